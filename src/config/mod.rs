@@ -1,0 +1,328 @@
+//! The configuration: what it may say, where it comes from, what a change of it needs.
+//!
+//! [`Config`] is the meant configuration: every value present, parsed and in its range. It is
+//! immutable; a reload makes a new one. How it comes about:
+//!
+//! - [`raw`] mirrors the TOML file key by key and keeps every value's place;
+//! - [`env`] reads the environment variables (compatible with npm portok);
+//! - [`validate`] lays defaults, file, environment and flags over one another and reports **all** problems
+//!   at once;
+//! - [`diff`] compares two configurations and says what each difference needs;
+//! - [`watch`] tells when the file may have changed. It is the one part of this folder that does I/O beside
+//!   [`load`], which reads the file once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use crate::wire::CommandLine;
+
+/// The configuration of one instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The instance's name: `[A-Za-z0-9_-]`, 1 to 64 characters.
+    pub name: String,
+    /// The file it was read from; `None` when the environment alone configures.
+    pub file: Option<PathBuf>,
+    /// Where requests are accepted. Port 0: the kernel chooses.
+    pub listen: SocketAddr,
+    /// The durable record.
+    pub state_file: PathBuf,
+    /// Things worth saying that are no errors, for the log (a fallback taken, an odd value).
+    pub warnings: Vec<String>,
+    /// What to run, or where it runs already.
+    pub app: App,
+    /// How health is probed.
+    pub health: Health,
+    /// What happens to the old target after a switch.
+    pub drain: Drain,
+    /// When to go back.
+    pub rollback: Rollback,
+    /// Who may steer.
+    pub admin: Admin,
+    /// The side towards clients.
+    pub proxy: Proxy,
+    /// The side towards apps.
+    pub upstream: Upstream,
+    /// Who is told.
+    pub hooks: Hooks,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[app]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct App {
+    /// The port of an app that somebody else starts. Never set together with `command`.
+    pub target: Option<u16>,
+    /// The command of an app that portok starts.
+    pub command: Option<CommandLine>,
+    /// Its working directory; resolved once per release, not here.
+    pub directory: Option<PathBuf>,
+    /// Added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// Read once per release, not here.
+    pub env_file: Option<PathBuf>,
+    /// The user it runs as; `None`: the daemon's own.
+    pub user: Option<String>,
+    /// The group it runs as; `None`: the user's own.
+    pub group: Option<String>,
+    /// The variable that carries the port.
+    pub port_env: String,
+    /// How long a release may take until it is healthy.
+    pub start_timeout: Duration,
+    /// Sent to the group first.
+    pub stop_signal: StopSignal,
+    /// Between the stop signal and SIGKILL.
+    pub stop_timeout: Duration,
+    /// What happens after a crash.
+    pub restart: Restart,
+    /// How sure portok must be that the listener is the candidate's.
+    pub owner_check: OwnerCheck,
+    /// Whether an edit of `[app]` is deployed.
+    pub deploy_on_change: bool,
+}
+
+/// `app.restart`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// The delay after the first crash; doubled with each further one.
+    pub backoff: Duration,
+    /// The longest delay, and the pace once the limit is reached.
+    pub max_backoff: Duration,
+    /// This many crashes...
+    pub burst: u32,
+    /// ...within this time reach the limit.
+    pub within: Duration,
+    /// At the limit: stop trying until the next deploy.
+    pub give_up: bool,
+}
+
+/// `app.owner_check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnerCheck {
+    /// A listener that cannot be proven to be the candidate's is a warning.
+    Warn,
+    /// It aborts the deploy.
+    Strict,
+}
+
+/// A signal that may be configured to stop an app, by number and name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopSignal {
+    /// Its number on this system.
+    pub number: i32,
+    /// Its name, `SIGTERM`.
+    pub name: &'static str,
+}
+
+/// `[health]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Asked with GET; any 2xx is healthy. Starts with `/`.
+    pub path: String,
+    /// The `Host` header of a probe.
+    pub host: String,
+    /// How long one probe may take.
+    pub timeout: Duration,
+    /// Good probes in a row before a switch.
+    pub successes: u32,
+}
+
+/// `[drain]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// How long the old target may finish what it has.
+    pub period: Duration,
+    /// End the drain once nothing is in flight or pinned.
+    pub early: bool,
+    /// What a client connection does while the target it used drains.
+    pub affinity: Affinity,
+}
+
+/// `drain.affinity`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affinity {
+    /// Each request goes to the live target.
+    Request,
+    /// A client connection stays with the old target while it drains.
+    Connection,
+}
+
+/// `[rollback]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollback {
+    /// How long after a switch portok may go back by itself.
+    pub window: Duration,
+    /// Between two probes.
+    pub interval: Duration,
+    /// Failed probes in a row that bring a rollback.
+    pub threshold: u32,
+    /// How long the previous release keeps running.
+    pub standby: Standby,
+}
+
+/// `rollback.standby`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standby {
+    /// Until its drain is over.
+    Drain,
+    /// Until its drain is over and the watch window has passed.
+    Window,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// The token; without one, TCP access is refused for everybody.
+    pub token: Option<Secret>,
+    /// Where the unix socket is; `None` when a default could not be found.
+    pub socket: Option<PathBuf>,
+    /// Whether `socket` was configured: then failing to make it is an error, else a warning.
+    pub socket_configured: bool,
+    /// Members of this group may use the socket.
+    pub socket_group: Option<String>,
+    /// Peers that may use the admin API over TCP. IPv4-mapped addresses are compared as IPv4.
+    pub allow: Vec<IpNet>,
+    /// Accept admin requests that came through another proxy on this host.
+    pub allow_forwarded: bool,
+    /// Admin requests a minute and address, over TCP.
+    pub rate_limit: u32,
+    /// Serve the admin paths on the public port.
+    pub public: bool,
+    /// Their prefix, `/__`.
+    pub prefix: String,
+    /// Allow what runs code from other than loopback peers.
+    pub remote_deploy: bool,
+}
+
+/// `[proxy]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    /// Data-plane threads, at least 1.
+    pub threads: usize,
+    /// What happens to `X-Forwarded-*`.
+    pub forwarded: Forwarded,
+    /// Peers whose `X-Forwarded-*` are kept.
+    pub trusted: Vec<IpNet>,
+    /// How long a client connection may be idle between requests.
+    pub idle_timeout: Duration,
+    /// How long a client may take for a request's head.
+    pub header_timeout: Duration,
+    /// The longest head, in bytes.
+    pub max_header_size: usize,
+    /// The longest request body in bytes; `None`: no limit.
+    pub max_body: Option<u64>,
+    /// Leave out the counting that only metrics need.
+    pub fast_path: bool,
+}
+
+/// `proxy.forwarded`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// Append to what trusted peers sent, replace what others sent.
+    Trusted,
+    /// Always append (`X-Forwarded-Host` is set when absent).
+    Append,
+    /// Touch nothing.
+    Off,
+}
+
+/// `[upstream]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Keep connections to the app for further requests.
+    pub keepalive: bool,
+    /// Connections to one target, over all threads.
+    pub max_connections: usize,
+    /// How long a connection, or the wait for a free one, may take.
+    pub connect_timeout: Duration,
+    /// How long until the response's head is there; `None`: no limit.
+    pub response_timeout: Option<Duration>,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// The idle time before a TCP keep-alive probe.
+    pub tcp_keepalive: Duration,
+    /// Show `upstreamSocketsCreated` in the metrics.
+    pub debug: bool,
+}
+
+/// `[hooks]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Program and arguments, run with one event on its standard input.
+    pub on_event: Option<Vec<String>>,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Tell clients the cause of a proxy error in the body of the answer.
+    pub verbose_errors: bool,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `value` from being printed.
+    pub fn new(value: String) -> Self {
+        Self(value)
+    }
+
+    /// The value itself, for the one comparison it exists for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Where a configuration comes from, beside the environment.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `--config FILE`.
+    pub file: Option<PathBuf>,
+    /// `--instance NAME`.
+    pub instance: Option<String>,
+    /// The environment's variables, as they were when the process started.
+    pub env: BTreeMap<String, String>,
+    /// What the command line sets over everything else.
+    pub overrides: Overrides,
+}
+
+/// Values from the command line: they win over file and environment.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--listen`: an address or a port.
+    pub listen: Option<String>,
+    /// `run --cmd`. Takes the place of `app.target` too.
+    pub command: Option<CommandLine>,
+    /// `run` needs no token, no file and no root: socket and state lie under the user's runtime folder (or
+    /// the temporary one), and the record of an earlier run is not continued.
+    pub foreground: bool,
+}
+
+/// Every problem of a configuration at once; each names place, key, value and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigErrors {
+    /// One complete sentence each, in the order of the file.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problems.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}

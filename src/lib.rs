@@ -1,0 +1,10 @@
+//! portok: a deploy agent for one Linux host.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod proxy;
+pub mod release;
+pub mod supervisor;
+pub mod wire;

@@ -1,0 +1,763 @@
+//! The words that daemon and command line exchange: answers, errors, events.
+//!
+//! Everything here is plain data with its JSON shape. The names are part of the contract: keys and
+//! values may be added, none is renamed or dropped. Nothing here decides anything.
+//!
+//! Keys that npm portok has are camel case (`activePort`); so are all others.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The header that carries the admin token (`Authorization: Bearer` is accepted as well).
+pub const TOKEN_HEADER: &str = "x-admin-token";
+
+/// The media type of a streamed deploy: one [`Event`] a line.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// What kind of error an answer reports: stable, for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// The peer may not use the admin API, or not this part of it.
+    Forbidden,
+    /// Too many admin requests from this address within a minute.
+    RateLimited,
+    /// The token is missing or wrong.
+    Unauthorized,
+    /// No such path under the admin prefix.
+    NotFound,
+    /// The path exists, the method does not fit.
+    MethodNotAllowed,
+    /// A parameter or the body is not what was expected.
+    BadRequest,
+    /// Another deploy, switch or rollback is under way.
+    Busy,
+    /// The target did not answer its health path with 2xx.
+    HealthFailed,
+    /// The deploy was given up before traffic moved.
+    DeployAborted,
+    /// There is no previous release to go back to.
+    NoPrevious,
+    /// A deploy without a command, and the configuration has none either.
+    NoApp,
+    /// The configuration file does not validate.
+    ConfigInvalid,
+    /// The state file cannot be written: nothing new is started.
+    StateUnwritable,
+    /// The daemon is going down.
+    ShuttingDown,
+    /// A fault of portok itself.
+    Internal,
+}
+
+impl Code {
+    /// The HTTP status an answer with this code carries.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Busy | Self::HealthFailed | Self::DeployAborted | Self::NoPrevious | Self::NoApp => 409,
+            Self::ConfigInvalid => 422,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::StateUnwritable | Self::ShuttingDown => 503,
+        }
+    }
+
+    /// The exit code of the command line for an answer with this code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::HealthFailed | Self::Internal => exit::FAILED,
+            Self::ConfigInvalid => exit::USAGE,
+            Self::DeployAborted => exit::ABORTED,
+            _ => exit::REFUSED,
+        }
+    }
+
+    /// The code as it stands in an answer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::Unauthorized => "unauthorized",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BadRequest => "bad_request",
+            Self::Busy => "busy",
+            Self::HealthFailed => "health_failed",
+            Self::DeployAborted => "deploy_aborted",
+            Self::NoPrevious => "no_previous",
+            Self::NoApp => "no_app",
+            Self::ConfigInvalid => "config_invalid",
+            Self::StateUnwritable => "state_unwritable",
+            Self::ShuttingDown => "shutting_down",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The exit codes of the command line.
+pub mod exit {
+    /// Done.
+    pub const DONE: u8 = 0;
+    /// Failed: unhealthy, or a fault of portok.
+    pub const FAILED: u8 = 1;
+    /// Wrong usage or configuration.
+    pub const USAGE: u8 = 2;
+    /// A deploy was aborted or cancelled: traffic never moved.
+    pub const ABORTED: u8 = 3;
+    /// Traffic moved and was moved back.
+    pub const ROLLED_BACK: u8 = 4;
+    /// The daemon refused the request.
+    pub const REFUSED: u8 = 5;
+    /// The daemon cannot be reached.
+    pub const UNREACHABLE: u8 = 6;
+}
+
+/// The body of every answer that reports an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorBody {
+    /// What failed, in two or three words.
+    pub error: String,
+    /// What failed on which subject, and why.
+    pub message: String,
+    /// The stable code.
+    pub code: Code,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The release that the failed operation was about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// How the deploy ended, where the error is a deploy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Why a deploy was aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autopsy: Option<Autopsy>,
+    /// Every problem, where there are several (an invalid configuration).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+impl ErrorBody {
+    /// An error without hint and details.
+    pub fn new(code: Code, error: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            error: error.into(),
+            message: message.into(),
+            code,
+            hint: None,
+            release: None,
+            outcome: None,
+            autopsy: None,
+            errors: Vec::new(),
+        }
+    }
+
+    /// The same error with what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Where an app's life stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing to serve.
+    Empty,
+    /// Nothing live yet; a first release starts.
+    Starting,
+    /// Live, in its watch window.
+    Watching,
+    /// Live, its window passed.
+    Settled,
+    /// The live release crashed and is started again.
+    Restarting,
+    /// It crashed too often: tried again rarely, or not at all.
+    Failed,
+    /// The daemon is going down.
+    Stopping,
+}
+
+impl Phase {
+    /// The phase as it stands in an answer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Starting => "starting",
+            Self::Watching => "watching",
+            Self::Settled => "settled",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What became of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Traffic moved to it.
+    Live,
+    /// Given up before the switch.
+    Aborted,
+    /// Traffic moved to it and back.
+    RolledBack,
+    /// An operator ended the deploy before the switch.
+    Cancelled,
+    /// The daemon ended while the deploy was under way.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The outcome as it stands in an answer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Aborted => "aborted",
+            Self::RolledBack => "rolled_back",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// Why traffic moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// `portok switch`.
+    Manual,
+    /// `portok deploy`.
+    Deploy,
+    /// The `[app]` table, at the start or after an edit.
+    Config,
+    /// The watch window's verdict.
+    AutoRollback,
+    /// `portok rollback`.
+    ManualRollback,
+}
+
+impl Reason {
+    /// The reason as it stands in an answer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Deploy => "deploy",
+            Self::Config => "config",
+            Self::AutoRollback => "auto-rollback",
+            Self::ManualRollback => "manual-rollback",
+        }
+    }
+}
+
+/// One move of traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// The port before; null when nothing served.
+    pub from: Option<u16>,
+    /// The port after.
+    pub to: u16,
+    /// When, RFC 3339.
+    pub at: String,
+    /// Why.
+    pub reason: Reason,
+    /// The move's own id.
+    pub id: String,
+}
+
+/// One release as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    /// The release's id (`port-8081` for an app that somebody else starts).
+    pub release: String,
+    /// Where it listens; null while it has no process.
+    pub port: Option<u16>,
+    /// The process group's leader; null when there is none or it is somebody else's.
+    pub pid: Option<u32>,
+    /// When this process was started, RFC 3339.
+    pub started_at: Option<String>,
+    /// How often it was started again after a crash.
+    pub restarts: u32,
+    /// Requests and tunnels it still has.
+    pub inflight: u64,
+}
+
+/// `GET /__status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Where new requests go; null when nothing serves.
+    pub active_port: Option<u16>,
+    /// When the running drain ends at the latest, RFC 3339.
+    pub drain_until: Option<String>,
+    /// The last move of traffic.
+    pub last_switch: Option<Switch>,
+    /// The instance's name.
+    pub instance: String,
+    /// Where the app's life stands.
+    pub phase: Phase,
+    /// The release that serves.
+    pub live: Option<ReleaseStatus>,
+    /// The release that is about to.
+    pub candidate: Option<ReleaseStatus>,
+    /// The release that `live` replaced last.
+    pub previous: Option<ReleaseStatus>,
+    /// When the watch window ends, RFC 3339.
+    pub watch_until: Option<String>,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// portok's version.
+    pub version: String,
+    /// Where requests are accepted.
+    pub listen: String,
+    /// The daemon's own process id.
+    pub pid: u32,
+    /// Why the state file cannot be written, while it cannot.
+    pub state_error: Option<String>,
+    /// Why the last attempt to make something live ended without it, until one succeeds.
+    pub last_failure: Option<String>,
+}
+
+/// The configuration's part of [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatus {
+    /// The file; null when the environment alone configures.
+    pub file: Option<String>,
+    /// When the configuration in force was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// Why the newest file was not loaded.
+    pub error: Option<String>,
+}
+
+/// `GET /__metrics` as JSON (npm portok's keys).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metrics {
+    /// When the daemon started, RFC 3339.
+    pub started_at: String,
+    /// Requests and tunnels under way.
+    pub inflight: u64,
+    /// The most that were under way at once.
+    pub inflight_max: u64,
+    /// Requests since the start, without admin requests.
+    pub total_requests: u64,
+    /// Requests that portok had to answer with an error of its own.
+    pub total_proxy_errors: u64,
+    /// Answers by class: `2xx` to `5xx`.
+    pub status_counters: BTreeMap<String, u64>,
+    /// Mean requests a second over the last 60 s, or since the start while younger.
+    pub rolling_rps60: f64,
+    /// The last probe of the live target.
+    pub health: HealthMetrics,
+    /// The last error of the proxy.
+    pub last_proxy_error: Option<ProxyErrorView>,
+    /// Connections opened to apps (only with `upstream.debug`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_sockets_created: Option<u64>,
+}
+
+/// The probe's part of [`Metrics`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthMetrics {
+    /// Whether the live target answered its last probe with 2xx; false before the first.
+    pub active_port_ok: bool,
+    /// When it was probed last, RFC 3339.
+    pub last_checked_at: Option<String>,
+    /// Failed probes in a row.
+    pub consecutive_fails: u32,
+}
+
+/// The proxy's last error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyErrorView {
+    /// The code of the `portok-error` header.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// `GET /__health`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Whether the live target answered 2xx.
+    pub healthy: bool,
+    /// The port that was asked; null when nothing serves.
+    pub port: Option<u16>,
+    /// The status it answered.
+    pub status: Option<u16>,
+    /// How long the answer took.
+    pub latency_ms: Option<f64>,
+    /// Why there was no answer, or not a good one.
+    pub error: Option<String>,
+}
+
+/// The body of `POST /__deploy`: all optional, what is missing comes from `[app]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeployRequest {
+    /// What to run: a string for `/bin/sh -c`, an array executed as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandLine>,
+    /// Where to run it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Added to the configured environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub env: Option<BTreeMap<String, String>>,
+    /// The release's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+    /// The health path of this release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<String>,
+}
+
+/// A command: shell text, or words.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CommandLine {
+    /// Run by `/bin/sh -c`.
+    Shell(String),
+    /// Executed as it is: program and arguments.
+    Exec(Vec<String>),
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell(text) => f.write_str(text),
+            Self::Exec(words) => f.write_str(&words.join(" ")),
+        }
+    }
+}
+
+impl Serialize for CommandLine {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Shell(text) => serializer.serialize_str(text),
+            Self::Exec(words) => words.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CommandLine {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = CommandLine;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<CommandLine, E> {
+                Ok(CommandLine::Shell(text.to_owned()))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<CommandLine, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = seq.next_element::<String>()? {
+                    words.push(word);
+                }
+                Ok(CommandLine::Exec(words))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// The answer to a deploy or rollback that moved traffic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Always true.
+    pub success: bool,
+    /// What happened, as a sentence.
+    pub message: String,
+    /// The release that is live now.
+    pub release: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The move of traffic.
+    pub switch: Switch,
+}
+
+/// The answer to `POST /__switch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switched {
+    /// Always true.
+    pub success: bool,
+    /// `Switched to port N`.
+    pub message: String,
+    /// The move; null when the port was live already and none was ever made.
+    pub switch: Option<Switch>,
+}
+
+/// The answer to `POST /__cancel` and to a detached deploy (202).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Always true.
+    pub success: bool,
+    /// What was accepted, as a sentence.
+    pub message: String,
+    /// The release it is about.
+    pub release: String,
+}
+
+/// The answer to `POST /__reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Always true.
+    pub success: bool,
+    /// What happened, as a sentence.
+    pub message: String,
+    /// The keys that differ from what was in force.
+    pub changed: Vec<String>,
+    /// The release that is deployed because `[app]` changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<String>,
+}
+
+/// One row of `GET /__releases`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseRow {
+    /// The release's id.
+    pub release: String,
+    /// Its command; null for an app that somebody else starts.
+    pub command: Option<CommandLine>,
+    /// What became of it; null while its deploy is under way.
+    pub outcome: Option<Outcome>,
+    /// When its process was started last, RFC 3339.
+    pub started_at: Option<String>,
+    /// When traffic moved to it last.
+    pub switched_at: Option<String>,
+    /// When its last process was gone.
+    pub stopped_at: Option<String>,
+    /// How its last process ended: `exit status 1`, `signal 9 (SIGKILL)`.
+    pub exit: Option<String>,
+    /// Where it listens or listened.
+    pub port: Option<u16>,
+    /// Why it did not become or stay live.
+    pub reason: Option<String>,
+}
+
+/// `GET /__logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logs {
+    /// The release that was asked for; null for all.
+    pub release: Option<String>,
+    /// The last lines, oldest first.
+    pub lines: Vec<LogLine>,
+}
+
+/// One line that an app printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was read, RFC 3339.
+    pub at: String,
+    /// Whose it is.
+    pub release: String,
+    /// Where it was printed.
+    pub stream: Stream,
+    /// The line, without its end; cut where it was too long.
+    pub line: String,
+}
+
+/// One of an app's two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Why a deploy was aborted: what an operator would look for by hand.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Autopsy {
+    /// The verdict as a sentence.
+    pub summary: String,
+    /// How the process ended, where it did: `exit status 1`.
+    pub exit: Option<String>,
+    /// The last lines it printed, oldest first.
+    pub output: Vec<String>,
+    /// The last probe.
+    pub probe: Option<ProbeReport>,
+    /// The port it was told to listen on.
+    pub port: Option<u16>,
+    /// The addresses its processes listen on instead.
+    pub listens_on: Vec<String>,
+    /// What most likely is wrong and how to mend it.
+    pub hint: Option<String>,
+}
+
+/// What one probe saw.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeReport {
+    /// Whether the status was 2xx.
+    pub healthy: bool,
+    /// The status line's code.
+    pub status: Option<u16>,
+    /// Where a redirect points.
+    pub location: Option<String>,
+    /// The body's first bytes as text, where the probe failed.
+    pub body: Option<String>,
+    /// Why there was no answer: `connection refused`, `no answer within 5s`.
+    pub error: Option<String>,
+    /// How long it took.
+    pub latency_ms: f64,
+    /// How many probes were made, this one included (in an autopsy).
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+/// What an [`Event`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The request was accepted and is under way.
+    Accepted,
+    /// The process was started.
+    Spawned,
+    /// A probe failed in a new way (equal failures in a row are told once).
+    Probe,
+    /// The release answers its health path.
+    Healthy,
+    /// Traffic moved.
+    Switched,
+    /// The old target finishes what it has.
+    Draining,
+    /// The old target's drain is over.
+    Drained,
+    /// The old process group is gone.
+    Stopped,
+    /// Traffic moved back.
+    RolledBack,
+    /// Given up before the switch.
+    Aborted,
+    /// The release printed a line.
+    Output,
+    /// The end of a deploy's stream.
+    Finished,
+}
+
+impl EventKind {
+    /// The event's name as it stands in the stream.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Spawned => "spawned",
+            Self::Probe => "probe",
+            Self::Healthy => "healthy",
+            Self::Switched => "switched",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Stopped => "stopped",
+            Self::RolledBack => "rolled_back",
+            Self::Aborted => "aborted",
+            Self::Output => "output",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+/// One line of a deploy's stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When, RFC 3339.
+    pub at: String,
+    /// What.
+    pub event: EventKind,
+    /// Which release it is about.
+    pub release: String,
+    /// The port, where the event has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The process id, where the event has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// What happened, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `probe`: what it saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeReport>,
+    /// `output`: the line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+    /// `switched`, `rolled_back`: the move. `finished`: the deploy's move, when traffic moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<Switch>,
+    /// `finished`: how it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// `finished`, `aborted`: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorBody>,
+}
+
+impl Event {
+    /// An event without details.
+    pub fn new(at: String, event: EventKind, release: impl Into<String>) -> Self {
+        Self {
+            at,
+            event,
+            release: release.into(),
+            port: None,
+            pid: None,
+            message: None,
+            probe: None,
+            line: None,
+            switch: None,
+            outcome: None,
+            error: None,
+        }
+    }
+}
+
+/// What a hook gets on its standard input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HookEvent {
+    /// When, RFC 3339.
+    pub at: String,
+    /// `switched`, `aborted`, `rolled_back` or `failed`.
+    pub event: String,
+    /// The instance's name.
+    pub instance: String,
+    /// The release it is about.
+    pub release: Option<String>,
+    /// What happened, as a sentence.
+    pub message: String,
+    /// The move of traffic, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<Switch>,
+}
+
+/// The moment `time` in RFC 3339, UTC, with milliseconds.
+pub fn rfc3339(time: std::time::SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
