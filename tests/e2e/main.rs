@@ -7,7 +7,39 @@
 //! their helpers too.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod autopsy;
+#[cfg(test)]
+mod boot;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod config_reload;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod environment;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod hooks;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod proxy_path;
+#[cfg(test)]
+mod rollback;
+#[cfg(test)]
+mod shutdown;
+#[cfg(test)]
+mod state;
+#[cfg(test)]
+mod switch;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

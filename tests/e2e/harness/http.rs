@@ -104,7 +104,10 @@ impl Answer {
 
 impl Conn {
     pub(crate) fn tcp(addr: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&addr, DEADLINE)?;
+        Self::from_tcp(TcpStream::connect_timeout(&addr, DEADLINE)?)
+    }
+
+    pub(crate) fn from_tcp(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
