@@ -56,10 +56,6 @@ impl App {
         words
     }
 
-    pub(crate) fn journal_file(&self) -> &Path {
-        &self.journal
-    }
-
     /// What happened to it so far: `start PID PORT`, `listen PORT`, `signal SIGTERM`, `hold begin`, ...
     pub(crate) fn journal(&self) -> Vec<String> {
         lines(&self.journal)

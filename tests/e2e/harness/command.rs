@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::procs;
-use super::wait::{wait_for_lines, wait_until};
+use super::wait::wait_until;
 
 /// The daemon's binary.
 pub(crate) const PORTOKD: &str = env!("CARGO_BIN_EXE_portokd");
@@ -81,13 +81,6 @@ impl Running {
     pub(crate) fn said(&self) -> (String, String) {
         let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         (text(&self.out), text(&self.err))
-    }
-
-    /// Waits until a line of its standard output satisfies `check`.
-    #[track_caller]
-    pub(crate) fn wait_for_line(&self, what: &str, check: impl Fn(&str) -> bool) -> String {
-        let lines = wait_for_lines(what, &self.out, |lines| lines.iter().any(|line| check(line)));
-        lines.into_iter().find(|line| check(line)).unwrap_or_default()
     }
 
     /// Its exit code, once it has ended.

@@ -32,6 +32,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -108,7 +109,7 @@ pub(crate) fn run_if_asked() {
     }
     let spec = Arc::new(Spec::parse(&text));
     if spec.has("role_detach") {
-        start_again(&spec.without(&["role_detach"], "role_helper"), false);
+        start_again(&spec.without(&["role_detach"], "role_helper"));
         end("detached", 0);
     }
     if spec.has("role_helper") {
@@ -208,14 +209,15 @@ fn misbehave(spec: &Arc<Spec>) {
         });
     }
     if spec.has("helper") {
-        start_again(&spec.without(&["helper"], "role_detach"), true);
+        let starter = start_again(&spec.without(&["helper"], "role_detach"));
+        starter.join().unwrap_or_else(|_| end("waiting for the helper's starter", 70));
     }
     if spec.has("leave") {
-        start_again(&spec.without(&["leave"], ""), false);
+        start_again(&spec.without(&["leave"], ""));
         end("the child does the work", 0);
     }
     if spec.has("wrapper") {
-        start_again(&spec.without(&["wrapper"], ""), false);
+        start_again(&spec.without(&["wrapper"], ""));
         park();
     }
     if spec.has("long_line") {
@@ -231,8 +233,8 @@ fn misbehave(spec: &Arc<Spec>) {
     }
 }
 
-/// Starts this binary again in the same process group; waits for its end if `wait`.
-fn start_again(spec: &str, wait: bool) {
+/// Starts this binary again in the same process group, and takes note of its end.
+fn start_again(spec: &str) -> JoinHandle<()> {
     let mut command = Command::new(this_binary());
     command.arg0("fixture").args(["--exact", "fixture_app", "--nocapture", "--test-threads=1"]);
     let mut child = command
@@ -241,9 +243,10 @@ fn start_again(spec: &str, wait: bool) {
         .stdin(Stdio::null())
         .spawn()
         .unwrap_or_else(|error| end(&format!("starting myself again: {error}"), 70));
-    if wait {
-        child.wait().unwrap_or_else(|error| end(&format!("waiting for the helper's starter: {error}"), 70));
-    }
+    std::thread::spawn(move || {
+        // Only so that it does not stay as a zombie.
+        let _ = child.wait();
+    })
 }
 
 fn listen(spec: &Spec, port: u16) -> TcpListener {
