@@ -11,6 +11,8 @@
 //! - [`watch`] tells when the file may have changed. It is the one part of this folder that does I/O beside
 //!   [`load`], which reads the file once.
 
+pub mod diff;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;

@@ -75,6 +75,13 @@ impl RouteWriter {
     }
 }
 
+impl RouteWriter {
+    /// Takes the live target away and lets requests wait for the next one (up to the connect timeout, then 503).
+    pub fn hold(&mut self) -> Option<Arc<Target>> {
+        todo!()
+    }
+}
+
 /// Makes a switchboard that points nowhere, and its only writer.
 pub fn switchboard() -> (Switchboard, RouteWriter) {
     todo!()

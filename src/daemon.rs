@@ -1,0 +1,444 @@
+//! The composition root: binds, starts the long-lived tasks, reloads, and ends them all.
+//!
+//! Two planes: the control plane is one single-threaded runtime on the main thread (coordinator, admin, probes, reloads);
+//! the data plane has threads of its own. Everything long-lived that is started here is joined here.
+//!
+//! The end, in this order: nothing new is begun, no connection is accepted, requests finish within `drain.period`, every process
+//! group is stopped by the ladder, the last record is written. A second signal skips the waiting.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::config::{self, Config, ConfigErrors, Sources};
+use crate::hooks;
+use crate::logging;
+use crate::proxy::{self, Plane};
+use crate::release::{self, Coordinator, store::Store};
+use crate::supervisor::{self, Sink, Supervisor};
+use crate::wire::{self, Code, ErrorBody, exit};
+
+/// How long a first probe of somebody else's app may hold back the first request.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// How long hooks that still run may take when the daemon ends.
+const LAST_HOOKS: Duration = Duration::from_secs(5);
+
+/// Who started the daemon, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the configuration comes from.
+    pub sources: Sources,
+    /// For `portok run`: the command that released the next version is shown with this program's name.
+    pub foreground: Option<Foreground>,
+}
+
+/// `portok run`.
+#[derive(Debug)]
+pub struct Foreground {
+    /// How the command line was called, for the line to type next.
+    pub program: String,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot listen on {addr}")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] release::store::StoreError),
+    #[error("cannot make the admin socket: {0}")]
+    Socket(String),
+    #[error("cannot {operation}")]
+    Io { operation: &'static str, source: std::io::Error },
+}
+
+/// Runs the daemon until it is told to end.
+pub fn run(options: Options) -> ExitCode {
+    let config = match config::load(&options.sources) {
+        Ok(config) => config,
+        Err(errors) => {
+            last_words(&errors);
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    logging::init(if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service });
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start the control plane's runtime: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let daemon = Daemon::start(options, config).await?;
+        daemon.serve().await
+    });
+    match outcome {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(error) => {
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            tracing::error!("{error}{source}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+/// Prints the effective configuration, secrets masked; says all that is wrong with it otherwise.
+pub fn check(sources: &Sources) -> ExitCode {
+    match config::load(sources) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                complain(&format!("warning: {warning}"));
+            }
+            use std::io::Write;
+            // A closed pipe is no news to the one who closed it.
+            let _pipe_closed = std::io::stdout().write_all(config.effective_toml().as_bytes());
+            ExitCode::from(exit::DONE)
+        }
+        Err(errors) => {
+            last_words(&errors);
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+fn last_words(errors: &ConfigErrors) {
+    for problem in &errors.problems {
+        complain(&format!("error: {problem}"));
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "before there is a log, standard error is it")]
+fn complain(line: &str) {
+    eprintln!("{line}");
+}
+
+type ReloadAnswer = oneshot::Sender<Result<wire::Reloaded, ErrorBody>>;
+
+struct Daemon {
+    sources: Sources,
+    config: watch::Sender<Arc<Config>>,
+    config_status: watch::Sender<wire::ConfigStatus>,
+    listen: watch::Sender<SocketAddr>,
+    plane: Plane,
+    app: release::Handle,
+    coordinator: tokio::task::JoinHandle<()>,
+    admin: Arc<Admin>,
+    socket: Option<SocketTask>,
+    hooks: tokio::task::JoinHandle<()>,
+    reloads: mpsc::Receiver<ReloadAnswer>,
+    edits: Option<(config::watch::Watcher, mpsc::Receiver<()>)>,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+struct SocketTask {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Daemon {
+    async fn start(options: Options, config: Config) -> Result<Self, StartError> {
+        let io = |operation| move |source| StartError::Io { operation, source };
+        // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
+        if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
+            tracing::warn!("cannot make the process unreadable for others: {errno}");
+        }
+        let environment = std::env::vars_os().collect();
+        let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
+        let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
+        let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
+
+        let (store, found) = Store::open(&config.state_file)?;
+        let listener = proxy::bind(config.listen)
+            .map_err(|source| StartError::Listen { addr: config.listen, source })?;
+        let bound = listener.local_addr().map_err(io("read the listening address"))?;
+
+        let foreground = options.foreground.is_some();
+        let sink = match (foreground, logging::under_journal()) {
+            (true, _) => Sink::Stdout,
+            (false, true) => Sink::Journal,
+            (false, false) => Sink::Stderr,
+        };
+        let supervisor = Supervisor::new(supervisor::Settings {
+            instance: config.name.clone(),
+            run_dir: config.run_dir.clone(),
+            env: environment,
+            sink,
+        })
+        .map_err(io("start the supervisor"))?;
+
+        let stats = proxy::Stats::new(config.proxy.threads);
+        let (switchboard, route) = proxy::switchboard();
+        let loaded = wire::ConfigStatus {
+            file: config.file.as_ref().map(|file| file.display().to_string()),
+            loaded_at: wire::rfc3339(SystemTime::now()),
+            error: None,
+        };
+        let (config, configs) = watch::channel(Arc::new(config));
+        let (config_status, config_statuses) = watch::channel(loaded);
+        let (listen, listens) = watch::channel(bound);
+        let (hook_sender, hooks) = hooks::start(configs.clone());
+        let (coordinator, app) = Coordinator::new(release::Parts {
+            config: configs.clone(),
+            supervisor: Arc::new(supervisor),
+            stats: Arc::clone(&stats),
+            route,
+            store,
+            found,
+            notify: Box::new(move |event| hook_sender.send(event)),
+            fresh: foreground,
+        });
+        let (reload, reloads) = mpsc::channel(1);
+        let admin = Admin::new(admin::Parts {
+            app: app.clone(),
+            config: configs.clone(),
+            config_status: config_statuses,
+            stats: Arc::clone(&stats),
+            reload,
+            listen: listens,
+            started_at: SystemTime::now(),
+            control: tokio::runtime::Handle::current(),
+        });
+        let socket = open_socket(&configs.borrow().clone(), &admin)?;
+        let coordinator = tokio::spawn(coordinator.run());
+        let edits = watch_file(&configs.borrow().clone());
+        // Connections wait in the kernel's queue meanwhile.
+        let _unanswered = tokio::time::timeout(FIRST_PROBE, app.first_probe()).await;
+        let reserved = admin::reserved(&admin);
+        let plane = Plane::start(listener, configs.clone(), switchboard, stats, reserved)
+            .map_err(io("start the data plane"))?;
+        tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
+        if let Some(foreground) = &options.foreground {
+            invite(foreground, &configs.borrow(), bound);
+        }
+        Ok(Self {
+            sources: options.sources,
+            config,
+            config_status,
+            listen,
+            plane,
+            app,
+            coordinator,
+            admin,
+            socket,
+            hooks,
+            reloads,
+            edits,
+            interrupt,
+            terminate,
+            hangup,
+        })
+    }
+
+    /// Reloads when asked, until a signal ends it.
+    async fn serve(mut self) -> Result<(), StartError> {
+        enum Turn {
+            Reload(Option<ReloadAnswer>),
+            Edited,
+            End(&'static str),
+        }
+        loop {
+            let turn = tokio::select! {
+                answer = self.reloads.recv() => Turn::Reload(answer),
+                () = edited(&mut self.edits) => Turn::Edited,
+                _ = self.hangup.recv() => Turn::Reload(None),
+                _ = self.interrupt.recv() => Turn::End("SIGINT"),
+                _ = self.terminate.recv() => Turn::End("SIGTERM"),
+            };
+            match turn {
+                Turn::Reload(answer) => {
+                    let outcome = self.reload().await;
+                    if let Some(answer) = answer {
+                        let _asker_gone = answer.send(outcome);
+                    }
+                }
+                Turn::Edited => {
+                    // The outcome is in the log and in the status.
+                    let _outcome = self.reload().await;
+                }
+                Turn::End(cause) => {
+                    tracing::info!("{cause}: finishing requests, then stopping the app");
+                    return self.end().await;
+                }
+            }
+        }
+    }
+
+    /// Loads the configuration again: all of it, or nothing.
+    async fn reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(reloaded) => {
+                tracing::info!("{}", reloaded.message);
+                self.config_status.send_modify(|status| {
+                    status.loaded_at = wire::rfc3339(SystemTime::now());
+                    status.error = None;
+                });
+            }
+            Err(error) => {
+                tracing::error!("the configuration was not loaded: {}", error.message);
+                self.config_status.send_modify(|status| status.error = Some(error.message.clone()));
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
+        let invalid = |problems: Vec<String>| {
+            let mut body = ErrorBody::new(Code::ConfigInvalid, "Configuration invalid", problems.join("\n"));
+            body.errors = problems;
+            body.with_hint("nothing has changed; mend the file and it is loaded again")
+        };
+        let sources = self.sources.clone();
+        let loaded = tokio::task::spawn_blocking(move || config::load(&sources))
+            .await
+            .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
+        let new = Arc::new(loaded.map_err(|errors| invalid(errors.problems))?);
+        let old = Arc::clone(&self.config.borrow());
+        let diff = config::diff::diff(&old, &new);
+        if !diff.refused.is_empty() {
+            return Err(invalid(diff.refused));
+        }
+        // What can fail comes before anything is changed.
+        let listener = if diff.listen {
+            let bound = proxy::bind(new.listen)
+                .map_err(|error| invalid(vec![format!("listen: cannot bind {}: {error}", new.listen)]))?;
+            Some(bound)
+        } else {
+            None
+        };
+        let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
+        if moved {
+            let fresh = open_socket(&new, &self.admin).map_err(|error| invalid(vec![error.to_string()]))?;
+            if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
+                former.stop.cancel();
+            }
+        }
+        if let Some(listener) = listener {
+            let bound = listener.local_addr();
+            self.plane
+                .rebind(listener)
+                .await
+                .map_err(|error| invalid(vec![format!("listen: cannot accept on {}: {error}", new.listen)]))?;
+            if let Ok(bound) = bound {
+                tracing::info!("listening on {bound}");
+                self.listen.send_replace(bound);
+            }
+        }
+        for warning in &new.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.config.send_replace(new);
+        let message = if diff.changed.is_empty() {
+            "the configuration is loaded; nothing differs".to_owned()
+        } else {
+            format!("the configuration is loaded; changed: {}", diff.changed.join(", "))
+        };
+        Ok(wire::Reloaded { success: true, message, changed: diff.changed })
+    }
+
+    async fn end(mut self) -> Result<(), StartError> {
+        let period = self.config.borrow().drain.period;
+        let app = self.app.clone();
+        let orderly = async {
+            app.shut_down().await;
+            if tokio::time::timeout(period, self.plane.drain()).await.is_err() {
+                tracing::warn!("requests are still in flight after drain.period ({period:?})");
+            }
+            app.stop_all().await;
+        };
+        let hurried = async {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            tracing::warn!("second signal: killing the app's processes");
+        };
+        let in_order = tokio::select! {
+            () = orderly => true,
+            () = hurried => false,
+        };
+        if !in_order {
+            app.shut_down().await;
+            let stop = app.stop_all();
+            tokio::pin!(stop);
+            // The kill must come after the groups are told to stop: until then nothing is on its way out.
+            let _first_turn = tokio::time::timeout(Duration::ZERO, &mut stop).await;
+            app.kill_all().await;
+            stop.await;
+        }
+        self.plane.shut_down().await;
+        if let Some(socket) = self.socket {
+            socket.stop.cancel();
+            let _panicked = socket.task.await;
+        }
+        let _panicked = self.coordinator.await;
+        if tokio::time::timeout(LAST_HOOKS, self.hooks).await.is_err() {
+            tracing::warn!("a hook still ran after {LAST_HOOKS:?}");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn edited(edits: &mut Option<(config::watch::Watcher, mpsc::Receiver<()>)>) {
+    match edits {
+        Some((_, edits)) if edits.recv().await.is_some() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+fn watch_file(config: &Config) -> Option<(config::watch::Watcher, mpsc::Receiver<()>)> {
+    let file = config.file.as_deref()?;
+    match config::watch::watch(file) {
+        Ok(watching) => Some(watching),
+        Err(error) => {
+            tracing::warn!("{} is not watched for edits: {error}; use `portok reload`", file.display());
+            None
+        }
+    }
+}
+
+/// Serves the admin socket. Where the default place cannot be made, that is a warning.
+fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
+    let Some(path) = &config.admin.socket else { return Ok(None) };
+    let listener = match admin::bind_socket(path, config.admin.socket_group.as_deref()) {
+        Ok(listener) => listener,
+        Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
+        Err(error) => {
+            tracing::warn!("there is no admin socket: {error}");
+            return Ok(None);
+        }
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(admin::serve_socket(listener, Arc::clone(admin), stop.clone()));
+    Ok(Some(SocketTask { stop, task }))
+}
+
+/// Says what to do next, where somebody sits before it.
+fn invite(foreground: &Foreground, config: &Config, bound: SocketAddr) {
+    let host = if bound.ip().is_unspecified() { "127.0.0.1".to_owned() } else { bound.ip().to_string() };
+    let instance = if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
+    let command = config.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
+    complain("");
+    complain(&format!("  your app answers at     http://{host}:{}", bound.port()));
+    complain(&format!(
+        "  release the next version {}{instance} deploy --cmd '{}'",
+        foreground.program,
+        command.replace('\'', r"'\''")
+    ));
+    complain(&format!("  see how it is           {}{instance} status", foreground.program));
+    complain("");
+}
