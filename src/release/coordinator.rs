@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use super::events::{Attempt, AttemptLog};
 use super::handle::{Handle, View};
 use super::history::History;
+use super::recorder::keep_record;
 use super::run::{Report, Reports};
 use super::spec::{self, Prepared};
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
-use super::store::{Found, Record, Store, StoredRun};
-use crate::config::{Config, Standby, diff::app_fingerprint};
+use super::store::{Found, Record, Store};
+use crate::config::{Config, Standby};
 use crate::proxy::{RouteWriter, Stats, Target};
 use crate::supervisor::{Process, Supervisor};
 use crate::wire::{self, Code, ErrorBody, ProbeReport, Reason};
@@ -35,9 +36,6 @@ const INBOX: usize = 256;
 
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
-
-/// Between two attempts to write a record that could not be written.
-const SAVE_RETRY: Duration = Duration::from_secs(5);
 
 /// What others may ask of the coordinator, and what its tasks report.
 #[derive(Debug)]
@@ -129,19 +127,19 @@ pub struct Coordinator {
     /// Whether it is known if somebody else's app can be live at the start.
     pub(super) first_probe: watch::Sender<bool>,
     /// The newest that was asked for: one asked for again stands for all before it.
-    last_save: u64,
-    app_attempted: Option<String>,
-    app_edited: bool,
-    found: Option<Record>,
-    fresh: bool,
-    inbox: mpsc::Receiver<Message>,
-    saves: watch::Sender<Option<(u64, Arc<Record>)>>,
-    save_retry: Option<Instant>,
-    next_watch: Option<Instant>,
-    watching: bool,
-    began: Instant,
-    view: watch::Sender<Arc<View>>,
-    stopped: Option<oneshot::Sender<()>>,
+    pub(super) last_save: u64,
+    pub(super) app_attempted: Option<String>,
+    pub(super) app_edited: bool,
+    pub(super) found: Option<Record>,
+    pub(super) fresh: bool,
+    pub(super) inbox: mpsc::Receiver<Message>,
+    pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
+    pub(super) save_retry: Option<Instant>,
+    pub(super) next_watch: Option<Instant>,
+    pub(super) watching: bool,
+    pub(super) began: Instant,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) stopped: Option<oneshot::Sender<()>>,
 }
 
 impl Coordinator {
@@ -278,100 +276,9 @@ impl Coordinator {
         }
     }
 
-    // ---- the start ----
-
-    /// Stops what an earlier daemon left running, before anything is started.
-    fn stop_leftovers(&mut self) {
-        let identities: Vec<_> =
-            self.found.iter().flat_map(|record| &record.runs).map(|run| run.identity.clone()).collect();
-        let app = self.config.borrow().app.clone();
-        let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
-        self.tasks.spawn(async move {
-            if !identities.is_empty() {
-                supervisor.stop_leftovers(&identities, app.stop_signal, app.stop_timeout).await;
-            }
-            let _coordinator_gone = reports.send(Message::LeftoversGone).await;
-        });
-    }
-
-    fn boot(&mut self) {
-        let record = self.found.take().filter(|_| !self.fresh).unwrap_or_else(Record::new);
-        if let Some(intent) = &record.intent {
-            self.history.update(&intent.release.id, |row| {
-                if row.outcome.is_none() {
-                    row.outcome = Some(wire::Outcome::Interrupted);
-                    row.reason = Some("the daemon ended while it was under way".into());
-                }
-            });
-        }
-        let known = |release: &super::state::ReleaseRef| {
-            release.origin != super::state::Origin::Managed
-                || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
-        };
-        let previous = record.previous.filter(known);
-        let mut live = record.live.filter(known);
-        let app = self.config.borrow().app.clone();
-        if live.is_none()
-            && let Some(port) = app.target
-        {
-            let release = spec::unmanaged(port);
-            self.history.begin(&release.id, None, |_| false);
-            self.app_attempted = Some(app_fingerprint(&app));
-            live = Some(release);
-        }
-        let edited = self.app_attempted.as_deref() != Some(app_fingerprint(&app).as_str());
-        self.app_edited = app.command.is_some() && (live.is_none() || (edited && app.deploy_on_change));
-        self.step(Event::Boot { live, previous });
-        if !self.awaits_first_probe() {
-            self.first_probe.send_replace(true);
-        }
-    }
-
-    // ---- the configuration ----
-
-    fn app_edited(&mut self) {
-        let app = &self.config.borrow_and_update().app;
-        let edited = self.app_attempted.as_deref() != Some(app_fingerprint(app).as_str());
-        self.app_edited = edited && app.deploy_on_change && (app.command.is_some() || app.target.is_some());
-    }
-
-    /// Deploys an edited `[app]` as soon as nothing else is under way.
-    fn deploy_edited_app(&mut self) {
-        if !self.app_edited || self.state.task.is_some() || self.found.is_some() {
-            return;
-        }
-        self.app_edited = false;
-        let config = Arc::clone(&self.config.borrow());
-        let reports = self.reports.clone();
-        self.app_attempted = Some(app_fingerprint(&config.app));
-        let (reply, _nobody_waits) = oneshot::channel();
-        if let Some(port) = config.app.target {
-            let (reply, _nobody_waits) = oneshot::channel();
-            self.receive(Message::Switch { port, reason: Reason::Config, reply });
-            return;
-        }
-        self.tasks.spawn(async move {
-            let fingerprint = app_fingerprint(&config.app);
-            let prepared =
-                tokio::task::spawn_blocking(move || spec::prepare(wire::DeployRequest::default(), &config))
-                    .await;
-            let message = match prepared {
-                Ok(Ok(prepared)) => {
-                    Message::Deploy { prepared: Box::new(prepared), reason: Reason::Config, reply }
-                }
-                Ok(Err(error)) => Message::ConfigNotPrepared { fingerprint, error },
-                Err(error) => {
-                    let error = ErrorBody::new(Code::Internal, "Internal error", error.to_string());
-                    Message::ConfigNotPrepared { fingerprint, error }
-                }
-            };
-            let _coordinator_gone = reports.send(message).await;
-        });
-    }
-
     // ---- messages ----
 
-    fn receive(&mut self, message: Message) {
+    pub(super) fn receive(&mut self, message: Message) {
         match message {
             Message::Deploy { prepared, reason, reply } => {
                 let answer = self.deploy(*prepared, reason);
@@ -562,46 +469,6 @@ impl Coordinator {
         }
     }
 
-    // ---- the record ----
-
-    fn write_record(&mut self) {
-        let Some(seq) = self.save.take() else { return };
-        self.last_save = seq;
-        let runs = self.slots.values().filter_map(|slot| {
-            let identity = slot.process.as_ref()?.identity().clone();
-            Some(StoredRun { release: slot.release.clone(), identity })
-        });
-        let record = Record {
-            live: self.state.live_release().cloned(),
-            previous: self.state.previous.as_ref().map(|previous| previous.release.clone()),
-            intent: self
-                .state
-                .task
-                .as_ref()
-                .map(|task| super::store::Intent { release: task.release.clone(), reason: task.reason }),
-            app_attempted: self.app_attempted.clone(),
-            last_switch: self.last_switch.clone(),
-            releases: self.history.stored(),
-            runs: runs.collect(),
-            ..Record::new()
-        };
-        self.saves.send_replace(Some((seq, Arc::new(record))));
-    }
-
-    fn saved(&mut self, seq: u64, result: Result<(), String>) {
-        let ok = result.is_ok();
-        if let Err(error) = &result
-            && self.state_error.as_ref() != Some(error)
-        {
-            tracing::error!("{error}; deploys and switches are refused until it can be written");
-        } else if ok && self.state_error.is_some() {
-            tracing::info!("the state file can be written again");
-        }
-        self.state_error = result.err();
-        self.save_retry = (!ok).then(|| Instant::now() + SAVE_RETRY);
-        self.step(Event::Recorded { seq, ok });
-    }
-
     fn publish(&self) {
         self.view.send_replace(Arc::new(self.make_view()));
     }
@@ -612,27 +479,6 @@ async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Writes the newest record that was asked for; what was asked for meanwhile is written with the next.
-async fn keep_record(
-    store: Store,
-    mut requests: watch::Receiver<Option<(u64, Arc<Record>)>>,
-    reports: Reports,
-) {
-    let store = Arc::new(store);
-    while requests.changed().await.is_ok() {
-        let Some((seq, record)) = requests.borrow_and_update().clone() else { continue };
-        let writer = Arc::clone(&store);
-        let written = tokio::task::spawn_blocking(move || writer.write(&record)).await;
-        let result = match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        // At the end of the daemon nobody waits for the answer any more.
-        let _coordinator_gone = reports.send(Message::Saved { seq, result }).await;
     }
 }
 

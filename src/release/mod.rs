@@ -2,21 +2,25 @@
 //!
 //! - [`state`] decides: a pure function from state and event to state and effects;
 //! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
-//!   writer; `effects` are its hands, `timers` its clock, `history` its memory;
+//!   writer; `boot` is how it begins, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
+//!   `history` its memory;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed;
 //! - [`store`] keeps the record on disk, [`spec`] is what a release is;
 //! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
 
 mod autopsy;
+mod boot;
 pub mod coordinator;
 mod effects;
 pub mod events;
 mod handle;
 mod history;
+mod recorder;
 mod run;
 pub mod spec;
 pub mod state;
 pub mod store;
+mod tell;
 mod timers;
 
 pub use coordinator::{Coordinator, Parts};
