@@ -32,6 +32,12 @@ impl From<ErrorBody> for Refusal {
     }
 }
 
+impl From<Box<ErrorBody>> for Refusal {
+    fn from(body: Box<ErrorBody>) -> Self {
+        Self { body, header: None }
+    }
+}
+
 impl Refusal {
     pub(super) fn with_header(body: ErrorBody, name: HeaderName, value: HeaderValue) -> Self {
         Self { body: Box::new(body), header: Some((name, value)) }

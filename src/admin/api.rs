@@ -255,7 +255,7 @@ fn examine(
 }
 
 /// Reads a body to its end.
-async fn read<B>(body: B) -> Result<Bytes, ErrorBody>
+async fn read<B>(body: B) -> Result<Bytes, Box<ErrorBody>>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -274,23 +274,15 @@ where
 
 /// Passes the events of an attempt on until it is finished or nobody listens. The attempt itself goes on.
 async fn pass_on(mut attempt: release::Attempt, lines: mpsc::Sender<Bytes>) {
-    enum Next {
-        Event(Option<wire::Event>),
-        Gone,
-    }
     loop {
-        let next = tokio::select! {
-            event = attempt.next() => Next::Event(event),
-            () = lines.closed() => Next::Gone,
+        // Nobody listens any more, or nothing comes any more: the end either way.
+        let event = tokio::select! {
+            event = attempt.next() => event,
+            () = lines.closed() => None,
         };
-        match next {
-            Next::Event(Some(event)) => {
-                let Some(line) = line(&event) else { return };
-                if lines.send(line).await.is_err() {
-                    return;
-                }
-            }
-            Next::Event(None) | Next::Gone => return,
+        let Some(line) = event.as_ref().and_then(line) else { return };
+        if lines.send(line).await.is_err() {
+            return;
         }
     }
 }

@@ -195,7 +195,9 @@ fn clear(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.file_type().is_socket() => {}
         Ok(_) => {
-            return Err(format!("{shown} exists and is not a socket: the admin socket cannot take its place"));
+            return Err(format!(
+                "{shown} exists and is not a socket: the admin socket cannot take its place"
+            ));
         }
         Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
         Err(cause) => return Err(format!("cannot look at {shown}: {cause}")),

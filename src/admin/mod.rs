@@ -2,7 +2,7 @@
 //!
 //! Responsible for who may ask, for the paths under the reserved prefix, for the form of parameters and
 //! bodies, and for the form of answers. It decides nothing about releases: every request becomes one call of
-//! [`release::Handle`](crate::release::Handle), the counters or the configuration.
+//! [`release::Handle`], the counters or the configuration.
 //!
 //! - [`auth`] admits a request or refuses it: peer, rate, token, in that order;
 //! - [`rate`] counts requests by address, in bounded memory;

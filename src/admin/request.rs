@@ -18,8 +18,8 @@ const MAX_PATH: usize = 2048;
 const DEPLOY_KEYS: [&str; 5] = ["command", "directory", "env", "release", "healthPath"];
 
 /// A `bad_request`.
-pub(super) fn bad(message: impl Into<String>) -> ErrorBody {
-    ErrorBody::new(Code::BadRequest, "Bad request", message)
+pub(super) fn bad(message: impl Into<String>) -> Box<ErrorBody> {
+    Box::new(ErrorBody::new(Code::BadRequest, "Bad request", message))
 }
 
 /// A request's query, decoded.
@@ -31,7 +31,7 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     /// `bad_request` for a `%` without two hexadecimal digits, and for what is not UTF-8 once decoded.
-    pub(super) fn parse(text: &'a str) -> Result<Self, ErrorBody> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, Box<ErrorBody>> {
         text.split('&')
             .filter(|part| !part.is_empty())
             .map(|part| {
@@ -46,7 +46,7 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     /// `bad_request` when it is there more than once.
-    pub(super) fn get(&self, name: &str) -> Result<Option<&str>, ErrorBody> {
+    pub(super) fn get(&self, name: &str) -> Result<Option<&str>, Box<ErrorBody>> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_ref());
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
@@ -56,7 +56,7 @@ impl<'a> Query<'a> {
 }
 
 /// RFC 3986, 2.1.
-fn decoded(text: &str) -> Result<Cow<'_, str>, ErrorBody> {
+fn decoded(text: &str) -> Result<Cow<'_, str>, Box<ErrorBody>> {
     if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
     }
@@ -113,7 +113,7 @@ pub(super) fn is_release(id: &str) -> bool {
 ///
 /// # Errors
 /// `bad_request` that names the key and what was expected.
-pub(super) fn deploy(body: &[u8]) -> Result<DeployRequest, ErrorBody> {
+pub(super) fn deploy(body: &[u8]) -> Result<DeployRequest, Box<ErrorBody>> {
     if body.trim_ascii().is_empty() {
         return Ok(DeployRequest::default());
     }

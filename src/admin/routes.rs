@@ -125,7 +125,7 @@ pub(super) fn call(
     headers: &HeaderMap,
     body: &[u8],
     listen: u16,
-) -> Result<Call, ErrorBody> {
+) -> Result<Call, Box<ErrorBody>> {
     let query = Query::parse(query.unwrap_or_default())?;
     Ok(match route {
         Route::Status => Call::Status,
@@ -150,7 +150,7 @@ pub(super) fn call(
     })
 }
 
-fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsFormat, ErrorBody> {
+fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsFormat, Box<ErrorBody>> {
     match query.get("format")? {
         Some("prometheus") => Ok(MetricsFormat::Prometheus),
         Some("json") => Ok(MetricsFormat::Json),
@@ -160,22 +160,22 @@ fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsForma
     }
 }
 
-fn port(query: &Query<'_>, listen: u16) -> Result<u16, ErrorBody> {
-    let invalid = |message: String| ErrorBody::new(Code::BadRequest, "Invalid port", message);
+fn port(query: &Query<'_>, listen: u16) -> Result<u16, Box<ErrorBody>> {
+    // npm portok's words.
+    let invalid = |message: &str| ErrorBody::new(Code::BadRequest, "Invalid port", message);
     let Some(text) = query.get("port")? else {
-        return Err(invalid("the port is missing: POST the switch with `?port=N`".to_owned()));
+        return Err(invalid("the port is missing").with_hint("POST the switch with `?port=N`").into());
     };
     match digits(text).and_then(|text| text.parse().ok()) {
-        None | Some(0) => Err(invalid("Port must be a number between 1 and 65535".to_owned())),
-        Some(port) if port == listen => {
-            Err(invalid(format!("Port {port} is the port that portok itself listens on"))
-                .with_hint("name the port of the app; portok would send requests to itself"))
-        }
+        None | Some(0) => Err(invalid("Port must be a number between 1 and 65535").into()),
+        Some(port) if port == listen => Err(invalid("portok itself listens on this port")
+            .with_hint("name the app's port: portok would send the requests to itself")
+            .into()),
         Some(port) => Ok(port),
     }
 }
 
-fn lines(query: &Query<'_>) -> Result<usize, ErrorBody> {
+fn lines(query: &Query<'_>) -> Result<usize, Box<ErrorBody>> {
     let Some(text) = query.get("lines")?.filter(|text| !text.is_empty()) else {
         return Ok(DEFAULT_LINES);
     };
@@ -190,7 +190,7 @@ fn digits(text: &str) -> Option<&str> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
 }
 
-fn detached(query: &Query<'_>) -> Result<bool, ErrorBody> {
+fn detached(query: &Query<'_>) -> Result<bool, Box<ErrorBody>> {
     match query.get("detach")? {
         None | Some("0" | "false") => Ok(false),
         Some("1" | "true") => Ok(true),

@@ -6,6 +6,8 @@ use http_body_util::Full;
 use super::*;
 use crate::config::{self, Secret};
 
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
 fn config() -> config::Admin {
     config::Admin {
         token: Some(Secret::new("s3cret".to_owned())),
@@ -27,7 +29,7 @@ fn tcp(address: &str) -> Peer {
     Peer::Tcp(SocketAddr::new(address.parse().unwrap(), 40_000))
 }
 
-fn head(request: &str, headers: &[(&'static str, &str)]) -> http::request::Parts {
+fn head(request: &str, headers: Headers<'_>) -> http::request::Parts {
     let (method, path) = request.split_once(' ').unwrap();
     let mut built = Request::builder().method(method).uri(path);
     for (name, value) in headers {
@@ -48,11 +50,11 @@ impl Gate {
         Self { config, limiter: Mutex::default(), now: Instant::now() }
     }
 
-    fn ask(&self, peer: &Peer, request: &str, headers: &[(&'static str, &str)]) -> Result<Route, Refusal> {
+    fn ask(&self, peer: &Peer, request: &str, headers: Headers<'_>) -> Result<Route, Refusal> {
         examine(peer, &head(request, headers), &self.config, 1000, &self.limiter, self.now)
     }
 
-    fn status(&self, peer: &Peer, request: &str, headers: &[(&'static str, &str)]) -> u16 {
+    fn status(&self, peer: &Peer, request: &str, headers: Headers<'_>) -> u16 {
         self.ask(peer, request, headers).map_or_else(|refusal| refusal.body.code.status(), |_| 200)
     }
 }
@@ -65,7 +67,7 @@ const FORWARDED: (&str, &str) = ("forwarded", "for=198.51.100.1");
 
 #[test]
 fn checks_come_in_their_order() {
-    let table: &[(&str, &str, &[(&'static str, &str)], u16)] = &[
+    let table: &[(&str, &str, Headers<'_>, u16)] = &[
         // 1. the peer: nothing else matters to who is not listed
         ("198.51.100.1", "GET /__status", &[TOKEN], 403),
         ("198.51.100.1", "GET /__nothing", &[], 403),
@@ -120,7 +122,7 @@ fn checks_come_in_their_order() {
 fn every_request_of_a_listed_peer_counts_and_the_limit_comes_before_the_token() {
     let gate = Gate::new(config());
     let peer = tcp("127.0.0.1");
-    let mixed: [(&str, &[(&'static str, &str)], u16); 5] = [
+    let mixed: [(&str, Headers<'_>, u16); 5] = [
         ("GET /__status", &[TOKEN], 200),
         ("GET /__status", &[WRONG], 401),
         ("GET /__nothing", &[TOKEN], 404),
