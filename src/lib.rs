@@ -4,6 +4,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod health;
+pub mod hooks;
 pub mod proxy;
 pub mod release;
 pub mod supervisor;
