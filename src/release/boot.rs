@@ -8,7 +8,7 @@ use super::coordinator::{Coordinator, Message};
 use super::spec;
 use super::state::{Event, Origin, ReleaseRef};
 use super::store::Record;
-use crate::config::diff::app_fingerprint;
+use crate::config::app_fingerprint;
 use crate::wire::{self, Code, ErrorBody, Reason};
 
 impl Coordinator {

@@ -78,7 +78,7 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
         port_env: app.port_env.clone(),
         health_path: request.health_path,
     };
-    let app_fingerprint = app_alone.then(|| crate::config::diff::app_fingerprint(app));
+    let app_fingerprint = app_alone.then(|| crate::config::app_fingerprint(app));
     Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint })
 }
 
