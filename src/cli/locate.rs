@@ -30,12 +30,15 @@ pub(crate) struct Surroundings {
     /// `PORTOK_CONFIG_DIR`, or `/etc/portok`.
     pub(crate) config_dir: PathBuf,
     /// The places in which an instance's socket may lie by default, the likeliest first; never empty.
-    pub(crate) socket_places: Box<dyn Fn(&str) -> Vec<PathBuf>>,
+    pub(crate) socket_places: SocketPlaces,
     /// `PORTOK_URL`.
     pub(crate) url: Option<String>,
     /// `PORTOK_TOKEN`.
     pub(crate) token: Option<Secret>,
 }
+
+/// From an instance's name to where its socket may lie.
+pub(crate) type SocketPlaces = Box<dyn Fn(&str) -> Vec<PathBuf>>;
 
 impl Surroundings {
     /// Those of this process.
@@ -137,7 +140,7 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
         return Ok(plain(vec![Way::Socket(socket.clone())], DEFAULT_PREFIX.to_owned()));
     }
     if let Some(name) = &global.instance {
-        return locate_instance(name, given, around);
+        return instance(name, given, around, InstanceFile::read(&around.config_dir, name));
     }
     if let Some(url) = &around.url {
         let (way, prefix) = parse_url("PORTOK_URL", url, outer_token())?;
@@ -153,14 +156,20 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
     })
 }
 
-fn locate_instance(name: &str, given: Option<Secret>, around: &Surroundings) -> Result<Daemon, Failure> {
+/// The ways to the instance `name`, by what reading its files brought.
+fn instance(
+    name: &str,
+    given: Option<Secret>,
+    around: &Surroundings,
+    file: Result<Option<InstanceFile>, Unreadable>,
+) -> Result<Daemon, Failure> {
     let mut daemon = Daemon {
         ways: Vec::new(),
         prefix: DEFAULT_PREFIX.to_owned(),
         instance: Some(name.to_owned()),
         remark: None,
     };
-    let file = match InstanceFile::read(&around.config_dir, name) {
+    let file = match file {
         Ok(Some(file)) => file,
         Ok(None) => {
             daemon.ways = default_ways(name, around);

@@ -28,6 +28,8 @@ mod order;
 mod render;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 /// What `portok run` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
