@@ -7,15 +7,18 @@
 //! group is stopped by the ladder, the last record is written. A second signal skips the waiting.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin};
+use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::hooks;
 use crate::logging;
@@ -26,9 +29,6 @@ use crate::wire::{self, Code, ErrorBody, exit};
 
 /// How long a first probe of somebody else's app may hold back the first request.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
-
-/// How long hooks that still run may take when the daemon ends.
-const LAST_HOOKS: Duration = Duration::from_secs(5);
 
 /// Who started the daemon, and how.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ enum StartError {
 
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> ExitCode {
+    // Watched before it is read: an edit in between is seen.
+    let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
     let config = match config::load(&options.sources) {
         Ok(config) => config,
         Err(errors) => {
@@ -80,7 +82,7 @@ pub fn run(options: Options) -> ExitCode {
         }
     };
     let outcome = runtime.block_on(async {
-        let daemon = Daemon::start(options, config).await?;
+        let daemon = Daemon::start(options, config, watch).await?;
         daemon.serve().await
     });
     match outcome {
@@ -123,8 +125,6 @@ fn complain(line: &str) {
     eprintln!("{line}");
 }
 
-type ReloadAnswer = oneshot::Sender<Result<wire::Reloaded, ErrorBody>>;
-
 struct Daemon {
     sources: Sources,
     config: watch::Sender<Arc<Config>>,
@@ -135,9 +135,11 @@ struct Daemon {
     coordinator: tokio::task::JoinHandle<()>,
     admin: Arc<Admin>,
     socket: Option<SocketTask>,
-    hooks: tokio::task::JoinHandle<()>,
-    reloads: mpsc::Receiver<ReloadAnswer>,
-    edits: Option<(config::watch::Watcher, mpsc::Receiver<()>)>,
+    /// Cancelled when everything else has ended: the hooks and the watch on the file end with it.
+    over: CancellationToken,
+    background: JoinSet<()>,
+    reloads: mpsc::Receiver<admin::ReloadReply>,
+    edits: mpsc::Receiver<()>,
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -148,14 +150,23 @@ struct SocketTask {
     task: tokio::task::JoinHandle<()>,
 }
 
+impl SocketTask {
+    /// Answers what is under way and leaves.
+    async fn end(self) {
+        self.stop.cancel();
+        let _panicked = self.task.await;
+    }
+}
+
 impl Daemon {
-    async fn start(options: Options, config: Config) -> Result<Self, StartError> {
+    async fn start(options: Options, config: Config, watch: Option<Watch>) -> Result<Self, StartError> {
         let io = |operation| move |source| StartError::Io { operation, source };
         // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
         if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
             tracing::warn!("cannot make the process unreadable for others: {errno}");
         }
         let environment = std::env::vars_os().collect();
+        let open_files = raise_open_files();
         let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
         let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
         let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
@@ -176,6 +187,7 @@ impl Daemon {
             run_dir: config.run_dir.clone(),
             env: environment,
             sink,
+            open_files,
         })
         .map_err(io("start the supervisor"))?;
 
@@ -189,7 +201,10 @@ impl Daemon {
         let (config, configs) = watch::channel(Arc::new(config));
         let (config_status, config_statuses) = watch::channel(loaded);
         let (listen, listens) = watch::channel(bound);
-        let (hook_sender, hooks) = hooks::start(configs.clone());
+        let over = CancellationToken::new();
+        let mut background = JoinSet::new();
+        let (hook_sender, hooks) = hooks::start(configs.clone(), over.clone());
+        background.spawn(hooks);
         let (coordinator, app) = Coordinator::new(release::Parts {
             config: configs.clone(),
             supervisor: Arc::new(supervisor),
@@ -213,10 +228,17 @@ impl Daemon {
         });
         let socket = open_socket(&configs.borrow().clone(), &admin)?;
         let coordinator = tokio::spawn(coordinator.run());
-        let edits = watch_file(&configs.borrow().clone());
+        // One slot: an edit that waits stands for all later ones.
+        let (edited, edits) = mpsc::channel(1);
+        if let Some(watch) = watch {
+            let over = over.clone();
+            background.spawn(async move {
+                over.run_until_cancelled(watch.run(edited)).await;
+            });
+        }
         // Connections wait in the kernel's queue meanwhile.
         let _unanswered = tokio::time::timeout(FIRST_PROBE, app.first_probe()).await;
-        let reserved = admin::reserved(&admin);
+        let reserved = Arc::new(admin::Public::new(Arc::clone(&admin)));
         let plane = Plane::start(listener, configs.clone(), switchboard, stats, reserved)
             .map_err(io("start the data plane"))?;
         tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
@@ -233,7 +255,8 @@ impl Daemon {
             coordinator,
             admin,
             socket,
-            hooks,
+            over,
+            background,
             reloads,
             edits,
             interrupt,
@@ -245,14 +268,14 @@ impl Daemon {
     /// Reloads when asked, until a signal ends it.
     async fn serve(mut self) -> Result<(), StartError> {
         enum Turn {
-            Reload(Option<ReloadAnswer>),
+            Reload(Option<admin::ReloadReply>),
             Edited,
             End(&'static str),
         }
         loop {
             let turn = tokio::select! {
                 answer = self.reloads.recv() => Turn::Reload(answer),
-                () = edited(&mut self.edits) => Turn::Edited,
+                Some(()) = self.edits.recv() => Turn::Edited,
                 _ = self.hangup.recv() => Turn::Reload(None),
                 _ = self.interrupt.recv() => Turn::End("SIGINT"),
                 _ = self.terminate.recv() => Turn::End("SIGTERM"),
@@ -281,7 +304,7 @@ impl Daemon {
         let outcome = self.try_reload().await;
         match &outcome {
             Ok(reloaded) => {
-                tracing::info!("{}", reloaded.message);
+                tracing::info!(changed = reloaded.changed.join(", "), "{}", reloaded.message);
                 self.config_status.send_modify(|status| {
                     status.loaded_at = wire::rfc3339(SystemTime::now());
                     status.error = None;
@@ -307,7 +330,7 @@ impl Daemon {
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
         let new = Arc::new(loaded.map_err(|errors| invalid(errors.problems))?);
         let old = Arc::clone(&self.config.borrow());
-        let diff = config::diff::diff(&old, &new);
+        let diff = config::diff(&old, &new);
         if !diff.refused.is_empty() {
             return Err(invalid(diff.refused));
         }
@@ -321,10 +344,7 @@ impl Daemon {
         };
         let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
         if moved {
-            let fresh = open_socket(&new, &self.admin).map_err(|error| invalid(vec![error.to_string()]))?;
-            if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
-                former.stop.cancel();
-            }
+            self.move_socket(&old, &new).await.map_err(|error| invalid(vec![error.to_string()]))?;
         }
         if let Some(listener) = listener {
             let bound = listener.local_addr();
@@ -341,12 +361,35 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         self.config.send_replace(new);
-        let message = if diff.changed.is_empty() {
-            "the configuration is loaded; nothing differs".to_owned()
-        } else {
-            format!("the configuration is loaded; changed: {}", diff.changed.join(", "))
-        };
-        Ok(wire::Reloaded { success: true, message, changed: diff.changed })
+        let differs = if diff.is_empty() { "; nothing differs" } else { "" };
+        Ok(wire::Reloaded {
+            success: true,
+            message: format!("configuration loaded{differs}"),
+            changed: diff.changed,
+        })
+    }
+
+    /// Serves the admin socket at its new place, or goes on at the old one.
+    async fn move_socket(&mut self, old: &Config, new: &Config) -> Result<(), StartError> {
+        // The same path cannot be served twice: its former owner leaves first.
+        let same_path = old.admin.socket == new.admin.socket;
+        if same_path && let Some(former) = self.socket.take() {
+            former.end().await;
+        }
+        match open_socket(new, &self.admin) {
+            Ok(fresh) => {
+                if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
+                    former.end().await;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if same_path {
+                    self.socket = open_socket(old, &self.admin)?;
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn end(mut self) -> Result<(), StartError> {
@@ -381,40 +424,40 @@ impl Daemon {
         }
         self.plane.shut_down().await;
         if let Some(socket) = self.socket {
-            socket.stop.cancel();
-            let _panicked = socket.task.await;
+            socket.end().await;
         }
+        self.admin.finish().await;
         let _panicked = self.coordinator.await;
-        if tokio::time::timeout(LAST_HOOKS, self.hooks).await.is_err() {
-            tracing::warn!("a hook still ran after {LAST_HOOKS:?}");
-        }
+        self.over.cancel();
+        while self.background.join_next().await.is_some() {}
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-async fn edited(edits: &mut Option<(config::watch::Watcher, mpsc::Receiver<()>)>) {
-    match edits {
-        Some((_, edits)) if edits.recv().await.is_some() => {}
-        _ => std::future::pending().await,
+/// The file that the configuration comes from, or would come from once it is there.
+fn watched_file(sources: &Sources) -> Option<PathBuf> {
+    match (&sources.file, &sources.instance) {
+        _ if sources.overrides.foreground => None,
+        (Some(file), _) => Some(file.clone()),
+        (None, Some(instance)) => Some(config::instance_file(sources, instance)),
+        (None, None) => None,
     }
 }
 
-fn watch_file(config: &Config) -> Option<(config::watch::Watcher, mpsc::Receiver<()>)> {
-    let file = config.file.as_deref()?;
-    match config::watch::watch(file) {
-        Ok(watching) => Some(watching),
-        Err(error) => {
-            tracing::warn!("{} is not watched for edits: {error}; use `portok reload`", file.display());
-            None
-        }
-    }
+/// Raises the soft limit of open files to the hard one: every request needs two. Gives back what it was, for the apps.
+fn raise_open_files() -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| soft));
+    raised.inspect_err(|errno| tracing::warn!("cannot raise the limit of open files: {errno}")).ok()
 }
 
 /// Serves the admin socket. Where the default place cannot be made, that is a warning.
 fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
     let Some(path) = &config.admin.socket else { return Ok(None) };
-    let listener = match admin::bind_socket(path, config.admin.socket_group.as_deref()) {
+    let group = config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)?;
+    let listener = match admin::bind_socket(path, group) {
         Ok(listener) => listener,
         Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
         Err(error) => {

@@ -52,7 +52,8 @@ pub(super) struct Output {
     runs: Arc<Mutex<Runs>>,
     sources: mpsc::Sender<Source>,
     ending: CancellationToken,
-    ended: blocking::Receiver<()>,
+    // A mutex only because the receiver is not `Sync`; taken once, at the end.
+    ended: Mutex<blocking::Receiver<()>>,
 }
 
 /// The runs whose lines are remembered, oldest first.
@@ -96,7 +97,7 @@ impl Output {
         thread::Builder::new()
             .name("portok-output".to_owned())
             .spawn(move || runtime.block_on(read_all(queue, stop, passer)))?;
-        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended })
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended: Mutex::new(ended) })
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -145,7 +146,8 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.ending.cancel();
-        let _ = self.ended.recv_timeout(LAST_LINES_DEADLINE);
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
     }
 }
 

@@ -29,14 +29,11 @@ pub(crate) fn accepted(accepted: &Accepted) -> String {
     plain(&accepted.message)
 }
 
-/// A reload: what changed and what that set going.
+/// A reload: what changed.
 pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
     let mut text = plain(&reloaded.message);
     if !reloaded.changed.is_empty() {
         _ = write!(text, "\n  changed  {}", plain(&reloaded.changed.join(", ")));
-    }
-    if let Some(release) = &reloaded.release {
-        _ = write!(text, "\n  deploys  {}", plain(release));
     }
     text
 }
@@ -138,14 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_tells_what_it_set_going() {
+    fn a_reload_tells_what_changed() {
         let answer = Reloaded {
             success: true,
             message: "configuration loaded".into(),
             changed: vec!["health.path".into(), "app.command".into()],
-            release: Some("r-2".into()),
         };
-        let expected = "configuration loaded\n  changed  health.path, app.command\n  deploys  r-2";
+        let expected = "configuration loaded\n  changed  health.path, app.command";
         assert_eq!(reloaded(&answer), expected);
     }
 }
