@@ -3,14 +3,14 @@
 //! [`Admin`] owns the limiter and tracks the tasks that answer. The head is judged as a whole before a byte of
 //! the body is asked for ([`examine`]).
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -30,6 +30,9 @@ use crate::wire::{self, Code, ErrorBody};
 
 /// How long a request's body may take.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// How much of a body that is too long is read and thrown away, in bytes: a client that is still sending when its
+/// connection is closed may never see the answer.
+const DISCARDED: usize = 8 * request::MAX_BODY;
 /// How long a reload may take: it reads one file and binds at most one address.
 const RELOAD_WITHIN: Duration = Duration::from_secs(60);
 /// Events of a stream that wait for a slow client; more wait at the coordinator.
@@ -258,16 +261,31 @@ fn examine(
 async fn read<B>(body: B) -> Result<Bytes, Box<ErrorBody>>
 where
     B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: std::fmt::Display,
 {
     let too_long = || bad(format!("the body is longer than {} bytes", request::MAX_BODY));
-    if body.size_hint().lower() > request::MAX_BODY as u64 {
+    if body.size_hint().lower() > DISCARDED as u64 {
         return Err(too_long());
     }
-    match timeout(BODY_WITHIN, Limited::new(body, request::MAX_BODY).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(cause)) if cause.is::<LengthLimitError>() => Err(too_long()),
-        Ok(Err(cause)) => Err(bad(format!("the body cannot be read: {cause}"))),
+    let mut body = pin!(body);
+    let all = async {
+        let (mut kept, mut length) = (BytesMut::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            length += data.len();
+            if length > DISCARDED {
+                break;
+            }
+            if length <= request::MAX_BODY {
+                kept.extend_from_slice(&data);
+            }
+        }
+        Ok((kept.freeze(), length))
+    };
+    match timeout(BODY_WITHIN, all).await {
+        Ok(Ok((kept, length))) if length <= request::MAX_BODY => Ok(kept),
+        Ok(Ok(_)) => Err(too_long()),
+        Ok(Err::<_, B::Error>(cause)) => Err(bad(format!("the body cannot be read: {cause}"))),
         Err(_) => Err(bad(format!("the body did not come within {} s", BODY_WITHIN.as_secs()))),
     }
 }

@@ -243,6 +243,19 @@ async fn a_body_has_a_limit_told_or_not() {
     drop(sender);
     let (_, untold) = answer::stream(lines).into_parts();
     assert_eq!(read(untold).await.unwrap_err(), told);
+    // Much more than that is not even thrown away: the sender is left with most of it.
+    let (sender, lines) = mpsc::channel(1);
+    let flood = tokio::spawn(async move {
+        let chunk = Bytes::from(vec![b' '; request::MAX_BODY]);
+        let mut sent = 0;
+        while sender.send(chunk.clone()).await.is_ok() {
+            sent += 1;
+        }
+        sent
+    });
+    let (_, endless) = answer::stream(lines).into_parts();
+    assert_eq!(read(endless).await.unwrap_err(), told);
+    assert!(flood.await.unwrap() <= DISCARDED / request::MAX_BODY + 2);
 }
 
 #[tokio::test(start_paused = true)]
