@@ -14,7 +14,7 @@ fn main() -> ExitCode {
             .collect();
         let program = std::env::args().next().unwrap_or_else(|| "portok".into());
         daemon::run(Options {
-            sources: Sources { file: None, instance: plan.name, env, overrides },
+            sources: Sources { file: None, instance: plan.name, env, overrides, client: false },
             foreground: Some(Foreground { program }),
         })
     })
