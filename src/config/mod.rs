@@ -43,6 +43,8 @@ mod values;
 pub mod watch;
 
 #[cfg(test)]
+mod rejected;
+#[cfg(test)]
 mod tests;
 
 /// The configuration of one instance.
