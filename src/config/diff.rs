@@ -11,7 +11,7 @@ pub struct Diff {
     pub changed: Vec<String>,
     /// Another address to listen on.
     pub listen: bool,
-    /// What becomes of the app.
+    /// What the new `[app]` asks for, if the old one was attempted.
     pub app: AppChange,
     /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the whole reload.
     pub refused: Vec<String>,
@@ -58,17 +58,20 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         .collect();
     Diff {
         listen: changed.contains(&"listen"),
-        app: app_change(&old.app, &new.app),
+        app: app_change(Some(&app_fingerprint(&old.app)), &new.app),
         refused,
         changed: changed.into_iter().map(str::to_owned).collect(),
     }
 }
 
-fn app_change(old: &App, new: &App) -> AppChange {
-    if !new.deploy_on_change || app_fingerprint(old) == app_fingerprint(new) {
+/// What the `[app]` of a configuration asks for, given the [`app_fingerprint`] of the one that was attempted last,
+/// `None` when none ever was. Whoever keeps that on disk decides by it, not by the configuration before: an
+/// edit that was held back by `deploy_on_change = false` is still due when that ends.
+pub fn app_change(attempted: Option<&str>, app: &App) -> AppChange {
+    if !app.deploy_on_change || attempted == Some(app_fingerprint(app).as_str()) {
         return AppChange::None;
     }
-    match (&new.command, new.target) {
+    match (&app.command, app.target) {
         (Some(_), _) => AppChange::Redeploy,
         (None, Some(port)) => AppChange::Switch(port),
         (None, None) => AppChange::None,
@@ -219,6 +222,15 @@ mod tests {
         assert_eq!(between(APP, "").app, AppChange::None);
         let env = format!("{}env = {{ A = \"b\" }}\n", target(4000));
         assert_eq!(between(&target(4000), &env).app, AppChange::None, "portok does not start it");
+    }
+
+    #[test]
+    fn what_was_attempted_last_decides() {
+        let app = config(APP).app;
+        assert_eq!(app_change(None, &app), AppChange::Redeploy);
+        assert_eq!(app_change(Some("other"), &app), AppChange::Redeploy);
+        assert_eq!(app_change(Some(&app_fingerprint(&app)), &app), AppChange::None);
+        assert_eq!(app_change(None, &config("").app), AppChange::None);
     }
 
     #[test]

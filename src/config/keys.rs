@@ -105,6 +105,17 @@ pub fn looks_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word)) || name == "PASS" || name.ends_with("_PASS")
 }
 
+/// What stands in the place of a secret.
+pub(super) const MASK: &str = "***";
+
+/// Whether the value of the key, table or entry of `app.env` called `name` is never shown, not even a bad one.
+pub(super) fn is_secret(name: &str) -> bool {
+    match name.strip_prefix("app.env.") {
+        Some(variable) => looks_secret(variable),
+        None => ["admin", "admin.token", "app.env"].contains(&name),
+    }
+}
+
 /// The key called `name`.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)

@@ -26,7 +26,7 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("app = \"node app.js\"", 7, "app = \"node app.js\"", "a table, [app]"),
     ("drain = [\"30s\"]", 9, "drain = [\"30s\"]", "a table, [drain]"),
     ("[app]\nrestart = true", 11, "app.restart = true", "a table, [app.restart]"),
-    ("[app]\nenv = [\"A=b\"]", 7, "app.env = [\"A=b\"]", "a table of strings"),
+    ("[app]\nenv = [\"A=b\"]", 7, "app.env = ***", "a table of strings"),
     ("[health]\npath = { is = \"/x\" }", 8, "health.path = { is = \"/x\" }", "a path that starts with `/`"),
     // The top.
     ("name = \"a b\"", 8, "name = \"a b\"", "1 to 64 letters, digits, `_` or `-`"),
@@ -52,6 +52,7 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("[app]\ncommand = [\"node\", 5]", 11, "app.command = [\"node\", 5]", "an array of strings"),
     ("[app]\ncommand = \"a\\u0000b\"", 11, "app.command = \"a\\u0000b\"", "a command for /bin/sh"),
     ("[app]\ndirectory = 5", 13, "app.directory = 5", "a path"),
+    ("[app]\nenv.A.B = 1", 5, "app.env.A = a table", "a string"),
     ("[app]\nenv = { A = 1 }", 13, "app.env.A = 1", "a string"),
     ("[app]\nenv = { API_TOKEN = 12345 }", 21, "app.env.API_TOKEN = ***", "a string"),
     ("[app]\nenv = { \"\" = \"x\" }", 9, "app.env.", "a variable's name, not an empty one"),

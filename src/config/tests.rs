@@ -246,7 +246,7 @@ fn all_kinds_of_values_in_a_file() {
          env = { NODE_ENV = \"production\", EMPTY = \"\" }\nowner_check = \"strict\"\n\
          restart = { backoff = \"1s 500ms\", give_up = true }\n\
          [rollback]\nstandby = \"window\"\n[proxy]\nmax_body = \"1.5MB\"\nmax_header_size = \"8KiB\"\n\
-         trusted = [\"10.0.0.0/8\"]\n[upstream]\nresponse_timeout = \"2m\"\n[hooks]\non_event = [\"/bin/true\", \"\"]\n",
+         trusted = [\"10.0.0.0/8\"]\n[upstream]\nresponse_timeout = \"2m\"\nmax_connections = 1_000\n[hooks]\non_event = [\"/bin/true\", \"\"]\n",
     )
     .good();
     assert_eq!(config.listen.to_string(), "0.0.0.0:3001");
@@ -259,7 +259,7 @@ fn all_kinds_of_values_in_a_file() {
     assert_eq!((config.app.restart.backoff.as_millis(), config.app.restart.give_up), (1500, true));
     assert_eq!(config.rollback.standby, Standby::Window);
     assert_eq!((config.proxy.max_body, config.proxy.max_header_size), (Some(1_500_000), 8192));
-    assert_eq!(config.upstream.response_timeout, Some(secs(120)));
+    assert_eq!((config.upstream.response_timeout, config.upstream.max_connections), (Some(secs(120)), 1000));
     assert_eq!(config.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
 }
 
@@ -484,7 +484,7 @@ fn the_effective_configuration_loads_again_and_hides_secrets() {
     for key in KEYS {
         let word = key.name.rsplit('.').next().unwrap();
         assert!(text.lines().any(|line| line.starts_with(&format!("{word} = "))
-            || line == format!("# {word} is not set")), "{} is not in\n{text}", key.name);
+            || line .starts_with(&format!("# {word}"))), "{} is not in\n{text}", key.name);
     }
     case.write("api.toml", &text);
     let mut again = case.good();
@@ -550,7 +550,7 @@ fn the_full_example_has_every_key_with_its_default() {
         assert!(found.iter().any(|name| name == key.name), "{} is not in full.toml", key.name);
     }
     assert_eq!(found.len(), KEYS.len(), "a key twice, or an unknown one: {found:?}");
-    let mut case = Case::file("");
+    let case = Case::file("");
     let defaults = case.good();
     case.write("api.toml", &text);
     assert_eq!(case.good(), defaults);
