@@ -9,10 +9,10 @@
 //! - `values` parses one value of a kind, `read` lays file and environment over one another and collects
 //!   **all** problems, `validate` knows defaults, ranges and what has to fit together;
 //! - `files` and `paths` know whom to trust with a file and where things lie by default;
-//! - [`load`] is the one way through all of them; `render` is the way back to text;
-//! - [`diff`] compares two configurations and says what each difference needs;
+//! - [`load()`] is the one way through all of them; `render` is the way back to text;
+//! - [`diff()`] compares two configurations and says what each difference needs;
 //! - [`watch`] tells when the file may have changed. It is the one part of this folder that does I/O beside
-//!   [`load`], which reads configuration and token file once.
+//!   [`load()`], which reads configuration and token file once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::diff::{AppChange, Diff, app_fingerprint, diff};
+pub use self::diff::{AppChange, Diff, app_change, app_fingerprint, diff};
 pub use self::env::variables;
 pub use self::keys::{KEYS, Key, looks_secret};
 pub use self::load::{instance_file, load};

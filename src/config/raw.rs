@@ -5,7 +5,6 @@
 //! derived types would stop at the first error. Pure.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
@@ -64,17 +63,14 @@ impl<'t> Raw<'t> {
             if let Some(known) = keys::find(&name) {
                 self.values.insert(known.name, value);
             } else if keys::is_table(&name) {
-                let span = value.span();
-                match value.into_inner() {
-                    DeValue::Table(inner) => self.walk(&name, inner, problems),
-                    _ => problems.push(Problem {
-                        at,
-                        text: format!(
-                            "{}: {name} = {}: expected a table, [{name}]",
-                            self.position(span.start),
-                            self.source(&span)
-                        ),
-                    }),
+                if value.get_ref().is_table() {
+                    let DeValue::Table(inner) = value.into_inner() else { continue };
+                    self.walk(&name, inner, problems);
+                } else {
+                    let position = self.position(value.span().start);
+                    let shown = self.shown(&name, &value);
+                    let text = format!("{position}: {name} = {shown}: expected a table, [{name}]");
+                    problems.push(Problem { at, text });
                 }
             } else {
                 problems.push(Problem {
@@ -103,14 +99,19 @@ impl<'t> Raw<'t> {
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    /// A value as the file has it, on one line and cut to what a message can carry.
-    pub(super) fn source(&self, span: &Range<usize>) -> String {
+    /// The value of `key` as the file has it: on one line, cut to what a message can carry, without secrets.
+    pub(super) fn shown(&self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
         const LONGEST: usize = 80;
-        let text = self.text.get(span.clone()).unwrap_or("");
-        let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        if line.chars().count() > LONGEST {
-            line = line.chars().take(LONGEST).chain(['…']).collect();
+        if keys::is_secret(key) {
+            return keys::MASK.to_owned();
         }
-        line.chars().filter(|c| !c.is_control()).collect()
+        let text = self.text.get(value.span()).unwrap_or("");
+        if value.get_ref().is_table() && !text.starts_with('{') {
+            return "a table".to_owned();
+        }
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let cut = line.chars().filter(|c| !c.is_control()).take(LONGEST);
+        let rest = if line.chars().count() > LONGEST { "…" } else { "" };
+        cut.chain(rest.chars()).collect()
     }
 }

@@ -5,14 +5,13 @@
 
 use std::fmt::Display;
 
+use toml::Spanned;
 use toml::de::DeValue;
 
 use super::env::Env;
-use super::keys::{self, looks_secret};
+use super::keys;
 use super::raw::{Problem, Raw};
 use super::values::{Input, Parsed};
-
-const MASK: &str = "***";
 
 /// Reads keys, notes problems and warnings.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ impl<'a> Reader<'a> {
         match parse(Input::Toml(value.get_ref())) {
             Ok(parsed) => Some(parsed),
             Err(expected) => {
-                self.reject_at(key, &value.span(), &expected);
+                self.reject_at(key, value, &expected);
                 None
             }
         }
@@ -87,12 +86,12 @@ impl<'a> Reader<'a> {
                 for item in items.iter() {
                     match parse(Input::Toml(item.get_ref())) {
                         Ok(parsed) => list.push(parsed),
-                        Err(expected) => self.reject_at(key, &item.span(), &expected),
+                        Err(expected) => self.reject_at(key, item, &expected),
                     }
                 }
                 from_file = Some(list);
             } else {
-                self.reject_at(key, &value.span(), "an array of strings");
+                self.reject_at(key, value, "an array of strings");
             }
         }
         let Some((variable, text)) = self.variable(key) else { return from_file };
@@ -115,7 +114,7 @@ impl<'a> Reader<'a> {
         let Some(raw) = self.raw else { return Vec::new() };
         let Some(value) = raw.get(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
-            self.reject_at(key, &value.span(), "a table of strings, such as { NODE_ENV = \"production\" }");
+            self.reject_at(key, value, "a table of strings, such as { NODE_ENV = \"production\" }");
             return Vec::new();
         };
         let mut entries = Vec::new();
@@ -128,15 +127,7 @@ impl<'a> Reader<'a> {
             }
             match value.get_ref().as_str() {
                 Some(text) if !text.contains('\0') => entries.push((name.to_owned(), text.to_owned())),
-                _ => {
-                    let span = value.span();
-                    let source = if looks_secret(name) { MASK.to_owned() } else { raw.source(&span) };
-                    let text = format!(
-                        "{}: {dotted} = {source}: expected a string without NUL, such as \"1\"",
-                        raw.position(span.start)
-                    );
-                    self.problems.push(Problem { at, text });
-                }
+                _ => self.reject_at(&dotted, value, "a string without NUL, such as \"1\""),
             }
         }
         entries
@@ -162,7 +153,7 @@ impl<'a> Reader<'a> {
         if let Some((variable, text)) = self.variable(key) {
             self.problem(format!("{variable} = {}: expected {expected}", shown(key, text)));
         } else if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
-            self.reject_at(key, &value.span(), expected);
+            self.reject_at(key, value, expected);
         } else {
             self.problem(format!("{key}: expected {expected}"));
         }
@@ -173,12 +164,11 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { at: Problem::ELSEWHERE, text: text.to_string() });
     }
 
-    fn reject_at(&mut self, key: &'static str, span: &std::ops::Range<usize>, expected: &str) {
+    fn reject_at(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
         let Some(raw) = self.raw else { return };
-        let source = raw.source(span);
-        let source = if is_secret(key) { MASK } else { &source };
-        let text = format!("{}: {key} = {source}: expected {expected}", raw.position(span.start));
-        self.problems.push(Problem { at: span.start, text });
+        let at = value.span().start;
+        let text = format!("{}: {key} = {}: expected {expected}", raw.position(at), raw.shown(key, value));
+        self.problems.push(Problem { at, text });
     }
 
     fn variable(&self, key: &'static str) -> Option<(&'static str, &'a str)> {
@@ -187,11 +177,10 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether the value of `key` is never shown.
-pub(super) fn is_secret(key: &str) -> bool {
-    key == "admin.token"
-}
-
 fn shown(key: &str, text: &str) -> String {
-    if is_secret(key) { MASK.to_owned() } else { format!("{:?}", text.chars().take(80).collect::<String>()) }
+    if keys::is_secret(key) {
+        keys::MASK.to_owned()
+    } else {
+        format!("{:?}", text.chars().take(80).collect::<String>())
+    }
 }

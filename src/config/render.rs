@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::keys::{KEYS, looks_secret, split};
+use super::keys::{KEYS, MASK, looks_secret, split};
 use super::validate::{AFFINITY, FORWARDED, OWNER_CHECK, STANDBY};
 use super::*;
 
@@ -32,6 +32,9 @@ impl Config {
             }
             let _ = match value(self, key.name, Secrets::Masked) {
                 Some(value) => writeln!(text, "{word} = {value}"),
+                None if key.name == "admin.token_file" && self.admin.token.is_some() => {
+                    writeln!(text, "# {word}: what is in it shows as token")
+                }
                 None => writeln!(text, "# {word} is not set"),
             };
         }
@@ -112,7 +115,7 @@ fn string(text: &str) -> String {
 }
 
 fn secret(text: &str, secrets: Secrets) -> String {
-    string(if secrets == Secrets::Masked { "***" } else { text })
+    string(if secrets == Secrets::Masked { MASK } else { text })
 }
 
 fn path(path: &Path) -> String {
@@ -120,7 +123,7 @@ fn path(path: &Path) -> String {
 }
 
 fn time(time: Duration) -> String {
-    string(&humantime::format_duration(time).to_string())
+    string(&if time.is_zero() { "0".to_owned() } else { humantime::format_duration(time).to_string() })
 }
 
 fn size(bytes: u64) -> String {
@@ -158,7 +161,9 @@ fn table(entries: &BTreeMap<String, String>, secrets: Secrets) -> String {
         .iter()
         .map(|(name, value)| {
             let mask = if looks_secret(name) { secrets } else { Secrets::Shown };
-            format!("{} = {}", string(name), secret(value, mask))
+            let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            let name = if bare { name.clone() } else { string(name) };
+            format!("{name} = {}", secret(value, mask))
         })
         .collect();
     format!("{{ {} }}", entries.join(", "))

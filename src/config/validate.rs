@@ -1,6 +1,6 @@
 //! From keys to the meant [`Config`]: defaults, ranges, and what has to fit together.
 //!
-//! [`validate`] always builds a whole configuration, with the default where a value is missing or bad, and
+//! [`validate()`] always builds a whole configuration, with the default where a value is missing or bad, and
 //! notes each problem in the reader; the caller throws the configuration away when there are any. So nothing
 //! stops at the first error. Of the outside it asks only what [`super::paths`] asks, reads a token file, and
 //! asks for the number of cores.

@@ -316,6 +316,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_burst_is_told_once() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        // Nothing is awaited here, so all of it has happened before the watch looks.
+        for n in 10..60 {
+            write(&watch.path("api.toml"), &format!("a = {n}"));
+        }
+        watch.told("written fifty times").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_without_a_pause_does_not_put_the_look_off_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&dir.path().join("api.toml"));
+        watch.notify = None;
+        let wake = watch._wake.clone();
+        let begin = Instant::now();
+        let noise = async {
+            loop {
+                let _ = wake.try_send(());
+                sleep(QUIET / 2).await;
+            }
+        };
+        tokio::select! {
+            () = watch.settle() => {}
+            () = noise => {}
+        }
+        // Virtual time: the noise never pauses for as long as QUIET.
+        assert!((BURST..BURST + QUIET).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
     async fn truncated_deleted_and_made_again_is_told_each_time() {
         let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
         fs::OpenOptions::new().write(true).truncate(true).open(watch.path("api.toml")).unwrap();
