@@ -134,7 +134,7 @@ async fn a_strangers_process_is_left_alone() {
     let process = bench.sh("exec sleep 600").await;
     process.kill();
     within("the end", process.gone()).await;
-    super::leftovers::assert_untouched(&mut stranger);
+    leftovers::assert_untouched(&mut stranger);
 }
 
 #[tokio::test]
