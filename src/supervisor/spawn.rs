@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, pipe2, setgroups, setresgid, setresuid};
 use tokio::process::Command;
@@ -136,14 +136,16 @@ impl Becoming {
     /// Runs in the child. Nothing here may allocate, lock, or panic.
     fn apply(&self) -> io::Result<()> {
         // What a daemon ignores or blocks stays so through exec; an app expects nothing of the kind.
-        for number in 1..=31 {
-            if let Ok(number) = Signal::try_from(number) {
-                // SAFETY: only sets the default action, and no other thread exists in this child. SIGKILL and SIGSTOP
-                // are refused, which does not matter.
-                let _ = unsafe { signal(number, SigHandler::SigDfl) };
-            }
+        for number in 1..=64 {
+            // SAFETY: only sets the default action, and no other thread exists in this child. SIGKILL, SIGSTOP and the
+            // two that the C library keeps for itself are refused, which does not matter.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
         }
         SigSet::empty().thread_set_mask()?;
+        // SAFETY: takes numbers only. Descriptors of ours close on exec by themselves; those that the daemon was started
+        // with (sockets that systemd passed, what a shell left open) need not. A kernel before 5.11 does not know the
+        // call, and then they stay.
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         if let Some((soft, hard)) = self.open_files {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
