@@ -32,12 +32,16 @@ portok moves traffic from one version of an app to the next without losing a req
 ";
 
 const TOP_HELP: &str = "\
-The daemon is found by the first that is given: --url or --socket; --instance; PORTOK_URL; the socket of the
-instance `default`; http://127.0.0.1:3000. Over a URL the token comes from --token, the instance's file or
-PORTOK_TOKEN; a unix socket needs none.
+Where the daemon is, first match wins:
+  --url or --socket; --instance; PORTOK_URL; the socket of the instance `default`;
+  http://127.0.0.1:3000
+The token for a URL, first match wins:
+  --token; the instance's file; PORTOK_TOKEN (a unix socket needs none)
 
-Exit codes: 0 done, 1 failed or unhealthy, 2 usage or configuration, 3 deploy aborted or cancelled,
-4 rolled back, 5 refused, 6 daemon not reachable.";
+Exit codes:
+  0 done                     3 deploy aborted or cancelled    5 refused
+  1 failed or unhealthy      4 rolled back                    6 daemon not reachable
+  2 usage or configuration";
 
 /// Deploys apps on this host and moves their traffic without losing a request
 #[derive(Debug, Parser)]
@@ -90,7 +94,9 @@ Examples:
   portok deploy --detach --json                   return once it is accepted
 
 Ctrl-C ends the report, not the deploy; `portok cancel` ends the deploy.
-Exit codes: 0 live, 3 aborted or cancelled (traffic never moved), 4 rolled back, 5 refused, 6 not reachable.")]
+Exit codes:
+  0 live    3 aborted or cancelled: traffic never moved    4 rolled back
+            5 refused                                      6 daemon not reachable")]
     Deploy(Deploy),
     /// Move traffic to an app that somebody else started on this host
     #[command(after_help = "\
@@ -271,6 +277,10 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
                     "say what to run: portok run --cmd \"node app.js\"",
                 ));
             };
+            if global.url.is_some() || global.socket.is_some() || global.token.is_some() || global.json {
+                let hint = "leave out --url, --socket, --token and --json";
+                return Err(contradiction("run starts a daemon of its own and asks none", hint));
+            }
             return Ok(Order::Run(RunPlan { listen: run.listen, command, name: global.instance }));
         }
         Command::Status(Named { name: Some(ref name) })
@@ -400,7 +410,11 @@ mod tests {
         };
         let command = CommandLine::Exec(vec!["./server".into(), "-v".into()]);
         assert_eq!(plan, RunPlan { listen: None, command, name: Some("api".into()) });
-        assert!(matches!(parsed(&["run"]), Err(Refusal::Contradiction(_))));
+        for line in
+            [&["run"][..], &["run", "--cmd", "a", "--json"], &["run", "--cmd", "a", "--url", "http://h"]]
+        {
+            assert!(matches!(parsed(line), Err(Refusal::Contradiction(_))), "{line:?}");
+        }
     }
 
     #[test]

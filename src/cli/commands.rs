@@ -1,12 +1,15 @@
 //! The plain commands: one request, one answer, one text each.
 
+use std::future::Future;
+use std::pin::pin;
 use std::time::SystemTime;
 
 use super::client::Call;
 use super::failure::Failure;
+use super::follow::{What, follow};
 use super::order::Session;
 use super::render;
-use crate::wire::{Accepted, Health, Metrics, Moved, ReleaseRow, Reloaded, Status, Switched, exit};
+use crate::wire::{Accepted, Health, Metrics, ReleaseRow, Reloaded, Status, Switched, exit};
 
 type Done = Result<u8, Failure>;
 
@@ -59,8 +62,9 @@ pub(crate) async fn switch(session: &mut Session<'_>, port: u16) -> Done {
 }
 
 /// `portok rollback`.
-pub(crate) async fn rollback(session: &mut Session<'_>) -> Done {
-    let (moved, value) = session.client.ask::<Moved>(Call::post("rollback", "rollback")).await?;
+pub(crate) async fn rollback(session: &mut Session<'_>, interrupt: impl Future<Output = ()>) -> Done {
+    let call = Call::post("rollback", "rollback");
+    let (moved, value) = follow(session, What::Rollback, call, pin!(interrupt)).await?;
     session.show(&value, || render::moved(&moved));
     Ok(exit::DONE)
 }

@@ -1,9 +1,11 @@
 //! Deploys against a daemon that answers by script.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::super::testing::{Fake, Paper, Ran, Received, Reply, Terminals, around, run, run_on};
-use super::*;
+use crate::wire::{Code, ErrorBody, Moved, NDJSON, Outcome};
 
 const AT: &str = "2026-01-01T00:00:00.000Z";
 
@@ -232,7 +234,7 @@ async fn ctrl_c_ends_the_report_and_not_the_deploy() {
     let paper = Paper::default();
     let pressed = async {
         while !paper.text().contains("last probe") {
-            sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     let line = ["--socket", &fake.socket(), "deploy"];
@@ -304,4 +306,23 @@ async fn a_newer_release_ends_the_window_well_and_a_crash_loop_does_not() {
         _ => status(None, "failed"),
     });
     assert_eq!(fake.portok(&["deploy", "--wait-window"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn a_rollback_is_reported_like_a_deploy() {
+    for outcome in ["live", "rolled_back"] {
+        let events = [
+            told("accepted", json!({})),
+            told("rolled_back", json!({"switch": switch()})),
+            told("finished", json!({"outcome": outcome, "switch": switch()})),
+        ];
+        let fake = Fake::new(move |_, _| Reply::events(&events).ended());
+        let ran = fake.portok(&["rollback"]).await;
+        assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873 (was 41822)\n"), "{outcome}");
+        assert!(ran.err.contains("moved back  41822 → 41873\n"), "{}", ran.err);
+        assert_eq!(fake.received()[0].line, "POST /__rollback");
+    }
+    let fake = Fake::new(|_, _| Reply::events(&beginning()));
+    let ran = fake.portok(&["rollback"]).await;
+    assert!(ran.err.contains("error: the report of the rollback to `v2` broke off"), "{}", ran.err);
 }

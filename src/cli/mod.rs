@@ -17,11 +17,15 @@ use std::process::ExitCode;
 
 use crate::wire::CommandLine;
 
+mod answer;
 pub(crate) mod args;
 mod client;
 mod commands;
+mod connect;
 mod deploy;
 mod failure;
+mod follow;
+mod instance_file;
 mod locate;
 mod logs;
 mod order;
@@ -30,6 +34,7 @@ mod render;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 /// What `portok run` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -122,7 +122,7 @@ async fn carry_out(
         Command::Run(_) => Err(Failure::usage("run is not a question to a daemon", "see portok run --help")),
         Command::Deploy(options) => deploy::deploy(session, &options, interrupt).await,
         Command::Switch { port } => commands::switch(session, port).await,
-        Command::Rollback => commands::rollback(session).await,
+        Command::Rollback => commands::rollback(session, interrupt).await,
         Command::Cancel => commands::cancel(session).await,
         Command::Status(_) => commands::status(session).await,
         Command::Metrics { prometheus: true, .. } => commands::prometheus(session).await,

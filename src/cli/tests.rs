@@ -6,7 +6,7 @@ use super::client::{Call, Client, Limits};
 use super::failure::Failure;
 use super::locate::{Daemon, Way};
 use super::testing::{Fake, Reply, Terminals, around, run};
-use crate::wire::{Code, ErrorBody, TOKEN_HEADER};
+use crate::wire::{Code, ErrorBody, NDJSON, TOKEN_HEADER};
 
 fn status() -> Value {
     json!({
@@ -71,7 +71,8 @@ async fn each_command_makes_its_one_request() {
         let received = fake.received();
         assert_eq!(received.len(), n + 1, "{line:?}");
         assert_eq!(received[n].line, *request);
-        assert_eq!(received[n].header("accept"), Some("application/json"));
+        let accept = if line[0] == "rollback" { NDJSON } else { "application/json" };
+        assert_eq!(received[n].header("accept"), Some(accept));
         assert_eq!(received[n].header(TOKEN_HEADER), None);
         assert_eq!(received[n].body, if line[0] == "deploy" { "{}" } else { "" });
     }

@@ -1,4 +1,4 @@
-//! A deploy as it goes: a finished line for each event, and a live line for what is waited for.
+//! A deploy or rollback as it goes: a finished line for each event, and a live line for what is waited for.
 //!
 //! Pure: it is told events and moments and returns text.
 
@@ -13,7 +13,7 @@ use crate::wire::{Event, EventKind};
 /// The turning sign of the live line; one step a redraw.
 const TURNS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
-/// How far a deploy is.
+/// How far it is.
 #[derive(Debug)]
 pub(crate) struct Progress {
     began: Instant,
@@ -24,7 +24,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A deploy that is asked for at `began`.
+    /// One that is asked for at `began`.
     pub(crate) fn new(began: Instant) -> Self {
         Self {
             began,
@@ -90,7 +90,7 @@ impl Progress {
                     Some(switch) => format!("{} → {}", port(switch.from), switch.to),
                     None => self.message(event),
                 };
-                told(BAD, "rolled back", moved)
+                told(GOOD, "moved back", moved)
             }
             EventKind::Aborted => told(BAD, "aborted", self.message(event)),
             EventKind::Drained | EventKind::Stopped => {
