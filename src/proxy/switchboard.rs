@@ -1,0 +1,52 @@
+//! The switchboard: which target is live.
+//!
+//! State: one atomic pointer, written through the one [`RouteWriter`] of the app, read without a lock by every
+//! data-plane thread. A reader may still see the former target for a moment; that is harmless, because a
+//! claim looks at the target's own flags ([`Target::retire`] comes after [`RouteWriter::route`]), and whoever sees
+//! the flag also sees the new pointer.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use arc_swap::cache::Cache;
+
+use super::target::Target;
+
+/// Reads where requests go: wait-free, one clone per data-plane thread.
+#[derive(Debug, Clone)]
+pub struct Switchboard {
+    live: Arc<ArcSwapOption<Target>>,
+}
+
+/// One thread's view of the live target: reloaded only when the pointer changed.
+pub(super) type Reader = Cache<Arc<ArcSwapOption<Target>>, Option<Arc<Target>>>;
+
+impl Switchboard {
+    pub(super) fn reader(&self) -> Reader {
+        Cache::new(self.live.clone())
+    }
+}
+
+/// Writes where requests go. There is one per app and it cannot be cloned.
+#[derive(Debug)]
+pub struct RouteWriter {
+    live: Arc<ArcSwapOption<Target>>,
+}
+
+impl RouteWriter {
+    /// Makes `target` the live one and gives back the one it replaced, which is neither retired nor closed
+    /// yet: the caller decides which (`retire` after a switch, `close` after a rollback). A retired target
+    /// that is routed to again is an ordinary one from then on; a closed one stays closed.
+    pub fn route(&mut self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
+        if let Some(target) = &target {
+            target.revive();
+        }
+        self.live.swap(target)
+    }
+}
+
+/// Makes a switchboard that points nowhere, and its only writer.
+pub fn switchboard() -> (Switchboard, RouteWriter) {
+    let live = Arc::new(ArcSwapOption::empty());
+    (Switchboard { live: live.clone() }, RouteWriter { live })
+}
