@@ -94,12 +94,13 @@ impl Failure {
     }
 }
 
-/// How a deploy ended says more than the code its error carries.
+/// The code decides, but for what no code tells: that traffic moved and was moved back, or that a deploy ended with
+/// the daemon.
 fn refused_exit(body: &ErrorBody) -> u8 {
     match body.outcome {
         Some(Outcome::RolledBack) => exit::ROLLED_BACK,
-        Some(Outcome::Aborted | Outcome::Cancelled | Outcome::Interrupted) => exit::ABORTED,
-        Some(Outcome::Live) | None => body.code.exit_code(),
+        Some(Outcome::Interrupted) => exit::ABORTED,
+        _ => body.code.exit_code(),
     }
 }
 
@@ -138,9 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_wins_over_the_code() {
+    fn an_outcome_wins_where_no_code_tells_it() {
         assert_eq!(refused(Code::DeployAborted, Some(Outcome::RolledBack)).exit_code(), 4);
-        assert_eq!(refused(Code::HealthFailed, Some(Outcome::Aborted)).exit_code(), 3);
+        assert_eq!(refused(Code::HealthFailed, Some(Outcome::Aborted)).exit_code(), 1);
+        assert_eq!(refused(Code::StateUnwritable, Some(Outcome::Aborted)).exit_code(), 5);
         assert_eq!(refused(Code::ShuttingDown, Some(Outcome::Interrupted)).exit_code(), 3);
         assert_eq!(refused(Code::DeployAborted, Some(Outcome::Cancelled)).exit_code(), 3);
     }

@@ -7,7 +7,6 @@ use tokio::sync::oneshot;
 use super::coordinator::{Coordinator, Message};
 use super::spec;
 use super::state::{Event, Origin, ReleaseRef};
-use super::store::Record;
 use crate::config::app_fingerprint;
 use crate::wire::{self, Code, ErrorBody, Reason};
 
@@ -27,7 +26,7 @@ impl Coordinator {
     }
 
     pub(super) fn boot(&mut self) {
-        let record = self.found.take().filter(|_| !self.fresh).unwrap_or_else(Record::new);
+        let record = self.found.take().filter(|_| !self.fresh).unwrap_or_default();
         if let Some(intent) = &record.intent {
             self.history.update(&intent.release.id, |row| {
                 if row.outcome.is_none() {

@@ -47,7 +47,7 @@ pub(super) enum Message {
     Shutdown,
     StopAll { done: oneshot::Sender<()> },
     Kill,
-    Run(RunId, Report),
+    Run(RunId, Box<Report>),
     Asked(RunId, ProbeReport),
     Watched(RunId, ProbeReport),
     Saved { seq: u64, result: Result<(), String> },
@@ -317,7 +317,7 @@ impl Coordinator {
                 self.step(Event::StopAll);
             }
             Message::Kill => self.step(Event::KillAll),
-            Message::Run(run, report) => self.reported(run, report),
+            Message::Run(run, report) => self.reported(run, *report),
             Message::Asked(run, report) => {
                 let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
                 if let Some(slot) = self.slots.get_mut(&run) {

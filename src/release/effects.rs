@@ -91,9 +91,9 @@ impl Coordinator {
                 wire::Autopsy { summary: format!("release `{release}` is not known"), ..Default::default() };
             let reports = self.reports.clone();
             self.tasks.spawn(async move {
-                let report = Report::NotReady(Box::new(autopsy));
-                let _coordinator_gone = reports.send(Message::Run(id, report)).await;
-                let _coordinator_gone = reports.send(Message::Run(id, Report::Gone(None))).await;
+                for report in [Report::NotReady(Box::new(autopsy)), Report::Gone(None)] {
+                    let _coordinator_gone = reports.send(Message::Run(id, Box::new(report))).await;
+                }
             });
             return;
         };

@@ -33,7 +33,7 @@ impl Coordinator {
             last_switch: self.last_switch.clone(),
             releases: self.history.stored(),
             runs: runs.collect(),
-            ..Record::new()
+            ..Record::default()
         };
         self.saves.send_replace(Some((seq, Arc::new(record))));
     }

@@ -100,13 +100,16 @@ struct Teller {
 impl Teller {
     async fn that(&self, report: Report) {
         // The coordinator outlives its runs; where it does not, nobody is left to be told.
-        let _coordinator_gone = self.reports.send(super::coordinator::Message::Run(self.run, report)).await;
+        let _coordinator_gone = self.reports.send(super::coordinator::Message::Run(self.run, Box::new(report))).await;
     }
 }
 
 async fn spawn(start: &Start, supervisor: &Supervisor) -> Result<Process, SpawnError> {
     let ReleaseSpec { command, directory, env, user, group, port_env, .. } = start.spec.clone();
-    let identity = Ids::resolve(user.as_deref(), group.as_deref())
+    // The system's databases may ask a network.
+    let identity = tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
         .map_err(|message| SpawnError { message, source: None })?;
     let lease = supervisor
         .lease(start.hold_port)

@@ -18,8 +18,16 @@ use super::state::ReleaseRef;
 use crate::supervisor::Identity;
 use crate::wire::{Reason, ReleaseRow, Switch};
 
-/// The record's version; a newer one is not read.
-const SCHEMA: u32 = 1;
+/// The record's version; another one is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Schema(u32);
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self(1)
+    }
+}
 
 /// The largest record that is read, in bytes.
 const MAX_RECORD: u64 = 16 << 20;
@@ -28,7 +36,8 @@ const MAX_RECORD: u64 = 16 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    pub(super) schema: u32,
+    /// Its version.
+    pub schema: Schema,
     /// The release that serves or should.
     #[serde(default)]
     pub live: Option<ReleaseRef>,
@@ -77,13 +86,6 @@ pub struct StoredRun {
     pub release: String,
     /// Beyond doubt which process.
     pub identity: Identity,
-}
-
-impl Record {
-    /// An empty record of this version.
-    pub fn new() -> Self {
-        Self { schema: SCHEMA, ..Self::default() }
-    }
 }
 
 /// Why there is no store.
@@ -149,14 +151,14 @@ impl Store {
             };
         let record = match read(file) {
             Ok(record) => record,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
             Err(error) => {
                 let aside = set_aside(file);
                 warnings.push(format!(
                     "the state file {} cannot be used ({error}); {aside}; starting from the configuration",
                     file.display()
                 ));
-                Record::new()
+                Record::default()
             }
         };
         Ok((Self { file: file.to_owned(), _lock: lock }, Found { record, warnings }))
@@ -196,11 +198,9 @@ fn read(file: &Path) -> io::Result<Record> {
         return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
     }
     let record: Record = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
-    if record.schema != SCHEMA {
-        return Err(io::Error::other(format!(
-            "its schema is {}, this portokd reads {SCHEMA}",
-            record.schema
-        )));
+    let (found, known) = (record.schema, Schema::default());
+    if found != known {
+        return Err(io::Error::other(format!("its schema is {}, this portokd reads {}", found.0, known.0)));
     }
     Ok(record)
 }
@@ -228,7 +228,7 @@ mod tests {
     use crate::release::spec::unmanaged;
 
     fn record() -> Record {
-        Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::new() }
+        Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/er/state.json");
         let (store, found) = Store::open(&file).unwrap();
-        assert_eq!(found.record, Record::new());
+        assert_eq!(found.record, Record::default());
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         store.write(&record()).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -262,7 +262,7 @@ mod tests {
             let file = folder.path().join("state.json");
             fs::write(&file, broken).unwrap();
             let (_store, found) = Store::open(&file).unwrap();
-            assert_eq!(found.record, Record::new());
+            assert_eq!(found.record, Record::default());
             assert_eq!(found.warnings.len(), 1);
             let aside = fs::read_dir(folder.path())
                 .unwrap()
@@ -281,7 +281,7 @@ mod tests {
         store.write(&record()).unwrap();
         // A folder in the temporary file's place: it can be neither opened nor replaced, root or not.
         fs::create_dir(folder.path().join("state.json.tmp")).unwrap();
-        let error = store.write(&Record::new()).unwrap_err().to_string();
+        let error = store.write(&Record::default()).unwrap_err().to_string();
         assert!(error.contains("state.json"), "{error}");
         assert_eq!(read(&file).unwrap(), record());
     }

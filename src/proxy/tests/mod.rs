@@ -30,6 +30,7 @@ fn config() -> Config {
         file: None,
         listen: ([127, 0, 0, 1], 0).into(),
         state_file: PathBuf::new(),
+        run_dir: PathBuf::new(),
         warnings: Vec::new(),
         app: App {
             target: None,
