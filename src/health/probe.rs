@@ -69,6 +69,12 @@ impl Probe {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.addr).await?;
+        if stream.local_addr()? == self.addr {
+            // Nobody listens, and the kernel happened to give this end the very port it connects to: TCP's simultaneous
+            // open (RFC 9293, 3.5) has connected the socket with itself. Reset it, so that the app finds its port free.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         stream.set_nodelay(true)?;
         Ok(stream)
     }

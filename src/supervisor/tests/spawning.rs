@@ -61,7 +61,7 @@ fn nothing_of_the_daemon_leaks_into_the_child() {
         nix::fcntl::fcntl(&passed, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
         let process = bench
             .sh("i=3; while [ $i -lt 123 ]; do [ -e /proc/$$/fd/$i ] && readlink /proc/$$/fd/$i; i=$((i+1)); done
-                 readlink /proc/$$/fd/0; umask; ulimit -n; grep SigBlk /proc/$$/status; grep SigIgn /proc/$$/status; echo {port}")
+                 readlink /proc/$$/fd/0; umask; ulimit -n; grep SigBlk /proc/self/status; grep SigIgn /proc/self/status; echo {port}")
             .await;
         within("the end", process.gone()).await;
         let mut lines = texts(&process);
@@ -149,7 +149,7 @@ async fn a_spawn_that_nobody_waits_for_leaves_nothing() {
     // Polled once, so that it is under way, then dropped.
     tokio::select! {
         biased;
-        started = &mut spawning => drop(started.unwrap().kill()),
+        started = &mut spawning => started.unwrap().kill(),
         () = std::future::ready(()) => {}
     }
     drop(spawning);
