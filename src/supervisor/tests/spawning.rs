@@ -131,13 +131,13 @@ async fn errors_name_what_was_wrong() {
 }
 
 #[tokio::test]
-async fn a_failed_start_gives_its_port_back_and_leaves_no_pipe() {
+async fn a_start_leaves_no_pipe_behind() {
     let bench = Bench::new();
     let launch = bench.launch(CommandLine::Exec(vec!["no-such-program-here".into()]));
-    let port = launch.lease.port();
     bench.start(launch).await.unwrap_err();
-    within("the group's task", bench.supervisor.idle()).await;
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let process = bench.sh("exec sleep 600").await;
+    process.kill();
+    within("the groups' tasks", bench.supervisor.idle()).await;
     assert_eq!(std::fs::read_dir(bench.path().join("run")).unwrap().count(), 0);
 }
 
