@@ -69,6 +69,12 @@ impl Probe {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.addr).await?;
+        if met_itself(&stream)? {
+            // Nobody listens, and the kernel happened to give this end the very port it connects to: TCP's simultaneous
+            // open (RFC 9293, 3.5) has connected the socket with itself. Reset it, so that the app finds its port free.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -84,6 +90,10 @@ impl Probe {
             .body(Empty::new())?;
         Ok(sender.send_request(request).await?)
     }
+}
+
+fn met_itself(stream: &TcpStream) -> io::Result<bool> {
+    Ok(stream.local_addr()? == stream.peer_addr()?)
 }
 
 /// The body's first bytes as text; what has come when the time is over.
@@ -128,5 +138,23 @@ fn of_http(error: &hyper::Error) -> String {
     match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
         Some(cause) => of_io(cause),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    #[tokio::test]
+    async fn a_connection_with_itself_is_told_from_one_with_an_app() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = socket.local_addr().unwrap();
+        assert!(met_itself(&socket.connect(addr).await.unwrap()).unwrap());
+
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(app.local_addr().unwrap()).await.unwrap();
+        assert!(!met_itself(&stream).unwrap());
     }
 }

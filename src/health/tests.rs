@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::Probe;
@@ -117,9 +117,10 @@ async fn a_slow_body_ends_with_the_probes_time() {
 
 #[tokio::test]
 async fn nobody_there_is_a_refused_connection() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound and not listening, so that nobody else can be there.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let addr = socket.local_addr().unwrap();
     let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE };
     let report = within(probe.ask()).await;
     assert_eq!(report.error.as_deref(), Some("connection refused"));

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::stat::Mode;
@@ -199,8 +200,8 @@ fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     let app = OpenOptions::new().read(true).write(true).open(path)?;
     let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if let Some(ids) = identity.filter(|ids| !ids.is_own()) {
-        // So that the app may open /dev/stdout again.
-        fchown(&app, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)))?;
+        // So that the app may open /dev/stdout again; a daemon that may not give it away runs the app without that.
+        let _ = fchown(&app, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
     }
     // The kernel's limit for the user may be used up; the default size does, too.
     let _ = fcntl(&app, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
@@ -277,29 +278,39 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads once. The error `UnexpectedEof` says that no writer is left.
-    fn read(&mut self) -> io::Result<usize> {
+    /// Reads once, where the runtime has seen that there is something. The error `UnexpectedEof` says that no writer is
+    /// left.
+    fn read(&mut self) -> io::Result<()> {
         let count = self.pipe.try_read(&mut self.chunk)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let (log, passer, stream) = (&self.log, &self.passer, self.stream);
-        self.splitter.feed(&self.chunk[..count], |line| publish(log, passer, stream, &at, line));
-        Ok(count)
+        self.take(count);
+        Ok(())
     }
 
-    /// Reads what the pipe holds now, which is at most its size, however fast somebody goes on printing.
+    /// Reads what the pipe holds now, which is at most its size, however fast somebody goes on printing. Asks the kernel,
+    /// not the runtime: that may not have been told yet of what was printed a moment ago.
     fn read_what_is_there(&mut self) {
         let mut left = usize::try_from(PIPE_SIZE).unwrap_or(CHUNK);
         while left > 0 {
-            match self.read() {
-                Ok(count) => left = left.saturating_sub(count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match nix::unistd::read(&self.pipe, &mut self.chunk) {
+                Ok(0) => break,
+                Ok(count) => {
+                    self.take(count);
+                    left = left.saturating_sub(count);
+                }
+                Err(Errno::EINTR) => {}
                 Err(_) => break,
             }
         }
         self.rest();
+    }
+
+    fn take(&mut self, count: usize) {
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let (log, passer, stream) = (&self.log, &self.passer, self.stream);
+        self.splitter.feed(&self.chunk[..count], |line| publish(log, passer, stream, &at, line));
     }
 
     /// A last line without its end.

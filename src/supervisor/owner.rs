@@ -220,15 +220,14 @@ mod tests {
 
     #[test]
     fn a_listener_of_this_process_is_found_and_is_a_stranger_to_a_run() {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let addr = listener.local_addr().unwrap();
-        assert!(listening().values().any(|found| *found == addr));
+        let lease = super::super::Lease::new(true).unwrap();
         let run = Run { leader: u32::MAX, start_time: 0, tag: "0".repeat(32) };
-        let Owner::Stranger { pid, .. } = of_port(&run, addr.port()) else {
+        // The placeholder is bound and does not listen.
+        assert_eq!(of_port(&run, lease.port()), Owner::Nobody);
+        let _listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, lease.port())).unwrap();
+        let Owner::Stranger { pid, .. } = of_port(&run, lease.port()) else {
             panic!("not seen as a stranger")
         };
         assert_eq!(pid, std::process::id());
-        drop(listener);
-        assert_eq!(of_port(&run, addr.port()), Owner::Nobody);
     }
 }

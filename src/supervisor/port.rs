@@ -126,9 +126,13 @@ mod tests {
 
     #[test]
     fn a_dropped_lease_frees_its_port() {
-        let lease = Lease::new(true).unwrap();
-        let port = lease.port();
-        drop(lease);
-        claim(port).unwrap();
+        // Somebody else may take one port at that very moment, not every time.
+        let freed = (0..10).any(|_| {
+            let lease = Lease::new(true).unwrap();
+            let port = lease.port();
+            drop(lease);
+            claim(port).is_ok()
+        });
+        assert!(freed);
     }
 }

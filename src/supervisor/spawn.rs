@@ -187,19 +187,18 @@ fn explain(
     let missing = error.kind() == io::ErrorKind::NotFound;
     let cause = match step {
         GROUPS | GROUP | USER => {
+            let what = match step {
+                GROUPS => "take the groups of",
+                GROUP => "take the group of",
+                _ => "become",
+            };
             let name = identity.map_or("", |ids| ids.name.as_str());
             let hint = if error.kind() == io::ErrorKind::PermissionDenied {
                 format!("; portokd runs as uid {} and may not become somebody else", Uid::effective())
             } else {
                 String::new()
             };
-            let what = match step {
-                GROUPS => "take the groups",
-                GROUP => "take the group",
-                _ => "become the user",
-            };
-            return format!("cannot start `{program}`{place}: cannot {what} of `{name}`: {error}{hint}")
-                .replace("become the user of", "become the user");
+            return format!("cannot start `{program}`{place}: cannot {what} user `{name}`: {error}{hint}");
         }
         DIRECTORY => {
             let shown = directory.map_or_else(|| "/".into(), |directory| directory.display().to_string());

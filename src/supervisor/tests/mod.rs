@@ -42,7 +42,7 @@ impl Bench {
         let mut settings = Settings {
             instance: "web".into(),
             run_dir: folder.path().join("run"),
-            env: BTreeMap::from([("PATH".into(), std::env::var_os("PATH").unwrap_or_default())]),
+            env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
             sink: Sink::None,
             open_files: None,
         };

@@ -123,6 +123,23 @@ async fn a_helper_without_a_tag_is_found_while_its_parent_lives() {
 }
 
 #[tokio::test]
+async fn a_zombie_that_its_parent_keeps_is_no_member() {
+    let bench = Bench::new();
+    // A parent that leaves the group and never reads its child's end: the group would never be empty.
+    let text = "perl -e 'if (my $c = fork) { setpgrp(0, 0); print STDERR qq(zombie $c\\n); sleep 600 }' & exec sleep 600";
+    if std::process::Command::new("perl").arg("-v").output().is_err() {
+        eprintln!("SKIPPED: a zombie that is kept needs perl, which is not there");
+        return;
+    }
+    let process = bench.sh(text).await;
+    let zombie = pid(&said(&process, "zombie ").await);
+    until("zombie", || (proc::stat(zombie)?.state() == 'Z').then_some(())).await;
+    assert_eq!(proc::stat(zombie).unwrap().group, process.pid());
+    process.stop(TERM, LONG);
+    assert_eq!(within("the end", process.gone()).await, Exit::Signal(15));
+}
+
+#[tokio::test]
 async fn a_strangers_process_is_left_alone() {
     let bench = Bench::new();
     let mut stranger = std::process::Command::new("cat")
