@@ -70,7 +70,11 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    logging::init(if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service });
+    logging::init(if options.foreground.is_some() {
+        logging::Reader::Person
+    } else {
+        logging::Reader::Service
+    });
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -88,7 +92,8 @@ pub fn run(options: Options) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            let source =
+                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             tracing::error!("{error}{source}");
             ExitCode::from(exit::FAILED)
         }
@@ -198,6 +203,12 @@ impl Daemon {
             loaded_at: wire::rfc3339(SystemTime::now()),
             error: None,
         };
+        // From here on the file that was read is the one that counts: one that vanishes is an error, not an instance
+        // without a file.
+        let mut sources = options.sources;
+        if let Some(file) = &config.file {
+            sources.file = Some(file.clone());
+        }
         let (config, configs) = watch::channel(Arc::new(config));
         let (config_status, config_statuses) = watch::channel(loaded);
         let (listen, listens) = watch::channel(bound);
@@ -246,7 +257,7 @@ impl Daemon {
             invite(foreground, &configs.borrow(), bound);
         }
         Ok(Self {
-            sources: options.sources,
+            sources,
             config,
             config_status,
             listen,
@@ -348,10 +359,9 @@ impl Daemon {
         }
         if let Some(listener) = listener {
             let bound = listener.local_addr();
-            self.plane
-                .rebind(listener)
-                .await
-                .map_err(|error| invalid(vec![format!("listen: cannot accept on {}: {error}", new.listen)]))?;
+            self.plane.rebind(listener).await.map_err(|error| {
+                invalid(vec![format!("listen: cannot accept on {}: {error}", new.listen)])
+            })?;
             if let Ok(bound) = bound {
                 tracing::info!("listening on {bound}");
                 self.listen.send_replace(bound);
@@ -456,7 +466,8 @@ fn raise_open_files() -> Option<u64> {
 /// Serves the admin socket. Where the default place cannot be made, that is a warning.
 fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
     let Some(path) = &config.admin.socket else { return Ok(None) };
-    let group = config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)?;
+    let group =
+        config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)?;
     let listener = match admin::bind_socket(path, group) {
         Ok(listener) => listener,
         Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
@@ -473,7 +484,8 @@ fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>
 /// Says what to do next, where somebody sits before it.
 fn invite(foreground: &Foreground, config: &Config, bound: SocketAddr) {
     let host = if bound.ip().is_unspecified() { "127.0.0.1".to_owned() } else { bound.ip().to_string() };
-    let instance = if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
+    let instance =
+        if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
     let command = config.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
     complain("");
     complain(&format!("  your app answers at     http://{host}:{}", bound.port()));

@@ -15,7 +15,7 @@
 //! when the group is killed.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, is_withheld};
 use crate::wire::HookEvent;
 
 /// Events that wait for their hook.
@@ -39,39 +39,6 @@ const RUN_WITHIN: Duration = Duration::from_secs(30);
 const LAST_WITHIN: Duration = Duration::from_secs(5);
 /// How much of each of a hook's outputs is logged, in bytes.
 const KEPT_OUTPUT: usize = 4096;
-
-/// Variables of portok and systemd that no hook gets, beside `ADMIN_*`, `PORTOK_*`, `WATCHDOG_*` and `LISTEN_*`.
-const WITHHELD: [&str; 29] = [
-    "APP_COMMAND",
-    "CREDENTIALS_DIRECTORY",
-    "DEBUG_UPSTREAM",
-    "DRAIN_AFFINITY",
-    "DRAIN_MS",
-    "ENABLE_XFWD",
-    "FAST_PATH",
-    "HEALTH_PATH",
-    "HEALTH_TIMEOUT_MS",
-    "INITIAL_TARGET_PORT",
-    "INSTANCE_NAME",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "MAINPID",
-    "MANAGERPID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    "NOTIFY_SOCKET",
-    "ROLLBACK_CHECK_EVERY_MS",
-    "ROLLBACK_FAIL_THRESHOLD",
-    "ROLLBACK_WINDOW_MS",
-    "SERVER_HEADERS_TIMEOUT",
-    "SERVER_KEEPALIVE_TIMEOUT",
-    "STATE_FILE",
-    "SYSTEMD_EXEC_PID",
-    "UPSTREAM_KEEPALIVE",
-    "UPSTREAM_KEEPALIVE_MSECS",
-    "UPSTREAM_MAX_SOCKETS",
-    "VERBOSE_ERRORS",
-];
 
 /// Where events for the hook go. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -297,12 +264,6 @@ fn inherited(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> impl Iterator<Item = (OsString, OsString)> {
     variables.filter(|(name, _)| !is_withheld(name))
-}
-
-fn is_withheld(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    ["ADMIN_", "PORTOK_", "WATCHDOG_", "LISTEN_"].iter().any(|start| name.starts_with(start.as_bytes()))
-        || WITHHELD.iter().any(|withheld| name == withheld.as_bytes())
 }
 
 #[cfg(test)]

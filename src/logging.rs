@@ -28,13 +28,15 @@ pub fn under_journal() -> bool {
 
 /// Sets the log up. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets how much is said.
 pub fn init(reader: Reader) {
-    let level = std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let level =
+        std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let registry = tracing_subscriber::registry();
     if reader == Reader::Service
         && under_journal()
         && let Ok(journal) = tracing_journald::layer()
     {
-        let journal = journal.with_syslog_identifier("portokd".to_owned()).with_field_prefix(Some("PORTOK".into()));
+        let journal =
+            journal.with_syslog_identifier("portokd".to_owned()).with_field_prefix(Some("PORTOK".into()));
         // Set up before anything else runs: a second time cannot happen, and losing the log would be the lesser harm.
         let _already_set = registry.with(journal.with_filter(level)).try_init();
         return;

@@ -27,6 +27,7 @@ pub use self::env::variables;
 pub use self::keys::{KEYS, Key, looks_secret};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
+pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
 
 mod diff;
@@ -41,6 +42,7 @@ mod render;
 mod validate;
 mod values;
 pub mod watch;
+mod withheld;
 
 #[cfg(test)]
 mod rejected;

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::coordinator::{Coordinator, Message};
 use super::spec;
 use super::state::{Event, Origin, ReleaseRef};
-use crate::config::app_fingerprint;
+use crate::config::{AppChange, app_change, app_fingerprint};
 use crate::wire::{self, Code, ErrorBody, Reason};
 
 impl Coordinator {
@@ -50,8 +50,13 @@ impl Coordinator {
             self.app_attempted = Some(app_fingerprint(&app));
             live = Some(release);
         }
-        let edited = self.app_attempted.as_deref() != Some(app_fingerprint(&app).as_str());
-        self.app_edited = app.command.is_some() && (live.is_none() || (edited && app.deploy_on_change));
+        // What is recorded is started first; an edit that was made meanwhile is deployed over it. Nothing live and a
+        // command: that is the first deploy, or another try of one that failed.
+        self.app_edited = match app_change(self.app_attempted.as_deref(), &app) {
+            AppChange::Redeploy => true,
+            // A recorded port wins over the configured one.
+            AppChange::Switch(_) | AppChange::None => live.is_none() && app.command.is_some(),
+        };
         self.step(Event::Boot { live, previous });
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
@@ -60,8 +65,7 @@ impl Coordinator {
 
     pub(super) fn app_edited(&mut self) {
         let app = &self.config.borrow_and_update().app;
-        let edited = self.app_attempted.as_deref() != Some(app_fingerprint(app).as_str());
-        self.app_edited = edited && app.deploy_on_change && (app.command.is_some() || app.target.is_some());
+        self.app_edited = app_change(self.app_attempted.as_deref(), app) != AppChange::None;
     }
 
     /// Deploys an edited `[app]` as soon as nothing else is under way.
@@ -80,7 +84,6 @@ impl Coordinator {
             return;
         }
         self.tasks.spawn(async move {
-            let fingerprint = app_fingerprint(&config.app);
             let prepared =
                 tokio::task::spawn_blocking(move || spec::prepare(wire::DeployRequest::default(), &config))
                     .await;
@@ -88,10 +91,10 @@ impl Coordinator {
                 Ok(Ok(prepared)) => {
                     Message::Deploy { prepared: Box::new(prepared), reason: Reason::Config, reply }
                 }
-                Ok(Err(error)) => Message::ConfigNotPrepared { fingerprint, error },
+                Ok(Err(error)) => Message::ConfigNotPrepared { error: Box::new(error) },
                 Err(error) => {
                     let error = ErrorBody::new(Code::Internal, "Internal error", error.to_string());
-                    Message::ConfigNotPrepared { fingerprint, error }
+                    Message::ConfigNotPrepared { error: Box::new(error) }
                 }
             };
             let _coordinator_gone = reports.send(message).await;

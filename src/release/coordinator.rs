@@ -48,10 +48,10 @@ pub(super) enum Message {
     StopAll { done: oneshot::Sender<()> },
     Kill,
     Run(RunId, Box<Report>),
-    Asked(RunId, ProbeReport),
-    Watched(RunId, ProbeReport),
+    Asked(RunId, Box<ProbeReport>),
+    Watched(RunId, Box<ProbeReport>),
     Saved { seq: u64, result: Result<(), String> },
-    ConfigNotPrepared { fingerprint: String, error: ErrorBody },
+    ConfigNotPrepared { error: Box<ErrorBody> },
     LeftoversGone,
 }
 
@@ -282,6 +282,9 @@ impl Coordinator {
         match message {
             Message::Deploy { prepared, reason, reply } => {
                 let answer = self.deploy(*prepared, reason);
+                // Somebody was faster: the edit's turn comes.
+                self.app_edited |=
+                    reason == Reason::Config && matches!(&answer, Err(error) if error.code == Code::Busy);
                 let _asker_gone = reply.send(answer);
             }
             Message::Switch { port, reason, reply } => {
@@ -321,16 +324,15 @@ impl Coordinator {
             Message::Asked(run, report) => {
                 let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
                 if let Some(slot) = self.slots.get_mut(&run) {
-                    slot.probe = Some(report);
+                    slot.probe = Some(*report);
                     slot.asking = None;
                 }
                 self.step(event);
             }
             Message::Watched(run, report) => self.watched(run, &report),
             Message::Saved { seq, result } => self.saved(seq, result),
-            Message::ConfigNotPrepared { fingerprint, error } => {
+            Message::ConfigNotPrepared { error } => {
                 tracing::error!("cannot deploy the edited [app]: {}", error.message);
-                self.app_attempted = Some(fingerprint);
                 self.last_failure = Some(format!("the edited [app] was not deployed: {}", error.message));
                 self.hook("aborted", None, error.message, None);
             }
@@ -425,7 +427,7 @@ impl Coordinator {
         self.watching = true;
         self.tasks.spawn(async move {
             let report = probe.ask().await;
-            let _coordinator_gone = reports.send(Message::Watched(id, report)).await;
+            let _coordinator_gone = reports.send(Message::Watched(id, Box::new(report))).await;
         });
     }
 

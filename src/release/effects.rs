@@ -149,7 +149,7 @@ impl Coordinator {
                     tokio::time::sleep(PATIENT_PAUSE).await;
                 }
             };
-            let _coordinator_gone = reports.send(Message::Asked(id, report)).await;
+            let _coordinator_gone = reports.send(Message::Asked(id, Box::new(report))).await;
         });
         self.slot(id).asking = Some(asking);
     }

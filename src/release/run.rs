@@ -100,7 +100,8 @@ struct Teller {
 impl Teller {
     async fn that(&self, report: Report) {
         // The coordinator outlives its runs; where it does not, nobody is left to be told.
-        let _coordinator_gone = self.reports.send(super::coordinator::Message::Run(self.run, Box::new(report))).await;
+        let _coordinator_gone =
+            self.reports.send(super::coordinator::Message::Run(self.run, Box::new(report))).await;
     }
 }
 

@@ -3,63 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
-use std::os::unix::ffi::OsStrExt;
 
 use super::{Launch, proc::TAG_VARIABLE};
-use crate::config::CommandLine;
+use crate::config::{CommandLine, is_withheld};
 
 type Env = BTreeMap<OsString, OsString>;
 
-/// portok's own variables with these beginnings, and systemd's that come in families: the watchdog and the passed
-/// sockets are the daemon's, and an app that answered or took them would speak for it.
-const PREFIXES: [&str; 4] = ["ADMIN_", "PORTOK_", "WATCHDOG_", "LISTEN_"];
-
-/// The rest of portok's variables, then systemd's.
-const NAMES: [&str; 36] = [
-    // The daemon's configuration. An app that is itself behind another portok, or that reads a variable of the same
-    // name, must not take the daemon's for its own.
-    "INSTANCE_NAME",
-    "INITIAL_TARGET_PORT",
-    "APP_COMMAND",
-    "STATE_FILE",
-    "HEALTH_PATH",
-    "HEALTH_TIMEOUT_MS",
-    "DRAIN_MS",
-    "DRAIN_AFFINITY",
-    "ROLLBACK_WINDOW_MS",
-    "ROLLBACK_CHECK_EVERY_MS",
-    "ROLLBACK_FAIL_THRESHOLD",
-    "FAST_PATH",
-    "UPSTREAM_KEEPALIVE",
-    "UPSTREAM_MAX_SOCKETS",
-    "UPSTREAM_KEEPALIVE_MSECS",
-    "SERVER_KEEPALIVE_TIMEOUT",
-    "SERVER_HEADERS_TIMEOUT",
-    "ENABLE_XFWD",
-    "DEBUG_UPSTREAM",
-    "VERBOSE_ERRORS",
-    // systemd.exec(5): who the service's main process is and how it reports.
-    "NOTIFY_SOCKET",
-    "MAINPID",
-    "MANAGERPID",
-    "SYSTEMD_EXEC_PID",
-    "PIDFILE",
-    "FDSTORE",
-    // Names the start of the daemon's unit and the socket behind its standard error; libraries that see them take
-    // standard error for the journal, which the app's is not.
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    // The daemon's secrets and folders. An app with a folder of its own gets it from `[app] env`.
-    "CREDENTIALS_DIRECTORY",
-    "RUNTIME_DIRECTORY",
-    "STATE_DIRECTORY",
-    "CACHE_DIRECTORY",
-    "LOGS_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    // Where the daemon was started from; the app's directory is another.
-    "PWD",
-    "OLDPWD",
-];
+/// Where the daemon was started from; the app's directory is another.
+const PLACE: [&str; 2] = ["PWD", "OLDPWD"];
 
 /// The daemon's environment without what no app may see.
 pub(super) fn scrub(env: Env) -> Env {
@@ -67,15 +18,11 @@ pub(super) fn scrub(env: Env) -> Env {
 }
 
 fn may_see(name: &OsStr, value: &OsStr) -> bool {
-    let bytes = name.as_bytes();
-    if PREFIXES.iter().any(|prefix| bytes.starts_with(prefix.as_bytes())) {
-        return false;
-    }
     // Some shells export the machine's name as HOST; an app would bind to it. An address was meant as one.
     if name == "HOST" {
         return value.to_str().is_some_and(|host| host == "localhost" || host.parse::<IpAddr>().is_ok());
     }
-    !NAMES.iter().any(|own| name == *own)
+    !is_withheld(name) && !PLACE.iter().any(|place| name == *place)
 }
 
 /// The whole environment of one run. What the operator gave wins over what the user's account says, and the port
@@ -145,18 +92,14 @@ mod tests {
         let mut given =
             env(&[("PATH", "/bin"), ("LANG", "C"), ("ADMINISTRATOR", "kept"), ("LISTENER", "kept")]);
         let kept = given.clone();
-        for name in NAMES.into_iter().chain([
+        for name in PLACE.into_iter().chain(crate::config::variables()).chain([
             "ADMIN_TOKEN",
-            "ADMIN_ALLOWLIST",
-            "ADMIN_UNIX_SOCKET",
-            "PORTOK_THREADS",
             "PORTOK_RUN",
             "WATCHDOG_USEC",
-            "WATCHDOG_PID",
-            "LISTEN_PORT",
-            "LISTEN_FDS",
             "LISTEN_PID",
-            "LISTEN_FDNAMES",
+            "NOTIFY_SOCKET",
+            "JOURNAL_STREAM",
+            "CREDENTIALS_DIRECTORY",
         ]) {
             given.insert(name.into(), "secret".into());
         }
