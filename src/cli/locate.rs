@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
+use super::connect::describe_io;
 use super::failure::Failure;
 use super::instance_file::{InstanceFile, Unreadable, read_limited};
 use crate::config::Secret;
@@ -113,7 +114,9 @@ impl Token {
             Self::File(path) => match read_limited(path) {
                 Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
                 Err(error) => {
-                    Err((format!("cannot read the token file {}: {error}", path.display()), error.kind()))
+                    let cause =
+                        format!("cannot read the token file {}: {}", path.display(), describe_io(&error));
+                    Err((cause, error.kind()))
                 }
             },
         }
