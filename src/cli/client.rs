@@ -225,3 +225,24 @@ impl Client {
 /// What to do where rights are missing.
 pub(crate) const DENIED_HINT: &str =
     "use sudo, or become a member of the socket's group (admin.socket_group)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_rights_get_another_hint_than_a_missing_daemon() {
+        let client = |instance: Option<&str>, remark: Option<&str>| {
+            let (instance, remark) = (instance.map(str::to_owned), remark.map(str::to_owned));
+            Client::new(
+                Daemon { ways: Vec::new(), prefix: "/__".into(), instance, remark },
+                Limits::default(),
+            )
+        };
+        let failed = |denied| [Attempt { way: "s".into(), cause: "c".into(), denied }];
+        assert_eq!(client(Some("api"), None).unreachable_hint(&failed(true)), DENIED_HINT);
+        let hint = client(Some("api"), Some("cannot read x")).unreachable_hint(&failed(false));
+        assert_eq!(hint, "is portokd running? systemctl status portok@api (cannot read x)");
+        assert_eq!(client(None, None).unreachable_hint(&failed(false)), "is portokd running there?");
+    }
+}

@@ -95,7 +95,7 @@ pub(crate) fn describe(error: &hyper::Error) -> String {
 }
 
 /// The system's words without its number.
-fn describe_io(error: &io::Error) -> String {
+pub(crate) fn describe_io(error: &io::Error) -> String {
     let text = error.to_string();
     match text.find(" (os error") {
         Some(end) => text[..end].to_lowercase(),

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::connect::describe_io;
 use super::locate::{DEFAULT_PORT, Token};
 use crate::config::Secret;
 
@@ -142,7 +143,7 @@ fn read_optional(path: &Path) -> Result<Option<String>, Unreadable> {
         Err(error) => {
             let denied = error.kind() == ErrorKind::PermissionDenied;
             Err(Unreadable {
-                message: format!("cannot read {}: {error}", path.display()),
+                message: format!("cannot read {}: {}", path.display(), describe_io(&error)),
                 hint: denied.then(|| {
                     "use sudo, or become a member of the socket's group (admin.socket_group)".into()
                 }),

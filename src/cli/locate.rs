@@ -9,9 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
+use super::connect::describe_io;
 use super::failure::Failure;
 use super::instance_file::{InstanceFile, Unreadable, read_limited};
-use crate::config::Secret;
+use crate::config::{Secret, default_socket};
 
 /// The instance that is meant when none is named.
 const DEFAULT_INSTANCE: &str = "default";
@@ -113,7 +114,9 @@ impl Token {
             Self::File(path) => match read_limited(path) {
                 Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
                 Err(error) => {
-                    Err((format!("cannot read the token file {}: {error}", path.display()), error.kind()))
+                    let cause =
+                        format!("cannot read the token file {}: {}", path.display(), describe_io(&error));
+                    Err((cause, error.kind()))
                 }
             },
         }
@@ -241,16 +244,6 @@ fn is_private(socket: &Path, uid: u32) -> bool {
         std::fs::symlink_metadata(folder)
             .is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o022 == 0)
     })
-}
-
-/// The default place of an instance's socket.
-fn default_socket(name: &str, uid: u32, xdg_runtime_dir: Option<&Path>) -> PathBuf {
-    let folder = match (uid, xdg_runtime_dir.filter(|dir| dir.is_absolute())) {
-        (0, _) => PathBuf::from("/run/portok"),
-        (_, Some(runtime)) => runtime.join("portok"),
-        (uid, None) => PathBuf::from(format!("/tmp/portok-{uid}")),
-    };
-    folder.join(name).join("admin.sock")
 }
 
 /// Takes a URL apart: where to connect, and the admin prefix when the URL has a path.

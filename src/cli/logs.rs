@@ -4,6 +4,9 @@
 //! windows over one another ([`new_lines`]). Each question is bounded, so a chatty app can outrun the window;
 //! that is said rather than hidden.
 
+use std::future::Future;
+use std::pin::pin;
+
 use tokio::time::{Instant, sleep};
 
 use super::args;
@@ -20,7 +23,11 @@ const WINDOW: u32 = 1000;
 ///
 /// # Errors
 /// The daemon cannot be reached or refuses; while following, only after it was gone for long.
-pub(crate) async fn logs(session: &mut Session<'_>, options: &args::Logs) -> Result<u8, Failure> {
+pub(crate) async fn logs(
+    session: &mut Session<'_>,
+    options: &args::Logs,
+    reader_gone: impl Future<Output = ()>,
+) -> Result<u8, Failure> {
     if !options.follow {
         let (logs, value) = session.client.ask::<Logs>(call(options, options.lines)).await?;
         let safe = session.screen.is_out_terminal();
@@ -33,8 +40,15 @@ pub(crate) async fn logs(session: &mut Session<'_>, options: &args::Logs) -> Res
     print(session, &first.lines[n_hidden..]);
     let mut seen = first.lines;
     let mut gone_since: Option<Instant> = None;
+    let mut reader_gone = pin!(reader_gone);
     while !session.screen.is_out_closed() {
-        sleep(session.poll_every()).await;
+        let is_over = tokio::select! {
+            () = sleep(session.poll_every()) => false,
+            () = reader_gone.as_mut() => true,
+        };
+        if is_over {
+            break;
+        }
         match session.client.ask::<Logs>(call(options, window)).await {
             Ok((logs, _)) => {
                 gone_since = None;

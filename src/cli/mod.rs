@@ -3,9 +3,10 @@
 //! It owns no state that outlives a command; what happens to releases is decided by the daemon alone, so a
 //! command line that ends early (Ctrl-C, a closed terminal, a dropped future) ends nothing but its own report.
 //!
-//! - [`args`]: what may be typed; `locate`: where the daemon is; `client`: one request, one bounded answer;
-//! - `commands`: a function for each plain command; `deploy` and `logs`: the two that take time;
-//! - `failure`: why a command did not succeed and its exit code;
+//! - `args`: what may be typed; `order`: from arguments to exit code;
+//! - `locate`, `instance_file`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
+//! - `commands`: a function for each plain command; `deploy`, `follow`, `watch`, `logs`: what takes time;
+//! - `failure`: why a command did not succeed, and its exit code;
 //! - `render`: the only place that makes text of it and prints.
 //!
 //! The one ordering that matters: a deploy's result is printed after its last progress line was cleared, so
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use crate::wire::CommandLine;
 
 mod answer;
-pub(crate) mod args;
+mod args;
 mod client;
 mod commands;
 mod connect;

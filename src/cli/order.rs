@@ -76,7 +76,7 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
                     &Surroundings::of_process(),
                     &mut screen,
                     Pace::default(),
-                    ctrl_c(),
+                    Signals { interrupt: ctrl_c(), reader_gone: render::reader_gone(std::io::stdout()) },
                 )),
                 Err(error) => tell(
                     &mut screen,
@@ -90,6 +90,14 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
     ExitCode::from(screen.close(code))
 }
 
+/// What may happen around a command while it waits.
+pub(crate) struct Signals<I, R> {
+    /// Ends with Ctrl-C.
+    pub(crate) interrupt: I,
+    /// Ends when nobody reads standard output any more.
+    pub(crate) reader_gone: R,
+}
+
 /// Asks the daemon what `command` says; tells about a failure and returns the exit code.
 pub(crate) async fn ask(
     global: Global,
@@ -97,13 +105,13 @@ pub(crate) async fn ask(
     around: &Surroundings,
     screen: &mut Screen,
     pace: Pace,
-    interrupt: impl Future<Output = ()>,
+    signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> u8 {
     let json = global.json;
     let result = match locate(&global, around) {
         Ok(daemon) => {
             let client = Client::new(daemon, Limits::default());
-            carry_out(&mut Session { client, screen, json, pace }, command, interrupt).await
+            carry_out(&mut Session { client, screen, json, pace }, command, signals).await
         }
         Err(failure) => Err(failure),
     };
@@ -116,8 +124,9 @@ pub(crate) async fn ask(
 async fn carry_out(
     session: &mut Session<'_>,
     command: Command,
-    interrupt: impl Future<Output = ()>,
+    signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> Result<u8, Failure> {
+    let Signals { interrupt, reader_gone } = signals;
     match command {
         Command::Run(_) => Err(Failure::usage("run is not a question to a daemon", "see portok run --help")),
         Command::Deploy(options) => deploy::deploy(session, &options, interrupt).await,
@@ -129,7 +138,7 @@ async fn carry_out(
         Command::Metrics { .. } => commands::metrics(session).await,
         Command::Health(_) => commands::health(session).await,
         Command::Releases => commands::releases(session).await,
-        Command::Logs(options) => logs::logs(session, &options).await,
+        Command::Logs(options) => logs::logs(session, &options, reader_gone).await,
         Command::Reload => commands::reload(session).await,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::args;
 use super::locate::Surroundings;
-use super::order::{self, Pace};
+use super::order::{self, Pace, Signals};
 use super::render::{Screen, Sink};
 
 /// Longer than any command of a test takes on a busy machine.
@@ -263,7 +263,8 @@ pub(crate) async fn run_on(
                 counted_poll: Duration::from_millis(3),
                 absence: Duration::from_secs(30),
             };
-            let asking = order::ask(global, *command, around, &mut screen, pace, interrupt);
+            let signals = Signals { interrupt, reader_gone: std::future::pending() };
+            let asking = order::ask(global, *command, around, &mut screen, pace, signals);
             tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("{line:?} does not end"))
         }
         Err(refusal) => order::refuse(&mut screen, json, refusal),

@@ -17,8 +17,8 @@ pub(crate) use progress::Progress;
 pub(crate) use results::{
     absent, accepted, health, log_lines, moved, reloaded, superseded, switched, watch_line, watching,
 };
-pub(crate) use screen::Screen;
 #[cfg(test)]
 pub(crate) use screen::Sink;
+pub(crate) use screen::{Screen, reader_gone};
 pub(crate) use status::status;
 pub(crate) use tables::{metrics, releases};

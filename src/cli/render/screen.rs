@@ -4,9 +4,12 @@
 //! not take is remembered and told at the end; a closed pipe is no error, its reader had enough.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd;
 
 use anstream::{AutoStream, ColorChoice};
 use serde_json::Value;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 use super::super::failure::Failure;
 use crate::wire::exit;
@@ -16,6 +19,19 @@ const CLEAR: &str = "\r\x1b[2K";
 
 /// A terminal cuts what does not fit between these, so that the line never becomes two.
 const NO_WRAP: (&str, &str) = ("\x1b[?7l", "\x1b[?7h");
+
+/// Ends when nobody reads `out` any more; never, where that cannot be known (a file, a device).
+pub(crate) async fn reader_gone(out: impl AsFd) {
+    // Unchecked: the checked form would make the output non-blocking for everybody who shares it.
+    let out = out.as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
+    let is_gone = match out {
+        Ok(out) => out.ready(Interest::ERROR).await.is_ok(),
+        Err(_) => false,
+    };
+    if !is_gone {
+        std::future::pending::<()>().await;
+    }
+}
 
 /// Where everything is printed.
 pub(crate) struct Screen {
@@ -180,6 +196,16 @@ mod tests {
             screen.data("x");
             assert_eq!(screen.close(5), 5);
         }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_went_is_noticed_without_writing() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut gone = std::pin::pin!(reader_gone(writer));
+        let soon = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, gone.as_mut()).await.is_err(), "the reader is still there");
+        drop(reader);
+        tokio::time::timeout(std::time::Duration::from_secs(30), gone).await.expect("noticed");
     }
 
     #[test]
