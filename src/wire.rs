@@ -532,9 +532,6 @@ pub struct Reloaded {
     pub message: String,
     /// The keys that differ from what was in force.
     pub changed: Vec<String>,
-    /// The release that is deployed because `[app]` changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub release: Option<String>,
 }
 
 /// One row of `GET /__releases`.

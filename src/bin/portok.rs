@@ -1,1 +1,21 @@
-fn main() {}
+//! The command line's entrance. `run` is the daemon in this very process.
+
+use std::process::ExitCode;
+
+use portok::cli::{self, RunPlan};
+use portok::config::{Overrides, Sources};
+use portok::daemon::{self, Foreground, Options};
+
+fn main() -> ExitCode {
+    cli::main(|plan: RunPlan| {
+        let overrides = Overrides { listen: plan.listen, command: Some(plan.command), foreground: true };
+        let env = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let program = std::env::args().next().unwrap_or_else(|| "portok".into());
+        daemon::run(Options {
+            sources: Sources { file: None, instance: plan.name, env, overrides, client: false },
+            foreground: Some(Foreground { program }),
+        })
+    })
+}

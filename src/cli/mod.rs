@@ -1,1 +1,55 @@
-//! cli
+//! The command line: turns arguments into one request to a daemon and its answer into text.
+//!
+//! It owns no state that outlives a command; what happens to releases is decided by the daemon alone, so a
+//! command line that ends early (Ctrl-C, a closed terminal, a dropped future) ends nothing but its own report.
+//!
+//! - `args`: what may be typed; `order`: from arguments to exit code;
+//! - `locate`, `instance_file`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
+//! - `commands`: a function for each plain command; `deploy`, `follow`, `watch`, `logs`: what takes time;
+//! - `failure`: why a command did not succeed, and its exit code;
+//! - `render`: the only place that makes text of it and prints.
+//!
+//! The one ordering that matters: a deploy's result is printed after its last progress line was cleared, so
+//! that standard output and a terminal never hold half a line of each other.
+//!
+//! `run` needs the daemon, which lies in a layer above this one: it is handed to the caller as a [`RunPlan`].
+
+use std::process::ExitCode;
+
+use crate::wire::CommandLine;
+
+mod answer;
+mod args;
+mod client;
+mod commands;
+mod connect;
+mod deploy;
+mod failure;
+mod follow;
+mod instance_file;
+mod locate;
+mod logs;
+mod order;
+mod render;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+/// What `portok run` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPlan {
+    /// `--listen`: an address or a port, not checked yet.
+    pub listen: Option<String>,
+    /// The app's command.
+    pub command: CommandLine,
+    /// `--instance`: the instance's name.
+    pub name: Option<String>,
+}
+
+/// Parses the process's arguments, does what they say and returns the exit code. The command `run` is handed
+/// to `run`; nothing is printed and no runtime is started before it is called.
+pub fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
+    order::main(run)
+}

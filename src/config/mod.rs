@@ -3,13 +3,16 @@
 //! [`Config`] is the meant configuration: every value present, parsed and in its range. It is
 //! immutable; a reload makes a new one. How it comes about:
 //!
-//! - [`raw`] mirrors the TOML file key by key and keeps every value's place;
-//! - [`env`] reads the environment variables (compatible with npm portok);
-//! - [`validate`] lays defaults, file, environment and flags over one another and reports **all** problems
-//!   at once;
-//! - [`diff`] compares two configurations and says what each difference needs;
+//! - `keys` names every key and its environment variable, once;
+//! - `raw` mirrors the TOML file key by key and keeps every value's place;
+//! - `env` reads the environment variables (compatible with npm portok);
+//! - `values` parses one value of a kind, `read` lays file and environment over one another and collects
+//!   **all** problems, `validate` knows defaults, ranges and what has to fit together;
+//! - `files` and `paths` know whom to trust with a file and where things lie by default;
+//! - [`load()`] is the one way through all of them; `render` is the way back to text;
+//! - [`diff()`] compares two configurations and says what each difference needs;
 //! - [`watch`] tells when the file may have changed. It is the one part of this folder that does I/O beside
-//!   [`load`], which reads the file once.
+//!   [`load()`], which reads configuration and token file once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +22,32 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::diff::{AppChange, Diff, app_change, app_fingerprint, diff};
+pub use self::env::variables;
+pub use self::keys::{KEYS, Key, looks_secret};
+pub use self::load::{instance_file, load};
+pub use self::paths::default_socket;
+pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
+
+mod diff;
+mod env;
+mod files;
+mod keys;
+mod load;
+mod paths;
+mod raw;
+mod read;
+mod render;
+mod validate;
+mod values;
+pub mod watch;
+mod withheld;
+
+#[cfg(test)]
+mod rejected;
+#[cfg(test)]
+mod tests;
 
 /// The configuration of one instance.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +60,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The durable record.
     pub state_file: PathBuf,
+    /// The folder of the default socket; the pipes of the apps lie there too, wherever the socket is. To be made
+    /// with mode 0700.
+    pub run_dir: PathBuf,
     /// Things worth saying that are no errors, for the log (a fallback taken, an odd value).
     pub warnings: Vec<String>,
     /// What to run, or where it runs already.
@@ -298,6 +329,10 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// What the command line sets over everything else.
     pub overrides: Overrides,
+    /// Read only to find the daemon, by somebody who may not be the daemon's user: what only the daemon needs
+    /// may be missing, the files may be anybody's (but not be writable for others), and a token file that cannot
+    /// be read is left out.
+    pub client: bool,
 }
 
 /// Values from the command line: they win over file and environment.

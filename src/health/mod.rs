@@ -1,9 +1,16 @@
 //! Health: one probe, and the wait for the first good ones.
+//!
+//! A probe asks once over HTTP/1.1, on a connection of its own that it closes: what it learns is about the process that
+//! listens now, never about a connection that was kept. It never fails; what goes wrong is in its report. There is no
+//! state: what a row of reports means is decided by who asks. A dropped future closes the connection and leaves nothing.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::wire::ProbeReport;
+mod probe;
+mod ready;
+#[cfg(test)]
+mod tests;
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,17 +23,4 @@ pub struct Probe {
     pub host: String,
     /// How long it may take from connect to the end of the head.
     pub timeout: Duration,
-}
-
-impl Probe {
-    /// Asks once, on a connection of its own. Never fails: what goes wrong is in the report.
-    pub async fn ask(&self) -> ProbeReport {
-        todo!()
-    }
-
-    /// Asks at once and then in steps that grow from 5 ms to 100 ms until `successes` answers in a row were
-    /// healthy. Tells `each` about every report. Never gives up: the caller has the deadline.
-    pub async fn until_healthy(&self, _successes: u32, _each: impl FnMut(&ProbeReport)) -> ProbeReport {
-        todo!()
-    }
 }

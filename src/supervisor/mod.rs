@@ -1,22 +1,75 @@
 //! Processes: one task owns one process group from its start until nothing of it is left.
+//!
+//! **Who owns what.** [`Supervisor`] has what all processes of a daemon share. Each process group is owned by one task
+//! ([`group`]): it alone reaps the leader, signals the group and climbs the stop ladder ([`stop`]). [`Process`] is a
+//! handle on that task: it asks for a stop and waits on what the task publishes. One thread of its own reads what all
+//! apps print ([`output`]), so that a flood never starves the control plane. Leased ports are in one table ([`port`]).
+//!
+//! **What ends it.** The task ends when nothing of the run is left: the leader is reaped, its group is empty, no
+//! process carries the run's tag, and what was printed is read. Dropping handles, or the [`Supervisor`], stops nothing.
+//!
+//! **A dropped future.** All waits are cancel safe. A dropped [`Supervisor::spawn`] kills what it started.
+//!
+//! **The one ordering that matters.** A process is reaped, and its group seen empty, before its id is forgotten: until
+//! then the kernel gives the number to nobody else, and after it the number is never signalled again. Whatever is
+//! found in another way (by its tag, or from the record of an earlier daemon) is pinned by a pidfd first, then checked,
+//! then signalled ([`hunt`]).
+//!
+//! Neither `PR_SET_PDEATHSIG` nor `PR_SET_CHILD_SUBREAPER` is used: the former fires when a *thread* ends, the latter
+//! would make strangers our children (prctl(2)).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 
 use crate::config::{CommandLine, StopSignal};
 use crate::wire::LogLine;
 
+mod command;
+mod directory;
+mod env_file;
+mod exit;
+mod group;
+mod hunt;
+mod identity;
+mod ids;
+mod output;
+mod owner;
+mod port;
+mod proc;
+mod ring;
+mod sink;
+mod spawn;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+pub use directory::resolve_directory;
+pub use env_file::read_env_file;
+pub use exit::Exit;
+pub use group::Process;
+pub use identity::Identity;
+pub use ids::Ids;
+pub use owner::Owner;
+pub use port::Lease;
+pub use sink::Sink;
+pub use spawn::SpawnError;
+
 /// What stays the same for all processes of a daemon: base environment, folder for output pipes, leased ports,
-/// the thread that reads what the apps print.
+/// the thread that reads what the apps print. Lives as long as the daemon: with it the reading ends.
 #[derive(Debug)]
-pub struct Supervisor {}
+pub struct Supervisor {
+    instance: String,
+    env: BTreeMap<OsString, OsString>,
+    open_files: Option<u64>,
+    output: output::Output,
+    groups: TaskTracker,
+}
 
 /// What a [`Supervisor`] needs.
 #[derive(Debug)]
@@ -29,19 +82,9 @@ pub struct Settings {
     pub env: BTreeMap<OsString, OsString>,
     /// Where the apps' lines are passed on to, beside the ring that `logs` reads.
     pub sink: Sink,
-}
-
-/// Where the lines of apps go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sink {
-    /// To standard output as they are (`portok run`).
-    Stdout,
-    /// To standard error, each with its release in front (a daemon without a journal).
-    Stderr,
-    /// To the journal, under the instance's name as identifier (a daemon with one).
-    Journal,
-    /// Nowhere.
-    None,
+    /// The soft limit of open files that apps get: what the daemon was started with, when it raised its own.
+    /// `None`: they inherit the daemon's.
+    pub open_files: Option<u64>,
 }
 
 /// One process to start.
@@ -63,176 +106,17 @@ pub struct Launch {
     pub lease: Lease,
 }
 
-/// A resolved user: what the child becomes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ids {
-    /// User id.
-    pub uid: u32,
-    /// Primary group id.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-    /// Name and home, for `USER`, `LOGNAME` and `HOME`.
-    pub name: String,
-    /// The home directory.
-    pub home: PathBuf,
-}
-
-impl Ids {
-    /// Looks `user` and `group` up in the system's databases.
-    ///
-    /// # Errors
-    /// A sentence that names the one that does not exist.
-    pub fn resolve(_user: Option<&str>, _group: Option<&str>) -> Result<Option<Self>, String> {
-        todo!()
-    }
-}
-
-/// A port that no other lease of this process has, held against others by a bound, never listening socket
-/// until [`Lease::let_go`]. Dropping it gives the port back.
-#[derive(Debug)]
-pub struct Lease {}
-
-impl Lease {
-    /// The port.
-    pub fn port(&self) -> u16 {
-        todo!()
-    }
-    /// Closes the placeholder socket and keeps the lease.
-    pub fn let_go(&self) {
-        todo!()
-    }
-}
-
-/// A process beyond doubt: a pid alone is reused, all three together are not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Identity {
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
-    /// The process id, which is the group's id too.
-    pub pid: u32,
-    /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
-    pub start_time: u64,
-    /// The random tag in the environment of the run's processes (`PORTOK_RUN`).
-    pub tag: String,
-}
-
-/// How a group's leader ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Exit {
-    /// It returned this status.
-    Status(i32),
-    /// This signal ended it.
-    Signal(i32),
-    /// Nobody can know any more.
-    Unknown,
-}
-
-impl std::fmt::Display for Exit {
-    /// `exit status 1`, `signal 9 (SIGKILL)`, `unknown`.
-    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        todo!()
-    }
-}
-
-/// Why a process could not be started: operation, subject, cause.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct SpawnError {
-    /// For people.
-    pub message: String,
-    /// The cause.
-    #[source]
-    pub source: Option<io::Error>,
-}
-
-/// Whose the listener on a port is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// A process of the run (its group, its descendants, its tag).
-    Ours,
-    /// Proven to be another process.
-    Stranger {
-        /// Its pid.
-        pid: u32,
-        /// Its command name.
-        command: String,
-    },
-    /// Somebody listens, and whose it is cannot be seen.
-    Unproven,
-    /// Nobody listens on it.
-    Nobody,
-}
-
-/// A running process group. Cheap to clone; dropping it stops nothing.
-#[derive(Debug, Clone)]
-pub struct Process {}
-
-impl Process {
-    /// What it is, for the durable record.
-    pub fn identity(&self) -> &Identity {
-        todo!()
-    }
-    /// The leader's pid.
-    pub fn pid(&self) -> u32 {
-        todo!()
-    }
-    /// The port it was told to listen on.
-    pub fn port(&self) -> u16 {
-        todo!()
-    }
-    /// Waits until the leader has ended. Cancel safe, any number of waiters.
-    pub async fn exited(&self) -> Exit {
-        todo!()
-    }
-    /// Waits until the whole group, and everything that carries the run's tag, is gone. When the leader ends by
-    /// itself, what it left behind is stopped by the ladder (`abandon`) first. Cancel safe.
-    pub async fn gone(&self) -> Exit {
-        todo!()
-    }
-    /// Starts the stop ladder: `signal` to the group, after `timeout` SIGKILL to all that is left. The first
-    /// call decides the signal; a later one may only shorten the time.
-    pub fn stop(&self, _signal: StopSignal, _timeout: Duration) {
-        todo!()
-    }
-    /// SIGKILL to all of it, now.
-    pub fn kill(&self) {
-        todo!()
-    }
-    /// Gives up the port's placeholder: the app listens.
-    pub fn listening(&self) {
-        todo!()
-    }
-    /// Whose the listener on its port is.
-    pub async fn owner(&self) -> Owner {
-        todo!()
-    }
-    /// Where its processes listen.
-    pub async fn listeners(&self) -> Vec<SocketAddr> {
-        todo!()
-    }
-    /// The last `lines` it printed.
-    pub fn output(&self, _lines: usize) -> Vec<LogLine> {
-        todo!()
-    }
-    /// Whether its end looks like a taken port: it says so in its output, or a stranger listens there.
-    pub async fn port_was_taken(&self) -> bool {
-        todo!()
-    }
-    /// Lines as they are printed from now on (bounded; a slow reader loses the oldest).
-    pub fn follow(&self) -> tokio::sync::broadcast::Receiver<Arc<LogLine>> {
-        todo!()
-    }
-}
-
 impl Supervisor {
     /// Starts the reader's thread.
     ///
     /// # Errors
-    /// The run folder cannot be made, or the thread cannot be started.
-    pub fn new(_settings: Settings) -> io::Result<Self> {
-        todo!()
+    /// The run folder cannot be made, `/proc` cannot be read, or a thread cannot be started.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        let Settings { instance, run_dir, env, sink, open_files } = settings;
+        identity::boot_id()
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
+        let output = output::Output::start(&instance, run_dir, sink)?;
+        Ok(Self { instance, env: command::scrub(env), open_files, output, groups: TaskTracker::new() })
     }
 
     /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not set
@@ -240,43 +124,55 @@ impl Supervisor {
     ///
     /// # Errors
     /// No port could be found.
-    pub fn lease(&self, _hold: bool) -> io::Result<Lease> {
-        todo!()
+    pub fn lease(&self, hold: bool) -> io::Result<Lease> {
+        Lease::new(hold)
     }
 
-    /// Starts a process group.
+    /// Starts a process group. Must be called within a tokio runtime, which then runs the group's task.
     ///
     /// # Errors
     /// The program, the directory or the identity is not usable; says which and why.
-    pub async fn spawn(&self, _launch: Launch) -> Result<Process, SpawnError> {
-        todo!()
+    pub async fn spawn(&self, launch: Launch) -> Result<Process, SpawnError> {
+        let tag = identity::new_tag()
+            .map_err(|error| SpawnError::new(format!("cannot make the run's tag: {error}"), error))?;
+        let (stdout, stderr, reading) =
+            self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
+                SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
+            })?;
+        let plan = spawn::Plan {
+            words: command::words(&launch.command, launch.lease.port()),
+            env: command::environment(&self.env, &self.instance, &launch, &tag),
+            directory: launch.directory,
+            identity: launch.identity,
+            open_files: self.open_files,
+            stdout,
+            stderr,
+        };
+        group::start(&self.groups, plan, tag, launch.lease, reading).await
     }
 
     /// The last `lines` that the processes of `release` (or of all) printed, ended ones included as far as
     /// they are remembered.
-    pub fn logs(&self, _release: Option<&str>, _lines: usize) -> Vec<LogLine> {
-        todo!()
+    pub fn logs(&self, release: Option<&str>, lines: usize) -> Vec<LogLine> {
+        self.output.logs(release, lines)
     }
 
     /// Stops what an earlier daemon left: every group in `recorded` whose identity still holds, and every
     /// process that carries one of their tags. Never signals anything else. Returns when all is gone.
-    pub async fn stop_leftovers(&self, _recorded: &[Identity], _signal: StopSignal, _timeout: Duration) {
-        todo!()
+    pub async fn stop_leftovers(&self, recorded: &[Identity], signal: StopSignal, timeout: Duration) {
+        stop::leftovers(recorded, signal, timeout).await;
+    }
+
+    /// Waits until nothing of any process that was ever started here is left.
+    pub async fn idle(&self) {
+        self.groups.close();
+        self.groups.wait().await;
+        self.groups.reopen();
     }
 }
 
-/// Reads an environment file in systemd's syntax (`EnvironmentFile=` in systemd.exec(5)).
-///
-/// # Errors
-/// Names the file and, for a bad line, its number.
-pub fn read_env_file(_path: &Path) -> Result<BTreeMap<String, String>, String> {
-    todo!()
-}
-
-/// Resolves a working directory (realpath), so that a later change of a symbolic link does not move it.
-///
-/// # Errors
-/// Names the directory and why it cannot be used.
-pub fn resolve_directory(_path: &Path) -> Result<PathBuf, String> {
-    todo!()
+/// A number of lines from the end of `lines`.
+fn last(lines: Vec<Arc<LogLine>>, count: usize) -> Vec<LogLine> {
+    let skip = lines.len().saturating_sub(count);
+    lines.into_iter().skip(skip).map(|line| (*line).clone()).collect()
 }

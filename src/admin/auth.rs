@@ -1,0 +1,192 @@
+//! Admission: whether a peer may use the admin API at all, and whether it may run code.
+//!
+//! A pure function over the peer, the request's head, the configuration and the limiter. Over TCP the order is:
+//! address, rate, token. Each step answers only those that the step before let through:
+//!
+//! - who is not on the list gets one and the same 403, whatever else is configured. A loopback peer that speaks
+//!   for somebody else (`X-Forwarded-For`, `Forwarded`) is as much a stranger, and gets the same words;
+//! - the limit comes before the token, so that tokens cannot be guessed fast; every request that gets here
+//!   counts, whatever becomes of it;
+//! - that no token is configured takes the place of the token's check: only listed peers learn it, no faster
+//!   than they could guess.
+//!
+//! On the unix socket the kernel's word for the peer's user decides instead.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use http::header::{AUTHORIZATION, FORWARDED, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue};
+use subtle::ConstantTimeEq;
+
+use super::Peer;
+use super::answer::Refusal;
+use super::rate::Limiter;
+use crate::config;
+use crate::wire::{Code, ErrorBody, TOKEN_HEADER};
+
+/// What an admitted peer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Admitted {
+    /// Deploy, roll back, reload and cancel.
+    pub(super) may_run_code: bool,
+}
+
+/// Admits a request or says why not. `own_uid` is the daemon's.
+///
+/// # Errors
+/// `forbidden`, `rate_limited` with `Retry-After`, `unauthorized`.
+pub(super) fn admit(
+    peer: &Peer,
+    headers: &HeaderMap,
+    config: &config::Admin,
+    own_uid: u32,
+    limiter: &mut Limiter,
+    now: Instant,
+) -> Result<Admitted, Refusal> {
+    match peer {
+        Peer::Unix { uid, member, .. } => {
+            if *uid == 0 || *uid == own_uid || *member {
+                Ok(Admitted { may_run_code: true })
+            } else {
+                Err(ErrorBody::new(
+                    Code::Forbidden,
+                    "Forbidden",
+                    format!("user {uid} may not use the admin socket"),
+                )
+                .with_hint("use it as root, as the daemon's own user or as a member of admin.socket_group")
+                .into())
+            }
+        }
+        Peer::Tcp(address) => admit_tcp(address, headers, config, limiter, now),
+    }
+}
+
+fn admit_tcp(
+    peer: &SocketAddr,
+    headers: &HeaderMap,
+    config: &config::Admin,
+    limiter: &mut Limiter,
+    now: Instant,
+) -> Result<Admitted, Refusal> {
+    let address = peer.ip().to_canonical();
+    let loopback = address.is_loopback();
+    let forwarded = headers.contains_key("x-forwarded-for") || headers.contains_key(FORWARDED);
+
+    let listed = config.allow.iter().any(|range| range.contains(&address) || contains_mapped(range, address));
+    if !listed || (loopback && forwarded && !config.allow_forwarded) {
+        return Err(stranger());
+    }
+
+    if let Err(wait) = limiter.admit(address, config.rate_limit, now) {
+        // Rounded up: a whole second too early would be refused again.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let body = ErrorBody::new(
+            Code::RateLimited,
+            "Too many requests",
+            format!("more than {} admin requests within a minute from this address", config.rate_limit),
+        )
+        .with_hint(format!("try again in {seconds} s, or use the unix socket, which has no limit"));
+        return Err(Refusal::with_header(body, RETRY_AFTER, HeaderValue::from(seconds)));
+    }
+
+    let Some(token) = &config.token else {
+        return Err(ErrorBody::new(
+            Code::Forbidden,
+            "Forbidden",
+            "the admin API is closed over TCP: no token is configured",
+        )
+        .with_hint("set admin.token_file (or ADMIN_TOKEN), or use the unix socket")
+        .into());
+    };
+    if !presented(headers).is_some_and(|presented| same(presented, token.expose().as_bytes())) {
+        let body = ErrorBody::new(Code::Unauthorized, "Unauthorized", "the admin token is missing or wrong")
+            .with_hint(format!("send it as `{TOKEN_HEADER}` or as `Authorization: Bearer`"));
+        // RFC 9110, 15.5.2: a 401 names a scheme that would do.
+        return Err(Refusal::with_header(body, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+    }
+
+    // What another proxy passed on is not from this host, though its connection is.
+    Ok(Admitted { may_run_code: config.remote_deploy || (loopback && !forwarded) })
+}
+
+/// Refuses what runs code to a peer that may do the rest.
+pub(super) fn code_from_afar() -> Refusal {
+    ErrorBody::new(
+        Code::Forbidden,
+        "Forbidden",
+        "what runs code is accepted over TCP from loopback peers only, not through another proxy",
+    )
+    .with_hint("use the unix socket, or set admin.remote_deploy = true")
+    .into()
+}
+
+/// One answer for all strangers: it tells nothing of what is configured, only what there is to configure.
+fn stranger() -> Refusal {
+    ErrorBody::new(Code::Forbidden, "Forbidden", "this peer may not use the admin API")
+        .with_hint("admin.allow lists who may, admin.allow_forwarded admits requests that came through another proxy")
+        .into()
+}
+
+/// A range that was itself written IPv4-mapped (`::ffff:192.0.2.0/120`).
+fn contains_mapped(range: &ipnet::IpNet, address: std::net::IpAddr) -> bool {
+    match (range, address) {
+        (ipnet::IpNet::V6(range), std::net::IpAddr::V4(address)) => {
+            range.prefix_len() >= 96 && range.contains(&address.to_ipv6_mapped())
+        }
+        _ => false,
+    }
+}
+
+/// The token that a request carries. The header of portok's own name wins.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get(TOKEN_HEADER) {
+        return Some(value.as_bytes());
+    }
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = value.split_at_checked(b"Bearer ".len())?;
+    // RFC 9110, 11.1: the scheme's name is case-insensitive.
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| rest.trim_ascii())
+}
+
+/// Compares in a time that depends on the length of `presented` alone, which is the sender's anyway.
+fn same(presented: &[u8], token: &[u8]) -> bool {
+    let mut padded = vec![0; presented.len()];
+    for (index, slot) in padded.iter_mut().enumerate() {
+        *slot = token.get(index).copied().unwrap_or(0);
+    }
+    let equal = presented.ct_eq(&padded) & presented.len().ct_eq(&token.len());
+    // An empty token would be no token.
+    bool::from(equal) && !token.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_equal_only_when_they_are() {
+        assert!(same(b"secret", b"secret"));
+        for wrong in ["", "s", "secre", "secrets", "secret\0", "Secret", "secreT"] {
+            assert!(!same(wrong.as_bytes(), b"secret"), "{wrong:?}");
+        }
+        assert!(!same(b"\0\0", b""));
+        assert!(!same(b"", b""));
+    }
+
+    #[test]
+    fn a_token_is_found_in_either_header() {
+        let with = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            presented(&headers).map(|token| String::from_utf8(token.to_vec()).unwrap())
+        };
+        assert_eq!(with(TOKEN_HEADER, "abc").as_deref(), Some("abc"));
+        assert_eq!(with("authorization", "Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(with("authorization", "bearer  abc").as_deref(), Some("abc"));
+        assert_eq!(with("authorization", "Basic abc"), None);
+        assert_eq!(with("authorization", "Bearer"), None);
+        assert_eq!(with("authorization", "Bearerabc"), None);
+        assert_eq!(with("cookie", "abc"), None);
+    }
+}

@@ -1,0 +1,381 @@
+//! The counters in the Prometheus text format, version 0.0.4
+//! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
+//!
+//! Pure. Each family is written once, with `HELP` and `TYPE` before its samples.
+
+use std::fmt::{Display, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::proxy::Snapshot;
+use crate::wire::{HealthMetrics, Phase, Status};
+
+/// The media type of the text format.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+const PHASES: [Phase; 7] = [
+    Phase::Empty,
+    Phase::Starting,
+    Phase::Watching,
+    Phase::Settled,
+    Phase::Restarting,
+    Phase::Failed,
+    Phase::Stopping,
+];
+
+/// What is written.
+pub(super) struct Exposition<'a> {
+    pub(super) counters: &'a Snapshot,
+    pub(super) health: &'a HealthMetrics,
+    pub(super) status: &'a Status,
+    pub(super) started_at: SystemTime,
+}
+
+/// The whole text.
+pub(super) fn write(from: &Exposition<'_>) -> String {
+    let Exposition { counters, health, status, started_at } = from;
+    let mut page = Page(String::with_capacity(4096));
+
+    page.family("portok_info", "gauge", "The daemon's version and instance.");
+    page.sample("portok_info", &[("version", &status.version), ("instance", &status.instance)], 1);
+    let started = started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    page.gauge(
+        "portok_start_time_seconds",
+        "When the daemon started, in seconds since the epoch.",
+        Float(started),
+    );
+
+    page.family("portok_phase", "gauge", "Where the app's life stands: 1 for its phase, 0 for the others.");
+    for phase in PHASES {
+        page.sample("portok_phase", &[("phase", phase.as_str())], u8::from(phase == status.phase));
+    }
+    page.family("portok_live_release", "gauge", "The release that serves.");
+    if let Some(live) = &status.live {
+        page.sample("portok_live_release", &[("release", &live.release)], 1);
+    }
+    let port = status.active_port.unwrap_or(0);
+    page.gauge("portok_active_port", "Where new requests go, 0 when nothing serves.", port);
+    let restarts = status.live.as_ref().map_or(0, |live| live.restarts);
+    page.gauge(
+        "portok_live_restarts",
+        "How often the live release was started again after a crash.",
+        restarts,
+    );
+
+    page.gauge(
+        "portok_target_healthy",
+        "Whether the live target answered its last probe with 2xx.",
+        u8::from(health.active_port_ok),
+    );
+    page.gauge(
+        "portok_target_failed_probes",
+        "Failed probes of the live target in a row.",
+        health.consecutive_fails,
+    );
+    page.gauge(
+        "portok_config_error",
+        "Whether the newest configuration file was refused.",
+        u8::from(status.config.error.is_some()),
+    );
+    page.gauge(
+        "portok_state_error",
+        "Whether the state file cannot be written.",
+        u8::from(status.state_error.is_some()),
+    );
+
+    page.gauge("portok_client_connections", "Client connections that are open.", counters.client_connections);
+    page.gauge("portok_requests_inflight", "Requests and tunnels under way.", counters.inflight);
+    page.gauge(
+        "portok_requests_inflight_max",
+        "The most requests and tunnels at once.",
+        counters.inflight_max,
+    );
+    page.counter(
+        "portok_requests_total",
+        "Requests to the app, without admin requests.",
+        counters.total_requests,
+    );
+    page.counter(
+        "portok_proxy_errors_total",
+        "Requests that portok answered with an error of its own, or broke off.",
+        counters.total_proxy_errors,
+    );
+    page.counter(
+        "portok_upstream_connections_total",
+        "Connections opened to apps.",
+        counters.upstream_sockets_created,
+    );
+
+    page.family("portok_responses_total", "counter", "Answers by class of their status.");
+    for (class, count) in CLASSES.iter().zip(counters.by_class) {
+        page.sample("portok_responses_total", &[("class", class)], count);
+    }
+    page.family("portok_release_responses_total", "counter", "Answers by release and class of their status.");
+    for (release, by_class) in merged(&counters.by_release) {
+        for (class, count) in CLASSES.iter().zip(by_class) {
+            page.sample("portok_release_responses_total", &[("release", release), ("class", class)], count);
+        }
+    }
+    page.durations(counters);
+    page.0
+}
+
+/// A release may have the name that the older ones are summed up under; a sample is written once.
+fn merged(by_release: &[(String, [u64; 5])]) -> Vec<(&str, [u64; 5])> {
+    let mut rows: Vec<(&str, [u64; 5])> = Vec::with_capacity(by_release.len());
+    for (release, by_class) in by_release {
+        if let Some((_, sums)) = rows.iter_mut().find(|(known, _)| known == release) {
+            for (sum, count) in sums.iter_mut().zip(by_class) {
+                *sum = sum.saturating_add(*count);
+            }
+        } else {
+            rows.push((release, *by_class));
+        }
+    }
+    rows
+}
+
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let mut text = String::new();
+        for (index, (label, content)) in labels.iter().enumerate() {
+            let separator = if index == 0 { '{' } else { ',' };
+            text.push(separator);
+            text.push_str(label);
+            text.push_str("=\"");
+            for character in content.chars() {
+                match character {
+                    '\\' => text.push_str("\\\\"),
+                    '"' => text.push_str("\\\""),
+                    '\n' => text.push_str("\\n"),
+                    other => text.push(other),
+                }
+            }
+            text.push('"');
+        }
+        if !labels.is_empty() {
+            text.push('}');
+        }
+        self.line(format_args!("{name}{text} {value}"));
+    }
+
+    fn durations(&mut self, counters: &Snapshot) {
+        const NAME: &str = "portok_request_duration_seconds";
+        const BUCKET: &str = "portok_request_duration_seconds_bucket";
+        self.family(
+            NAME,
+            "histogram",
+            "How long requests took, from their head to the last byte of the answer.",
+        );
+        // The threads count while this is read: what was counted between two reads must not make a bucket
+        // larger than a later one.
+        let mut reached = 0;
+        for (bound, count) in &counters.latency_buckets {
+            reached = reached.max(*count);
+            self.sample(BUCKET, &[("le", &Float(*bound).to_string())], reached);
+        }
+        reached = reached.max(counters.latency_count);
+        self.sample(BUCKET, &[("le", "+Inf")], reached);
+        self.sample(&format!("{NAME}_sum"), &[], Float(counters.latency_sum));
+        self.sample(&format!("{NAME}_count"), &[], reached);
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+/// A number as the format spells it: `+Inf` where Rust says `inf`.
+struct Float(f64);
+
+impl Display for Float {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_infinite() {
+            f.write_str(if self.0 > 0.0 { "+Inf" } else { "-Inf" })
+        } else {
+            // Rust's shortest form; `NaN` is spelt alike.
+            write!(f, "{}", self.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::wire::{ConfigStatus, ReleaseStatus};
+
+    fn status() -> Status {
+        Status {
+            active_port: Some(8081),
+            drain_until: None,
+            last_switch: None,
+            instance: "we\"ird\\one\nname".to_owned(),
+            phase: Phase::Watching,
+            live: Some(ReleaseStatus {
+                release: "v2".to_owned(),
+                port: Some(8081),
+                pid: None,
+                started_at: None,
+                restarts: 3,
+                inflight: 0,
+            }),
+            candidate: None,
+            previous: None,
+            watch_until: None,
+            config: ConfigStatus { file: None, loaded_at: String::new(), error: Some("bad".to_owned()) },
+            version: "1.2.3".to_owned(),
+            listen: "0.0.0.0:3000".to_owned(),
+            pid: 1,
+            state_error: None,
+            last_failure: None,
+        }
+    }
+
+    fn page(counters: &Snapshot, status: &Status) -> String {
+        write(&Exposition {
+            counters,
+            health: &HealthMetrics { active_port_ok: true, last_checked_at: None, consecutive_fails: 2 },
+            status,
+            started_at: UNIX_EPOCH + std::time::Duration::from_millis(1_500),
+        })
+    }
+
+    fn full() -> Snapshot {
+        Snapshot {
+            inflight: 4,
+            inflight_max: 9,
+            total_requests: 100,
+            total_proxy_errors: 7,
+            by_class: [1, 80, 5, 6, 8],
+            rolling_rps60: 1.5,
+            upstream_sockets_created: 3,
+            client_connections: 2,
+            latency_buckets: vec![(0.001, 10), (0.5, 8), (1.0, 90)],
+            latency_sum: 12.25,
+            latency_count: 89,
+            by_release: vec![
+                ("other".to_owned(), [0, 1, 0, 0, 0]),
+                ("v1".to_owned(), [0, 2, 0, 0, 0]),
+                ("other".to_owned(), [0, 4, 0, 0, 1]),
+            ],
+            last_error: None,
+        }
+    }
+
+    /// A strict reader of the format: samples by name and raw labels. Panics where the grammar is broken.
+    fn read(page: &str) -> BTreeMap<String, f64> {
+        let is_name = |name: &str| {
+            name.starts_with("portok_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        let mut families: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut helped = BTreeSet::new();
+        let mut samples = BTreeMap::new();
+        assert!(page.ends_with('\n'));
+        for line in page.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, text) = help.split_once(' ').unwrap();
+                assert!(is_name(name) && !text.is_empty() && helped.insert(name), "{line}");
+                continue;
+            }
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').unwrap();
+                assert!(helped.contains(name), "HELP before TYPE: {line}");
+                assert!(["gauge", "counter", "histogram"].contains(&kind), "{line}");
+                assert!(families.insert(name, kind).is_none(), "a family is written once: {line}");
+                assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let value: f64 = match value {
+                "+Inf" => f64::INFINITY,
+                other => other.parse().unwrap_or_else(|_| panic!("{line}")),
+            };
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            assert!(is_name(name), "{line}");
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let family = base.filter(|base| families.get(base) == Some(&"histogram")).unwrap_or(name);
+            assert_eq!(families.keys().last().map(|_| families.contains_key(family)), Some(true), "{line}");
+            let mut rest = labels;
+            while rest != "}" {
+                rest = rest.trim_start_matches(',');
+                let (label, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("{line}"));
+                assert!(label.bytes().all(|b| b.is_ascii_lowercase()), "{line}");
+                let mut escaped = false;
+                let end = after
+                    .find(|c| {
+                        let ends = c == '"' && !escaped;
+                        escaped = c == '\\' && !escaped;
+                        ends
+                    })
+                    .unwrap_or_else(|| panic!("{line}"));
+                rest = &after[end + 1..];
+            }
+            assert!(samples.insert(series.to_owned(), value).is_none(), "a sample is written once: {line}");
+        }
+        samples
+    }
+
+    #[test]
+    fn the_page_keeps_the_grammar_and_the_numbers() {
+        let samples = read(&page(&full(), &status()));
+        for (series, value) in [
+            (r#"portok_info{version="1.2.3",instance="we\"ird\\one\nname"}"#, 1.0),
+            ("portok_start_time_seconds", 1.5),
+            (r#"portok_phase{phase="watching"}"#, 1.0),
+            (r#"portok_phase{phase="settled"}"#, 0.0),
+            (r#"portok_live_release{release="v2"}"#, 1.0),
+            ("portok_active_port", 8081.0),
+            ("portok_live_restarts", 3.0),
+            ("portok_target_healthy", 1.0),
+            ("portok_target_failed_probes", 2.0),
+            ("portok_config_error", 1.0),
+            ("portok_state_error", 0.0),
+            ("portok_requests_total", 100.0),
+            ("portok_proxy_errors_total", 7.0),
+            (r#"portok_responses_total{class="1xx"}"#, 1.0),
+            (r#"portok_responses_total{class="5xx"}"#, 8.0),
+            (r#"portok_release_responses_total{release="other",class="2xx"}"#, 5.0),
+            (r#"portok_release_responses_total{release="v1",class="2xx"}"#, 2.0),
+            (r#"portok_request_duration_seconds_bucket{le="0.001"}"#, 10.0),
+            (r#"portok_request_duration_seconds_bucket{le="0.5"}"#, 10.0),
+            (r#"portok_request_duration_seconds_bucket{le="1"}"#, 90.0),
+            (r#"portok_request_duration_seconds_bucket{le="+Inf"}"#, 90.0),
+            ("portok_request_duration_seconds_sum", 12.25),
+            ("portok_request_duration_seconds_count", 90.0),
+        ] {
+            assert_eq!(samples.get(series), Some(&value), "{series} in {samples:#?}");
+        }
+        let phases = samples.iter().filter(|(series, _)| series.starts_with("portok_phase"));
+        assert!((phases.map(|(_, value)| value).sum::<f64>() - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_daemon_that_served_nothing_has_a_page_too() {
+        let nothing = Status { active_port: None, live: None, phase: Phase::Empty, ..status() };
+        let samples = read(&page(&Snapshot::default(), &nothing));
+        assert_eq!(samples["portok_active_port"], 0.0);
+        assert!(!samples.keys().any(|series| series.starts_with("portok_live_release")));
+        assert_eq!(samples[r#"portok_request_duration_seconds_bucket{le="+Inf"}"#], 0.0);
+    }
+}

@@ -1,0 +1,220 @@
+//! How many requests an address made within the last minute.
+//!
+//! A sliding window that never admits more than the limit within any 60 seconds; requests of one second share
+//! a bucket, so a window is at most some sixty buckets whatever the limit is. A refused request is not
+//! counted: who waits as long as `Retry-After` says is admitted then.
+//!
+//! Memory is bounded by [`ADDRESSES`] windows. When the table is full of windows that still count, none of them
+//! goes: all further addresses share one window more. So nobody who is limited is let in again because somebody
+//! else came with many addresses; those who came late wait with the attacker instead, and the unix socket, which
+//! has no limit, is the way around.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// The time over which requests are counted.
+pub(super) const WINDOW: Duration = Duration::from_secs(60);
+/// Addresses that are counted each on its own.
+const ADDRESSES: usize = 4096;
+/// Requests this close share a bucket.
+const BUCKET: Duration = Duration::from_secs(1);
+/// The table is searched for windows that count no more at most this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Counts requests by address. The clock is the caller's.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    windows: HashMap<IpAddr, Window>,
+    /// Of all addresses that found the table full.
+    shared: Window,
+    swept: Option<Instant>,
+}
+
+impl Limiter {
+    /// Counts one request of `address` at `now`, if fewer than `limit` were counted in the minute before.
+    ///
+    /// # Errors
+    /// The time after which a request would be admitted; then nothing is counted.
+    pub(super) fn admit(&mut self, address: IpAddr, limit: u32, now: Instant) -> Result<(), Duration> {
+        let key = key(address);
+        if !self.windows.contains_key(&key) && self.windows.len() >= ADDRESSES {
+            self.sweep(now);
+            if self.windows.len() >= ADDRESSES {
+                return self.shared.admit(limit, now);
+            }
+        }
+        self.windows.entry(key).or_default().admit(limit, now)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|last| now.saturating_duration_since(last) < SWEEP_EVERY) {
+            return;
+        }
+        self.swept = Some(now);
+        self.windows.retain(|_, window| window.counts_at(now));
+    }
+}
+
+/// Whom a request is counted for. One host usually has a whole IPv6 /64, and picks addresses from it at will.
+fn key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+/// The requests of the last minute, oldest first.
+#[derive(Debug, Default)]
+struct Window {
+    buckets: VecDeque<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    first: Instant,
+    last: Instant,
+    count: u32,
+}
+
+impl Bucket {
+    /// How long it still counts.
+    fn left(&self, now: Instant) -> Duration {
+        WINDOW.saturating_sub(now.saturating_duration_since(self.last))
+    }
+}
+
+impl Window {
+    fn admit(&mut self, limit: u32, now: Instant) -> Result<(), Duration> {
+        while self.buckets.front().is_some_and(|bucket| bucket.left(now).is_zero()) {
+            self.buckets.pop_front();
+        }
+        let mut counted: u64 = self.buckets.iter().map(|bucket| u64::from(bucket.count)).sum();
+        if counted < u64::from(limit) {
+            match self.buckets.back_mut() {
+                Some(bucket) if now.saturating_duration_since(bucket.first) < BUCKET => {
+                    bucket.last = bucket.last.max(now);
+                    bucket.count = bucket.count.saturating_add(1);
+                }
+                _ => self.buckets.push_back(Bucket { first: now, last: now, count: 1 }),
+            }
+            return Ok(());
+        }
+        // The limit may have been lowered meanwhile: then several buckets have to go.
+        for bucket in &self.buckets {
+            counted -= u64::from(bucket.count);
+            if counted < u64::from(limit) {
+                return Err(bucket.left(now));
+            }
+        }
+        Err(WINDOW)
+    }
+
+    fn counts_at(&self, now: Instant) -> bool {
+        self.buckets.back().is_some_and(|bucket| !bucket.left(now).is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "192.0.2.1";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn the_limit_is_kept_within_any_minute() {
+        let start = Instant::now();
+        let mut limiter = Limiter::default();
+        let mut admitted: Vec<u64> = Vec::new();
+        // Ten times a second for five minutes.
+        for tick in 0..3000 {
+            if limiter.admit(ip(A), 10, start + Duration::from_millis(tick * 100)).is_ok() {
+                admitted.push(tick * 100);
+            }
+        }
+        for (index, first) in admitted.iter().enumerate() {
+            let within = admitted[index..].iter().take_while(|at| **at < first + 60_000).count();
+            assert!(within <= 10, "{within} requests in the minute from {first} ms");
+        }
+        assert!(admitted.len() >= 40, "the limit is used up each minute: {admitted:?}");
+    }
+
+    #[test]
+    fn who_waits_as_told_is_admitted() {
+        let mut now = Instant::now();
+        let mut limiter = Limiter::default();
+        for _ in 0..3 {
+            limiter.admit(ip(A), 3, now).unwrap();
+            now += seconds(7);
+        }
+        let wait = limiter.admit(ip(A), 3, now).unwrap_err();
+        assert_eq!(wait, seconds(60 - 21));
+        for _ in 0..100 {
+            limiter.admit(ip(A), 3, now).unwrap_err();
+        }
+        limiter.admit(ip(A), 3, now + wait - Duration::from_millis(1)).unwrap_err();
+        limiter.admit(ip(A), 3, now + wait).unwrap();
+    }
+
+    #[test]
+    fn the_limit_may_change_meanwhile() {
+        let now = Instant::now();
+        let mut limiter = Limiter::default();
+        for second in 0..10 {
+            limiter.admit(ip(A), 10, now + seconds(second)).unwrap();
+        }
+        // Nine of the ten have to be gone before one of two is free.
+        assert_eq!(limiter.admit(ip(A), 2, now + seconds(10)), Err(seconds(58)));
+        limiter.admit(ip(A), 11, now + seconds(10)).unwrap();
+        assert_eq!(limiter.admit(ip(A), 0, now + seconds(500)), Err(WINDOW));
+    }
+
+    #[test]
+    fn addresses_are_counted_by_who_has_them() {
+        let now = Instant::now();
+        let mut limiter = Limiter::default();
+        limiter.admit(ip("192.0.2.1"), 1, now).unwrap();
+        limiter.admit(ip("::ffff:192.0.2.1"), 1, now).unwrap_err();
+        limiter.admit(ip("192.0.2.2"), 1, now).unwrap();
+        limiter.admit(ip("2001:db8::1"), 1, now).unwrap();
+        limiter.admit(ip("2001:db8::ffff:2"), 1, now).unwrap_err();
+        limiter.admit(ip("2001:db8:0:1::1"), 1, now).unwrap();
+    }
+
+    #[test]
+    fn many_addresses_neither_fill_the_memory_nor_free_who_is_limited() {
+        let now = Instant::now();
+        let mut limiter = Limiter::default();
+        limiter.admit(ip(A), 1, now).unwrap();
+        let mut refused = 0;
+        for number in 0..20_000_u32 {
+            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + number));
+            refused += u32::from(limiter.admit(address, 1, now + seconds(1)).is_err());
+        }
+        assert_eq!(limiter.windows.len(), ADDRESSES);
+        assert_eq!(refused, 20_000 - (4096 - 1) - 1, "one request is the shared window's");
+        limiter.admit(ip(A), 1, now + seconds(59)).unwrap_err();
+        // A minute later there is room again.
+        limiter.admit(ip("198.51.100.7"), 1, now + seconds(62)).unwrap();
+        limiter.admit(ip("198.51.100.8"), 1, now + seconds(62)).unwrap();
+        assert_eq!(limiter.windows.len(), 2);
+    }
+
+    #[test]
+    fn a_window_stays_small_under_a_large_limit() {
+        let now = Instant::now();
+        let mut window = Window::default();
+        for tick in 0..200_000_u64 {
+            window.admit(u32::MAX, now + Duration::from_millis(tick)).unwrap();
+        }
+        assert!(window.buckets.len() <= 62, "{}", window.buckets.len());
+    }
+}

@@ -1,0 +1,329 @@
+//! What a path means, and how a request becomes one call.
+//!
+//! Pure: [`find`] is path and method, [`call`] is parameters and body. Both judge form alone.
+
+use http::{HeaderMap, Method};
+
+use super::answer::Refusal;
+use super::auth::{self, Admitted};
+use super::request::{self, Query, bad};
+use crate::wire::{self, Code, DeployRequest, ErrorBody};
+
+/// One thing the admin API does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    Status,
+    Metrics,
+    Health,
+    Switch,
+    Deploy,
+    Cancel,
+    Rollback,
+    Releases,
+    Logs,
+    Reload,
+}
+
+/// Every route by what follows the prefix.
+const ROUTES: [(&str, Route); 10] = [
+    ("status", Route::Status),
+    ("metrics", Route::Metrics),
+    ("health", Route::Health),
+    ("switch", Route::Switch),
+    ("deploy", Route::Deploy),
+    ("cancel", Route::Cancel),
+    ("rollback", Route::Rollback),
+    ("releases", Route::Releases),
+    ("logs", Route::Logs),
+    ("reload", Route::Reload),
+];
+
+/// The lines of `logs` that are given when none are asked for.
+const DEFAULT_LINES: usize = 100;
+/// The most lines of `logs` that can be asked for.
+const MAX_LINES: usize = 10_000;
+
+impl Route {
+    /// Whether it changes something: then it is a POST.
+    pub(super) fn acts(self) -> bool {
+        matches!(self, Self::Switch | Self::Deploy | Self::Cancel | Self::Rollback | Self::Reload)
+    }
+
+    /// Whether it runs code, or ends what does.
+    fn runs_code(self) -> bool {
+        self.acts() && self != Self::Switch
+    }
+}
+
+/// Finds the route of a request that was admitted. The path is compared byte for byte.
+///
+/// # Errors
+/// `not_found`; then `forbidden` for what this peer may not run (whatever the method); then
+/// `method_not_allowed` with `Allow`.
+pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted) -> Result<Route, Refusal> {
+    let known =
+        path.strip_prefix(prefix).and_then(|name| ROUTES.into_iter().find(|(route, _)| *route == name));
+    let Some((_, route)) = known else {
+        return Err(ErrorBody::new(
+            Code::NotFound,
+            "Not found",
+            format!("there is no such path under {prefix}"),
+        )
+        .into());
+    };
+    if route.runs_code() && !admitted.may_run_code {
+        return Err(auth::code_from_afar());
+    }
+    let (fits, allowed) = if route.acts() {
+        (method == Method::POST, "POST")
+    } else {
+        (method == Method::GET || method == Method::HEAD, "GET, HEAD")
+    };
+    if fits { Ok(route) } else { Err(Refusal::method_not_allowed(path, allowed)) }
+}
+
+/// One call, with everything it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    Status,
+    Metrics(MetricsFormat),
+    Health,
+    Switch(u16),
+    Deploy(DeployRequest, Follow),
+    Cancel,
+    Rollback(Follow),
+    Releases,
+    Logs { release: Option<String>, lines: usize },
+    Reload,
+}
+
+/// How the counters are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MetricsFormat {
+    Json,
+    Prometheus,
+}
+
+/// What the client wants to see of a deploy or rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// Its end.
+    End,
+    /// Every event.
+    Events,
+    /// That it was accepted.
+    Nothing,
+}
+
+/// Makes the call of a request. `listen` is the port that portok itself listens on.
+///
+/// # Errors
+/// `bad_request`.
+pub(super) fn call(
+    route: Route,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: &[u8],
+    listen: u16,
+) -> Result<Call, Box<ErrorBody>> {
+    let query = Query::parse(query.unwrap_or_default())?;
+    Ok(match route {
+        Route::Status => Call::Status,
+        Route::Metrics => Call::Metrics(metrics_format(&query, headers)?),
+        Route::Health => Call::Health,
+        Route::Switch => Call::Switch(port(&query, listen)?),
+        Route::Deploy => {
+            let follow = if detached(&query)? { Follow::Nothing } else { followed(headers) };
+            Call::Deploy(request::deploy(body)?, follow)
+        }
+        Route::Cancel => Call::Cancel,
+        Route::Rollback => Call::Rollback(followed(headers)),
+        Route::Releases => Call::Releases,
+        Route::Logs => {
+            let release = query.get("release")?.filter(|id| !id.is_empty());
+            if release.is_some_and(|id| !request::is_release(id)) {
+                return Err(bad("`release` has to be 1 to 64 characters of A-Z, a-z, 0-9, `.`, `_` and `-`"));
+            }
+            Call::Logs { release: release.map(str::to_owned), lines: lines(&query)? }
+        }
+        Route::Reload => Call::Reload,
+    })
+}
+
+fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsFormat, Box<ErrorBody>> {
+    match query.get("format")? {
+        Some("prometheus") => Ok(MetricsFormat::Prometheus),
+        Some("json") => Ok(MetricsFormat::Json),
+        Some(_) => Err(bad("`format` has to be `prometheus` or `json`")),
+        None if request::prefers(headers, "text/plain") => Ok(MetricsFormat::Prometheus),
+        None => Ok(MetricsFormat::Json),
+    }
+}
+
+fn port(query: &Query<'_>, listen: u16) -> Result<u16, Box<ErrorBody>> {
+    // npm portok's words.
+    let invalid = |message: &str| ErrorBody::new(Code::BadRequest, "Invalid port", message);
+    let Some(text) = query.get("port")? else {
+        return Err(invalid("the port is missing").with_hint("POST the switch with `?port=N`").into());
+    };
+    match digits(text).and_then(|text| text.parse().ok()) {
+        None | Some(0) => Err(invalid("Port must be a number between 1 and 65535").into()),
+        Some(port) if port == listen => Err(invalid("portok itself listens on this port")
+            .with_hint("name the app's port: portok would send the requests to itself")
+            .into()),
+        Some(port) => Ok(port),
+    }
+}
+
+fn lines(query: &Query<'_>) -> Result<usize, Box<ErrorBody>> {
+    let Some(text) = query.get("lines")?.filter(|text| !text.is_empty()) else {
+        return Ok(DEFAULT_LINES);
+    };
+    digits(text)
+        .and_then(|text| text.parse().ok())
+        .filter(|lines| (1..=MAX_LINES).contains(lines))
+        .ok_or_else(|| bad(format!("`lines` has to be a number between 1 and {MAX_LINES}")))
+}
+
+/// `parse` alone would take a sign.
+fn digits(text: &str) -> Option<&str> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
+}
+
+fn detached(query: &Query<'_>) -> Result<bool, Box<ErrorBody>> {
+    match query.get("detach")? {
+        None | Some("0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(_) => Err(bad("`detach` has to be 1 or 0")),
+    }
+}
+
+fn followed(headers: &HeaderMap) -> Follow {
+    if request::prefers(headers, wire::NDJSON) { Follow::Events } else { Follow::End }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR: Admitted = Admitted { may_run_code: true };
+    const FAR: Admitted = Admitted { may_run_code: false };
+
+    fn ask(path: &str, method: Method, admitted: Admitted) -> Result<Route, u16> {
+        find("/__", path, &method, admitted).map_err(|refusal| refusal.body.code.status())
+    }
+
+    fn made(route: Route, query: &str) -> Result<Call, String> {
+        call(route, Some(query), &HeaderMap::new(), b"", 3000).map_err(|error| {
+            assert_eq!(error.code, Code::BadRequest);
+            error.message
+        })
+    }
+
+    #[test]
+    fn every_route_answers_its_method_only() {
+        for (name, route) in ROUTES {
+            let path = format!("/__{name}");
+            let (good, bad): (&[Method], &[Method]) = if route.acts() {
+                (&[Method::POST], &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE])
+            } else {
+                (&[Method::GET, Method::HEAD], &[Method::POST, Method::OPTIONS, Method::PATCH])
+            };
+            for method in good {
+                assert_eq!(ask(&path, method.clone(), NEAR), Ok(route), "{method} {path}");
+            }
+            for method in bad {
+                let refusal = find("/__", &path, method, NEAR).unwrap_err();
+                assert_eq!(refusal.body.code, Code::MethodNotAllowed, "{method} {path}");
+                let (header, value) = refusal.header.unwrap();
+                assert_eq!(header, http::header::ALLOW);
+                assert_eq!(value, if route.acts() { "POST" } else { "GET, HEAD" });
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_route_is_not_found() {
+        for path in
+            ["/", "/__", "/__nothing", "/__status/", "/__Status", "/__%73tatus", "/_status", "/x/__status"]
+        {
+            assert_eq!(ask(path, Method::GET, NEAR), Err(404), "{path}");
+            assert_eq!(ask(path, Method::POST, FAR), Err(404), "{path}");
+        }
+        assert_eq!(find("/-/portok/", "/-/portok/status", &Method::GET, NEAR).unwrap(), Route::Status);
+    }
+
+    #[test]
+    fn what_runs_code_is_refused_from_afar_before_its_method_is_judged() {
+        for path in ["/__deploy", "/__rollback", "/__reload", "/__cancel"] {
+            assert_eq!(ask(path, Method::POST, FAR), Err(403), "{path}");
+            assert_eq!(ask(path, Method::GET, FAR), Err(403), "{path}");
+        }
+        assert_eq!(ask("/__switch", Method::POST, FAR), Ok(Route::Switch));
+        assert_eq!(ask("/__logs", Method::GET, FAR), Ok(Route::Logs));
+    }
+
+    #[test]
+    fn a_port_is_a_port_of_somebody_else() {
+        assert_eq!(made(Route::Switch, "port=8081"), Ok(Call::Switch(8081)));
+        assert_eq!(made(Route::Switch, "port=65535&unknown=1&unknown=2"), Ok(Call::Switch(65535)));
+        for query in [
+            "",
+            "port",
+            "port=",
+            "port=0",
+            "port=65536",
+            "port=-1",
+            "port=+1",
+            "port=80a",
+            "port=%",
+            "port=8.0",
+        ] {
+            made(Route::Switch, query).unwrap_err();
+        }
+        assert!(made(Route::Switch, "port=8081&port=8081").unwrap_err().contains("more than once"));
+        assert!(made(Route::Switch, "port=3000").unwrap_err().contains("listens"));
+    }
+
+    #[test]
+    fn logs_have_bounds() {
+        let logs =
+            |release: Option<&str>, lines| Ok(Call::Logs { release: release.map(str::to_owned), lines });
+        assert_eq!(made(Route::Logs, ""), logs(None, 100));
+        assert_eq!(made(Route::Logs, "release=&lines="), logs(None, 100));
+        assert_eq!(made(Route::Logs, "release=v1&lines=10000"), logs(Some("v1"), 10_000));
+        for query in [
+            "lines=0",
+            "lines=10001",
+            "lines=x",
+            "lines=99999999999999999999",
+            "release=a%2Fb",
+            "lines=1&lines=2",
+        ] {
+            made(Route::Logs, query).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_client_chooses_what_it_sees() {
+        let accept = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::ACCEPT, value.parse().unwrap());
+            headers
+        };
+        let ask = |route, query: &str, value: &str| call(route, Some(query), &accept(value), b"", 3000);
+        let deploy = |follow| Ok(Call::Deploy(DeployRequest::default(), follow));
+        assert_eq!(ask(Route::Deploy, "", "*/*"), deploy(Follow::End));
+        assert_eq!(ask(Route::Deploy, "", wire::NDJSON), deploy(Follow::Events));
+        assert_eq!(ask(Route::Deploy, "detach=1", wire::NDJSON), deploy(Follow::Nothing));
+        assert_eq!(ask(Route::Deploy, "detach=0", wire::NDJSON), deploy(Follow::Events));
+        ask(Route::Deploy, "detach=yes", "*/*").unwrap_err();
+        assert_eq!(ask(Route::Rollback, "", wire::NDJSON), Ok(Call::Rollback(Follow::Events)));
+        let metrics = |format| Ok(Call::Metrics(format));
+        assert_eq!(ask(Route::Metrics, "", "*/*"), metrics(MetricsFormat::Json));
+        assert_eq!(ask(Route::Metrics, "", "text/plain"), metrics(MetricsFormat::Prometheus));
+        assert_eq!(ask(Route::Metrics, "format=prometheus", "*/*"), metrics(MetricsFormat::Prometheus));
+        assert_eq!(ask(Route::Metrics, "format=json", "text/plain"), metrics(MetricsFormat::Json));
+        ask(Route::Metrics, "format=xml", "*/*").unwrap_err();
+    }
+}

@@ -1,0 +1,372 @@
+//! Serves the admin API on the unix socket.
+//!
+//! [`serve_socket`] owns the listener and joins its connections: it accepts until it is told to stop, lets each
+//! connection finish its answer within [`STOP_WITHIN`], removes the socket's file if it is still this
+//! listener's, and returns. Dropped instead, it leaves the connections to end by themselves and the file behind.
+//!
+//! Who the peer is is asked once for each connection, before its first request: the kernel names user and group
+//! as they were when it connected. Membership comes from the group database, which may ask a directory server:
+//! that waits on a thread of its own and has a deadline.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::api::{Admin, joined};
+use super::{Peer, bind};
+use crate::proxy::ReservedBody;
+
+/// Connections at once; further ones wait in the listener's queue.
+const CONNECTIONS: usize = 64;
+/// How long a client may take for a head, and between two requests.
+const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// The longest head, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// How long answers may take once the daemon stops.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// How long the group database may take.
+const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
+/// The pause after a failed accept (no file descriptors left), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `admin` on `listener` until `stop`.
+pub async fn serve_socket(listener: UnixListener, admin: Arc<Admin>, stop: CancellationToken) {
+    serve(listener, stop, move |stream| {
+        let admin = Arc::clone(&admin);
+        async move {
+            let peer = identify(&stream, admin.config().admin.socket_group.clone(), admin.own_uid()).await?;
+            let answer = move |request| joined(admin.spawn(peer.clone(), request));
+            Ok((stream, answer))
+        }
+    })
+    .await;
+}
+
+/// The loop of [`serve_socket`]: `greet` says for each connection how its requests are answered.
+async fn serve<G, Greeting, S, Answer>(listener: UnixListener, stop: CancellationToken, greet: G)
+where
+    G: Fn(UnixStream) -> Greeting,
+    Greeting: Future<Output = io::Result<(UnixStream, S)>> + Send + 'static,
+    S: Fn(Request<Incoming>) -> Answer + Send + Sync + 'static,
+    Answer: Future<Output = Response<ReservedBody>> + Send + 'static,
+{
+    enum Next {
+        Connection(io::Result<UnixStream>),
+        Stop,
+    }
+    let file = SocketFile::of(&listener);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = async {
+            let room = Arc::clone(&room).acquire_owned().await;
+            (listener.accept().await.map(|(stream, _)| stream), room)
+        };
+        let (next, room) = tokio::select! {
+            (stream, room) = accepted => (Next::Connection(stream), Some(room)),
+            () = stop.cancelled() => (Next::Stop, None),
+        };
+        match next {
+            Next::Connection(Ok(stream)) => {
+                let greeting = greet(stream);
+                let stop = stop.clone();
+                connections.spawn(async move {
+                    match greeting.await {
+                        Ok((stream, answer)) => converse(stream, answer, stop).await,
+                        Err(cause) => tracing::warn!(%cause, "the admin socket cannot tell who its peer is"),
+                    }
+                    drop(room);
+                });
+            }
+            Next::Connection(Err(cause)) => {
+                tracing::warn!(%cause, "the admin socket cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+            Next::Stop => break,
+        }
+    }
+    drop(listener);
+    if let Some(file) = file {
+        file.remove();
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection from its first request to its end.
+async fn converse<S, Answer>(stream: UnixStream, answer: S, stop: CancellationToken)
+where
+    S: Fn(Request<Incoming>) -> Answer,
+    Answer: Future<Output = Response<ReservedBody>>,
+{
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    });
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stop.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(STOP_WITHIN, connection).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::warn!("a connection of the admin socket was cut: its answer took too long");
+                    Ok(())
+                }
+            }
+        }
+    };
+    if let Err(cause) = ended {
+        tracing::debug!(%cause, "a connection of the admin socket ended early");
+    }
+}
+
+/// Who is at the other end of `stream`.
+async fn identify(stream: &UnixStream, group: Option<String>, own_uid: u32) -> io::Result<Peer> {
+    let credentials = stream.peer_cred()?;
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    let member = match group {
+        // The database is not asked where the user alone decides.
+        Some(group) if uid != 0 && uid != own_uid => {
+            let lookup = tokio::task::spawn_blocking(move || is_member(uid, gid, &group));
+            match timeout(LOOKUP_WITHIN, lookup).await {
+                Ok(Ok(member)) => member,
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(
+                        uid,
+                        "the group database did not answer in time: the user is no member of admin.socket_group"
+                    );
+                    false
+                }
+            }
+        }
+        _ => false,
+    };
+    Ok(Peer::Unix { uid, gid, member })
+}
+
+fn is_member(uid: u32, gid: u32, group: &str) -> bool {
+    let group = match bind::group_id(group) {
+        Ok(group) => group,
+        Err(cause) => {
+            tracing::warn!(%cause, "admin.socket_group is unknown: it has no members");
+            return false;
+        }
+    };
+    if gid == group {
+        return true;
+    }
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
+    let Ok(name) = CString::new(user.name) else { return false };
+    getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&Gid::from_raw(group)))
+}
+
+/// The file of a listener, by what it is and not only where: another daemon may have put its own there since.
+struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(listener: &UnixListener) -> Option<Self> {
+        let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
+        let identity = Self::identity(&path)?;
+        Some(Self { path, identity })
+    }
+
+    fn identity(path: &std::path::Path) -> Option<(u64, u64)> {
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        Some((meta.dev(), meta.ino()))
+    }
+
+    fn remove(&self) {
+        if Self::identity(&self.path) == Some(self.identity)
+            && let Err(cause) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %cause, "the admin socket cannot be removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
+    use super::super::answer;
+    use super::*;
+
+    /// A deadline that only a hang reaches.
+    const LONG: Duration = Duration::from_secs(30);
+
+    async fn connect(path: &std::path::Path) -> UnixStream {
+        UnixStream::connect(path).await.unwrap()
+    }
+
+    async fn all(mut stream: UnixStream) -> String {
+        let mut text = String::new();
+        timeout(LONG, stream.read_to_string(&mut text)).await.expect("the connection ends").unwrap();
+        text
+    }
+
+    struct Server {
+        folder: tempfile::TempDir,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Server {
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("admin.sock")
+        }
+
+        /// Answers each request with its path, once `gate` (if any) was opened.
+        fn start(gate: Option<oneshot::Receiver<()>>) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let listener = bind::bind_socket(&folder.path().join("admin.sock"), None).unwrap();
+            let stop = CancellationToken::new();
+            let gate = Arc::new(tokio::sync::Mutex::new(gate));
+            let greet = move |stream| {
+                let gate = Arc::clone(&gate);
+                let answer = move |request: Request<Incoming>| {
+                    let gate = Arc::clone(&gate);
+                    async move {
+                        if let Some(gate) = gate.lock().await.take() {
+                            let _ = gate.await;
+                        }
+                        answer::json(StatusCode::OK, &request.uri().path())
+                    }
+                };
+                std::future::ready(Ok((stream, answer)))
+            };
+            let task = tokio::spawn(serve(listener, stop.clone(), greet));
+            Self { folder, stop, task }
+        }
+
+        async fn ended(self) {
+            timeout(LONG, self.task).await.expect("the server ends once it is stopped").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_and_the_file_goes_with_the_server() {
+        let server = Server::start(None);
+        let path = server.path();
+        let mut stream = connect(&path).await;
+        stream
+            .write_all(b"GET /__a HTTP/1.1\r\n\r\nGET /__b HTTP/1.1\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let text = all(stream).await;
+        assert!(text.contains("\"/__a\"") && text.ends_with("\"/__b\""), "{text}");
+        server.stop.cancel();
+        server.ended().await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn an_answer_under_way_is_finished_before_the_server_ends() {
+        let (open, gate) = oneshot::channel();
+        let server = Server::start(Some(gate));
+        let path = server.path();
+        let mut stream = connect(&path).await;
+        stream.write_all(b"GET /__slow HTTP/1.1\r\n\r\n").await.unwrap();
+        // An idle connection does not hold the server up.
+        let idle = connect(&path).await;
+        // One that was accepted later was answered: so the former two were accepted.
+        server.stop.cancelled_after_accept(&path).await;
+        server.stop.cancel();
+        open.send(()).unwrap();
+        let text = all(stream).await;
+        assert!(text.ends_with("\"/__slow\""), "{text}");
+        server.ended().await;
+        drop(idle);
+    }
+
+    /// Waits until the listener has accepted what came before: the queue is first in, first out.
+    trait AfterAccept {
+        async fn cancelled_after_accept(&self, path: &std::path::Path);
+    }
+
+    impl AfterAccept for CancellationToken {
+        async fn cancelled_after_accept(&self, path: &std::path::Path) {
+            let mut stream = connect(path).await;
+            stream.write_all(b"BAD\r\n\r\n").await.unwrap();
+            assert!(all(stream).await.starts_with("HTTP/1.1 400"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_somebody_else_made_meanwhile_stays() {
+        let server = Server::start(None);
+        let path = server.path();
+        // Seen once it has noted its file.
+        AfterAccept::cancelled_after_accept(&server.stop, &path).await;
+        std::fs::remove_file(&path).unwrap();
+        let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let Server { folder, stop, task } = server;
+        stop.cancel();
+        timeout(LONG, task).await.expect("the server ends").unwrap();
+        assert!(path.exists());
+        drop(folder);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let server = Server::start(None);
+        let mut stream = connect(&server.path()).await;
+        let head = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(2 * MAX_HEAD));
+        // The answer may come before everything was written.
+        let _ = stream.write_all(head.as_bytes()).await;
+        let mut start = [0; 12];
+        timeout(LONG, stream.read_exact(&mut start)).await.expect("an answer").unwrap();
+        assert_eq!(&start, b"HTTP/1.1 431");
+        server.stop.cancel();
+        drop(stream);
+        server.ended().await;
+    }
+
+    #[tokio::test]
+    async fn the_kernel_names_the_peer() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let own = nix::unistd::geteuid().as_raw();
+        let peer = identify(&one, Some("root".to_owned()), own).await.unwrap();
+        let gid = nix::unistd::getegid().as_raw();
+        assert_eq!(peer, Peer::Unix { uid: own, gid, member: false }, "the own user needs no membership");
+    }
+
+    #[test]
+    fn membership_is_by_group_or_by_the_database() {
+        assert!(is_member(12345, 0, "root"), "by its effective group");
+        assert!(is_member(0, 12345, "root"), "by its user's group in the database");
+        assert!(!is_member(12345, 12345, "root"));
+        assert!(!is_member(0, 0, "no-such-group-here"));
+    }
+}

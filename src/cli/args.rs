@@ -1,0 +1,480 @@
+//! What may be typed: the clap tree, its help texts and the checks of single values.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::RunPlan;
+use super::failure::Failure;
+use crate::wire::CommandLine;
+
+/// The longest id of a release and name of an instance, in characters.
+const MAX_NAME: usize = 64;
+
+/// How many lines `logs` shows unless told.
+const LOG_LINES: u32 = 100;
+
+/// How many lines `logs` may ask for.
+const MAX_LOG_LINES: i64 = 10_000;
+
+/// The usual flow, shown by `portok` alone.
+pub(crate) const SHORT_HELP: &str = "\
+portok moves traffic from one version of an app to the next without losing a request
+
+  portok run --listen 3000 --cmd \"node app.js\"    try it: a daemon in the foreground
+  portok deploy --cmd \"node app.js\"               start a release, move traffic once it is healthy
+  portok status                                   what is live, since when, and what goes on
+  portok rollback                                 back to the release before
+  portok logs -f                                  what the app prints
+
+`portok --help` lists all commands, `portok help deploy` explains one
+";
+
+const TOP_HELP: &str = "\
+Where the daemon is, first match wins:
+  --url or --socket; --instance; PORTOK_URL; the socket of the instance `default`;
+  http://127.0.0.1:3000
+The token for a URL, first match wins:
+  --token; the instance's file; PORTOK_TOKEN (a unix socket needs none)
+
+Exit codes:
+  0 done                     3 deploy aborted or cancelled    5 refused
+  1 failed or unhealthy      4 rolled back                    6 daemon not reachable
+  2 usage or configuration";
+
+/// Deploys apps on this host and moves their traffic without losing a request
+#[derive(Debug, Parser)]
+#[command(name = "portok", version, propagate_version = true, after_help = TOP_HELP)]
+pub(crate) struct Typed {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Where the daemon listens, `http://host:port`; a path is taken as the admin prefix
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The daemon's unix socket
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The instance's name; its file says where the daemon is
+    #[arg(long, global = true, value_name = "NAME", value_parser = instance_name)]
+    pub(crate) instance: Option<String>,
+    /// The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Print one JSON value on standard output and nothing else there
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon in the foreground with one app: no file, no token, no root
+    #[command(after_help = "\
+Examples:
+  portok run --cmd \"node app.js\"
+  portok run --listen 8080 --cmd \"python3 -m http.server {port}\"
+  portok run --listen 127.0.0.1:8080 -- ./server --verbose")]
+    Run(Run),
+    /// Start a release, move traffic to it once it is healthy, drain and stop the old one
+    #[command(after_help = "\
+Examples:
+  portok deploy                                   the [app] of the instance's file, once more
+  portok deploy --cmd \"node app.js\" --dir /srv/api/v2 --release v2
+  portok deploy --env NODE_ENV=production -- ./server --verbose
+  portok deploy --instance api --wait-window      return only when the watch window has passed
+  portok deploy --detach --json                   return once it is accepted
+
+Ctrl-C ends the report, not the deploy; `portok cancel` ends the deploy.
+Exit codes:
+  0 live    3 aborted or cancelled: traffic never moved    4 rolled back
+            5 refused                                      6 daemon not reachable")]
+    Deploy(Deploy),
+    /// Move traffic to an app that somebody else started on this host
+    #[command(after_help = "\
+Examples:
+  portok switch 8081
+  portok switch 8081 --instance api")]
+    Switch {
+        /// The port on 127.0.0.1 that the app listens on
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+    },
+    /// Go back to the previous release, starting it again where its process is gone
+    #[command(after_help = "\
+Examples:
+  portok rollback
+  portok rollback --instance api --json")]
+    Rollback,
+    /// End a deploy that has not moved traffic yet
+    #[command(after_help = "\
+Examples:
+  portok cancel
+  portok cancel --instance api")]
+    Cancel,
+    /// Show what is live, what goes on and what is wrong
+    #[command(after_help = "\
+Examples:
+  portok status
+  portok status api
+  portok status --json | jq -r .live.release")]
+    Status(Named),
+    /// Show requests, errors and the live target's health as numbers
+    #[command(after_help = "\
+Examples:
+  portok metrics
+  portok metrics api --json
+  portok metrics --prometheus")]
+    Metrics {
+        #[command(flatten)]
+        named: Named,
+        /// Print the Prometheus text format
+        #[arg(long)]
+        prometheus: bool,
+    },
+    /// Ask the live target for its health now; exit code 1 when it is not healthy
+    #[command(after_help = "\
+Examples:
+  portok health
+  portok health api && echo fine")]
+    Health(Named),
+    /// List the known releases, newest first
+    #[command(after_help = "\
+Examples:
+  portok releases
+  portok releases --instance api --json")]
+    Releases,
+    /// Show what the app printed
+    #[command(after_help = "\
+Examples:
+  portok logs
+  portok logs -n 20 -f
+  portok logs --release v2")]
+    Logs(Logs),
+    /// Load the configuration file again and tell what changed
+    #[command(after_help = "\
+Examples:
+  portok reload
+  portok reload --instance api")]
+    Reload,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The address or port to accept requests on
+    #[arg(long, value_name = "PORT")]
+    listen: Option<String>,
+    #[command(flatten)]
+    command: Words,
+}
+
+/// The two ways to give a command.
+#[derive(Debug, Args)]
+pub(crate) struct Words {
+    /// What to run, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too
+    #[arg(long = "cmd", value_name = "CMD", value_parser = shell_text)]
+    shell: Option<String>,
+    /// Program and arguments, executed as they are
+    #[arg(last = true, value_name = "WORDS", conflicts_with = "shell")]
+    words: Vec<String>,
+}
+
+impl Words {
+    /// The command, in the form that was given.
+    pub(crate) fn line(&self) -> Option<CommandLine> {
+        match &self.shell {
+            Some(text) => Some(CommandLine::Shell(text.clone())),
+            None if self.words.is_empty() => None,
+            None => Some(CommandLine::Exec(self.words.clone())),
+        }
+    }
+}
+
+/// `deploy`.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    #[command(flatten)]
+    pub(crate) command: Words,
+    /// Add a variable to the app's environment; may be given several times
+    #[arg(long, value_name = "K=V", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// The directory to run it in
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The release's id (made by the daemon when not given)
+    #[arg(long, value_name = "ID", value_parser = release_id)]
+    pub(crate) release: Option<String>,
+    /// The health path of this release
+    #[arg(long, value_name = "PATH", value_parser = health_path)]
+    pub(crate) health: Option<String>,
+    /// Return once the deploy is accepted
+    #[arg(long, conflicts_with = "wait_window")]
+    pub(crate) detach: bool,
+    /// Return only when the watch window has passed, so that a rollback is seen
+    #[arg(long)]
+    pub(crate) wait_window: bool,
+}
+
+/// The instance as a positional.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The instance's name, as --instance
+    #[arg(value_name = "INSTANCE", value_parser = instance_name)]
+    name: Option<String>,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Only this release's lines
+    #[arg(long, value_name = "ID", value_parser = release_id)]
+    pub(crate) release: Option<String>,
+    /// How many of the last lines
+    #[arg(short = 'n', long, value_name = "LINES", default_value_t = LOG_LINES,
+          value_parser = clap::value_parser!(u32).range(1..=MAX_LOG_LINES))]
+    pub(crate) lines: u32,
+    /// Go on with each new line
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+}
+
+/// What was typed, checked as a whole.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// For the caller of [`super::main`].
+    Run(RunPlan),
+    /// For a daemon.
+    Ask(Global, Box<Command>),
+}
+
+/// Parses `arguments`, the program's name included.
+///
+/// # Errors
+/// What clap answers for `--help`, `--version` and wrong usage; or a contradiction between options.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
+    let Typed { mut global, command } = Typed::try_parse_from(arguments).map_err(Refusal::Clap)?;
+    let Some(command) = command else { return Err(Refusal::Nothing) };
+    if global.url.is_some() && global.socket.is_some() {
+        return Err(contradiction(
+            "--url and --socket are two different ways to a daemon",
+            "give one of them",
+        ));
+    }
+    match command {
+        Command::Run(run) => {
+            let Some(command) = run.command.line() else {
+                return Err(contradiction(
+                    "run: no command",
+                    "say what to run: portok run --cmd \"node app.js\"",
+                ));
+            };
+            if global.url.is_some() || global.socket.is_some() || global.token.is_some() || global.json {
+                let hint = "leave out --url, --socket, --token and --json";
+                return Err(contradiction("run starts a daemon of its own and asks none", hint));
+            }
+            return Ok(Order::Run(RunPlan { listen: run.listen, command, name: global.instance }));
+        }
+        Command::Status(Named { name: Some(ref name) })
+        | Command::Health(Named { name: Some(ref name) })
+        | Command::Metrics { named: Named { name: Some(ref name) }, .. } => {
+            if global.instance.as_ref().is_some_and(|instance| instance != name) {
+                return Err(contradiction("two different instances are named", "give one of them"));
+            }
+            global.instance = Some(name.clone());
+        }
+        Command::Metrics { prometheus: true, .. } if global.json => {
+            return Err(contradiction(
+                "--json and --prometheus are two different formats",
+                "give one of them",
+            ));
+        }
+        Command::Logs(Logs { follow: true, .. }) if global.json => {
+            let hint = "leave out -f, or --json";
+            return Err(contradiction("--json prints one value, which -f never completes", hint));
+        }
+        _ => {}
+    }
+    Ok(Order::Ask(global, Box::new(command)))
+}
+
+/// Why there is nothing to carry out.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// Help, version or an error, rendered by clap.
+    Clap(clap::Error),
+    /// No command at all.
+    Nothing,
+    /// Options that do not go together.
+    Contradiction(Failure),
+}
+
+fn contradiction(message: &str, hint: &str) -> Refusal {
+    Refusal::Contradiction(Failure::usage(message, hint))
+}
+
+/// Checks an instance's name; it becomes part of a path.
+fn instance_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    name(text, fits, "letters, digits, `_` and `-`")
+}
+
+/// Checks a release's id.
+fn release_id(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name(text, fits, "letters, digits, `.`, `_` and `-`")
+}
+
+fn name(text: &str, fits: impl Fn(char) -> bool, expected: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(fits) {
+        return Err(format!("expected 1 to {MAX_NAME} of {expected}"));
+    }
+    Ok(text.to_owned())
+}
+
+fn shell_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("the command is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+fn health_path(text: &str) -> Result<String, String> {
+    let fits = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path that starts with `/`, such as `/health`".into())
+    }
+}
+
+/// Takes `K=V` apart.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let Some((key, value)) = text.split_once('=') else {
+        return Err("expected NAME=VALUE".into());
+    };
+    if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err("expected NAME=VALUE, NAME not empty and without a digit in front".into());
+    }
+    if let Some(bad) = key.chars().find(|c| !c.is_ascii_graphic() || "\"'`$\\".contains(*c)) {
+        return Err(format!("{bad:?} cannot stand in a variable's name"));
+    }
+    if value.contains('\0') {
+        return Err("a value cannot hold a NUL".into());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Result<Order, Refusal> {
+        parse(std::iter::once("portok").chain(line.iter().copied()).map(OsString::from).collect())
+    }
+
+    fn clap_error(line: &[&str]) -> clap::Error {
+        match parsed(line) {
+            Err(Refusal::Clap(error)) => error,
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_tree_is_consistent_and_each_command_has_examples() {
+        let tree = Typed::command();
+        tree.clone().debug_assert();
+        for command in tree.get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("\n  portok {}", command.get_name());
+            assert!(help.contains(&example), "{}: {help:?}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn run_is_handed_over() {
+        let Ok(Order::Run(plan)) = parsed(&["run", "--listen", "8080", "--cmd", "node app.js"]) else {
+            panic!()
+        };
+        let command = CommandLine::Shell("node app.js".into());
+        assert_eq!(plan, RunPlan { listen: Some("8080".into()), command, name: None });
+        let Ok(Order::Run(plan)) = parsed(&["--instance", "api", "run", "--", "./server", "-v"]) else {
+            panic!()
+        };
+        let command = CommandLine::Exec(vec!["./server".into(), "-v".into()]);
+        assert_eq!(plan, RunPlan { listen: None, command, name: Some("api".into()) });
+        for line in
+            [&["run"][..], &["run", "--cmd", "a", "--json"], &["run", "--cmd", "a", "--url", "http://h"]]
+        {
+            assert!(matches!(parsed(line), Err(Refusal::Contradiction(_))), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_instance_is_accepted_as_positional() {
+        for command in ["status", "metrics", "health"] {
+            let Ok(Order::Ask(global, _)) = parsed(&[command, "api"]) else { panic!("{command}") };
+            assert_eq!(global.instance.as_deref(), Some("api"));
+            assert!(parsed(&[command, "api", "--instance", "api"]).is_ok());
+            assert!(matches!(parsed(&[command, "api", "--instance", "web"]), Err(Refusal::Contradiction(_))));
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        let table: &[&[&str]] = &[
+            &["switch", "0"],
+            &["switch", "65536"],
+            &["switch"],
+            &["status", "../etc/passwd"],
+            &["status", ""],
+            &["--instance", "a/b", "status"],
+            &["deploy", "--env", "NOVALUE"],
+            &["deploy", "--env", "=x"],
+            &["deploy", "--env", "1A=x"],
+            &["deploy", "--env", "A B=x"],
+            &["deploy", "--release", "a/b"],
+            &["deploy", "--release", &"x".repeat(65)],
+            &["deploy", "--health", "health"],
+            &["deploy", "--cmd", " "],
+            &["deploy", "--cmd", "a", "--", "b"],
+            &["deploy", "--detach", "--wait-window"],
+            &["logs", "-n", "0"],
+            &["logs", "-n", "10001"],
+            &["frobnicate"],
+        ];
+        for line in table {
+            assert_eq!(clap_error(line).exit_code(), 2, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            &["--url", "http://h", "--socket", "/s", "status"][..],
+            &["metrics", "--json", "--prometheus"],
+            &["logs", "-f", "--json"],
+        ] {
+            assert!(matches!(parsed(line), Err(Refusal::Contradiction(_))), "{line:?}");
+        }
+        assert!(matches!(parsed(&[]), Err(Refusal::Nothing)));
+    }
+
+    #[test]
+    fn a_mistyped_command_gets_a_suggestion() {
+        assert!(clap_error(&["stauts"]).to_string().contains("'status'"));
+    }
+
+    #[test]
+    fn variables_keep_what_follows_the_first_equals_sign() {
+        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(variable("A="), Ok(("A".into(), String::new())));
+    }
+}

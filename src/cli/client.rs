@@ -1,0 +1,248 @@
+//! One request to a daemon, one answer: over the first way that can be connected, without TLS.
+//!
+//! A connection serves one request and ends with its [`Answer`]; dropping an answer closes the connection,
+//! which cancels nothing in the daemon. Every answer has a limit on its size and, unless the daemon itself
+//! bounds the operation, on its time. The token goes over TCP alone and is never part of a message.
+//!
+//! The ordering that matters: another way is tried only as long as nothing was sent, so no request is ever
+//! made twice.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request};
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::answer::{self, Answer};
+use super::connect::{NotOpened, describe, open};
+use super::failure::{Attempt, Failure};
+use super::locate::{Daemon, Way, authority};
+use crate::wire::{NDJSON, TOKEN_HEADER};
+
+/// How long one way may take to connect.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the whole answer may take where nothing but the daemon's own thought is waited for, a probe of the
+/// app included.
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Limits on what an answer may hold, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// A whole answer.
+    pub(crate) answer: usize,
+    /// One line of a stream.
+    pub(crate) line: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { answer: 32 * 1024 * 1024, line: 4 * 1024 * 1024 }
+    }
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// What the operator wants, for messages: `switch to port 8081`.
+    pub(crate) operation: String,
+    /// The method.
+    pub(crate) method: Method,
+    /// What follows the prefix: `status`, `logs?lines=5`.
+    pub(crate) path: String,
+    /// The JSON body.
+    pub(crate) body: Option<Vec<u8>>,
+    /// The media type of the answer.
+    pub(crate) accept: &'static str,
+    /// Who bounds the time until the answer is there.
+    pub(crate) patience: Patience,
+}
+
+/// Who bounds the time of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// This client: a question.
+    Question,
+    /// The daemon, by the app's own limits (`start_timeout` and such), which only it knows. That it is still
+    /// there is seen from the connection.
+    Operation,
+}
+
+impl Call {
+    /// A question.
+    pub(crate) fn get(operation: impl Into<String>, path: impl Into<String>) -> Self {
+        Self {
+            operation: operation.into(),
+            method: Method::GET,
+            path: path.into(),
+            body: None,
+            accept: "application/json",
+            patience: Patience::Question,
+        }
+    }
+
+    /// An operation.
+    pub(crate) fn post(operation: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { method: Method::POST, patience: Patience::Operation, ..Self::get(operation, path) }
+    }
+}
+
+/// Asks one daemon.
+#[derive(Debug)]
+pub(crate) struct Client {
+    daemon: Daemon,
+    limits: Limits,
+}
+
+/// A connection that nothing was sent over yet.
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: JoinSet<()>,
+    way: String,
+    host: String,
+    token: Option<HeaderValue>,
+    /// The ways before it, which did not work.
+    failed: Vec<Attempt>,
+}
+
+impl Client {
+    /// A client of `daemon`.
+    pub(crate) fn new(daemon: Daemon, limits: Limits) -> Self {
+        Self { daemon, limits }
+    }
+
+    /// Whether requests are counted against a limit, so that polling must be slow.
+    pub(crate) fn is_rate_limited(&self) -> bool {
+        self.daemon.ways.iter().all(|way| matches!(way, Way::Tcp { .. }))
+    }
+
+    /// Sends `call` and reads the answer's JSON, both as it is and as `T`.
+    ///
+    /// # Errors
+    /// Every [`Failure`] of a request; an error status is [`Failure::Refused`].
+    pub(crate) async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<(T, Value), Failure> {
+        self.send(call).await?.json().await
+    }
+
+    /// Sends `call`; the answer's body is not read yet. An error status is not a failure here.
+    ///
+    /// # Errors
+    /// No way could be connected, or the connection ended before the answer's head.
+    pub(crate) async fn send(&self, call: Call) -> Result<Answer, Failure> {
+        let mut connection = self.connect(&call.operation).await?;
+        let lost = |cause: String| answer::lost(&call, &connection.way, cause);
+        let request = self.request(&call, &connection).map_err(|error| lost(error.to_string()))?;
+        let sending = connection.sender.send_request(request);
+        let response = match call.patience {
+            Patience::Question => {
+                timeout(ANSWER_DEADLINE, sending).await.map_err(|_| lost(answer::too_late()))?
+            }
+            Patience::Operation => sending.await,
+        };
+        let (head, body) = response.map_err(|error| lost(describe(&error)))?.into_parts();
+        let retry_after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Answer {
+            status: head.status,
+            is_stream: head
+                .headers
+                .get(CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(NDJSON.as_bytes())),
+            retry_after: retry_after.map(Duration::from_secs),
+            call,
+            way: connection.way,
+            failed: connection.failed,
+            limits: self.limits,
+            body,
+            buffer: BytesMut::new(),
+            _driver: connection.driver,
+        })
+    }
+
+    fn request(&self, call: &Call, connection: &Connection) -> http::Result<Request<Full<Bytes>>> {
+        let mut request = Request::builder()
+            .method(call.method.clone())
+            .uri(format!("{}{}", self.daemon.prefix, call.path))
+            .header(HOST, &connection.host)
+            .header(USER_AGENT, concat!("portok/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, call.accept);
+        if let Some(token) = &connection.token {
+            request = request.header(TOKEN_HEADER, token);
+        }
+        if call.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::from(call.body.clone().unwrap_or_default()))
+    }
+
+    async fn connect(&self, operation: &str) -> Result<Connection, Failure> {
+        let mut failed = Vec::new();
+        for way in &self.daemon.ways {
+            match timeout(CONNECT_DEADLINE, open(way)).await {
+                Ok(Ok((sender, driver, token))) => {
+                    let host = match way {
+                        Way::Socket(_) => "localhost".to_owned(),
+                        Way::Tcp { host, port, .. } => authority(host, *port),
+                    };
+                    return Ok(Connection { sender, driver, way: way.to_string(), host, token, failed });
+                }
+                Ok(Err(NotOpened { cause, denied })) => {
+                    failed.push(Attempt { way: way.to_string(), cause, denied });
+                }
+                Err(_) => failed.push(Attempt {
+                    way: way.to_string(),
+                    cause: format!("no connection within {}", humantime::format_duration(CONNECT_DEADLINE)),
+                    denied: false,
+                }),
+            }
+        }
+        let hint = self.unreachable_hint(&failed);
+        Err(Failure::Unreachable { operation: operation.to_owned(), tried: failed, hint: Some(hint) })
+    }
+
+    fn unreachable_hint(&self, failed: &[Attempt]) -> String {
+        let mut hint = if failed.iter().any(|attempt| attempt.denied) {
+            DENIED_HINT.to_owned()
+        } else {
+            match self.daemon.instance.as_deref() {
+                Some("default") => "is portokd running? name its instance with --instance NAME, or its place with --url or --socket".to_owned(),
+                Some(name) => format!("is portokd running? systemctl status portok@{name}"),
+                None => "is portokd running there?".to_owned(),
+            }
+        };
+        if let Some(remark) = &self.daemon.remark {
+            hint = format!("{hint} ({remark})");
+        }
+        hint
+    }
+}
+
+/// What to do where rights are missing.
+pub(crate) const DENIED_HINT: &str =
+    "use sudo, or become a member of the socket's group (admin.socket_group)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_rights_get_another_hint_than_a_missing_daemon() {
+        let client = |instance: Option<&str>, remark: Option<&str>| {
+            let (instance, remark) = (instance.map(str::to_owned), remark.map(str::to_owned));
+            Client::new(
+                Daemon { ways: Vec::new(), prefix: "/__".into(), instance, remark },
+                Limits::default(),
+            )
+        };
+        let failed = |denied| [Attempt { way: "s".into(), cause: "c".into(), denied }];
+        assert_eq!(client(Some("api"), None).unreachable_hint(&failed(true)), DENIED_HINT);
+        let hint = client(Some("api"), Some("cannot read x")).unreachable_hint(&failed(false));
+        assert_eq!(hint, "is portokd running? systemctl status portok@api (cannot read x)");
+        assert_eq!(client(None, None).unreachable_hint(&failed(false)), "is portokd running there?");
+    }
+}

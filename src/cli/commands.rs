@@ -1,0 +1,91 @@
+//! The plain commands: one request, one answer, one text each.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::SystemTime;
+
+use super::client::Call;
+use super::failure::Failure;
+use super::follow::{What, follow};
+use super::order::Session;
+use super::render;
+use crate::wire::{Accepted, Health, Metrics, ReleaseRow, Reloaded, Status, Switched, exit};
+
+type Done = Result<u8, Failure>;
+
+/// `portok status`.
+pub(crate) async fn status(session: &mut Session<'_>) -> Done {
+    let (status, value) = session.client.ask::<Status>(Call::get("status", "status")).await?;
+    session.show(&value, || render::status(&status, SystemTime::now()));
+    Ok(exit::DONE)
+}
+
+/// `portok metrics`.
+pub(crate) async fn metrics(session: &mut Session<'_>) -> Done {
+    let (metrics, value) = session.client.ask::<Metrics>(Call::get("metrics", "metrics")).await?;
+    session.show(&value, || render::metrics(&metrics, SystemTime::now()));
+    Ok(exit::DONE)
+}
+
+/// `portok metrics --prometheus`: the daemon's text as it is.
+pub(crate) async fn prometheus(session: &mut Session<'_>) -> Done {
+    let call = Call { accept: "text/plain", ..Call::get("metrics", "metrics?format=prometheus") };
+    let mut answer = session.client.send(call).await?;
+    let bytes = answer.bytes().await?;
+    if !answer.status.is_success() {
+        return Err(answer.refused(&bytes));
+    }
+    session.screen.bytes(&bytes);
+    Ok(exit::DONE)
+}
+
+/// `portok health`: both verdicts are answers, the bad one with a status that says so too.
+pub(crate) async fn health(session: &mut Session<'_>) -> Done {
+    let mut answer = session.client.send(Call::get("health check", "health")).await?;
+    let bytes = answer.bytes().await?;
+    let decoded = answer.decode::<Health>(&bytes);
+    let (health, value) = match decoded {
+        Ok(decoded) if answer.status.is_success() || answer.status.as_u16() == 503 => decoded,
+        Err(failure) if answer.status.is_success() => return Err(failure),
+        _ => return Err(answer.refused(&bytes)),
+    };
+    session.show(&value, || render::health(&health));
+    Ok(if health.healthy { exit::DONE } else { exit::FAILED })
+}
+
+/// `portok switch PORT`.
+pub(crate) async fn switch(session: &mut Session<'_>, port: u16) -> Done {
+    let call = Call::post(format!("switch to port {port}"), format!("switch?port={port}"));
+    let (switched, value) = session.client.ask::<Switched>(call).await?;
+    session.show(&value, || render::switched(&switched, port));
+    Ok(exit::DONE)
+}
+
+/// `portok rollback`.
+pub(crate) async fn rollback(session: &mut Session<'_>, interrupt: impl Future<Output = ()>) -> Done {
+    let call = Call::post("rollback", "rollback");
+    let (moved, value) = follow(session, What::Rollback, call, pin!(interrupt)).await?;
+    session.show(&value, || render::moved(&moved));
+    Ok(exit::DONE)
+}
+
+/// `portok cancel`.
+pub(crate) async fn cancel(session: &mut Session<'_>) -> Done {
+    let (accepted, value) = session.client.ask::<Accepted>(Call::post("cancel", "cancel")).await?;
+    session.show(&value, || render::accepted(&accepted));
+    Ok(exit::DONE)
+}
+
+/// `portok releases`.
+pub(crate) async fn releases(session: &mut Session<'_>) -> Done {
+    let (rows, value) = session.client.ask::<Vec<ReleaseRow>>(Call::get("releases", "releases")).await?;
+    session.show(&value, || render::releases(&rows, SystemTime::now()));
+    Ok(exit::DONE)
+}
+
+/// `portok reload`.
+pub(crate) async fn reload(session: &mut Session<'_>) -> Done {
+    let (reloaded, value) = session.client.ask::<Reloaded>(Call::post("reload", "reload")).await?;
+    session.show(&value, || render::reloaded(&reloaded));
+    Ok(exit::DONE)
+}

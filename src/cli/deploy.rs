@@ -1,0 +1,79 @@
+//! `portok deploy`: from options to the request, and with `--wait-window` on to the end of the watch window.
+//!
+//! The deploy is the daemon's from its acceptance: Ctrl-C, a broken connection or a dropped future here end
+//! the report alone.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+
+use super::args;
+use super::client::Call;
+use super::failure::Failure;
+use super::follow::{What, follow};
+use super::order::Session;
+use super::render;
+use super::watch::watch;
+use crate::wire::{Accepted, DeployRequest, exit};
+
+/// Deploys what `options` say.
+///
+/// # Errors
+/// The deploy was refused, aborted, cancelled or rolled back; the report ended early; wrong options.
+pub(crate) async fn deploy(
+    session: &mut Session<'_>,
+    options: &args::Deploy,
+    interrupt: impl Future<Output = ()>,
+) -> Result<u8, Failure> {
+    let request = request(options)?;
+    let mut call = Call::post(What::Deploy.of(request.release.as_deref()), "deploy");
+    call.body = Some(serde_json::to_vec(&request).map_err(|error| Failure::Usage {
+        message: format!("the request has no JSON form: {error}"),
+        hint: None,
+    })?);
+    if options.detach {
+        call.path.push_str("?detach=1");
+        let (accepted, value) = session.client.ask::<Accepted>(call).await?;
+        session.show(&value, || render::accepted(&accepted));
+        return Ok(exit::DONE);
+    }
+    let mut interrupt = pin!(interrupt);
+    let (moved, value) = follow(session, What::Deploy, call, interrupt.as_mut()).await?;
+    if options.wait_window {
+        watch(session, &moved.release, interrupt).await?;
+    }
+    session.show(&value, || render::moved(&moved));
+    Ok(exit::DONE)
+}
+
+/// The body of the request. A directory is the operator's: relative to where `portok` runs.
+fn request(options: &args::Deploy) -> Result<DeployRequest, Failure> {
+    let directory = match &options.dir {
+        None => None,
+        Some(dir) => {
+            let absolute = std::path::absolute(dir).map_err(|error| Failure::Usage {
+                message: format!("--dir {}: {error}", dir.display()),
+                hint: None,
+            })?;
+            let Ok(text) = absolute.into_os_string().into_string() else {
+                return Err(Failure::usage(
+                    format!("--dir {}: not valid UTF-8", dir.display()),
+                    "name it by a path of UTF-8 characters, a link for example",
+                ));
+            };
+            Some(text)
+        }
+    };
+    let env: BTreeMap<_, _> = options.env.iter().cloned().collect();
+    Ok(DeployRequest {
+        command: options.command.line(),
+        directory,
+        env: (!env.is_empty()).then_some(env),
+        release: options.release.clone(),
+        health_path: options.health.clone(),
+    })
+}
+
+#[cfg(test)]
+#[path = "deploy_tests.rs"]
+mod tests;

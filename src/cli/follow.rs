@@ -1,0 +1,187 @@
+//! The report of a deploy or rollback: its events as they come, and how it ended.
+//!
+//! What is reported on is the daemon's; whatever ends the report early (Ctrl-C, a broken connection, a dropped
+//! future) ends nothing else, and every failure of the report says so.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::answer::Answer;
+use super::client::Call;
+use super::failure::Failure;
+use super::order::Session;
+use super::render::Progress;
+use crate::wire::{Code, ErrorBody, Event, EventKind, Moved, NDJSON, Outcome};
+
+/// How often the line of a terminal that shows the passing time is drawn anew.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// What to do when the report ends before what it is about.
+const GOES_ON: &str = "`portok status` shows where it is, `portok cancel` ends it before traffic moves";
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Deploy,
+    Rollback,
+}
+
+impl What {
+    /// Its name with the release, as far as that is known.
+    pub(crate) fn of(self, release: Option<&str>) -> String {
+        match (self, release) {
+            (Self::Deploy, None) => "deploy".to_owned(),
+            (Self::Deploy, Some(release)) => format!("deploy of `{release}`"),
+            (Self::Rollback, None) => "rollback".to_owned(),
+            (Self::Rollback, Some(release)) => format!("rollback to `{release}`"),
+        }
+    }
+
+    /// Whether `outcome` is what was asked for.
+    fn is_reached_by(self, outcome: Outcome) -> bool {
+        outcome == Outcome::Live || (self == Self::Rollback && outcome == Outcome::RolledBack)
+    }
+}
+
+/// Sends `call`, which is a `what`, and shows its events until traffic moved.
+///
+/// # Errors
+/// It was refused or traffic did not move; the report ended early.
+pub(crate) async fn follow(
+    session: &mut Session<'_>,
+    what: What,
+    mut call: Call,
+    interrupt: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(Moved, Value), Failure> {
+    call.accept = NDJSON;
+    let mut report = Report { what, progress: Progress::new(Instant::now()) };
+    let result = report.run(session, call, interrupt).await;
+    session.screen.line(None);
+    result
+}
+
+/// What a report waits for.
+enum Next {
+    Line(Result<Option<bytes::Bytes>, Failure>),
+    Redraw,
+    Interrupted,
+}
+
+/// A report that goes on.
+struct Report {
+    what: What,
+    progress: Progress,
+}
+
+impl Report {
+    async fn run(
+        &mut self,
+        session: &mut Session<'_>,
+        call: Call,
+        mut interrupt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(Moved, Value), Failure> {
+        let answer = tokio::select! {
+            answer = session.client.send(call) => Some(answer),
+            () = interrupt.as_mut() => None,
+        };
+        let Some(answer) = answer else { return Err(self.interrupted()) };
+        let mut answer = answer?;
+        if !answer.is_stream || !answer.status.is_success() {
+            return answer.json().await;
+        }
+        let live = session.screen.is_live();
+        let mut redraw = interval(REDRAW);
+        redraw.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let next = tokio::select! {
+                line = answer.line() => Next::Line(line),
+                _ = redraw.tick(), if live => Next::Redraw,
+                () = interrupt.as_mut() => Next::Interrupted,
+            };
+            match next {
+                Next::Redraw => {}
+                Next::Interrupted => return Err(self.interrupted()),
+                Next::Line(Ok(None)) => return Err(self.goes_on(answer.ended_early())),
+                Next::Line(Err(failure)) => return Err(self.goes_on(failure)),
+                Next::Line(Ok(Some(line))) => {
+                    let Some(event) = event(&answer, &line).map_err(|failure| self.goes_on(failure))? else {
+                        continue;
+                    };
+                    if event.event == EventKind::Finished {
+                        return self.finished(event);
+                    }
+                    if let Some(text) = self.progress.event(&event, Instant::now()) {
+                        session.screen.note(&text);
+                    }
+                }
+            }
+            session.screen.line(self.progress.line(Instant::now()).as_deref());
+        }
+    }
+
+    /// The result, as the event that ends the stream tells it.
+    fn finished(&self, event: Event) -> Result<(Moved, Value), Failure> {
+        let Event { release, message, switch, outcome, error, .. } = event;
+        if let (Some(outcome), Some(switch), None) = (outcome, switch, &error)
+            && self.what.is_reached_by(outcome)
+        {
+            let message =
+                message.unwrap_or_else(|| format!("release `{release}` is live on port {}", switch.to));
+            let moved = Moved { success: true, message, release, outcome, switch };
+            let value = serde_json::to_value(&moved).unwrap_or_default();
+            return Ok((moved, value));
+        }
+        let mut body = error.unwrap_or_else(|| {
+            let (short, told) = match outcome {
+                Some(Outcome::Cancelled) => ("Cancelled", "an operator ended it before traffic moved"),
+                Some(Outcome::RolledBack) => ("Rolled back", "traffic moved and was moved back"),
+                Some(Outcome::Interrupted) => ("Interrupted", "the daemon ended before traffic moved"),
+                _ => ("Aborted", "traffic did not move"),
+            };
+            ErrorBody::new(Code::DeployAborted, short, message.unwrap_or_else(|| told.to_owned()))
+        });
+        body.outcome = body.outcome.or(outcome);
+        let release = body.release.get_or_insert(release);
+        Err(Failure::Refused {
+            operation: self.what.of(Some(release)),
+            body: Box::new(body),
+            retry_after: None,
+        })
+    }
+
+    fn interrupted(&self) -> Failure {
+        let operation = self.what.of(self.progress.release());
+        let accepted = if self.progress.release().is_some() { "" } else { ", if it was accepted" };
+        let message = format!("the {operation} goes on in the daemon{accepted}");
+        Failure::Interrupted { message, hint: GOES_ON.to_owned() }
+    }
+
+    /// A report that broke off says that what it is about did not.
+    fn goes_on(&self, failure: Failure) -> Failure {
+        let operation = self.what.of(self.progress.release());
+        let hint = format!("the {} goes on in the daemon; {GOES_ON}", self.what.of(None));
+        match failure {
+            Failure::Lost { way, cause, .. } | Failure::Foreign { way, cause, .. } => {
+                Failure::Lost { operation: format!("the report of the {operation}"), way, cause, hint }
+            }
+            other => other,
+        }
+    }
+}
+
+/// One line of the stream; `None` for an empty one and for an event that a newer daemon added.
+fn event(answer: &Answer, line: &[u8]) -> Result<Option<Event>, Failure> {
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let known = |name: &str| serde_json::from_value::<EventKind>(Value::from(name)).is_ok();
+    let (value, _) = answer.decode::<Value>(line)?;
+    if value.get("event").and_then(Value::as_str).is_some_and(|name| !known(name)) {
+        return Ok(None);
+    }
+    answer.decode::<Event>(line).map(|(event, _)| Some(event))
+}

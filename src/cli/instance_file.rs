@@ -1,0 +1,163 @@
+//! What an instance's files say about where its daemon is.
+//!
+//! Read leniently: what fits is taken, the rest is passed over. Judging a file is the daemon's task.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::connect::describe_io;
+use super::locate::{DEFAULT_PORT, Token};
+use crate::config::Secret;
+
+/// The longest instance or token file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// What an instance's files say about where it is.
+#[derive(Debug)]
+pub(crate) struct InstanceFile {
+    pub(crate) name: Option<String>,
+    pub(crate) address: Option<(String, u16)>,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) token: Token,
+    pub(crate) prefix: Option<String>,
+    pub(crate) public: bool,
+}
+
+/// Why an instance's file says nothing.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) denied: bool,
+}
+
+impl InstanceFile {
+    /// Reads `NAME.toml`, then lays `NAME.env` over it, as the daemon does; `None` when neither is there.
+    pub(crate) fn read(folder: &Path, name: &str) -> Result<Option<Self>, Unreadable> {
+        let toml_path = folder.join(format!("{name}.toml"));
+        let toml_text = read_optional(&toml_path)?;
+        let env_text = read_optional(&folder.join(format!("{name}.env")))?;
+        if toml_text.is_none() && env_text.is_none() {
+            return Ok(None);
+        }
+        let mut file = Self {
+            name: None,
+            address: Some((Ipv4Addr::LOCALHOST.to_string(), DEFAULT_PORT)),
+            socket: None,
+            token: Token::None,
+            prefix: None,
+            public: true,
+        };
+        if let Some(text) = toml_text {
+            let table = text.parse::<toml::Table>().map_err(|error| Unreadable {
+                message: format!("{}: not TOML: {}", toml_path.display(), error.message()),
+                hint: Some(format!("`portokd --check --instance {name}` shows the place")),
+                denied: false,
+            })?;
+            file.apply_toml(&table, folder);
+        }
+        if let Some(text) = env_text {
+            file.apply_env(&parse_env(&text));
+        }
+        Ok(Some(file))
+    }
+
+    /// Takes what fits and passes over the rest: judging the file is the daemon's task.
+    fn apply_toml(&mut self, table: &toml::Table, folder: &Path) {
+        let text = |value: &toml::Value| value.as_str().map(str::to_owned);
+        self.name = table.get("name").and_then(text);
+        match table.get("listen") {
+            Some(toml::Value::Integer(port)) => self.address = connectable(&port.to_string()),
+            Some(toml::Value::String(address)) => self.address = connectable(address),
+            _ => {}
+        }
+        let Some(admin) = table.get("admin").and_then(toml::Value::as_table) else { return };
+        self.socket = admin.get("socket").and_then(text).map(PathBuf::from);
+        self.prefix = admin.get("prefix").and_then(text);
+        // Without it the admin paths, and a token with them, would go to the app.
+        self.public = admin.get("public").and_then(toml::Value::as_bool).unwrap_or(true);
+        if let Some(path) = admin.get("token_file").and_then(text) {
+            self.token = Token::File(folder.join(path));
+        }
+        if let Some(token) = admin.get("token").and_then(text) {
+            self.token = Token::Value(Secret::new(token));
+        }
+    }
+
+    fn apply_env(&mut self, variables: &BTreeMap<String, String>) {
+        let get = |key| variables.get(key).filter(|value| !value.is_empty());
+        if let Some(name) = get("INSTANCE_NAME") {
+            self.name = Some(name.clone());
+        }
+        if let Some(port) = get("LISTEN_PORT") {
+            self.address = connectable(port);
+        }
+        if let Some(socket) = get("ADMIN_UNIX_SOCKET") {
+            self.socket = Some(PathBuf::from(socket));
+        }
+        if let Some(token) = get("ADMIN_TOKEN") {
+            self.token = Token::Value(Secret::new(token.clone()));
+        }
+    }
+}
+
+/// Where to connect to reach what listens on `listen` (a port or an address); `None` for what cannot be.
+fn connectable(listen: &str) -> Option<(String, u16)> {
+    let (ip, port) = match listen.parse::<u16>() {
+        Ok(port) => (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+        Err(_) => {
+            let address = listen.parse::<SocketAddr>().ok()?;
+            let ip = match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                ip => ip,
+            };
+            (ip, address.port())
+        }
+    };
+    (port != 0).then(|| (ip.to_string(), port))
+}
+
+/// The variables of a file in systemd's syntax, as far as names, paths and tokens need it: comments, quotes.
+fn parse_env(text: &str) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with(['#', ';']) {
+            continue;
+        }
+        let Some((key, value)) = line.split_once('=') else { continue };
+        let value = value.trim();
+        let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+        let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+        variables.insert(key.trim().to_owned(), value.to_owned());
+    }
+    variables
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>, Unreadable> {
+    match read_limited(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let denied = error.kind() == ErrorKind::PermissionDenied;
+            Err(Unreadable {
+                message: format!("cannot read {}: {}", path.display(), describe_io(&error)),
+                hint: denied.then(|| {
+                    "use sudo, or become a member of the socket's group (admin.socket_group)".into()
+                }),
+                denied,
+            })
+        }
+    }
+}
+
+pub(crate) fn read_limited(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let n_bytes = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if n_bytes as u64 > MAX_FILE {
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("longer than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}

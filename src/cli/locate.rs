@@ -1,0 +1,290 @@
+//! Where the daemon is: arguments, an instance's file and the environment become an ordered list of ways.
+//!
+//! Nothing is connected here and no token file is read: a token is looked up when a way over TCP is really
+//! taken, so that somebody who may use the socket needs no right to read the token.
+
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::args::Global;
+use super::connect::describe_io;
+use super::failure::Failure;
+use super::instance_file::{InstanceFile, Unreadable, read_limited};
+use crate::config::{Secret, default_socket};
+
+/// The instance that is meant when none is named.
+const DEFAULT_INSTANCE: &str = "default";
+
+/// The admin prefix unless the instance's file says otherwise.
+const DEFAULT_PREFIX: &str = "/__";
+
+/// The port of a daemon that was told none.
+pub(crate) const DEFAULT_PORT: u16 = 3000;
+
+/// What the process finds around it. A parameter, so that tests have surroundings of their own.
+pub(crate) struct Surroundings {
+    /// `PORTOK_CONFIG_DIR`, or `/etc/portok`.
+    pub(crate) config_dir: PathBuf,
+    /// The places in which an instance's socket may lie by default, the likeliest first; never empty.
+    pub(crate) socket_places: SocketPlaces,
+    /// `PORTOK_URL`.
+    pub(crate) url: Option<String>,
+    /// `PORTOK_TOKEN`.
+    pub(crate) token: Option<Secret>,
+}
+
+/// From an instance's name to where its socket may lie.
+pub(crate) type SocketPlaces = Box<dyn Fn(&str) -> Vec<PathBuf>>;
+
+impl Surroundings {
+    /// Those of this process.
+    pub(crate) fn of_process() -> Self {
+        let text = |key| std::env::var(key).ok().filter(|value| !value.is_empty());
+        let uid = nix::unistd::geteuid().as_raw();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        Self {
+            config_dir: std::env::var_os("PORTOK_CONFIG_DIR")
+                .filter(|dir| !dir.is_empty())
+                .map_or_else(|| PathBuf::from("/etc/portok"), PathBuf::from),
+            socket_places: Box::new(move |name| socket_places(name, uid, runtime.as_deref())),
+            url: text("PORTOK_URL"),
+            token: text("PORTOK_TOKEN").map(Secret::new),
+        }
+    }
+}
+
+/// A daemon, as far as it can be known without asking it.
+#[derive(Debug, Clone)]
+pub(crate) struct Daemon {
+    /// The ways to it, to be tried in order.
+    pub(crate) ways: Vec<Way>,
+    /// What every admin path starts with.
+    pub(crate) prefix: String,
+    /// The instance, where one is meant.
+    pub(crate) instance: Option<String>,
+    /// What stood in the way of knowing more, to be told when no way works.
+    pub(crate) remark: Option<String>,
+}
+
+/// One way to a daemon.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Way {
+    /// A unix socket: the peer's uid is its right.
+    Socket(PathBuf),
+    /// Plain HTTP: the token is its right.
+    Tcp { host: String, port: u16, token: Token },
+}
+
+/// Where a token comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Token {
+    /// There is none.
+    None,
+    /// Given.
+    Value(Secret),
+    /// In this file, read when it is needed.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "{}", path.display()),
+            Self::Tcp { host, port, .. } => write!(f, "http://{}", authority(host, *port)),
+        }
+    }
+}
+
+/// `host:port` as it stands in a URL.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+impl Token {
+    /// The token itself.
+    ///
+    /// # Errors
+    /// Its file cannot be read: the reason, with the file's name and without its content.
+    pub(crate) fn read(&self) -> Result<Option<Secret>, (String, ErrorKind)> {
+        match self {
+            Self::None => Ok(None),
+            Self::Value(secret) => Ok(Some(secret.clone())),
+            Self::File(path) => match read_limited(path) {
+                Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
+                Err(error) => {
+                    let cause =
+                        format!("cannot read the token file {}: {}", path.display(), describe_io(&error));
+                    Err((cause, error.kind()))
+                }
+            },
+        }
+    }
+}
+
+/// Finds the daemon that `global` means; the order is the contract's.
+///
+/// # Errors
+/// A URL that cannot be used; an instance's file that cannot be read, or is not TOML, where nothing else
+/// leads to the instance.
+pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, Failure> {
+    let given = global.token.clone().map(Secret::new);
+    let plain = |ways, prefix| Daemon { ways, prefix, instance: None, remark: None };
+    let outer_token = || given.clone().or_else(|| around.token.clone()).map_or(Token::None, Token::Value);
+    if let Some(url) = &global.url {
+        let (way, prefix) = parse_url("--url", url, outer_token())?;
+        return Ok(plain(vec![way], prefix));
+    }
+    if let Some(socket) = &global.socket {
+        return Ok(plain(vec![Way::Socket(socket.clone())], DEFAULT_PREFIX.to_owned()));
+    }
+    if let Some(name) = &global.instance {
+        return instance(name, given, around, InstanceFile::read(&around.config_dir, name));
+    }
+    if let Some(url) = &around.url {
+        let (way, prefix) = parse_url("PORTOK_URL", url, outer_token())?;
+        return Ok(plain(vec![way], prefix));
+    }
+    let mut ways = default_ways(DEFAULT_INSTANCE, around);
+    ways.push(Way::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port: DEFAULT_PORT, token: outer_token() });
+    Ok(Daemon {
+        ways,
+        prefix: DEFAULT_PREFIX.to_owned(),
+        instance: Some(DEFAULT_INSTANCE.to_owned()),
+        remark: None,
+    })
+}
+
+/// The ways to the instance `name`, by what reading its files brought.
+fn instance(
+    name: &str,
+    given: Option<Secret>,
+    around: &Surroundings,
+    file: Result<Option<InstanceFile>, Unreadable>,
+) -> Result<Daemon, Failure> {
+    let mut daemon = Daemon {
+        ways: Vec::new(),
+        prefix: DEFAULT_PREFIX.to_owned(),
+        instance: Some(name.to_owned()),
+        remark: None,
+    };
+    let file = match file {
+        Ok(Some(file)) => file,
+        Ok(None) => {
+            daemon.ways = default_ways(name, around);
+            daemon.remark =
+                Some(format!("there is no {name}.toml or {name}.env in {}", around.config_dir.display()));
+            return Ok(daemon);
+        }
+        Err(unreadable) => {
+            // A member of the socket's group may use the socket without a right to the file.
+            daemon.ways = existing(name, around);
+            if daemon.ways.is_empty() || !unreadable.denied {
+                return Err(Failure::Usage { message: unreadable.message, hint: unreadable.hint });
+            }
+            daemon.remark = Some(unreadable.message);
+            return Ok(daemon);
+        }
+    };
+    daemon.ways = match file.socket {
+        Some(socket) => vec![Way::Socket(socket)],
+        None => default_ways(file.name.as_deref().unwrap_or(name), around),
+    };
+    if let Some((host, port)) = file.address.filter(|_| file.public) {
+        let token = match given {
+            Some(token) => Token::Value(token),
+            None if file.token == Token::None => around.token.clone().map_or(Token::None, Token::Value),
+            None => file.token,
+        };
+        daemon.ways.push(Way::Tcp { host, port, token });
+    }
+    if let Some(prefix) = file.prefix {
+        daemon.prefix = prefix;
+    }
+    Ok(daemon)
+}
+
+/// The default sockets of `name` that may be there; when none is, the likeliest, so that an error names it.
+fn default_ways(name: &str, around: &Surroundings) -> Vec<Way> {
+    let mut ways = existing(name, around);
+    if ways.is_empty() {
+        ways.extend((around.socket_places)(name).into_iter().next().map(Way::Socket));
+    }
+    ways
+}
+
+fn existing(name: &str, around: &Surroundings) -> Vec<Way> {
+    let there = |path: &PathBuf| match std::fs::symlink_metadata(path) {
+        Ok(_) => true,
+        // Its folder is closed to this user: connecting will say so.
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    };
+    (around.socket_places)(name).into_iter().filter(there).map(Way::Socket).collect()
+}
+
+/// All places for the socket of `name` that this user can trust, the user's own first.
+fn socket_places(name: &str, uid: u32, runtime: Option<&Path>) -> Vec<PathBuf> {
+    let mut places = Vec::new();
+    // Root's too: that is where `run` puts its socket when it cannot write the usual place.
+    let temporary = PathBuf::from(format!("/tmp/portok-{uid}")).join(name).join("admin.sock");
+    for place in [default_socket(name, uid, runtime), default_socket(name, 0, None), temporary.clone()] {
+        if places.contains(&place) || (place == temporary && !is_private(&temporary, uid)) {
+            continue;
+        }
+        places.push(place);
+    }
+    places
+}
+
+/// Whether the folder of `socket` under the temporary folder, which everybody may write, is `uid`'s alone.
+/// Somebody else's would be handed the environment of a deploy.
+fn is_private(socket: &Path, uid: u32) -> bool {
+    socket.parent().and_then(Path::parent).is_some_and(|folder| {
+        std::fs::symlink_metadata(folder)
+            .is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o022 == 0)
+    })
+}
+
+/// Takes a URL apart: where to connect, and the admin prefix when the URL has a path.
+fn parse_url(source: &str, url: &str, token: Token) -> Result<(Way, String), Failure> {
+    let refuse = |why: &str, hint: &str| {
+        let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
+        Err(Failure::usage(format!("{source} `{shown}`: {why}"), hint))
+    };
+    let example = "expected http://host:port, such as http://127.0.0.1:3000";
+    let Ok(uri) = url.parse::<http::Uri>() else { return refuse("not a URL", example) };
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => {
+            let hint = "use http:// on the daemon's host, or forward its port over ssh: ssh -L 3000:127.0.0.1:3000 HOST";
+            return refuse("TLS is not spoken here", hint);
+        }
+        _ => return refuse("not an http URL", example),
+    }
+    let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
+        return refuse("the host is missing", example);
+    };
+    if authority.as_str().contains('@') {
+        return refuse("a user in a URL is not supported", "give the token with --token or PORTOK_TOKEN");
+    }
+    if uri.query().is_some() {
+        return refuse("a query has no meaning here", example);
+    }
+    let port = match authority.port_u16() {
+        Some(0) => return refuse("port 0 cannot be connected to", example),
+        Some(port) => port,
+        None if authority.as_str() == authority.host() => 80,
+        None => return refuse("the port is not a number from 1 to 65535", example),
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let prefix = match uri.path() {
+        "" | "/" => DEFAULT_PREFIX.to_owned(),
+        path => path.to_owned(),
+    };
+    Ok((Way::Tcp { host, port, token }, prefix))
+}
+
+#[cfg(test)]
+#[path = "locate_tests.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+//! `portok logs`: the last lines an app printed, and with `-f` each new one.
+//!
+//! The daemon keeps a window of lines and is asked for it again and again; what is new is found by laying the
+//! windows over one another ([`new_lines`]). Each question is bounded, so a chatty app can outrun the window;
+//! that is said rather than hidden.
+
+use std::future::Future;
+use std::pin::pin;
+
+use tokio::time::{Instant, sleep};
+
+use super::args;
+use super::client::Call;
+use super::failure::Failure;
+use super::order::Session;
+use super::render;
+use crate::wire::{LogLine, Logs, exit};
+
+/// How many lines a question asks for while following.
+const WINDOW: u32 = 1000;
+
+/// Prints the last lines; with `follow`, goes on until the process is ended or standard output is closed.
+///
+/// # Errors
+/// The daemon cannot be reached or refuses; while following, only after it was gone for long.
+pub(crate) async fn logs(
+    session: &mut Session<'_>,
+    options: &args::Logs,
+    reader_gone: impl Future<Output = ()>,
+) -> Result<u8, Failure> {
+    if !options.follow {
+        let (logs, value) = session.client.ask::<Logs>(call(options, options.lines)).await?;
+        let safe = session.screen.is_out_terminal();
+        session.show(&value, || render::log_lines(&logs.lines, safe));
+        return Ok(exit::DONE);
+    }
+    let window = WINDOW.max(options.lines);
+    let (first, _) = session.client.ask::<Logs>(call(options, window)).await?;
+    let n_hidden = first.lines.len().saturating_sub(options.lines as usize);
+    print(session, &first.lines[n_hidden..]);
+    let mut seen = first.lines;
+    let mut gone_since: Option<Instant> = None;
+    let mut reader_gone = pin!(reader_gone);
+    while !session.screen.is_out_closed() {
+        let is_over = tokio::select! {
+            () = sleep(session.poll_every()) => false,
+            () = reader_gone.as_mut() => true,
+        };
+        if is_over {
+            break;
+        }
+        match session.client.ask::<Logs>(call(options, window)).await {
+            Ok((logs, _)) => {
+                gone_since = None;
+                let (new, complete) = new_lines(&seen, &logs.lines);
+                if !complete {
+                    session.screen.note("(lines may be missing here)");
+                }
+                print(session, new);
+                seen = logs.lines;
+            }
+            Err(failure) if failure.is_passing() => {
+                let since = *gone_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > session.pace.absence {
+                    return Err(failure);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(exit::DONE)
+}
+
+fn print(session: &mut Session<'_>, lines: &[LogLine]) {
+    if !lines.is_empty() {
+        let text = render::log_lines(lines, session.screen.is_out_terminal());
+        session.screen.data(&text);
+    }
+}
+
+fn call(options: &args::Logs, lines: u32) -> Call {
+    match &options.release {
+        Some(release) => {
+            Call::get(format!("logs of `{release}`"), format!("logs?release={release}&lines={lines}"))
+        }
+        None => Call::get("logs", format!("logs?lines={lines}")),
+    }
+}
+
+/// The lines of `now` that `before` did not hold, and whether the two windows touch.
+fn new_lines<'a>(before: &[LogLine], now: &'a [LogLine]) -> (&'a [LogLine], bool) {
+    let longest = before.len().min(now.len());
+    let overlap = (1..=longest).rev().find(|n| before[before.len() - n..] == now[..*n]);
+    (&now[overlap.unwrap_or(0)..], overlap.is_some() || before.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Stream;
+
+    fn window(lines: std::ops::Range<u32>) -> Vec<LogLine> {
+        let line = |n: u32| LogLine {
+            at: "2026-01-01T00:00:00.000Z".into(),
+            release: "v1".into(),
+            stream: Stream::Stdout,
+            line: n.to_string(),
+        };
+        lines.map(line).collect()
+    }
+
+    #[test]
+    fn windows_are_laid_over_one_another() {
+        let table = [
+            (0..0, 0..3, 0..3, true),
+            (0..3, 0..3, 0..0, true),
+            (0..3, 0..5, 3..5, true),
+            (0..3, 2..5, 3..5, true),
+            (0..3, 3..6, 3..6, false),
+            (0..3, 0..0, 0..0, false),
+        ];
+        for (before, now, expected, complete) in table {
+            let (before, now) = (window(before), window(now));
+            assert_eq!(new_lines(&before, &now), (&window(expected)[..], complete));
+        }
+    }
+}

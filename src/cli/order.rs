@@ -1,0 +1,196 @@
+//! From arguments to exit code: parse, find the daemon, do what was asked, tell how it went.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::args::{self, Command, Global, Order, Refusal, SHORT_HELP};
+use super::client::{Client, Limits};
+use super::failure::Failure;
+use super::locate::{Surroundings, locate};
+use super::render::{self, Screen};
+use super::{RunPlan, commands, deploy, logs};
+use crate::wire::exit;
+
+/// What a command needs to do its work.
+pub(crate) struct Session<'a> {
+    /// The daemon.
+    pub(crate) client: Client,
+    /// Where everything is printed.
+    pub(crate) screen: &'a mut Screen,
+    /// `--json`.
+    pub(crate) json: bool,
+    /// How fast the daemon is asked again.
+    pub(crate) pace: Pace,
+}
+
+/// The times of whatever asks again and again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Between two questions.
+    pub(crate) poll: Duration,
+    /// Between two questions where the daemon counts them (10 a minute unless configured otherwise).
+    pub(crate) counted_poll: Duration,
+    /// How long the daemon may be gone, as when it is started again, before that is a failure.
+    pub(crate) absence: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(500),
+            counted_poll: Duration::from_secs(10),
+            absence: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Session<'_> {
+    /// Prints the data of a command: the daemon's own JSON, or text for people.
+    pub(crate) fn show(&mut self, value: &Value, text: impl FnOnce() -> String) {
+        if self.json { self.screen.value(value) } else { self.screen.data(&text()) }
+    }
+
+    /// How long to wait before the daemon is asked again.
+    pub(crate) fn poll_every(&self) -> Duration {
+        if self.client.is_rate_limited() { self.pace.counted_poll } else { self.pace.poll }
+    }
+}
+
+/// The process's `main`.
+pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let json = wants_json(&arguments);
+    let mut screen = Screen::of_process();
+    let code = match args::parse(arguments) {
+        Ok(Order::Run(plan)) => return run(plan),
+        Ok(Order::Ask(global, command)) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            match runtime {
+                Ok(runtime) => runtime.block_on(ask(
+                    global,
+                    *command,
+                    &Surroundings::of_process(),
+                    &mut screen,
+                    Pace::default(),
+                    Signals { interrupt: ctrl_c(), reader_gone: render::reader_gone(std::io::stdout()) },
+                )),
+                Err(error) => tell(
+                    &mut screen,
+                    json,
+                    &Failure::Output { cause: format!("cannot wait for anything: {error}") },
+                ),
+            }
+        }
+        Err(refusal) => refuse(&mut screen, json, refusal),
+    };
+    ExitCode::from(screen.close(code))
+}
+
+/// What may happen around a command while it waits.
+pub(crate) struct Signals<I, R> {
+    /// Ends with Ctrl-C.
+    pub(crate) interrupt: I,
+    /// Ends when nobody reads standard output any more.
+    pub(crate) reader_gone: R,
+}
+
+/// Asks the daemon what `command` says; tells about a failure and returns the exit code.
+pub(crate) async fn ask(
+    global: Global,
+    command: Command,
+    around: &Surroundings,
+    screen: &mut Screen,
+    pace: Pace,
+    signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
+) -> u8 {
+    let json = global.json;
+    let result = match locate(&global, around) {
+        Ok(daemon) => {
+            let client = Client::new(daemon, Limits::default());
+            carry_out(&mut Session { client, screen, json, pace }, command, signals).await
+        }
+        Err(failure) => Err(failure),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => tell(screen, json, &failure),
+    }
+}
+
+async fn carry_out(
+    session: &mut Session<'_>,
+    command: Command,
+    signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
+) -> Result<u8, Failure> {
+    let Signals { interrupt, reader_gone } = signals;
+    match command {
+        Command::Run(_) => Err(Failure::usage("run is not a question to a daemon", "see portok run --help")),
+        Command::Deploy(options) => deploy::deploy(session, &options, interrupt).await,
+        Command::Switch { port } => commands::switch(session, port).await,
+        Command::Rollback => commands::rollback(session, interrupt).await,
+        Command::Cancel => commands::cancel(session).await,
+        Command::Status(_) => commands::status(session).await,
+        Command::Metrics { prometheus: true, .. } => commands::prometheus(session).await,
+        Command::Metrics { .. } => commands::metrics(session).await,
+        Command::Health(_) => commands::health(session).await,
+        Command::Releases => commands::releases(session).await,
+        Command::Logs(options) => logs::logs(session, &options, reader_gone).await,
+        Command::Reload => commands::reload(session).await,
+    }
+}
+
+/// Prints `failure` where it belongs and returns its exit code.
+fn tell(screen: &mut Screen, json: bool, failure: &Failure) -> u8 {
+    if json {
+        screen.value(&render::failure_value(failure));
+    } else {
+        screen.note(&render::failure(failure));
+    }
+    failure.exit_code()
+}
+
+/// Answers arguments that ask for nothing that could be carried out.
+pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::Contradiction(failure) => tell(screen, json, &failure),
+        Refusal::Nothing if json => {
+            tell(screen, json, &Failure::usage("no command", "`portok --help` lists all commands"))
+        }
+        Refusal::Nothing => {
+            screen.note(SHORT_HELP);
+            exit::USAGE
+        }
+        Refusal::Clap(error) if !error.use_stderr() => {
+            screen.data(&error.render().ansi().to_string());
+            exit::DONE
+        }
+        Refusal::Clap(error) => {
+            let text = error.render();
+            if json {
+                let message = text.to_string();
+                let message =
+                    message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                screen.value(&render::failure_value(&Failure::Usage { message, hint: None }));
+            } else {
+                screen.note(&text.ansi().to_string());
+            }
+            exit::USAGE
+        }
+    }
+}
+
+/// Whether `--json` stands among the options, for errors that are found before they are all understood.
+fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
+/// Ends with the first SIGINT; never, where it cannot be listened for (the default action ends the process).
+async fn ctrl_c() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,24 @@
+//! Text for people, and the one place that prints.
+//!
+//! The functions are pure: they take an answer and the present time and return text with colours, which
+//! [`Screen`] strips where they do not belong. Text that an app or a daemon made goes through `words::plain`
+//! first, so that it can neither move a terminal's cursor nor colour what is not its own.
+
+mod failure;
+mod progress;
+mod results;
+mod screen;
+mod status;
+mod tables;
+mod words;
+
+pub(crate) use failure::{failure, failure_value};
+pub(crate) use progress::Progress;
+pub(crate) use results::{
+    absent, accepted, health, log_lines, moved, reloaded, superseded, switched, watch_line, watching,
+};
+#[cfg(test)]
+pub(crate) use screen::Sink;
+pub(crate) use screen::{Screen, reader_gone};
+pub(crate) use status::status;
+pub(crate) use tables::{metrics, releases};

@@ -1,0 +1,126 @@
+//! A deploy or rollback as it goes: a finished line for each event, and a live line for what is waited for.
+//!
+//! Pure: it is told events and moments and returns text.
+
+use std::fmt::Write as _;
+
+use tokio::time::Instant;
+
+use super::failure::probe_text;
+use super::words::{BAD, BUSY, DIM, GOOD, STRONG, duration, paint, plain, port};
+use crate::wire::{Event, EventKind};
+
+/// The turning sign of the live line; one step a redraw.
+const TURNS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/// How far it is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    began: Instant,
+    spawned: Option<Instant>,
+    release: Option<String>,
+    waits_for: String,
+    turn: std::cell::Cell<usize>,
+}
+
+impl Progress {
+    /// One that is asked for at `began`.
+    pub(crate) fn new(began: Instant) -> Self {
+        Self {
+            began,
+            spawned: None,
+            release: None,
+            waits_for: "waiting for the daemon".to_owned(),
+            turn: std::cell::Cell::new(0),
+        }
+    }
+
+    /// The release, once the daemon named it.
+    pub(crate) fn release(&self) -> Option<&str> {
+        self.release.as_deref()
+    }
+
+    /// Takes an event in; the line that stays of it, if one does.
+    pub(crate) fn event(&mut self, event: &Event, now: Instant) -> Option<String> {
+        let release = plain(&event.release);
+        self.release.get_or_insert_with(|| event.release.clone());
+        let told = |style, word: &str, text: String| {
+            Some(self.stamped(now, &format!("{} {text}", paint(style, format_args!("{word:<11}")))))
+        };
+        match event.event {
+            EventKind::Accepted => {
+                let line = told(STRONG, "accepted", format!("release `{release}`"));
+                self.waits_for = "starting".to_owned();
+                line
+            }
+            EventKind::Spawned => {
+                let pid = event.pid.map(|pid| format!("pid {pid}, ")).unwrap_or_default();
+                let line = told(STRONG, "started", format!("{pid}port {}", port(event.port)));
+                self.spawned = Some(now);
+                self.waits_for = "waiting for health".to_owned();
+                line
+            }
+            EventKind::Probe => {
+                let seen = event.probe.as_ref().map_or_else(|| self.message(event), probe_text);
+                let line = told(DIM, "waiting", format!("last probe: {seen}"));
+                self.waits_for = format!("waiting for health (last probe: {seen})");
+                line
+            }
+            EventKind::Healthy => {
+                let after = now.duration_since(self.spawned.unwrap_or(self.began));
+                let line = told(GOOD, "healthy", format!("after {}", duration(after)));
+                self.waits_for = "moving traffic".to_owned();
+                line
+            }
+            EventKind::Switched => {
+                let moved = match &event.switch {
+                    Some(switch) => format!("{} → {}", port(switch.from), switch.to),
+                    None => self.message(event),
+                };
+                let line = told(GOOD, "switched", moved);
+                self.waits_for = "finishing".to_owned();
+                line
+            }
+            EventKind::Draining => {
+                let whom = event.port.map(|port| format!("port {port} ")).unwrap_or_default();
+                told(DIM, "draining", format!("{whom}in the background"))
+            }
+            EventKind::RolledBack => {
+                let moved = match &event.switch {
+                    Some(switch) => format!("{} → {}", port(switch.from), switch.to),
+                    None => self.message(event),
+                };
+                told(GOOD, "moved back", moved)
+            }
+            EventKind::Aborted => told(BAD, "aborted", self.message(event)),
+            EventKind::Drained | EventKind::Stopped => {
+                told(DIM, event.event.as_str(), format!("`{release}` {}", self.message(event)))
+            }
+            EventKind::Output => {
+                let line = event.line.as_deref().unwrap_or_default();
+                Some(paint(DIM, format_args!("           | {}", plain(line))))
+            }
+            EventKind::Finished => None,
+        }
+    }
+
+    /// The live line: what is waited for, and for how long.
+    pub(crate) fn line(&self, now: Instant) -> Option<String> {
+        let turn = self.turn.get();
+        self.turn.set((turn + 1) % TURNS.len());
+        let mut line = String::new();
+        _ = write!(line, "{} {} ", paint(BUSY, TURNS[turn]), self.waits_for);
+        line.push_str(&paint(DIM, duration(now.duration_since(self.began))));
+        Some(line)
+    }
+
+    fn message(&self, event: &Event) -> String {
+        event.message.as_deref().map(plain).unwrap_or_default()
+    }
+
+    /// `text` behind the time since the beginning.
+    fn stamped(&self, now: Instant, text: &str) -> String {
+        let stamp = format!("[{:>7}]", duration(now.duration_since(self.began)));
+        format!("{} {}", paint(DIM, stamp), text.trim_end())
+    }
+}

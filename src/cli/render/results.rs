@@ -1,0 +1,147 @@
+//! The one or two lines in which most commands tell their result.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use super::super::failure::Failure;
+use super::words::{BAD, BUSY, DIM, GOOD, STRONG, left, paint, plain, port};
+use crate::wire::{Accepted, Health, LogLine, Moved, Reloaded, Status, Stream, Switched};
+
+/// A deploy or rollback that moved traffic.
+pub(crate) fn moved(moved: &Moved) -> String {
+    let from = moved.switch.from.map(|from| format!(" (was {from})")).unwrap_or_default();
+    let release = paint(STRONG, plain(&moved.release));
+    format!("{release} is {} on port {}{from}", paint(GOOD, "live"), moved.switch.to)
+}
+
+/// A switch.
+pub(crate) fn switched(switched: &Switched, asked: u16) -> String {
+    match &switched.switch {
+        Some(switch) if switch.to == asked => {
+            format!("{} ({} → {})", plain(&switched.message), port(switch.from), switch.to)
+        }
+        _ => plain(&switched.message),
+    }
+}
+
+/// Something that goes on in the daemon.
+pub(crate) fn accepted(accepted: &Accepted) -> String {
+    plain(&accepted.message)
+}
+
+/// A reload: what changed.
+pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
+    let mut text = plain(&reloaded.message);
+    if !reloaded.changed.is_empty() {
+        _ = write!(text, "\n  changed  {}", plain(&reloaded.changed.join(", ")));
+    }
+    text
+}
+
+/// The verdict on the live target.
+pub(crate) fn health(health: &Health) -> String {
+    let verdict = if health.healthy { paint(GOOD, "healthy") } else { paint(BAD, "unhealthy") };
+    let Some(port) = health.port else {
+        let why = health.error.as_deref().map_or_else(|| "nothing is live".to_owned(), plain);
+        return format!("{verdict}: {why}");
+    };
+    let status = health.status.map(|status| format!(" answered {status}")).unwrap_or_default();
+    let took = health.latency_ms.map(|time| format!(" in {time:.1} ms")).unwrap_or_default();
+    let error = health.error.as_deref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
+    format!("{verdict}: port {port}{status}{took}{error}")
+}
+
+/// Lines of an app's output. For a terminal they are made harmless; elsewhere they stay as they are.
+pub(crate) fn log_lines(lines: &[LogLine], harmless: bool) -> String {
+    let mut text = String::new();
+    for LogLine { at, release, stream, line } in lines {
+        let (style, mark) = match stream {
+            Stream::Stdout => (DIM, "out"),
+            Stream::Stderr => (BUSY, "err"),
+        };
+        let head = paint(DIM, format_args!("{} {}", plain(at), plain(release)));
+        let line = if harmless { plain(line) } else { line.clone() };
+        _ = writeln!(text, "{head} {} {line}", paint(style, mark));
+    }
+    text
+}
+
+/// The beginning of `--wait-window`.
+pub(crate) fn watching(release: &str) -> String {
+    format!("watching `{}` until its watch window has passed", plain(release))
+}
+
+/// The live line of `--wait-window`.
+pub(crate) fn watch_line(release: &str, status: &Status, now: SystemTime) -> String {
+    let rest = status.watch_until.as_deref().and_then(|until| left(until, now));
+    let rest = rest.map(|rest| format!(", {rest} left")).unwrap_or_default();
+    format!("{} `{}` is {}{rest}", paint(BUSY, "…"), plain(release), status.phase.as_str())
+}
+
+/// The daemon is gone for a while.
+pub(crate) fn absent(failure: &Failure) -> String {
+    match failure {
+        Failure::Refused { body, .. } => format!("waiting: {}", plain(&body.message)),
+        _ => "the daemon does not answer, waiting for it".to_owned(),
+    }
+}
+
+/// The watch window ended because something newer became live.
+pub(crate) fn superseded(release: &str, live: &str) -> String {
+    format!("`{}` was replaced by `{}`, which ended its watch window", plain(release), plain(live))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(text: String) -> String {
+        anstream::adapter::strip_str(&text).to_string()
+    }
+
+    #[test]
+    fn health_names_the_port_and_the_cause() {
+        let good = Health {
+            healthy: true,
+            port: Some(8081),
+            status: Some(200),
+            latency_ms: Some(1.23),
+            error: None,
+        };
+        assert_eq!(stripped(health(&good)), "healthy: port 8081 answered 200 in 1.2 ms");
+        let bad = Health {
+            healthy: false,
+            port: Some(8081),
+            status: None,
+            latency_ms: None,
+            error: Some("connection refused".into()),
+        };
+        assert_eq!(stripped(health(&bad)), "unhealthy: port 8081: connection refused");
+        let none = Health { port: None, error: None, ..bad };
+        assert_eq!(stripped(health(&none)), "unhealthy: nothing is live");
+    }
+
+    #[test]
+    fn log_lines_are_harmless_on_a_terminal_only() {
+        let line = LogLine {
+            at: "2026-01-01T00:00:00.000Z".into(),
+            release: "v1".into(),
+            stream: Stream::Stderr,
+            line: "a\rb".into(),
+        };
+        let lines = [line];
+        assert_eq!(stripped(log_lines(&lines, true)), "2026-01-01T00:00:00.000Z v1 err a\u{fffd}b\n");
+        assert!(log_lines(&lines, false).ends_with("a\rb\n"));
+    }
+
+    #[test]
+    fn a_reload_tells_what_changed() {
+        let answer = Reloaded {
+            success: true,
+            message: "configuration loaded".into(),
+            changed: vec!["health.path".into(), "app.command".into()],
+        };
+        let expected = "configuration loaded\n  changed  health.path, app.command";
+        assert_eq!(reloaded(&answer), expected);
+    }
+}

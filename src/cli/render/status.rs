@@ -1,0 +1,205 @@
+//! `portok status`: the one look at three in the morning.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use anstyle::Style;
+
+use super::words::{BAD, BUSY, DIM, GOOD, STRONG, ago, count, left, paint, plain, port, since};
+use crate::wire::{Phase, ReleaseStatus, Status};
+
+/// The whole overview: what is wrong first, then the roles, then what goes on.
+pub(crate) fn status(status: &Status, now: SystemTime) -> String {
+    let mut text = String::new();
+    let style = phase_style(status.phase);
+    _ = writeln!(
+        text,
+        "{} {} is {} on {}  {}",
+        paint(style, "●"),
+        paint(STRONG, plain(&status.instance)),
+        paint(style, status.phase.as_str()),
+        plain(&status.listen),
+        paint(DIM, format_args!("portok {}, pid {}", plain(&status.version), status.pid)),
+    );
+    for (what, problem) in [
+        ("configuration not loaded", &status.config.error),
+        ("state cannot be written, deploys are refused", &status.state_error),
+        ("last failure", &status.last_failure),
+    ] {
+        if let Some(problem) = problem {
+            write_problem(&mut text, what, problem);
+        }
+    }
+    write_role(&mut text, "live", status.live.as_ref(), now);
+    if status.candidate.is_some() {
+        write_role(&mut text, "candidate", status.candidate.as_ref(), now);
+    }
+    if status.previous.is_some() {
+        write_role(&mut text, "previous", status.previous.as_ref(), now);
+    }
+    let mut row = |name: &str, value: String| write_row(&mut text, name, &value);
+    if let Some(rest) = status.watch_until.as_deref().and_then(|until| left(until, now)) {
+        row("watching", format!("{rest} left, a rollback may follow"));
+    }
+    if let Some(rest) = status.drain_until.as_deref().and_then(|until| left(until, now)) {
+        row("draining", format!("{rest} left at most"));
+    }
+    if let Some(switch) = &status.last_switch {
+        let reason = switch.reason.as_str();
+        row("switched", format!("{} → {}, {}, {reason}", port(switch.from), switch.to, ago(&switch.at, now)));
+    }
+    let loaded = ago(&status.config.loaded_at, now);
+    match &status.config.file {
+        Some(file) => row("config", format!("{}, loaded {loaded}", plain(file))),
+        None => row("config", format!("the environment, loaded {loaded}")),
+    }
+    text
+}
+
+fn phase_style(phase: Phase) -> Style {
+    match phase {
+        Phase::Settled => GOOD,
+        Phase::Starting | Phase::Watching | Phase::Restarting | Phase::Stopping => BUSY,
+        Phase::Empty | Phase::Failed => BAD,
+    }
+}
+
+/// A problem may have several lines; each stays under its name.
+fn write_problem(text: &mut String, what: &str, problem: &str) {
+    let mut lines = problem.lines();
+    _ = writeln!(
+        text,
+        "  {} {}",
+        paint(BAD, format_args!("! {what}:")),
+        plain(lines.next().unwrap_or_default())
+    );
+    for line in lines {
+        _ = writeln!(text, "    {}", plain(line));
+    }
+}
+
+fn write_row(text: &mut String, name: &str, value: &str) {
+    _ = writeln!(text, "  {} {value}", paint(DIM, format_args!("{name:<10}")));
+}
+
+fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, now: SystemTime) {
+    let Some(release) = release else {
+        return write_row(text, name, "nothing");
+    };
+    let mut facts = vec![paint(STRONG, plain(&release.release))];
+    match (release.port, release.pid) {
+        (Some(port), Some(pid)) => facts.push(format!("port {port}, pid {pid}")),
+        (Some(port), None) => facts.push(format!("port {port}")),
+        (None, Some(pid)) => facts.push(format!("pid {pid}")),
+        (None, None) => facts.push("no process".to_owned()),
+    }
+    if let (Some(up), Some(_)) = (release.started_at.as_deref().and_then(|at| since(at, now)), release.pid) {
+        facts.push(format!("up {up}"));
+    }
+    if release.restarts > 0 {
+        facts.push(paint(BUSY, count(u64::from(release.restarts), "restart")));
+    }
+    if release.inflight > 0 || name == "live" {
+        facts.push(format!("{} in flight", release.inflight));
+    }
+    write_row(text, name, &facts.join("  "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{ConfigStatus, Reason, Switch};
+
+    fn now() -> SystemTime {
+        humantime::parse_rfc3339("2026-01-01T12:00:00Z").unwrap()
+    }
+
+    fn stripped(answer: &Status) -> String {
+        anstream::adapter::strip_str(&status(answer, now())).to_string()
+    }
+
+    fn empty() -> Status {
+        Status {
+            active_port: None,
+            drain_until: None,
+            last_switch: None,
+            instance: "api".into(),
+            phase: Phase::Empty,
+            live: None,
+            candidate: None,
+            previous: None,
+            watch_until: None,
+            config: ConfigStatus { file: None, loaded_at: "2026-01-01T11:00:00Z".into(), error: None },
+            version: "0.1.0".into(),
+            listen: "0.0.0.0:3000".into(),
+            pid: 77,
+            state_error: None,
+            last_failure: None,
+        }
+    }
+
+    fn release(release: &str, port: u16, pid: Option<u32>) -> ReleaseStatus {
+        let started_at = Some("2026-01-01T08:48:00Z".to_owned());
+        ReleaseStatus { release: release.into(), port: Some(port), pid, started_at, restarts: 0, inflight: 0 }
+    }
+
+    #[test]
+    fn nothing_live_is_said() {
+        let expected = "\
+● api is empty on 0.0.0.0:3000  portok 0.1.0, pid 77
+  live       nothing
+  config     the environment, loaded 1h 0m ago
+";
+        assert_eq!(stripped(&empty()), expected);
+    }
+
+    #[test]
+    fn all_roles_and_what_goes_on_are_shown() {
+        let mut answer = empty();
+        answer.phase = Phase::Watching;
+        answer.live = Some(ReleaseStatus { restarts: 2, inflight: 3, ..release("v2", 41873, Some(4121)) });
+        answer.candidate = Some(release("v3", 41999, Some(4188)));
+        answer.previous = Some(ReleaseStatus { inflight: 1, ..release("port-8081", 8081, None) });
+        answer.watch_until = Some("2026-01-01T12:00:41Z".into());
+        answer.drain_until = Some("2026-01-01T12:00:11.900Z".into());
+        answer.last_switch = Some(Switch {
+            from: Some(8081),
+            to: 41873,
+            at: "2026-01-01T11:59:41Z".into(),
+            reason: Reason::Deploy,
+            id: "s1".into(),
+        });
+        answer.config.file = Some("/etc/portok/api.toml".into());
+        let expected = "\
+● api is watching on 0.0.0.0:3000  portok 0.1.0, pid 77
+  live       v2  port 41873, pid 4121  up 3h 12m  2 restarts  3 in flight
+  candidate  v3  port 41999, pid 4188  up 3h 12m
+  previous   port-8081  port 8081  1 in flight
+  watching   41s left, a rollback may follow
+  draining   11s left at most
+  switched   8081 → 41873, 19s ago, deploy
+  config     /etc/portok/api.toml, loaded 1h 0m ago
+";
+        assert_eq!(stripped(&answer), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_stands_on_top() {
+        let mut answer = empty();
+        answer.config.error = Some("api.toml:3:1 listen: bad\napi.toml:4:1 lsten: unknown".into());
+        answer.state_error = Some("/var/lib/portok/api.json: no space left on device".into());
+        answer.last_failure = Some("`v1` exited with status 1".into());
+        let lines: Vec<_> = stripped(&answer).lines().map(str::to_owned).collect();
+        assert_eq!(lines[1], "  ! configuration not loaded: api.toml:3:1 listen: bad");
+        assert_eq!(lines[2], "    api.toml:4:1 lsten: unknown");
+        assert!(lines[3].starts_with("  ! state cannot be written, deploys are refused: /var/lib"));
+        assert_eq!(lines[4], "  ! last failure: `v1` exited with status 1");
+    }
+
+    #[test]
+    fn a_daemon_cannot_steer_the_terminal() {
+        let mut answer = empty();
+        answer.instance = "a\x1b[2Jb\r".into();
+        assert!(status(&answer, now()).lines().next().unwrap().contains("ab\u{fffd}"));
+    }
+}

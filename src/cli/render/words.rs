@@ -1,0 +1,114 @@
+//! Colours, durations and moments in the words of people.
+
+use std::time::{Duration, SystemTime};
+
+use anstyle::{AnsiColor, Style};
+
+/// What is good.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What goes on.
+pub(super) const BUSY: Style = AnsiColor::Yellow.on_default().bold();
+/// What is wrong.
+pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What one looks for first.
+pub(super) const STRONG: Style = Style::new().bold();
+/// What one looks for last.
+pub(super) const DIM: Style = Style::new().dimmed();
+/// Advice.
+pub(super) const ADVICE: Style = AnsiColor::Cyan.on_default();
+
+/// `text` in `style`.
+pub(super) fn paint(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// `text` without escape sequences and control characters.
+pub(super) fn plain(text: &str) -> String {
+    let stripped = anstream::adapter::strip_str(text).to_string();
+    stripped.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
+/// The two largest units of `time`: `3h 12m`, `48s`, `1.3s` below ten seconds.
+pub(super) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..10 => format!("{:.1}s", time.as_secs_f64()),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// How long the moment `at` (RFC 3339) is ago; zero where the clocks differ. `None`: not a moment.
+pub(super) fn since(at: &str, now: SystemTime) -> Option<String> {
+    let at = humantime::parse_rfc3339_weak(at).ok()?;
+    Some(coarse(now.duration_since(at).unwrap_or_default()))
+}
+
+/// How long it is until the moment `at`; `None` when it has passed.
+pub(super) fn left(at: &str, now: SystemTime) -> Option<String> {
+    let at = humantime::parse_rfc3339_weak(at).ok()?;
+    at.duration_since(now).ok().filter(|left| !left.is_zero()).map(coarse)
+}
+
+/// Between two looks of a person, tenths of a second say nothing.
+fn coarse(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..10 => format!("{seconds}s"),
+        _ => duration(time),
+    }
+}
+
+/// `12m 3s ago`, or the moment itself where it cannot be read.
+pub(super) fn ago(at: &str, now: SystemTime) -> String {
+    since(at, now).map_or_else(|| plain(at), |time| format!("{time} ago"))
+}
+
+/// `1 restart`, `2 restarts`.
+pub(super) fn count(n: u64, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// `text`, cut to `width` characters.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
+
+/// A port, or a dash.
+pub(super) fn port(port: Option<u16>) -> String {
+    port.map_or_else(|| "-".to_owned(), |port| port.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_at_most_two_units() {
+        let table =
+            [(0, "0.0s"), (9, "9.0s"), (48, "48s"), (64, "1m 4s"), (11_520, "3h 12m"), (180_000, "2d 2h")];
+        for (seconds, text) in table {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn foreign_text_cannot_steer_the_terminal() {
+        assert_eq!(plain("\x1b[31mred\x1b[0m"), "red");
+        assert!(!plain("a\rb\x08c\x1b]0;title\x07d\u{9b}31m").contains(|c: char| c.is_control()));
+    }
+
+    #[test]
+    fn moments_are_told_from_now() {
+        let now = humantime::parse_rfc3339("2026-01-01T00:01:00Z").unwrap();
+        assert_eq!(ago("2026-01-01T00:00:57.500Z", now), "2s ago");
+        assert_eq!(ago("2026-01-01T00:02:00Z", now), "0s ago");
+        assert_eq!(ago("once", now), "once");
+        assert_eq!(left("2026-01-01T00:01:41Z", now).as_deref(), Some("41s"));
+        assert_eq!(left("2026-01-01T00:01:00Z", now), None);
+    }
+}

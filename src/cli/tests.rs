@@ -1,0 +1,302 @@
+//! Commands against a daemon that answers by script: their requests, exit codes and texts.
+
+use serde_json::{Value, json};
+
+use super::client::{Call, Client, Limits};
+use super::failure::Failure;
+use super::locate::{Daemon, Way};
+use super::testing::{Fake, Reply, Terminals, around, run};
+use crate::wire::{Code, ErrorBody, NDJSON, TOKEN_HEADER};
+
+fn status() -> Value {
+    json!({
+        "activePort": 8081, "drainUntil": null, "lastSwitch": null, "instance": "default", "phase": "settled",
+        "live": {"release": "v1", "port": 8081, "pid": 7, "startedAt": "2026-01-01T00:00:00.000Z",
+                 "restarts": 0, "inflight": 0},
+        "candidate": null, "previous": null, "watchUntil": null,
+        "config": {"file": null, "loadedAt": "2026-01-01T00:00:00.000Z", "error": null},
+        "version": "0.1.0", "listen": "0.0.0.0:3000", "pid": 6, "stateError": null, "lastFailure": null,
+        "fromTheFuture": {"a": 1}
+    })
+}
+
+fn switch() -> Value {
+    json!({"from": 8080, "to": 8081, "at": "2026-01-01T00:00:00.000Z", "reason": "manual", "id": "s1"})
+}
+
+/// A fitting answer for every path.
+fn answer(line: &str) -> Reply {
+    let path = line.split_once("/__").unwrap().1;
+    let body = match path.split('?').next().unwrap() {
+        "status" => status(),
+        "metrics" => json!({
+            "startedAt": "2026-01-01T00:00:00.000Z", "inflight": 0, "inflightMax": 3, "totalRequests": 12,
+            "totalProxyErrors": 0, "statusCounters": {"2xx": 12}, "rollingRps60": 0.2,
+            "health": {"activePortOk": true, "lastCheckedAt": null, "consecutiveFails": 0}, "lastProxyError": null
+        }),
+        "health" => json!({"healthy": true, "port": 8081, "status": 200, "latencyMs": 0.5, "error": null}),
+        "switch" => json!({"success": true, "message": "Switched to port 8081", "switch": switch()}),
+        "rollback" => {
+            json!({"success": true, "message": "m", "release": "v1", "outcome": "live", "switch": switch()})
+        }
+        "cancel" | "deploy" => json!({"success": true, "message": "release `v2` it is", "release": "v2"}),
+        "releases" => json!([]),
+        "logs" => json!({"release": null, "lines": []}),
+        "reload" => json!({"success": true, "message": "nothing changed", "changed": []}),
+        other => panic!("{other}"),
+    };
+    Reply::json(200, &body)
+}
+
+#[tokio::test]
+async fn each_command_makes_its_one_request() {
+    let table: &[(&[&str], &str, &str)] = &[
+        (&["status"], "GET /__status", "on 0.0.0.0:3000"),
+        (&["metrics"], "GET /__metrics", "requests       12"),
+        (&["health"], "GET /__health", "healthy: port 8081 answered 200"),
+        (&["switch", "8081"], "POST /__switch?port=8081", "Switched to port 8081 (8080 → 8081)\n"),
+        (&["rollback"], "POST /__rollback", "v1 is live on port 8081 (was 8080)\n"),
+        (&["cancel"], "POST /__cancel", "release `v2` it is\n"),
+        (&["deploy", "--detach"], "POST /__deploy?detach=1", "release `v2` it is\n"),
+        (&["releases"], "GET /__releases", "no releases yet\n"),
+        (&["logs"], "GET /__logs?lines=100", ""),
+        (&["logs", "-n", "5", "--release", "v.1"], "GET /__logs?release=v.1&lines=5", ""),
+        (&["reload"], "POST /__reload", "nothing changed\n"),
+    ];
+    let fake = Fake::new(|_, received| answer(&received.line));
+    for (n, (line, request, text)) in table.iter().enumerate() {
+        let ran = fake.portok(line).await;
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{line:?}");
+        assert!(ran.out.contains(text), "{line:?}: {:?}", ran.out);
+        let received = fake.received();
+        assert_eq!(received.len(), n + 1, "{line:?}");
+        assert_eq!(received[n].line, *request);
+        let accept = if line[0] == "rollback" { NDJSON } else { "application/json" };
+        assert_eq!(received[n].header("accept"), Some(accept));
+        assert_eq!(received[n].header(TOKEN_HEADER), None);
+        assert_eq!(received[n].body, if line[0] == "deploy" { "{}" } else { "" });
+    }
+}
+
+#[tokio::test]
+async fn json_is_one_value_with_every_key_of_the_daemon() {
+    let fake = Fake::new(|_, received| answer(&received.line));
+    for command in ["status", "metrics", "health", "rollback", "cancel", "releases", "logs", "reload"] {
+        let ran = fake.portok(&[command, "--json"]).await;
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
+        drop(ran.value());
+    }
+    assert_eq!(fake.portok(&["--json", "status"]).await.value()["fromTheFuture"]["a"], 1);
+}
+
+#[tokio::test]
+async fn every_error_code_ends_with_its_exit_code() {
+    let table = [
+        (Code::Forbidden, 5),
+        (Code::RateLimited, 5),
+        (Code::Unauthorized, 5),
+        (Code::NotFound, 5),
+        (Code::BadRequest, 5),
+        (Code::Busy, 5),
+        (Code::HealthFailed, 1),
+        (Code::DeployAborted, 3),
+        (Code::NoPrevious, 5),
+        (Code::NoApp, 5),
+        (Code::ConfigInvalid, 2),
+        (Code::StateUnwritable, 5),
+        (Code::ShuttingDown, 5),
+        (Code::Internal, 1),
+    ];
+    for (code, exit) in table {
+        let body = ErrorBody::new(code, "Short", "what and why").with_hint("do this");
+        let body = serde_json::to_value(body).unwrap();
+        let fake = Fake::new(move |_, _| Reply::json(code.status(), &body));
+        let ran = fake.portok(&["rollback"]).await;
+        assert_eq!((ran.code, ran.out.as_str()), (exit, ""), "{code}");
+        assert!(
+            ran.err.starts_with("error: rollback ") && ran.err.contains(": what and why\n"),
+            "{}",
+            ran.err
+        );
+        assert!(ran.err.ends_with("hint: do this\n"), "{}", ran.err);
+        let ran = fake.portok(&["rollback", "--json"]).await;
+        assert_eq!((ran.code, ran.err.as_str()), (exit, ""));
+        assert_eq!(ran.value()["code"], code.as_str());
+    }
+}
+
+#[tokio::test]
+async fn an_error_without_a_code_is_understood_by_its_status() {
+    let body =
+        json!({"error": "Health check failed", "message": "Port 8081 did not respond with 2xx at /health"});
+    let fake = Fake::new(move |_, _| Reply::json(409, &body));
+    let ran = fake.portok(&["switch", "8081"]).await;
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.err, "error: switch to port 8081 failed: Port 8081 did not respond with 2xx at /health\n");
+    let fake = Fake::new(|_, _| Reply::json(401, &json!({"error": "Unauthorized"})));
+    let ran = fake.portok(&["status"]).await;
+    assert_eq!(ran.code, 5);
+    assert!(ran.err.contains("hint: give the token with --token or PORTOK_TOKEN"), "{}", ran.err);
+    let fake = Fake::new(|_, _| Reply::with(429, "retry-after: 7\r\n", r#"{"error":"Too many"}"#));
+    assert!(fake.portok(&["status"]).await.err.contains("hint: try again in 7s"));
+}
+
+#[tokio::test]
+async fn health_tells_the_verdict_by_its_exit_code() {
+    let sick = json!({"healthy": false, "port": 8081, "status": 500, "latencyMs": 1.0, "error": null});
+    let fake = Fake::new(move |_, _| Reply::json(503, &sick));
+    let ran = fake.portok(&["health"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (1, "unhealthy: port 8081 answered 500 in 1.0 ms\n"));
+    assert_eq!(fake.portok(&["health", "--json"]).await.value()["healthy"], false);
+    let body = serde_json::to_value(ErrorBody::new(Code::ShuttingDown, "Going down", "bye")).unwrap();
+    let fake = Fake::new(move |_, _| Reply::json(503, &body));
+    assert_eq!(fake.portok(&["health"]).await.code, 5);
+}
+
+#[tokio::test]
+async fn prometheus_text_goes_through_as_it_is() {
+    let text = "# HELP portok_x \x1b[1m\nportok_x 1";
+    let fake = Fake::new(move |_, _| Reply::with(200, "content-type: text/plain\r\n", text));
+    let ran = fake.portok(&["metrics", "--prometheus"]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, text));
+    let received = &fake.received()[0];
+    assert_eq!(received.line, "GET /__metrics?format=prometheus");
+    assert_eq!(received.header("accept"), Some("text/plain"));
+}
+
+#[tokio::test]
+async fn the_token_goes_over_tcp_alone() {
+    let fake = Fake::new(|_, received| answer(&received.line));
+    let surroundings = around(fake.folder.path());
+    let url = fake.url();
+    for line in [
+        &["--url", &url, "--token", "s3cret", "status"][..],
+        &["--socket", &fake.socket(), "--token", "s3cret", "status"],
+        &["--token", "s3cret", "status"],
+    ] {
+        assert_eq!(run(line, &surroundings, Terminals::None, std::future::pending()).await.code, 0);
+    }
+    let tokens: Vec<_> =
+        fake.received().iter().map(|one| one.header(TOKEN_HEADER).map(str::to_owned)).collect();
+    assert_eq!(tokens, [Some("s3cret".to_owned()), None, None]);
+    assert_eq!(fake.received()[0].header("host"), Some(url.trim_start_matches("http://")));
+}
+
+#[tokio::test]
+async fn an_instance_is_reached_over_tcp_when_its_socket_is_gone() {
+    let fake = Fake::new(|_, received| answer(&received.line.replace("/_adm/", "/__")));
+    let folder = fake.folder.path();
+    std::fs::write(folder.join("api.token"), "from-file\n").unwrap();
+    let file = format!(
+        "listen = \"0.0.0.0:{}\"\n[admin]\nsocket = \"{}\"\ntoken_file = \"api.token\"\nprefix = \"/_adm/\"\n",
+        fake.port,
+        folder.join("gone.sock").display()
+    );
+    std::fs::write(folder.join("api.toml"), file).unwrap();
+    let ran = run(&["status", "api"], &around(folder), Terminals::None, std::future::pending()).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert_eq!(fake.received()[0].line, "GET /_adm/status");
+    assert_eq!(fake.received()[0].header(TOKEN_HEADER), Some("from-file"));
+}
+
+#[tokio::test]
+async fn an_unreachable_daemon_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api/admin.sock");
+    let ran = |line: &'static [&'static str]| {
+        let surroundings = around(folder.path());
+        async move { run(line, &surroundings, Terminals::None, std::future::pending()).await }
+    };
+    let human = ran(&["status", "api"]).await;
+    assert_eq!((human.code, human.out.as_str()), (6, ""));
+    let cause = format!("  caused by: {}: no such file or directory\n", socket.display());
+    assert!(human.err.starts_with("error: status failed: the daemon cannot be reached\n"), "{}", human.err);
+    assert!(human.err.contains(&cause), "{}", human.err);
+    assert!(human.err.contains("hint: is portokd running? systemctl status portok@api"), "{}", human.err);
+    let json = ran(&["status", "api", "--json"]).await;
+    assert_eq!((json.code, json.err.as_str()), (6, ""));
+    assert_eq!(json.value()["code"], "unreachable");
+}
+
+#[tokio::test]
+async fn what_is_no_portokd_is_not_believed() {
+    let fake = Fake::new(|_, _| Reply::with(404, "content-type: text/html\r\n", "<h1>Not found</h1>"));
+    let ran = fake.portok(&["status"]).await;
+    assert_eq!(ran.code, 6);
+    assert!(ran.err.contains("what answered is not portokd"), "{}", ran.err);
+    let fake = Fake::new(|_, _| Reply::with(200, "", r#"{"hello":"world"}"#));
+    assert_eq!(fake.portok(&["status"]).await.code, 6);
+}
+
+#[tokio::test]
+async fn a_connection_without_an_answer_leaves_the_outcome_open() {
+    let fake = Fake::new(|_, _| Reply::nothing());
+    let ran = fake.portok(&["rollback"]).await;
+    assert_eq!(ran.code, 6);
+    assert!(ran.err.contains("hint: it may have been done"), "{}", ran.err);
+    assert_eq!(fake.received().len(), 1, "a request is never made twice");
+}
+
+#[tokio::test]
+async fn an_answer_has_a_limit() {
+    let fake = Fake::new(|_, _| Reply::with(200, "", &format!("\"{}\"", "x".repeat(100))));
+    let daemon = Daemon {
+        ways: vec![Way::Socket(fake.socket().into())],
+        prefix: "/__".into(),
+        instance: None,
+        remark: None,
+    };
+    for (answer, fits) in [(102, true), (101, false)] {
+        let client = Client::new(daemon.clone(), Limits { answer, line: 10 });
+        let result = client.ask::<String>(Call::get("status", "status")).await;
+        match result {
+            Ok((text, _)) => assert!(fits && text.len() == 100),
+            Err(Failure::Foreign { cause, .. }) => {
+                assert_eq!((fits, cause.as_str()), (false, "the answer is longer than 101 bytes"));
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_usage_is_code_2_in_both_forms() {
+    let folder = tempfile::tempdir().unwrap();
+    let surroundings = around(folder.path());
+    for line in [&["stauts"][..], &["switch", "x"], &["logs", "-f", "--json"], &[], &["status", "a b"]] {
+        let ran = run(line, &surroundings, Terminals::None, std::future::pending()).await;
+        assert_eq!(ran.code, 2, "{line:?}");
+        if line.contains(&"--json") {
+            assert_eq!((ran.value()["code"].as_str(), ran.err.as_str()), (Some("usage"), ""));
+        } else {
+            assert!(ran.out.is_empty() && !ran.err.is_empty(), "{line:?}");
+        }
+    }
+    let ran = run(&["--json", "switch", "x"], &surroundings, Terminals::None, std::future::pending()).await;
+    assert_eq!((ran.code, ran.value()["code"].as_str()), (2, Some("usage")));
+    let ran = run(&["--version"], &surroundings, Terminals::None, std::future::pending()).await;
+    assert_eq!((ran.code, ran.out.as_str()), (0, concat!("portok ", env!("CARGO_PKG_VERSION"), "\n")));
+}
+
+#[tokio::test]
+async fn logs_are_followed_until_the_daemon_refuses() {
+    let lines = |range: std::ops::Range<u32>| {
+        let line = |n| json!({"at": "2026-01-01T00:00:00.000Z", "release": "v1", "stream": "stdout", "line": format!("l{n}")});
+        Reply::json(200, &json!({"release": null, "lines": range.map(line).collect::<Vec<_>>()}))
+    };
+    let fake = Fake::new(move |n, _| match n {
+        0 => lines(0..5),
+        1 => lines(0..5),
+        2 => lines(0..7),
+        3 => Reply::nothing(),
+        4 => lines(2..8),
+        5 => lines(20..21),
+        _ => Reply::json(404, &serde_json::to_value(ErrorBody::new(Code::NotFound, "Gone", "gone")).unwrap()),
+    });
+    let ran = fake.portok(&["logs", "-f", "-n", "2"]).await;
+    assert_eq!(ran.code, 5);
+    let shown: Vec<_> = ran.out.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(shown, ["l3", "l4", "l5", "l6", "l7", "l20"]);
+    assert!(ran.err.contains("(lines may be missing here)"));
+    assert_eq!(fake.received()[0].line, "GET /__logs?lines=1000");
+}

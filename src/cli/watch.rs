@@ -1,0 +1,135 @@
+//! `--wait-window`: asks until the watch window of a release has passed, so that a pipeline sees a rollback.
+//!
+//! The watch is the daemon's; this one only looks on, and may stop at any time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
+
+use super::client::Call;
+use super::failure::Failure;
+use super::order::Session;
+use super::render;
+use crate::wire::{Outcome, Phase, ReleaseRow, Status};
+
+/// What a status says about a release that traffic was moved to.
+#[derive(Debug, PartialEq, Eq)]
+enum Window {
+    /// Its watch window is open, or it is being started again.
+    Open,
+    /// It is live and its window has passed.
+    Passed,
+    /// It is live, its window is over, and it does not stay up.
+    Failed,
+    /// Something else is live: the list of releases tells why.
+    Left,
+}
+
+fn window(release: &str, status: &Status) -> Window {
+    match (&status.live, status.phase) {
+        (Some(live), Phase::Settled) if live.release == release => Window::Passed,
+        (Some(live), Phase::Failed) if live.release == release => Window::Failed,
+        (Some(live), _) if live.release == release => Window::Open,
+        _ => Window::Left,
+    }
+}
+
+/// Asks until the watch window of `release` has passed. The daemon may be gone for a while: it may be started
+/// again within the window, and continues it.
+///
+/// # Errors
+/// The release was rolled back or does not stay up; the daemon was gone for long; Ctrl-C.
+pub(crate) async fn watch(
+    session: &mut Session<'_>,
+    release: &str,
+    interrupt: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), Failure> {
+    let result = look_on(session, release, interrupt).await;
+    session.screen.line(None);
+    result
+}
+
+async fn look_on(
+    session: &mut Session<'_>,
+    release: &str,
+    mut interrupt: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), Failure> {
+    session.screen.note(&render::watching(release));
+    let mut gone_since: Option<Instant> = None;
+    loop {
+        let mut pause = session.poll_every();
+        match look(session, release).await {
+            Ok(Some(end)) => {
+                if let Some(text) = end {
+                    session.screen.note(&text);
+                }
+                return Ok(());
+            }
+            Ok(None) => gone_since = None,
+            Err(failure) if failure.is_passing() => {
+                if gone_since.is_none() {
+                    session.screen.note(&render::absent(&failure));
+                }
+                let since = *gone_since.get_or_insert_with(Instant::now);
+                let wait = match failure {
+                    Failure::Refused { retry_after: Some(wait), .. } => wait.min(session.pace.absence),
+                    _ => Duration::ZERO,
+                };
+                if since.elapsed() > session.pace.absence + wait {
+                    return Err(failure);
+                }
+                pause = pause.max(wait);
+            }
+            Err(failure) => return Err(failure),
+        }
+        let is_over = tokio::select! {
+            () = sleep(pause) => false,
+            () = interrupt.as_mut() => true,
+        };
+        if is_over {
+            let message = format!("`{release}` is live; the daemon goes on watching it");
+            return Err(Failure::Interrupted {
+                message,
+                hint: "`portok status` shows the watch window".into(),
+            });
+        }
+    }
+}
+
+/// One look at the window: `Some` when it has passed, with what there is to say about it.
+async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Option<String>>, Failure> {
+    let operation = || format!("watch over `{release}`");
+    let (status, _) = session.client.ask::<Status>(Call::get(operation(), "status")).await?;
+    match window(release, &status) {
+        Window::Passed => return Ok(Some(None)),
+        Window::Failed => {
+            let reason = status.last_failure.unwrap_or_else(|| "it crashes again and again".to_owned());
+            return Err(Failure::Unstable { release: release.to_owned(), reason });
+        }
+        Window::Open => {
+            session.screen.line(Some(&render::watch_line(release, &status, SystemTime::now())));
+            return Ok(None);
+        }
+        Window::Left => {}
+    }
+    let (rows, _) = session.client.ask::<Vec<ReleaseRow>>(Call::get(operation(), "releases")).await?;
+    let row = rows.into_iter().find(|row| row.release == release);
+    let unstable = |reason| Err(Failure::Unstable { release: release.to_owned(), reason });
+    match (row.as_ref().and_then(|row| row.outcome), status.live, status.phase) {
+        (Some(Outcome::RolledBack), ..) => {
+            let reason = row.and_then(|row| row.reason.or(row.exit));
+            Err(Failure::RolledBack { release: release.to_owned(), reason })
+        }
+        (Some(Outcome::Live) | None, Some(live), _) => {
+            Ok(Some(Some(render::superseded(release, &live.release))))
+        }
+        // The daemon goes down, or has just been started and brings the release back.
+        (Some(Outcome::Live) | None, None, Phase::Starting | Phase::Restarting | Phase::Stopping) => Ok(None),
+        (Some(Outcome::Live) | None, None, _) => {
+            unstable(status.last_failure.unwrap_or_else(|| "nothing is live any more".to_owned()))
+        }
+        (Some(outcome), ..) => unstable(format!("its outcome is `{}`", outcome.as_str())),
+    }
+}

@@ -1,0 +1,41 @@
+//! The environment's side of the configuration: the variables of npm portok and the folders of the system.
+//!
+//! An empty variable counts as not set: that is how unit files and container definitions leave one out.
+//! Which variable belongs to which key stands in [`super::keys`]; units and words of the values in
+//! [`super::values`]. Pure: the environment is handed in as it was when the process started.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::keys::KEYS;
+
+/// The environment as the configuration reads it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Env<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl<'a> Env<'a> {
+    /// The value of `variable` without spaces around it; `None` when it is not set or empty.
+    pub(super) fn get(self, variable: &str) -> Option<&'a str> {
+        self.0.get(variable).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The absolute path in `variable`. The XDG specification ignores relative ones, so this does.
+    pub(super) fn folder(self, variable: &str) -> Option<&'a Path> {
+        self.get(variable).map(Path::new).filter(|path| path.is_absolute())
+    }
+
+    /// Where `<name>.toml` lies: `PORTOK_CONFIG_DIR`, else `/etc/portok`.
+    pub(super) fn config_dir(self) -> PathBuf {
+        self.get("PORTOK_CONFIG_DIR").unwrap_or("/etc/portok").into()
+    }
+
+    /// Where `<name>.json` lies when systemd did not choose: `PORTOK_STATE_DIR`, else `/var/lib/portok`.
+    pub(super) fn state_dir(self) -> PathBuf {
+        self.get("PORTOK_STATE_DIR").unwrap_or("/var/lib/portok").into()
+    }
+}
+
+/// The variables that configure portok: what an app does not inherit from the daemon.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(|key| key.variable)
+}

@@ -1,0 +1,82 @@
+//! Reads the sources and validates them: the one way to a [`Config`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::env::Env;
+use super::files::{self, Content, Owner, Who};
+use super::raw::{self, Problem};
+use super::read::Reader;
+use super::validate::{Given, validate};
+use super::values;
+use super::{Config, ConfigErrors, Sources};
+
+/// Reads and validates a configuration. Changes nothing.
+///
+/// The file is `sources.file`; without one, `<config dir>/<instance>.toml` if that exists; else there is none and
+/// the environment alone configures.
+///
+/// # Errors
+/// Every problem at once: those of the file in its order, then those of environment and flags. A file that
+/// cannot be read, that others may write, or that is not TOML is a problem alone.
+pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+    load_as(sources, &Who::current())
+}
+
+pub(super) fn load_as(sources: &Sources, who: &Who) -> Result<Config, ConfigErrors> {
+    let read = read_file(sources, who).map_err(|problem| ConfigErrors { problems: vec![problem] })?;
+    let (file, content) = match &read {
+        Some((file, content)) => (Some(file.as_path()), Some(content)),
+        None => (None, None),
+    };
+    let parsed = match (file, content) {
+        (Some(file), Some(content)) => Some(raw::parse(file, &content.text)),
+        _ => None,
+    };
+    let (raw, problems) = match parsed.transpose() {
+        Ok(Some((raw, problems))) => (Some(raw), problems),
+        Ok(None) => (None, Vec::new()),
+        Err(Problem { text, .. }) => return Err(ConfigErrors { problems: vec![text] }),
+    };
+
+    let mut reader = Reader::new(raw.as_ref(), Env(&sources.env), problems);
+    let mut config = validate(&Given { sources, file, who }, &mut reader);
+    if let (Some(file), true) = (file, content.is_some_and(|content| content.world_readable))
+        && reader.in_file("admin.token")
+    {
+        reader.warnings.push(format!(
+            "admin.token: everybody may read {file}; run: chmod o-r {file}, or use admin.token_file",
+            file = file.display()
+        ));
+    }
+    let (problems, warnings) = reader.finish();
+    config.warnings = warnings;
+    if problems.is_empty() { Ok(config) } else { Err(ConfigErrors { problems }) }
+}
+
+fn read_file(sources: &Sources, who: &Who) -> Result<Option<(PathBuf, Content)>, String> {
+    if let Some(name) = sources.instance.as_deref().filter(|name| !values::is_instance_name(name)) {
+        return Err(format!("--instance = {name:?}: expected {}", values::NAME_EXPECTED));
+    }
+    let owner = if sources.client { Owner::Any } else { Owner::Trusted };
+    let (file, optional) = match (&sources.file, &sources.instance) {
+        (Some(file), _) => (file.clone(), false),
+        (None, Some(name)) => (instance_file(sources, name), true),
+        (None, None) => return Ok(None),
+    };
+    let file = std::path::absolute(&file).unwrap_or(file);
+    match files::read(&file, files::CONFIG_MAX, who, owner) {
+        Ok(content) => Ok(Some((file, content))),
+        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(&file, &error)),
+    }
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> String {
+    format!("{}: cannot read the configuration file: {error}", file.display())
+}
+
+/// Where the file of the instance `name` lies, whether or not there is one.
+pub fn instance_file(sources: &Sources, name: &str) -> PathBuf {
+    Env(&sources.env).config_dir().join(format!("{name}.toml"))
+}

@@ -1,0 +1,73 @@
+//! Where an instance's socket, pipes and state lie by default.
+//!
+//! Decides from names and the environment; of the file system it asks only whether a folder can be written.
+
+use std::path::{Path, PathBuf};
+
+use super::env::Env;
+use super::files::Who;
+use super::values::SOCKET_PATH_MAX;
+
+/// The default admin socket of the instance `name` whose daemon runs as `uid`.
+///
+/// Root's is under `/run/portok`, another user's under `$XDG_RUNTIME_DIR/portok` (`xdg_runtime_dir`, ignored when
+/// relative, or too long for a unix socket), else under `/tmp/portok-<uid>`. Always short enough for a socket.
+pub fn default_socket(name: &str, uid: u32, xdg_runtime_dir: Option<&Path>) -> PathBuf {
+    if uid == 0 {
+        return socket_in("/run/portok", name);
+    }
+    xdg_runtime_dir
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| socket_in(dir.join("portok"), name))
+        .filter(|socket| socket.as_os_str().len() <= SOCKET_PATH_MAX)
+        .unwrap_or_else(|| temporary_socket(name, uid))
+}
+
+fn temporary_socket(name: &str, uid: u32) -> PathBuf {
+    socket_in(format!("/tmp/portok-{uid}"), name)
+}
+
+fn socket_in(folder: impl AsRef<Path>, name: &str) -> PathBuf {
+    folder.as_ref().join(name).join("admin.sock")
+}
+
+/// The folder of the default socket, which also holds the pipes of the apps. In the foreground it has to be
+/// one that can be written, for the state lies there too.
+pub(super) fn run_dir(name: &str, who: &Who, env: Env<'_>, foreground: bool) -> PathBuf {
+    let by_default = default_socket(name, who.uid, env.folder("XDG_RUNTIME_DIR"));
+    let root_without_run = who.uid == 0 && !Path::new("/run").is_dir();
+    let usable = by_default.parent().is_some_and(|folder| who.can_write(folder));
+    let socket = if foreground && (!usable || root_without_run) {
+        temporary_socket(name, who.uid)
+    } else {
+        by_default
+    };
+    socket.parent().unwrap_or(Path::new("/tmp")).to_owned()
+}
+
+/// The default state file, and what is to be said about it.
+pub(super) fn state_file(name: &str, who: &Who, env: Env<'_>) -> (PathBuf, Option<String>) {
+    let file = format!("{name}.json");
+    // systemd separates several folders by colons (systemd.exec(5)).
+    let by_systemd = env.get("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').find(|dir| !dir.is_empty()));
+    if let Some(folder) = by_systemd {
+        return (Path::new(folder).join(file), None);
+    }
+    let by_default = env.state_dir();
+    if who.uid == 0 || who.can_write(&by_default) {
+        return (by_default.join(file), None);
+    }
+    let own = env
+        .folder("XDG_STATE_HOME")
+        .map(Path::to_owned)
+        .or_else(|| env.folder("HOME").map(|home| home.join(".local/state")));
+    let Some(own) = own else { return (by_default.join(file), None) };
+    let state_file = own.join("portok").join(file);
+    let warning = format!(
+        "state_file: uid {} cannot write {}, the state is kept in {}",
+        who.uid,
+        by_default.display(),
+        state_file.display()
+    );
+    (state_file, Some(warning))
+}

@@ -1,0 +1,186 @@
+//! Layers the sources over one another: reads a key from file and environment and collects every problem.
+//!
+//! Every source that names a key is checked, also one that another source overrides: a bad value is a bad
+//! value. Owns the problems until [`Reader::finish`]. Pure.
+
+use std::fmt::Display;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::env::Env;
+use super::keys;
+use super::raw::{Problem, Raw};
+use super::values::{Input, Parsed};
+
+/// Reads keys, notes problems and warnings.
+#[derive(Debug)]
+pub(super) struct Reader<'a> {
+    raw: Option<&'a Raw<'a>>,
+    env: Env<'a>,
+    problems: Vec<Problem>,
+    /// What is odd, but no error.
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of `raw`, whose `problems` are known already, and `env`.
+    pub(super) fn new(raw: Option<&'a Raw<'a>>, env: Env<'a>, problems: Vec<Problem>) -> Self {
+        Self { raw, env, problems, warnings: Vec::new() }
+    }
+
+    /// All problems, those of the file in its order, then the others.
+    pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
+        self.problems.sort_by_key(|problem| problem.at);
+        (self.problems.into_iter().map(|problem| problem.text).collect(), self.warnings)
+    }
+
+    /// The value of `key`: the environment's, else the file's. `None` when nobody set it, or badly.
+    pub(super) fn read<T>(&mut self, key: &'static str, parse: impl Fn(Input<'_>) -> Parsed<T>) -> Option<T> {
+        let file = self.read_file(key, &parse);
+        self.read_variable(key, &parse).or(file)
+    }
+
+    /// The value of `key` in the file alone.
+    pub(super) fn read_file<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+    ) -> Option<T> {
+        let value = self.raw?.get(key)?;
+        match parse(Input::Toml(value.get_ref())) {
+            Ok(parsed) => Some(parsed),
+            Err(expected) => {
+                self.reject_at(key, value, &expected);
+                None
+            }
+        }
+    }
+
+    /// The value of `key`'s variable alone.
+    pub(super) fn read_variable<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+    ) -> Option<T> {
+        let (variable, text) = self.variable(key)?;
+        match parse(Input::Text(text)) {
+            Ok(parsed) => Some(parsed),
+            Err(expected) => {
+                self.problem(format!("{variable} = {}: expected {expected}", shown(key, text)));
+                None
+            }
+        }
+    }
+
+    /// A list: an array in the file, separated by commas in the environment; each bad item is a problem.
+    pub(super) fn read_list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+    ) -> Option<Vec<T>> {
+        let mut from_file = None;
+        if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
+            if let DeValue::Array(items) = value.get_ref() {
+                let mut list = Vec::new();
+                for item in items.iter() {
+                    match parse(Input::Toml(item.get_ref())) {
+                        Ok(parsed) => list.push(parsed),
+                        Err(expected) => self.reject_at(key, item, &expected),
+                    }
+                }
+                from_file = Some(list);
+            } else {
+                self.reject_at(key, value, "an array of strings");
+            }
+        }
+        let Some((variable, text)) = self.variable(key) else { return from_file };
+        let mut list = Vec::new();
+        for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            match parse(Input::Text(item)) {
+                Ok(parsed) => list.push(parsed),
+                Err(expected) => self.problem(format!("{variable} = {item:?}: expected {expected}")),
+            }
+        }
+        Some(list)
+    }
+
+    /// The entries of a table of strings in the file; `check` says what is wrong with an entry's name.
+    pub(super) fn read_map(
+        &mut self,
+        key: &'static str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Vec<(String, String)> {
+        let Some(raw) = self.raw else { return Vec::new() };
+        let Some(value) = raw.get(key) else { return Vec::new() };
+        let DeValue::Table(table) = value.get_ref() else {
+            self.reject_at(key, value, "a table of strings, such as { NODE_ENV = \"production\" }");
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        for (name, value) in table {
+            let (name, at) = (name.get_ref().as_ref(), name.span().start);
+            let dotted = format!("{key}.{}", name.escape_debug());
+            if let Err(expected) = check(name) {
+                let text = format!("{}: {dotted}: expected {expected}", raw.position(at));
+                self.problems.push(Problem { at, text });
+            }
+            match value.get_ref().as_str() {
+                Some(text) if !text.contains('\0') => entries.push((name.to_owned(), text.to_owned())),
+                _ => self.reject_at(&dotted, value, "a string without NUL, such as \"1\""),
+            }
+        }
+        entries
+    }
+
+    /// Whether any source names `key`, well or badly.
+    pub(super) fn given(&self, key: &'static str) -> bool {
+        self.in_file(key) || self.variable(key).is_some()
+    }
+
+    /// Whether the file names `key`.
+    pub(super) fn in_file(&self, key: &'static str) -> bool {
+        self.raw.is_some_and(|raw| raw.get(key).is_some())
+    }
+
+    /// How to speak of `key`: its variable where that sets it, else its name in the file.
+    pub(super) fn called(&self, key: &'static str) -> &'static str {
+        self.variable(key).map_or(key, |(variable, _)| variable)
+    }
+
+    /// Notes that the value of `key`, as it came from the source that won, is not what was `expected`.
+    pub(super) fn reject(&mut self, key: &'static str, expected: &str) {
+        if let Some((variable, text)) = self.variable(key) {
+            self.problem(format!("{variable} = {}: expected {expected}", shown(key, text)));
+        } else if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
+            self.reject_at(key, value, expected);
+        } else {
+            self.problem(format!("{key}: expected {expected}"));
+        }
+    }
+
+    /// Notes a problem that is in no file.
+    pub(super) fn problem(&mut self, text: impl Display) {
+        self.problems.push(Problem { at: Problem::ELSEWHERE, text: text.to_string() });
+    }
+
+    fn reject_at(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
+        let Some(raw) = self.raw else { return };
+        let at = value.span().start;
+        let text = format!("{}: {key} = {}: expected {expected}", raw.position(at), raw.shown(key, value));
+        self.problems.push(Problem { at, text });
+    }
+
+    fn variable(&self, key: &'static str) -> Option<(&'static str, &'a str)> {
+        let variable = keys::find(key)?.variable?;
+        Some((variable, self.env.get(variable)?))
+    }
+}
+
+fn shown(key: &str, text: &str) -> String {
+    if keys::is_secret(key) {
+        keys::MASK.to_owned()
+    } else {
+        format!("{:?}", text.chars().take(80).collect::<String>())
+    }
+}

@@ -1,0 +1,316 @@
+//! What values may look like: one small parser a kind, the same for the file and for the environment.
+//!
+//! A parser gets an [`Input`] and gives the meant value, or what was expected in its place. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use ipnet::{IpNet, Ipv4Net};
+use tokio::signal::unix::SignalKind;
+use toml::de::DeValue;
+
+use super::{CommandLine, StopSignal};
+
+/// The longest time that can be configured.
+pub(super) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The shortest time where zero would mean nothing.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+
+/// What an instance name looks like.
+pub(super) const NAME_EXPECTED: &str = "1 to 64 letters, digits, `_` or `-`";
+
+/// A value before it is understood.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// From the file.
+    Toml(&'a DeValue<'a>),
+    /// From the environment or a flag: never empty, no space around it.
+    Text(&'a str),
+}
+
+impl<'a> Input<'a> {
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Self::Toml(value) => value.as_str(),
+            Self::Text(text) => Some(text),
+        }
+    }
+
+    fn integer(self) -> Option<i64> {
+        match self {
+            Self::Toml(DeValue::Integer(n)) => i64::from_str_radix(n.as_str(), n.radix()).ok(),
+            Self::Toml(_) => None,
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+/// What a parser gives: the value, or what was expected.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// A whole number from `min` to `max`.
+pub(super) fn integer<T>(min: T, max: T) -> impl Fn(Input<'_>) -> Parsed<T>
+where
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy,
+{
+    move |input| {
+        input
+            .integer()
+            .and_then(|n| T::try_from(n).ok())
+            .filter(|n| (min..=max).contains(n))
+            .ok_or_else(|| format!("a whole number from {min} to {max}"))
+    }
+}
+
+/// A port that something can listen on.
+pub(super) fn port(input: Input<'_>) -> Parsed<u16> {
+    integer(1, u16::MAX)(input).map_err(|_| "a port from 1 to 65535".to_owned())
+}
+
+/// An address to listen on; a port alone means all IPv4 addresses. Port 0: the kernel chooses.
+pub(super) fn listen(input: Input<'_>) -> Parsed<SocketAddr> {
+    let port = match input {
+        Input::Toml(value) => value.as_str().map_or(input.integer(), |text| text.parse().ok()),
+        Input::Text(_) => input.integer(),
+    };
+    let from_port = port.and_then(|port| u16::try_from(port).ok());
+    from_port
+        .map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        .or_else(|| input.text().and_then(|text| text.parse().ok()))
+        .ok_or_else(|| {
+            "a port from 0 to 65535, or an address such as \"0.0.0.0:3000\" or \"[::]:3000\"".to_owned()
+        })
+}
+
+/// A truth value.
+pub(super) fn boolean(input: Input<'_>) -> Parsed<bool> {
+    match input {
+        Input::Toml(value) => value.as_bool().ok_or_else(|| "true or false".to_owned()),
+        Input::Text("1" | "true") => Ok(true),
+        Input::Text("0" | "false") => Ok(false),
+        Input::Text(_) => Err("0, 1, true or false".to_owned()),
+    }
+}
+
+/// A time from `min` to [`LONGEST`]: a string with a unit in the file, milliseconds in the environment.
+pub(super) fn duration(min: Duration) -> impl Fn(Input<'_>) -> Parsed<Duration> {
+    move |input| {
+        let (parsed, expected) = match input {
+            Input::Toml(value) => (
+                value.as_str().and_then(|text| humantime::parse_duration(text.trim()).ok()),
+                format!(
+                    "a duration from {} to 7days, such as \"500ms\", \"30s\" or \"2m\"",
+                    humantime::format_duration(min)
+                ),
+            ),
+            Input::Text(text) => (
+                text.parse().ok().map(Duration::from_millis),
+                format!("whole milliseconds from {} to {}", min.as_millis(), LONGEST.as_millis()),
+            ),
+        };
+        parsed.filter(|time| (min..=LONGEST).contains(time)).ok_or(expected)
+    }
+}
+
+/// A time where zero stands for none.
+pub(super) fn duration_or_none(input: Input<'_>) -> Parsed<Option<Duration>> {
+    duration(Duration::ZERO)(input)
+        .map(|time| Some(time).filter(|time| !time.is_zero()))
+        .map_err(|expected| format!("{expected}; \"0\" for none"))
+}
+
+/// A number of bytes from `min` to `max`, with or without a unit.
+pub(super) fn size(min: u64, max: u64) -> impl Fn(Input<'_>) -> Parsed<u64> {
+    move |input| {
+        input
+            .text()
+            .and_then(|text| ByteSize::from_str(text.trim()).ok())
+            .map(|size| size.as_u64())
+            .filter(|size| (min..=max).contains(size))
+            .ok_or_else(|| match (min, max) {
+                (0, u64::MAX) => {
+                    "a size such as \"64KiB\" or \"512MB\", a string; \"0\" for no limit".to_owned()
+                }
+                _ => format!("a size from \"{}\" to \"{}\", a string", ByteSize(min), ByteSize(max)),
+            })
+    }
+}
+
+/// One of some words.
+pub(super) fn choice<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(Input<'_>) -> Parsed<T> {
+    move |input| {
+        let text = input.text();
+        words.iter().find(|(word, _)| Some(*word) == text).map(|(_, value)| *value).ok_or_else(|| {
+            let words: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+            words.join(" or ")
+        })
+    }
+}
+
+/// A string that `fits`.
+pub(super) fn text(
+    expected: &'static str,
+    fits: impl Fn(&str) -> bool,
+) -> impl Fn(Input<'_>) -> Parsed<String> {
+    move |input| input.text().filter(|text| fits(text)).map(str::to_owned).ok_or_else(|| expected.to_owned())
+}
+
+/// An instance name.
+pub(super) fn instance_name(input: Input<'_>) -> Parsed<String> {
+    text(NAME_EXPECTED, is_instance_name)(input)
+}
+
+/// Whether `name` can name an instance and its files.
+pub(super) fn is_instance_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// An admin token: it has to fit into a header.
+pub(super) fn token(input: Input<'_>) -> Parsed<String> {
+    text("1 to 4096 printable ASCII characters without spaces", |token| {
+        (1..=4096).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic())
+    })(input)
+}
+
+/// A path of a URL, as it is sent.
+pub(super) fn url_path(input: Input<'_>) -> Parsed<String> {
+    text("a path that starts with `/`, without spaces, control characters or `#`", |path| {
+        path.starts_with('/')
+            && !path.contains('#')
+            && path.bytes().all(|b| b.is_ascii_graphic())
+            && path.parse::<http::uri::PathAndQuery>().is_ok()
+    })(input)
+}
+
+/// The prefix of the admin paths.
+pub(super) fn prefix(input: Input<'_>) -> Parsed<String> {
+    text("`/` and at least one more of letters, digits, `_`, `-`, `.`, `~` or `/`", |prefix| {
+        (2..=64).contains(&prefix.len())
+            && prefix.starts_with('/')
+            && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.~/".contains(&b))
+    })(input)
+}
+
+/// The value of a `Host` header.
+pub(super) fn host(input: Input<'_>) -> Parsed<String> {
+    text("a host name or address, with or without a port", |host| {
+        host.len() <= 255
+            && host.parse::<http::uri::Authority>().is_ok_and(|authority| !authority.as_str().contains('@'))
+    })(input)
+}
+
+/// The name of an environment variable that shells can use.
+pub(super) fn variable_name(input: Input<'_>) -> Parsed<String> {
+    text("a variable's name: letters, digits and `_`, not starting with a digit", |name| {
+        !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    })(input)
+}
+
+/// A user or group of the system, by name or number.
+pub(super) fn account(input: Input<'_>) -> Parsed<String> {
+    text("the name or number of a user or group", |name| {
+        (1..=256).contains(&name.len())
+            && !name.starts_with('-')
+            && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':' || c == '/')
+    })(input)
+}
+
+/// A path of the file system; a relative one starts at the working directory of the process.
+pub(super) fn path(input: Input<'_>) -> Parsed<PathBuf> {
+    text("a path", |path| (1..=4095).contains(&path.len()) && !path.contains('\0'))(input)
+        .and_then(|path| std::path::absolute(path).map_err(|error| format!("a path ({error})")))
+}
+
+/// The path of a unix socket: `sun_path` has 108 bytes, one of them for the end (unix(7)).
+pub(super) fn socket_path(input: Input<'_>) -> Parsed<PathBuf> {
+    path(input).and_then(|path| match path.as_os_str().len() {
+        0..=SOCKET_PATH_MAX => Ok(path),
+        length => {
+            Err(format!("a path of at most {SOCKET_PATH_MAX} bytes (a unix socket's limit), not {length}"))
+        }
+    })
+}
+
+/// The longest path of a unix socket, in bytes.
+pub(super) const SOCKET_PATH_MAX: usize = 107;
+
+/// A command: shell text, or from the file also words.
+pub(super) fn command(input: Input<'_>) -> Parsed<CommandLine> {
+    let expected = "a command for /bin/sh, or an array of program and arguments";
+    match input {
+        Input::Toml(DeValue::Array(_)) => words(input).map(CommandLine::Exec),
+        _ => text(expected, |text| !text.trim().is_empty() && !text.contains('\0'))(input)
+            .map(CommandLine::Shell),
+    }
+}
+
+/// Program and arguments, executed as they are.
+pub(super) fn words(input: Input<'_>) -> Parsed<Vec<String>> {
+    let words = match input {
+        Input::Toml(DeValue::Array(items)) => {
+            items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        }
+        _ => None,
+    };
+    words
+        .filter(|words| words.first().is_some_and(|program| !program.trim().is_empty()))
+        .filter(|words| words.iter().all(|word| !word.contains('\0')))
+        .ok_or_else(|| "an array of strings, first the program".to_owned())
+}
+
+/// An address or a range of addresses. What is written as an IPv4-mapped IPv6 address means the IPv4 one.
+pub(super) fn net(input: Input<'_>) -> Parsed<IpNet> {
+    let parse = |text: &str| match text.parse::<IpAddr>() {
+        Ok(address) => Some(IpNet::from(address.to_canonical())),
+        Err(_) => match text.parse::<IpNet>().ok()? {
+            IpNet::V6(net) if net.prefix_len() >= 96 => Some(match net.addr().to_ipv4_mapped() {
+                Some(v4) => IpNet::V4(Ipv4Net::new(v4, net.prefix_len() - 96).ok()?),
+                None => IpNet::V6(net),
+            }),
+            net => Some(net),
+        },
+    };
+    input
+        .text()
+        .and_then(|text| parse(text.trim()))
+        .ok_or_else(|| "an address or a range, such as \"10.0.0.7\", \"10.0.0.0/8\" or \"::1\"".to_owned())
+}
+
+/// The signals that may ask an app to stop, with their numbers on this system.
+const SIGNALS: &[StopSignal] = &[
+    StopSignal { name: "SIGTERM", number: SignalKind::terminate().as_raw_value() },
+    StopSignal { name: "SIGINT", number: SignalKind::interrupt().as_raw_value() },
+    StopSignal { name: "SIGQUIT", number: SignalKind::quit().as_raw_value() },
+    StopSignal { name: "SIGHUP", number: SignalKind::hangup().as_raw_value() },
+    StopSignal { name: "SIGUSR1", number: SignalKind::user_defined1().as_raw_value() },
+    StopSignal { name: "SIGUSR2", number: SignalKind::user_defined2().as_raw_value() },
+    StopSignal { name: "SIGWINCH", number: SignalKind::window_change().as_raw_value() },
+    StopSignal { name: "SIGALRM", number: SignalKind::alarm().as_raw_value() },
+    StopSignal { name: "SIGPIPE", number: SignalKind::pipe().as_raw_value() },
+    StopSignal { name: "SIGABRT", number: 6 },
+    StopSignal { name: "SIGKILL", number: 9 },
+];
+
+/// What an app is sent when nothing else is configured.
+pub(super) const SIGTERM: StopSignal = SIGNALS[0];
+
+/// A signal by name, with or without `SIG`.
+pub(super) fn signal(input: Input<'_>) -> Parsed<StopSignal> {
+    let find = |text: &str| {
+        let text = text.to_ascii_uppercase();
+        SIGNALS.iter().find(|signal| {
+            signal.name == text || signal.name.strip_prefix("SIG").is_some_and(|short| short == text)
+        })
+    };
+    input.text().and_then(find).copied().ok_or_else(|| {
+        let names: Vec<_> = SIGNALS.iter().map(|signal| signal.name).collect();
+        format!("one of {}", names.join(", "))
+    })
+}

@@ -1,0 +1,469 @@
+//! Tells when the configuration file may have changed.
+//!
+//! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder: so not the file is watched
+//! but every folder on the way to it (its own, those of the links in between, its target's). A burst of events is
+//! one message; whether anything changed is decided by content and rights, so a `touch`, or the daemon's own
+//! reading, tells nothing. Where inotify is missing or blind (its limits, network file systems, a folder that
+//! was replaced) a slow poll finds the change.
+//!
+//! The watch owns what was seen last; nobody else needs it. It ends when the receiver of its messages is
+//! dropped, or its future. The ordering that matters: make the [`Watch`] **before** the file is loaded. A change
+//! between the two is then told (perhaps for nothing); the other way round it would be missed.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::files::CONFIG_MAX;
+
+/// How long a burst of events has to pause before the file is looked at.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// How long a burst that does not pause may put that off.
+const BURST: Duration = Duration::from_secs(1);
+
+/// How often the file is looked at without any event.
+const POLL: Duration = Duration::from_secs(10);
+
+/// As many symbolic links as the kernel follows (path_resolution(7)).
+const LINKS_MAX: usize = 40;
+
+/// Watches one file.
+#[derive(Debug)]
+pub struct Watch {
+    file: PathBuf,
+    seen: Seen,
+    folders: BTreeSet<PathBuf>,
+    names: Arc<ArcSwap<BTreeSet<OsString>>>,
+    /// `None` where the system refuses: then only the poll is left.
+    notify: Option<RecommendedWatcher>,
+    woken: mpsc::Receiver<()>,
+    /// Keeps `woken` open while there is no `notify`.
+    _wake: mpsc::Sender<()>,
+    poll: Duration,
+}
+
+impl Watch {
+    /// Begins to watch `file`, which need not exist. What is there now counts as known.
+    pub fn new(file: &Path) -> Self {
+        // One slot: a second wake-up while one is waiting says nothing new.
+        let (wake, woken) = mpsc::channel(1);
+        let names = Arc::new(ArcSwap::from_pointee(BTreeSet::new()));
+        let notify = notify::recommended_watcher({
+            let (wake, names) = (wake.clone(), Arc::clone(&names));
+            // On notify's own thread.
+            move |event: notify::Result<Event>| {
+                if event.map_or(true, |event| concerns(&event, &names.load())) {
+                    // Full: it is awake already. Closed: it is over.
+                    let _ = wake.try_send(());
+                }
+            }
+        });
+        let notify = notify
+            .inspect_err(|error| {
+                tracing::warn!(%error, every = ?POLL, "cannot watch the configuration file's folder, it is polled");
+            })
+            .ok();
+        let mut watch = Self {
+            file: std::path::absolute(file).unwrap_or_else(|_| file.to_owned()),
+            seen: Seen::Missing,
+            folders: BTreeSet::new(),
+            names,
+            notify,
+            woken,
+            _wake: wake,
+            poll: POLL,
+        };
+        watch.arm();
+        watch.seen = Seen::look(&watch.file);
+        watch
+    }
+
+    /// Sends a message whenever the file's content, rights or existence changed. A message that nobody has taken
+    /// yet stands for all later changes too, so a capacity of 1 is enough. Returns when the receiver is dropped.
+    pub async fn run(mut self, changed: mpsc::Sender<()>) {
+        enum Wake {
+            Over,
+            Event,
+            Poll,
+        }
+        loop {
+            let wake = tokio::select! {
+                () = changed.closed() => Wake::Over,
+                _ = self.woken.recv() => Wake::Event,
+                () = sleep(self.poll) => Wake::Poll,
+            };
+            match wake {
+                Wake::Over => return,
+                Wake::Event => self.settle().await,
+                Wake::Poll => {}
+            }
+            // Links may lead elsewhere now. Armed first, so that what changes after the look wakes again.
+            self.arm();
+            let now = Seen::look(&self.file);
+            if now != self.seen {
+                self.seen = now;
+                // Full: the message that waits stands for this change too. Closed: noticed above.
+                let _ = changed.try_send(());
+            }
+        }
+    }
+
+    /// Waits for the end of a burst.
+    async fn settle(&mut self) {
+        let end = Instant::now() + BURST;
+        while let Ok(Some(())) = timeout_at(end.min(Instant::now() + QUIET), self.woken.recv()).await {
+            if Instant::now() >= end {
+                return;
+            }
+        }
+    }
+
+    /// Watches exactly the folders on the way to the file. Watching one again is no error and makes a folder
+    /// that was replaced watched again.
+    fn arm(&mut self) {
+        let way = way(&self.file);
+        self.names.store(Arc::new(way.names));
+        let Some(notify) = &mut self.notify else { return };
+        for gone in self.folders.difference(&way.folders) {
+            // Fails when the folder is gone, and its watch with it.
+            let _ = notify.unwatch(gone);
+        }
+        for folder in &way.folders {
+            if let Err(error) = notify.watch(folder, RecursiveMode::NonRecursive)
+                && !self.folders.contains(folder)
+            {
+                tracing::warn!(folder = %folder.display(), %error, every = ?POLL, "cannot watch, polling instead");
+            }
+        }
+        self.folders = way.folders;
+    }
+}
+
+/// Where the file can be changed from.
+#[derive(Debug, Default)]
+struct Way {
+    /// Resolved, so that no folder is in it twice (inotify knows folders, not names).
+    folders: BTreeSet<PathBuf>,
+    /// The entries in them that lead to the file.
+    names: BTreeSet<OsString>,
+}
+
+fn way(file: &Path) -> Way {
+    let mut way = Way::default();
+    let mut step = file.to_owned();
+    for _ in 0..LINKS_MAX {
+        // The file, and every folder above it that is a link: Kubernetes swaps such a one (`..data`).
+        for entry in step.ancestors().filter(|path| **path == *step || path.is_symlink()) {
+            let (Some(folder), Some(name)) = (entry.parent(), entry.file_name()) else { continue };
+            way.names.insert(name.to_owned());
+            if let Ok(folder) = fs::canonicalize(folder) {
+                // An event about the folder itself carries its own name.
+                way.names.extend(folder.file_name().map(OsStr::to_owned));
+                way.folders.insert(folder);
+            }
+        }
+        let (Some(folder), Ok(target)) = (step.parent(), fs::read_link(&step)) else { break };
+        step = folder.join(target);
+    }
+    way
+}
+
+/// Whether an event may be about the file. Opening and reading are not: the daemon would wake itself.
+fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
+        EventKind::Access(_) => return false,
+        _ => {}
+    }
+    event.need_rescan()
+        || event.paths.is_empty()
+        || event.paths.iter().filter_map(|path| path.file_name()).any(|name| names.contains(name))
+}
+
+/// What was seen of the file: equal where `load` would see the same.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Missing,
+    /// There, but it cannot be read.
+    Unreadable(io::ErrorKind),
+    Content {
+        bytes: Vec<u8>,
+        /// Mode and owner: `load` refuses some.
+        rights: (u32, u32),
+    },
+}
+
+impl Seen {
+    fn look(file: &Path) -> Self {
+        let read = || -> io::Result<Self> {
+            let meta = fs::metadata(file)?;
+            if !meta.is_file() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            let mut bytes = Vec::new();
+            // One byte above what `load` accepts: beyond it all files are equally too large.
+            File::open(file)?.take(CONFIG_MAX + 1).read_to_end(&mut bytes)?;
+            Ok(Self::Content { bytes, rights: (meta.mode(), meta.uid()) })
+        };
+        read().unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            kind => Self::Unreadable(kind),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use notify::event::{DataChange, ModifyKind};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        messages: mpsc::Receiver<()>,
+        task: JoinHandle<()>,
+    }
+
+    impl Fixture {
+        /// Watches `file` in a new folder that `prepare` has filled, without the poll's help.
+        fn new(file: &str, prepare: impl FnOnce(&Path)) -> Self {
+            Self::with(file, prepare, |watch| watch.poll = NEVER)
+        }
+
+        fn with(file: &str, prepare: impl FnOnce(&Path), change: impl FnOnce(&mut Watch)) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            prepare(dir.path());
+            let mut watch = Watch::new(&dir.path().join(file));
+            change(&mut watch);
+            let (changed, messages) = mpsc::channel(1);
+            let task = tokio::spawn(watch.run(changed));
+            Self { dir, messages, task }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        async fn told(&mut self, what: &str) {
+            match tokio::time::timeout(LONG, self.messages.recv()).await {
+                Ok(Some(())) => {}
+                Ok(None) => panic!("the watch ended instead of telling: {what}"),
+                Err(_) => panic!("not told within {LONG:?}: {what}"),
+            }
+        }
+
+        /// Ends the watch and shows that it had nothing more to tell.
+        async fn nothing_more(mut self) {
+            assert!(self.messages.try_recv().is_err(), "told more often than something changed");
+            drop(self.messages);
+            tokio::time::timeout(LONG, self.task).await.expect("ends with its receiver").unwrap();
+        }
+    }
+
+    /// Writes in one step, so that no half is ever seen: in place where a file of that length is there, else by
+    /// renaming.
+    fn write(path: &Path, text: &str) {
+        if fs::metadata(path).is_ok_and(|meta| meta.len() == text.len() as u64) {
+            let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            assert_eq!(file.write(text.as_bytes()).unwrap(), text.len());
+        } else {
+            let new = path.with_extension("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(new, path).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_written_in_place_is_told() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        write(&watch.path("api.toml"), "a = 2");
+        watch.told("written in place").await;
+        let mut file = fs::OpenOptions::new().append(true).open(watch.path("api.toml")).unwrap();
+        file.write_all(b"\nb = 3").unwrap();
+        drop(file);
+        watch.told("appended to").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_replaced_by_rename_is_told() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        for text in ["a = 2", "a = 3", "a = 4"] {
+            write(&watch.path(".api.toml.swp"), text);
+            fs::rename(watch.path(".api.toml.swp"), watch.path("api.toml")).unwrap();
+            watch.told("renamed over").await;
+        }
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_told_once() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        // Nothing is awaited here, so all of it has happened before the watch looks.
+        for n in 10..60 {
+            write(&watch.path("api.toml"), &format!("a = {n}"));
+        }
+        watch.told("written fifty times").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_without_a_pause_does_not_put_the_look_off_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&dir.path().join("api.toml"));
+        watch.notify = None;
+        let wake = watch._wake.clone();
+        let begin = Instant::now();
+        let noise = async {
+            loop {
+                let _ = wake.try_send(());
+                sleep(QUIET / 2).await;
+            }
+        };
+        tokio::select! {
+            () = watch.settle() => {}
+            () = noise => {}
+        }
+        // Virtual time: the noise never pauses for as long as QUIET.
+        assert!((BURST..BURST + QUIET).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn truncated_deleted_and_made_again_is_told_each_time() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        fs::OpenOptions::new().write(true).truncate(true).open(watch.path("api.toml")).unwrap();
+        watch.told("truncated").await;
+        fs::remove_file(watch.path("api.toml")).unwrap();
+        watch.told("deleted").await;
+        write(&watch.path("api.toml"), "a = 1");
+        watch.told("made again").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn other_rights_are_told() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        fs::set_permissions(watch.path("api.toml"), fs::Permissions::from_mode(0o666)).unwrap();
+        watch.told("chmod").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn a_link_that_moves_to_another_file_is_told_and_so_are_changes_of_that_file() {
+        let mut watch = Fixture::new("here/api.toml", |dir| {
+            for folder in ["here", "one", "two"] {
+                fs::create_dir(dir.join(folder)).unwrap();
+            }
+            write(&dir.join("one/a.toml"), "a = 1");
+            write(&dir.join("two/b.toml"), "b = 1");
+            symlink("../one/a.toml", dir.join("here/api.toml")).unwrap();
+        });
+        write(&watch.path("one/a.toml"), "a = 2");
+        watch.told("the target was written").await;
+        symlink("../two/b.toml", watch.path("here/new")).unwrap();
+        fs::rename(watch.path("here/new"), watch.path("here/api.toml")).unwrap();
+        watch.told("the link moved").await;
+        write(&watch.path("two/b.toml"), "b = 2");
+        watch.told("the new target was written").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn a_swapped_folder_is_told_as_kubernetes_does_it() {
+        let mut watch = Fixture::new("api.toml", |dir| {
+            fs::create_dir(dir.join("..v1")).unwrap();
+            write(&dir.join("..v1/api.toml"), "a = 1");
+            symlink("..v1", dir.join("..data")).unwrap();
+            symlink("..data/api.toml", dir.join("api.toml")).unwrap();
+        });
+        for version in ["2", "3"] {
+            let folder = watch.path(&format!("..v{version}"));
+            fs::create_dir(&folder).unwrap();
+            write(&folder.join("api.toml"), &format!("a = {version}"));
+            symlink(&folder, watch.path("..data_tmp")).unwrap();
+            fs::rename(watch.path("..data_tmp"), watch.path("..data")).unwrap();
+            watch.told("..data was swapped").await;
+        }
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn reading_the_file_and_writing_the_same_again_tell_nothing() {
+        let mut watch = Fixture::new("api.toml", |dir| write(&dir.join("api.toml"), "a = 1"));
+        for _ in 0..50 {
+            assert_eq!(fs::read_to_string(watch.path("api.toml")).unwrap(), "a = 1");
+        }
+        write(&watch.path("other.toml"), "b = 1");
+        // A later change is told once, after everything before it was seen.
+        write(&watch.path("api.toml"), "a = 2");
+        watch.told("the one change").await;
+        fs::read_to_string(watch.path("api.toml")).unwrap();
+        watch.nothing_more().await;
+    }
+
+    #[test]
+    fn opening_and_reading_wake_nobody() {
+        let names = BTreeSet::from([OsString::from("api.toml")]);
+        let event = |kind| Event::new(kind).add_path(PathBuf::from("/etc/portok/api.toml"));
+        for quiet in [
+            AccessKind::Open(AccessMode::Any),
+            AccessKind::Open(AccessMode::Read),
+            AccessKind::Read,
+            AccessKind::Close(AccessMode::Read),
+        ] {
+            assert!(!concerns(&event(EventKind::Access(quiet)), &names), "{quiet:?}");
+        }
+        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let modified = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(concerns(&event(written), &names) && concerns(&event(modified), &names));
+        let other = Event::new(modified).add_path(PathBuf::from("/etc/portok/web.toml"));
+        assert!(!concerns(&other, &names));
+        let overflow = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
+        assert!(concerns(&overflow, &names));
+    }
+
+    #[tokio::test]
+    async fn without_inotify_the_poll_finds_the_change() {
+        let prepare = |dir: &Path| write(&dir.join("api.toml"), "a = 1");
+        let mut watch = Fixture::with("api.toml", prepare, |watch| {
+            watch.notify = None;
+            watch.poll = Duration::from_millis(5);
+        });
+        write(&watch.path("api.toml"), "a = 2");
+        watch.told("found by the poll").await;
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_later_is_watched_from_then_on() {
+        let mut watch =
+            Fixture::with("later/api.toml", |_| {}, |watch| watch.poll = Duration::from_millis(5));
+        fs::create_dir(watch.path("later")).unwrap();
+        write(&watch.path("later/api.toml"), "a = 1");
+        watch.told("made with its folder").await;
+        fs::remove_dir_all(watch.path("later")).unwrap();
+        watch.told("deleted with its folder").await;
+        fs::create_dir(watch.path("later")).unwrap();
+        write(&watch.path("later/api.toml"), "a = 1");
+        watch.told("made again with its folder").await;
+    }
+}

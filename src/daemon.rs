@@ -1,0 +1,499 @@
+//! The composition root: binds, starts the long-lived tasks, reloads, and ends them all.
+//!
+//! Two planes: the control plane is one single-threaded runtime on the main thread (coordinator, admin, probes, reloads);
+//! the data plane has threads of its own. Everything long-lived that is started here is joined here.
+//!
+//! The end, in this order: nothing new is begun, no connection is accepted, requests finish within `drain.period`, every process
+//! group is stopped by the ladder, the last record is written. A second signal skips the waiting.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin};
+use crate::config::watch::Watch;
+use crate::config::{self, Config, ConfigErrors, Sources};
+use crate::hooks;
+use crate::logging;
+use crate::proxy::{self, Plane};
+use crate::release::{self, Coordinator, store::Store};
+use crate::supervisor::{self, Sink, Supervisor};
+use crate::wire::{self, Code, ErrorBody, exit};
+
+/// How long a first probe of somebody else's app may hold back the first request.
+const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// Who started the daemon, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the configuration comes from.
+    pub sources: Sources,
+    /// For `portok run`: the command that released the next version is shown with this program's name.
+    pub foreground: Option<Foreground>,
+}
+
+/// `portok run`.
+#[derive(Debug)]
+pub struct Foreground {
+    /// How the command line was called, for the line to type next.
+    pub program: String,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("cannot listen on {addr}")]
+    Listen { addr: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] release::store::StoreError),
+    #[error("cannot make the admin socket: {0}")]
+    Socket(String),
+    #[error("cannot {operation}")]
+    Io { operation: &'static str, source: std::io::Error },
+}
+
+/// Runs the daemon until it is told to end.
+pub fn run(options: Options) -> ExitCode {
+    // Watched before it is read: an edit in between is seen.
+    let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
+    let config = match config::load(&options.sources) {
+        Ok(config) => config,
+        Err(errors) => {
+            last_words(&errors);
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    logging::init(if options.foreground.is_some() {
+        logging::Reader::Person
+    } else {
+        logging::Reader::Service
+    });
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("cannot start the control plane's runtime: {error}");
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let daemon = Daemon::start(options, config, watch).await?;
+        daemon.serve().await
+    });
+    match outcome {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(error) => {
+            let source =
+                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            tracing::error!("{error}{source}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+/// Prints the effective configuration, secrets masked; says all that is wrong with it otherwise.
+pub fn check(sources: &Sources) -> ExitCode {
+    match config::load(sources) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                complain(&format!("warning: {warning}"));
+            }
+            use std::io::Write;
+            // A closed pipe is no news to the one who closed it.
+            let _pipe_closed = std::io::stdout().write_all(config.effective_toml().as_bytes());
+            ExitCode::from(exit::DONE)
+        }
+        Err(errors) => {
+            last_words(&errors);
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+fn last_words(errors: &ConfigErrors) {
+    for problem in &errors.problems {
+        complain(&format!("error: {problem}"));
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "before there is a log, standard error is it")]
+fn complain(line: &str) {
+    eprintln!("{line}");
+}
+
+struct Daemon {
+    sources: Sources,
+    config: watch::Sender<Arc<Config>>,
+    config_status: watch::Sender<wire::ConfigStatus>,
+    listen: watch::Sender<SocketAddr>,
+    plane: Plane,
+    app: release::Handle,
+    coordinator: tokio::task::JoinHandle<()>,
+    admin: Arc<Admin>,
+    socket: Option<SocketTask>,
+    /// Cancelled when everything else has ended: the hooks and the watch on the file end with it.
+    over: CancellationToken,
+    background: JoinSet<()>,
+    reloads: mpsc::Receiver<admin::ReloadReply>,
+    edits: mpsc::Receiver<()>,
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+struct SocketTask {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl SocketTask {
+    /// Answers what is under way and leaves.
+    async fn end(self) {
+        self.stop.cancel();
+        let _panicked = self.task.await;
+    }
+}
+
+impl Daemon {
+    async fn start(options: Options, config: Config, watch: Option<Watch>) -> Result<Self, StartError> {
+        let io = |operation| move |source| StartError::Io { operation, source };
+        // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
+        if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
+            tracing::warn!("cannot make the process unreadable for others: {errno}");
+        }
+        let environment = std::env::vars_os().collect();
+        let open_files = raise_open_files();
+        let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
+        let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
+        let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
+
+        let (store, found) = Store::open(&config.state_file)?;
+        let listener = proxy::bind(config.listen)
+            .map_err(|source| StartError::Listen { addr: config.listen, source })?;
+        let bound = listener.local_addr().map_err(io("read the listening address"))?;
+
+        let foreground = options.foreground.is_some();
+        let sink = match (foreground, logging::under_journal()) {
+            (true, _) => Sink::Stdout,
+            (false, true) => Sink::Journal,
+            (false, false) => Sink::Stderr,
+        };
+        let supervisor = Supervisor::new(supervisor::Settings {
+            instance: config.name.clone(),
+            run_dir: config.run_dir.clone(),
+            env: environment,
+            sink,
+            open_files,
+        })
+        .map_err(io("start the supervisor"))?;
+
+        let stats = proxy::Stats::new(config.proxy.threads);
+        let (switchboard, route) = proxy::switchboard();
+        let loaded = wire::ConfigStatus {
+            file: config.file.as_ref().map(|file| file.display().to_string()),
+            loaded_at: wire::rfc3339(SystemTime::now()),
+            error: None,
+        };
+        // From here on the file that was read is the one that counts: one that vanishes is an error, not an instance
+        // without a file.
+        let mut sources = options.sources;
+        if let Some(file) = &config.file {
+            sources.file = Some(file.clone());
+        }
+        let (config, configs) = watch::channel(Arc::new(config));
+        let (config_status, config_statuses) = watch::channel(loaded);
+        let (listen, listens) = watch::channel(bound);
+        let over = CancellationToken::new();
+        let mut background = JoinSet::new();
+        let (hook_sender, hooks) = hooks::start(configs.clone(), over.clone());
+        background.spawn(hooks);
+        let (coordinator, app) = Coordinator::new(release::Parts {
+            config: configs.clone(),
+            supervisor: Arc::new(supervisor),
+            stats: Arc::clone(&stats),
+            route,
+            store,
+            found,
+            notify: Box::new(move |event| hook_sender.send(event)),
+            fresh: foreground,
+        });
+        let (reload, reloads) = mpsc::channel(1);
+        let admin = Admin::new(admin::Parts {
+            app: app.clone(),
+            config: configs.clone(),
+            config_status: config_statuses,
+            stats: Arc::clone(&stats),
+            reload,
+            listen: listens,
+            started_at: SystemTime::now(),
+            control: tokio::runtime::Handle::current(),
+        });
+        let socket = open_socket(&configs.borrow().clone(), &admin)?;
+        let coordinator = tokio::spawn(coordinator.run());
+        // One slot: an edit that waits stands for all later ones.
+        let (edited, edits) = mpsc::channel(1);
+        if let Some(watch) = watch {
+            let over = over.clone();
+            background.spawn(async move {
+                over.run_until_cancelled(watch.run(edited)).await;
+            });
+        }
+        // Connections wait in the kernel's queue meanwhile.
+        let _unanswered = tokio::time::timeout(FIRST_PROBE, app.first_probe()).await;
+        let reserved = Arc::new(admin::Public::new(Arc::clone(&admin)));
+        let plane = Plane::start(listener, configs.clone(), switchboard, stats, reserved)
+            .map_err(io("start the data plane"))?;
+        tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
+        if let Some(foreground) = &options.foreground {
+            invite(foreground, &configs.borrow(), bound);
+        }
+        Ok(Self {
+            sources,
+            config,
+            config_status,
+            listen,
+            plane,
+            app,
+            coordinator,
+            admin,
+            socket,
+            over,
+            background,
+            reloads,
+            edits,
+            interrupt,
+            terminate,
+            hangup,
+        })
+    }
+
+    /// Reloads when asked, until a signal ends it.
+    async fn serve(mut self) -> Result<(), StartError> {
+        enum Turn {
+            Reload(Option<admin::ReloadReply>),
+            Edited,
+            End(&'static str),
+        }
+        loop {
+            let turn = tokio::select! {
+                answer = self.reloads.recv() => Turn::Reload(answer),
+                Some(()) = self.edits.recv() => Turn::Edited,
+                _ = self.hangup.recv() => Turn::Reload(None),
+                _ = self.interrupt.recv() => Turn::End("SIGINT"),
+                _ = self.terminate.recv() => Turn::End("SIGTERM"),
+            };
+            match turn {
+                Turn::Reload(answer) => {
+                    let outcome = self.reload().await;
+                    if let Some(answer) = answer {
+                        let _asker_gone = answer.send(outcome);
+                    }
+                }
+                Turn::Edited => {
+                    // The outcome is in the log and in the status.
+                    let _outcome = self.reload().await;
+                }
+                Turn::End(cause) => {
+                    tracing::info!("{cause}: finishing requests, then stopping the app");
+                    return self.end().await;
+                }
+            }
+        }
+    }
+
+    /// Loads the configuration again: all of it, or nothing.
+    async fn reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(reloaded) => {
+                tracing::info!(changed = reloaded.changed.join(", "), "{}", reloaded.message);
+                self.config_status.send_modify(|status| {
+                    status.loaded_at = wire::rfc3339(SystemTime::now());
+                    status.error = None;
+                });
+            }
+            Err(error) => {
+                tracing::error!("the configuration was not loaded: {}", error.message);
+                self.config_status.send_modify(|status| status.error = Some(error.message.clone()));
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
+        let invalid = |problems: Vec<String>| {
+            let mut body = ErrorBody::new(Code::ConfigInvalid, "Configuration invalid", problems.join("\n"));
+            body.errors = problems;
+            body.with_hint("nothing has changed; mend the file and it is loaded again")
+        };
+        let sources = self.sources.clone();
+        let loaded = tokio::task::spawn_blocking(move || config::load(&sources))
+            .await
+            .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
+        let new = Arc::new(loaded.map_err(|errors| invalid(errors.problems))?);
+        let old = Arc::clone(&self.config.borrow());
+        let diff = config::diff(&old, &new);
+        if !diff.refused.is_empty() {
+            return Err(invalid(diff.refused));
+        }
+        // What can fail comes before anything is changed.
+        let listener = if diff.listen {
+            let bound = proxy::bind(new.listen)
+                .map_err(|error| invalid(vec![format!("listen: cannot bind {}: {error}", new.listen)]))?;
+            Some(bound)
+        } else {
+            None
+        };
+        let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
+        if moved {
+            self.move_socket(&old, &new).await.map_err(|error| invalid(vec![error.to_string()]))?;
+        }
+        if let Some(listener) = listener {
+            let bound = listener.local_addr();
+            self.plane.rebind(listener).await.map_err(|error| {
+                invalid(vec![format!("listen: cannot accept on {}: {error}", new.listen)])
+            })?;
+            if let Ok(bound) = bound {
+                tracing::info!("listening on {bound}");
+                self.listen.send_replace(bound);
+            }
+        }
+        for warning in &new.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.config.send_replace(new);
+        let differs = if diff.is_empty() { "; nothing differs" } else { "" };
+        Ok(wire::Reloaded {
+            success: true,
+            message: format!("configuration loaded{differs}"),
+            changed: diff.changed,
+        })
+    }
+
+    /// Serves the admin socket at its new place, or goes on at the old one.
+    async fn move_socket(&mut self, old: &Config, new: &Config) -> Result<(), StartError> {
+        // The same path cannot be served twice: its former owner leaves first.
+        let same_path = old.admin.socket == new.admin.socket;
+        if same_path && let Some(former) = self.socket.take() {
+            former.end().await;
+        }
+        match open_socket(new, &self.admin) {
+            Ok(fresh) => {
+                if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
+                    former.end().await;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if same_path {
+                    self.socket = open_socket(old, &self.admin)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn end(mut self) -> Result<(), StartError> {
+        let period = self.config.borrow().drain.period;
+        let app = self.app.clone();
+        let orderly = async {
+            app.shut_down().await;
+            if tokio::time::timeout(period, self.plane.drain()).await.is_err() {
+                tracing::warn!("requests are still in flight after drain.period ({period:?})");
+            }
+            app.stop_all().await;
+        };
+        let hurried = async {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            tracing::warn!("second signal: killing the app's processes");
+        };
+        let in_order = tokio::select! {
+            () = orderly => true,
+            () = hurried => false,
+        };
+        if !in_order {
+            app.shut_down().await;
+            let stop = app.stop_all();
+            tokio::pin!(stop);
+            // The kill must come after the groups are told to stop: until then nothing is on its way out.
+            let _first_turn = tokio::time::timeout(Duration::ZERO, &mut stop).await;
+            app.kill_all().await;
+            stop.await;
+        }
+        self.plane.shut_down().await;
+        if let Some(socket) = self.socket {
+            socket.end().await;
+        }
+        self.admin.finish().await;
+        let _panicked = self.coordinator.await;
+        self.over.cancel();
+        while self.background.join_next().await.is_some() {}
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// The file that the configuration comes from, or would come from once it is there.
+fn watched_file(sources: &Sources) -> Option<PathBuf> {
+    match (&sources.file, &sources.instance) {
+        _ if sources.overrides.foreground => None,
+        (Some(file), _) => Some(file.clone()),
+        (None, Some(instance)) => Some(config::instance_file(sources, instance)),
+        (None, None) => None,
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: every request needs two. Gives back what it was, for the apps.
+fn raise_open_files() -> Option<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| soft));
+    raised.inspect_err(|errno| tracing::warn!("cannot raise the limit of open files: {errno}")).ok()
+}
+
+/// Serves the admin socket. Where the default place cannot be made, that is a warning.
+fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
+    let Some(path) = &config.admin.socket else { return Ok(None) };
+    let group =
+        config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)?;
+    let listener = match admin::bind_socket(path, group) {
+        Ok(listener) => listener,
+        Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
+        Err(error) => {
+            tracing::warn!("there is no admin socket: {error}");
+            return Ok(None);
+        }
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(admin::serve_socket(listener, Arc::clone(admin), stop.clone()));
+    Ok(Some(SocketTask { stop, task }))
+}
+
+/// Says what to do next, where somebody sits before it.
+fn invite(foreground: &Foreground, config: &Config, bound: SocketAddr) {
+    let host = if bound.ip().is_unspecified() { "127.0.0.1".to_owned() } else { bound.ip().to_string() };
+    let instance =
+        if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
+    let command = config.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
+    complain("");
+    complain(&format!("  your app answers at     http://{host}:{}", bound.port()));
+    complain(&format!(
+        "  release the next version {}{instance} deploy --cmd '{}'",
+        foreground.program,
+        command.replace('\'', r"'\''")
+    ));
+    complain(&format!("  see how it is           {}{instance} status", foreground.program));
+    complain("");
+}

@@ -1,0 +1,34 @@
+//! The wait for the first good probes.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Probe;
+use crate::wire::ProbeReport;
+
+/// The pauses between probes. A fast app costs milliseconds, a slow one ten probes a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+impl Probe {
+    /// Asks at once and then in steps that grow from 5 ms to 100 ms until `successes` answers in a row were
+    /// healthy (0 counts as 1). Tells `each` about every report; `attempts` in it counts them. Never gives up: the caller
+    /// has the deadline, and drops the future.
+    pub async fn until_healthy(&self, successes: u32, mut each: impl FnMut(&ProbeReport)) -> ProbeReport {
+        let (mut attempts, mut in_a_row) = (0_u32, 0_u32);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut report = self.ask().await;
+            attempts = attempts.saturating_add(1);
+            report.attempts = attempts;
+            in_a_row = if report.healthy { in_a_row + 1 } else { 0 };
+            each(&report);
+            if in_a_row >= successes.max(1) {
+                return report;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}

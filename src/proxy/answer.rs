@@ -1,0 +1,283 @@
+//! What a client is answered: a body of the app's, or an answer of portok's own.
+//!
+//! [`Body`] holds whatever must live until the last byte is handed on: the claim, the ticket, the
+//! connection to the app. Dropped early (the client went away), all of it is given back and the connection to
+//! the app is closed.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+
+use super::ReservedBody;
+use super::client::Record;
+use super::upstream::exchange::{Failed, Incoming, Step};
+use super::upstream::pool::Claim;
+use super::worker::Ticket;
+
+/// The field that marks portok's own answers.
+const ERROR: &str = "portok-error";
+
+/// Why portok answers itself.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Nothing serves.
+    NoLiveTarget,
+    /// The app takes no connection.
+    Refused(io::Error),
+    /// The app broke off before its answer.
+    Reset(io::Error),
+    /// The app's answer cannot be read.
+    Invalid(&'static str),
+    /// It took too long: what.
+    Timeout(&'static str),
+    /// The request's body is longer than the limit.
+    BodyTooLarge,
+}
+
+impl Fault {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
+            Self::NoLiveTarget => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// The value of `portok-error`.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::BodyTooLarge => "body_too_large",
+            Self::Refused(_) => "upstream_refused",
+            Self::Reset(_) => "upstream_reset",
+            Self::Invalid(_) => "upstream_invalid",
+            Self::NoLiveTarget => "no_live_target",
+            Self::Timeout(_) => "upstream_timeout",
+        }
+    }
+
+    /// What happened, for the log and the metrics.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
+            Self::Refused(error) => format!("the app takes no connection: {error}"),
+            Self::Reset(error) => format!("the app broke off before its answer: {error}"),
+            Self::Invalid(what) => format!("the app's answer is not valid HTTP/1.1: {what}"),
+            Self::NoLiveTarget => "no app is live".to_owned(),
+            Self::Timeout(what) => format!("timed out: {what}"),
+        }
+    }
+
+    /// The answer. `verbose`: with the cause. `close`: the connection ends with it.
+    pub(super) fn answer(&self, turn: Turn, verbose: bool, close: bool) -> Response<Body> {
+        let status = self.status();
+        let mut text = serde_json::json!({
+            "error": status.canonical_reason().unwrap_or_default(),
+            "code": self.code(),
+        });
+        if verbose {
+            text["message"] = self.cause().into();
+        }
+        let mut response = Response::new(Body::whole(Bytes::from(format!("{text}\n")), turn));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(ERROR, HeaderValue::from_static(self.code()));
+        if matches!(self, Self::NoLiveTarget) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// A bare answer after which the connection is closed.
+pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
+    let mut response = Response::new(Body::whole(Bytes::new(), turn));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+        headers.insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// A client connection's turn to be answered; its next head is waited for when this is dropped.
+#[derive(Debug)]
+pub(super) struct Turn(Rc<Record>);
+
+impl Turn {
+    pub(super) fn new(record: Rc<Record>) -> Self {
+        record.begin();
+        Self(record)
+    }
+
+    pub(super) fn record(&self) -> &Rc<Record> {
+        &self.0
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// What counts a request until its answer is over.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) claim: Option<Claim>,
+    pub(super) ticket: Ticket,
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Body {
+    kind: Kind,
+    // Given back in this order: first what is counted, then the connection's turn.
+    held: Option<Held>,
+    turn: Turn,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Over,
+    Whole(Bytes),
+    /// No body, although a length is told (an answer to `HEAD`, a 304).
+    Told(u64),
+    App(Box<Incoming>),
+    Reserved(Box<ReservedBody>),
+}
+
+impl Body {
+    /// Known bytes.
+    pub(super) fn whole(bytes: Bytes, turn: Turn) -> Self {
+        let kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
+        Self { kind, held: None, turn }
+    }
+
+    /// Nothing, behind a head that tells a length.
+    pub(super) fn told(length: u64, turn: Turn) -> Self {
+        Self { kind: Kind::Told(length), held: None, turn }
+    }
+
+    /// What comes from an app.
+    pub(super) fn app(incoming: Incoming, turn: Turn) -> Self {
+        Self { kind: Kind::App(Box::new(incoming)), held: None, turn }
+    }
+
+    /// What the control plane says.
+    pub(super) fn reserved(body: ReservedBody, turn: Turn) -> Self {
+        Self { kind: Kind::Reserved(Box::new(body)), held: None, turn }
+    }
+
+    /// Keeps `held` until the body is over.
+    pub(super) fn hold(mut self, held: Held) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    fn finish(&mut self, incoming: Option<super::upstream::exchange::Over>) {
+        self.kind = Kind::Over;
+        if let Some(over) = incoming {
+            if over.unread {
+                self.turn.record().linger();
+            }
+            if let (Some(connection), Some(claim)) =
+                (over.connection, self.held.as_ref().and_then(|h| h.claim.as_ref()))
+            {
+                claim.local.give_back(connection);
+            }
+        }
+        self.held = None;
+    }
+
+    fn fail(&mut self, failed: Failed) -> io::Error {
+        let error = match failed {
+            Failed::Client(error) => io::Error::other(error),
+            Failed::TooLarge => io::Error::other("the request's body is longer than proxy.max_body"),
+            Failed::Reset { error, .. } => self.broke(Fault::Reset(error)),
+            Failed::Invalid(invalid) => self.broke(Fault::Invalid(invalid.0)),
+            Failed::Timeout => self.broke(Fault::Timeout("upstream.response_timeout")),
+        };
+        self.finish(None);
+        error
+    }
+
+    fn broke(&self, fault: Fault) -> io::Error {
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "an answer broke off");
+        if let Some(held) = &self.held {
+            held.ticket.failed(fault.code(), cause.clone());
+        }
+        io::Error::other(cause)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        match &mut this.kind {
+            Kind::Over | Kind::Told(_) => Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.finish(None);
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Reserved(body) => Pin::new(body).poll_frame(cx),
+            Kind::App(incoming) => match ready!(incoming.poll_step(cx)) {
+                Ok(Step::Frame(frame)) => {
+                    if incoming.is_over() {
+                        let over = incoming.over();
+                        this.finish(Some(over));
+                    }
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Ok(Step::Over(over)) => {
+                    this.finish(Some(over));
+                    Poll::Ready(None)
+                }
+                Err(failed) => Poll::Ready(Some(Err(this.fail(failed)))),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Over => true,
+            Kind::Whole(_) | Kind::Told(_) | Kind::App(_) => false,
+            Kind::Reserved(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Over => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Told(length) => SizeHint::with_exact(*length),
+            Kind::App(incoming) => incoming.size_hint(),
+            Kind::Reserved(body) => body.size_hint(),
+        }
+    }
+}
+
+/// The length a head tells.
+pub(super) fn told_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| super::headers::decimal(value.as_bytes()))
+}

@@ -1,0 +1,38 @@
+//! The coarse clock of one data-plane thread.
+//!
+//! Requests read it instead of the kernel's clock, and no request sets a timer: the thread's keeper moves the
+//! clock once a [`TICK`] and then looks for whom time has run out. A deadline is therefore kept to within
+//! a tick, and never fires early.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+/// How often the clock moves.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// A deadline that never passes.
+pub(super) const NEVER: u64 = u64::MAX;
+
+thread_local! {
+    static NOW: Cell<u64> = const { Cell::new(1) };
+}
+
+/// Milliseconds since the counters' start plus one (so that zero can mean "not yet").
+pub(super) fn now() -> u64 {
+    NOW.get()
+}
+
+/// Moves this thread's clock; it never goes back.
+pub(super) fn advance(since_start: Duration) {
+    NOW.set(NOW.get().max(millis(since_start) + 1));
+}
+
+/// The moment when `timeout` has surely passed.
+pub(super) fn after(timeout: Duration) -> u64 {
+    now().saturating_add(millis(timeout)).saturating_add(millis(TICK))
+}
+
+/// Whole milliseconds of `duration`.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}

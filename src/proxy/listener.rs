@@ -1,0 +1,129 @@
+//! Listening sockets: how they are made, and the task that accepts from one on one thread.
+//!
+//! All threads accept from one shared socket, each through a duplicate of its own: its queue lives until the last
+//! duplicate is closed. A task ends when it is told to: it first takes what is in the queue.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::client;
+use super::worker::Worker;
+
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// How long nothing is accepted when file descriptors or memory ran out.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds and listens, with the options the data plane wants (backlog, `SO_REUSEADDR`).
+///
+/// # Errors
+/// The kernel's own, for example that the address is in use.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Makes `listener` fit for the threads: accepted sockets inherit that they do not wait to fill a segment.
+pub(super) fn prepare(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    SockRef::from(listener).set_tcp_nodelay(true)
+}
+
+/// A task that accepts.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Acceptor {
+    /// Starts to accept on this thread.
+    pub(super) fn start(worker: Rc<Worker>, listener: TcpListener) -> io::Result<Self> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (stop, stopped) = oneshot::channel();
+        Ok(Self { stop, task: tokio::task::spawn_local(run(worker, listener, stopped)) })
+    }
+
+    /// Takes what is in the queue and closes this thread's duplicate of the socket.
+    pub(super) async fn stop(self) {
+        // The task holds the other end until it has ended.
+        let _ = self.stop.send(());
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the task that accepts connections failed");
+        }
+    }
+}
+
+enum Event {
+    Accepted(io::Result<(TcpStream, SocketAddr)>),
+    Stop,
+}
+
+async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
+    let mut exhausted = false;
+    loop {
+        let event = tokio::select! {
+            accepted = listener.accept() => Event::Accepted(accepted),
+            _ = &mut stopped => Event::Stop,
+        };
+        match event {
+            Event::Accepted(Ok((stream, peer))) => {
+                exhausted = false;
+                tokio::task::spawn_local(client::serve(worker.clone(), stream, peer));
+            }
+            Event::Accepted(Err(error)) if is_of_one_connection(&error) => (),
+            Event::Accepted(Err(error)) => {
+                if !std::mem::replace(&mut exhausted, true) {
+                    tracing::warn!(%error, "connections cannot be accepted for now, trying again");
+                }
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+            Event::Stop => break,
+        }
+    }
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = accept(&listener) {
+        tokio::task::spawn_local(client::serve(worker.clone(), stream, peer));
+    }
+}
+
+/// Accepts without waiting; only "nothing there" and a lack of resources end the queue.
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                return Ok((TcpStream::from_std(stream)?, peer));
+            }
+            Err(error) if is_of_one_connection(&error) => (),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Errors that concern the connection that would have been accepted (accept(2)), not the listener.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::ConnectionRefused
+            | Kind::Interrupted
+            | Kind::NetworkDown
+            | Kind::NetworkUnreachable
+            | Kind::HostUnreachable
+            | Kind::TimedOut
+    )
+}

@@ -1,0 +1,211 @@
+//! The running data plane: its threads and what they are told.
+//!
+//! State: one command channel and one join handle per thread. A thread ends when it is told to stop or when the
+//! [`Plane`] is dropped; everything it holds ends with it. A future of [`Plane::rebind`] or
+//! [`Plane::drain`] dropped half-way leaves the threads carrying out what they were told.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+
+use super::Reserved;
+use super::listener::{self, Acceptor};
+use super::stats::Stats;
+use super::switchboard::Switchboard;
+use super::upstream::pool::Doorbells;
+use super::worker::{Parts, Worker};
+use crate::config::Config;
+
+/// Commands that may wait for a thread.
+const COMMANDS: usize = 16;
+
+/// The running data plane: its threads, and what accepts for them.
+#[derive(Debug)]
+pub struct Plane {
+    threads: Vec<Thread>,
+}
+
+#[derive(Debug)]
+struct Thread {
+    commands: mpsc::Sender<Command>,
+    handle: JoinHandle<()>,
+}
+
+/// What a thread is told; it says when it is done.
+#[derive(Debug)]
+enum Command {
+    /// Accept from this socket too.
+    Listen(TcpListener, oneshot::Sender<io::Result<()>>),
+    /// Stop accepting from all sockets but the newest.
+    Leave(oneshot::Sender<()>),
+    Drain(oneshot::Sender<()>),
+    Stop,
+}
+
+impl Plane {
+    /// Starts `config.proxy.threads` threads that accept from `listener` (bound and listening).
+    ///
+    /// # Errors
+    /// The listener cannot be shared among threads, or a thread cannot be started.
+    pub fn start(
+        listener: TcpListener,
+        config: watch::Receiver<Arc<Config>>,
+        switchboard: Switchboard,
+        stats: Arc<Stats>,
+        reserved: Arc<dyn Reserved>,
+    ) -> io::Result<Self> {
+        let count = config.borrow().proxy.threads;
+        if count == 0 || count > stats.threads() {
+            let why = format!("{count} data-plane threads do not fit counters for {}", stats.threads());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        listener::prepare(&listener)?;
+        let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
+        let mut threads = Vec::with_capacity(count);
+        for lane in 0..count {
+            let (config, switchboard, stats) = (config.clone(), switchboard.clone(), stats.clone());
+            let (reserved, bells) = (reserved.clone(), bells.clone());
+            let parts = Parts { lane, config, switchboard, stats, reserved, bells };
+            threads.push(Thread::start(parts, listener.try_clone()?)?);
+        }
+        Ok(Self { threads })
+    }
+
+    /// Accepts from `listener` on every thread, then stops accepting on the former one (what is in its queue
+    /// is accepted first). Open connections stay.
+    ///
+    /// # Errors
+    /// The listener cannot be shared among threads; nothing has changed then.
+    pub async fn rebind(&self, listener: TcpListener) -> io::Result<()> {
+        listener::prepare(&listener)?;
+        let listeners: Vec<_> =
+            self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
+        drop(listener);
+        for (thread, listener) in self.threads.iter().zip(listeners) {
+            thread.tell(|done| Command::Listen(listener, done)).await.unwrap_or_else(|| Err(ended()))?;
+        }
+        self.tell_all(Command::Leave).await;
+        Ok(())
+    }
+
+    /// Stops accepting; idle client connections are closed, others after their current answer
+    /// (`Connection: close`). Returns once every connection and tunnel has ended.
+    pub async fn drain(&self) {
+        self.tell_all(Command::Drain).await;
+    }
+
+    /// Cuts what is left, ends the threads and joins them.
+    pub async fn shut_down(self) {
+        for thread in &self.threads {
+            // Where nobody listens the thread has ended already.
+            let _ = thread.commands.send(Command::Stop).await;
+        }
+        let join = move || self.threads.into_iter().all(|thread| thread.handle.join().is_ok());
+        if !tokio::task::spawn_blocking(join).await.unwrap_or(false) {
+            tracing::error!("a data-plane thread ended with a panic");
+        }
+    }
+
+    /// Tells all threads and waits until all are done.
+    async fn tell_all(&self, command: fn(oneshot::Sender<()>) -> Command) {
+        let mut waits = Vec::with_capacity(self.threads.len());
+        for thread in &self.threads {
+            let (done, wait) = oneshot::channel();
+            if thread.commands.send(command(done)).await.is_ok() {
+                waits.push(wait);
+            }
+        }
+        for wait in waits {
+            // A thread that ended meanwhile has nothing open either.
+            let _ = wait.await;
+        }
+    }
+}
+
+impl Thread {
+    fn start(parts: Parts, listener: TcpListener) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (commands, told) = mpsc::channel(COMMANDS);
+        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let name = format!("portok-proxy-{}", parts.lane);
+        let handle = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || run(&runtime, parts, listener, told, &ready))?;
+        started.recv().unwrap_or_else(|_| Err(ended()))?;
+        Ok(Self { commands, handle })
+    }
+
+    async fn tell<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (done, wait) = oneshot::channel();
+        self.commands.send(command(done)).await.ok()?;
+        wait.await.ok()
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::other("a data-plane thread has ended")
+}
+
+/// The life of one thread.
+fn run(
+    runtime: &Runtime,
+    parts: Parts,
+    listener: TcpListener,
+    told: mpsc::Receiver<Command>,
+    ready: &std::sync::mpsc::SyncSender<io::Result<()>>,
+) {
+    let tasks = LocalSet::new();
+    tasks.block_on(runtime, async {
+        let worker = Worker::start(parts);
+        let acceptor = Acceptor::start(worker.clone(), listener);
+        let (acceptor, started) = match acceptor {
+            Ok(acceptor) => (Some(acceptor), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        // Whoever started the thread waits for this.
+        let _ = ready.send(started);
+        if let Some(acceptor) = acceptor {
+            obey(worker, acceptor, told).await;
+        }
+    });
+}
+
+/// Carries out commands until told to stop.
+async fn obey(worker: std::rc::Rc<Worker>, first: Acceptor, mut told: mpsc::Receiver<Command>) {
+    let mut acceptors = vec![first];
+    while let Some(command) = told.recv().await {
+        match command {
+            Command::Listen(listener, done) => {
+                let started =
+                    Acceptor::start(worker.clone(), listener).map(|acceptor| acceptors.push(acceptor));
+                // Nobody waits any more: it listens all the same.
+                let _ = done.send(started);
+            }
+            Command::Leave(done) => {
+                let newest = acceptors.pop();
+                for former in acceptors.drain(..) {
+                    former.stop().await;
+                }
+                acceptors.extend(newest);
+                let _ = done.send(());
+            }
+            Command::Drain(done) => {
+                worker.drain();
+                for acceptor in acceptors.drain(..) {
+                    acceptor.stop().await;
+                }
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    worker.emptied().await;
+                    let _ = done.send(());
+                });
+            }
+            Command::Stop => return,
+        }
+    }
+}

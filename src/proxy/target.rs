@@ -1,0 +1,180 @@
+//! A target: one tenure of an address, and who uses it.
+//!
+//! State: two flags, written by the coordinator, and per data-plane thread one lane of counters, written by
+//! that thread alone. It ends when the last claim, connection and reference are gone.
+//!
+//! The one ordering that matters: a claim adds to its lane and **then** reads the flags; [`Target::retire`] and
+//! [`Target::close`] store the flag and whoever drains reads the counters **after**. All four are
+//! sequentially consistent, so either the claim sees the flag and gives back, or the drain sees the claim.
+//! Loading the route alone is no claim.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use super::stats::ReleaseCounters;
+
+const RETIRED: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// One tenure of an address as the proxy's destination.
+#[derive(Debug)]
+pub struct Target {
+    addr: SocketAddr,
+    release: Arc<ReleaseCounters>,
+    flags: AtomicU8,
+    lanes: Box<[Lane]>,
+    connections: Connections,
+}
+
+/// One thread's counters, on a cache line of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Lane {
+    inflight: AtomicU64,
+    pinned: AtomicU64,
+}
+
+/// How many connections to the target are open, over all threads, and who waits for one.
+#[derive(Debug, Default)]
+struct Connections {
+    open: AtomicUsize,
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+impl Target {
+    pub(super) fn new(port: u16, release: Arc<ReleaseCounters>, lanes: usize) -> Self {
+        Self {
+            addr: (Ipv4Addr::LOCALHOST, port).into(),
+            release,
+            flags: AtomicU8::new(0),
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            connections: Connections::default(),
+        }
+    }
+
+    /// Where it is: always loopback.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The release it belongs to.
+    pub fn release(&self) -> &str {
+        self.release.name()
+    }
+
+    /// From now on only client connections that are pinned to it may claim it.
+    pub fn retire(&self) {
+        self.flags.fetch_or(RETIRED, Ordering::SeqCst);
+    }
+
+    /// From now on nobody may claim it; its pooled idle connections are dropped. What is in flight goes on.
+    pub fn close(&self) {
+        self.flags.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
+    /// Requests and tunnels that claimed it and have not ended.
+    pub fn inflight(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.inflight.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Client connections that would still claim it with their next request (affinity `connection`).
+    pub fn pinned(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.pinned.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Makes a retired target an ordinary one again (it is routed to once more before its drain was over).
+    pub(super) fn revive(&self) {
+        self.flags.fetch_and(!RETIRED, Ordering::SeqCst);
+    }
+
+    /// Claims it for one request of thread `lane`; false when it may not be claimed any more.
+    pub(super) fn claim(&self, lane: usize, pinned: bool) -> bool {
+        self.lanes[lane].inflight.fetch_add(1, Ordering::SeqCst);
+        let flags = self.flags.load(Ordering::SeqCst);
+        let refused = flags & CLOSED != 0 || (flags & RETIRED != 0 && !pinned);
+        if refused {
+            self.unclaim(lane);
+        }
+        !refused
+    }
+
+    /// Ends a claim.
+    pub(super) fn unclaim(&self, lane: usize) {
+        self.lanes[lane].inflight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn pin(&self, lane: usize) {
+        self.lanes[lane].pinned.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn unpin(&self, lane: usize) {
+        self.lanes[lane].pinned.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & RETIRED != 0
+    }
+
+    pub(super) fn release_counters(&self) -> &ReleaseCounters {
+        &self.release
+    }
+
+    /// Takes the right to one more connection; `None` when `max` are open.
+    pub(super) fn permit(self: &Arc<Self>, max: usize) -> Option<Permit> {
+        let more = |open| (open < max).then_some(open + 1);
+        self.connections.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Permit { target: self.clone() })
+    }
+
+    /// How many wait for a connection, over all threads.
+    pub(super) fn waiters(&self) -> usize {
+        self.connections.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Counts a waiter while the guard lives.
+    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+        self.connections.waiting.fetch_add(1, Ordering::SeqCst);
+        Waiting { target: self.clone() }
+    }
+
+    /// Tells one waiter that a permit is free.
+    pub(super) fn freed(&self) -> &Notify {
+        &self.connections.freed
+    }
+}
+
+/// The right to one connection; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    target: Arc<Target>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        // First the count, then the look at the waiters: a waiter adds itself first and looks at the count after.
+        self.target.connections.open.fetch_sub(1, Ordering::SeqCst);
+        if self.target.waiters() > 0 {
+            self.target.connections.freed.notify_one();
+        }
+    }
+}
+
+/// Somebody waits for a connection to the target.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    target: Arc<Target>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.target.connections.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}

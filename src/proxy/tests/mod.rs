@@ -1,0 +1,383 @@
+//! The data plane against hand-made clients and apps, over real sockets.
+
+mod connections;
+mod framing;
+mod lifecycle;
+mod messages;
+mod switching;
+mod tunnels;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::*;
+use crate::config::*;
+
+/// The one deadline of everything that is waited for.
+const LONG: Duration = Duration::from_secs(30);
+
+fn config() -> Config {
+    Config {
+        name: "test".into(),
+        file: None,
+        listen: ([127, 0, 0, 1], 0).into(),
+        state_file: PathBuf::new(),
+        run_dir: PathBuf::new(),
+        warnings: Vec::new(),
+        app: App {
+            target: None,
+            command: None,
+            directory: None,
+            env: BTreeMap::new(),
+            env_file: None,
+            user: None,
+            group: None,
+            port_env: "PORT".into(),
+            start_timeout: LONG,
+            stop_signal: StopSignal { number: 15, name: "SIGTERM" },
+            stop_timeout: LONG,
+            restart: Restart { backoff: LONG, max_backoff: LONG, burst: 5, within: LONG, give_up: false },
+            owner_check: OwnerCheck::Warn,
+            deploy_on_change: true,
+        },
+        health: Health { path: "/health".into(), host: "127.0.0.1".into(), timeout: LONG, successes: 1 },
+        drain: Drain { period: LONG, early: false, affinity: Affinity::Request },
+        rollback: Rollback { window: LONG, interval: LONG, threshold: 3, standby: Standby::Drain },
+        admin: Admin {
+            token: None,
+            socket: None,
+            socket_configured: false,
+            socket_group: None,
+            allow: Vec::new(),
+            allow_forwarded: false,
+            rate_limit: 10,
+            public: true,
+            prefix: "/__".into(),
+            remote_deploy: false,
+        },
+        proxy: Proxy {
+            threads: 1,
+            forwarded: Forwarded::Trusted,
+            trusted: Vec::new(),
+            idle_timeout: LONG,
+            header_timeout: LONG,
+            max_header_size: 64 << 10,
+            max_body: None,
+            fast_path: false,
+        },
+        upstream: Upstream {
+            keepalive: true,
+            max_connections: 1024,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: None,
+            idle_timeout: LONG,
+            tcp_keepalive: Duration::from_secs(1),
+            debug: false,
+        },
+        hooks: Hooks { on_event: None },
+        log: Log { verbose_errors: false },
+    }
+}
+
+struct Admins;
+
+impl Reserved for Admins {
+    fn answer(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>> {
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let text = format!("admin {path} {} {}", peer.ip(), body.len());
+            Response::new(Full::from(text).map_err(|never| match never {}).boxed())
+        })
+    }
+}
+
+/// A running plane with everything that steers it.
+struct Rig {
+    plane: Plane,
+    addr: SocketAddr,
+    stats: Arc<Stats>,
+    routes: RouteWriter,
+    config: watch::Sender<Arc<Config>>,
+}
+
+impl Rig {
+    fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = config();
+        change(&mut config);
+        let stats = Stats::new(config.proxy.threads);
+        let (config, follow) = watch::channel(Arc::new(config));
+        let (switchboard, routes) = switchboard();
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let plane = Plane::start(listener, follow, switchboard, stats.clone(), Arc::new(Admins)).unwrap();
+        Self { plane, addr, stats, routes, config }
+    }
+
+    /// With `app` live.
+    fn serving(app: &Backend, change: impl FnOnce(&mut Config)) -> Self {
+        let mut rig = Self::start(change);
+        rig.route(app);
+        rig
+    }
+
+    /// Makes `app` live; gives its new target.
+    fn route(&mut self, app: &Backend) -> Arc<Target> {
+        let target = self.stats.target(&app.release, app.addr.port());
+        self.routes.route(Some(target.clone()));
+        target
+    }
+
+    async fn connect(&self) -> Client {
+        Client { stream: TcpStream::connect(self.addr).await.unwrap(), buf: Vec::new() }
+    }
+
+    /// One request over a connection of its own, closed by the client after the answer.
+    async fn ask(&self, request: impl AsRef<[u8]>) -> Reply {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.reply().await
+    }
+}
+
+/// A client that writes bytes and reads answers.
+struct Client {
+    stream: TcpStream,
+    buf: Vec<u8>,
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone)]
+struct Reply {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn status(&self) -> u16 {
+        self.head[9..12].parse().unwrap()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let named = |line: &str| line.split_once(": ").is_some_and(|(key, _)| key.eq_ignore_ascii_case(name));
+        self.head.lines().find(|line| named(line)).map(|line| line.split_once(": ").unwrap().1)
+    }
+
+    fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Reads more; false at the end.
+    async fn fill(&mut self) -> bool {
+        let read = tokio::time::timeout(LONG, self.stream.read_buf(&mut self.buf)).await;
+        read.unwrap_or_else(|_| panic!("nothing more came after {:?}", String::from_utf8_lossy(&self.buf)))
+            .unwrap_or(0)
+            > 0
+    }
+
+    /// Reads up to and with `end`.
+    async fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.buf.windows(end.len()).position(|window| window == end) {
+                return self.buf.drain(..at + end.len()).collect();
+            }
+            assert!(self.fill().await, "closed after {:?}", String::from_utf8_lossy(&self.buf));
+        }
+    }
+
+    async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.buf.len() < length {
+            assert!(self.fill().await, "closed after {} of {length} bytes", self.buf.len());
+        }
+        self.buf.drain(..length).collect()
+    }
+
+    /// Everything until the connection is closed.
+    async fn rest(&mut self) -> Vec<u8> {
+        while self.fill().await {}
+        std::mem::take(&mut self.buf)
+    }
+
+    /// An answer's head and the body as its framing says (chunks as they came).
+    async fn reply(&mut self) -> Reply {
+        let mut reply = self.reply_to_head().await;
+        let length = reply.header("content-length").map(|length| length.parse::<usize>().unwrap());
+        reply.body = match length {
+            _ if matches!(reply.status(), 101 | 204 | 304) => Vec::new(),
+            Some(length) => self.exactly(length).await,
+            None if reply.header("transfer-encoding").is_some() => self.until(b"0\r\n\r\n").await,
+            None => self.rest().await,
+        };
+        reply
+    }
+
+    async fn reply_to_head(&mut self) -> Reply {
+        let head = String::from_utf8(self.until(b"\r\n\r\n").await).unwrap();
+        Reply { head, body: Vec::new() }
+    }
+
+    async fn is_closed(&mut self) -> bool {
+        !self.fill().await
+    }
+}
+
+/// An app: what it does with each connection is up to the test; what it receives is kept.
+struct Backend {
+    release: String,
+    addr: SocketAddr,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    _task: tokio::task::JoinHandle<()>,
+}
+
+impl Backend {
+    /// Handles each connection, counted from 0, with `handle`.
+    async fn start<F>(handle: impl Fn(AppConnection, usize) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), handle)
+    }
+
+    fn on<F>(listener: TcpListener, handle: impl Fn(AppConnection, usize) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let addr = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let log = seen.clone();
+        let task = tokio::spawn(async move {
+            for number in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                log.lock().unwrap().push(Vec::new());
+                let client = Client { stream, buf: Vec::new() };
+                tokio::spawn(handle(AppConnection { client, number, seen: log.clone() }, number));
+            }
+        });
+        Self { release: "r1".into(), addr, seen, _task: task }
+    }
+
+    /// Answers every request with `answer`.
+    async fn fixed(answer: &'static str) -> Self {
+        Self::start(move |mut connection, _| async move {
+            while connection.request().await.is_some() {
+                connection.send(answer).await;
+            }
+        })
+        .await
+    }
+
+    /// Answers every request with its own head and body.
+    async fn echo() -> Self {
+        Self::start(|mut connection, _| async move {
+            while let Some(request) = connection.request().await {
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", request.len());
+                connection.send([answer.as_bytes(), &request].concat()).await;
+            }
+        })
+        .await
+    }
+
+    /// What came over each connection.
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    fn connections(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+/// A connection as the app sees it.
+struct AppConnection {
+    client: Client,
+    number: usize,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl AppConnection {
+    async fn fill(&mut self) -> bool {
+        let before = self.client.buf.len();
+        let more = self.client.fill().await;
+        self.seen.lock().unwrap()[self.number].extend_from_slice(&self.client.buf[before..]);
+        more
+    }
+
+    async fn until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+        loop {
+            if let Some(at) = self.client.buf.windows(end.len()).position(|window| window == end) {
+                return Some(self.client.buf.drain(..at + end.len()).collect());
+            }
+            if !self.fill().await {
+                return None;
+            }
+        }
+    }
+
+    async fn head(&mut self) -> Option<String> {
+        Some(String::from_utf8(self.until(b"\r\n\r\n").await?).unwrap())
+    }
+
+    async fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.client.buf.len() < length {
+            if !self.fill().await {
+                return None;
+            }
+        }
+        Some(self.client.buf.drain(..length).collect())
+    }
+
+    /// One request, head and body as they came; `None` when the connection ends before it is whole.
+    async fn request(&mut self) -> Option<Vec<u8>> {
+        let head = self.head().await?;
+        let lower = head.to_ascii_lowercase();
+        let body = match lower.split("content-length: ").nth(1) {
+            Some(length) => self.exactly(length.split("\r\n").next().unwrap().parse().unwrap()).await?,
+            None if lower.contains("transfer-encoding: chunked") => {
+                let mut body = self.until(b"0\r\n").await?;
+                body.extend(self.until(b"\r\n").await?);
+                body
+            }
+            None => Vec::new(),
+        };
+        Some([head.as_bytes(), &body].concat())
+    }
+
+    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The proxy may have gone away: that is what some tests are about.
+        let _ = self.client.stream.write_all(bytes.as_ref()).await;
+    }
+
+    async fn is_closed(&mut self) -> bool {
+        !self.fill().await
+    }
+}
+
+/// Waits until `condition` holds.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + LONG;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";

@@ -1,0 +1,125 @@
+//! A tunnel: after the app's 101, bytes go both ways until both sides have ended.
+//!
+//! Owned by the client connection's task. The claim and the ticket are held until its end. An end of one side is
+//! passed on as such, the other direction goes on (half-close). Buffers are taken from the thread only while bytes
+//! move. Dropped, both connections are closed.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::answer::Held;
+use super::client::{Record, Socket};
+use super::upstream::connection::Connection;
+use super::worker::Worker;
+
+/// What is needed to open a tunnel once the 101 is written.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The client's side, when hyper lets go of it.
+    pub(super) client: OnUpgrade,
+    pub(super) app: Connection,
+    pub(super) held: Held,
+}
+
+impl Tunnel {
+    /// Moves bytes until both sides have ended or one broke.
+    pub(super) async fn run(self, worker: &Worker, record: &Record) {
+        let Self { client, mut app, held } = self;
+        let Ok(client) = client.await else { return };
+        let Ok(client) = client.downcast::<TokioIo<Socket>>() else { return };
+        let Ok(mut stream) = client.io.into_inner().into_stream() else { return };
+        let (from_client, to_client) = stream.split();
+        let (from_app, to_app) = app.stream.split();
+        let mut up = Direction::new(from_client, to_app, client.read_buf);
+        let mut down = Direction::new(from_app, to_client, app.buf.split().freeze());
+        let moved = poll_fn(|cx| {
+            let up = up.poll(cx, worker)?;
+            let down = down.poll(cx, worker)?;
+            if down.is_ready()
+                && record.app_ended.borrow().is_none()
+                && let Some(claim) = &held.claim
+            {
+                record.app_ended.replace(Some(claim.local.target.clone()));
+            }
+            if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+        })
+        .await;
+        if let Err(error) = moved {
+            tracing::debug!(%error, "a tunnel broke");
+        }
+    }
+}
+
+/// One way through a tunnel.
+struct Direction<'a> {
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    state: State,
+}
+
+enum State {
+    /// Bytes that came right behind the heads.
+    Early(Bytes),
+    Reading,
+    Writing {
+        buffer: Box<[u8]>,
+        at: usize,
+        end: usize,
+    },
+    Ending,
+    Ended,
+}
+
+impl<'a> Direction<'a> {
+    fn new(from: ReadHalf<'a>, to: WriteHalf<'a>, early: Bytes) -> Self {
+        Self { from, to, state: State::Early(early) }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.state {
+                State::Early(bytes) => {
+                    while bytes.has_remaining() {
+                        let written = ready!(Pin::new(&mut self.to).poll_write(cx, bytes))?;
+                        bytes.advance(written);
+                    }
+                    self.state = State::Reading;
+                }
+                State::Reading => {
+                    let mut buffer = worker.buffer();
+                    let mut read = ReadBuf::new(&mut buffer);
+                    let outcome = Pin::new(&mut self.from).poll_read(cx, &mut read);
+                    let end = read.filled().len();
+                    match outcome {
+                        Poll::Ready(Ok(())) if end > 0 => self.state = State::Writing { buffer, at: 0, end },
+                        outcome => {
+                            worker.keep_buffer(buffer);
+                            ready!(outcome)?;
+                            self.state = State::Ending;
+                        }
+                    }
+                }
+                State::Writing { buffer, at, end } => {
+                    while at < end {
+                        *at += ready!(Pin::new(&mut self.to).poll_write(cx, &buffer[*at..*end]))?;
+                    }
+                    worker.keep_buffer(std::mem::take(buffer));
+                    self.state = State::Reading;
+                }
+                State::Ending => {
+                    ready!(Pin::new(&mut self.to).poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                }
+                State::Ended => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}

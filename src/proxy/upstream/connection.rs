@@ -1,0 +1,90 @@
+//! One connection to an app: its socket, what was read from it and not yet used, and its place in the
+//! target's limit. Owned by one exchange, one tunnel or the pool at a time; dropped, it is closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::config::Upstream;
+use crate::proxy::clock;
+use crate::proxy::target::Permit;
+
+/// What a read asks for at first, and at most once the app proves to send more.
+const READ: (usize, usize) = (16 * 1024, 64 * 1024);
+
+/// A connection idle for longer than this is looked at with a system call before it is used again.
+const SUSPECT: u64 = 1_000;
+
+/// A connection to an app.
+#[derive(Debug)]
+pub(in crate::proxy) struct Connection {
+    pub(in crate::proxy) stream: TcpStream,
+    /// Received and not yet used.
+    pub(in crate::proxy) buf: BytesMut,
+    /// Whether it has carried an exchange before.
+    pub(in crate::proxy) reused: bool,
+    idle_since: u64,
+    read_size: usize,
+    _permit: Permit,
+}
+
+impl Connection {
+    /// Connects; the caller watches the time.
+    pub(in crate::proxy) async fn open(
+        addr: SocketAddr,
+        permit: Permit,
+        settings: &Upstream,
+    ) -> io::Result<Self> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_nodelay(true)?;
+        SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
+        let stream = socket.connect(addr).await?;
+        let (buf, idle_since) = (BytesMut::new(), clock::now());
+        Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, _permit: permit })
+    }
+
+    /// Reads once. Zero: the app has closed its side.
+    pub(in crate::proxy) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buf.reserve(self.read_size);
+        let room = self.buf.capacity() - self.buf.len();
+        let read = ready!(pin!(self.stream.read_buf(&mut self.buf)).poll(cx))?;
+        if read == room {
+            self.read_size = (self.read_size * 2).min(READ.1);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Makes it ready for the pool.
+    pub(in crate::proxy) fn rest(&mut self) {
+        self.idle_since = clock::now();
+        self.reused = true;
+        self.read_size = READ.0;
+        if self.buf.capacity() > READ.0 {
+            self.buf = BytesMut::new();
+        }
+    }
+
+    /// When it was last used.
+    pub(in crate::proxy) fn idle_since(&self) -> u64 {
+        self.idle_since
+    }
+
+    /// Whether it can carry another exchange: the app has neither closed it nor said anything unasked. Without
+    /// an event from the kernel and after a short rest this costs no system call; what it misses then is
+    /// caught by the retry.
+    pub(in crate::proxy) fn is_usable(&self) -> bool {
+        let unasked =
+            |read: io::Result<usize>| !matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        if unasked(self.stream.try_read(&mut [0])) {
+            return false;
+        }
+        let suspect = clock::now().saturating_sub(self.idle_since) > SUSPECT;
+        !suspect || !unasked(SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()]))
+    }
+}

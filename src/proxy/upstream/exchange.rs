@@ -1,0 +1,285 @@
+//! One exchange with the app over one connection: the request goes out while the response comes in.
+//!
+//! State: the connection and what is left of the request, owned by whoever waits for the head and then by the
+//! body of the answer. A response that begins before the request is sent whole is passed on at once, and both go
+//! on side by side; once the response is complete nothing more of the request is taken. Dropped before its end, the
+//! connection is closed, never pooled.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::chunked::{Chunked, Piece};
+use super::connection::Connection;
+use super::head::{self, Framing, Head, Invalid, Parsed};
+use super::outgoing::{Outgoing, Stopped};
+
+/// How many interim answers one response may be preceded by.
+const MAX_INTERIM: u32 = 64;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(in crate::proxy) enum Failed {
+    /// The client's body broke off, or its framing is wrong.
+    Client(hyper::Error),
+    /// The client's body is longer than the limit.
+    TooLarge,
+    /// The connection broke. `answered`: part of a response had arrived.
+    Reset { error: io::Error, answered: bool },
+    /// The response cannot be read.
+    Invalid(Invalid),
+    /// There was no response in time.
+    Timeout,
+}
+
+impl From<Stopped> for Failed {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Client(error) => Self::Client(error),
+            Stopped::TooLarge => Self::TooLarge,
+            Stopped::App(error) => Self::Reset { error, answered: false },
+        }
+    }
+}
+
+/// A request on its way over a connection.
+#[derive(Debug)]
+pub(in crate::proxy) struct Exchange<'a> {
+    pub(in crate::proxy) connection: &'a mut Connection,
+    pub(in crate::proxy) outgoing: &'a mut Outgoing,
+    /// Whether it answers `HEAD`.
+    pub(in crate::proxy) to_head: bool,
+    /// Its memory is used for the answer's fields.
+    pub(in crate::proxy) map: &'a mut HeaderMap,
+    sent: Option<Sent>,
+    interim: u32,
+}
+
+/// How sending ended.
+#[derive(Debug)]
+enum Sent {
+    Whole,
+    Broken(io::Error),
+}
+
+impl<'a> Exchange<'a> {
+    pub(in crate::proxy) fn new(
+        connection: &'a mut Connection,
+        outgoing: &'a mut Outgoing,
+        to_head: bool,
+        map: &'a mut HeaderMap,
+    ) -> Self {
+        Self { connection, outgoing, to_head, map, sent: None, interim: 0 }
+    }
+
+    /// Sends and waits for the answer's head. Ready with an error: the connection is of no use any more.
+    pub(in crate::proxy) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
+        if self.sent.is_none() {
+            self.outgoing.prime(cx)?;
+            match self.outgoing.poll_send(cx, &mut self.connection.stream) {
+                Poll::Pending => (),
+                Poll::Ready(Ok(())) => self.sent = Some(Sent::Whole),
+                // It may have answered before it stopped listening.
+                Poll::Ready(Err(Stopped::App(error))) => self.sent = Some(Sent::Broken(error)),
+                Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped.into())),
+            }
+        }
+        loop {
+            let filled = ready!(self.connection.poll_fill(cx));
+            if !matches!(filled, Ok(1..)) {
+                return Poll::Ready(Err(self.broken(filled)));
+            }
+            while !self.connection.buf.is_empty() {
+                match head::parse(&mut self.connection.buf, self.to_head, self.map)
+                    .map_err(Failed::Invalid)?
+                {
+                    Parsed::Partial => break,
+                    Parsed::Interim if self.interim >= MAX_INTERIM => {
+                        return Poll::Ready(Err(Failed::Invalid(Invalid("too many interim answers"))));
+                    }
+                    Parsed::Interim => self.interim += 1,
+                    Parsed::Head(head) => return Poll::Ready(Ok(head)),
+                }
+            }
+        }
+    }
+
+    /// The error of a connection that gives nothing more.
+    fn broken(&mut self, filled: io::Result<usize>) -> Failed {
+        let answered = self.interim > 0 || !self.connection.buf.is_empty();
+        let error = match (self.sent.take(), filled) {
+            (Some(Sent::Broken(error)), _) | (_, Err(error)) => error,
+            (_, Ok(_)) => io::Error::new(io::ErrorKind::UnexpectedEof, "the app closed the connection"),
+        };
+        Failed::Reset { error, answered }
+    }
+}
+
+/// The body of an answer while it comes in, and the rest of the request while it goes out.
+#[derive(Debug)]
+pub(in crate::proxy) struct Incoming {
+    /// `None` once the body is over or broken.
+    connection: Option<Connection>,
+    /// The rest of the request; `None` once sent, or once the app takes no more of it.
+    outgoing: Option<Outgoing>,
+    framing: Framing,
+    chunked: Chunked,
+    keep_alive: bool,
+}
+
+/// What a body leaves behind when it is over.
+#[derive(Debug)]
+pub(in crate::proxy) struct Over {
+    /// The connection, when it can carry another exchange.
+    pub(in crate::proxy) connection: Option<Connection>,
+    /// Whether the client still has something to send that nobody takes.
+    pub(in crate::proxy) unread: bool,
+}
+
+/// A step of a body.
+#[derive(Debug)]
+pub(in crate::proxy) enum Step {
+    Frame(Frame<Bytes>),
+    Over(Over),
+}
+
+impl Incoming {
+    /// The body behind a head; `outgoing` is what is left of the request.
+    pub(in crate::proxy) fn new(
+        connection: Connection,
+        outgoing: Option<Outgoing>,
+        framing: Framing,
+        keep_alive: bool,
+    ) -> Self {
+        Self { connection: Some(connection), outgoing, framing, chunked: Chunked::Size, keep_alive }
+    }
+
+    /// The whole body with what it leaves, when all of it has arrived with the head.
+    pub(in crate::proxy) fn try_whole(mut self) -> Result<(Bytes, Over), Self> {
+        let length = match self.framing {
+            Framing::None => 0,
+            Framing::Length(length) => length,
+            Framing::Chunked | Framing::Eof => return Err(self),
+        };
+        let body = match (&mut self.connection, usize::try_from(length)) {
+            (_, Ok(0)) => Bytes::new(),
+            (Some(connection), Ok(length)) if length <= connection.buf.len() => {
+                connection.buf.split_to(length).freeze()
+            }
+            _ => return Err(self),
+        };
+        Ok((body, self.over()))
+    }
+
+    /// The next part of the body.
+    pub(in crate::proxy) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Failed>> {
+        self.poll_outgoing(cx)?;
+        loop {
+            match self.decode()? {
+                Decoded::Frame(frame) => return Poll::Ready(Ok(Step::Frame(frame))),
+                Decoded::Over => return Poll::Ready(Ok(Step::Over(self.over()))),
+                Decoded::More => (),
+            }
+            let Some(connection) = &mut self.connection else {
+                return Poll::Ready(Ok(Step::Over(self.over())));
+            };
+            match ready!(connection.poll_fill(cx)) {
+                Ok(1..) => (),
+                Ok(0) if self.framing == Framing::Eof => return Poll::Ready(Ok(Step::Over(self.over()))),
+                Ok(0) => {
+                    let error =
+                        io::Error::new(io::ErrorKind::UnexpectedEof, "the app ended the answer too early");
+                    return Poll::Ready(Err(Failed::Reset { error, answered: true }));
+                }
+                Err(error) => return Poll::Ready(Err(Failed::Reset { error, answered: true })),
+            }
+        }
+    }
+
+    /// How much is left, where that is known.
+    pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
+        match self.framing {
+            Framing::None => SizeHint::with_exact(0),
+            Framing::Length(left) => SizeHint::with_exact(left),
+            Framing::Chunked | Framing::Eof => SizeHint::default(),
+        }
+    }
+
+    /// Whether the last byte was given, as far as the framing told it already.
+    pub(in crate::proxy) fn is_over(&self) -> bool {
+        match self.framing {
+            Framing::None | Framing::Length(0) => true,
+            Framing::Chunked => self.chunked == Chunked::Done,
+            Framing::Length(_) | Framing::Eof => false,
+        }
+    }
+
+    /// Ends the body.
+    pub(in crate::proxy) fn over(&mut self) -> Over {
+        let unread = self.outgoing.take().is_some_and(|outgoing| !outgoing.is_done());
+        // Bytes nobody asked for: what follows cannot be told apart from the next answer.
+        let keep = |connection: &Connection| self.keep_alive && !unread && connection.buf.is_empty();
+        Over { connection: self.connection.take().filter(keep), unread }
+    }
+
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Result<(), Failed> {
+        let (Some(outgoing), Some(connection)) = (&mut self.outgoing, &mut self.connection) else {
+            return Ok(());
+        };
+        match outgoing.poll_send(cx, &mut connection.stream) {
+            Poll::Pending => (),
+            Poll::Ready(Ok(())) => self.outgoing = None,
+            // The app does not want the rest; its answer still counts.
+            Poll::Ready(Err(Stopped::App(_))) => self.keep_alive = false,
+            Poll::Ready(Err(stopped)) => return Err(stopped.into()),
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self) -> Result<Decoded, Failed> {
+        let Some(connection) = &mut self.connection else { return Ok(Decoded::Over) };
+        let buf = &mut connection.buf;
+        Ok(match &mut self.framing {
+            Framing::None | Framing::Length(0) => Decoded::Over,
+            Framing::Chunked => match self.chunked.decode(buf).map_err(Failed::Invalid)? {
+                Piece::Partial => Decoded::More,
+                Piece::Data(data) => Decoded::Frame(Frame::data(data)),
+                Piece::Trailers(trailers) => Decoded::Frame(Frame::trailers(trailers)),
+                Piece::End => Decoded::Over,
+            },
+            _ if buf.is_empty() => Decoded::More,
+            Framing::Eof => Decoded::Frame(Frame::data(buf.split().freeze())),
+            Framing::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(buf.len());
+                *left -= take as u64;
+                Decoded::Frame(Frame::data(buf.split_to(take).freeze()))
+            }
+        })
+    }
+}
+
+enum Decoded {
+    Frame(Frame<Bytes>),
+    Over,
+    More,
+}
+
+/// Whether a request has a body that is not over yet.
+pub(in crate::proxy) fn has_body(body: &hyper::body::Incoming) -> bool {
+    !body.is_end_stream()
+}
+
+/// Lets a whole exchange be waited for.
+pub(in crate::proxy) struct PollHead<'a, 'b>(pub(in crate::proxy) &'b mut Exchange<'a>);
+
+impl Future for PollHead<'_, '_> {
+    type Output = Result<Head, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_head(cx)
+    }
+}

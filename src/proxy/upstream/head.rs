@@ -1,0 +1,229 @@
+//! Reads the head of a response (RFC 9112): pure, strict, whatever the pieces it arrives in.
+//!
+//! What could be understood in two ways is [`Invalid`]: differing lengths, a length beside a transfer
+//! coding, another coding than `chunked`, folded lines.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::proxy::headers;
+
+/// The longest head of a response, and the longest trailer, in bytes.
+pub(in crate::proxy) const MAX_HEAD: usize = 64 * 1024;
+
+/// The most fields of a head or trailer.
+pub(in crate::proxy) const MAX_FIELDS: usize = 128;
+
+/// Why a response cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(in crate::proxy) struct Invalid(pub(in crate::proxy) &'static str);
+
+/// How long the body is (RFC 9112, 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum Framing {
+    /// There is none, whatever the head says.
+    None,
+    /// This many bytes.
+    Length(u64),
+    /// It says so itself.
+    Chunked,
+    /// Until the connection ends.
+    Eof,
+}
+
+/// The head of a response, without what concerns only the connection it came over.
+#[derive(Debug)]
+pub(in crate::proxy) struct Head {
+    pub(in crate::proxy) status: StatusCode,
+    /// The reason phrase, where it is not the usual one.
+    pub(in crate::proxy) reason: Option<Bytes>,
+    pub(in crate::proxy) headers: HeaderMap,
+    pub(in crate::proxy) framing: Framing,
+    /// Whether the connection may carry another exchange.
+    pub(in crate::proxy) keep_alive: bool,
+    /// What `Upgrade` said, for a 101.
+    pub(in crate::proxy) upgrade: Option<HeaderValue>,
+}
+
+/// What a look at the received bytes gave.
+#[derive(Debug)]
+pub(in crate::proxy) enum Parsed {
+    /// More bytes are needed.
+    Partial,
+    /// An interim answer (1xx but 101), taken off and of no further interest.
+    Interim,
+    /// The answer's head, taken off.
+    Head(Head),
+}
+
+/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `map` is an empty map whose memory is
+/// used when the head is complete.
+pub(in crate::proxy) fn parse(
+    buf: &mut BytesMut,
+    to_head: bool,
+    map: &mut HeaderMap,
+) -> Result<Parsed, Invalid> {
+    let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
+    let mut places = [Place::default(); MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, buf, &mut fields);
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
+        Ok(httparse::Status::Partial) if buf.len() < MAX_HEAD => return Ok(Parsed::Partial),
+        Ok(_) => return Err(Invalid("the head is too long")),
+        Err(httparse::Error::TooManyHeaders) => return Err(Invalid("the head has too many fields")),
+        Err(_) => return Err(Invalid("the head cannot be read")),
+    };
+    let (Some(status), Some(minor)) = (response.code, response.version) else {
+        return Err(Invalid("the head has no status"));
+    };
+    let status =
+        StatusCode::from_u16(status).map_err(|_| Invalid("the status is not a number from 100 to 999"))?;
+    let start = buf.as_ptr().addr();
+    let reason =
+        response.reason.filter(|&reason| !reason.is_empty() && status.canonical_reason() != Some(reason));
+    let reason = reason.map(|reason| Place::of(start, reason.as_bytes()));
+    let count = response.headers.len();
+    for (place, field) in places.iter_mut().zip(response.headers.iter()) {
+        *place = Place { name: field.name.len(), ..Place::of(start, field.value) }.named(start, field.name);
+    }
+    let bytes = buf.split_to(length).freeze();
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Parsed::Interim);
+    }
+    let mut draft = Draft::new(minor);
+    let mut headers = std::mem::take(map);
+    headers.reserve(count);
+    for place in &places[..count] {
+        draft.field(place.name_of(&bytes), place.value_of(&bytes), &mut headers)?;
+    }
+    let (framing, keep_alive) = draft.finish(status, to_head, &mut headers)?;
+    let reason = reason.map(|place| place.value_of(&bytes));
+    Ok(Parsed::Head(Head { status, reason, headers, framing, keep_alive, upgrade: draft.upgrade }))
+}
+
+/// Where in the head a field's name and value stand.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    at: usize,
+    name: usize,
+    value_at: usize,
+    value: usize,
+}
+
+impl Place {
+    fn of(start: usize, value: &[u8]) -> Self {
+        Self { at: 0, name: 0, value_at: value.as_ptr().addr() - start, value: value.len() }
+    }
+
+    fn named(self, start: usize, name: &str) -> Self {
+        Self { at: name.as_ptr().addr() - start, ..self }
+    }
+
+    fn name_of<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[self.at..self.at + self.name]
+    }
+
+    fn value_of(&self, head: &Bytes) -> Bytes {
+        head.slice(self.value_at..self.value_at + self.value)
+    }
+}
+
+/// What the fields seen so far say about the message.
+struct Draft {
+    minor: u8,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    /// Fields named in `Connection`.
+    nominated: Vec<HeaderName>,
+    upgrade: Option<HeaderValue>,
+}
+
+impl Draft {
+    fn new(minor: u8) -> Self {
+        let (nominated, upgrade) = (Vec::new(), None);
+        Self { minor, length: None, chunked: false, close: false, keep_alive: false, nominated, upgrade }
+    }
+
+    fn field(&mut self, name: &[u8], value: Bytes, headers: &mut HeaderMap) -> Result<(), Invalid> {
+        let name = HeaderName::from_bytes(name).map_err(|_| Invalid("a field has no valid name"))?;
+        let value =
+            HeaderValue::from_maybe_shared(value).map_err(|_| Invalid("a field has no valid value"))?;
+        match name {
+            header::CONNECTION => {
+                for token in headers::tokens(&value) {
+                    match token {
+                        token if token.eq_ignore_ascii_case(b"close") => self.close = true,
+                        token if token.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                        token => self.nominated.extend(headers::nominated(token)),
+                    }
+                }
+                return Ok(());
+            }
+            header::TRANSFER_ENCODING => {
+                if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                    return Err(Invalid("another transfer coding than chunked"));
+                }
+                self.chunked = true;
+                return Ok(());
+            }
+            header::CONTENT_LENGTH => {
+                let length =
+                    headers::decimal(value.as_bytes()).ok_or(Invalid("content-length is not a number"))?;
+                if self.length.is_some_and(|known| known != length) {
+                    return Err(Invalid("two differing content-lengths"));
+                }
+                if self.length.replace(length).is_some() {
+                    return Ok(());
+                }
+            }
+            header::UPGRADE => {
+                self.upgrade = Some(value);
+                return Ok(());
+            }
+            _ if headers::is_hop_by_hop(&name) => return Ok(()),
+            _ => (),
+        }
+        headers.append(name, value);
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        status: StatusCode,
+        to_head: bool,
+        headers: &mut HeaderMap,
+    ) -> Result<(Framing, bool), Invalid> {
+        if self.chunked && self.length.is_some() {
+            return Err(Invalid("content-length beside transfer-encoding"));
+        }
+        if self.chunked && self.minor == 0 {
+            return Err(Invalid("transfer-encoding in an HTTP/1.0 answer"));
+        }
+        for name in &self.nominated {
+            headers.remove(name);
+        }
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS) {
+            headers.remove(header::CONTENT_LENGTH);
+        }
+        let bodyless = to_head
+            || matches!(
+                status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
+            );
+        let framing = match self.length {
+            _ if bodyless => Framing::None,
+            _ if self.chunked => Framing::Chunked,
+            Some(length) => Framing::Length(length),
+            None => Framing::Eof,
+        };
+        let keep_alive = !self.close && (self.minor == 1 || self.keep_alive) && framing != Framing::Eof;
+        Ok((framing, keep_alive))
+    }
+}

@@ -1,0 +1,206 @@
+//! A target's connections on one thread: kept alive, last in first out, and handed on.
+//!
+//! State: owned by this thread; the number of open connections is the target's, over all threads
+//! (`upstream.max_connections`). It ends with the target: a closed one keeps no idle connection.
+//!
+//! Who waits for a connection when the limit is reached gets one
+//! - from this thread: an exchange that ends hands its connection to the longest waiter here;
+//! - from another: where somebody else waits, a connection is closed instead of pooled (every second time when
+//!   there are waiters here too) and its permit wakes one of them. Idle connections of other threads are
+//!   given up when their keepers are woken ([`Doorbells`]), so they starve nobody.
+//!
+//! A waiter first counts itself, then looks at the pool and the limit, then sleeps; who frees something frees
+//! first and looks at the waiters after. A dropped waiter passes its wake-up on.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::connection::Connection;
+use crate::config::Upstream;
+use crate::proxy::clock;
+use crate::proxy::target::{Permit, Target};
+
+/// Wakes the keepers of all threads.
+#[derive(Debug)]
+pub(in crate::proxy) struct Doorbells(pub(in crate::proxy) Box<[Notify]>);
+
+impl Doorbells {
+    fn ring(&self, but: usize) {
+        self.0.iter().enumerate().filter(|(lane, _)| *lane != but).for_each(|(_, bell)| bell.notify_one());
+    }
+}
+
+/// A target as one thread uses it.
+#[derive(Debug)]
+pub(in crate::proxy) struct Local {
+    pub(in crate::proxy) target: Arc<Target>,
+    pub(in crate::proxy) lane: usize,
+    bells: Arc<Doorbells>,
+    idle: RefCell<Vec<Connection>>,
+    waiting: Cell<usize>,
+    handed: Notify,
+    /// Whether the last connection that both this and other threads wanted went to another.
+    gave_away: Cell<bool>,
+}
+
+/// A connection to use, or the right to open one.
+#[derive(Debug)]
+pub(in crate::proxy) enum Slot {
+    Kept(Connection),
+    Fresh(Permit),
+}
+
+impl Local {
+    pub(in crate::proxy) fn new(target: Arc<Target>, lane: usize, bells: Arc<Doorbells>) -> Self {
+        let (idle, waiting, handed) = (RefCell::default(), Cell::new(0), Notify::new());
+        Self { target, lane, bells, idle, waiting, handed, gave_away: Cell::new(false) }
+    }
+
+    /// A connection or a permit without waiting. `fresh`: not a kept one.
+    pub(in crate::proxy) fn try_take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
+        if self.waiting.get() > 0 {
+            return None;
+        }
+        self.take(fresh, settings)
+    }
+
+    /// Waits for a connection or a permit; the caller watches the time.
+    pub(in crate::proxy) async fn wait(&self, fresh: bool, settings: &Upstream) -> Slot {
+        let _elsewhere = self.target.wait();
+        let _here = WaitingHere::new(self);
+        loop {
+            let handed = std::pin::pin!(self.handed.notified());
+            let freed = std::pin::pin!(self.target.freed().notified());
+            let (mut handed, mut freed) = (handed, freed);
+            handed.as_mut().enable();
+            freed.as_mut().enable();
+            if let Some(slot) = self.take(fresh, settings) {
+                // More may lie here than wake-ups were kept.
+                if self.waiting.get() > 1 && !self.idle.borrow().is_empty() {
+                    self.handed.notify_one();
+                }
+                return slot;
+            }
+            self.bells.ring(self.lane);
+            tokio::select! {
+                () = handed => (),
+                () = freed => (),
+            }
+        }
+    }
+
+    fn take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
+        while let Some(connection) = self.pop() {
+            // A fresh one was asked for: at the limit an idle one makes room for it.
+            if fresh {
+                if let Some(permit) = self.target.permit(settings.max_connections) {
+                    self.idle.borrow_mut().push(connection);
+                    return Some(Slot::Fresh(permit));
+                }
+            } else if connection.is_usable() {
+                return Some(Slot::Kept(connection));
+            }
+        }
+        self.target.permit(settings.max_connections).map(Slot::Fresh)
+    }
+
+    fn pop(&self) -> Option<Connection> {
+        self.idle.borrow_mut().pop()
+    }
+
+    /// Takes a connection back after an exchange that leaves it usable.
+    pub(in crate::proxy) fn give_back(&self, mut connection: Connection) {
+        if self.target.is_closed() {
+            return;
+        }
+        let here = self.waiting.get();
+        if self.target.waiters() > here {
+            let away = here == 0 || !self.gave_away.get();
+            self.gave_away.set(away);
+            if away {
+                return;
+            }
+        }
+        connection.rest();
+        self.idle.borrow_mut().push(connection);
+        if here > 0 {
+            self.handed.notify_one();
+        }
+    }
+
+    /// Drops what has been idle for too long, and everything where the target is closed or others wait.
+    pub(in crate::proxy) fn sweep(&self, settings: &Upstream) {
+        let all =
+            self.target.is_closed() || !settings.keepalive || self.target.waiters() > self.waiting.get();
+        let oldest = clock::now().saturating_sub(clock::millis(settings.idle_timeout));
+        let dropped: Vec<_> = self
+            .idle
+            .borrow_mut()
+            .extract_if(.., |connection| all || connection.idle_since() < oldest)
+            .collect();
+        drop(dropped);
+    }
+}
+
+struct WaitingHere<'a>(&'a Cell<usize>);
+
+impl<'a> WaitingHere<'a> {
+    fn new(local: &'a Local) -> Self {
+        local.waiting.set(local.waiting.get() + 1);
+        Self(&local.waiting)
+    }
+}
+
+impl Drop for WaitingHere<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// One claim of a target, given back when dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct Claim {
+    pub(in crate::proxy) local: Rc<Local>,
+}
+
+impl Claim {
+    pub(in crate::proxy) fn new(local: Rc<Local>, pinned: bool) -> Option<Self> {
+        local.target.claim(local.lane, pinned).then_some(Self { local })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.local.target.unclaim(self.local.lane);
+    }
+}
+
+/// A client connection that stays with a target; let go when dropped.
+#[derive(Debug)]
+pub(in crate::proxy) struct Pinned {
+    pub(in crate::proxy) local: Rc<Local>,
+}
+
+impl Pinned {
+    pub(in crate::proxy) fn new(local: Rc<Local>) -> Self {
+        local.target.pin(local.lane);
+        Self { local }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        self.local.target.unpin(self.local.lane);
+    }
+}
+
+/// Whether a failed connect may succeed a moment later: the app is being started again, or this host is
+/// short of something for now.
+pub(in crate::proxy) fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    !matches!(error.kind(), Kind::PermissionDenied | Kind::Unsupported | Kind::InvalidInput)
+}

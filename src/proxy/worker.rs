@@ -1,0 +1,332 @@
+//! One data-plane thread: what its tasks share, and its keeper.
+//!
+//! State: everything here belongs to one thread and is reached through one `Rc`; nothing is locked. It is made when
+//! the thread starts and dropped with it. A borrow never lives over an await.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::client::Record;
+use super::clock;
+use super::stats::{Shard, Stats};
+use super::switchboard::{Reader, Switchboard};
+use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
+use super::{Reserved, Target};
+use crate::config::{Affinity, Config, Forwarded};
+
+/// How many spare buffers a thread keeps of each kind.
+const SPARE: usize = 16;
+
+/// A head buffer larger than this is not kept.
+const SPARE_HEAD: usize = 16 * 1024;
+
+/// What a thread is made of.
+pub(super) struct Parts {
+    pub(super) lane: usize,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) switchboard: Switchboard,
+    pub(super) stats: Arc<Stats>,
+    pub(super) reserved: Arc<dyn Reserved>,
+    pub(super) bells: Arc<Doorbells>,
+}
+
+/// The configuration as requests read it.
+pub(super) struct Settings {
+    pub(super) config: Arc<Config>,
+    /// Milliseconds.
+    pub(super) idle_timeout: u64,
+    pub(super) header_timeout: u64,
+}
+
+impl Settings {
+    fn new(config: Arc<Config>) -> Rc<Self> {
+        let idle_timeout = clock::millis(config.proxy.idle_timeout);
+        let header_timeout = clock::millis(config.proxy.header_timeout);
+        Rc::new(Self { config, idle_timeout, header_timeout })
+    }
+}
+
+/// What the tasks of one thread share.
+pub(super) struct Worker {
+    pub(super) lane: usize,
+    pub(super) stats: Arc<Stats>,
+    pub(super) reserved: Arc<dyn Reserved>,
+    settings: RefCell<Rc<Settings>>,
+    live: RefCell<Reader>,
+    /// For the rare request that finds no target.
+    pub(super) switchboard: Switchboard,
+    /// The live target of the last look, and all targets that may still have connections here.
+    current: RefCell<Option<Rc<Local>>>,
+    locals: RefCell<Vec<Rc<Local>>>,
+    connections: RefCell<Vec<Rc<Record>>>,
+    emptied: Notify,
+    draining: Cell<bool>,
+    bells: Arc<Doorbells>,
+    heads: RefCell<Vec<Vec<u8>>>,
+    buffers: RefCell<Vec<Box<[u8]>>>,
+}
+
+impl Worker {
+    /// Its state, and the task that keeps its settings.
+    pub(super) fn start(parts: Parts) -> Rc<Self> {
+        let Parts { lane, mut config, switchboard, stats, reserved, bells } = parts;
+        clock::advance(stats.uptime());
+        let settings = Settings::new(config.borrow_and_update().clone());
+        let worker = Rc::new(Self {
+            lane,
+            stats,
+            reserved,
+            settings: RefCell::new(settings),
+            live: RefCell::new(switchboard.reader()),
+            switchboard,
+            current: RefCell::default(),
+            locals: RefCell::default(),
+            connections: RefCell::default(),
+            emptied: Notify::new(),
+            draining: Cell::new(false),
+            bells,
+            heads: RefCell::default(),
+            buffers: RefCell::default(),
+        });
+        let follower = worker.clone();
+        tokio::task::spawn_local(async move {
+            while config.changed().await.is_ok() {
+                let settings = Settings::new(config.borrow_and_update().clone());
+                follower.settings.replace(settings);
+            }
+        });
+        tokio::task::spawn_local(worker.clone().keep());
+        worker
+    }
+
+    /// The configuration in force.
+    pub(super) fn settings(&self) -> Rc<Settings> {
+        self.settings.borrow().clone()
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        self.stats.shard(self.lane)
+    }
+
+    /// Claims a target for a request of `record`: the one it is pinned to, else the live one.
+    pub(super) fn claim(&self, record: &Record, affinity: Affinity) -> Option<Claim> {
+        let mut pinned = record.pinned.borrow_mut();
+        if affinity == Affinity::Request {
+            *pinned = None;
+        } else if let Some(claim) = pinned.as_ref().and_then(|pinned| Claim::new(pinned.local.clone(), true))
+        {
+            return Some(claim);
+        }
+        let claim = self.claim_live()?;
+        if affinity == Affinity::Connection {
+            *pinned = Some(Pinned::new(claim.local.clone()));
+        }
+        Some(claim)
+    }
+
+    fn claim_live(&self) -> Option<Claim> {
+        let mut refused: Option<Rc<Local>> = None;
+        loop {
+            let local = self.live()?;
+            // A target that is routed to although nobody may claim it: nothing serves.
+            if refused.is_some_and(|refused| Rc::ptr_eq(&refused, &local)) {
+                return None;
+            }
+            if let Some(claim) = Claim::new(local.clone(), false) {
+                return Some(claim);
+            }
+            refused = Some(local);
+        }
+    }
+
+    fn live(&self) -> Option<Rc<Local>> {
+        let mut live = self.live.borrow_mut();
+        let target = live.load().as_ref()?;
+        let mut current = self.current.borrow_mut();
+        if let Some(local) = &*current
+            && Arc::ptr_eq(&local.target, target)
+        {
+            return Some(local.clone());
+        }
+        let local = self.local(target);
+        *current = Some(local.clone());
+        Some(local)
+    }
+
+    fn local(&self, target: &Arc<Target>) -> Rc<Local> {
+        let mut locals = self.locals.borrow_mut();
+        if let Some(known) = locals.iter().find(|local| Arc::ptr_eq(&local.target, target)) {
+            return known.clone();
+        }
+        let local = Rc::new(Local::new(target.clone(), self.lane, self.bells.clone()));
+        locals.push(local.clone());
+        local
+    }
+
+    /// Lists a connection until the guard is dropped.
+    pub(super) fn list(self: &Rc<Self>, record: &Rc<Record>) -> Listed {
+        let mut connections = self.connections.borrow_mut();
+        record.index.set(connections.len());
+        connections.push(record.clone());
+        self.shard().client_opened();
+        Listed { worker: self.clone(), record: record.clone() }
+    }
+
+    /// From now on connections close as soon as they have nothing under way.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+        self.sweep();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Waits until no connection is left.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.connections.borrow().is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// An empty buffer for a head.
+    pub(super) fn head_buffer(&self) -> Vec<u8> {
+        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    }
+
+    pub(super) fn keep_head_buffer(&self, mut buffer: Vec<u8>) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < SPARE && buffer.capacity() <= SPARE_HEAD {
+            buffer.clear();
+            heads.push(buffer);
+        }
+    }
+
+    /// A buffer to move a tunnel's bytes with.
+    pub(super) fn buffer(&self) -> Box<[u8]> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; 64 * 1024].into_boxed_slice())
+    }
+
+    pub(super) fn keep_buffer(&self, buffer: Box<[u8]>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < SPARE {
+            buffers.push(buffer);
+        }
+    }
+
+    /// Moves the clock and looks after everything, until the thread ends.
+    async fn keep(self: Rc<Self>) {
+        let mut tick = tokio::time::interval(clock::TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => (),
+                () = self.bells.0[self.lane].notified() => (),
+            }
+            clock::advance(self.stats.uptime());
+            self.sweep();
+        }
+    }
+
+    fn sweep(&self) {
+        let settings = self.settings();
+        self.connections.borrow().iter().for_each(|record| record.sweep(&settings, self.draining.get()));
+        let current = self.live();
+        if current.is_none() {
+            self.current.take();
+        }
+        let unused = |local: &Rc<Local>| {
+            local.sweep(&settings.config.upstream);
+            let live = current.as_ref().is_some_and(|current| Rc::ptr_eq(current, local));
+            !live && Rc::strong_count(local) == 1 && (local.target.is_closed() || local.target.is_retired())
+        };
+        let gone: Vec<_> = self.locals.borrow_mut().extract_if(.., |local| unused(local)).collect();
+        drop(gone);
+        self.stats.sample_inflight();
+    }
+}
+
+/// Keeps a connection in its thread's list.
+pub(super) struct Listed {
+    worker: Rc<Worker>,
+    record: Rc<Record>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        if std::thread::panicking() {
+            tracing::error!(peer = %self.record.peer, "a client connection was lost to a fault of portok itself");
+            worker.stats.error(worker.lane, "internal", "a connection was lost to a panic".to_owned());
+        }
+        let mut connections = worker.connections.borrow_mut();
+        let index = self.record.index.get();
+        connections.swap_remove(index);
+        if let Some(moved) = connections.get(index) {
+            moved.index.set(index);
+        }
+        worker.shard().client_closed();
+        if connections.is_empty() {
+            worker.emptied.notify_waiters();
+        }
+    }
+}
+
+/// One request in the counters; ends with the last byte of its answer, or with its tunnel.
+pub(super) struct Ticket {
+    worker: Rc<Worker>,
+    started: Option<Instant>,
+}
+
+impl Ticket {
+    pub(super) fn new(worker: Rc<Worker>, fast: bool) -> Self {
+        let second = (!fast).then(|| clock::now() / 1_000);
+        if worker.shard().begin(second) {
+            worker.stats.sample_inflight();
+        }
+        Self { worker, started: (!fast).then(Instant::now) }
+    }
+
+    /// The answer's status is known.
+    pub(super) fn answered(&self, status: u16, target: Option<&Target>) {
+        self.worker.shard().answered(status);
+        if let (Some(target), true) = (target, self.started.is_some()) {
+            target.release_counters().answered(self.worker.lane, status);
+        }
+    }
+
+    /// It ended in an error of the proxy.
+    pub(super) fn failed(&self, code: &str, message: String) {
+        self.worker.stats.error(self.worker.lane, code, message);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.worker.shard().end(self.started.map(|started| started.elapsed()));
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
+
+/// How `X-Forwarded-*` is treated for a client.
+pub(super) fn trusts(settings: &Settings, record: &Record) -> bool {
+    settings.config.proxy.forwarded == Forwarded::Trusted
+        && super::headers::is_trusted(record.peer.ip(), &settings.config.proxy.trusted)
+}
+
+/// The longest that a refused connection is left alone before it is tried again.
+pub(super) const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));

@@ -1,0 +1,103 @@
+//! How the coordinator begins: leftovers, the record, `[app]`; and what an edit of `[app]` brings later.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::coordinator::{Coordinator, Message};
+use super::spec;
+use super::state::{Event, Origin, ReleaseRef};
+use crate::config::{AppChange, app_change, app_fingerprint};
+use crate::wire::{self, Code, ErrorBody, Reason};
+
+impl Coordinator {
+    /// Stops what an earlier daemon left running, before anything is started.
+    pub(super) fn stop_leftovers(&mut self) {
+        let identities: Vec<_> =
+            self.found.iter().flat_map(|record| &record.runs).map(|run| run.identity.clone()).collect();
+        let app = self.config.borrow().app.clone();
+        let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
+        self.tasks.spawn(async move {
+            if !identities.is_empty() {
+                supervisor.stop_leftovers(&identities, app.stop_signal, app.stop_timeout).await;
+            }
+            let _coordinator_gone = reports.send(Message::LeftoversGone).await;
+        });
+    }
+
+    pub(super) fn boot(&mut self) {
+        let record = self.found.take().filter(|_| !self.fresh).unwrap_or_default();
+        if let Some(intent) = &record.intent {
+            self.history.update(&intent.release.id, |row| {
+                if row.outcome.is_none() {
+                    row.outcome = Some(wire::Outcome::Interrupted);
+                    row.reason = Some("the daemon ended while it was under way".into());
+                }
+            });
+        }
+        let known = |release: &ReleaseRef| {
+            release.origin != Origin::Managed
+                || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
+        };
+        let previous = record.previous.filter(known);
+        let mut live = record.live.filter(known);
+        let app = self.config.borrow().app.clone();
+        if live.is_none()
+            && let Some(port) = app.target
+        {
+            let release = spec::unmanaged(port);
+            self.history.begin(&release.id, None, |_| false);
+            self.app_attempted = Some(app_fingerprint(&app));
+            live = Some(release);
+        }
+        // What is recorded is started first; an edit that was made meanwhile is deployed over it. Nothing live and a
+        // command: that is the first deploy, or another try of one that failed.
+        self.app_edited = match app_change(self.app_attempted.as_deref(), &app) {
+            AppChange::Redeploy => true,
+            // A recorded port wins over the configured one.
+            AppChange::Switch(_) | AppChange::None => live.is_none() && app.command.is_some(),
+        };
+        self.step(Event::Boot { live, previous });
+        if !self.awaits_first_probe() {
+            self.first_probe.send_replace(true);
+        }
+    }
+
+    pub(super) fn app_edited(&mut self) {
+        let app = &self.config.borrow_and_update().app;
+        self.app_edited = app_change(self.app_attempted.as_deref(), app) != AppChange::None;
+    }
+
+    /// Deploys an edited `[app]` as soon as nothing else is under way.
+    pub(super) fn deploy_edited_app(&mut self) {
+        if !self.app_edited || self.state.task.is_some() || self.found.is_some() {
+            return;
+        }
+        self.app_edited = false;
+        let config = Arc::clone(&self.config.borrow());
+        let reports = self.reports.clone();
+        self.app_attempted = Some(app_fingerprint(&config.app));
+        let (reply, _nobody_waits) = oneshot::channel();
+        if let Some(port) = config.app.target {
+            let (reply, _nobody_waits) = oneshot::channel();
+            self.receive(Message::Switch { port, reason: Reason::Config, reply });
+            return;
+        }
+        self.tasks.spawn(async move {
+            let prepared =
+                tokio::task::spawn_blocking(move || spec::prepare(wire::DeployRequest::default(), &config))
+                    .await;
+            let message = match prepared {
+                Ok(Ok(prepared)) => {
+                    Message::Deploy { prepared: Box::new(prepared), reason: Reason::Config, reply }
+                }
+                Ok(Err(error)) => Message::ConfigNotPrepared { error: Box::new(error) },
+                Err(error) => {
+                    let error = ErrorBody::new(Code::Internal, "Internal error", error.to_string());
+                    Message::ConfigNotPrepared { error: Box::new(error) }
+                }
+            };
+            let _coordinator_gone = reports.send(message).await;
+        });
+    }
+}

@@ -1,0 +1,510 @@
+//! The one driver of an app: turns requests, reports, timers and saves into events of the machine
+//! ([`super::state`]), and the machine's effects into calls.
+//!
+//! Owns the machine's state, the history, the runs' handles, the timers and the route's only writer. Everything it
+//! starts is in one [`JoinSet`]. It ends after [`Message::StopAll`] when every group is gone and the last record is
+//! written. It never waits: what takes time (a process, a probe, a disk) is a task that sends a [`Message`] back.
+//! Dropping its future leaves processes running; the record names them, and the next start stops them.
+//!
+//! The ordering that matters is the machine's; this file adds one: the record is made from the state after all
+//! effects of a step, so that what is written is never half a step.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::events::{Attempt, AttemptLog};
+use super::handle::{Handle, View};
+use super::history::History;
+use super::recorder::keep_record;
+use super::run::{Report, Reports};
+use super::spec::{self, Prepared};
+use super::state::{Event, Live, Policy, Refusal, RunId, State};
+use super::store::{Found, Record, Store};
+use crate::config::{Config, Standby};
+use crate::proxy::{RouteWriter, Stats, Target};
+use crate::supervisor::{Process, Supervisor};
+use crate::wire::{self, Code, ErrorBody, ProbeReport, Reason};
+
+/// Messages that may wait; senders wait beyond it.
+const INBOX: usize = 256;
+
+/// How often an early end of a drain is looked for.
+const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// What others may ask of the coordinator, and what its tasks report.
+#[derive(Debug)]
+pub(super) enum Message {
+    Deploy { prepared: Box<Prepared>, reason: Reason, reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
+    Switch { port: u16, reason: Reason, reply: oneshot::Sender<Result<SwitchReply, ErrorBody>> },
+    Rollback { reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
+    Cancel { reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>> },
+    Shutdown,
+    StopAll { done: oneshot::Sender<()> },
+    Kill,
+    Run(RunId, Box<Report>),
+    Asked(RunId, Box<ProbeReport>),
+    Watched(RunId, Box<ProbeReport>),
+    Saved { seq: u64, result: Result<(), String> },
+    ConfigNotPrepared { error: Box<ErrorBody> },
+    LeftoversGone,
+}
+
+/// How a switch was received.
+#[derive(Debug)]
+pub(super) enum SwitchReply {
+    AlreadyLive(Option<wire::Switch>),
+    Accepted(Attempt),
+}
+
+/// What a coordinator is made of.
+pub struct Parts {
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// Starts processes.
+    pub supervisor: Arc<Supervisor>,
+    /// Makes targets.
+    pub stats: Arc<Stats>,
+    /// Points requests at them.
+    pub route: RouteWriter,
+    /// Keeps the record.
+    pub store: Store,
+    /// What the store found.
+    pub found: Found,
+    /// Tells the hooks; must not block.
+    pub notify: Box<dyn Fn(wire::HookEvent) + Send>,
+    /// Do not continue what the record says (`portok run`).
+    pub fresh: bool,
+}
+
+/// What is known of a run beside what the machine knows.
+pub(super) struct Slot {
+    pub(super) release: String,
+    pub(super) port: Option<u16>,
+    pub(super) process: Option<Process>,
+    pub(super) stop: bool,
+    pub(super) settled: CancellationToken,
+    pub(super) asking: Option<AbortHandle>,
+    pub(super) targets: Vec<Arc<Target>>,
+    pub(super) started_at: Option<SystemTime>,
+    pub(super) autopsy: Option<Box<wire::Autopsy>>,
+    pub(super) probe: Option<ProbeReport>,
+    pub(super) exit: Option<String>,
+}
+
+/// The driver.
+pub struct Coordinator {
+    pub(super) state: State,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) supervisor: Arc<Supervisor>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) route: RouteWriter,
+    pub(super) notify: Box<dyn Fn(wire::HookEvent) + Send>,
+    pub(super) history: History,
+    pub(super) slots: HashMap<RunId, Slot>,
+    pub(super) timers: super::timers::Timers,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) reports: Reports,
+    pub(super) attempt: Option<AttemptLog>,
+    /// The attempt that began in this step, for whoever asked for it.
+    pub(super) accepted: Option<Attempt>,
+    pub(super) refusal: Option<Refusal>,
+    pub(super) already_live: bool,
+    pub(super) finished: bool,
+    pub(super) last_switch: Option<wire::Switch>,
+    pub(super) last_failure: Option<String>,
+    /// Why the watch window's verdict is bad.
+    pub(super) verdict: Option<String>,
+    pub(super) health: wire::HealthMetrics,
+    pub(super) state_error: Option<String>,
+    /// The save that this step wants.
+    pub(super) save: Option<u64>,
+    /// Whether it is known if somebody else's app can be live at the start.
+    pub(super) first_probe: watch::Sender<bool>,
+    /// The newest that was asked for: one asked for again stands for all before it.
+    pub(super) last_save: u64,
+    pub(super) app_attempted: Option<String>,
+    pub(super) app_edited: bool,
+    pub(super) found: Option<Record>,
+    pub(super) fresh: bool,
+    pub(super) inbox: mpsc::Receiver<Message>,
+    pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
+    pub(super) save_retry: Option<Instant>,
+    pub(super) next_watch: Option<Instant>,
+    pub(super) watching: bool,
+    pub(super) began: Instant,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) stopped: Option<oneshot::Sender<()>>,
+}
+
+impl Coordinator {
+    /// Makes the coordinator and the handle that others use. Nothing happens before [`Coordinator::run`].
+    pub fn new(parts: Parts) -> (Self, Handle) {
+        let Parts { config, supervisor, stats, route, store, found, notify, fresh } = parts;
+        for warning in &found.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (reports, inbox) = mpsc::channel(INBOX);
+        let (saves, save_requests) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_record(store, save_requests, reports.clone()));
+        let record = found.record;
+        let history = History::new(if fresh { Vec::new() } else { record.releases.clone() });
+        let (view, views) = watch::channel(Arc::new(View::default()));
+        let (first_probe, probed) = watch::channel(false);
+        let handle = Handle::new(reports.clone(), views, config.clone(), Arc::clone(&supervisor), probed);
+        let coordinator = Self {
+            state: State::default(),
+            config,
+            supervisor,
+            stats,
+            route,
+            notify,
+            history,
+            slots: HashMap::new(),
+            timers: super::timers::Timers::default(),
+            tasks,
+            reports,
+            attempt: None,
+            accepted: None,
+            refusal: None,
+            already_live: false,
+            finished: false,
+            last_switch: if fresh { None } else { record.last_switch.clone() },
+            last_failure: None,
+            verdict: None,
+            health: wire::HealthMetrics::default(),
+            state_error: None,
+            save: None,
+            first_probe,
+            last_save: 0,
+            app_attempted: if fresh { None } else { record.app_attempted.clone() },
+            app_edited: false,
+            found: Some(record),
+            fresh,
+            inbox,
+            saves,
+            save_retry: None,
+            next_watch: None,
+            watching: false,
+            began: Instant::now(),
+            view,
+            stopped: None,
+        };
+        coordinator.publish();
+        (coordinator, handle)
+    }
+
+    /// Drives the app until all of it is stopped.
+    pub async fn run(mut self) {
+        self.stop_leftovers();
+        while !self.finished {
+            enum Turn {
+                Message(Option<Message>),
+                Timer,
+                Watch,
+                EarlyDrain,
+                SaveRetry,
+                Config(bool),
+                Joined(Option<Result<(), tokio::task::JoinError>>),
+            }
+            let config = self.config.borrow().drain.early;
+            let early = config && !self.draining().is_empty();
+            let turn = tokio::select! {
+                message = self.inbox.recv() => Turn::Message(message),
+                () = at(self.timers.next()) => Turn::Timer,
+                () = at(self.next_watch) => Turn::Watch,
+                () = at(self.save_retry) => Turn::SaveRetry,
+                () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early => Turn::EarlyDrain,
+                changed = self.config.changed() => Turn::Config(changed.is_ok()),
+                // Never empty before the end: the keeper of the record is one of them.
+                joined = self.tasks.join_next() => Turn::Joined(joined),
+            };
+            match turn {
+                Turn::Message(Some(message)) => self.receive(message),
+                Turn::Message(None) => break,
+                Turn::Timer => {
+                    while let Some(timer) = self.timers.take_due() {
+                        self.step(match timer {
+                            super::state::Timer::Drain(run) => Event::DrainOver { run },
+                            super::state::Timer::Window(ticket) => Event::WindowOver { ticket },
+                            super::state::Timer::Restart(ticket, _) => Event::RestartDue { ticket },
+                        });
+                    }
+                }
+                Turn::Watch => self.watch_live(),
+                Turn::EarlyDrain => self.end_idle_drains(),
+                Turn::SaveRetry => {
+                    self.save_retry = None;
+                    self.save = Some(self.last_save);
+                    self.write_record();
+                }
+                Turn::Config(true) => self.app_edited(),
+                // The configuration's owner ends last; without it nothing changes any more.
+                Turn::Config(false) => break,
+                Turn::Joined(Some(Err(error))) if error.is_panic() => {
+                    tracing::error!("a task of the coordinator panicked: {error}");
+                }
+                Turn::Joined(_) => {}
+            }
+            self.deploy_edited_app();
+            self.publish();
+        }
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        /// How long the last record may take to be written.
+        const LAST_SAVE: Duration = Duration::from_secs(5);
+        self.save = Some(self.last_save);
+        self.write_record();
+        // The writer ends when nobody can ask it any more, after it has written what it was asked last.
+        drop(std::mem::replace(&mut self.saves, watch::channel(None).0));
+        self.inbox.close();
+        let joined = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_SAVE, joined).await.is_err() {
+            tracing::warn!("the last record was not written within {LAST_SAVE:?}");
+        }
+        if let Some(stopped) = self.stopped {
+            // Whoever asked may have gone.
+            let _nobody_waits = stopped.send(());
+        }
+    }
+
+    // ---- messages ----
+
+    pub(super) fn receive(&mut self, message: Message) {
+        match message {
+            Message::Deploy { prepared, reason, reply } => {
+                let answer = self.deploy(*prepared, reason);
+                // Somebody was faster: the edit's turn comes.
+                self.app_edited |=
+                    reason == Reason::Config && matches!(&answer, Err(error) if error.code == Code::Busy);
+                let _asker_gone = reply.send(answer);
+            }
+            Message::Switch { port, reason, reply } => {
+                self.step(Event::Switch { release: spec::unmanaged(port), port, reason });
+                let answer = if std::mem::take(&mut self.already_live) {
+                    Ok(SwitchReply::AlreadyLive(self.last_switch.clone()))
+                } else {
+                    self.answer().map(SwitchReply::Accepted)
+                };
+                let _asker_gone = reply.send(answer);
+            }
+            Message::Rollback { reply } => {
+                self.step(Event::Rollback);
+                let answer = self.answer();
+                let _asker_gone = reply.send(answer);
+            }
+            Message::Cancel { reply } => {
+                let release = self.state.task.as_ref().map(|task| task.release.id.clone());
+                self.step(Event::Cancel);
+                let answer = match self.refusal.take() {
+                    Some(refusal) => Err(refused(&refusal)),
+                    None => {
+                        let release = release.unwrap_or_default();
+                        let message = format!("cancelled `{release}`; traffic did not move");
+                        Ok(wire::Accepted { success: true, message, release })
+                    }
+                };
+                let _asker_gone = reply.send(answer);
+            }
+            Message::Shutdown => self.step(Event::Shutdown),
+            Message::StopAll { done } => {
+                self.stopped = Some(done);
+                self.step(Event::StopAll);
+            }
+            Message::Kill => self.step(Event::KillAll),
+            Message::Run(run, report) => self.reported(run, *report),
+            Message::Asked(run, report) => {
+                let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
+                if let Some(slot) = self.slots.get_mut(&run) {
+                    slot.probe = Some(*report);
+                    slot.asking = None;
+                }
+                self.step(event);
+            }
+            Message::Watched(run, report) => self.watched(run, &report),
+            Message::Saved { seq, result } => self.saved(seq, result),
+            Message::ConfigNotPrepared { error } => {
+                tracing::error!("cannot deploy the edited [app]: {}", error.message);
+                self.last_failure = Some(format!("the edited [app] was not deployed: {}", error.message));
+                self.hook("aborted", None, error.message, None);
+            }
+            Message::LeftoversGone => self.boot(),
+        }
+    }
+
+    fn deploy(&mut self, prepared: Prepared, reason: Reason) -> Result<Attempt, ErrorBody> {
+        let Prepared { id, spec, app_fingerprint } = prepared;
+        if let Some(known) = self.history.get(&id)
+            && known.spec.as_ref() != Some(&spec)
+        {
+            return Err(ErrorBody::new(
+                Code::BadRequest,
+                "Bad request",
+                format!("release `{id}` is known with other content: a release never changes"),
+            )
+            .with_hint("choose another id, or leave it out and get one"));
+        }
+        // The machine looks the release up when it starts it, so it is known from here on; a refusal takes it back.
+        let admitted = self.state.task.is_none() && self.found.is_none();
+        if admitted {
+            let needed = self.needed();
+            self.history.begin(&id, Some(spec), |id| needed.iter().any(|needed| needed == id));
+        } else if self.found.is_some() {
+            return Err(ErrorBody::new(Code::Busy, "Busy", "the daemon is still starting")
+                .with_hint("try again in a moment"));
+        }
+        if admitted && app_fingerprint.is_some() {
+            self.app_attempted = app_fingerprint;
+        }
+        self.step(Event::Deploy { release: spec::managed(&id), reason });
+        let answer = self.answer();
+        if answer.is_err() && admitted {
+            self.history.forget(&id);
+        }
+        answer
+    }
+
+    /// What the machine said to the request in hand.
+    fn answer(&mut self) -> Result<Attempt, ErrorBody> {
+        match (self.refusal.take(), self.accepted.take()) {
+            (Some(refusal), _) => Err(refused(&refusal)),
+            (None, Some(attempt)) => Ok(attempt),
+            (None, None) => {
+                Err(ErrorBody::new(Code::Internal, "Internal error", "the request had no effect"))
+            }
+        }
+    }
+
+    fn needed(&self) -> Vec<String> {
+        let live = self.state.live_release().map(|release| release.id.clone());
+        let previous = self.state.previous.as_ref().map(|previous| previous.release.id.clone());
+        let runs = self.state.runs().map(|run| run.release.id.clone());
+        live.into_iter().chain(previous).chain(runs).collect()
+    }
+
+    /// One step of the machine, and all that follows from it.
+    pub(super) fn step(&mut self, event: Event) {
+        let config = Arc::clone(&self.config.borrow());
+        let policy = Policy {
+            window: !config.rollback.window.is_zero(),
+            threshold: config.rollback.threshold,
+            standby: config.rollback.standby == Standby::Window,
+            restart: config.app.restart.clone(),
+        };
+        tracing::debug!(?event, "step");
+        let was_up = self.state.live_run().map(|run| run.id);
+        for effect in self.state.step(event, self.began.elapsed(), &policy) {
+            self.perform(effect, &config);
+        }
+        let now_up = self.state.live_run().map(|run| run.id);
+        if now_up != was_up {
+            self.next_watch = now_up.map(|_| Instant::now() + config.rollback.interval);
+        }
+        let runs: Vec<RunId> = self.state.runs().map(|run| run.id).collect();
+        self.slots.retain(|id, _| runs.contains(id));
+        self.begin_attempt();
+        self.write_record();
+    }
+
+    // ---- probes of the live release ----
+
+    fn watch_live(&mut self) {
+        self.next_watch = None;
+        if self.watching {
+            return;
+        }
+        let Live::Up { run } = &self.state.live else { return };
+        let Some(probe) = self.probe_of(run.id) else { return };
+        let (id, reports) = (run.id, self.reports.clone());
+        self.watching = true;
+        self.tasks.spawn(async move {
+            let report = probe.ask().await;
+            let _coordinator_gone = reports.send(Message::Watched(id, Box::new(report))).await;
+        });
+    }
+
+    fn watched(&mut self, run: RunId, report: &ProbeReport) {
+        self.watching = false;
+        self.next_watch = Some(Instant::now() + self.config.borrow().rollback.interval);
+        if self.state.live_run().is_none_or(|live| live.id != run) {
+            return;
+        }
+        self.health = wire::HealthMetrics {
+            active_port_ok: report.healthy,
+            last_checked_at: Some(wire::rfc3339(SystemTime::now())),
+            consecutive_fails: if report.healthy { 0 } else { self.health.consecutive_fails + 1 },
+        };
+        if !report.healthy {
+            let said = super::autopsy::describe(report).unwrap_or_else(|| "no answer".into());
+            tracing::warn!(fails = self.health.consecutive_fails, "the live release fails its probe: {said}");
+            self.verdict =
+                Some(format!("{} failed probes in a row, the last: {said}", self.health.consecutive_fails));
+        }
+        self.step(Event::Probed { run, healthy: report.healthy });
+    }
+
+    // ---- drains ----
+
+    fn draining(&self) -> Vec<RunId> {
+        let drains = |leaving: &&super::state::Leaving| {
+            matches!(leaving.stage, super::state::LeavingStage::Draining { over: false, .. })
+        };
+        self.state.leaving.iter().filter(drains).map(|leaving| leaving.run.id).collect()
+    }
+
+    fn end_idle_drains(&mut self) {
+        for run in self.draining() {
+            let idle = self.slots.get(&run).is_some_and(|slot| {
+                slot.targets.iter().all(|target| target.inflight() + target.pinned() == 0)
+            });
+            if idle {
+                self.step(Event::DrainOver { run });
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.view.send_replace(Arc::new(self.make_view()));
+    }
+}
+
+/// The wait for a moment that may never come.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The answer to a refused request.
+fn refused(refusal: &Refusal) -> ErrorBody {
+    match refusal {
+        Refusal::Busy { release, reason } => ErrorBody::new(
+            Code::Busy,
+            "Busy",
+            format!("another attempt is under way: `{release}` ({})", reason.as_str()),
+        )
+        .with_hint("wait for it (portok status), or end it with: portok cancel"),
+        Refusal::NoPrevious => ErrorBody::new(
+            Code::NoPrevious,
+            "No previous release",
+            "there is no previous release to go back to",
+        ),
+        Refusal::NothingUnderWay => {
+            ErrorBody::new(Code::NotFound, "Nothing to cancel", "no deploy, switch or rollback is under way")
+        }
+        Refusal::ShuttingDown => ErrorBody::new(
+            Code::ShuttingDown,
+            "Shutting down",
+            "the daemon is going down and begins nothing new",
+        ),
+    }
+}

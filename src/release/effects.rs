@@ -1,0 +1,300 @@
+//! The coordinator's hands: carries out the machine's effects, and tells the world about them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+use super::autopsy::describe;
+use super::coordinator::{Coordinator, Message, Slot};
+use super::run::{Report, Start, run};
+use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
+use crate::config::Config;
+use crate::health::Probe;
+use crate::wire::{self, EventKind};
+
+/// Between two probes of somebody else's app that is to be live and does not answer yet.
+const PATIENT_PAUSE: Duration = Duration::from_millis(100);
+
+impl Coordinator {
+    /// Carries out one effect. Never waits.
+    pub(super) fn perform(&mut self, effect: Effect, config: &Arc<Config>) {
+        match effect {
+            Effect::Save { seq } => self.save = Some(seq),
+            Effect::Spawn { run, release, hold_port } => self.spawn(run, release, hold_port, config),
+            Effect::Probe { run, patient } => self.ask(run, patient),
+            Effect::Route { run, former } => self.point(run, former),
+            Effect::Hold => drop(self.route.hold()),
+            Effect::Unroute => drop(self.route.route(None)),
+            Effect::Close { run } => {
+                for target in self.slots.get(&run).iter().flat_map(|slot| &slot.targets) {
+                    target.close();
+                }
+            }
+            Effect::Stop { run } => {
+                if let Some(slot) = self.slots.get_mut(&run) {
+                    slot.stop = true;
+                    slot.settled.cancel();
+                    if let Some(process) = &slot.process {
+                        process.stop(config.app.stop_signal, config.app.stop_timeout);
+                    }
+                }
+            }
+            Effect::Kill { run } => {
+                if let Some(process) = self.slots.get(&run).and_then(|slot| slot.process.as_ref()) {
+                    process.kill();
+                }
+            }
+            Effect::Forget { run } => {
+                if let Some(asking) = self.slots.get_mut(&run).and_then(|slot| slot.asking.take()) {
+                    asking.abort();
+                }
+            }
+            Effect::Timer(timer) => {
+                let after = match timer {
+                    Timer::Drain(_) => config.drain.period,
+                    Timer::Window(_) => config.rollback.window,
+                    Timer::Restart(_, delay) => delay,
+                };
+                self.timers.start(timer, after);
+            }
+            Effect::Tell(tell) => self.tell(tell),
+            Effect::Refuse(refusal) => self.refusal = Some(refusal),
+            Effect::AlreadyLive => self.already_live = true,
+            Effect::Finished => self.finished = true,
+        }
+    }
+
+    pub(super) fn slot(&mut self, run: RunId) -> &mut Slot {
+        let known = self.state.runs().find(|known| known.id == run).cloned();
+        self.slots.entry(run).or_insert_with(|| Slot {
+            release: known.as_ref().map(|run| run.release.id.clone()).unwrap_or_default(),
+            port: known.and_then(|run| run.port),
+            process: None,
+            stop: false,
+            settled: CancellationToken::new(),
+            asking: None,
+            targets: Vec::new(),
+            started_at: None,
+            autopsy: None,
+            probe: None,
+            exit: None,
+        })
+    }
+
+    fn spawn(&mut self, id: RunId, release: String, hold_port: bool, config: &Config) {
+        let settled = self.slot(id).settled.clone();
+        let Some(spec) = self.history.get(&release).and_then(|entry| entry.spec.clone()) else {
+            // Cannot be: every release is known before the machine hears of it. Said instead of hung.
+            let autopsy =
+                wire::Autopsy { summary: format!("release `{release}` is not known"), ..Default::default() };
+            let reports = self.reports.clone();
+            self.tasks.spawn(async move {
+                for report in [Report::NotReady(Box::new(autopsy)), Report::Gone(None)] {
+                    let _coordinator_gone = reports.send(Message::Run(id, Box::new(report))).await;
+                }
+            });
+            return;
+        };
+        let start = Start {
+            run: id,
+            hold_port,
+            probe: Probe {
+                // The port is known when the process is.
+                addr: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+                path: spec.health_path.clone().unwrap_or_else(|| config.health.path.clone()),
+                host: config.health.host.clone(),
+                timeout: config.health.timeout,
+            },
+            release,
+            spec,
+            successes: config.health.successes,
+            start_timeout: config.app.start_timeout,
+            owner_check: config.app.owner_check,
+            settled,
+        };
+        self.tasks.spawn(run(start, Arc::clone(&self.supervisor), self.reports.clone()));
+    }
+
+    /// The probe of a run, with the settings in force now.
+    pub(super) fn probe_of(&self, id: RunId) -> Option<Probe> {
+        let run = self.state.runs().find(|run| run.id == id)?;
+        let config = self.config.borrow();
+        let entry = self.history.get(&run.release.id);
+        let path = entry.and_then(|entry| entry.spec.as_ref()?.health_path.clone());
+        Some(Probe {
+            addr: (std::net::Ipv4Addr::LOCALHOST, run.port?).into(),
+            path: path.unwrap_or_else(|| config.health.path.clone()),
+            host: config.health.host.clone(),
+            timeout: config.health.timeout,
+        })
+    }
+
+    fn ask(&mut self, id: RunId, patient: bool) {
+        let Some(probe) = self.probe_of(id) else { return };
+        let (reports, successes) = (self.reports.clone(), self.config.borrow().health.successes);
+        let (asked, config) = (self.first_probe.clone(), self.config.clone());
+        let asking = self.tasks.spawn(async move {
+            let mut good = 0;
+            let report = loop {
+                let timeout = config.borrow().health.timeout;
+                let report = Probe { timeout, ..probe.clone() }.ask().await;
+                good = if report.healthy { good + 1 } else { 0 };
+                asked.send_replace(true);
+                if good >= successes || !(patient || report.healthy) {
+                    break report;
+                }
+                if !report.healthy {
+                    tokio::time::sleep(PATIENT_PAUSE).await;
+                }
+            };
+            let _coordinator_gone = reports.send(Message::Asked(id, Box::new(report))).await;
+        });
+        self.slot(id).asking = Some(asking);
+    }
+
+    fn point(&mut self, id: RunId, former: Option<(RunId, FormerTarget)>) {
+        let Some(run) = self.state.runs().find(|run| run.id == id) else { return };
+        let Some(port) = run.port else { return };
+        let target = self.stats.target(&run.release.id, port);
+        let slot = self.slot(id);
+        // Whoever is pinned to an earlier tenure of this run moves to the new one.
+        slot.targets.retain(|tenure| {
+            tenure.close();
+            tenure.inflight() > 0
+        });
+        slot.targets.push(Arc::clone(&target));
+        self.route.route(Some(target));
+        if let Some((former, treatment)) = former {
+            for target in self.slots.get(&former).iter().flat_map(|slot| &slot.targets) {
+                match treatment {
+                    FormerTarget::Retire => target.retire(),
+                    FormerTarget::Close => target.close(),
+                }
+            }
+        }
+        self.health =
+            wire::HealthMetrics { active_port_ok: true, last_checked_at: Some(now()), consecutive_fails: 0 };
+    }
+
+    /// What a run's task saw.
+    pub(super) fn reported(&mut self, id: RunId, report: Report) {
+        match report {
+            Report::Spawned(process) => {
+                let (pid, port, time) = (process.pid(), process.port(), SystemTime::now());
+                let config = Arc::clone(&self.config.borrow());
+                let slot = self.slot(id);
+                if slot.stop {
+                    process.stop(config.app.stop_signal, config.app.stop_timeout);
+                }
+                slot.process = Some(process);
+                slot.port = Some(port);
+                slot.started_at = Some(time);
+                let release = slot.release.clone();
+                self.history.update(&release, |row| {
+                    row.started_at = Some(wire::rfc3339(time));
+                    row.stopped_at = None;
+                    row.exit = None;
+                    row.port = Some(port);
+                });
+                tracing::info!(release, pid, port, "started");
+                self.event_of(id, EventKind::Spawned, |event| {
+                    event.pid = Some(pid);
+                    event.port = Some(port);
+                });
+                self.step(Event::Spawned { run: id, port });
+            }
+            Report::Probe(report) => {
+                let message = describe(&report);
+                self.event_of(id, EventKind::Probe, |event| {
+                    event.message = message;
+                    event.probe = Some(report);
+                });
+            }
+            Report::Output(line) => {
+                let line = line.line.clone();
+                self.event_of(id, EventKind::Output, |event| event.line = Some(line));
+            }
+            Report::Unproven => {
+                let release = self.slot(id).release.clone();
+                tracing::warn!(release, "the listener cannot be proven to be the release's own");
+            }
+            Report::Ready(report) => {
+                let message =
+                    format!("status {} after {} probes", report.status.unwrap_or(0), report.attempts);
+                self.event_of(id, EventKind::Healthy, |event| {
+                    event.message = Some(message);
+                    event.probe = Some(report);
+                });
+                self.step(Event::Ready { run: id });
+            }
+            Report::NotReady(autopsy) => {
+                self.slot(id).autopsy = Some(autopsy);
+                self.step(Event::NotReady { run: id });
+            }
+            Report::Exited { exit, port_taken, autopsy } => {
+                let slot = self.slot(id);
+                slot.exit = Some(exit.to_string());
+                if autopsy.is_some() {
+                    slot.autopsy = autopsy;
+                }
+                let release = slot.release.clone();
+                self.history.update(&release, |row| row.exit = Some(exit.to_string()));
+                if self.state.live_run().is_some_and(|run| run.id == id) {
+                    tracing::error!(release, "the live release ended: {exit}");
+                    self.verdict = Some(format!("it ended: {exit}"));
+                }
+                self.step(Event::Exited { run: id, port_taken });
+            }
+            Report::Gone(exit) => {
+                let release = self.slot(id).release.clone();
+                let another = self.state.runs().any(|run| run.id != id && run.release.id == release);
+                self.history.update(&release, |row| {
+                    if !another {
+                        row.stopped_at = Some(now());
+                    }
+                    if let Some(exit) = exit {
+                        row.exit = Some(exit.to_string());
+                    }
+                });
+                self.step(Event::Gone { run: id });
+            }
+        }
+    }
+
+    /// Adds an event to the attempt under way, where it is about its run.
+    fn event_of(&mut self, id: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::Event)) {
+        let candidate = match &self.state.task {
+            Some(super::state::Task { stage: super::state::Stage::Starting { run, .. }, .. }) => Some(run.id),
+            _ => None,
+        };
+        if candidate == Some(id)
+            && let Some(attempt) = &mut self.attempt
+        {
+            let mut event = wire::Event::new(now(), kind, self.slots[&id].release.clone());
+            fill(&mut event);
+            attempt.push(event);
+        }
+    }
+
+    /// Lets whoever waits for the attempt know that its intent is written down.
+    pub(super) fn begin_attempt(&self) {
+        let recorded = !matches!(
+            self.state.task,
+            None | Some(super::state::Task { stage: super::state::Stage::Recording { .. }, .. })
+        );
+        if recorded && let Some(attempt) = &self.attempt {
+            attempt.begin();
+        }
+    }
+
+    /// Whether the live run is one of somebody else's that has not been asked yet.
+    pub(super) fn awaits_first_probe(&self) -> bool {
+        matches!(&self.state.live, Live::Down { release, .. } if release.origin != Origin::Managed)
+    }
+}
+
+pub(super) fn now() -> String {
+    wire::rfc3339(SystemTime::now())
+}

@@ -1,0 +1,192 @@
+//! The events of one attempt (a deploy, switch or rollback), for any number of readers.
+//!
+//! The coordinator is the only writer. Readers come and go, each sees everything from the first event on; that a
+//! reader goes away changes nothing. The log is bounded: lines that the app prints are dropped beyond
+//! [`MAX_OUTPUT`], the few events of the attempt itself never are.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::wire::{ErrorBody, Event, EventKind, Moved};
+
+/// Lines of output that one attempt's stream carries at the most; `portok logs` has the newest.
+const MAX_OUTPUT: usize = 500;
+
+/// The writer's side.
+#[derive(Debug)]
+pub(super) struct AttemptLog {
+    shared: Arc<Shared>,
+    progress: watch::Sender<Progress>,
+    output: usize,
+}
+
+/// The reader's side: an attempt that was accepted, its events so far and to come.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+    read: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    release: String,
+    // Locked for a push or a clone of one event, never over an await.
+    log: Mutex<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    events: Vec<Event>,
+    end: Option<Result<Moved, ErrorBody>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Progress {
+    events: usize,
+    begun: bool,
+    ended: bool,
+}
+
+impl AttemptLog {
+    /// An empty log for an attempt to make `release` live.
+    pub(super) fn new(release: &str) -> Self {
+        let shared = Arc::new(Shared { release: release.to_owned(), log: Mutex::default() });
+        Self { shared, progress: watch::Sender::new(Progress::default()), output: 0 }
+    }
+
+    /// A reader that starts with the first event.
+    pub(super) fn reader(&self) -> Attempt {
+        Attempt { shared: Arc::clone(&self.shared), progress: self.progress.subscribe(), read: 0 }
+    }
+
+    /// The intent is written down: the attempt is more than asked for.
+    pub(super) fn begin(&self) {
+        self.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.begun, true));
+    }
+
+    /// Adds an event.
+    pub(super) fn push(&mut self, event: Event) {
+        if event.event == EventKind::Output {
+            self.output += 1;
+            if self.output > MAX_OUTPUT {
+                return;
+            }
+        }
+        self.shared.lock().events.push(event);
+        self.progress.send_modify(|progress| progress.events += 1);
+    }
+
+    /// Ends the attempt; nothing follows.
+    pub(super) fn end(self, event: Event, result: Result<Moved, ErrorBody>) {
+        {
+            let mut log = self.shared.lock();
+            log.events.push(event);
+            log.end = Some(result);
+        }
+        self.progress.send_modify(|progress| {
+            progress.events += 1;
+            progress.begun = true;
+            progress.ended = true;
+        });
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Attempt {
+    /// The release it is about.
+    pub fn release(&self) -> &str {
+        &self.shared.release
+    }
+
+    /// Waits until the attempt's intent is written down, or it has ended.
+    ///
+    /// # Errors
+    /// Why it ended without having begun.
+    pub(super) async fn begun(&mut self) -> Result<(), ErrorBody> {
+        let lost = self.progress.wait_for(|progress| progress.begun).await.is_err();
+        match &self.shared.lock().end {
+            Some(Err(error)) if matches!(error.code, crate::wire::Code::StateUnwritable) => {
+                Err(error.clone())
+            }
+            None if lost => Err(gone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next event; `None` after the last. Cancel safe. Dropping the attempt cancels nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        let read = self.read;
+        // An error means that the writer has gone: what it wrote is still read.
+        let _writer_gone =
+            self.progress.wait_for(|progress| progress.events > read || progress.ended).await.is_err();
+        let event = self.shared.lock().events.get(read).cloned();
+        self.read += usize::from(event.is_some());
+        event
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// Why traffic did not move.
+    pub async fn finished(mut self) -> Result<Moved, ErrorBody> {
+        let _writer_gone = self.progress.wait_for(|progress| progress.ended).await.is_err();
+        self.shared.lock().end.clone().unwrap_or_else(|| Err(gone()))
+    }
+}
+
+fn gone() -> ErrorBody {
+    ErrorBody::new(
+        crate::wire::Code::ShuttingDown,
+        "Shutting down",
+        "the daemon ended before this did; its outcome is in the record of the next start",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: EventKind) -> Event {
+        Event::new("now".into(), kind, "v1")
+    }
+
+    #[tokio::test]
+    async fn every_reader_sees_all_events_and_the_end() {
+        let mut log = AttemptLog::new("v1");
+        let mut early = log.reader();
+        log.push(event(EventKind::Accepted));
+        assert_eq!(early.next().await.map(|event| event.event), Some(EventKind::Accepted));
+        log.push(event(EventKind::Spawned));
+        let mut late = log.reader();
+        log.end(event(EventKind::Finished), Err(gone()));
+        for kind in [EventKind::Spawned, EventKind::Finished] {
+            assert_eq!(early.next().await.map(|event| event.event), Some(kind));
+        }
+        assert_eq!(early.next().await, None);
+        assert_eq!(late.next().await.map(|event| event.event), Some(EventKind::Accepted));
+        assert!(late.finished().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn output_is_bounded_and_the_rest_is_not_lost() {
+        let mut log = AttemptLog::new("v1");
+        for _ in 0..MAX_OUTPUT + 10 {
+            log.push(event(EventKind::Output));
+        }
+        let mut reader = log.reader();
+        log.end(event(EventKind::Finished), Err(gone()));
+        let mut kinds = Vec::new();
+        while let Some(event) = reader.next().await {
+            kinds.push(event.event);
+        }
+        assert_eq!(kinds.len(), MAX_OUTPUT + 1);
+        assert_eq!(kinds.last(), Some(&EventKind::Finished));
+    }
+}

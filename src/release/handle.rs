@@ -1,0 +1,298 @@
+//! The coordinator as others see it: requests in, snapshots out. Cheap to clone; dropping it changes nothing.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::coordinator::{Coordinator, Message, Slot, SwitchReply};
+use super::events::Attempt;
+use super::spec;
+use super::state::{DownStage, Live, RunId, Stage, Task};
+use crate::config::Config;
+use crate::health::Probe;
+use crate::proxy::Target;
+use crate::supervisor::Supervisor;
+use crate::wire::{self, Code, ErrorBody, Reason};
+
+/// The coordinator as the admin API and the daemon see it.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Message>,
+    views: watch::Receiver<Arc<View>>,
+    config: watch::Receiver<Arc<Config>>,
+    supervisor: Arc<Supervisor>,
+    first_probe: watch::Receiver<bool>,
+}
+
+/// A snapshot, made after each turn of the coordinator.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    status: Option<wire::Status>,
+    releases: Vec<wire::ReleaseRow>,
+    health: wire::HealthMetrics,
+    probe: Option<Probe>,
+    live: Vec<Arc<Target>>,
+    candidate: Vec<Arc<Target>>,
+    previous: Vec<Arc<Target>>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        requests: mpsc::Sender<Message>,
+        views: watch::Receiver<Arc<View>>,
+        config: watch::Receiver<Arc<Config>>,
+        supervisor: Arc<Supervisor>,
+        first_probe: watch::Receiver<bool>,
+    ) -> Self {
+        Self { requests, views, config, supervisor, first_probe }
+    }
+
+    /// Starts a new release. Returns once it is accepted and its intent is written down.
+    ///
+    /// # Errors
+    /// Refused: `busy`, `no_app`, `bad_request` (a known id with other content, an unusable directory, environment file or user),
+    /// `state_unwritable`, `shutting_down`.
+    pub async fn deploy(&self, request: wire::DeployRequest) -> Result<Attempt, ErrorBody> {
+        let config = Arc::clone(&self.config.borrow());
+        // Reads files: not on the thread that drives everything.
+        let prepared = tokio::task::spawn_blocking(move || spec::prepare(request, &config))
+            .await
+            .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))??;
+        let mut attempt = self
+            .ask(|reply| Message::Deploy { prepared: Box::new(prepared), reason: Reason::Deploy, reply })
+            .await?;
+        attempt.begun().await?;
+        Ok(attempt)
+    }
+
+    /// Probes `port` and moves traffic there.
+    ///
+    /// # Errors
+    /// `busy`, `health_failed`, `state_unwritable`, `shutting_down`.
+    pub async fn switch(&self, port: u16) -> Result<wire::Switched, ErrorBody> {
+        let answer = self.ask(|reply| Message::Switch { port, reason: Reason::Manual, reply }).await?;
+        let (message, switch) = match answer {
+            SwitchReply::AlreadyLive(last) => (format!("Port {port} is live already"), last),
+            SwitchReply::Accepted(attempt) => {
+                (format!("Switched to port {port}"), Some(attempt.finished().await?.switch))
+            }
+        };
+        Ok(wire::Switched { success: true, message, switch })
+    }
+
+    /// Goes back to the previous release.
+    ///
+    /// # Errors
+    /// `no_previous`, `busy`, `shutting_down`.
+    pub async fn rollback(&self) -> Result<Attempt, ErrorBody> {
+        self.ask(|reply| Message::Rollback { reply }).await
+    }
+
+    /// Ends what is under way and has not switched yet.
+    ///
+    /// # Errors
+    /// `not_found` when nothing is under way.
+    pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
+        self.ask(|reply| Message::Cancel { reply }).await
+    }
+
+    /// The coordinator's part of `status`. The caller fills in `config`, `listen`, `version` and `pid`.
+    pub fn status(&self) -> wire::Status {
+        let view = Arc::clone(&self.views.borrow());
+        let mut status = view.status.clone().unwrap_or_else(empty_status);
+        for (part, targets) in [
+            (&mut status.live, &view.live),
+            (&mut status.candidate, &view.candidate),
+            (&mut status.previous, &view.previous),
+        ] {
+            if let Some(part) = part {
+                part.inflight = targets.iter().map(|target| target.inflight()).sum();
+            }
+        }
+        status
+    }
+
+    /// All known releases, newest first.
+    pub fn releases(&self) -> Vec<wire::ReleaseRow> {
+        self.views.borrow().releases.clone()
+    }
+
+    /// The last lines of a release's output, or of all.
+    ///
+    /// # Errors
+    /// `not_found` for an unknown release.
+    pub fn logs(&self, release: Option<&str>, lines: usize) -> Result<wire::Logs, ErrorBody> {
+        if let Some(id) = release
+            && !self.views.borrow().releases.iter().any(|row| row.release == id)
+        {
+            return Err(ErrorBody::new(Code::NotFound, "Not found", format!("release `{id}` is not known"))
+                .with_hint("portok releases shows those that are"));
+        }
+        Ok(wire::Logs { release: release.map(str::to_owned), lines: self.supervisor.logs(release, lines) })
+    }
+
+    /// The last probe of the live target.
+    pub fn health(&self) -> wire::HealthMetrics {
+        self.views.borrow().health.clone()
+    }
+
+    /// Asks the live target now.
+    pub async fn check_health(&self) -> wire::Health {
+        let (probe, status) = {
+            let view = self.views.borrow();
+            (view.probe.clone(), view.status.as_ref().and_then(|status| status.active_port))
+        };
+        let Some(probe) = probe.filter(|_| status.is_some()) else {
+            let error = Some("nothing serves".to_owned());
+            return wire::Health { healthy: false, port: None, status: None, latency_ms: None, error };
+        };
+        let report = probe.ask().await;
+        wire::Health {
+            healthy: report.healthy,
+            port: Some(probe.addr.port()),
+            status: report.status,
+            latency_ms: Some(report.latency_ms),
+            error: report.error.or_else(|| {
+                let status = report.status.filter(|_| !report.healthy)?;
+                Some(format!("status {status} is not 2xx"))
+            }),
+        }
+    }
+
+    /// Waits until a first probe of somebody else's app has told whether it can be live, so that a daemon in front of
+    /// a healthy app never answers 503 at its start. At once where there is nothing to wait for.
+    pub async fn first_probe(&self) {
+        let mut asked = self.first_probe.clone();
+        let _coordinator_gone = asked.wait_for(|asked| *asked).await;
+    }
+
+    /// Begins nothing new from now on; what is under way and has not switched is given up.
+    pub async fn shut_down(&self) {
+        let _coordinator_gone = self.requests.send(Message::Shutdown).await;
+    }
+
+    /// Stops every group by the ladder and waits until nothing is left and the last record is written.
+    pub async fn stop_all(&self) {
+        let (done, stopped) = oneshot::channel();
+        let _coordinator_gone = self.requests.send(Message::StopAll { done }).await;
+        let _coordinator_gone = stopped.await;
+    }
+
+    /// SIGKILL to what [`Handle::stop_all`] is still stopping.
+    pub async fn kill_all(&self) {
+        let _coordinator_gone = self.requests.send(Message::Kill).await;
+    }
+
+    async fn ask<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<T, ErrorBody>>) -> Message,
+    ) -> Result<T, ErrorBody> {
+        let gone = || ErrorBody::new(Code::ShuttingDown, "Shutting down", "the daemon is going down");
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(message(reply)).await.map_err(|_closed| gone())?;
+        answer.await.map_err(|_dropped| gone())?
+    }
+}
+
+impl Coordinator {
+    /// What everybody may know now.
+    pub(super) fn make_view(&self) -> View {
+        let live = self.state.live_run();
+        let live_status = match &self.state.live {
+            Live::None => None,
+            Live::Up { run } => self.release_status(&run.release.id, Some(run.id), self.state.restarts),
+            Live::Down { release, stage, .. } => {
+                let run = match stage {
+                    DownStage::Starting { run, .. } => Some(run.id),
+                    _ => None,
+                };
+                self.release_status(&release.id, run, self.state.restarts)
+            }
+        };
+        let candidate = self.state.task.as_ref().map(|task| (task, candidate_run(task)));
+        let candidate_status =
+            candidate.and_then(|(task, run)| self.release_status(&task.release.id, run, 0));
+        let previous = self.state.previous.as_ref();
+        let previous_status =
+            previous.and_then(|previous| self.release_status(&previous.release.id, previous.run, 0));
+        let drain_until =
+            self.state.leaving.iter().filter_map(|leaving| self.timers.drain_ends(leaving.run.id)).max();
+        let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
+        let status = wire::Status {
+            active_port: live.and_then(|run| run.port),
+            drain_until: drain_until.map(wire::rfc3339),
+            last_switch: self.last_switch.clone(),
+            instance: self.config.borrow().name.clone(),
+            phase: self.state.phase(),
+            live: live_status,
+            candidate: candidate_status,
+            previous: previous_status,
+            watch_until: watch_until.map(wire::rfc3339),
+            state_error: self.state_error.clone(),
+            last_failure: self.last_failure.clone(),
+            ..empty_status()
+        };
+        View {
+            status: Some(status),
+            releases: self.history.rows(),
+            health: self.health.clone(),
+            probe: live.and_then(|run| self.probe_of(run.id)),
+            live: self.targets(live.map(|run| run.id)),
+            candidate: self.targets(candidate.and_then(|(_, run)| run)),
+            previous: self.targets(previous.and_then(|previous| previous.run)),
+        }
+    }
+
+    fn targets(&self, run: Option<RunId>) -> Vec<Arc<Target>> {
+        let slot = run.and_then(|run| self.slots.get(&run));
+        slot.map(|slot| slot.targets.clone()).unwrap_or_default()
+    }
+
+    fn release_status(
+        &self,
+        release: &str,
+        run: Option<RunId>,
+        restarts: u32,
+    ) -> Option<wire::ReleaseStatus> {
+        let slot: Option<&Slot> = run.and_then(|run| self.slots.get(&run));
+        // A leader that has ended is nobody's pid any more.
+        let process = slot.filter(|slot| slot.exit.is_none()).and_then(|slot| slot.process.as_ref());
+        Some(wire::ReleaseStatus {
+            release: release.to_owned(),
+            port: slot.and_then(|slot| slot.port),
+            pid: process.map(crate::supervisor::Process::pid),
+            started_at: slot.and_then(|slot| slot.started_at).map(wire::rfc3339),
+            restarts,
+            inflight: 0,
+        })
+    }
+}
+
+fn candidate_run(task: &Task) -> Option<RunId> {
+    match &task.stage {
+        Stage::Recording { revive, .. } => *revive,
+        Stage::Starting { run, .. } => Some(run.id),
+        Stage::Reviving { run } => Some(*run),
+    }
+}
+
+fn empty_status() -> wire::Status {
+    wire::Status {
+        active_port: None,
+        drain_until: None,
+        last_switch: None,
+        instance: String::new(),
+        phase: wire::Phase::Empty,
+        live: None,
+        candidate: None,
+        previous: None,
+        watch_until: None,
+        config: wire::ConfigStatus { file: None, loaded_at: wire::rfc3339(SystemTime::now()), error: None },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listen: String::new(),
+        pid: std::process::id(),
+        state_error: None,
+        last_failure: None,
+    }
+}

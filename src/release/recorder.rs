@@ -1,0 +1,75 @@
+//! The coordinator's way to the disk: what the record says, and the task that writes it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
+
+use super::coordinator::{Coordinator, Message};
+use super::run::Reports;
+use super::state::Event;
+use super::store::{Intent, Record, Store, StoredRun};
+
+/// Between two attempts to write a record that could not be written.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
+
+impl Coordinator {
+    pub(super) fn write_record(&mut self) {
+        let Some(seq) = self.save.take() else { return };
+        self.last_save = seq;
+        let runs = self.slots.values().filter_map(|slot| {
+            let identity = slot.process.as_ref()?.identity().clone();
+            Some(StoredRun { release: slot.release.clone(), identity })
+        });
+        let record = Record {
+            live: self.state.live_release().cloned(),
+            previous: self.state.previous.as_ref().map(|previous| previous.release.clone()),
+            intent: self
+                .state
+                .task
+                .as_ref()
+                .map(|task| Intent { release: task.release.clone(), reason: task.reason }),
+            app_attempted: self.app_attempted.clone(),
+            last_switch: self.last_switch.clone(),
+            releases: self.history.stored(),
+            runs: runs.collect(),
+            ..Record::default()
+        };
+        self.saves.send_replace(Some((seq, Arc::new(record))));
+    }
+
+    pub(super) fn saved(&mut self, seq: u64, result: Result<(), String>) {
+        let ok = result.is_ok();
+        if let Err(error) = &result
+            && self.state_error.as_ref() != Some(error)
+        {
+            tracing::error!("{error}; deploys and switches are refused until it can be written");
+        } else if ok && self.state_error.is_some() {
+            tracing::info!("the state file can be written again");
+        }
+        self.state_error = result.err();
+        self.save_retry = (!ok).then(|| Instant::now() + SAVE_RETRY);
+        self.step(Event::Recorded { seq, ok });
+    }
+}
+
+/// Writes the newest record that was asked for; what was asked for meanwhile is written with the next.
+pub(super) async fn keep_record(
+    store: Store,
+    mut requests: watch::Receiver<Option<(u64, Arc<Record>)>>,
+    reports: Reports,
+) {
+    let store = Arc::new(store);
+    while requests.changed().await.is_ok() {
+        let Some((seq, record)) = requests.borrow_and_update().clone() else { continue };
+        let writer = Arc::clone(&store);
+        let written = tokio::task::spawn_blocking(move || writer.write(&record)).await;
+        let result = match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        // At the end of the daemon nobody waits for the answer any more.
+        let _coordinator_gone = reports.send(Message::Saved { seq, result }).await;
+    }
+}

@@ -1,0 +1,242 @@
+//! One run of a managed release, from its start until nothing is left of it.
+//!
+//! A task of the coordinator's, which it joins. It owns no state: it reports what it sees, in the order
+//! `Spawned`, `Ready` or `NotReady`, `Exited`, `Gone`; the last exactly once, whatever happens. Stopping goes through the
+//! [`Process`] handle, not through this task; cancelling `settled` only ends the wait for readiness, because the
+//! verdict no longer matters.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, examine};
+use super::spec::ReleaseSpec;
+use super::state::RunId;
+use crate::config::OwnerCheck;
+use crate::health::Probe;
+use crate::supervisor::{Exit, Ids, Launch, Owner, Process, SpawnError, Supervisor};
+use crate::wire::{Autopsy, LogLine, ProbeReport};
+
+/// How long a candidate may take to end by itself after a stranger was seen on its port: one that finds its port
+/// taken says so by ending, and is then started on another.
+const STRANGER_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two looks at a listener that answered and was gone when it was looked for.
+const OWNER_RETRY: Duration = Duration::from_millis(10);
+
+/// What a run needs to know.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) run: RunId,
+    pub(super) release: String,
+    pub(super) spec: ReleaseSpec,
+    pub(super) hold_port: bool,
+    pub(super) probe: Probe,
+    pub(super) successes: u32,
+    pub(super) start_timeout: Duration,
+    pub(super) owner_check: OwnerCheck,
+    pub(super) settled: CancellationToken,
+}
+
+/// What a run tells.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// The process runs.
+    Spawned(Process),
+    /// A probe failed in another way than the one before.
+    Probe(ProbeReport),
+    /// The candidate printed a line.
+    Output(Arc<LogLine>),
+    /// The listener cannot be proven to be the candidate's.
+    Unproven,
+    /// Healthy.
+    Ready(ProbeReport),
+    /// Not healthy in time, not startable, or not to be trusted.
+    NotReady(Box<Autopsy>),
+    /// The leader has ended.
+    Exited { exit: Exit, port_taken: bool, autopsy: Option<Box<Autopsy>> },
+    /// Nothing is left.
+    Gone(Option<Exit>),
+}
+
+/// Where the reports go.
+pub(super) type Reports = mpsc::Sender<super::coordinator::Message>;
+
+/// Runs it.
+pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Reports) {
+    let tell = Teller { run: start.run, reports };
+    let process = match spawn(&start, &supervisor).await {
+        Ok(process) => process,
+        Err(error) => {
+            let autopsy = Autopsy { summary: chain(&error), ..Autopsy::default() };
+            tell.that(Report::NotReady(Box::new(autopsy))).await;
+            tell.that(Report::Gone(None)).await;
+            return;
+        }
+    };
+    tell.that(Report::Spawned(process.clone())).await;
+    let ended_early = !until_ready(&start, &process, &tell).await;
+    let exit = process.exited().await;
+    let (port_taken, autopsy) = if ended_early && !start.settled.is_cancelled() {
+        let taken = process.port_was_taken().await;
+        let seen = evidence(&start, &process, Some(exit), None).await;
+        (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
+    } else {
+        (false, None)
+    };
+    tell.that(Report::Exited { exit, port_taken, autopsy }).await;
+    let exit = process.gone().await;
+    tell.that(Report::Gone(Some(exit))).await;
+}
+
+struct Teller {
+    run: RunId,
+    reports: Reports,
+}
+
+impl Teller {
+    async fn that(&self, report: Report) {
+        // The coordinator outlives its runs; where it does not, nobody is left to be told.
+        let _coordinator_gone =
+            self.reports.send(super::coordinator::Message::Run(self.run, Box::new(report))).await;
+    }
+}
+
+async fn spawn(start: &Start, supervisor: &Supervisor) -> Result<Process, SpawnError> {
+    let ReleaseSpec { command, directory, env, user, group, port_env, .. } = start.spec.clone();
+    // The system's databases may ask a network.
+    let identity = tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
+        .map_err(|message| SpawnError { message, source: None })?;
+    let lease = supervisor
+        .lease(start.hold_port)
+        .map_err(|source| SpawnError { message: "cannot find a free port".into(), source: Some(source) })?;
+    let release = start.release.clone();
+    supervisor.spawn(Launch { release, command, directory, env, identity, port_env, lease }).await
+}
+
+/// Waits for readiness and reports it. False: the process has ended first.
+async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> bool {
+    let probe =
+        Probe { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, process.port())), ..start.probe.clone() };
+    let last: Arc<Mutex<Option<ProbeReport>>> = Arc::default();
+    let (failures, mut failed) = mpsc::channel(16);
+    let asking = async {
+        loop {
+            let seen = Arc::clone(&last);
+            let failures = failures.clone();
+            let report = probe
+                .until_healthy(start.successes, move |report| {
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    let changed = seen.as_ref().is_none_or(|before| {
+                        (before.status, &before.error) != (report.status, &report.error)
+                    });
+                    if changed && !report.healthy {
+                        // Telling about each kind of failure once is a courtesy; a full queue may lose one.
+                        let _full = failures.try_send(report.clone());
+                    }
+                    *seen = Some(report.clone());
+                })
+                .await;
+            match process.owner().await {
+                Owner::Nobody => tokio::time::sleep(OWNER_RETRY).await,
+                owner => return (owner, report),
+            }
+        }
+    };
+    tokio::pin!(asking);
+    let deadline = tokio::time::sleep(start.start_timeout);
+    tokio::pin!(deadline);
+    let mut lines = process.follow();
+    enum Step {
+        Asked(Owner, ProbeReport),
+        Failed(Option<ProbeReport>),
+        Line(Result<Arc<LogLine>, broadcast::error::RecvError>),
+        Ended,
+        TooSlow,
+        Settled,
+    }
+    let mut printing = true;
+    let verdict = loop {
+        let step = tokio::select! {
+            biased;
+            () = start.settled.cancelled() => Step::Settled,
+            (owner, report) = &mut asking => Step::Asked(owner, report),
+            report = failed.recv() => Step::Failed(report),
+            line = lines.recv(), if printing => Step::Line(line),
+            _exit = process.exited() => Step::Ended,
+            () = &mut deadline => Step::TooSlow,
+        };
+        match step {
+            Step::Failed(report) => {
+                if let Some(report) = report {
+                    tell.that(Report::Probe(report)).await;
+                }
+            }
+            Step::Line(Ok(line)) => tell.that(Report::Output(line)).await,
+            Step::Line(Err(broadcast::error::RecvError::Lagged(_))) => {}
+            Step::Line(Err(broadcast::error::RecvError::Closed)) => printing = false,
+            Step::Asked(Owner::Ours | Owner::Nobody, report) => {
+                process.listening();
+                tell.that(Report::Ready(report)).await;
+                return true;
+            }
+            Step::Asked(Owner::Unproven, report) => match start.owner_check {
+                OwnerCheck::Warn => {
+                    process.listening();
+                    tell.that(Report::Unproven).await;
+                    tell.that(Report::Ready(report)).await;
+                    return true;
+                }
+                OwnerCheck::Strict => break Verdict::Unproven,
+            },
+            Step::Asked(Owner::Stranger { pid, command }, _) => {
+                if tokio::time::timeout(STRANGER_GRACE, process.exited()).await.is_ok() {
+                    return false;
+                }
+                break Verdict::Stranger(format!("{command}, pid {pid}"));
+            }
+            Step::Ended => return false,
+            Step::TooSlow => break Verdict::TooSlow(start.start_timeout),
+            Step::Settled => return true,
+        }
+    };
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let seen = evidence(start, process, None, last).await;
+    tell.that(Report::NotReady(Box::new(examine(&verdict, seen)))).await;
+    true
+}
+
+async fn evidence(
+    start: &Start,
+    process: &Process,
+    exit: Option<Exit>,
+    probe: Option<ProbeReport>,
+) -> Evidence {
+    let listeners = if exit.is_none() { process.listeners().await } else { Vec::new() };
+    Evidence {
+        exit,
+        output: process.output(OUTPUT_LINES).into_iter().map(|line| line.line).collect(),
+        probe,
+        port: process.port(),
+        port_env: start.spec.port_env.clone(),
+        listeners,
+        health_path: start.probe.path.clone(),
+    }
+}
+
+/// The error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

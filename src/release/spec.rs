@@ -1,0 +1,116 @@
+//! What a release is: resolved once, durable, never changed.
+//!
+//! A crash restart and a rollback run exactly this again, whatever the configuration, the environment file or a
+//! symbolic link say by then.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{Origin, ReleaseRef};
+use crate::config::{CommandLine, Config};
+use crate::supervisor;
+use crate::wire::{Code, DeployRequest, ErrorBody};
+
+/// One immutable version of an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseSpec {
+    /// What to run.
+    pub command: CommandLine,
+    /// The working directory, resolved; `None`: the daemon's own.
+    pub directory: Option<PathBuf>,
+    /// Added to the base environment: the environment file, then `app.env`, then the request's.
+    pub env: BTreeMap<String, String>,
+    /// The user to become.
+    pub user: Option<String>,
+    /// The group to become.
+    pub group: Option<String>,
+    /// The variable that carries the port.
+    pub port_env: String,
+    /// The health path, where the deploy named one.
+    pub health_path: Option<String>,
+}
+
+/// A release that is about to be asked for.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Its id, given or made.
+    pub id: String,
+    /// Its content.
+    pub spec: ReleaseSpec,
+    /// The fingerprint of `[app]`, where the release is nothing but `[app]`.
+    pub app_fingerprint: Option<String>,
+}
+
+/// Makes a release of a request and the configuration. Reads the environment file and resolves the directory:
+/// blocking.
+///
+/// # Errors
+/// `no_app` without any command; `bad_request` where the directory, the environment file or the user is not usable.
+pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, ErrorBody> {
+    let app = &config.app;
+    let app_alone = request.command.is_none() && request.directory.is_none() && request.env.is_none();
+    let Some(command) = request.command.or_else(|| app.command.clone()) else {
+        return Err(ErrorBody::new(
+            Code::NoApp,
+            "No command",
+            "the deploy names no command and the configuration has no [app] command",
+        )
+        .with_hint("pass one: portok deploy --cmd 'node app.js'"));
+    };
+    let refused = |message: String| ErrorBody::new(Code::BadRequest, "Bad request", message);
+    let directory = request.directory.map(PathBuf::from).or_else(|| app.directory.clone());
+    let directory = directory.as_deref().map(supervisor::resolve_directory).transpose().map_err(refused)?;
+    let mut env = match app.env_file.as_deref() {
+        Some(file) => read_env(file).map_err(refused)?,
+        None => BTreeMap::new(),
+    };
+    env.extend(app.env.clone());
+    env.extend(request.env.unwrap_or_default());
+    supervisor::Ids::resolve(app.user.as_deref(), app.group.as_deref()).map_err(refused)?;
+    let spec = ReleaseSpec {
+        command,
+        directory,
+        env,
+        user: app.user.clone(),
+        group: app.group.clone(),
+        port_env: app.port_env.clone(),
+        health_path: request.health_path,
+    };
+    let app_fingerprint = app_alone.then(|| crate::config::app_fingerprint(app));
+    Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint })
+}
+
+fn read_env(file: &Path) -> Result<BTreeMap<String, String>, String> {
+    supervisor::read_env_file(file)
+}
+
+/// A managed release of this id.
+pub fn managed(id: &str) -> ReleaseRef {
+    ReleaseRef { id: id.to_owned(), origin: Origin::Managed }
+}
+
+/// The release that stands for somebody else's app on `port`.
+pub fn unmanaged(port: u16) -> ReleaseRef {
+    ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
+}
+
+/// An id that tells when it was made: `20261120-184455-3f9a`.
+fn fresh_id() -> String {
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+    let digits: String = now.chars().filter(char::is_ascii_digit).collect();
+    let (date, time) = digits.split_at(digits.len().min(8));
+    format!("{date}-{time}-{:04x}", random() & 0xffff)
+}
+
+/// The id of a move of traffic.
+pub fn switch_id() -> String {
+    format!("sw-{:012x}", random() & 0xffff_ffff_ffff)
+}
+
+/// Unpredictable enough to tell two things apart: std seeds its hasher from the kernel.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

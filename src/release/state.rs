@@ -1,0 +1,496 @@
+//! The release machine: what happens next, decided without clock, I/O or async.
+//!
+//! [`State::step`] takes one [`Event`] and returns the [`Effect`]s that the driver
+//! ([`super::coordinator`]) has to carry out, in their order. Boot, deploy, switch, rollback, crash and configuration edit all
+//! walk the same edges with another [`Reason`].
+//!
+//! ```text
+//!              Deploy / Switch / Rollback                    Ready
+//!   (no task) ────────────────────────────▶ task: Recording ─▶ Starting ─────▶ live: Up ──window──▶ settled
+//!                                             │ not written     │ NotReady       │  ▲ Exited
+//!                                             ▼                 ▼ Exited         ▼  │ Ready
+//!                                          refused           aborted        live: Down ⟲ (delays grow)
+//!
+//!   what live replaces: leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶ forgotten
+//! ```
+//!
+//! Rules that hold after every step (the property test asserts them): at most one task; the route points only at a
+//! run that was ready; every run that was started is stopped exactly once, and never while it is live; a
+//! stop is never sent before the outcome of the switch that retired it was written down (or the writing failed).
+//!
+//! The orderings that matter: `Save` comes before `Spawn` and is waited for (a daemon that dies in between finds its
+//! intent); `Route` comes before the `Save` of its outcome, because traffic must not wait for a disk; `Stop` of the former
+//! run waits for that `Save`.
+
+mod effect;
+mod event;
+mod facts;
+mod requests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{Phase, Reason};
+
+pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
+pub use event::{Event, Policy};
+
+/// How often a candidate whose port was taken is started again on another port.
+const PORT_TRIES: u32 = 3;
+/// One tenure of a process (or of somebody else's app) under portok.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub u64);
+
+/// A release, by name and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRef {
+    /// Its id.
+    pub id: String,
+    /// Who starts it.
+    pub origin: Origin,
+}
+
+/// Who starts a release's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// portok does.
+    Managed,
+    /// Somebody else did; it listens on this port of 127.0.0.1.
+    Unmanaged {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// One run of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its identity within this daemon's life.
+    pub id: RunId,
+    /// The release it runs.
+    pub release: ReleaseRef,
+    /// Its port, once known.
+    pub port: Option<u16>,
+}
+
+impl Run {
+    fn managed(&self) -> bool {
+        self.release.origin == Origin::Managed
+    }
+}
+
+/// What serves, or should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Live {
+    /// Nothing ever became live.
+    None,
+    /// It serves.
+    Up {
+        /// The run that the route points at.
+        run: Run,
+    },
+    /// It should serve and has no process that is ready.
+    Down {
+        /// The release that should serve.
+        release: ReleaseRef,
+        /// Why it is down.
+        cause: DownCause,
+        /// What is done about it.
+        stage: DownStage,
+    },
+}
+
+/// Why the live release is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownCause {
+    /// The daemon has just started.
+    Boot,
+    /// Its process ended.
+    Crash,
+    /// It ended too often within a time.
+    CrashLoop,
+}
+
+/// What is done about a live release that is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DownStage {
+    /// A rollback is under way; nothing before it has ended.
+    AwaitingRollback,
+    /// The delay before the next start runs.
+    Waiting {
+        /// Names the timer; others are stale.
+        ticket: u64,
+    },
+    /// A run of it is starting.
+    Starting {
+        /// The run.
+        run: Run,
+        /// How many ports were tried.
+        tries: u32,
+    },
+    /// Nothing, until the next deploy (or the end of the daemon).
+    GivenUp,
+}
+
+/// The one deploy, switch or rollback under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What shall become live.
+    pub release: ReleaseRef,
+    /// Why.
+    pub reason: Reason,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a [`Task`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// The intent is being written down.
+    Recording {
+        /// The save that carries it.
+        seq: u64,
+        /// A run that is still there and may be made live again.
+        revive: Option<RunId>,
+    },
+    /// Started (or, unmanaged, being probed), not ready yet.
+    Starting {
+        /// The candidate's run.
+        run: Run,
+        /// How many ports were tried.
+        tries: u32,
+    },
+    /// A run that was leaving is probed.
+    Reviving {
+        /// The run, still in [`State::leaving`].
+        run: RunId,
+    },
+}
+
+/// A run that traffic left, or that never got any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// The run.
+    pub run: Run,
+    /// How far it is.
+    pub stage: LeavingStage,
+}
+
+/// How far a [`Leaving`] run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeavingStage {
+    /// It finishes what it has.
+    Draining {
+        /// The drain has ended.
+        over: bool,
+        /// The save that tells of the switch that retired it.
+        seq: u64,
+    },
+    /// The stop ladder runs.
+    Stopping,
+}
+
+/// The release to go back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Previous {
+    /// The release.
+    pub release: ReleaseRef,
+    /// Its run, which may still be among the leaving.
+    pub run: Option<RunId>,
+}
+
+/// The watch window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Names its timer; others are stale.
+    pub ticket: u64,
+    /// Failed probes in a row.
+    pub fails: u32,
+}
+
+/// All that the machine knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// What serves, or should.
+    pub live: Live,
+    /// What is under way.
+    pub task: Option<Task>,
+    /// Runs on their way out.
+    pub leaving: Vec<Leaving>,
+    /// What `live` replaced last.
+    pub previous: Option<Previous>,
+    /// The watch window, while open.
+    pub window: Option<Window>,
+    /// How often the live release was started again after a crash.
+    pub restarts: u32,
+    crashes: VecDeque<Duration>,
+    stopping: Stopping,
+    recorded: u64,
+    next: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// Nothing new is begun; requests finish.
+    Announced,
+    /// All groups are being stopped.
+    Groups,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            live: Live::None,
+            task: None,
+            leaving: Vec::new(),
+            previous: None,
+            window: None,
+            restarts: 0,
+            crashes: VecDeque::new(),
+            stopping: Stopping::No,
+            recorded: 0,
+            next: 0,
+        }
+    }
+}
+
+impl State {
+    /// Where the app's life stands.
+    pub fn phase(&self) -> Phase {
+        if self.stopping != Stopping::No {
+            return Phase::Stopping;
+        }
+        match &self.live {
+            Live::Up { .. } if self.window.is_some() => Phase::Watching,
+            Live::Up { .. } => Phase::Settled,
+            Live::Down { cause: DownCause::Boot, .. } => Phase::Starting,
+            Live::Down { cause: DownCause::Crash, .. } => Phase::Restarting,
+            Live::Down { cause: DownCause::CrashLoop, .. } => Phase::Failed,
+            Live::None if self.task.is_some() => Phase::Starting,
+            Live::None => Phase::Empty,
+        }
+    }
+
+    /// The release that serves or should.
+    pub fn live_release(&self) -> Option<&ReleaseRef> {
+        match &self.live {
+            Live::None => None,
+            Live::Up { run } => Some(&run.release),
+            Live::Down { release, .. } => Some(release),
+        }
+    }
+
+    /// The run that serves.
+    pub fn live_run(&self) -> Option<&Run> {
+        match &self.live {
+            Live::Up { run } => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Every run that is not forgotten.
+    pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        let live = match &self.live {
+            Live::Up { run } | Live::Down { stage: DownStage::Starting { run, .. }, .. } => Some(run),
+            _ => None,
+        };
+        let task = match &self.task {
+            Some(Task { stage: Stage::Starting { run, .. }, .. }) => Some(run),
+            _ => None,
+        };
+        live.into_iter().chain(task).chain(self.leaving.iter().map(|leaving| &leaving.run))
+    }
+}
+
+impl State {
+    /// Takes one event at the moment `now` (any monotonic clock) and says what to do.
+    pub fn step(&mut self, event: Event, now: Duration, policy: &Policy) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match event {
+            Event::Boot { live, previous } => self.boot(live, previous, &mut out),
+            Event::Deploy { release, reason } => {
+                if self.admits(&mut out) {
+                    self.record_intent(release, reason, None, &mut out);
+                }
+            }
+            Event::Switch { release, port, reason } => self.switch(release, port, reason, &mut out),
+            Event::Rollback => {
+                if self.admits(&mut out) && !self.roll_back(Reason::ManualRollback, &mut out) {
+                    out.push(Effect::Refuse(Refusal::NoPrevious));
+                }
+            }
+            Event::Cancel if self.task.is_some() => self.abort(Abort::Cancelled, now, policy, &mut out),
+            Event::Cancel => out.push(Effect::Refuse(Refusal::NothingUnderWay)),
+            Event::Shutdown => self.shut_down(now, policy, &mut out),
+            Event::StopAll => self.stop_all(&mut out),
+            Event::KillAll => {
+                out.extend(self.leaving.iter().map(|leaving| Effect::Kill { run: leaving.run.id }));
+            }
+            Event::Recorded { seq, ok } => self.saved(seq, ok, now, policy, &mut out),
+            Event::Spawned { run, port } => self.spawned(run, port, &mut out),
+            Event::Ready { run } => self.ready(run, policy, &mut out),
+            Event::NotReady { run } => self.not_ready(run, now, policy, &mut out),
+            Event::Exited { run, port_taken } => self.exited(run, port_taken, now, policy, &mut out),
+            Event::Gone { run } => self.gone(run, &mut out),
+            Event::Probed { run, healthy } => self.probed(run, healthy, policy, &mut out),
+            Event::DrainOver { run } => self.drain_over(run, &mut out),
+            Event::WindowOver { ticket } => {
+                if self.window.is_some_and(|window| window.ticket == ticket) {
+                    self.window = None;
+                    out.push(Effect::Tell(Tell::Settled));
+                }
+            }
+            Event::RestartDue { ticket } => self.restart_due(ticket, &mut out),
+        }
+        self.stop_what_has_drained(policy, &mut out);
+        if self.stopping == Stopping::Groups && self.runs().next().is_none() {
+            out.push(Effect::Finished);
+        }
+        out
+    }
+
+    // ---- edges shared by several causes ----
+
+    /// The live release has no process: decide when the next one is started.
+    fn crashed(&mut self, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
+        let restart = &policy.restart;
+        self.crashes.push_back(now);
+        while self.crashes.front().is_some_and(|first| now.saturating_sub(*first) > restart.within) {
+            self.crashes.pop_front();
+        }
+        let count = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
+        let looping = count >= restart.burst;
+        // The record of crashes stays as long as it can matter.
+        while self.crashes.len() > restart.burst.max(1) as usize {
+            self.crashes.pop_front();
+        }
+        let delay = if !looping {
+            let doubled = 2u32.saturating_pow(count.saturating_sub(1).min(31));
+            Some(restart.backoff.saturating_mul(doubled).min(restart.max_backoff))
+        } else if restart.give_up {
+            None
+        } else {
+            Some(restart.max_backoff)
+        };
+        let ticket = self.fresh();
+        let Live::Down { release, cause, stage } = &mut self.live else { return };
+        if looping {
+            *cause = DownCause::CrashLoop;
+            out.push(Effect::Unroute);
+        }
+        *stage = match delay {
+            Some(_) => DownStage::Waiting { ticket },
+            None => DownStage::GivenUp,
+        };
+        out.push(Effect::Tell(Tell::Crashed { release: release.clone(), delay, looping }));
+        out.extend(delay.map(|delay| Effect::Timer(Timer::Restart(ticket, delay))));
+    }
+
+    /// Gives the task up. Traffic stays where it is.
+    fn abort(&mut self, why: Abort, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
+        let Some(Task { release, reason, stage }) = self.task.take() else { return };
+        let run = match stage {
+            Stage::Recording { .. } => None,
+            Stage::Reviving { run } => Some(run),
+            Stage::Starting { run, .. } => {
+                let id = run.id;
+                self.leave(run, out);
+                Some(id)
+            }
+        };
+        out.push(Effect::Tell(Tell::Aborted { release, reason, run, why }));
+        if why != Abort::Unrecorded {
+            self.save(out);
+        }
+        if matches!(self.live, Live::Down { stage: DownStage::AwaitingRollback, .. }) {
+            self.crashed(now, policy, out);
+        }
+    }
+
+    /// A run that gets no traffic (any more) is stopped, or forgotten where it is not ours to stop.
+    fn leave(&mut self, run: Run, out: &mut Vec<Effect>) {
+        if run.managed() {
+            out.push(Effect::Stop { run: run.id });
+            self.leaving.push(Leaving { run, stage: LeavingStage::Stopping });
+        } else {
+            out.push(Effect::Forget { run: run.id });
+        }
+    }
+
+    fn stop_what_has_drained(&mut self, policy: &Policy, out: &mut Vec<Effect>) {
+        let reviving = match &self.task {
+            Some(Task {
+                stage: Stage::Reviving { run } | Stage::Recording { revive: Some(run), .. },
+                ..
+            }) => Some(*run),
+            _ => None,
+        };
+        let standby = policy.standby && self.window.is_some();
+        let recorded = self.recorded;
+        let previous = self.previous.as_ref().and_then(|previous| previous.run);
+        let (stop, stay) = std::mem::take(&mut self.leaving).into_iter().partition(|leaving| {
+            matches!(leaving.stage, LeavingStage::Draining { over: true, seq } if seq <= recorded)
+                && reviving != Some(leaving.run.id)
+                && !(standby && previous == Some(leaving.run.id))
+        });
+        self.leaving = stay;
+        for Leaving { run, .. } in stop {
+            self.leave(run, out);
+        }
+    }
+
+    /// Starts a run of the live release, patiently where it is somebody else's.
+    fn start(&mut self, release: &ReleaseRef, tries: u32, out: &mut Vec<Effect>) -> Run {
+        self.begin(release, tries, true, out)
+    }
+
+    /// Starts a candidate; somebody else's app is asked once.
+    fn start_candidate(&mut self, release: &ReleaseRef, tries: u32, out: &mut Vec<Effect>) -> Run {
+        self.begin(release, tries, false, out)
+    }
+
+    fn begin(&mut self, release: &ReleaseRef, tries: u32, patient: bool, out: &mut Vec<Effect>) -> Run {
+        let id = RunId(self.fresh());
+        let port = match release.origin {
+            Origin::Managed => {
+                // The last try is without the placeholder, for apps that cannot listen beside it.
+                let hold_port = tries < PORT_TRIES;
+                out.push(Effect::Spawn { run: id, release: release.id.clone(), hold_port });
+                None
+            }
+            Origin::Unmanaged { port } => {
+                out.push(Effect::Probe { run: id, patient });
+                Some(port)
+            }
+        };
+        Run { id, release: release.clone(), port }
+    }
+
+    fn is_draining(&self, id: RunId) -> bool {
+        self.leaving
+            .iter()
+            .any(|leaving| leaving.run.id == id && matches!(leaving.stage, LeavingStage::Draining { .. }))
+    }
+
+    fn save(&mut self, out: &mut Vec<Effect>) -> u64 {
+        let seq = self.fresh();
+        out.push(Effect::Save { seq });
+        seq
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+fn is_rollback(reason: Reason) -> bool {
+    matches!(reason, Reason::AutoRollback | Reason::ManualRollback)
+}
+
+#[cfg(test)]
+mod tests;

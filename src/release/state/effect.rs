@@ -1,0 +1,199 @@
+//! What the machine wants done and told.
+
+use std::time::Duration;
+
+use super::{ReleaseRef, RunId};
+use crate::wire::Reason;
+
+/// What the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Write the record; answer with `Recorded`.
+    Save {
+        /// Its number; they grow.
+        seq: u64,
+    },
+    /// Start a process; answer with `Spawned`, then `Ready` or `NotReady`, later `Exited`, at last exactly one `Gone`.
+    Spawn {
+        /// Its run.
+        run: RunId,
+        /// The release to run.
+        release: String,
+        /// Hold the port against others until the process listens.
+        hold_port: bool,
+    },
+    /// Ask a run that no process is started for; answer with `Ready` or `NotReady`.
+    Probe {
+        /// Its run.
+        run: RunId,
+        /// Ask until it is healthy.
+        patient: bool,
+    },
+    /// Point new requests at a run.
+    Route {
+        /// The run.
+        run: RunId,
+        /// The run that had them; `close`: nobody stays pinned to it.
+        former: Option<(RunId, FormerTarget)>,
+    },
+    /// No target; requests wait a little for the next.
+    Hold,
+    /// No target; requests are refused.
+    Unroute,
+    /// A run's target takes no request any more.
+    Close {
+        /// The run.
+        run: RunId,
+    },
+    /// Start the stop ladder.
+    Stop {
+        /// The run.
+        run: RunId,
+    },
+    /// SIGKILL now.
+    Kill {
+        /// The run.
+        run: RunId,
+    },
+    /// A run without a process of ours is of no interest any more.
+    Forget {
+        /// The run.
+        run: RunId,
+    },
+    /// Start a timer.
+    Timer(Timer),
+    /// Tell everybody who wants to know.
+    Tell(Tell),
+    /// The request in hand is refused.
+    Refuse(Refusal),
+    /// The port is live already: nothing to do.
+    AlreadyLive,
+    /// Everything is gone: the daemon may end.
+    Finished,
+}
+
+/// What becomes of the target that a route leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormerTarget {
+    /// Pinned connections may stay for the drain.
+    Retire,
+    /// Nobody stays.
+    Close,
+}
+
+/// A timer; its end comes back as the event of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// `drain.period`, then [`Event::DrainOver`].
+    Drain(RunId),
+    /// `rollback.window`, then [`Event::WindowOver`].
+    Window(u64),
+    /// This delay, then [`Event::RestartDue`].
+    Restart(u64, Duration),
+}
+
+/// What is worth telling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tell {
+    /// A task begins.
+    Accepted,
+    /// A candidate is started again because its port was taken.
+    PortTaken {
+        /// The run that found it.
+        run: RunId,
+    },
+    /// Traffic moved; the task is done.
+    Switched {
+        /// To this run.
+        run: RunId,
+        /// From this one.
+        from: Option<RunId>,
+        /// Why.
+        reason: Reason,
+        /// The release that lost traffic.
+        from_release: Option<ReleaseRef>,
+    },
+    /// A run finishes what it has.
+    Draining {
+        /// Which.
+        run: RunId,
+    },
+    /// Its drain is over.
+    Drained {
+        /// Which.
+        run: RunId,
+    },
+    /// Nothing is left of it.
+    Stopped {
+        /// Which.
+        run: RunId,
+        /// Its release.
+        release: ReleaseRef,
+    },
+    /// A task was given up; traffic did not move.
+    Aborted {
+        /// The release that did not become live.
+        release: ReleaseRef,
+        /// The reason of the task.
+        reason: Reason,
+        /// Its run, where it had one.
+        run: Option<RunId>,
+        /// Why.
+        why: Abort,
+    },
+    /// The live run ended; it is started again after a delay.
+    Crashed {
+        /// The release.
+        release: ReleaseRef,
+        /// The delay; `None`: not at all.
+        delay: Option<Duration>,
+        /// The limit is reached.
+        looping: bool,
+    },
+    /// The live release serves again (or, at boot, for the first time).
+    Restored {
+        /// The run that serves.
+        run: RunId,
+        /// At boot, not after a crash.
+        boot: bool,
+    },
+    /// The window's verdict is bad and there is nothing to go back to.
+    NothingToGoBackTo,
+    /// The watch window has passed.
+    Settled,
+}
+
+/// Why a task was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// The candidate's process ended.
+    Exited,
+    /// The candidate could not be started, was not healthy in time, or could not be trusted.
+    NotReady,
+    /// The target did not answer its health path with 2xx.
+    Unhealthy,
+    /// An operator ended it.
+    Cancelled,
+    /// The intent could not be written down.
+    Unrecorded,
+    /// The daemon is going down.
+    Interrupted,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another one is under way.
+    Busy {
+        /// What it wants to make live.
+        release: String,
+        /// Why.
+        reason: Reason,
+    },
+    /// There is no previous release.
+    NoPrevious,
+    /// There is nothing to cancel.
+    NothingUnderWay,
+    /// The daemon is going down.
+    ShuttingDown,
+}

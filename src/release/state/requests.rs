@@ -1,0 +1,119 @@
+//! What happens when somebody asks: boot, deploy, switch, rollback, the end.
+
+use std::time::Duration;
+
+use super::*;
+
+impl State {
+    pub(super) fn boot(
+        &mut self,
+        live: Option<ReleaseRef>,
+        previous: Option<ReleaseRef>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.previous = previous.map(|release| Previous { release, run: None });
+        if let Some(release) = live {
+            let run = self.start(&release, 1, out);
+            let stage = DownStage::Starting { run, tries: 1 };
+            self.live = Live::Down { release, cause: DownCause::Boot, stage };
+        }
+    }
+
+    pub(super) fn admits(&self, out: &mut Vec<Effect>) -> bool {
+        let refusal = match &self.task {
+            _ if self.stopping != Stopping::No => Refusal::ShuttingDown,
+            Some(task) => Refusal::Busy { release: task.release.id.clone(), reason: task.reason },
+            None => return true,
+        };
+        out.push(Effect::Refuse(refusal));
+        false
+    }
+
+    pub(super) fn switch(&mut self, release: ReleaseRef, port: u16, reason: Reason, out: &mut Vec<Effect>) {
+        if !self.admits(out) {
+            return;
+        }
+        if self.live_run().is_some_and(|run| run.port == Some(port)) {
+            out.push(Effect::AlreadyLive);
+            return;
+        }
+        // The port of a run of ours that has not been told to stop: that very run is meant.
+        let ours = self.leaving.iter().find(|leaving| {
+            leaving.run.port == Some(port) && matches!(leaving.stage, LeavingStage::Draining { .. })
+        });
+        let (release, revive) = match ours {
+            Some(leaving) => (leaving.run.release.clone(), Some(leaving.run.id)),
+            None => (release, None),
+        };
+        self.record_intent(release, reason, revive, out);
+    }
+
+    /// A task begins: whatever watch window there was ends with it.
+    pub(super) fn record_intent(
+        &mut self,
+        release: ReleaseRef,
+        reason: Reason,
+        revive: Option<RunId>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.window = None;
+        let seq = self.save(out);
+        self.task = Some(Task { release, reason, stage: Stage::Recording { seq, revive } });
+        out.push(Effect::Tell(Tell::Accepted));
+    }
+
+    /// Begins to go back; false when there is nothing to go back to.
+    pub(super) fn roll_back(&mut self, reason: Reason, out: &mut Vec<Effect>) -> bool {
+        let Some(previous) = self.previous.clone() else { return false };
+        match previous.run.filter(|run| self.is_draining(*run)) {
+            // Its process still runs: no disk stands between the verdict and the way back.
+            Some(run) => {
+                self.window = None;
+                out.push(Effect::Tell(Tell::Accepted));
+                out.push(Effect::Probe { run, patient: false });
+                self.task = Some(Task { release: previous.release, reason, stage: Stage::Reviving { run } });
+            }
+            None => self.record_intent(previous.release, reason, None, out),
+        }
+        true
+    }
+
+    pub(super) fn shut_down(&mut self, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
+        if self.stopping != Stopping::No {
+            return;
+        }
+        self.stopping = Stopping::Announced;
+        self.window = None;
+        if self.task.is_some() {
+            self.abort(Abort::Interrupted, now, policy, out);
+        }
+        if let Live::Down { stage, .. } = &mut self.live
+            && let DownStage::Starting { run, .. } = std::mem::replace(stage, DownStage::GivenUp)
+        {
+            self.leave(run, out);
+        }
+    }
+
+    pub(super) fn stop_all(&mut self, out: &mut Vec<Effect>) {
+        self.stopping = Stopping::Groups;
+        if let Live::Up { run } = &self.live {
+            let run = run.clone();
+            self.live = Live::Down {
+                release: run.release.clone(),
+                cause: DownCause::Boot,
+                stage: DownStage::GivenUp,
+            };
+            out.push(Effect::Unroute);
+            out.push(Effect::Close { run: run.id });
+            self.leave(run, out);
+        }
+        for leaving in &mut self.leaving {
+            if let LeavingStage::Draining { over, seq } = leaving.stage {
+                if !over {
+                    out.push(Effect::Close { run: leaving.run.id });
+                }
+                leaving.stage = LeavingStage::Draining { over: true, seq };
+            }
+        }
+    }
+}

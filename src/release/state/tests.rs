@@ -1,0 +1,592 @@
+//! The machine's edges by example, and its invariants under random orders of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Restart;
+
+fn policy() -> Policy {
+    Policy {
+        window: true,
+        threshold: 3,
+        standby: false,
+        restart: Restart {
+            backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(30),
+            burst: 5,
+            within: Duration::from_secs(60),
+            give_up: false,
+        },
+    }
+}
+
+fn managed(id: &str) -> ReleaseRef {
+    ReleaseRef { id: id.into(), origin: Origin::Managed }
+}
+
+fn unmanaged(port: u16) -> ReleaseRef {
+    ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
+}
+
+/// The machine with a world that does what it is told, as far as a test does not say otherwise.
+struct Bench {
+    state: State,
+    now: Duration,
+    policy: Policy,
+    log: Vec<Effect>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { state: State::default(), now: Duration::ZERO, policy: policy(), log: Vec::new() }
+    }
+
+    fn send(&mut self, event: Event) -> Vec<Effect> {
+        let effects = self.state.step(event, self.now, &self.policy);
+        self.log.extend(effects.iter().cloned());
+        effects
+    }
+
+    fn deploy(&mut self, id: &str) -> Vec<Effect> {
+        self.send(Event::Deploy { release: managed(id), reason: Reason::Deploy })
+    }
+
+    /// Confirms every save that was asked for.
+    fn record(&mut self) -> Vec<Effect> {
+        let seq = self.last_save();
+        self.send(Event::Recorded { seq, ok: true })
+    }
+
+    fn last_save(&self) -> u64 {
+        let seq = |effect: &Effect| if let Effect::Save { seq } = effect { Some(*seq) } else { None };
+        self.log.iter().rev().find_map(seq).expect("a save")
+    }
+
+    fn last_spawn(&self) -> RunId {
+        let spawned =
+            |effect: &Effect| if let Effect::Spawn { run, .. } = effect { Some(*run) } else { None };
+        self.log.iter().rev().find_map(spawned).expect("a spawn")
+    }
+
+    /// A deploy from acceptance until it is live.
+    fn make_live(&mut self, id: &str, port: u16) -> RunId {
+        self.deploy(id);
+        self.record();
+        let run = self.last_spawn();
+        self.send(Event::Spawned { run, port });
+        self.send(Event::Ready { run });
+        self.record();
+        run
+    }
+}
+
+fn routes(effects: &[Effect]) -> Option<(RunId, Option<(RunId, FormerTarget)>)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Route { run, former } => Some((*run, *former)),
+        _ => None,
+    })
+}
+
+fn stops(effects: &[Effect]) -> Vec<RunId> {
+    effects
+        .iter()
+        .filter_map(|effect| if let Effect::Stop { run } = effect { Some(*run) } else { None })
+        .collect()
+}
+
+fn position(effects: &[Effect], wanted: impl Fn(&Effect) -> bool) -> usize {
+    effects.iter().position(wanted).expect("the effect")
+}
+
+#[test]
+fn a_candidate_is_started_only_when_its_intent_is_written_down() {
+    let mut bench = Bench::new();
+    let effects = bench.deploy("v1");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Spawn { .. })));
+    assert!(bench.record().iter().any(|effect| matches!(effect, Effect::Spawn { .. })));
+}
+
+#[test]
+fn a_deploy_whose_intent_cannot_be_written_is_given_up_before_anything_starts() {
+    let mut bench = Bench::new();
+    bench.deploy("v1");
+    let seq = bench.last_save();
+    let effects = bench.send(Event::Recorded { seq, ok: false });
+    assert!(
+        matches!(effects[..], [Effect::Tell(Tell::Aborted { why: Abort::Unrecorded, .. })]),
+        "{effects:?}"
+    );
+    assert_eq!(bench.state.phase(), Phase::Empty);
+}
+
+#[test]
+fn traffic_moves_before_the_outcome_is_written_and_the_old_is_stopped_after_both() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    bench.deploy("v2");
+    bench.record();
+    let second = bench.last_spawn();
+    bench.send(Event::Spawned { run: second, port: 2 });
+    let effects = bench.send(Event::Ready { run: second });
+    assert_eq!(routes(&effects), Some((second, Some((first, FormerTarget::Retire)))));
+    let route = position(&effects, |effect| matches!(effect, Effect::Route { .. }));
+    let save = position(&effects, |effect| matches!(effect, Effect::Save { .. }));
+    assert!(route < save);
+    let outcome = bench.last_save();
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), []);
+    assert_eq!(stops(&bench.send(Event::Recorded { seq: outcome, ok: false })), [first]);
+}
+
+#[test]
+fn a_second_request_is_told_what_is_under_way() {
+    let mut bench = Bench::new();
+    bench.deploy("v1");
+    let busy = Effect::Refuse(Refusal::Busy { release: "v1".into(), reason: Reason::Deploy });
+    assert_eq!(bench.deploy("v2"), [busy.clone()]);
+    assert_eq!(bench.send(Event::Rollback), [busy.clone()]);
+    let switch = Event::Switch { release: unmanaged(9), port: 9, reason: Reason::Manual };
+    assert_eq!(bench.send(switch), [busy]);
+}
+
+#[test]
+fn a_drain_or_a_watch_window_refuses_nothing_and_a_new_deploy_ends_the_window() {
+    let mut bench = Bench::new();
+    bench.make_live("v1", 1);
+    bench.make_live("v2", 2);
+    assert_eq!(bench.state.phase(), Phase::Watching);
+    bench.deploy("v3");
+    assert!(bench.state.window.is_none());
+    assert!(bench.state.task.is_some());
+}
+
+#[test]
+fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    bench.send(Event::Rollback);
+    // The drain ends while the probe is under way: the run is needed.
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), []);
+    let effects = bench.send(Event::Ready { run: first });
+    assert_eq!(routes(&effects), Some((first, Some((second, FormerTarget::Close)))));
+    assert_eq!(bench.state.phase(), Phase::Settled, "a rollback opens no window");
+    bench.record();
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), [], "a stale timer");
+    // And forth again.
+    bench.send(Event::Rollback);
+    let effects = bench.send(Event::Ready { run: second });
+    assert_eq!(routes(&effects), Some((second, Some((first, FormerTarget::Close)))));
+    assert_eq!(stops(&bench.log), []);
+}
+
+#[test]
+fn a_previous_release_that_does_not_answer_is_never_switched_to() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    bench.send(Event::Rollback);
+    let effects = bench.send(Event::NotReady { run: first });
+    assert_eq!(routes(&effects), None);
+    assert_eq!(bench.state.live_run().map(|run| run.id), Some(second));
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), [first]);
+}
+
+#[test]
+fn a_bad_window_goes_back_once_and_flapping_does_not() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    for healthy in [false, false, true, false, false] {
+        assert_eq!(bench.send(Event::Probed { run: second, healthy }), []);
+    }
+    let effects = bench.send(Event::Probed { run: second, healthy: false });
+    assert!(effects.contains(&Effect::Probe { run: first, patient: false }), "{effects:?}");
+    let effects = bench.send(Event::Ready { run: first });
+    assert_eq!(routes(&effects), Some((first, Some((second, FormerTarget::Close)))));
+}
+
+#[test]
+fn an_exit_in_the_window_goes_back_and_to_a_stopped_release_by_starting_it_again() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    bench.send(Event::DrainOver { run: first });
+    bench.send(Event::Exited { run: first, port_taken: false });
+    bench.send(Event::Gone { run: first });
+    bench.send(Event::Exited { run: second, port_taken: false });
+    assert_eq!(bench.state.phase(), Phase::Restarting);
+    bench.record();
+    let again = bench.last_spawn();
+    assert_ne!(again, first);
+    bench.send(Event::Spawned { run: again, port: 3 });
+    let effects = bench.send(Event::Ready { run: again });
+    assert_eq!(routes(&effects), Some((again, None)));
+    assert_eq!(bench.state.live_release(), Some(&managed("v1")));
+}
+
+#[test]
+fn with_the_old_one_dead_too_the_new_one_is_restarted_like_after_any_crash() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    bench.send(Event::Exited { run: second, port_taken: false });
+    let effects = bench.send(Event::NotReady { run: first });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Timer(Timer::Restart(..)))), "{effects:?}");
+    assert_eq!(bench.state.live_release(), Some(&managed("v2")));
+}
+
+#[test]
+fn crashes_are_restarted_with_growing_delays_until_the_limit() {
+    let mut bench = Bench::new();
+    bench.policy.window = false;
+    let mut run = bench.make_live("v1", 1);
+    let mut delays = Vec::new();
+    for _ in 0..6 {
+        let effects = bench.send(Event::Exited { run, port_taken: false });
+        let timer = effects.iter().find_map(|effect| match effect {
+            Effect::Timer(Timer::Restart(ticket, delay)) => Some((*ticket, *delay)),
+            _ => None,
+        });
+        let (ticket, delay) = timer.expect("a restart");
+        delays.push(delay.as_millis());
+        bench.now += delay;
+        bench.send(Event::RestartDue { ticket });
+        run = bench.last_spawn();
+        bench.send(Event::Spawned { run, port: 1 });
+        if delays.len() < 5 {
+            bench.send(Event::Ready { run });
+        }
+    }
+    assert_eq!(delays, [100, 200, 400, 800, 30_000, 30_000]);
+    assert_eq!(bench.state.phase(), Phase::Failed);
+    // A deploy mends it.
+    bench.make_live("v2", 2);
+    assert_eq!(bench.state.phase(), Phase::Settled);
+}
+
+#[test]
+fn a_release_that_may_be_given_up_is_not_tried_again() {
+    let mut bench = Bench::new();
+    bench.policy = Policy {
+        window: false,
+        restart: Restart { burst: 1, give_up: true, ..policy().restart },
+        ..policy()
+    };
+    let run = bench.make_live("v1", 1);
+    let effects = bench.send(Event::Exited { run, port_taken: false });
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Timer(_))), "{effects:?}");
+    assert_eq!(bench.state.phase(), Phase::Failed);
+}
+
+#[test]
+fn a_candidate_that_finds_its_port_taken_is_tried_on_others_the_last_time_without_holding_it() {
+    let mut bench = Bench::new();
+    bench.deploy("v1");
+    bench.record();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let run = bench.last_spawn();
+        held.extend(bench.log.iter().rev().find_map(|effect| match effect {
+            Effect::Spawn { hold_port, .. } => Some(*hold_port),
+            _ => None,
+        }));
+        bench.send(Event::Exited { run, port_taken: true });
+    }
+    assert_eq!(held, [true, true, false]);
+    assert!(bench.state.task.is_none());
+}
+
+#[test]
+fn switching_to_the_live_port_changes_nothing_and_to_a_draining_runs_port_revives_it() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    bench.make_live("v2", 2);
+    let switch = |port| Event::Switch { release: unmanaged(port), port, reason: Reason::Manual };
+    assert_eq!(bench.send(switch(2)), [Effect::AlreadyLive]);
+    bench.send(switch(1));
+    let effects = bench.record();
+    assert!(effects.contains(&Effect::Probe { run: first, patient: false }), "{effects:?}");
+    bench.send(Event::Ready { run: first });
+    assert_eq!(bench.state.live_release(), Some(&managed("v1")));
+}
+
+#[test]
+fn an_unmanaged_target_is_never_signalled() {
+    let mut bench = Bench::new();
+    bench.send(Event::Boot { live: Some(unmanaged(1)), previous: None });
+    let probe = bench.log.iter().find_map(|effect| match effect {
+        Effect::Probe { run, patient: true } => Some(*run),
+        _ => None,
+    });
+    let first = probe.expect("a patient probe");
+    bench.send(Event::Ready { run: first });
+    bench.make_live("v2", 2);
+    let effects = bench.send(Event::DrainOver { run: first });
+    assert!(effects.contains(&Effect::Forget { run: first }), "{effects:?}");
+    assert_eq!(stops(&bench.log), []);
+}
+
+#[test]
+fn standby_keeps_the_previous_release_until_the_window_has_passed() {
+    let mut bench = Bench::new();
+    bench.policy.standby = true;
+    let first = bench.make_live("v1", 1);
+    bench.make_live("v2", 2);
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), []);
+    let ticket = bench.state.window.expect("a window").ticket;
+    assert_eq!(stops(&bench.send(Event::WindowOver { ticket })), [first]);
+}
+
+#[test]
+fn cancel_gives_up_the_candidate_and_nothing_else() {
+    let mut bench = Bench::new();
+    bench.make_live("v1", 1);
+    assert_eq!(bench.send(Event::Cancel), [Effect::Refuse(Refusal::NothingUnderWay)]);
+    bench.deploy("v2");
+    bench.record();
+    let candidate = bench.last_spawn();
+    let effects = bench.send(Event::Cancel);
+    assert_eq!(stops(&effects), [candidate]);
+    assert_eq!(bench.state.live_release(), Some(&managed("v1")));
+}
+
+// ---- random orders ----
+
+/// What may happen next, chosen by numbers that are taken modulo what is possible.
+#[derive(Debug, Clone)]
+enum Chance {
+    Deploy,
+    Switch(u8),
+    Rollback,
+    Cancel,
+    Spawned(u8),
+    Ready(u8),
+    NotReady(u8),
+    Exited(u8, bool),
+    Gone(u8),
+    Probed(bool),
+    Saved(bool),
+    Timer(u8),
+    Shutdown,
+}
+
+fn chances() -> impl Strategy<Value = Vec<Chance>> {
+    let any_run = any::<u8>();
+    let chance = prop_oneof![
+        3 => Just(Chance::Deploy),
+        1 => (0u8..3).prop_map(Chance::Switch),
+        2 => Just(Chance::Rollback),
+        1 => Just(Chance::Cancel),
+        6 => any_run.prop_map(Chance::Spawned),
+        6 => any::<u8>().prop_map(Chance::Ready),
+        2 => any::<u8>().prop_map(Chance::NotReady),
+        3 => (any::<u8>(), any::<bool>()).prop_map(|(run, taken)| Chance::Exited(run, taken)),
+        4 => any::<u8>().prop_map(Chance::Gone),
+        3 => any::<bool>().prop_map(Chance::Probed),
+        6 => prop::bool::weighted(0.9).prop_map(Chance::Saved),
+        4 => any::<u8>().prop_map(Chance::Timer),
+        1 => Just(Chance::Shutdown),
+    ];
+    prop::collection::vec(chance, 1..120)
+}
+
+/// What the world did with the effects so far.
+#[derive(Default)]
+struct World {
+    spawned: BTreeSet<RunId>,
+    ports: BTreeMap<RunId, u16>,
+    exited: BTreeSet<RunId>,
+    gone: BTreeSet<RunId>,
+    stopped: BTreeMap<RunId, u32>,
+    probing: BTreeSet<RunId>,
+    was_ready: BTreeSet<RunId>,
+    routed: Option<RunId>,
+    saves: Vec<u64>,
+    recorded: u64,
+    retired_at: BTreeMap<RunId, u64>,
+    timers: Vec<Timer>,
+    finished: bool,
+}
+
+impl World {
+    fn check(&mut self, effects: &[Effect]) {
+        let mut just_retired = None;
+        for effect in effects {
+            match effect {
+                Effect::Save { seq } => {
+                    self.saves.push(*seq);
+                    if let Some(run) = just_retired.take() {
+                        self.retired_at.insert(run, *seq);
+                    }
+                }
+                Effect::Spawn { run, .. } => {
+                    assert!(self.spawned.insert(*run), "{run:?} is started twice");
+                }
+                Effect::Probe { run, .. } => {
+                    self.probing.insert(*run);
+                }
+                Effect::Route { run, former } => {
+                    assert!(self.was_ready.contains(run), "{run:?} gets traffic and was never ready");
+                    assert!(!self.exited.contains(run), "{run:?} gets traffic and has ended");
+                    assert!(!self.stopped.contains_key(run), "{run:?} gets traffic and is being stopped");
+                    self.routed = Some(*run);
+                    self.retired_at.remove(run);
+                    just_retired = former.map(|(former, _)| former);
+                }
+                Effect::Hold | Effect::Unroute => self.routed = None,
+                Effect::Stop { run } => {
+                    assert!(self.spawned.contains(run), "{run:?} is stopped and was never started");
+                    assert_ne!(self.routed, Some(*run), "{run:?} is stopped and live");
+                    let times = self.stopped.entry(*run).or_default();
+                    *times += 1;
+                    assert_eq!(*times, 1, "{run:?} is stopped twice");
+                    if let Some(seq) = self.retired_at.get(run)
+                        && !self.exited.contains(run)
+                    {
+                        assert!(
+                            *seq <= self.recorded,
+                            "{run:?} is stopped before its switch was written down"
+                        );
+                    }
+                }
+                Effect::Timer(timer) => self.timers.push(*timer),
+                Effect::Finished => self.finished = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn pick<T: Copy>(from: impl IntoIterator<Item = T>, chance: u8) -> Option<T> {
+    let all: Vec<T> = from.into_iter().collect();
+    if all.is_empty() { None } else { Some(all[usize::from(chance) % all.len()]) }
+}
+
+fn play(chances: &[Chance]) {
+    let (mut state, mut world, policy) = (State::default(), World::default(), policy());
+    let mut now = Duration::ZERO;
+    let mut releases = 0;
+    let mut send = |event: Event, state: &mut State, world: &mut World| {
+        now += Duration::from_millis(7);
+        let effects = state.step(event, now, &policy);
+        world.check(&effects);
+        effects
+    };
+    for chance in chances {
+        let here = |world: &World| -> Vec<RunId> {
+            world.spawned.iter().filter(|run| !world.gone.contains(run)).copied().collect()
+        };
+        let event = match chance {
+            Chance::Deploy => {
+                releases += 1;
+                Some(Event::Deploy { release: managed(&format!("v{releases}")), reason: Reason::Deploy })
+            }
+            Chance::Switch(n) => {
+                let port = 9000 + u16::from(*n);
+                Some(Event::Switch { release: unmanaged(port), port, reason: Reason::Manual })
+            }
+            Chance::Rollback => Some(Event::Rollback),
+            Chance::Cancel => Some(Event::Cancel),
+            Chance::Spawned(n) => {
+                let waiting = here(&world).into_iter().filter(|run| !world.ports.contains_key(run));
+                pick(waiting.collect::<Vec<_>>(), *n).map(|run| {
+                    let port = u16::try_from(run.0).unwrap_or(1);
+                    world.ports.insert(run, port);
+                    Event::Spawned { run, port }
+                })
+            }
+            Chance::Ready(n) => {
+                let started = here(&world)
+                    .into_iter()
+                    .filter(|run| world.ports.contains_key(run) && !world.exited.contains(run))
+                    .filter(|run| !world.was_ready.contains(run) && !world.stopped.contains_key(run));
+                let asked = world.probing.iter().copied().filter(|run| !world.exited.contains(run));
+                pick(started.chain(asked).collect::<Vec<_>>(), *n).map(|run| {
+                    world.was_ready.insert(run);
+                    world.probing.remove(&run);
+                    Event::Ready { run }
+                })
+            }
+            Chance::NotReady(n) => pick(world.probing.iter().copied().collect::<Vec<_>>(), *n).map(|run| {
+                world.probing.remove(&run);
+                Event::NotReady { run }
+            }),
+            Chance::Exited(n, taken) => {
+                let alive = here(&world).into_iter().filter(|run| !world.exited.contains(run));
+                pick(alive.collect::<Vec<_>>(), *n).map(|run| {
+                    world.exited.insert(run);
+                    let port_taken = *taken && !world.was_ready.contains(&run);
+                    Event::Exited { run, port_taken }
+                })
+            }
+            Chance::Gone(n) => {
+                let ended = here(&world).into_iter().filter(|run| world.exited.contains(run));
+                pick(ended.collect::<Vec<_>>(), *n).map(|run| {
+                    world.gone.insert(run);
+                    Event::Gone { run }
+                })
+            }
+            Chance::Probed(healthy) => {
+                state.live_run().map(|run| Event::Probed { run: run.id, healthy: *healthy })
+            }
+            Chance::Saved(ok) => world.saves.pop().map(|seq| {
+                world.saves.retain(|later| *later > seq);
+                world.recorded = world.recorded.max(seq);
+                Event::Recorded { seq, ok: *ok }
+            }),
+            Chance::Timer(n) => {
+                let at = usize::from(*n) % world.timers.len().max(1);
+                (at < world.timers.len()).then(|| match world.timers.swap_remove(at) {
+                    Timer::Drain(run) => Event::DrainOver { run },
+                    Timer::Window(ticket) => Event::WindowOver { ticket },
+                    Timer::Restart(ticket, _) => Event::RestartDue { ticket },
+                })
+            }
+            Chance::Shutdown => Some(Event::Shutdown),
+        };
+        if let Some(event) = event {
+            send(event, &mut state, &mut world);
+        }
+        if let Some(live) = state.live_run()
+            && live.release.origin == Origin::Managed
+        {
+            assert_eq!(world.routed, Some(live.id), "the route is not where the machine says");
+        }
+    }
+    // However it went: the end stops everything, and it ends.
+    send(Event::Shutdown, &mut state, &mut world);
+    send(Event::StopAll, &mut state, &mut world);
+    for _ in 0..1000 {
+        if world.finished {
+            break;
+        }
+        if let Some(seq) = world.saves.pop() {
+            world.saves.clear();
+            world.recorded = world.recorded.max(seq);
+            send(Event::Recorded { seq, ok: true }, &mut state, &mut world);
+        }
+        let next = world.spawned.iter().copied().find(|run| !world.gone.contains(run));
+        if let Some(run) = next {
+            if world.exited.insert(run) {
+                send(Event::Exited { run, port_taken: false }, &mut state, &mut world);
+            }
+            world.gone.insert(run);
+            send(Event::Gone { run }, &mut state, &mut world);
+        }
+    }
+    assert!(world.finished, "it never finished: {state:?}");
+    for run in &world.spawned {
+        assert_eq!(world.stopped.get(run), Some(&1), "{run:?} was started and not stopped");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_in_every_order_of_events(chances in chances()) {
+        play(&chances);
+    }
+}

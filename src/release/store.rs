@@ -1,0 +1,288 @@
+//! The durable record: what must be known after the daemon has died.
+//!
+//! Owned by one [`Store`], which the coordinator alone calls. Written whole: to a temporary file in the same
+//! folder, synced, renamed over the former one, the folder synced; so that a crash or a full disk leaves the former one. A
+//! dropped write future may leave the temporary file, never a torn record. A lock file beside it keeps a second daemon away
+//! for as long as this one lives.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::spec::ReleaseSpec;
+use super::state::ReleaseRef;
+use crate::supervisor::Identity;
+use crate::wire::{Reason, ReleaseRow, Switch};
+
+/// The record's version; another one is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Schema(u32);
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+/// The largest record that is read, in bytes.
+const MAX_RECORD: u64 = 16 << 20;
+
+/// All that is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its version.
+    pub schema: Schema,
+    /// The release that serves or should.
+    #[serde(default)]
+    pub live: Option<ReleaseRef>,
+    /// The one it replaced last.
+    #[serde(default)]
+    pub previous: Option<ReleaseRef>,
+    /// What was under way.
+    #[serde(default)]
+    pub intent: Option<Intent>,
+    /// The fingerprint of the `[app]` last attempted.
+    #[serde(default)]
+    pub app_attempted: Option<String>,
+    /// The last move of traffic.
+    #[serde(default)]
+    pub last_switch: Option<Switch>,
+    /// The known releases, oldest first.
+    #[serde(default)]
+    pub releases: Vec<StoredRelease>,
+    /// The processes that exist.
+    #[serde(default)]
+    pub runs: Vec<StoredRun>,
+}
+
+/// What was under way when the record was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The release that was to become live.
+    pub release: ReleaseRef,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// A release in the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredRelease {
+    /// What became of it.
+    pub row: ReleaseRow,
+    /// What it is; `None` for an app that somebody else starts.
+    pub spec: Option<ReleaseSpec>,
+}
+
+/// A process in the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredRun {
+    /// Its release.
+    pub release: String,
+    /// Beyond doubt which process.
+    pub identity: Identity,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another daemon has it.
+    #[error("the state file {} belongs to another running portokd (lock {})", file.display(), lock.display())]
+    Taken {
+        /// The state file.
+        file: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+    },
+}
+
+/// The place of the record, locked.
+#[derive(Debug)]
+pub struct Store {
+    file: PathBuf,
+    // Held for the daemon's life; `None` where the folder cannot be written: then nothing is saved either.
+    _lock: Option<Flock<File>>,
+}
+
+/// What was found at the start.
+#[derive(Debug)]
+pub struct Found {
+    /// The record; empty where there was none, or none that can be read.
+    pub record: Record,
+    /// What is worth a word in the log: a broken record set aside, a folder that cannot be written.
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// Locks the place and reads what is there. A record that cannot be understood is set aside as
+    /// `<file>.corrupt-<time>`.
+    ///
+    /// # Errors
+    /// Another daemon holds the lock.
+    pub fn open(file: &Path) -> Result<(Self, Found), StoreError> {
+        let mut warnings = Vec::new();
+        if let Some(folder) = file.parent()
+            && let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        {
+            warnings.push(format!("cannot make the state folder {}: {error}", folder.display()));
+        }
+        let lock_file = with_suffix(file, ".lock");
+        let lock =
+            match OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_file) {
+                Ok(opened) => match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+                    Ok(lock) => Some(lock),
+                    Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                        return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file });
+                    }
+                    Err((_, errno)) => {
+                        warnings.push(format!("cannot lock {}: {errno}", lock_file.display()));
+                        None
+                    }
+                },
+                Err(error) => {
+                    warnings.push(format!("cannot open the lock file {}: {error}", lock_file.display()));
+                    None
+                }
+            };
+        let record = match read(file) {
+            Ok(record) => record,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            Err(error) => {
+                let aside = set_aside(file);
+                warnings.push(format!(
+                    "the state file {} cannot be used ({error}); {aside}; starting from the configuration",
+                    file.display()
+                ));
+                Record::default()
+            }
+        };
+        Ok((Self { file: file.to_owned(), _lock: lock }, Found { record, warnings }))
+    }
+
+    /// Writes the record: blocking, a few milliseconds on a good disk.
+    ///
+    /// # Errors
+    /// The operation that failed and on which path; the former record is whole.
+    pub fn write(&self, record: &Record) -> io::Result<()> {
+        let bytes = serde_json::to_vec_pretty(record)?;
+        let temporary = with_suffix(&self.file, ".tmp");
+        let written = (|| {
+            let mut file =
+                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &self.file)?;
+            let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        })();
+        written.map_err(|error: io::Error| {
+            // What is left of a failed attempt only takes room on a disk that may be full.
+            let _may_not_exist = fs::remove_file(&temporary);
+            io::Error::new(
+                error.kind(),
+                format!("cannot write the state file {}: {error}", self.file.display()),
+            )
+        })
+    }
+}
+
+fn read(file: &Path) -> io::Result<Record> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_RECORD {
+        return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
+    }
+    let record: Record = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+    let (found, known) = (record.schema, Schema::default());
+    if found != known {
+        return Err(io::Error::other(format!("its schema is {}, this portokd reads {}", found.0, known.0)));
+    }
+    Ok(record)
+}
+
+fn set_aside(file: &Path) -> String {
+    let time = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().replace(':', "");
+    let aside = with_suffix(file, &format!(".corrupt-{time}"));
+    match fs::rename(file, &aside) {
+        Ok(()) => format!("it was set aside as {}", aside.display()),
+        Err(error) => format!("setting it aside as {} failed: {error}", aside.display()),
+    }
+}
+
+fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::release::spec::unmanaged;
+
+    fn record() -> Record {
+        Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_written_is_found_again_and_only_for_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("deep/er/state.json");
+        let (store, found) = Store::open(&file).unwrap();
+        assert_eq!(found.record, Record::default());
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+        store.write(&record()).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(store);
+        assert_eq!(Store::open(&file).unwrap().1.record, record());
+    }
+
+    #[test]
+    fn a_second_store_is_refused_while_the_first_lives() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let first = Store::open(&file).unwrap();
+        let error = Store::open(&file).unwrap_err().to_string();
+        assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
+        drop(first);
+        Store::open(&file).unwrap();
+    }
+
+    #[test]
+    fn a_broken_or_newer_record_is_set_aside_whole() {
+        for broken in ["{ torn", "", r#"{"schema": 99}"#, "[]"] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("state.json");
+            fs::write(&file, broken).unwrap();
+            let (_store, found) = Store::open(&file).unwrap();
+            assert_eq!(found.record, Record::default());
+            assert_eq!(found.warnings.len(), 1);
+            let aside = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .find(|path| path.to_string_lossy().contains(".corrupt-"))
+                .unwrap_or_else(|| panic!("nothing set aside for {broken:?}"));
+            assert_eq!(fs::read_to_string(aside).unwrap(), broken);
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_former_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let (store, _) = Store::open(&file).unwrap();
+        store.write(&record()).unwrap();
+        // A folder in the temporary file's place: it can be neither opened nor replaced, root or not.
+        fs::create_dir(folder.path().join("state.json.tmp")).unwrap();
+        let error = store.write(&Record::default()).unwrap_err().to_string();
+        assert!(error.contains("state.json"), "{error}");
+        assert_eq!(read(&file).unwrap(), record());
+    }
+}

@@ -1,0 +1,260 @@
+//! What the coordinator says: to the attempt's readers, to the history, to the hooks and to the log.
+
+use super::autopsy::describe;
+use super::coordinator::Coordinator;
+use super::effects::now;
+use super::events::AttemptLog;
+use super::spec;
+use super::state::{Abort, Origin, ReleaseRef, RunId, Tell};
+use crate::wire::{self, Code, ErrorBody, EventKind, Outcome, Reason};
+
+impl Coordinator {
+    fn push(&mut self, event: wire::Event) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.push(event);
+        }
+    }
+
+    pub(super) fn tell(&mut self, tell: Tell) {
+        match tell {
+            Tell::Accepted => {
+                let Some(task) = &self.state.task else { return };
+                let (id, reason) = (task.release.id.clone(), task.reason);
+                let unmanaged = task.release.origin != Origin::Managed;
+                tracing::info!(release = id, reason = reason.as_str(), "accepted");
+                if unmanaged && self.history.get(&id).is_none() {
+                    self.history.begin(&id, None, |_| true);
+                }
+                let mut log = AttemptLog::new(&id);
+                let mut event = wire::Event::new(now(), EventKind::Accepted, id);
+                event.message = Some(reason.as_str().to_owned());
+                log.push(event);
+                self.accepted = Some(log.reader());
+                self.attempt = Some(log);
+            }
+            Tell::PortTaken { run } => {
+                let release = self.slot(run).release.clone();
+                tracing::warn!(release, "its port was taken; trying another");
+            }
+            Tell::Switched { run, from, reason, from_release } => {
+                self.switched(run, from, reason, from_release)
+            }
+            Tell::Draining { run } => self.tell_run(run, EventKind::Draining),
+            Tell::Drained { run } => self.tell_run(run, EventKind::Drained),
+            Tell::Stopped { run, release } => {
+                let exit = self.slots.get(&run).and_then(|slot| slot.exit.clone());
+                tracing::info!(release = release.id, exit, "stopped");
+            }
+            Tell::Aborted { release, reason, run, why } => self.aborted(&release, reason, run, why),
+            Tell::Crashed { release, delay, looping } => {
+                let exit = self.verdict.take().unwrap_or_else(|| "it is not healthy".into());
+                let next = match delay {
+                    Some(delay) => format!("started again in {}", humantime::format_duration(delay)),
+                    None => "not started again before the next deploy".to_owned(),
+                };
+                tracing::error!(release = release.id, "the live release crashed: {exit}; {next}");
+                if looping {
+                    let message = format!("`{}` crashes again and again: {exit}; {next}", release.id);
+                    self.last_failure = Some(message.clone());
+                    self.hook("failed", Some(release.id), message, None);
+                }
+            }
+            Tell::Restored { run, boot } => {
+                let release = self.slot(run).release.clone();
+                tracing::info!(release, boot, "the live release serves");
+                self.last_failure = None;
+                self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
+            }
+            Tell::NothingToGoBackTo => {
+                let verdict = self.verdict.take().unwrap_or_default();
+                let message =
+                    format!("the live release is bad ({verdict}) and there is nothing to go back to");
+                tracing::error!("{message}");
+                self.last_failure = Some(message.clone());
+                let release = self.state.live_release().map(|release| release.id.clone());
+                self.hook("failed", release, message, None);
+            }
+            Tell::Settled => tracing::info!("the watch window has passed"),
+        }
+    }
+
+    fn tell_run(&mut self, run: RunId, kind: EventKind) {
+        let release = self.slot(run).release.clone();
+        tracing::info!(release, "{}", kind.as_str());
+    }
+
+    fn switched(&mut self, run: RunId, from: Option<RunId>, reason: Reason, left: Option<ReleaseRef>) {
+        let (release, port) = {
+            let slot = self.slot(run);
+            (slot.release.clone(), slot.port.unwrap_or_default())
+        };
+        let from_port = from.and_then(|from| self.slots.get(&from)?.port);
+        let switch = wire::Switch { from: from_port, to: port, at: now(), reason, id: spec::switch_id() };
+        self.last_switch = Some(switch.clone());
+        self.last_failure = None;
+        self.history.update(&release, |row| {
+            row.outcome = Some(Outcome::Live);
+            row.reason = None;
+            row.switched_at = Some(switch.at.clone());
+            row.port = Some(port);
+        });
+        let back = matches!(reason, Reason::AutoRollback | Reason::ManualRollback);
+        let message = match (back, &left) {
+            (true, Some(left)) => {
+                let why = match reason {
+                    Reason::AutoRollback => self.verdict.take().unwrap_or_else(|| "its watch failed".into()),
+                    _ => "an operator asked for it".to_owned(),
+                };
+                self.history.update(&left.id, |row| {
+                    row.outcome = Some(Outcome::RolledBack);
+                    row.reason = Some(why.clone());
+                });
+                format!("rolled back from `{}` to `{release}` on port {port}: {why}", left.id)
+            }
+            _ => format!("`{release}` is live on port {port}"),
+        };
+        tracing::info!(release, from = from_port, to = port, reason = reason.as_str(), "{message}");
+        let kind = if back { EventKind::RolledBack } else { EventKind::Switched };
+        let about = if back { left.map_or_else(|| release.clone(), |left| left.id) } else { release.clone() };
+        let mut event = wire::Event::new(now(), kind, about.clone());
+        event.port = Some(port);
+        event.switch = Some(switch.clone());
+        event.message = Some(message.clone());
+        self.push(event);
+        self.hook(kind.as_str(), Some(about), message.clone(), Some(switch.clone()));
+        if let Some(from) = from {
+            let mut event = wire::Event::new(now(), EventKind::Draining, self.slot(from).release.clone());
+            event.port = from_port;
+            self.push(event);
+        }
+        let mut event = wire::Event::new(now(), EventKind::Finished, release.clone());
+        event.outcome = Some(Outcome::Live);
+        event.switch = Some(switch.clone());
+        event.message = Some(message.clone());
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(
+                event,
+                Ok(wire::Moved { success: true, message, release, outcome: Outcome::Live, switch }),
+            );
+        }
+    }
+
+    fn aborted(&mut self, release: &ReleaseRef, reason: Reason, run: Option<RunId>, why: Abort) {
+        let slot = run.and_then(|run| self.slots.get_mut(&run));
+        let (autopsy, probe) = match slot {
+            Some(slot) => (slot.autopsy.take(), slot.probe.clone()),
+            None => (None, None),
+        };
+        let path = self.config.borrow().health.path.clone();
+        let error = explain(release, reason, why, autopsy.map(|autopsy| *autopsy), probe.as_ref(), &path);
+        let outcome = error.outcome.unwrap_or(Outcome::Aborted);
+        tracing::error!(release = release.id, reason = reason.as_str(), "{}", error.message);
+        let rollback = matches!(reason, Reason::AutoRollback | Reason::ManualRollback);
+        if why == Abort::Unrecorded {
+            self.history.forget(&release.id);
+        } else if !rollback {
+            self.history.update(&release.id, |row| {
+                row.outcome = Some(outcome);
+                row.reason = Some(error.message.clone());
+            });
+        }
+        if why != Abort::Cancelled {
+            self.last_failure = Some(error.message.clone());
+        }
+        let mut event = wire::Event::new(now(), EventKind::Aborted, release.id.clone());
+        event.message = Some(error.message.clone());
+        self.push(event);
+        if why != Abort::Interrupted {
+            let kind = if rollback { "failed" } else { "aborted" };
+            self.hook(kind, Some(release.id.clone()), error.message.clone(), None);
+        }
+        let mut event = wire::Event::new(now(), EventKind::Finished, release.id.clone());
+        event.outcome = Some(outcome);
+        event.error = Some(error.clone());
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(event, Err(error));
+        }
+    }
+
+    pub(super) fn hook(
+        &self,
+        event: &str,
+        release: Option<String>,
+        message: String,
+        switch: Option<wire::Switch>,
+    ) {
+        let instance = self.config.borrow().name.clone();
+        (self.notify)(wire::HookEvent {
+            at: now(),
+            event: event.to_owned(),
+            instance,
+            release,
+            message,
+            switch,
+        });
+    }
+}
+
+/// Why an attempt was given up, for whoever asked for it.
+fn explain(
+    release: &ReleaseRef,
+    reason: Reason,
+    why: Abort,
+    autopsy: Option<wire::Autopsy>,
+    probe: Option<&wire::ProbeReport>,
+    health_path: &str,
+) -> ErrorBody {
+    let id = &release.id;
+    let mut error = match (why, release.origin) {
+        (Abort::Exited | Abort::NotReady, _) => {
+            let said = autopsy.as_ref().map_or("it was not healthy", |autopsy| autopsy.summary.as_str());
+            let what = match reason {
+                Reason::AutoRollback | Reason::ManualRollback => "rollback to",
+                _ => "deploy of",
+            };
+            ErrorBody::new(Code::DeployAborted, "Deploy aborted", format!("{what} `{id}` aborted: {said}"))
+        }
+        (Abort::Unhealthy, Origin::Unmanaged { port }) => ErrorBody::new(
+            Code::HealthFailed,
+            "Health check failed",
+            format!("Port {port} did not respond with 2xx at {health_path}"),
+        ),
+        (Abort::Unhealthy, Origin::Managed) => ErrorBody::new(
+            Code::HealthFailed,
+            "Health check failed",
+            format!("`{id}` still runs and did not respond with 2xx; traffic stays where it is"),
+        ),
+        (Abort::Cancelled, _) => ErrorBody::new(
+            Code::DeployAborted,
+            "Cancelled",
+            format!("`{id}` was cancelled; traffic did not move"),
+        ),
+        (Abort::Unrecorded, _) => ErrorBody::new(
+            Code::StateUnwritable,
+            "State cannot be written",
+            format!("`{id}` was not started: its intent could not be written to the state file"),
+        )
+        .with_hint("see portok status for the cause; serving and rollback go on"),
+        (Abort::Interrupted, _) => ErrorBody::new(
+            Code::ShuttingDown,
+            "Shutting down",
+            format!("`{id}` was given up: the daemon is going down; traffic did not move"),
+        ),
+    };
+    error.release = Some(id.clone());
+    error.outcome = Some(match why {
+        Abort::Cancelled => Outcome::Cancelled,
+        Abort::Interrupted => Outcome::Interrupted,
+        _ => Outcome::Aborted,
+    });
+    if error.hint.is_none() {
+        error.hint = autopsy.as_ref().and_then(|autopsy| autopsy.hint.clone());
+    }
+    if why == Abort::Unhealthy
+        && let Some(said) = probe.and_then(describe)
+    {
+        error.hint = Some(format!("the probe saw: {said}"));
+    }
+    error.autopsy = autopsy;
+    error
+}

@@ -1,0 +1,152 @@
+//! What is executed: program, arguments and environment of a launch. Pure.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+
+use super::{Launch, proc::TAG_VARIABLE};
+use crate::config::{CommandLine, is_withheld};
+
+type Env = BTreeMap<OsString, OsString>;
+
+/// Where the daemon was started from; the app's directory is another.
+const PLACE: [&str; 2] = ["PWD", "OLDPWD"];
+
+/// The daemon's environment without what no app may see.
+pub(super) fn scrub(env: Env) -> Env {
+    env.into_iter().filter(|(name, value)| may_see(name, value)).collect()
+}
+
+fn may_see(name: &OsStr, value: &OsStr) -> bool {
+    // Some shells export the machine's name as HOST; an app would bind to it. An address was meant as one.
+    if name == "HOST" {
+        return value.to_str().is_some_and(|host| host == "localhost" || host.parse::<IpAddr>().is_ok());
+    }
+    !is_withheld(name) && !PLACE.iter().any(|place| name == *place)
+}
+
+/// The whole environment of one run. What the operator gave wins over what the user's account says, and the port
+/// over everything: an app that listened elsewhere could not be reached.
+pub(super) fn environment(base: &Env, instance: &str, launch: &Launch, tag: &str) -> Env {
+    let mut env = base.clone();
+    let mut set = |name: &str, value: &OsStr| drop(env.insert(name.into(), value.into()));
+    if let Some(ids) = &launch.identity {
+        set("USER", ids.name.as_ref());
+        set("LOGNAME", ids.name.as_ref());
+        set("HOME", ids.home.as_os_str());
+    }
+    if let Some(directory) = &launch.directory {
+        set("PWD", directory.as_os_str());
+    }
+    for (name, value) in &launch.env {
+        set(name, value.as_ref());
+    }
+    set(&launch.port_env, launch.lease.port().to_string().as_ref());
+    set("PORTOK_INSTANCE", instance.as_ref());
+    set("PORTOK_RELEASE", launch.release.as_ref());
+    set(TAG_VARIABLE, tag.as_ref());
+    env.entry("HOST".into()).or_insert_with(|| "127.0.0.1".into());
+    env
+}
+
+/// Program and arguments, with the port filled in.
+pub(super) fn words(command: &CommandLine, port: u16) -> Vec<String> {
+    let fill = |text: &str| text.replace("{port}", &port.to_string());
+    match command {
+        CommandLine::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), fill(text)],
+        CommandLine::Exec(words) => words.iter().map(|word| fill(word)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::{Ids, Lease};
+
+    fn launch() -> Launch {
+        Launch {
+            release: "r1".into(),
+            command: CommandLine::Exec(vec!["app".into()]),
+            directory: None,
+            env: BTreeMap::new(),
+            identity: None,
+            port_env: "PORT".into(),
+            lease: Lease::new(false).unwrap(),
+        }
+    }
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn the_port_is_filled_in_everywhere() {
+        let exec = CommandLine::Exec(vec!["a".into(), "-p={port}".into(), "{port}{port}".into()]);
+        assert_eq!(words(&exec, 80), ["a", "-p=80", "8080"]);
+        assert_eq!(words(&CommandLine::Shell("app {port}".into()), 7), ["/bin/sh", "-c", "app 7"]);
+        assert!(words(&CommandLine::Exec(Vec::new()), 7).is_empty());
+    }
+
+    #[test]
+    fn what_is_the_daemons_own_goes() {
+        let mut given =
+            env(&[("PATH", "/bin"), ("LANG", "C"), ("ADMINISTRATOR", "kept"), ("LISTENER", "kept")]);
+        let kept = given.clone();
+        for name in PLACE.into_iter().chain(crate::config::variables()).chain([
+            "ADMIN_TOKEN",
+            "PORTOK_RUN",
+            "WATCHDOG_USEC",
+            "LISTEN_PID",
+            "NOTIFY_SOCKET",
+            "JOURNAL_STREAM",
+            "CREDENTIALS_DIRECTORY",
+        ]) {
+            given.insert(name.into(), "secret".into());
+        }
+        assert_eq!(scrub(given), kept);
+    }
+
+    #[test]
+    fn a_host_is_kept_when_it_is_an_address() {
+        for (value, kept) in [("0.0.0.0", true), ("::", true), ("localhost", true), ("web-17", false)] {
+            assert_eq!(scrub(env(&[("HOST", value)])).len(), usize::from(kept), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_run_is_named_and_the_operator_wins_except_over_the_port() {
+        let mut launch = launch();
+        launch.identity =
+            Some(Ids { uid: 1, gid: 1, groups: vec![], name: "api".into(), home: "/srv/api".into() });
+        launch.directory = Some("/srv".into());
+        launch.env = [("HOME", "/else"), ("PORT", "1"), ("HOST", "0.0.0.0"), ("PORTOK_RUN", "x")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let built =
+            environment(&env(&[("HOME", "/root"), ("USER", "root"), ("A", "b")]), "web", &launch, "tag");
+        let port = launch.lease.port().to_string();
+        let expected = env(&[
+            ("A", "b"),
+            ("HOME", "/else"),
+            ("HOST", "0.0.0.0"),
+            ("LOGNAME", "api"),
+            ("PORT", &port),
+            ("PORTOK_INSTANCE", "web"),
+            ("PORTOK_RELEASE", "r1"),
+            ("PORTOK_RUN", "tag"),
+            ("PWD", "/srv"),
+            ("USER", "api"),
+        ]);
+        assert_eq!(built, expected);
+    }
+
+    #[test]
+    fn the_port_goes_where_it_is_asked_for_and_the_host_is_loopback() {
+        let mut launch = launch();
+        launch.port_env = "APP_PORT".into();
+        let built = environment(&Env::new(), "web", &launch, "tag");
+        assert_eq!(built[OsStr::new("APP_PORT")], *launch.lease.port().to_string());
+        assert!(!built.contains_key(OsStr::new("PORT")));
+        assert_eq!(built[OsStr::new("HOST")], *"127.0.0.1");
+    }
+}

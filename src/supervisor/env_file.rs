@@ -1,0 +1,285 @@
+//! Environment files in systemd's syntax.
+//!
+//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads it: `#` and `;` begin
+//! a comment line, a line without `=` is ignored, white space around a value is dropped, a value may be quoted and then
+//! spans lines, a backslash at a line's end continues it. Nothing is expanded. Stricter in one way: what systemd
+//! passes over (a quote that is never closed, a name that no variable can have) is an error here, because a
+//! release that starts without a variable it was given is worse than one that does not start.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The largest file that is read, in bytes.
+const SIZE_LIMIT: u64 = 1 << 20;
+
+/// Reads an environment file in systemd's syntax (`EnvironmentFile=` in systemd.exec(5)).
+///
+/// # Errors
+/// Names the file and, for a bad line, its number.
+pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let shown = path.display();
+    // Not blocking: opening a named pipe would wait for its writer.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| format!("cannot open the environment file {shown}: {error}"))?;
+    let regular = file.metadata().map(|metadata| metadata.is_file());
+    if !regular.map_err(|error| format!("cannot read the environment file {shown}: {error}"))? {
+        return Err(format!("the environment file {shown} is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(SIZE_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot read the environment file {shown}: {error}"))?;
+    if bytes.len() as u64 > SIZE_LIMIT {
+        return Err(format!("the environment file {shown} is larger than 1 MiB"));
+    }
+    parse(&bytes).map_err(|(line, problem)| format!("{shown}, line {line}: {problem}"))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    BeforeKey,
+    Key,
+    BeforeValue,
+    Value,
+    ValueEscape,
+    SingleQuoted,
+    DoubleQuoted,
+    DoubleQuotedEscape,
+    Comment,
+    CommentEscape,
+}
+
+/// The problem and the number of its line, from 1.
+type Problem = (usize, String);
+
+fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, Problem> {
+    let line_of = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| (line_of(error.valid_up_to()), "is not UTF-8 text".to_owned()))?;
+    if let Some(at) = text.find('\0') {
+        return Err((line_of(at), "contains a NUL byte".to_owned()));
+    }
+
+    let mut variables = BTreeMap::new();
+    let mut state = State::BeforeKey;
+    let (mut key, mut value) = (String::new(), String::new());
+    // How much of the value stays when unquoted white space at its end is dropped.
+    let mut keep = 0;
+    let (mut line, mut started, mut quoted) = (1, 1, 1);
+    for c in text.chars() {
+        let newline = matches!(c, '\n' | '\r');
+        let blank = newline || matches!(c, ' ' | '\t');
+        match state {
+            State::BeforeKey if matches!(c, '#' | ';') => state = State::Comment,
+            State::BeforeKey if blank => {}
+            State::BeforeKey if c == '=' => (state, started) = (State::BeforeValue, line),
+            State::BeforeKey => {
+                (state, started) = (State::Key, line);
+                key.push(c);
+            }
+            State::Key if newline => {
+                state = State::BeforeKey;
+                key.clear();
+            }
+            State::Key if c == '=' => state = State::BeforeValue,
+            State::Key => key.push(c),
+            State::BeforeValue | State::Value if newline => {
+                if state == State::Value {
+                    value.truncate(keep);
+                }
+                insert(&mut variables, &mut key, &mut value, started)?;
+                (state, keep) = (State::BeforeKey, 0);
+            }
+            State::BeforeValue if c == '\'' => (state, quoted) = (State::SingleQuoted, line),
+            State::BeforeValue if c == '"' => (state, quoted) = (State::DoubleQuoted, line),
+            State::BeforeValue | State::Value if c == '\\' => state = State::ValueEscape,
+            State::BeforeValue if blank => {}
+            State::BeforeValue | State::Value => {
+                state = State::Value;
+                value.push(c);
+                if !blank {
+                    keep = value.len();
+                }
+            }
+            State::ValueEscape => {
+                state = State::Value;
+                if !newline {
+                    value.push(c);
+                }
+                keep = value.len();
+            }
+            State::SingleQuoted if c == '\'' => (state, keep) = (State::BeforeValue, value.len()),
+            State::SingleQuoted => value.push(c),
+            State::DoubleQuoted if c == '"' => (state, keep) = (State::BeforeValue, value.len()),
+            State::DoubleQuoted if c == '\\' => state = State::DoubleQuotedEscape,
+            State::DoubleQuoted => value.push(c),
+            State::DoubleQuotedEscape => {
+                state = State::DoubleQuoted;
+                if matches!(c, '"' | '\\' | '`' | '$') {
+                    value.push(c);
+                } else if c != '\n' {
+                    value.push('\\');
+                    value.push(c);
+                }
+            }
+            State::Comment if newline => state = State::BeforeKey,
+            State::Comment if c == '\\' => state = State::CommentEscape,
+            State::Comment => {}
+            // Since systemd 254 a comment ends with its line, whatever that ends with.
+            State::CommentEscape => state = if newline { State::BeforeKey } else { State::Comment },
+        }
+        line += usize::from(c == '\n');
+    }
+    match state {
+        State::SingleQuoted | State::DoubleQuoted | State::DoubleQuotedEscape => {
+            return Err((quoted, "the quote that opens here is never closed".to_owned()));
+        }
+        State::Value => value.truncate(keep),
+        _ => {}
+    }
+    if matches!(state, State::BeforeValue | State::Value | State::ValueEscape) {
+        insert(&mut variables, &mut key, &mut value, started)?;
+    }
+    Ok(variables)
+}
+
+/// A later assignment wins. The value is not quoted in errors: it may be a secret.
+fn insert(
+    variables: &mut BTreeMap<String, String>,
+    key: &mut String,
+    value: &mut String,
+    line: usize,
+) -> Result<(), Problem> {
+    let name = key.trim_end_matches([' ', '\t']).to_owned();
+    let good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.as_bytes().first().is_none_or(u8::is_ascii_digit);
+    if !good {
+        let hint = if name.starts_with("export ") { "; leave `export` out" } else { "" };
+        let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+        return Err((line, format!("`{shown}` is not a variable's name (letters, digits and `_`){hint}")));
+    }
+    key.clear();
+    variables.insert(name, std::mem::take(value));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Vec<(String, String)> {
+        parse(text.as_bytes()).unwrap().into_iter().collect()
+    }
+
+    fn one(text: &str) -> String {
+        let mut variables = read(text);
+        assert_eq!(variables.len(), 1, "{text:?} gave {variables:?}");
+        let (name, value) = variables.remove(0);
+        assert_eq!(name, "A", "{text:?}");
+        value
+    }
+
+    #[test]
+    fn values_are_read_as_systemd_reads_them() {
+        for (text, value) in [
+            ("A=b", "b"),
+            ("A=", ""),
+            ("A=\n", ""),
+            ("  A = b c \t\r\n", "b c"),
+            ("A=b # no comment", "b # no comment"),
+            ("A=b'c\"d", "b'c\"d"),
+            ("A=$HOME ${X} `date`", "$HOME ${X} `date`"),
+            ("A=one\\\ntwo", "onetwo"),
+            ("A=one \\\n  two", "one   two"),
+            ("A=a\\nb\\\\c\\ ", "anb\\c "),
+            ("A=\\\"x\\\"", "\"x\""),
+            ("A=b\\", "b"),
+            ("A='b \"c\" \\d \n e'  ", "b \"c\" \\d \n e"),
+            ("A=\"b 'c' \\\" \\\\ \\$X \\` \\n\"", "b 'c' \" \\ $X ` \\n"),
+            ("A=\"one\\\ntwo\nthree\"", "onetwo\nthree"),
+            ("A=\"b\"c", "bc"),
+            ("A=\"b\" 'c'", "bc"),
+            ("A=\"b \" c ", "b c"),
+            ("A= \"\" ", ""),
+            ("A=b=c", "b=c"),
+            ("A=1\nA=2", "2"),
+            ("A=ä€😀", "ä€😀"),
+            ("# A=1\n; A=2\n\n   # A=3\nno assignment\nA=4", "4"),
+            ("# ends with \\\nA=5", "5"),
+            ("# a \\b c\nA=6", "6"),
+        ] {
+            assert_eq!(one(text), value, "{text:?}");
+        }
+        assert_eq!(read("\n#\n;\nA"), []);
+        assert_eq!(read("A=1\r\nB=2\r\n"), [("A".into(), "1".into()), ("B".into(), "2".into())]);
+    }
+
+    #[test]
+    fn a_problem_has_its_line() {
+        for (text, line, word) in [
+            ("A=1\n\nexport B=2", 3, "leave `export` out"),
+            ("A=1\n1B=2", 2, "`1B`"),
+            ("=2", 1, "``"),
+            ("A=1\nB=x\nC='never\nclosed\n", 3, "never closed"),
+            ("A=\"x\ny\"\nB=\"", 3, "never closed"),
+            ("A=\"x\\", 1, "never closed"),
+            ("A=1\nB=\0", 2, "NUL"),
+        ] {
+            let (at, problem) = parse(text.as_bytes()).unwrap_err();
+            assert_eq!(at, line, "{text:?}: {problem}");
+            assert!(problem.contains(word), "{text:?}: {problem}");
+        }
+        assert_eq!(parse(b"A=1\nB=\xff").unwrap_err(), (2, "is not UTF-8 text".to_owned()));
+        let (_, problem) = parse(b"B-AD=secret").unwrap_err();
+        assert!(!problem.contains("secret"), "{problem}");
+    }
+
+    #[test]
+    fn a_file_is_named_in_its_errors_and_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.env");
+        let missing = read_env_file(&path).unwrap_err();
+        assert!(missing.contains("app.env") && missing.contains("No such file"), "{missing}");
+        std::fs::write(&path, "A=1\nB B=2\n").unwrap();
+        let bad = read_env_file(&path).unwrap_err();
+        assert!(bad.contains("app.env, line 2: `B B`"), "{bad}");
+        std::fs::write(&path, "A=".to_owned() + &"x".repeat(1 << 20)).unwrap();
+        assert!(read_env_file(&path).unwrap_err().contains("larger than 1 MiB"));
+        assert!(read_env_file(folder.path()).unwrap_err().contains("not a regular file"));
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(read_env_file(&fifo).unwrap_err().contains("not a regular file"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn no_text_of_its_own_signs_makes_it_panic(text in "[A-C=\"'\\\\#; \t\r\n$ä]{0,60}") {
+            if let Ok(variables) = parse(text.as_bytes()) {
+                prop_assert!(variables.keys().all(|name| !name.is_empty()));
+            }
+        }
+
+        #[test]
+        fn a_quoted_value_comes_back(value in "[^'\0]{0,80}") {
+            prop_assert_eq!(one(&format!("A='{value}'")), value);
+        }
+
+        #[test]
+        fn an_escaped_value_comes_back(value in "[^\0]{0,80}") {
+            let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('`', "\\`");
+            prop_assert_eq!(one(&format!("A=\"{escaped}\"")), value);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Which process it was: facts that outlive the daemon and do not fit another process.
+
+use std::fs;
+use std::io::{self, Read};
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::proc;
+
+/// A process beyond doubt: a pid alone is reused, all three together are not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The process id, which is the group's id too.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
+    pub start_time: u64,
+    /// The random tag in the environment of the run's processes (`PORTOK_RUN`).
+    pub tag: String,
+}
+
+impl Identity {
+    /// The identity of a process that was just started and is not reaped yet.
+    pub(super) fn of(pid: u32, tag: String) -> io::Result<Self> {
+        let boot_id = boot_id()?.to_owned();
+        let stat = proc::stat(pid).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("/proc/{pid}/stat is not readable"))
+        })?;
+        Ok(Self { boot_id, pid, start_time: stat.start_time, tag })
+    }
+
+    /// Whether it was made since this host booted: only then its pid and start time mean anything.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        boot_id().is_ok_and(|current| current == self.boot_id)
+    }
+}
+
+/// This boot's id.
+pub(super) fn boot_id() -> io::Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(known) = BOOT_ID.get() {
+        return Ok(known);
+    }
+    let read = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT_ID.get_or_init(|| read.trim().to_owned()))
+}
+
+/// A tag that no other run has: 128 random bits in hexadecimal.
+pub(super) fn new_tag() -> io::Result<String> {
+    let mut bytes = [0_u8; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+/// Whether a tag has the form that [`new_tag`] gives. A record that was damaged or written by hand must not
+/// make every process with an empty variable ours.
+pub(super) fn is_tag(tag: &str) -> bool {
+    tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_an_identity_of_this_boot() {
+        let identity = Identity::of(std::process::id(), new_tag().unwrap()).unwrap();
+        assert!(identity.is_of_this_boot());
+        assert!(is_tag(&identity.tag));
+        assert_ne!(identity.tag, new_tag().unwrap());
+        let json = serde_json::to_string(&identity).unwrap();
+        assert!(json.contains("\"bootId\"") && json.contains("\"startTime\""), "{json}");
+        assert_eq!(serde_json::from_str::<Identity>(&json).unwrap(), identity);
+    }
+
+    #[test]
+    fn what_is_no_tag_is_refused() {
+        assert!(!is_tag(""));
+        assert!(!is_tag("abc"));
+        assert!(!is_tag(&"g".repeat(32)));
+    }
+}

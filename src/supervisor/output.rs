@@ -1,0 +1,334 @@
+//! What apps print: one named pipe per stream, read by one thread for all processes.
+//!
+//! The app's end is opened for reading *and* writing, so that the pipe has a reader as long as the app lives: neither a
+//! reader that stopped nor the daemon's death is an EPIPE or a SIGPIPE for it (fifo(7)). The pipe's name is gone as soon as both
+//! ends are open; `/dev/stdout` goes on working, because `/proc/self/fd` leads to the pipe itself.
+//!
+//! Because of that open end, an end of file says little: reading stops when the process group's task says that the run is
+//! gone (by dropping its [`Reading`]), after what is left in the pipe was read.
+//!
+//! The thread has its own runtime, so that a flood takes the reader's time and not the control plane's. It ends with the
+//! [`Output`]; dropping that waits a moment, so that the last lines reach the sink.
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, fchown, mkfifo};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::ring::{RunLog, Splitter};
+use super::sink::{Passer, Sink};
+use super::{Ids, last};
+use crate::wire::{LogLine, Stream};
+
+/// How much an app may print while the reader is busy: the most that an unprivileged process may ask for.
+const PIPE_SIZE: i32 = 1 << 20;
+/// How much is read at once.
+const CHUNK: usize = 64 << 10;
+/// Runs that have ended and are still remembered.
+const REMEMBERED: usize = 16;
+/// How long a process group's task waits for the reader: it is a service to who reads the last lines, not a duty.
+const CATCH_UP_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the end of the daemon waits for the last lines to reach the sink.
+const LAST_LINES_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The reader, and what it remembers.
+#[derive(Debug)]
+pub(super) struct Output {
+    run_dir: PathBuf,
+    runs: Arc<Mutex<Runs>>,
+    sources: mpsc::Sender<Source>,
+    ending: CancellationToken,
+    // A mutex only because the receiver is not `Sync`; taken once, at the end.
+    ended: Mutex<blocking::Receiver<()>>,
+}
+
+/// The runs whose lines are remembered, oldest first.
+#[derive(Debug, Default)]
+struct Runs {
+    living: Vec<Arc<RunLog>>,
+    ended: VecDeque<Arc<RunLog>>,
+}
+
+/// One pipe to read.
+#[derive(Debug)]
+struct Source {
+    pipe: File,
+    stream: Stream,
+    log: Arc<RunLog>,
+    /// Answered once what is in the pipe now has been read; closed when the run is gone.
+    asks: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+/// The process group task's side of its run's two pipes.
+#[derive(Debug)]
+pub(super) struct Reading {
+    log: Arc<RunLog>,
+    streams: [mpsc::Sender<oneshot::Sender<()>>; 2],
+    runs: Arc<Mutex<Runs>>,
+}
+
+impl Output {
+    /// Makes the folder and starts the threads.
+    pub(super) fn start(instance: &str, run_dir: PathBuf, sink: Sink) -> io::Result<Self> {
+        let shown = run_dir.display();
+        DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot make the folder {shown}: {error}"))
+        })?;
+        let (sources, queue) = mpsc::channel(16);
+        let ending = CancellationToken::new();
+        let (end, ended) = blocking::channel();
+        let passer = Passer::start(sink, instance, end)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let stop = ending.clone();
+        thread::Builder::new()
+            .name("portok-output".to_owned())
+            .spawn(move || runtime.block_on(read_all(queue, stop, passer)))?;
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended: Mutex::new(ended) })
+    }
+
+    /// Makes a run's pipes and begins to read them. Returns the app's ends.
+    pub(super) async fn open(
+        &self,
+        tag: &str,
+        release: &str,
+        identity: Option<&Ids>,
+    ) -> io::Result<(File, File, Reading)> {
+        let log = Arc::new(RunLog::new(release));
+        let (stdout, stdout_asks) = self.source(tag, "out", Stream::Stdout, &log, identity).await?;
+        let (stderr, stderr_asks) = self.source(tag, "err", Stream::Stderr, &log, identity).await?;
+        lock(&self.runs).living.push(Arc::clone(&log));
+        let reading = Reading { log, streams: [stdout_asks, stderr_asks], runs: Arc::clone(&self.runs) };
+        Ok((stdout, stderr, reading))
+    }
+
+    async fn source(
+        &self,
+        tag: &str,
+        suffix: &str,
+        stream: Stream,
+        log: &Arc<RunLog>,
+        identity: Option<&Ids>,
+    ) -> io::Result<(File, mpsc::Sender<oneshot::Sender<()>>)> {
+        let (app, pipe) = make_pipe(&self.run_dir.join(format!("{tag}.{suffix}")), identity)?;
+        let (ask, asks) = mpsc::channel(4);
+        let source = Source { pipe, stream, log: Arc::clone(log), asks };
+        self.sources.send(source).await.map_err(|_| io::Error::other("the reader's thread has ended"))?;
+        Ok((app, ask))
+    }
+
+    /// The last lines of a release's runs, or of all, in the order in which they were read.
+    pub(super) fn logs(&self, release: Option<&str>, lines: usize) -> Vec<LogLine> {
+        let runs: Vec<Arc<RunLog>> = {
+            let runs = lock(&self.runs);
+            runs.ended.iter().chain(&runs.living).cloned().collect()
+        };
+        let wanted = runs.iter().filter(|log| release.is_none_or(|release| log.release() == release));
+        let mut found: Vec<_> = wanted.flat_map(|log| log.numbered()).collect();
+        found.sort_by_key(|(number, _)| *number);
+        last(found.into_iter().map(|(_, line)| line).collect(), lines)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.ending.cancel();
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
+    }
+}
+
+impl Reading {
+    pub(super) fn log(&self) -> &Arc<RunLog> {
+        &self.log
+    }
+
+    /// Waits until what is in the pipes now is in the ring. Dropping the [`Reading`] ends the reading of its pipes.
+    pub(super) async fn catch_up(&self) {
+        let both = async {
+            for stream in &self.streams {
+                let (done, read) = oneshot::channel();
+                // A stream that has ended has been read.
+                if stream.send(done).await.is_ok() {
+                    let _ = read.await;
+                }
+            }
+        };
+        let _ = timeout(CATCH_UP_DEADLINE, both).await;
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut runs = lock(&self.runs);
+        runs.living.retain(|log| !Arc::ptr_eq(log, &self.log));
+        if self.log.is_empty() {
+            return;
+        }
+        runs.ended.push_back(Arc::clone(&self.log));
+        if runs.ended.len() > REMEMBERED {
+            runs.ended.pop_front();
+        }
+    }
+}
+
+/// The app's end, then the reader's.
+fn make_pipe(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
+    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let ends = open_ends(path, identity);
+    let unlinked = fs::remove_file(path);
+    let ends = ends?;
+    unlinked?;
+    Ok(ends)
+}
+
+fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
+    let app = OpenOptions::new().read(true).write(true).open(path)?;
+    let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if let Some(ids) = identity.filter(|ids| !ids.is_own()) {
+        // So that the app may open /dev/stdout again; a daemon that may not give it away runs the app without that.
+        let _ = fchown(&app, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
+    }
+    // The kernel's limit for the user may be used up; the default size does, too.
+    let _ = fcntl(&app, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    Ok((app, reader))
+}
+
+/// The thread: a task per pipe, until the [`Output`] ends.
+async fn read_all(mut queue: mpsc::Receiver<Source>, ending: CancellationToken, passer: Passer) {
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            source = queue.recv() => match source {
+                Some(source) => drop(tasks.spawn(read_one(source, ending.clone(), passer.clone()))),
+                None => break,
+            },
+            Some(_) = tasks.join_next() => {}
+            () = ending.cancelled() => break,
+        }
+    }
+    ending.cancel();
+    while tasks.join_next().await.is_some() {}
+}
+
+enum Event {
+    Readable,
+    Asked(oneshot::Sender<()>),
+    End,
+}
+
+/// Reads one pipe until the run is gone, the output ends, or no writer is left.
+async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
+    let Source { pipe, stream, log, mut asks } = source;
+    let pipe = match pipe::Receiver::from_file(pipe) {
+        Ok(pipe) => pipe,
+        Err(error) => {
+            tracing::error!(release = log.release(), %error, "cannot read what the app prints");
+            return;
+        }
+    };
+    let mut reader =
+        Reader { pipe, stream, log, passer, splitter: Splitter::default(), chunk: vec![0; CHUNK] };
+    loop {
+        let event = tokio::select! {
+            ask = asks.recv() => ask.map_or(Event::End, Event::Asked),
+            readable = reader.pipe.readable() => if readable.is_ok() { Event::Readable } else { Event::End },
+            () = ending.cancelled() => Event::End,
+        };
+        match event {
+            Event::Readable => {
+                if reader.read().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                    break;
+                }
+            }
+            Event::Asked(done) => {
+                reader.read_what_is_there();
+                let _ = done.send(());
+            }
+            Event::End => {
+                reader.read_what_is_there();
+                return;
+            }
+        }
+    }
+    reader.rest();
+}
+
+struct Reader {
+    pipe: pipe::Receiver,
+    stream: Stream,
+    log: Arc<RunLog>,
+    passer: Passer,
+    splitter: Splitter,
+    chunk: Vec<u8>,
+}
+
+impl Reader {
+    /// Reads once, where the runtime has seen that there is something. The error `UnexpectedEof` says that no writer is
+    /// left.
+    fn read(&mut self) -> io::Result<()> {
+        let count = self.pipe.try_read(&mut self.chunk)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.take(count);
+        Ok(())
+    }
+
+    /// Reads what the pipe holds now, which is at most its size, however fast somebody goes on printing. Asks the kernel,
+    /// not the runtime: that may not have been told yet of what was printed a moment ago.
+    fn read_what_is_there(&mut self) {
+        let mut left = usize::try_from(PIPE_SIZE).unwrap_or(CHUNK);
+        while left > 0 {
+            match nix::unistd::read(&self.pipe, &mut self.chunk) {
+                Ok(0) => break,
+                Ok(count) => {
+                    self.take(count);
+                    left = left.saturating_sub(count);
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.rest();
+    }
+
+    fn take(&mut self, count: usize) {
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let (log, passer, stream) = (&self.log, &self.passer, self.stream);
+        self.splitter.feed(&self.chunk[..count], |line| publish(log, passer, stream, &at, line));
+    }
+
+    /// A last line without its end.
+    fn rest(&mut self) {
+        if let Some(line) = self.splitter.rest() {
+            let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+            publish(&self.log, &self.passer, self.stream, &at, line);
+        }
+    }
+}
+
+fn publish(log: &RunLog, passer: &Passer, stream: Stream, at: &str, line: String) {
+    let line = Arc::new(LogLine { at: at.to_owned(), release: log.release().to_owned(), stream, line });
+    passer.pass(Arc::clone(&line));
+    log.push(line);
+}
+
+/// A panic elsewhere leaves the lists whole: every change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

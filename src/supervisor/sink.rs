@@ -1,0 +1,238 @@
+//! Where the lines go beside the ring: a thread that may block, behind a queue that never does.
+//!
+//! A terminal that is stopped, a pipe that nobody reads or a journal that hangs holds up this thread alone. What does
+//! not fit in the queue meanwhile is counted, and the count is said once there is room again.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+use std::thread;
+
+use crate::wire::{LogLine, Stream};
+
+/// Lines that may wait: with the longest lines, 8 MiB.
+const QUEUE: usize = 512;
+/// journald's socket for structured entries (systemd.journal-fields(7), "native protocol").
+const JOURNAL: &str = "/run/systemd/journal/socket";
+
+/// Where the lines of apps go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// To standard output as they are (`portok run`).
+    Stdout,
+    /// To standard error, each with its release in front (a daemon without a journal).
+    Stderr,
+    /// To the journal, under the instance's name as identifier (a daemon with one).
+    Journal,
+    /// Nowhere.
+    None,
+}
+
+/// The readers' end of the queue.
+#[derive(Debug, Clone)]
+pub(super) struct Passer {
+    /// `None` where lines go nowhere.
+    queue: Option<SyncSender<Arc<LogLine>>>,
+    dropped: Arc<AtomicU64>,
+    /// Nobody sends on it: that all its copies are gone tells that the last line was passed on.
+    _end: Sender<()>,
+}
+
+impl Passer {
+    /// Starts the thread. `end` is dropped when it, and every clone of this, has ended.
+    pub(super) fn start(sink: Sink, instance: &str, end: Sender<()>) -> io::Result<Self> {
+        let target: Box<dyn Target> = match sink {
+            Sink::Stdout => Box::new(Plain { to: io::stdout(), with_release: false }),
+            Sink::Stderr => Box::new(Plain { to: io::stderr(), with_release: true }),
+            Sink::Journal => Box::new(Journal::new(instance, Path::new(JOURNAL))?),
+            Sink::None => return Ok(Self { queue: None, dropped: Arc::default(), _end: end }),
+        };
+        Self::to(target, end)
+    }
+
+    fn to(mut target: Box<dyn Target>, end: Sender<()>) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let (count, ends) = (Arc::clone(&dropped), end.clone());
+        thread::Builder::new().name("portok-sink".to_owned()).spawn(move || {
+            pass_on(&lines, target.as_mut(), &count);
+            drop(ends);
+        })?;
+        Ok(Self { queue: Some(queue), dropped, _end: end })
+    }
+
+    /// Passes a line on, or counts it where there is no room. Never blocks.
+    pub(super) fn pass(&self, line: Arc<LogLine>) {
+        if let Some(queue) = &self.queue
+            && queue.try_send(line).is_err()
+        {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+trait Target: Send {
+    fn write(&mut self, line: &LogLine) -> io::Result<()>;
+    /// Everything that is there now was written.
+    fn flush(&mut self) -> io::Result<()>;
+}
+
+fn pass_on(lines: &Receiver<Arc<LogLine>>, target: &mut dyn Target, dropped: &AtomicU64) {
+    while let Ok(first) = lines.recv() {
+        let mut next = Some(first);
+        while let Some(line) = next {
+            // A sink that is broken stays so, or does not: the next line will show. The ring has the lines.
+            let _ = target.write(&line);
+            let lost = dropped.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                let notice = format!("portok: {lost} lines of output were not passed on: too many at once");
+                let _ = target.write(&LogLine {
+                    at: line.at.clone(),
+                    release: line.release.clone(),
+                    stream: Stream::Stderr,
+                    line: notice,
+                });
+            }
+            next = lines.try_recv().ok();
+        }
+        let _ = target.flush();
+    }
+}
+
+struct Plain<W> {
+    to: W,
+    with_release: bool,
+}
+
+impl<W: Write + Send> Target for Plain<W> {
+    fn write(&mut self, line: &LogLine) -> io::Result<()> {
+        // One write for a line, so that the daemon's own lines do not end up inside it.
+        let whole = if self.with_release {
+            format!("[{}] {}\n", line.release, line.line)
+        } else {
+            format!("{}\n", line.line)
+        };
+        self.to.write_all(whole.as_bytes())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+struct Journal {
+    socket: UnixDatagram,
+    path: PathBuf,
+    instance: String,
+}
+
+impl Journal {
+    fn new(instance: &str, path: &Path) -> io::Result<Self> {
+        Ok(Self { socket: UnixDatagram::unbound()?, path: path.to_owned(), instance: instance.to_owned() })
+    }
+}
+
+impl Target for Journal {
+    fn write(&mut self, line: &LogLine) -> io::Result<()> {
+        // No value has a newline in it, so the simple form does. 6 and 4 are LOG_INFO and LOG_WARNING (syslog(3)).
+        let priority = match line.stream {
+            Stream::Stdout => 6,
+            Stream::Stderr => 4,
+        };
+        let entry = format!(
+            "SYSLOG_IDENTIFIER={}\nPRIORITY={priority}\nPORTOK_RELEASE={}\nMESSAGE={}\n",
+            self.instance, line.release, line.line
+        );
+        // Addressed anew each time: a journald that was restarted has the same name.
+        self.socket.send_to(entry.as_bytes(), &self.path).map(drop)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn line(stream: Stream, text: &str) -> Arc<LogLine> {
+        Arc::new(LogLine { at: "now".into(), release: "r7".into(), stream, line: text.into() })
+    }
+
+    /// Blocks in every write until it gets a token.
+    struct Gate {
+        tokens: Receiver<()>,
+        seen: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Target for Gate {
+        fn write(&mut self, line: &LogLine) -> io::Result<()> {
+            let _ = self.tokens.recv();
+            self.seen.lock().unwrap().push(line.line.clone());
+            Ok(())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_blocked_sink_drops_counts_and_says_so() {
+        let (open, tokens) = channel();
+        let (end, ended) = channel();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let passer = Passer::to(Box::new(Gate { tokens, seen: Arc::clone(&seen) }), end).unwrap();
+        let sent = QUEUE + 100;
+        for number in 0..sent {
+            passer.pass(line(Stream::Stdout, &number.to_string()));
+        }
+        drop(open);
+        drop(passer);
+        assert!(
+            ended
+                .recv_timeout(DEADLINE)
+                .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Disconnected)
+        );
+        let seen = seen.lock().unwrap();
+        let notice = seen.iter().find(|line| line.starts_with("portok: ")).unwrap();
+        let lost: usize = notice.split(' ').nth(1).unwrap().parse().unwrap();
+        assert_eq!(seen.len() - 1 + lost, sent);
+        assert!((99..=100).contains(&lost), "{notice}");
+    }
+
+    #[test]
+    fn plain_lines_have_their_release_where_asked_for() {
+        let mut plain = Plain { to: Vec::new(), with_release: true };
+        plain.write(&line(Stream::Stdout, "\x1b[1mhello")).unwrap();
+        plain.with_release = false;
+        plain.write(&line(Stream::Stderr, "there")).unwrap();
+        assert_eq!(plain.to, b"[r7] \x1b[1mhello\nthere\n");
+    }
+
+    #[test]
+    fn a_journal_entry_has_the_fields_of_the_native_protocol() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        journald.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut journal = Journal::new("web", &path).unwrap();
+        journal.write(&line(Stream::Stderr, "oh = no")).unwrap();
+        let mut buffer = [0; 256];
+        let count = journald.recv(&mut buffer).unwrap();
+        let entry = std::str::from_utf8(&buffer[..count]).unwrap();
+        assert_eq!(entry, "SYSLOG_IDENTIFIER=web\nPRIORITY=4\nPORTOK_RELEASE=r7\nMESSAGE=oh = no\n");
+        // Without a journald, lines are lost, nothing else.
+        drop(journald);
+        std::fs::remove_file(&path).unwrap();
+        assert!(journal.write(&line(Stream::Stdout, "x")).is_err());
+    }
+}

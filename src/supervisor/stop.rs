@@ -1,0 +1,153 @@
+//! The stop ladder's shared parts: what was ordered, how long each rung may take, and the sweep of processes that are in
+//! no group of ours.
+//!
+//! The ladder of a run: the signal to the whole group (and `SIGCONT`), SIGKILL to it at the deadline, then the same for
+//! everything else that carries the run's tag. The sweep ends when one look at all processes finds nothing more.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::hunt::Hunt;
+use super::identity::Identity;
+use crate::config::StopSignal;
+
+/// Between the stop signal and SIGKILL where nobody said how long: a leader that ended by itself left something behind.
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// What left the group gets at least this between its signal and SIGKILL, even when the group has used up all the time.
+const STRAY_GRACE: Duration = Duration::from_secs(1);
+/// How long after SIGKILL a process that is still there is waited for. Only the kernel can hold it that long (state D:
+/// a dead disk or network share); it will end when the kernel lets it, and portok goes on without it.
+pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(30);
+/// The first and the longest pause between two looks.
+pub(super) const FIRST_LOOK: Duration = Duration::from_millis(1);
+pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold up who reads about it.
+const LOOK_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A stop that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    /// The first signal, by number.
+    pub(super) signal: i32,
+    /// When SIGKILL follows.
+    pub(super) kill_at: Instant,
+    /// Nothing of it may get any more time.
+    pub(super) at_once: bool,
+}
+
+impl Order {
+    pub(super) fn stop(signal: StopSignal, timeout: Duration) -> Self {
+        let now = Instant::now();
+        // A time that no clock can hold is as good as a year.
+        let kill_at = now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400));
+        Self { signal: signal.number, kill_at, at_once: false }
+    }
+
+    pub(super) fn kill() -> Self {
+        Self { signal: Signal::SIGKILL as i32, kill_at: Instant::now(), at_once: true }
+    }
+
+    /// Lays a later order over the first: the signal stays, the time may only become shorter. Says whether
+    /// anything changed.
+    pub(super) fn merge(slot: &mut Option<Self>, later: Self) -> bool {
+        match slot {
+            None => {
+                *slot = Some(later);
+                true
+            }
+            Some(first) if later.kill_at < first.kill_at || (later.at_once && !first.at_once) => {
+                first.kill_at = first.kill_at.min(later.kill_at);
+                first.at_once |= later.at_once;
+                true
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+/// The next pause between two looks.
+pub(super) fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(LONGEST_LOOK)
+}
+
+/// Runs a look at `/proc` on a blocking thread. `None`: it did not come back in time.
+pub(super) async fn look<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    timeout(LOOK_DEADLINE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
+}
+
+/// Stops everything that `hunt` finds: `signal` once to each, SIGKILL from the time on that `order` gives. Returns when
+/// nothing is found any more, or what is left cannot be ended.
+pub(super) async fn sweep(mut hunt: Hunt, signal: i32, order: impl Fn() -> (Instant, bool)) {
+    let begun = Instant::now();
+    let mut killed_at = None;
+    let mut pause = FIRST_LOOK;
+    loop {
+        let now = Instant::now();
+        let (kill_at, at_once) = order();
+        let due = at_once || signal == Signal::SIGKILL as i32 || now >= kill_at.max(begun + STRAY_GRACE);
+        if due && killed_at.is_none() {
+            killed_at = Some(now);
+        }
+        let send = if killed_at.is_some() { Signal::SIGKILL as i32 } else { signal };
+        let found = look(move || {
+            let left = hunt.round(send, send == Signal::SIGKILL as i32);
+            (hunt, left)
+        });
+        match found.await {
+            Some((_, 0)) => return,
+            Some((back, _)) => hunt = back,
+            None => {
+                tracing::error!("cannot look for left-over processes: /proc does not answer");
+                return;
+            }
+        }
+        if killed_at.is_some_and(|at| at.elapsed() >= UNKILLABLE_AFTER) {
+            let left = look(move || hunt.describe()).await.unwrap_or_default();
+            tracing::error!(processes = left, "left-over processes survive SIGKILL and are given up");
+            return;
+        }
+        sleep(pause).await;
+        pause = longer(pause);
+    }
+}
+
+/// Stops what an earlier daemon left; see [`super::Supervisor::stop_leftovers`].
+pub(super) async fn leftovers(recorded: &[Identity], signal: StopSignal, timeout: Duration) {
+    let recorded = recorded.to_vec();
+    let Some(hunt) = look(move || Hunt::for_leftovers(&recorded)).await else {
+        tracing::error!("cannot look for left-over processes: /proc does not answer");
+        return;
+    };
+    let order = Order::stop(signal, timeout);
+    sweep(hunt, signal.number, || (order.kill_at, false)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_order_decides_the_signal_and_later_ones_only_hurry() {
+        let term = StopSignal { number: Signal::SIGTERM as i32, name: "SIGTERM" };
+        let int = StopSignal { number: Signal::SIGINT as i32, name: "SIGINT" };
+        let mut slot = None;
+        assert!(Order::merge(&mut slot, Order::stop(term, Duration::from_secs(10))));
+        let first = slot.unwrap();
+        assert!(!Order::merge(&mut slot, Order::stop(int, Duration::from_secs(60))));
+        assert_eq!(slot.unwrap().kill_at, first.kill_at);
+        assert!(Order::merge(&mut slot, Order::stop(int, Duration::from_secs(1))));
+        assert_eq!(slot.unwrap().signal, Signal::SIGTERM as i32);
+        assert!(slot.unwrap().kill_at < first.kill_at && !slot.unwrap().at_once);
+        assert!(Order::merge(&mut slot, Order::kill()));
+        assert!(slot.unwrap().at_once && slot.unwrap().kill_at <= Instant::now());
+        assert!(!Order::merge(&mut slot, Order::kill()));
+    }
+
+    #[test]
+    fn no_time_is_too_long() {
+        let term = StopSignal { number: 15, name: "SIGTERM" };
+        assert!(Order::stop(term, Duration::MAX).kill_at > Instant::now());
+    }
+}

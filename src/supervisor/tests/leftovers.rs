@@ -1,0 +1,102 @@
+//! What an earlier daemon left, and what only looks like it.
+
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+
+use super::super::{Identity, identity};
+use super::*;
+
+/// A `cat` in a group of its own, and the record that an earlier daemon would have made of it.
+fn left(tag: Option<&str>, text: &str) -> (Child, Identity) {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", text]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+    if let Some(tag) = tag {
+        command.env(proc::TAG_VARIABLE, tag);
+    }
+    let child = command.spawn().unwrap();
+    let recorded = tag.map_or_else(|| identity::new_tag().unwrap(), str::to_owned);
+    let identity = Identity::of(child.id(), recorded).unwrap();
+    (child, identity)
+}
+
+/// That a `cat` answers proves that it got no signal: one would have been handled before.
+pub(super) fn assert_untouched(cat: &mut Child) {
+    let mut answer = [0; 6];
+    cat.stdin.as_mut().unwrap().write_all(b"alive\n").unwrap();
+    cat.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"alive\n");
+    cat.kill().unwrap();
+    assert_eq!(cat.wait().unwrap().signal(), Some(9));
+}
+
+/// Waits until the shell has said that it is ready.
+fn wait_for_line(child: &mut Child) {
+    let mut byte = [0];
+    while byte != *b"\n" {
+        child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+    }
+}
+
+async fn stop(recorded: &[Identity], timeout: Duration) {
+    within("stopping what was left", Bench::new().supervisor.stop_leftovers(recorded, TERM, timeout)).await;
+}
+
+#[tokio::test]
+async fn a_recorded_group_is_stopped_to_its_last_member() {
+    // No tag in its environment: known by pid, start time and boot alone, its members by their group.
+    let (mut child, identity) = left(None, "sleep 600 & echo; wait");
+    wait_for_line(&mut child);
+    let members =
+        || proc::all().into_iter().filter(|stat| stat.group == identity.pid && stat.lives()).count();
+    assert_eq!(members(), 2);
+    stop(std::slice::from_ref(&identity), DEADLINE).await;
+    assert_eq!(members(), 0);
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+}
+
+#[tokio::test]
+async fn what_ignores_the_signal_is_killed() {
+    let (mut child, identity) = left(None, "trap '' TERM; echo; while :; do sleep 0.05; done");
+    wait_for_line(&mut child);
+    stop(&[identity], Duration::from_millis(50)).await;
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+#[tokio::test]
+async fn a_tag_is_enough_and_outlives_the_leader() {
+    let tag = identity::new_tag().unwrap();
+    let (mut child, mut identity) = left(Some(&tag), "echo; exec sleep 600");
+    wait_for_line(&mut child);
+    // The leader's pid is somebody else's by now, as far as the record can tell.
+    identity.start_time += 1;
+    stop(&[identity], DEADLINE).await;
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+}
+
+#[tokio::test]
+async fn a_reused_pid_is_never_signalled() {
+    let (mut child, mut identity) = left(None, "exec cat");
+    identity.start_time -= 1;
+    stop(&[identity], Duration::ZERO).await;
+    assert_untouched(&mut child);
+}
+
+#[tokio::test]
+async fn a_record_of_another_boot_is_never_followed() {
+    let (mut child, mut identity) = left(None, "exec cat");
+    identity.boot_id = "00000000-0000-0000-0000-000000000000".into();
+    stop(&[identity], Duration::ZERO).await;
+    assert_untouched(&mut child);
+}
+
+#[tokio::test]
+async fn a_damaged_record_harms_nobody() {
+    let (mut child, identity) = left(Some(""), "exec cat");
+    let empty_tag = Identity { start_time: 0, tag: String::new(), ..identity.clone() };
+    let init =
+        Identity { pid: 1, start_time: proc::stat(1).map_or(0, |stat| stat.start_time), ..identity.clone() };
+    let nobody = Identity { pid: 0, start_time: 0, ..identity };
+    stop(&[empty_tag, init, nobody], Duration::ZERO).await;
+    assert_untouched(&mut child);
+}

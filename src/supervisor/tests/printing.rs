@@ -1,0 +1,124 @@
+//! What apps print.
+
+use std::sync::Arc;
+
+use super::super::Exit;
+use super::super::ring::LINE_LIMIT;
+use super::*;
+use crate::wire::{LogLine, Stream};
+
+#[tokio::test]
+async fn the_last_lines_are_there_with_the_exit() {
+    let bench = Bench::new();
+    for round in 0..20 {
+        let process = bench.sh("echo out; printf 'no end'; echo err >&2; exit 1").await;
+        within("the exit", process.exited()).await;
+        let mut lines: Vec<(Stream, String)> =
+            process.output(10).into_iter().map(|line| (line.stream, line.line)).collect();
+        lines.sort_by_key(|(stream, _)| *stream == Stream::Stderr);
+        let expected = [(Stream::Stdout, "out"), (Stream::Stdout, "no end"), (Stream::Stderr, "err")]
+            .map(|(stream, line)| (stream, line.to_owned()));
+        assert_eq!(lines, expected, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_blocks_nobody_and_is_kept_in_bounds() {
+    let bench = Bench::new();
+    let process = bench.sh("yes 0123456789012345678901234567890 | head -c 40000000; echo end; exit 6").await;
+    assert_eq!(within("the flood", process.gone()).await, Exit::Status(6));
+    let lines = texts(&process);
+    assert!(lines.len() <= 1000, "{}", lines.len());
+    assert_eq!(lines.last().unwrap(), "end");
+
+    // One that never ends is stopped like any other.
+    let endless = bench.sh("exec yes").await;
+    until("output", || (!endless.output(1).is_empty()).then_some(())).await;
+    endless.stop(TERM, DEADLINE);
+    assert_eq!(within("the end", endless.gone()).await, Exit::Signal(15));
+}
+
+#[tokio::test]
+async fn a_line_of_a_mebibyte_is_cut() {
+    let bench = Bench::new();
+    let process = bench.sh("head -c 1048576 /dev/zero | tr '\\0' x; echo; echo end").await;
+    within("the end", process.gone()).await;
+    let lines = texts(&process);
+    assert!(lines.iter().all(|line| line.len() <= LINE_LIMIT));
+    assert!(lines.iter().map(String::len).sum::<usize>() <= 256 << 10);
+    assert_eq!(lines.last().unwrap(), "end");
+}
+
+#[tokio::test]
+async fn an_app_outlives_its_reader() {
+    let mut bench = Bench::new();
+    let text = "trap 'echo pipe > broken' PIPE; echo ready
+        while [ ! -e go ]; do sleep 0.02; done
+        echo one || echo one > broken; echo two >&2 || echo two > broken; echo through > through";
+    let process = bench.sh(text).await;
+    said(&process, "ready").await;
+    let unread = Bench::new();
+    drop(std::mem::replace(&mut bench.supervisor, unread.supervisor_only()));
+    std::fs::write(bench.path().join("go"), "").unwrap();
+    assert_eq!(within("the end", process.gone()).await, Exit::Status(0));
+    assert!(bench.path().join("through").exists());
+    assert!(!bench.path().join("broken").exists());
+}
+
+impl Bench {
+    /// A supervisor to stand in for another, in this bench's folder.
+    fn supervisor_only(&self) -> Supervisor {
+        Supervisor::new(Settings {
+            instance: "web".into(),
+            run_dir: self.path().join("run"),
+            env: BTreeMap::new(),
+            sink: Sink::None,
+            open_files: None,
+        })
+        .unwrap()
+    }
+}
+
+#[tokio::test]
+async fn lines_can_be_followed() {
+    let bench = Bench::new();
+    let process = bench.sh("while [ ! -e go ]; do sleep 0.02; done; echo one; echo two").await;
+    let mut lines = process.follow();
+    std::fs::write(bench.path().join("go"), "").unwrap();
+    for expected in ["one", "two"] {
+        let line: Arc<LogLine> = within("a line", lines.recv()).await.unwrap();
+        assert_eq!(
+            (line.line.as_str(), line.release.as_str(), line.stream),
+            (expected, "r1", Stream::Stdout)
+        );
+        assert!(humantime::parse_rfc3339(&line.at).is_ok(), "{}", line.at);
+    }
+}
+
+#[tokio::test]
+async fn logs_remember_ended_runs_in_order_and_by_release() {
+    let bench = Bench::new();
+    for release in ["r1", "r2", "r1"] {
+        let mut launch = bench.launch(CommandLine::Shell("echo $PORTOK_RELEASE; echo $$".into()));
+        launch.release = release.into();
+        let process = bench.start(launch).await.unwrap();
+        within("the end", process.gone()).await;
+    }
+    let releases = |lines: Vec<LogLine>| lines.into_iter().map(|line| line.release).collect::<Vec<_>>();
+    assert_eq!(releases(bench.supervisor.logs(None, 100)), ["r1", "r1", "r2", "r2", "r1", "r1"]);
+    assert_eq!(releases(bench.supervisor.logs(Some("r2"), 100)), ["r2", "r2"]);
+    assert_eq!(bench.supervisor.logs(Some("r1"), 3).len(), 3);
+    assert!(bench.supervisor.logs(Some("r3"), 3).is_empty());
+}
+
+#[tokio::test]
+async fn only_the_last_runs_are_remembered() {
+    let bench = Bench::new();
+    for number in 0..20 {
+        let process = bench.sh(&format!("echo {number}")).await;
+        within("the end", process.gone()).await;
+    }
+    within("the tasks", bench.supervisor.idle()).await;
+    let lines: Vec<String> = bench.supervisor.logs(None, 100).into_iter().map(|line| line.line).collect();
+    assert_eq!(lines, (4..20).map(|number| number.to_string()).collect::<Vec<_>>());
+}
