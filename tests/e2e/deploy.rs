@@ -135,7 +135,7 @@ fn cancel_ends_a_hung_candidate_and_nothing_else() {
     let world = World::new();
     let daemon = world.start(&world.conf().app(&world.app("v1")));
     daemon.wait_until_serves("v1");
-    daemon.admin("POST", "/__cancel", None).expect(409);
+    daemon.admin("POST", "/__cancel", None).refused(404, "not_found");
     let app = world.app("v2").flag("health_hang");
     let mut waiting = daemon.spawn_portok(&["deploy", "--json", "--release", "v2", "--cmd", &app.command()]);
     app.wait_for(1, "health hangs");
@@ -147,7 +147,7 @@ fn cancel_ends_a_hung_candidate_and_nothing_else() {
     assert_eq!(row.outcome.map(|outcome| outcome.as_str()), Some("cancelled"));
     assert!(!procs::is_alive(app.pids()[0]));
     assert_eq!(daemon.get("/").version(), "v1");
-    daemon.admin("POST", "/__cancel", None).expect(409);
+    daemon.admin("POST", "/__cancel", None).refused(404, "not_found");
     daemon.deploy(&world.app("v3")).expect(200);
 }
 

@@ -217,10 +217,10 @@ fn an_app_has_only_its_three_standard_files_and_clean_signals() {
     daemon.admin("POST", "/__deploy", Some(&json!({ "command": command }))).expect(200);
     let status = std::fs::read_to_string(status_file).unwrap();
     for line in status.lines().filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn")) {
-        assert!(
-            line.ends_with("0000000000000000"),
-            "an app starts with no signal blocked or ignored: {line}"
-        );
+        let signals = line.split_whitespace().next_back().and_then(|mask| u64::from_str_radix(mask, 16).ok());
+        // 32 and 33 belong to the C library: nobody can set them, and so a parent may pass them on.
+        let clean = signals.is_some_and(|signals| signals & !(0b11 << 31) == 0);
+        assert!(clean, "an app starts with no signal blocked or ignored: {line}");
     }
 }
 

@@ -79,7 +79,6 @@ impl Running {
 
     /// What it wrote so far.
     pub(crate) fn said(&self) -> (String, String) {
-        let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         (text(&self.out), text(&self.err))
     }
 
@@ -94,11 +93,15 @@ impl Running {
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Said {
         let (out, err) = (self.out.clone(), self.err.clone());
-        let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+
         let explain = || format!("stdout:\n{}\nstderr:\n{}", text(&out), text(&err));
         let code = wait_until("the command ends", explain, || self.code());
         Said { code, out: text(&out), err: text(&err) }
     }
+}
+
+fn text(file: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
 impl Drop for Running {

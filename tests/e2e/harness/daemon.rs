@@ -241,6 +241,14 @@ impl<'w> Daemon<'w> {
         self.running.said().1
     }
 
+    /// The log's last lines, none of them endless: what a failure shows.
+    fn last_log(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(150)..];
+        last.iter().flat_map(|line| line.chars().take(300).chain(['\n'])).collect()
+    }
+
     /// What it wrote to standard output.
     pub(crate) fn output(&self) -> String {
         self.running.said().0
@@ -275,7 +283,7 @@ impl<'w> Daemon<'w> {
     #[track_caller]
     pub(crate) fn connect(&self) -> Conn {
         Conn::tcp(self.addr)
-            .unwrap_or_else(|error| panic!("connecting to {}: {error}\n{}", self.addr, self.log()))
+            .unwrap_or_else(|error| panic!("connecting to {}: {error}\n{}", self.addr, self.last_log()))
     }
 
     /// A GET to the app over a connection of its own.
@@ -294,7 +302,7 @@ impl<'w> Daemon<'w> {
         body: Option<&[u8]>,
     ) -> Answer {
         let answer = self.connect().request(method, path, headers, body);
-        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.last_log()))
     }
 
     /// An admin request over TCP with the right token.
@@ -311,7 +319,7 @@ impl<'w> Daemon<'w> {
         let headers = if body.is_some() { &headers[..] } else { &[] };
         Conn::unix(&self.world.socket())
             .and_then(|mut conn| conn.request(method, path, headers, body.as_deref()))
-            .unwrap_or_else(|error| panic!("{method} {path} on the socket: {error}\n{}", self.log()))
+            .unwrap_or_else(|error| panic!("{method} {path} on the socket: {error}\n{}", self.last_log()))
     }
 
     #[track_caller]
@@ -323,7 +331,7 @@ impl<'w> Daemon<'w> {
     /// Waits until `check` holds for the status, and gives it back.
     #[track_caller]
     pub(crate) fn wait_until(&self, what: &str, check: impl Fn(&Status) -> bool) -> Status {
-        let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.log());
+        let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.last_log());
         wait_until(what, explain, || Some(self.status()).filter(|status| check(status)))
     }
 
@@ -336,7 +344,7 @@ impl<'w> Daemon<'w> {
     /// Waits until the public port answers with that version.
     #[track_caller]
     pub(crate) fn wait_until_serves(&self, version: &str) -> Status {
-        let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.log());
+        let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.last_log());
         let serves = || (self.get("/").version() == version).then_some(());
         wait_until(&format!("{version} answers"), explain, serves);
         self.status()
@@ -372,7 +380,7 @@ impl<'w> Daemon<'w> {
         what: &str,
         check: impl Fn(&ReleaseRow) -> bool,
     ) -> ReleaseRow {
-        let explain = || format!("releases: {:#?}\nlog:\n{}", self.releases(), self.log());
+        let explain = || format!("releases: {:#?}\nlog:\n{}", self.releases(), self.last_log());
         let find = || self.releases().into_iter().find(|row| row.release == release).filter(|row| check(row));
         wait_until(&format!("{release} {what}"), explain, find)
     }
@@ -402,7 +410,7 @@ impl<'w> Daemon<'w> {
         let headers = [("content-type", "application/json"), ("accept", "application/x-ndjson")];
         let answer = Conn::unix(&self.world.socket())
             .and_then(|mut conn| conn.request("POST", "/__deploy", &headers, Some(&body)))
-            .unwrap_or_else(|error| panic!("streamed deploy: {error}\n{}", self.log()))
+            .unwrap_or_else(|error| panic!("streamed deploy: {error}\n{}", self.last_log()))
             .expect(200);
         assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
         let text = answer.text();
@@ -429,7 +437,7 @@ impl<'w> Daemon<'w> {
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("log of portokd {}:\n{}", self.running.pid(), self.log());
+            eprintln!("log of portokd {}:\n{}", self.running.pid(), self.last_log());
             return;
         }
         if !self.ended {

@@ -168,6 +168,8 @@ fn serve(spec: &Arc<Spec>) -> ! {
     let port: u16 =
         told.and_then(|port| port.parse().ok()).unwrap_or_else(|| end(&format!("no port in {port_env}"), 64));
     spec.note(&format!("start {} {port}", std::process::id()));
+    // The test runner left its line open.
+    print_line("");
     if let Some(word) = spec.get("say") {
         print_line(word);
         let _ = writeln!(std::io::stderr(), "{word} on standard error");

@@ -1,6 +1,6 @@
 //! A constant load that checks every answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,8 +26,9 @@ enum Kind {
 struct Shared {
     stop: AtomicBool,
     answered: AtomicU64,
-    /// Versions that may not answer a request that is sent from now on.
-    banned: Mutex<BTreeSet<String>>,
+    /// Versions that may not answer a request that is sent from now on, each with the number of its ban.
+    banned: Mutex<BTreeMap<String, u64>>,
+    bans: AtomicU64,
     /// The first failures, in full.
     failures: Mutex<Vec<String>>,
     by_version: Mutex<BTreeMap<String, u64>>,
@@ -65,7 +66,8 @@ impl Load {
 
     /// From now on an answer of `version` to a request that was sent from now on is a failure.
     pub(crate) fn ban(&self, version: &str) {
-        lock(&self.shared.banned).insert(version.to_owned());
+        let number = self.shared.bans.fetch_add(1, Ordering::Relaxed);
+        lock(&self.shared.banned).insert(version.to_owned(), number);
     }
 
     /// `version` may answer again.
@@ -152,7 +154,12 @@ impl Worker {
     }
 
     /// One request; gives back the version that answered, or what was wrong.
-    fn one(&self, kept: &mut Option<Conn>, round: u64, banned: &BTreeSet<String>) -> Result<String, String> {
+    fn one(
+        &self,
+        kept: &mut Option<Conn>,
+        round: u64,
+        banned: &BTreeMap<String, u64>,
+    ) -> Result<String, String> {
         let mut conn = match kept.take() {
             Some(conn) => conn,
             None => Conn::tcp(self.addr).map_err(|error| format!("connecting: {error}"))?,
@@ -171,7 +178,12 @@ impl Worker {
                 answer
             }
         };
-        let version = check(&answer, banned)?;
+        let version = check(&answer)?;
+        // A ban that was lifted meanwhile, and perhaps laid again, allowed it.
+        let ban = banned.get(&version);
+        if ban.is_some() && ban == lock(&self.shared.banned).get(&version) {
+            return Err(format!("{version} answered a request that was sent after its end"));
+        }
         if answer.keeps_alive() && !matches!(self.kind, Kind::Fresh) {
             *kept = Some(conn);
         }
@@ -179,7 +191,7 @@ impl Worker {
     }
 }
 
-fn check(answer: &Answer, banned: &BTreeSet<String>) -> Result<String, String> {
+fn check(answer: &Answer) -> Result<String, String> {
     let version = answer.version().to_owned();
     if answer.status() != 200 {
         return Err(format!("{:?}: {}", answer.head, answer.text()));
@@ -187,9 +199,7 @@ fn check(answer: &Answer, banned: &BTreeSet<String>) -> Result<String, String> {
     if !answer.text().starts_with(&version) {
         return Err(format!("{version} answered {:?}", answer.text()));
     }
-    if banned.contains(&version) {
-        return Err(format!("{version} answered a request that was sent after its end"));
-    }
+
     Ok(version)
 }
 
