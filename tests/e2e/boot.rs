@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::command::{PORTOK, PORTOKD};
 use crate::harness::daemon::TOKEN;
-use crate::harness::{Conn, Daemon, World, assert_at, assert_mentions, live, pid};
+use crate::harness::{Conn, Daemon, World, assert_at, assert_mentions, live, pid, wait_until};
 
 #[test]
 fn a_configured_app_is_started_and_served() {
@@ -129,7 +129,7 @@ fn the_npm_environment_pins_client_connections_to_the_draining_target() {
     assert_eq!(daemon.get("/").version(), "v2", "a new connection goes to the live target");
     // The pinned one moves with a request after the drain's end, over the same connection.
     let mut seen = Vec::new();
-    crate::harness::wait_until("the pinned connection moves", String::new, || {
+    wait_until("the pinned connection moves", String::new, || {
         let version = conn.request("GET", "/", &[], None).unwrap().expect(200).version().to_owned();
         seen.push(version.clone());
         (version == "v2").then_some(())
@@ -297,7 +297,7 @@ fn run_serves_an_app_without_file_token_or_root_and_prints_its_lines() {
     let words = ["run", "--listen", "127.0.0.1:0", "--cmd", &app.command()];
     let mut daemon = Daemon::attach(&world, world.spawn(PORTOK, &words, &env));
     daemon.wait_until_serves("v1");
-    crate::harness::wait_until(
+    wait_until(
         "the app's line is printed",
         || daemon.output(),
         || daemon.output().lines().any(|line| line == "hello-from-the-app").then_some(()),
@@ -311,7 +311,7 @@ fn run_serves_an_app_without_file_token_or_root_and_prints_its_lines() {
 }
 
 #[test]
-fn run_keeps_its_socket_and_state_under_the_runtime_folder_and_continues_nothing() {
+fn run_is_found_by_its_name_and_continues_nothing() {
     let world = World::new();
     let mut env = world.env();
     env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
@@ -319,17 +319,15 @@ fn run_keeps_its_socket_and_state_under_the_runtime_folder_and_continues_nothing
         let command = world.app(version).command();
         let words = ["run", "--listen", "127.0.0.1:0", "--cmd", &command];
         let mut running = world.spawn(PORTOK, &words, &env);
-        let socket = world.path("run/portok").join(world.name()).join("admin.sock");
-        let answer = crate::harness::wait_until(
-            "run answers on its default socket",
+        let status = wait_until(
+            "the command line finds it",
             || format!("{:?}", running.said()),
             || {
-                let mut conn = Conn::unix(&socket).ok()?;
-                let answer = conn.request("GET", "/__status", &[], None).ok()?;
-                answer.json()["activePort"].is_u64().then_some(answer)
+                let said = world.portok(&["--instance", world.name(), "status", "--json"], &env);
+                (said.code == 0).then(|| said.json()).filter(|status| status["activePort"].is_u64())
             },
         );
-        let listen = answer.json()["listen"].as_str().unwrap().parse().unwrap();
+        let listen = status["listen"].as_str().unwrap().parse().unwrap();
         let mut conn = Conn::tcp(listen).unwrap();
         assert_eq!(conn.request("GET", "/", &[], None).unwrap().version(), version);
         running.signal(Signal::SIGTERM);

@@ -169,6 +169,12 @@ fn a_daemon_killed_within_a_drain_comes_back_to_the_new_release() {
     daemon.wait_until_serves("v1");
     daemon.deploy(&new).expect(200);
     let before = daemon.status();
+    let id = before.last_switch.as_ref().map(|switch| switch.id.clone()).unwrap();
+    wait_until(
+        "the outcome is on disk",
+        || daemon.log(),
+        || std::fs::read_to_string(world.state_file()).unwrap().contains(&id).then_some(()),
+    );
     daemon.kill();
     let daemon = world.start(&conf.set("drain.period", "1s"));
     let after = daemon.wait_until_serves("v2");

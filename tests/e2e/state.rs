@@ -117,16 +117,26 @@ fn while_it_cannot_be_written_nothing_new_starts_and_serving_goes_on() {
 }
 
 #[test]
-fn a_daemon_whose_state_folder_cannot_be_made_says_so() {
+fn a_daemon_whose_state_folder_cannot_be_made_starts_nothing_until_it_can() {
     let world = World::new();
     world.touch("blocked");
-    let file = world.path("blocked/state.json").display().to_string();
-    let conf = world.conf().app(&world.app("v1")).set("state_file", file.as_str());
-    conf.save();
-    let said = world.portokd(&["--config", &conf.file().display().to_string()], &world.env());
-    assert_ne!(said.code, 0);
-    assert_mentions(&said.err, &["blocked"]);
-    assert!(world.app("v1").pids().is_empty());
+    let app = world.app("v1");
+    let conf =
+        world.conf().app(&app).set("state_file", world.path("blocked/state.json").display().to_string());
+    let daemon = world.start(&conf);
+    let status = daemon.wait_until("status shows it", |status| status.state_error.is_some());
+    assert_eq!(status.active_port, None);
+    assert_mentions(&status.state_error.unwrap(), &["blocked"]);
+    daemon.deploy(&world.app("v2")).refused(503, "state_unwritable");
+    assert!(app.pids().is_empty() && world.app("v2").pids().is_empty());
+    fs::remove_file(world.path("blocked")).unwrap();
+    fs::create_dir(world.path("blocked")).unwrap();
+    wait_until(
+        "deploys work",
+        || daemon.log(),
+        || (daemon.deploy(&world.app("v2")).status() == 200).then_some(()),
+    );
+    assert_eq!(daemon.status().state_error, None);
 }
 
 #[test]

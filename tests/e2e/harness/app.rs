@@ -89,6 +89,7 @@ impl App {
     #[track_caller]
     pub(crate) fn start_unmanaged(&self) -> Unmanaged {
         let words = self.exec();
+        let number = self.count("listen ") + 1;
         let child = Command::new(&words[0])
             .args(&words[1..])
             .env("PORT", "0")
@@ -97,7 +98,6 @@ impl App {
             .spawn()
             .unwrap_or_else(|error| panic!("starting {words:?}: {error}"));
         let mut running = Unmanaged { child, port: 0 };
-        let number = self.count("listen ") + 1;
         running.port = wait_until(
             "the unmanaged app listens",
             || format!("{:#?}", self.journal()),

@@ -186,6 +186,8 @@ impl Drop for World {
     fn drop(&mut self) {
         let left = self.processes();
         left.iter().for_each(|process| procs::send(process.pid, Signal::SIGKILL));
+        // Root's daemons keep the apps' pipes there, whatever the environment says.
+        let _ = fs::remove_dir_all(Path::new("/run/portok").join(&self.name));
         let failed = std::thread::panicking();
         if (failed || !left.is_empty())
             && let Some(folder) = self.folder.take()
