@@ -146,8 +146,8 @@ impl Forward {
         replayable: bool,
     ) -> Result<Answered, Ended> {
         let (record, upstream) = (self.turn.record(), &self.settings.config.upstream);
-        let connect_by = clock::after(upstream.connect_timeout);
-        let mut pause = REFUSED_PAUSE.0;
+        let mut connect_by = clock::after(upstream.connect_timeout);
+        let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
         let (mut written, mut retried) = (false, false);
         loop {
             let claim =
@@ -162,9 +162,10 @@ impl Forward {
                 Some(Slot::Kept(connection)) => Ok(connection),
                 Some(Slot::Fresh(permit)) => {
                     let open = Connection::open(claim.local.target.addr(), permit, upstream);
-                    Box::pin(record.until(connect_by, open))
-                        .await
-                        .ok_or(Fault::Timeout("upstream.connect_timeout"))?
+                    match Box::pin(record.until(connect_by, open)).await {
+                        Some(opened) => opened,
+                        None => return Err(refused.in_the_end().into()),
+                    }
                 }
             };
             let mut connection = match opened {
@@ -173,7 +174,7 @@ impl Forward {
                     // It may be started again, then at another address: look at the switchboard again.
                     drop(claim);
                     record.pinned.take();
-                    self.pause_after(error, &mut pause, connect_by).await?;
+                    Box::pin(refused.pause(error, connect_by)).await?;
                     continue;
                 }
             };
@@ -190,6 +191,7 @@ impl Forward {
                     if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
                 {
                     retried = true;
+                    connect_by = clock::after(upstream.connect_timeout);
                     outgoing.rewind();
                 }
                 Err(failed) => return Err(ended(failed)),
@@ -243,16 +245,6 @@ impl Forward {
                 None => return Err(Failed::Timeout),
             }
         }
-    }
-
-    /// Waits a moment after a refused connection; an error once that makes no sense any more.
-    async fn pause_after(&self, error: io::Error, pause: &mut Duration, until: u64) -> Result<(), Ended> {
-        if clock::now() >= until || !pool::is_transient(&error) {
-            return Err(Fault::Refused(error).into());
-        }
-        Box::pin(tokio::time::sleep(*pause)).await;
-        *pause = (*pause * 2).min(REFUSED_PAUSE.1);
-        Ok(())
     }
 
     /// Passes the app's answer on.
@@ -323,6 +315,31 @@ impl Forward {
     }
 }
 
+/// Connections that were refused so far.
+struct Refused {
+    /// How long the app is left alone before the next try.
+    pause: Duration,
+    last: Option<io::Error>,
+}
+
+impl Refused {
+    /// Waits a moment; an error once another try makes no sense any more.
+    async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
+        if clock::now() >= until || !pool::is_transient(&error) {
+            return Err(Fault::Refused(error));
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(REFUSED_PAUSE.1);
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// What a connection that did not come about in time was: refused all the while, or not answered.
+    fn in_the_end(self) -> Fault {
+        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::Refused)
+    }
+}
+
 fn ended(failed: Failed) -> Ended {
     match failed {
         Failed::Client(_) => Ended::Client,
@@ -354,8 +371,9 @@ fn respond(head: Head, body: Body) -> Response<Body> {
 /// The client's side of a tunnel, when the request asks for one (RFC 9110, 7.8).
 fn upgrade_of(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     let headers = request.headers();
-    let asked =
-        headers.contains_key(header::UPGRADE) && headers::has_token(headers, &header::CONNECTION, b"upgrade");
+    let asked = request.version() == Version::HTTP_11
+        && headers.contains_key(header::UPGRADE)
+        && headers::has_token(headers, &header::CONNECTION, b"upgrade");
     asked.then(|| hyper::upgrade::on(request))
 }
 

@@ -169,7 +169,8 @@ pub(in crate::proxy) struct Claim {
 
 impl Claim {
     pub(in crate::proxy) fn new(local: Rc<Local>, pinned: bool) -> Option<Self> {
-        local.target.claim(local.lane, pinned).then_some(Self { local })
+        // Only a granted claim is one: dropping it gives back.
+        if local.target.claim(local.lane, pinned) { Some(Self { local }) } else { None }
     }
 }
 
