@@ -130,6 +130,7 @@ impl Forward {
             Ok(answered) => self.answer(answered, outgoing),
             Err(Ended::Fault(fault)) => self.refuse(&fault, outgoing.has_body_left()),
             Err(Ended::Client) => {
+                self.turn.record().linger();
                 self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
                 answer::bare(StatusCode::BAD_REQUEST, self.turn)
             }
@@ -258,11 +259,11 @@ impl Forward {
             Some(outgoing)
         };
         let keep_alive = head.keep_alive && self.settings.config.upstream.keepalive;
-        let incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
+        let mut incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
         let held = Held { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
-        let body = match incoming.try_whole() {
-            Ok((bytes, over)) => {
+        let body = match incoming.take_whole() {
+            Some((bytes, over)) => {
                 close = over.unread;
                 if close {
                     self.turn.record().linger();
@@ -272,7 +273,7 @@ impl Forward {
                 }
                 whole(&head, bytes, self.turn)
             }
-            Err(incoming) => Body::app(incoming, self.turn),
+            None => Body::app(incoming, self.turn),
         };
         let mut response = respond(head, body.hold(held));
         if close {

@@ -27,7 +27,7 @@ async fn rebinding_loses_no_connection() {
 
 #[tokio::test]
 async fn a_drain_finishes_what_is_under_way() {
-    let (go, gone) = tokio::sync::watch::channel(false);
+    let (go, gone) = watch::channel(false);
     let app = Backend::start(move |mut connection, _| {
         let mut gone = gone.clone();
         async move {
@@ -104,4 +104,36 @@ async fn more_threads_than_counters_are_refused() {
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let error = Plane::start(listener, follow, switchboard().0, Stats::new(1), Arc::new(Admins)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_connection() {
+    let app = Backend::fixed(OK).await;
+    let rig = Rig::serving(&app, |_| ());
+    let (mut one, mut other) = (rig.connect().await, rig.connect().await);
+    other.send(GET).await;
+    other.reply().await;
+    one.send("GET /__panic HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(one.is_closed().await);
+    other.send(GET).await;
+    assert_eq!(other.reply().await.text(), "ok");
+    let snapshot = rig.stats.snapshot();
+    assert_eq!((snapshot.client_connections, snapshot.last_error.unwrap().code.as_str()), (1, "internal"));
+}
+
+#[tokio::test]
+async fn counts_and_releases_are_bounded() {
+    let stats = Stats::new(2);
+    let kept = stats.target("r0", 1);
+    kept.release_counters().answered(1, 204);
+    for n in 1..20 {
+        stats.target(&format!("r{n}"), 1).release_counters().answered(0, 500);
+    }
+    kept.release_counters().answered(0, 404);
+    let by_release = stats.snapshot().by_release;
+    assert_eq!(by_release.len(), 9);
+    assert_eq!(by_release[0], ("other".to_owned(), [0, 1, 0, 1, 11]));
+    assert_eq!(by_release[8], ("r19".to_owned(), [0, 0, 0, 0, 1]));
+    drop(kept);
+    assert_eq!(stats.snapshot().by_release, by_release);
 }

@@ -76,7 +76,7 @@ async fn a_101_nobody_asked_for_opens_no_tunnel() {
 
 #[tokio::test]
 async fn a_tunnel_outlives_its_drain_but_not_its_app() {
-    let (end, ended) = tokio::sync::watch::channel(false);
+    let (end, ended) = watch::channel(false);
     let app = Backend::start(move |mut connection, _| {
         let mut ended = ended.clone();
         async move {
