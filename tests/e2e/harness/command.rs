@@ -1,0 +1,110 @@
+//! Runs the built binaries to their end, with output in files so that no pipe can block them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::procs;
+use super::wait::wait_until;
+
+/// The daemon's binary.
+pub(crate) const PORTOKD: &str = env!("CARGO_BIN_EXE_portokd");
+
+/// The command line's binary.
+pub(crate) const PORTOK: &str = env!("CARGO_BIN_EXE_portok");
+
+/// What a finished command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// The exit code; 128 + the signal's number when one ended it.
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// Panics unless it ended with `code`; gives it back.
+    #[track_caller]
+    pub(crate) fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    /// Standard output as the one JSON value it has to be.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| {
+            panic!("not one JSON value ({error}):\n{}\nstderr:\n{}", self.out, self.err)
+        })
+    }
+}
+
+/// A command that runs. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Running {
+    /// Starts `program` with exactly the variables `env`; `stem` names its output files.
+    #[track_caller]
+    pub(crate) fn start(program: &str, words: &[&str], env: &BTreeMap<String, String>, stem: &Path) -> Self {
+        let (out, err) = (stem.with_extension("out"), stem.with_extension("err"));
+        let file = |path: &Path| File::create(path).expect("the test's folder takes files");
+        let child = Command::new(program)
+            .args(words)
+            .env_clear()
+            .envs(env)
+            .stdin(Stdio::null())
+            .stdout(file(&out))
+            .stderr(file(&err))
+            .spawn()
+            .unwrap_or_else(|error| panic!("starting {program}: {error}"));
+        Self { child, out, err }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        procs::send(self.child.id(), signal);
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn said(&self) -> (String, String) {
+        let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        (text(&self.out), text(&self.err))
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn code(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.try_wait().expect("a child can be waited for")?;
+        Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> Said {
+        let (out, err) = (self.out.clone(), self.err.clone());
+        let text = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        let explain = || format!("stdout:\n{}\nstderr:\n{}", text(&out), text(&err));
+        let code = wait_until("the command ends", explain, || self.code());
+        Said { code, out: text(&out), err: text(&err) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,456 @@
+//! A test's world (its folder, its instance name) and the daemon in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::sys::signal::Signal;
+use portok::wire::{ReleaseRow, Status};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::app::App;
+use super::command::{PORTOK, PORTOKD, Running, Said};
+use super::conf::{Conf, write_private};
+use super::http::{Answer, Conn};
+use super::procs::{self, Tagged};
+use super::wait::wait_until;
+
+/// The admin token of every daemon of the suite.
+pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
+
+/// A folder and an instance name that no other test has. When it ends, nothing of the instance may run.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// Taken out when it is to be kept.
+    folder: Option<TempDir>,
+    name: String,
+    commands: AtomicUsize,
+}
+
+impl World {
+    /// Under `/tmp`, since the path of a unix socket has at most 107 bytes.
+    pub(crate) fn new() -> Self {
+        static WORLDS: AtomicUsize = AtomicUsize::new(0);
+        let folder = tempfile::Builder::new().prefix("pk-").tempdir_in("/tmp").expect("/tmp takes folders");
+        let name = format!("e2e-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        for inner in ["run", "conf", "state"] {
+            let inner = folder.path().join(inner);
+            fs::create_dir(&inner).expect("the folder is empty");
+            fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+        }
+        Self { folder: Some(folder), name, commands: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A path in the test's folder.
+    pub(crate) fn path(&self, inner: &str) -> PathBuf {
+        self.folder.as_ref().expect("only taken out at the end").path().join(inner)
+    }
+
+    /// Makes a file that some app waits for.
+    pub(crate) fn touch(&self, inner: &str) {
+        self.write(inner, "");
+    }
+
+    /// Writes a file, complete at once.
+    pub(crate) fn write(&self, inner: &str, text: &str) {
+        let new = self.path(&format!("{inner}.new"));
+        write_private(&new, text);
+        fs::rename(new, self.path(inner)).expect("renaming within the test's folder");
+    }
+
+    /// A well-behaved app of that version (a version is used as release id too).
+    pub(crate) fn app(&self, version: &str) -> App {
+        App::new(&self.path(""), version)
+    }
+
+    /// The socket that [`conf`](Self::conf) and [`npm_env`](Self::npm_env) configure.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("s")
+    }
+
+    /// The state file that [`conf`](Self::conf) and [`npm_env`](Self::npm_env) configure.
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.path("state/state.json")
+    }
+
+    /// The base of all configurations: port 0, all files in the test's folder, short waits, drains that end
+    /// early. It has no `[app]`.
+    pub(crate) fn conf(&self) -> Conf {
+        Conf::new(self.path(&format!("conf/{}.toml", self.name)))
+            .set("name", self.name.as_str())
+            .set("listen", "127.0.0.1:0")
+            .set("state_file", self.state_file().display().to_string())
+            .set("app.stop_timeout", "10s")
+            .set("drain.period", "10s")
+            .set("drain.early", true)
+            .set("admin.socket", self.socket().display().to_string())
+            .set("admin.token", TOKEN)
+            .set("admin.rate_limit", 10_000)
+    }
+
+    /// The environment of a configuration in npm portok's manner, without its app.
+    pub(crate) fn npm_env(&self) -> BTreeMap<String, String> {
+        let mut env = self.env();
+        for (key, value) in [
+            ("INSTANCE_NAME", self.name.clone()),
+            ("LISTEN_PORT", "127.0.0.1:0".to_owned()),
+            ("STATE_FILE", self.state_file().display().to_string()),
+            ("ADMIN_UNIX_SOCKET", self.socket().display().to_string()),
+            ("ADMIN_TOKEN", TOKEN.to_owned()),
+            ("DRAIN_MS", "10000".to_owned()),
+        ] {
+            env.insert(key.to_owned(), value);
+        }
+        env
+    }
+
+    /// What every process of the test has in its environment.
+    pub(crate) fn env(&self) -> BTreeMap<String, String> {
+        let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
+        BTreeMap::from([
+            ("PATH".to_owned(), path),
+            ("HOME".to_owned(), self.path("").display().to_string()),
+            ("XDG_RUNTIME_DIR".to_owned(), self.path("run").display().to_string()),
+            ("NO_COLOR".to_owned(), "1".to_owned()),
+        ])
+    }
+
+    fn next_stem(&self, what: &str) -> PathBuf {
+        self.path(&format!("{what}-{}", self.commands.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Starts a command that the test looks after.
+    #[track_caller]
+    pub(crate) fn spawn(&self, program: &str, words: &[&str], env: &BTreeMap<String, String>) -> Running {
+        let stem =
+            self.next_stem(Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or("cmd"));
+        Running::start(program, words, env, &stem)
+    }
+
+    /// Runs `portokd` until it ends by itself.
+    #[track_caller]
+    pub(crate) fn portokd(&self, words: &[&str], env: &BTreeMap<String, String>) -> Said {
+        self.spawn(PORTOKD, words, env).wait()
+    }
+
+    /// Runs `portok` until it ends.
+    #[track_caller]
+    pub(crate) fn portok(&self, words: &[&str], env: &BTreeMap<String, String>) -> Said {
+        self.spawn(PORTOK, words, env).wait()
+    }
+
+    /// Saves `conf` and starts the daemon with it.
+    #[track_caller]
+    pub(crate) fn start(&self, conf: &Conf) -> Daemon<'_> {
+        conf.save();
+        self.start_saved(conf)
+    }
+
+    /// Starts the daemon with the file as it is.
+    #[track_caller]
+    pub(crate) fn start_saved(&self, conf: &Conf) -> Daemon<'_> {
+        let file = conf.file().display().to_string();
+        self.start_with(&["--config", &file], &self.env())
+    }
+
+    /// Starts a daemon with exactly these words and variables; its socket has to be [`socket`](Self::socket).
+    #[track_caller]
+    pub(crate) fn start_with(&self, words: &[&str], env: &BTreeMap<String, String>) -> Daemon<'_> {
+        Daemon::attach(self, self.spawn(PORTOKD, words, env))
+    }
+
+    /// What runs of this instance.
+    pub(crate) fn processes(&self) -> Vec<Tagged> {
+        procs::of_instance(&self.name)
+    }
+
+    /// Waits until nothing of this instance runs, except the daemon itself.
+    #[track_caller]
+    pub(crate) fn wait_for_none_left(&self) {
+        let explain = || format!("{:#?}", self.processes());
+        wait_until("no process of the instance is left", explain, || {
+            self.processes().is_empty().then_some(())
+        });
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let left = self.processes();
+        left.iter().for_each(|process| procs::send(process.pid, Signal::SIGKILL));
+        let failed = std::thread::panicking();
+        if (failed || !left.is_empty())
+            && let Some(folder) = self.folder.take()
+        {
+            eprintln!("kept {}", folder.keep().display());
+        }
+        assert!(failed || left.is_empty(), "processes were left: {left:#?}");
+    }
+}
+
+/// A running `portokd`. Dropping it ends it with SIGTERM and asserts that it ended well and left nothing.
+#[derive(Debug)]
+pub(crate) struct Daemon<'w> {
+    pub(crate) world: &'w World,
+    running: Running,
+    /// Whether somebody has seen its end already.
+    ended: bool,
+    /// Where it accepts requests, as it said when it started.
+    pub(crate) addr: SocketAddr,
+}
+
+impl<'w> Daemon<'w> {
+    /// Waits until the daemon answers on its socket.
+    #[track_caller]
+    pub(crate) fn attach(world: &'w World, running: Running) -> Self {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut daemon = Self { world, running, ended: false, addr };
+        let said = world.socket();
+        daemon.addr = wait_until(
+            "the daemon answers on its socket",
+            || format!("socket {}", said.display()),
+            || {
+                if let Some(code) = daemon.running.code() {
+                    daemon.ended = true;
+                    panic!("portokd ended with {code}:\n{}", daemon.log());
+                }
+                let answer = Conn::unix(&said)
+                    .and_then(|mut conn| conn.request("GET", "/__status", &[], None))
+                    .ok()?;
+                let status: Status = serde_json::from_slice(&answer.body).ok()?;
+                status.listen.parse().ok()
+            },
+        );
+        daemon
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// What it wrote to standard error, its log.
+    pub(crate) fn log(&self) -> String {
+        self.running.said().1
+    }
+
+    /// What it wrote to standard output.
+    pub(crate) fn output(&self) -> String {
+        self.running.said().0
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// Waits for its end, whatever brings it.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> Said {
+        self.ended = true;
+        self.running.wait()
+    }
+
+    /// SIGTERM, and nothing else but a good end.
+    #[track_caller]
+    pub(crate) fn terminate(mut self) {
+        self.signal(Signal::SIGTERM);
+        self.wait().ended(0);
+        self.world.wait_for_none_left();
+    }
+
+    /// SIGKILL: what it started stays.
+    pub(crate) fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    /// A new connection to the public port.
+    #[track_caller]
+    pub(crate) fn connect(&self) -> Conn {
+        Conn::tcp(self.addr)
+            .unwrap_or_else(|error| panic!("connecting to {}: {error}\n{}", self.addr, self.log()))
+    }
+
+    /// A GET to the app over a connection of its own.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], None)
+    }
+
+    /// A request to the public port over a connection of its own.
+    #[track_caller]
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Answer {
+        let answer = self.connect().request(method, path, headers, body);
+        answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
+    }
+
+    /// An admin request over TCP with the right token.
+    #[track_caller]
+    pub(crate) fn send_admin(&self, method: &str, path: &str) -> Answer {
+        self.send(method, path, &[("x-admin-token", TOKEN)], None)
+    }
+
+    /// An admin request over the socket.
+    #[track_caller]
+    pub(crate) fn admin(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let headers = [("content-type", "application/json")];
+        let headers = if body.is_some() { &headers[..] } else { &[] };
+        Conn::unix(&self.world.socket())
+            .and_then(|mut conn| conn.request(method, path, headers, body.as_deref()))
+            .unwrap_or_else(|error| panic!("{method} {path} on the socket: {error}\n{}", self.log()))
+    }
+
+    #[track_caller]
+    pub(crate) fn status(&self) -> Status {
+        let value = self.admin("GET", "/__status", None).expect(200).json();
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error} in {value:#}"))
+    }
+
+    /// Waits until `check` holds for the status, and gives it back.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, check: impl Fn(&Status) -> bool) -> Status {
+        let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.log());
+        wait_until(what, explain, || Some(self.status()).filter(|status| check(status)))
+    }
+
+    /// Waits until that release serves.
+    #[track_caller]
+    pub(crate) fn wait_until_live(&self, release: &str) -> Status {
+        self.wait_until(&format!("{release} is live"), |status| live(status) == Some(release))
+    }
+
+    /// Waits until the public port answers with that version.
+    #[track_caller]
+    pub(crate) fn wait_until_serves(&self, version: &str) -> Status {
+        let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.log());
+        let serves = || (self.get("/").version() == version).then_some(());
+        wait_until(&format!("{version} answers"), explain, serves);
+        self.status()
+    }
+
+    /// Waits until the live release has process id and port, and gives back the pid.
+    #[track_caller]
+    pub(crate) fn live_pid(&self) -> u32 {
+        let status = self.wait_until("the live release has a process", |status| pid(status).is_some());
+        pid(&status).unwrap_or_default()
+    }
+
+    /// All releases, newest first.
+    #[track_caller]
+    pub(crate) fn releases(&self) -> Vec<ReleaseRow> {
+        let value = self.admin("GET", "/__releases", None).expect(200).json();
+        serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error} in {value:#}"))
+    }
+
+    /// The row of one release.
+    #[track_caller]
+    pub(crate) fn row(&self, release: &str) -> ReleaseRow {
+        let rows = self.releases();
+        let row = rows.iter().find(|row| row.release == release);
+        row.cloned().unwrap_or_else(|| panic!("no release {release} in {rows:#?}"))
+    }
+
+    /// Waits until `check` holds for the row of a release, and gives it back.
+    #[track_caller]
+    pub(crate) fn wait_for_row(
+        &self,
+        release: &str,
+        what: &str,
+        check: impl Fn(&ReleaseRow) -> bool,
+    ) -> ReleaseRow {
+        let explain = || format!("releases: {:#?}\nlog:\n{}", self.releases(), self.log());
+        let find = || self.releases().into_iter().find(|row| row.release == release).filter(|row| check(row));
+        wait_until(&format!("{release} {what}"), explain, find)
+    }
+
+    /// Waits until a release is reported stopped.
+    #[track_caller]
+    pub(crate) fn wait_until_stopped(&self, release: &str) -> ReleaseRow {
+        self.wait_for_row(release, "is stopped", |row| row.stopped_at.is_some())
+    }
+
+    /// Deploys `app` under its version as release id.
+    #[track_caller]
+    pub(crate) fn deploy(&self, app: &App) -> Answer {
+        self.admin("POST", "/__deploy", Some(&deploy_body(app)))
+    }
+
+    /// Starts a deploy of `app` and returns once it is accepted.
+    #[track_caller]
+    pub(crate) fn deploy_detached(&self, app: &App) {
+        self.admin("POST", "/__deploy?detach=1", Some(&deploy_body(app))).expect(202);
+    }
+
+    /// Deploys `app` and gives back the stream's events.
+    #[track_caller]
+    pub(crate) fn deploy_stream(&self, app: &App) -> Vec<Value> {
+        let body = deploy_body(app).to_string().into_bytes();
+        let headers = [("content-type", "application/json"), ("accept", "application/x-ndjson")];
+        let answer = Conn::unix(&self.world.socket())
+            .and_then(|mut conn| conn.request("POST", "/__deploy", &headers, Some(&body)))
+            .unwrap_or_else(|error| panic!("streamed deploy: {error}\n{}", self.log()))
+            .expect(200);
+        assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+        let text = answer.text();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect()
+    }
+
+    /// Runs `portok` against this daemon's socket.
+    #[track_caller]
+    pub(crate) fn portok(&self, words: &[&str]) -> Said {
+        self.spawn_portok(words).wait()
+    }
+
+    /// Starts `portok` against this daemon's socket.
+    #[track_caller]
+    pub(crate) fn spawn_portok(&self, words: &[&str]) -> Running {
+        let socket = self.world.socket().display().to_string();
+        let words = [&["--socket", &socket], words].concat();
+        self.world.spawn(PORTOK, &words, &self.world.env())
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of portokd {}:\n{}", self.running.pid(), self.log());
+            return;
+        }
+        if !self.ended {
+            self.signal(Signal::SIGTERM);
+            self.wait().ended(0);
+            self.world.wait_for_none_left();
+        }
+    }
+}
+
+/// The body of a deploy of `app` under its version as release id.
+pub(crate) fn deploy_body(app: &App) -> Value {
+    json!({ "command": app.command(), "release": app.version() })
+}
+
+/// The live release's id.
+pub(crate) fn live(status: &Status) -> Option<&str> {
+    status.live.as_ref().map(|release| release.release.as_str())
+}
+
+/// The live release's process.
+pub(crate) fn pid(status: &Status) -> Option<u32> {
+    status.live.as_ref().and_then(|release| release.pid)
+}

@@ -1,0 +1,209 @@
+//! A constant load that checks every answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::fixture::checksum;
+use super::http::{Answer, Conn};
+use super::wait::{pause, wait_until};
+
+/// What a worker does over and over.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// GETs over one kept-alive connection.
+    Get,
+    /// POSTs with bodies over one kept-alive connection; the app answers with the body's checksum.
+    Post,
+    /// A GET over a new connection each time.
+    Fresh,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    answered: AtomicU64,
+    /// Versions that may not answer a request that is sent from now on.
+    banned: Mutex<BTreeSet<String>>,
+    /// The first failures, in full.
+    failures: Mutex<Vec<String>>,
+    by_version: Mutex<BTreeMap<String, u64>>,
+}
+
+/// Workers that send requests until they are told to stop.
+#[derive(Debug)]
+pub(crate) struct Load {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// What a load saw.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) answered: u64,
+    /// Each with what was wrong; at most 20.
+    pub(crate) failures: Vec<String>,
+    pub(crate) by_version: BTreeMap<String, u64>,
+}
+
+impl Load {
+    /// Three workers of each kind against `addr`.
+    pub(crate) fn start(addr: SocketAddr) -> Self {
+        let shared = Arc::new(Shared::default());
+        let kinds = [Kind::Get, Kind::Post, Kind::Fresh];
+        let workers = (0..9).map(|number| {
+            let worker = Worker { addr, kind: kinds[number % 3], number, shared: Arc::clone(&shared) };
+            std::thread::spawn(move || worker.run())
+        });
+        let load = Self { workers: workers.collect(), shared };
+        load.wait_for_more(50);
+        load
+    }
+
+    /// From now on an answer of `version` to a request that was sent from now on is a failure.
+    pub(crate) fn ban(&self, version: &str) {
+        lock(&self.shared.banned).insert(version.to_owned());
+    }
+
+    /// `version` may answer again.
+    pub(crate) fn allow(&self, version: &str) {
+        lock(&self.shared.banned).remove(version);
+    }
+
+    /// Waits until `number` more requests were answered.
+    #[track_caller]
+    pub(crate) fn wait_for_more(&self, number: u64) {
+        let goal = self.shared.answered.load(Ordering::Relaxed) + number;
+        let explain = || format!("failures: {:#?}", self.failures());
+        wait_until("the load goes on", explain, || {
+            (self.shared.answered.load(Ordering::Relaxed) >= goal).then_some(())
+        });
+    }
+
+    /// What went wrong so far.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        lock(&self.shared.failures).clone()
+    }
+
+    /// Ends the workers.
+    pub(crate) fn finish(mut self) -> Report {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            worker.join().expect("a worker reports its failures and does not panic");
+        }
+        Report {
+            answered: self.shared.answered.load(Ordering::Relaxed),
+            failures: lock(&self.shared.failures).clone(),
+            by_version: lock(&self.shared.by_version).clone(),
+        }
+    }
+
+    /// Ends the workers and asserts that no request failed.
+    #[track_caller]
+    pub(crate) fn finish_without_failure(self) -> Report {
+        let report = self.finish();
+        assert!(report.failures.is_empty(), "{report:#?}");
+        report
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Worker {
+    addr: SocketAddr,
+    kind: Kind,
+    number: usize,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    fn run(&self) {
+        let mut kept = None;
+        let mut round = 0;
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            round += 1;
+            let banned = lock(&self.shared.banned).clone();
+            match self.one(&mut kept, round, &banned) {
+                Ok(version) => {
+                    self.shared.answered.fetch_add(1, Ordering::Relaxed);
+                    *lock(&self.shared.by_version).entry(version).or_default() += 1;
+                }
+                Err(failure) => {
+                    kept = None;
+                    let mut failures = lock(&self.shared.failures);
+                    if failures.len() < 20 {
+                        failures.push(format!(
+                            "{:?} worker {}, request {round}: {failure}",
+                            self.kind, self.number
+                        ));
+                    }
+                }
+            }
+            // Bounded, so that the machine has something left for what is tested.
+            pause(Duration::from_millis(2));
+        }
+    }
+
+    /// One request; gives back the version that answered, or what was wrong.
+    fn one(&self, kept: &mut Option<Conn>, round: u64, banned: &BTreeSet<String>) -> Result<String, String> {
+        let mut conn = match kept.take() {
+            Some(conn) => conn,
+            None => Conn::tcp(self.addr).map_err(|error| format!("connecting: {error}"))?,
+        };
+        let text = |error: std::io::Error| error.to_string();
+        let answer = match self.kind {
+            Kind::Get => conn.request("GET", "/load", &[], None).map_err(text)?,
+            Kind::Fresh => conn.request("GET", "/load", &[("connection", "close")], None).map_err(text)?,
+            Kind::Post => {
+                let body = body(self.number, round);
+                let answer = conn.request("POST", "/load", &[], Some(&body)).map_err(text)?;
+                let expected = format!("{} {} {:016x}\n", answer.version(), body.len(), checksum(&body));
+                if answer.status() == 200 && answer.text() != expected {
+                    return Err(format!("answered {:?}, not {expected:?}", answer.text()));
+                }
+                answer
+            }
+        };
+        let version = check(&answer, banned)?;
+        if answer.keeps_alive() && !matches!(self.kind, Kind::Fresh) {
+            *kept = Some(conn);
+        }
+        Ok(version)
+    }
+}
+
+fn check(answer: &Answer, banned: &BTreeSet<String>) -> Result<String, String> {
+    let version = answer.version().to_owned();
+    if answer.status() != 200 {
+        return Err(format!("{:?}: {}", answer.head, answer.text()));
+    }
+    if !answer.text().starts_with(&version) {
+        return Err(format!("{version} answered {:?}", answer.text()));
+    }
+    if banned.contains(&version) {
+        return Err(format!("{version} answered a request that was sent after its end"));
+    }
+    Ok(version)
+}
+
+/// Bodies of all sizes up to 200 KiB, most of them small.
+fn body(number: usize, round: u64) -> Vec<u8> {
+    let length = match round % 10 {
+        0 => 200 * 1024,
+        1..=3 => 5000,
+        _ => 64,
+    };
+    let seed = (number as u64 + 1).wrapping_mul(31).wrapping_add(round);
+    (0..length).map(|index: u64| (index.wrapping_mul(seed) >> 3) as u8).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,18 @@
+//! What the tests stand on: a folder and a daemon of their own, an app that misbehaves on command, a load that
+//! checks every answer, a raw client, and the one way to wait.
+
+pub(crate) mod app;
+pub(crate) mod command;
+pub(crate) mod conf;
+pub(crate) mod daemon;
+pub(crate) mod fixture;
+pub(crate) mod http;
+pub(crate) mod load;
+pub(crate) mod procs;
+mod selftest;
+pub(crate) mod wait;
+
+pub(crate) use daemon::{Daemon, World, deploy_body, live, pid};
+pub(crate) use http::{Answer, Conn};
+pub(crate) use load::Load;
+pub(crate) use wait::{assert_at, assert_mentions, wait_until};

@@ -1,0 +1,45 @@
+//! What processes there are, read from `/proc`.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A process that carries a tag in its environment.
+#[derive(Debug, Clone)]
+pub(crate) struct Tagged {
+    pub(crate) pid: u32,
+    /// Its words, for the report of a failure.
+    #[expect(dead_code, reason = "shown by Debug")]
+    command: String,
+}
+
+/// All living processes that portok started for `instance`: they carry `PORTOK_INSTANCE=instance`.
+pub(crate) fn of_instance(instance: &str) -> Vec<Tagged> {
+    let tag = format!("PORTOK_INSTANCE={instance}").into_bytes();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == tag)
+    })
+    .filter(|pid| is_alive(*pid))
+    .map(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        Tagged { pid, command: String::from_utf8_lossy(&words).replace('\0', " ") }
+    })
+    .collect()
+}
+
+/// Whether `pid` exists and is no zombie.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The command name stands in parentheses and may contain anything; the state follows the last one.
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
+}
+
+/// Sends `signal` to `pid`, which a test knows to be its own or its daemon's.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).expect("a pid fits");
+    // An error means that it is gone already.
+    let _ = kill(Pid::from_raw(pid), signal);
+}

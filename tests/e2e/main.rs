@@ -1,0 +1,48 @@
+//! portok end to end: the real daemon and command line, real processes that misbehave on command.
+//!
+//! Every test has a folder and an instance name of its own, listens on port 0, waits for conditions and never
+//! for time, and ends by asserting that no process of its instance is left.
+//!
+//! The modules are marked `cfg(test)`, which they are anyway, so that what clippy exempts tests from holds for
+//! their helpers too.
+
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod autopsy;
+#[cfg(test)]
+mod boot;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod config_reload;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod deploy;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod environment;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod hooks;
+#[cfg(test)]
+mod load;
+#[cfg(test)]
+mod proxy_path;
+#[cfg(test)]
+mod rollback;
+#[cfg(test)]
+mod shutdown;
+#[cfg(test)]
+mod state;
+#[cfg(test)]
+mod switch;
+
+/// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
+#[test]
+fn fixture_app() {
+    harness::fixture::run_if_asked();
+}

@@ -1,0 +1,157 @@
+//! How an instance ends.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::http::request_bytes;
+use crate::harness::{Conn, World, pid, procs, wait_until};
+
+#[test]
+fn sigterm_and_sigint_finish_what_is_in_flight_and_end_with_0() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let world = World::new();
+        let app = world.app("v1");
+        let mut daemon = world.start(&world.conf().app(&app).set("drain.period", "60s"));
+        daemon.wait_until_serves("v1");
+        let mut conn = daemon.connect();
+        let path = format!("/hold?file={}", world.path("go").display());
+        conn.send(&request_bytes("GET", &path, &[], None)).unwrap();
+        app.wait_for(1, "hold begin");
+        daemon.signal(signal);
+        wait_until("it accepts no more", || daemon.log(), || Conn::tcp(daemon.addr).is_err().then_some(()));
+        assert_eq!(app.count("signal"), 0, "the app is not asked to go while it has work");
+        world.touch("go");
+        assert_eq!(conn.answer("GET").unwrap().expect(200).version(), "v1");
+        daemon.wait().ended(0);
+        let journal: Vec<_> = app
+            .journal()
+            .into_iter()
+            .filter(|line| line.starts_with("hold") || line.starts_with("signal"))
+            .collect();
+        assert_eq!(journal, ["hold begin", "hold end", "signal SIGTERM"]);
+        world.wait_for_none_left();
+    }
+}
+
+#[test]
+fn idle_connections_do_not_delay_the_end() {
+    let world = World::new();
+    let mut daemon = world.start(
+        &world.conf().app(&world.app("v1")).set("drain.period", "10m").set("proxy.idle_timeout", "10m"),
+    );
+    daemon.wait_until_serves("v1");
+    let mut used = daemon.connect();
+    used.request("GET", "/", &[], None).unwrap().expect(200);
+    let mut silent = daemon.connect();
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait().ended(0);
+    assert!(matches!(used.rest().as_deref(), Ok(b"") | Err(_)));
+    assert!(matches!(silent.rest().as_deref(), Ok(b"") | Err(_)));
+}
+
+#[test]
+fn an_answer_during_the_end_says_that_the_connection_closes() {
+    let world = World::new();
+    let app = world.app("v1");
+    let mut daemon = world.start(&world.conf().app(&app).set("drain.period", "60s"));
+    daemon.wait_until_serves("v1");
+    let mut conn = daemon.connect();
+    let path = format!("/hold?file={}", world.path("go").display());
+    conn.send(&request_bytes("GET", &path, &[], None)).unwrap();
+    app.wait_for(1, "hold begin");
+    daemon.signal(Signal::SIGTERM);
+    wait_until("it accepts no more", || daemon.log(), || Conn::tcp(daemon.addr).is_err().then_some(()));
+    world.touch("go");
+    let answer = conn.answer("GET").unwrap().expect(200);
+    assert!(!answer.keeps_alive(), "{:?}", answer.head);
+    daemon.wait().ended(0);
+}
+
+#[test]
+fn requests_that_last_longer_than_the_drain_are_cut() {
+    let world = World::new();
+    let app = world.app("v1");
+    let mut daemon = world.start(&world.conf().app(&app).set("drain.period", "200ms"));
+    daemon.wait_until_serves("v1");
+    let mut conn = daemon.connect();
+    let path = format!("/hold?file={}", world.path("never").display());
+    conn.send(&request_bytes("GET", &path, &[], None)).unwrap();
+    app.wait_for(1, "hold begin");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait().ended(0);
+    let cut = conn.answer("GET");
+    assert!(cut.as_ref().map_or(true, |answer| answer.status() >= 500), "{cut:?}");
+}
+
+#[test]
+fn a_second_signal_kills_at_once() {
+    let world = World::new();
+    let app = world.app("v1").flag("ignore_term");
+    let mut daemon = world.start(&world.conf().app(&app).set("app.stop_timeout", "10m"));
+    let before = daemon.wait_until_serves("v1");
+    daemon.signal(Signal::SIGTERM);
+    app.wait_for(1, "signal SIGTERM");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait();
+    world.wait_for_none_left();
+    assert!(!procs::is_alive(pid(&before).unwrap()));
+}
+
+#[test]
+fn an_app_that_ignores_its_signal_is_killed_after_its_time() {
+    let world = World::new();
+    let app = world.app("v1").flag("ignore_term");
+    let daemon = world.start(&world.conf().app(&app).set("app.stop_timeout", "200ms"));
+    daemon.wait_until_serves("v1");
+    daemon.terminate();
+    assert_eq!(app.count("signal SIGTERM"), 1);
+}
+
+#[test]
+fn the_end_takes_the_draining_release_and_the_candidate_along() {
+    let world = World::new();
+    let (old, new) = (world.app("v1"), world.app("v2"));
+    let candidate = world.app("v3").with("bind_after", world.path("never").display());
+    let conf = world
+        .conf()
+        .app(&old)
+        .set("drain.period", "2s")
+        .set("drain.early", false)
+        .set("rollback.standby", "window");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.deploy(&new).expect(200);
+    daemon.deploy_detached(&candidate);
+    candidate.wait_for(1, "start ");
+    assert!(world.processes().len() >= 2);
+    daemon.terminate();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v2");
+    assert_eq!(daemon.row("v3").outcome.map(|outcome| outcome.as_str()), Some("interrupted"));
+    assert_eq!(candidate.count("start "), 1);
+}
+
+#[test]
+fn a_deploy_is_refused_while_the_daemon_goes_down() {
+    let world = World::new();
+    let app = world.app("v1");
+    let mut daemon = world.start(&world.conf().app(&app).set("drain.period", "60s"));
+    daemon.wait_until_serves("v1");
+    let mut held = daemon.connect();
+    let path = format!("/hold?file={}", world.path("go").display());
+    held.send(&request_bytes("GET", &path, &[], None)).unwrap();
+    app.wait_for(1, "hold begin");
+    daemon.signal(Signal::SIGTERM);
+    wait_until("it accepts no more", || daemon.log(), || Conn::tcp(daemon.addr).is_err().then_some(()));
+    let body = crate::harness::deploy_body(&world.app("v2")).to_string();
+    // The socket may be gone already; while it is there it refuses.
+    let answer = Conn::unix(&world.socket()).and_then(|mut conn| {
+        conn.request("POST", "/__deploy", &[("content-type", "application/json")], Some(body.as_bytes()))
+    });
+    if let Ok(answer) = answer {
+        answer.refused(503, "shutting_down");
+    }
+    world.touch("go");
+    held.answer("GET").unwrap().expect(200);
+    daemon.wait().ended(0);
+    assert!(world.app("v2").pids().is_empty());
+}

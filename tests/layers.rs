@@ -1,0 +1,373 @@
+//! Holds the arrows of the design by reading the sources: who may import whom, and what may be done where.
+//!
+//! wire <- config <- mechanisms (supervisor, health, proxy) <- release <- admin, cli <- daemon <- the binaries.
+//! Mechanisms never import one another; the command line knows nothing of the daemon.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// For each part of the crate, the parts it may import. A part is a folder or file directly under `src`.
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("wire", &[]),
+    ("config", &["wire"]),
+    ("supervisor", &["wire", "config"]),
+    ("health", &["wire", "config"]),
+    ("proxy", &["wire", "config"]),
+    ("release", &["wire", "config", "supervisor", "health", "proxy"]),
+    ("admin", &["wire", "config", "proxy", "release"]),
+    ("cli", &["wire", "config"]),
+    ("daemon", &["wire", "config", "supervisor", "health", "proxy", "release", "admin"]),
+];
+
+/// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
+const PURE: [&str; 3] = ["wire.rs", "release/state", "config/diff"];
+
+/// Words that a pure file cannot contain.
+const IMPURE: [&str; 8] = [
+    "tokio::",
+    "std::fs",
+    "std::net::Tcp",
+    "Instant::now",
+    "SystemTime::now",
+    "async fn",
+    ".await",
+    "std::thread",
+];
+
+/// A source file without comments, texts and its tests.
+struct Source {
+    /// Relative to the crate's folder.
+    path: String,
+    /// The part of the crate it belongs to.
+    part: String,
+    code: String,
+}
+
+#[test]
+fn every_part_imports_only_what_lies_below_it() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.path == "src/lib.rs" || source.part == "bin" {
+            continue;
+        }
+        let Some((_, allowed)) = ALLOWED.iter().find(|(part, _)| *part == source.part) else {
+            wrong.push(format!("{}: a part without a place in the layers", source.path));
+            continue;
+        };
+        for import in imports(&source) {
+            if import != source.part && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{} imports crate::{import}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn pure_files_do_nothing_but_decide() {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for source in sources() {
+        let inner = source.path.trim_start_matches("src/");
+        let Some(pure) = PURE.iter().find(|pure| inner.starts_with(*pure)) else { continue };
+        seen.insert(*pure);
+        wrong.extend(
+            IMPURE
+                .iter()
+                .filter(|word| source.code.contains(*word))
+                .map(|word| format!("{}: {word}", source.path)),
+        );
+        let mechanisms = ["supervisor", "health", "proxy"];
+        let imports = imports(&source);
+        wrong.extend(
+            mechanisms
+                .iter()
+                .filter(|name| imports.contains(**name))
+                .map(|name| format!("{}: {name}", source.path)),
+        );
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(seen.len(), PURE.len(), "a pure file has another name now: only {seen:?} are there");
+}
+
+#[test]
+fn unsafe_code_and_process_crates_stay_in_the_supervisor() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.part != "supervisor") {
+        for word in ["unsafe", "command_group", "portpicker"] {
+            if words(&source.code).any(|found| found == word) {
+                wrong.push(format!("{}: {word}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_the_renderer_and_the_daemons_last_words_are_printed() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if source.path.starts_with("src/cli/render") || source.path == "src/bin/portokd.rs" {
+            continue;
+        }
+        for word in ["println!", "eprintln!", "print!", "eprint!", "dbg!"] {
+            let starts = source.code.match_indices(word).filter(|(at, _)| {
+                // `println!` contains `print!`-like tails; a macro's name begins at a boundary.
+                !source.code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            });
+            wrong.extend(starts.map(|_| format!("{}: {word}", source.path)));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn lints_are_expected_with_a_reason_and_never_allowed() {
+    let mut wrong = Vec::new();
+    for source in sources().into_iter().chain(test_sources()) {
+        if source.code.contains("#[allow(") || source.code.contains("#![allow(") {
+            wrong.push(source.path);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn tests_sleep_in_one_helper_only() {
+    let sleeping: Vec<_> = test_sources()
+        .into_iter()
+        .filter(|source| {
+            ["thread::sleep", "time::sleep", "sleep_ms"].iter().any(|word| source.code.contains(word))
+        })
+        .map(|source| source.path)
+        .collect();
+    assert_eq!(sleeping, ["tests/e2e/harness/wait.rs"]);
+}
+
+#[test]
+fn no_file_grows_beyond_what_one_reads_at_once() {
+    let long: Vec<_> = read_all("src")
+        .into_iter()
+        .map(|source| (source.code.lines().filter(|line| !line.trim().is_empty()).count(), source.path))
+        .filter(|(lines, _)| *lines > 600)
+        .collect();
+    assert!(long.is_empty(), "more than 600 lines of code: {long:#?}");
+}
+
+#[test]
+fn the_reader_itself_sees_imports_and_nothing_else() {
+    let text = r#"
+        //! Mentions crate::admin.
+        use crate::config::Config;
+        use crate::{health, wire::{self, Code}, proxy::Target};
+        /* crate::daemon /* nested */ crate::cli */
+        fn f() -> crate::release::Handle { let s = "crate::admin"; let c = '"'; g::<crate::supervisor::Lease>() }
+        pub(crate) fn g() { super::super::bin::x(); super::sibling(); }
+        #[cfg(test)]
+        mod tests { use crate::cli; }
+    "#;
+    let source = Source { path: "src/x/y.rs".to_owned(), part: "x".to_owned(), code: strip(text) };
+    let found: Vec<_> = imports(&source).into_iter().collect();
+    assert_eq!(found, ["bin", "config", "health", "proxy", "release", "supervisor", "wire"]);
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The crate's sources, without files that hold only tests.
+fn sources() -> Vec<Source> {
+    let mut sources = read_all("src");
+    sources.retain(|source| !source.path.ends_with("/tests.rs") && !source.path.contains("/tests/"));
+    assert!(sources.len() > 5, "the sources are where they were");
+    sources
+}
+
+fn test_sources() -> Vec<Source> {
+    // This file names what it looks for.
+    let mut sources = read_all("tests");
+    sources.retain(|source| source.path != "tests/layers.rs");
+    sources
+}
+
+fn read_all(folder: &str) -> Vec<Source> {
+    let root = root();
+    all_files(&root.join(folder))
+        .into_iter()
+        .map(|file| {
+            let path = file.strip_prefix(&root).expect("below the root").display().to_string();
+            let part = path.split('/').nth(1).unwrap_or_default().trim_end_matches(".rs").to_owned();
+            Source { code: strip(&fs::read_to_string(&file).expect("a source file is text")), path, part }
+        })
+        .collect()
+}
+
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.expect("a folder can be read").path();
+        if path.is_dir() {
+            files.extend(all_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The parts of the crate that a file names.
+fn imports(source: &Source) -> BTreeSet<String> {
+    // A file directly in a part's folder reaches the crate with two steps up, the folder's `mod.rs` with one.
+    let up = if source.path.ends_with("/mod.rs") { "super::" } else { "super::super::" };
+    let mut found = BTreeSet::new();
+    for prefix in ["crate::", up] {
+        for (at, _) in source.code.match_indices(prefix) {
+            if source.code[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':')) {
+                continue;
+            }
+            let rest = source.code[at + prefix.len()..].trim_start();
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(group_heads(group)),
+                None => found.extend(words(rest).next().map(str::to_owned)),
+            }
+        }
+    }
+    // What begins with a capital is an item that `lib.rs` itself would define, `self` is the crate.
+    found.retain(|name| name.starts_with(|c: char| c.is_lowercase()) && name != "self" && name != "super");
+    found
+}
+
+/// The first names of the entries of an import group, whose opening brace was read.
+fn group_heads(group: &str) -> Vec<String> {
+    let mut heads = Vec::new();
+    let (mut depth, mut entry) = (1, String::new());
+    for c in group.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && c == ',') {
+            heads.extend(words(&entry).next().map(str::to_owned));
+            entry.clear();
+        } else {
+            entry.push(c);
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    heads
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// Takes comments, texts and the tests at a file's end out of it.
+fn strip(text: &str) -> String {
+    let code = strip_texts_and_comments(text);
+    match code.find("#[cfg(test)]\nmod tests {").or_else(|| tests_begin(&code)) {
+        Some(at) => code[..at].to_owned(),
+        None => code,
+    }
+}
+
+/// Where an indented test module begins.
+fn tests_begin(code: &str) -> Option<usize> {
+    let (at, _) = code.match_indices("#[cfg(test)]").find(|(at, found)| {
+        let mut following = words(&code[at + found.len()..]);
+        following.next() == Some("mod") && following.next() == Some("tests")
+    })?;
+    code[at..].find('{').is_some_and(|brace| !code[at..at + brace].contains(';')).then_some(at)
+}
+
+fn strip_texts_and_comments(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut code = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &text[at..];
+        if rest.starts_with("//") {
+            at += rest.find('\n').unwrap_or(rest.len());
+        } else if rest.starts_with("/*") {
+            at += block_comment(rest);
+        } else if let Some(hashes) = raw_text(rest, code.chars().next_back()) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let start = hashes + 2;
+            at += rest[start..].find(&end).map_or(rest.len(), |length| start + length + end.len());
+            code.push_str("\"\"");
+        } else if rest.starts_with('"') {
+            at += quoted(rest);
+            code.push_str("\"\"");
+        } else if let Some(length) = character(rest) {
+            at += length;
+            code.push_str("' '");
+        } else {
+            let c = rest.chars().next().expect("not at the end");
+            code.push(c);
+            at += c.len_utf8();
+        }
+    }
+    code
+}
+
+/// The length of a block comment, nested ones included.
+fn block_comment(text: &str) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < text.len() {
+        let rest = &text[at..];
+        if rest.starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += rest.chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    at
+}
+
+/// The number of hashes of a raw text that begins here.
+fn raw_text(text: &str, before: Option<char>) -> Option<usize> {
+    if before.is_some_and(|c| c != 'b' && (c.is_alphanumeric() || c == '_')) {
+        return None;
+    }
+    let rest = text.strip_prefix('r')?;
+    let hashes = rest.len() - rest.trim_start_matches('#').len();
+    rest[hashes..].starts_with('"').then_some(hashes)
+}
+
+/// The length of a text in quotes.
+fn quoted(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The length of a character literal; `None` for a lifetime and for everything else.
+fn character(text: &str) -> Option<usize> {
+    let rest = text.strip_prefix('\'')?;
+    let first = rest.chars().next()?;
+    if first == '\\' {
+        // The character after the backslash may be a quote.
+        let close = rest[2..].find('\'')?;
+        return Some(1 + 2 + close + 1);
+    }
+    rest[first.len_utf8()..].starts_with('\'').then_some(1 + first.len_utf8() + 1)
+}
