@@ -130,6 +130,7 @@ impl Forward {
             Ok(answered) => self.answer(answered, outgoing),
             Err(Ended::Fault(fault)) => self.refuse(&fault, outgoing.has_body_left()),
             Err(Ended::Client) => {
+                self.turn.record().linger();
                 self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
                 answer::bare(StatusCode::BAD_REQUEST, self.turn)
             }
@@ -146,15 +147,15 @@ impl Forward {
         replayable: bool,
     ) -> Result<Answered, Ended> {
         let (record, upstream) = (self.turn.record(), &self.settings.config.upstream);
-        let connect_by = clock::after(upstream.connect_timeout);
-        let mut pause = REFUSED_PAUSE.0;
+        let mut connect_by = clock::after(upstream.connect_timeout);
+        let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
         let (mut written, mut retried) = (false, false);
         loop {
             let Some(claim) = self.worker.claim(record, self.settings.config.drain.affinity) else {
                 if clock::now() >= connect_by || !self.worker.switchboard.next_is_near() {
                     return Err(Fault::NoLiveTarget.into());
                 }
-                wait(&mut pause).await;
+                Box::pin(refused.wait()).await;
                 continue;
             };
             let fresh = retried || !upstream.keepalive;
@@ -167,9 +168,10 @@ impl Forward {
                 Some(Slot::Kept(connection)) => Ok(connection),
                 Some(Slot::Fresh(permit)) => {
                     let open = Connection::open(claim.local.target.addr(), permit, upstream);
-                    Box::pin(record.until(connect_by, open))
-                        .await
-                        .ok_or(Fault::Timeout("upstream.connect_timeout"))?
+                    match Box::pin(record.until(connect_by, open)).await {
+                        Some(opened) => opened,
+                        None => return Err(refused.in_the_end().into()),
+                    }
                 }
             };
             let mut connection = match opened {
@@ -178,7 +180,7 @@ impl Forward {
                     // It may be started again, then at another address: look at the switchboard again.
                     drop(claim);
                     record.pinned.take();
-                    self.pause_after(error, &mut pause, connect_by).await?;
+                    Box::pin(refused.pause(error, connect_by)).await?;
                     continue;
                 }
             };
@@ -195,6 +197,7 @@ impl Forward {
                     if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
                 {
                     retried = true;
+                    connect_by = clock::after(upstream.connect_timeout);
                     outgoing.rewind();
                 }
                 Err(failed) => return Err(ended(failed)),
@@ -250,15 +253,6 @@ impl Forward {
         }
     }
 
-    /// Waits a moment after a refused connection; an error once that makes no sense any more.
-    async fn pause_after(&self, error: io::Error, pause: &mut Duration, until: u64) -> Result<(), Ended> {
-        if clock::now() >= until || !pool::is_transient(&error) {
-            return Err(Fault::Refused(error).into());
-        }
-        wait(pause).await;
-        Ok(())
-    }
-
     /// Passes the app's answer on.
     fn answer(self, answered: Answered, outgoing: Outgoing) -> Response<Body> {
         let Answered { head, connection, claim } = answered;
@@ -270,11 +264,11 @@ impl Forward {
             Some(outgoing)
         };
         let keep_alive = head.keep_alive && self.settings.config.upstream.keepalive;
-        let incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
+        let mut incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
         let held = Held { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
-        let body = match incoming.try_whole() {
-            Ok((bytes, over)) => {
+        let body = match incoming.take_whole() {
+            Some((bytes, over)) => {
                 close = over.unread;
                 if close {
                     self.turn.record().linger();
@@ -284,7 +278,7 @@ impl Forward {
                 }
                 whole(&head, bytes, self.turn)
             }
-            Err(incoming) => Body::app(incoming, self.turn),
+            None => Body::app(incoming, self.turn),
         };
         let mut response = respond(head, body.hold(held));
         if close {
@@ -327,10 +321,34 @@ impl Forward {
     }
 }
 
-/// Waits a moment, the next time longer.
-async fn wait(pause: &mut Duration) {
-    Box::pin(tokio::time::sleep(*pause)).await;
-    *pause = (*pause * 2).min(REFUSED_PAUSE.1);
+/// Connections that were refused so far.
+struct Refused {
+    /// How long the app is left alone before the next try.
+    pause: Duration,
+    last: Option<io::Error>,
+}
+
+impl Refused {
+    /// Waits a moment; an error once another try makes no sense any more.
+    async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
+        if clock::now() >= until || !pool::is_transient(&error) {
+            return Err(Fault::Refused(error));
+        }
+        self.wait().await;
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// Waits a moment, the next time longer.
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(REFUSED_PAUSE.1);
+    }
+
+    /// What a connection that did not come about in time was: refused all the while, or not answered.
+    fn in_the_end(self) -> Fault {
+        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::Refused)
+    }
 }
 
 fn ended(failed: Failed) -> Ended {
@@ -364,8 +382,9 @@ fn respond(head: Head, body: Body) -> Response<Body> {
 /// The client's side of a tunnel, when the request asks for one (RFC 9110, 7.8).
 fn upgrade_of(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
     let headers = request.headers();
-    let asked =
-        headers.contains_key(header::UPGRADE) && headers::has_token(headers, &header::CONNECTION, b"upgrade");
+    let asked = request.version() == Version::HTTP_11
+        && headers.contains_key(header::UPGRADE)
+        && headers::has_token(headers, &header::CONNECTION, b"upgrade");
     asked.then(|| hyper::upgrade::on(request))
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::coordinator::{Coordinator, Message};
+use super::coordinator::Coordinator;
+use super::message::Message;
 use super::spec;
 use super::state::{Event, Origin, ReleaseRef};
 use crate::config::{AppChange, app_change, app_fingerprint};

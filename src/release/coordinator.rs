@@ -19,13 +19,14 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::events::{Attempt, AttemptLog};
-use super::handle::{Handle, View};
+use super::handle::Handle;
 use super::history::History;
+use super::message::{Message, Reports, SwitchReply};
 use super::recorder::keep_record;
-use super::run::{Report, Reports};
 use super::spec::{self, Prepared};
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
 use super::store::{Found, Record, Store};
+use super::view::View;
 use crate::config::{Config, Standby};
 use crate::proxy::{RouteWriter, Stats, Target};
 use crate::supervisor::{Process, Supervisor};
@@ -36,31 +37,6 @@ const INBOX: usize = 256;
 
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
-
-/// What others may ask of the coordinator, and what its tasks report.
-#[derive(Debug)]
-pub(super) enum Message {
-    Deploy { prepared: Box<Prepared>, reason: Reason, reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
-    Switch { port: u16, reason: Reason, reply: oneshot::Sender<Result<SwitchReply, ErrorBody>> },
-    Rollback { reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
-    Cancel { reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>> },
-    Shutdown,
-    StopAll { done: oneshot::Sender<()> },
-    Kill,
-    Run(RunId, Box<Report>),
-    Asked(RunId, Box<ProbeReport>),
-    Watched(RunId, Box<ProbeReport>),
-    Saved { seq: u64, result: Result<(), String> },
-    ConfigNotPrepared { error: Box<ErrorBody> },
-    LeftoversGone,
-}
-
-/// How a switch was received.
-#[derive(Debug)]
-pub(super) enum SwitchReply {
-    AlreadyLive(Option<wire::Switch>),
-    Accepted(Attempt),
-}
 
 /// What a coordinator is made of.
 pub struct Parts {

@@ -7,8 +7,9 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::autopsy::describe;
-use super::coordinator::{Coordinator, Message, Slot};
-use super::run::{Report, Start, run};
+use super::coordinator::{Coordinator, Slot};
+use super::message::{Message, Report};
+use super::run::{Start, run};
 use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
 use crate::config::Config;
 use crate::health::Probe;
@@ -25,8 +26,14 @@ impl Coordinator {
             Effect::Spawn { run, release, hold_port } => self.spawn(run, release, hold_port, config),
             Effect::Probe { run, patient } => self.ask(run, patient),
             Effect::Route { run, former } => self.point(run, former),
-            Effect::Hold => drop(self.route.hold()),
-            Effect::Unroute => drop(self.route.route(None)),
+            Effect::Hold => {
+                self.health.active_port_ok = false;
+                drop(self.route.hold());
+            }
+            Effect::Unroute => {
+                self.health.active_port_ok = false;
+                drop(self.route.route(None));
+            }
             Effect::Close { run } => {
                 for target in self.slots.get(&run).iter().flat_map(|slot| &slot.targets) {
                     target.close();

@@ -3,7 +3,8 @@
 //! - [`state`] decides: a pure function from state and event to state and effects;
 //! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
 //!   writer; `boot` is how it begins, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
-//!   `history` its memory;
+//!   `history` its memory, `snapshot` its face;
+//! - `message` is what reaches it, `view` what others see of it;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed;
 //! - [`store`] keeps the record on disk, [`spec`] is what a release is;
 //! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
@@ -15,13 +16,16 @@ mod effects;
 pub mod events;
 mod handle;
 mod history;
+mod message;
 mod recorder;
 mod run;
+mod snapshot;
 pub mod spec;
 pub mod state;
 pub mod store;
 mod tell;
 mod timers;
+mod view;
 
 pub use coordinator::{Coordinator, Parts};
 pub use events::Attempt;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use super::coordinator::{Coordinator, Message};
-use super::run::Reports;
+use super::coordinator::Coordinator;
+use super::message::{Message, Reports};
 use super::state::Event;
 use super::store::{Intent, Record, Store, StoredRun};
 

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, examine};
+use super::message::{Message, Report, Reports};
 use super::spec::ReleaseSpec;
 use super::state::RunId;
 use crate::config::OwnerCheck;
@@ -40,30 +41,6 @@ pub(super) struct Start {
     pub(super) owner_check: OwnerCheck,
     pub(super) settled: CancellationToken,
 }
-
-/// What a run tells.
-#[derive(Debug)]
-pub(super) enum Report {
-    /// The process runs.
-    Spawned(Process),
-    /// A probe failed in another way than the one before.
-    Probe(ProbeReport),
-    /// The candidate printed a line.
-    Output(Arc<LogLine>),
-    /// The listener cannot be proven to be the candidate's.
-    Unproven,
-    /// Healthy.
-    Ready(ProbeReport),
-    /// Not healthy in time, not startable, or not to be trusted.
-    NotReady(Box<Autopsy>),
-    /// The leader has ended.
-    Exited { exit: Exit, port_taken: bool, autopsy: Option<Box<Autopsy>> },
-    /// Nothing is left.
-    Gone(Option<Exit>),
-}
-
-/// Where the reports go.
-pub(super) type Reports = mpsc::Sender<super::coordinator::Message>;
 
 /// Runs it.
 pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Reports) {
@@ -100,8 +77,7 @@ struct Teller {
 impl Teller {
     async fn that(&self, report: Report) {
         // The coordinator outlives its runs; where it does not, nobody is left to be told.
-        let _coordinator_gone =
-            self.reports.send(super::coordinator::Message::Run(self.run, Box::new(report))).await;
+        let _coordinator_gone = self.reports.send(Message::Run(self.run, Box::new(report))).await;
     }
 }
 

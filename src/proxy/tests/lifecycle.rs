@@ -1,1 +1,139 @@
-//! x
+//! Start, rebind, drain, stop.
+
+use super::*;
+
+#[tokio::test]
+async fn rebinding_loses_no_connection() {
+    let app = Backend::fixed(OK).await;
+    let rig = Rig::serving(&app, |config| config.proxy.threads = 2);
+    let mut open = rig.connect().await;
+    open.send(GET).await;
+    open.reply().await;
+    let mut queued = Vec::new();
+    for _ in 0..50 {
+        queued.push(rig.connect().await);
+    }
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    rig.plane.rebind(listener).await.unwrap();
+    assert!(TcpStream::connect(rig.addr).await.is_err());
+    queued.push(Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() });
+    queued.push(open);
+    for client in &mut queued {
+        client.send(GET).await;
+        assert_eq!(client.reply().await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_under_way() {
+    let (go, gone) = watch::channel(false);
+    let app = Backend::start(move |mut connection, _| {
+        let mut gone = gone.clone();
+        async move {
+            while let Some(head) = connection.head().await {
+                if head.starts_with("GET /slow") {
+                    gone.wait_for(|gone| *gone).await.unwrap();
+                }
+                connection.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let rig = Arc::new(Rig::serving(&app, |_| ()));
+    let (mut idle, mut busy, mut new) = (rig.connect().await, rig.connect().await, rig.connect().await);
+    idle.send(GET).await;
+    idle.reply().await;
+    busy.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    eventually("it is in flight", || rig.stats.snapshot().inflight == 1).await;
+    let draining = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.plane.drain().await }
+    });
+    // One that has said nothing yet is closed too, as is the idle one.
+    assert!(idle.is_closed().await && new.is_closed().await);
+    eventually("nothing is accepted", || std::net::TcpStream::connect(rig.addr).is_err()).await;
+    assert!(!draining.is_finished());
+    go.send(true).unwrap();
+    let reply = busy.reply().await;
+    assert_eq!((reply.text(), reply.header("connection")), ("ok", Some("close")));
+    assert!(busy.is_closed().await);
+    tokio::time::timeout(LONG, draining).await.unwrap().unwrap();
+    assert_eq!(rig.stats.snapshot().client_connections, 0);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_tunnels_and_a_shut_down_cuts_them() {
+    let app = Backend::start(|mut connection, _| async move {
+        connection.head().await;
+        connection
+            .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+            .await;
+        while !connection.is_closed().await {}
+    })
+    .await;
+    let mut rig = Rig::start(|config| config.proxy.threads = 2);
+    let target = rig.route(&app);
+    let mut client = rig.connect().await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+    client.reply().await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), rig.plane.drain()).await.is_err());
+    tokio::time::timeout(LONG, rig.plane.shut_down()).await.unwrap();
+    assert!(client.is_closed().await);
+    assert_eq!((target.inflight(), rig.stats.snapshot().client_connections), (0, 0));
+}
+
+#[tokio::test]
+async fn a_plane_that_is_dropped_stops() {
+    let app = Backend::fixed(OK).await;
+    let Rig { plane, addr, stats, routes, config } = Rig::serving(&app, |_| ());
+    let mut client = Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() };
+    client.send(GET).await;
+    client.reply().await;
+    drop(plane);
+    assert!(client.is_closed().await);
+    eventually("nothing is accepted", || std::net::TcpStream::connect(addr).is_err()).await;
+    drop((stats, routes, config));
+}
+
+#[tokio::test]
+async fn more_threads_than_counters_are_refused() {
+    let mut many = config();
+    many.proxy.threads = 2;
+    let (_keep, follow) = watch::channel(Arc::new(many));
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let error = Plane::start(listener, follow, switchboard().0, Stats::new(1), Arc::new(Admins)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_connection() {
+    let app = Backend::fixed(OK).await;
+    let rig = Rig::serving(&app, |_| ());
+    let (mut one, mut other) = (rig.connect().await, rig.connect().await);
+    other.send(GET).await;
+    other.reply().await;
+    one.send("GET /__panic HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(one.is_closed().await);
+    other.send(GET).await;
+    assert_eq!(other.reply().await.text(), "ok");
+    let snapshot = rig.stats.snapshot();
+    assert_eq!((snapshot.client_connections, snapshot.last_error.unwrap().code.as_str()), (1, "internal"));
+}
+
+#[tokio::test]
+async fn counts_and_releases_are_bounded() {
+    let stats = Stats::new(2);
+    let kept = stats.target("r0", 1);
+    kept.release_counters().answered(1, 204);
+    for n in 1..20 {
+        stats.target(&format!("r{n}"), 1).release_counters().answered(0, 500);
+    }
+    kept.release_counters().answered(0, 404);
+    let by_release = stats.snapshot().by_release;
+    assert_eq!(by_release.len(), 9);
+    assert_eq!(by_release[0], ("other".to_owned(), [0, 1, 0, 1, 11]));
+    assert_eq!(by_release[8], ("r19".to_owned(), [0, 0, 0, 0, 1]));
+    drop(kept);
+    assert_eq!(stats.snapshot().by_release, by_release);
+}

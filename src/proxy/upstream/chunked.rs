@@ -89,9 +89,8 @@ fn size_line(buf: &mut BytesMut) -> Result<Option<u64>, Invalid> {
     let (digits, rest) = line.split_at(digits);
     let blank = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     match &rest[blank..] {
-        [] => (),
+        [] => {}
         [b';', extension @ ..] if !extension.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') => {
-            ()
         }
         _ => return Err(Invalid("a chunk size is not a number")),
     }
@@ -140,10 +139,10 @@ mod tests {
 
     use super::*;
 
+    type Decoded = Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, Invalid>;
+
     /// Decodes what arrives in `parts`: the body, its trailers, and what is left over.
-    fn decode<'a>(
-        parts: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, Invalid> {
+    fn decode<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
         let (mut state, mut buf) = (Chunked::Size, BytesMut::new());
         let (mut body, mut trailers, mut over) = (Vec::new(), HeaderMap::new(), false);
         for part in parts {
@@ -160,7 +159,7 @@ mod tests {
         Ok(over.then(|| (body, trailers, buf.to_vec())))
     }
 
-    fn whole(bytes: &[u8]) -> Result<Option<(Vec<u8>, HeaderMap, Vec<u8>)>, Invalid> {
+    fn whole(bytes: &[u8]) -> Decoded {
         decode([bytes])
     }
 

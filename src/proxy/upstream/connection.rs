@@ -75,16 +75,21 @@ impl Connection {
         self.idle_since
     }
 
-    /// Whether it can carry another exchange: the app has neither closed it nor said anything unasked. Without
-    /// an event from the kernel and after a short rest this costs no system call; what it misses then is
-    /// caught by the retry.
-    pub(in crate::proxy) fn is_usable(&self) -> bool {
-        let unasked =
-            |read: io::Result<usize>| !matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock);
-        if unasked(self.stream.try_read(&mut [0])) {
-            return false;
-        }
-        let suspect = clock::now().saturating_sub(self.idle_since) > SUSPECT;
-        !suspect || !unasked(SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()]))
+    /// Whether the app has neither closed it nor said anything unasked, as far as the kernel has told.
+    pub(in crate::proxy) fn is_quiet(&self) -> bool {
+        is_blocked(&self.stream.try_read(&mut [0]))
     }
+
+    /// Whether it can carry another exchange. After a short rest this costs no system call; what is missed
+    /// then is caught by the retry.
+    pub(in crate::proxy) fn is_usable(&self) -> bool {
+        let suspect = clock::now().saturating_sub(self.idle_since) > SUSPECT;
+        self.is_quiet()
+            && (!suspect
+                || is_blocked(&SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])))
+    }
+}
+
+fn is_blocked<T>(read: &io::Result<T>) -> bool {
+    matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

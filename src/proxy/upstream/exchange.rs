@@ -159,20 +159,18 @@ impl Incoming {
     }
 
     /// The whole body with what it leaves, when all of it has arrived with the head.
-    pub(in crate::proxy) fn try_whole(mut self) -> Result<(Bytes, Over), Self> {
+    pub(in crate::proxy) fn take_whole(&mut self) -> Option<(Bytes, Over)> {
         let length = match self.framing {
             Framing::None => 0,
-            Framing::Length(length) => length,
-            Framing::Chunked | Framing::Eof => return Err(self),
+            Framing::Length(length) => usize::try_from(length).ok()?,
+            Framing::Chunked | Framing::Eof => return None,
         };
-        let body = match (&mut self.connection, usize::try_from(length)) {
-            (_, Ok(0)) => Bytes::new(),
-            (Some(connection), Ok(length)) if length <= connection.buf.len() => {
-                connection.buf.split_to(length).freeze()
-            }
-            _ => return Err(self),
-        };
-        Ok((body, self.over()))
+        let buf = &mut self.connection.as_mut()?.buf;
+        if length > buf.len() {
+            return None;
+        }
+        let body = buf.split_to(length).freeze();
+        Some((body, self.over()))
     }
 
     /// The next part of the body.

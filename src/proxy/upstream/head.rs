@@ -227,3 +227,111 @@ impl Draft {
         Ok((framing, keep_alive))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Parses what arrives in `parts`, behind interim answers: the head and what is left over.
+    fn read<'a>(
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        to_head: bool,
+    ) -> Result<Option<(Head, Vec<u8>)>, Invalid> {
+        let (mut buf, mut map, mut got) = (BytesMut::new(), HeaderMap::new(), None);
+        for part in parts {
+            buf.extend_from_slice(part);
+            while got.is_none() && !buf.is_empty() {
+                match parse(&mut buf, to_head, &mut map)? {
+                    Parsed::Partial => break,
+                    Parsed::Interim => (),
+                    Parsed::Head(head) => got = Some(head),
+                }
+            }
+        }
+        Ok(got.map(|head| (head, buf.to_vec())))
+    }
+
+    fn whole(bytes: &str) -> Head {
+        read([bytes.as_bytes()], false).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn framing_and_reuse_follow_the_head() {
+        for (head, framing, keep_alive) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n", Framing::Length(7), true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 7\r\nContent-Length: 7\r\n\r\n", Framing::Length(7), true),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: a, Close\r\n\r\n",
+                Framing::Length(7),
+                false,
+            ),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", Framing::Chunked, true),
+            ("HTTP/1.1 200 OK\r\n\r\n", Framing::Eof, false),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", Framing::Length(0), false),
+            (
+                "HTTP/1.0 200 OK\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n",
+                Framing::Length(0),
+                true,
+            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", Framing::None, true),
+            ("HTTP/1.1 304 Not Modified\r\ncontent-length: 7\r\n\r\n", Framing::None, true),
+            ("HTTP/1.1 103 Early Hints\r\na: b\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", Framing::None, true),
+        ] {
+            let parsed = whole(head);
+            assert_eq!((parsed.framing, parsed.keep_alive), (framing, keep_alive), "{head}");
+            assert!(parsed.headers.get_all("content-length").iter().count() <= 1);
+        }
+        let (head, _) = read([&b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"[..]], true).unwrap().unwrap();
+        assert_eq!((head.framing, head.headers["content-length"].as_bytes()), (Framing::None, &b"7"[..]));
+    }
+
+    #[test]
+    fn only_an_unusual_reason_is_kept() {
+        assert_eq!(whole("HTTP/1.1 200 OK\r\n\r\n").reason, None);
+        assert_eq!(whole("HTTP/1.1 200 \r\n\r\n").reason, None);
+        assert_eq!(whole("HTTP/1.1 299 Odd one\r\n\r\n").reason.unwrap(), "Odd one");
+    }
+
+    fn head() -> impl Strategy<Value = Vec<u8>> {
+        let line = prop_oneof![
+            Just("HTTP/1.1 200 OK\r\n"),
+            Just("HTTP/1.1 404 Gone fishing\r\n"),
+            Just("HTTP/1.0 200 OK\r\n"),
+            Just("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n"),
+            Just("HTTP/1.1 20 OK\r\n"),
+        ];
+        let field = prop_oneof![
+            Just("content-length: 5\r\n"),
+            Just("Content-Length: 6\r\n"),
+            Just("transfer-encoding: chunked\r\n"),
+            Just("connection: close, x-a\r\n"),
+            Just("x-a:  b \r\n"),
+            Just("x-a: c\r\n"),
+            Just("x : y\r\n"),
+            Just("x: y\r\n z\r\n"),
+            Just("x: \x01\r\n"),
+        ];
+        let fields = proptest::collection::vec(field, 0..5);
+        (line, fields, prop_oneof![Just("\r\n"), Just("\r\nhello"), Just("\n"), Just("")])
+            .prop_map(|(line, fields, end)| format!("{line}{}{end}", fields.concat()).into_bytes())
+    }
+
+    fn shown(read: Result<Option<(Head, Vec<u8>)>, Invalid>) -> Result<Option<String>, ()> {
+        read.map(|read| read.map(|read| format!("{read:?}"))).map_err(drop)
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(bytes in head(), size in 1_usize..40) {
+            prop_assert_eq!(shown(read(bytes.chunks(size), false)), shown(read([&bytes[..]], false)));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = [&b"HTTP/1.1 200 OK\r\n"[..], &bytes].concat();
+            let _ = read(bytes.chunks(7), false);
+        }
+    }
+}

@@ -8,5 +8,7 @@ pub(super) mod chunked;
 pub(super) mod connection;
 pub(super) mod exchange;
 pub(super) mod head;
+#[cfg(test)]
+mod oracle;
 pub(super) mod outgoing;
 pub(super) mod pool;

@@ -137,11 +137,10 @@ impl Local {
         let all =
             self.target.is_closed() || !settings.keepalive || self.target.waiters() > self.waiting.get();
         let oldest = clock::now().saturating_sub(clock::millis(settings.idle_timeout));
-        let dropped: Vec<_> = self
-            .idle
-            .borrow_mut()
-            .extract_if(.., |connection| all || connection.idle_since() < oldest)
-            .collect();
+        let useless =
+            |connection: &Connection| all || connection.idle_since() < oldest || !connection.is_quiet();
+        let dropped: Vec<_> =
+            self.idle.borrow_mut().extract_if(.., |connection| useless(connection)).collect();
         drop(dropped);
     }
 }
@@ -169,7 +168,8 @@ pub(in crate::proxy) struct Claim {
 
 impl Claim {
     pub(in crate::proxy) fn new(local: Rc<Local>, pinned: bool) -> Option<Self> {
-        local.target.claim(local.lane, pinned).then_some(Self { local })
+        // Only a granted claim is one: dropping it gives back.
+        if local.target.claim(local.lane, pinned) { Some(Self { local }) } else { None }
     }
 }
 

@@ -84,11 +84,11 @@ pub enum FormerTarget {
 /// A timer; its end comes back as the event of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// `drain.period`, then [`Event::DrainOver`].
+    /// `drain.period`, then [`super::Event::DrainOver`].
     Drain(RunId),
-    /// `rollback.window`, then [`Event::WindowOver`].
+    /// `rollback.window`, then [`super::Event::WindowOver`].
     Window(u64),
-    /// This delay, then [`Event::RestartDue`].
+    /// This delay, then [`super::Event::RestartDue`].
     Restart(u64, Duration),
 }
 

@@ -1,0 +1,60 @@
+//! What reaches the coordinator: requests of others, and reports of its own tasks.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::events::Attempt;
+use super::spec::Prepared;
+use super::state::RunId;
+use crate::supervisor::{Exit, Process};
+use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason};
+
+/// What others may ask of the coordinator, and what its tasks report.
+#[derive(Debug)]
+pub(super) enum Message {
+    Deploy { prepared: Box<Prepared>, reason: Reason, reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
+    Switch { port: u16, reason: Reason, reply: oneshot::Sender<Result<SwitchReply, ErrorBody>> },
+    Rollback { reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
+    Cancel { reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>> },
+    Shutdown,
+    StopAll { done: oneshot::Sender<()> },
+    Kill,
+    Run(RunId, Box<Report>),
+    Asked(RunId, Box<ProbeReport>),
+    Watched(RunId, Box<ProbeReport>),
+    Saved { seq: u64, result: Result<(), String> },
+    ConfigNotPrepared { error: Box<ErrorBody> },
+    LeftoversGone,
+}
+
+/// How a switch was received.
+#[derive(Debug)]
+pub(super) enum SwitchReply {
+    AlreadyLive(Option<wire::Switch>),
+    Accepted(Attempt),
+}
+
+/// What a run tells.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// The process runs.
+    Spawned(Process),
+    /// A probe failed in another way than the one before.
+    Probe(ProbeReport),
+    /// The candidate printed a line.
+    Output(Arc<LogLine>),
+    /// The listener cannot be proven to be the candidate's.
+    Unproven,
+    /// Healthy.
+    Ready(ProbeReport),
+    /// Not healthy in time, not startable, or not to be trusted.
+    NotReady(Box<Autopsy>),
+    /// The leader has ended.
+    Exited { exit: Exit, port_taken: bool, autopsy: Option<Box<Autopsy>> },
+    /// Nothing is left.
+    Gone(Option<Exit>),
+}
+
+/// Where the reports go.
+pub(super) type Reports = mpsc::Sender<Message>;

@@ -1,0 +1,41 @@
+//! The coordinator's snapshot for others: plain data.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::health::Probe;
+use crate::proxy::Target;
+use crate::wire;
+
+/// A snapshot, made after each turn of the coordinator.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) status: Option<wire::Status>,
+    pub(super) releases: Vec<wire::ReleaseRow>,
+    pub(super) health: wire::HealthMetrics,
+    pub(super) probe: Option<Probe>,
+    pub(super) live: Vec<Arc<Target>>,
+    pub(super) candidate: Vec<Arc<Target>>,
+    pub(super) previous: Vec<Arc<Target>>,
+}
+
+/// A status that says nothing yet.
+pub(super) fn empty_status() -> wire::Status {
+    wire::Status {
+        active_port: None,
+        drain_until: None,
+        last_switch: None,
+        instance: String::new(),
+        phase: wire::Phase::Empty,
+        live: None,
+        candidate: None,
+        previous: None,
+        watch_until: None,
+        config: wire::ConfigStatus { file: None, loaded_at: wire::rfc3339(SystemTime::now()), error: None },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        listen: String::new(),
+        pid: std::process::id(),
+        state_error: None,
+        last_failure: None,
+    }
+}
