@@ -27,6 +27,10 @@ use crate::release::{self, Coordinator, store::Store};
 use crate::supervisor::{self, Sink, Supervisor};
 use crate::wire::{self, Code, ErrorBody, exit};
 
+/// After a reload that failed: what stood in its way (a file that was gone for a moment, an address in use) may pass
+/// without an edit.
+const RELOAD_RETRY: Duration = Duration::from_secs(1);
+
 /// How long a first probe of somebody else's app may hold back the first request.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
 
@@ -289,9 +293,11 @@ impl Daemon {
             End(&'static str),
         }
         loop {
+            let failed = self.config_status.borrow().error.is_some();
             let turn = tokio::select! {
                 answer = self.reloads.recv() => Turn::Reload(answer),
                 Some(()) = self.edits.recv() => Turn::Edited,
+                () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Edited,
                 _ = self.hangup.recv() => Turn::Reload(None),
                 _ = self.interrupt.recv() => Turn::End("SIGINT"),
                 _ = self.terminate.recv() => Turn::End("SIGTERM"),
@@ -327,8 +333,11 @@ impl Daemon {
                 });
             }
             Err(error) => {
-                tracing::error!("the configuration was not loaded: {}", error.message);
-                self.config_status.send_modify(|status| status.error = Some(error.message.clone()));
+                let told = self.config_status.borrow().error.as_ref() == Some(&error.message);
+                if !told {
+                    tracing::error!("the configuration was not loaded: {}", error.message);
+                    self.config_status.send_modify(|status| status.error = Some(error.message.clone()));
+                }
             }
         }
         outcome

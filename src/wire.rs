@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The header that carries the admin token (`Authorization: Bearer` is accepted as well).
 pub const TOKEN_HEADER: &str = "x-admin-token";
 
+/// Where the admin API stands by default; on the unix socket always.
+pub const PREFIX: &str = "/__";
+
 /// The media type of a streamed deploy: one [`Event`] a line.
 pub const NDJSON: &str = "application/x-ndjson";
 

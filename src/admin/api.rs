@@ -254,7 +254,11 @@ fn examine(
         let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
         auth::admit(peer, &head.headers, config, own_uid, &mut limiter, now)?
     };
-    routes::find(&config.prefix, head.uri.path(), &head.method, admitted)
+    let path = head.uri.path();
+    // On the socket there is no app whose paths could be in the way: who knows no other prefix uses the usual one.
+    let usual = matches!(peer, Peer::Unix { .. }) && !path.starts_with(&config.prefix);
+    let prefix = if usual { wire::PREFIX } else { &config.prefix };
+    routes::find(prefix, path, &head.method, admitted)
 }
 
 /// Reads a body to its end.

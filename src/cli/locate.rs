@@ -18,7 +18,7 @@ use crate::config::{Secret, default_socket};
 const DEFAULT_INSTANCE: &str = "default";
 
 /// The admin prefix unless the instance's file says otherwise.
-const DEFAULT_PREFIX: &str = "/__";
+const DEFAULT_PREFIX: &str = crate::wire::PREFIX;
 
 /// The port of a daemon that was told none.
 pub(crate) const DEFAULT_PORT: u16 = 3000;
@@ -226,9 +226,11 @@ fn existing(name: &str, around: &Surroundings) -> Vec<Way> {
 /// All places for the socket of `name` that this user can trust, the user's own first.
 fn socket_places(name: &str, uid: u32, runtime: Option<&Path>) -> Vec<PathBuf> {
     let mut places = Vec::new();
-    // Root's too: that is where `run` puts its socket when it cannot write the usual place.
+    // `run` puts its socket into the user's own runtime folder or the temporary one, root's too.
     let temporary = PathBuf::from(format!("/tmp/portok-{uid}")).join(name).join("admin.sock");
-    for place in [default_socket(name, uid, runtime), default_socket(name, 0, None), temporary.clone()] {
+    let own = runtime.filter(|dir| dir.is_absolute()).map(|dir| dir.join("portok").join(name).join("admin.sock"));
+    let candidates = [Some(default_socket(name, uid, runtime)), own, Some(default_socket(name, 0, None))];
+    for place in candidates.into_iter().flatten().chain([temporary.clone()]) {
         if places.contains(&place) || (place == temporary && !is_private(&temporary, uid)) {
             continue;
         }

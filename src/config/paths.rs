@@ -31,16 +31,17 @@ fn socket_in(folder: impl AsRef<Path>, name: &str) -> PathBuf {
     folder.as_ref().join(name).join("admin.sock")
 }
 
-/// The folder of the default socket, which also holds the pipes of the apps. In the foreground it has to be
-/// one that can be written, for the state lies there too.
+/// The folder of the default socket, which also holds the pipes of the apps. In the foreground, which needs no root
+/// and leaves nothing behind, it is the user's own runtime folder whoever the user is, else the temporary one.
 pub(super) fn run_dir(name: &str, who: &Who, env: Env<'_>, foreground: bool) -> PathBuf {
-    let by_default = default_socket(name, who.uid, env.folder("XDG_RUNTIME_DIR"));
-    let root_without_run = who.uid == 0 && !Path::new("/run").is_dir();
-    let usable = by_default.parent().is_some_and(|folder| who.can_write(folder));
-    let socket = if foreground && (!usable || root_without_run) {
-        temporary_socket(name, who.uid)
+    let runtime = env.folder("XDG_RUNTIME_DIR");
+    let socket = if foreground {
+        let own = runtime.filter(|dir| dir.is_absolute() && who.can_write(dir));
+        own.map(|dir| socket_in(dir.join("portok"), name))
+            .filter(|socket| socket.as_os_str().len() <= SOCKET_PATH_MAX)
+            .unwrap_or_else(|| temporary_socket(name, who.uid))
     } else {
-        by_default
+        default_socket(name, who.uid, runtime)
     };
     socket.parent().unwrap_or(Path::new("/tmp")).to_owned()
 }

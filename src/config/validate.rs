@@ -38,7 +38,7 @@ mod defaults {
     pub(super) const THRESHOLD: u32 = 3;
     pub(super) const ALLOW: [&str; 2] = ["127.0.0.1", "::1"];
     pub(super) const RATE_LIMIT: u32 = 10;
-    pub(super) const PREFIX: &str = "/__";
+    pub(super) const PREFIX: &str = crate::wire::PREFIX;
     pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(5);
     pub(super) const HEADER: Duration = Duration::from_secs(6);
     pub(super) const MAX_HEADER_SIZE: u64 = 64 * 1024;

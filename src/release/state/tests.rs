@@ -144,8 +144,8 @@ fn a_second_request_is_told_what_is_under_way() {
     let mut bench = Bench::new();
     bench.deploy("v1");
     let busy = Effect::Refuse(Refusal::Busy { release: "v1".into(), reason: Reason::Deploy });
-    assert_eq!(bench.deploy("v2"), [busy.clone()]);
-    assert_eq!(bench.send(Event::Rollback), [busy.clone()]);
+    assert_eq!(bench.deploy("v2"), std::slice::from_ref(&busy));
+    assert_eq!(bench.send(Event::Rollback), std::slice::from_ref(&busy));
     let switch = Event::Switch { release: unmanaged(9), port: 9, reason: Reason::Manual };
     assert_eq!(bench.send(switch), [busy]);
 }
