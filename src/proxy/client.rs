@@ -35,8 +35,11 @@ use super::worker::{Settings, Worker};
 /// The smallest buffers a connection may grow to, whatever the limit of a head.
 const BUFFER: usize = 128 * 1024;
 
+/// Writes up to this size are put together here and not by the kernel.
+const SMALL: usize = 512;
+
 /// How much, and how long, a client may still send after its answer before the connection is closed.
-const LINGER: (usize, std::time::Duration) = (4 << 20, std::time::Duration::from_secs(2));
+const LINGER: (usize, std::time::Duration) = (4 << 20, std::time::Duration::from_secs(5));
 
 /// What a connection does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,8 +282,18 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.stream()?.poll_write_vectored(cx, bufs);
-        self.note(written)
+        // A copy of a few bytes is cheaper than what the kernel does to gather them.
+        let mut small = [0; SMALL];
+        let mut length = 0;
+        for buf in bufs {
+            let Some(room) = small.get_mut(length..length + buf.len()) else {
+                let written = self.stream()?.poll_write_vectored(cx, bufs);
+                return self.note(written);
+            };
+            room.copy_from_slice(buf);
+            length += buf.len();
+        }
+        self.poll_write(cx, &small[..length])
     }
 
     fn is_write_vectored(&self) -> bool {
