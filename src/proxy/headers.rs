@@ -39,11 +39,14 @@ pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, context: &Context<'
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_host(out, request, context);
     let nominated = nominations(headers);
+    let mut came_forwarded = false;
     for (name, value) in headers {
+        let forwarded = is_forwarded(name);
+        came_forwarded |= forwarded;
         let skipped = is_hop_by_hop(name)
             || *name == header::HOST
             || (context.chunked && *name == header::CONTENT_LENGTH)
-            || (context.forwarded != Forwarded::Off && is_forwarded(name))
+            || (forwarded && context.forwarded != Forwarded::Off)
             || nominated.contains(name);
         if !skipped {
             line(out, name.as_str(), value.as_bytes());
@@ -53,7 +56,8 @@ pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, context: &Context<'
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     if context.forwarded != Forwarded::Off {
-        write_forwarded(out, request, &nominated, context);
+        let keep = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
+        write_forwarded(out, request, keep.then_some(&nominated), context.peer);
     }
     write_connection(out, headers, context);
     out.extend_from_slice(b"\r\n");
@@ -99,13 +103,12 @@ fn write_connection(out: &mut Vec<u8>, headers: &HeaderMap, context: &Context<'_
     });
 }
 
-/// Writes `X-Forwarded-For`, `-Proto` and `-Port` with what came before where that is believed, and `-Host`
-/// as it came or as the client asked.
-fn write_forwarded(out: &mut Vec<u8>, request: &Parts, nominated: &[HeaderName], context: &Context<'_>) {
-    let keep = context.trusted || context.forwarded == Forwarded::Append;
+/// Writes `X-Forwarded-For`, `-Proto` and `-Port` behind what came before, and `-Host` as it came or as the
+/// client asked. `believed`: with what came, but for these fields; `None`: as if nothing had come.
+fn write_forwarded(out: &mut Vec<u8>, request: &Parts, believed: Option<&Vec<HeaderName>>, peer: &str) {
     let believed = |name: &'static str| {
-        let came = request.headers.get_all(name).into_iter();
-        came.filter(move |_| keep && !nominated.iter().any(|nominated| nominated == name))
+        let but = believed.filter(|but| !but.iter().any(|nominated| nominated == name));
+        but.map(|_| request.headers.get_all(name)).into_iter().flatten()
     };
     let mut append = |name: &'static str, own: &[u8]| {
         out.extend_from_slice(name.as_bytes());
@@ -119,7 +122,7 @@ fn write_forwarded(out: &mut Vec<u8>, request: &Parts, nominated: &[HeaderName],
     };
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes));
-    append("x-forwarded-for", context.peer.as_bytes());
+    append("x-forwarded-for", peer.as_bytes());
     append("x-forwarded-proto", b"http");
     append("x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
     let mut came = believed("x-forwarded-host").peekable();
