@@ -209,3 +209,48 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     }
     digits.iter().try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_the_one_of_the_host_field() {
+        for (host, port) in [
+            ("a:81", Some("81")),
+            ("[::1]:81", Some("81")),
+            ("a", None),
+            ("a:", None),
+            ("[::1]", None),
+            ("a:8x", None),
+            ("", None),
+        ] {
+            assert_eq!(port_of(host.as_bytes()), port.map(str::as_bytes), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_frames_a_message_cannot_be_nominated_away() {
+        for kept in ["Host", "content-length", "close", "Keep-Alive", "upgrade", "not a name"] {
+            assert_eq!(nominated(kept.as_bytes()), None, "{kept}");
+        }
+        assert_eq!(nominated(b"X-Mine"), Some(HeaderName::from_static("x-mine")));
+    }
+
+    #[test]
+    fn lengths_are_digits_only() {
+        assert_eq!(decimal(b"0018"), Some(18));
+        assert_eq!(decimal(u64::MAX.to_string().as_bytes()), Some(u64::MAX));
+        for wrong in ["", "+1", "-1", " 1", "1 ", "0x1", "1_0", "18446744073709551616"] {
+            assert_eq!(decimal(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let mapped = canonical("[::ffff:10.0.0.1]:5".parse().unwrap());
+        assert_eq!(mapped.to_string(), "10.0.0.1:5");
+        assert!(is_trusted(mapped.ip(), &["10.0.0.0/8".parse().unwrap()]));
+        assert!(!is_trusted(mapped.ip(), &["::/0".parse().unwrap()]));
+    }
+}

@@ -374,3 +374,58 @@ async fn a_changed_configuration_holds_for_the_next_request() {
     }
     panic!("the change never arrived");
 }
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_its_answer_whole() {
+    let app = Backend::start(|mut connection, _| async move {
+        while let Some(head) = connection.head().await {
+            let length: usize = head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
+            connection.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")).await;
+            connection.send(vec![b'x'; length]).await;
+        }
+    })
+    .await;
+    let rig = Rig::serving(&app, |config| {
+        config.proxy.idle_timeout = Duration::from_millis(100);
+        config.proxy.header_timeout = Duration::from_millis(100);
+    });
+    let mut clients = Vec::new();
+    for length in [100_000, 1_000_000, 2_700_000, 2_900_000, 10_000_000] {
+        let mut client = rig.connect().await;
+        client.send(format!("GET /{length} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        clients.push((client, length));
+    }
+    // Long enough for every timeout of an idle connection, were it one.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    for (client, length) in &mut clients {
+        assert_eq!(client.reply().await.body.len(), *length);
+    }
+}
+
+#[tokio::test]
+async fn many_requests_at_once_over_threads_all_come_back() {
+    let app = Backend::echo().await;
+    let mut rig = Rig::start(|config| config.proxy.threads = 2);
+    let target = rig.route(&app);
+    let clients: Vec<_> = (0..50)
+        .map(|client| {
+            let addr = rig.addr;
+            tokio::spawn(async move {
+                let mut stream = Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() };
+                for round in 0..20 {
+                    let body = format!("{client}-{round}").repeat(1 + round * 40);
+                    let head =
+                        format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.send(head + &body).await;
+                    assert!(stream.reply().await.body.ends_with(body.as_bytes()));
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    let snapshot = rig.stats.snapshot();
+    assert_eq!((snapshot.total_requests, snapshot.by_class[1], target.inflight()), (1_000, 1_000, 0));
+    assert!(snapshot.inflight_max > 1);
+}
