@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock;
@@ -31,6 +31,7 @@ use super::headers;
 use super::tunnel::Tunnel;
 use super::upstream::pool::Pinned;
 use super::worker::{Settings, Worker};
+use crate::config::Affinity;
 
 /// The smallest buffers a connection may grow to, whatever the limit of a head.
 const BUFFER: usize = 128 * 1024;
@@ -156,6 +157,8 @@ impl Record {
         {
             self.order(Order::Cut);
         }
+        let by_request = settings.config.drain.affinity == Affinity::Request;
+        self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
         let now = clock::now();
         match self.phase.get() {
             Phase::Tunnel => (),
@@ -304,8 +307,10 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+    /// Nothing: the socket is closed right after, which says the same; where it is not, the one who lingers
+    /// says it.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -376,8 +381,12 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream) -> En
     .await
 }
 
-/// Reads and forgets what the client still sends: a socket closed with unread bytes takes the answer along.
+/// Ends this side, then reads and forgets what the client still sends: a socket closed with unread bytes takes
+/// the answer along.
 async fn discard(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
     let mut buf = vec![0; 16 * 1024];
     let mut total = 0;
     while let Ok(read @ 1..) = stream.read(&mut buf).await {
