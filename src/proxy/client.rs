@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock;
@@ -31,12 +31,16 @@ use super::headers;
 use super::tunnel::Tunnel;
 use super::upstream::pool::Pinned;
 use super::worker::{Settings, Worker};
+use crate::config::Affinity;
 
 /// The smallest buffers a connection may grow to, whatever the limit of a head.
 const BUFFER: usize = 128 * 1024;
 
+/// Writes up to this size are put together here and not by the kernel.
+const SMALL: usize = 512;
+
 /// How much, and how long, a client may still send after its answer before the connection is closed.
-const LINGER: (usize, std::time::Duration) = (4 << 20, std::time::Duration::from_secs(2));
+const LINGER: (usize, std::time::Duration) = (4 << 20, std::time::Duration::from_secs(5));
 
 /// What a connection does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +157,8 @@ impl Record {
         {
             self.order(Order::Cut);
         }
+        let by_request = settings.config.drain.affinity == Affinity::Request;
+        self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
         let now = clock::now();
         match self.phase.get() {
             Phase::Tunnel => (),
@@ -279,8 +285,18 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = self.stream()?.poll_write_vectored(cx, bufs);
-        self.note(written)
+        // A copy of a few bytes is cheaper than what the kernel does to gather them.
+        let mut small = [0; SMALL];
+        let mut length = 0;
+        for buf in bufs {
+            let Some(room) = small.get_mut(length..length + buf.len()) else {
+                let written = self.stream()?.poll_write_vectored(cx, bufs);
+                return self.note(written);
+            };
+            room.copy_from_slice(buf);
+            length += buf.len();
+        }
+        self.poll_write(cx, &small[..length])
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -291,8 +307,10 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_shutdown(cx)
+    /// Nothing: the socket is closed right after, which says the same; where it is not, the one who lingers
+    /// says it.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -363,8 +381,12 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream) -> En
     .await
 }
 
-/// Reads and forgets what the client still sends: a socket closed with unread bytes takes the answer along.
+/// Ends this side, then reads and forgets what the client still sends: a socket closed with unread bytes takes
+/// the answer along.
 async fn discard(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
     let mut buf = vec![0; 16 * 1024];
     let mut total = 0;
     while let Ok(read @ 1..) = stream.read(&mut buf).await {

@@ -84,8 +84,10 @@ fn is_host_byte(byte: u8) -> bool {
 /// Why a request got no answer of the app's.
 enum Ended {
     Fault(Fault),
-    /// The client's own doing: it broke off, or sent what is no body.
-    Client,
+    /// The client's own doing: it broke off (`gone`), or sent what is no body.
+    Client {
+        gone: bool,
+    },
 }
 
 impl From<Fault> for Ended {
@@ -129,9 +131,11 @@ impl Forward {
             }
             Ok(answered) => self.answer(answered, outgoing),
             Err(Ended::Fault(fault)) => self.refuse(&fault, outgoing.has_body_left()),
-            Err(Ended::Client) => {
-                self.turn.record().linger();
-                self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
+            Err(Ended::Client { gone }) => {
+                if !gone {
+                    self.turn.record().linger();
+                    self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
+                }
                 answer::bare(StatusCode::BAD_REQUEST, self.turn)
             }
         }
@@ -353,12 +357,20 @@ impl Refused {
 
 fn ended(failed: Failed) -> Ended {
     match failed {
-        Failed::Client(_) => Ended::Client,
+        Failed::Client(error) => Ended::Client { gone: is_gone(&error) },
         Failed::TooLarge => Fault::BodyTooLarge.into(),
         Failed::Reset { error, .. } => Fault::Reset(error).into(),
         Failed::Invalid(invalid) => Fault::Invalid(invalid.0).into(),
         Failed::Timeout => Fault::Timeout("upstream.response_timeout").into(),
     }
+}
+
+/// Whether a request's body failed because nobody sends it any more.
+fn is_gone(error: &hyper::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let broke = |kind| matches!(kind, Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe);
+    error.is_incomplete_message() || cause.is_some_and(|cause| broke(cause.kind()))
 }
 
 /// A body that has arrived whole; where there is none, the length that the head tells goes on.

@@ -39,11 +39,14 @@ pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, context: &Context<'
     out.extend_from_slice(b" HTTP/1.1\r\n");
     write_host(out, request, context);
     let nominated = nominations(headers);
+    let mut came_forwarded = false;
     for (name, value) in headers {
+        let forwarded = is_forwarded(name);
+        came_forwarded |= forwarded;
         let skipped = is_hop_by_hop(name)
             || *name == header::HOST
             || (context.chunked && *name == header::CONTENT_LENGTH)
-            || (context.forwarded != Forwarded::Off && is_forwarded(name))
+            || (forwarded && context.forwarded != Forwarded::Off)
             || nominated.contains(name);
         if !skipped {
             line(out, name.as_str(), value.as_bytes());
@@ -53,7 +56,8 @@ pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, context: &Context<'
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     if context.forwarded != Forwarded::Off {
-        write_forwarded(out, request, &nominated, context);
+        let keep = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
+        write_forwarded(out, request, keep.then_some(&nominated), context.peer);
     }
     write_connection(out, headers, context);
     out.extend_from_slice(b"\r\n");
@@ -99,13 +103,12 @@ fn write_connection(out: &mut Vec<u8>, headers: &HeaderMap, context: &Context<'_
     });
 }
 
-/// Writes `X-Forwarded-For`, `-Proto` and `-Port` with what came before where that is believed, and `-Host`
-/// as it came or as the client asked.
-fn write_forwarded(out: &mut Vec<u8>, request: &Parts, nominated: &[HeaderName], context: &Context<'_>) {
-    let keep = context.trusted || context.forwarded == Forwarded::Append;
+/// Writes `X-Forwarded-For`, `-Proto` and `-Port` behind what came before, and `-Host` as it came or as the
+/// client asked. `believed`: with what came, but for these fields; `None`: as if nothing had come.
+fn write_forwarded(out: &mut Vec<u8>, request: &Parts, believed: Option<&Vec<HeaderName>>, peer: &str) {
     let believed = |name: &'static str| {
-        let came = request.headers.get_all(name).into_iter();
-        came.filter(move |_| keep && !nominated.iter().any(|nominated| nominated == name))
+        let but = believed.filter(|but| !but.iter().any(|nominated| nominated == name));
+        but.map(|_| request.headers.get_all(name)).into_iter().flatten()
     };
     let mut append = |name: &'static str, own: &[u8]| {
         out.extend_from_slice(name.as_bytes());
@@ -119,7 +122,7 @@ fn write_forwarded(out: &mut Vec<u8>, request: &Parts, nominated: &[HeaderName],
     };
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes));
-    append("x-forwarded-for", context.peer.as_bytes());
+    append("x-forwarded-for", peer.as_bytes());
     append("x-forwarded-proto", b"http");
     append("x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
     let mut came = believed("x-forwarded-host").peekable();
@@ -205,4 +208,49 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
         return None;
     }
     digits.iter().try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_the_one_of_the_host_field() {
+        for (host, port) in [
+            ("a:81", Some("81")),
+            ("[::1]:81", Some("81")),
+            ("a", None),
+            ("a:", None),
+            ("[::1]", None),
+            ("a:8x", None),
+            ("", None),
+        ] {
+            assert_eq!(port_of(host.as_bytes()), port.map(str::as_bytes), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_frames_a_message_cannot_be_nominated_away() {
+        for kept in ["Host", "content-length", "close", "Keep-Alive", "upgrade", "not a name"] {
+            assert_eq!(nominated(kept.as_bytes()), None, "{kept}");
+        }
+        assert_eq!(nominated(b"X-Mine"), Some(HeaderName::from_static("x-mine")));
+    }
+
+    #[test]
+    fn lengths_are_digits_only() {
+        assert_eq!(decimal(b"0018"), Some(18));
+        assert_eq!(decimal(u64::MAX.to_string().as_bytes()), Some(u64::MAX));
+        for wrong in ["", "+1", "-1", " 1", "1 ", "0x1", "1_0", "18446744073709551616"] {
+            assert_eq!(decimal(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let mapped = canonical("[::ffff:10.0.0.1]:5".parse().unwrap());
+        assert_eq!(mapped.to_string(), "10.0.0.1:5");
+        assert!(is_trusted(mapped.ip(), &["10.0.0.0/8".parse().unwrap()]));
+        assert!(!is_trusted(mapped.ip(), &["::/0".parse().unwrap()]));
+    }
 }

@@ -42,7 +42,9 @@ enum Command {
     /// Accept from this socket too.
     Listen(TcpListener, oneshot::Sender<io::Result<()>>),
     /// Stop accepting from all sockets but the newest.
-    Leave(oneshot::Sender<()>),
+    LeaveFormer(oneshot::Sender<()>),
+    /// Stop accepting from the newest socket.
+    LeaveNewest(oneshot::Sender<()>),
     Drain(oneshot::Sender<()>),
     Stop,
 }
@@ -86,17 +88,21 @@ impl Plane {
         let listeners: Vec<_> =
             self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         drop(listener);
-        for (thread, listener) in self.threads.iter().zip(listeners) {
-            thread.tell(|done| Command::Listen(listener, done)).await.unwrap_or_else(|| Err(ended()))?;
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let listening = self.threads[index].tell(|done| Command::Listen(listener, done)).await;
+            if let Err(error) = listening.unwrap_or_else(|| Err(ended())) {
+                tell_all(&self.threads[..index], Command::LeaveNewest).await;
+                return Err(error);
+            }
         }
-        self.tell_all(Command::Leave).await;
+        tell_all(&self.threads, Command::LeaveFormer).await;
         Ok(())
     }
 
     /// Stops accepting; idle client connections are closed, others after their current answer
     /// (`Connection: close`). Returns once every connection and tunnel has ended.
     pub async fn drain(&self) {
-        self.tell_all(Command::Drain).await;
+        tell_all(&self.threads, Command::Drain).await;
     }
 
     /// Cuts what is left, ends the threads and joins them.
@@ -110,20 +116,20 @@ impl Plane {
             tracing::error!("a data-plane thread ended with a panic");
         }
     }
+}
 
-    /// Tells all threads and waits until all are done.
-    async fn tell_all(&self, command: fn(oneshot::Sender<()>) -> Command) {
-        let mut waits = Vec::with_capacity(self.threads.len());
-        for thread in &self.threads {
-            let (done, wait) = oneshot::channel();
-            if thread.commands.send(command(done)).await.is_ok() {
-                waits.push(wait);
-            }
+/// Tells `threads` and waits until all are done.
+async fn tell_all(threads: &[Thread], command: fn(oneshot::Sender<()>) -> Command) {
+    let mut waits = Vec::with_capacity(threads.len());
+    for thread in threads {
+        let (done, wait) = oneshot::channel();
+        if thread.commands.send(command(done)).await.is_ok() {
+            waits.push(wait);
         }
-        for wait in waits {
-            // A thread that ended meanwhile has nothing open either.
-            let _ = wait.await;
-        }
+    }
+    for wait in waits {
+        // A thread that ended meanwhile has nothing open either.
+        let _ = wait.await;
     }
 }
 
@@ -186,19 +192,20 @@ async fn obey(worker: std::rc::Rc<Worker>, first: Acceptor, mut told: mpsc::Rece
                 // Nobody waits any more: it listens all the same.
                 let _ = done.send(started);
             }
-            Command::Leave(done) => {
+            Command::LeaveFormer(done) => {
                 let newest = acceptors.pop();
-                for former in acceptors.drain(..) {
-                    former.stop().await;
-                }
+                stop(&mut acceptors).await;
                 acceptors.extend(newest);
+                let _ = done.send(());
+            }
+            Command::LeaveNewest(done) => {
+                let mut newest: Vec<_> = acceptors.pop().into_iter().collect();
+                stop(&mut newest).await;
                 let _ = done.send(());
             }
             Command::Drain(done) => {
                 worker.drain();
-                for acceptor in acceptors.drain(..) {
-                    acceptor.stop().await;
-                }
+                stop(&mut acceptors).await;
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
                     worker.emptied().await;
@@ -207,5 +214,11 @@ async fn obey(worker: std::rc::Rc<Worker>, first: Acceptor, mut told: mpsc::Rece
             }
             Command::Stop => return,
         }
+    }
+}
+
+async fn stop(acceptors: &mut Vec<Acceptor>) {
+    for acceptor in acceptors.drain(..) {
+        acceptor.stop().await;
     }
 }

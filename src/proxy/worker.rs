@@ -180,7 +180,7 @@ impl Worker {
     /// From now on connections close as soon as they have nothing under way.
     pub(super) fn drain(&self) {
         self.draining.set(true);
-        self.sweep();
+        self.sweep_connections();
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -228,30 +228,38 @@ impl Worker {
         let mut tick = tokio::time::interval(clock::TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = tick.tick() => (),
-                () = self.bells.0[self.lane].notified() => (),
-            }
+            let ticked = tokio::select! {
+                _ = tick.tick() => true,
+                () = self.bells.0[self.lane].notified() => false,
+            };
             clock::advance(self.stats.uptime());
-            self.sweep();
+            if ticked {
+                self.sweep_connections();
+                self.stats.sample_inflight();
+            }
+            self.sweep_targets();
         }
     }
 
-    fn sweep(&self) {
+    fn sweep_connections(&self) {
         let settings = self.settings();
         self.connections.borrow().iter().for_each(|record| record.sweep(&settings, self.draining.get()));
+    }
+
+    fn sweep_targets(&self) {
+        let settings = self.settings();
         let current = self.live();
         if current.is_none() {
             self.current.take();
         }
-        let unused = |local: &Rc<Local>| {
+        let is_left = |local: &Rc<Local>| {
             local.sweep(&settings.config.upstream);
             let live = current.as_ref().is_some_and(|current| Rc::ptr_eq(current, local));
-            !live && Rc::strong_count(local) == 1 && (local.target.is_closed() || local.target.is_retired())
+            let over = local.target.is_closed() || local.target.is_retired() || local.is_empty();
+            over && !live && Rc::strong_count(local) == 1
         };
-        let gone: Vec<_> = self.locals.borrow_mut().extract_if(.., |local| unused(local)).collect();
-        drop(gone);
-        self.stats.sample_inflight();
+        let left: Vec<_> = self.locals.borrow_mut().extract_if(.., |local| is_left(local)).collect();
+        drop(left);
     }
 }
 

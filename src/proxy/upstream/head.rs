@@ -4,6 +4,7 @@
 //! coding, another coding than `chunked`, folded lines.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -86,10 +87,11 @@ pub(in crate::proxy) fn parse(
     let start = buf.as_ptr().addr();
     let reason =
         response.reason.filter(|&reason| !reason.is_empty() && status.canonical_reason() != Some(reason));
-    let reason = reason.map(|reason| Place::of(start, reason.as_bytes()));
+    let reason = reason.map(|reason| Span::of(start, reason.as_bytes())).transpose()?;
     let count = response.headers.len();
     for (place, field) in places.iter_mut().zip(response.headers.iter()) {
-        *place = Place { name: field.name.len(), ..Place::of(start, field.value) }.named(start, field.name);
+        *place =
+            Place { name: Span::of(start, field.name.as_bytes())?, value: Span::of(start, field.value)? };
     }
     let bytes = buf.split_to(length).freeze();
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -99,37 +101,40 @@ pub(in crate::proxy) fn parse(
     let mut headers = std::mem::take(map);
     headers.reserve(count);
     for place in &places[..count] {
-        draft.field(place.name_of(&bytes), place.value_of(&bytes), &mut headers)?;
+        draft.field(&bytes[place.name.range()], bytes.slice(place.value.range()), &mut headers)?;
     }
     let (framing, keep_alive) = draft.finish(status, to_head, &mut headers)?;
-    let reason = reason.map(|place| place.value_of(&bytes));
+    let reason = reason.map(|reason| bytes.slice(reason.range()));
     Ok(Parsed::Head(Head { status, reason, headers, framing, keep_alive, upgrade: draft.upgrade }))
 }
 
-/// Where in the head a field's name and value stand.
+/// Where in the head a field's name and value stand. Small, because many are made at once: no place in a head of
+/// [`MAX_HEAD`] bytes is beyond its range.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
-    at: usize,
-    name: usize,
-    value_at: usize,
-    value: usize,
+    name: Span,
+    value: Span,
 }
 
-impl Place {
-    fn of(start: usize, value: &[u8]) -> Self {
-        Self { at: 0, name: 0, value_at: value.as_ptr().addr() - start, value: value.len() }
+/// A part of the head.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    at: u16,
+    length: u16,
+}
+
+impl Span {
+    /// Of `part`, which lies in the head that begins at `start`.
+    fn of(start: usize, part: &[u8]) -> Result<Self, Invalid> {
+        let narrow = |number: usize| u16::try_from(number).map_err(|_| Invalid("the head is too long"));
+        // An empty part may lie anywhere.
+        let at = if part.is_empty() { 0 } else { part.as_ptr().addr() - start };
+        Ok(Self { at: narrow(at)?, length: narrow(part.len())? })
     }
 
-    fn named(self, start: usize, name: &str) -> Self {
-        Self { at: name.as_ptr().addr() - start, ..self }
-    }
-
-    fn name_of<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.at..self.at + self.name]
-    }
-
-    fn value_of(&self, head: &Bytes) -> Bytes {
-        head.slice(self.value_at..self.value_at + self.value)
+    fn range(self) -> Range<usize> {
+        let at = usize::from(self.at);
+        at..at + usize::from(self.length)
     }
 }
 

@@ -132,6 +132,11 @@ impl Local {
         }
     }
 
+    /// Whether no idle connection is kept.
+    pub(in crate::proxy) fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty()
+    }
+
     /// Drops what has been idle for too long, and everything where the target is closed or others wait.
     pub(in crate::proxy) fn sweep(&self, settings: &Upstream) {
         let all =
