@@ -4,7 +4,7 @@
 //! and by the admin API (counters). Behind it:
 //!
 //! - [`plane`] runs the threads, [`listener`] accepts for them, [`worker`] is what the tasks of one thread share;
-//! - [`switchboard`] says which [`target`] is live, and a target who uses it;
+//! - [`switchboard`](mod@switchboard) says which [`target`] is live, and a target who uses it;
 //! - [`client`] serves one client connection, [`forward`] one request of it, [`tunnel`] what an upgrade made of it;
 //! - [`headers`] decides which fields pass, [`answer`] is what the client gets;
 //! - [`upstream`] speaks HTTP/1.1 to the app;
