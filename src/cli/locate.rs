@@ -228,7 +228,8 @@ fn socket_places(name: &str, uid: u32, runtime: Option<&Path>) -> Vec<PathBuf> {
     let mut places = Vec::new();
     // `run` puts its socket into the user's own runtime folder or the temporary one, root's too.
     let temporary = PathBuf::from(format!("/tmp/portok-{uid}")).join(name).join("admin.sock");
-    let own = runtime.filter(|dir| dir.is_absolute()).map(|dir| dir.join("portok").join(name).join("admin.sock"));
+    let own =
+        runtime.filter(|dir| dir.is_absolute()).map(|dir| dir.join("portok").join(name).join("admin.sock"));
     let candidates = [Some(default_socket(name, uid, runtime)), own, Some(default_socket(name, 0, None))];
     for place in candidates.into_iter().flatten().chain([temporary.clone()]) {
         if places.contains(&place) || (place == temporary && !is_private(&temporary, uid)) {

@@ -56,7 +56,9 @@ pub(super) struct Worker {
     pub(super) lane: usize,
     pub(super) stats: Arc<Stats>,
     pub(super) reserved: Arc<dyn Reserved>,
+    /// Made of the configuration that was in force at the last look.
     settings: RefCell<Rc<Settings>>,
+    config: RefCell<watch::Receiver<Arc<Config>>>,
     live: RefCell<Reader>,
     /// For the rare request that finds no target.
     pub(super) switchboard: Switchboard,
@@ -72,7 +74,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Its state, and the task that keeps its settings.
+    /// Its state, and the task that keeps it.
     pub(super) fn start(parts: Parts) -> Rc<Self> {
         let Parts { lane, mut config, switchboard, stats, reserved, bells } = parts;
         clock::advance(stats.uptime());
@@ -82,6 +84,7 @@ impl Worker {
             stats,
             reserved,
             settings: RefCell::new(settings),
+            config: RefCell::new(config),
             live: RefCell::new(switchboard.reader()),
             switchboard,
             current: RefCell::default(),
@@ -93,19 +96,18 @@ impl Worker {
             heads: RefCell::default(),
             buffers: RefCell::default(),
         });
-        let follower = worker.clone();
-        tokio::task::spawn_local(async move {
-            while config.changed().await.is_ok() {
-                let settings = Settings::new(config.borrow_and_update().clone());
-                follower.settings.replace(settings);
-            }
-        });
         tokio::task::spawn_local(worker.clone().keep());
         worker
     }
 
-    /// The configuration in force.
+    /// The configuration in force: whoever asks after a reload was answered gets the new one. One atomic load while
+    /// nothing has changed.
     pub(super) fn settings(&self) -> Rc<Settings> {
+        // An error says that the sender has gone: what came last stays in force until the end.
+        if self.config.borrow().has_changed().unwrap_or(false) {
+            let config = self.config.borrow_mut().borrow_and_update().clone();
+            self.settings.replace(Settings::new(config));
+        }
         self.settings.borrow().clone()
     }
 

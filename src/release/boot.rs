@@ -16,10 +16,12 @@ impl Coordinator {
     pub(super) fn stop_leftovers(&mut self) {
         let identities: Vec<_> =
             self.found.iter().flat_map(|record| &record.runs).map(|run| run.identity.clone()).collect();
+        // A record without a mark is a new one: nothing was ever started under it.
+        let new = self.found.as_ref().is_none_or(|record| record.mark.is_none());
         let app = self.config.borrow().app.clone();
         let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
         self.tasks.spawn(async move {
-            if !identities.is_empty() {
+            if !new {
                 supervisor.stop_leftovers(&identities, app.stop_signal, app.stop_timeout).await;
             }
             let _coordinator_gone = reports.send(Message::LeftoversGone).await;

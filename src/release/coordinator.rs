@@ -54,6 +54,8 @@ pub struct Parts {
     pub found: Found,
     /// Tells the hooks; must not block.
     pub notify: Box<dyn Fn(wire::HookEvent) + Send>,
+    /// What the tags of all processes begin with, for the record.
+    pub mark: String,
     /// Do not continue what the record says (`portok run`).
     pub fresh: bool,
 }
@@ -107,6 +109,7 @@ pub struct Coordinator {
     pub(super) app_attempted: Option<String>,
     pub(super) app_edited: bool,
     pub(super) found: Option<Record>,
+    pub(super) mark: String,
     pub(super) fresh: bool,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
@@ -121,7 +124,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// Makes the coordinator and the handle that others use. Nothing happens before [`Coordinator::run`].
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let Parts { config, supervisor, stats, route, store, found, notify, fresh } = parts;
+        let Parts { config, supervisor, stats, route, store, found, notify, mark, fresh } = parts;
         for warning in &found.warnings {
             tracing::warn!("{warning}");
         }
@@ -162,6 +165,7 @@ impl Coordinator {
             app_attempted: if fresh { None } else { record.app_attempted.clone() },
             app_edited: false,
             found: Some(record),
+            mark,
             fresh,
             inbox,
             saves,

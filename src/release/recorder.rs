@@ -22,6 +22,7 @@ impl Coordinator {
             Some(StoredRun { release: slot.release.clone(), identity })
         });
         let record = Record {
+            mark: Some(self.mark.clone()),
             live: self.state.live_release().cloned(),
             previous: self.state.previous.as_ref().map(|previous| previous.release.clone()),
             intent: self

@@ -38,6 +38,9 @@ const MAX_RECORD: u64 = 16 << 20;
 pub struct Record {
     /// Its version.
     pub schema: Schema,
+    /// What the tags of all processes that were started under this record begin with; made with the record.
+    #[serde(default)]
+    pub mark: Option<String>,
     /// The release that serves or should.
     #[serde(default)]
     pub live: Option<ReleaseRef>,

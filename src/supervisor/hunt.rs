@@ -43,9 +43,13 @@ impl Hunt {
         Self { tags: vec![tag.to_owned()], ..Self::default() }
     }
 
-    /// Every recorded group whose leader is proven to be the one that was recorded, and everything with a recorded tag.
-    pub(super) fn for_leftovers(recorded: &[Identity]) -> Self {
+    /// Every recorded group whose leader is proven to be the one that was recorded, and everything with a recorded tag
+    /// or a tag that begins with the record's mark.
+    pub(super) fn for_leftovers(recorded: &[Identity], mark: &str) -> Self {
         let mut hunt = Self::default();
+        if is_tag(mark) {
+            hunt.tags.push(mark.to_owned());
+        }
         for identity in recorded {
             if is_tag(&identity.tag) {
                 hunt.tags.push(identity.tag.clone());

@@ -48,17 +48,27 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
     Ok(BOOT_ID.get_or_init(|| read.trim().to_owned()))
 }
 
-/// A tag that no other run has: 128 random bits in hexadecimal.
-pub(super) fn new_tag() -> io::Result<String> {
+/// The mark of one durable record: 128 random bits in hexadecimal. The tags of all runs that are started under the record begin
+/// with it, so that a process which was started a moment before the daemon died, too late to be recorded itself,
+/// is found by what was recorded before.
+///
+/// # Errors
+/// The kernel's random numbers cannot be read.
+pub fn new_mark() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
-/// Whether a tag has the form that [`new_tag`] gives. A record that was damaged or written by hand must not
+/// A tag that no other run has: the record's mark and as many random bits again.
+pub(super) fn new_tag(mark: &str) -> io::Result<String> {
+    Ok(format!("{mark}{}", new_mark()?))
+}
+
+/// Whether this has the form of a mark or a tag. A record that was damaged or written by hand must not
 /// make every process with an empty variable ours.
 pub(super) fn is_tag(tag: &str) -> bool {
-    tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+    matches!(tag.len(), 32 | 64) && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -67,10 +77,10 @@ mod tests {
 
     #[test]
     fn this_process_has_an_identity_of_this_boot() {
-        let identity = Identity::of(std::process::id(), new_tag().unwrap()).unwrap();
+        let identity = Identity::of(std::process::id(), new_tag(&new_mark().unwrap()).unwrap()).unwrap();
         assert!(identity.is_of_this_boot());
         assert!(is_tag(&identity.tag));
-        assert_ne!(identity.tag, new_tag().unwrap());
+        assert_ne!(identity.tag, new_tag(&new_mark().unwrap()).unwrap());
         let json = serde_json::to_string(&identity).unwrap();
         assert!(json.contains("\"bootId\"") && json.contains("\"startTime\""), "{json}");
         assert_eq!(serde_json::from_str::<Identity>(&json).unwrap(), identity);

@@ -53,7 +53,7 @@ pub use directory::resolve_directory;
 pub use env_file::read_env_file;
 pub use exit::Exit;
 pub use group::Process;
-pub use identity::Identity;
+pub use identity::{Identity, new_mark};
 pub use ids::Ids;
 pub use owner::Owner;
 pub use port::Lease;
@@ -65,6 +65,7 @@ pub use spawn::SpawnError;
 #[derive(Debug)]
 pub struct Supervisor {
     instance: String,
+    mark: String,
     env: BTreeMap<OsString, OsString>,
     open_files: Option<u64>,
     output: output::Output,
@@ -76,6 +77,8 @@ pub struct Supervisor {
 pub struct Settings {
     /// The instance's name, for `PORTOK_INSTANCE`.
     pub instance: String,
+    /// The mark of the durable record ([`new_mark`]), which the tags of all runs begin with.
+    pub mark: String,
     /// Where output FIFOs are made (mode 0700, made when missing).
     pub run_dir: PathBuf,
     /// The daemon's environment; scrubbed here of what no app may see.
@@ -112,11 +115,11 @@ impl Supervisor {
     /// # Errors
     /// The run folder cannot be made, `/proc` cannot be read, or a thread cannot be started.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let Settings { instance, run_dir, env, sink, open_files } = settings;
+        let Settings { instance, mark, run_dir, env, sink, open_files } = settings;
         identity::boot_id()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
         let output = output::Output::start(&instance, run_dir, sink)?;
-        Ok(Self { instance, env: command::scrub(env), open_files, output, groups: TaskTracker::new() })
+        Ok(Self { instance, mark, env: command::scrub(env), open_files, output, groups: TaskTracker::new() })
     }
 
     /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not set
@@ -133,7 +136,7 @@ impl Supervisor {
     /// # Errors
     /// The program, the directory or the identity is not usable; says which and why.
     pub async fn spawn(&self, launch: Launch) -> Result<Process, SpawnError> {
-        let tag = identity::new_tag()
+        let tag = identity::new_tag(&self.mark)
             .map_err(|error| SpawnError::new(format!("cannot make the run's tag: {error}"), error))?;
         let (stdout, stderr, reading) =
             self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
@@ -158,9 +161,10 @@ impl Supervisor {
     }
 
     /// Stops what an earlier daemon left: every group in `recorded` whose identity still holds, and every
-    /// process that carries one of their tags. Never signals anything else. Returns when all is gone.
+    /// process that carries one of their tags or a tag with the record's mark. Never signals anything else. To be called
+    /// before anything is started. Returns when all is gone.
     pub async fn stop_leftovers(&self, recorded: &[Identity], signal: StopSignal, timeout: Duration) {
-        stop::leftovers(recorded, signal, timeout).await;
+        stop::leftovers(recorded, &self.mark, signal, timeout).await;
     }
 
     /// Waits until nothing of any process that was ever started here is left.

@@ -74,7 +74,8 @@ pub(super) fn descendants(table: &[Stat], root: u32) -> HashSet<u32> {
     found
 }
 
-/// Whether the environment that the process was started with has `PORTOK_RUN` set to one of `tags`.
+/// Whether the environment that the process was started with has `PORTOK_RUN` set to one of `tags`, or to one that begins
+/// with a mark among them.
 pub(super) fn carries(pid: u32, tags: &[String]) -> bool {
     if tags.is_empty() || pid == std::process::id() {
         return false;
@@ -88,7 +89,7 @@ pub(super) fn carries(pid: u32, tags: &[String]) -> bool {
         variable
             .strip_prefix(TAG_VARIABLE.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"="))
-            .is_some_and(|value| tags.iter().any(|tag| tag.as_bytes() == value))
+            .is_some_and(|value| tags.iter().any(|tag| value.starts_with(tag.as_bytes())))
     })
 }
 

@@ -114,9 +114,9 @@ pub(super) async fn sweep(mut hunt: Hunt, signal: i32, order: impl Fn() -> (Inst
 }
 
 /// Stops what an earlier daemon left; see [`super::Supervisor::stop_leftovers`].
-pub(super) async fn leftovers(recorded: &[Identity], signal: StopSignal, timeout: Duration) {
-    let recorded = recorded.to_vec();
-    let Some(hunt) = look(move || Hunt::for_leftovers(&recorded)).await else {
+pub(super) async fn leftovers(recorded: &[Identity], mark: &str, signal: StopSignal, timeout: Duration) {
+    let (recorded, mark) = (recorded.to_vec(), mark.to_owned());
+    let Some(hunt) = look(move || Hunt::for_leftovers(&recorded, &mark)).await else {
         tracing::error!("cannot look for left-over processes: /proc does not answer");
         return;
     };

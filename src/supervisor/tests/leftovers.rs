@@ -7,6 +7,10 @@ use std::process::{Child, Command, Stdio};
 use super::super::{Identity, identity};
 use super::*;
 
+fn fresh_tag() -> String {
+    identity::new_tag(&identity::new_mark().unwrap()).unwrap()
+}
+
 /// A `cat` in a group of its own, and the record that an earlier daemon would have made of it.
 fn left(tag: Option<&str>, text: &str) -> (Child, Identity) {
     let mut command = Command::new("/bin/sh");
@@ -15,7 +19,7 @@ fn left(tag: Option<&str>, text: &str) -> (Child, Identity) {
         command.env(proc::TAG_VARIABLE, tag);
     }
     let child = command.spawn().unwrap();
-    let recorded = tag.map_or_else(|| identity::new_tag().unwrap(), str::to_owned);
+    let recorded = tag.map_or_else(|| fresh_tag(), str::to_owned);
     let identity = Identity::of(child.id(), recorded).unwrap();
     (child, identity)
 }
@@ -65,13 +69,25 @@ async fn what_ignores_the_signal_is_killed() {
 
 #[tokio::test]
 async fn a_tag_is_enough_and_outlives_the_leader() {
-    let tag = identity::new_tag().unwrap();
+    let tag = fresh_tag();
     let (mut child, mut identity) = left(Some(&tag), "echo; exec sleep 600");
     wait_for_line(&mut child);
     // The leader's pid is somebody else's by now, as far as the record can tell.
     identity.start_time += 1;
     stop(&[identity], DEADLINE).await;
     assert_eq!(child.wait().unwrap().signal(), Some(15));
+}
+
+#[tokio::test]
+async fn what_was_started_too_late_to_be_recorded_is_found_by_the_records_mark() {
+    let mark = identity::new_mark().unwrap();
+    let (mut ours, _) = left(Some(&identity::new_tag(&mark).unwrap()), "echo; exec sleep 600");
+    let (mut others, _) = left(Some(&fresh_tag()), "exec cat");
+    wait_for_line(&mut ours);
+    let bench = Bench::with(|settings| settings.mark = mark);
+    within("stopping what was left", bench.supervisor.stop_leftovers(&[], TERM, DEADLINE)).await;
+    assert_eq!(ours.wait().unwrap().signal(), Some(15));
+    assert_untouched(&mut others);
 }
 
 #[tokio::test]

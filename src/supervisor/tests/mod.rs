@@ -41,6 +41,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = Settings {
             instance: "web".into(),
+            mark: crate::supervisor::new_mark().unwrap(),
             run_dir: folder.path().join("run"),
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
             sink: Sink::None,

@@ -70,6 +70,7 @@ impl Bench {
     fn supervisor_only(&self) -> Supervisor {
         Supervisor::new(Settings {
             instance: "web".into(),
+            mark: crate::supervisor::new_mark().unwrap(),
             run_dir: self.path().join("run"),
             env: BTreeMap::new(),
             sink: Sink::None,
