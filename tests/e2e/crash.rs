@@ -105,7 +105,8 @@ fn after_a_killed_daemon_the_leftovers_are_stopped_and_one_release_serves() {
     let app = world.app("v1").flag("helper");
     let conf = restarting(&world, &app).set("app.stop_timeout", "300ms");
     let daemon = world.start(&conf);
-    let before = daemon.wait_until_serves("v1");
+    daemon.wait_until_serves("v1");
+    let before = daemon.wait_until_recorded();
     let helper: u32 = app.wait_for(1, "helper ").parse().unwrap();
     daemon.kill();
     assert!(procs::is_alive(pid(&before).unwrap()), "the premise: the app outlived its daemon");
@@ -126,7 +127,8 @@ fn an_app_outlives_its_daemon_even_while_it_prints() {
     let app = world.app("v1").flag("flood");
     let conf = restarting(&world, &app);
     let daemon = world.start(&conf);
-    let before = daemon.wait_until_serves("v1");
+    daemon.wait_until_serves("v1");
+    let before = daemon.wait_until_recorded();
     let port = before.active_port.unwrap();
     daemon.kill();
     // A pipe without reader would end it, and a full one would block it.
@@ -147,7 +149,8 @@ fn a_daemon_killed_within_a_deploy_comes_back_to_the_old_release() {
     let new = world.app("v2").with("bind_after", world.path("never").display());
     let conf = restarting(&world, &old);
     let daemon = world.start(&conf);
-    let before = daemon.wait_until_serves("v1");
+    daemon.wait_until_serves("v1");
+    let before = daemon.wait_until_recorded();
     daemon.deploy_detached(&new);
     new.wait_for(1, "start ");
     daemon.kill();
@@ -168,13 +171,7 @@ fn a_daemon_killed_within_a_drain_comes_back_to_the_new_release() {
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     daemon.deploy(&new).expect(200);
-    let before = daemon.status();
-    let id = before.last_switch.as_ref().map(|switch| switch.id.clone()).unwrap();
-    wait_until(
-        "the outcome is on disk",
-        || daemon.log(),
-        || std::fs::read_to_string(world.state_file()).unwrap().contains(&id).then_some(()),
-    );
+    let before = daemon.wait_until_recorded();
     daemon.kill();
     let daemon = world.start(&conf.set("drain.period", "1s"));
     let after = daemon.wait_until_serves("v2");
@@ -190,6 +187,7 @@ fn a_daemon_killed_at_any_moment_of_a_deploy_comes_back_to_one_of_the_two() {
     let conf = restarting(&world, &world.app("v0")).set("drain.period", "50ms");
     let mut daemon = world.start(&conf);
     daemon.wait_until_serves("v0");
+    daemon.wait_until_recorded();
     let mut serving = "v0".to_owned();
     // Each round kills it a bit later: before the spawn, within the probes, around the switch, in the drain.
     for round in 1..=10 {
@@ -228,7 +226,8 @@ fn a_recycled_pid_is_never_signalled() {
     let mut bystander = bystander_app.start_unmanaged();
     let conf = restarting(&world, &app);
     let daemon = world.start(&conf);
-    let before = daemon.wait_until_serves("v1");
+    daemon.wait_until_serves("v1");
+    let before = daemon.wait_until_recorded();
     let old = pid(&before).unwrap();
     daemon.kill();
     procs::send(old, Signal::SIGKILL);

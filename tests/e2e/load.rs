@@ -3,11 +3,12 @@
 
 use serde_json::json;
 
+use crate::harness::app::App;
 use crate::harness::{Daemon, Load, World, live};
 
-fn deploy_many(daemon: &Daemon<'_>, load: &Load, versions: std::ops::RangeInclusive<u32>) {
-    for number in versions {
-        let app = daemon.world.app(&format!("v{number}"));
+fn deploy_many(daemon: &Daemon<'_>, load: &Load, app: impl Fn(&str) -> App) {
+    for number in 1..=25 {
+        let app = app(&format!("v{number}"));
         let before = live(&daemon.status()).unwrap_or_default().to_owned();
         daemon.deploy(&app).expect(200);
         load.wait_for_more(20);
@@ -22,7 +23,7 @@ fn twenty_five_deploys_lose_no_request() {
     let daemon = world.start(&world.conf().set("drain.period", "300ms"));
     daemon.deploy(&world.app("v0")).expect(200);
     let load = Load::start(daemon.addr);
-    deploy_many(&daemon, &load, 1..=25);
+    deploy_many(&daemon, &load, |version| world.app(version));
     let report = load.finish_without_failure();
     assert_eq!(report.by_version.len(), 26, "every release served: {report:#?}");
     let metrics = daemon.admin("GET", "/__metrics", None).json();
@@ -37,9 +38,12 @@ fn twenty_five_deploys_with_pinned_connections_lose_no_request() {
     let world = World::new();
     let conf = world.conf().set("drain.period", "300ms").set("drain.affinity", "connection");
     let daemon = world.start(&conf);
-    daemon.deploy(&world.app("v0")).expect(200);
+    // Pinned connections never rest, so each drain lasts its period and ends with requests in flight: they
+    // finish between the signal and the kill, if the app lets them.
+    let app = |version: &str| world.app(version).flag("graceful");
+    daemon.deploy(&app("v0")).expect(200);
     let load = Load::start(daemon.addr);
-    deploy_many(&daemon, &load, 1..=25);
+    deploy_many(&daemon, &load, app);
     load.finish_without_failure();
     assert_eq!(world.processes().len(), 1, "{:#?}", world.processes());
     daemon.terminate();

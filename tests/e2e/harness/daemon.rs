@@ -352,6 +352,16 @@ impl<'w> Daemon<'w> {
         self.status()
     }
 
+    /// Waits until the last move of traffic is on disk, and gives back the status. From here on it survives the
+    /// daemon; before, a daemon that is killed may come back to where it was.
+    #[track_caller]
+    pub(crate) fn wait_until_recorded(&self) -> Status {
+        self.wait_until("the last switch is on disk", |status| {
+            let record = fs::read_to_string(self.world.state_file()).unwrap_or_default();
+            status.last_switch.as_ref().is_some_and(|switch| record.contains(&switch.id))
+        })
+    }
+
     /// Waits until the live release has process id and port, and gives back the pid.
     #[track_caller]
     pub(crate) fn live_pid(&self) -> u32 {

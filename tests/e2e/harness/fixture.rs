@@ -15,6 +15,7 @@
 //! | `exit=N`, `exit_if=FILE` | ends at its start (if the file exists) |
 //! | `exit_file=FILE` | ends with status 1 as soon as the file exists |
 //! | `ignore_term`, `term_after=FILE` | stays after SIGTERM (until the file exists) |
+//! | `graceful` | ends after SIGTERM once nobody is connected any more, as Node's `server.close()` does |
 //! | `leave` | leaves the work to a child and ends |
 //! | `wrapper` | leaves the work to a child, and ends at SIGTERM although the child does not |
 //! | `helper` | starts a helper with a session of its own that ignores SIGTERM |
@@ -52,13 +53,14 @@ const SIGNALS: [Signal; 6] =
 struct Spec {
     words: BTreeMap<String, String>,
     health_asked: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 impl Spec {
     fn parse(text: &str) -> Self {
         let words = text.split(' ').map(|word| word.split_once('=').unwrap_or((word, "")));
         let words = words.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Self { words, health_asked: AtomicUsize::new(0) }
+        Self { words, health_asked: AtomicUsize::new(0), connections: AtomicUsize::new(0) }
     }
 
     fn get(&self, key: &str) -> Option<&str> {
@@ -156,6 +158,9 @@ fn take_signals(spec: &Arc<Spec>) {
                 });
                 continue;
             }
+            while spec.has("graceful") && spec.connections.load(Ordering::SeqCst) > 0 {
+                pause(Duration::from_millis(2));
+            }
             spec.note("end");
             end("asked to", 0)
         }
@@ -195,9 +200,11 @@ fn serve(spec: &Arc<Spec>) -> ! {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         let spec = Arc::clone(spec);
+        spec.connections.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             // An error here is the client going away.
             let _ = Connection { stream, buffer: Vec::new(), spec: &spec }.serve();
+            spec.connections.fetch_sub(1, Ordering::SeqCst);
         });
     }
     park()
