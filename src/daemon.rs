@@ -196,13 +196,13 @@ impl Daemon {
             (false, true) => Sink::Journal,
             (false, false) => Sink::Stderr,
         };
-        let mark = match found.record.mark.clone() {
+        let mark = match found.mark.clone() {
             Some(mark) => mark,
             None => supervisor::new_mark().map_err(io("read the kernel's random numbers"))?,
         };
         let supervisor = Supervisor::new(supervisor::Settings {
             instance: config.name.clone(),
-            mark: mark.clone(),
+            mark,
             run_dir: config.run_dir.clone(),
             env: environment,
             sink,
@@ -238,7 +238,6 @@ impl Daemon {
             store,
             found,
             notify: Box::new(move |event| hook_sender.send(event)),
-            mark,
             fresh: foreground,
         });
         let (reload, reloads) = mpsc::channel(1);

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::wire::{Code, CommandLine, DeployRequest, ErrorBody};
 
 /// The longest body of a request, in bytes.
-pub(super) const MAX_BODY: usize = 1024 * 1024;
+pub(super) const MAX_BODY: usize = 256 * 1024;
 /// The longest health path, in bytes.
 const MAX_PATH: usize = 2048;
 /// The keys of a deploy's body.

@@ -24,6 +24,7 @@ use ipnet::IpNet;
 
 pub use self::diff::{AppChange, Diff, app_change, app_fingerprint, diff};
 pub use self::env::variables;
+pub use self::fnv::Fnv;
 pub use self::keys::{KEYS, Key, looks_secret};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
@@ -33,6 +34,7 @@ pub use crate::wire::CommandLine;
 mod diff;
 mod env;
 mod files;
+mod fnv;
 mod keys;
 mod load;
 mod paths;

@@ -3,32 +3,71 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::time::Duration;
 
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, refused};
 use super::message::Message;
 use super::spec;
-use super::state::{Event, Origin, ReleaseRef};
-use crate::config::{AppChange, app_change, app_fingerprint};
+use super::state::{Event, Origin, Refusal, ReleaseRef};
+use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
+use crate::supervisor::Identity;
 use crate::wire::{self, Code, ErrorBody, Reason};
 
 impl Coordinator {
     /// Stops what an earlier daemon left running, before anything is started.
     pub(super) fn stop_leftovers(&mut self) {
-        let identities: Vec<_> =
-            self.found.iter().flat_map(|record| &record.runs).map(|run| run.identity.clone()).collect();
-        // A record without a mark is a new one: nothing was ever started under it.
-        let new = self.found.as_ref().is_none_or(|record| record.mark.is_none());
+        let identities = self.leftovers();
         let app = self.config.borrow().app.clone();
         let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
         self.tasks.spawn(async move {
-            if !new {
-                supervisor.stop_leftovers(&identities, app.stop_signal, app.stop_timeout).await;
-            }
+            supervisor.stop_leftovers(&identities, app.stop_signal, app.stop_timeout).await;
             let _coordinator_gone = reports.send(Message::LeftoversGone).await;
         });
     }
 
-    pub(super) fn boot(&mut self) {
+    /// What can be asked while leftovers are being stopped: nothing is known to be live yet, and nothing may be started. Gives
+    /// back what means the same as later.
+    pub(super) fn receive_before_boot(&mut self, message: Message) -> Option<Message> {
+        let stopping = self.state.phase() == wire::Phase::Stopping;
+        let refusal = || refused(if stopping { &Refusal::ShuttingDown } else { &Refusal::Booting });
+        match message {
+            Message::Deploy { reply, .. } | Message::Rollback { reply } => {
+                let _asker_gone = reply.send(Err(refusal()));
+            }
+            Message::Switch { reply, .. } => {
+                let _asker_gone = reply.send(Err(refusal()));
+            }
+            Message::StopAll { done } => self.stopped = Some(done),
+            Message::Kill => self.kill_leftovers(),
+            other => return Some(other),
+        }
+        None
+    }
+
+    /// Those who are in a hurry do not wait for the ladder.
+    fn kill_leftovers(&mut self) {
+        const KILL: StopSignal = StopSignal { number: 9, name: "SIGKILL" };
+        let identities = self.leftovers();
+        let supervisor = Arc::clone(&self.supervisor);
+        self.tasks.spawn(async move {
+            supervisor.stop_leftovers(&identities, KILL, Duration::ZERO).await;
+        });
+    }
+
+    /// Begins; or ends, where that was asked for meanwhile: then the record stays as it was found.
+    pub(super) fn leftovers_gone(&mut self) {
+        if self.state.phase() == wire::Phase::Stopping {
+            self.finished = true;
+        } else {
+            self.boot();
+        }
+    }
+
+    fn leftovers(&self) -> Vec<Identity> {
+        self.found.iter().flat_map(|record| &record.runs).map(|run| run.identity.clone()).collect()
+    }
+
+    fn boot(&mut self) {
         let record = self.found.take().filter(|_| !self.fresh).unwrap_or_default();
         if let Some(intent) = &record.intent {
             self.history.update(&intent.release.id, |row| {
@@ -49,7 +88,7 @@ impl Coordinator {
             && let Some(port) = app.target
         {
             let release = spec::unmanaged(port);
-            self.history.begin(&release.id, None, |_| false);
+            self.history.begin(&release.id, None, &[]);
             self.app_attempted = Some(app_fingerprint(&app));
             live = Some(release);
         }

@@ -54,8 +54,6 @@ pub struct Parts {
     pub found: Found,
     /// Tells the hooks; must not block.
     pub notify: Box<dyn Fn(wire::HookEvent) + Send>,
-    /// What the tags of all processes begin with, for the record.
-    pub mark: String,
     /// Do not continue what the record says (`portok run`).
     pub fresh: bool,
 }
@@ -109,7 +107,6 @@ pub struct Coordinator {
     pub(super) app_attempted: Option<String>,
     pub(super) app_edited: bool,
     pub(super) found: Option<Record>,
-    pub(super) mark: String,
     pub(super) fresh: bool,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
@@ -124,7 +121,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// Makes the coordinator and the handle that others use. Nothing happens before [`Coordinator::run`].
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let Parts { config, supervisor, stats, route, store, found, notify, mark, fresh } = parts;
+        let Parts { config, supervisor, stats, route, store, found, notify, fresh } = parts;
         for warning in &found.warnings {
             tracing::warn!("{warning}");
         }
@@ -165,7 +162,6 @@ impl Coordinator {
             app_attempted: if fresh { None } else { record.app_attempted.clone() },
             app_edited: false,
             found: Some(record),
-            mark,
             fresh,
             inbox,
             saves,
@@ -211,7 +207,7 @@ impl Coordinator {
                 Turn::Timer => {
                     while let Some(timer) = self.timers.take_due() {
                         self.step(match timer {
-                            super::state::Timer::Drain(run) => Event::DrainOver { run },
+                            super::state::Timer::Drain(run, seq) => Event::DrainOver { run, seq },
                             super::state::Timer::Window(ticket) => Event::WindowOver { ticket },
                             super::state::Timer::Restart(ticket, _) => Event::RestartDue { ticket },
                         });
@@ -259,6 +255,8 @@ impl Coordinator {
     // ---- messages ----
 
     pub(super) fn receive(&mut self, message: Message) {
+        let message = if self.found.is_some() { self.receive_before_boot(message) } else { Some(message) };
+        let Some(message) = message else { return };
         match message {
             Message::Deploy { prepared, reason, reply } => {
                 let answer = self.deploy(*prepared, reason);
@@ -316,7 +314,7 @@ impl Coordinator {
                 self.last_failure = Some(format!("the edited [app] was not deployed: {}", error.message));
                 self.hook("aborted", None, error.message, None);
             }
-            Message::LeftoversGone => self.boot(),
+            Message::LeftoversGone => self.leftovers_gone(),
         }
     }
 
@@ -333,13 +331,10 @@ impl Coordinator {
             .with_hint("choose another id, or leave it out and get one"));
         }
         // The machine looks the release up when it starts it, so it is known from here on; a refusal takes it back.
-        let admitted = self.state.task.is_none() && self.found.is_none();
+        let admitted = self.state.task.is_none();
         if admitted {
             let needed = self.needed();
-            self.history.begin(&id, Some(spec), |id| needed.iter().any(|needed| needed == id));
-        } else if self.found.is_some() {
-            return Err(ErrorBody::new(Code::Busy, "Busy", "the daemon is still starting")
-                .with_hint("try again in a moment"));
+            self.history.begin(&id, Some(spec), &needed);
         }
         if admitted && app_fingerprint.is_some() {
             self.app_attempted = app_fingerprint;
@@ -363,7 +358,7 @@ impl Coordinator {
         }
     }
 
-    fn needed(&self) -> Vec<String> {
+    pub(super) fn needed(&self) -> Vec<String> {
         let live = self.state.live_release().map(|release| release.id.clone());
         let previous = self.state.previous.as_ref().map(|previous| previous.release.id.clone());
         let runs = self.state.runs().map(|run| run.release.id.clone());
@@ -433,20 +428,22 @@ impl Coordinator {
 
     // ---- drains ----
 
-    fn draining(&self) -> Vec<RunId> {
-        let drains = |leaving: &&super::state::Leaving| {
-            matches!(leaving.stage, super::state::LeavingStage::Draining { over: false, .. })
+    /// The runs whose drain is not over, each with what names the drain.
+    pub(super) fn draining(&self) -> Vec<(RunId, u64)> {
+        let drain = |leaving: &super::state::Leaving| match leaving.stage {
+            super::state::LeavingStage::Draining { over: false, seq } => Some((leaving.run.id, seq)),
+            _ => None,
         };
-        self.state.leaving.iter().filter(drains).map(|leaving| leaving.run.id).collect()
+        self.state.leaving.iter().filter_map(drain).collect()
     }
 
     fn end_idle_drains(&mut self) {
-        for run in self.draining() {
+        for (run, seq) in self.draining() {
             let idle = self.slots.get(&run).is_some_and(|slot| {
                 slot.targets.iter().all(|target| target.inflight() + target.pinned() == 0)
             });
             if idle {
-                self.step(Event::DrainOver { run });
+                self.step(Event::DrainOver { run, seq });
             }
         }
     }
@@ -465,7 +462,7 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// The answer to a refused request.
-fn refused(refusal: &Refusal) -> ErrorBody {
+pub(super) fn refused(refusal: &Refusal) -> ErrorBody {
     match refusal {
         Refusal::Busy { release, reason } => ErrorBody::new(
             Code::Busy,
@@ -477,6 +474,15 @@ fn refused(refusal: &Refusal) -> ErrorBody {
             Code::NoPrevious,
             "No previous release",
             "there is no previous release to go back to",
+        ),
+        Refusal::Booting => {
+            ErrorBody::new(Code::Busy, "Busy", "what an earlier daemon left running is being stopped first")
+                .with_hint("try again in a moment")
+        }
+        Refusal::PortInUse { release } => ErrorBody::new(
+            Code::HealthFailed,
+            "Health check failed",
+            format!("the port is that of release `{release}`, which is not ready or is being stopped"),
         ),
         Refusal::NothingUnderWay => {
             ErrorBody::new(Code::NotFound, "Nothing to cancel", "no deploy, switch or rollback is under way")

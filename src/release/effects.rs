@@ -60,7 +60,7 @@ impl Coordinator {
             }
             Effect::Timer(timer) => {
                 let after = match timer {
-                    Timer::Drain(_) => config.drain.period,
+                    Timer::Drain(..) => config.drain.period,
                     Timer::Window(_) => config.rollback.window,
                     Timer::Restart(_, delay) => delay,
                 };

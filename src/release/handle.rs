@@ -100,7 +100,7 @@ impl Handle {
 
     /// All known releases, newest first.
     pub fn releases(&self) -> Vec<wire::ReleaseRow> {
-        self.views.borrow().releases.clone()
+        self.views.borrow().releases.to_vec()
     }
 
     /// The last lines of a release's output, or of all.

@@ -1,5 +1,7 @@
 //! The known releases: what they are and what became of them. Owned by the coordinator.
 
+use std::sync::{Arc, OnceLock};
+
 use super::spec::ReleaseSpec;
 use super::store::StoredRelease;
 use crate::wire::ReleaseRow;
@@ -7,15 +9,20 @@ use crate::wire::ReleaseRow;
 /// Releases that are remembered; beyond it the oldest that is not needed goes.
 const REMEMBERED: usize = 50;
 
+/// Bytes that the contents of all of them may take: what is kept is written with each record.
+const REMEMBERED_BYTES: usize = 4 << 20;
+
 /// Oldest first.
 #[derive(Debug, Default)]
 pub(super) struct History {
     entries: Vec<StoredRelease>,
+    // The rows as others see them, until an entry changes.
+    rows: OnceLock<Arc<[ReleaseRow]>>,
 }
 
 impl History {
     pub(super) fn new(entries: Vec<StoredRelease>) -> Self {
-        Self { entries }
+        Self { entries, rows: OnceLock::new() }
     }
 
     /// The entry of `id`.
@@ -25,13 +32,16 @@ impl History {
 
     /// Changes the row of `id`, where it is known.
     pub(super) fn update(&mut self, id: &str, change: impl FnOnce(&mut ReleaseRow)) {
+        self.rows.take();
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.row.release == id) {
             change(&mut entry.row);
         }
     }
 
-    /// Makes `id` the newest release. One that is known keeps its dates and loses its outcome: it is tried again.
-    pub(super) fn begin(&mut self, id: &str, spec: Option<ReleaseSpec>, needed: impl Fn(&str) -> bool) {
+    /// Makes `id` the newest release. One that is known keeps its dates and loses its outcome: it is tried again. What is not
+    /// `needed` may be forgotten for it.
+    pub(super) fn begin(&mut self, id: &str, spec: Option<ReleaseSpec>, needed: &[String]) {
+        self.rows.take();
         let former = self.entries.iter().position(|entry| entry.row.release == id);
         let mut row = match former {
             Some(at) => self.entries.remove(at).row,
@@ -51,14 +61,21 @@ impl History {
         row.outcome = None;
         row.reason = None;
         self.entries.push(StoredRelease { row, spec });
-        while self.entries.len() > REMEMBERED {
-            let Some(at) = self.entries.iter().position(|entry| !needed(&entry.row.release)) else { break };
+        while self.entries.len() > REMEMBERED || self.bytes() > REMEMBERED_BYTES {
+            let newest = self.entries.len() - 1;
+            let goes = |entry: &StoredRelease| !needed.contains(&entry.row.release);
+            let Some(at) = self.entries[..newest].iter().position(goes) else { break };
             self.entries.remove(at);
         }
     }
 
+    fn bytes(&self) -> usize {
+        self.entries.iter().filter_map(|entry| entry.spec.as_ref()).map(ReleaseSpec::bytes).sum()
+    }
+
     /// Takes `id` out again: nothing was ever started of it.
     pub(super) fn forget(&mut self, id: &str) {
+        self.rows.take();
         self.entries.retain(|entry| entry.row.release != id || entry.row.started_at.is_some());
     }
 
@@ -68,8 +85,9 @@ impl History {
     }
 
     /// For `portok releases`, newest first.
-    pub(super) fn rows(&self) -> Vec<ReleaseRow> {
-        self.entries.iter().rev().map(|entry| entry.row.clone()).collect()
+    pub(super) fn rows(&self) -> Arc<[ReleaseRow]> {
+        let made = || self.entries.iter().rev().map(|entry| entry.row.clone()).collect();
+        Arc::clone(self.rows.get_or_init(made))
     }
 }
 
@@ -81,7 +99,7 @@ mod tests {
     fn the_newest_comes_first_and_what_is_needed_stays() {
         let mut history = History::default();
         for n in 0..REMEMBERED + 5 {
-            history.begin(&format!("v{n}"), None, |id| id == "v0");
+            history.begin(&format!("v{n}"), None, &["v0".to_owned()]);
         }
         let rows = history.rows();
         assert_eq!(rows.len(), REMEMBERED);
@@ -90,12 +108,33 @@ mod tests {
     }
 
     #[test]
+    fn large_releases_push_older_ones_out() {
+        let mut history = History::default();
+        let spec = ReleaseSpec {
+            command: crate::config::CommandLine::Shell("x".repeat(1 << 20)),
+            directory: None,
+            env: Default::default(),
+            user: None,
+            group: None,
+            port_env: "PORT".into(),
+            health_path: None,
+        };
+        for n in 0..10 {
+            history.begin(&format!("v{n}"), Some(spec.clone()), &["v0".to_owned()]);
+        }
+        let rows = history.rows();
+        let ids: Vec<_> = rows.iter().map(|row| row.release.as_str()).collect();
+        assert_eq!(ids, ["v9", "v0"]);
+    }
+
+    #[test]
     fn a_release_that_is_tried_again_moves_to_the_front() {
         let mut history = History::default();
         for id in ["a", "b", "a"] {
-            history.begin(id, None, |_| true);
+            history.begin(id, None, &[]);
         }
-        let ids: Vec<_> = history.rows().into_iter().map(|row| row.release).collect();
+        let rows = history.rows();
+        let ids: Vec<_> = rows.iter().map(|row| row.release.as_str()).collect();
         assert_eq!(ids, ["a", "b"]);
     }
 }

@@ -15,6 +15,10 @@ const SAVE_RETRY: Duration = Duration::from_secs(5);
 
 impl Coordinator {
     pub(super) fn write_record(&mut self) {
+        // Before the start the record is still what an earlier daemon wrote.
+        if self.found.is_some() {
+            return;
+        }
         let Some(seq) = self.save.take() else { return };
         self.last_save = seq;
         let runs = self.slots.values().filter_map(|slot| {
@@ -22,7 +26,6 @@ impl Coordinator {
             Some(StoredRun { release: slot.release.clone(), identity })
         });
         let record = Record {
-            mark: Some(self.mark.clone()),
             live: self.state.live_release().cloned(),
             previous: self.state.previous.as_ref().map(|previous| previous.release.clone()),
             intent: self

@@ -29,8 +29,8 @@ impl Coordinator {
         let previous = self.state.previous.as_ref();
         let previous_status =
             previous.and_then(|previous| self.release_status(&previous.release.id, previous.run, 0));
-        let drain_until =
-            self.state.leaving.iter().filter_map(|leaving| self.timers.drain_ends(leaving.run.id)).max();
+        let drains = self.draining().into_iter();
+        let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
         let status = wire::Status {
             active_port: live.and_then(|run| run.port),

@@ -32,6 +32,18 @@ pub struct ReleaseSpec {
     pub health_path: Option<String>,
 }
 
+impl ReleaseSpec {
+    /// About how much of the record it takes.
+    pub fn bytes(&self) -> usize {
+        let words = match &self.command {
+            CommandLine::Shell(text) => text.len(),
+            CommandLine::Exec(words) => words.iter().map(String::len).sum(),
+        };
+        // The command stands in the history's row once more.
+        2 * words + self.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+}
+
 /// A release that is about to be asked for.
 #[derive(Debug, Clone)]
 pub struct Prepared {

@@ -265,7 +265,7 @@ impl State {
             return Phase::Stopping;
         }
         match &self.live {
-            Live::Up { .. } if self.window.is_some() => Phase::Watching,
+            Live::Up { .. } if self.window.is_some() || self.goes_back_by_itself() => Phase::Watching,
             Live::Up { .. } => Phase::Settled,
             Live::Down { cause: DownCause::Boot, .. } => Phase::Starting,
             Live::Down { cause: DownCause::Crash, .. } => Phase::Restarting,
@@ -273,6 +273,11 @@ impl State {
             Live::None if self.task.is_some() => Phase::Starting,
             Live::None => Phase::Empty,
         }
+    }
+
+    /// The watch window's verdict was bad and the way back is not done yet.
+    fn goes_back_by_itself(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback)
     }
 
     /// The release that serves or should.
@@ -337,7 +342,7 @@ impl State {
             Event::Exited { run, port_taken } => self.exited(run, port_taken, now, policy, &mut out),
             Event::Gone { run } => self.gone(run, &mut out),
             Event::Probed { run, healthy } => self.probed(run, healthy, policy, &mut out),
-            Event::DrainOver { run } => self.drain_over(run, &mut out),
+            Event::DrainOver { run, seq } => self.drain_over(run, seq, &mut out),
             Event::WindowOver { ticket } => {
                 if self.window.is_some_and(|window| window.ticket == ticket) {
                     self.window = None;

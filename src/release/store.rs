@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::ReleaseSpec;
 use super::state::ReleaseRef;
+use crate::config::Fnv;
 use crate::supervisor::Identity;
 use crate::wire::{Reason, ReleaseRow, Switch};
 
@@ -29,8 +30,8 @@ impl Default for Schema {
     }
 }
 
-/// The largest record that is read, in bytes.
-const MAX_RECORD: u64 = 16 << 20;
+/// The largest record that is read, in bytes: far above what the history's and the requests' bounds let grow.
+const MAX_RECORD: u64 = 64 << 20;
 
 /// All that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,9 +39,6 @@ const MAX_RECORD: u64 = 16 << 20;
 pub struct Record {
     /// Its version.
     pub schema: Schema,
-    /// What the tags of all processes that were started under this record begin with; made with the record.
-    #[serde(default)]
-    pub mark: Option<String>,
     /// The release that serves or should.
     #[serde(default)]
     pub live: Option<ReleaseRef>,
@@ -117,6 +115,9 @@ pub struct Store {
 pub struct Found {
     /// The record; empty where there was none, or none that can be read.
     pub record: Record,
+    /// What the tags of all processes begin with that are started under this record: made of the lock file's identity, so that
+    /// they are found again even when the record is lost. `None` where there is no lock file.
+    pub mark: Option<String>,
     /// What is worth a word in the log: a broken record set aside, a folder that cannot be written.
     pub warnings: Vec<String>,
 }
@@ -164,7 +165,8 @@ impl Store {
                 Record::default()
             }
         };
-        Ok((Self { file: file.to_owned(), _lock: lock }, Found { record, warnings }))
+        let mark = lock.as_deref().and_then(|lock| mark(lock, &lock_file));
+        Ok((Self { file: file.to_owned(), _lock: lock }, Found { record, mark, warnings }))
     }
 
     /// Writes the record: blocking, a few milliseconds on a good disk.
@@ -194,6 +196,16 @@ impl Store {
     }
 }
 
+/// Device, inode and path: another daemon with the same path has another file system below it (a container's).
+fn mark(lock: &File, path: &Path) -> Option<String> {
+    let meta = lock.metadata().ok()?;
+    let mut hash = Fnv::new();
+    hash.record("device", &meta.dev().to_string());
+    hash.record("inode", &meta.ino().to_string());
+    hash.record("path", &fs::canonicalize(path).ok()?.to_string_lossy());
+    Some(hash.hex())
+}
+
 fn read(file: &Path) -> io::Result<Record> {
     let mut bytes = Vec::new();
     File::open(file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
@@ -209,7 +221,7 @@ fn read(file: &Path) -> io::Result<Record> {
 }
 
 fn set_aside(file: &Path) -> String {
-    let time = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string().replace(':', "");
+    let time = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string().replace(':', "");
     let aside = with_suffix(file, &format!(".corrupt-{time}"));
     match fs::rename(file, &aside) {
         Ok(()) => format!("it was set aside as {}", aside.display()),

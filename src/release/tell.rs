@@ -23,7 +23,8 @@ impl Coordinator {
                 let unmanaged = task.release.origin != Origin::Managed;
                 tracing::info!(release = id, reason = reason.as_str(), "accepted");
                 if unmanaged && self.history.get(&id).is_none() {
-                    self.history.begin(&id, None, |_| true);
+                    let needed = self.needed();
+                    self.history.begin(&id, None, &needed);
                 }
                 let mut log = AttemptLog::new(&id);
                 let mut event = wire::Event::new(now(), EventKind::Accepted, id);

@@ -39,9 +39,9 @@ impl Timers {
         Some(self.running.swap_remove(at).timer)
     }
 
-    /// When the drain of `run` ends.
-    pub(super) fn drain_ends(&self, run: RunId) -> Option<SystemTime> {
-        self.wall(Timer::Drain(run))
+    /// When this drain of `run` ends.
+    pub(super) fn drain_ends(&self, run: RunId, seq: u64) -> Option<SystemTime> {
+        self.wall(Timer::Drain(run, seq))
     }
 
     /// When the watch window `ticket` ends.

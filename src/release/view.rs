@@ -11,7 +11,7 @@ use crate::wire;
 #[derive(Debug, Default)]
 pub(super) struct View {
     pub(super) status: Option<wire::Status>,
-    pub(super) releases: Vec<wire::ReleaseRow>,
+    pub(super) releases: Arc<[wire::ReleaseRow]>,
     pub(super) health: wire::HealthMetrics,
     pub(super) probe: Option<Probe>,
     pub(super) live: Vec<Arc<Target>>,

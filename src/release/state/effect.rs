@@ -84,8 +84,8 @@ pub enum FormerTarget {
 /// A timer; its end comes back as the event of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// `drain.period`, then [`super::Event::DrainOver`].
-    Drain(RunId),
+    /// `drain.period`, then [`super::Event::DrainOver`] for this drain of the run; one that was revived has another.
+    Drain(RunId, u64),
     /// `rollback.window`, then [`super::Event::WindowOver`].
     Window(u64),
     /// This delay, then [`super::Event::RestartDue`].
@@ -194,6 +194,13 @@ pub enum Refusal {
     NoPrevious,
     /// There is nothing to cancel.
     NothingUnderWay,
+    /// The port is a run's of ours that is being stopped, or is not ready.
+    PortInUse {
+        /// The run's release.
+        release: String,
+    },
+    /// The daemon has not begun yet.
+    Booting,
     /// The daemon is going down.
     ShuttingDown,
 }

@@ -99,6 +99,8 @@ pub enum Event {
     DrainOver {
         /// Which.
         run: RunId,
+        /// Which of its drains: the `seq` of the switch that began it.
+        seq: u64,
     },
     /// A watch window's time is over.
     WindowOver {

@@ -107,7 +107,7 @@ impl State {
         }));
         if let Some(former) = former_run {
             out.push(Effect::Tell(Tell::Draining { run: former.id }));
-            out.push(Effect::Timer(Timer::Drain(former.id)));
+            out.push(Effect::Timer(Timer::Drain(former.id, seq)));
             self.leaving.push(Leaving { run: former, stage: LeavingStage::Draining { over: false, seq } });
         }
         if policy.window && !back {
@@ -236,10 +236,11 @@ impl State {
         }
     }
 
-    pub(super) fn drain_over(&mut self, id: RunId, out: &mut Vec<Effect>) {
+    pub(super) fn drain_over(&mut self, id: RunId, drain: u64, out: &mut Vec<Effect>) {
         for leaving in &mut self.leaving {
             if leaving.run.id == id
-                && let LeavingStage::Draining { over: over @ false, .. } = &mut leaving.stage
+                && let LeavingStage::Draining { over: over @ false, seq } = &mut leaving.stage
+                && *seq == drain
             {
                 *over = true;
                 out.push(Effect::Close { run: id });

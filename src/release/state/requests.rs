@@ -11,6 +11,10 @@ impl State {
         previous: Option<ReleaseRef>,
         out: &mut Vec<Effect>,
     ) {
+        // Asked to end while the leftovers were being stopped: nothing is started any more.
+        if self.stopping != Stopping::No {
+            return;
+        }
         self.previous = previous.map(|release| Previous { release, run: None });
         if let Some(release) = live {
             let run = self.start(&release, 1, out);
@@ -35,6 +39,11 @@ impl State {
         }
         if self.live_run().is_some_and(|run| run.port == Some(port)) {
             out.push(Effect::AlreadyLive);
+            return;
+        }
+        let taken = |run: &&Run| run.managed() && run.port == Some(port) && !self.is_draining(run.id);
+        if let Some(run) = self.runs().find(taken) {
+            out.push(Effect::Refuse(Refusal::PortInUse { release: run.release.id.clone() }));
             return;
         }
         // The port of a run of ours that has not been told to stop: that very run is meant.

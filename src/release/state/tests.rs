@@ -70,6 +70,16 @@ impl Bench {
         self.log.iter().rev().find_map(spawned).expect("a spawn")
     }
 
+    /// The end of the drain that the run is in.
+    fn drain_over(&mut self, run: RunId) -> Vec<Effect> {
+        let timer = |effect: &Effect| match effect {
+            Effect::Timer(Timer::Drain(drained, seq)) if *drained == run => Some(*seq),
+            _ => None,
+        };
+        let seq = self.log.iter().rev().find_map(timer).expect("a drain");
+        self.send(Event::DrainOver { run, seq })
+    }
+
     /// A deploy from acceptance until it is live.
     fn make_live(&mut self, id: &str, port: u16) -> RunId {
         self.deploy(id);
@@ -135,7 +145,7 @@ fn traffic_moves_before_the_outcome_is_written_and_the_old_is_stopped_after_both
     let save = position(&effects, |effect| matches!(effect, Effect::Save { .. }));
     assert!(route < save);
     let outcome = bench.last_save();
-    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), []);
+    assert_eq!(stops(&bench.drain_over(first)), []);
     assert_eq!(stops(&bench.send(Event::Recorded { seq: outcome, ok: false })), [first]);
 }
 
@@ -168,12 +178,12 @@ fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop
     let second = bench.make_live("v2", 2);
     bench.send(Event::Rollback);
     // The drain ends while the probe is under way: the run is needed.
-    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), []);
+    assert_eq!(stops(&bench.drain_over(first)), []);
     let effects = bench.send(Event::Ready { run: first });
     assert_eq!(routes(&effects), Some((first, Some((second, FormerTarget::Close)))));
     assert_eq!(bench.state.phase(), Phase::Settled, "a rollback opens no window");
     bench.record();
-    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), [], "a stale timer");
+    assert_eq!(stops(&bench.drain_over(first)), [], "a stale timer");
     // And forth again.
     bench.send(Event::Rollback);
     let effects = bench.send(Event::Ready { run: second });
@@ -190,7 +200,7 @@ fn a_previous_release_that_does_not_answer_is_never_switched_to() {
     let effects = bench.send(Event::NotReady { run: first });
     assert_eq!(routes(&effects), None);
     assert_eq!(bench.state.live_run().map(|run| run.id), Some(second));
-    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), [first]);
+    assert_eq!(stops(&bench.drain_over(first)), [first]);
 }
 
 #[test]
@@ -212,7 +222,7 @@ fn an_exit_in_the_window_goes_back_and_to_a_stopped_release_by_starting_it_again
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);
     let second = bench.make_live("v2", 2);
-    bench.send(Event::DrainOver { run: first });
+    bench.drain_over(first);
     bench.send(Event::Exited { run: first, port_taken: false });
     bench.send(Event::Gone { run: first });
     bench.send(Event::Exited { run: second, port_taken: false });
@@ -323,7 +333,7 @@ fn an_unmanaged_target_is_never_signalled() {
     let first = probe.expect("a patient probe");
     bench.send(Event::Ready { run: first });
     bench.make_live("v2", 2);
-    let effects = bench.send(Event::DrainOver { run: first });
+    let effects = bench.drain_over(first);
     assert!(effects.contains(&Effect::Forget { run: first }), "{effects:?}");
     assert_eq!(stops(&bench.log), []);
 }
@@ -334,7 +344,7 @@ fn standby_keeps_the_previous_release_until_the_window_has_passed() {
     bench.policy.standby = true;
     let first = bench.make_live("v1", 1);
     bench.make_live("v2", 2);
-    assert_eq!(stops(&bench.send(Event::DrainOver { run: first })), []);
+    assert_eq!(stops(&bench.drain_over(first)), []);
     let ticket = bench.state.window.expect("a window").ticket;
     assert_eq!(stops(&bench.send(Event::WindowOver { ticket })), [first]);
 }
@@ -350,6 +360,43 @@ fn cancel_gives_up_the_candidate_and_nothing_else() {
     let effects = bench.send(Event::Cancel);
     assert_eq!(stops(&effects), [candidate]);
     assert_eq!(bench.state.live_release(), Some(&managed("v1")));
+}
+
+#[test]
+fn the_timer_of_an_earlier_drain_does_not_end_a_later_one() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    let earlier = bench.log.iter().find_map(|effect| match effect {
+        Effect::Timer(Timer::Drain(run, seq)) if *run == first => Some(*seq),
+        _ => None,
+    });
+    for run in [first, second] {
+        bench.send(Event::Rollback);
+        bench.send(Event::Ready { run });
+        bench.record();
+    }
+    let stale = Event::DrainOver { run: first, seq: earlier.expect("a drain") };
+    assert_eq!(bench.send(stale), [], "it drains for the second time");
+    assert_eq!(stops(&bench.drain_over(first)), [first]);
+}
+
+#[test]
+fn a_port_of_a_run_that_is_being_stopped_is_not_switched_to() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    bench.make_live("v2", 2);
+    bench.drain_over(first);
+    let effects = bench.send(Event::Switch { release: unmanaged(1), port: 1, reason: Reason::Manual });
+    assert_eq!(effects, [Effect::Refuse(Refusal::PortInUse { release: "v1".into() })]);
+}
+
+#[test]
+fn a_daemon_that_is_asked_to_end_before_it_has_begun_starts_nothing() {
+    let mut bench = Bench::new();
+    bench.send(Event::Shutdown);
+    assert_eq!(bench.send(Event::Boot { live: Some(managed("v1")), previous: None }), []);
+    assert_eq!(bench.send(Event::StopAll), [Effect::Finished]);
 }
 
 // ---- random orders ----
@@ -539,7 +586,7 @@ fn play(chances: &[Chance]) {
             Chance::Timer(n) => {
                 let at = usize::from(*n) % world.timers.len().max(1);
                 (at < world.timers.len()).then(|| match world.timers.swap_remove(at) {
-                    Timer::Drain(run) => Event::DrainOver { run },
+                    Timer::Drain(run, seq) => Event::DrainOver { run, seq },
                     Timer::Window(ticket) => Event::WindowOver { ticket },
                     Timer::Restart(ticket, _) => Event::RestartDue { ticket },
                 })

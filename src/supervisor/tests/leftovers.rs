@@ -19,7 +19,7 @@ fn left(tag: Option<&str>, text: &str) -> (Child, Identity) {
         command.env(proc::TAG_VARIABLE, tag);
     }
     let child = command.spawn().unwrap();
-    let recorded = tag.map_or_else(|| fresh_tag(), str::to_owned);
+    let recorded = tag.map_or_else(fresh_tag, str::to_owned);
     let identity = Identity::of(child.id(), recorded).unwrap();
     (child, identity)
 }
