@@ -27,6 +27,9 @@ use crate::release::{self, Coordinator, store::Store};
 use crate::supervisor::{self, Sink, Supervisor};
 use crate::wire::{self, Code, ErrorBody, exit};
 
+/// How long admin requests may still be answered when everything else has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
 /// After a reload that failed: what stood in its way (a file that was gone for a moment, an address in use) may pass
 /// without an edit.
 const RELOAD_RETRY: Duration = Duration::from_secs(1);
@@ -74,7 +77,7 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    logging::init(if options.foreground.is_some() {
+    let _log = logging::init(if options.foreground.is_some() {
         logging::Reader::Person
     } else {
         logging::Reader::Service
@@ -374,7 +377,7 @@ impl Daemon {
         };
         let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
         if moved {
-            self.move_socket(&old, &new).await.map_err(|error| invalid(vec![error.to_string()]))?;
+            self.move_socket(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?;
         }
         if let Some(listener) = listener {
             let bound = listener.local_addr();
@@ -398,30 +401,27 @@ impl Daemon {
         })
     }
 
-    /// Serves the admin socket at its new place, or goes on at the old one.
-    async fn move_socket(&mut self, old: &Config, new: &Config) -> Result<(), StartError> {
-        // The same path cannot be served twice: its former owner leaves first.
-        let same_path = old.admin.socket == new.admin.socket;
-        if same_path && let Some(former) = self.socket.take() {
-            former.end().await;
+    /// Serves the admin socket at its new place or for its new group.
+    ///
+    /// The former one answers what is under way in the background: a reload that came through it is among that.
+    fn move_socket(&mut self, old: &Config, new: &Config) -> Result<(), StartError> {
+        if old.admin.socket == new.admin.socket
+            && let (Some(_), Some(path)) = (&self.socket, &new.admin.socket)
+        {
+            let group = socket_group(new)?;
+            return admin::share_socket(path, group).map_err(StartError::Socket);
         }
-        match open_socket(new, &self.admin) {
-            Ok(fresh) => {
-                if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
-                    former.end().await;
-                }
-                Ok(())
-            }
-            Err(error) => {
-                if same_path {
-                    self.socket = open_socket(old, &self.admin)?;
-                }
-                Err(error)
-            }
+        let fresh = open_socket(new, &self.admin)?;
+        if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
+            self.background.spawn(former.end());
         }
+        Ok(())
     }
 
     async fn end(mut self) -> Result<(), StartError> {
+        // Whoever asked for a reload, or asks now, is told at once that there is none any more.
+        self.reloads.close();
+        while self.reloads.try_recv().is_ok() {}
         let period = self.config.borrow().drain.period;
         let app = self.app.clone();
         let orderly = async {
@@ -455,7 +455,9 @@ impl Daemon {
         if let Some(socket) = self.socket {
             socket.end().await;
         }
-        self.admin.finish().await;
+        if tokio::time::timeout(LAST_ANSWERS, self.admin.finish()).await.is_err() {
+            tracing::warn!("an admin request was still being answered after {LAST_ANSWERS:?}");
+        }
         let _panicked = self.coordinator.await;
         self.over.cancel();
         while self.background.join_next().await.is_some() {}
@@ -485,8 +487,7 @@ fn raise_open_files() -> Option<u64> {
 /// Serves the admin socket. Where the default place cannot be made, that is a warning.
 fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
     let Some(path) = &config.admin.socket else { return Ok(None) };
-    let group =
-        config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)?;
+    let group = socket_group(config)?;
     let listener = match admin::bind_socket(path, group) {
         Ok(listener) => listener,
         Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
@@ -498,6 +499,10 @@ fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>
     let stop = CancellationToken::new();
     let task = tokio::spawn(admin::serve_socket(listener, Arc::clone(admin), stop.clone()));
     Ok(Some(SocketTask { stop, task }))
+}
+
+fn socket_group(config: &Config) -> Result<Option<u32>, StartError> {
+    config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)
 }
 
 /// Says what to do next, where somebody sits before it.

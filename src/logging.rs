@@ -1,11 +1,13 @@
 //! Where portok's own log goes: to the journal where the process runs under it, else to standard error.
 //!
 //! Set up once, before anything is logged. Nothing is logged per request: the journal is written with a blocking
-//! socket on the calling thread.
+//! socket on the calling thread. Standard error is written by a thread of its own behind a bounded queue: a pipe
+//! that nobody reads may cost lines, never the control plane.
 
 use std::os::unix::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -26,8 +28,18 @@ pub fn under_journal() -> bool {
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
 }
 
+/// Lines that may wait for a reader.
+const QUEUE: usize = 4096;
+
+/// Keeps the log's thread; what is queued is written, within a second, when it is dropped.
+#[derive(Debug)]
+#[must_use = "without it nothing is written"]
+pub struct Log {
+    _worker: Option<WorkerGuard>,
+}
+
 /// Sets the log up. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets how much is said.
-pub fn init(reader: Reader) {
+pub fn init(reader: Reader) -> Log {
     let level =
         std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let registry = tracing_subscriber::registry();
@@ -39,14 +51,17 @@ pub fn init(reader: Reader) {
             journal.with_syslog_identifier("portokd".to_owned()).with_field_prefix(Some("PORTOK".into()));
         // Set up before anything else runs: a second time cannot happen, and losing the log would be the lesser harm.
         let _already_set = registry.with(journal.with_filter(level)).try_init();
-        return;
+        return Log { _worker: None };
     }
+    let (writer, worker) =
+        NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(std::io::stderr());
     let fmt = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_target(false)
         .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never);
     let _already_set = match reader {
         Reader::Service => registry.with(fmt.with_filter(level)).try_init(),
         Reader::Person => registry.with(fmt.without_time().compact().with_filter(level)).try_init(),
     };
+    Log { _worker: Some(worker) }
 }

@@ -44,13 +44,7 @@ pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, Stri
     let failed = |what: &str, cause: io::Error| format!("cannot {what} the admin socket {shown}: {cause}");
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(|cause| failed("bind", cause))?;
     let open = || {
-        if group.is_some() {
-            std::os::unix::fs::lchown(path, None, group)
-                .map_err(|cause| failed("give to its group", cause))?;
-        }
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            .map_err(|cause| failed("set the mode of", cause))?;
+        open_to(path, group)?;
         listener.set_nonblocking(true).map_err(|cause| failed("prepare", cause))
     };
     open().and_then(|()| UnixListener::from_std(listener).map_err(|cause| failed("poll", cause))).inspect_err(
@@ -59,6 +53,28 @@ pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, Stri
             let _ = fs::remove_file(path);
         },
     )
+}
+
+/// Gives a socket that is being served to another group, or to none.
+///
+/// # Errors
+/// As [`bind_socket`]: the folder is not safe, or the kernel's own reason.
+pub fn share_socket(path: &Path, group: Option<u32>) -> Result<(), String> {
+    if let Some(folder) = path.parent() {
+        prepare(folder, path, group)?;
+    }
+    open_to(path, group)
+}
+
+fn open_to(path: &Path, group: Option<u32>) -> Result<(), String> {
+    let failed =
+        |what: &str, cause: io::Error| format!("cannot {what} the admin socket {}: {cause}", path.display());
+    if group.is_some() {
+        std::os::unix::fs::lchown(path, None, group).map_err(|cause| failed("give to its group", cause))?;
+    }
+    let mode = if group.is_some() { 0o660 } else { 0o600 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|cause| failed("set the mode of", cause))
 }
 
 /// The id of the group `name` (a number that is no name is taken as the id itself). Blocks on the group database.

@@ -39,7 +39,7 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use api::{Admin, Public};
-pub use bind::{bind_socket, group_id};
+pub use bind::{bind_socket, group_id, share_socket};
 pub use socket::serve_socket;
 
 use crate::config::Config;
