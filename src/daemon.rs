@@ -66,6 +66,18 @@ enum StartError {
     Io { operation: &'static str, source: std::io::Error },
 }
 
+impl StartError {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Listen { .. } => "; choose another address: --listen, listen or LISTEN_PORT",
+            Self::Store(_) => {
+                "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
+            }
+            Self::Socket(_) | Self::Io { .. } => "",
+        }
+    }
+}
+
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> ExitCode {
     // Watched before it is read: an edit in between is seen.
@@ -106,7 +118,7 @@ pub fn run(options: Options) -> ExitCode {
             }
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            tracing::error!("{error}{source}");
+            tracing::error!("{error}{source}{}", error.hint());
             ExitCode::from(exit::FAILED)
         }
     }
@@ -118,6 +130,16 @@ pub fn check(sources: &Sources) -> ExitCode {
         Ok(config) => {
             for warning in &config.warnings {
                 complain(&format!("warning: {warning}"));
+            }
+            if let Err(error) = socket_group(&config) {
+                complain(&format!("error: admin.socket_group: {error}"));
+                return ExitCode::from(exit::USAGE);
+            }
+            // What a deploy of [app] would refuse may still come about before it, so it is no error here.
+            if config.app.command.is_some()
+                && let Err(error) = release::spec::prepare(wire::DeployRequest::default(), &config)
+            {
+                complain(&format!("warning: [app] cannot be deployed as it is: {}", error.message));
             }
             use std::io::Write;
             // A closed pipe is no news to the one who closed it.
@@ -341,10 +363,11 @@ impl Daemon {
                 });
             }
             Err(error) => {
-                let told = self.config_status.borrow().error.as_ref() == Some(&error.message);
-                if !told {
-                    tracing::error!("the configuration was not loaded: {}", error.message);
-                    self.config_status.send_modify(|status| status.error = Some(error.message.clone()));
+                let all =
+                    if error.errors.is_empty() { error.message.clone() } else { error.errors.join("; ") };
+                if self.config_status.borrow().error.as_ref() != Some(&all) {
+                    tracing::error!("the configuration was not loaded: {all}");
+                    self.config_status.send_modify(|status| status.error = Some(all));
                 }
             }
         }
@@ -353,7 +376,15 @@ impl Daemon {
 
     async fn try_reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
         let invalid = |problems: Vec<String>| {
-            let mut body = ErrorBody::new(Code::ConfigInvalid, "Configuration invalid", problems.join("\n"));
+            let message = match &problems[..] {
+                [problem] => problem.clone(),
+                several => format!(
+                    "{} problems, the first: {}",
+                    several.len(),
+                    several.first().map_or("", String::as_str)
+                ),
+            };
+            let mut body = ErrorBody::new(Code::ConfigInvalid, "Configuration invalid", message);
             body.errors = problems;
             body.with_hint("nothing has changed; mend the file and it is loaded again")
         };

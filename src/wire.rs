@@ -336,8 +336,11 @@ pub struct Status {
     pub pid: u32,
     /// Why the state file cannot be written, while it cannot.
     pub state_error: Option<String>,
-    /// Why the last attempt to make something live ended without it, until one succeeds.
+    /// Why the last attempt to make something live ended without it, or portok went back by itself, until one succeeds.
     pub last_failure: Option<String>,
+    /// The last probe of the live target.
+    #[serde(default)]
+    pub health: HealthMetrics,
 }
 
 /// The configuration's part of [`Status`].

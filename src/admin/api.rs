@@ -337,7 +337,7 @@ fn metrics(
         total_requests: counters.total_requests,
         total_proxy_errors: counters.total_proxy_errors,
         status_counters: classes.map(|(class, count)| (class.to_owned(), *count)).collect(),
-        rolling_rps60: counters.rolling_rps60,
+        rolling_rps60: (counters.rolling_rps60 * 100.0).round() / 100.0,
         health,
         last_proxy_error: counters.last_error,
         upstream_sockets_created: debug.then_some(counters.upstream_sockets_created),

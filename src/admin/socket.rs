@@ -121,6 +121,7 @@ where
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
+            .half_close(true)
             .header_read_timeout(HEAD_WITHIN)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)

@@ -9,9 +9,11 @@ use portok::daemon::{self, Foreground, Options};
 fn main() -> ExitCode {
     cli::main(|plan: RunPlan| {
         let overrides = Overrides { listen: plan.listen, command: Some(plan.command), foreground: true };
-        let env = std::env::vars_os()
+        let mut env: std::collections::BTreeMap<_, _> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
+        // A flag wins over the variable of the same meaning.
+        env.extend(plan.health.map(|path| ("HEALTH_PATH".to_owned(), path)));
         let program = std::env::args().next().unwrap_or_else(|| "portok".into());
         daemon::run(Options {
             sources: Sources { file: None, instance: plan.name, env, overrides, client: false },

@@ -81,7 +81,7 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   portok run --cmd \"node app.js\"
-  portok run --listen 8080 --cmd \"python3 -m http.server {port}\"
+  portok run --listen 8080 --health / --cmd \"python3 -m http.server {port}\"
   portok run --listen 127.0.0.1:8080 -- ./server --verbose")]
     Run(Run),
     /// Start a release, move traffic to it once it is healthy, drain and stop the old one
@@ -173,6 +173,9 @@ pub(crate) struct Run {
     /// The address or port to accept requests on
     #[arg(long, value_name = "PORT")]
     listen: Option<String>,
+    /// The path that answers 2xx when the app is healthy [default: /health, or HEALTH_PATH]
+    #[arg(long, value_name = "PATH")]
+    health: Option<String>,
     #[command(flatten)]
     command: Words,
 }
@@ -281,7 +284,12 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
                 let hint = "leave out --url, --socket, --token and --json";
                 return Err(contradiction("run starts a daemon of its own and asks none", hint));
             }
-            return Ok(Order::Run(RunPlan { listen: run.listen, command, name: global.instance }));
+            return Ok(Order::Run(RunPlan {
+                listen: run.listen,
+                health: run.health,
+                command,
+                name: global.instance,
+            }));
         }
         Command::Status(Named { name: Some(ref name) })
         | Command::Health(Named { name: Some(ref name) })
@@ -404,12 +412,12 @@ mod tests {
             panic!()
         };
         let command = CommandLine::Shell("node app.js".into());
-        assert_eq!(plan, RunPlan { listen: Some("8080".into()), command, name: None });
+        assert_eq!(plan, RunPlan { listen: Some("8080".into()), health: None, command, name: None });
         let Ok(Order::Run(plan)) = parsed(&["--instance", "api", "run", "--", "./server", "-v"]) else {
             panic!()
         };
         let command = CommandLine::Exec(vec!["./server".into(), "-v".into()]);
-        assert_eq!(plan, RunPlan { listen: None, command, name: Some("api".into()) });
+        assert_eq!(plan, RunPlan { listen: None, health: None, command, name: Some("api".into()) });
         for line in
             [&["run"][..], &["run", "--cmd", "a", "--json"], &["run", "--cmd", "a", "--url", "http://h"]]
         {

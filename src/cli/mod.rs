@@ -42,6 +42,8 @@ mod watch;
 pub struct RunPlan {
     /// `--listen`: an address or a port, not checked yet.
     pub listen: Option<String>,
+    /// `--health`: the health path, not checked yet.
+    pub health: Option<String>,
     /// The app's command.
     pub command: CommandLine,
     /// `--instance`: the instance's name.

@@ -100,9 +100,12 @@ pub fn looks_secret(name: &str) -> bool {
         "REDIS_URL",
         "CONNECTION_STRING",
         "WEBHOOK",
+        "PRIVATE",
+        "CERT",
     ];
     let name = name.to_ascii_uppercase();
-    WORDS.iter().any(|word| name.contains(word)) || name == "PASS" || name.ends_with("_PASS")
+    WORDS.iter().any(|word| name.contains(word))
+        || ["PASS", "PW", "PWD"].iter().any(|word| name == *word || name.ends_with(&format!("_{word}")))
 }
 
 /// What stands in the place of a secret.

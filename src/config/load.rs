@@ -49,7 +49,12 @@ pub(super) fn load_as(sources: &Sources, who: &Who) -> Result<Config, ConfigErro
             file = file.display()
         ));
     }
-    let (problems, warnings) = reader.finish();
+    let (mut problems, warnings) = reader.finish();
+    if let (None, Some(name), false) = (file, sources.instance.as_deref(), problems.is_empty()) {
+        let file = instance_file(sources, name);
+        problems
+            .push(format!("there is no {}: the environment alone configures this instance", file.display()));
+    }
     config.warnings = warnings;
     if problems.is_empty() { Ok(config) } else { Err(ConfigErrors { problems }) }
 }

@@ -160,7 +160,9 @@ fn table(entries: &BTreeMap<String, String>, secrets: Secrets) -> String {
     let entries: Vec<_> = entries
         .iter()
         .map(|(name, value)| {
-            let mask = if looks_secret(name) { secrets } else { Secrets::Shown };
+            // A name may hide what it holds; a URL with a user and a password does not.
+            let with_login = value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+            let mask = if looks_secret(name) || with_login { secrets } else { Secrets::Shown };
             let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
             let name = if bare { name.clone() } else { string(name) };
             format!("{name} = {}", secret(value, mask))

@@ -63,7 +63,8 @@ impl Probe {
             answered = Instant::now();
         }
         report.error = failure;
-        report.latency_ms = answered.duration_since(begun).as_secs_f64() * 1000.0;
+        // Microseconds are what can be told apart.
+        report.latency_ms = (answered.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3;
         report
     }
 

@@ -73,6 +73,14 @@ pub(super) struct Slot {
     pub(super) exit: Option<String>,
 }
 
+/// A move of traffic whose record is being written.
+pub(super) struct Unconfirmed {
+    pub(super) seq: u64,
+    pub(super) log: AttemptLog,
+    pub(super) event: wire::Event,
+    pub(super) moved: wire::Moved,
+}
+
 /// The driver.
 pub struct Coordinator {
     pub(super) state: State,
@@ -87,6 +95,7 @@ pub struct Coordinator {
     pub(super) tasks: JoinSet<()>,
     pub(super) reports: Reports,
     pub(super) attempt: Option<AttemptLog>,
+    pub(super) unconfirmed: Vec<Unconfirmed>,
     /// The attempt that began in this step, for whoever asked for it.
     pub(super) accepted: Option<Attempt>,
     pub(super) refusal: Option<Refusal>,
@@ -147,6 +156,7 @@ impl Coordinator {
             tasks,
             reports,
             attempt: None,
+            unconfirmed: Vec::new(),
             accepted: None,
             refusal: None,
             already_live: false,
@@ -242,6 +252,7 @@ impl Coordinator {
         // The writer ends when nobody can ask it any more, after it has written what it was asked last.
         drop(std::mem::replace(&mut self.saves, watch::channel(None).0));
         self.inbox.close();
+        self.confirm(u64::MAX);
         let joined = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_SAVE, joined).await.is_err() {
             tracing::warn!("the last record was not written within {LAST_SAVE:?}");
@@ -310,8 +321,8 @@ impl Coordinator {
             Message::Watched(run, report) => self.watched(run, &report),
             Message::Saved { seq, result } => self.saved(seq, result),
             Message::ConfigNotPrepared { error } => {
-                tracing::error!("cannot deploy the edited [app]: {}", error.message);
-                self.last_failure = Some(format!("the edited [app] was not deployed: {}", error.message));
+                tracing::error!("cannot deploy [app]: {}", error.message);
+                self.last_failure = Some(format!("[app] was not deployed: {}", error.message));
                 self.hook("aborted", None, error.message, None);
             }
             Message::LeftoversGone => self.leftovers_gone(),
@@ -320,6 +331,11 @@ impl Coordinator {
 
     fn deploy(&mut self, prepared: Prepared, reason: Reason) -> Result<Attempt, ErrorBody> {
         let Prepared { id, spec, app_fingerprint } = prepared;
+        if spec::is_unmanaged(&id) {
+            let message =
+                format!("release `{id}`: ids of this form stand for apps that somebody else starts");
+            return Err(ErrorBody::new(Code::BadRequest, "Bad request", message));
+        }
         if let Some(known) = self.history.get(&id)
             && known.spec.as_ref() != Some(&spec)
         {
@@ -419,9 +435,13 @@ impl Coordinator {
         };
         if !report.healthy {
             let said = super::autopsy::describe(report).unwrap_or_else(|| "no answer".into());
-            tracing::warn!(fails = self.health.consecutive_fails, "the live release fails its probe: {said}");
-            self.verdict =
-                Some(format!("{} failed probes in a row, the last: {said}", self.health.consecutive_fails));
+            let fails = self.health.consecutive_fails;
+            // Each failure while it matters, then ever more rarely.
+            let news = fails <= self.config.borrow().rollback.threshold || fails.is_power_of_two();
+            if news {
+                tracing::warn!(fails, "the live release fails its probe: {said}");
+            }
+            self.verdict = Some(format!("{fails} failed probes in a row, the last: {said}"));
         }
         self.step(Event::Probed { run, healthy: report.healthy });
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, Unconfirmed};
 use super::message::{Message, Reports};
 use super::state::Event;
 use super::store::{Intent, Record, Store, StoredRun};
@@ -42,6 +42,13 @@ impl Coordinator {
         self.saves.send_replace(Some((seq, Arc::new(record))));
     }
 
+    /// Tells those who asked for the moves up to `seq` that they are done.
+    pub(super) fn confirm(&mut self, seq: u64) {
+        for Unconfirmed { log, event, moved, .. } in self.unconfirmed.extract_if(.., |open| open.seq <= seq) {
+            log.end(event, Ok(moved));
+        }
+    }
+
     pub(super) fn saved(&mut self, seq: u64, result: Result<(), String>) {
         let ok = result.is_ok();
         if let Err(error) = &result
@@ -51,9 +58,14 @@ impl Coordinator {
         } else if ok && self.state_error.is_some() {
             tracing::info!("the state file can be written again");
         }
+        let recovered = ok && self.state_error.is_some();
         self.state_error = result.err();
         self.save_retry = (!ok).then(|| Instant::now() + SAVE_RETRY);
+        self.confirm(seq);
         self.step(Event::Recorded { seq, ok });
+        if recovered {
+            self.app_edited();
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, examine};
@@ -27,6 +28,12 @@ const STRANGER_GRACE: Duration = Duration::from_secs(1);
 
 /// Between two looks at a listener that answered and was gone when it was looked for.
 const OWNER_RETRY: Duration = Duration::from_millis(10);
+
+/// How long a candidate that does not listen yet is no news.
+const STARTING: Duration = Duration::from_secs(1);
+
+/// A probe that is not answered for longer than this, at the end of the start timeout, is told as the last one.
+const HANGING: Duration = Duration::from_millis(500);
 
 /// What a run needs to know.
 #[derive(Debug)]
@@ -55,11 +62,12 @@ pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Repo
         }
     };
     tell.that(Report::Spawned(process.clone())).await;
-    let ended_early = !until_ready(&start, &process, &tell).await;
+    let mut last = None;
+    let ended_early = !until_ready(&start, &process, &tell, &mut last).await;
     let exit = process.exited().await;
     let (port_taken, autopsy) = if ended_early && !start.settled.is_cancelled() {
         let taken = process.port_was_taken().await;
-        let seen = evidence(&start, &process, Some(exit), None).await;
+        let seen = evidence(&start, &process, Some(exit), last).await;
         (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
     } else {
         (false, None)
@@ -96,22 +104,33 @@ async fn spawn(start: &Start, supervisor: &Supervisor) -> Result<Process, SpawnE
 }
 
 /// Waits for readiness and reports it. False: the process has ended first.
-async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> bool {
+async fn until_ready(
+    start: &Start,
+    process: &Process,
+    tell: &Teller,
+    last_probe: &mut Option<ProbeReport>,
+) -> bool {
     let probe =
         Probe { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, process.port())), ..start.probe.clone() };
     let last: Arc<Mutex<Option<ProbeReport>>> = Arc::default();
+    let began = Instant::now();
+    let answered: Arc<Mutex<Instant>> = Arc::new(Mutex::new(began));
     let (failures, mut failed) = mpsc::channel(16);
     let asking = async {
         loop {
             let seen = Arc::clone(&last);
+            let answered = Arc::clone(&answered);
             let failures = failures.clone();
             let report = probe
                 .until_healthy(start.successes, move |report| {
+                    *answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                     let changed = seen.as_ref().is_none_or(|before| {
                         (before.status, &before.error) != (report.status, &report.error)
                     });
-                    if changed && !report.healthy {
+                    // Nobody listens yet: that is how every start begins.
+                    let early = report.status.is_none() && began.elapsed() < STARTING;
+                    if changed && !report.healthy && !early {
                         // Telling about each kind of failure once is a courtesy; a full queue may lose one.
                         let _full = failures.try_send(report.clone());
                     }
@@ -176,12 +195,23 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> bool {
                 }
                 break Verdict::Stranger(format!("{command}, pid {pid}"));
             }
-            Step::Ended => return false,
+            Step::Ended => {
+                *last_probe = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return false;
+            }
             Step::TooSlow => break Verdict::TooSlow(start.start_timeout),
             Step::Settled => return true,
         }
     };
-    let last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let silent = answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+    if silent > HANGING {
+        // The last probe was sent and never answered: that is what was seen last.
+        let attempts = last.as_ref().map_or(1, |last| last.attempts + 1);
+        let latency_ms = silent.as_secs_f64() * 1000.0;
+        let error = Some(format!("no answer for {:.1}s", silent.as_secs_f64()));
+        last = Some(ProbeReport { error, latency_ms, attempts, ..ProbeReport::default() });
+    }
     let seen = evidence(start, process, None, last).await;
     tell.that(Report::NotReady(Box::new(examine(&verdict, seen)))).await;
     true
@@ -210,8 +240,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = cause.source();
     }
     text

@@ -32,12 +32,20 @@ impl Coordinator {
         let drains = self.draining().into_iter();
         let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
+        // What an earlier daemon left is being stopped; what it recorded as live comes next.
+        let booting = self.found.as_ref().and_then(|record| record.live.as_ref()).filter(|_| !self.fresh);
+        let live_status = live_status.or_else(|| self.release_status(&booting?.id, None, 0));
+        let phase = match self.state.phase() {
+            wire::Phase::Empty if booting.is_some() => wire::Phase::Starting,
+            phase => phase,
+        };
         let status = wire::Status {
             active_port: live.and_then(|run| run.port),
             drain_until: drain_until.map(wire::rfc3339),
             last_switch: self.last_switch.clone(),
             instance: self.config.borrow().name.clone(),
-            phase: self.state.phase(),
+            phase,
+            health: self.health.clone(),
             live: live_status,
             candidate: candidate_status,
             previous: previous_status,

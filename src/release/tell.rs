@@ -1,7 +1,7 @@
 //! What the coordinator says: to the attempt's readers, to the history, to the hooks and to the log.
 
 use super::autopsy::describe;
-use super::coordinator::Coordinator;
+use super::coordinator::{Coordinator, Unconfirmed};
 use super::effects::now;
 use super::events::AttemptLog;
 use super::spec;
@@ -114,6 +114,9 @@ impl Coordinator {
             }
             _ => format!("`{release}` is live on port {port}"),
         };
+        if reason == Reason::AutoRollback {
+            self.last_failure = Some(message.clone());
+        }
         tracing::info!(release, from = from_port, to = port, reason = reason.as_str(), "{message}");
         let kind = if back { EventKind::RolledBack } else { EventKind::Switched };
         let about = if back { left.map_or_else(|| release.clone(), |left| left.id) } else { release.clone() };
@@ -132,11 +135,10 @@ impl Coordinator {
         event.outcome = Some(Outcome::Live);
         event.switch = Some(switch.clone());
         event.message = Some(message.clone());
-        if let Some(attempt) = self.attempt.take() {
-            attempt.end(
-                event,
-                Ok(wire::Moved { success: true, message, release, outcome: Outcome::Live, switch }),
-            );
+        let moved = wire::Moved { success: true, message, release, outcome: Outcome::Live, switch };
+        // Traffic has moved; whoever asked is told once that is on disk too.
+        if let (Some(log), Some(seq)) = (self.attempt.take(), self.save) {
+            self.unconfirmed.push(Unconfirmed { seq, log, event, moved });
         }
     }
 
@@ -149,13 +151,24 @@ impl Coordinator {
         let path = self.config.borrow().health.path.clone();
         let error = explain(release, reason, why, autopsy.map(|autopsy| *autopsy), probe.as_ref(), &path);
         let outcome = error.outcome.unwrap_or(Outcome::Aborted);
-        tracing::error!(release = release.id, reason = reason.as_str(), "{}", error.message);
+        let hint = error.hint.as_deref();
+        if why == Abort::Interrupted || why == Abort::Cancelled {
+            tracing::info!(release = release.id, reason = reason.as_str(), "{}", error.message);
+        } else {
+            tracing::error!(release = release.id, reason = reason.as_str(), hint, "{}", error.message);
+        }
         let rollback = matches!(reason, Reason::AutoRollback | Reason::ManualRollback);
         if why == Abort::Unrecorded {
+            if reason == Reason::Config {
+                // Never really attempted: its turn comes when the state can be written.
+                self.app_attempted = None;
+            }
             self.history.forget(&release.id);
         } else if !rollback {
+            // A release that is live and was deployed once more in vain is still live.
+            let serves = self.state.live_release().is_some_and(|live| live.id == release.id);
             self.history.update(&release.id, |row| {
-                row.outcome = Some(outcome);
+                row.outcome = Some(if serves { Outcome::Live } else { outcome });
                 row.reason = Some(error.message.clone());
             });
         }

@@ -37,5 +37,6 @@ pub(super) fn empty_status() -> wire::Status {
         pid: std::process::id(),
         state_error: None,
         last_failure: None,
+        health: wire::HealthMetrics::default(),
     }
 }

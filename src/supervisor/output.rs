@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
@@ -89,6 +89,7 @@ impl Output {
         DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make the folder {shown}: {error}"))
         })?;
+        check_private(&run_dir)?;
         let (sources, queue) = mpsc::channel(16);
         let ending = CancellationToken::new();
         let (end, ended) = blocking::channel();
@@ -142,6 +143,21 @@ impl Output {
         found.sort_by_key(|(number, _)| *number);
         last(found.into_iter().map(|(_, line)| line).collect(), lines)
     }
+}
+
+/// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
+fn check_private(run_dir: &Path) -> io::Result<()> {
+    let own = nix::unistd::geteuid().as_raw();
+    for folder in run_dir.ancestors().take(2) {
+        let meta = fs::symlink_metadata(folder)?;
+        if !meta.is_dir() || ![0, own].contains(&meta.uid()) || meta.mode() & 0o022 != 0 {
+            return Err(io::Error::other(format!(
+                "{} must be a folder of root's or of uid {own}'s that nobody else may write",
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Output {

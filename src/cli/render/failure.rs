@@ -113,7 +113,8 @@ fn refused(operation: &str, body: &ErrorBody) -> (String, String, Option<String>
         _ => "failed",
     };
     let mut details = String::new();
-    for error in &body.errors {
+    // A single one is the message itself.
+    for error in body.errors.iter().filter(|_| body.errors.len() > 1) {
         cause(&mut details, error);
     }
     let Some(autopsy) = &body.autopsy else {

@@ -21,7 +21,13 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         plain(&status.listen),
         paint(DIM, format_args!("portok {}, pid {}", plain(&status.version), status.pid)),
     );
+    let failing = match status.health.consecutive_fails {
+        0 => None,
+        1 => Some("its last probe failed".to_owned()),
+        fails => Some(format!("its last {fails} probes failed")),
+    };
     for (what, problem) in [
+        ("live release unhealthy", &failing),
         ("configuration not loaded", &status.config.error),
         ("state cannot be written, deploys are refused", &status.state_error),
         ("last failure", &status.last_failure),
@@ -135,6 +141,7 @@ mod tests {
             pid: 77,
             state_error: None,
             last_failure: None,
+            health: crate::wire::HealthMetrics::default(),
         }
     }
 
