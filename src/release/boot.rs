@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::coordinator::{Coordinator, refused};
 use super::message::Message;
@@ -12,6 +12,12 @@ use super::state::{Event, Origin, Refusal, ReleaseRef};
 use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
 use crate::supervisor::Identity;
 use crate::wire::{self, Code, ErrorBody, Reason};
+
+/// How long a request waits for leftovers to be gone before it is refused.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many requests may wait so.
+const EARLY: usize = 16;
 
 impl Coordinator {
     /// Stops what an earlier daemon left running, before anything is started.
@@ -25,23 +31,51 @@ impl Coordinator {
         });
     }
 
-    /// What can be asked while leftovers are being stopped: nothing is known to be live yet, and nothing may be started. Gives
-    /// back what means the same as later.
+    /// What is asked while leftovers are looked for and stopped: nothing is known to be live yet, and nothing may be
+    /// started. It waits a moment, since mostly there is nothing to stop; then it is refused. Gives back what means
+    /// the same as later.
     pub(super) fn receive_before_boot(&mut self, message: Message) -> Option<Message> {
-        let stopping = self.state.phase() == wire::Phase::Stopping;
-        let refusal = || refused(if stopping { &Refusal::ShuttingDown } else { &Refusal::Booting });
+        let asks =
+            matches!(message, Message::Deploy { .. } | Message::Rollback { .. } | Message::Switch { .. });
         match message {
-            Message::Deploy { reply, .. } | Message::Rollback { reply } => {
-                let _asker_gone = reply.send(Err(refusal()));
-            }
-            Message::Switch { reply, .. } => {
-                let _asker_gone = reply.send(Err(refusal()));
+            message if asks => {
+                let waits = self.began.elapsed() < PATIENCE && self.early.len() < EARLY;
+                if waits && self.state.phase() != wire::Phase::Stopping {
+                    self.early.push(message);
+                } else {
+                    self.refuse_early(message);
+                }
             }
             Message::StopAll { done } => self.stopped = Some(done),
             Message::Kill => self.kill_leftovers(),
             other => return Some(other),
         }
         None
+    }
+
+    /// When those who wait for the start have waited long enough.
+    pub(super) fn patience_ends(&self) -> Option<Instant> {
+        (!self.early.is_empty()).then(|| self.began + PATIENCE)
+    }
+
+    pub(super) fn lose_patience(&mut self) {
+        for message in std::mem::take(&mut self.early) {
+            self.refuse_early(message);
+        }
+    }
+
+    fn refuse_early(&self, message: Message) {
+        let stopping = self.state.phase() == wire::Phase::Stopping;
+        let refusal = refused(if stopping { &Refusal::ShuttingDown } else { &Refusal::Booting });
+        match message {
+            Message::Deploy { reply, .. } | Message::Rollback { reply } => {
+                let _asker_gone = reply.send(Err(refusal));
+            }
+            Message::Switch { reply, .. } => {
+                let _asker_gone = reply.send(Err(refusal));
+            }
+            _ => {}
+        }
     }
 
     /// Those who are in a hurry do not wait for the ladder.
@@ -57,9 +91,13 @@ impl Coordinator {
     /// Begins; or ends, where that was asked for meanwhile: then the record stays as it was found.
     pub(super) fn leftovers_gone(&mut self) {
         if self.state.phase() == wire::Phase::Stopping {
+            self.lose_patience();
             self.finished = true;
-        } else {
-            self.boot();
+            return;
+        }
+        self.boot();
+        for message in std::mem::take(&mut self.early) {
+            self.receive(message);
         }
     }
 

@@ -96,6 +96,8 @@ pub struct Coordinator {
     pub(super) reports: Reports,
     pub(super) attempt: Option<AttemptLog>,
     pub(super) unconfirmed: Vec<Unconfirmed>,
+    /// Requests that came before the start.
+    pub(super) early: Vec<Message>,
     /// The attempt that began in this step, for whoever asked for it.
     pub(super) accepted: Option<Attempt>,
     pub(super) refusal: Option<Refusal>,
@@ -157,6 +159,7 @@ impl Coordinator {
             reports,
             attempt: None,
             unconfirmed: Vec::new(),
+            early: Vec::new(),
             accepted: None,
             refusal: None,
             already_live: false,
@@ -196,16 +199,19 @@ impl Coordinator {
                 Watch,
                 EarlyDrain,
                 SaveRetry,
+                PatienceEnds,
                 Config(bool),
                 Joined(Option<Result<(), tokio::task::JoinError>>),
             }
             let config = self.config.borrow().drain.early;
             let early = config && !self.draining().is_empty();
+            let patience_ends = self.patience_ends();
             let turn = tokio::select! {
                 message = self.inbox.recv() => Turn::Message(message),
                 () = at(self.timers.next()) => Turn::Timer,
                 () = at(self.next_watch) => Turn::Watch,
                 () = at(self.save_retry) => Turn::SaveRetry,
+                () = at(patience_ends) => Turn::PatienceEnds,
                 () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early => Turn::EarlyDrain,
                 changed = self.config.changed() => Turn::Config(changed.is_ok()),
                 // Never empty before the end: the keeper of the record is one of them.
@@ -225,6 +231,7 @@ impl Coordinator {
                 }
                 Turn::Watch => self.watch_live(),
                 Turn::EarlyDrain => self.end_idle_drains(),
+                Turn::PatienceEnds => self.lose_patience(),
                 Turn::SaveRetry => {
                     self.save_retry = None;
                     self.save = Some(self.last_save);
