@@ -12,8 +12,6 @@ pub struct Diff {
     pub changed: Vec<String>,
     /// Another address to listen on.
     pub listen: bool,
-    /// What the new `[app]` asks for, if the old one was attempted.
-    pub app: AppChange,
     /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the whole reload.
     pub refused: Vec<String>,
 }
@@ -59,7 +57,6 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         .collect();
     Diff {
         listen: changed.contains(&"listen"),
-        app: app_change(Some(&app_fingerprint(&old.app)), &new.app),
         refused,
         changed: changed.into_iter().map(str::to_owned).collect(),
     }
@@ -134,6 +131,11 @@ mod tests {
         config
     }
 
+    /// What the new `[app]` asks for when the old one was attempted.
+    fn change(old: &str, new: &str) -> AppChange {
+        app_change(Some(&app_fingerprint(&config(old).app)), &config(new).app)
+    }
+
     fn between(old: &str, new: &str) -> Diff {
         diff(&config(old), &config(new))
     }
@@ -156,7 +158,6 @@ mod tests {
         );
         assert_eq!(changed.changed, ["listen", "app.env", "health.timeout", "admin.token", "hooks.on_event"]);
         assert!(changed.listen && changed.refused.is_empty());
-        assert_eq!(changed.app, AppChange::None, "there is no command to deploy");
         assert!(!format!("{changed:?}").contains("hunter"));
     }
 
@@ -173,12 +174,11 @@ mod tests {
             "command = \"node a.js\"\nport_env = \"APP_PORT\"",
         ] {
             let edited = between(APP, &format!("[app]\n{line}\n"));
-            assert_eq!(edited.app, AppChange::Redeploy, "{line}");
+            assert_eq!(change(APP, &format!("[app]\n{line}\n")), AppChange::Redeploy, "{line}");
             assert_eq!(edited.changed.len(), 1, "{line}: {:?}", edited.changed);
-            let held = between(APP, &format!("[app]\n{line}\ndeploy_on_change = false\n"));
-            assert_eq!(held.app, AppChange::None, "{line}");
-            let first = between("", &format!("[app]\n{line}\n"));
-            assert_eq!(first.app, AppChange::Redeploy, "{line}");
+            let held = format!("[app]\n{line}\ndeploy_on_change = false\n");
+            assert_eq!(change(APP, &held), AppChange::None, "{line}");
+            assert_eq!(change("", &format!("[app]\n{line}\n")), AppChange::Redeploy, "{line}");
         }
         for line in [
             "start_timeout = \"5s\"",
@@ -189,7 +189,7 @@ mod tests {
             "restart = { burst = 1, backoff = \"1s\" }",
         ] {
             let edited = between(APP, &format!("{APP}{line}\n"));
-            assert_eq!(edited.app, AppChange::None, "{line}");
+            assert_eq!(change(APP, &format!("{APP}{line}\n")), AppChange::None, "{line}");
             assert!(!edited.is_empty(), "{line}");
         }
     }
@@ -197,14 +197,14 @@ mod tests {
     #[test]
     fn another_target_is_a_switch() {
         let target = |port: u16| format!("[app]\ntarget = {port}\n");
-        assert_eq!(between(&target(4000), &target(4001)).app, AppChange::Switch(4001));
-        assert_eq!(between(APP, &target(4001)).app, AppChange::Switch(4001));
-        assert_eq!(between("", &target(4001)).app, AppChange::Switch(4001));
-        assert_eq!(between(&target(4000), APP).app, AppChange::Redeploy);
-        assert_eq!(between(&target(4000), "").app, AppChange::None);
-        assert_eq!(between(APP, "").app, AppChange::None);
+        assert_eq!(change(&target(4000), &target(4001)), AppChange::Switch(4001));
+        assert_eq!(change(APP, &target(4001)), AppChange::Switch(4001));
+        assert_eq!(change("", &target(4001)), AppChange::Switch(4001));
+        assert_eq!(change(&target(4000), APP), AppChange::Redeploy);
+        assert_eq!(change(&target(4000), ""), AppChange::None);
+        assert_eq!(change(APP, ""), AppChange::None);
         let env = format!("{}env = {{ A = \"b\" }}\n", target(4000));
-        assert_eq!(between(&target(4000), &env).app, AppChange::None, "portok does not start it");
+        assert_eq!(change(&target(4000), &env), AppChange::None, "portok does not start it");
     }
 
     #[test]

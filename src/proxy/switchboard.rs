@@ -43,12 +43,9 @@ pub struct RouteWriter {
 
 impl RouteWriter {
     /// Makes `target` the live one and gives back the one it replaced, which is neither retired nor closed
-    /// yet: the caller decides which (`retire` after a switch, `close` after a rollback). A retired target
-    /// that is routed to again is an ordinary one from then on; a closed one stays closed.
+    /// yet: the caller decides which (`retire` after a switch, `close` after a rollback). Each tenure has a target of its
+    /// own: one that was retired or closed is never routed to again.
     pub fn route(&mut self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
-        if let Some(target) = &target {
-            target.revive();
-        }
         self.next_is_near.store(false, Ordering::Release);
         self.live.swap(target)
     }

@@ -86,11 +86,6 @@ impl Target {
         self.lanes.iter().map(|lane| lane.pinned.load(Ordering::SeqCst)).sum()
     }
 
-    /// Makes a retired target an ordinary one again (it is routed to once more before its drain was over).
-    pub(super) fn revive(&self) {
-        self.flags.fetch_and(!RETIRED, Ordering::SeqCst);
-    }
-
     /// Claims it for one request of thread `lane`; false when it may not be claimed any more.
     pub(super) fn claim(&self, lane: usize, pinned: bool) -> bool {
         self.lanes[lane].inflight.fetch_add(1, Ordering::SeqCst);

@@ -260,9 +260,14 @@ impl Coordinator {
         drop(std::mem::replace(&mut self.saves, watch::channel(None).0));
         self.inbox.close();
         self.confirm(u64::MAX);
-        let joined = async { while self.tasks.join_next().await.is_some() {} };
+        let joined = async {
+            while self.tasks.join_next().await.is_some() {}
+            self.supervisor.idle().await;
+        };
         if tokio::time::timeout(LAST_SAVE, joined).await.is_err() {
-            tracing::warn!("the last record was not written within {LAST_SAVE:?}");
+            tracing::warn!(
+                "not everything had ended, or the last record was not written, within {LAST_SAVE:?}"
+            );
         }
         if let Some(stopped) = self.stopped {
             // Whoever asked may have gone.

@@ -51,6 +51,21 @@ async fn a_switch_from_inside_a_request_moves_the_next_one() {
 }
 
 #[tokio::test]
+async fn while_the_next_target_is_near_a_request_waits_for_it_and_then_gets_503() {
+    let app = named("again").await;
+    let mut rig = Rig::start(|config| config.upstream.connect_timeout = Duration::from_millis(300));
+    rig.routes.hold();
+    assert!(ask(&mut rig.connect().await).await.starts_with("no_live_target"));
+    let mut rig = Rig::start(|_| ());
+    rig.routes.hold();
+    let mut waiting = rig.connect().await;
+    let asked = tokio::spawn(async move { ask(&mut waiting).await });
+    eventually("the request is there", || rig.stats.snapshot().inflight == 1).await;
+    rig.route(&app);
+    assert_eq!(asked.await.unwrap(), "again");
+}
+
+#[tokio::test]
 async fn a_retired_target_takes_nobody_and_a_closed_live_one_is_a_503() {
     let (old, new) = (named("old").await, named("new").await);
     let mut rig = Rig::start(|_| ());
@@ -64,11 +79,11 @@ async fn a_retired_target_takes_nobody_and_a_closed_live_one_is_a_503() {
     assert_eq!(ask(&mut client).await, "new");
     second.close();
     assert!(ask(&mut client).await.starts_with("no_live_target"));
-    // Going back to one that was draining makes it an ordinary one again.
-    rig.routes.route(Some(first.clone()));
+    // Going back is another tenure of the same address.
+    let third = rig.route(&old);
     assert_eq!(ask(&mut client).await, "old");
     assert_eq!(ask(&mut rig.connect().await).await, "old");
-    assert_eq!((first.inflight(), second.inflight()), (0, 0));
+    assert_eq!((first.inflight(), second.inflight(), third.inflight()), (0, 0, 0));
 }
 
 #[tokio::test]
