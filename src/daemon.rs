@@ -27,6 +27,12 @@ use crate::release::{self, Coordinator, store::Store};
 use crate::supervisor::{self, Sink, Supervisor};
 use crate::wire::{self, Code, ErrorBody, exit};
 
+/// How long blocking work may still take at the very end.
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
+/// How long reading the configuration may take.
+const LOAD_WITHIN: Duration = Duration::from_secs(10);
+
 /// How long admin requests may still be answered when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -62,6 +68,8 @@ enum StartError {
     Store(#[from] release::store::StoreError),
     #[error("cannot make the admin socket: {0}")]
     Socket(String),
+    #[error("the coordinator ended unexpectedly")]
+    Lost,
     #[error("cannot {operation}")]
     Io { operation: &'static str, source: std::io::Error },
 }
@@ -73,7 +81,7 @@ impl StartError {
             Self::Store(_) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
-            Self::Socket(_) | Self::Io { .. } => "",
+            Self::Socket(_) | Self::Lost | Self::Io { .. } => "",
         }
     }
 }
@@ -108,6 +116,8 @@ pub fn run(options: Options) -> ExitCode {
         let daemon = Daemon::start(options, config, watch).await?;
         daemon.serve().await
     });
+    // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
+    runtime.shutdown_timeout(LAST_THREADS);
     match outcome {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => {
@@ -187,6 +197,14 @@ struct Daemon {
 struct SocketTask {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// The admin socket after a reload.
+enum Socket {
+    /// At another place.
+    Fresh(Option<SocketTask>),
+    /// At the same place, for another group.
+    Shared { path: PathBuf, group: Option<u32> },
 }
 
 impl SocketTask {
@@ -289,8 +307,15 @@ impl Daemon {
         // Connections wait in the kernel's queue meanwhile.
         let _unanswered = tokio::time::timeout(FIRST_PROBE, app.first_probe()).await;
         let reserved = Arc::new(admin::Public::new(Arc::clone(&admin)));
-        let plane = Plane::start(listener, configs.clone(), switchboard, stats, reserved)
-            .map_err(io("start the data plane"))?;
+        let plane = match Plane::start(listener, configs.clone(), switchboard, stats, reserved) {
+            Ok(plane) => plane,
+            Err(error) => {
+                // What has been started meanwhile does not stay behind.
+                app.shut_down().await;
+                app.stop_all().await;
+                return Err(io("start the data plane")(error));
+            }
+        };
         tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
         if let Some(foreground) = &options.foreground {
             invite(foreground, &configs.borrow(), bound);
@@ -321,6 +346,7 @@ impl Daemon {
             Reload(Option<admin::ReloadReply>),
             Edited,
             End(&'static str),
+            Lost,
         }
         loop {
             let failed = self.config_status.borrow().error.is_some();
@@ -331,6 +357,7 @@ impl Daemon {
                 _ = self.hangup.recv() => Turn::Reload(None),
                 _ = self.interrupt.recv() => Turn::End("SIGINT"),
                 _ = self.terminate.recv() => Turn::End("SIGTERM"),
+                () = self.app.ended() => Turn::Lost,
             };
             match turn {
                 Turn::Reload(answer) => {
@@ -342,6 +369,12 @@ impl Daemon {
                 Turn::Edited => {
                     // The outcome is in the log and in the status.
                     let _outcome = self.reload().await;
+                }
+                Turn::Lost => {
+                    // Without it nothing watches the app: better to be started again.
+                    tracing::error!("the coordinator has ended; the daemon cannot go on without it");
+                    self.end().await?;
+                    return Err(StartError::Lost);
                 }
                 Turn::End(cause) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
@@ -389,8 +422,10 @@ impl Daemon {
             body.with_hint("nothing has changed; mend the file and it is loaded again")
         };
         let sources = self.sources.clone();
-        let loaded = tokio::task::spawn_blocking(move || config::load(&sources))
+        let loading = tokio::task::spawn_blocking(move || config::load(&sources));
+        let loaded = tokio::time::timeout(LOAD_WITHIN, loading)
             .await
+            .map_err(|_elapsed| invalid(vec![format!("the file could not be read within {LOAD_WITHIN:?}")]))?
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
         let new = Arc::new(loaded.map_err(|errors| invalid(errors.problems))?);
         let old = Arc::clone(&self.config.borrow());
@@ -407,9 +442,11 @@ impl Daemon {
             None
         };
         let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
-        if moved {
-            self.move_socket(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?;
-        }
+        let socket = if moved {
+            Some(self.prepare_socket(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?)
+        } else {
+            None
+        };
         if let Some(listener) = listener {
             let bound = listener.local_addr();
             self.plane.rebind(listener).await.map_err(|error| {
@@ -418,6 +455,17 @@ impl Daemon {
             if let Ok(bound) = bound {
                 tracing::info!("listening on {bound}");
                 self.listen.send_replace(bound);
+            }
+        }
+        match socket {
+            None => {}
+            Some(Socket::Shared { path, group }) => admin::share_socket(&path, group)
+                .map_err(|error| invalid(vec![format!("admin.socket_group: {error}")]))?,
+            // The former one answers what is under way in the background: a reload that came through it is among that.
+            Some(Socket::Fresh(fresh)) => {
+                if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
+                    self.background.spawn(former.end());
+                }
             }
         }
         for warning in &new.warnings {
@@ -432,21 +480,15 @@ impl Daemon {
         })
     }
 
-    /// Serves the admin socket at its new place or for its new group.
-    ///
-    /// The former one answers what is under way in the background: a reload that came through it is among that.
-    fn move_socket(&mut self, old: &Config, new: &Config) -> Result<(), StartError> {
-        if old.admin.socket == new.admin.socket
-            && let (Some(_), Some(path)) = (&self.socket, &new.admin.socket)
-        {
-            let group = socket_group(new)?;
-            return admin::share_socket(path, group).map_err(StartError::Socket);
+    /// What a changed admin socket needs: all of it that can fail, before anything else has changed.
+    fn prepare_socket(&self, old: &Config, new: &Config) -> Result<Socket, StartError> {
+        match &new.admin.socket {
+            // The same path cannot be bound twice: the socket that is there gets its new group.
+            Some(path) if old.admin.socket == new.admin.socket && self.socket.is_some() => {
+                Ok(Socket::Shared { path: path.clone(), group: socket_group(new)? })
+            }
+            _ => open_socket(new, &self.admin).map(Socket::Fresh),
         }
-        let fresh = open_socket(new, &self.admin)?;
-        if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
-            self.background.spawn(former.end());
-        }
-        Ok(())
     }
 
     async fn end(mut self) -> Result<(), StartError> {
@@ -475,12 +517,8 @@ impl Daemon {
         };
         if !in_order {
             app.shut_down().await;
-            let stop = app.stop_all();
-            tokio::pin!(stop);
-            // The kill must come after the groups are told to stop: until then nothing is on its way out.
-            let _first_turn = tokio::time::timeout(Duration::ZERO, &mut stop).await;
             app.kill_all().await;
-            stop.await;
+            app.stop_all().await;
         }
         self.plane.shut_down().await;
         if let Some(socket) = self.socket {

@@ -259,6 +259,11 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Whether traffic moves back.
+    pub fn is_rollback(self) -> bool {
+        matches!(self, Self::AutoRollback | Self::ManualRollback)
+    }
+
     /// The reason as it stands in an answer.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -134,8 +134,12 @@ impl Coordinator {
         // command: that is the first deploy, or another try of one that failed.
         self.app_edited = match app_change(self.app_attempted.as_deref(), &app) {
             AppChange::Redeploy => true,
-            // A recorded port wins over the configured one.
-            AppChange::Switch(_) | AppChange::None => live.is_none() && app.command.is_some(),
+            // A recorded port wins over the configured one, now and at the next reload of something else.
+            AppChange::Switch(_) => {
+                self.app_attempted = Some(app_fingerprint(&app));
+                false
+            }
+            AppChange::None => live.is_none() && app.command.is_some(),
         };
         self.step(Event::Boot { live, previous });
         if !self.awaits_first_probe() {
@@ -157,12 +161,16 @@ impl Coordinator {
         let config = Arc::clone(&self.config.borrow());
         let reports = self.reports.clone();
         self.app_attempted = Some(app_fingerprint(&config.app));
-        let (reply, _nobody_waits) = oneshot::channel();
         if let Some(port) = config.app.target {
-            let (reply, _nobody_waits) = oneshot::channel();
+            let (reply, mut answer) = oneshot::channel();
             self.receive(Message::Switch { port, reason: Reason::Config, reply });
+            if let Ok(Err(error)) = answer.try_recv() {
+                tracing::error!("cannot switch to the edited app.target: {}", error.message);
+                self.last_failure = Some(error.message);
+            }
             return;
         }
+        let (reply, _nobody_waits) = oneshot::channel();
         self.tasks.spawn(async move {
             let prepared =
                 tokio::task::spawn_blocking(move || spec::prepare(wire::DeployRequest::default(), &config))

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,10 @@ pub(super) struct Slot {
     pub(super) release: String,
     pub(super) port: Option<u16>,
     pub(super) process: Option<Process>,
+    /// Ordered before there was a process.
     pub(super) stop: bool,
+    /// Ordered before there was a process.
+    pub(super) kill: bool,
     pub(super) settled: CancellationToken,
     pub(super) asking: Option<AbortHandle>,
     pub(super) targets: Vec<Arc<Target>>,
@@ -93,6 +96,7 @@ pub struct Coordinator {
     pub(super) slots: HashMap<RunId, Slot>,
     pub(super) timers: super::timers::Timers,
     pub(super) tasks: JoinSet<()>,
+    pub(super) keeper: JoinHandle<()>,
     pub(super) reports: Reports,
     pub(super) attempt: Option<AttemptLog>,
     pub(super) unconfirmed: Vec<Unconfirmed>,
@@ -123,7 +127,8 @@ pub struct Coordinator {
     pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
     pub(super) save_retry: Option<Instant>,
     pub(super) next_watch: Option<Instant>,
-    pub(super) watching: bool,
+    /// The run whose probe is under way.
+    pub(super) watching: Option<RunId>,
     pub(super) began: Instant,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) stopped: Option<oneshot::Sender<()>>,
@@ -138,8 +143,7 @@ impl Coordinator {
         }
         let (reports, inbox) = mpsc::channel(INBOX);
         let (saves, save_requests) = watch::channel(None);
-        let mut tasks = JoinSet::new();
-        tasks.spawn(keep_record(store, save_requests, reports.clone()));
+        let keeper = tokio::spawn(keep_record(store, save_requests, reports.clone()));
         let record = found.record;
         let history = History::new(if fresh { Vec::new() } else { record.releases.clone() });
         let (view, views) = watch::channel(Arc::new(View::default()));
@@ -155,7 +159,8 @@ impl Coordinator {
             history,
             slots: HashMap::new(),
             timers: super::timers::Timers::default(),
-            tasks,
+            tasks: JoinSet::new(),
+            keeper,
             reports,
             attempt: None,
             unconfirmed: Vec::new(),
@@ -180,7 +185,7 @@ impl Coordinator {
             saves,
             save_retry: None,
             next_watch: None,
-            watching: false,
+            watching: None,
             began: Instant::now(),
             view,
             stopped: None,
@@ -203,8 +208,9 @@ impl Coordinator {
                 Config(bool),
                 Joined(Option<Result<(), tokio::task::JoinError>>),
             }
-            let config = self.config.borrow().drain.early;
-            let early = config && !self.draining().is_empty();
+            let wanted = self.config.borrow().drain.early;
+            let early = wanted && !self.draining().is_empty();
+            let working = !self.tasks.is_empty();
             let patience_ends = self.patience_ends();
             let turn = tokio::select! {
                 message = self.inbox.recv() => Turn::Message(message),
@@ -214,8 +220,7 @@ impl Coordinator {
                 () = at(patience_ends) => Turn::PatienceEnds,
                 () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early => Turn::EarlyDrain,
                 changed = self.config.changed() => Turn::Config(changed.is_ok()),
-                // Never empty before the end: the keeper of the record is one of them.
-                joined = self.tasks.join_next() => Turn::Joined(joined),
+                joined = self.tasks.join_next(), if working => Turn::Joined(joined),
             };
             match turn {
                 Turn::Message(Some(message)) => self.receive(message),
@@ -260,14 +265,15 @@ impl Coordinator {
         drop(std::mem::replace(&mut self.saves, watch::channel(None).0));
         self.inbox.close();
         self.confirm(u64::MAX);
-        let joined = async {
+        // What still runs is a probe or the like; every process is gone.
+        self.tasks.abort_all();
+        let ended = async {
+            let _panicked = self.keeper.await;
             while self.tasks.join_next().await.is_some() {}
             self.supervisor.idle().await;
         };
-        if tokio::time::timeout(LAST_SAVE, joined).await.is_err() {
-            tracing::warn!(
-                "not everything had ended, or the last record was not written, within {LAST_SAVE:?}"
-            );
+        if tokio::time::timeout(LAST_SAVE, ended).await.is_err() {
+            tracing::warn!("the last record was not written within {LAST_SAVE:?}");
         }
         if let Some(stopped) = self.stopped {
             // Whoever asked may have gone.
@@ -284,8 +290,14 @@ impl Coordinator {
             Message::Deploy { prepared, reason, reply } => {
                 let answer = self.deploy(*prepared, reason);
                 // Somebody was faster: the edit's turn comes.
-                self.app_edited |=
-                    reason == Reason::Config && matches!(&answer, Err(error) if error.code == Code::Busy);
+                let not_yet = matches!(
+                    &answer,
+                    Err(error) if matches!(error.code, Code::Busy | Code::ShuttingDown)
+                );
+                if not_yet && reason == Reason::Config {
+                    self.app_attempted = None;
+                    self.app_edited = true;
+                }
                 let _asker_gone = reply.send(answer);
             }
             Message::Switch { port, reason, reply } => {
@@ -320,7 +332,11 @@ impl Coordinator {
                 self.stopped = Some(done);
                 self.step(Event::StopAll);
             }
-            Message::Kill => self.step(Event::KillAll),
+            Message::Kill => {
+                // What is not on its way out is not killed.
+                self.step(Event::StopAll);
+                self.step(Event::KillAll);
+            }
             Message::Run(run, report) => self.reported(run, *report),
             Message::Asked(run, report) => {
                 let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
@@ -359,16 +375,17 @@ impl Coordinator {
             .with_hint("choose another id, or leave it out and get one"));
         }
         // The machine looks the release up when it starts it, so it is known from here on; a refusal takes it back.
-        let admitted = self.state.task.is_none();
+        let admitted = self.state.task.is_none() && self.state.phase() != wire::Phase::Stopping;
         if admitted {
             let needed = self.needed();
             self.history.begin(&id, Some(spec), &needed);
         }
-        if admitted && app_fingerprint.is_some() {
-            self.app_attempted = app_fingerprint;
-        }
+        let before = app_fingerprint.map(|now| self.app_attempted.replace(now));
         self.step(Event::Deploy { release: spec::managed(&id), reason });
         let answer = self.answer();
+        if let (Err(_), Some(before)) = (&answer, before) {
+            self.app_attempted = before;
+        }
         if answer.is_err() && admitted {
             self.history.forget(&id);
         }
@@ -421,13 +438,13 @@ impl Coordinator {
 
     fn watch_live(&mut self) {
         self.next_watch = None;
-        if self.watching {
+        let Live::Up { run } = &self.state.live else { return };
+        if self.watching == Some(run.id) {
             return;
         }
-        let Live::Up { run } = &self.state.live else { return };
         let Some(probe) = self.probe_of(run.id) else { return };
         let (id, reports) = (run.id, self.reports.clone());
-        self.watching = true;
+        self.watching = Some(id);
         self.tasks.spawn(async move {
             let report = probe.ask().await;
             let _coordinator_gone = reports.send(Message::Watched(id, Box::new(report))).await;
@@ -435,7 +452,10 @@ impl Coordinator {
     }
 
     fn watched(&mut self, run: RunId, report: &ProbeReport) {
-        self.watching = false;
+        if self.watching != Some(run) {
+            return;
+        }
+        self.watching = None;
         self.next_watch = Some(Instant::now() + self.config.borrow().rollback.interval);
         if self.state.live_run().is_none_or(|live| live.id != run) {
             return;

@@ -49,8 +49,11 @@ impl Coordinator {
                 }
             }
             Effect::Kill { run } => {
-                if let Some(process) = self.slots.get(&run).and_then(|slot| slot.process.as_ref()) {
-                    process.kill();
+                if let Some(slot) = self.slots.get_mut(&run) {
+                    slot.kill = true;
+                    if let Some(process) = &slot.process {
+                        process.kill();
+                    }
                 }
             }
             Effect::Forget { run } => {
@@ -80,6 +83,7 @@ impl Coordinator {
             port: known.and_then(|run| run.port),
             process: None,
             stop: false,
+            kill: false,
             settled: CancellationToken::new(),
             asking: None,
             targets: Vec::new(),
@@ -140,16 +144,22 @@ impl Coordinator {
 
     fn ask(&mut self, id: RunId, patient: bool) {
         let Some(probe) = self.probe_of(id) else { return };
-        let (reports, successes) = (self.reports.clone(), self.config.borrow().health.successes);
+        let reports = self.reports.clone();
         let (asked, config) = (self.first_probe.clone(), self.config.clone());
         let asking = self.tasks.spawn(async move {
             let mut good = 0;
             let report = loop {
-                let timeout = config.borrow().health.timeout;
-                let report = Probe { timeout, ..probe.clone() }.ask().await;
+                // As it is configured now: a wrong path may be mended meanwhile.
+                let health = config.borrow().health.clone();
+                let asks = if patient {
+                    Probe { addr: probe.addr, path: health.path, host: health.host, timeout: health.timeout }
+                } else {
+                    probe.clone()
+                };
+                let report = asks.ask().await;
                 good = if report.healthy { good + 1 } else { 0 };
                 asked.send_replace(true);
-                if good >= successes || !(patient || report.healthy) {
+                if good >= health.successes || !(patient || report.healthy) {
                     break report;
                 }
                 if !report.healthy {
@@ -195,6 +205,9 @@ impl Coordinator {
                 if slot.stop {
                     process.stop(config.app.stop_signal, config.app.stop_timeout);
                 }
+                if slot.kill {
+                    process.kill();
+                }
                 slot.process = Some(process);
                 slot.port = Some(port);
                 slot.started_at = Some(time);
@@ -237,6 +250,9 @@ impl Coordinator {
                 self.step(Event::Ready { run: id });
             }
             Report::NotReady(autopsy) => {
+                if self.restores(id) {
+                    self.verdict = Some(autopsy.summary.clone());
+                }
                 self.slot(id).autopsy = Some(autopsy);
                 self.step(Event::NotReady { run: id });
             }
@@ -248,6 +264,9 @@ impl Coordinator {
                 }
                 let release = slot.release.clone();
                 self.history.update(&release, |row| row.exit = Some(exit.to_string()));
+                if self.restores(id) {
+                    self.verdict = Some(format!("it ended: {exit}"));
+                }
                 if self.state.live_run().is_some_and(|run| run.id == id) {
                     tracing::error!(release, "the live release ended: {exit}");
                     self.verdict = Some(format!("it ended: {exit}"));
@@ -268,6 +287,14 @@ impl Coordinator {
                 self.step(Event::Gone { run: id });
             }
         }
+    }
+
+    /// Whether this run is to bring the live release back.
+    fn restores(&self, id: RunId) -> bool {
+        matches!(
+            &self.state.live,
+            Live::Down { stage: super::state::DownStage::Starting { run, .. }, .. } if run.id == id
+        )
     }
 
     /// Adds an event to the attempt under way, where it is about its run.

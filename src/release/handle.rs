@@ -152,6 +152,11 @@ impl Handle {
         let _coordinator_gone = asked.wait_for(|asked| *asked).await;
     }
 
+    /// Waits for the coordinator's end, which nobody but the daemon's own end should bring.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
     /// Begins nothing new from now on; what is under way and has not switched is given up.
     pub async fn shut_down(&self) {
         let _coordinator_gone = self.requests.send(Message::Shutdown).await;

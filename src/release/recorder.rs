@@ -10,6 +10,9 @@ use super::message::{Message, Reports};
 use super::state::Event;
 use super::store::{Intent, Record, Store, StoredRun};
 
+/// How long a write may take before it counts as failed.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Between two attempts to write a record that could not be written.
 const SAVE_RETRY: Duration = Duration::from_secs(5);
 
@@ -79,11 +82,20 @@ pub(super) async fn keep_record(
     while requests.changed().await.is_ok() {
         let Some((seq, record)) = requests.borrow_and_update().clone() else { continue };
         let writer = Arc::clone(&store);
-        let written = tokio::task::spawn_blocking(move || writer.write(&record)).await;
+        let mut writing = tokio::task::spawn_blocking(move || writer.write(&record));
+        let mut written = tokio::time::timeout(WRITE_WITHIN, &mut writing).await;
+        if written.is_err() {
+            let error =
+                format!("the state file was not written within {WRITE_WITHIN:?}: the disk does not answer");
+            let _coordinator_gone = reports.send(Message::Saved { seq, result: Err(error) }).await;
+            // Never two at once: the next waits for this one, which then counts after all.
+            written = Ok(writing.await);
+        }
         let result = match written {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(error.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Err(elapsed) => Err(elapsed.to_string()),
         };
         // At the end of the daemon nobody waits for the answer any more.
         let _coordinator_gone = reports.send(Message::Saved { seq, result }).await;

@@ -52,7 +52,13 @@ pub(super) struct Start {
 /// Runs it.
 pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Reports) {
     let tell = Teller { run: start.run, reports };
-    let process = match spawn(&start, &supervisor).await {
+    // A future of a spawn that is dropped kills what it started.
+    let spawned = tokio::select! {
+        spawned = spawn(&start, &supervisor) => spawned,
+        () = start.settled.cancelled() => Err(unstarted("it was given up before it was started")),
+        () = tokio::time::sleep(start.start_timeout) => Err(unstarted("it could not be started in time")),
+    };
+    let process = match spawned {
         Ok(process) => process,
         Err(error) => {
             let autopsy = Autopsy { summary: chain(&error), ..Autopsy::default() };
@@ -87,6 +93,10 @@ impl Teller {
         // The coordinator outlives its runs; where it does not, nobody is left to be told.
         let _coordinator_gone = self.reports.send(Message::Run(self.run, Box::new(report))).await;
     }
+}
+
+fn unstarted(why: &str) -> SpawnError {
+    SpawnError { message: why.to_owned(), source: None }
 }
 
 async fn spawn(start: &Start, supervisor: &Supervisor) -> Result<Process, SpawnError> {
@@ -205,7 +215,7 @@ async fn until_ready(
     };
     let mut last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
     let silent = answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-    if silent > HANGING {
+    if matches!(verdict, Verdict::TooSlow(_)) && silent > HANGING {
         // The last probe was sent and never answered: that is what was seen last.
         let attempts = last.as_ref().map_or(1, |last| last.attempts + 1);
         let latency_ms = silent.as_secs_f64() * 1000.0;

@@ -368,7 +368,9 @@ impl State {
             self.crashes.pop_front();
         }
         let count = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
-        let looping = count >= restart.burst;
+        // Once it is there, it stays: the rare tries of a crash loop would look like a fresh start otherwise.
+        let was_looping = matches!(self.live, Live::Down { cause: DownCause::CrashLoop, .. });
+        let looping = was_looping || count >= restart.burst;
         // The record of crashes stays as long as it can matter.
         while self.crashes.len() > restart.burst.max(1) as usize {
             self.crashes.pop_front();
@@ -391,7 +393,8 @@ impl State {
             Some(_) => DownStage::Waiting { ticket },
             None => DownStage::GivenUp,
         };
-        out.push(Effect::Tell(Tell::Crashed { release: release.clone(), delay, looping }));
+        let loops_now = looping && !was_looping;
+        out.push(Effect::Tell(Tell::Crashed { release: release.clone(), delay, loops_now }));
         out.extend(delay.map(|delay| Effect::Timer(Timer::Restart(ticket, delay))));
     }
 
@@ -411,7 +414,8 @@ impl State {
         if why != Abort::Unrecorded {
             self.save(out);
         }
-        if matches!(self.live, Live::Down { stage: DownStage::AwaitingRollback, .. }) {
+        let waits = matches!(self.live, Live::Down { stage: DownStage::AwaitingRollback, .. });
+        if waits && self.stopping == Stopping::No {
             self.crashed(now, policy, out);
         }
     }
@@ -491,10 +495,6 @@ impl State {
         self.next += 1;
         self.next
     }
-}
-
-fn is_rollback(reason: Reason) -> bool {
-    matches!(reason, Reason::AutoRollback | Reason::ManualRollback)
 }
 
 #[cfg(test)]

@@ -47,14 +47,14 @@ impl Coordinator {
                 tracing::info!(release = release.id, exit, "stopped");
             }
             Tell::Aborted { release, reason, run, why } => self.aborted(&release, reason, run, why),
-            Tell::Crashed { release, delay, looping } => {
+            Tell::Crashed { release, delay, loops_now } => {
                 let exit = self.verdict.take().unwrap_or_else(|| "it is not healthy".into());
                 let next = match delay {
                     Some(delay) => format!("started again in {}", humantime::format_duration(delay)),
                     None => "not started again before the next deploy".to_owned(),
                 };
                 tracing::error!(release = release.id, "the live release crashed: {exit}; {next}");
-                if looping {
+                if loops_now {
                     let message = format!("`{}` crashes again and again: {exit}; {next}", release.id);
                     self.last_failure = Some(message.clone());
                     self.hook("failed", Some(release.id), message, None);
@@ -99,7 +99,7 @@ impl Coordinator {
             row.switched_at = Some(switch.at.clone());
             row.port = Some(port);
         });
-        let back = matches!(reason, Reason::AutoRollback | Reason::ManualRollback);
+        let back = reason.is_rollback();
         let message = match (back, &left) {
             (true, Some(left)) => {
                 let why = match reason {
@@ -157,7 +157,7 @@ impl Coordinator {
         } else {
             tracing::error!(release = release.id, reason = reason.as_str(), hint, "{}", error.message);
         }
-        let rollback = matches!(reason, Reason::AutoRollback | Reason::ManualRollback);
+        let rollback = reason.is_rollback();
         if why == Abort::Unrecorded {
             if reason == Reason::Config {
                 // Never really attempted: its turn comes when the state can be written.

@@ -147,8 +147,8 @@ pub enum Tell {
         release: ReleaseRef,
         /// The delay; `None`: not at all.
         delay: Option<Duration>,
-        /// The limit is reached.
-        looping: bool,
+        /// With this crash the limit is reached.
+        loops_now: bool,
     },
     /// The live release serves again (or, at boot, for the first time).
     Restored {

@@ -21,11 +21,13 @@ impl State {
         if *waited > seq {
             return;
         }
-        if !ok && !is_rollback(*reason) {
+        if !ok && !reason.is_rollback() {
             self.abort(Abort::Unrecorded, now, policy, out);
             return;
         }
+        // From here on the task is more than asked for: whatever watch window there was ends with it.
         let (release, revive) = (release.clone(), revive.filter(|run| self.is_draining(*run)));
+        self.window = None;
         let stage = match revive {
             Some(run) => {
                 out.push(Effect::Probe { run, patient: false });
@@ -78,7 +80,7 @@ impl State {
 
     pub(super) fn go_live(&mut self, run: Run, policy: &Policy, out: &mut Vec<Effect>) {
         let Some(task) = self.task.take() else { return };
-        let back = is_rollback(task.reason);
+        let back = task.reason.is_rollback();
         let former = std::mem::replace(&mut self.live, Live::Up { run: run.clone() });
         let (previous, former_run) = match former {
             Live::None => (self.previous.take(), None),
@@ -171,7 +173,7 @@ impl State {
                     return;
                 }
                 self.live = down(DownStage::AwaitingRollback);
-                let watched = self.window.take().is_some();
+                let watched = self.task.is_none() && self.window.take().is_some();
                 if !(watched && self.roll_back(Reason::AutoRollback, out)) {
                     self.crashed(now, policy, out);
                 }
@@ -225,7 +227,7 @@ impl State {
         if self.live_run().is_none_or(|run| run.id != id) {
             return;
         }
-        let Some(window) = &mut self.window else { return };
+        let Some(window) = self.window.as_mut().filter(|_| self.task.is_none()) else { return };
         window.fails = if healthy { 0 } else { window.fails + 1 };
         if window.fails < policy.threshold {
             return;

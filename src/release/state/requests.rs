@@ -57,7 +57,7 @@ impl State {
         self.record_intent(release, reason, revive, out);
     }
 
-    /// A task begins: whatever watch window there was ends with it.
+    /// A task begins.
     pub(super) fn record_intent(
         &mut self,
         release: ReleaseRef,
@@ -65,7 +65,6 @@ impl State {
         revive: Option<RunId>,
         out: &mut Vec<Effect>,
     ) {
-        self.window = None;
         let seq = self.save(out);
         self.task = Some(Task { release, reason, stage: Stage::Recording { seq, revive } });
         out.push(Effect::Tell(Tell::Accepted));

@@ -167,8 +167,22 @@ fn a_drain_or_a_watch_window_refuses_nothing_and_a_new_deploy_ends_the_window() 
     bench.make_live("v2", 2);
     assert_eq!(bench.state.phase(), Phase::Watching);
     bench.deploy("v3");
+    bench.record();
     assert!(bench.state.window.is_none());
     assert!(bench.state.task.is_some());
+}
+
+#[test]
+fn a_deploy_that_cannot_be_recorded_leaves_the_watch_window_open() {
+    let mut bench = Bench::new();
+    bench.make_live("v1", 1);
+    let live = bench.make_live("v2", 2);
+    bench.deploy("v3");
+    let seq = bench.last_save();
+    bench.send(Event::Recorded { seq, ok: false });
+    assert_eq!(bench.state.phase(), Phase::Watching);
+    let effects = bench.send(Event::Exited { run: live, port_taken: false });
+    assert!(effects.contains(&Effect::Tell(Tell::Accepted)), "it goes back: {effects:?}");
 }
 
 #[test]
@@ -253,7 +267,7 @@ fn crashes_are_restarted_with_growing_delays_until_the_limit() {
     bench.policy.window = false;
     let mut run = bench.make_live("v1", 1);
     let mut delays = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..10 {
         let effects = bench.send(Event::Exited { run, port_taken: false });
         let timer = effects.iter().find_map(|effect| match effect {
             Effect::Timer(Timer::Restart(ticket, delay)) => Some((*ticket, *delay)),
@@ -269,7 +283,10 @@ fn crashes_are_restarted_with_growing_delays_until_the_limit() {
             bench.send(Event::Ready { run });
         }
     }
-    assert_eq!(delays, [100, 200, 400, 800, 30_000, 30_000]);
+    // Once at the limit it stays there, although the first crashes are forgotten by then.
+    assert_eq!(delays, [100, 200, 400, 800, 30_000, 30_000, 30_000, 30_000, 30_000, 30_000]);
+    let loops = |effect: &&Effect| matches!(effect, Effect::Tell(Tell::Crashed { loops_now: true, .. }));
+    assert_eq!(bench.log.iter().filter(loops).count(), 1, "told once");
     assert_eq!(bench.state.phase(), Phase::Failed);
     // A deploy mends it.
     bench.make_live("v2", 2);
