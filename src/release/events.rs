@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::wire::{ErrorBody, Event, EventKind, Moved};
 
 /// Lines of output that one attempt's stream carries at the most; `portok logs` has the newest.
-const MAX_OUTPUT: usize = 500;
+pub(super) const MAX_OUTPUT: usize = 500;
 
 /// The writer's side.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 //! verdict no longer matters.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, examine};
+use super::events::MAX_OUTPUT;
 use super::message::{Message, Report, Reports};
 use super::spec::ReleaseSpec;
 use super::state::RunId;
@@ -68,15 +69,15 @@ pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Repo
         }
     };
     tell.that(Report::Spawned(process.clone())).await;
-    let mut last = None;
-    let ended_early = !until_ready(&start, &process, &tell, &mut last).await;
+    let readiness = until_ready(&start, &process, &tell).await;
     let exit = process.exited().await;
-    let (port_taken, autopsy) = if ended_early && !start.settled.is_cancelled() {
-        let taken = process.port_was_taken().await;
-        let seen = evidence(&start, &process, Some(exit), last).await;
-        (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
-    } else {
-        (false, None)
+    let (port_taken, autopsy) = match readiness {
+        Readiness::Ended(last) => {
+            let taken = process.port_was_taken().await;
+            let seen = evidence(&start, &process, Some(exit), last).await;
+            (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
+        }
+        Readiness::Told => (false, None),
     };
     tell.that(Report::Exited { exit, port_taken, autopsy }).await;
     let exit = process.gone().await;
@@ -113,118 +114,148 @@ async fn spawn(start: &Start, supervisor: &Supervisor) -> Result<Process, SpawnE
     supervisor.spawn(Launch { release, command, directory, env, identity, port_env, lease }).await
 }
 
-/// Waits for readiness and reports it. False: the process has ended first.
-async fn until_ready(
+/// What the probes of a candidate saw last, and when.
+#[derive(Debug)]
+struct Seen {
+    last: Option<ProbeReport>,
+    began: Instant,
+    answered: Instant,
+}
+
+impl Seen {
+    /// Takes a report in. True: it is worth telling, a failure of another kind than the one before.
+    fn note(&mut self, report: &ProbeReport) -> bool {
+        let before = self.last.replace(report.clone());
+        self.answered = Instant::now();
+        let changed = before
+            .is_none_or(|before| (before.status, before.error) != (report.status, report.error.clone()));
+        // Nobody listens yet: that is how every start begins.
+        let early = report.status.is_none() && self.began.elapsed() < STARTING;
+        changed && !report.healthy && !early
+    }
+
+    /// What was seen last when the time was over: a probe that was sent and never answered counts.
+    fn at_the_end(self) -> Option<ProbeReport> {
+        let silent = self.answered.elapsed();
+        if silent <= HANGING {
+            return self.last;
+        }
+        Some(ProbeReport {
+            error: Some(format!("no answer for {:.1}s", silent.as_secs_f64())),
+            latency_ms: silent.as_secs_f64() * 1000.0,
+            attempts: self.last.map_or(1, |last| last.attempts + 1),
+            ..ProbeReport::default()
+        })
+    }
+}
+
+/// Asks until the answers are healthy and it is known whose they are.
+async fn ask_until_owned(
     start: &Start,
     process: &Process,
-    tell: &Teller,
-    last_probe: &mut Option<ProbeReport>,
-) -> bool {
+    seen: Arc<Mutex<Seen>>,
+    failures: mpsc::Sender<ProbeReport>,
+) -> (Owner, ProbeReport) {
     let probe =
         Probe { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, process.port())), ..start.probe.clone() };
-    let last: Arc<Mutex<Option<ProbeReport>>> = Arc::default();
-    let began = Instant::now();
-    let answered: Arc<Mutex<Instant>> = Arc::new(Mutex::new(began));
-    let (failures, mut failed) = mpsc::channel(16);
-    let asking = async {
-        loop {
-            let seen = Arc::clone(&last);
-            let answered = Arc::clone(&answered);
-            let failures = failures.clone();
-            let report = probe
-                .until_healthy(start.successes, move |report| {
-                    *answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    let changed = seen.as_ref().is_none_or(|before| {
-                        (before.status, &before.error) != (report.status, &report.error)
-                    });
-                    // Nobody listens yet: that is how every start begins.
-                    let early = report.status.is_none() && began.elapsed() < STARTING;
-                    if changed && !report.healthy && !early {
-                        // Telling about each kind of failure once is a courtesy; a full queue may lose one.
-                        let _full = failures.try_send(report.clone());
-                    }
-                    *seen = Some(report.clone());
-                })
-                .await;
-            match process.owner().await {
-                Owner::Nobody => tokio::time::sleep(OWNER_RETRY).await,
-                owner => return (owner, report),
+    loop {
+        let (seen, failures) = (Arc::clone(&seen), failures.clone());
+        let each = move |report: &ProbeReport| {
+            if lock(&seen).note(report) {
+                // Telling about each kind of failure once is a courtesy; a full queue may lose one.
+                let _full = failures.try_send(report.clone());
             }
+        };
+        let report = probe.until_healthy(start.successes, each).await;
+        match process.owner().await {
+            Owner::Nobody => tokio::time::sleep(OWNER_RETRY).await,
+            owner => return (owner, report),
         }
-    };
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the wait for readiness went.
+enum Readiness {
+    /// Reported: ready, or not.
+    Told,
+    /// The process ended first; what its last probe saw.
+    Ended(Option<ProbeReport>),
+}
+
+/// Waits for readiness and reports it.
+async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readiness {
+    let now = Instant::now();
+    let seen = Arc::new(Mutex::new(Seen { last: None, began: now, answered: now }));
+    let (failures, mut failed) = mpsc::channel(16);
+    let asking = ask_until_owned(start, process, Arc::clone(&seen), failures);
     tokio::pin!(asking);
     let deadline = tokio::time::sleep(start.start_timeout);
     tokio::pin!(deadline);
     let mut lines = process.follow();
+    let mut lines_left = MAX_OUTPUT;
     enum Step {
+        Settled,
+        Ended,
+        TooSlow,
         Asked(Owner, ProbeReport),
         Failed(Option<ProbeReport>),
         Line(Result<Arc<LogLine>, broadcast::error::RecvError>),
-        Ended,
-        TooSlow,
-        Settled,
     }
-    let mut printing = true;
     let verdict = loop {
+        // What it prints comes last: a flood must not hide that it ended or that its time is over.
         let step = tokio::select! {
             biased;
             () = start.settled.cancelled() => Step::Settled,
-            (owner, report) = &mut asking => Step::Asked(owner, report),
-            report = failed.recv() => Step::Failed(report),
-            line = lines.recv(), if printing => Step::Line(line),
             _exit = process.exited() => Step::Ended,
             () = &mut deadline => Step::TooSlow,
+            (owner, report) = &mut asking => Step::Asked(owner, report),
+            report = failed.recv() => Step::Failed(report),
+            line = lines.recv(), if lines_left > 0 => Step::Line(line),
         };
         match step {
+            Step::Settled => return Readiness::Told,
+            Step::Ended => return Readiness::Ended(lock(&seen).last.take()),
+            Step::TooSlow => break Verdict::TooSlow(start.start_timeout),
             Step::Failed(report) => {
                 if let Some(report) = report {
                     tell.that(Report::Probe(report)).await;
                 }
             }
-            Step::Line(Ok(line)) => tell.that(Report::Output(line)).await,
-            Step::Line(Err(broadcast::error::RecvError::Lagged(_))) => {}
-            Step::Line(Err(broadcast::error::RecvError::Closed)) => printing = false,
-            Step::Asked(Owner::Ours | Owner::Nobody, report) => {
-                process.listening();
-                tell.that(Report::Ready(report)).await;
-                return true;
+            Step::Line(Ok(line)) => {
+                lines_left -= 1;
+                tell.that(Report::Output(line)).await;
             }
-            Step::Asked(Owner::Unproven, report) => match start.owner_check {
-                OwnerCheck::Warn => {
-                    process.listening();
-                    tell.that(Report::Unproven).await;
-                    tell.that(Report::Ready(report)).await;
-                    return true;
-                }
-                OwnerCheck::Strict => break Verdict::Unproven,
-            },
+            Step::Line(Err(broadcast::error::RecvError::Lagged(_))) => {}
+            Step::Line(Err(broadcast::error::RecvError::Closed)) => lines_left = 0,
             Step::Asked(Owner::Stranger { pid, command }, _) => {
                 if tokio::time::timeout(STRANGER_GRACE, process.exited()).await.is_ok() {
-                    return false;
+                    return Readiness::Ended(lock(&seen).last.take());
                 }
                 break Verdict::Stranger(format!("{command}, pid {pid}"));
             }
-            Step::Ended => {
-                *last_probe = last.lock().unwrap_or_else(PoisonError::into_inner).take();
-                return false;
+            Step::Asked(Owner::Unproven, _) if start.owner_check == OwnerCheck::Strict => {
+                break Verdict::Unproven;
             }
-            Step::TooSlow => break Verdict::TooSlow(start.start_timeout),
-            Step::Settled => return true,
+            Step::Asked(owner, report) => {
+                process.listening();
+                if owner == Owner::Unproven {
+                    tell.that(Report::Unproven).await;
+                }
+                tell.that(Report::Ready(report)).await;
+                return Readiness::Told;
+            }
         }
     };
-    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let silent = answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-    if matches!(verdict, Verdict::TooSlow(_)) && silent > HANGING {
-        // The last probe was sent and never answered: that is what was seen last.
-        let attempts = last.as_ref().map_or(1, |last| last.attempts + 1);
-        let latency_ms = silent.as_secs_f64() * 1000.0;
-        let error = Some(format!("no answer for {:.1}s", silent.as_secs_f64()));
-        last = Some(ProbeReport { error, latency_ms, attempts, ..ProbeReport::default() });
-    }
+    let now = Instant::now();
+    let seen = std::mem::replace(&mut *lock(&seen), Seen { last: None, began: now, answered: now });
+    let last = if matches!(verdict, Verdict::TooSlow(_)) { seen.at_the_end() } else { seen.last };
     let seen = evidence(start, process, None, last).await;
     tell.that(Report::NotReady(Box::new(examine(&verdict, seen)))).await;
-    true
+    Readiness::Told
 }
 
 async fn evidence(
