@@ -10,7 +10,12 @@ use crate::harness::{Daemon, World, live, pid, procs, wait_eagerly, wait_until};
 
 /// A daemon is killed while `v2`, which ignores SIGTERM, is live over the configured `v1`; the next one, which gives its
 /// apps `stop_timeout`, is asking what was left to go. Gives that one back, with the pid of what is left.
-fn stopping_leftovers<'w>(world: &'w World, conf: &Conf, left: &App, stop_timeout: &str) -> (Daemon<'w>, u32) {
+fn stopping_leftovers<'w>(
+    world: &'w World,
+    conf: &Conf,
+    left: &App,
+    stop_timeout: &str,
+) -> (Daemon<'w>, u32) {
     let daemon = world.start(conf);
     daemon.wait_until_serves("v1");
     daemon.deploy(left).expect(200);
