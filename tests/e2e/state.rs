@@ -179,14 +179,16 @@ fn large_commands_do_not_make_a_record_that_the_next_start_cannot_read() {
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     daemon.deploy(&world.app("v2")).expect(200);
-    for number in 0..30 {
-        // Every one of them is more than one byte in JSON.
-        let comment = "\"".repeat(100 * 1024);
+    // About as long as one word of a command may be (execve(2)), and each of its bytes is two in JSON: all of them
+    // together are more than a record may grow to.
+    let comment = "\"".repeat(120 * 1024);
+    for number in 0..36 {
         let body = json!({ "command": format!("exit 1 # {comment}"), "release": format!("bad{number}") });
         daemon.admin("POST", "/__deploy", Some(&body)).refused(409, "deploy_aborted");
     }
     let before = daemon.status();
     assert_eq!((live(&before), before.state_error.as_deref()), (Some("v2"), None));
+    assert_eq!(daemon.get("/").version(), "v2");
     let rows: Vec<_> = daemon.releases().into_iter().map(|row| (row.release, row.outcome)).collect();
     daemon.terminate();
     let daemon = world.start(&conf);
