@@ -353,3 +353,25 @@ fn health_is_asked_now() {
     std::fs::remove_file(world.path("health")).unwrap();
     daemon.admin("GET", "/__health", None).expect(200);
 }
+
+#[test]
+fn the_status_tells_how_often_the_live_release_failed_its_probe() {
+    let world = World::new();
+    let app = world.app("v1").with("health_file", world.path("health").display());
+    let conf = world.conf().app(&app).set("rollback.interval", "50ms").set("rollback.window", "100ms");
+    let daemon = started(&world, &conf);
+    daemon.wait_until("it is settled", |status| status.phase.as_str() == "settled");
+    world.write("health", "500");
+    let sick = daemon.wait_until("three probes failed", |status| status.health.consecutive_fails >= 3);
+    assert!(!sick.health.active_port_ok && sick.health.last_checked_at.is_some(), "{sick:#?}");
+    let value = daemon.admin("GET", "/__status", None).expect(200).json();
+    assert!(value["health"]["consecutiveFails"].as_u64() >= Some(3), "{value:#}");
+    assert_at(&value, "/health/activePortOk", false);
+    let metrics = daemon.admin("GET", "/__metrics", None).expect(200).json();
+    assert!(metrics["health"]["consecutiveFails"].as_u64() >= Some(3), "{metrics:#}");
+    let said = daemon.portok(&["status"]).ended(0);
+    assert!(said.out.contains("prob"), "people are told too: {}", said.out);
+    world.write("health", "200");
+    let well = daemon.wait_until("it is well again", |status| status.health.active_port_ok);
+    assert_eq!(well.health.consecutive_fails, 0);
+}

@@ -222,3 +222,35 @@ fn strict_ownership_lets_the_candidates_own_listener_through() {
     daemon.deploy(&world.app("v2").flag("wrapper")).expect(200);
     assert_eq!(daemon.get("/").version(), "v2");
 }
+
+#[test]
+fn one_whose_health_hangs_longer_than_it_may_start_is_told_with_that_probe() {
+    let world = World::new();
+    let daemon = world.start(&conf(&world).set("health.timeout", "10m"));
+    daemon.wait_until_serves("v1");
+    let app = world.app("v2").flag("health_hang");
+    let autopsy = aborted(&daemon, &app);
+    assert_eq!(app.count("health hangs"), 1, "the one probe lasts as long as the candidate may");
+    assert_mentions(autopsy["probe"]["error"].as_str().unwrap_or_default(), &["no answer"]);
+    assert_eq!(autopsy["probe"]["status"], Value::Null);
+    assert_mentions(autopsy["summary"].as_str().unwrap(), &["no answer"]);
+}
+
+#[test]
+fn one_that_exits_after_failed_probes_is_told_with_the_last_of_them() {
+    let world = World::new();
+    let daemon = world.start(&conf(&world).set("app.start_timeout", "10m"));
+    daemon.wait_until_serves("v1");
+    let app = world.app("v2").with("health", "500").with("exit_file", world.path("exit").display());
+    let journal = app.clone();
+    let autopsy = std::thread::scope(|scope| {
+        let deploy = scope.spawn(|| aborted(&daemon, &app));
+        journal.wait_for(3, "health 500");
+        world.touch("exit");
+        deploy.join().unwrap()
+    });
+    assert_at(&autopsy, "/exit", "exit status 1");
+    assert!(autopsy["probe"]["attempts"].as_u64().is_some_and(|attempts| attempts >= 2), "{autopsy:#}");
+    let probe = &autopsy["probe"];
+    assert!(probe["status"] == 500 || probe["error"].is_string(), "{autopsy:#}");
+}

@@ -365,3 +365,23 @@ fn the_recorded_live_release_wins_over_the_configuration_after_a_restart() {
     assert_eq!(after.last_switch, before.last_switch);
     assert_ne!(pid(&after), pid(&before));
 }
+
+#[test]
+fn run_takes_the_health_path() {
+    let world = World::new();
+    let app = world.app("v1").with("health_path", "/ready").with("health", "503,503,200");
+    let mut env = world.env();
+    env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
+    env.insert("ADMIN_UNIX_SOCKET".to_owned(), world.socket().display().to_string());
+    let words = ["run", "--listen", "127.0.0.1:0", "--health", "/ready", "--cmd", &app.command()];
+    let mut daemon = Daemon::attach(&world, world.spawn(PORTOK, &words, &env));
+    daemon.wait_until_serves("v1");
+    let asked: Vec<_> = app.journal().into_iter().filter(|line| line.starts_with("health")).collect();
+    assert_eq!(asked[..3], ["health 503", "health 503", "health 200"], "only /ready is asked");
+    let next = world.app("v2").with("health_path", "/ready");
+    daemon.portok(&["deploy", "--cmd", &next.command()]).ended(0);
+    assert!(next.count("health 200") > 0, "a deploy asks there too");
+    daemon.signal(Signal::SIGINT);
+    daemon.wait().ended(0);
+    world.wait_for_none_left();
+}

@@ -1,11 +1,13 @@
 //! The configuration while the daemon runs: what an edit does, and what a bad one does not.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use toml::toml;
 
+use crate::harness::http::request_bytes;
 use crate::harness::{Conn, Daemon, World, assert_at, assert_mentions, live, pid, wait_until};
 
 fn reload(daemon: &Daemon<'_>) -> Value {
@@ -333,4 +335,72 @@ fn a_storm_of_edits_ends_with_the_last_one() {
     daemon.wait_until_serves("last");
     let status = daemon.wait_until("it has come to rest", |status| status.candidate.is_none());
     assert_eq!(status.config.error, None);
+}
+
+#[test]
+fn a_reload_through_the_socket_that_it_moves_is_answered() {
+    let world = World::new();
+    let daemon = world.start(&world.conf().app(&world.app("v1")));
+    let before = daemon.wait_until_serves("v1");
+    let paths = [world.socket(), world.path("moved"), world.socket()];
+    for (old, new) in paths.iter().zip(&paths[1..]) {
+        // Held up until the question has come, so that the watch on the file is not faster.
+        daemon.signal(Signal::SIGSTOP);
+        world.conf().app(&world.app("v1")).set("admin.socket", new.display().to_string()).save();
+        let mut conn = Conn::unix(old).unwrap();
+        conn.send(&request_bytes("POST", "/__reload", &[], None)).unwrap();
+        daemon.signal(Signal::SIGCONT);
+        let answer = conn.answer("POST").unwrap().expect(200).json();
+        assert_at(&answer, "/success", true);
+        let status = Conn::unix(new).unwrap().request("GET", "/__status", &[], None).unwrap().expect(200);
+        assert_at(&status.json(), "/live/pid", pid(&before).unwrap());
+        wait_until(
+            "the former socket is gone",
+            || daemon.log(),
+            || (!old.exists() && Conn::unix(old).is_err()).then_some(()),
+        );
+        assert_eq!(daemon.get("/").version(), "v1");
+    }
+    assert_eq!(pid(&daemon.status()), pid(&before));
+}
+
+#[test]
+fn the_socket_is_given_to_another_group_where_it_is() {
+    if !nix::unistd::getuid().is_root() {
+        eprintln!("SKIPPED: only root can give a socket to a group of which it is no member");
+        return;
+    }
+    let groups = ["daemon", "nogroup", "nobody", "users"];
+    let known = groups.into_iter().find_map(|name| nix::unistd::Group::from_name(name).ok().flatten());
+    let Some(group) = known else {
+        eprintln!("SKIPPED: none of the groups {groups:?} exists");
+        return;
+    };
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1"));
+    let daemon = world.start(&conf);
+    let before = daemon.wait_until_serves("v1");
+    let seen = || {
+        let meta = std::fs::metadata(world.socket()).unwrap();
+        (meta.ino(), meta.mode() & 0o777)
+    };
+    let (socket, mode) = seen();
+    assert_eq!(mode, 0o600);
+    let mut kept = Conn::unix(&world.socket()).unwrap();
+    kept.request("GET", "/__status", &[], None).unwrap().expect(200);
+    conf.clone().set("admin.socket_group", group.name.as_str()).save();
+    reload(&daemon);
+    assert_eq!(std::fs::metadata(world.socket()).unwrap().gid(), group.gid.as_raw());
+    assert_eq!(seen(), (socket, 0o660), "it is the same socket");
+    kept.request("GET", "/__status", &[], None).unwrap().expect(200);
+    assert_eq!(pid(&daemon.status()), pid(&before));
+    // One that does not exist changes nothing.
+    conf.clone().set("admin.socket_group", "no-such-group-at-all").save();
+    let refused = daemon.admin("POST", "/__reload", None).refused(422, "config_invalid");
+    assert_mentions(&refused.to_string(), &["no-such-group-at-all"]);
+    assert_eq!(seen(), (socket, 0o660));
+    conf.save();
+    reload(&daemon);
+    assert_eq!(seen(), (socket, 0o600));
+    kept.request("GET", "/__status", &[], None).unwrap().expect(200);
 }

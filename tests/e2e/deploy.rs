@@ -415,3 +415,39 @@ fn logs_are_the_last_lines_of_one_release_or_of_all() {
         daemon.admin("GET", &format!("/__logs?lines={bad}"), None).refused(400, "bad_request");
     }
 }
+
+#[test]
+fn a_redeploy_of_the_live_release_that_is_aborted_leaves_its_row_live() {
+    let world = World::new();
+    let daemon = world.start(&world.conf().set("app.start_timeout", "60s"));
+    let app = world.app("v1").with("exit_if", world.path("fail").display());
+    daemon.deploy(&app).expect(200);
+    let before = daemon.status();
+    let row = daemon.row("v1");
+    world.touch("fail");
+    daemon.deploy(&app).refused(409, "deploy_aborted");
+    let after = daemon.status();
+    assert_eq!((live(&after), pid(&after)), (Some("v1"), pid(&before)));
+    let now = daemon.row("v1");
+    assert_eq!(now.outcome.map(|outcome| outcome.as_str()), Some("live"), "{now:#?}");
+    assert_eq!((&now.switched_at, &now.stopped_at), (&row.switched_at, &None), "{now:#?}");
+    assert_eq!(daemon.releases().len(), 1);
+    assert_eq!(daemon.get("/").version(), "v1");
+    std::fs::remove_file(world.path("fail")).unwrap();
+    daemon.deploy(&app).expect(200);
+    let status = daemon.status();
+    assert!(live(&status) == Some("v1") && pid(&status) != pid(&before), "{status:#?}");
+}
+
+#[test]
+fn ids_of_other_peoples_apps_are_no_ids_for_a_deploy() {
+    let world = World::new();
+    let daemon = world.start(&world.conf());
+    let app = world.app("v1");
+    for id in ["port-8081", "port-1", "port-65535"] {
+        let body = json!({ "command": app.command(), "release": id });
+        let refused = daemon.admin("POST", "/__deploy", Some(&body)).refused(400, "bad_request");
+        assert_mentions(refused["message"].as_str().unwrap(), &[id]);
+    }
+    assert!(app.pids().is_empty() && daemon.releases().is_empty());
+}

@@ -1,5 +1,7 @@
 //! What the old release still does after a switch, and what comes before its signal.
 
+use std::time::{Duration, SystemTime};
+
 use crate::harness::app::App;
 use crate::harness::{Conn, Daemon, World, live, pid, procs, wait_until};
 
@@ -282,4 +284,37 @@ fn standby_window_keeps_the_previous_release_running_after_its_drain() {
     assert_eq!(app.count("signal"), 0);
     daemon.admin("POST", "/__rollback", None).expect(200);
     assert_eq!(daemon.live_pid(), pid(&before).unwrap(), "the same process serves again");
+}
+
+#[test]
+fn a_later_drain_is_not_ended_by_the_timer_of_an_earlier_one() {
+    let world = World::new();
+    let app = world.app("v1");
+    let conf = world.conf().app(&app).set("drain.period", "2s").set("drain.early", false);
+    let daemon = world.start(&conf);
+    let before = daemon.wait_until_serves("v1");
+    daemon.deploy(&world.app("v2")).expect(200);
+    let first = daemon.status().drain_until.expect("v1 drains");
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    assert_eq!(daemon.live_pid(), pid(&before).unwrap(), "the same process serves again");
+    let mut held = hold(&daemon, &app, "long");
+    // From here on a drain lasts: the first one's period passes within the second.
+    conf.set("drain.period", "10m").save();
+    daemon.admin("POST", "/__reload", None).expect(200);
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    assert_eq!(daemon.get("/").version(), "v2");
+    let first = humantime::parse_rfc3339(&first).unwrap() + Duration::from_millis(300);
+    wait_until("the first drain's time has passed", String::new, || {
+        (SystemTime::now() > first).then_some(())
+    });
+    // A question that the one who keeps the timers answers.
+    daemon.admin("POST", "/__cancel", None).refused(404, "not_found");
+    let status = daemon.status();
+    assert!(status.drain_until.is_some(), "{status:#?}");
+    let previous = status.previous.expect("v1 drains");
+    assert_eq!((previous.pid, previous.inflight), (pid(&before), 1));
+    assert_eq!(app.count("signal"), 0);
+    world.touch("long.go");
+    assert_eq!(held.answer("GET").unwrap().expect(200).text(), "v1 held\n");
+    assert_eq!((app.count("hold end"), app.count("start ")), (1, 1));
 }

@@ -308,3 +308,32 @@ fn hold(daemon: &Daemon<'_>, app: &App) -> Conn {
     app.wait_for(1, "hold begin");
     conn
 }
+
+#[test]
+fn waiting_for_the_window_ends_with_4_even_when_the_way_back_takes_long() {
+    let world = World::new();
+    world.touch("bind");
+    let old = world.app("v1").with("bind_after", world.path("bind").display());
+    let new = world.app("v2").with("health_file", world.path("health").display());
+    let daemon = world.start(&watchful(&world, &old).set("drain.period", "100ms"));
+    let release = live(&daemon.wait_until_serves("v1")).unwrap().to_owned();
+    let command = new.command();
+    let words = ["deploy", "--wait-window", "--json", "--release", "v2", "--cmd", &command];
+    let mut waiting = daemon.spawn_portok(&words);
+    daemon.wait_until_live("v2");
+    daemon.wait_until_stopped(&release);
+    std::fs::remove_file(world.path("bind")).unwrap();
+    world.write("health", "500");
+    old.wait_for(2, "start ");
+    // The verdict has fallen and nothing has moved yet: for as long as that takes, whoever waits goes on waiting.
+    for _ in 0..20 {
+        let status = daemon.portok(&["status", "--json"]).ended(0).json();
+        assert_at(&status, "/phase", "watching");
+        assert_at(&status, "/live/release", "v2");
+        assert_eq!(waiting.code(), None, "it waits for the outcome: {:?}", waiting.said());
+    }
+    world.touch("bind");
+    let said = waiting.wait().ended(4);
+    assert_at(&said.json(), "/outcome", "rolled_back");
+    assert_eq!(daemon.get("/").version(), "v1");
+}

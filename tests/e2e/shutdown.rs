@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::harness::command::full_pipe;
 use crate::harness::http::request_bytes;
 use crate::harness::{Conn, World, pid, procs, wait_until};
 
@@ -154,4 +155,50 @@ fn a_deploy_is_refused_while_the_daemon_goes_down() {
     held.answer("GET").unwrap().expect(200);
     daemon.wait().ended(0);
     assert!(world.app("v2").pids().is_empty());
+}
+
+#[test]
+fn a_reload_while_the_daemon_goes_down_is_refused_at_once_and_delays_nothing() {
+    let world = World::new();
+    let app = world.app("v1");
+    let conf = world.conf().app(&app).set("drain.period", "10m");
+    let mut daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let mut held = daemon.connect();
+    let path = format!("/hold?file={}", world.path("go").display());
+    held.send(&request_bytes("GET", &path, &[], None)).unwrap();
+    app.wait_for(1, "hold begin");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_until("it goes down", |status| status.phase.as_str() == "stopping");
+    wait_until("it accepts no more", || daemon.log(), || Conn::tcp(daemon.addr).is_err().then_some(()));
+    for round in 0..3 {
+        conf.clone().set("drain.period", format!("{}m", round + 11)).save();
+        daemon.admin("POST", "/__reload", None).refused(503, "shutting_down");
+    }
+    daemon.signal(Signal::SIGHUP);
+    assert_eq!((app.count("hold end"), app.count("signal")), (0, 0), "the drain goes on");
+    world.touch("go");
+    assert_eq!(held.answer("GET").unwrap().expect(200).version(), "v1");
+    daemon.wait().ended(0);
+    world.wait_for_none_left();
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_deploys_nor_the_end() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1").flag("flood"));
+    let (unread, full) = full_pipe();
+    let daemon = world.start_into(&conf, full);
+    daemon.wait_until_serves("v1");
+    for version in ["v2", "v3", "v4"] {
+        daemon.deploy(&world.app(version).flag("flood").flag("long_line")).expect(200);
+        assert_eq!(daemon.get("/").version(), version);
+        daemon.admin("POST", "/__reload", None).expect(200);
+    }
+    daemon.deploy(&world.app("v5").with("exit", 1)).refused(409, "deploy_aborted");
+    daemon.wait_until_stopped("v2");
+    let logs = daemon.admin("GET", "/__logs?release=v4&lines=5", None).expect(200).json();
+    assert_eq!(logs["lines"].as_array().map(Vec::len), Some(5));
+    daemon.terminate();
+    drop(unread);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{World, assert_mentions, live, pid, wait_until};
 
@@ -170,4 +170,95 @@ fn the_history_is_bounded_and_survives_a_restart() {
     let after: Vec<_> = daemon.releases().into_iter().map(|row| (row.release, row.outcome)).collect();
     assert_eq!(after, before);
     assert_eq!(daemon.status().previous.map(|previous| previous.release), Some(before[2].0.clone()));
+}
+
+#[test]
+fn large_commands_do_not_make_a_record_that_the_next_start_cannot_read() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1"));
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.deploy(&world.app("v2")).expect(200);
+    // About as long as one word of a command may be (execve(2)), and each of its bytes is two in JSON: all of them
+    // together are more than a record may grow to.
+    let comment = "\"".repeat(120 * 1024);
+    for number in 0..36 {
+        let body = json!({ "command": format!("exit 1 # {comment}"), "release": format!("bad{number}") });
+        daemon.admin("POST", "/__deploy", Some(&body)).refused(409, "deploy_aborted");
+    }
+    let before = daemon.status();
+    assert_eq!((live(&before), before.state_error.as_deref()), (Some("v2"), None));
+    assert_eq!(daemon.get("/").version(), "v2");
+    let rows: Vec<_> = daemon.releases().into_iter().map(|row| (row.release, row.outcome)).collect();
+    daemon.terminate();
+    let daemon = world.start(&conf);
+    let after = daemon.wait_until_serves("v2");
+    assert_eq!((live(&after), &after.last_switch), (Some("v2"), &before.last_switch));
+    assert!(!daemon.log().contains("corrupt"), "{}", daemon.log());
+    let kept: Vec<_> = daemon.releases().into_iter().map(|row| (row.release, row.outcome)).collect();
+    assert_eq!(kept, rows);
+    assert_eq!(
+        after.previous.map(|previous| previous.release),
+        before.previous.map(|previous| previous.release)
+    );
+}
+
+#[test]
+fn failed_switches_do_not_fill_the_history() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1"));
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.deploy(&world.app("v2")).expect(200);
+    // Bound and not listening: nobody else gets the port, and a connection is refused.
+    let closed: Vec<_> = (0..60)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+            socket
+        })
+        .collect();
+    for socket in &closed {
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        daemon.admin("POST", &format!("/__switch?port={port}"), None).refused(409, "health_failed");
+    }
+    let rows = daemon.releases();
+    assert!(rows.len() <= 55, "{} rows", rows.len());
+    assert!(rows.iter().any(|row| row.release == "v2"), "what is live is not forgotten");
+    let previous = daemon.status().previous.expect("v1 is still the way back").release;
+    assert!(rows.iter().any(|row| row.release == previous), "nor is the previous one");
+    daemon.terminate();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v2");
+    assert!(daemon.releases().len() <= 55);
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    assert_eq!(daemon.get("/").version(), "v1");
+}
+
+#[test]
+fn what_was_answered_with_200_survives_a_killed_daemon() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v0")).set("app.stop_timeout", "300ms");
+    let mut daemon = world.start(&conf);
+    daemon.wait_until_serves("v0");
+    for round in 1..=10 {
+        let app = world.app(&format!("v{round}"));
+        daemon.deploy(&app).expect(200);
+        daemon.kill();
+        daemon = world.start(&conf);
+        let status = daemon.wait_until("something serves", |status| status.active_port.is_some());
+        assert_eq!(live(&status), Some(app.version()));
+        assert_eq!(daemon.get("/").version(), app.version());
+        assert_eq!(daemon.row(app.version()).outcome.map(|outcome| outcome.as_str()), Some("live"));
+    }
+    // So do a switch and a way back.
+    let other = world.app("other").start_unmanaged();
+    daemon.admin("POST", &format!("/__switch?port={}", other.port), None).expect(200);
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("other");
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v10");
 }

@@ -1,6 +1,8 @@
 //! Unmanaged apps: portok only moves traffic.
 
-use crate::harness::{Answer, Daemon, World, assert_at, live, pid};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Answer, Daemon, World, assert_at, assert_mentions, live, pid, procs};
 
 fn switch(daemon: &Daemon<'_>, port: u16) -> Answer {
     daemon.admin("POST", &format!("/__switch?port={port}"), None)
@@ -140,4 +142,30 @@ fn an_unmanaged_active_port_survives_a_restart() {
     let daemon = world.start(&conf);
     let after = daemon.wait_until_serves("v2");
     assert_eq!((after.active_port, after.last_switch), (Some(second.port), before.last_switch));
+}
+
+#[test]
+fn the_port_of_a_release_on_its_way_in_or_out_is_never_switched_to() {
+    let world = World::new();
+    let old = world.app("v1").flag("ignore_term");
+    let conf = world.conf().app(&old).set("app.stop_timeout", "10m");
+    let daemon = world.start(&conf);
+    let before = daemon.wait_until_serves("v1");
+    let release = live(&before).unwrap().to_owned();
+    let candidate = world.app("v2").with("health_file", world.path("health").display());
+    world.write("health", "500");
+    daemon.deploy_detached(&candidate);
+    candidate.wait_for(1, "health 500");
+    let port = daemon.status().candidate.and_then(|candidate| candidate.port).expect("it has a port");
+    switch(&daemon, port).refused(409, "busy");
+    world.write("health", "200");
+    daemon.wait_until_live("v2");
+    old.wait_for(1, "signal SIGTERM");
+    // It answers its probes still, and is about to be killed.
+    let refused = switch(&daemon, before.active_port.unwrap()).refused(409, "health_failed");
+    assert_mentions(refused["message"].as_str().unwrap(), &[&release]);
+    assert_eq!((live(&daemon.status()), daemon.get("/").version()), (Some("v2"), "v2"));
+    procs::send(pid(&before).unwrap(), Signal::SIGKILL);
+    daemon.wait_until_stopped(&release);
+    assert_eq!(live(&daemon.status()), Some("v2"));
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -55,15 +57,26 @@ impl Running {
     /// Starts `program` with exactly the variables `env`; `stem` names its output files.
     #[track_caller]
     pub(crate) fn start(program: &str, words: &[&str], env: &BTreeMap<String, String>, stem: &Path) -> Self {
+        Self::start_into(program, words, env, stem, create(&stem.with_extension("err")).into())
+    }
+
+    /// The same with a standard error of the test's own: then [`said`](Self::said) knows nothing of it.
+    #[track_caller]
+    pub(crate) fn start_into(
+        program: &str,
+        words: &[&str],
+        env: &BTreeMap<String, String>,
+        stem: &Path,
+        stderr: Stdio,
+    ) -> Self {
         let (out, err) = (stem.with_extension("out"), stem.with_extension("err"));
-        let file = |path: &Path| File::create(path).expect("the test's folder takes files");
         let child = Command::new(program)
             .args(words)
             .env_clear()
             .envs(env)
             .stdin(Stdio::null())
-            .stdout(file(&out))
-            .stderr(file(&err))
+            .stdout(create(&out))
+            .stderr(stderr)
             .spawn()
             .unwrap_or_else(|error| panic!("starting {program}: {error}"));
         Self { child, out, err }
@@ -98,6 +111,19 @@ impl Running {
         let code = wait_until("the command ends", explain, || self.code());
         Said { code, out: text(&out), err: text(&err) }
     }
+}
+
+fn create(path: &Path) -> File {
+    File::create(path).expect("the test's folder takes files")
+}
+
+/// A pipe that is full: its end to write to blocks whoever does, for as long as the other end is kept and not read.
+pub(crate) fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("pipes can be made");
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe takes the flag");
+    while writer.write(&[b'x'; 512]).is_ok() {}
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).expect("a pipe takes the flag");
+    (reader, writer)
 }
 
 fn text(file: &Path) -> String {

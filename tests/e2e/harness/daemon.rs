@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
@@ -133,6 +134,15 @@ impl World {
         let stem =
             self.next_stem(Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or("cmd"));
         Running::start(program, words, env, &stem)
+    }
+
+    /// Saves `conf` and starts the daemon with it and that standard error.
+    #[track_caller]
+    pub(crate) fn start_into(&self, conf: &Conf, stderr: impl Into<Stdio>) -> Daemon<'_> {
+        conf.save();
+        let file = conf.file().display().to_string();
+        let (words, stem) = (["--config", &file], self.next_stem("portokd"));
+        Daemon::attach(self, Running::start_into(PORTOKD, &words, &self.env(), &stem, stderr.into()))
     }
 
     /// Runs `portokd` until it ends by itself.

@@ -15,4 +15,4 @@ pub(crate) mod wait;
 pub(crate) use daemon::{Daemon, World, deploy_body, live, pid};
 pub(crate) use http::{Answer, Conn};
 pub(crate) use load::Load;
-pub(crate) use wait::{assert_at, assert_mentions, wait_until};
+pub(crate) use wait::{assert_at, assert_mentions, wait_eagerly, wait_until};

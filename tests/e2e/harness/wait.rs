@@ -33,6 +33,23 @@ pub(crate) fn wait_until<T>(
     }
 }
 
+/// As [`wait_until`] without any pause between two looks, for what has to be seen as soon as it is there.
+#[track_caller]
+pub(crate) fn wait_eagerly<T>(
+    what: &str,
+    explain: impl Fn() -> String,
+    mut check: impl FnMut() -> Option<T>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        let elapsed = start.elapsed();
+        assert!(elapsed < DEADLINE, "waited {elapsed:.1?} in vain until {what}\n{}", explain());
+    }
+}
+
 /// Waits until `check` holds for the lines of a file (none while it does not exist), and gives them back.
 #[track_caller]
 pub(crate) fn wait_for_lines(what: &str, path: &Path, check: impl Fn(&[String]) -> bool) -> Vec<String> {
