@@ -270,6 +270,8 @@ async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
                 if reader.read().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
                     break;
                 }
+                // A pipe that is never empty must not keep the others waiting: nothing else here gives way.
+                tokio::task::yield_now().await;
             }
             Event::Asked(done) => {
                 reader.read_what_is_there();

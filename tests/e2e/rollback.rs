@@ -203,7 +203,7 @@ fn a_previous_release_that_cannot_come_back_is_never_switched_to() {
     let world = World::new();
     let old = world.app("v1").with("exit_if", world.path("broken").display());
     let new = world.app("v2").with("health_file", world.path("health").display());
-    let daemon = world.start(&watchful(&world, &old).set("app.start_timeout", "5s"));
+    let daemon = world.start(&watchful(&world, &old).set("app.start_timeout", "30s"));
     let release = live(&daemon.wait_until_serves("v1")).unwrap().to_owned();
     daemon.deploy(&new).expect(200);
     daemon.wait_until_stopped(&release);
@@ -224,7 +224,7 @@ fn when_both_are_dead_the_new_one_stays_is_restarted_and_it_is_said() {
     let world = World::new();
     let old = world.app("v1").with("exit_if", world.path("broken").display());
     let new = world.app("v2").with("exit_if", world.path("broken").display());
-    let daemon = world.start(&watchful(&world, &old).set("app.start_timeout", "5s"));
+    let daemon = world.start(&watchful(&world, &old).set("app.start_timeout", "30s"));
     let release = live(&daemon.wait_until_serves("v1")).unwrap().to_owned();
     daemon.deploy(&new).expect(200);
     daemon.wait_until_stopped(&release);
