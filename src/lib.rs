@@ -18,8 +18,9 @@
 //! Dependencies point downwards only (a test holds the arrows):
 //!
 //! ```text
-//!   bins ─▶ daemon ─▶ admin ─▶ release ─▶ supervisor  health  proxy  hooks  ─▶ config  wire
-//!        ╲▶ cli ──────────────────────────────────────────────────────────▶ config  wire
+//!   bins ─▶ daemon ─▶ admin ─▶ release ─▶ supervisor  health  proxy ─▶ config  wire
+//!        │        ╲▶ hooks ─────────────────────────────────────────▶ config  wire
+//!        ╲▶ cli ───────────────────────────────────────────────────▶ config  wire
 //! ```
 //!
 //! | module | is responsible for |

@@ -338,5 +338,5 @@ pub(super) fn trusts(settings: &Settings, record: &Record) -> bool {
         && super::headers::is_trusted(record.peer.ip(), &settings.config.proxy.trusted)
 }
 
-/// The longest that a refused connection is left alone before it is tried again.
+/// How long a refused connection is left alone before it is tried again: at first, and at the most.
 pub(super) const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));

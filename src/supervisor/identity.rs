@@ -48,9 +48,9 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
     Ok(BOOT_ID.get_or_init(|| read.trim().to_owned()))
 }
 
-/// The mark of one durable record: 128 random bits in hexadecimal. The tags of all runs that are started under the record begin
-/// with it, so that a process which was started a moment before the daemon died, too late to be recorded itself,
-/// is found by what was recorded before.
+/// A mark for a daemon that has no durable one: 128 random bits in hexadecimal. The tags of all runs begin with the mark, so
+/// that a process which was started a moment before the daemon died, too late to be recorded itself, is found by what
+/// the next daemon knows without a record.
 ///
 /// # Errors
 /// The kernel's random numbers cannot be read.

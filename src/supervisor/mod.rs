@@ -77,7 +77,8 @@ pub struct Supervisor {
 pub struct Settings {
     /// The instance's name, for `PORTOK_INSTANCE`.
     pub instance: String,
-    /// The mark of the durable record ([`new_mark`]), which the tags of all runs begin with.
+    /// What the tags of all runs begin with: the durable record's mark, or [`new_mark`] where there is none. 32
+    /// hexadecimal digits.
     pub mark: String,
     /// Where output FIFOs are made (mode 0700, made when missing).
     pub run_dir: PathBuf,
