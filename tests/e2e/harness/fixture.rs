@@ -346,7 +346,7 @@ impl Connection<'_> {
 
     fn fill(&mut self) -> std::io::Result<bool> {
         let mut part = [0; 16 * 1024];
-        let read = self.stream.read(&mut part)?;
+        let read = super::http::uninterrupted(|| self.stream.read(&mut part))?;
         self.buffer.extend_from_slice(&part[..read]);
         Ok(read > 0)
     }

@@ -241,11 +241,21 @@ impl Conn {
     fn fill(&mut self) -> io::Result<usize> {
         let mut part = [0; 16 * 1024];
         let read = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut part)?,
-            Stream::Unix(stream) => stream.read(&mut part)?,
+            Stream::Tcp(stream) => uninterrupted(|| stream.read(&mut part))?,
+            Stream::Unix(stream) => uninterrupted(|| stream.read(&mut part))?,
         };
         self.buffer.extend_from_slice(&part[..read]);
         Ok(read)
+    }
+}
+
+/// A read with a deadline is not resumed by the kernel after a signal (signal(7)).
+pub(crate) fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
