@@ -147,14 +147,16 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn app_edited(&mut self) {
+    /// Whether `[app]` is to be deployed, as it is configured now.
+    pub(super) fn look_at_app(&mut self) {
         let app = &self.config.borrow_and_update().app;
         self.app_edited = app_change(self.app_attempted.as_deref(), app) != AppChange::None;
     }
 
     /// Deploys an edited `[app]` as soon as nothing else is under way.
     pub(super) fn deploy_edited_app(&mut self) {
-        if !self.app_edited || self.state.task.is_some() || self.found.is_some() {
+        let stopping = self.state.phase() == wire::Phase::Stopping;
+        if !self.app_edited || stopping || self.state.task.is_some() || self.found.is_some() {
             return;
         }
         self.app_edited = false;

@@ -242,7 +242,7 @@ impl Coordinator {
                     self.save = Some(self.last_save);
                     self.write_record();
                 }
-                Turn::Config(true) => self.app_edited(),
+                Turn::Config(true) => self.look_at_app(),
                 // The configuration's owner ends last; without it nothing changes any more.
                 Turn::Config(false) => break,
                 Turn::Joined(Some(Err(error))) if error.is_panic() => {

@@ -67,7 +67,7 @@ impl Coordinator {
         self.confirm(seq);
         self.step(Event::Recorded { seq, ok });
         if recovered {
-            self.app_edited();
+            self.look_at_app();
         }
     }
 }
