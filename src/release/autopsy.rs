@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::supervisor::Exit;
+use crate::supervisor::{Exit, tells_taken_port};
 use crate::wire::{Autopsy, ProbeReport};
 
 /// The lines of output that an autopsy shows.
@@ -99,7 +99,7 @@ fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
     let elsewhere = evidence.listeners.iter().find(|addr| addr.port() != *port);
     let on_port = evidence.listeners.iter().any(|addr| addr.port() == *port);
     let status = evidence.probe.as_ref().and_then(|probe| probe.status);
-    if text.contains("eaddrinuse") || text.contains("address already in use") {
+    if tells_taken_port(&text) {
         return Some(format!(
             "the app found an address in use: it must listen on {port_env} ({port}) and on nothing that is fixed"
         ));

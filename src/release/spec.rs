@@ -4,7 +4,7 @@
 //! symbolic link say by then.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
     let directory = request.directory.map(PathBuf::from).or_else(|| app.directory.clone());
     let directory = directory.as_deref().map(supervisor::resolve_directory).transpose().map_err(refused)?;
     let mut env = match app.env_file.as_deref() {
-        Some(file) => read_env(file).map_err(refused)?,
+        Some(file) => supervisor::read_env_file(file).map_err(refused)?,
         None => BTreeMap::new(),
     };
     env.extend(app.env.clone());
@@ -92,10 +92,6 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
     };
     let app_fingerprint = app_alone.then(|| crate::config::app_fingerprint(app));
     Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint })
-}
-
-fn read_env(file: &Path) -> Result<BTreeMap<String, String>, String> {
-    supervisor::read_env_file(file)
 }
 
 /// A managed release of this id.

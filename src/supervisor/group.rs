@@ -168,7 +168,7 @@ impl Process {
     pub async fn port_was_taken(&self) -> bool {
         let says_so = self.shared.log.lines().iter().any(|line| {
             let line = line.line.to_ascii_lowercase();
-            line.contains("eaddrinuse") || line.contains("address already in use")
+            super::tells_taken_port(&line)
         });
         says_so || matches!(self.owner().await, Owner::Stranger { .. })
     }

@@ -176,6 +176,11 @@ impl Supervisor {
     }
 }
 
+/// Whether what an app printed, in lower case, tells that its address is in use: by the code's name or its text.
+pub fn tells_taken_port(printed: &str) -> bool {
+    printed.contains("eaddrinuse") || printed.contains("address already in use")
+}
+
 /// A number of lines from the end of `lines`.
 fn last(lines: Vec<Arc<LogLine>>, count: usize) -> Vec<LogLine> {
     let skip = lines.len().saturating_sub(count);
