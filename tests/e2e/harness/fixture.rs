@@ -372,7 +372,7 @@ impl Connection<'_> {
                 return Ok(false);
             }
             "drop" => {
-                spec.note(&format!("drop {}", request.method));
+                spec.note(&format!("drop {} {argument}", request.method));
                 return Ok(false);
             }
             "garbage" => {
