@@ -6,11 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
+use http::Response;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::answer::Fault;
 use super::client::Record;
 use super::clock;
 use super::stats::{Shard, Stats};
@@ -22,8 +25,11 @@ use crate::config::{Affinity, Config, Forwarded};
 /// How many spare buffers a thread keeps of each kind.
 const SPARE: usize = 16;
 
+/// How large a head buffer is made.
+const HEAD: usize = 4 * 1024;
+
 /// A head buffer larger than this is not kept.
-const SPARE_HEAD: usize = 16 * 1024;
+const SPARE_HEAD: usize = 32 * 1024;
 
 /// What a thread is made of.
 pub(super) struct Parts {
@@ -78,6 +84,7 @@ impl Worker {
     pub(super) fn start(parts: Parts) -> Rc<Self> {
         let Parts { lane, mut config, switchboard, stats, reserved, bells } = parts;
         clock::advance(stats.uptime());
+        clock::set_date(SystemTime::now());
         let settings = Settings::new(config.borrow_and_update().clone());
         let worker = Rc::new(Self {
             lane,
@@ -202,7 +209,7 @@ impl Worker {
 
     /// An empty buffer for a head.
     pub(super) fn head_buffer(&self) -> Vec<u8> {
-        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD))
     }
 
     pub(super) fn keep_head_buffer(&self, mut buffer: Vec<u8>) {
@@ -235,6 +242,7 @@ impl Worker {
                 () = self.bells.0[self.lane].notified() => false,
             };
             clock::advance(self.stats.uptime());
+            clock::set_date(SystemTime::now());
             if ticked {
                 self.sweep_connections();
                 self.stats.sample_inflight();
@@ -312,6 +320,24 @@ impl Ticket {
         if let (Some(target), true) = (target, self.started.is_some()) {
             target.release_counters().answered(self.worker.lane, status);
         }
+    }
+
+    /// It gets no answer of the app's, but this one.
+    pub(super) fn refuse(&self, fault: &Fault, verbose: bool, close: bool) -> Response<Bytes> {
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
+        self.failed(fault.code(), cause);
+        let response = fault.answer(verbose, close);
+        self.answered(response.status().as_u16(), None);
+        response
+    }
+
+    /// Its answer broke off; why.
+    pub(super) fn broke(&self, fault: &Fault) -> String {
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "an answer broke off");
+        self.failed(fault.code(), cause.clone());
+        cause
     }
 
     /// It ended in an error of the proxy.
