@@ -108,7 +108,7 @@ impl Record {
 
     /// The client's address as it is shown to the app.
     pub(super) fn peer_text(&self) -> &str {
-        self.peer_text.get_or_init(|| self.peer.ip().to_string())
+        self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
     }
 
     /// A head is complete: no client timeout runs until the answer is given.
@@ -345,7 +345,7 @@ impl AsyncWrite for Socket {
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let record = Record::new(peer);
     let _listed = worker.list(&record);
-    let other = uncut(&record, plain::serve(&worker, &record, stream)).await.flatten();
+    let other = uncut(&record, pin!(plain::serve(&worker, &record, stream))).await.flatten();
     if let Some((stream, early)) = other {
         // In a box of its own: hyper's state is large, and most connections never need it.
         Box::pin(go_on(&worker, &record, stream, early.into())).await;
@@ -353,8 +353,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
 }
 
 /// Runs `future` to its end, unless the connection is cut before.
-async fn uncut<F: Future>(record: &Record, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+async fn uncut<F: Future>(record: &Record, mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {
         record.watch(cx.waker());
         if record.order.get() == Order::Cut { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
@@ -370,7 +369,7 @@ async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, earl
     let tunnel = record.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
         record.phase.set(Phase::Tunnel);
-        uncut(record, tunnel.run(worker, record)).await;
+        uncut(record, pin!(tunnel.run(worker, record))).await;
         return;
     }
     let left = record.socket.left.lock().unwrap_or_else(PoisonError::into_inner).take();

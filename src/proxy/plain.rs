@@ -30,8 +30,9 @@ use super::clock;
 use super::headers::{self, Kind};
 use super::pieces::Pieces;
 use super::upstream::exchange::{self, Failed, Incoming, Step};
-use super::upstream::head::{self, Fields, Framing};
+use super::upstream::head::{self, Fields, Framing, Room};
 use super::upstream::outgoing::Outgoing;
+use super::upstream::pool::Claim;
 use super::worker::{Settings, Ticket, Worker, trusts};
 
 /// A head that is not complete after so many bytes is hyper's.
@@ -173,13 +174,26 @@ impl Client<'_> {
 
     /// Answers; whether the connection goes on.
     async fn answer(&mut self, request: Request) -> bool {
-        let Request { head, to_head, close, settings } = request;
         let turn = Turn::new(self.record.clone());
+        // A future of its own, and what is large in a box: this is what every idle connection has room for.
+        let Some(Answer { mut pieces, rest, close }) = self.ask(request).await else { return false };
+        let mut written = self.write(&mut pieces).await.is_ok();
+        if written && let Some(rest) = rest {
+            written = Box::pin(self.stream(*rest, &mut pieces)).await;
+        }
+        self.worker.keep_head_buffer(pieces.bytes);
+        drop(turn);
+        written && !close
+    }
+
+    /// Waits for an answer; `None` when the client has gone.
+    async fn ask(&mut self, request: Request) -> Option<Answer> {
+        let Request { head, to_head, close, settings } = request;
         let ticket = Ticket::new(self.worker.clone(), settings.config.proxy.fast_path);
         let mut outgoing = Outgoing::bodyless(head);
-        let mut asked = Asking { to_head, lines: self.worker.head_buffer() };
-        let attempts = Attempts { worker: self.worker, settings: &settings, record: self.record };
+        let mut asked = Asking { to_head, worker: self.worker, lines: Vec::new() };
         let outcome = {
+            let attempts = Attempts { worker: self.worker, settings: &settings, record: self.record };
             let mut exchange = pin!(attempts.exchange(&mut asked, &mut outgoing, true));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -188,79 +202,81 @@ impl Client<'_> {
             .await
         };
         let close = close || self.record.is_to_close() || self.worker.is_draining();
-        let mut pieces = Pieces::new(asked.lines);
-        let written = match outcome {
-            None | Some(Err(Ended::Client { .. })) => false,
-            Some(Ok(answered)) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
-                let rest = if outgoing.is_done() {
-                    self.worker.keep_head_buffer(outgoing.into_buffer());
-                    None
-                } else {
-                    Some(outgoing)
-                };
+        let lines = asked.lines;
+        let fault = match outcome? {
+            Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
                 let keep_alive = answered.head.keep_alive && settings.config.upstream.keepalive;
-                ticket.answered(answered.head.status.as_u16(), Some(&answered.claim.local.target));
-                self.pass(answered, keep_alive, rest, &mut pieces, close, ticket).await
+                return Some(self.pass(answered, keep_alive, outgoing, lines, close, ticket));
             }
-            Some(refused) => {
-                let fault = match refused {
-                    Err(Ended::Fault(fault)) => fault,
-                    _ => Fault::Invalid("it switched protocols although nobody asked for it"),
-                };
-                let response = ticket.refuse(&fault, settings.config.log.verbose_errors, close);
-                drop(ticket);
-                pieces.bytes.clear();
-                write_response(&mut pieces.bytes, &response, to_head);
-                self.write(&mut pieces).await.is_ok()
-            }
+            Ok(_) => Fault::Invalid("it switched protocols although nobody asked for it"),
+            Err(Ended::Fault(fault)) => fault,
+            Err(Ended::Client { .. }) => return None,
         };
-        self.worker.keep_head_buffer(pieces.bytes);
-        drop(turn);
-        written && !close
+        let response = ticket.refuse(&fault, settings.config.log.verbose_errors, close);
+        Some(Answer { pieces: refusal(lines, &response, to_head), rest: None, close })
     }
 
-    /// Passes the app's answer on, whose head lies in `pieces`; whether all of it was.
-    async fn pass(
-        &mut self,
+    /// The app's answer, whose head is `lines`, with as much of it as has come.
+    fn pass(
+        &self,
         answered: Answered,
         keep_alive: bool,
-        rest: Option<Outgoing>,
-        pieces: &mut Pieces,
+        outgoing: Outgoing,
+        mut lines: Vec<u8>,
         close: bool,
         ticket: Ticket,
-    ) -> bool {
+    ) -> Answer {
         let Answered { head, connection, claim } = answered;
-        let mut held = Some((claim, ticket));
+        ticket.answered(head.status.as_u16(), Some(&claim.local.target));
+        let unsent = if outgoing.is_done() {
+            self.worker.keep_head_buffer(outgoing.into_buffer());
+            None
+        } else {
+            Some(outgoing)
+        };
         let chunked = matches!(head.framing, Framing::Chunked | Framing::Eof);
-        write_ending(&mut pieces.bytes, chunked, head.dated, close);
-        let mut incoming = Incoming::new(connection, rest, head.framing, keep_alive);
-        let mut over = incoming.take_whole_into(&mut pieces.bytes);
+        write_ending(&mut lines, chunked, head.dated, close);
+        let mut incoming = Incoming::new(connection, unsent, head.framing, keep_alive);
+        let rest = match incoming.take_whole_into(&mut lines) {
+            Some(over) => {
+                give_back(&claim, over);
+                None
+            }
+            None => Some(Box::new(Rest { incoming, chunked, claim, ticket })),
+        };
+        Answer { pieces: Pieces::new(lines), rest, close }
+    }
+
+    /// Passes the rest of an answer on; whether all of it was.
+    async fn stream(&mut self, rest: Rest, pieces: &mut Pieces) -> bool {
+        let Rest { mut incoming, chunked, claim, ticket } = rest;
+        let mut held = Some((claim, ticket));
         loop {
-            if let Some(over) = &mut over
-                && let Some((claim, _ticket)) = held.take()
-                && let Some(connection) = over.connection.take()
-            {
-                claim.local.give_back(connection);
-            }
-            if self.write(pieces).await.is_err() {
-                return false;
-            }
-            if over.is_some() {
-                return true;
-            }
             let filled = poll_fn(|cx| match poll_fill(cx, &mut incoming, pieces, chunked) {
                 Poll::Ready(filled) => Poll::Ready(Some(filled)),
                 Poll::Pending => self.poll_gone(cx).map(|()| None),
             });
-            match filled.await {
+            let over = match filled.await {
                 None => return false,
-                Some(Ok(ended)) => over = ended,
+                Some(Ok(over)) => over,
                 Some(Err(failed)) => {
                     if let (Ended::Fault(fault), Some((_, ticket))) = (attempts::ended(failed), &held) {
                         ticket.broke(&fault);
                     }
                     return false;
                 }
+            };
+            let ended = over.is_some();
+            if let Some(over) = over
+                && let Some((claim, _ticket)) = held.take()
+            {
+                give_back(&claim, over);
+            }
+            if self.write(pieces).await.is_err() {
+                return false;
+            }
+            if ended {
+                return true;
             }
         }
     }
@@ -274,6 +290,29 @@ impl Client<'_> {
             Poll::Ready(Ok(()))
         })
         .await
+    }
+}
+
+/// What is written to the client.
+struct Answer {
+    pieces: Pieces,
+    /// What is still to come behind `pieces`.
+    rest: Option<Box<Rest>>,
+    /// The connection ends with it.
+    close: bool,
+}
+
+/// What has not arrived yet of an app's answer, and what counts it.
+struct Rest {
+    incoming: Incoming,
+    chunked: bool,
+    claim: Claim,
+    ticket: Ticket,
+}
+
+fn give_back(claim: &Claim, over: exchange::Over) {
+    if let Some(connection) = over.connection {
+        claim.local.give_back(connection);
     }
 }
 
@@ -346,8 +385,10 @@ fn write_ending(out: &mut Vec<u8>, chunked: bool, dated: bool, close: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes an answer of portok's own.
-fn write_response(out: &mut Vec<u8>, response: &Response<Bytes>, to_head: bool) {
+/// An answer of portok's own.
+fn refusal(mut lines: Vec<u8>, response: &Response<Bytes>, to_head: bool) -> Pieces {
+    let out = &mut lines;
+    out.clear();
     head::status_line(out, response.status(), None);
     for (name, value) in response.headers() {
         headers::line(out, name.as_str().as_bytes(), value.as_bytes());
@@ -357,15 +398,26 @@ fn write_response(out: &mut Vec<u8>, response: &Response<Bytes>, to_head: bool) 
     if !to_head {
         out.extend_from_slice(response.body());
     }
+    Pieces::new(lines)
 }
 
 /// What goes out: a head that is written already.
-struct Asking {
+struct Asking<'a> {
     to_head: bool,
+    worker: &'a Worker,
     lines: Vec<u8>,
 }
 
-impl Ask for Asking {
+impl Room for Asking<'_> {
+    fn lines(&mut self) -> &mut Vec<u8> {
+        if self.lines.capacity() == 0 {
+            self.lines = self.worker.head_buffer();
+        }
+        &mut self.lines
+    }
+}
+
+impl Ask for Asking<'_> {
     fn to_head(&self) -> bool {
         self.to_head
     }
@@ -373,7 +425,7 @@ impl Ask for Asking {
     fn write_head(&mut self, _: &mut Vec<u8>, _: SocketAddr) {}
 
     fn fields(&mut self) -> Fields<'_> {
-        Fields::Lines(&mut self.lines)
+        Fields::Lines(self)
     }
 }
 

@@ -22,14 +22,17 @@ use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
 use super::{Reserved, Target};
 use crate::config::{Affinity, Config, Forwarded};
 
-/// How many spare buffers a thread keeps of each kind.
+/// How many spare buffers for a tunnel's bytes a thread keeps.
 const SPARE: usize = 16;
+
+/// How many for heads: one for each request that comes in one turn of the event loop, so that none is allocated.
+const SPARE_HEADS: usize = 128;
 
 /// How large a head buffer is made.
 const HEAD: usize = 4 * 1024;
 
 /// A head buffer larger than this is not kept.
-const SPARE_HEAD: usize = 32 * 1024;
+const LARGEST_HEAD: usize = 32 * 1024;
 
 /// What a thread is made of.
 pub(super) struct Parts {
@@ -214,7 +217,7 @@ impl Worker {
 
     pub(super) fn keep_head_buffer(&self, mut buffer: Vec<u8>) {
         let mut heads = self.heads.borrow_mut();
-        if heads.len() < SPARE && buffer.capacity() <= SPARE_HEAD {
+        if heads.len() < SPARE_HEADS && buffer.capacity() > 0 && buffer.capacity() <= LARGEST_HEAD {
             buffer.clear();
             heads.push(buffer);
         }

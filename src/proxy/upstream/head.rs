@@ -36,13 +36,26 @@ pub(in crate::proxy) enum Framing {
 }
 
 /// Where the fields of an answer go, when its head is complete.
-#[derive(Debug)]
 pub(in crate::proxy) enum Fields<'a> {
     /// Into an empty map, whose memory is used.
     Map(&'a mut HeaderMap),
     /// As bytes, with the status line before them and without the empty line behind: 2k instructions less
     /// than a map that is filled and written down again.
-    Lines(&'a mut Vec<u8>),
+    Lines(&'a mut dyn Room),
+}
+
+impl std::fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Map(_) => "Map",
+            Self::Lines(_) => "Lines",
+        })
+    }
+}
+
+/// Gives the buffer for lines when they are there: who waits for an answer holds none.
+pub(in crate::proxy) trait Room {
+    fn lines(&mut self) -> &mut Vec<u8>;
 }
 
 /// The head of a response, without what concerns only the connection it came over.
@@ -114,7 +127,8 @@ pub(in crate::proxy) fn parse(
         upgrade: draft.upgrade.take(),
     };
     match fields {
-        Fields::Lines(out) => {
+        Fields::Lines(room) => {
+            let out = room.lines();
             status_line(out, status, response.reason);
             for field in &*response.headers {
                 if draft.passes(field.name.as_bytes()) {
