@@ -31,8 +31,9 @@ impl Pieces {
         self.at < self.bytes.len() || self.payload.has_remaining() || !self.tail.is_empty()
     }
 
-    /// Makes room for the next part, when nothing is left.
+    /// Makes room for the next part, when nothing is left. The former one's memory can be read into again from now on.
     pub(super) fn clear(&mut self) {
+        self.payload = Bytes::new();
         if self.at > 0 {
             self.bytes.clear();
             self.at = 0;

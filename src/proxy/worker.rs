@@ -22,8 +22,8 @@ use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
 use super::{Reserved, Target};
 use crate::config::{Affinity, Config, Forwarded};
 
-/// How many spare buffers for a tunnel's bytes a thread keeps.
-const SPARE: usize = 16;
+/// How many spare buffers for the bytes of tunnels and bodies a thread keeps.
+const SPARE: usize = 32;
 
 /// How many for heads: one for each request that comes in one turn of the event loop, so that none is allocated.
 const SPARE_HEADS: usize = 128;
@@ -223,7 +223,7 @@ impl Worker {
         }
     }
 
-    /// A buffer to move a tunnel's bytes with.
+    /// A buffer to move the bytes of a tunnel or a body with.
     pub(super) fn buffer(&self) -> Box<[u8]> {
         self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; 64 * 1024].into_boxed_slice())
     }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::chunked::{Chunked, Piece};
 use super::connection::Connection;
@@ -173,6 +174,44 @@ impl Incoming {
         Some(self.over())
     }
 
+    /// What has arrived of a body, added to `out`.
+    pub(in crate::proxy) fn take_arrived_into(&mut self, out: &mut Vec<u8>) {
+        if let (Some(connection), Framing::Length(left)) = (&mut self.connection, &mut self.framing) {
+            let take = usize::try_from(*left).unwrap_or(usize::MAX).min(connection.buf.len());
+            out.extend_from_slice(&connection.buf[..take]);
+            connection.buf.advance(take);
+            *left -= take as u64;
+        }
+    }
+
+    /// The next part of a body whose length is told, of which nothing lies in the connection's buffer, read straight into
+    /// `buffer`; never zero before the body is over.
+    pub(in crate::proxy) fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<Result<usize, Failed>> {
+        self.poll_outgoing(cx)?;
+        let (Some(connection), Framing::Length(left @ 1..)) = (&mut self.connection, &mut self.framing)
+        else {
+            return Poll::Ready(Ok(0));
+        };
+        let mut read = ReadBuf::new(buffer);
+        let outcome = ready!(Pin::new(&mut connection.stream).poll_read(cx, &mut read));
+        let count = read.filled().len() as u64;
+        if let Err(error) = outcome {
+            return Poll::Ready(Err(Failed::Reset { error, answered: true }));
+        }
+        if count == 0 {
+            return Poll::Ready(Err(too_early()));
+        }
+        // Bytes nobody asked for: what follows cannot be told apart from the next answer.
+        self.keep_alive &= count <= *left;
+        let count = count.min(*left);
+        *left -= count;
+        Poll::Ready(Ok(usize::try_from(count).unwrap_or(usize::MAX)))
+    }
+
     /// How long the body is, when all of it is there.
     fn whole(&self) -> Option<usize> {
         let length = match self.framing {
@@ -198,11 +237,7 @@ impl Incoming {
             match ready!(connection.poll_fill(cx)) {
                 Ok(1..) => (),
                 Ok(0) if self.framing == Framing::Eof => return Poll::Ready(Ok(Step::Over(self.over()))),
-                Ok(0) => {
-                    let error =
-                        io::Error::new(io::ErrorKind::UnexpectedEof, "the app ended the answer too early");
-                    return Poll::Ready(Err(Failed::Reset { error, answered: true }));
-                }
+                Ok(0) => return Poll::Ready(Err(too_early())),
                 Err(error) => return Poll::Ready(Err(Failed::Reset { error, answered: true })),
             }
         }
@@ -268,6 +303,11 @@ impl Incoming {
             }
         })
     }
+}
+
+fn too_early() -> Failed {
+    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the app ended the answer too early");
+    Failed::Reset { error, answered: true }
 }
 
 enum Decoded {
