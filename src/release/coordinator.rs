@@ -4,7 +4,7 @@
 //! Owns the machine's state, the history, the runs' handles, the timers and the route's only writer. Everything it
 //! starts is in one [`JoinSet`]. It ends after [`Message::StopAll`] when every group is gone and the last record is
 //! written. It never waits: what takes time (a process, a probe, a disk) is a task that sends a [`Message`] back.
-//! Dropping its future leaves processes running; the record names them, and the next start stops them.
+//! Dropping its future leaves processes running; the record names them, and the next start takes them over.
 //!
 //! The ordering that matters is the machine's; this file adds one: the record is made from the state after all
 //! effects of a step, so that what is written is never half a step.
@@ -67,6 +67,8 @@ pub(super) struct Slot {
     pub(super) stop: bool,
     /// Ordered before there was a process.
     pub(super) kill: bool,
+    /// When SIGKILL is due, once a stop was ordered.
+    pub(super) kill_at: Option<SystemTime>,
     pub(super) settled: CancellationToken,
     pub(super) asking: Option<AbortHandle>,
     pub(super) targets: Vec<Arc<Target>>,
@@ -121,7 +123,12 @@ pub struct Coordinator {
     pub(super) last_save: u64,
     pub(super) app_attempted: Option<String>,
     pub(super) app_edited: bool,
+    /// The record of the earlier daemon, until the machine has heard of it.
     pub(super) found: Option<Record>,
+    /// What was taken over of its runs.
+    pub(super) taken_over: Vec<Option<Process>>,
+    /// What nobody takes over is still being stopped.
+    pub(super) sweeping: bool,
     pub(super) fresh: bool,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
@@ -180,6 +187,8 @@ impl Coordinator {
             app_attempted: if fresh { None } else { record.app_attempted.clone() },
             app_edited: false,
             found: Some(record),
+            taken_over: Vec::new(),
+            sweeping: true,
             fresh,
             inbox,
             saves,
@@ -196,8 +205,8 @@ impl Coordinator {
 
     /// Drives the app until all of it is stopped.
     pub async fn run(mut self) {
-        self.stop_leftovers();
-        while !self.finished {
+        self.take_stock();
+        while !(self.finished && !self.sweeping) {
             enum Turn {
                 Message(Option<Message>),
                 Timer,
@@ -353,6 +362,7 @@ impl Coordinator {
                 self.last_failure = Some(format!("[app] was not deployed: {}", error.message));
                 self.hook("aborted", None, error.message, None);
             }
+            Message::TakenOver(processes) => self.stock_taken(processes),
             Message::LeftoversGone => self.leftovers_gone(),
         }
     }

@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::autopsy::describe;
 use super::coordinator::{Coordinator, Slot};
 use super::message::{Message, Report};
-use super::run::{Start, run};
+use super::run::{Start, run, see_through};
+use super::spec::ReleaseSpec;
 use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
 use crate::config::Config;
 use crate::health::Probe;
@@ -24,6 +25,7 @@ impl Coordinator {
         match effect {
             Effect::Save { seq } => self.save = Some(seq),
             Effect::Spawn { run, release, hold_port } => self.spawn(run, release, hold_port, config),
+            Effect::Await { run } => self.await_readiness(run, config),
             Effect::Probe { run, patient } => self.ask(run, patient),
             Effect::Route { run, former } => self.point(run, former),
             Effect::Hold => {
@@ -42,6 +44,7 @@ impl Coordinator {
             Effect::Stop { run } => {
                 if let Some(slot) = self.slots.get_mut(&run) {
                     slot.stop = true;
+                    slot.kill_at = SystemTime::now().checked_add(config.app.stop_timeout);
                     slot.settled.cancel();
                     if let Some(process) = &slot.process {
                         process.stop(config.app.stop_signal, config.app.stop_timeout);
@@ -69,6 +72,7 @@ impl Coordinator {
                 };
                 self.timers.start(timer, after);
             }
+            Effect::Resume(timer, left) => self.timers.start(timer, left),
             Effect::Tell(tell) => self.tell(tell),
             Effect::Refuse(refusal) => self.refusal = Some(refusal),
             Effect::AlreadyLive => self.already_live = true,
@@ -84,6 +88,7 @@ impl Coordinator {
             process: None,
             stop: false,
             kill: false,
+            kill_at: None,
             settled: CancellationToken::new(),
             asking: None,
             targets: Vec::new(),
@@ -95,7 +100,7 @@ impl Coordinator {
     }
 
     fn spawn(&mut self, id: RunId, release: String, hold_port: bool, config: &Config) {
-        let settled = self.slot(id).settled.clone();
+        self.slot(id);
         let Some(spec) = self.history.get(&release).and_then(|entry| entry.spec.clone()) else {
             // Cannot be: every release is known before the machine hears of it. Said instead of hung.
             let autopsy =
@@ -108,9 +113,24 @@ impl Coordinator {
             });
             return;
         };
-        let start = Start {
+        let start = self.how_to_start(id, release, spec, config);
+        self.tasks.spawn(run(start, hold_port, Arc::clone(&self.supervisor), self.reports.clone()));
+    }
+
+    /// A run that was taken over before it was ready.
+    fn await_readiness(&mut self, id: RunId, config: &Config) {
+        let slot = self.slot(id);
+        let (release, process) = (slot.release.clone(), slot.process.clone());
+        let spec = self.history.get(&release).and_then(|entry| entry.spec.clone());
+        // Both are known: only what has them is taken over.
+        let (Some(process), Some(spec)) = (process, spec) else { return };
+        let start = self.how_to_start(id, release, spec, config);
+        self.tasks.spawn(see_through(start, process, self.reports.clone()));
+    }
+
+    fn how_to_start(&mut self, id: RunId, release: String, spec: ReleaseSpec, config: &Config) -> Start {
+        Start {
             run: id,
-            hold_port,
             probe: Probe {
                 // The port is known when the process is.
                 addr: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
@@ -123,9 +143,8 @@ impl Coordinator {
             successes: config.health.successes,
             start_timeout: config.app.start_timeout,
             owner_check: config.app.owner_check,
-            settled,
-        };
-        self.tasks.spawn(run(start, Arc::clone(&self.supervisor), self.reports.clone()));
+            settled: self.slot(id).settled.clone(),
+        }
     }
 
     /// The probe of a run, with the settings in force now.
@@ -225,6 +244,7 @@ impl Coordinator {
                 });
                 self.step(Event::Spawned { run: id, port });
             }
+            Report::Asked => self.step(Event::Asked { run: id }),
             Report::Probe(report) => {
                 let message = describe(&report);
                 self.event_of(id, EventKind::Probe, |event| {
@@ -290,7 +310,7 @@ impl Coordinator {
     }
 
     /// Whether this run is to bring the live release back.
-    fn restores(&self, id: RunId) -> bool {
+    pub(super) fn restores(&self, id: RunId) -> bool {
         matches!(
             &self.state.live,
             Live::Down { stage: super::state::DownStage::Starting { run, .. }, .. } if run.id == id

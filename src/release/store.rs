@@ -9,12 +9,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::spec::ReleaseSpec;
-use super::state::ReleaseRef;
+use super::state::{ReleaseRef, Role};
 use crate::config::Fnv;
 use crate::supervisor::Identity;
 use crate::wire::{Reason, ReleaseRow, Switch};
@@ -60,6 +61,12 @@ pub struct Record {
     /// The processes that exist.
     #[serde(default)]
     pub runs: Vec<StoredRun>,
+    /// How often the live release was started again after a crash.
+    #[serde(default)]
+    pub restarts: u32,
+    /// When the watch window ends, while it is open.
+    #[serde(default, with = "moment")]
+    pub watch_until: Option<SystemTime>,
 }
 
 /// What was under way when the record was written.
@@ -87,6 +94,40 @@ pub struct StoredRun {
     pub release: String,
     /// Beyond doubt which process.
     pub identity: Identity,
+    /// The port it was told to listen on.
+    #[serde(default)]
+    pub port: u16,
+    /// When it was started.
+    #[serde(default, with = "moment")]
+    pub started_at: Option<SystemTime>,
+    /// What it was doing.
+    #[serde(default)]
+    pub role: Role,
+    /// When its drain ends, or SIGKILL is due. The clock's time, because a daemon's own ends with it; whoever reads it
+    /// trusts it no further than the configured period.
+    #[serde(default, with = "moment")]
+    pub until: Option<SystemTime>,
+}
+
+/// A moment as RFC 3339, for whoever reads the record.
+mod moment {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        moment: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        moment.map(|moment| humantime::format_rfc3339_millis(moment).to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)).transpose()
+    }
 }
 
 /// Why there is no store.
@@ -221,7 +262,7 @@ fn read(file: &Path) -> io::Result<Record> {
 }
 
 fn set_aside(file: &Path) -> String {
-    let time = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string().replace(':', "");
+    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string().replace(':', "");
     let aside = with_suffix(file, &format!(".corrupt-{time}"));
     match fs::rename(file, &aside) {
         Ok(()) => format!("it was set aside as {}", aside.display()),

@@ -66,6 +66,11 @@ impl Coordinator {
                 self.last_failure = None;
                 self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
             }
+            Tell::Adopted { run } => {
+                let release = self.slot(run).release.clone();
+                tracing::info!(release, "the live release went on serving");
+                self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
+            }
             Tell::NothingToGoBackTo => {
                 let verdict = self.verdict.take().unwrap_or_default();
                 let message =

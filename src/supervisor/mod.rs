@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CommandLine, StopSignal};
 use crate::wire::LogLine;
 
+mod adopt;
 mod command;
 mod directory;
 mod env_file;
@@ -110,6 +111,19 @@ pub struct Launch {
     pub lease: Lease,
 }
 
+/// A process that an earlier daemon recorded.
+#[derive(Debug, Clone)]
+pub struct Survivor {
+    /// Which process.
+    pub identity: Identity,
+    /// Its release's id.
+    pub release: String,
+    /// The port it was told to listen on.
+    pub port: u16,
+    /// It has got its stop signal; SIGKILL is due after this time.
+    pub stopping: Option<Duration>,
+}
+
 impl Supervisor {
     /// Starts the reader's thread.
     ///
@@ -161,11 +175,38 @@ impl Supervisor {
         self.output.logs(release, lines)
     }
 
+    /// Takes over a process that an earlier daemon started. Must be called within a tokio runtime, which then runs the group's
+    /// task. What it prints is read on, from what it printed meanwhile.
+    ///
+    /// # Errors
+    /// It is not there any more, or cannot be proven to be the recorded one: it is none of ours, and never signalled.
+    pub async fn adopt(&self, survivor: &Survivor) -> io::Result<Process> {
+        let Survivor { identity, release, port, stopping } = survivor;
+        let leader = adopt::Leader::find(identity)?;
+        let lease = Lease::taken_over(*port)
+            .ok_or_else(|| io::Error::other(format!("port {port} is recorded for another process too")))?;
+        let reading = self.output.reopen(&identity.tag, release).await?;
+        Ok(adopt::take(&self.groups, leader, lease, reading, *stopping))
+    }
+
+    /// Removes the output pipes of processes that are not in `kept`: nobody prints into them any more. To be called before
+    /// anything is started.
+    pub fn remove_pipes_but(&self, kept: &[Identity]) {
+        self.output.remove_pipes_but(kept);
+    }
+
     /// Stops what an earlier daemon left: every group in `recorded` whose identity still holds, and every
-    /// process that carries one of their tags or a tag with the record's mark. Never signals anything else. To be called
-    /// before anything is started. Returns when all is gone.
-    pub async fn stop_leftovers(&self, recorded: &[Identity], signal: StopSignal, timeout: Duration) {
-        stop::leftovers(recorded, &self.mark, signal, timeout).await;
+    /// process that carries one of their tags or a tag with the record's mark, but for those of the runs in `spared`. Never
+    /// signals anything else. To be called before anything is started. Returns when all is gone.
+    pub async fn stop_leftovers(
+        &self,
+        recorded: Vec<Identity>,
+        spared: &[Identity],
+        signal: StopSignal,
+        timeout: Duration,
+    ) {
+        let spared = spared.iter().map(|identity| identity.tag.clone()).collect();
+        stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
     }
 
     /// Waits until nothing of any process that was ever started here is left.

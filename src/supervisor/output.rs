@@ -1,8 +1,8 @@
 //! What apps print: one named pipe per stream, read by one thread for all processes.
 //!
 //! The app's end is opened for reading *and* writing, so that the pipe has a reader as long as the app lives: neither a
-//! reader that stopped nor the daemon's death is an EPIPE or a SIGPIPE for it (fifo(7)). The pipe's name is gone as soon as both
-//! ends are open; `/dev/stdout` goes on working, because `/proc/self/fd` leads to the pipe itself.
+//! reader that stopped nor the daemon's death is an EPIPE or a SIGPIPE for it (fifo(7)). The pipe keeps its name, made of the
+//! run's tag, until nothing of the run is left: by it the next daemon finds the pipe again, with what was printed meanwhile.
 //!
 //! Because of that open end, an end of file says little: reading stops when the process group's task says that the run is
 //! gone (by dropping its [`Reading`]), after what is left in the pipe was read.
@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::identity::{Identity, is_tag};
 use super::ring::{RunLog, Splitter};
 use super::sink::{Passer, Sink};
 use super::{Ids, last};
@@ -78,9 +79,13 @@ struct Source {
 #[derive(Debug)]
 pub(super) struct Reading {
     log: Arc<RunLog>,
+    pipes: [PathBuf; 2],
     streams: [mpsc::Sender<oneshot::Sender<()>>; 2],
     runs: Arc<Mutex<Runs>>,
 }
+
+/// The two pipes of a run, by the ending of their names.
+const PIPES: [(&str, Stream); 2] = [("out", Stream::Stdout), ("err", Stream::Stderr)];
 
 impl Output {
     /// Makes the folder and starts the threads.
@@ -109,27 +114,61 @@ impl Output {
         release: &str,
         identity: Option<&Ids>,
     ) -> io::Result<(File, File, Reading)> {
-        let log = Arc::new(RunLog::new(release));
-        let (stdout, stdout_asks) = self.source(tag, "out", Stream::Stdout, &log, identity).await?;
-        let (stderr, stderr_asks) = self.source(tag, "err", Stream::Stderr, &log, identity).await?;
-        lock(&self.runs).living.push(Arc::clone(&log));
-        let reading = Reading { log, streams: [stdout_asks, stderr_asks], runs: Arc::clone(&self.runs) };
+        let [out, err] = self.pipes(tag);
+        let (stdout, out) = make_pipe(&out, identity)?;
+        let (stderr, err) = make_pipe(&err, identity)?;
+        let reading = self.read([Some(out), Some(err)], tag, release).await?;
         Ok((stdout, stderr, reading))
+    }
+
+    /// Reads on what a run prints that an earlier daemon started. A pipe that is not there any more is no reason to let
+    /// the run alone.
+    pub(super) async fn reopen(&self, tag: &str, release: &str) -> io::Result<Reading> {
+        let pipes = self.pipes(tag).map(|path| {
+            let missing =
+                |error| tracing::warn!(release, %error, pipe = %path.display(), "what it prints is lost");
+            reading_end(&path).map_err(missing).ok()
+        });
+        self.read(pipes, tag, release).await
+    }
+
+    async fn read(&self, pipes: [Option<File>; 2], tag: &str, release: &str) -> io::Result<Reading> {
+        let log = Arc::new(RunLog::new(release));
+        let [out, err] = pipes;
+        let streams = [self.source(out, PIPES[0].1, &log).await?, self.source(err, PIPES[1].1, &log).await?];
+        lock(&self.runs).living.push(Arc::clone(&log));
+        Ok(Reading { log, pipes: self.pipes(tag), streams, runs: Arc::clone(&self.runs) })
     }
 
     async fn source(
         &self,
-        tag: &str,
-        suffix: &str,
+        pipe: Option<File>,
         stream: Stream,
         log: &Arc<RunLog>,
-        identity: Option<&Ids>,
-    ) -> io::Result<(File, mpsc::Sender<oneshot::Sender<()>>)> {
-        let (app, pipe) = make_pipe(&self.run_dir.join(format!("{tag}.{suffix}")), identity)?;
+    ) -> io::Result<mpsc::Sender<oneshot::Sender<()>>> {
         let (ask, asks) = mpsc::channel(4);
-        let source = Source { pipe, stream, log: Arc::clone(log), asks };
-        self.sources.send(source).await.map_err(|_| io::Error::other("the reader's thread has ended"))?;
-        Ok((app, ask))
+        if let Some(pipe) = pipe {
+            let source = Source { pipe, stream, log: Arc::clone(log), asks };
+            self.sources.send(source).await.map_err(|_| io::Error::other("the reader's thread has ended"))?;
+        }
+        Ok(ask)
+    }
+
+    fn pipes(&self, tag: &str) -> [PathBuf; 2] {
+        PIPES.map(|(ending, _)| self.run_dir.join(format!("{tag}.{ending}")))
+    }
+
+    /// Removes pipes whose runs are not in `kept`.
+    pub(super) fn remove_pipes_but(&self, kept: &[Identity]) {
+        for entry in fs::read_dir(&self.run_dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some((tag, ending)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
+            let is_pipe = is_tag(tag) && PIPES.iter().any(|(known, _)| *known == ending);
+            if is_pipe && !kept.iter().any(|identity| identity.tag == tag) {
+                // One that cannot be removed takes a name in a folder of ours, no more.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The last lines of a release's runs, or of all, in the order in which they were read.
@@ -186,6 +225,14 @@ impl Reading {
         };
         let _ = timeout(CATCH_UP_DEADLINE, both).await;
     }
+
+    /// Nobody prints any more. Without this the pipes stay for the next daemon.
+    pub(super) fn end(&self) {
+        for pipe in &self.pipes {
+            // It may never have been there.
+            let _ = fs::remove_file(pipe);
+        }
+    }
 }
 
 impl Drop for Reading {
@@ -206,15 +253,15 @@ impl Drop for Reading {
 fn make_pipe(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let ends = open_ends(path, identity);
-    let unlinked = fs::remove_file(path);
-    let ends = ends?;
-    unlinked?;
-    Ok(ends)
+    if ends.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    ends
 }
 
 fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     let app = OpenOptions::new().read(true).write(true).open(path)?;
-    let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let reader = reading_end(path)?;
     if let Some(ids) = identity.filter(|ids| !ids.is_own()) {
         // So that the app may open /dev/stdout again; a daemon that may not give it away runs the app without that.
         let _ = fchown(&app, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
@@ -222,6 +269,10 @@ fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     // The kernel's limit for the user may be used up; the default size does, too.
     let _ = fcntl(&app, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
     Ok((app, reader))
+}
+
+fn reading_end(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// The thread: a task per pipe, until the [`Output`] ends.

@@ -342,7 +342,7 @@ fn switching_to_the_live_port_changes_nothing_and_to_a_draining_runs_port_revive
 #[test]
 fn an_unmanaged_target_is_never_signalled() {
     let mut bench = Bench::new();
-    bench.send(Event::Boot { live: Some(unmanaged(1)), previous: None });
+    bench.send(Event::Boot(Boot { live: Some(unmanaged(1)), ..Boot::default() }));
     let probe = bench.log.iter().find_map(|effect| match effect {
         Effect::Probe { run, patient: true } => Some(*run),
         _ => None,
@@ -412,8 +412,120 @@ fn a_port_of_a_run_that_is_being_stopped_is_not_switched_to() {
 fn a_daemon_that_is_asked_to_end_before_it_has_begun_starts_nothing() {
     let mut bench = Bench::new();
     bench.send(Event::Shutdown);
-    assert_eq!(bench.send(Event::Boot { live: Some(managed("v1")), previous: None }), []);
+    let effects = bench.send(Event::Boot(Boot { live: Some(managed("v1")), ..Boot::default() }));
+    assert!(matches!(effects[..], [Effect::Save { .. }]), "{effects:?}");
+    assert_eq!(bench.state.live_release(), Some(&managed("v1")), "the record stays as it was");
     assert_eq!(bench.send(Event::StopAll), [Effect::Finished]);
+}
+
+// ---- what an earlier daemon left ----
+
+const LEFT: Duration = Duration::from_secs(3);
+
+fn adopted(id: u64, release: &str, role: Role) -> Adopted {
+    let port = u16::try_from(id).ok();
+    Adopted { run: Run { id: RunId(id), release: managed(release), port }, role, left: LEFT }
+}
+
+fn record(live: &str, previous: &str, runs: Vec<Adopted>) -> Boot {
+    Boot { live: Some(managed(live)), previous: Some(managed(previous)), runs, ..Boot::default() }
+}
+
+#[test]
+fn what_was_live_goes_on_serving_and_its_timers_run_on() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
+    let effects = bench.send(Event::Boot(Boot { window: Some(LEFT), ..record("v2", "v1", runs) }));
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Spawn { .. } | Effect::Probe { .. })));
+    let resumed = |effect: &Effect| match effect {
+        Effect::Resume(timer, left) => Some((*timer, *left)),
+        _ => None,
+    };
+    let resumed: Vec<_> = effects.iter().filter_map(resumed).collect();
+    let ticket = bench.state.window.expect("the window is open").ticket;
+    assert_eq!(resumed, [(Timer::Drain(RunId(2), 0), LEFT), (Timer::Window(ticket), LEFT)]);
+    // And back, to the very process.
+    let effects = bench.send(Event::Exited { run: RunId(1), port_taken: false });
+    assert!(effects.contains(&Effect::Probe { run: RunId(2), patient: false }), "{effects:?}");
+    let effects = bench.send(Event::Ready { run: RunId(2) });
+    assert_eq!(routes(&effects), Some((RunId(2), None)));
+}
+
+#[test]
+fn an_adopted_drain_ends_with_the_stop() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
+    bench.send(Event::Boot(record("v2", "v1", runs)));
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: RunId(2), seq: 0 })), [RunId(2)]);
+    // New runs get new names.
+    bench.make_live("v3", 3);
+    assert!(bench.log.iter().all(|effect| !matches!(effect, Effect::Spawn { run: RunId(1 | 2), .. })));
+}
+
+#[test]
+fn a_candidate_is_given_up_and_what_was_asked_to_stop_is_not_asked_again() {
+    let mut bench = Bench::new();
+    let runs = vec![
+        adopted(1, "v1", Role::Live),
+        adopted(2, "v2", Role::Candidate),
+        adopted(3, "v0", Role::Stopping),
+    ];
+    let effects = bench.send(Event::Boot(record("v1", "v0", runs)));
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+    assert_eq!(stops(&effects), [RunId(2)]);
+    assert!(bench.send(Event::Gone { run: RunId(3) }).iter().any(|e| matches!(e, Effect::Tell(_))));
+}
+
+#[test]
+fn a_start_that_was_under_way_goes_on() {
+    let mut bench = Bench::new();
+    let effects = bench.send(Event::Boot(record("v1", "v0", vec![adopted(1, "v1", Role::Restoring)])));
+    assert!(effects.contains(&Effect::Await { run: RunId(1) }), "{effects:?}");
+    let effects = bench.send(Event::Ready { run: RunId(1) });
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+}
+
+#[test]
+fn an_end_that_nobody_saw_is_one_in_the_watch_window_and_outside_it_a_start() {
+    let gone = |window| Boot { window, ended: true, ..record("v2", "v1", Vec::new()) };
+    let mut bench = Bench::new();
+    bench.send(Event::Boot(gone(Some(LEFT))));
+    bench.record();
+    let spawned = bench.log.iter().find_map(|effect| match effect {
+        Effect::Spawn { release, .. } => Some(release.as_str()),
+        _ => None,
+    });
+    assert_eq!(spawned, Some("v1"), "back to the release before");
+    let mut bench = Bench::new();
+    let effects = bench.send(Event::Boot(gone(None)));
+    assert!(
+        effects.iter().any(|e| matches!(e, Effect::Spawn { release, .. } if release == "v2")),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_rollback_of_portoks_own_is_taken_up_again() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v2", Role::Live)];
+    let effects = bench.send(Event::Boot(Boot { going_back: true, ..record("v2", "v1", runs) }));
+    assert_eq!(routes(&effects), Some((RunId(1), None)), "it serves until the other one is ready");
+    let task = bench.state.task.as_ref().map(|task| (task.release.id.as_str(), task.reason));
+    assert_eq!(task, Some(("v1", Reason::AutoRollback)));
+}
+
+#[test]
+fn a_daemon_that_is_asked_to_end_before_it_has_begun_stops_what_it_took_over() {
+    let mut bench = Bench::new();
+    bench.send(Event::Shutdown);
+    let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
+    bench.send(Event::Boot(record("v2", "v1", runs)));
+    bench.send(Event::StopAll);
+    let mut stopped = stops(&bench.log);
+    stopped.sort();
+    assert_eq!(stopped, [RunId(1), RunId(2)]);
+    assert_eq!(bench.state.live_release(), Some(&managed("v2")));
 }
 
 // ---- random orders ----
@@ -434,6 +546,8 @@ enum Chance {
     Saved(bool),
     Timer(u8),
     Shutdown,
+    /// The daemon is killed; of its runs, these have ended when the next one comes.
+    Killed(u8),
 }
 
 fn chances() -> impl Strategy<Value = Vec<Chance>> {
@@ -452,6 +566,7 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
         6 => prop::bool::weighted(0.9).prop_map(Chance::Saved),
         4 => any::<u8>().prop_map(Chance::Timer),
         1 => Just(Chance::Shutdown),
+        1 => any::<u8>().prop_map(Chance::Killed),
     ];
     prop::collection::vec(chance, 1..120)
 }
@@ -472,9 +587,61 @@ struct World {
     retired_at: BTreeMap<RunId, u64>,
     timers: Vec<Timer>,
     finished: bool,
+    /// What a save would write, by its number.
+    pending: BTreeMap<u64, Boot>,
+    /// What is on disk.
+    disk: Boot,
 }
 
 impl World {
+    /// What the driver writes for a save: the state after the step.
+    fn snapshot(&mut self, effects: &[Effect], state: &State) {
+        let save = effects.iter().rev().find_map(|effect| match effect {
+            Effect::Save { seq } => Some(*seq),
+            _ => None,
+        });
+        let Some(seq) = save else { return };
+        let runs = state.runs().filter(|run| run.managed() && run.port.is_some());
+        let runs = runs.map(|run| {
+            let role = state.role(run.id, self.stopped.contains_key(&run.id));
+            Adopted { run: run.clone(), role, left: LEFT }
+        });
+        let boot = Boot {
+            live: state.live_release().cloned(),
+            previous: state.previous.as_ref().map(|previous| previous.release.clone()),
+            restarts: state.restarts,
+            window: state.window.map(|_| LEFT),
+            going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
+            runs: runs.collect(),
+            ended: false,
+        };
+        self.pending.insert(seq, boot);
+    }
+
+    /// The world of the next daemon, and what that one is told of the former's.
+    fn after_a_kill(&self, ended: u8) -> (Self, Boot) {
+        let mut boot = self.disk.clone();
+        let mut next = Self { disk: boot.clone(), ..Self::default() };
+        let alive = |run: &RunId| {
+            !self.exited.contains(run) && !self.gone.contains(run) && !(run.0 % 3 == u64::from(ended % 6))
+        };
+        boot.ended = boot.runs.iter().any(|adopted| adopted.role == Role::Live && !alive(&adopted.run.id));
+        boot.runs.retain(|adopted| alive(&adopted.run.id));
+        for (index, adopted) in boot.runs.iter_mut().enumerate() {
+            let id = RunId(index as u64 + 1);
+            next.spawned.insert(id);
+            next.ports.insert(id, adopted.run.port.expect("a port"));
+            if matches!(adopted.role, Role::Live | Role::Draining | Role::Stopping) {
+                next.was_ready.insert(id);
+            }
+            if adopted.role == Role::Stopping {
+                next.stopped.insert(id, 1);
+            }
+            adopted.run.id = id;
+        }
+        (next, boot)
+    }
+
     fn check(&mut self, effects: &[Effect]) {
         let mut just_retired = None;
         for effect in effects {
@@ -515,7 +682,7 @@ impl World {
                         );
                     }
                 }
-                Effect::Timer(timer) => self.timers.push(*timer),
+                Effect::Timer(timer) | Effect::Resume(timer, _) => self.timers.push(*timer),
                 Effect::Finished => self.finished = true,
                 _ => {}
             }
@@ -536,6 +703,7 @@ fn play(chances: &[Chance]) {
         now += Duration::from_millis(7);
         let effects = state.step(event, now, &policy);
         world.check(&effects);
+        world.snapshot(&effects, state);
         effects
     };
     for chance in chances {
@@ -598,6 +766,9 @@ fn play(chances: &[Chance]) {
             Chance::Saved(ok) => world.saves.pop().map(|seq| {
                 world.saves.retain(|later| *later > seq);
                 world.recorded = world.recorded.max(seq);
+                if let Some(written) = world.pending.remove(&seq).filter(|_| *ok) {
+                    world.disk = written;
+                }
                 Event::Recorded { seq, ok: *ok }
             }),
             Chance::Timer(n) => {
@@ -609,6 +780,12 @@ fn play(chances: &[Chance]) {
                 })
             }
             Chance::Shutdown => Some(Event::Shutdown),
+            Chance::Killed(ended) => {
+                let boot;
+                (world, boot) = world.after_a_kill(*ended);
+                state = State::default();
+                Some(Event::Boot(boot))
+            }
         };
         if let Some(event) = event {
             send(event, &mut state, &mut world);
