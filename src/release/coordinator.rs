@@ -206,7 +206,7 @@ impl Coordinator {
     /// Drives the app until all of it is stopped.
     pub async fn run(mut self) {
         self.take_stock();
-        while !(self.finished && !self.sweeping) {
+        while !self.finished || self.sweeping {
             enum Turn {
                 Message(Option<Message>),
                 Timer,

@@ -22,6 +22,7 @@
 //! intent); `Route` comes before the `Save` of its outcome, because traffic must not wait for a disk; `Stop` of the former
 //! run waits for that `Save`.
 
+mod boot;
 mod effect;
 mod event;
 mod facts;

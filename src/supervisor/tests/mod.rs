@@ -15,6 +15,7 @@ use super::hunt::Hunt;
 use super::{Launch, Process, Settings, Sink, SpawnError, Supervisor, proc};
 use crate::config::{CommandLine, StopSignal};
 
+mod adopting;
 mod leftovers;
 mod ownership;
 mod printing;
