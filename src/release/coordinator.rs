@@ -432,6 +432,8 @@ impl Coordinator {
         tracing::debug!(?event, "step");
         let was_up = self.state.live_run().map(|run| run.id);
         for effect in self.state.step(event, self.began.elapsed(), &policy) {
+            #[cfg(debug_assertions)]
+            super::failpoint::reached();
             self.perform(effect, &config);
         }
         let now_up = self.state.live_run().map(|run| run.id);
@@ -442,6 +444,8 @@ impl Coordinator {
         self.slots.retain(|id, _| runs.contains(id));
         self.begin_attempt();
         self.write_record();
+        #[cfg(debug_assertions)]
+        super::failpoint::reached();
     }
 
     // ---- probes of the live release ----

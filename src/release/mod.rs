@@ -6,6 +6,7 @@
 //!   `history` its memory, `snapshot` its face;
 //! - `message` is what reaches it, `view` what others see of it;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed;
+//! - `failpoint` is where a daemon under test dies;
 //! - [`store`] keeps the record on disk, [`spec`] is what a release is;
 //! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
 
@@ -14,6 +15,8 @@ mod boot;
 pub mod coordinator;
 mod effects;
 pub mod events;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod handle;
 mod history;
 mod message;

@@ -222,7 +222,11 @@ impl Store {
                 OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
+            #[cfg(debug_assertions)]
+            super::failpoint::reached();
             fs::rename(&temporary, &self.file)?;
+            #[cfg(debug_assertions)]
+            super::failpoint::reached();
             let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         })();

@@ -29,6 +29,8 @@ mod harness;
 #[cfg(test)]
 mod hooks;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod leftovers;
 #[cfg(test)]
 mod load;
