@@ -112,6 +112,15 @@ impl Record {
         self.phase.set(Phase::Busy);
     }
 
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.phase.get() == Phase::Tunnel
+    }
+
+    /// The answer under way is the last one.
+    pub(super) fn close_after_this(&self) {
+        self.order(Order::Close);
+    }
+
     /// The answer is given: the next head may come.
     pub(super) fn end(&self) {
         self.deadline.set(clock::NEVER);
@@ -324,6 +333,7 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAdd
     let tunnel = record.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
         record.phase.set(Phase::Tunnel);
+        worker.tunnelled();
         let mut tunnel = pin!(tunnel.run(&worker, &record));
         poll_fn(|cx| {
             record.watch(cx.waker());
