@@ -36,9 +36,6 @@ pub(super) async fn forward(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let turn = Turn::new(record);
-    if worker.is_draining() {
-        turn.record().close_after_this();
-    }
     if let Err(status) = judge(&request) {
         if exchange::has_body(request.body()) {
             turn.record().linger();

@@ -176,6 +176,26 @@ fn a_daemon_killed_under_load_refuses_no_connection() {
 }
 
 #[test]
+fn leaving_and_coming_back_under_load_loses_no_request_and_keeps_the_app() {
+    let world = World::new();
+    let manager = Manager::new(&world);
+    let app = world.app("v1");
+    let conf = world.conf().app(&app);
+    let mut daemon = world.start_managed(&conf, &manager);
+    let before = pid(&daemon.wait_until_serves("v1")).unwrap();
+    let load = Load::start(daemon.addr);
+    for _ in 0..3 {
+        daemon.signal(Signal::SIGUSR2);
+        daemon.wait().ended(0);
+        daemon = world.start_managed(&conf, &manager);
+        load.wait_for_more(100);
+    }
+    load.finish_without_failure();
+    assert_eq!((app.pids(), daemon.live_pid()), (vec![before], before));
+    daemon.terminate();
+}
+
+#[test]
 fn sigusr2_finishes_requests_cuts_tunnels_and_leaves_the_app() {
     let world = World::new();
     let app = world.app("v1");
@@ -203,7 +223,9 @@ fn sigusr2_finishes_requests_cuts_tunnels_and_leaves_the_app() {
     let record = std::fs::read_to_string(world.state_file()).unwrap();
     assert!(record.contains(&format!("\"pid\": {before}")), "{record}");
     // The next daemon has it in its hands.
-    world.start(&world.conf().app(&app)).terminate();
+    let daemon = world.start(&world.conf().app(&app));
+    assert_eq!(daemon.live_pid(), before);
+    daemon.terminate();
 }
 
 #[test]
