@@ -5,8 +5,11 @@
 //!
 //! The end, in this order: nothing new is begun, no connection is accepted, requests finish within `drain.period`, every process
 //! group is stopped by the ladder, the last record is written. A second signal skips the waiting.
+//!
+//! Leaving (SIGUSR2) is the same without the app: the record is written first, nothing is stopped, and the next daemon takes over
+//! what runs. The connections that come meanwhile wait in the queue of the listening socket, where the service manager keeps it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,16 +28,15 @@ use crate::logging;
 use crate::proxy::{self, Plane};
 use crate::release::{self, Coordinator, store::Store};
 use crate::supervisor::{self, Sink, Supervisor};
-use crate::wire::{self, Code, ErrorBody, exit};
+use crate::systemd::{self, Manager, Passed};
+use crate::wire::{self, exit};
+
+mod end;
+mod reload;
+mod upkeep;
 
 /// How long blocking work may still take at the very end.
 const LAST_THREADS: Duration = Duration::from_secs(1);
-
-/// How long reading the configuration may take.
-const LOAD_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long admin requests may still be answered when everything else has ended.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// After a reload that failed: what stood in its way (a file that was gone for a moment, an address in use) may pass
 /// without an edit.
@@ -88,6 +90,8 @@ impl StartError {
 
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> ExitCode {
+    // First of all: before there is another thread or a child.
+    let passed = Passed::from_env();
     // Watched before it is read: an edit in between is seen.
     let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
     let config = match config::load(&options.sources) {
@@ -97,11 +101,9 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    let _log = logging::init(if options.foreground.is_some() {
-        logging::Reader::Person
-    } else {
-        logging::Reader::Service
-    });
+    let reader =
+        if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service };
+    let _log = logging::init(reader, &config.name);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -113,7 +115,7 @@ pub fn run(options: Options) -> ExitCode {
         }
     };
     let outcome = runtime.block_on(async {
-        let daemon = Daemon::start(options, config, watch).await?;
+        let daemon = Daemon::start(options, config, watch, passed).await?;
         daemon.serve().await
     });
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
@@ -179,6 +181,9 @@ struct Daemon {
     config: watch::Sender<Arc<Config>>,
     config_status: watch::Sender<wire::ConfigStatus>,
     listen: watch::Sender<SocketAddr>,
+    /// The listening socket once more, while it is listened on.
+    public: Option<TcpListener>,
+    manager: Manager,
     plane: Plane,
     app: release::Handle,
     coordinator: tokio::task::JoinHandle<()>,
@@ -192,19 +197,12 @@ struct Daemon {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    leave: Signal,
 }
 
 struct SocketTask {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
-}
-
-/// The admin socket after a reload.
-enum Socket {
-    /// At another place.
-    Fresh(Option<SocketTask>),
-    /// At the same place, for another group.
-    Shared { path: PathBuf, group: Option<u32> },
 }
 
 impl SocketTask {
@@ -216,7 +214,12 @@ impl SocketTask {
 }
 
 impl Daemon {
-    async fn start(options: Options, config: Config, watch: Option<Watch>) -> Result<Self, StartError> {
+    async fn start(
+        options: Options,
+        config: Config,
+        watch: Option<Watch>,
+        passed: Passed,
+    ) -> Result<Self, StartError> {
         let io = |operation| move |source| StartError::Io { operation, source };
         // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
         if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
@@ -227,11 +230,13 @@ impl Daemon {
         let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
         let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
         let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
+        let leave = signal(SignalKind::user_defined2()).map_err(io("wait for SIGUSR2"))?;
+        let manager = Manager::from_env().map_err(io("start the thread that tells the service manager"))?;
 
         let (store, found) = Store::open(&config.state_file)?;
-        let listener = proxy::bind(config.listen)
-            .map_err(|source| StartError::Listen { addr: config.listen, source })?;
+        let listener = listen(&config, passed, &manager)?;
         let bound = listener.local_addr().map_err(io("read the listening address"))?;
+        let public = listener.try_clone().map_err(io("keep the listening socket"))?;
 
         let foreground = options.foreground.is_some();
         let sink = match (foreground, logging::under_journal()) {
@@ -317,6 +322,20 @@ impl Daemon {
             }
         };
         tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
+        if manager.listens() {
+            let status = upkeep::follow_status(manager.clone(), app.clone());
+            let over = over.clone();
+            background.spawn(async move {
+                over.run_until_cancelled(status).await;
+            });
+        }
+        if let Some(every) = systemd::watchdog() {
+            let alive = upkeep::prove_alive(manager.clone(), every, plane.pulse(), app.clone());
+            let over = over.clone();
+            background.spawn(async move {
+                over.run_until_cancelled(alive).await;
+            });
+        }
         if let Some(foreground) = &options.foreground {
             invite(foreground, &configs.borrow(), bound);
         }
@@ -325,6 +344,8 @@ impl Daemon {
             config,
             config_status,
             listen,
+            public: Some(public),
+            manager,
             plane,
             app,
             coordinator,
@@ -337,37 +358,51 @@ impl Daemon {
             interrupt,
             terminate,
             hangup,
+            leave,
         })
     }
 
     /// Reloads when asked, until a signal ends it.
     async fn serve(mut self) -> Result<(), StartError> {
         enum Turn {
+            Booted,
             Reload(Option<admin::ReloadReply>),
             Edited,
+            Retry,
+            Leave,
             End(&'static str),
             Lost,
         }
+        let mut booted = false;
         loop {
             let failed = self.config_status.borrow().error.is_some();
             let turn = tokio::select! {
+                () = upkeep::extending(&self.manager, self.app.booted()), if !booted => Turn::Booted,
                 answer = self.reloads.recv() => Turn::Reload(answer),
                 Some(()) = self.edits.recv() => Turn::Edited,
-                () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Edited,
+                () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
                 _ = self.hangup.recv() => Turn::Reload(None),
+                _ = self.leave.recv() => Turn::Leave,
                 _ = self.interrupt.recv() => Turn::End("SIGINT"),
                 _ = self.terminate.recv() => Turn::End("SIGTERM"),
                 () = self.app.ended() => Turn::Lost,
             };
             match turn {
+                Turn::Booted => {
+                    booted = true;
+                    self.manager.ready();
+                }
                 Turn::Reload(answer) => {
-                    let outcome = self.reload().await;
+                    let outcome = self.announced_reload(booted).await;
                     if let Some(answer) = answer {
                         let _asker_gone = answer.send(outcome);
                     }
                 }
                 Turn::Edited => {
                     // The outcome is in the log and in the status.
+                    let _outcome = self.announced_reload(booted).await;
+                }
+                Turn::Retry => {
                     let _outcome = self.reload().await;
                 }
                 Turn::Lost => {
@@ -376,163 +411,38 @@ impl Daemon {
                     self.end().await?;
                     return Err(StartError::Lost);
                 }
+                Turn::Leave => {
+                    tracing::info!("SIGUSR2: finishing requests, then leaving the app to the next daemon");
+                    return self.leave().await;
+                }
                 Turn::End(cause) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
+                    // Nobody is to wait in a queue that nothing will accept from.
+                    self.manager.forget();
                     return self.end().await;
                 }
             }
         }
     }
+}
 
-    /// Loads the configuration again: all of it, or nothing.
-    async fn reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
-        let outcome = self.try_reload().await;
-        match &outcome {
-            Ok(reloaded) => {
-                tracing::info!(changed = reloaded.changed.join(", "), "{}", reloaded.message);
-                self.config_status.send_modify(|status| {
-                    status.loaded_at = wire::rfc3339(SystemTime::now());
-                    status.error = None;
-                });
-            }
-            Err(error) => {
-                let all =
-                    if error.errors.is_empty() { error.message.clone() } else { error.errors.join("; ") };
-                if self.config_status.borrow().error.as_ref() != Some(&all) {
-                    tracing::error!("the configuration was not loaded: {all}");
-                    self.config_status.send_modify(|status| status.error = Some(all));
-                }
-            }
-        }
-        outcome
+/// The public listening socket: the one that was passed for the configured address, else a new one. What was passed for
+/// another address is closed.
+fn listen(config: &Config, passed: Passed, manager: &Manager) -> Result<TcpListener, StartError> {
+    let claimed = passed.claim(config.listen);
+    if !claimed.stale.is_empty() {
+        let stale = claimed.stale.join(", ");
+        tracing::warn!("closed what was passed to the daemon and is not at {}: {stale}", config.listen);
+        manager.forget();
     }
-
-    async fn try_reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
-        let invalid = |problems: Vec<String>| {
-            let message = match &problems[..] {
-                [problem] => problem.clone(),
-                several => format!(
-                    "{} problems, the first: {}",
-                    several.len(),
-                    several.first().map_or("", String::as_str)
-                ),
-            };
-            let mut body = ErrorBody::new(Code::ConfigInvalid, "Configuration invalid", message);
-            body.errors = problems;
-            body.with_hint("nothing has changed; mend the file and it is loaded again")
-        };
-        let sources = self.sources.clone();
-        let loading = tokio::task::spawn_blocking(move || config::load(&sources));
-        let loaded = tokio::time::timeout(LOAD_WITHIN, loading)
-            .await
-            .map_err(|_elapsed| invalid(vec![format!("the file could not be read within {LOAD_WITHIN:?}")]))?
-            .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
-        let new = Arc::new(loaded.map_err(|errors| invalid(errors.problems))?);
-        let old = Arc::clone(&self.config.borrow());
-        let diff = config::diff(&old, &new);
-        if !diff.refused.is_empty() {
-            return Err(invalid(diff.refused));
+    let listener = match claimed.listener {
+        Some(listener) => listener,
+        None => {
+            proxy::bind(config.listen).map_err(|source| StartError::Listen { addr: config.listen, source })?
         }
-        // What can fail comes before anything is changed.
-        let listener = if diff.listen {
-            let bound = proxy::bind(new.listen)
-                .map_err(|error| invalid(vec![format!("listen: cannot bind {}: {error}", new.listen)]))?;
-            Some(bound)
-        } else {
-            None
-        };
-        let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
-        let socket = if moved {
-            Some(self.prepare_socket(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?)
-        } else {
-            None
-        };
-        if let Some(listener) = listener {
-            let bound = listener.local_addr();
-            self.plane.rebind(listener).await.map_err(|error| {
-                invalid(vec![format!("listen: cannot accept on {}: {error}", new.listen)])
-            })?;
-            if let Ok(bound) = bound {
-                tracing::info!("listening on {bound}");
-                self.listen.send_replace(bound);
-            }
-        }
-        match socket {
-            None => {}
-            Some(Socket::Shared { path, group }) => admin::share_socket(&path, group)
-                .map_err(|error| invalid(vec![format!("admin.socket_group: {error}")]))?,
-            // The former one answers what is under way in the background: a reload that came through it is among that.
-            Some(Socket::Fresh(fresh)) => {
-                if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
-                    self.background.spawn(former.end());
-                }
-            }
-        }
-        for warning in &new.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.config.send_replace(new);
-        let differs = if diff.is_empty() { "; nothing differs" } else { "" };
-        Ok(wire::Reloaded {
-            success: true,
-            message: format!("configuration loaded{differs}"),
-            changed: diff.changed,
-        })
-    }
-
-    /// What a changed admin socket needs: all of it that can fail, before anything else has changed.
-    fn prepare_socket(&self, old: &Config, new: &Config) -> Result<Socket, StartError> {
-        match &new.admin.socket {
-            // The same path cannot be bound twice: the socket that is there gets its new group.
-            Some(path) if old.admin.socket == new.admin.socket && self.socket.is_some() => {
-                Ok(Socket::Shared { path: path.clone(), group: socket_group(new)? })
-            }
-            _ => open_socket(new, &self.admin).map(Socket::Fresh),
-        }
-    }
-
-    async fn end(mut self) -> Result<(), StartError> {
-        // Whoever asked for a reload, or asks now, is told at once that there is none any more.
-        self.reloads.close();
-        while self.reloads.try_recv().is_ok() {}
-        let period = self.config.borrow().drain.period;
-        let app = self.app.clone();
-        let orderly = async {
-            app.shut_down().await;
-            if tokio::time::timeout(period, self.plane.drain()).await.is_err() {
-                tracing::warn!("requests are still in flight after drain.period ({period:?})");
-            }
-            app.stop_all().await;
-        };
-        let hurried = async {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-            tracing::warn!("second signal: killing the app's processes");
-        };
-        let in_order = tokio::select! {
-            () = orderly => true,
-            () = hurried => false,
-        };
-        if !in_order {
-            app.shut_down().await;
-            app.kill_all().await;
-            app.stop_all().await;
-        }
-        self.plane.shut_down().await;
-        if let Some(socket) = self.socket {
-            socket.end().await;
-        }
-        if tokio::time::timeout(LAST_ANSWERS, self.admin.finish()).await.is_err() {
-            tracing::warn!("an admin request was still being answered after {LAST_ANSWERS:?}");
-        }
-        let _panicked = self.coordinator.await;
-        self.over.cancel();
-        while self.background.join_next().await.is_some() {}
-        tracing::info!("stopped");
-        Ok(())
-    }
+    };
+    manager.keep(&listener);
+    Ok(listener)
 }
 
 /// The file that the configuration comes from, or would come from once it is there.

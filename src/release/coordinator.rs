@@ -7,7 +7,7 @@
 //! Dropping its future leaves processes running; the record names them, and the next start takes them over.
 //!
 //! The ordering that matters is the machine's; this file adds one: the record is made from the state after all
-//! effects of a step, so that what is written is never half a step.
+//! effects of a step, so that what is written is never half a step. While it stands still ([`super::leave`]) it makes no step.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::{Attempt, AttemptLog};
 use super::handle::Handle;
 use super::history::History;
+use super::leave::Still;
 use super::message::{Message, Reports, SwitchReply};
 use super::recorder::keep_record;
 use super::spec::{self, Prepared};
@@ -139,6 +140,10 @@ pub struct Coordinator {
     pub(super) began: Instant,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) stopped: Option<oneshot::Sender<()>>,
+    /// While it stands still.
+    pub(super) still: Option<Still>,
+    /// Its processes stay when it ends.
+    pub(super) leaves: bool,
 }
 
 impl Coordinator {
@@ -198,6 +203,8 @@ impl Coordinator {
             began: Instant::now(),
             view,
             stopped: None,
+            still: None,
+            leaves: false,
         };
         coordinator.publish();
         (coordinator, handle)
@@ -206,7 +213,7 @@ impl Coordinator {
     /// Drives the app until all of it is stopped.
     pub async fn run(mut self) {
         self.take_stock();
-        while !self.finished || self.sweeping {
+        while !self.finished || (self.sweeping && !self.leaves) {
             enum Turn {
                 Message(Option<Message>),
                 Timer,
@@ -220,15 +227,16 @@ impl Coordinator {
             let wanted = self.config.borrow().drain.early;
             let early = wanted && !self.draining().is_empty();
             let working = !self.tasks.is_empty();
+            let moves = self.still.is_none();
             let patience_ends = self.patience_ends();
             let turn = tokio::select! {
                 message = self.inbox.recv() => Turn::Message(message),
-                () = at(self.timers.next()) => Turn::Timer,
-                () = at(self.next_watch) => Turn::Watch,
-                () = at(self.save_retry) => Turn::SaveRetry,
-                () = at(patience_ends) => Turn::PatienceEnds,
-                () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early => Turn::EarlyDrain,
-                changed = self.config.changed() => Turn::Config(changed.is_ok()),
+                () = at(self.timers.next()), if moves => Turn::Timer,
+                () = at(self.next_watch), if moves => Turn::Watch,
+                () = at(self.save_retry), if moves => Turn::SaveRetry,
+                () = at(patience_ends), if moves => Turn::PatienceEnds,
+                () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early && moves => Turn::EarlyDrain,
+                changed = self.config.changed(), if moves => Turn::Config(changed.is_ok()),
                 joined = self.tasks.join_next(), if working => Turn::Joined(joined),
             };
             match turn {
@@ -259,7 +267,9 @@ impl Coordinator {
                 }
                 Turn::Joined(_) => {}
             }
-            self.deploy_edited_app();
+            if self.still.is_none() {
+                self.deploy_edited_app();
+            }
             self.publish();
         }
         self.end().await;
@@ -268,14 +278,19 @@ impl Coordinator {
     async fn end(mut self) {
         /// How long the last record may take to be written.
         const LAST_SAVE: Duration = Duration::from_secs(5);
-        self.save = Some(self.last_save);
-        self.write_record();
+        if !self.is_recorded() {
+            self.save = Some(self.last_save);
+            self.write_record();
+        }
         // The writer ends when nobody can ask it any more, after it has written what it was asked last.
         drop(std::mem::replace(&mut self.saves, watch::channel(None).0));
         self.inbox.close();
         self.confirm(u64::MAX);
-        // What still runs is a probe or the like; every process is gone.
+        // What still runs is a probe or the like; every process is gone, or stays.
         self.tasks.abort_all();
+        if self.leaves {
+            self.supervisor.let_go();
+        }
         let ended = async {
             let _panicked = self.keeper.await;
             while self.tasks.join_next().await.is_some() {}
@@ -293,6 +308,8 @@ impl Coordinator {
     // ---- messages ----
 
     pub(super) fn receive(&mut self, message: Message) {
+        let message = if self.still.is_some() { self.receive_while_still(message) } else { Some(message) };
+        let Some(message) = message else { return };
         let message = if self.found.is_some() { self.receive_before_boot(message) } else { Some(message) };
         let Some(message) = message else { return };
         match message {
@@ -345,6 +362,12 @@ impl Coordinator {
                 // What is not on its way out is not killed.
                 self.step(Event::StopAll);
                 self.step(Event::KillAll);
+            }
+            Message::Freeze { interrupt, reply } => self.freeze(interrupt, reply),
+            Message::Thaw => self.thaw(),
+            Message::Leave { done } => self.leave(done),
+            Message::Beat(done) => {
+                let _nobody_waits = done.send(());
             }
             Message::Run(run, report) => self.reported(run, *report),
             Message::Asked(run, report) => {

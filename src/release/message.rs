@@ -34,6 +34,19 @@ pub(super) enum Message {
         done: oneshot::Sender<()>,
     },
     Kill,
+    /// Stand still with the record written.
+    Freeze {
+        interrupt: bool,
+        reply: oneshot::Sender<Result<(), ErrorBody>>,
+    },
+    /// Go on.
+    Thaw,
+    /// End and leave everything as it is.
+    Leave {
+        done: oneshot::Sender<()>,
+    },
+    /// Say that messages are received.
+    Beat(oneshot::Sender<()>),
     Run(RunId, Box<Report>),
     Asked(RunId, Box<ProbeReport>),
     Watched(RunId, Box<ProbeReport>),

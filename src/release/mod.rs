@@ -2,7 +2,7 @@
 //!
 //! - [`state`] decides: a pure function from state and event to state and effects;
 //! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
-//!   writer; `boot` is how it begins, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
+//!   writer; `boot` is how it begins, `leave` how it stands still and goes without an end, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
 //!   `history` its memory, `snapshot` its face;
 //! - `message` is what reaches it, `view` what others see of it;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed;
@@ -19,6 +19,7 @@ pub mod events;
 mod failpoint;
 mod handle;
 mod history;
+mod leave;
 mod message;
 mod recorder;
 mod run;

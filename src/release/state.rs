@@ -507,7 +507,8 @@ impl State {
         seq
     }
 
-    fn fresh(&mut self) -> u64 {
+    /// A number that nothing else has.
+    pub(super) fn fresh(&mut self) -> u64 {
         self.next += 1;
         self.next
     }

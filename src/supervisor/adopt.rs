@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::group::{Owned, Process, pair};
@@ -76,6 +77,7 @@ impl Leader {
 /// Starts the task that owns it. `left`: an earlier daemon has sent it its signal, SIGKILL is due after this time.
 pub(super) fn take(
     groups: &TaskTracker,
+    letting_go: CancellationToken,
     leader: Leader,
     lease: Lease,
     reading: Reading,
@@ -85,7 +87,9 @@ pub(super) fn take(
     if let Some(left) = left {
         process.order(Order::continued(left));
     }
-    groups.spawn(owned.run_adopted(leader));
+    groups.spawn(async move {
+        letting_go.run_until_cancelled(owned.run_adopted(leader)).await;
+    });
     process
 }
 

@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::hunt::Hunt;
@@ -66,12 +67,14 @@ pub(super) fn pair(identity: Identity, lease: Lease, reading: Reading) -> (Proce
 /// process is killed, never forgotten.
 pub(super) async fn start(
     groups: &TaskTracker,
+    letting_go: &CancellationToken,
     plan: Plan,
     tag: String,
     lease: Lease,
     reading: Reading,
 ) -> Result<Process, SpawnError> {
     let (answer, started) = oneshot::channel();
+    let letting_go = letting_go.clone();
     groups.spawn(async move {
         // Fork and exec wait for the disk that the program is on.
         let spawned = tokio::task::spawn_blocking(move || execute(plan, tag)).await.unwrap_or_else(|panic| {
@@ -90,7 +93,8 @@ pub(super) async fn start(
         if let Err(Ok(unwanted)) = answer.send(Ok(process)) {
             unwanted.kill();
         }
-        owned.run(child).await;
+        // Let go, its processes are somebody else's: dropping the child neither signals nor waits.
+        letting_go.run_until_cancelled(owned.run(child)).await;
     });
     started.await.unwrap_or_else(|_| {
         Err(SpawnError { message: "cannot start the app: the daemon is ending".to_owned(), source: None })

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{CommandLine, StopSignal};
@@ -71,6 +72,7 @@ pub struct Supervisor {
     open_files: Option<u64>,
     output: output::Output,
     groups: TaskTracker,
+    letting_go: CancellationToken,
 }
 
 /// What a [`Supervisor`] needs.
@@ -134,7 +136,15 @@ impl Supervisor {
         identity::boot_id()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
         let output = output::Output::start(&instance, run_dir, sink)?;
-        Ok(Self { instance, mark, env: command::scrub(env), open_files, output, groups: TaskTracker::new() })
+        Ok(Self {
+            instance,
+            mark,
+            env: command::scrub(env),
+            open_files,
+            output,
+            groups: TaskTracker::new(),
+            letting_go: CancellationToken::new(),
+        })
     }
 
     /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not set
@@ -166,7 +176,7 @@ impl Supervisor {
             stdout,
             stderr,
         };
-        group::start(&self.groups, plan, tag, launch.lease, reading).await
+        group::start(&self.groups, &self.letting_go, plan, tag, launch.lease, reading).await
     }
 
     /// The last `lines` that the processes of `release` (or of all) printed, ended ones included as far as
@@ -186,7 +196,7 @@ impl Supervisor {
         let lease = Lease::taken_over(*port)
             .ok_or_else(|| io::Error::other(format!("port {port} is recorded for another process too")))?;
         let reading = self.output.reopen(&identity.tag, release).await?;
-        Ok(adopt::take(&self.groups, leader, lease, reading, *stopping))
+        Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
     }
 
     /// Removes the output pipes of processes that are not in `kept`: nobody prints into them any more. To be called before
@@ -207,6 +217,12 @@ impl Supervisor {
     ) {
         let spared = spared.iter().map(|identity| identity.tag.clone()).collect();
         stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
+    }
+
+    /// Ends the tasks of all groups without a signal to anybody: the processes stay as they are, for another daemon to take
+    /// over. A stop that is under way goes no further.
+    pub fn let_go(&self) {
+        self.letting_go.cancel();
     }
 
     /// Waits until nothing of any process that was ever started here is left.

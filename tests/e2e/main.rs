@@ -44,6 +44,8 @@ mod shutdown;
 mod state;
 #[cfg(test)]
 mod switch;
+#[cfg(test)]
+mod systemd;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

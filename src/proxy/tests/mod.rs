@@ -10,6 +10,7 @@ mod tunnels;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -87,6 +88,9 @@ fn config() -> Config {
     }
 }
 
+/// While set, the thread that answers `/__hang` turns no more.
+static HANG: AtomicBool = AtomicBool::new(true);
+
 struct Admins;
 
 impl Reserved for Admins {
@@ -98,6 +102,9 @@ impl Reserved for Admins {
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             assert!(path != "/__panic", "asked to");
+            while path == "/__hang" && HANG.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let text = format!("admin {path} {} {}", peer.ip(), body.len());
             Response::new(Full::from(text).map_err(|never| match never {}).boxed())

@@ -17,6 +17,7 @@ use super::app::App;
 use super::command::{PORTOK, PORTOKD, Running, Said};
 use super::conf::{Conf, write_private};
 use super::http::{Answer, Conn};
+use super::manager::Manager;
 use super::procs::{self, Tagged};
 use super::wait::wait_until;
 
@@ -143,6 +144,30 @@ impl World {
         let file = conf.file().display().to_string();
         let (words, stem) = (["--config", &file], self.next_stem("portokd"));
         Daemon::attach(self, Running::start_into(PORTOKD, &words, &self.env(), &stem, stderr.into()))
+    }
+
+    /// Saves `conf` and starts the daemon under a service manager, which passes on the socket that it keeps.
+    #[track_caller]
+    pub(crate) fn start_managed(&self, conf: &Conf, manager: &Manager) -> Daemon<'_> {
+        conf.save();
+        Daemon::attach(self, self.spawn_managed(conf, manager))
+    }
+
+    /// The same without the wait until it answers.
+    #[track_caller]
+    pub(crate) fn spawn_managed(&self, conf: &Conf, manager: &Manager) -> Running {
+        let file = conf.file().display().to_string();
+        let mut env = self.env();
+        env.extend(manager.env());
+        let stem = self.next_stem("portokd");
+        let stderr = super::command::create(&stem.with_extension("err")).into();
+        let Some(socket) = manager.kept_socket() else {
+            return Running::start_into(PORTOKD, &["--config", &file], &env, &stem, stderr);
+        };
+        // The process that becomes the daemon has to be the one that `LISTEN_PID` names.
+        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=listen exec \"$@\"";
+        let words = ["-c", script, "sh", PORTOKD, "--config", &file];
+        Running::start_over("/bin/sh", &words, &env, &stem, socket.into(), stderr)
     }
 
     /// Runs `portokd` until it ends by itself.
