@@ -86,6 +86,8 @@ pub(super) fn take(
     let (process, owned) = pair(leader.identity.clone(), lease, reading);
     if let Some(left) = left {
         process.order(Order::continued(left));
+        // Known from the first record on that this daemon writes.
+        owned.tell_asked();
     }
     groups.spawn(async move {
         letting_go.run_until_cancelled(owned.run_adopted(leader)).await;
