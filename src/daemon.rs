@@ -253,6 +253,7 @@ impl Daemon {
             mark,
             run_dir: config.run_dir.clone(),
             env: environment,
+            keeper: true,
             sink,
             open_files,
         })

@@ -30,6 +30,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = portok::supervisor::run_keeper_if_asked() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let sources = Sources {
         file: arguments.config,

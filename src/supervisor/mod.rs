@@ -40,6 +40,7 @@ mod group;
 mod hunt;
 mod identity;
 mod ids;
+mod keeper;
 mod output;
 mod owner;
 mod port;
@@ -57,6 +58,7 @@ pub use exit::Exit;
 pub use group::Process;
 pub use identity::{Identity, new_mark};
 pub use ids::Ids;
+pub use keeper::run_if_asked as run_keeper_if_asked;
 pub use owner::Owner;
 pub use port::Lease;
 pub use sink::Sink;
@@ -87,6 +89,9 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The daemon's environment; scrubbed here of what no app may see.
     pub env: BTreeMap<OsString, OsString>,
+    /// Start a keeper, which keeps the pipes from filling up while there is no daemon: this program's `main` asks
+    /// [`run_keeper_if_asked`].
+    pub keeper: bool,
     /// Where the apps' lines are passed on to, beside the ring that `logs` reads.
     pub sink: Sink,
     /// The soft limit of open files that apps get: what the daemon was started with, when it raised its own.
@@ -132,10 +137,10 @@ impl Supervisor {
     /// # Errors
     /// The run folder cannot be made, `/proc` cannot be read, or a thread cannot be started.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let Settings { instance, mark, run_dir, env, sink, open_files } = settings;
+        let Settings { instance, mark, run_dir, env, keeper, sink, open_files } = settings;
         identity::boot_id()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
-        let output = output::Output::start(&instance, run_dir, sink)?;
+        let output = output::Output::start(&instance, run_dir, sink, keeper)?;
         Ok(Self {
             instance,
             mark,

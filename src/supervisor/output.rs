@@ -11,6 +11,7 @@
 //! [`Output`]; dropping that waits a moment, so that the last lines reach the sink.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -31,13 +32,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::{Identity, is_tag};
+use super::keeper::Keeper;
 use super::ring::{RunLog, Splitter};
 use super::sink::{Passer, Sink};
 use super::{Ids, last};
 use crate::wire::{LogLine, Stream};
 
 /// How much an app may print while the reader is busy: the most that an unprivileged process may ask for.
-const PIPE_SIZE: i32 = 1 << 20;
+pub(super) const PIPE_SIZE: i32 = 1 << 20;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 /// Runs that have ended and are still remembered.
@@ -56,6 +58,8 @@ pub(super) struct Output {
     ending: CancellationToken,
     // A mutex only because the receiver is not `Sync`; taken once, at the end.
     ended: Mutex<blocking::Receiver<()>>,
+    /// Who looks after the pipes when this process is gone.
+    keeper: Option<Keeper>,
 }
 
 /// The runs whose lines are remembered, oldest first.
@@ -63,6 +67,8 @@ pub(super) struct Output {
 struct Runs {
     living: Vec<Arc<RunLog>>,
     ended: VecDeque<Arc<RunLog>>,
+    /// Runs that were not seen to their end: at the end of the daemon those that are left to the next one.
+    unfinished: usize,
 }
 
 /// One pipe to read.
@@ -89,7 +95,7 @@ const PIPES: [(&str, Stream); 2] = [("out", Stream::Stdout), ("err", Stream::Std
 
 impl Output {
     /// Makes the folder and starts the threads.
-    pub(super) fn start(instance: &str, run_dir: PathBuf, sink: Sink) -> io::Result<Self> {
+    pub(super) fn start(instance: &str, run_dir: PathBuf, sink: Sink, keeper: bool) -> io::Result<Self> {
         let shown = run_dir.display();
         DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make the folder {shown}: {error}"))
@@ -104,7 +110,14 @@ impl Output {
         thread::Builder::new()
             .name("portok-output".to_owned())
             .spawn(move || runtime.block_on(read_all(queue, stop, passer)))?;
-        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended: Mutex::new(ended) })
+        let keeper = keeper.then(|| Keeper::start(&run_dir)).transpose().unwrap_or_else(|error| {
+            tracing::warn!(
+                "apps that print much may stand still while there is no daemon: no keeper: {error}"
+            );
+            None
+        });
+        let ended = Mutex::new(ended);
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended, keeper })
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -136,7 +149,10 @@ impl Output {
         let log = Arc::new(RunLog::new(release));
         let [out, err] = pipes;
         let streams = [self.source(out, PIPES[0].1, &log).await?, self.source(err, PIPES[1].1, &log).await?];
-        lock(&self.runs).living.push(Arc::clone(&log));
+        let mut runs = lock(&self.runs);
+        runs.living.push(Arc::clone(&log));
+        runs.unfinished += 1;
+        drop(runs);
         Ok(Reading { log, pipes: self.pipes(tag), streams, runs: Arc::clone(&self.runs) })
     }
 
@@ -162,9 +178,7 @@ impl Output {
     pub(super) fn remove_pipes_but(&self, kept: &[Identity]) {
         for entry in fs::read_dir(&self.run_dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some((tag, ending)) = name.to_str().and_then(|name| name.rsplit_once('.')) else { continue };
-            let is_pipe = is_tag(tag) && PIPES.iter().any(|(known, _)| *known == ending);
-            if is_pipe && !kept.iter().any(|identity| identity.tag == tag) {
+            if tag_of_pipe(&name).is_some_and(|tag| !kept.iter().any(|identity| identity.tag == tag)) {
                 // One that cannot be removed takes a name in a folder of ours, no more.
                 let _ = fs::remove_file(entry.path());
             }
@@ -204,6 +218,12 @@ impl Drop for Output {
         self.ending.cancel();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
+        // Where runs are left for the next daemon, so is the keeper.
+        if lock(&self.runs).unfinished == 0
+            && let Some(keeper) = self.keeper.take()
+        {
+            keeper.dismiss();
+        }
     }
 }
 
@@ -227,11 +247,12 @@ impl Reading {
     }
 
     /// Nobody prints any more. Without this the pipes stay for the next daemon.
-    pub(super) fn end(&self) {
+    pub(super) fn end(self) {
         for pipe in &self.pipes {
             // It may never have been there.
             let _ = fs::remove_file(pipe);
         }
+        lock(&self.runs).unfinished -= 1;
     }
 }
 
@@ -271,7 +292,18 @@ fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     Ok((app, reader))
 }
 
-fn reading_end(path: &Path) -> io::Result<File> {
+/// The tag in the name of a run's pipe; `None` for whatever else is there.
+fn tag_of_pipe(name: &OsStr) -> Option<&str> {
+    let (tag, ending) = name.to_str()?.rsplit_once('.')?;
+    (is_tag(tag) && PIPES.iter().any(|(known, _)| *known == ending)).then_some(tag)
+}
+
+/// Whether a file of that name is a run's pipe.
+pub(super) fn is_pipe(name: &OsStr) -> bool {
+    tag_of_pipe(name).is_some()
+}
+
+pub(super) fn reading_end(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 

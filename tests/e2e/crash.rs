@@ -144,7 +144,14 @@ fn what_it_prints_while_nobody_listens_is_read_by_the_next_daemon() {
     let before = daemon.wait_until_recorded();
     let port = before.active_port.unwrap();
     daemon.kill();
-    // A pipe without reader would end it.
+    // A pipe without reader would end it, and a full one would stop it in the middle of a line.
+    let printed = || procs::written(pid(&before).unwrap());
+    let before_that = printed();
+    wait_until(
+        "it goes on printing",
+        || format!("{}", printed()),
+        || (printed() > before_that + (8 << 20)).then_some(()),
+    );
     let mut conn = crate::harness::Conn::tcp(std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
     for _ in 0..50 {
         assert_eq!(conn.request("GET", "/", &[], None).unwrap().version(), "v1");
@@ -156,6 +163,36 @@ fn what_it_prints_while_nobody_listens_is_read_by_the_next_daemon() {
         || daemon.log().chars().take(2000).collect(),
         || daemon.admin("GET", "/__logs?lines=5", None).expect(200).text().contains("flood").then_some(()),
     );
+}
+
+#[test]
+fn who_keeps_the_pipes_from_filling_up_goes_with_the_last_who_prints() {
+    let world = World::new();
+    let conf = restarting(&world, &world.app("v1"));
+    let keepers = || procs::with_words(&["portok-keeper", world.name()]);
+    let explain = || format!("{:?}", keepers());
+    // With the daemon that stops its app.
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    assert_eq!(keepers().len(), 1);
+    daemon.terminate();
+    assert!(keepers().is_empty());
+    // With the next daemon, which has its own.
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    let former = keepers();
+    daemon.kill();
+    assert_eq!(keepers(), former, "the app may print");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    wait_until("the former one is gone", explain, || (keepers().len() == 1).then_some(()));
+    assert_ne!(keepers(), former);
+    // With the app, where no daemon comes any more.
+    let app = daemon.live_pid();
+    daemon.kill();
+    procs::send(app, Signal::SIGKILL);
+    wait_until("it has nothing to do any more", explain, || keepers().is_empty().then_some(()));
 }
 
 #[test]

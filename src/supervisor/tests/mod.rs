@@ -45,6 +45,7 @@ impl Bench {
             mark: crate::supervisor::new_mark().unwrap(),
             run_dir: folder.path().join("run"),
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+            keeper: false,
             sink: Sink::None,
             open_files: None,
         };
