@@ -6,6 +6,7 @@
 //! - `args`: what may be typed (`daemon_args`: at `portokd`); `order`: from arguments to exit code;
 //! - `locate`, `instance_file`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
 //! - `commands`: a function for each plain command; `deploy`, `follow`, `watch`, `logs`: what takes time;
+//! - `host`: the commands that concern this host;
 //! - `failure`: why a command did not succeed, and its exit code;
 //! - `render`: the only place that makes text of it and prints.
 //!
@@ -27,6 +28,7 @@ mod daemon_args;
 mod deploy;
 mod failure;
 mod follow;
+mod host;
 mod instance_file;
 mod locate;
 mod logs;
