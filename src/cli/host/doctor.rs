@@ -1,9 +1,10 @@
 //! `portok doctor`: whether this host is as portok needs it, and what to do where it is not.
 //!
-//! Each part looks at one thing ([`Facts`]) and [`judge`]s it; nothing is changed.
+//! Each part looks at one thing and says how it is; nothing is changed. What needs rights that this user lacks is said too.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,7 @@ use std::process::Command;
 use serde::Serialize;
 
 use super::super::connect::describe_io;
+use super::super::failure::Failure;
 use super::instances::{self, Instance, Reading};
 use super::list::{self, Row};
 use super::places::Places;
@@ -55,6 +57,14 @@ fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>) ->
     Check { check, verdict: Verdict::Bad, text: text.into(), hint: Some(hint.into()) }
 }
 
+/// What could not be looked at.
+fn unknown(check: &'static str, failure: Failure) -> Check {
+    match failure {
+        Failure::Host { message, hint, .. } => Check { check, verdict: Verdict::Bad, text: message, hint },
+        other => bad(check, format!("cannot be looked at: {}", other.code()), "use sudo"),
+    }
+}
+
 /// Looks at everything.
 pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
     let mut checks = programs(places);
@@ -66,7 +76,7 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
             checks.extend(instances.iter().flat_map(|instance| configuration(places, instance)));
             checks.extend(clashes(&instances));
         }
-        Err(failure) => checks.push(bad("configurations", format!("{failure:?}"), "use sudo")),
+        Err(failure) => checks.push(unknown("configuration", failure)),
     }
     let rows = list::list(places, asker).await.map(|listing| listing.rows).unwrap_or_default();
     checks.extend(rows.iter().map(running));
@@ -113,7 +123,7 @@ fn unit_files(places: &Places) -> Vec<Check> {
     let unit = match installed::effective(places, unit::SERVICE_NAME) {
         Ok(Some(unit)) => unit,
         Ok(None) => return vec![bad("unit", format!("there is no {}", unit::SERVICE_NAME), "portok init")],
-        Err(failure) => return vec![bad("unit", format!("{failure:?}"), "use sudo")],
+        Err(failure) => return vec![unknown("unit", failure)],
     };
     let shown = unit.path.display();
     let mut checks = vec![match unit::program(&unit.text) {
@@ -174,6 +184,10 @@ fn folder(what: &'static str, path: &Path) -> Check {
 fn configuration(places: &Places, instance: &Instance) -> Vec<Check> {
     let name = &instance.name;
     let mut checks = Vec::new();
+    if let Some(closed) = instance.files.iter().find(|file| is_closed(file)) {
+        let text = format!("`{name}`: you may not read {}", closed.display());
+        return vec![warning("configuration", text, "use sudo for the whole truth")];
+    }
     match &instance.config {
         Ok(config) => {
             checks.push(good("configuration", format!("`{name}`: {} is valid", instance.file_names())));
@@ -202,6 +216,10 @@ fn configuration(places: &Places, instance: &Instance) -> Vec<Check> {
         }
     }
     checks
+}
+
+fn is_closed(file: &Path) -> bool {
+    fs::File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// No two instances accept on one port, and none sends its requests to another's public port.

@@ -64,7 +64,8 @@ fn portok_page() -> io::Result<Vec<u8>> {
 fn render_command(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     let name = format!("portok {}", command.get_name());
     page.extend(format!(".SS \"{name}\"\n").as_bytes());
-    let man = man_of(command.clone().bin_name(name), "1");
+    // Every command has --help; it is told once.
+    let man = man_of(command.clone().bin_name(name).disable_help_flag(true), "1");
     let mut part = Vec::new();
     man.render_synopsis_section(&mut part)?;
     man.render_description_section(&mut part)?;

@@ -1,7 +1,7 @@
 //! The commands that concern this host: folders, units, instances, and whether all is well.
 //!
 //! Nothing here is kept between two commands: files, systemd and the daemons are asked anew each time. What is to be
-//! done is decided by pure functions (`init::plan`, `ports::choose`, `unit`, `doctor::judge`); the drivers around them
+//! done is decided by pure functions (`init::plan`, `ports::choose`, `unit`); the drivers around them
 //! touch the system. A command that ends early leaves whole files or none; it may be repeated.
 //!
 //! - `args`: what may be typed; `places`: the folders; `files`: making and removing files that nobody else can slip in;
