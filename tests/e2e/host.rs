@@ -161,6 +161,25 @@ fn init_gives_portokd_a_user_and_takes_it_back() {
     host.portok(&["init", "--user", "root"]).ended(0);
     assert!(!drop_in.exists());
     assert_eq!(host.asked(), ["daemon-reload", "daemon-reload"]);
+    if nix::unistd::geteuid().is_root() {
+        host.portok(&["add", "old", "--cmd", "true"]).ended(0);
+        let told = host.json(&["init", "--user", "nobody"], 0);
+        assert_at(&host.json(&["doctor"], 0), "/ok", true);
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        host.portok(&["add", "new", "--cmd", "true"]).ended(0);
+        for file in ["old.toml", "old.token", "new.toml", "new.token"] {
+            assert_eq!(mode(&host.config(file)), 0o640, "{file}: {told:#}");
+            assert_eq!(fs::metadata(host.config(file)).unwrap().gid(), nobody.gid.as_raw(), "{file}");
+        }
+        assert_mentions(
+            &fs::read_to_string(host.config("new.toml")).unwrap(),
+            &["/run/portok/new/admin.sock"],
+        );
+        let again = host.json(&["init", "--user", "nobody"], 0);
+        assert!(steps(&again).iter().all(|(action, _)| action == "unchanged"), "{again:#}");
+        fs::set_permissions(host.config("old.token"), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_mentions(&host.portok(&["doctor"]).ended(1).out, &["old.token", "portok init --user nobody"]);
+    }
     let said = host.portok(&["init", "--user", "nobody-by-that-name"]).ended(2);
     assert_mentions(&said.err, &["nobody-by-that-name", "no such user"]);
     host.portok(&["init", "--user", "a\nb"]).ended(2);

@@ -106,13 +106,14 @@ fn store(
     let mut written: Vec<PathBuf> = Vec::new();
     for (ending, text) in wanted {
         let path = file(ending);
+        let action = if path.symlink_metadata().is_ok() { "replaced" } else { "created" };
         if let Err(failure) = files::write(&path, text, readers, existing) {
             for path in &written {
                 drop(files::remove(path));
             }
             return Err(failure);
         }
-        report.step("created", path.display());
+        report.step(action, path.display());
         written.push(path);
     }
     for path in left.iter().filter(|_| force).map(|ending| file(ending)) {

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::User;
 use serde::Serialize;
 
 use super::super::connect::describe_io;
@@ -71,9 +72,12 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
     checks.extend(unit_files(places));
     checks.push(systemd());
     checks.extend([folder("configurations", &places.config), folder("state", &places.state)]);
+    let user = installed::user(places).ok().flatten();
+    checks.extend(user.iter().flat_map(|user| shut_out(user, &[&places.config], 0o1)));
     match instances::all(places, Reading::Strict) {
         Ok(instances) => {
-            checks.extend(instances.iter().flat_map(|instance| configuration(places, instance)));
+            checks
+                .extend(instances.iter().flat_map(|instance| configuration(places, instance, user.as_ref())));
             checks.extend(clashes(&instances));
         }
         Err(failure) => checks.push(unknown("configuration", failure)),
@@ -181,7 +185,7 @@ fn folder(what: &'static str, path: &Path) -> Check {
 }
 
 /// The configuration validates, and nobody but its readers can read the secrets in it.
-fn configuration(places: &Places, instance: &Instance) -> Vec<Check> {
+fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> Vec<Check> {
     let name = &instance.name;
     let mut checks = Vec::new();
     if let Some(closed) = instance.files.iter().find(|file| is_closed(file)) {
@@ -203,7 +207,8 @@ fn configuration(places: &Places, instance: &Instance) -> Vec<Check> {
             bad("configuration", format!("`{name}`: {problem}"), "correct it; portok loads it by itself")
         })),
     }
-    let token = places.file(name, "token");
+    let (token, toml) = (places.file(name, "token"), places.file(name, "toml"));
+    checks.extend(user.iter().flat_map(|user| shut_out(user, &[&toml, &token], 0o4)));
     for file in instance.files.iter().chain([&token]) {
         let Ok(meta) = fs::metadata(file) else { continue };
         if meta.mode() & 0o007 != 0 {
@@ -216,6 +221,24 @@ fn configuration(places: &Places, instance: &Instance) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// What portokd's user needs and has no right to. (systemd itself reads `NAME.env`.)
+fn shut_out(user: &User, paths: &[&Path], right: u32) -> Vec<Check> {
+    let is_shut = |path: &Path| {
+        let Ok(meta) = fs::metadata(path) else { return false };
+        let bits = match () {
+            () if meta.uid() == user.uid.as_raw() => meta.mode() >> 6,
+            () if meta.gid() == user.gid.as_raw() => meta.mode() >> 3,
+            () => meta.mode(),
+        };
+        bits & right == 0
+    };
+    let check = |path: &Path| {
+        let text = format!("portokd runs as {}, who may not use {}", user.name, path.display());
+        bad("configuration", text, format!("portok init --user {}", user.name))
+    };
+    paths.iter().filter(|path| is_shut(path)).map(|path| check(path)).collect()
 }
 
 fn is_closed(file: &Path) -> bool {

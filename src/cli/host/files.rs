@@ -23,6 +23,18 @@ pub(crate) enum Readers {
     Everybody,
 }
 
+impl Readers {
+    /// Whether a file has them already.
+    pub(crate) fn are_those_of(self, meta: &fs::Metadata) -> bool {
+        let mode = meta.mode() & 0o777;
+        match self {
+            Self::Owner => mode == 0o600,
+            Self::Group(group) => mode == 0o640 && meta.gid() == group,
+            Self::Everybody => mode == 0o644,
+        }
+    }
+}
+
 /// What happens to a file that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
@@ -113,12 +125,19 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
     let made = result.and_then(|()| DirBuilder::new().mode(0o755).create(path));
     match made {
         // Whatever the umask took away.
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755))
-            .and_then(|()| sync_folder_of(path))
-            .map_err(|error| failed("make", path, &error)),
+        Ok(()) => open_folder(path),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => check_folder(path),
         Err(error) => Err(failed("make", path, &error)),
     }
+}
+
+/// Lets everybody look into a folder.
+///
+/// # Errors
+/// It is not this user's.
+pub(crate) fn open_folder(path: &Path) -> Result<(), Failure> {
+    let result = fs::set_permissions(path, Permissions::from_mode(0o755)).and_then(|()| sync_folder_of(path));
+    result.map_err(|error| failed("open", path, &error))
 }
 
 /// Refuses a folder in which somebody else may put files in place of ours.

@@ -3,6 +3,7 @@
 //! What is to be done is decided from what was found ([`plan`]), then done or only told. Repeating it changes nothing;
 //! after an update of portok it brings the units up to date. A package's units are used as they are.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::failure::{Failure, HostCode};
@@ -49,6 +50,7 @@ enum Act {
     MakeFolder(PathBuf),
     Write { path: PathBuf, text: String, is_new: bool },
     Remove(PathBuf),
+    Open(PathBuf),
     Share(PathBuf, Readers),
     Keep(PathBuf),
     Note(String),
@@ -194,6 +196,12 @@ fn carry_out(act: Act, dry_run: bool, report: &mut Report) -> Result<(), Failure
             }
             report.step("removed", path.display());
         }
+        Act::Open(path) => {
+            if !dry_run {
+                files::open_folder(&path)?;
+            }
+            report.step("opened", path.display());
+        }
         Act::Share(path, readers) => {
             if !dry_run {
                 files::share(&path, readers)?;
@@ -235,18 +243,26 @@ fn user(name: &str) -> Result<User, Failure> {
     }
 }
 
-/// Existing configurations and tokens become readable for the new user, who is handed them by nobody else. `.env` files are read
-/// by systemd itself.
+/// Existing configurations and tokens become readable for the new user, as does their folder. systemd itself reads `.env`
+/// files.
 fn share(places: &Places, user: &User) -> Result<Vec<Act>, Failure> {
     let readers = match user {
         User::Root => Readers::Owner,
         User::Other { group, .. } => Readers::Group(*group),
     };
-    let instances = instances::all(places, Reading::Lenient)?;
-    let files = instances
-        .iter()
-        .flat_map(|instance| ["toml", "token"].map(|ending| places.file(&instance.name, ending)));
-    Ok(files.filter(|file| file.is_file()).map(|file| Act::Share(file, readers)).collect())
+    let mut acts = Vec::new();
+    let is_open = |folder: &Path| folder.metadata().is_ok_and(|meta| meta.mode() & 0o005 == 0o005);
+    if *user != User::Root && places.config.is_dir() && !is_open(&places.config) {
+        acts.push(Act::Open(places.config.clone()));
+    }
+    for instance in instances::all(places, Reading::Lenient)? {
+        for path in ["toml", "token"].map(|ending| places.file(&instance.name, ending)) {
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_file() && !readers.are_those_of(&meta)) {
+                acts.push(Act::Share(path, readers));
+            }
+        }
+    }
+    Ok(acts)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) struct Report {
 /// One thing that was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Step {
-    /// `created`, `updated`, `unchanged`, `removed`, `kept`, `started`…
+    /// `created`, `updated`, `replaced`, `unchanged`, `removed`, `kept`, `started`…
     pub(crate) action: &'static str,
     /// A path or a unit.
     pub(crate) subject: String,
