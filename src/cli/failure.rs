@@ -50,6 +50,8 @@ pub(crate) enum HostCode {
     NotFound,
     /// The instance runs.
     Running,
+    /// Its configuration does not validate.
+    Invalid,
     /// It takes `--force`.
     NotForced,
     /// The system did not do it.
@@ -89,6 +91,7 @@ impl Failure {
             Self::Refused { body, .. } => refused_exit(body),
             Self::RolledBack { .. } => exit::ROLLED_BACK,
             Self::Host { code: HostCode::Failed, .. } => exit::FAILED,
+            Self::Host { code: HostCode::Invalid, .. } => exit::USAGE,
             Self::Host { .. } => exit::REFUSED,
             Self::Unstable { .. } | Self::Output { .. } => exit::FAILED,
             Self::Interrupted { .. } => INTERRUPTED,
@@ -129,6 +132,7 @@ impl HostCode {
             Self::InUse => "in_use",
             Self::NotFound => "not_found",
             Self::Running => "running",
+            Self::Invalid => "config_invalid",
             Self::NotForced => "not_forced",
             Self::Failed => "failed",
         }

@@ -24,11 +24,13 @@ case $verb in
 show)
     for unit in "$@"; do
         case $unit in -*) continue;; esac
-        echo "Id=$unit"; echo "LoadState=loaded"; echo "SubState=x"
+        echo "Id=$unit"; echo "LoadState=loaded"
         echo "ActiveState=$(state "$unit.active" inactive)"
         echo "UnitFileState=$(state "$unit.file" disabled)"
+        echo "ControlGroup=$(state "$unit.left" "")"
         echo
     done;;
+kill) rm -f "$2.left";;
 list-units) for file in *.active; do [ -e "$file" ] && echo "${file%.active} loaded active running"; done;;
 start|restart) echo active > "$1.active";;
 stop) echo inactive > "$1.active";;
@@ -439,6 +441,43 @@ fn a_daemon_that_systemd_did_not_start_is_not_robbed_of_its_files() {
     assert!(host.config(&format!("{name}.toml")).exists());
     host.portok(&["clean", "--force"]).ended(5);
     assert!(host.config(&format!("{name}.toml")).exists());
+}
+
+#[test]
+fn an_app_that_outlived_its_daemon_is_stopped_with_it() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    let leave = || {
+        host.unit_is("api", "failed");
+        fs::write(host.path("fakes/portok@api.service.left"), "/system.slice/portok@api.service").unwrap();
+        host.asked();
+    };
+    leave();
+    let said = host.portok(&["doctor"]).ended(1);
+    assert_mentions(&said.out, &["✗ the daemon of `api` is gone, its app runs on without it"]);
+    host.portok(&["remove", "api"]).ended(5);
+    host.portok(&["stop", "api"]).ended(0);
+    assert_eq!(host.asked(), ["stop portok@api.service", "kill --kill-who=all portok@api.service"]);
+    leave();
+    host.portok(&["remove", "api", "--force"]).ended(0);
+    assert_eq!(host.asked(), ["kill --kill-who=all portok@api.service", "reset-failed portok@api.service"]);
+}
+
+#[test]
+fn a_daemon_that_runs_is_not_restarted_into_a_configuration_it_would_refuse() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    host.portok(&["start", "api"]).ended(0);
+    fs::write(host.config("api.toml"), "lsten = 3000\n").unwrap();
+    host.asked();
+    let said = host.portok(&["restart", "api"]).ended(2);
+    assert_mentions(&said.err, &["restart of `api` refused", "did you mean `listen`", "systemctl restart"]);
+    assert_at(&host.json(&["restart", "api"], 2), "/code", "config_invalid");
+    assert!(host.asked().is_empty());
+    host.unit_is("api", "failed");
+    host.portok(&["restart", "api"]).ended(0);
 }
 
 #[test]

@@ -204,7 +204,11 @@ fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> V
             );
         }
         Err(errors) => checks.extend(errors.problems.iter().map(|problem| {
-            bad("configuration", format!("`{name}`: {problem}"), "correct it; portok loads it by itself")
+            bad(
+                "configuration",
+                format!("`{name}`: {problem}"),
+                "correct it; a daemon that runs loads it by itself",
+            )
         })),
     }
     let (token, toml) = (places.file(name, "token"), places.file(name, "toml"));
@@ -292,6 +296,11 @@ fn running(row: &Row) -> Check {
             warning("instance", format!("`{name}` runs, nothing is live"), hint)
         }
         (_, Some(phase)) => good("instance", format!("`{name}` runs and is {}", phase.as_str())),
+        (_, None) if row.unit.as_ref().is_some_and(|unit| unit.app_alone) => bad(
+            "instance",
+            format!("the daemon of `{name}` is gone, its app runs on without it"),
+            format!("{logs}; then portok start {name}"),
+        ),
         ("failed", None) => {
             bad("instance", format!("`{name}` has failed"), format!("{logs}; then portok start {name}"))
         }
@@ -351,7 +360,7 @@ mod tests {
     use super::*;
 
     fn row(active: &str, phase: Option<Phase>) -> Row {
-        let unit = Some(Unit { active: active.into(), enabled: true });
+        let unit = Some(Unit { active: active.into(), enabled: true, app_alone: false });
         Row { name: "api".into(), unit, phase, ..Row::default() }
     }
 

@@ -43,11 +43,14 @@ pub(crate) struct Live {
 
 /// What systemd says about an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Unit {
     /// `active`, `inactive`, `failed`…
     pub(crate) active: String,
     /// Whether it is started at boot.
     pub(crate) enabled: bool,
+    /// Whether its daemon is gone, and its app is not.
+    pub(crate) app_alone: bool,
 }
 
 /// All instances, and what could not be found out about them.
@@ -94,7 +97,11 @@ fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) ->
     let mut row = Row {
         name: instance.name.clone(),
         listen: configured,
-        unit: unit.map(|state| Unit { active: state.active.clone(), enabled: state.is_enabled() }),
+        unit: unit.map(|state| Unit {
+            active: state.active.clone(),
+            enabled: state.is_enabled(),
+            app_alone: state.has_left_its_app(),
+        }),
         files: instance.files.iter().map(|file| file.display().to_string()).collect(),
         errors,
         ..Row::default()

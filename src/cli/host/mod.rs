@@ -76,14 +76,14 @@ pub(crate) async fn carry_out(
             }
             report
         }
-        HostCommand::Start(instance) => service::service(places, Verb::Start, &instance.name)?,
-        HostCommand::Stop(instance) => service::service(places, Verb::Stop, &instance.name)?,
-        HostCommand::Restart(instance) => service::service(places, Verb::Restart, &instance.name)?,
+        HostCommand::Start(instance) => service::service(places, Verb::Start, &instance.name).await?,
+        HostCommand::Stop(instance) => service::service(places, Verb::Stop, &instance.name).await?,
+        HostCommand::Restart(instance) => service::service(places, Verb::Restart, &instance.name).await?,
         HostCommand::Enable(toggle) => {
-            service::service(places, Verb::Enable { now: toggle.now }, &toggle.name)?
+            service::service(places, Verb::Enable { now: toggle.now }, &toggle.name).await?
         }
         HostCommand::Disable(toggle) => {
-            service::service(places, Verb::Disable { now: toggle.now }, &toggle.name)?
+            service::service(places, Verb::Disable { now: toggle.now }, &toggle.name).await?
         }
         HostCommand::List => {
             let listing = list::list(places, &asker).await?;

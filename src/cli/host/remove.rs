@@ -54,10 +54,12 @@ async fn end(
     asker: &Asker<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let (service, socket) = (service_of(name), socket_of(name));
+    let service = service_of(name);
     let operation = format!("removal of `{name}`");
-    let is_running = match systemctl::states(&[service.clone(), socket.clone()]) {
-        Ok(states) => states.get(&service).is_some_and(|state| state.is_running()),
+    let is_running = match systemctl::states(std::slice::from_ref(&service)) {
+        Ok(states) => {
+            states.get(&service).is_some_and(|state| state.is_running() || state.has_left_its_app())
+        }
         Err(Trouble::Missing | Trouble::NotRunning) => false,
         Err(trouble) => return Err(trouble.into_failure(&operation, Some(name))),
     };
@@ -65,7 +67,7 @@ async fn end(
         let message = format!("`{name}` runs");
         return Err(Failure::host(HostCode::Running, message, "--force stops it first, and its app with it"));
     }
-    shut_down(name, report).map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
+    shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
     // Where systemd does not know of one, somebody else may have started it.
     match asker.question(name, called).await {
         Some(status) => Err(Failure::host(
@@ -78,7 +80,7 @@ async fn end(
 }
 
 /// Stops and disables both units of an instance, those that systemd knows.
-fn shut_down(name: &str, report: &mut Report) -> Result<(), Trouble> {
+async fn shut_down(name: &str, report: &mut Report) -> Result<(), Trouble> {
     let units = [socket_of(name), service_of(name)];
     let states = match systemctl::states(&units) {
         Ok(states) => states,
@@ -90,6 +92,9 @@ fn shut_down(name: &str, report: &mut Report) -> Result<(), Trouble> {
         if state.is_running() {
             systemctl(&["stop", unit])?;
             report.step("stopped", unit);
+        }
+        if systemctl::end_leftovers(unit).await? {
+            report.step("stopped", format!("what ran without its daemon in {unit}"));
         }
         if state.is_enabled() {
             systemctl(&["disable", unit])?;

@@ -5,7 +5,7 @@ use super::installed;
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::report::Report;
-use super::systemctl::{Trouble, systemctl};
+use super::systemctl::{self, Trouble, systemctl};
 use super::unit::{self, service_of};
 
 /// What systemd is asked for.
@@ -67,7 +67,7 @@ impl Verb {
 ///
 /// # Errors
 /// There is no such instance (for what brings it up), no unit, or systemd did not do it.
-pub(crate) fn service(places: &Places, verb: Verb, name: &str) -> Result<Report, Failure> {
+pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<Report, Failure> {
     let operation = format!("{} of `{name}`", verb.noun());
     if verb.starts() || matches!(verb, Verb::Enable { .. }) {
         instances::get(places, name, Reading::Lenient)?;
@@ -77,11 +77,21 @@ pub(crate) fn service(places: &Places, verb: Verb, name: &str) -> Result<Report,
         }
     }
     let service = service_of(name);
+    if verb == Verb::Restart {
+        spare(places, name, &service)?;
+    }
     let mut words = verb.words().to_vec();
     words.push(&service);
     systemctl(&words).map_err(|trouble| explain(places, verb, name, &operation, trouble))?;
     let mut report = Report::about(name);
     report.step(verb.done(), &service);
+    if matches!(verb, Verb::Stop | Verb::Disable { now: true })
+        && systemctl::end_leftovers(&service)
+            .await
+            .map_err(|trouble| trouble.into_failure(&operation, Some(name)))?
+    {
+        report.step("stopped", format!("what ran without its daemon in {service}"));
+    }
     match verb {
         Verb::Enable { now: true } => report.step("started", &service),
         Verb::Disable { now: true } => report.step("stopped", &service),
@@ -92,6 +102,20 @@ pub(crate) fn service(places: &Places, verb: Verb, name: &str) -> Result<Report,
         report.next(format!("portok status {name}"), "look at it");
     }
     Ok(report)
+}
+
+/// Spares a daemon that runs well from a restart that it would not survive.
+fn spare(places: &Places, name: &str, service: &str) -> Result<(), Failure> {
+    let is_running = systemctl::states(&[service.to_owned()])
+        .is_ok_and(|states| states.get(service).is_some_and(|state| state.is_running()));
+    let instance = instances::find(places, name, Reading::Strict);
+    let Some(Err(errors)) = instance.map(|instance| instance.config).filter(|_| is_running) else {
+        return Ok(());
+    };
+    let message =
+        format!("restart of `{name}` refused: it runs, and would not start again with this configuration");
+    let hint = Some(format!("correct it; systemctl restart {service} does it all the same"));
+    Err(Failure::Host { code: HostCode::Invalid, message, causes: errors.problems, hint })
 }
 
 /// A daemon that does not come up most often does not like its configuration: then that is the reason to give.

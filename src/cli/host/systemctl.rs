@@ -4,8 +4,18 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
 use super::super::connect::describe_io;
 use super::super::failure::{Failure, HostCode};
+
+/// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
+const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why systemd did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,16 +35,21 @@ pub(crate) struct UnitState {
     pub(crate) load: String,
     /// `active`, `inactive`, `failed`…
     pub(crate) active: String,
-    /// `running`, `dead`…
-    pub(crate) sub: String,
     /// `enabled`, `disabled`; empty where systemd says nothing.
     pub(crate) file_state: String,
+    /// Whether any process is in it.
+    pub(crate) has_processes: bool,
 }
 
 impl UnitState {
     /// Whether anything of it runs, or is about to.
     pub(crate) fn is_running(&self) -> bool {
         !matches!(self.active.as_str(), "" | "inactive" | "failed")
+    }
+
+    /// Whether it has ended without its app, which lives on: a daemon that was killed and could not start again.
+    pub(crate) fn has_left_its_app(&self) -> bool {
+        !self.is_running() && self.has_processes
     }
 
     /// Whether it is started at boot.
@@ -68,7 +83,7 @@ pub(crate) fn systemctl(words: &[&str]) -> Result<String, Trouble> {
 
 /// What systemctl's complaint means.
 fn told(stderr: &str, status: &str) -> Trouble {
-    let not_running = ["not been booted with systemd", "Failed to connect to bus", "Host is down"];
+    let not_running = ["not been booted with systemd", "Host is down"];
     if not_running.iter().any(|words| stderr.contains(words)) {
         return Trouble::NotRunning;
     }
@@ -85,7 +100,7 @@ pub(crate) fn states(units: &[String]) -> Result<BTreeMap<String, UnitState>, Tr
     if units.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut words = vec!["show", "--property=Id,LoadState,ActiveState,SubState,UnitFileState", "--"];
+    let mut words = vec!["show", "--property=Id,LoadState,ActiveState,UnitFileState,ControlGroup", "--"];
     words.extend(units.iter().map(String::as_str));
     Ok(parse_states(&systemctl(&words)?))
 }
@@ -97,12 +112,35 @@ fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
         let state = UnitState {
             load: get("LoadState"),
             active: get("ActiveState"),
-            sub: get("SubState"),
             file_state: get("UnitFileState"),
+            // It goes with the last process.
+            has_processes: !get("ControlGroup").is_empty(),
         };
         Some((pairs.get("Id")?.to_string(), state))
     };
     text.split("\n\n").filter_map(block).collect()
+}
+
+/// Ends what a daemon that is gone has left running in `unit`; whether there was anything. Stopping the unit does not do
+/// it: only the daemon itself is systemd's to stop.
+pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
+    if !has_left_its_app(unit)? {
+        return Ok(false);
+    }
+    systemctl(&["kill", "--kill-who=all", unit])?;
+    let start = Instant::now();
+    while has_left_its_app(unit)? {
+        if start.elapsed() > LEFTOVERS_WITHIN {
+            systemctl(&["kill", "--kill-who=all", "--signal=SIGKILL", unit])?;
+            break;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(true)
+}
+
+fn has_left_its_app(unit: &str) -> Result<bool, Trouble> {
+    Ok(states(&[unit.to_owned()])?.get(unit).is_some_and(UnitState::has_left_its_app))
 }
 
 /// The names of all units of instances that systemd has in memory.
@@ -170,10 +208,13 @@ mod tests {
 
     #[test]
     fn states_are_read_by_unit() {
-        let text = "Id=portok@a.service\nLoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\n\nId=portok@b.service\nLoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=\n";
+        let text = "Id=portok@a.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\nId=portok@b.service\nLoadState=loaded\nActiveState=failed\nUnitFileState=\nControlGroup=/system.slice/b\n";
         let states = parse_states(text);
         assert!(states["portok@a.service"].is_running() && states["portok@a.service"].is_enabled());
         assert!(!states["portok@b.service"].is_running() && !states["portok@b.service"].is_enabled());
+        assert!(
+            states["portok@b.service"].has_left_its_app() && !states["portok@a.service"].has_left_its_app()
+        );
         assert!(parse_states("").is_empty());
     }
 }
