@@ -512,7 +512,7 @@ fn clean_tells_first_and_then_removes_what_portok_made() {
 fn logs_of_an_instance_come_from_the_journal() {
     let host = Host::new();
     host.portok(&["add", "api", "--cmd", "true"]).ended(0);
-    let entries = r#"{"_SYSTEMD_UNIT":"portok@api.service","MESSAGE":"listening","PRIORITY":"6","__REALTIME_TIMESTAMP":"1767225600000000"}
+    let entries = r#"{"_SYSTEMD_UNIT":"portok@api.service","MESSAGE":"listening","PORTOK_APP":"api","PORTOK_PID":"7","PRIORITY":"6","__REALTIME_TIMESTAMP":"1767225600000000"}
 {"SYSLOG_IDENTIFIER":"api","MESSAGE":"of somebody else","__REALTIME_TIMESTAMP":"1767225600000000"}
 {"SYSLOG_IDENTIFIER":"api","PORTOK_RELEASE":"v7","MESSAGE":"hello","PRIORITY":"4","__REALTIME_TIMESTAMP":"1767225601000000"}
 "#;
@@ -520,7 +520,7 @@ fn logs_of_an_instance_come_from_the_journal() {
     let said = host.portok(&["logs", "api", "-n", "7"]).ended(0);
     assert_eq!(
         said.out,
-        "2026-01-01T00:00:00.000Z portokd out listening\n2026-01-01T00:00:01.000Z v7 err hello\n"
+        "2026-01-01T00:00:00.000Z portokd out listening pid=7\n2026-01-01T00:00:01.000Z v7 err hello\n"
     );
     let asked = fs::read_to_string(host.path("fakes/journal-asked")).unwrap();
     assert_mentions(&asked, &["--lines=7", "_SYSTEMD_UNIT=portok@api.service", "SYSLOG_IDENTIFIER=api"]);

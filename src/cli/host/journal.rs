@@ -3,6 +3,7 @@
 //! The journal has both: the daemon's lines under its unit, the app's under the instance's name. Another program may go by that
 //! name too; only what carries a release is the app's. Where there is no journal, or nothing in it, the daemon is asked instead.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
 use std::process::Stdio;
@@ -36,6 +37,8 @@ pub(crate) struct Line {
     pub(crate) priority: u8,
     /// What was said.
     pub(crate) line: String,
+    /// What it was about, where the daemon said so: `pid`, `phase`…
+    pub(crate) about: BTreeMap<String, String>,
 }
 
 /// Who said a line.
@@ -147,15 +150,25 @@ impl Journal {
         if !is_of_unit && !is_of_app {
             return None;
         }
-        let at = get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok()).unwrap_or(0);
+        // When it was said, not when the journal got to it.
+        let at = get("_SOURCE_REALTIME_TIMESTAMP").or_else(|| get("__REALTIME_TIMESTAMP"));
+        let at = at.and_then(|micros| micros.parse().ok()).unwrap_or(0);
         Some(Line {
             at: rfc3339(UNIX_EPOCH + Duration::from_micros(at)),
             source: if is_of_app { Source::App } else { Source::Daemon },
             release,
             priority: get("PRIORITY").and_then(|priority| priority.parse().ok()).unwrap_or(6),
             line: get("MESSAGE")?,
+            about: if is_of_app { BTreeMap::new() } else { about(&entry) },
         })
     }
+}
+
+/// The fields in which portokd says what an event is about; whose it is, is known.
+fn about(entry: &Value) -> BTreeMap<String, String> {
+    let fields = entry.as_object().into_iter().flatten();
+    let own = fields.filter_map(|(name, value)| Some((name.strip_prefix("PORTOK_")?, field_text(value)?)));
+    own.filter(|(name, _)| *name != "APP").map(|(name, text)| (name.to_lowercase(), text)).collect()
 }
 
 /// A field is a text, or an array of bytes where it is none, or an array of both where it is there several times.
@@ -234,6 +247,7 @@ mod tests {
         let daemon = daemon.unwrap();
         assert_eq!((daemon.source, daemon.priority, daemon.line.as_str()), (Source::Daemon, 4, "hm"));
         assert_eq!(daemon.at, "2026-01-01T00:00:00.000Z");
+        assert_eq!(daemon.about, BTreeMap::from([("release".to_owned(), "v1".to_owned())]));
         let app = line(r#"{"SYSLOG_IDENTIFIER":"api","PORTOK_RELEASE":"v1","MESSAGE":[104,105]}"#).unwrap();
         assert_eq!((app.source, app.release.as_deref(), app.line.as_str()), (Source::App, Some("v1"), "hi"));
         let systemd = line(r#"{"UNIT":"portok@api.service","_PID":"1","MESSAGE":"Started"}"#).unwrap();

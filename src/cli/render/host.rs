@@ -123,7 +123,10 @@ pub(crate) fn journal_lines(lines: &[Line], harmless: bool) -> String {
             4 => paint(BUSY, "err"),
             _ => paint(DIM, "out"),
         };
-        let said = if harmless { plain(&line.line) } else { line.line.clone() };
+        let mut said = if harmless { plain(&line.line) } else { line.line.clone() };
+        for (name, value) in &line.about {
+            _ = write!(said, "{}", paint(DIM, format_args!(" {name}={}", plain(value))));
+        }
         _ = writeln!(text, "{} {} {mark} {said}", paint(DIM, &line.at), paint(style, who));
     }
     text
