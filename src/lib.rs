@@ -34,7 +34,7 @@
 //! | [`hooks`] | telling a program of the operator what happened |
 //! | [`release`] | the pure machine, its one driver, the durable record |
 //! | [`admin`] | shape in, domain call, shape out |
-//! | [`cli`] | arguments, the way to the daemon, what is printed |
+//! | [`cli`] | arguments, the way to the daemon, the host's folders and units, what is printed |
 //! | [`logging`] | where portok's own log goes |
 //! | [`daemon`] | puts it all together, reloads, and ends it in order |
 //!

@@ -122,7 +122,7 @@ fn name(given: &Given<'_>, r: &mut Reader<'_>) -> String {
     }
     let Some(file) = given.file else { return defaults::NAME.to_owned() };
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    if !values::is_instance_name(&stem) && !r.given("name") {
+    if !is_instance_name(&stem) && !r.given("name") {
         r.problem(format!(
             "{}: name is missing and the file's stem {stem:?} cannot be one: expected {}",
             file.display(),

@@ -165,7 +165,7 @@ pub(super) fn instance_name(input: Input<'_>) -> Parsed<String> {
 }
 
 /// Whether `name` can name an instance and its files.
-pub(super) fn is_instance_name(name: &str) -> bool {
+pub fn is_instance_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }

@@ -34,7 +34,6 @@ use crate::wire::LogLine;
 mod adopt;
 mod command;
 mod directory;
-mod env_file;
 mod exit;
 mod group;
 mod hunt;
@@ -53,7 +52,6 @@ mod stop;
 mod tests;
 
 pub use directory::resolve_directory;
-pub use env_file::read_env_file;
 pub use exit::Exit;
 pub use group::Process;
 pub use identity::{Identity, new_mark};

@@ -29,6 +29,8 @@ mod harness;
 #[cfg(test)]
 mod hooks;
 #[cfg(test)]
+mod host;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 mod leftovers;
