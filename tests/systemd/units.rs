@@ -1,7 +1,10 @@
 //! The unit files: what systemd says about them, and that both kinds of instances start.
 
+use std::path::Path;
+
+use super::harness::http::Conn;
 use super::instance::Instance;
-use super::machine::Machine;
+use super::machine::{Machine, SCRATCH};
 
 #[test]
 fn a_machine_leaves_nothing_behind() {
@@ -9,7 +12,7 @@ fn a_machine_leaves_nothing_behind() {
     assert_eq!(machine.ok("systemctl is-system-running").trim(), "running");
     assert_eq!(machine.ok("cat /proc/1/comm").trim(), "systemd");
     let cgroup = machine.end();
-    assert!(!std::path::Path::new(&cgroup).exists(), "{cgroup} is left");
+    assert!(!Path::new(&cgroup).exists(), "{cgroup} is left");
 }
 
 #[test]
@@ -56,4 +59,89 @@ fn an_instance_with_an_env_file_starts_and_stops_with_its_app() {
     assert_eq!(instance.version(), "v1");
     instance.systemctl("stop");
     assert!(instance.is_empty(), "{}", instance.story());
+}
+
+#[test]
+fn the_hardened_drop_in_serves_below_1024_as_an_ordinary_user() {
+    let Some(machine) = Machine::shared() else { return };
+    let mut instance = Instance::new(machine, "hardened");
+    instance.port = 80;
+    let drop_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/portok@.service.d/hardened.conf");
+    machine.put(&drop_in, "/etc/systemd/system/portok@hardened.service.d/hardened.conf", 0o644);
+    // The drop-in leaves an app nothing to write to but its own folders.
+    machine.write(
+        "/etc/systemd/system/portok@hardened.service.d/writes.conf",
+        &format!("[Service]\nReadWritePaths={SCRATCH}\n"),
+    );
+    machine.ok("systemctl daemon-reload");
+    instance.conf(&instance.app("v1", "")).save();
+    machine.ok("chgrp www-data /etc/portok/hardened.toml && chmod 640 /etc/portok/hardened.toml");
+    instance.systemctl("start");
+    let app = instance.wait_until_live();
+    assert_eq!(instance.version(), "v1");
+    for pid in [app, instance.main_pid()] {
+        assert_eq!(machine.ok(&format!("stat -c %U /proc/{pid}")).trim(), "www-data");
+    }
+    let own = machine.ok(&format!("grep -E '^(CapEff|CapAmb|NoNewPrivs):' /proc/{app}/status"));
+    let own: Vec<_> = own.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(own, ["0000000000000000", "0000000000000000", "1"], "the app has none of it");
+
+    let command = instance.app("v2", "");
+    instance.portok(&format!("deploy --cmd '{command}'")).ended(0);
+    let app = instance.wait_until_live();
+    instance.systemctl("restart");
+    assert_eq!(instance.wait_until_live(), app);
+    assert_eq!(instance.version(), "v2");
+    instance.systemctl("stop");
+    assert!(instance.is_empty(), "{}", instance.story());
+}
+
+#[test]
+fn the_exposure_is_what_the_hardened_drop_in_says() {
+    let Some(machine) = Machine::shared() else { return };
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let folder = format!("{SCRATCH}/exposure");
+    let exposure = || {
+        let said = machine.ok(&format!(
+            "cd {folder} && systemd-analyze security --offline=true --no-pager ./portok@.service"
+        ));
+        let last = said.lines().last().unwrap_or_default().to_owned();
+        println!("{last}");
+        last.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default().to_owned()
+    };
+    machine.put(&units.join("portok@.service"), &format!("{folder}/portok@.service"), 0o644);
+    let plain = exposure();
+    let drop_in = "portok@.service.d/hardened.conf";
+    machine.put(&units.join(drop_in), &format!("{folder}/{drop_in}"), 0o644);
+    let stated = format!("says {} with it and {plain} without it", exposure());
+    assert!(machine.read(&format!("{folder}/{drop_in}")).contains(&stated), "{stated}");
+}
+
+#[test]
+fn a_socket_unit_holds_the_port_and_starts_the_instance() {
+    let Some(machine) = Machine::shared() else { return };
+    let instance = Instance::new(machine, "socket");
+    machine.write(
+        "/etc/systemd/system/portok@socket.socket.d/port.conf",
+        &format!("[Socket]\nListenStream=\nListenStream={}\n", instance.port),
+    );
+    machine.ok("systemctl daemon-reload && systemctl start portok@socket.socket");
+    instance.conf(&instance.app("v1", "")).save();
+    assert_eq!(instance.property("ActiveState"), "inactive");
+    let mut conn = Conn::tcp(instance.addr()).expect("systemd holds the port");
+    // The first request may come before the app is live: portok says so itself then.
+    conn.request("GET", "/", &[], None).expect("an answer comes");
+    let app = instance.wait_until_live();
+    assert_eq!(instance.version(), "v1");
+
+    // The port stays while portokd is not there at all, and so does the app.
+    instance.systemctl("restart");
+    assert_eq!(instance.wait_until_live(), app);
+    instance.systemctl("stop");
+    assert!(instance.is_empty(), "{}", instance.story());
+    assert_eq!(
+        instance.get("/").expect("a connection brings it back").header("portok-error"),
+        Some("no_live_target")
+    );
+    instance.wait_until_live();
 }
