@@ -40,6 +40,7 @@ mod group;
 mod hunt;
 mod identity;
 mod ids;
+mod oom;
 mod output;
 mod owner;
 mod port;
