@@ -471,6 +471,16 @@ fn in_the_foreground_nothing_is_required_but_a_command() {
 }
 
 #[test]
+fn the_folder_that_systemd_made_for_another_user_is_roots_default() {
+    let mut case = Case::file("");
+    case.who.uid = 4711;
+    case.set("RUNTIME_DIRECTORY", "/run/other:/run/portok/api");
+    assert_eq!(case.good().run_dir, PathBuf::from("/run/portok/api"));
+    case.set("RUNTIME_DIRECTORY", "/run/other");
+    assert_eq!(case.good().run_dir, PathBuf::from("/tmp/portok-4711/api"), "nobody would look there");
+}
+
+#[test]
 fn the_effective_configuration_loads_again_and_hides_secrets() {
     let case = Case::file(
         "[app]\ncommand = [\"a b\", \"\\\"q\\\"\", \"\\n\"]\nuser = \"api\"\n\

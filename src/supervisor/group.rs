@@ -27,7 +27,7 @@ use super::output::Reading;
 use super::ring::RunLog;
 use super::spawn::{self, Plan, SpawnError};
 use super::stop::{self, FIRST_LOOK, LONGEST_LOOK, Order, STOP_TIMEOUT, UNKILLABLE_AFTER};
-use super::{Exit, Identity, Lease, Owner, last, owner, proc};
+use super::{Exit, Identity, Lease, Owner, last, oom, owner, proc};
 use crate::config::StopSignal;
 use crate::wire::LogLine;
 
@@ -103,6 +103,9 @@ pub(super) async fn start(
 
 fn execute(plan: Plan, tag: String) -> Result<(AsyncGroupChild, Identity), SpawnError> {
     let child = spawn::start(plan)?;
+    if let Some(pid) = child.id() {
+        oom::spare_no_more(pid);
+    }
     let identity = child
         .id()
         .ok_or_else(|| std::io::Error::other("it has no pid"))

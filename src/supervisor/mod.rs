@@ -40,6 +40,7 @@ mod hunt;
 mod identity;
 mod ids;
 mod keeper;
+mod oom;
 mod output;
 mod owner;
 mod port;
