@@ -296,14 +296,13 @@ impl Coordinator {
             Report::Gone(exit) => {
                 let release = self.slot(id).release.clone();
                 let another = self.state.runs().any(|run| run.id != id && run.release.id == release);
-                self.history.update(&release, |row| {
-                    if !another {
+                // While another run of it is there, what became of this one says nothing about the release.
+                if !another {
+                    self.history.update(&release, |row| {
                         row.stopped_at = Some(now());
-                    }
-                    if let Some(exit) = exit {
-                        row.exit = Some(exit.to_string());
-                    }
-                });
+                        row.exit = exit.map(|exit| exit.to_string()).or(row.exit.take());
+                    });
+                }
                 self.step(Event::Gone { run: id });
             }
         }

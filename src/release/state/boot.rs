@@ -15,6 +15,7 @@ impl State {
             cause: DownCause::Boot,
             stage: DownStage::GivenUp,
         });
+        let took_over = !runs.is_empty();
         for Adopted { run, role, left } in runs {
             self.take_over(run, role, left, out);
         }
@@ -28,12 +29,18 @@ impl State {
         if self.stopping == Stopping::No {
             self.take_up(window, ended, going_back, now, policy, out);
         }
-        self.save(out);
+        if took_over {
+            self.save(out);
+        }
     }
 
     /// A run of an earlier daemon.
     fn take_over(&mut self, run: Run, role: Role, left: Duration, out: &mut Vec<Effect>) {
-        let is_live = self.live_release() == Some(&run.release);
+        // One takes the place; a second one, whatever wrote it down, is stopped.
+        let is_live = matches!(
+            &self.live,
+            Live::Down { release, stage: DownStage::GivenUp, .. } if *release == run.release
+        );
         match role {
             Role::Live if is_live => {
                 out.push(Effect::Route { run: run.id, former: None });

@@ -58,6 +58,20 @@ fn a_candidate_is_given_up_and_what_was_asked_to_stop_is_not_asked_again() {
 }
 
 #[test]
+fn of_two_that_were_recorded_as_live_one_serves_and_the_other_is_stopped() {
+    let mut bench = Bench::new();
+    let runs = vec![
+        adopted(1, "v1", Role::Live),
+        adopted(2, "v1", Role::Live),
+        adopted(3, "v1", Role::Restoring),
+        adopted(4, "v0", Role::Live),
+    ];
+    let effects = bench.send(Event::Boot(record("v1", "v0", runs)));
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+    assert_eq!(stops(&effects), [RunId(2), RunId(3), RunId(4)]);
+}
+
+#[test]
 fn a_start_that_was_under_way_goes_on() {
     let mut bench = Bench::new();
     let effects = bench.send(Event::Boot(record("v1", "v0", vec![adopted(1, "v1", Role::Restoring)])));
