@@ -178,18 +178,13 @@ fn what_next(places: &Places, new: &New<'_>, report: &mut Report) -> Result<(), 
     if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
         report.next("portok init", "the systemd units, which are not there yet");
     }
-    match &new.app {
-        App::Target(port) => report.note(format!(
-            "`{name}` answers on port {} and passes on to 127.0.0.1:{port}, where your app has to listen",
-            new.listen
-        )),
-        App::Command { .. } | App::Later => {
-            report.note(format!(
-                "`{name}` answers on port {}; the app is told its own port in $PORT",
-                new.listen
-            ));
-        }
-    }
+    let health = new.health.unwrap_or("/health");
+    let (app, way) = match &new.app {
+        App::Target(port) => ("your app", format!("has to listen on 127.0.0.1:{port}")),
+        _ => ("the app", "has to listen on 127.0.0.1, on the port in $PORT".to_owned()),
+    };
+    report.note(format!("`{name}` answers on port {}", new.listen));
+    report.note(format!("{app} {way}, and to answer {health} with 2xx (another path: --health)"));
     report.next(format!("portok enable {name} --now"), "start it, now and at every boot");
     report.next(format!("portok status {name}"), "look at it");
     match &new.app {

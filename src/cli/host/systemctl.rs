@@ -14,6 +14,9 @@ use super::super::failure::{Failure, HostCode};
 /// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
 const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
 
+/// What ends by itself, now that the daemon has ended, has done so after this time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Between two looks at it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -124,19 +127,20 @@ fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
 /// Ends what a daemon that is gone has left running in `unit`; whether there was anything. Stopping the unit does not do
 /// it: only the daemon itself is systemd's to stop.
 pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
-    if !has_left_its_app(unit)? {
-        return Ok(false);
-    }
-    systemctl(&["kill", "--kill-who=all", unit])?;
     let start = Instant::now();
+    let mut asked = false;
     while has_left_its_app(unit)? {
         if start.elapsed() > LEFTOVERS_WITHIN {
             systemctl(&["kill", "--kill-who=all", "--signal=SIGKILL", unit])?;
             break;
         }
+        if !asked && start.elapsed() > LAST_WORDS {
+            systemctl(&["kill", "--kill-who=all", unit])?;
+            asked = true;
+        }
         sleep(LOOK_AGAIN).await;
     }
-    Ok(true)
+    Ok(asked)
 }
 
 fn has_left_its_app(unit: &str) -> Result<bool, Trouble> {
