@@ -8,6 +8,9 @@
 //!
 //! Leaving (SIGUSR2) is the same without the app: the record is written first, nothing is stopped, and the next daemon takes over
 //! what runs. The connections that come meanwhile wait in the queue of the listening socket, where the service manager keeps it.
+//!
+//! An upgrade is leaving without a gap: the next daemon is started by this one and serves before this one stops accepting
+//! (`handover` says what passes between the two, `upgrade` is the one side, `succession` the other).
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -20,6 +23,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::handover::{Control, Heritage};
+use self::succession::Predecessor;
+use self::upgrade::Outcome;
 use crate::admin::{self, Admin};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
@@ -32,7 +38,10 @@ use crate::systemd::{self, Manager, Passed};
 use crate::wire::{self, exit};
 
 mod end;
+mod handover;
 mod reload;
+mod succession;
+mod upgrade;
 mod upkeep;
 
 /// How long blocking work may still take at the very end.
@@ -44,6 +53,9 @@ const RELOAD_RETRY: Duration = Duration::from_secs(1);
 
 /// How long a first probe of somebody else's app may hold back the first request.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
+
+/// The same for a successor, while the daemon before it still answers.
+const FIRST_PROBE_OF_A_SUCCESSOR: Duration = Duration::from_secs(15);
 
 /// Who started the daemon, and how.
 #[derive(Debug)]
@@ -72,6 +84,8 @@ enum StartError {
     Socket(String),
     #[error("the coordinator ended unexpectedly")]
     Lost,
+    #[error("the daemon that was to be succeeded is gone, or says nothing that makes sense")]
+    Predecessor(#[source] std::io::Error),
     #[error("cannot {operation}")]
     Io { operation: &'static str, source: std::io::Error },
 }
@@ -83,7 +97,7 @@ impl StartError {
             Self::Store(_) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
-            Self::Socket(_) | Self::Lost | Self::Io { .. } => "",
+            Self::Socket(_) | Self::Lost | Self::Predecessor(_) | Self::Io { .. } => "",
         }
     }
 }
@@ -91,7 +105,20 @@ impl StartError {
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> ExitCode {
     // First of all: before there is another thread or a child.
-    let passed = Passed::from_env();
+    let program = upgrade::Program::of_this_process().ok();
+    let heritage = match Heritage::take().transpose() {
+        Ok(heritage) => heritage,
+        Err(error) => {
+            complain(&format!("error: cannot take over from the running daemon: {error}"));
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let (passed, heritage) = match heritage {
+        Some(Heritage { listener, control, lock, error }) => {
+            (Passed::inherited(listener), Some((control, lock, error)))
+        }
+        None => (Passed::from_env(), None),
+    };
     // Watched before it is read: an edit in between is seen.
     let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
     let config = match config::load(&options.sources) {
@@ -101,6 +128,12 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
+    if let Some((_, _, error)) = &heritage
+        && let Err(cause) = rustix::stdio::dup2_stderr(error)
+    {
+        complain(&format!("error: cannot write to the standard error of the running daemon: {cause}"));
+        return ExitCode::from(exit::FAILED);
+    }
     let reader =
         if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service };
     let _log = logging::init(reader, &config.name);
@@ -114,8 +147,17 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
+    let last_word = heritage.as_ref().and_then(|(control, ..)| control.try_clone().ok());
     let outcome = runtime.block_on(async {
-        let daemon = Daemon::start(options, config, watch, passed).await?;
+        let predecessor = match heritage {
+            Some((control, lock, _)) => {
+                let control = Control::new(control).map_err(StartError::Predecessor)?;
+                Some(Predecessor::new(control, lock))
+            }
+            None => None,
+        };
+        let origin = Origin { passed, predecessor, program };
+        let daemon = Daemon::start(options, config, watch, origin).await?;
         daemon.serve().await
     });
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
@@ -131,6 +173,9 @@ pub fn run(options: Options) -> ExitCode {
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             tracing::error!("{error}{source}{}", error.hint());
+            if let Some(control) = last_word {
+                handover::fail(control, &format!("{error}{source}"));
+            }
             ExitCode::from(exit::FAILED)
         }
     }
@@ -183,6 +228,13 @@ struct Daemon {
     listen: watch::Sender<SocketAddr>,
     /// The listening socket once more, while it is listened on.
     public: Option<TcpListener>,
+    /// The lock of the state once more, for a successor.
+    lock: Option<std::fs::File>,
+    /// How a successor is started; `None` where none is.
+    program: Option<upgrade::Program>,
+    open_files: Option<u64>,
+    /// Cancelled once no predecessor is left.
+    alone: CancellationToken,
     manager: Manager,
     plane: Plane,
     app: release::Handle,
@@ -191,13 +243,25 @@ struct Daemon {
     socket: Option<SocketTask>,
     /// Cancelled when everything else has ended: the hooks and the watch on the file end with it.
     over: CancellationToken,
+    /// Cancelled with it, or once the service manager is another daemon's to talk to.
+    voice: CancellationToken,
     background: JoinSet<()>,
     reloads: mpsc::Receiver<admin::ReloadReply>,
+    upgrades: mpsc::Receiver<admin::UpgradeOrder>,
     edits: mpsc::Receiver<()>,
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
     leave: Signal,
+}
+
+/// Where a daemon comes from.
+struct Origin {
+    passed: Passed,
+    /// The one that it succeeds.
+    predecessor: Option<Predecessor>,
+    /// How it was started.
+    program: Option<upgrade::Program>,
 }
 
 struct SocketTask {
@@ -218,25 +282,63 @@ impl Daemon {
         options: Options,
         config: Config,
         watch: Option<Watch>,
-        passed: Passed,
+        origin: Origin,
     ) -> Result<Self, StartError> {
+        let Origin { passed, mut predecessor, program } = origin;
         let io = |operation| move |source| StartError::Io { operation, source };
         // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
         if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
             tracing::warn!("cannot make the process unreadable for others: {errno}");
         }
         let environment = std::env::vars_os().collect();
-        let open_files = raise_open_files();
+        let raised = raise_open_files();
+        // A successor's was raised before it was started.
+        let told = std::env::var(handover::OPEN_FILES).ok().and_then(|limit| limit.parse().ok());
+        let open_files = predecessor.as_ref().and(told).or(raised);
         let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
         let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
         let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
         let leave = signal(SignalKind::user_defined2()).map_err(io("wait for SIGUSR2"))?;
         let manager = Manager::from_env().map_err(io("start the thread that tells the service manager"))?;
 
-        let (store, found) = Store::open(&config.state_file)?;
-        let listener = listen(&config, passed, &manager)?;
+        let claimed = passed.claim(config.listen);
+        let bind = || {
+            proxy::bind(config.listen).map_err(|source| StartError::Listen { addr: config.listen, source })
+        };
+        // The place before the port: a second daemon hears that it is one.
+        let (store, found, listener) = match &mut predecessor {
+            None => {
+                let (store, found) = Store::open(&config.state_file, None)?;
+                (store, found, claimed.listener.map_or_else(bind, Ok)?)
+            }
+            Some(predecessor) => {
+                let listener = claimed.listener.map_or_else(bind, Ok)?;
+                let lock = predecessor.stand_by(&config).await?;
+                let (store, found) = Store::open(&config.state_file, lock)?;
+                (store, found, listener)
+            }
+        };
+        let lock = store.lock();
         let bound = listener.local_addr().map_err(io("read the listening address"))?;
         let public = listener.try_clone().map_err(io("keep the listening socket"))?;
+
+        if !claimed.stale.is_empty() {
+            let stale = claimed.stale.join(", ");
+            tracing::warn!("closed what was passed to the daemon and is not at {}: {stale}", config.listen);
+        }
+        let keep = {
+            let manager = manager.clone();
+            let stale = !claimed.stale.is_empty();
+            move |public: &TcpListener| {
+                if stale {
+                    manager.forget();
+                }
+                manager.keep(public);
+            }
+        };
+        if predecessor.is_none() {
+            keep(&public);
+        }
 
         let foreground = options.foreground.is_some();
         let sink = match (foreground, logging::under_journal()) {
@@ -276,6 +378,10 @@ impl Daemon {
         let (config_status, config_statuses) = watch::channel(loaded);
         let (listen, listens) = watch::channel(bound);
         let over = CancellationToken::new();
+        let alone = CancellationToken::new();
+        if predecessor.is_none() {
+            alone.cancel();
+        }
         let mut background = JoinSet::new();
         let (hook_sender, hooks) = hooks::start(configs.clone(), over.clone());
         background.spawn(hooks);
@@ -288,19 +394,23 @@ impl Daemon {
             found,
             notify: Box::new(move |event| hook_sender.send(event)),
             fresh: foreground,
+            alone: alone.clone(),
         });
         let (reload, reloads) = mpsc::channel(1);
+        let (upgrade, upgrades) = mpsc::channel(1);
         let admin = Admin::new(admin::Parts {
             app: app.clone(),
             config: configs.clone(),
             config_status: config_statuses,
             stats: Arc::clone(&stats),
             reload,
+            upgrade,
             listen: listens,
             started_at: SystemTime::now(),
             control: tokio::runtime::Handle::current(),
         });
-        let socket = open_socket(&configs.borrow().clone(), &admin)?;
+        let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
+        let socket = open_socket(&configs.borrow().clone(), &admin, bind)?;
         let coordinator = tokio::spawn(coordinator.run());
         // One slot: an edit that waits stands for all later ones.
         let (edited, edits) = mpsc::channel(1);
@@ -311,30 +421,54 @@ impl Daemon {
             });
         }
         // Connections wait in the kernel's queue meanwhile.
-        let _unanswered = tokio::time::timeout(FIRST_PROBE, app.first_probe()).await;
+        let first = if predecessor.is_some() { FIRST_PROBE_OF_A_SUCCESSOR } else { FIRST_PROBE };
+        let routed = async {
+            app.first_probe().await;
+            // What it said is dealt with.
+            app.beat().await;
+        };
+        let _unanswered = tokio::time::timeout(first, routed).await;
         let reserved = Arc::new(admin::Public::new(Arc::clone(&admin)));
         let plane = match Plane::start(listener, configs.clone(), switchboard, stats, reserved) {
             Ok(plane) => plane,
             Err(error) => {
-                // What has been started meanwhile does not stay behind.
-                app.shut_down().await;
-                app.stop_all().await;
+                // What has been started meanwhile does not stay behind, unless it is another daemon's.
+                if predecessor.is_none() {
+                    app.shut_down().await;
+                    app.stop_all().await;
+                }
                 return Err(io("start the data plane")(error));
             }
         };
+        if let Some(mut predecessor) = predecessor {
+            predecessor.serving().await?;
+            if let Err(error) = predecessor.until_main().await {
+                // The service manager starts another one, which takes over what runs.
+                if manager.listens() {
+                    return Err(error);
+                }
+                tracing::warn!("{error}: going on alone");
+            }
+            keep(&public);
+            let (over, alone) = (over.clone(), alone.clone());
+            background.spawn(async move {
+                over.run_until_cancelled(predecessor.until_gone(alone)).await;
+            });
+        }
         tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
+        let voice = over.child_token();
         if manager.listens() {
             let status = upkeep::follow_status(manager.clone(), app.clone());
-            let over = over.clone();
+            let voice = voice.clone();
             background.spawn(async move {
-                over.run_until_cancelled(status).await;
+                voice.run_until_cancelled(status).await;
             });
         }
         if let Some(every) = systemd::watchdog() {
             let alive = upkeep::prove_alive(manager.clone(), every, plane.pulse(), app.clone());
-            let over = over.clone();
+            let voice = voice.clone();
             background.spawn(async move {
-                over.run_until_cancelled(alive).await;
+                voice.run_until_cancelled(alive).await;
             });
         }
         if let Some(foreground) = &options.foreground {
@@ -346,6 +480,10 @@ impl Daemon {
             config_status,
             listen,
             public: Some(public),
+            lock,
+            program: program.filter(|_| !foreground),
+            open_files,
+            alone,
             manager,
             plane,
             app,
@@ -353,8 +491,10 @@ impl Daemon {
             admin,
             socket,
             over,
+            voice,
             background,
             reloads,
+            upgrades,
             edits,
             interrupt,
             terminate,
@@ -370,6 +510,7 @@ impl Daemon {
             Reload(Option<admin::ReloadReply>),
             Edited,
             Retry,
+            Upgrade(admin::UpgradeOrder),
             Leave,
             End(&'static str),
             Lost,
@@ -380,6 +521,7 @@ impl Daemon {
             let turn = tokio::select! {
                 () = upkeep::extending(&self.manager, self.app.booted()), if !booted => Turn::Booted,
                 answer = self.reloads.recv() => Turn::Reload(answer),
+                Some(order) = self.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
                 _ = self.hangup.recv() => Turn::Reload(None),
@@ -412,6 +554,17 @@ impl Daemon {
                     self.end().await?;
                     return Err(StartError::Lost);
                 }
+                Turn::Upgrade(admin::UpgradeOrder { binary, reply }) => {
+                    let (error, ending) = match self.upgrade(booted, binary).await {
+                        Outcome::Heir(heir) => return self.hand_over(*heir, reply).await,
+                        Outcome::Failed(error) => (error, false),
+                        Outcome::Ending(error) => (error, true),
+                    };
+                    let _asker_gone = reply.send(Err(error));
+                    if ending {
+                        return self.end().await;
+                    }
+                }
                 Turn::Leave => {
                     tracing::info!("SIGUSR2: finishing requests, then leaving the app to the next daemon");
                     return self.leave().await;
@@ -425,25 +578,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// The public listening socket: the one that was passed for the configured address, else a new one. What was passed for
-/// another address is closed.
-fn listen(config: &Config, passed: Passed, manager: &Manager) -> Result<TcpListener, StartError> {
-    let claimed = passed.claim(config.listen);
-    if !claimed.stale.is_empty() {
-        let stale = claimed.stale.join(", ");
-        tracing::warn!("closed what was passed to the daemon and is not at {}: {stale}", config.listen);
-        manager.forget();
-    }
-    let listener = match claimed.listener {
-        Some(listener) => listener,
-        None => {
-            proxy::bind(config.listen).map_err(|source| StartError::Listen { addr: config.listen, source })?
-        }
-    };
-    manager.keep(&listener);
-    Ok(listener)
 }
 
 /// The file that the configuration comes from, or would come from once it is there.
@@ -464,11 +598,15 @@ fn raise_open_files() -> Option<u64> {
     raised.inspect_err(|errno| tracing::warn!("cannot raise the limit of open files: {errno}")).ok()
 }
 
-/// Serves the admin socket. Where the default place cannot be made, that is a warning.
-fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
+/// Serves the admin socket, bound by `bind`. Where the default place cannot be made, that is a warning.
+fn open_socket(
+    config: &Config,
+    admin: &Arc<Admin>,
+    bind: fn(&std::path::Path, Option<u32>) -> Result<tokio::net::UnixListener, String>,
+) -> Result<Option<SocketTask>, StartError> {
     let Some(path) = &config.admin.socket else { return Ok(None) };
     let group = socket_group(config)?;
-    let listener = match admin::bind_socket(path, group) {
+    let listener = match bind(path, group) {
         Ok(listener) => listener,
         Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
         Err(error) => {
@@ -477,7 +615,7 @@ fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>
         }
     };
     let stop = CancellationToken::new();
-    let task = tokio::spawn(admin::serve_socket(listener, Arc::clone(admin), stop.clone()));
+    let task = tokio::spawn(admin::serve_socket(listener, path.clone(), Arc::clone(admin), stop.clone()));
     Ok(Some(SocketTask { stop, task }))
 }
 

@@ -19,7 +19,7 @@ use crate::wire;
 
 mod passed;
 
-pub use passed::{Claimed, Passed};
+pub use passed::{Claimed, PASSED_VARIABLES, Passed};
 
 /// The name under which systemd keeps the public listening socket, and under which a socket unit passes it.
 pub const SOCKET_NAME: &str = "listen";
@@ -61,6 +61,11 @@ impl Manager {
         Ok(Self { queue: Some(queue) })
     }
 
+    /// To nobody.
+    pub fn none() -> Self {
+        Self { queue: None }
+    }
+
     /// Whether anybody listens.
     pub fn listens(&self) -> bool {
         self.queue.is_some()
@@ -83,6 +88,11 @@ impl Manager {
     /// The daemon ends.
     pub fn stopping(&self) {
         self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// From now on `pid` is the daemon: nothing that this process says is heard any more.
+    pub fn main_pid(&self, pid: u32) {
+        self.tell(&[NotifyState::MainPid(pid)]);
     }
 
     /// What `systemctl status` shows.
@@ -257,7 +267,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_manager_everything_is_for_nothing() {
-        let manager = Manager { queue: None };
+        let manager = Manager::none();
         manager.ready();
         manager.reloading();
         manager.keep(io::stderr());

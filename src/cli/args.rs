@@ -168,6 +168,19 @@ Examples:
   portok reload
   portok reload --instance api")]
     Reload,
+    /// Put a new portokd in the running one's place, without losing a connection
+    #[command(after_help = "\
+Examples:
+  portok upgrade                                  after the package was replaced
+  portok upgrade --instance api --binary ./portokd
+
+The new daemon takes over the port and the app; the old one finishes the connections that it has, and ends.
+When the new one does not come up, nothing has changed and the error says why.")]
+    Upgrade {
+        /// The new program [default: the path that the running daemon was started from]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
     #[command(flatten)]
     Host(HostCommand),
 }

@@ -67,17 +67,19 @@ impl Daemon {
     }
 
     /// Nothing new from here on.
-    fn begin_the_end(&mut self) {
+    pub(super) fn begin_the_end(&mut self) {
         self.manager.stopping();
         // Whoever asked for a reload, or asks now, is told at once that there is none any more.
         self.reloads.close();
         while self.reloads.try_recv().is_ok() {}
+        self.upgrades.close();
+        while self.upgrades.try_recv().is_ok() {}
         // Its queue would go on taking connections.
         self.public = None;
     }
 
     /// Joins all that is left once the app is stopped or left alone.
-    async fn finish(mut self, said: &'static str) {
+    pub(super) async fn finish(mut self, said: &'static str) {
         self.plane.shut_down().await;
         if let Some(socket) = self.socket {
             socket.end().await;
@@ -94,7 +96,7 @@ impl Daemon {
 }
 
 /// Waits for somebody who is in a hurry.
-async fn second_signal(interrupt: &mut Signal, terminate: &mut Signal) {
+pub(super) async fn second_signal(interrupt: &mut Signal, terminate: &mut Signal) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -140,7 +140,7 @@ impl Daemon {
             Some(path) if old.admin.socket == new.admin.socket && self.socket.is_some() => {
                 Ok(Socket::Shared { path: path.clone(), group: socket_group(new)? })
             }
-            _ => open_socket(new, &self.admin).map(Socket::Fresh),
+            _ => open_socket(new, &self.admin, admin::bind_socket).map(Socket::Fresh),
         }
     }
 }

@@ -57,6 +57,9 @@ pub struct Parts {
     pub notify: Box<dyn Fn(wire::HookEvent) + Send>,
     /// Do not continue what the record says (`portok run`).
     pub fresh: bool,
+    /// Cancelled once no predecessor serves requests any more that it took before this daemon came: until then nobody here
+    /// can say that a target is idle.
+    pub alone: CancellationToken,
 }
 
 /// What is known of a run beside what the machine knows.
@@ -131,6 +134,7 @@ pub struct Coordinator {
     /// What nobody takes over is still being stopped.
     pub(super) sweeping: bool,
     pub(super) fresh: bool,
+    pub(super) alone: CancellationToken,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
     pub(super) save_retry: Option<Instant>,
@@ -149,7 +153,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// Makes the coordinator and the handle that others use. Nothing happens before [`Coordinator::run`].
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let Parts { config, supervisor, stats, route, store, found, notify, fresh } = parts;
+        let Parts { config, supervisor, stats, route, store, found, notify, fresh, alone } = parts;
         for warning in &found.warnings {
             tracing::warn!("{warning}");
         }
@@ -195,6 +199,7 @@ impl Coordinator {
             taken_over: Vec::new(),
             sweeping: true,
             fresh,
+            alone,
             inbox,
             saves,
             save_retry: None,
@@ -235,7 +240,7 @@ impl Coordinator {
                 () = at(self.next_watch), if moves => Turn::Watch,
                 () = at(self.save_retry), if moves => Turn::SaveRetry,
                 () = at(patience_ends), if moves => Turn::PatienceEnds,
-                () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early && moves => Turn::EarlyDrain,
+                () = look_early(&self.alone), if early && moves => Turn::EarlyDrain,
                 changed = self.config.changed(), if moves => Turn::Config(changed.is_ok()),
                 joined = self.tasks.join_next(), if working => Turn::Joined(joined),
             };
@@ -540,6 +545,12 @@ impl Coordinator {
     fn publish(&self) {
         self.view.send_replace(Arc::new(self.make_view()));
     }
+}
+
+/// The wait for the next look whether a drain may end early.
+async fn look_early(alone: &CancellationToken) {
+    alone.cancelled().await;
+    tokio::time::sleep(EARLY_DRAIN_LOOK).await;
 }
 
 /// The wait for a moment that may never come.

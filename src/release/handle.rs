@@ -171,6 +171,16 @@ impl Handle {
         let _coordinator_gone = received.await;
     }
 
+    /// Leaves what the apps print in their pipes, for a successor to read; `false` reads it again.
+    pub fn hush(&self, hushed: bool) {
+        self.supervisor.hush(hushed);
+    }
+
+    /// Puts back what a successor that came to nothing may have taken the place of.
+    pub fn restore(&self) {
+        self.supervisor.restore();
+    }
+
     /// Makes the coordinator stand still, its record written: nothing is begun, started, probed, drained or stopped until
     /// [`Handle::thaw`] or [`Handle::leave`]. With `interrupt` an attempt that is under way is no hindrance.
     ///

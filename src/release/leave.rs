@@ -119,6 +119,9 @@ impl Coordinator {
 
     pub(super) fn thaw(&mut self) {
         let kept = self.still.take().map(|still| still.kept).unwrap_or_default();
+        // A successor that failed may have written its own.
+        self.save = Some(self.last_save);
+        self.write_record();
         for message in kept {
             self.receive(message);
         }

@@ -223,6 +223,16 @@ impl Supervisor {
         stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
     }
 
+    /// Leaves what the apps print from now on in their pipes, for a successor to read; `false` reads it again.
+    pub fn hush(&self, hushed: bool) {
+        self.output.hush(hushed);
+    }
+
+    /// To be called when a successor came to nothing after it had begun: it may have taken the place of this one's helpers.
+    pub fn restore(&self) {
+        self.output.renew_keeper();
+    }
+
     /// Ends the tasks of all groups without a signal to anybody: the processes stay as they are, for another daemon to take
     /// over. A stop that is under way goes no further.
     pub fn let_go(&self) {

@@ -26,7 +26,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, mkfifo};
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -56,10 +56,12 @@ pub(super) struct Output {
     runs: Arc<Mutex<Runs>>,
     sources: mpsc::Sender<Source>,
     ending: CancellationToken,
+    /// While set, nothing is read: what is printed waits in the pipes.
+    hushed: watch::Sender<bool>,
     // A mutex only because the receiver is not `Sync`; taken once, at the end.
     ended: Mutex<blocking::Receiver<()>>,
     /// Who looks after the pipes when this process is gone.
-    keeper: Option<Keeper>,
+    keeper: Mutex<Option<Keeper>>,
 }
 
 /// The runs whose lines are remembered, oldest first.
@@ -107,17 +109,13 @@ impl Output {
         let passer = Passer::start(sink, instance, end)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let stop = ending.clone();
+        let (hushed, hush) = watch::channel(false);
         thread::Builder::new()
             .name("portok-output".to_owned())
-            .spawn(move || runtime.block_on(read_all(queue, stop, passer)))?;
-        let keeper = keeper.then(|| Keeper::start(&run_dir)).transpose().unwrap_or_else(|error| {
-            tracing::warn!(
-                "apps that print much may stand still while there is no daemon: no keeper: {error}"
-            );
-            None
-        });
-        let ended = Mutex::new(ended);
-        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended, keeper })
+            .spawn(move || runtime.block_on(read_all(queue, stop, hush, passer)))?;
+        let keeper = keeper.then(|| Keeper::start(&run_dir)).transpose().unwrap_or_else(no_keeper);
+        let (ended, keeper) = (Mutex::new(ended), Mutex::new(keeper));
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, hushed, ended, keeper })
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -170,6 +168,20 @@ impl Output {
         Ok(ask)
     }
 
+    /// Leaves what is printed from now on in the pipes, or reads it (again).
+    pub(super) fn hush(&self, hushed: bool) {
+        self.hushed.send_replace(hushed);
+    }
+
+    /// Puts a keeper in the place of one that a successor sent home, where that came to nothing itself.
+    pub(super) fn renew_keeper(&self) {
+        let mut keeper = lock(&self.keeper);
+        if let Some(former) = keeper.take() {
+            former.dismiss();
+            *keeper = Keeper::start(&self.run_dir).map(Some).unwrap_or_else(no_keeper);
+        }
+    }
+
     fn pipes(&self, tag: &str) -> [PathBuf; 2] {
         PIPES.map(|(ending, _)| self.run_dir.join(format!("{tag}.{ending}")))
     }
@@ -198,6 +210,11 @@ impl Output {
     }
 }
 
+fn no_keeper(error: io::Error) -> Option<Keeper> {
+    tracing::warn!("apps that print much may stand still while there is no daemon: no keeper: {error}");
+    None
+}
+
 /// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
 fn check_private(run_dir: &Path) -> io::Result<()> {
     let own = nix::unistd::geteuid().as_raw();
@@ -220,7 +237,7 @@ impl Drop for Output {
         let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
         // Where runs are left for the next daemon, so is the keeper.
         if lock(&self.runs).unfinished == 0
-            && let Some(keeper) = self.keeper.take()
+            && let Some(keeper) = lock(&self.keeper).take()
         {
             keeper.dismiss();
         }
@@ -308,12 +325,17 @@ pub(super) fn reading_end(path: &Path) -> io::Result<File> {
 }
 
 /// The thread: a task per pipe, until the [`Output`] ends.
-async fn read_all(mut queue: mpsc::Receiver<Source>, ending: CancellationToken, passer: Passer) {
+async fn read_all(
+    mut queue: mpsc::Receiver<Source>,
+    ending: CancellationToken,
+    hush: watch::Receiver<bool>,
+    passer: Passer,
+) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             source = queue.recv() => match source {
-                Some(source) => drop(tasks.spawn(read_one(source, ending.clone(), passer.clone()))),
+                Some(source) => drop(tasks.spawn(read_one(source, ending.clone(), hush.clone(), passer.clone()))),
                 None => break,
             },
             Some(_) = tasks.join_next() => {}
@@ -326,12 +348,18 @@ async fn read_all(mut queue: mpsc::Receiver<Source>, ending: CancellationToken, 
 
 enum Event {
     Readable,
+    Hush,
     Asked(oneshot::Sender<()>),
     End,
 }
 
 /// Reads one pipe until the run is gone, the output ends, or no writer is left.
-async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
+async fn read_one(
+    source: Source,
+    ending: CancellationToken,
+    mut hush: watch::Receiver<bool>,
+    passer: Passer,
+) {
     let Source { pipe, stream, log, mut asks } = source;
     let pipe = match pipe::Receiver::from_file(pipe) {
         Ok(pipe) => pipe,
@@ -343,9 +371,11 @@ async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
     let mut reader =
         Reader { pipe, stream, log, passer, splitter: Splitter::default(), chunk: vec![0; CHUNK] };
     loop {
+        let hushed = *hush.borrow_and_update();
         let event = tokio::select! {
             ask = asks.recv() => ask.map_or(Event::End, Event::Asked),
-            readable = reader.pipe.readable() => if readable.is_ok() { Event::Readable } else { Event::End },
+            Ok(()) = hush.changed() => Event::Hush,
+            readable = reader.pipe.readable(), if !hushed => if readable.is_ok() { Event::Readable } else { Event::End },
             () = ending.cancelled() => Event::End,
         };
         match event {
@@ -356,6 +386,10 @@ async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
                 // A pipe that is never empty must not keep the others waiting: nothing else here gives way.
                 tokio::task::yield_now().await;
             }
+            Event::Hush => {}
+            // It is for somebody else to read.
+            Event::Asked(_) if hushed => {}
+            Event::End if hushed => return reader.rest(),
             Event::Asked(done) => {
                 reader.read_what_is_there();
                 let _ = done.send(());

@@ -8,6 +8,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use listenfd::ListenFd;
 use socket2::{SockRef, Type};
 
+/// What systemd says to one process about itself, by its id: nothing for a successor to read.
+pub const PASSED_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
+
 /// All that was passed.
 #[derive(Debug, Default)]
 pub struct Passed {
@@ -52,6 +55,11 @@ impl Passed {
             }
         }
         passed
+    }
+
+    /// What a predecessor listened on.
+    pub fn inherited(listener: TcpListener) -> Self {
+        Self { sockets: vec![(super::SOCKET_NAME.to_owned(), listener)], others: Vec::new() }
     }
 
     /// Gives the socket for `wanted` and closes all others.

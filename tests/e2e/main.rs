@@ -48,6 +48,8 @@ mod state;
 mod switch;
 #[cfg(test)]
 mod systemd;
+#[cfg(test)]
+mod upgrade;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

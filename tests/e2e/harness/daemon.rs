@@ -240,6 +240,8 @@ pub(crate) struct Daemon<'w> {
     running: Running,
     /// Whether somebody has seen its end already.
     ended: bool,
+    /// The process that took over from it.
+    heir: Option<u32>,
     /// Where it accepts requests, as it said when it started.
     pub(crate) addr: SocketAddr,
 }
@@ -249,7 +251,7 @@ impl<'w> Daemon<'w> {
     #[track_caller]
     pub(crate) fn attach(world: &'w World, running: Running) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Self { world, running, ended: false, addr };
+        let mut daemon = Self { world, running, ended: false, heir: None, addr };
         let said = world.socket();
         daemon.addr = wait_until(
             "the daemon answers on its socket",
@@ -302,9 +304,33 @@ impl<'w> Daemon<'w> {
         self.running.wait()
     }
 
+    /// Puts a new daemon in its place with `portok upgrade`; gives back the new one's process.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> u32 {
+        let said = self.portok(&["--json", "upgrade"]).ended(0).json();
+        let pid = said["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        self.heir = pid;
+        pid.unwrap_or_else(|| panic!("no pid in {said:#}"))
+    }
+
+    /// Waits until the process that took over has ended, and forgets it.
+    #[track_caller]
+    pub(crate) fn wait_for_heir(&mut self) {
+        let Some(heir) = self.heir.take() else { return };
+        let explain = || format!("{heir}\n{}", self.last_log());
+        wait_until("the successor ends", explain, || (!procs::is_alive(heir)).then_some(()));
+    }
+
     /// SIGTERM, and nothing else but a good end.
     #[track_caller]
     pub(crate) fn terminate(mut self) {
+        if let Some(heir) = self.heir {
+            procs::send(heir, Signal::SIGTERM);
+            self.wait_for_heir();
+            self.world.wait_for_none_left();
+            self.wait().ended(0);
+            return;
+        }
         self.signal(Signal::SIGTERM);
         self.wait().ended(0);
         self.world.wait_for_none_left();
@@ -484,8 +510,16 @@ impl<'w> Daemon<'w> {
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Some(heir) = self.heir {
+                procs::send(heir, Signal::SIGKILL);
+            }
             eprintln!("log of portokd {}:\n{}", self.running.pid(), self.last_log());
             return;
+        }
+        if let Some(heir) = self.heir {
+            procs::send(heir, Signal::SIGTERM);
+            self.wait_for_heir();
+            self.world.wait_for_none_left();
         }
         if !self.ended {
             self.signal(Signal::SIGTERM);
