@@ -94,6 +94,9 @@ _portok() {
             portok,switch)
                 cmd="portok__subcmd__switch"
                 ;;
+            portok,upgrade)
+                cmd="portok__subcmd__upgrade"
+                ;;
             portok__subcmd__help,add)
                 cmd="portok__subcmd__help__subcmd__add"
                 ;;
@@ -169,6 +172,9 @@ _portok() {
             portok__subcmd__help,switch)
                 cmd="portok__subcmd__help__subcmd__switch"
                 ;;
+            portok__subcmd__help,upgrade)
+                cmd="portok__subcmd__help__subcmd__upgrade"
+                ;;
             *)
                 ;;
         esac
@@ -176,7 +182,7 @@ _portok() {
 
     case "${cmd}" in
         portok)
-            opts="-h -V --url --socket --instance --token --json --help --version run deploy switch rollback cancel status metrics health releases logs reload init add remove clean list ls start stop restart enable disable doctor completions man help"
+            opts="-h -V --url --socket --instance --token --json --help --version run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -516,7 +522,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help)
-            opts="run deploy switch rollback cancel status metrics health releases logs reload init add remove clean list start stop restart enable disable doctor completions man help"
+            opts="run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -866,6 +872,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__switch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__upgrade)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1334,6 +1354,40 @@ _portok() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__upgrade)
+            opts="-h -V --binary --url --socket --instance --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --binary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -599,12 +599,12 @@ fn completions_and_man_pages_are_those_of_this_build() {
     for (shell, file) in [("bash", "portok.bash"), ("zsh", "_portok"), ("fish", "portok.fish")] {
         let made = host.portok(&["completions", shell]).ended(0).out;
         let file = format!("completions/{file}");
-        assert!(made == kept(&file), "make it anew: portok completions {shell} > contrib/{file}");
+        assert!(made == kept(&file), "make it anew: contrib/generate ({file}, {shell})");
     }
     fs::create_dir(host.path("man")).unwrap();
     host.portok(&["man", &host.path("man").display().to_string()]).ended(0);
     for file in ["portok.1", "portokd.8"] {
         let made = fs::read_to_string(host.path("man").join(file)).unwrap();
-        assert!(made == kept(&format!("man/{file}")), "make it anew: portok man contrib/man");
+        assert!(made == kept(&format!("man/{file}")), "make it anew: contrib/generate ({file})");
     }
 }
