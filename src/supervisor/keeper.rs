@@ -43,13 +43,14 @@ impl Keeper {
     /// Starts one for the pipes in `run_dir`. The keeper of an earlier daemon is sent home: its time is over.
     pub(super) fn start(run_dir: &Path) -> io::Result<Self> {
         let call = run_dir.join(CALL);
-        match mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
         // Where there is none, nobody has it open to read.
         if let Ok(mut former) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&call) {
             let _gone_meanwhile = former.write(&[1]);
+        }
+        // A pipe of its own: in the former one the call may still be there when this one looks.
+        match fs::remove_file(&call) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR)?,
         }
         // The file that runs now, whatever lies at its path since.
         let mut command = Command::new("/proc/self/exe");
