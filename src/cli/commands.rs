@@ -95,10 +95,13 @@ pub(crate) async fn reload(session: &mut Session<'_>) -> Done {
 
 /// `portok upgrade`.
 pub(crate) async fn upgrade(session: &mut Session<'_>, binary: Option<PathBuf>) -> Done {
-    let binary = binary.map(|path| absolute(&path)).transpose()?;
-    let body = serde_json::to_vec(&UpgradeRequest { binary })
-        .map_err(|error| Failure::usage(error.to_string(), "see portok upgrade --help"))?;
-    let call = Call { body: Some(body), ..Call::post("upgrade", "upgrade") };
+    let mut call = Call::post("upgrade", "upgrade");
+    if let Some(path) = binary {
+        let request = UpgradeRequest { binary: Some(absolute(&path)?) };
+        let body = serde_json::to_vec(&request);
+        call.body =
+            Some(body.map_err(|error| Failure::usage(error.to_string(), "see portok upgrade --help"))?);
+    }
     let (upgraded, value) = session.client.ask::<Upgraded>(call).await?;
     session.show(&value, || render::upgraded(&upgraded));
     Ok(exit::DONE)
