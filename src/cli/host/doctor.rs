@@ -84,6 +84,7 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
     }
     let rows = list::list(places, asker).await.map(|listing| listing.rows).unwrap_or_default();
     checks.extend(rows.iter().map(running));
+    checks.extend(rows.iter().filter_map(outdated));
     checks.extend(open_files(places, &rows));
     checks
 }
@@ -313,6 +314,14 @@ fn running(row: &Row) -> Check {
     }
 }
 
+/// A daemon that was started before portok was updated.
+fn outdated(row: &Row) -> Option<Check> {
+    let (name, own) = (&row.name, env!("CARGO_PKG_VERSION"));
+    let running = row.version.as_ref().filter(|version| *version != own)?;
+    let text = format!("`{name}` still runs portokd {running}, installed is {own}");
+    Some(warning("version", text, format!("portok upgrade --instance {name} (no connection is lost)")))
+}
+
 /// Enough open files: for the daemons that run, as the kernel counts; for others, as the unit says.
 fn open_files(places: &Places, rows: &[Row]) -> Vec<Check> {
     let hint = format!("systemctl edit {}: [Service] LimitNOFILE=65536", unit::SERVICE_NAME);
@@ -381,6 +390,16 @@ mod tests {
             assert_eq!(check.verdict, verdict, "{active} {phase:?}: {check:?}");
             assert_eq!(check.hint.is_none(), verdict == Verdict::Good, "{check:?}");
         }
+    }
+
+    #[test]
+    fn a_daemon_of_another_version_is_told() {
+        let of = |version: &str| Row { version: Some(version.into()), ..row("active", Some(Phase::Settled)) };
+        assert_eq!(outdated(&of(env!("CARGO_PKG_VERSION"))), None);
+        assert_eq!(outdated(&row("inactive", None)), None);
+        let check = outdated(&of("0.0.1")).unwrap();
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.hint.unwrap().contains("portok upgrade --instance api"));
     }
 
     #[test]
