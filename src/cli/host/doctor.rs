@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,7 +188,7 @@ fn folder(what: &'static str, path: &Path) -> Check {
 fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> Vec<Check> {
     let name = &instance.name;
     let mut checks = Vec::new();
-    if let Some(closed) = instance.files.iter().find(|file| is_closed(file)) {
+    if let Some(closed) = instance.closed_file() {
         let text = format!("`{name}`: you may not read {}", closed.display());
         return vec![warning("configuration", text, "use sudo for the whole truth")];
     }
@@ -244,10 +243,6 @@ fn shut_out(user: &User, paths: &[&Path], right: u32) -> Vec<Check> {
         bad("configuration", text, format!("portok init --user {}", user.name))
     };
     paths.iter().filter(|path| is_shut(path)).map(|path| check(path)).collect()
-}
-
-fn is_closed(file: &Path) -> bool {
-    fs::File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// No two instances accept on one port, and none sends its requests to another's public port.

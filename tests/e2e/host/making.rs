@@ -60,6 +60,9 @@ fn init_gives_portokd_a_user_and_takes_it_back() {
             &fs::read_to_string(host.config("new.toml")).unwrap(),
             &["/run/portok/new/admin.sock"],
         );
+        // A file of that user's own is theirs to use, though root would not use it.
+        std::os::unix::fs::chown(host.config("new.toml"), Some(nobody.uid.as_raw()), None).unwrap();
+        assert_at(&host.json(&["doctor"], 0), "/ok", true);
         let again = host.json(&["init", "--user", "nobody"], 0);
         assert!(steps(&again).iter().all(|(action, _)| action == "unchanged"), "{again:#}");
         fs::set_permissions(host.config("old.token"), fs::Permissions::from_mode(0o600)).unwrap();

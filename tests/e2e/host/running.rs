@@ -38,12 +38,13 @@ fn systemd_is_asked_for_the_unit_and_its_refusal_is_explained() {
     }
     fs::write(host.path("fakes/complaint"), "Job for portok@api.service failed.\n").unwrap();
     fs::write(host.config("api.toml"), "lsten = 3000\n").unwrap();
-    let said = host.portok(&["start", "api"]).ended(1);
+    let said = host.portok(&["start", "api"]).ended(2);
     assert_mentions(
         &said.err,
         &["start of `api` failed", "Job for portok@api.service failed.", "lsten", "portok logs api"],
     );
-    let failure = host.json(&["start", "api"], 1);
+    let failure = host.json(&["start", "api"], 2);
+    assert_at(&failure, "/code", "config_invalid");
     assert_at(&failure, "/causes/0", "Job for portok@api.service failed.");
     fs::write(host.path("fakes/complaint"), "Failed to stop: Interactive authentication required.\n")
         .unwrap();
