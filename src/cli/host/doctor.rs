@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,6 +83,7 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
     }
     let rows = list::list(places, asker).await.map(|listing| listing.rows).unwrap_or_default();
     checks.extend(rows.iter().map(running));
+    checks.extend(rows.iter().filter_map(outdated));
     checks.extend(open_files(places, &rows));
     checks
 }
@@ -188,7 +188,7 @@ fn folder(what: &'static str, path: &Path) -> Check {
 fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> Vec<Check> {
     let name = &instance.name;
     let mut checks = Vec::new();
-    if let Some(closed) = instance.files.iter().find(|file| is_closed(file)) {
+    if let Some(closed) = instance.closed_file() {
         let text = format!("`{name}`: you may not read {}", closed.display());
         return vec![warning("configuration", text, "use sudo for the whole truth")];
     }
@@ -243,10 +243,6 @@ fn shut_out(user: &User, paths: &[&Path], right: u32) -> Vec<Check> {
         bad("configuration", text, format!("portok init --user {}", user.name))
     };
     paths.iter().filter(|path| is_shut(path)).map(|path| check(path)).collect()
-}
-
-fn is_closed(file: &Path) -> bool {
-    fs::File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// No two instances accept on one port, and none sends its requests to another's public port.
@@ -311,6 +307,14 @@ fn running(row: &Row) -> Check {
             format!("use sudo, or see {logs}"),
         ),
     }
+}
+
+/// A daemon that was started before portok was updated.
+fn outdated(row: &Row) -> Option<Check> {
+    let (name, own) = (&row.name, env!("CARGO_PKG_VERSION"));
+    let running = row.version.as_ref().filter(|version| *version != own)?;
+    let text = format!("`{name}` still runs portokd {running}, installed is {own}");
+    Some(warning("version", text, format!("portok upgrade --instance {name} (no connection is lost)")))
 }
 
 /// Enough open files: for the daemons that run, as the kernel counts; for others, as the unit says.
@@ -381,6 +385,16 @@ mod tests {
             assert_eq!(check.verdict, verdict, "{active} {phase:?}: {check:?}");
             assert_eq!(check.hint.is_none(), verdict == Verdict::Good, "{check:?}");
         }
+    }
+
+    #[test]
+    fn a_daemon_of_another_version_is_told() {
+        let of = |version: &str| Row { version: Some(version.into()), ..row("active", Some(Phase::Settled)) };
+        assert_eq!(outdated(&of(env!("CARGO_PKG_VERSION"))), None);
+        assert_eq!(outdated(&row("inactive", None)), None);
+        let check = outdated(&of("0.0.1")).unwrap();
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.hint.unwrap().contains("portok upgrade --instance api"));
     }
 
     #[test]

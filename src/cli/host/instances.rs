@@ -1,11 +1,14 @@
 //! The instances of this host: every `NAME.toml` and `NAME.env`, read as their daemon would read them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use super::super::failure::{Failure, HostCode};
-use super::files;
 use super::places::Places;
+use super::{files, installed};
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, is_instance_name};
 
 /// One instance, as far as its files tell.
@@ -50,6 +53,7 @@ pub(crate) fn all(places: &Places, reading: Reading) -> Result<Vec<Instance>, Fa
 pub(crate) fn find(places: &Places, name: &str, reading: Reading) -> Option<Instance> {
     let (toml, env) = (places.file(name, "toml"), places.file(name, "env"));
     let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
+    let reading = if belongs_to_daemon(places, name) { Reading::Lenient } else { reading };
     let config = load(places, name, is_there(&env).then_some(&env), reading);
     let files: Vec<_> = [toml, env].into_iter().filter(is_there).collect();
     (!files.is_empty()).then(|| Instance { name: name.to_owned(), files, config })
@@ -71,6 +75,13 @@ pub(crate) fn get(places: &Places, name: &str, reading: Reading) -> Result<Insta
             format!("make one: portok add {name}; portok list shows all"),
         )
     })
+}
+
+/// Whether portokd's own user has a file of it, which that user may use and another, such as root, would distrust.
+fn belongs_to_daemon(places: &Places, name: &str) -> bool {
+    let Ok(Some(user)) = installed::user(places) else { return false };
+    let is_theirs = |path: PathBuf| path.metadata().is_ok_and(|meta| meta.uid() == user.uid.as_raw());
+    ["toml", "token"].iter().any(|ending| is_theirs(places.file(name, ending)))
 }
 
 fn load(
@@ -111,6 +122,14 @@ impl Instance {
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
         let target = self.config.as_ref().ok().and_then(|config| config.app.target);
         self.listen().into_iter().chain(target)
+    }
+
+    /// The file of it that this user may not read.
+    pub(crate) fn closed_file(&self) -> Option<&Path> {
+        let is_closed = |file: &&PathBuf| {
+            File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
+        };
+        self.files.iter().find(is_closed).map(PathBuf::as_path)
     }
 
     /// The names of its files, as a list for people.

@@ -25,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) live: Option<Live>,
     /// The daemon's process.
     pub(crate) daemon_pid: Option<u32>,
+    /// Its version.
+    pub(crate) version: Option<String>,
     /// What systemd says; null where there is none.
     pub(crate) unit: Option<Unit>,
     /// Its configuration files.
@@ -111,6 +113,7 @@ fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) ->
         row.listen = Some(status.listen);
         row.phase = Some(status.phase);
         row.daemon_pid = Some(status.pid);
+        row.version = Some(status.version);
         row.live = status.live.map(|live| Live { release: live.release, port: live.port, pid: live.pid });
     }
     row

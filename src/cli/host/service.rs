@@ -108,10 +108,10 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<R
 fn spare(places: &Places, name: &str, service: &str) -> Result<(), Failure> {
     let is_running = systemctl::states(&[service.to_owned()])
         .is_ok_and(|states| states.get(service).is_some_and(|state| state.is_running()));
-    let instance = instances::find(places, name, Reading::Strict);
-    let Some(Err(errors)) = instance.map(|instance| instance.config).filter(|_| is_running) else {
-        return Ok(());
-    };
+    // What this user may not read is the daemon's to judge.
+    let instance = instances::find(places, name, Reading::Strict)
+        .filter(|instance| is_running && instance.closed_file().is_none());
+    let Some(Err(errors)) = instance.map(|instance| instance.config) else { return Ok(()) };
     let message =
         format!("restart of `{name}` refused: it runs, and would not start again with this configuration");
     let hint = Some(format!("correct it; systemctl restart {service} does it all the same"));
@@ -125,12 +125,12 @@ fn explain(places: &Places, verb: Verb, name: &str, operation: &str, trouble: Tr
         && let Some(instance) = instances::find(places, name, Reading::Strict)
         && let Err(errors) = instance.config
     {
-        let Failure::Host { mut causes, message, hint, code } = trouble.into_failure(operation, Some(name))
+        let Failure::Host { mut causes, message, hint, .. } = trouble.into_failure(operation, Some(name))
         else {
             return Failure::usage(format!("{operation} failed"), errors.to_string());
         };
         causes.extend(errors.problems);
-        return Failure::Host { code, message, causes, hint };
+        return Failure::Host { code: HostCode::Invalid, message, causes, hint };
     }
     trouble.into_failure(operation, Some(name))
 }
