@@ -66,7 +66,7 @@ fn an_app_is_held_to_its_limits_from_the_first_instruction_and_stopped_wholly() 
     assert!(scope.starts_with("portok-limited-") && scope.ends_with(".scope"), "{scope}");
     let shown =
         machine.ok(&format!("systemctl show -p MemoryMax,CPUQuotaPerSecUSec,TasksMax,Slice,Before {scope}"));
-    let unit = format!("{}", instance.unit());
+    let unit = instance.unit();
     for part in [
         "MemoryMax=67108864",
         "CPUQuotaPerSecUSec=1.500000s",
