@@ -9,7 +9,8 @@
 //! - `values` parses one value of a kind, `read` lays file and environment over one another and collects
 //!   **all** problems, `validate` knows defaults, ranges and what has to fit together;
 //! - `env_file` reads a file of variables in systemd's syntax: an app's, or an instance's;
-//! - `files` and `paths` know whom to trust with a file and where things lie by default;
+//! - `files`, `paths` and `limits` know whom to trust with a file, where things lie by default, and what this host can hold an
+//!   app to;
 //! - [`load()`] is the one way through all of them; `render` is the way back to text;
 //! - [`diff()`] compares two configurations and says what each difference needs;
 //! - [`watch`] tells when the file may have changed. It does I/O, as do [`load()`], which reads configuration and token
@@ -28,6 +29,7 @@ pub use self::env::variables;
 pub use self::env_file::read_env_file;
 pub use self::fnv::Fnv;
 pub use self::keys::{KEYS, Key, looks_secret};
+pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
 pub use self::values::is_instance_name;
@@ -40,6 +42,7 @@ mod env_file;
 mod files;
 mod fnv;
 mod keys;
+mod limits;
 mod load;
 mod paths;
 mod raw;
@@ -108,6 +111,8 @@ pub struct App {
     pub user: Option<String>,
     /// The group it runs as; `None`: the user's own.
     pub group: Option<String>,
+    /// What it may use at most.
+    pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
     /// How long a release may take until it is healthy.

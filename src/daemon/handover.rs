@@ -1,6 +1,6 @@
 //! What a daemon and its successor say to one another, and what is passed on between them.
 //!
-//! The successor is a child of the daemon. Its standard input is one end of a socket pair, over which it gets, with the first
+//! The successor is started through a shell that waits for it ([`upgrade`](super::upgrade)). Its standard input is one end of a socket pair, over which it gets, with the first
 //! line, the descriptors that cannot be opened a second time: the listening socket with its queue, the lock of the state, and
 //! the daemon's standard error (its own is a pipe until then, so that its complaints can be told). After that:
 //!
@@ -10,7 +10,7 @@
 //!                              ◀────────  ready VERSION
 //!   stands still, record written
 //!   go                         ────────▶  reads the record, takes the apps over, accepts
-//!                              ◀────────  serving
+//!                              ◀────────  serving PID
 //!   tells the service manager
 //!   main                       ────────▶  is the daemon
 //!   finishes what it has, ends ───end──▶  is alone

@@ -45,7 +45,7 @@ impl Predecessor {
 
     /// Requests are answered here.
     pub(super) async fn serving(&mut self) -> Result<(), StartError> {
-        self.say("serving").await
+        self.say(&format!("serving {}", std::process::id())).await
     }
 
     /// Waits until this is the daemon.

@@ -11,12 +11,13 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStderr;
 use tokio::sync::oneshot;
@@ -79,10 +80,12 @@ fn same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some() && identity(one) == identity(other)
 }
 
-/// A child that is killed and reaped when nobody has let it go.
-///
-/// Not one of the runtime's, which would reap it whenever it ends: a successor that ends as the daemon is the service manager's to
-/// see, which inherits it from this process.
+/// What starts a successor, and ends as it ends. Once the successor serves this shell is killed, and the successor is the
+/// service manager's child before that is told to supervise it: of a main process that is not its child systemd waits
+/// for no end, and kills it in the moment in which it asks it to stop.
+const LAUNCHER: &str = r#""$0" "$@"; exit $?"#;
+
+/// The leader of a process group of its own, the launcher with its successor, all of which is killed when nobody has let it go.
 #[derive(Debug)]
 struct Guarded(Option<Child>);
 
@@ -104,7 +107,7 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
             // Errors say that it has ended already. One that the kernel holds is not waited for here.
-            let _ended = child.kill();
+            let _ended = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
             let _no_thread = std::thread::Builder::new().spawn(move || child.wait());
         }
     }
@@ -114,7 +117,6 @@ impl Drop for Guarded {
 #[derive(Debug)]
 struct Successor {
     child: Guarded,
-    pid: u32,
     control: Control,
     errors: ChildStderr,
 }
@@ -155,15 +157,18 @@ struct Failed {
 impl Successor {
     fn start(estate: &Estate) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(&estate.program.path);
-        command.args(&estate.program.arguments).env(handover::VARIABLE, handover::VERSION);
+        // The shell would say it too, in other words.
+        std::fs::metadata(&estate.program.path)?;
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", LAUNCHER]).arg(&estate.program.path).args(&estate.program.arguments);
+        command.process_group(0).env(handover::VARIABLE, handover::VERSION);
         command.envs(estate.open_files.map(|limit| (handover::OPEN_FILES, limit.to_string())));
         for name in PASSED_VARIABLES {
             command.env_remove(name);
         }
         command.stdin(OwnedFd::from(theirs)).stderr(Stdio::piped());
         let mut child = command.spawn()?;
-        let (pid, errors) = (child.id(), child.stderr.take());
+        let errors = child.stderr.take();
         let child = Guarded(Some(child));
         let errors = errors.ok_or_else(|| io::Error::other("it has no standard error"))?;
         let errors = ChildStderr::from_std(errors)?;
@@ -171,7 +176,7 @@ impl Successor {
         let mut descriptors = vec![("listen", estate.public.as_fd()), ("error", error.as_fd())];
         descriptors.extend(estate.lock.as_ref().map(|lock| ("lock", lock.as_fd())));
         handover::pass_on(&ours, &descriptors)?;
-        Ok(Self { child, pid, control: Control::new(ours)?, errors })
+        Ok(Self { child, control: Control::new(ours)?, errors })
     }
 
     /// Waits for a word; gives back what follows it.
@@ -208,9 +213,13 @@ impl Successor {
     }
 
     /// It serves: it is nobody's to kill any more.
-    fn into_heir(self, version: String) -> Heir {
-        let Self { mut child, pid, control, .. } = self;
-        drop(child.0.take());
+    fn into_heir(self, version: String, pid: u32) -> Heir {
+        let Self { mut child, control, .. } = self;
+        if let Some(mut launcher) = child.0.take() {
+            // An error says that it has ended already. Its end, which is waited for, is what makes the heir another's child.
+            let _ended = launcher.kill();
+            let _reaped = launcher.wait();
+        }
         let message = format!("portokd {version} has taken over as process {pid}");
         Heir { control, outcome: wire::Upgraded { success: true, message, pid, version } }
     }
@@ -218,6 +227,8 @@ impl Successor {
 
 fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
+        // As the shell tells of a signal.
+        (Some(code @ 129..=192), _) => format!("it was ended by signal {}", code - 128),
         (Some(code), _) => format!("it ended with status {code}"),
         (None, Some(signal)) => format!("it was ended by signal {signal}"),
         (None, None) => "it ended".to_owned(),
@@ -235,14 +246,15 @@ async fn attempt(estate: Estate) -> Result<Heir, Failed> {
     };
     let started = Successor::start(&estate);
     let mut successor = started.map_err(|error| failed(false, format!("it cannot be started: {error}")))?;
-    tracing::info!(pid = successor.pid, "upgrade: {path} prepares to take over");
+    tracing::info!("upgrade: {path} prepares to take over");
     let version = successor.expect("ready", READY_WITHIN).await.map_err(|why| failed(false, why))?;
     estate.app.freeze(false).await.map_err(|error| Failed { went: false, error })?;
     estate.app.hush(true);
     // Where it cannot be told, it is not heard either, and its last words are.
     let _gone = successor.control.say("go").await;
-    successor.expect("serving", SERVING_WITHIN).await.map_err(|why| failed(true, why))?;
-    Ok(successor.into_heir(version))
+    let pid = successor.expect("serving", SERVING_WITHIN).await.map_err(|why| failed(true, why))?;
+    let pid = pid.parse().map_err(|_| failed(true, format!("it told `{pid}` as its process id")))?;
+    Ok(successor.into_heir(version, pid))
 }
 
 impl Daemon {
@@ -350,7 +362,7 @@ impl Daemon {
         self.app.leave().await;
         self.lock = None;
         let hurried = second_signal(&mut self.interrupt, &mut self.terminate);
-        // Its end goes on being this process's to see, as its parent. The service manager gets it by this one's end.
+        // The service manager, which starts the next one when the heir ends, is not to find this one still there then.
         let inherited = async {
             control.gone().await;
             if !managed {

@@ -132,7 +132,7 @@ fn unstarted(why: &str) -> SpawnError {
 }
 
 async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Result<Process, SpawnError> {
-    let ReleaseSpec { command, directory, env, user, group, port_env, .. } = start.spec.clone();
+    let ReleaseSpec { command, directory, env, user, group, limits, port_env, .. } = start.spec.clone();
     // The system's databases may ask a network.
     let identity = tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
         .await
@@ -142,7 +142,7 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
         .lease(hold_port)
         .map_err(|source| SpawnError { message: "cannot find a free port".into(), source: Some(source) })?;
     let release = start.release.clone();
-    supervisor.spawn(Launch { release, command, directory, env, identity, port_env, lease }).await
+    supervisor.spawn(Launch { release, command, directory, env, identity, limits, port_env, lease }).await
 }
 
 /// What the probes of a candidate saw last, and when.

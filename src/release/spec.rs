@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Origin, ReleaseRef};
-use crate::config::{self, CommandLine, Config};
+use crate::config::{self, CommandLine, Config, Limits};
 use crate::supervisor;
 use crate::wire::{Code, DeployRequest, ErrorBody};
 
@@ -26,6 +26,9 @@ pub struct ReleaseSpec {
     pub user: Option<String>,
     /// The group to become.
     pub group: Option<String>,
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
     /// The health path, where the deploy named one.
@@ -87,6 +90,7 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
         env,
         user: app.user.clone(),
         group: app.group.clone(),
+        limits: app.limits,
         port_env: app.port_env.clone(),
         health_path: request.health_path,
     };

@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{CommandLine, StopSignal};
+use crate::config::{CommandLine, Limits, StopSignal};
 use crate::wire::LogLine;
 
 mod adopt;
@@ -46,6 +46,7 @@ mod owner;
 mod port;
 mod proc;
 mod ring;
+mod scope;
 mod sink;
 mod spawn;
 mod stop;
@@ -71,6 +72,8 @@ pub struct Supervisor {
     mark: String,
     env: BTreeMap<OsString, OsString>,
     open_files: Option<u64>,
+    /// The daemon's own unit, if it has one.
+    unit: Option<String>,
     output: output::Output,
     groups: TaskTracker,
     letting_go: CancellationToken,
@@ -111,6 +114,8 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// The user and group to become.
     pub identity: Option<Ids>,
+    /// What it may use at most.
+    pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
     /// The port, held until the process listens.
@@ -145,6 +150,7 @@ impl Supervisor {
             mark,
             env: command::scrub(env),
             open_files,
+            unit: std::fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| scope::unit_in(&text)),
             output,
             groups: TaskTracker::new(),
             letting_go: CancellationToken::new(),
@@ -171,12 +177,24 @@ impl Supervisor {
             self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
                 SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
             })?;
+        let env = command::environment(&self.env, &self.instance, &launch, &tag);
+        let mut words = command::words(&launch.command, launch.lease.port());
+        let mut identity = launch.identity;
+        if launch.limits.need_scope() {
+            let of = scope::Of {
+                instance: &self.instance,
+                release: &launch.release,
+                tag: &tag,
+                unit: self.unit.as_deref(),
+            };
+            words = scope::words(words, &launch.limits, &of, identity.take().as_ref());
+        }
         let plan = spawn::Plan {
-            words: command::words(&launch.command, launch.lease.port()),
-            env: command::environment(&self.env, &self.instance, &launch, &tag),
+            words,
+            env,
             directory: launch.directory,
-            identity: launch.identity,
-            open_files: self.open_files,
+            identity,
+            open_files: launch.limits.open_files.or(self.open_files),
             stdout,
             stderr,
         };

@@ -1,9 +1,12 @@
 #!/bin/sh
 # Boots a real systemd in namespaces, on a copy of this root that ends with it, for as long as standard input is open.
 #
-#   boot.sh keep       called by the tests: prints "init PID CGROUP" (as seen from here), waits for the end of its input, then
-#                      kills that init with all its processes and removes its cgroup
-#   boot.sh enter      called by "keep" in the new namespaces: becomes systemd
+#   boot.sh keep [split]   called by the tests: prints "init PID CGROUP" (as seen from here), waits for the end of its input,
+#                          then kills that init with all its processes and removes its cgroups
+#   boot.sh enter [split]  called by "keep" in the new namespaces: becomes systemd
+#
+# "split": with a cgroup hierarchy for each controller (v1) beside the unified one. A host that has given its controllers to
+# those has none left for the unified one, and without a controller there is no limit to test.
 #
 # Nothing of the host is written: root is an overlay whose upper half is in memory, /tmp, /run and /dev are new, /sys and
 # /proc/sys cannot be written. Without that systemd would clean the host's /tmp and /run at its start.
@@ -19,12 +22,19 @@ keep() {
     [ -x /lib/systemd/systemd ] || fail "systemd is not installed"
     hierarchy=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
     [ -n "$hierarchy" ] || fail "no cgroup v2 is mounted"
-    cgroup=$hierarchy/portok-test-$$
-    mkdir "$cgroup" || fail "may not make a cgroup"
+    name=portok-test-$$
+    cgroup=$hierarchy/$name
+    cgroups=$cgroup
+    # In all of them a folder of its own, so that nothing is done to the host's.
+    [ "$1" != split ] || cgroups="$cgroup $(awk -v name="$name" '$3 == "cgroup" { print $2 "/" name }' /proc/self/mounts)"
+    for folder in $cgroups; do
+        mkdir "$folder" || fail "may not make a cgroup"
+    done
     # Whoever calls may be killed at any moment: what ends this script is the end of its input alone.
     trap '' INT TERM HUP
-    sh -c 'echo $$ >"$1/cgroup.procs" && exec unshare --fork --kill-child --pid --mount --uts --ipc --cgroup --net \
-        --mount-proc sh "$2" enter' sh "$cgroup" "$0" </dev/null &
+    sh -c 'for folder in $1; do echo $$ >"$folder/cgroup.procs"; done
+        exec unshare --fork --kill-child --pid --mount --uts --ipc --cgroup --net --mount-proc sh "$2" enter "$3"' \
+        sh "$cgroups" "$0" "$1" </dev/null &
     unshare=$!
     init=
     while kill -0 "$unshare" 2>/dev/null; do
@@ -41,12 +51,14 @@ keep() {
     fi
     wait "$unshare" || true
     # Below the deepest first; a process that is about to end may hold one for a moment.
-    tries=0
-    while [ -d "$cgroup" ] && [ "$tries" -lt 500 ]; do
-        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
-        tries=$((tries + 1))
+    for folder in $cgroups; do
+        tries=0
+        while [ -d "$folder" ] && [ "$tries" -lt 500 ]; do
+            find "$folder" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.02
+            tries=$((tries + 1))
+        done
+        [ ! -d "$folder" ] || fail "$folder is left"
     done
-    [ ! -d "$cgroup" ] || fail "$cgroup is left"
 }
 
 enter() {
@@ -60,7 +72,11 @@ enter() {
     mount --bind $root/proc/sys $root/proc/sys
     mount -o remount,bind,ro $root/proc/sys
     mount -t sysfs -o ro,nosuid,nodev,noexec sysfs $root/sys
-    mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 $root/sys/fs/cgroup
+    if [ "$1" = split ]; then
+        split_cgroups $root/sys/fs/cgroup
+    else
+        mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 $root/sys/fs/cgroup
+    fi
     mount -t tmpfs -o mode=755,nosuid tmpfs $root/dev
     for node in null zero full random urandom tty; do
         : >$root/dev/$node
@@ -105,8 +121,22 @@ enter() {
         </dev/null >/dev/null 2>&1
 }
 
+# The host's v1 hierarchies, and the unified one as systemd expects it beside them.
+split_cgroups() {
+    mount -t tmpfs -o mode=755 tmpfs "$1"
+    mkdir "$1/unified"
+    mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 "$1/unified"
+    awk '$3 == "cgroup" { print $2, $4 }' /proc/self/mounts | while read -r folder options; do
+        # What is left without the flags of the mount is the controllers, or a name.
+        options=$(echo "$options" | tr , '\n' | grep -Ev '^(rw|ro|relatime|nosuid|nodev|noexec|xattr|release_agent=.*)$' | paste -sd,)
+        case $options in name=*) options=none,$options ;; esac
+        mkdir "$1/${folder##*/}"
+        mount -t cgroup -o "nosuid,nodev,noexec,$options" cgroup "$1/${folder##*/}"
+    done
+}
+
 case ${1-} in
-keep) keep ;;
-enter) enter ;;
+keep) keep "${2-}" ;;
+enter) enter "${2-}" ;;
 *) fail "unknown step: ${1-}" ;;
 esac

@@ -58,11 +58,28 @@ impl Machine {
 
     /// Boots a machine without portok; `None` where there can be none.
     pub(crate) fn boot() -> Option<Self> {
+        Self::boot_with("")
+    }
+
+    /// The same with the cgroup controllers that limits need. `None` also where the host has none of them to give.
+    pub(crate) fn boot_with_controllers() -> Option<Self> {
+        let has = |file: &str| fs::read_to_string(file).is_ok_and(|known| known.contains("memory"));
+        if has("/sys/fs/cgroup/cgroup.controllers") {
+            return Self::boot();
+        }
+        if Path::new("/sys/fs/cgroup/memory").is_dir() {
+            return Self::boot_with("split");
+        }
+        eprintln!("this host has no cgroup controllers to give: no limit was tested");
+        None
+    }
+
+    fn boot_with(cgroups: &str) -> Option<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot.sh");
         let folder = tempfile::Builder::new().prefix("pk-machine-").tempdir().expect("a folder for output");
         let complaints = folder.path().join("boot.err");
         let mut keeper = Command::new("/bin/sh")
-            .args([script.as_os_str(), "keep".as_ref()])
+            .args([script.as_os_str(), "keep".as_ref(), cgroups.as_ref()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(&complaints).expect("a file for complaints"))

@@ -41,6 +41,7 @@ fn config() -> Config {
             env_file: None,
             user: None,
             group: None,
+            limits: Default::default(),
             port_env: "PORT".into(),
             start_timeout: LONG,
             stop_signal: StopSignal { number: 15, name: "SIGTERM" },

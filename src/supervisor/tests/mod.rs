@@ -64,6 +64,7 @@ impl Bench {
             directory: Some(self.path().to_owned()),
             env: BTreeMap::new(),
             identity: None,
+            limits: crate::config::Limits::default(),
             port_env: "PORT".into(),
             lease: self.supervisor.lease(true).unwrap(),
         }
