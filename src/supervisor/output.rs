@@ -69,8 +69,6 @@ pub(super) struct Output {
 struct Runs {
     living: Vec<Arc<RunLog>>,
     ended: VecDeque<Arc<RunLog>>,
-    /// Runs that were not seen to their end: at the end of the daemon those that are left to the next one.
-    unfinished: usize,
 }
 
 /// One pipe to read.
@@ -147,10 +145,7 @@ impl Output {
         let log = Arc::new(RunLog::new(release));
         let [out, err] = pipes;
         let streams = [self.source(out, PIPES[0].1, &log).await?, self.source(err, PIPES[1].1, &log).await?];
-        let mut runs = lock(&self.runs);
-        runs.living.push(Arc::clone(&log));
-        runs.unfinished += 1;
-        drop(runs);
+        lock(&self.runs).living.push(Arc::clone(&log));
         Ok(Reading { log, pipes: self.pipes(tag), streams, runs: Arc::clone(&self.runs) })
     }
 
@@ -235,8 +230,9 @@ impl Drop for Output {
         self.ending.cancel();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
-        // Where runs are left for the next daemon, so is the keeper.
-        if lock(&self.runs).unfinished == 0
+        // Where runs are left for the next daemon, so is the keeper; this one may have failed before it took them over.
+        let mut left = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        if !left.any(|entry| is_pipe(&entry.file_name()))
             && let Some(keeper) = lock(&self.keeper).take()
         {
             keeper.dismiss();
@@ -269,7 +265,6 @@ impl Reading {
             // It may never have been there.
             let _ = fs::remove_file(pipe);
         }
-        lock(&self.runs).unfinished -= 1;
     }
 }
 

@@ -196,6 +196,50 @@ fn who_keeps_the_pipes_from_filling_up_goes_with_the_last_who_prints() {
 }
 
 #[test]
+fn a_keeper_that_is_slow_to_go_does_not_take_the_next_one_with_it() {
+    let world = World::new();
+    let conf = restarting(&world, &world.app("v1"));
+    let keepers = || procs::with_words(&["portok-keeper", world.name()]);
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    let former = keepers()[0];
+    procs::send(former, Signal::SIGSTOP);
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    procs::send(former, Signal::SIGCONT);
+    wait_until(
+        "the former one is gone",
+        || format!("{:?}", keepers()),
+        || (!procs::is_alive(former)).then_some(()),
+    );
+    assert_eq!(keepers().len(), 1, "the next one is there");
+}
+
+#[test]
+fn a_daemon_that_cannot_start_leaves_somebody_to_keep_the_pipes_from_filling_up() {
+    let world = World::new();
+    let conf = restarting(&world, &world.app("v1").flag("flood"));
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    let app = daemon.live_pid();
+    daemon.kill();
+    conf.clone().set("admin.socket", "/proc/nowhere/s").save();
+    world.portokd(&["--config", &conf.file().display().to_string()], &world.env()).ended(1);
+    let before = procs::written(app);
+    wait_until(
+        "it goes on printing",
+        || format!("{}", procs::written(app)),
+        || (procs::written(app) > before + (8 << 20)).then_some(()),
+    );
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    assert_eq!(daemon.live_pid(), app);
+}
+
+#[test]
 fn an_app_that_was_taken_over_is_restarted_and_rolled_back_like_any_other() {
     let world = World::new();
     let (old, new) = (world.app("v1"), world.app("v2").with("exit_file", world.path("crash").display()));
