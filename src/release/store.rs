@@ -278,7 +278,9 @@ impl Store {
 
 /// Opens and locks; `None` where another daemon has it.
 fn open_lock(path: &Path) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    // A disk that has become read-only still says who has the place, and by which mark its processes are known.
+    let opened = opened.or_else(|error| File::open(path).map_err(|_| error))?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(opened)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -367,6 +369,19 @@ mod tests {
         assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
         drop(first);
         Store::open(&file, None).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_that_cannot_be_written_locks_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        // Nobody, not even root, may write a program that runs: as on a disk that is read-only.
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), with_suffix(&file, ".lock")).unwrap();
+        let (first, found) = Store::open(&file, None).unwrap();
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+        assert!(found.mark.is_some());
+        assert!(Store::open(&file, None).unwrap_err().to_string().contains("another running portokd"));
+        drop(first);
     }
 
     #[test]
