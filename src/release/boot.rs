@@ -25,22 +25,22 @@ const EARLY: usize = 16;
 
 /// What the supervisor needs to take a recorded run over.
 fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
-    let stopping = (run.role == Role::Stopping)
-        .then(|| run.until.map_or(Duration::ZERO, |until| left(until, stop_timeout)));
+    let stopping = (run.role == Role::Stopping).then(|| left(run.until, stop_timeout));
     Survivor { identity: run.identity.clone(), release: run.release.clone(), port: run.port, stopping }
 }
 
-/// What is left until then; never more than the whole, whatever the clock says by now.
-fn left(until: SystemTime, whole: Duration) -> Duration {
-    until.duration_since(SystemTime::now()).unwrap_or_default().min(whole)
+/// What is left until then, nothing where no time is known; never more than the whole, whatever the clock says by now.
+fn left(until: Option<SystemTime>, whole: Duration) -> Duration {
+    let left = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
+    left.unwrap_or_default().min(whole)
 }
 
 impl Coordinator {
     /// Takes over what the record names and still runs, and stops what it does not name.
     pub(super) fn take_stock(&mut self) {
-        let record = self.found.clone().unwrap_or_default();
-        let runs = if self.fresh { Vec::new() } else { record.runs.clone() };
-        let identities: Vec<_> = record.runs.iter().map(|run| run.identity.clone()).collect();
+        let recorded = self.found.as_ref().filter(|_| !self.fresh);
+        let runs = recorded.map(|record| record.runs.clone()).unwrap_or_default();
+        let identities = self.leftovers();
         // Before anything is started, so that no new pipe is among them.
         self.supervisor.remove_pipes_but(&identities);
         let app = self.config.borrow().app.clone();
@@ -174,17 +174,13 @@ impl Coordinator {
             });
         }
         let runs = self.take_over(&record);
-        let ended = record.runs.iter().any(|run| {
-            let taken_over = runs.iter().any(|adopted| adopted.role == Role::Live);
-            run.role == Role::Live && !taken_over && run.identity.is_of_this_boot()
-        });
+        let serves = runs.iter().any(|adopted| adopted.role == Role::Live);
+        let ended =
+            !serves && record.runs.iter().any(|run| run.role == Role::Live && run.identity.is_of_this_boot());
         let going_back = record.intent.as_ref().is_some_and(|intent| intent.reason == Reason::AutoRollback);
-        let window = record.watch_until.filter(|_| {
-            // After a boot of the host nothing can be said about a release that had to go with it.
-            let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
-            of_this_boot && !self.config.borrow().rollback.window.is_zero()
-        });
-        let window = window.map(|until| left(until, self.config.borrow().rollback.window));
+        // After a boot of the host nothing can be said about a release that had to go with it.
+        let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
+        let window = left(record.watch_until.filter(|_| of_this_boot), self.config.borrow().rollback.window);
         let known = |release: &ReleaseRef| {
             release.origin != Origin::Managed
                 || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
@@ -215,7 +211,7 @@ impl Coordinator {
             live,
             previous,
             restarts: record.restarts,
-            window: window.filter(|left| !left.is_zero()),
+            window: Some(window).filter(|left| !left.is_zero()),
             ended,
             going_back,
             runs,
@@ -246,12 +242,13 @@ impl Coordinator {
             slot.port = Some(port);
             slot.started_at = run.started_at;
             slot.process = Some(process.clone());
-            slot.kill_at = run.until;
+            let until = run.until;
+            slot.kill_at = until;
             if role != Role::Restoring {
                 self.tasks.spawn(follow(id, process, self.reports.clone()));
             }
-            let left = run.until.map_or(Duration::ZERO, |until| left(until, period));
-            adopted.push(Adopted { run: Run { id, release, port: Some(port) }, role, left });
+            let run = Run { id, release, port: Some(port) };
+            adopted.push(Adopted { run, role, left: left(until, period) });
         }
         adopted
     }

@@ -12,7 +12,7 @@ use super::message::{Message, Report};
 use super::run::{Start, run, see_through};
 use super::spec::ReleaseSpec;
 use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
-use crate::config::Config;
+use crate::config::{Config, Health};
 use crate::health::Probe;
 use crate::wire::{self, EventKind};
 
@@ -131,13 +131,8 @@ impl Coordinator {
     fn how_to_start(&mut self, id: RunId, release: String, spec: ReleaseSpec, config: &Config) -> Start {
         Start {
             run: id,
-            probe: Probe {
-                // The port is known when the process is.
-                addr: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-                path: spec.health_path.clone().unwrap_or_else(|| config.health.path.clone()),
-                host: config.health.host.clone(),
-                timeout: config.health.timeout,
-            },
+            // The port is known when the process is.
+            probe: probe(&config.health, 0, spec.health_path.clone()),
             release,
             spec,
             successes: config.health.successes,
@@ -153,16 +148,11 @@ impl Coordinator {
         let config = self.config.borrow();
         let entry = self.history.get(&run.release.id);
         let path = entry.and_then(|entry| entry.spec.as_ref()?.health_path.clone());
-        Some(Probe {
-            addr: (std::net::Ipv4Addr::LOCALHOST, run.port?).into(),
-            path: path.unwrap_or_else(|| config.health.path.clone()),
-            host: config.health.host.clone(),
-            timeout: config.health.timeout,
-        })
+        Some(probe(&config.health, run.port?, path))
     }
 
     fn ask(&mut self, id: RunId, patient: bool) {
-        let Some(probe) = self.probe_of(id) else { return };
+        let Some(first) = self.probe_of(id) else { return };
         let reports = self.reports.clone();
         let (asked, config) = (self.first_probe.clone(), self.config.clone());
         let asking = self.tasks.spawn(async move {
@@ -170,11 +160,7 @@ impl Coordinator {
             let report = loop {
                 // As it is configured now: a wrong path may be mended meanwhile.
                 let health = config.borrow().health.clone();
-                let asks = if patient {
-                    Probe { addr: probe.addr, path: health.path, host: health.host, timeout: health.timeout }
-                } else {
-                    probe.clone()
-                };
+                let asks = if patient { probe(&health, first.addr.port(), None) } else { first.clone() };
                 let report = asks.ask().await;
                 good = if report.healthy { good + 1 } else { 0 };
                 asked.send_replace(true);
@@ -345,6 +331,16 @@ impl Coordinator {
     /// Whether the live run is one of somebody else's that has not been asked yet.
     pub(super) fn awaits_first_probe(&self) -> bool {
         matches!(&self.state.live, Live::Down { release, .. } if release.origin != Origin::Managed)
+    }
+}
+
+/// The probe of what listens on `port`, at the release's own path where it has one.
+fn probe(health: &Health, port: u16, path: Option<String>) -> Probe {
+    Probe {
+        addr: (std::net::Ipv4Addr::LOCALHOST, port).into(),
+        path: path.unwrap_or_else(|| health.path.clone()),
+        host: health.host.clone(),
+        timeout: health.timeout,
     }
 }
 

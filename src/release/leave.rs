@@ -33,9 +33,7 @@ enum StillRecord {
 impl Coordinator {
     pub(super) fn freeze(&mut self, interrupt: bool, reply: oneshot::Sender<Result<(), ErrorBody>>) {
         if let Some(task) = self.state.task.as_ref().filter(|_| !interrupt) {
-            let refusal =
-                super::state::Refusal::Busy { release: task.release.id.clone(), reason: task.reason };
-            let _asker_gone = reply.send(Err(super::coordinator::refused(&refusal)));
+            let _asker_gone = reply.send(Err(super::coordinator::refused(&task.busy())));
             return;
         }
         // Before the start the record is still what an earlier daemon wrote.

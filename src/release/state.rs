@@ -147,6 +147,13 @@ pub struct Task {
     pub stage: Stage,
 }
 
+impl Task {
+    /// What another request hears meanwhile.
+    pub fn busy(&self) -> Refusal {
+        Refusal::Busy { release: self.release.id.clone(), reason: self.reason }
+    }
+}
+
 /// How far a [`Task`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {

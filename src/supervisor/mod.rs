@@ -72,8 +72,6 @@ pub struct Supervisor {
     mark: String,
     env: BTreeMap<OsString, OsString>,
     open_files: Option<u64>,
-    /// The daemon's own unit, if it has one.
-    unit: Option<String>,
     output: output::Output,
     groups: TaskTracker,
     letting_go: CancellationToken,
@@ -150,7 +148,6 @@ impl Supervisor {
             mark,
             env: command::scrub(env),
             open_files,
-            unit: std::fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| scope::unit_in(&text)),
             output,
             groups: TaskTracker::new(),
             letting_go: CancellationToken::new(),
@@ -181,11 +178,13 @@ impl Supervisor {
         let mut words = command::words(&launch.command, launch.lease.port());
         let mut identity = launch.identity;
         if launch.limits.need_scope() {
+            let unit = std::fs::read_to_string("/proc/self/cgroup").ok();
+            let unit = unit.and_then(|cgroups| scope::unit_in(&cgroups));
             let of = scope::Of {
                 instance: &self.instance,
                 release: &launch.release,
                 tag: &tag,
-                unit: self.unit.as_deref(),
+                unit: unit.as_deref(),
             };
             words = scope::words(words, &launch.limits, &of, identity.take().as_ref());
         }

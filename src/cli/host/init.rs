@@ -12,8 +12,7 @@ use super::files::{self, Existing, Readers};
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::report::Report;
-use super::systemctl::systemctl;
-use super::{installed, portokd_beside, unit};
+use super::{installed, portokd_beside, systemctl, unit};
 
 /// What `init` is to bring about.
 #[derive(Debug)]
@@ -226,10 +225,7 @@ fn reload(report: &mut Report) {
         report.step("reloaded", "systemd's units");
         return;
     }
-    match systemctl(&["daemon-reload"]) {
-        Ok(_) => report.step("reloaded", "systemd's units"),
-        Err(trouble) => report.note(format!("systemd did not read the units again: {}", trouble.describe())),
-    }
+    systemctl::read_units_again(report);
 }
 
 fn user(name: &str) -> Result<User, Failure> {

@@ -188,12 +188,7 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
     }
     files::remove_if_empty(&places.units.join(format!("{}.d", unit::SERVICE_NAME)));
     if changes_units {
-        match systemctl(&["daemon-reload"]) {
-            Ok(_) => report.step("reloaded", "systemd's units"),
-            Err(trouble) => {
-                report.note(format!("systemd did not read the units again: {}", trouble.describe()))
-            }
-        }
+        systemctl::read_units_again(&mut report);
     }
     for folder in [&places.config, &places.state] {
         if files::remove_if_empty(folder) {

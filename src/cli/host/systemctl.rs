@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
-
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::super::connect::describe_io;
 use super::super::failure::{Failure, HostCode};
+use super::report::Report;
 
 /// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
 const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
@@ -145,6 +145,14 @@ pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
 
 fn has_left_its_app(unit: &str) -> Result<bool, Trouble> {
     Ok(states(&[unit.to_owned()])?.get(unit).is_some_and(UnitState::has_left_its_app))
+}
+
+/// Makes systemd read its units again; where it cannot, the report says so.
+pub(crate) fn read_units_again(report: &mut Report) {
+    match systemctl(&["daemon-reload"]) {
+        Ok(_) => report.step("reloaded", "systemd's units"),
+        Err(trouble) => report.note(format!("systemd did not read the units again: {}", trouble.describe())),
+    }
 }
 
 /// The names of all units of instances that systemd has in memory.

@@ -6,8 +6,7 @@ use anstyle::Style;
 
 use super::super::host::{Check, Line, Report, Row, Source, Verdict};
 use super::tables::columns;
-use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, plain, port};
-use crate::wire::Phase;
+use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, phase_style, plain, port};
 
 /// What a command did, what should be known, what to type next.
 pub(crate) fn report(report: &Report) -> String {
@@ -77,14 +76,6 @@ pub(crate) fn instances(rows: &[Row]) -> String {
     text
 }
 
-fn phase_style(phase: Phase) -> Style {
-    match phase {
-        Phase::Settled => GOOD,
-        Phase::Starting | Phase::Watching | Phase::Restarting | Phase::Stopping => BUSY,
-        Phase::Empty | Phase::Failed => BAD,
-    }
-}
-
 /// One line a check, and one for what to do.
 pub(crate) fn checks(checks: &[Check]) -> String {
     let mut text = String::new();
@@ -136,6 +127,7 @@ pub(crate) fn journal_lines(lines: &[Line], harmless: bool) -> String {
 mod tests {
     use super::super::super::host::Row;
     use super::*;
+    use crate::wire::Phase;
 
     fn stripped(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()

@@ -8,7 +8,7 @@ impl State {
     pub(super) fn admits(&self, out: &mut Vec<Effect>) -> bool {
         let refusal = match &self.task {
             _ if self.stopping != Stopping::No => Refusal::ShuttingDown,
-            Some(task) => Refusal::Busy { release: task.release.id.clone(), reason: task.reason },
+            Some(task) => task.busy(),
             None => return true,
         };
         out.push(Effect::Refuse(refusal));
