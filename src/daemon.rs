@@ -5,43 +5,51 @@
 //!
 //! The end, in this order: nothing new is begun, no connection is accepted, requests finish within `drain.period`, every process
 //! group is stopped by the ladder, the last record is written. A second signal skips the waiting.
+//!
+//! Leaving (SIGUSR2) is the same without the app: the record is written first, nothing is stopped, and the next daemon takes over
+//! what runs. The connections that come meanwhile wait in the queue of the listening socket, where the service manager keeps it.
+//!
+//! An upgrade is leaving without a gap: the next daemon is started by this one and serves before this one stops accepting
+//! (`handover` says what passes between the two, `upgrade` is the one side, `succession` the other).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::handover::{Control, Heritage};
+use self::start::Origin;
+use self::succession::Predecessor;
+use self::upgrade::Outcome;
 use crate::admin::{self, Admin};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
-use crate::hooks;
 use crate::logging;
-use crate::proxy::{self, Plane};
-use crate::release::{self, Coordinator, store::Store};
-use crate::supervisor::{self, Sink, Supervisor};
-use crate::wire::{self, Code, ErrorBody, exit};
+use crate::proxy::Plane;
+use crate::release;
+use crate::systemd::{Manager, Passed};
+use crate::wire::{self, exit};
+
+mod end;
+mod handover;
+mod reload;
+mod start;
+mod succession;
+mod upgrade;
+mod upkeep;
 
 /// How long blocking work may still take at the very end.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
-/// How long reading the configuration may take.
-const LOAD_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long admin requests may still be answered when everything else has ended.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
-
 /// After a reload that failed: what stood in its way (a file that was gone for a moment, an address in use) may pass
 /// without an edit.
 const RELOAD_RETRY: Duration = Duration::from_secs(1);
-
-/// How long a first probe of somebody else's app may hold back the first request.
-const FIRST_PROBE: Duration = Duration::from_secs(1);
 
 /// Who started the daemon, and how.
 #[derive(Debug)]
@@ -70,6 +78,8 @@ enum StartError {
     Socket(String),
     #[error("the coordinator ended unexpectedly")]
     Lost,
+    #[error("the daemon that was to be succeeded is gone, or says nothing that makes sense")]
+    Predecessor(#[source] std::io::Error),
     #[error("cannot {operation}")]
     Io { operation: &'static str, source: std::io::Error },
 }
@@ -81,13 +91,28 @@ impl StartError {
             Self::Store(_) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
-            Self::Socket(_) | Self::Lost | Self::Io { .. } => "",
+            Self::Socket(_) | Self::Lost | Self::Predecessor(_) | Self::Io { .. } => "",
         }
     }
 }
 
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> ExitCode {
+    // First of all: before there is another thread or a child.
+    let program = upgrade::Program::of_this_process().ok();
+    let heritage = match Heritage::take().transpose() {
+        Ok(heritage) => heritage,
+        Err(error) => {
+            complain(&format!("error: cannot take over from the running daemon: {error}"));
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let (passed, heritage) = match heritage {
+        Some(Heritage { listener, control, lock, error }) => {
+            (Passed::inherited(listener), Some((control, lock, error)))
+        }
+        None => (Passed::from_env(), None),
+    };
     // Watched before it is read: an edit in between is seen.
     let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
     let config = match config::load(&options.sources) {
@@ -97,11 +122,15 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
-    let _log = logging::init(if options.foreground.is_some() {
-        logging::Reader::Person
-    } else {
-        logging::Reader::Service
-    });
+    if let Some((_, _, error)) = &heritage
+        && let Err(cause) = rustix::stdio::dup2_stderr(error)
+    {
+        complain(&format!("error: cannot write to the standard error of the running daemon: {cause}"));
+        return ExitCode::from(exit::FAILED);
+    }
+    let reader =
+        if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service };
+    let _log = logging::init(reader, &config.name);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -112,8 +141,17 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
+    let last_word = heritage.as_ref().and_then(|(control, ..)| control.try_clone().ok());
     let outcome = runtime.block_on(async {
-        let daemon = Daemon::start(options, config, watch).await?;
+        let predecessor = match heritage {
+            Some((control, lock, _)) => {
+                let control = Control::new(control).map_err(StartError::Predecessor)?;
+                Some(Predecessor::new(control, lock))
+            }
+            None => None,
+        };
+        let origin = Origin { passed, predecessor, program };
+        let daemon = Daemon::start(options, config, watch, origin).await?;
         daemon.serve().await
     });
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
@@ -129,6 +167,9 @@ pub fn run(options: Options) -> ExitCode {
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             tracing::error!("{error}{source}{}", error.hint());
+            if let Some(control) = last_word {
+                handover::fail(control, &format!("{error}{source}"));
+            }
             ExitCode::from(exit::FAILED)
         }
     }
@@ -179,6 +220,16 @@ struct Daemon {
     config: watch::Sender<Arc<Config>>,
     config_status: watch::Sender<wire::ConfigStatus>,
     listen: watch::Sender<SocketAddr>,
+    /// The listening socket once more, while it is listened on.
+    public: Option<TcpListener>,
+    /// The lock of the state once more, for a successor.
+    lock: Option<std::fs::File>,
+    /// How a successor is started; `None` where none is.
+    program: Option<upgrade::Program>,
+    open_files: Option<u64>,
+    /// Cancelled once no predecessor is left.
+    alone: CancellationToken,
+    manager: Manager,
     plane: Plane,
     app: release::Handle,
     coordinator: tokio::task::JoinHandle<()>,
@@ -186,25 +237,21 @@ struct Daemon {
     socket: Option<SocketTask>,
     /// Cancelled when everything else has ended: the hooks and the watch on the file end with it.
     over: CancellationToken,
+    /// Cancelled with it, or once the service manager is another daemon's to talk to.
+    voice: CancellationToken,
     background: JoinSet<()>,
     reloads: mpsc::Receiver<admin::ReloadReply>,
+    upgrades: mpsc::Receiver<admin::UpgradeOrder>,
     edits: mpsc::Receiver<()>,
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    leave: Signal,
 }
 
 struct SocketTask {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
-}
-
-/// The admin socket after a reload.
-enum Socket {
-    /// At another place.
-    Fresh(Option<SocketTask>),
-    /// At the same place, for another group.
-    Shared { path: PathBuf, group: Option<u32> },
 }
 
 impl SocketTask {
@@ -216,158 +263,49 @@ impl SocketTask {
 }
 
 impl Daemon {
-    async fn start(options: Options, config: Config, watch: Option<Watch>) -> Result<Self, StartError> {
-        let io = |operation| move |source| StartError::Io { operation, source };
-        // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
-        if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
-            tracing::warn!("cannot make the process unreadable for others: {errno}");
-        }
-        let environment = std::env::vars_os().collect();
-        let open_files = raise_open_files();
-        let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
-        let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
-        let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
-
-        let (store, found) = Store::open(&config.state_file)?;
-        let listener = proxy::bind(config.listen)
-            .map_err(|source| StartError::Listen { addr: config.listen, source })?;
-        let bound = listener.local_addr().map_err(io("read the listening address"))?;
-
-        let foreground = options.foreground.is_some();
-        let sink = match (foreground, logging::under_journal()) {
-            (true, _) => Sink::Stdout,
-            (false, true) => Sink::Journal,
-            (false, false) => Sink::Stderr,
-        };
-        let mark = match found.mark.clone() {
-            Some(mark) => mark,
-            None => supervisor::new_mark().map_err(io("read the kernel's random numbers"))?,
-        };
-        let supervisor = Supervisor::new(supervisor::Settings {
-            instance: config.name.clone(),
-            mark,
-            run_dir: config.run_dir.clone(),
-            env: environment,
-            sink,
-            open_files,
-        })
-        .map_err(io("start the supervisor"))?;
-
-        let stats = proxy::Stats::new(config.proxy.threads);
-        let (switchboard, route) = proxy::switchboard();
-        let loaded = wire::ConfigStatus {
-            file: config.file.as_ref().map(|file| file.display().to_string()),
-            loaded_at: wire::rfc3339(SystemTime::now()),
-            error: None,
-        };
-        // From here on the file that was read is the one that counts: one that vanishes is an error, not an instance
-        // without a file.
-        let mut sources = options.sources;
-        if let Some(file) = &config.file {
-            sources.file = Some(file.clone());
-        }
-        let (config, configs) = watch::channel(Arc::new(config));
-        let (config_status, config_statuses) = watch::channel(loaded);
-        let (listen, listens) = watch::channel(bound);
-        let over = CancellationToken::new();
-        let mut background = JoinSet::new();
-        let (hook_sender, hooks) = hooks::start(configs.clone(), over.clone());
-        background.spawn(hooks);
-        let (coordinator, app) = Coordinator::new(release::Parts {
-            config: configs.clone(),
-            supervisor: Arc::new(supervisor),
-            stats: Arc::clone(&stats),
-            route,
-            store,
-            found,
-            notify: Box::new(move |event| hook_sender.send(event)),
-            fresh: foreground,
-        });
-        let (reload, reloads) = mpsc::channel(1);
-        let admin = Admin::new(admin::Parts {
-            app: app.clone(),
-            config: configs.clone(),
-            config_status: config_statuses,
-            stats: Arc::clone(&stats),
-            reload,
-            listen: listens,
-            started_at: SystemTime::now(),
-            control: tokio::runtime::Handle::current(),
-        });
-        let socket = open_socket(&configs.borrow().clone(), &admin)?;
-        let coordinator = tokio::spawn(coordinator.run());
-        // One slot: an edit that waits stands for all later ones.
-        let (edited, edits) = mpsc::channel(1);
-        if let Some(watch) = watch {
-            let over = over.clone();
-            background.spawn(async move {
-                over.run_until_cancelled(watch.run(edited)).await;
-            });
-        }
-        // Connections wait in the kernel's queue meanwhile.
-        let _unanswered = tokio::time::timeout(FIRST_PROBE, app.first_probe()).await;
-        let reserved = Arc::new(admin::Public::new(Arc::clone(&admin)));
-        let plane = match Plane::start(listener, configs.clone(), switchboard, stats, reserved) {
-            Ok(plane) => plane,
-            Err(error) => {
-                // What has been started meanwhile does not stay behind.
-                app.shut_down().await;
-                app.stop_all().await;
-                return Err(io("start the data plane")(error));
-            }
-        };
-        tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
-        if let Some(foreground) = &options.foreground {
-            invite(foreground, &configs.borrow(), bound);
-        }
-        Ok(Self {
-            sources,
-            config,
-            config_status,
-            listen,
-            plane,
-            app,
-            coordinator,
-            admin,
-            socket,
-            over,
-            background,
-            reloads,
-            edits,
-            interrupt,
-            terminate,
-            hangup,
-        })
-    }
-
     /// Reloads when asked, until a signal ends it.
     async fn serve(mut self) -> Result<(), StartError> {
         enum Turn {
+            Booted,
             Reload(Option<admin::ReloadReply>),
             Edited,
+            Retry,
+            Upgrade(admin::UpgradeOrder),
+            Leave,
             End(&'static str),
             Lost,
         }
+        let mut booted = false;
         loop {
             let failed = self.config_status.borrow().error.is_some();
             let turn = tokio::select! {
+                () = upkeep::extending(&self.manager, self.app.booted()), if !booted => Turn::Booted,
                 answer = self.reloads.recv() => Turn::Reload(answer),
+                Some(order) = self.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
-                () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Edited,
+                () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
                 _ = self.hangup.recv() => Turn::Reload(None),
+                _ = self.leave.recv() => Turn::Leave,
                 _ = self.interrupt.recv() => Turn::End("SIGINT"),
                 _ = self.terminate.recv() => Turn::End("SIGTERM"),
                 () = self.app.ended() => Turn::Lost,
             };
             match turn {
+                Turn::Booted => {
+                    booted = true;
+                    self.manager.ready();
+                }
                 Turn::Reload(answer) => {
-                    let outcome = self.reload().await;
+                    let outcome = self.announced_reload(booted).await;
                     if let Some(answer) = answer {
                         let _asker_gone = answer.send(outcome);
                     }
                 }
                 Turn::Edited => {
                     // The outcome is in the log and in the status.
+                    let _outcome = self.announced_reload(booted).await;
+                }
+                Turn::Retry => {
                     let _outcome = self.reload().await;
                 }
                 Turn::Lost => {
@@ -376,162 +314,29 @@ impl Daemon {
                     self.end().await?;
                     return Err(StartError::Lost);
                 }
+                Turn::Upgrade(admin::UpgradeOrder { binary, reply }) => {
+                    let (error, ending) = match self.upgrade(booted, binary).await {
+                        Outcome::Heir(heir) => return self.hand_over(*heir, reply).await,
+                        Outcome::Failed(error) => (error, false),
+                        Outcome::Ending(error) => (error, true),
+                    };
+                    let _asker_gone = reply.send(Err(error));
+                    if ending {
+                        return self.end().await;
+                    }
+                }
+                Turn::Leave => {
+                    tracing::info!("SIGUSR2: finishing requests, then leaving the app to the next daemon");
+                    return self.leave().await;
+                }
                 Turn::End(cause) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
+                    // Nobody is to wait in a queue that nothing will accept from.
+                    self.manager.forget();
                     return self.end().await;
                 }
             }
         }
-    }
-
-    /// Loads the configuration again: all of it, or nothing.
-    async fn reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
-        let outcome = self.try_reload().await;
-        match &outcome {
-            Ok(reloaded) => {
-                tracing::info!(changed = reloaded.changed.join(", "), "{}", reloaded.message);
-                self.config_status.send_modify(|status| {
-                    status.loaded_at = wire::rfc3339(SystemTime::now());
-                    status.error = None;
-                });
-            }
-            Err(error) => {
-                let all =
-                    if error.errors.is_empty() { error.message.clone() } else { error.errors.join("; ") };
-                if self.config_status.borrow().error.as_ref() != Some(&all) {
-                    tracing::error!("the configuration was not loaded: {all}");
-                    self.config_status.send_modify(|status| status.error = Some(all));
-                }
-            }
-        }
-        outcome
-    }
-
-    async fn try_reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
-        let invalid = |problems: Vec<String>| {
-            let message = match &problems[..] {
-                [problem] => problem.clone(),
-                several => format!(
-                    "{} problems, the first: {}",
-                    several.len(),
-                    several.first().map_or("", String::as_str)
-                ),
-            };
-            let mut body = ErrorBody::new(Code::ConfigInvalid, "Configuration invalid", message);
-            body.errors = problems;
-            body.with_hint("nothing has changed; mend the file and it is loaded again")
-        };
-        let sources = self.sources.clone();
-        let loading = tokio::task::spawn_blocking(move || config::load(&sources));
-        let loaded = tokio::time::timeout(LOAD_WITHIN, loading)
-            .await
-            .map_err(|_elapsed| invalid(vec![format!("the file could not be read within {LOAD_WITHIN:?}")]))?
-            .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
-        let new = Arc::new(loaded.map_err(|errors| invalid(errors.problems))?);
-        let old = Arc::clone(&self.config.borrow());
-        let diff = config::diff(&old, &new);
-        if !diff.refused.is_empty() {
-            return Err(invalid(diff.refused));
-        }
-        // What can fail comes before anything is changed.
-        let listener = if diff.listen {
-            let bound = proxy::bind(new.listen)
-                .map_err(|error| invalid(vec![format!("listen: cannot bind {}: {error}", new.listen)]))?;
-            Some(bound)
-        } else {
-            None
-        };
-        let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
-        let socket = if moved {
-            Some(self.prepare_socket(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?)
-        } else {
-            None
-        };
-        if let Some(listener) = listener {
-            let bound = listener.local_addr();
-            self.plane.rebind(listener).await.map_err(|error| {
-                invalid(vec![format!("listen: cannot accept on {}: {error}", new.listen)])
-            })?;
-            if let Ok(bound) = bound {
-                tracing::info!("listening on {bound}");
-                self.listen.send_replace(bound);
-            }
-        }
-        match socket {
-            None => {}
-            Some(Socket::Shared { path, group }) => admin::share_socket(&path, group)
-                .map_err(|error| invalid(vec![format!("admin.socket_group: {error}")]))?,
-            // The former one answers what is under way in the background: a reload that came through it is among that.
-            Some(Socket::Fresh(fresh)) => {
-                if let Some(former) = std::mem::replace(&mut self.socket, fresh) {
-                    self.background.spawn(former.end());
-                }
-            }
-        }
-        for warning in &new.warnings {
-            tracing::warn!("{warning}");
-        }
-        self.config.send_replace(new);
-        let differs = if diff.is_empty() { "; nothing differs" } else { "" };
-        Ok(wire::Reloaded {
-            success: true,
-            message: format!("configuration loaded{differs}"),
-            changed: diff.changed,
-        })
-    }
-
-    /// What a changed admin socket needs: all of it that can fail, before anything else has changed.
-    fn prepare_socket(&self, old: &Config, new: &Config) -> Result<Socket, StartError> {
-        match &new.admin.socket {
-            // The same path cannot be bound twice: the socket that is there gets its new group.
-            Some(path) if old.admin.socket == new.admin.socket && self.socket.is_some() => {
-                Ok(Socket::Shared { path: path.clone(), group: socket_group(new)? })
-            }
-            _ => open_socket(new, &self.admin).map(Socket::Fresh),
-        }
-    }
-
-    async fn end(mut self) -> Result<(), StartError> {
-        // Whoever asked for a reload, or asks now, is told at once that there is none any more.
-        self.reloads.close();
-        while self.reloads.try_recv().is_ok() {}
-        let period = self.config.borrow().drain.period;
-        let app = self.app.clone();
-        let orderly = async {
-            app.shut_down().await;
-            if tokio::time::timeout(period, self.plane.drain()).await.is_err() {
-                tracing::warn!("requests are still in flight after drain.period ({period:?})");
-            }
-            app.stop_all().await;
-        };
-        let hurried = async {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-            tracing::warn!("second signal: killing the app's processes");
-        };
-        let in_order = tokio::select! {
-            () = orderly => true,
-            () = hurried => false,
-        };
-        if !in_order {
-            app.shut_down().await;
-            app.kill_all().await;
-            app.stop_all().await;
-        }
-        self.plane.shut_down().await;
-        if let Some(socket) = self.socket {
-            socket.end().await;
-        }
-        if tokio::time::timeout(LAST_ANSWERS, self.admin.finish()).await.is_err() {
-            tracing::warn!("an admin request was still being answered after {LAST_ANSWERS:?}");
-        }
-        let _panicked = self.coordinator.await;
-        self.over.cancel();
-        while self.background.join_next().await.is_some() {}
-        tracing::info!("stopped");
-        Ok(())
     }
 }
 
@@ -545,19 +350,15 @@ fn watched_file(sources: &Sources) -> Option<PathBuf> {
     }
 }
 
-/// Raises the soft limit of open files to the hard one: every request needs two. Gives back what it was, for the apps.
-fn raise_open_files() -> Option<u64> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| soft));
-    raised.inspect_err(|errno| tracing::warn!("cannot raise the limit of open files: {errno}")).ok()
-}
-
-/// Serves the admin socket. Where the default place cannot be made, that is a warning.
-fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>, StartError> {
+/// Serves the admin socket, bound by `bind`. Where the default place cannot be made, that is a warning.
+fn open_socket(
+    config: &Config,
+    admin: &Arc<Admin>,
+    bind: fn(&std::path::Path, Option<u32>) -> Result<tokio::net::UnixListener, String>,
+) -> Result<Option<SocketTask>, StartError> {
     let Some(path) = &config.admin.socket else { return Ok(None) };
     let group = socket_group(config)?;
-    let listener = match admin::bind_socket(path, group) {
+    let listener = match bind(path, group) {
         Ok(listener) => listener,
         Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
         Err(error) => {
@@ -566,27 +367,10 @@ fn open_socket(config: &Config, admin: &Arc<Admin>) -> Result<Option<SocketTask>
         }
     };
     let stop = CancellationToken::new();
-    let task = tokio::spawn(admin::serve_socket(listener, Arc::clone(admin), stop.clone()));
+    let task = tokio::spawn(admin::serve_socket(listener, path.clone(), Arc::clone(admin), stop.clone()));
     Ok(Some(SocketTask { stop, task }))
 }
 
 fn socket_group(config: &Config) -> Result<Option<u32>, StartError> {
     config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)
-}
-
-/// Says what to do next, where somebody sits before it.
-fn invite(foreground: &Foreground, config: &Config, bound: SocketAddr) {
-    let host = if bound.ip().is_unspecified() { "127.0.0.1".to_owned() } else { bound.ip().to_string() };
-    let instance =
-        if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
-    let command = config.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
-    complain("");
-    complain(&format!("  your app answers at     http://{host}:{}", bound.port()));
-    complain(&format!(
-        "  release the next version {}{instance} deploy --cmd '{}'",
-        foreground.program,
-        command.replace('\'', r"'\''")
-    ));
-    complain(&format!("  see how it is           {}{instance} status", foreground.program));
-    complain("");
 }

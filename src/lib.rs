@@ -19,7 +19,7 @@
 //!
 //! ```text
 //!   bins ─▶ daemon ─▶ admin ─▶ release ─▶ supervisor  health  proxy ─▶ config  wire
-//!        │        ╲▶ hooks ─────────────────────────────────────────▶ config  wire
+//!        │        ╲▶ hooks  systemd ────────────────────────────────▶ config  wire
 //!        ╲▶ cli ───────────────────────────────────────────────────▶ config  wire
 //! ```
 //!
@@ -30,10 +30,11 @@
 //! | [`supervisor`] | one task per process group: start, output, port, stop, until nothing is left of it |
 //! | [`health`] | one probe; the wait for the first good ones |
 //! | [`proxy`] | the data plane: accept, claim a target, forward, tunnel; who is live is written in one place |
+//! | [`systemd`] | what the service manager is told, and the sockets it kept |
 //! | [`hooks`] | telling a program of the operator what happened |
 //! | [`release`] | the pure machine, its one driver, the durable record |
 //! | [`admin`] | shape in, domain call, shape out |
-//! | [`cli`] | arguments, the way to the daemon, what is printed |
+//! | [`cli`] | arguments, the way to the daemon, the host's folders and units, what is printed |
 //! | [`logging`] | where portok's own log goes |
 //! | [`daemon`] | puts it all together, reloads, and ends it in order |
 //!
@@ -67,4 +68,5 @@ pub mod logging;
 pub mod proxy;
 pub mod release;
 pub mod supervisor;
+pub mod systemd;
 pub mod wire;

@@ -1,5 +1,8 @@
 //! Where portok's own log goes: to the journal where the process runs under it, else to standard error.
 //!
+//! In the journal every event says whose it is (`PORTOK_APP`) and carries what it is about as fields (`PORTOK_RELEASE`,
+//! `PORTOK_PHASE`, `PORTOK_PID`, ...), so that `journalctl PORTOK_RELEASE=v7` is the life of a release.
+//!
 //! Set up once, before anything is logged. Nothing is logged per request: the journal is written with a blocking
 //! socket on the calling thread. Standard error is written by a thread of its own behind a bounded queue: a pipe
 //! that nobody reads may cost lines, never the control plane.
@@ -8,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -38,8 +42,8 @@ pub struct Log {
     _worker: Option<WorkerGuard>,
 }
 
-/// Sets the log up. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets how much is said.
-pub fn init(reader: Reader) -> Log {
+/// Sets the log of the instance `app` up. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets how much is said.
+pub fn init(reader: Reader, app: &str) -> Log {
     let level =
         std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let registry = tracing_subscriber::registry();
@@ -47,8 +51,11 @@ pub fn init(reader: Reader) -> Log {
         && under_journal()
         && let Ok(journal) = tracing_journald::layer()
     {
-        let journal =
-            journal.with_syslog_identifier("portokd".to_owned()).with_field_prefix(Some("PORTOK".into()));
+        let journal = journal
+            .with_syslog_identifier("portokd".to_owned())
+            .with_field_prefix(Some("PORTOK".into()))
+            .with_custom_fields([("PORTOK_APP", app)])
+            .with_priority_mappings(priorities());
         // Set up before anything else runs: a second time cannot happen, and losing the log would be the lesser harm.
         let _already_set = registry.with(journal.with_filter(level)).try_init();
         return Log { _worker: None };
@@ -64,4 +71,15 @@ pub fn init(reader: Reader) -> Log {
         Reader::Person => registry.with(fmt.without_time().compact().with_filter(level)).try_init(),
     };
     Log { _worker: Some(worker) }
+}
+
+/// syslog's own meaning of the words (syslog(3)): info is no notice.
+fn priorities() -> PriorityMappings {
+    PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+    }
 }

@@ -51,6 +51,8 @@ pub enum Code {
     StateUnwritable,
     /// The daemon is going down.
     ShuttingDown,
+    /// The new portokd did not take over: the running one goes on.
+    UpgradeFailed,
     /// A fault of portok itself.
     Internal,
 }
@@ -64,7 +66,12 @@ impl Code {
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
-            Self::Busy | Self::HealthFailed | Self::DeployAborted | Self::NoPrevious | Self::NoApp => 409,
+            Self::Busy
+            | Self::HealthFailed
+            | Self::DeployAborted
+            | Self::NoPrevious
+            | Self::NoApp
+            | Self::UpgradeFailed => 409,
             Self::ConfigInvalid => 422,
             Self::RateLimited => 429,
             Self::Internal => 500,
@@ -75,7 +82,7 @@ impl Code {
     /// The exit code of the command line for an answer with this code.
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::HealthFailed | Self::Internal => exit::FAILED,
+            Self::HealthFailed | Self::UpgradeFailed | Self::Internal => exit::FAILED,
             Self::ConfigInvalid => exit::USAGE,
             Self::DeployAborted => exit::ABORTED,
             _ => exit::REFUSED,
@@ -99,6 +106,7 @@ impl Code {
             Self::ConfigInvalid => "config_invalid",
             Self::StateUnwritable => "state_unwritable",
             Self::ShuttingDown => "shutting_down",
+            Self::UpgradeFailed => "upgrade_failed",
             Self::Internal => "internal",
         }
     }
@@ -346,6 +354,29 @@ pub struct Status {
     /// The last probe of the live target.
     #[serde(default)]
     pub health: HealthMetrics,
+}
+
+/// The body of `POST /__upgrade`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct UpgradeRequest {
+    /// The new daemon's program; missing: the one that the running daemon was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<String>,
+}
+
+/// The answer to `POST /__upgrade`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgraded {
+    /// Always true; a failure has a body of its own.
+    pub success: bool,
+    /// For people.
+    pub message: String,
+    /// The new daemon's process id.
+    pub pid: u32,
+    /// The new daemon's version.
+    pub version: String,
 }
 
 /// The configuration's part of [`Status`].

@@ -3,6 +3,7 @@
 //! [`Admin`] owns the limiter and tracks the tasks that answer. The head is judged as a whole before a byte of
 //! the body is asked for ([`examine`]).
 
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -22,7 +24,7 @@ use super::prometheus::{self, Exposition};
 use super::rate::Limiter;
 use super::request::{self, bad};
 use super::routes::{self, Call, Follow, MetricsFormat, Route};
-use super::{Parts, Peer, auth};
+use super::{Parts, Peer, UpgradeOrder, auth};
 use crate::config::Config;
 use crate::proxy::{self, ReservedBody};
 use crate::release;
@@ -106,6 +108,14 @@ impl Admin {
         let body = if route.acts() { read(body).await? } else { Bytes::new() };
         let listen = self.parts.listen.borrow().port();
         let call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
+        if matches!((&call, peer), (Call::Upgrade(Some(_)), Peer::Tcp(_))) {
+            return Err(ErrorBody::new(
+                Code::Forbidden,
+                "Forbidden",
+                "another program than the daemon's own is accepted over the unix socket only",
+            )
+            .into());
+        }
         if route.acts() {
             tracing::info!(%peer, request = head.uri.path(), "admin request");
         }
@@ -140,6 +150,7 @@ impl Admin {
                 answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)
             }
             Call::Reload => answer::json(StatusCode::OK, &self.reload().await?),
+            Call::Upgrade(binary) => answer::json(StatusCode::OK, &self.upgrade(binary).await?),
         })
     }
 
@@ -182,6 +193,23 @@ impl Admin {
             wire::rfc3339(self.parts.started_at),
             config.upstream.debug,
         )
+    }
+
+    async fn upgrade(&self, binary: Option<PathBuf>) -> Result<wire::Upgraded, ErrorBody> {
+        let (reply, outcome) = oneshot::channel();
+        let gone = || {
+            ErrorBody::new(
+                Code::ShuttingDown,
+                "Shutting down",
+                "no other daemon was started: this one is ending",
+            )
+        };
+        self.parts.upgrade.try_send(UpgradeOrder { binary, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => ErrorBody::new(Code::Busy, "Busy", "another upgrade is under way"),
+            TrySendError::Closed(_) => gone(),
+        })?;
+        // Every step of it has a deadline of its own.
+        outcome.await.map_err(|_dropped| gone())?
     }
 
     async fn reload(&self) -> Result<wire::Reloaded, ErrorBody> {

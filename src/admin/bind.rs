@@ -40,7 +40,31 @@ pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, Stri
         .ok_or_else(|| format!("the admin socket's path has to be absolute: {shown}"))?;
     prepare(folder, path, group)?;
     clear(path)?;
+    bind_at(path, path, group)
+}
 
+/// The same in the place of a socket that is being served: whoever connects gets the one or the other, nobody is refused.
+///
+/// # Errors
+/// As [`bind_socket`].
+pub fn replace_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, String> {
+    let Some(folder) = path.parent().filter(|_| path.exists()) else { return bind_socket(path, group) };
+    // A short name: the path has little room.
+    let new = folder.join(".n");
+    // Left by one who did not come to the end.
+    let _mostly_not_there = fs::remove_file(&new);
+    prepare(folder, path, group)?;
+    let listener = bind_at(&new, path, group)?;
+    fs::rename(&new, path).map_err(|cause| {
+        let _may_not_exist = fs::remove_file(&new);
+        format!("cannot put the admin socket {} in its place: {cause}", path.display())
+    })?;
+    Ok(listener)
+}
+
+/// Binds at `path` what is to be known as `shown`.
+fn bind_at(path: &Path, shown: &Path, group: Option<u32>) -> Result<UnixListener, String> {
+    let shown = shown.display();
     let failed = |what: &str, cause: io::Error| format!("cannot {what} the admin socket {shown}: {cause}");
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(|cause| failed("bind", cause))?;
     let open = || {

@@ -33,13 +33,14 @@ mod socket;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use api::{Admin, Public};
-pub use bind::{bind_socket, group_id, share_socket};
+pub use bind::{bind_socket, group_id, replace_socket, share_socket};
 pub use socket::serve_socket;
 
 use crate::config::Config;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub stats: Arc<proxy::Stats>,
     /// Asks for a reload; the outcome comes back through the inner channel.
     pub reload: mpsc::Sender<ReloadReply>,
+    /// Asks for another daemon in this one's place.
+    pub upgrade: mpsc::Sender<UpgradeOrder>,
     /// Where requests are accepted now.
     pub listen: watch::Receiver<SocketAddr>,
     /// When the daemon started.
@@ -68,6 +71,15 @@ pub struct Parts {
 
 /// Where the outcome of a reload is sent.
 pub type ReloadReply = oneshot::Sender<Result<wire::Reloaded, wire::ErrorBody>>;
+
+/// Puts another daemon in this one's place.
+#[derive(Debug)]
+pub struct UpgradeOrder {
+    /// Its program; `None`: the one that this daemon was started from.
+    pub binary: Option<PathBuf>,
+    /// Where the outcome is sent.
+    pub reply: oneshot::Sender<Result<wire::Upgraded, wire::ErrorBody>>,
+}
 
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

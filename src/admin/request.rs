@@ -3,12 +3,13 @@
 //! Only the form is judged here. No message repeats a value of the body: it may be a secret.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use http::HeaderMap;
 use http::header::ACCEPT;
 use serde_json::Value;
 
-use crate::wire::{Code, CommandLine, DeployRequest, ErrorBody};
+use crate::wire::{Code, CommandLine, DeployRequest, ErrorBody, UpgradeRequest};
 
 /// The longest body of a request, in bytes.
 pub(super) const MAX_BODY: usize = 256 * 1024;
@@ -107,6 +108,22 @@ pub(super) fn prefers(headers: &HeaderMap, wanted: &str) -> bool {
 pub(super) fn is_release(id: &str) -> bool {
     (1..=64).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+/// Reads the body of an upgrade: a program, or nothing for the one that is known.
+///
+/// # Errors
+/// `bad_request`: another key, or a path that is not absolute.
+pub(super) fn upgrade(body: &[u8]) -> Result<Option<PathBuf>, Box<ErrorBody>> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let request: UpgradeRequest = serde_json::from_slice(body)
+        .map_err(|_| bad("the body has to be a JSON object with at most the key `binary`, a text"))?;
+    match request.binary.map(PathBuf::from) {
+        Some(path) if !path.is_absolute() => Err(bad("`binary` has to be an absolute path")),
+        path => Ok(path),
+    }
 }
 
 /// Reads the body of a deploy. An empty one asks for the configured app as it is.

@@ -2,6 +2,8 @@
 //!
 //! Pure: [`find`] is path and method, [`call`] is parameters and body. Both judge form alone.
 
+use std::path::PathBuf;
+
 use http::{HeaderMap, Method};
 
 use super::answer::Refusal;
@@ -22,10 +24,11 @@ pub(super) enum Route {
     Releases,
     Logs,
     Reload,
+    Upgrade,
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 10] = [
+const ROUTES: [(&str, Route); 11] = [
     ("status", Route::Status),
     ("metrics", Route::Metrics),
     ("health", Route::Health),
@@ -36,6 +39,7 @@ const ROUTES: [(&str, Route); 10] = [
     ("releases", Route::Releases),
     ("logs", Route::Logs),
     ("reload", Route::Reload),
+    ("upgrade", Route::Upgrade),
 ];
 
 /// The lines of `logs` that are given when none are asked for.
@@ -46,7 +50,10 @@ const MAX_LINES: usize = 10_000;
 impl Route {
     /// Whether it changes something: then it is a POST.
     pub(super) fn acts(self) -> bool {
-        matches!(self, Self::Switch | Self::Deploy | Self::Cancel | Self::Rollback | Self::Reload)
+        matches!(
+            self,
+            Self::Switch | Self::Deploy | Self::Cancel | Self::Rollback | Self::Reload | Self::Upgrade
+        )
     }
 
     /// Whether it runs code, or ends what does.
@@ -95,6 +102,7 @@ pub(super) enum Call {
     Releases,
     Logs { release: Option<String>, lines: usize },
     Reload,
+    Upgrade(Option<PathBuf>),
 }
 
 /// How the counters are written.
@@ -147,6 +155,7 @@ pub(super) fn call(
             Call::Logs { release: release.map(str::to_owned), lines: lines(&query)? }
         }
         Route::Reload => Call::Reload,
+        Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
     })
 }
 

@@ -44,9 +44,9 @@ const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
 /// The pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `admin` on `listener` until `stop`.
-pub async fn serve_socket(listener: UnixListener, admin: Arc<Admin>, stop: CancellationToken) {
-    serve(listener, stop, move |stream| {
+/// Serves `admin` on `listener`, whose file is at `path`, until `stop`.
+pub async fn serve_socket(listener: UnixListener, path: PathBuf, admin: Arc<Admin>, stop: CancellationToken) {
+    serve(listener, path, stop, move |stream| {
         let admin = Arc::clone(&admin);
         async move {
             let peer = identify(&stream, admin.config().admin.socket_group.clone(), admin.own_uid()).await?;
@@ -58,8 +58,12 @@ pub async fn serve_socket(listener: UnixListener, admin: Arc<Admin>, stop: Cance
 }
 
 /// The loop of [`serve_socket`]: `greet` says for each connection how its requests are answered.
-async fn serve<G, Greeting, S, Answer>(listener: UnixListener, stop: CancellationToken, greet: G)
-where
+async fn serve<G, Greeting, S, Answer>(
+    listener: UnixListener,
+    path: PathBuf,
+    stop: CancellationToken,
+    greet: G,
+) where
     G: Fn(UnixStream) -> Greeting,
     Greeting: Future<Output = io::Result<(UnixStream, S)>> + Send + 'static,
     S: Fn(Request<Incoming>) -> Answer + Send + Sync + 'static,
@@ -69,7 +73,7 @@ where
         Connection(io::Result<UnixStream>),
         Stop,
     }
-    let file = SocketFile::of(&listener);
+    let file = SocketFile::at(path);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
     loop {
@@ -195,8 +199,7 @@ struct SocketFile {
 }
 
 impl SocketFile {
-    fn of(listener: &UnixListener) -> Option<Self> {
-        let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
+    fn at(path: PathBuf) -> Option<Self> {
         let identity = Self::identity(&path)?;
         Some(Self { path, identity })
     }
@@ -251,7 +254,8 @@ mod tests {
         /// Answers each request with its path, once `gate` (if any) was opened.
         fn start(gate: Option<oneshot::Receiver<()>>) -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let listener = bind::bind_socket(&folder.path().join("admin.sock"), None).unwrap();
+            let path = folder.path().join("admin.sock");
+            let listener = bind::bind_socket(&path, None).unwrap();
             let stop = CancellationToken::new();
             let gate = Arc::new(tokio::sync::Mutex::new(gate));
             let greet = move |stream| {
@@ -267,7 +271,7 @@ mod tests {
                 };
                 std::future::ready(Ok((stream, answer)))
             };
-            let task = tokio::spawn(serve(listener, stop.clone(), greet));
+            let task = tokio::spawn(serve(listener, path, stop.clone(), greet));
             Self { folder, stop, task }
         }
 

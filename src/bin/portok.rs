@@ -7,6 +7,9 @@ use portok::config::{Overrides, Sources};
 use portok::daemon::{self, Foreground, Options};
 
 fn main() -> ExitCode {
+    if let Some(code) = portok::supervisor::run_keeper_if_asked() {
+        return code;
+    }
     cli::main(|plan: RunPlan| {
         let overrides = Overrides { listen: plan.listen, command: Some(plan.command), foreground: true };
         let mut env: std::collections::BTreeMap<_, _> = std::env::vars_os()

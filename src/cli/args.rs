@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::RunPlan;
 use super::failure::Failure;
+use super::host::args::HostCommand;
 use crate::wire::CommandLine;
 
 /// The longest id of a release and name of an instance, in characters.
@@ -27,6 +28,7 @@ portok moves traffic from one version of an app to the next without losing a req
   portok status                                   what is live, since when, and what goes on
   portok rollback                                 back to the release before
   portok logs -f                                  what the app prints
+  portok init, add NAME, list, doctor             on a server, under systemd
 
 `portok --help` lists all commands, `portok help deploy` explains one
 ";
@@ -152,12 +154,13 @@ Examples:
   portok releases
   portok releases --instance api --json")]
     Releases,
-    /// Show what the app printed
+    /// Show what the app printed; with an instance's name, what its daemon said too
     #[command(after_help = "\
 Examples:
-  portok logs
+  portok logs                     what the app printed, as the daemon keeps it
   portok logs -n 20 -f
-  portok logs --release v2")]
+  portok logs --release v2
+  portok logs api -f              the daemon's and the app's lines, from the journal where there is one")]
     Logs(Logs),
     /// Load the configuration file again and tell what changed
     #[command(after_help = "\
@@ -165,6 +168,21 @@ Examples:
   portok reload
   portok reload --instance api")]
     Reload,
+    /// Put a new portokd in the running one's place, without losing a connection
+    #[command(after_help = "\
+Examples:
+  portok upgrade                                  after the package was replaced
+  portok upgrade --instance api --binary ./portokd
+
+The new daemon takes over the port and the app; the old one finishes the connections that it has, and ends.
+When the new one does not come up, nothing has changed and the error says why.")]
+    Upgrade {
+        /// The new program [default: the path that the running daemon was started from]
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
+    #[command(flatten)]
+    Host(HostCommand),
 }
 
 /// `run`.
@@ -238,6 +256,9 @@ pub(crate) struct Named {
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
+    /// The instance's name: its daemon's lines and its app's, from the journal
+    #[arg(value_name = "INSTANCE", value_parser = instance_name)]
+    pub(crate) name: Option<String>,
     /// Only this release's lines
     #[arg(long, value_name = "ID", value_parser = release_id)]
     pub(crate) release: Option<String>,
@@ -257,6 +278,8 @@ pub(crate) enum Order {
     Run(RunPlan),
     /// For a daemon.
     Ask(Global, Box<Command>),
+    /// For this host.
+    Host(Global, HostCommand),
 }
 
 /// Parses `arguments`, the program's name included.
@@ -293,11 +316,23 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
         }
         Command::Status(Named { name: Some(ref name) })
         | Command::Health(Named { name: Some(ref name) })
-        | Command::Metrics { named: Named { name: Some(ref name) }, .. } => {
+        | Command::Metrics { named: Named { name: Some(ref name) }, .. }
+        | Command::Logs(Logs { name: Some(ref name), .. }) => {
             if global.instance.as_ref().is_some_and(|instance| instance != name) {
                 return Err(contradiction("two different instances are named", "give one of them"));
             }
             global.instance = Some(name.clone());
+        }
+        Command::Host(command) => {
+            if global.url.is_some()
+                || global.socket.is_some()
+                || global.token.is_some()
+                || global.instance.is_some()
+            {
+                let hint = "leave out --url, --socket, --token and --instance";
+                return Err(contradiction("this command concerns the host and asks no single daemon", hint));
+            }
+            return Ok(Order::Host(global, command));
         }
         Command::Metrics { prometheus: true, .. } if global.json => {
             return Err(contradiction(
@@ -305,11 +340,11 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
                 "give one of them",
             ));
         }
-        Command::Logs(Logs { follow: true, .. }) if global.json => {
-            let hint = "leave out -f, or --json";
-            return Err(contradiction("--json prints one value, which -f never completes", hint));
-        }
         _ => {}
+    }
+    if global.json && matches!(command, Command::Logs(Logs { follow: true, .. })) {
+        let hint = "leave out -f, or --json";
+        return Err(contradiction("--json prints one value, which -f never completes", hint));
     }
     Ok(Order::Ask(global, Box::new(command)))
 }
@@ -330,7 +365,7 @@ fn contradiction(message: &str, hint: &str) -> Refusal {
 }
 
 /// Checks an instance's name; it becomes part of a path.
-fn instance_name(text: &str) -> Result<String, String> {
+pub(crate) fn instance_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     name(text, fits, "letters, digits, `_` and `-`")
 }
@@ -348,11 +383,11 @@ fn name(text: &str, fits: impl Fn(char) -> bool, expected: &str) -> Result<Strin
     Ok(text.to_owned())
 }
 
-fn shell_text(text: &str) -> Result<String, String> {
+pub(crate) fn shell_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("the command is empty".into()) } else { Ok(text.to_owned()) }
 }
 
-fn health_path(text: &str) -> Result<String, String> {
+pub(crate) fn health_path(text: &str) -> Result<String, String> {
     let fits = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
     if fits {
         Ok(text.to_owned())

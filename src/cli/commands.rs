@@ -1,6 +1,7 @@
 //! The plain commands: one request, one answer, one text each.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::SystemTime;
 
@@ -9,7 +10,9 @@ use super::failure::Failure;
 use super::follow::{What, follow};
 use super::order::Session;
 use super::render;
-use crate::wire::{Accepted, Health, Metrics, ReleaseRow, Reloaded, Status, Switched, exit};
+use crate::wire::{
+    Accepted, Health, Metrics, ReleaseRow, Reloaded, Status, Switched, UpgradeRequest, Upgraded, exit,
+};
 
 type Done = Result<u8, Failure>;
 
@@ -88,4 +91,27 @@ pub(crate) async fn reload(session: &mut Session<'_>) -> Done {
     let (reloaded, value) = session.client.ask::<Reloaded>(Call::post("reload", "reload")).await?;
     session.show(&value, || render::reloaded(&reloaded));
     Ok(exit::DONE)
+}
+
+/// `portok upgrade`.
+pub(crate) async fn upgrade(session: &mut Session<'_>, binary: Option<PathBuf>) -> Done {
+    let mut call = Call::post("upgrade", "upgrade");
+    if let Some(path) = binary {
+        let request = UpgradeRequest { binary: Some(absolute(&path)?) };
+        let body = serde_json::to_vec(&request);
+        call.body =
+            Some(body.map_err(|error| Failure::usage(error.to_string(), "see portok upgrade --help"))?);
+    }
+    let (upgraded, value) = session.client.ask::<Upgraded>(call).await?;
+    session.show(&value, || render::upgraded(&upgraded));
+    Ok(exit::DONE)
+}
+
+/// The daemon has another working directory.
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let wrong = |why: String| {
+        Failure::usage(format!("cannot use --binary {}: {why}", path.display()), "give an absolute path")
+    };
+    let absolute = std::path::absolute(path).map_err(|error| wrong(error.to_string()))?;
+    absolute.into_os_string().into_string().map_err(|_| wrong("it is not UTF-8".to_owned()))
 }

@@ -33,8 +33,29 @@ pub(crate) enum Failure {
     Unstable { release: String, reason: String },
     /// The operator pressed Ctrl-C.
     Interrupted { message: String, hint: String },
+    /// A command that concerns this host was not carried out, or not to its end.
+    Host { code: HostCode, message: String, causes: Vec<String>, hint: Option<String> },
     /// Standard output took no more.
     Output { cause: String },
+}
+
+/// Why a command that concerns this host was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostCode {
+    /// What was to be made is there already, and is not portok's to replace.
+    Exists,
+    /// Somebody else has the port.
+    InUse,
+    /// There is no such instance.
+    NotFound,
+    /// The instance runs.
+    Running,
+    /// Its configuration does not validate.
+    Invalid,
+    /// It takes `--force`.
+    NotForced,
+    /// The system did not do it.
+    Failed,
 }
 
 /// One way to the daemon that could not be used.
@@ -57,6 +78,11 @@ impl Failure {
         Self::Usage { message: message.into(), hint: Some(hint.into()) }
     }
 
+    /// A host command that was not carried out, with a hint.
+    pub(crate) fn host(code: HostCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Host { code, message: message.into(), causes: Vec::new(), hint: Some(hint.into()) }
+    }
+
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -64,6 +90,9 @@ impl Failure {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Foreign { .. } => exit::UNREACHABLE,
             Self::Refused { body, .. } => refused_exit(body),
             Self::RolledBack { .. } => exit::ROLLED_BACK,
+            Self::Host { code: HostCode::Failed, .. } => exit::FAILED,
+            Self::Host { code: HostCode::Invalid, .. } => exit::USAGE,
+            Self::Host { .. } => exit::REFUSED,
             Self::Unstable { .. } | Self::Output { .. } => exit::FAILED,
             Self::Interrupted { .. } => INTERRUPTED,
         }
@@ -78,6 +107,7 @@ impl Failure {
             Self::RolledBack { .. } => "rolled_back",
             Self::Unstable { .. } => "unstable",
             Self::Interrupted { .. } => "interrupted",
+            Self::Host { code, .. } => code.as_str(),
             Self::Output { .. } => "internal",
         }
     }
@@ -90,6 +120,21 @@ impl Failure {
             Self::Lost { .. } | Self::Foreign { .. } => true,
             Self::Refused { body, .. } => matches!(body.code, Code::RateLimited | Code::ShuttingDown),
             _ => false,
+        }
+    }
+}
+
+impl HostCode {
+    /// The stable code for scripts.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::InUse => "in_use",
+            Self::NotFound => "not_found",
+            Self::Running => "running",
+            Self::Invalid => "config_invalid",
+            Self::NotForced => "not_forced",
+            Self::Failed => "failed",
         }
     }
 }

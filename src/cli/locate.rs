@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::args::Global;
 use super::connect::describe_io;
 use super::failure::Failure;
+use super::host::Places;
 use super::instance_file::{InstanceFile, Unreadable, read_limited};
 use crate::config::{Secret, default_socket};
 
@@ -25,8 +26,8 @@ pub(crate) const DEFAULT_PORT: u16 = 3000;
 
 /// What the process finds around it. A parameter, so that tests have surroundings of their own.
 pub(crate) struct Surroundings {
-    /// `PORTOK_CONFIG_DIR`, or `/etc/portok`.
-    pub(crate) config_dir: PathBuf,
+    /// The folders of this host.
+    pub(crate) places: Places,
     /// The places in which an instance's socket may lie by default, the likeliest first; never empty.
     pub(crate) socket_places: SocketPlaces,
     /// `PORTOK_URL`.
@@ -45,9 +46,7 @@ impl Surroundings {
         let uid = nix::unistd::geteuid().as_raw();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         Self {
-            config_dir: std::env::var_os("PORTOK_CONFIG_DIR")
-                .filter(|dir| !dir.is_empty())
-                .map_or_else(|| PathBuf::from("/etc/portok"), PathBuf::from),
+            places: Places::of_process(),
             socket_places: Box::new(move |name| socket_places(name, uid, runtime.as_deref())),
             url: text("PORTOK_URL"),
             token: text("PORTOK_TOKEN").map(Secret::new),
@@ -140,7 +139,7 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
         return Ok(plain(vec![Way::Socket(socket.clone())], DEFAULT_PREFIX.to_owned()));
     }
     if let Some(name) = &global.instance {
-        return instance(name, given, around, InstanceFile::read(&around.config_dir, name));
+        return instance(name, given, around, InstanceFile::read(&around.places.config, name));
     }
     if let Some(url) = &around.url {
         let (way, prefix) = parse_url("PORTOK_URL", url, outer_token())?;
@@ -174,7 +173,7 @@ fn instance(
         Ok(None) => {
             daemon.ways = default_ways(name, around);
             daemon.remark =
-                Some(format!("there is no {name}.toml or {name}.env in {}", around.config_dir.display()));
+                Some(format!("there is no {name}.toml or {name}.env in {}", around.places.config.display()));
             return Ok(daemon);
         }
         Err(unreadable) => {

@@ -3,9 +3,10 @@
 //! It owns no state that outlives a command; what happens to releases is decided by the daemon alone, so a
 //! command line that ends early (Ctrl-C, a closed terminal, a dropped future) ends nothing but its own report.
 //!
-//! - `args`: what may be typed; `order`: from arguments to exit code;
+//! - `args`: what may be typed (`daemon_args`: at `portokd`); `order`: from arguments to exit code;
 //! - `locate`, `instance_file`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
 //! - `commands`: a function for each plain command; `deploy`, `follow`, `watch`, `logs`: what takes time;
+//! - `host`: the commands that concern this host;
 //! - `failure`: why a command did not succeed, and its exit code;
 //! - `render`: the only place that makes text of it and prints.
 //!
@@ -23,9 +24,11 @@ mod args;
 mod client;
 mod commands;
 mod connect;
+mod daemon_args;
 mod deploy;
 mod failure;
 mod follow;
+mod host;
 mod instance_file;
 mod locate;
 mod logs;
@@ -36,6 +39,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod watch;
+
+pub use daemon_args::DaemonArguments;
 
 /// What `portok run` asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::args::{self, Command, Global, Order, Refusal, SHORT_HELP};
 use super::client::{Client, Limits};
 use super::failure::Failure;
+use super::host::{self, Journal};
 use super::locate::{Surroundings, locate};
 use super::render::{self, Screen};
 use super::{RunPlan, commands, deploy, logs};
@@ -67,17 +68,15 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
     let mut screen = Screen::of_process();
     let code = match args::parse(arguments) {
         Ok(Order::Run(plan)) => return run(plan),
-        Ok(Order::Ask(global, command)) => {
+        Ok(order) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(ask(
-                    global,
-                    *command,
-                    &Surroundings::of_process(),
-                    &mut screen,
-                    Pace::default(),
-                    Signals { interrupt: ctrl_c(), reader_gone: render::reader_gone(std::io::stdout()) },
-                )),
+                Ok(runtime) => {
+                    let signals =
+                        Signals { interrupt: ctrl_c(), reader_gone: render::reader_gone(std::io::stdout()) };
+                    let around = Surroundings::of_process();
+                    runtime.block_on(obey(order, &around, &mut screen, Pace::default(), signals))
+                }
                 Err(error) => tell(
                     &mut screen,
                     json,
@@ -98,27 +97,51 @@ pub(crate) struct Signals<I, R> {
     pub(crate) reader_gone: R,
 }
 
-/// Asks the daemon what `command` says; tells about a failure and returns the exit code.
-pub(crate) async fn ask(
-    global: Global,
-    command: Command,
+/// Does what `order` says; tells about a failure and returns the exit code.
+pub(crate) async fn obey(
+    order: Order,
     around: &Surroundings,
     screen: &mut Screen,
     pace: Pace,
     signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> u8 {
-    let json = global.json;
-    let result = match locate(&global, around) {
-        Ok(daemon) => {
-            let client = Client::new(daemon, Limits::default());
-            carry_out(&mut Session { client, screen, json, pace }, command, signals).await
+    let (json, result) = match order {
+        Order::Run(_) => (false, Err(not_a_question())),
+        Order::Host(global, command) => {
+            (global.json, host::carry_out(&global, command, &around.places, around, screen).await)
         }
-        Err(failure) => Err(failure),
+        Order::Ask(global, command) => {
+            (global.json, ask(&global, *command, around, screen, pace, signals).await)
+        }
     };
     match result {
         Ok(code) => code,
         Err(failure) => tell(screen, json, &failure),
     }
+}
+
+/// Asks the daemon what `command` says.
+async fn ask(
+    global: &Global,
+    command: Command,
+    around: &Surroundings,
+    screen: &mut Screen,
+    pace: Pace,
+    signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
+) -> Result<u8, Failure> {
+    let json = global.json;
+    // A release's lines are the app's alone, and the daemon knows which those are.
+    if let Command::Logs(args::Logs { name: Some(name), release: None, lines, follow }) = &command
+        && let Some(journal) = Journal::of(&around.places, name, *lines).await
+    {
+        return journal.show(screen, json, *follow, signals.reader_gone).await;
+    }
+    let client = Client::new(locate(global, around)?, Limits::default());
+    carry_out(&mut Session { client, screen, json, pace }, command, signals).await
+}
+
+fn not_a_question() -> Failure {
+    Failure::usage("run is not a question to a daemon", "see portok run --help")
 }
 
 async fn carry_out(
@@ -128,7 +151,7 @@ async fn carry_out(
 ) -> Result<u8, Failure> {
     let Signals { interrupt, reader_gone } = signals;
     match command {
-        Command::Run(_) => Err(Failure::usage("run is not a question to a daemon", "see portok run --help")),
+        Command::Run(_) | Command::Host(_) => Err(not_a_question()),
         Command::Deploy(options) => deploy::deploy(session, &options, interrupt).await,
         Command::Switch { port } => commands::switch(session, port).await,
         Command::Rollback => commands::rollback(session, interrupt).await,
@@ -140,6 +163,7 @@ async fn carry_out(
         Command::Releases => commands::releases(session).await,
         Command::Logs(options) => logs::logs(session, &options, reader_gone).await,
         Command::Reload => commands::reload(session).await,
+        Command::Upgrade { binary } => commands::upgrade(session, binary).await,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args;
+use super::host::Places;
 use super::locate::Surroundings;
 use super::order::{self, Pace, Signals};
 use super::render::{Screen, Sink};
@@ -201,7 +202,7 @@ where
 pub(crate) fn around(folder: &std::path::Path) -> Surroundings {
     let sockets = folder.to_owned();
     Surroundings {
-        config_dir: folder.to_owned(),
+        places: Places::from(|_| Some(folder.to_owned())),
         socket_places: Box::new(move |name| vec![sockets.join(name).join("admin.sock")]),
         url: None,
         token: None,
@@ -257,14 +258,14 @@ pub(crate) async fn run_on(
     let json = line.contains(&"--json");
     let code = match args::parse(arguments) {
         Ok(args::Order::Run(plan)) => panic!("{plan:?}"),
-        Ok(args::Order::Ask(global, command)) => {
+        Ok(order) => {
             let pace = Pace {
                 poll: Duration::from_millis(2),
                 counted_poll: Duration::from_millis(3),
                 absence: Duration::from_secs(30),
             };
             let signals = Signals { interrupt, reader_gone: std::future::pending() };
-            let asking = order::ask(global, *command, around, &mut screen, pace, signals);
+            let asking = order::obey(order, around, &mut screen, pace, signals);
             tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("{line:?} does not end"))
         }
         Err(refusal) => order::refuse(&mut screen, json, refusal),

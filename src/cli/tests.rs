@@ -43,6 +43,7 @@ fn answer(line: &str) -> Reply {
         "releases" => json!([]),
         "logs" => json!({"release": null, "lines": []}),
         "reload" => json!({"success": true, "message": "nothing changed", "changed": []}),
+        "upgrade" => json!({"success": true, "message": "taken over", "pid": 7, "version": "9.0.0"}),
         other => panic!("{other}"),
     };
     Reply::json(200, &body)
@@ -62,6 +63,7 @@ async fn each_command_makes_its_one_request() {
         (&["logs"], "GET /__logs?lines=100", ""),
         (&["logs", "-n", "5", "--release", "v.1"], "GET /__logs?release=v.1&lines=5", ""),
         (&["reload"], "POST /__reload", "nothing changed\n"),
+        (&["upgrade"], "POST /__upgrade", "taken over\n"),
     ];
     let fake = Fake::new(|_, received| answer(&received.line));
     for (n, (line, request, text)) in table.iter().enumerate() {
@@ -81,7 +83,9 @@ async fn each_command_makes_its_one_request() {
 #[tokio::test]
 async fn json_is_one_value_with_every_key_of_the_daemon() {
     let fake = Fake::new(|_, received| answer(&received.line));
-    for command in ["status", "metrics", "health", "rollback", "cancel", "releases", "logs", "reload"] {
+    for command in
+        ["status", "metrics", "health", "rollback", "cancel", "releases", "logs", "reload", "upgrade"]
+    {
         let ran = fake.portok(&[command, "--json"]).await;
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
         drop(ran.value());

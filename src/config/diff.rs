@@ -79,7 +79,7 @@ pub fn app_change(attempted: Option<&str>, app: &App) -> AppChange {
 /// What makes a release of `app` the one it is, as a short text: equal for equal releases, kept on disk to tell
 /// whether `[app]` differs from the one that was attempted last.
 ///
-/// Of an app that portok starts: command, directory, env, env_file, user, group, port_env. Of one that
+/// Of an app that portok starts: command, directory, env, env_file, user, group, limits, port_env. Of one that
 /// somebody else starts: its port alone. It is the FNV-1a hash with 128 bits, in hex, of one record a key that is
 /// set and not the default, so that a key that a later version adds changes nothing until it is used. A record is
 /// the key, `=`, the value's length in decimal, `:`, the value, a line feed. Whoever writes the configuration is
@@ -97,11 +97,16 @@ pub fn app_fingerprint(app: &App) -> String {
                 None => {}
             }
             let path = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
+            let limits = &app.limits;
             let optional = [
                 ("directory", app.directory.as_ref().map(path)),
                 ("env_file", app.env_file.as_ref().map(path)),
                 ("user", app.user.clone()),
                 ("group", app.group.clone()),
+                ("open_files", limits.open_files.map(|files| files.to_string())),
+                ("memory", limits.memory.map(|bytes| bytes.to_string())),
+                ("cpu", limits.cpu.map(|percent| percent.to_string())),
+                ("tasks", limits.tasks.map(|tasks| tasks.to_string())),
                 ("port_env", Some(app.port_env.clone()).filter(|name| name != "PORT")),
             ];
             for (key, value) in optional {
@@ -172,6 +177,10 @@ mod tests {
             "command = \"node a.js\"\nuser = \"api\"",
             "command = \"node a.js\"\ngroup = \"api\"",
             "command = \"node a.js\"\nport_env = \"APP_PORT\"",
+            "command = \"node a.js\"\nopen_files = 100",
+            "command = \"node a.js\"\nmemory = \"512MB\"",
+            "command = \"node a.js\"\ncpu = \"150%\"",
+            "command = \"node a.js\"\ntasks = 200",
         ] {
             let edited = between(APP, &format!("[app]\n{line}\n"));
             assert_eq!(change(APP, &format!("[app]\n{line}\n")), AppChange::Redeploy, "{line}");

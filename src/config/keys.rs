@@ -32,6 +32,10 @@ pub const KEYS: &[Key] = &[
     file_only("app.env_file"),
     file_only("app.user"),
     file_only("app.group"),
+    file_only("app.open_files"),
+    file_only("app.memory"),
+    file_only("app.cpu"),
+    file_only("app.tasks"),
     file_only("app.port_env"),
     file_only("app.start_timeout"),
     file_only("app.stop_signal"),
@@ -156,7 +160,7 @@ pub(super) fn nearest(name: &str) -> &'static str {
         if begins { distance.min(2) } else { distance }
     };
     let beside = known().filter(|candidate| split(candidate).0 == table).min_by_key(|key| distance(key));
-    let like = |candidate: &&str| distance(candidate) <= 2.max(word.len() / 3);
+    let like = |candidate: &&str| distance(candidate) <= 2;
     beside
         .filter(like)
         .or_else(|| known().find(|candidate| split(candidate).1 == word))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::files::{self, Content, Owner, Who};
+use super::limits::Host;
 use super::raw::{self, Problem};
 use super::read::Reader;
 use super::validate::{Given, validate};
@@ -20,10 +21,10 @@ use super::{Config, ConfigErrors, Sources};
 /// Every problem at once: those of the file in its order, then those of environment and flags. A file that
 /// cannot be read, that others may write, or that is not TOML is a problem alone.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
-    load_as(sources, &Who::current())
+    load_as(sources, &Who::current(), &Host::current())
 }
 
-pub(super) fn load_as(sources: &Sources, who: &Who) -> Result<Config, ConfigErrors> {
+pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Config, ConfigErrors> {
     let read = read_file(sources, who).map_err(|problem| ConfigErrors { problems: vec![problem] })?;
     let (file, content) = match &read {
         Some((file, content)) => (Some(file.as_path()), Some(content)),
@@ -40,7 +41,7 @@ pub(super) fn load_as(sources: &Sources, who: &Who) -> Result<Config, ConfigErro
     };
 
     let mut reader = Reader::new(raw.as_ref(), Env(&sources.env), problems);
-    let mut config = validate(&Given { sources, file, who }, &mut reader);
+    let mut config = validate(&Given { sources, file, who, host }, &mut reader);
     if let (Some(file), true) = (file, content.is_some_and(|content| content.world_readable))
         && reader.in_file("admin.token")
     {

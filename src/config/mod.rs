@@ -8,11 +8,13 @@
 //! - `env` reads the environment variables (compatible with npm portok);
 //! - `values` parses one value of a kind, `read` lays file and environment over one another and collects
 //!   **all** problems, `validate` knows defaults, ranges and what has to fit together;
-//! - `files` and `paths` know whom to trust with a file and where things lie by default;
+//! - `env_file` reads a file of variables in systemd's syntax: an app's, or an instance's;
+//! - `files`, `paths` and `limits` know whom to trust with a file, where things lie by default, and what this host can hold an
+//!   app to;
 //! - [`load()`] is the one way through all of them; `render` is the way back to text;
 //! - [`diff()`] compares two configurations and says what each difference needs;
-//! - [`watch`] tells when the file may have changed. It is the one part of this folder that does I/O beside
-//!   [`load()`], which reads configuration and token file once.
+//! - [`watch`] tells when the file may have changed. It does I/O, as do [`load()`], which reads configuration and token
+//!   file once, and [`read_env_file`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,18 +26,23 @@ use ipnet::IpNet;
 
 pub use self::diff::{AppChange, Diff, app_change, app_fingerprint, diff};
 pub use self::env::variables;
+pub use self::env_file::read_env_file;
 pub use self::fnv::Fnv;
 pub use self::keys::{KEYS, Key, looks_secret};
+pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
+pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
 
 mod diff;
 mod env;
+mod env_file;
 mod files;
 mod fnv;
 mod keys;
+mod limits;
 mod load;
 mod paths;
 mod raw;
@@ -104,6 +111,8 @@ pub struct App {
     pub user: Option<String>,
     /// The group it runs as; `None`: the user's own.
     pub group: Option<String>,
+    /// What it may use at most.
+    pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
     /// How long a release may take until it is healthy.

@@ -31,15 +31,21 @@ fn socket_in(folder: impl AsRef<Path>, name: &str) -> PathBuf {
     folder.as_ref().join(name).join("admin.sock")
 }
 
-/// The folder of the default socket, which also holds the pipes of the apps. In the foreground, which needs no root
-/// and leaves nothing behind, it is the user's own runtime folder whoever the user is, else the temporary one.
+/// The folder of the default socket, which also holds the pipes of the apps. The one that systemd made for a daemon with
+/// a `User=` of its own is root's default, where everybody looks. In the foreground, which needs no root and leaves
+/// nothing behind, it is the user's own runtime folder whoever the user is, else the temporary one.
 pub(super) fn run_dir(name: &str, who: &Who, env: Env<'_>, foreground: bool) -> PathBuf {
     let runtime = env.folder("XDG_RUNTIME_DIR");
+    let by_root = Path::new("/run/portok").join(name);
+    let made =
+        env.get("RUNTIME_DIRECTORY").is_some_and(|dirs| dirs.split(':').any(|dir| by_root == Path::new(dir)));
     let socket = if foreground {
         let own = runtime.filter(|dir| dir.is_absolute() && who.can_write(dir));
         own.map(|dir| socket_in(dir.join("portok"), name))
             .filter(|socket| socket.as_os_str().len() <= SOCKET_PATH_MAX)
             .unwrap_or_else(|| temporary_socket(name, who.uid))
+    } else if made {
+        return by_root;
     } else {
         default_socket(name, who.uid, runtime)
     };

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::files::{CONFIG_MAX, Who};
+use super::limits::Host;
 use super::load::load_as;
 use super::*;
 
@@ -13,6 +14,7 @@ pub(super) struct Case {
     pub(super) dir: tempfile::TempDir,
     pub(super) sources: Sources,
     pub(super) who: Who,
+    pub(super) host: Host,
 }
 
 impl Case {
@@ -22,6 +24,7 @@ impl Case {
         let mut case = Self {
             sources: Sources::default(),
             who: Who { uid: owner.uid(), groups: vec![owner.gid()] },
+            host: able(),
             dir,
         };
         for folder in ["state", "etc", "run"] {
@@ -69,7 +72,7 @@ impl Case {
     }
 
     pub(super) fn load(&self) -> Result<Config, ConfigErrors> {
-        load_as(&self.sources, &self.who)
+        load_as(&self.sources, &self.who, &self.host)
     }
 
     pub(super) fn good(&self) -> Config {
@@ -82,6 +85,12 @@ impl Case {
             Ok(config) => panic!("accepted: {}", config.effective_toml()),
         }
     }
+}
+
+/// A host that can hold apps to every limit.
+fn able() -> Host {
+    let controllers = ["cpu", "memory", "pids"].map(str::to_owned).into();
+    Host { uid: 0, open_files: 524_288, systemd: true, systemd_run: true, controllers }
 }
 
 fn mode(path: &Path, mode: u32) {
@@ -414,18 +423,21 @@ fn the_state_lies_where_systemd_says_or_where_it_can_be_written() {
     let stranger = Who { uid: case.who.uid + 4242, groups: Vec::new() };
     case.sources.client = true; // whose files are read does not matter here
     case.set("HOME", "/home/somebody");
-    let config = load_as(&case.sources, &stranger).unwrap();
+    let config = load_as(&case.sources, &stranger, &case.host).unwrap();
     assert_eq!(config.state_file, Path::new("/home/somebody/.local/state/portok/api.json"));
     assert!(warned(&config, &format!("cannot write {}", owned.display())), "{:?}", config.warnings);
     case.set("XDG_STATE_HOME", "/home/somebody/state");
-    let config = load_as(&case.sources, &stranger).unwrap();
+    let config = load_as(&case.sources, &stranger, &case.host).unwrap();
     assert_eq!(config.state_file, Path::new("/home/somebody/state/portok/api.json"));
 
     let group = Who { groups: vec![fs::metadata(&owned).unwrap().gid()], ..stranger };
     mode(&owned, 0o775);
-    assert_eq!(load_as(&case.sources, &group).unwrap().state_file, owned.join("api.json"));
+    assert_eq!(load_as(&case.sources, &group, &case.host).unwrap().state_file, owned.join("api.json"));
     case.set("PORTOK_STATE_DIR", &owned.join("not/yet").display().to_string());
-    assert_eq!(load_as(&case.sources, &group).unwrap().state_file, owned.join("not/yet/api.json"));
+    assert_eq!(
+        load_as(&case.sources, &group, &case.host).unwrap().state_file,
+        owned.join("not/yet/api.json")
+    );
 }
 
 #[test]
@@ -468,6 +480,16 @@ fn in_the_foreground_nothing_is_required_but_a_command() {
     case.who = Who { uid: fs::metadata(&run).unwrap().uid() + 77, groups: Vec::new() };
     let config = case.good();
     assert_eq!(config.run_dir, PathBuf::from(format!("/tmp/portok-{}/default", case.who.uid)));
+}
+
+#[test]
+fn the_folder_that_systemd_made_for_another_user_is_roots_default() {
+    let mut case = Case::file("");
+    case.who.uid = 4711;
+    case.set("RUNTIME_DIRECTORY", "/run/other:/run/portok/api");
+    assert_eq!(case.good().run_dir, PathBuf::from("/run/portok/api"));
+    case.set("RUNTIME_DIRECTORY", "/run/other");
+    assert_eq!(case.good().run_dir, PathBuf::from("/tmp/portok-4711/api"), "nobody would look there");
 }
 
 #[test]
@@ -568,4 +590,42 @@ fn the_full_example_has_every_key_with_its_default() {
     assert_eq!(config.name, "api");
     assert_eq!(config.app.command, Some(CommandLine::Shell("node server.js".to_owned())));
     assert!(config.admin.socket_configured && config.hooks.on_event.is_some());
+}
+
+const LIMITS: &str = "[app]\nopen_files = 4096\nmemory = \"512MiB\"\ncpu = \"150%\"\ntasks = 200\n";
+
+#[test]
+fn an_app_gets_the_limits_that_the_host_can_hold_it_to() {
+    let config = Case::file(LIMITS).good();
+    let limits = Limits { open_files: Some(4096), memory: Some(512 << 20), cpu: Some(150), tasks: Some(200) };
+    assert_eq!(config.app.limits, limits);
+    let shown = config.effective_toml();
+    for line in ["open_files = 4096", "memory = \"512MiB\"", "cpu = \"150%\"", "tasks = 200"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
+    assert!(Case::file("").good().app.limits.is_none());
+}
+
+#[test]
+fn a_limit_that_the_host_cannot_hold_an_app_to_is_refused_with_the_reason() {
+    let refused = |change: fn(&mut Host), parts: &[(&str, &str)]| {
+        let mut case = Case::file(LIMITS);
+        change(&mut case.host);
+        let problems = case.problems();
+        assert_eq!(problems.len(), parts.len(), "{problems:#?}");
+        for (problem, (key, why)) in problems.iter().zip(parts) {
+            assert!(problem.contains(key) && problem.contains(why), "{problem}: {key}, {why}");
+        }
+        case.sources.client = true;
+        case.good();
+    };
+    let all = |why| [("app.memory = \"512MiB\"", why), ("app.cpu", why), ("app.tasks", why)];
+    refused(|host| host.uid = 33, &all("only root may ask systemd for a scope, and this is uid 33"));
+    refused(|host| host.systemd = false, &all("systemd, whose scope it takes, is not running here"));
+    refused(|host| host.systemd_run = false, &all("/usr/bin/systemd-run, which it takes, is not here"));
+    refused(
+        |host| host.controllers = vec!["memory".into(), "cpu".into()],
+        &[("app.tasks", "controller `pids`")],
+    );
+    refused(|host| host.open_files = 4095, &[("app.open_files = 4096", "at most 4095")]);
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::env::Env;
 use super::files::{self, Owner, Who};
+use super::limits::Host;
 use super::paths;
 use super::read::Reader;
 use super::values::{self, Input, Parsed, SHORTEST};
@@ -54,6 +55,12 @@ const THREADS_MAX: usize = 256;
 /// The most of what is counted: probes, crashes.
 const COUNT_MAX: u32 = 1000;
 
+/// With fewer no runtime starts.
+const LEAST_OPEN_FILES: u64 = 16;
+
+/// With less no process starts.
+const LEAST_MEMORY: u64 = 1024 * 1024;
+
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
 
@@ -70,6 +77,8 @@ pub(super) struct Given<'a> {
     pub(super) file: Option<&'a Path>,
     /// Who runs.
     pub(super) who: &'a Who,
+    /// Where.
+    pub(super) host: &'a Host,
 }
 
 impl Given<'_> {
@@ -122,7 +131,7 @@ fn name(given: &Given<'_>, r: &mut Reader<'_>) -> String {
     }
     let Some(file) = given.file else { return defaults::NAME.to_owned() };
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    if !values::is_instance_name(&stem) && !r.given("name") {
+    if !is_instance_name(&stem) && !r.given("name") {
         r.problem(format!(
             "{}: name is missing and the file's stem {stem:?} cannot be one: expected {}",
             file.display(),
@@ -192,6 +201,7 @@ fn app(given: &Given<'_>, r: &mut Reader<'_>) -> App {
         env_file: r.read("app.env_file", values::path),
         user: r.read("app.user", values::account),
         group: r.read("app.group", values::account),
+        limits: limits(given, r),
         port_env,
         start_timeout: time(r, "app.start_timeout", SHORTEST, defaults::START_TIMEOUT),
         stop_signal: r.read("app.stop_signal", values::signal).unwrap_or(values::SIGTERM),
@@ -206,6 +216,36 @@ fn app(given: &Given<'_>, r: &mut Reader<'_>) -> App {
         owner_check: r.read("app.owner_check", values::choice(OWNER_CHECK)).unwrap_or(OwnerCheck::Warn),
         deploy_on_change: flag(r, "app.deploy_on_change", true),
     }
+}
+
+fn limits(given: &Given<'_>, r: &mut Reader<'_>) -> Limits {
+    let limits = Limits {
+        open_files: r.read("app.open_files", values::integer(LEAST_OPEN_FILES, u64::from(u32::MAX))),
+        memory: r.read("app.memory", values::size(LEAST_MEMORY, i64::MAX as u64)),
+        cpu: r.read("app.cpu", values::percent),
+        tasks: r.read("app.tasks", values::integer(1, u64::from(u32::MAX))),
+    };
+    // Who only looks for the daemon is not the one who sets them.
+    if given.sources.client {
+        return limits;
+    }
+    let hard = given.host.open_files;
+    if limits.open_files.is_some_and(|soft| soft > hard) {
+        let expected =
+            format!("at most {hard}, this process's own hard limit (LimitNOFILE= of a unit sets it)");
+        r.reject("app.open_files", &expected);
+    }
+    let counted = [
+        ("app.memory", limits.memory.is_some(), "memory"),
+        ("app.cpu", limits.cpu.is_some(), "cpu"),
+        ("app.tasks", limits.tasks.is_some(), "pids"),
+    ];
+    for (key, set, controller) in counted {
+        if let Some(why) = given.host.refuses(controller).filter(|_| set) {
+            r.reject(key, &format!("nothing, because portokd cannot hold an app to it: {why}"));
+        }
+    }
+    limits
 }
 
 fn health(r: &mut Reader<'_>) -> Health {

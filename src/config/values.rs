@@ -66,6 +66,17 @@ where
     }
 }
 
+/// Processor time in percent of one processor, such as "150%".
+pub(super) fn percent(input: Input<'_>) -> Parsed<u32> {
+    input
+        .text()
+        .and_then(|text| text.trim().strip_suffix('%')?.trim_end().parse().ok())
+        .filter(|percent| (1..=100_000).contains(percent))
+        .ok_or_else(|| {
+            "a share of one processor's time from \"1%\" to \"100000%\", a string such as \"150%\"".to_owned()
+        })
+}
+
 /// A port that something can listen on.
 pub(super) fn port(input: Input<'_>) -> Parsed<u16> {
     integer(1, u16::MAX)(input).map_err(|_| "a port from 1 to 65535".to_owned())
@@ -165,7 +176,7 @@ pub(super) fn instance_name(input: Input<'_>) -> Parsed<String> {
 }
 
 /// Whether `name` can name an instance and its files.
-pub(super) fn is_instance_name(name: &str) -> bool {
+pub fn is_instance_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }

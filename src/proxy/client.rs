@@ -12,6 +12,7 @@
 //! arrived is read first.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -116,6 +118,10 @@ impl Record {
         self.phase.set(Phase::Busy);
     }
 
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.phase.get() == Phase::Tunnel
+    }
+
     /// The answer is given: the next head may come.
     pub(super) fn end(&self) {
         self.deadline.set(clock::NEVER);
@@ -175,9 +181,9 @@ impl Record {
         self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
         let now = clock::now();
         match self.phase.get() {
-            Phase::Tunnel => (),
-            Phase::Busy if draining => self.order(Order::Close),
-            Phase::Busy => (),
+            // While the thread stops, an answer's head says that it is the last. One whose head is out already said that
+            // another may come: the connection is closed when none does.
+            Phase::Tunnel | Phase::Busy => (),
             // An answer is still on its way to a slow client.
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
             Phase::Waiting { since, idle } => {
@@ -369,6 +375,7 @@ async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, earl
     let tunnel = record.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
         record.phase.set(Phase::Tunnel);
+        worker.tunnelled();
         uncut(record, pin!(tunnel.run(worker, record))).await;
         return;
     }
@@ -393,7 +400,16 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early
     builder.max_header_size(head).max_buf_size(head.max(BUFFER)).keep_alive(!worker.is_draining());
     let service = {
         let (worker, record) = (worker.clone(), record.clone());
-        service_fn(move |request| forward::forward(worker.clone(), record.clone(), request))
+        service_fn(move |request| {
+            let (worker, record) = (worker.clone(), record.clone());
+            async move {
+                let mut answer = forward::forward(worker.clone(), record, request).await?;
+                if worker.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        })
     };
     let socket = Socket { stream: Some(stream), early, state: record.socket.clone() };
     drop(settings);

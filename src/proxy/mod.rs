@@ -44,7 +44,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use listener::bind;
-pub use plane::Plane;
+pub use plane::{Plane, Pulse, Until};
 pub use stats::{Snapshot, Stats};
 pub use switchboard::{RouteWriter, Switchboard, switchboard};
 pub use target::Target;

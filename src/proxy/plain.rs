@@ -110,7 +110,10 @@ impl Client<'_> {
                 match self.poll_read(cx) {
                     Poll::Ready(Ok(1..)) => self.record.note_read(),
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
-                    Poll::Pending if self.record.is_to_close() => return Poll::Ready(Next::Over),
+                    // A head that has begun to come is waited for: its answer says that it is the last.
+                    Poll::Pending if self.input.is_empty() && self.record.is_to_close() => {
+                        return Poll::Ready(Next::Over);
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }

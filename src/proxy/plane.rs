@@ -45,8 +45,43 @@ enum Command {
     LeaveFormer(oneshot::Sender<()>),
     /// Stop accepting from the newest socket.
     LeaveNewest(oneshot::Sender<()>),
-    Drain(oneshot::Sender<()>),
+    Drain(Until, oneshot::Sender<()>),
+    /// Say that commands are carried out.
+    Beat(oneshot::Sender<()>),
     Stop,
+}
+
+/// How far a drain goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Until every connection and tunnel has ended.
+    Empty,
+    /// Until nothing is left but tunnels, which end by themselves at some time or never.
+    OnlyTunnels,
+}
+
+/// Asks the threads whether they turn; does not keep them.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    threads: Vec<mpsc::WeakSender<Command>>,
+}
+
+impl Pulse {
+    /// Waits until every thread has carried out a command given now. One that has ended in order counts as well. Cancel
+    /// safe; the caller has the deadline.
+    pub async fn beat(&self) {
+        let mut waits = Vec::with_capacity(self.threads.len());
+        for thread in &self.threads {
+            let Some(commands) = thread.upgrade() else { continue };
+            let (done, wait) = oneshot::channel();
+            if commands.send(Command::Beat(done)).await.is_ok() {
+                waits.push(wait);
+            }
+        }
+        for wait in waits {
+            let _ended_meanwhile = wait.await;
+        }
+    }
 }
 
 impl Plane {
@@ -99,10 +134,15 @@ impl Plane {
         Ok(())
     }
 
-    /// Stops accepting; idle client connections are closed, others after their current answer
-    /// (`Connection: close`). Returns once every connection and tunnel has ended.
-    pub async fn drain(&self) {
-        tell_all(&self.threads, Command::Drain).await;
+    /// Stops accepting (what is in the queue is accepted first); idle client connections are closed, others after their
+    /// current answer (`Connection: close`). Returns once `until` has come about.
+    pub async fn drain(&self, until: Until) {
+        tell_all(&self.threads, |done| Command::Drain(until, done)).await;
+    }
+
+    /// What tells whether the threads turn.
+    pub fn pulse(&self) -> Pulse {
+        Pulse { threads: self.threads.iter().map(|thread| thread.commands.downgrade()).collect() }
     }
 
     /// Cuts what is left, ends the threads and joins them.
@@ -119,7 +159,7 @@ impl Plane {
 }
 
 /// Tells `threads` and waits until all are done.
-async fn tell_all(threads: &[Thread], command: fn(oneshot::Sender<()>) -> Command) {
+async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> Command) {
     let mut waits = Vec::with_capacity(threads.len());
     for thread in threads {
         let (done, wait) = oneshot::channel();
@@ -203,14 +243,17 @@ async fn obey(worker: std::rc::Rc<Worker>, first: Acceptor, mut told: mpsc::Rece
                 stop(&mut newest).await;
                 let _ = done.send(());
             }
-            Command::Drain(done) => {
+            Command::Drain(until, done) => {
                 worker.drain();
                 stop(&mut acceptors).await;
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
-                    worker.emptied().await;
+                    worker.drained(until).await;
                     let _ = done.send(());
                 });
+            }
+            Command::Beat(done) => {
+                let _nobody_waits = done.send(());
             }
             Command::Stop => return,
         }

@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 use super::answer::Fault;
 use super::client::Record;
 use super::clock;
+use super::plane::Until;
 use super::stats::{Shard, Stats};
 use super::switchboard::{Reader, Switchboard};
 use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
@@ -75,7 +76,8 @@ pub(super) struct Worker {
     current: RefCell<Option<Rc<Local>>>,
     locals: RefCell<Vec<Rc<Local>>>,
     connections: RefCell<Vec<Rc<Record>>>,
-    emptied: Notify,
+    /// A connection has ended or become a tunnel.
+    fewer: Notify,
     draining: Cell<bool>,
     bells: Arc<Doorbells>,
     heads: RefCell<Vec<Vec<u8>>>,
@@ -100,7 +102,7 @@ impl Worker {
             current: RefCell::default(),
             locals: RefCell::default(),
             connections: RefCell::default(),
-            emptied: Notify::new(),
+            fewer: Notify::new(),
             draining: Cell::new(false),
             bells,
             heads: RefCell::default(),
@@ -199,15 +201,27 @@ impl Worker {
         self.draining.get()
     }
 
-    /// Waits until no connection is left.
-    pub(super) async fn emptied(&self) {
+    /// Waits until what is left is as few as `until` says.
+    pub(super) async fn drained(&self, until: Until) {
         loop {
-            let emptied = self.emptied.notified();
-            if self.connections.borrow().is_empty() {
+            let fewer = self.fewer.notified();
+            let over = {
+                let connections = self.connections.borrow();
+                match until {
+                    Until::Empty => connections.is_empty(),
+                    Until::OnlyTunnels => connections.iter().all(|record| record.is_tunnel()),
+                }
+            };
+            if over {
                 return;
             }
-            emptied.await;
+            fewer.await;
         }
+    }
+
+    /// A connection has become a tunnel.
+    pub(super) fn tunnelled(&self) {
+        self.fewer.notify_waiters();
     }
 
     /// An empty buffer for a head.
@@ -296,8 +310,8 @@ impl Drop for Listed {
             moved.index.set(index);
         }
         worker.shard().client_closed();
-        if connections.is_empty() {
-            worker.emptied.notify_waiters();
+        if worker.draining.get() {
+            worker.fewer.notify_waiters();
         }
     }
 }

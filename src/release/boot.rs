@@ -1,16 +1,20 @@
 //! How the coordinator begins: leftovers, the record, `[app]`; and what an edit of `[app]` brings later.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use super::coordinator::{Coordinator, refused};
+use super::effects::now;
 use super::message::Message;
+use super::run::follow;
 use super::spec;
-use super::state::{Event, Origin, Refusal, ReleaseRef};
+use super::state::{Adopted, Boot, Event, Origin, Refusal, ReleaseRef, Role, Run, RunId};
+use super::store::{Record, StoredRun};
 use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
-use crate::supervisor::Identity;
+use crate::supervisor::{Identity, Process, Survivor};
 use crate::wire::{self, Code, ErrorBody, Reason};
 
 /// How long a request waits for leftovers to be gone before it is refused.
@@ -19,16 +23,64 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How many requests may wait so.
 const EARLY: usize = 16;
 
+/// What the supervisor needs to take a recorded run over.
+fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
+    let stopping = (run.role == Role::Stopping).then(|| left(run.until, stop_timeout));
+    Survivor { identity: run.identity.clone(), release: run.release.clone(), port: run.port, stopping }
+}
+
+/// What is left until then, nothing where no time is known; never more than the whole, whatever the clock says by now.
+fn left(until: Option<SystemTime>, whole: Duration) -> Duration {
+    let left = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
+    left.unwrap_or_default().min(whole)
+}
+
 impl Coordinator {
-    /// Stops what an earlier daemon left running, before anything is started.
-    pub(super) fn stop_leftovers(&mut self) {
+    /// Takes over what the record names and still runs, and stops what it does not name.
+    pub(super) fn take_stock(&mut self) {
+        let recorded = self.found.as_ref().filter(|_| !self.fresh);
+        let runs = recorded.map(|record| record.runs.clone()).unwrap_or_default();
         let identities = self.leftovers();
+        // Before anything is started, so that no new pipe is among them.
+        self.supervisor.remove_pipes_but(&identities);
         let app = self.config.borrow().app.clone();
         let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
         self.tasks.spawn(async move {
-            supervisor.stop_leftovers(&identities, app.stop_signal, app.stop_timeout).await;
+            let mut processes = Vec::with_capacity(runs.len());
+            for run in &runs {
+                let adopted = supervisor.adopt(&survivor(run, app.stop_timeout)).await;
+                let (release, pid) = (run.release.as_str(), run.identity.pid);
+                processes.push(
+                    adopted.inspect_err(|error| tracing::info!(release, pid, "not taken over: {error}")).ok(),
+                );
+            }
+            let spared: Vec<_> =
+                processes.iter().flatten().map(|process| process.identity().clone()).collect();
+            let _coordinator_gone = reports.send(Message::TakenOver(processes)).await;
+            let others = identities.into_iter().filter(|identity| !spared.contains(identity)).collect();
+            supervisor.stop_leftovers(others, &spared, app.stop_signal, app.stop_timeout).await;
             let _coordinator_gone = reports.send(Message::LeftoversGone).await;
         });
+    }
+
+    /// Begins at once where nothing has to be started: what serves goes on serving. Otherwise what is left of the former
+    /// daemon's processes has to be gone first, so that no release runs twice.
+    pub(super) fn stock_taken(&mut self, processes: Vec<Option<Process>>) {
+        self.taken_over = processes;
+        let Some(record) = self.found.as_ref().filter(|_| !self.fresh) else { return };
+        let serves = |(run, process): (&StoredRun, &Option<Process>)| {
+            process.is_some() && matches!(run.role, Role::Live | Role::Restoring)
+        };
+        let starts_nothing = match &record.live {
+            Some(release) if release.origin == Origin::Managed => {
+                record.runs.iter().zip(&self.taken_over).any(serves)
+            }
+            Some(_) => true,
+            None => false,
+        };
+        if starts_nothing && self.state.phase() != wire::Phase::Stopping {
+            self.begin();
+        }
     }
 
     /// What is asked while leftovers are looked for and stopped: nothing is known to be live yet, and nothing may be
@@ -84,18 +136,24 @@ impl Coordinator {
         let identities = self.leftovers();
         let supervisor = Arc::clone(&self.supervisor);
         self.tasks.spawn(async move {
-            supervisor.stop_leftovers(&identities, KILL, Duration::ZERO).await;
+            supervisor.stop_leftovers(identities, &[], KILL, Duration::ZERO).await;
         });
     }
 
-    /// Begins; or ends, where that was asked for meanwhile: then the record stays as it was found.
+    /// Begins, where that has not been done yet.
     pub(super) fn leftovers_gone(&mut self) {
-        if self.state.phase() == wire::Phase::Stopping {
-            self.lose_patience();
-            self.finished = true;
-            return;
+        self.sweeping = false;
+        if self.found.is_some() {
+            self.begin();
         }
+    }
+
+    fn begin(&mut self) {
         self.boot();
+        if self.stopped.is_some() {
+            self.lose_patience();
+            self.step(Event::StopAll);
+        }
         for message in std::mem::take(&mut self.early) {
             self.receive(message);
         }
@@ -115,6 +173,14 @@ impl Coordinator {
                 }
             });
         }
+        let runs = self.take_over(&record);
+        let serves = runs.iter().any(|adopted| adopted.role == Role::Live);
+        let ended =
+            !serves && record.runs.iter().any(|run| run.role == Role::Live && run.identity.is_of_this_boot());
+        let going_back = record.intent.as_ref().is_some_and(|intent| intent.reason == Reason::AutoRollback);
+        // After a boot of the host nothing can be said about a release that had to go with it.
+        let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
+        let window = left(record.watch_until.filter(|_| of_this_boot), self.config.borrow().rollback.window);
         let known = |release: &ReleaseRef| {
             release.origin != Origin::Managed
                 || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
@@ -141,10 +207,50 @@ impl Coordinator {
             }
             AppChange::None => live.is_none() && app.command.is_some(),
         };
-        self.step(Event::Boot { live, previous });
+        self.step(Event::Boot(Boot {
+            live,
+            previous,
+            restarts: record.restarts,
+            window: Some(window).filter(|left| !left.is_zero()),
+            ended,
+            going_back,
+            runs,
+        }));
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
         }
+    }
+
+    /// Makes the slots of what was taken over, and follows it.
+    fn take_over(&mut self, record: &Record) -> Vec<Adopted> {
+        let processes = std::mem::take(&mut self.taken_over);
+        let period = self.config.borrow().drain.period;
+        let mut adopted = Vec::new();
+        for (run, process) in record.runs.iter().zip(processes) {
+            let release = spec::managed(&run.release);
+            let Some(process) = process else {
+                let now = now();
+                self.history.update(&run.release, |row| row.stopped_at = Some(now));
+                continue;
+            };
+            let id = RunId(adopted.len() as u64 + 1);
+            let role = run.role;
+            let (port, pid) = (run.port, process.pid());
+            tracing::info!(release = run.release, pid, port, ?role, "taken over");
+            let slot = self.slot(id);
+            slot.release = run.release.clone();
+            slot.port = Some(port);
+            slot.started_at = run.started_at;
+            slot.process = Some(process.clone());
+            let until = run.until;
+            slot.kill_at = until;
+            if role != Role::Restoring {
+                self.tasks.spawn(follow(id, process, self.reports.clone()));
+            }
+            let run = Run { id, release, port: Some(port) };
+            adopted.push(Adopted { run, role, left: left(until, period) });
+        }
+        adopted
     }
 
     /// Whether `[app]` is to be deployed, as it is configured now.

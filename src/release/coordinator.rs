@@ -4,10 +4,10 @@
 //! Owns the machine's state, the history, the runs' handles, the timers and the route's only writer. Everything it
 //! starts is in one [`JoinSet`]. It ends after [`Message::StopAll`] when every group is gone and the last record is
 //! written. It never waits: what takes time (a process, a probe, a disk) is a task that sends a [`Message`] back.
-//! Dropping its future leaves processes running; the record names them, and the next start stops them.
+//! Dropping its future leaves processes running; the record names them, and the next start takes them over.
 //!
 //! The ordering that matters is the machine's; this file adds one: the record is made from the state after all
-//! effects of a step, so that what is written is never half a step.
+//! effects of a step, so that what is written is never half a step. While it stands still ([`super::leave`]) it makes no step.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::{Attempt, AttemptLog};
 use super::handle::Handle;
 use super::history::History;
+use super::leave::Still;
 use super::message::{Message, Reports, SwitchReply};
 use super::recorder::keep_record;
 use super::spec::{self, Prepared};
@@ -56,6 +57,9 @@ pub struct Parts {
     pub notify: Box<dyn Fn(wire::HookEvent) + Send>,
     /// Do not continue what the record says (`portok run`).
     pub fresh: bool,
+    /// Cancelled once no predecessor serves requests any more that it took before this daemon came: until then nobody here
+    /// can say that a target is idle.
+    pub alone: CancellationToken,
 }
 
 /// What is known of a run beside what the machine knows.
@@ -67,6 +71,8 @@ pub(super) struct Slot {
     pub(super) stop: bool,
     /// Ordered before there was a process.
     pub(super) kill: bool,
+    /// When SIGKILL is due, once a stop was ordered.
+    pub(super) kill_at: Option<SystemTime>,
     pub(super) settled: CancellationToken,
     pub(super) asking: Option<AbortHandle>,
     pub(super) targets: Vec<Arc<Target>>,
@@ -121,8 +127,14 @@ pub struct Coordinator {
     pub(super) last_save: u64,
     pub(super) app_attempted: Option<String>,
     pub(super) app_edited: bool,
+    /// The record of the earlier daemon, until the machine has heard of it.
     pub(super) found: Option<Record>,
+    /// What was taken over of its runs.
+    pub(super) taken_over: Vec<Option<Process>>,
+    /// What nobody takes over is still being stopped.
+    pub(super) sweeping: bool,
     pub(super) fresh: bool,
+    pub(super) alone: CancellationToken,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
     pub(super) save_retry: Option<Instant>,
@@ -132,12 +144,16 @@ pub struct Coordinator {
     pub(super) began: Instant,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) stopped: Option<oneshot::Sender<()>>,
+    /// While it stands still.
+    pub(super) still: Option<Still>,
+    /// Its processes stay when it ends.
+    pub(super) leaves: bool,
 }
 
 impl Coordinator {
     /// Makes the coordinator and the handle that others use. Nothing happens before [`Coordinator::run`].
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let Parts { config, supervisor, stats, route, store, found, notify, fresh } = parts;
+        let Parts { config, supervisor, stats, route, store, found, notify, fresh, alone } = parts;
         for warning in &found.warnings {
             tracing::warn!("{warning}");
         }
@@ -180,7 +196,10 @@ impl Coordinator {
             app_attempted: if fresh { None } else { record.app_attempted.clone() },
             app_edited: false,
             found: Some(record),
+            taken_over: Vec::new(),
+            sweeping: true,
             fresh,
+            alone,
             inbox,
             saves,
             save_retry: None,
@@ -189,6 +208,8 @@ impl Coordinator {
             began: Instant::now(),
             view,
             stopped: None,
+            still: None,
+            leaves: false,
         };
         coordinator.publish();
         (coordinator, handle)
@@ -196,8 +217,8 @@ impl Coordinator {
 
     /// Drives the app until all of it is stopped.
     pub async fn run(mut self) {
-        self.stop_leftovers();
-        while !self.finished {
+        self.take_stock();
+        while !self.finished || (self.sweeping && !self.leaves) {
             enum Turn {
                 Message(Option<Message>),
                 Timer,
@@ -211,15 +232,16 @@ impl Coordinator {
             let wanted = self.config.borrow().drain.early;
             let early = wanted && !self.draining().is_empty();
             let working = !self.tasks.is_empty();
+            let moves = self.still.is_none();
             let patience_ends = self.patience_ends();
             let turn = tokio::select! {
                 message = self.inbox.recv() => Turn::Message(message),
-                () = at(self.timers.next()) => Turn::Timer,
-                () = at(self.next_watch) => Turn::Watch,
-                () = at(self.save_retry) => Turn::SaveRetry,
-                () = at(patience_ends) => Turn::PatienceEnds,
-                () = tokio::time::sleep(EARLY_DRAIN_LOOK), if early => Turn::EarlyDrain,
-                changed = self.config.changed() => Turn::Config(changed.is_ok()),
+                () = at(self.timers.next()), if moves => Turn::Timer,
+                () = at(self.next_watch), if moves => Turn::Watch,
+                () = at(self.save_retry), if moves => Turn::SaveRetry,
+                () = at(patience_ends), if moves => Turn::PatienceEnds,
+                () = look_early(&self.alone), if early && moves => Turn::EarlyDrain,
+                changed = self.config.changed(), if moves => Turn::Config(changed.is_ok()),
                 joined = self.tasks.join_next(), if working => Turn::Joined(joined),
             };
             match turn {
@@ -250,7 +272,9 @@ impl Coordinator {
                 }
                 Turn::Joined(_) => {}
             }
-            self.deploy_edited_app();
+            if self.still.is_none() {
+                self.deploy_edited_app();
+            }
             self.publish();
         }
         self.end().await;
@@ -259,14 +283,19 @@ impl Coordinator {
     async fn end(mut self) {
         /// How long the last record may take to be written.
         const LAST_SAVE: Duration = Duration::from_secs(5);
-        self.save = Some(self.last_save);
-        self.write_record();
+        if !self.is_recorded() {
+            self.save = Some(self.last_save);
+            self.write_record();
+        }
         // The writer ends when nobody can ask it any more, after it has written what it was asked last.
         drop(std::mem::replace(&mut self.saves, watch::channel(None).0));
         self.inbox.close();
         self.confirm(u64::MAX);
-        // What still runs is a probe or the like; every process is gone.
+        // What still runs is a probe or the like; every process is gone, or stays.
         self.tasks.abort_all();
+        if self.leaves {
+            self.supervisor.let_go();
+        }
         let ended = async {
             let _panicked = self.keeper.await;
             while self.tasks.join_next().await.is_some() {}
@@ -284,6 +313,8 @@ impl Coordinator {
     // ---- messages ----
 
     pub(super) fn receive(&mut self, message: Message) {
+        let message = if self.still.is_some() { self.receive_while_still(message) } else { Some(message) };
+        let Some(message) = message else { return };
         let message = if self.found.is_some() { self.receive_before_boot(message) } else { Some(message) };
         let Some(message) = message else { return };
         match message {
@@ -337,6 +368,12 @@ impl Coordinator {
                 self.step(Event::StopAll);
                 self.step(Event::KillAll);
             }
+            Message::Freeze { interrupt, reply } => self.freeze(interrupt, reply),
+            Message::Thaw => self.thaw(),
+            Message::Leave { done } => self.leave(done),
+            Message::Beat(done) => {
+                let _nobody_waits = done.send(());
+            }
             Message::Run(run, report) => self.reported(run, *report),
             Message::Asked(run, report) => {
                 let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
@@ -353,6 +390,7 @@ impl Coordinator {
                 self.last_failure = Some(format!("[app] was not deployed: {}", error.message));
                 self.hook("aborted", None, error.message, None);
             }
+            Message::TakenOver(processes) => self.stock_taken(processes),
             Message::LeftoversGone => self.leftovers_gone(),
         }
     }
@@ -422,6 +460,8 @@ impl Coordinator {
         tracing::debug!(?event, "step");
         let was_up = self.state.live_run().map(|run| run.id);
         for effect in self.state.step(event, self.began.elapsed(), &policy) {
+            #[cfg(debug_assertions)]
+            super::failpoint::reached();
             self.perform(effect, &config);
         }
         let now_up = self.state.live_run().map(|run| run.id);
@@ -432,6 +472,8 @@ impl Coordinator {
         self.slots.retain(|id, _| runs.contains(id));
         self.begin_attempt();
         self.write_record();
+        #[cfg(debug_assertions)]
+        super::failpoint::reached();
     }
 
     // ---- probes of the live release ----
@@ -503,6 +545,12 @@ impl Coordinator {
     fn publish(&self) {
         self.view.send_replace(Arc::new(self.make_view()));
     }
+}
+
+/// The wait for the next look whether a drain may end early.
+async fn look_early(alone: &CancellationToken) {
+    alone.cancelled().await;
+    tokio::time::sleep(EARLY_DRAIN_LOOK).await;
 }
 
 /// The wait for a moment that may never come.

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::autopsy::describe;
 use super::coordinator::{Coordinator, Slot};
 use super::message::{Message, Report};
-use super::run::{Start, run};
+use super::run::{Start, run, see_through};
+use super::spec::ReleaseSpec;
 use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
-use crate::config::Config;
+use crate::config::{Config, Health};
 use crate::health::Probe;
 use crate::wire::{self, EventKind};
 
@@ -24,6 +25,7 @@ impl Coordinator {
         match effect {
             Effect::Save { seq } => self.save = Some(seq),
             Effect::Spawn { run, release, hold_port } => self.spawn(run, release, hold_port, config),
+            Effect::Await { run } => self.await_readiness(run, config),
             Effect::Probe { run, patient } => self.ask(run, patient),
             Effect::Route { run, former } => self.point(run, former),
             Effect::Hold => {
@@ -42,6 +44,7 @@ impl Coordinator {
             Effect::Stop { run } => {
                 if let Some(slot) = self.slots.get_mut(&run) {
                     slot.stop = true;
+                    slot.kill_at = SystemTime::now().checked_add(config.app.stop_timeout);
                     slot.settled.cancel();
                     if let Some(process) = &slot.process {
                         process.stop(config.app.stop_signal, config.app.stop_timeout);
@@ -69,6 +72,7 @@ impl Coordinator {
                 };
                 self.timers.start(timer, after);
             }
+            Effect::Resume(timer, left) => self.timers.start(timer, left),
             Effect::Tell(tell) => self.tell(tell),
             Effect::Refuse(refusal) => self.refusal = Some(refusal),
             Effect::AlreadyLive => self.already_live = true,
@@ -84,6 +88,7 @@ impl Coordinator {
             process: None,
             stop: false,
             kill: false,
+            kill_at: None,
             settled: CancellationToken::new(),
             asking: None,
             targets: Vec::new(),
@@ -95,7 +100,7 @@ impl Coordinator {
     }
 
     fn spawn(&mut self, id: RunId, release: String, hold_port: bool, config: &Config) {
-        let settled = self.slot(id).settled.clone();
+        self.slot(id);
         let Some(spec) = self.history.get(&release).and_then(|entry| entry.spec.clone()) else {
             // Cannot be: every release is known before the machine hears of it. Said instead of hung.
             let autopsy =
@@ -108,24 +113,33 @@ impl Coordinator {
             });
             return;
         };
-        let start = Start {
+        let start = self.how_to_start(id, release, spec, config);
+        self.tasks.spawn(run(start, hold_port, Arc::clone(&self.supervisor), self.reports.clone()));
+    }
+
+    /// A run that was taken over before it was ready.
+    fn await_readiness(&mut self, id: RunId, config: &Config) {
+        let slot = self.slot(id);
+        let (release, process) = (slot.release.clone(), slot.process.clone());
+        let spec = self.history.get(&release).and_then(|entry| entry.spec.clone());
+        // Both are known: only what has them is taken over.
+        let (Some(process), Some(spec)) = (process, spec) else { return };
+        let start = self.how_to_start(id, release, spec, config);
+        self.tasks.spawn(see_through(start, process, self.reports.clone()));
+    }
+
+    fn how_to_start(&mut self, id: RunId, release: String, spec: ReleaseSpec, config: &Config) -> Start {
+        Start {
             run: id,
-            hold_port,
-            probe: Probe {
-                // The port is known when the process is.
-                addr: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-                path: spec.health_path.clone().unwrap_or_else(|| config.health.path.clone()),
-                host: config.health.host.clone(),
-                timeout: config.health.timeout,
-            },
+            // The port is known when the process is.
+            probe: probe(&config.health, 0, spec.health_path.clone()),
             release,
             spec,
             successes: config.health.successes,
             start_timeout: config.app.start_timeout,
             owner_check: config.app.owner_check,
-            settled,
-        };
-        self.tasks.spawn(run(start, Arc::clone(&self.supervisor), self.reports.clone()));
+            settled: self.slot(id).settled.clone(),
+        }
     }
 
     /// The probe of a run, with the settings in force now.
@@ -134,16 +148,11 @@ impl Coordinator {
         let config = self.config.borrow();
         let entry = self.history.get(&run.release.id);
         let path = entry.and_then(|entry| entry.spec.as_ref()?.health_path.clone());
-        Some(Probe {
-            addr: (std::net::Ipv4Addr::LOCALHOST, run.port?).into(),
-            path: path.unwrap_or_else(|| config.health.path.clone()),
-            host: config.health.host.clone(),
-            timeout: config.health.timeout,
-        })
+        Some(probe(&config.health, run.port?, path))
     }
 
     fn ask(&mut self, id: RunId, patient: bool) {
-        let Some(probe) = self.probe_of(id) else { return };
+        let Some(first) = self.probe_of(id) else { return };
         let reports = self.reports.clone();
         let (asked, config) = (self.first_probe.clone(), self.config.clone());
         let asking = self.tasks.spawn(async move {
@@ -151,11 +160,7 @@ impl Coordinator {
             let report = loop {
                 // As it is configured now: a wrong path may be mended meanwhile.
                 let health = config.borrow().health.clone();
-                let asks = if patient {
-                    Probe { addr: probe.addr, path: health.path, host: health.host, timeout: health.timeout }
-                } else {
-                    probe.clone()
-                };
+                let asks = if patient { probe(&health, first.addr.port(), None) } else { first.clone() };
                 let report = asks.ask().await;
                 good = if report.healthy { good + 1 } else { 0 };
                 asked.send_replace(true);
@@ -225,6 +230,7 @@ impl Coordinator {
                 });
                 self.step(Event::Spawned { run: id, port });
             }
+            Report::Asked => self.step(Event::Asked { run: id }),
             Report::Probe(report) => {
                 let message = describe(&report);
                 self.event_of(id, EventKind::Probe, |event| {
@@ -276,21 +282,20 @@ impl Coordinator {
             Report::Gone(exit) => {
                 let release = self.slot(id).release.clone();
                 let another = self.state.runs().any(|run| run.id != id && run.release.id == release);
-                self.history.update(&release, |row| {
-                    if !another {
+                // While another run of it is there, what became of this one says nothing about the release.
+                if !another {
+                    self.history.update(&release, |row| {
                         row.stopped_at = Some(now());
-                    }
-                    if let Some(exit) = exit {
-                        row.exit = Some(exit.to_string());
-                    }
-                });
+                        row.exit = exit.map(|exit| exit.to_string()).or(row.exit.take());
+                    });
+                }
                 self.step(Event::Gone { run: id });
             }
         }
     }
 
     /// Whether this run is to bring the live release back.
-    fn restores(&self, id: RunId) -> bool {
+    pub(super) fn restores(&self, id: RunId) -> bool {
         matches!(
             &self.state.live,
             Live::Down { stage: super::state::DownStage::Starting { run, .. }, .. } if run.id == id
@@ -326,6 +331,16 @@ impl Coordinator {
     /// Whether the live run is one of somebody else's that has not been asked yet.
     pub(super) fn awaits_first_probe(&self) -> bool {
         matches!(&self.state.live, Live::Down { release, .. } if release.origin != Origin::Managed)
+    }
+}
+
+/// The probe of what listens on `port`, at the release's own path where it has one.
+fn probe(health: &Health, port: u16, path: Option<String>) -> Probe {
+    Probe {
+        addr: (std::net::Ipv4Addr::LOCALHOST, port).into(),
+        path: path.unwrap_or_else(|| health.path.clone()),
+        host: health.host.clone(),
+        timeout: health.timeout,
     }
 }
 

@@ -152,6 +152,57 @@ impl Handle {
         let _coordinator_gone = asked.wait_for(|asked| *asked).await;
     }
 
+    /// Waits until it is known what runs: what an earlier daemon left has been dealt with, and what was live is being made
+    /// live again. At once when the coordinator has ended.
+    pub async fn booted(&self) {
+        let mut views = self.views.clone();
+        let _coordinator_gone = views.wait_for(|view| view.booted).await;
+    }
+
+    /// Waits for the next snapshot; false when there will be none.
+    pub async fn changed(&mut self) -> bool {
+        self.views.changed().await.is_ok()
+    }
+
+    /// Waits until the coordinator has received a message sent now. At once when it has ended. Cancel safe.
+    pub async fn beat(&self) {
+        let (done, received) = oneshot::channel();
+        let _coordinator_gone = self.requests.send(Message::Beat(done)).await;
+        let _coordinator_gone = received.await;
+    }
+
+    /// Leaves what the apps print in their pipes, for a successor to read; `false` reads it again.
+    pub fn hush(&self, hushed: bool) {
+        self.supervisor.hush(hushed);
+    }
+
+    /// Puts back what a successor that came to nothing may have taken the place of.
+    pub fn restore(&self) {
+        self.supervisor.restore();
+    }
+
+    /// Makes the coordinator stand still, its record written: nothing is begun, started, probed, drained or stopped until
+    /// [`Handle::thaw`] or [`Handle::leave`]. With `interrupt` an attempt that is under way is no hindrance.
+    ///
+    /// # Errors
+    /// `busy` (an attempt is under way), `state_unwritable`; nothing has changed then. `shutting_down`.
+    pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
+        self.ask(|reply| Message::Freeze { interrupt, reply }).await
+    }
+
+    /// Lets the coordinator go on as if it had never stood still.
+    pub async fn thaw(&self) {
+        let _coordinator_gone = self.requests.send(Message::Thaw).await;
+    }
+
+    /// Ends the coordinator and leaves all processes as they are. What it wrote when it was told to stand still is its last
+    /// record.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        let _coordinator_gone = self.requests.send(Message::Leave { done }).await;
+        let _coordinator_gone = left.await;
+    }
+
     /// Waits for the coordinator's end, which nobody but the daemon's own end should bring.
     pub async fn ended(&self) {
         self.requests.closed().await;

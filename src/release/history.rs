@@ -116,6 +116,7 @@ mod tests {
             env: Default::default(),
             user: None,
             group: None,
+            limits: Default::default(),
             port_env: "PORT".into(),
             health_path: None,
         };

@@ -13,18 +13,52 @@ use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason};
 /// What others may ask of the coordinator, and what its tasks report.
 #[derive(Debug)]
 pub(super) enum Message {
-    Deploy { prepared: Box<Prepared>, reason: Reason, reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
-    Switch { port: u16, reason: Reason, reply: oneshot::Sender<Result<SwitchReply, ErrorBody>> },
-    Rollback { reply: oneshot::Sender<Result<Attempt, ErrorBody>> },
-    Cancel { reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>> },
+    Deploy {
+        prepared: Box<Prepared>,
+        reason: Reason,
+        reply: oneshot::Sender<Result<Attempt, ErrorBody>>,
+    },
+    Switch {
+        port: u16,
+        reason: Reason,
+        reply: oneshot::Sender<Result<SwitchReply, ErrorBody>>,
+    },
+    Rollback {
+        reply: oneshot::Sender<Result<Attempt, ErrorBody>>,
+    },
+    Cancel {
+        reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>>,
+    },
     Shutdown,
-    StopAll { done: oneshot::Sender<()> },
+    StopAll {
+        done: oneshot::Sender<()>,
+    },
     Kill,
+    /// Stand still with the record written.
+    Freeze {
+        interrupt: bool,
+        reply: oneshot::Sender<Result<(), ErrorBody>>,
+    },
+    /// Go on.
+    Thaw,
+    /// End and leave everything as it is.
+    Leave {
+        done: oneshot::Sender<()>,
+    },
+    /// Say that messages are received.
+    Beat(oneshot::Sender<()>),
     Run(RunId, Box<Report>),
     Asked(RunId, Box<ProbeReport>),
     Watched(RunId, Box<ProbeReport>),
-    Saved { seq: u64, result: Result<(), String> },
-    ConfigNotPrepared { error: Box<ErrorBody> },
+    Saved {
+        seq: u64,
+        result: Result<(), String>,
+    },
+    ConfigNotPrepared {
+        error: Box<ErrorBody>,
+    },
+    /// What was taken over of what the record names, in the record's order.
+    TakenOver(Vec<Option<Process>>),
     LeftoversGone,
 }
 
@@ -50,6 +84,8 @@ pub(super) enum Report {
     Ready(ProbeReport),
     /// Not healthy in time, not startable, or not to be trusted.
     NotReady(Box<Autopsy>),
+    /// The stop signal has reached it.
+    Asked,
     /// The leader has ended.
     Exited { exit: Exit, port_taken: bool, autopsy: Option<Box<Autopsy>> },
     /// Nothing is left.

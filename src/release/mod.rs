@@ -2,10 +2,11 @@
 //!
 //! - [`state`] decides: a pure function from state and event to state and effects;
 //! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
-//!   writer; `boot` is how it begins, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
+//!   writer; `boot` is how it begins, `leave` how it stands still and goes without an end, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
 //!   `history` its memory, `snapshot` its face;
 //! - `message` is what reaches it, `view` what others see of it;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed;
+//! - `failpoint` is where a daemon under test dies;
 //! - [`store`] keeps the record on disk, [`spec`] is what a release is;
 //! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
 
@@ -14,8 +15,11 @@ mod boot;
 pub mod coordinator;
 mod effects;
 pub mod events;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod handle;
 mod history;
+mod leave;
 mod message;
 mod recorder;
 mod run;

@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::coordinator::{Coordinator, Unconfirmed};
 use super::message::{Message, Reports};
-use super::state::Event;
+use super::state::{Event, Role};
 use super::store::{Intent, Record, Store, StoredRun};
 
 /// How long a write may take before it counts as failed.
@@ -24,9 +24,26 @@ impl Coordinator {
         }
         let Some(seq) = self.save.take() else { return };
         self.last_save = seq;
-        let runs = self.slots.values().filter_map(|slot| {
-            let identity = slot.process.as_ref()?.identity().clone();
-            Some(StoredRun { release: slot.release.clone(), identity })
+        let drains = self.draining();
+        let drain_ends = |id| {
+            let (run, seq) = drains.iter().find(|(run, _)| *run == id)?;
+            self.timers.drain_ends(*run, *seq)
+        };
+        let runs = self.slots.iter().filter_map(|(&id, slot)| {
+            let process = slot.process.as_ref()?;
+            let role = self.state.role(id, process.was_asked_to_stop());
+            Some(StoredRun {
+                release: slot.release.clone(),
+                identity: process.identity().clone(),
+                port: process.port(),
+                started_at: slot.started_at,
+                role,
+                until: match role {
+                    Role::Draining => drain_ends(id),
+                    Role::Stopping => slot.kill_at,
+                    _ => None,
+                },
+            })
         });
         let record = Record {
             live: self.state.live_release().cloned(),
@@ -40,6 +57,8 @@ impl Coordinator {
             last_switch: self.last_switch.clone(),
             releases: self.history.stored(),
             runs: runs.collect(),
+            restarts: self.state.restarts,
+            watch_until: self.state.window.and_then(|window| self.timers.window_ends(window.ticket)),
             ..Record::default()
         };
         self.saves.send_replace(Some((seq, Arc::new(record))));

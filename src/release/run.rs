@@ -42,7 +42,6 @@ pub(super) struct Start {
     pub(super) run: RunId,
     pub(super) release: String,
     pub(super) spec: ReleaseSpec,
-    pub(super) hold_port: bool,
     pub(super) probe: Probe,
     pub(super) successes: u32,
     pub(super) start_timeout: Duration,
@@ -50,12 +49,14 @@ pub(super) struct Start {
     pub(super) settled: CancellationToken,
 }
 
-/// Runs it.
-pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Reports) {
-    let tell = Teller { run: start.run, reports };
+/// Starts it and stays with it.
+///
+/// `hold_port`: the port is held against others until the process listens.
+pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Supervisor>, reports: Reports) {
+    let tell = Teller { run: start.run, reports: reports.clone() };
     // A future of a spawn that is dropped kills what it started.
     let spawned = tokio::select! {
-        spawned = spawn(&start, &supervisor) => spawned,
+        spawned = spawn(&start, hold_port, &supervisor) => spawned,
         () = start.settled.cancelled() => Err(unstarted("it was given up before it was started")),
         () = tokio::time::sleep(start.start_timeout) => Err(unstarted("it could not be started in time")),
     };
@@ -69,8 +70,14 @@ pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Repo
         }
     };
     tell.that(Report::Spawned(process.clone())).await;
+    see_through(start, process, reports).await;
+}
+
+/// Stays with a process from its first probe on.
+pub(super) async fn see_through(start: Start, process: Process, reports: Reports) {
+    let tell = Teller { run: start.run, reports };
     let readiness = until_ready(&start, &process, &tell).await;
-    let exit = process.exited().await;
+    let exit = until_ended(&process, &tell).await;
     let (port_taken, autopsy) = match readiness {
         Readiness::Ended(last) => {
             let taken = process.port_was_taken().await;
@@ -80,6 +87,30 @@ pub(super) async fn run(start: Start, supervisor: Arc<Supervisor>, reports: Repo
         Readiness::Told => (false, None),
     };
     tell.that(Report::Exited { exit, port_taken, autopsy }).await;
+    until_gone(&process, &tell).await;
+}
+
+/// Stays with a process whose readiness is no question any more.
+pub(super) async fn follow(run: RunId, process: Process, reports: Reports) {
+    let tell = Teller { run, reports };
+    let exit = until_ended(&process, &tell).await;
+    tell.that(Report::Exited { exit, port_taken: false, autopsy: None }).await;
+    until_gone(&process, &tell).await;
+}
+
+/// Waits for the end of the leader; tells when it was asked for it.
+async fn until_ended(process: &Process, tell: &Teller) -> Exit {
+    tokio::select! {
+        biased;
+        exit = process.exited() => exit,
+        () = process.asked_to_stop() => {
+            tell.that(Report::Asked).await;
+            process.exited().await
+        }
+    }
+}
+
+async fn until_gone(process: &Process, tell: &Teller) {
     let exit = process.gone().await;
     tell.that(Report::Gone(Some(exit))).await;
 }
@@ -100,18 +131,18 @@ fn unstarted(why: &str) -> SpawnError {
     SpawnError { message: why.to_owned(), source: None }
 }
 
-async fn spawn(start: &Start, supervisor: &Supervisor) -> Result<Process, SpawnError> {
-    let ReleaseSpec { command, directory, env, user, group, port_env, .. } = start.spec.clone();
+async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Result<Process, SpawnError> {
+    let ReleaseSpec { command, directory, env, user, group, limits, port_env, .. } = start.spec.clone();
     // The system's databases may ask a network.
     let identity = tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
         .map_err(|message| SpawnError { message, source: None })?;
     let lease = supervisor
-        .lease(start.hold_port)
+        .lease(hold_port)
         .map_err(|source| SpawnError { message: "cannot find a free port".into(), source: Some(source) })?;
     let release = start.release.clone();
-    supervisor.spawn(Launch { release, command, directory, env, identity, port_env, lease }).await
+    supervisor.spawn(Launch { release, command, directory, env, identity, limits, port_env, lease }).await
 }
 
 /// What the probes of a candidate saw last, and when.

@@ -55,6 +55,7 @@ impl Coordinator {
             ..empty_status()
         };
         View {
+            booted: self.found.is_none(),
             status: Some(status),
             releases: self.history.rows(),
             health: self.health.clone(),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Origin, ReleaseRef};
-use crate::config::{CommandLine, Config};
+use crate::config::{self, CommandLine, Config, Limits};
 use crate::supervisor;
 use crate::wire::{Code, DeployRequest, ErrorBody};
 
@@ -26,6 +26,9 @@ pub struct ReleaseSpec {
     pub user: Option<String>,
     /// The group to become.
     pub group: Option<String>,
+    /// What it may use at most.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
     /// The health path, where the deploy named one.
@@ -75,7 +78,7 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
     let directory = request.directory.map(PathBuf::from).or_else(|| app.directory.clone());
     let directory = directory.as_deref().map(supervisor::resolve_directory).transpose().map_err(refused)?;
     let mut env = match app.env_file.as_deref() {
-        Some(file) => supervisor::read_env_file(file).map_err(refused)?,
+        Some(file) => config::read_env_file(file).map_err(refused)?,
         None => BTreeMap::new(),
     };
     env.extend(app.env.clone());
@@ -87,10 +90,11 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
         env,
         user: app.user.clone(),
         group: app.group.clone(),
+        limits: app.limits,
         port_env: app.port_env.clone(),
         health_path: request.health_path,
     };
-    let app_fingerprint = app_alone.then(|| crate::config::app_fingerprint(app));
+    let app_fingerprint = app_alone.then(|| config::app_fingerprint(app));
     Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint })
 }
 

@@ -22,6 +22,7 @@
 //! intent); `Route` comes before the `Save` of its outcome, because traffic must not wait for a disk; `Stop` of the former
 //! run waits for that `Save`.
 
+mod boot;
 mod effect;
 mod event;
 mod facts;
@@ -35,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::wire::{Phase, Reason};
 
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
-pub use event::{Event, Policy};
+pub use event::{Adopted, Boot, Event, Policy, Role};
 
 /// How often a candidate whose port was taken is started again on another port.
 const PORT_TRIES: u32 = 3;
@@ -144,6 +145,13 @@ pub struct Task {
     pub reason: Reason,
     /// How far it is.
     pub stage: Stage,
+}
+
+impl Task {
+    /// What another request hears meanwhile.
+    pub fn busy(&self) -> Refusal {
+        Refusal::Busy { release: self.release.id.clone(), reason: self.reason }
+    }
 }
 
 /// How far a [`Task`] is.
@@ -297,6 +305,18 @@ impl State {
         }
     }
 
+    /// What a run does. `asked`: its stop signal has reached it. One whose signal is on its way counts as of no use: it
+    /// may get it once more.
+    pub fn role(&self, id: RunId, asked: bool) -> Role {
+        match &self.live {
+            Live::Up { run } if run.id == id => Role::Live,
+            Live::Down { stage: DownStage::Starting { run, .. }, .. } if run.id == id => Role::Restoring,
+            _ if asked => Role::Stopping,
+            _ if self.is_draining(id) => Role::Draining,
+            _ => Role::Candidate,
+        }
+    }
+
     /// Every run that is not forgotten.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
         let live = match &self.live {
@@ -316,7 +336,7 @@ impl State {
     pub fn step(&mut self, event: Event, now: Duration, policy: &Policy) -> Vec<Effect> {
         let mut out = Vec::new();
         match event {
-            Event::Boot { live, previous } => self.boot(live, previous, &mut out),
+            Event::Boot(boot) => self.boot(boot, now, policy, &mut out),
             Event::Deploy { release, reason } => {
                 if self.admits(&mut out) {
                     self.record_intent(release, reason, None, &mut out);
@@ -337,6 +357,9 @@ impl State {
             }
             Event::Recorded { seq, ok } => self.saved(seq, ok, now, policy, &mut out),
             Event::Spawned { run, port } => self.spawned(run, port, &mut out),
+            // That it was asked is written down, so that no later daemon asks it again.
+            Event::Asked { run } if self.runs().any(|known| known.id == run) => drop(self.save(&mut out)),
+            Event::Asked { .. } => {}
             Event::Ready { run } => self.ready(run, policy, &mut out),
             Event::NotReady { run } => self.not_ready(run, now, policy, &mut out),
             Event::Exited { run, port_taken } => self.exited(run, port_taken, now, policy, &mut out),
@@ -491,7 +514,8 @@ impl State {
         seq
     }
 
-    fn fresh(&mut self) -> u64 {
+    /// A number that nothing else has.
+    pub(super) fn fresh(&mut self) -> u64 {
         self.next += 1;
         self.next
     }

@@ -3,18 +3,20 @@
 //! Owned by one [`Store`], which the coordinator alone calls. Written whole: to a temporary file in the same
 //! folder, synced, renamed over the former one, the folder synced; so that a crash or a full disk leaves the former one. A
 //! dropped write future may leave the temporary file, never a torn record. A lock file beside it keeps a second daemon away
-//! for as long as this one lives.
+//! for as long as this one lives: the lock belongs to the open file, so that a successor who is given it holds it too, without a
+//! moment in which nobody does (flock(2)).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::spec::ReleaseSpec;
-use super::state::ReleaseRef;
+use super::state::{ReleaseRef, Role};
 use crate::config::Fnv;
 use crate::supervisor::Identity;
 use crate::wire::{Reason, ReleaseRow, Switch};
@@ -60,6 +62,12 @@ pub struct Record {
     /// The processes that exist.
     #[serde(default)]
     pub runs: Vec<StoredRun>,
+    /// How often the live release was started again after a crash.
+    #[serde(default)]
+    pub restarts: u32,
+    /// When the watch window ends, while it is open.
+    #[serde(default, with = "moment")]
+    pub watch_until: Option<SystemTime>,
 }
 
 /// What was under way when the record was written.
@@ -87,6 +95,40 @@ pub struct StoredRun {
     pub release: String,
     /// Beyond doubt which process.
     pub identity: Identity,
+    /// The port it was told to listen on.
+    #[serde(default)]
+    pub port: u16,
+    /// When it was started.
+    #[serde(default, with = "moment")]
+    pub started_at: Option<SystemTime>,
+    /// What it was doing.
+    #[serde(default)]
+    pub role: Role,
+    /// When its drain ends, or SIGKILL is due. The clock's time, because a daemon's own ends with it; whoever reads it
+    /// trusts it no further than the configured period.
+    #[serde(default, with = "moment")]
+    pub until: Option<SystemTime>,
+}
+
+/// A moment as RFC 3339, for whoever reads the record.
+mod moment {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        moment: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        moment.map(|moment| humantime::format_rfc3339_millis(moment).to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)).transpose()
+    }
 }
 
 /// Why there is no store.
@@ -100,6 +142,24 @@ pub enum StoreError {
         /// The lock file.
         lock: PathBuf,
     },
+    /// A successor that is configured for another place.
+    #[error(
+        "the state file {} is not that of the running daemon, whose lock was passed on: the place of the state changes with a \
+         restart only",
+        file.display()
+    )]
+    Elsewhere {
+        /// The state file.
+        file: PathBuf,
+    },
+    /// A successor that cannot go on from the record.
+    #[error("the state file {} cannot be used: {source}", file.display())]
+    Unreadable {
+        /// The state file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// The place of the record, locked.
@@ -107,7 +167,7 @@ pub enum StoreError {
 pub struct Store {
     file: PathBuf,
     // Held for the daemon's life; `None` where the folder cannot be written: then nothing is saved either.
-    _lock: Option<Flock<File>>,
+    lock: Option<File>,
 }
 
 /// What was found at the start.
@@ -124,11 +184,11 @@ pub struct Found {
 
 impl Store {
     /// Locks the place and reads what is there. A record that cannot be understood is set aside as
-    /// `<file>.corrupt-<time>`.
+    /// `<file>.corrupt-<time>`. `inherited` is the lock as a predecessor held it.
     ///
     /// # Errors
-    /// Another daemon holds the lock.
-    pub fn open(file: &Path) -> Result<(Self, Found), StoreError> {
+    /// Another daemon holds the lock, or the inherited one is that of another place.
+    pub fn open(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
         let mut warnings = Vec::new();
         if let Some(folder) = file.parent()
             && let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
@@ -136,23 +196,18 @@ impl Store {
             warnings.push(format!("cannot make the state folder {}: {error}", folder.display()));
         }
         let lock_file = with_suffix(file, ".lock");
-        let lock =
-            match OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_file) {
-                Ok(opened) => match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-                    Ok(lock) => Some(lock),
-                    Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                        return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file });
-                    }
-                    Err((_, errno)) => {
-                        warnings.push(format!("cannot lock {}: {errno}", lock_file.display()));
-                        None
-                    }
-                },
+        let lock = match inherited {
+            Some(lock) if is_at(&lock, &lock_file) => Some(lock),
+            Some(_) => return Err(StoreError::Elsewhere { file: file.to_owned() }),
+            None => match open_lock(&lock_file) {
+                Ok(Some(lock)) => Some(lock),
+                Ok(None) => return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file }),
                 Err(error) => {
-                    warnings.push(format!("cannot open the lock file {}: {error}", lock_file.display()));
+                    warnings.push(format!("cannot lock {}: {error}", lock_file.display()));
                     None
                 }
-            };
+            },
+        };
         let record = match read(file) {
             Ok(record) => record,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
@@ -165,8 +220,29 @@ impl Store {
                 Record::default()
             }
         };
-        let mark = lock.as_deref().and_then(|lock| mark(lock, &lock_file));
-        Ok((Self { file: file.to_owned(), _lock: lock }, Found { record, mark, warnings }))
+        let mark = lock.as_ref().and_then(|lock| mark(lock, &lock_file));
+        Ok((Self { file: file.to_owned(), lock }, Found { record, mark, warnings }))
+    }
+
+    /// Whether a successor with the predecessor's lock could open the place and go on from its record. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(file: &Path, inherited: &File) -> Result<(), StoreError> {
+        if !is_at(inherited, &with_suffix(file, ".lock")) {
+            return Err(StoreError::Elsewhere { file: file.to_owned() });
+        }
+        match read(file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Unreadable { file: file.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The lock once more; the place stays locked until the last of them is closed. `None` where there is none.
+    pub fn lock(&self) -> Option<File> {
+        self.lock.as_ref().and_then(|lock| lock.try_clone().ok())
     }
 
     /// Writes the record: blocking, a few milliseconds on a good disk.
@@ -181,7 +257,11 @@ impl Store {
                 OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
+            #[cfg(debug_assertions)]
+            super::failpoint::reached();
             fs::rename(&temporary, &self.file)?;
+            #[cfg(debug_assertions)]
+            super::failpoint::reached();
             let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         })();
@@ -193,6 +273,27 @@ impl Store {
                 format!("cannot write the state file {}: {error}", self.file.display()),
             )
         })
+    }
+}
+
+/// Opens and locks; `None` where another daemon has it.
+fn open_lock(path: &Path) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    // A disk that has become read-only still says who has the place, and by which mark its processes are known.
+    let opened = opened.or_else(|error| File::open(path).map_err(|_| error))?;
+    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(opened)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether `path` leads to the open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(file), Ok(path)) => identity(file) == identity(path),
+        _ => false,
     }
 }
 
@@ -221,7 +322,7 @@ fn read(file: &Path) -> io::Result<Record> {
 }
 
 fn set_aside(file: &Path) -> String {
-    let time = humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string().replace(':', "");
+    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string().replace(':', "");
     let aside = with_suffix(file, &format!(".corrupt-{time}"));
     match fs::rename(file, &aside) {
         Ok(()) => format!("it was set aside as {}", aside.display()),
@@ -250,24 +351,57 @@ mod tests {
     fn what_is_written_is_found_again_and_only_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/er/state.json");
-        let (store, found) = Store::open(&file).unwrap();
+        let (store, found) = Store::open(&file, None).unwrap();
         assert_eq!(found.record, Record::default());
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         store.write(&record()).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         drop(store);
-        assert_eq!(Store::open(&file).unwrap().1.record, record());
+        assert_eq!(Store::open(&file, None).unwrap().1.record, record());
     }
 
     #[test]
     fn a_second_store_is_refused_while_the_first_lives() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
-        let first = Store::open(&file).unwrap();
-        let error = Store::open(&file).unwrap_err().to_string();
+        let first = Store::open(&file, None).unwrap();
+        let error = Store::open(&file, None).unwrap_err().to_string();
         assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
         drop(first);
-        Store::open(&file).unwrap();
+        Store::open(&file, None).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_that_cannot_be_written_locks_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        // Nobody, not even root, may write a program that runs: as on a disk that is read-only.
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), with_suffix(&file, ".lock")).unwrap();
+        let (first, found) = Store::open(&file, None).unwrap();
+        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+        assert!(found.mark.is_some());
+        assert!(Store::open(&file, None).unwrap_err().to_string().contains("another running portokd"));
+        drop(first);
+    }
+
+    #[test]
+    fn a_successor_holds_the_lock_without_a_gap() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let (first, _) = Store::open(&file, None).unwrap();
+        first.write(&record()).unwrap();
+        let passed_on = first.lock().unwrap();
+        Store::check(&file, &passed_on).unwrap();
+        assert!(Store::check(&folder.path().join("other.json"), &passed_on).is_err());
+        let (second, found) = Store::open(&file, Some(passed_on)).unwrap();
+        assert_eq!(found.record, record());
+        drop(first);
+        Store::open(&file, None).unwrap_err();
+        fs::write(&file, "{ torn").unwrap();
+        assert!(Store::check(&file, &second.lock().unwrap()).is_err());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "{ torn", "nothing is set aside");
+        drop(second);
+        Store::open(&file, None).unwrap();
     }
 
     #[test]
@@ -276,7 +410,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("state.json");
             fs::write(&file, broken).unwrap();
-            let (_store, found) = Store::open(&file).unwrap();
+            let (_store, found) = Store::open(&file, None).unwrap();
             assert_eq!(found.record, Record::default());
             assert_eq!(found.warnings.len(), 1);
             let aside = fs::read_dir(folder.path())
@@ -292,7 +426,7 @@ mod tests {
     fn a_failed_write_leaves_the_former_record() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
-        let (store, _) = Store::open(&file).unwrap();
+        let (store, _) = Store::open(&file, None).unwrap();
         store.write(&record()).unwrap();
         // A folder in the temporary file's place: it can be neither opened nor replaced, root or not.
         fs::create_dir(folder.path().join("state.json.tmp")).unwrap();

@@ -6,6 +6,7 @@ use super::effects::now;
 use super::events::AttemptLog;
 use super::spec;
 use super::state::{Abort, Origin, ReleaseRef, RunId, Tell};
+use crate::supervisor::Process;
 use crate::wire::{self, Code, ErrorBody, EventKind, Outcome, Reason};
 
 impl Coordinator {
@@ -15,13 +16,19 @@ impl Coordinator {
         }
     }
 
+    /// The process of a run, for the log.
+    fn pid_of(&self, run: RunId) -> Option<u32> {
+        self.slots.get(&run)?.process.as_ref().map(Process::pid)
+    }
+
     pub(super) fn tell(&mut self, tell: Tell) {
+        let phase = self.state.phase().as_str();
         match tell {
             Tell::Accepted => {
                 let Some(task) = &self.state.task else { return };
                 let (id, reason) = (task.release.id.clone(), task.reason);
                 let unmanaged = task.release.origin != Origin::Managed;
-                tracing::info!(release = id, reason = reason.as_str(), "accepted");
+                tracing::info!(release = id, reason = reason.as_str(), phase, "accepted");
                 if unmanaged && self.history.get(&id).is_none() {
                     let needed = self.needed();
                     self.history.begin(&id, None, &needed);
@@ -44,7 +51,8 @@ impl Coordinator {
             Tell::Drained { run } => self.tell_run(run, EventKind::Drained),
             Tell::Stopped { run, release } => {
                 let exit = self.slots.get(&run).and_then(|slot| slot.exit.clone());
-                tracing::info!(release = release.id, exit, "stopped");
+                let pid = self.pid_of(run);
+                tracing::info!(release = release.id, pid, exit, phase, "stopped");
             }
             Tell::Aborted { release, reason, run, why } => self.aborted(&release, reason, run, why),
             Tell::Crashed { release, delay, loops_now } => {
@@ -53,7 +61,7 @@ impl Coordinator {
                     Some(delay) => format!("started again in {}", humantime::format_duration(delay)),
                     None => "not started again before the next deploy".to_owned(),
                 };
-                tracing::error!(release = release.id, "the live release crashed: {exit}; {next}");
+                tracing::error!(release = release.id, phase, "the live release crashed: {exit}; {next}");
                 if loops_now {
                     let message = format!("`{}` crashes again and again: {exit}; {next}", release.id);
                     self.last_failure = Some(message.clone());
@@ -62,26 +70,35 @@ impl Coordinator {
             }
             Tell::Restored { run, boot } => {
                 let release = self.slot(run).release.clone();
-                tracing::info!(release, boot, "the live release serves");
+                tracing::info!(release, pid = self.pid_of(run), boot, phase, "the live release serves");
                 self.last_failure = None;
+                self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
+            }
+            Tell::Adopted { run } => {
+                let release = self.slot(run).release.clone();
+                tracing::info!(release, "the live release went on serving");
                 self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
             }
             Tell::NothingToGoBackTo => {
                 let verdict = self.verdict.take().unwrap_or_default();
                 let message =
                     format!("the live release is bad ({verdict}) and there is nothing to go back to");
-                tracing::error!("{message}");
-                self.last_failure = Some(message.clone());
                 let release = self.state.live_release().map(|release| release.id.clone());
+                tracing::error!(release, phase, "{message}");
+                self.last_failure = Some(message.clone());
                 self.hook("failed", release, message, None);
             }
-            Tell::Settled => tracing::info!("the watch window has passed"),
+            Tell::Settled => {
+                let release = self.state.live_release().map(|release| release.id.as_str());
+                tracing::info!(release, phase, "the watch window has passed");
+            }
         }
     }
 
     fn tell_run(&mut self, run: RunId, kind: EventKind) {
         let release = self.slot(run).release.clone();
-        tracing::info!(release, "{}", kind.as_str());
+        let phase = self.state.phase().as_str();
+        tracing::info!(release, pid = self.pid_of(run), phase, "{}", kind.as_str());
     }
 
     fn switched(&mut self, run: RunId, from: Option<RunId>, reason: Reason, left: Option<ReleaseRef>) {
@@ -117,7 +134,16 @@ impl Coordinator {
         if reason == Reason::AutoRollback {
             self.last_failure = Some(message.clone());
         }
-        tracing::info!(release, from = from_port, to = port, reason = reason.as_str(), "{message}");
+        let (pid, phase) = (self.pid_of(run), self.state.phase().as_str());
+        tracing::info!(
+            release,
+            pid,
+            from = from_port,
+            to = port,
+            reason = reason.as_str(),
+            phase,
+            "{message}"
+        );
         let kind = if back { EventKind::RolledBack } else { EventKind::Switched };
         let about = if back { left.map_or_else(|| release.clone(), |left| left.id) } else { release.clone() };
         let mut event = wire::Event::new(now(), kind, about.clone());
@@ -151,11 +177,11 @@ impl Coordinator {
         let path = self.config.borrow().health.path.clone();
         let error = explain(release, reason, why, autopsy.map(|autopsy| *autopsy), probe.as_ref(), &path);
         let outcome = error.outcome.unwrap_or(Outcome::Aborted);
-        let hint = error.hint.as_deref();
+        let (hint, phase) = (error.hint.as_deref(), self.state.phase().as_str());
         if why == Abort::Interrupted || why == Abort::Cancelled {
-            tracing::info!(release = release.id, reason = reason.as_str(), "{}", error.message);
+            tracing::info!(release = release.id, reason = reason.as_str(), phase, "{}", error.message);
         } else {
-            tracing::error!(release = release.id, reason = reason.as_str(), hint, "{}", error.message);
+            tracing::error!(release = release.id, reason = reason.as_str(), phase, hint, "{}", error.message);
         }
         let rollback = reason.is_rollback();
         if why == Abort::Unrecorded {

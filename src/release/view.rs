@@ -10,6 +10,8 @@ use crate::wire;
 /// A snapshot, made after each turn of the coordinator.
 #[derive(Debug, Default)]
 pub(super) struct View {
+    /// It is known what runs.
+    pub(super) booted: bool,
     pub(super) status: Option<wire::Status>,
     pub(super) releases: Arc<[wire::ReleaseRow]>,
     pub(super) health: wire::HealthMetrics,

@@ -70,6 +70,7 @@ mod tests {
             directory: None,
             env: BTreeMap::new(),
             identity: None,
+            limits: crate::config::Limits::default(),
             port_env: "PORT".into(),
             lease: Lease::new(false).unwrap(),
         }

@@ -4,6 +4,8 @@
 //! stages: *running* until the leader ends or a stop is ordered; *the group's ladder* until the group is empty; *the sweep*
 //! of what left the group. Then it publishes that all is gone, and ends.
 //!
+//! (A group that an earlier daemon started goes the same way by other means: [`super::adopt`].)
+//!
 //! The leader is waited for with `inner().wait()` of the group child only: command-group's own `wait` and `try_wait`
 //! reap by group and lose the status that tokio waits for. `exited` is published after the output was read once more, so
 //! that who sees the exit also sees the last lines.
@@ -17,6 +19,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::hunt::Hunt;
@@ -24,7 +27,7 @@ use super::output::Reading;
 use super::ring::RunLog;
 use super::spawn::{self, Plan, SpawnError};
 use super::stop::{self, FIRST_LOOK, LONGEST_LOOK, Order, STOP_TIMEOUT, UNKILLABLE_AFTER};
-use super::{Exit, Identity, Lease, Owner, last, owner, proc};
+use super::{Exit, Identity, Lease, Owner, last, oom, owner, proc};
 use crate::config::StopSignal;
 use crate::wire::LogLine;
 
@@ -40,8 +43,22 @@ struct Shared {
     lease: Lease,
     log: Arc<RunLog>,
     order: watch::Sender<Option<Order>>,
+    asked: watch::Receiver<bool>,
     exited: watch::Receiver<Option<Exit>>,
     gone: watch::Receiver<Option<Exit>>,
+}
+
+/// Makes the handle and the task's side of it.
+pub(super) fn pair(identity: Identity, lease: Lease, reading: Reading) -> (Process, Owned) {
+    let (order, orders) = watch::channel(None);
+    let (asked, asked_seen) = watch::channel(false);
+    let (exited, exited_seen) = watch::channel(None);
+    let (gone, gone_seen) = watch::channel(None);
+    let log = Arc::clone(reading.log());
+    let shared =
+        Shared { identity, lease, log, order, asked: asked_seen, exited: exited_seen, gone: gone_seen };
+    let shared = Arc::new(shared);
+    (Process { shared: Arc::clone(&shared) }, Owned { shared, orders, asked, exited, gone, reading })
 }
 
 /// Starts the plan and the task that owns what it became.
@@ -50,43 +67,45 @@ struct Shared {
 /// process is killed, never forgotten.
 pub(super) async fn start(
     groups: &TaskTracker,
+    letting_go: &CancellationToken,
     plan: Plan,
     tag: String,
     lease: Lease,
     reading: Reading,
 ) -> Result<Process, SpawnError> {
     let (answer, started) = oneshot::channel();
+    let letting_go = letting_go.clone();
     groups.spawn(async move {
         // Fork and exec wait for the disk that the program is on.
-        let spawned = tokio::task::spawn_blocking(move || adopt(plan, tag)).await.unwrap_or_else(|panic| {
+        let spawned = tokio::task::spawn_blocking(move || execute(plan, tag)).await.unwrap_or_else(|panic| {
             Err(SpawnError::new("cannot start the app".to_owned(), std::io::Error::other(panic)))
         });
         let (child, identity) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
+                reading.end();
                 // Nobody waits any more, or the error is theirs.
                 let _ = answer.send(Err(error));
                 return;
             }
         };
-        let (order, orders) = watch::channel(None);
-        let (exited, exited_seen) = watch::channel(None);
-        let (gone, gone_seen) = watch::channel(None);
-        let log = Arc::clone(reading.log());
-        let shared = Arc::new(Shared { identity, lease, log, order, exited: exited_seen, gone: gone_seen });
-        let process = Process { shared: Arc::clone(&shared) };
+        let (process, owned) = pair(identity, lease, reading);
         if let Err(Ok(unwanted)) = answer.send(Ok(process)) {
             unwanted.kill();
         }
-        Owned { shared, orders, exited, gone, reading }.run(child).await;
+        // Let go, its processes are somebody else's: dropping the child neither signals nor waits.
+        letting_go.run_until_cancelled(owned.run(child)).await;
     });
     started.await.unwrap_or_else(|_| {
         Err(SpawnError { message: "cannot start the app: the daemon is ending".to_owned(), source: None })
     })
 }
 
-fn adopt(plan: Plan, tag: String) -> Result<(AsyncGroupChild, Identity), SpawnError> {
+fn execute(plan: Plan, tag: String) -> Result<(AsyncGroupChild, Identity), SpawnError> {
     let child = spawn::start(plan)?;
+    if let Some(pid) = child.id() {
+        oom::spare_no_more(pid);
+    }
     let identity = child
         .id()
         .ok_or_else(|| std::io::Error::other("it has no pid"))
@@ -127,6 +146,18 @@ impl Process {
         published(self.shared.gone.clone()).await
     }
 
+    /// Waits until a stop that was ordered has reached the group. Cancel safe; for ever, where none is.
+    pub async fn asked_to_stop(&self) {
+        if self.shared.asked.clone().wait_for(|asked| *asked).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether a stop that was ordered has reached the group.
+    pub fn was_asked_to_stop(&self) -> bool {
+        *self.shared.asked.borrow()
+    }
+
     /// Starts the stop ladder: `signal` to the group, after `timeout` SIGKILL to all that is left. The first
     /// call decides the signal; a later one may only shorten the time.
     pub fn stop(&self, signal: StopSignal, timeout: Duration) {
@@ -138,7 +169,7 @@ impl Process {
         self.order(Order::kill());
     }
 
-    fn order(&self, order: Order) {
+    pub(super) fn order(&self, order: Order) {
         self.shared.order.send_if_modified(|slot| Order::merge(slot, order));
     }
 
@@ -195,9 +226,10 @@ async fn published(mut value: watch::Receiver<Option<Exit>>) -> Exit {
 }
 
 /// The task's side.
-struct Owned {
+pub(super) struct Owned {
     shared: Arc<Shared>,
-    orders: watch::Receiver<Option<Order>>,
+    pub(super) orders: watch::Receiver<Option<Order>>,
+    asked: watch::Sender<bool>,
     exited: watch::Sender<Option<Exit>>,
     gone: watch::Sender<Option<Exit>>,
     reading: Reading,
@@ -227,11 +259,17 @@ impl Owned {
             }
         }
         let since = Instant::now();
-        let signal = self.order().map_or(Signal::SIGTERM as i32, |order| order.signal);
+        let signal = self.ordered().map_or(Signal::SIGTERM as i32, |order| order.signal);
         let exit = self.empty_the_group(&mut child, exit, signal, since).await;
 
         stop::sweep(hunt, signal, || self.deadline(since)).await;
+        self.end(exit).await;
+    }
+
+    /// Nothing of it is left: the last lines, the port, the news.
+    pub(super) async fn end(self, exit: Exit) {
         self.reading.catch_up().await;
+        self.reading.end();
         self.shared.lease.let_go();
         let _ = self.gone.send(Some(exit));
     }
@@ -266,6 +304,7 @@ impl Owned {
             if !asked {
                 send(pid, signal);
                 asked = true;
+                self.tell_asked();
             }
             let (kill_at, at_once) = self.deadline(since);
             let now = Instant::now();
@@ -300,20 +339,29 @@ impl Owned {
         }
     }
 
+    /// Publishes that the group has got its signal.
+    pub(super) fn tell_asked(&self) {
+        self.asked.send_replace(true);
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
     /// Publishes the leader's end, after its last lines were read.
-    async fn announce(&mut self, exit: Exit) -> Exit {
+    pub(super) async fn announce(&mut self, exit: Exit) -> Exit {
         self.reading.catch_up().await;
         let _ = self.exited.send(Some(exit));
         exit
     }
 
-    fn order(&self) -> Option<Order> {
+    pub(super) fn ordered(&self) -> Option<Order> {
         *self.orders.borrow()
     }
 
     /// When SIGKILL is due, and whether nothing may get any more time.
-    fn deadline(&self, since: Instant) -> (Instant, bool) {
-        self.order().map_or((since + STOP_TIMEOUT, false), |order| (order.kill_at, order.at_once))
+    pub(super) fn deadline(&self, since: Instant) -> (Instant, bool) {
+        self.ordered().map_or((since + STOP_TIMEOUT, false), |order| (order.kill_at, order.at_once))
     }
 }
 

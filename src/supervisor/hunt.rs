@@ -14,12 +14,15 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::identity::{Identity, is_tag};
 use super::proc::{self, Stat};
+use super::stop::NO_SIGNAL;
 
 /// The processes that are to be stopped: those known, and how more of them are recognised.
 #[derive(Debug, Default)]
 pub(super) struct Hunt {
-    /// A process with one of these tags belongs to it.
+    /// A process whose tag begins with one of these belongs to it, ...
     tags: Vec<String>,
+    /// ... unless it is one of these: another run's, which somebody else looks after.
+    spared: Vec<String>,
     /// A process in one of these groups belongs to it as long as a member that is known lives in the group: only so
     /// long the number cannot be another group's.
     groups: Vec<u32>,
@@ -43,10 +46,16 @@ impl Hunt {
         Self { tags: vec![tag.to_owned()], ..Self::default() }
     }
 
-    /// Every recorded group whose leader is proven to be the one that was recorded, and everything with a recorded tag
-    /// or a tag that begins with the record's mark.
-    pub(super) fn for_leftovers(recorded: &[Identity], mark: &str) -> Self {
-        let mut hunt = Self::default();
+    /// The group of a recorded run, if its leader is proven to be the one that was recorded, and everything with its
+    /// tag.
+    pub(super) fn for_run(identity: &Identity) -> Self {
+        Self::for_leftovers(std::slice::from_ref(identity), "", &[])
+    }
+
+    /// The same for several runs, and everything whose tag begins with the record's mark, but for the tags in
+    /// `spared`.
+    pub(super) fn for_leftovers(recorded: &[Identity], mark: &str, spared: &[String]) -> Self {
+        let mut hunt = Self { spared: spared.to_vec(), ..Self::default() };
         if is_tag(mark) {
             hunt.tags.push(mark.to_owned());
         }
@@ -102,7 +111,7 @@ impl Hunt {
             if stat.pid <= 1 || stat.pid == own || !stat.lives() {
                 continue;
             }
-            if groups.contains(&stat.group) || proc::carries(stat.pid, &self.tags) {
+            if groups.contains(&stat.group) || self.is_tagged(stat.pid) {
                 self.add(stat);
             }
         }
@@ -110,12 +119,19 @@ impl Hunt {
             if again || !member.asked {
                 member.asked = true;
                 member.send(signal);
-                if signal != Signal::SIGKILL as i32 {
+                if signal != Signal::SIGKILL as i32 && signal != NO_SIGNAL {
                     member.send(Signal::SIGCONT as i32);
                 }
             }
         }
         self.members.len()
+    }
+
+    fn is_tagged(&self, pid: u32) -> bool {
+        !self.tags.is_empty()
+            && proc::tag(pid).is_some_and(|tag| {
+                self.tags.iter().any(|wanted| tag.starts_with(wanted)) && !self.spared.contains(&tag)
+            })
     }
 
     /// `12 (node, state D)` for each that is left, for the log.

@@ -33,7 +33,7 @@ impl Identity {
     }
 
     /// Whether it was made since this host booted: only then its pid and start time mean anything.
-    pub(super) fn is_of_this_boot(&self) -> bool {
+    pub fn is_of_this_boot(&self) -> bool {
         boot_id().is_ok_and(|current| current == self.boot_id)
     }
 }

@@ -25,24 +25,28 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{CommandLine, StopSignal};
+use crate::config::{CommandLine, Limits, StopSignal};
 use crate::wire::LogLine;
 
+mod adopt;
 mod command;
 mod directory;
-mod env_file;
 mod exit;
 mod group;
 mod hunt;
 mod identity;
 mod ids;
+mod keeper;
+mod oom;
 mod output;
 mod owner;
 mod port;
 mod proc;
 mod ring;
+mod scope;
 mod sink;
 mod spawn;
 mod stop;
@@ -50,11 +54,11 @@ mod stop;
 mod tests;
 
 pub use directory::resolve_directory;
-pub use env_file::read_env_file;
 pub use exit::Exit;
 pub use group::Process;
 pub use identity::{Identity, new_mark};
 pub use ids::Ids;
+pub use keeper::run_if_asked as run_keeper_if_asked;
 pub use owner::Owner;
 pub use port::Lease;
 pub use sink::Sink;
@@ -70,6 +74,7 @@ pub struct Supervisor {
     open_files: Option<u64>,
     output: output::Output,
     groups: TaskTracker,
+    letting_go: CancellationToken,
 }
 
 /// What a [`Supervisor`] needs.
@@ -84,6 +89,9 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The daemon's environment; scrubbed here of what no app may see.
     pub env: BTreeMap<OsString, OsString>,
+    /// Start a keeper, which keeps the pipes from filling up while there is no daemon: this program's `main` asks
+    /// [`run_keeper_if_asked`].
+    pub keeper: bool,
     /// Where the apps' lines are passed on to, beside the ring that `logs` reads.
     pub sink: Sink,
     /// The soft limit of open files that apps get: what the daemon was started with, when it raised its own.
@@ -104,10 +112,25 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// The user and group to become.
     pub identity: Option<Ids>,
+    /// What it may use at most.
+    pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
     /// The port, held until the process listens.
     pub lease: Lease,
+}
+
+/// A process that an earlier daemon recorded.
+#[derive(Debug, Clone)]
+pub struct Survivor {
+    /// Which process.
+    pub identity: Identity,
+    /// Its release's id.
+    pub release: String,
+    /// The port it was told to listen on.
+    pub port: u16,
+    /// It has got its stop signal; SIGKILL is due after this time.
+    pub stopping: Option<Duration>,
 }
 
 impl Supervisor {
@@ -116,11 +139,19 @@ impl Supervisor {
     /// # Errors
     /// The run folder cannot be made, `/proc` cannot be read, or a thread cannot be started.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let Settings { instance, mark, run_dir, env, sink, open_files } = settings;
+        let Settings { instance, mark, run_dir, env, keeper, sink, open_files } = settings;
         identity::boot_id()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
-        let output = output::Output::start(&instance, run_dir, sink)?;
-        Ok(Self { instance, mark, env: command::scrub(env), open_files, output, groups: TaskTracker::new() })
+        let output = output::Output::start(&instance, run_dir, sink, keeper)?;
+        Ok(Self {
+            instance,
+            mark,
+            env: command::scrub(env),
+            open_files,
+            output,
+            groups: TaskTracker::new(),
+            letting_go: CancellationToken::new(),
+        })
     }
 
     /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not set
@@ -143,16 +174,30 @@ impl Supervisor {
             self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
                 SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
             })?;
+        let env = command::environment(&self.env, &self.instance, &launch, &tag);
+        let mut words = command::words(&launch.command, launch.lease.port());
+        let mut identity = launch.identity;
+        if launch.limits.need_scope() {
+            let unit = std::fs::read_to_string("/proc/self/cgroup").ok();
+            let unit = unit.and_then(|cgroups| scope::unit_in(&cgroups));
+            let of = scope::Of {
+                instance: &self.instance,
+                release: &launch.release,
+                tag: &tag,
+                unit: unit.as_deref(),
+            };
+            words = scope::words(words, &launch.limits, &of, identity.take().as_ref());
+        }
         let plan = spawn::Plan {
-            words: command::words(&launch.command, launch.lease.port()),
-            env: command::environment(&self.env, &self.instance, &launch, &tag),
+            words,
+            env,
             directory: launch.directory,
-            identity: launch.identity,
-            open_files: self.open_files,
+            identity,
+            open_files: launch.limits.open_files.or(self.open_files),
             stdout,
             stderr,
         };
-        group::start(&self.groups, plan, tag, launch.lease, reading).await
+        group::start(&self.groups, &self.letting_go, plan, tag, launch.lease, reading).await
     }
 
     /// The last `lines` that the processes of `release` (or of all) printed, ended ones included as far as
@@ -161,11 +206,54 @@ impl Supervisor {
         self.output.logs(release, lines)
     }
 
+    /// Takes over a process that an earlier daemon started. Must be called within a tokio runtime, which then runs the group's
+    /// task. What it prints is read on, from what it printed meanwhile.
+    ///
+    /// # Errors
+    /// It is not there any more, or cannot be proven to be the recorded one: it is none of ours, and never signalled.
+    pub async fn adopt(&self, survivor: &Survivor) -> io::Result<Process> {
+        let Survivor { identity, release, port, stopping } = survivor;
+        let leader = adopt::Leader::find(identity)?;
+        let lease = Lease::taken_over(*port)
+            .ok_or_else(|| io::Error::other(format!("port {port} is recorded for another process too")))?;
+        let reading = self.output.reopen(&identity.tag, release).await?;
+        Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
+    }
+
+    /// Removes the output pipes of processes that are not in `kept`: nobody prints into them any more. To be called before
+    /// anything is started.
+    pub fn remove_pipes_but(&self, kept: &[Identity]) {
+        self.output.remove_pipes_but(kept);
+    }
+
     /// Stops what an earlier daemon left: every group in `recorded` whose identity still holds, and every
-    /// process that carries one of their tags or a tag with the record's mark. Never signals anything else. To be called
-    /// before anything is started. Returns when all is gone.
-    pub async fn stop_leftovers(&self, recorded: &[Identity], signal: StopSignal, timeout: Duration) {
-        stop::leftovers(recorded, &self.mark, signal, timeout).await;
+    /// process that carries one of their tags or a tag with the record's mark, but for those of the runs in `spared`. Never
+    /// signals anything else. To be called before anything is started. Returns when all is gone.
+    pub async fn stop_leftovers(
+        &self,
+        recorded: Vec<Identity>,
+        spared: &[Identity],
+        signal: StopSignal,
+        timeout: Duration,
+    ) {
+        let spared = spared.iter().map(|identity| identity.tag.clone()).collect();
+        stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
+    }
+
+    /// Leaves what the apps print from now on in their pipes, for a successor to read; `false` reads it again.
+    pub fn hush(&self, hushed: bool) {
+        self.output.hush(hushed);
+    }
+
+    /// To be called when a successor came to nothing after it had begun: it may have taken the place of this one's helpers.
+    pub fn restore(&self) {
+        self.output.renew_keeper();
+    }
+
+    /// Ends the tasks of all groups without a signal to anybody: the processes stay as they are, for another daemon to take
+    /// over. A stop that is under way goes no further.
+    pub fn let_go(&self) {
+        self.letting_go.cancel();
     }
 
     /// Waits until nothing of any process that was ever started here is left.

@@ -1,8 +1,8 @@
 //! What apps print: one named pipe per stream, read by one thread for all processes.
 //!
 //! The app's end is opened for reading *and* writing, so that the pipe has a reader as long as the app lives: neither a
-//! reader that stopped nor the daemon's death is an EPIPE or a SIGPIPE for it (fifo(7)). The pipe's name is gone as soon as both
-//! ends are open; `/dev/stdout` goes on working, because `/proc/self/fd` leads to the pipe itself.
+//! reader that stopped nor the daemon's death is an EPIPE or a SIGPIPE for it (fifo(7)). The pipe keeps its name, made of the
+//! run's tag, until nothing of the run is left: by it the next daemon finds the pipe again, with what was printed meanwhile.
 //!
 //! Because of that open end, an end of file says little: reading stops when the process group's task says that the run is
 //! gone (by dropping its [`Reading`]), after what is left in the pipe was read.
@@ -11,6 +11,7 @@
 //! [`Output`]; dropping that waits a moment, so that the last lines reach the sink.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -25,18 +26,20 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, mkfifo};
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::identity::{Identity, is_tag};
+use super::keeper::Keeper;
 use super::ring::{RunLog, Splitter};
 use super::sink::{Passer, Sink};
 use super::{Ids, last};
 use crate::wire::{LogLine, Stream};
 
 /// How much an app may print while the reader is busy: the most that an unprivileged process may ask for.
-const PIPE_SIZE: i32 = 1 << 20;
+pub(super) const PIPE_SIZE: i32 = 1 << 20;
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
 /// Runs that have ended and are still remembered.
@@ -53,8 +56,12 @@ pub(super) struct Output {
     runs: Arc<Mutex<Runs>>,
     sources: mpsc::Sender<Source>,
     ending: CancellationToken,
+    /// While set, nothing is read: what is printed waits in the pipes.
+    hushed: watch::Sender<bool>,
     // A mutex only because the receiver is not `Sync`; taken once, at the end.
     ended: Mutex<blocking::Receiver<()>>,
+    /// Who looks after the pipes when this process is gone.
+    keeper: Mutex<Option<Keeper>>,
 }
 
 /// The runs whose lines are remembered, oldest first.
@@ -78,13 +85,17 @@ struct Source {
 #[derive(Debug)]
 pub(super) struct Reading {
     log: Arc<RunLog>,
+    pipes: [PathBuf; 2],
     streams: [mpsc::Sender<oneshot::Sender<()>>; 2],
     runs: Arc<Mutex<Runs>>,
 }
 
+/// The two pipes of a run, by the ending of their names.
+const PIPES: [(&str, Stream); 2] = [("out", Stream::Stdout), ("err", Stream::Stderr)];
+
 impl Output {
     /// Makes the folder and starts the threads.
-    pub(super) fn start(instance: &str, run_dir: PathBuf, sink: Sink) -> io::Result<Self> {
+    pub(super) fn start(instance: &str, run_dir: PathBuf, sink: Sink, keeper: bool) -> io::Result<Self> {
         let shown = run_dir.display();
         DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make the folder {shown}: {error}"))
@@ -96,10 +107,13 @@ impl Output {
         let passer = Passer::start(sink, instance, end)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let stop = ending.clone();
+        let (hushed, hush) = watch::channel(false);
         thread::Builder::new()
             .name("portok-output".to_owned())
-            .spawn(move || runtime.block_on(read_all(queue, stop, passer)))?;
-        Ok(Self { run_dir, runs: Arc::default(), sources, ending, ended: Mutex::new(ended) })
+            .spawn(move || runtime.block_on(read_all(queue, stop, hush, passer)))?;
+        let keeper = keeper.then(|| Keeper::start(&run_dir)).transpose().unwrap_or_else(no_keeper);
+        let (ended, keeper) = (Mutex::new(ended), Mutex::new(keeper));
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, hushed, ended, keeper })
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -109,27 +123,73 @@ impl Output {
         release: &str,
         identity: Option<&Ids>,
     ) -> io::Result<(File, File, Reading)> {
-        let log = Arc::new(RunLog::new(release));
-        let (stdout, stdout_asks) = self.source(tag, "out", Stream::Stdout, &log, identity).await?;
-        let (stderr, stderr_asks) = self.source(tag, "err", Stream::Stderr, &log, identity).await?;
-        lock(&self.runs).living.push(Arc::clone(&log));
-        let reading = Reading { log, streams: [stdout_asks, stderr_asks], runs: Arc::clone(&self.runs) };
+        let [out, err] = self.pipes(tag);
+        let (stdout, out) = make_pipe(&out, identity)?;
+        let (stderr, err) = make_pipe(&err, identity)?;
+        let reading = self.read([Some(out), Some(err)], tag, release).await?;
         Ok((stdout, stderr, reading))
+    }
+
+    /// Reads on what a run prints that an earlier daemon started. A pipe that is not there any more is no reason to let
+    /// the run alone.
+    pub(super) async fn reopen(&self, tag: &str, release: &str) -> io::Result<Reading> {
+        let pipes = self.pipes(tag).map(|path| {
+            let missing =
+                |error| tracing::warn!(release, %error, pipe = %path.display(), "what it prints is lost");
+            reading_end(&path).map_err(missing).ok()
+        });
+        self.read(pipes, tag, release).await
+    }
+
+    async fn read(&self, pipes: [Option<File>; 2], tag: &str, release: &str) -> io::Result<Reading> {
+        let log = Arc::new(RunLog::new(release));
+        let [out, err] = pipes;
+        let streams = [self.source(out, PIPES[0].1, &log).await?, self.source(err, PIPES[1].1, &log).await?];
+        lock(&self.runs).living.push(Arc::clone(&log));
+        Ok(Reading { log, pipes: self.pipes(tag), streams, runs: Arc::clone(&self.runs) })
     }
 
     async fn source(
         &self,
-        tag: &str,
-        suffix: &str,
+        pipe: Option<File>,
         stream: Stream,
         log: &Arc<RunLog>,
-        identity: Option<&Ids>,
-    ) -> io::Result<(File, mpsc::Sender<oneshot::Sender<()>>)> {
-        let (app, pipe) = make_pipe(&self.run_dir.join(format!("{tag}.{suffix}")), identity)?;
+    ) -> io::Result<mpsc::Sender<oneshot::Sender<()>>> {
         let (ask, asks) = mpsc::channel(4);
-        let source = Source { pipe, stream, log: Arc::clone(log), asks };
-        self.sources.send(source).await.map_err(|_| io::Error::other("the reader's thread has ended"))?;
-        Ok((app, ask))
+        if let Some(pipe) = pipe {
+            let source = Source { pipe, stream, log: Arc::clone(log), asks };
+            self.sources.send(source).await.map_err(|_| io::Error::other("the reader's thread has ended"))?;
+        }
+        Ok(ask)
+    }
+
+    /// Leaves what is printed from now on in the pipes, or reads it (again).
+    pub(super) fn hush(&self, hushed: bool) {
+        self.hushed.send_replace(hushed);
+    }
+
+    /// Puts a keeper in the place of one that a successor sent home, where that came to nothing itself.
+    pub(super) fn renew_keeper(&self) {
+        let mut keeper = lock(&self.keeper);
+        if let Some(former) = keeper.take() {
+            former.dismiss();
+            *keeper = Keeper::start(&self.run_dir).map(Some).unwrap_or_else(no_keeper);
+        }
+    }
+
+    fn pipes(&self, tag: &str) -> [PathBuf; 2] {
+        PIPES.map(|(ending, _)| self.run_dir.join(format!("{tag}.{ending}")))
+    }
+
+    /// Removes pipes whose runs are not in `kept`.
+    pub(super) fn remove_pipes_but(&self, kept: &[Identity]) {
+        for entry in fs::read_dir(&self.run_dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if tag_of_pipe(&name).is_some_and(|tag| !kept.iter().any(|identity| identity.tag == tag)) {
+                // One that cannot be removed takes a name in a folder of ours, no more.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// The last lines of a release's runs, or of all, in the order in which they were read.
@@ -143,6 +203,11 @@ impl Output {
         found.sort_by_key(|(number, _)| *number);
         last(found.into_iter().map(|(_, line)| line).collect(), lines)
     }
+}
+
+fn no_keeper(error: io::Error) -> Option<Keeper> {
+    tracing::warn!("apps that print much may stand still while there is no daemon: no keeper: {error}");
+    None
 }
 
 /// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
@@ -165,6 +230,13 @@ impl Drop for Output {
         self.ending.cancel();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
+        // Where runs are left for the next daemon, so is the keeper; this one may have failed before it took them over.
+        let mut left = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        if !left.any(|entry| is_pipe(&entry.file_name()))
+            && let Some(keeper) = lock(&self.keeper).take()
+        {
+            keeper.dismiss();
+        }
     }
 }
 
@@ -186,6 +258,14 @@ impl Reading {
         };
         let _ = timeout(CATCH_UP_DEADLINE, both).await;
     }
+
+    /// Nobody prints any more. Without this the pipes stay for the next daemon.
+    pub(super) fn end(self) {
+        for pipe in &self.pipes {
+            // It may never have been there.
+            let _ = fs::remove_file(pipe);
+        }
+    }
 }
 
 impl Drop for Reading {
@@ -206,15 +286,15 @@ impl Drop for Reading {
 fn make_pipe(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let ends = open_ends(path, identity);
-    let unlinked = fs::remove_file(path);
-    let ends = ends?;
-    unlinked?;
-    Ok(ends)
+    if ends.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    ends
 }
 
 fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     let app = OpenOptions::new().read(true).write(true).open(path)?;
-    let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let reader = reading_end(path)?;
     if let Some(ids) = identity.filter(|ids| !ids.is_own()) {
         // So that the app may open /dev/stdout again; a daemon that may not give it away runs the app without that.
         let _ = fchown(&app, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
@@ -224,13 +304,33 @@ fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     Ok((app, reader))
 }
 
+/// The tag in the name of a run's pipe; `None` for whatever else is there.
+fn tag_of_pipe(name: &OsStr) -> Option<&str> {
+    let (tag, ending) = name.to_str()?.rsplit_once('.')?;
+    (is_tag(tag) && PIPES.iter().any(|(known, _)| *known == ending)).then_some(tag)
+}
+
+/// Whether a file of that name is a run's pipe.
+pub(super) fn is_pipe(name: &OsStr) -> bool {
+    tag_of_pipe(name).is_some()
+}
+
+pub(super) fn reading_end(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 /// The thread: a task per pipe, until the [`Output`] ends.
-async fn read_all(mut queue: mpsc::Receiver<Source>, ending: CancellationToken, passer: Passer) {
+async fn read_all(
+    mut queue: mpsc::Receiver<Source>,
+    ending: CancellationToken,
+    hush: watch::Receiver<bool>,
+    passer: Passer,
+) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             source = queue.recv() => match source {
-                Some(source) => drop(tasks.spawn(read_one(source, ending.clone(), passer.clone()))),
+                Some(source) => drop(tasks.spawn(read_one(source, ending.clone(), hush.clone(), passer.clone()))),
                 None => break,
             },
             Some(_) = tasks.join_next() => {}
@@ -243,12 +343,18 @@ async fn read_all(mut queue: mpsc::Receiver<Source>, ending: CancellationToken, 
 
 enum Event {
     Readable,
+    Hush,
     Asked(oneshot::Sender<()>),
     End,
 }
 
 /// Reads one pipe until the run is gone, the output ends, or no writer is left.
-async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
+async fn read_one(
+    source: Source,
+    ending: CancellationToken,
+    mut hush: watch::Receiver<bool>,
+    passer: Passer,
+) {
     let Source { pipe, stream, log, mut asks } = source;
     let pipe = match pipe::Receiver::from_file(pipe) {
         Ok(pipe) => pipe,
@@ -260,9 +366,11 @@ async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
     let mut reader =
         Reader { pipe, stream, log, passer, splitter: Splitter::default(), chunk: vec![0; CHUNK] };
     loop {
+        let hushed = *hush.borrow_and_update();
         let event = tokio::select! {
             ask = asks.recv() => ask.map_or(Event::End, Event::Asked),
-            readable = reader.pipe.readable() => if readable.is_ok() { Event::Readable } else { Event::End },
+            Ok(()) = hush.changed() => Event::Hush,
+            readable = reader.pipe.readable(), if !hushed => if readable.is_ok() { Event::Readable } else { Event::End },
             () = ending.cancelled() => Event::End,
         };
         match event {
@@ -273,6 +381,10 @@ async fn read_one(source: Source, ending: CancellationToken, passer: Passer) {
                 // A pipe that is never empty must not keep the others waiting: nothing else here gives way.
                 tokio::task::yield_now().await;
             }
+            Event::Hush => {}
+            // It is for somebody else to read.
+            Event::Asked(_) if hushed => {}
+            Event::End if hushed => return reader.rest(),
             Event::Asked(done) => {
                 reader.read_what_is_there();
                 let _ = done.send(());

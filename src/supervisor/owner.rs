@@ -60,9 +60,8 @@ impl Run {
         let table = proc::all();
         let holds = table.iter().any(|stat| stat.pid == self.leader && stat.start_time == self.start_time);
         let mut found = if holds { proc::descendants(&table, self.leader) } else { HashSet::new() };
-        let tags = [self.tag.clone()];
         for stat in &table {
-            if (holds && stat.group == self.leader) || proc::carries(stat.pid, &tags) {
+            if (holds && stat.group == self.leader) || proc::tag(stat.pid).as_ref() == Some(&self.tag) {
                 found.insert(stat.pid);
             }
         }

@@ -38,6 +38,11 @@ impl Lease {
         drop(lock(&self.placeholder).take());
     }
 
+    /// The lease of a port that a process which is taken over was started with; `None` where another lease has it.
+    pub(super) fn taken_over(port: u16) -> Option<Self> {
+        lock(&LEASED).insert(port).then(|| Self { port, placeholder: Mutex::new(None) })
+    }
+
     /// Leases a free port, with a placeholder when `hold`.
     pub(super) fn new(hold: bool) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::AddrInUse, "every port that was tried is leased");

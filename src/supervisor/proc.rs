@@ -74,23 +74,18 @@ pub(super) fn descendants(table: &[Stat], root: u32) -> HashSet<u32> {
     found
 }
 
-/// Whether the environment that the process was started with has `PORTOK_RUN` set to one of `tags`, or to one that begins
-/// with a mark among them.
-pub(super) fn carries(pid: u32, tags: &[String]) -> bool {
-    if tags.is_empty() || pid == std::process::id() {
-        return false;
+/// The tag in the environment that the process was started with: the value of `PORTOK_RUN`.
+pub(super) fn tag(pid: u32) -> Option<String> {
+    if pid == std::process::id() {
+        return None;
     }
-    let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else { return false };
+    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut environ = Vec::new();
-    if file.take(ENVIRON_LIMIT).read_to_end(&mut environ).is_err() {
-        return false;
-    }
-    environ.split(|&byte| byte == 0).any(|variable| {
-        variable
-            .strip_prefix(TAG_VARIABLE.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"="))
-            .is_some_and(|value| tags.iter().any(|tag| value.starts_with(tag.as_bytes())))
-    })
+    file.take(ENVIRON_LIMIT).read_to_end(&mut environ).ok()?;
+    let value = environ.split(|&byte| byte == 0).find_map(|variable| {
+        variable.strip_prefix(TAG_VARIABLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+    })?;
+    String::from_utf8(value.to_vec()).ok()
 }
 
 /// The process's short name.
@@ -121,7 +116,7 @@ mod tests {
         let found = table.iter().find(|process| process.pid == own).unwrap();
         assert_eq!(found.start_time, stat(own).unwrap().start_time);
         assert!(found.lives());
-        assert!(!carries(own, &["x".to_owned()]));
+        assert_eq!(tag(own), None);
     }
 
     #[test]

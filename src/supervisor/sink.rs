@@ -143,7 +143,7 @@ impl Target for Journal {
             Stream::Stderr => 4,
         };
         let entry = format!(
-            "SYSLOG_IDENTIFIER={}\nPRIORITY={priority}\nPORTOK_RELEASE={}\nMESSAGE={}\n",
+            "SYSLOG_IDENTIFIER={0}\nPRIORITY={priority}\nPORTOK_APP={0}\nPORTOK_RELEASE={1}\nMESSAGE={2}\n",
             self.instance, line.release, line.line
         );
         // Addressed anew each time: a journald that was restarted has the same name.
@@ -229,7 +229,10 @@ mod tests {
         let mut buffer = [0; 256];
         let count = journald.recv(&mut buffer).unwrap();
         let entry = std::str::from_utf8(&buffer[..count]).unwrap();
-        assert_eq!(entry, "SYSLOG_IDENTIFIER=web\nPRIORITY=4\nPORTOK_RELEASE=r7\nMESSAGE=oh = no\n");
+        assert_eq!(
+            entry,
+            "SYSLOG_IDENTIFIER=web\nPRIORITY=4\nPORTOK_APP=web\nPORTOK_RELEASE=r7\nMESSAGE=oh = no\n"
+        );
         // Without a journald, lines are lost, nothing else.
         drop(journald);
         std::fs::remove_file(&path).unwrap();

@@ -26,6 +26,9 @@ pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(50);
 /// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold up who reads about it.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 
+/// kill(2) only looks whether the process is there.
+pub(super) const NO_SIGNAL: i32 = 0;
+
 /// A stop that was asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Order {
@@ -43,6 +46,11 @@ impl Order {
         // A time that no clock can hold is as good as a year.
         let kill_at = now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400));
         Self { signal: signal.number, kill_at, at_once: false }
+    }
+
+    /// The rest of a stop whose signal an earlier daemon has sent: none is sent again, and SIGKILL is due after `left`.
+    pub(super) fn continued(left: Duration) -> Self {
+        Self::stop(StopSignal { number: NO_SIGNAL, name: "none" }, left)
     }
 
     pub(super) fn kill() -> Self {
@@ -114,9 +122,14 @@ pub(super) async fn sweep(mut hunt: Hunt, signal: i32, order: impl Fn() -> (Inst
 }
 
 /// Stops what an earlier daemon left; see [`super::Supervisor::stop_leftovers`].
-pub(super) async fn leftovers(recorded: &[Identity], mark: &str, signal: StopSignal, timeout: Duration) {
-    let (recorded, mark) = (recorded.to_vec(), mark.to_owned());
-    let Some(hunt) = look(move || Hunt::for_leftovers(&recorded, &mark)).await else {
+pub(super) async fn leftovers(
+    recorded: Vec<Identity>,
+    mark: String,
+    spared: Vec<String>,
+    signal: StopSignal,
+    timeout: Duration,
+) {
+    let Some(hunt) = look(move || Hunt::for_leftovers(&recorded, &mark, &spared)).await else {
         tracing::error!("cannot look for left-over processes: /proc does not answer");
         return;
     };

@@ -6,14 +6,14 @@ use crate::harness::app::App;
 use crate::harness::conf::Conf;
 use crate::harness::{Daemon, World, assert_at, assert_mentions, live, pid, procs, wait_until};
 
-/// A daemon whose candidates have two seconds.
+/// A daemon whose candidates have all the time that a test may take: for those that end by themselves, or get ready.
+fn patient(world: &World) -> Conf {
+    world.conf().app(&world.app("v1")).set("app.start_timeout", "10m").set("app.stop_timeout", "300ms")
+}
+
+/// A daemon whose candidates' time ends: for those that never get ready.
 fn conf(world: &World) -> Conf {
-    world
-        .conf()
-        .app(&world.app("v1"))
-        .set("app.start_timeout", "2s")
-        .set("app.stop_timeout", "300ms")
-        .set("health.timeout", "500ms")
+    patient(world).set("app.start_timeout", "4s").set("health.timeout", "500ms")
 }
 
 /// Deploys `app` as `v2`, asserts that it is aborted as the contract says, and gives back the autopsy.
@@ -48,7 +48,7 @@ fn aborted(daemon: &Daemon<'_>, app: &App) -> Value {
 #[test]
 fn one_that_exits_is_told_with_its_status_and_last_lines() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.start_timeout", "10m"));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let autopsy = aborted(&daemon, &world.app("v2").with("exit", 7));
     assert_at(&autopsy, "/exit", "exit status 7");
@@ -59,7 +59,7 @@ fn one_that_exits_is_told_with_its_status_and_last_lines() {
 #[test]
 fn one_that_a_signal_ends_is_told_with_the_signal() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.start_timeout", "10m"));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let body = serde_json::json!({ "command": "kill -SEGV $$", "release": "v2" });
     let body = daemon.admin("POST", "/__deploy", Some(&body)).refused(409, "deploy_aborted");
@@ -69,7 +69,7 @@ fn one_that_a_signal_ends_is_told_with_the_signal() {
 #[test]
 fn one_whose_command_does_not_exist_is_told_so() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.start_timeout", "10m"));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let body = serde_json::json!({ "command": "no-such-program-at-all --port {port}", "release": "v2" });
     let body = daemon.admin("POST", "/__deploy", Some(&body)).refused(409, "deploy_aborted");
@@ -81,7 +81,7 @@ fn one_whose_command_does_not_exist_is_told_so() {
 #[test]
 fn one_whose_directory_does_not_exist_is_told_so() {
     let world = World::new();
-    let daemon = world.start(&conf(&world));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let app = world.app("v2");
     let body =
@@ -181,7 +181,7 @@ fn one_that_ignores_its_signal_is_killed() {
 #[test]
 fn one_that_forks_and_leaves_is_aborted_with_its_child() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.start_timeout", "10m"));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let app = world.app("v2").flag("leave").with("bind_after", world.path("never").display());
     let autopsy = aborted(&daemon, &app);
@@ -204,7 +204,7 @@ fn one_that_double_forks_a_helper_takes_it_along() {
 #[test]
 fn the_command_line_shows_the_autopsy_and_ends_with_3() {
     let world = World::new();
-    let daemon = world.start(&conf(&world));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let command = world.app("v2").with("exit", 7).command();
     let said = daemon.portok(&["deploy", "--release", "v2", "--cmd", &command]).ended(3);
@@ -216,7 +216,7 @@ fn the_command_line_shows_the_autopsy_and_ends_with_3() {
 #[test]
 fn strict_ownership_lets_the_candidates_own_listener_through() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.owner_check", "strict"));
+    let daemon = world.start(&patient(&world).set("app.owner_check", "strict"));
     daemon.wait_until_serves("v1");
     // The child of the leader counts as its own.
     daemon.deploy(&world.app("v2").flag("wrapper")).expect(200);
@@ -239,7 +239,7 @@ fn one_whose_health_hangs_longer_than_it_may_start_is_told_with_that_probe() {
 #[test]
 fn one_that_exits_after_failed_probes_is_told_with_the_last_of_them() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.start_timeout", "10m"));
+    let daemon = world.start(&patient(&world));
     daemon.wait_until_serves("v1");
     let app = world.app("v2").with("health", "500").with("exit_file", world.path("exit").display());
     let journal = app.clone();

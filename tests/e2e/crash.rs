@@ -100,29 +100,42 @@ fn a_deploy_while_the_live_one_is_restarting_works() {
 }
 
 #[test]
-fn after_a_killed_daemon_the_leftovers_are_stopped_and_one_release_serves() {
+fn an_app_outlives_its_daemon_and_is_taken_over_by_the_next() {
     let world = World::new();
-    let app = world.app("v1").flag("helper");
+    let app = world.app("v1").flag("helper").with("say", "hello");
     let conf = restarting(&world, &app).set("app.stop_timeout", "300ms");
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     let before = daemon.wait_until_recorded();
     let helper: u32 = app.wait_for(1, "helper ").parse().unwrap();
     daemon.kill();
-    assert!(procs::is_alive(pid(&before).unwrap()), "the premise: the app outlived its daemon");
     let daemon = world.start(&conf);
-    let after = daemon.wait_until_serves("v1");
-    assert_eq!(live(&after), live(&before));
-    assert_eq!(after.last_switch, before.last_switch);
+    // From its first request on.
+    assert_eq!(daemon.get("/").expect(200).version(), "v1");
+    let after = daemon.status();
+    assert_eq!((live(&after), pid(&after)), (live(&before), pid(&before)));
+    assert_eq!((after.active_port, &after.last_switch), (before.active_port, &before.last_switch));
+    assert_eq!(started_at(&after), started_at(&before));
+    assert!(procs::is_alive(helper), "what belongs to it goes on too");
+    assert_eq!(app.count("start "), 1, "none was started twice");
+    assert_eq!(app.count("signal"), 0);
+    // Like any other: replaced, drained, stopped with all that belongs to it.
+    let next = world.app("v2");
+    daemon.deploy(&next).expect(200);
+    let old = live(&before).unwrap();
+    let row = daemon.wait_until_stopped(old);
+    assert!(row.stopped_at.is_some());
     assert!(!procs::is_alive(pid(&before).unwrap()) && !procs::is_alive(helper));
-    assert_eq!(app.count("start "), 2, "none was started twice");
-    let running = world.processes();
-    let helpers = app.count("helper ");
-    assert!(running.len() <= 2 && helpers == 2, "one app and its helper: {running:#?}");
+    assert_eq!(app.count("signal SIGTERM"), 2, "it and its helper were asked once each");
+    assert_eq!(daemon.get("/").version(), "v2");
+}
+
+fn started_at(status: &portok::wire::Status) -> Option<String> {
+    status.live.as_ref().and_then(|live| live.started_at.clone())
 }
 
 #[test]
-fn an_app_outlives_its_daemon_even_while_it_prints() {
+fn what_it_prints_while_nobody_listens_is_read_by_the_next_daemon() {
     let world = World::new();
     let app = world.app("v1").flag("flood");
     let conf = restarting(&world, &app);
@@ -131,15 +144,188 @@ fn an_app_outlives_its_daemon_even_while_it_prints() {
     let before = daemon.wait_until_recorded();
     let port = before.active_port.unwrap();
     daemon.kill();
-    // A pipe without reader would end it, and a full one would block it.
+    // A pipe without reader would end it, and a full one would stop it in the middle of a line.
+    let printed = || procs::written(pid(&before).unwrap());
+    let before_that = printed();
+    wait_until(
+        "it goes on printing",
+        || format!("{}", printed()),
+        || (printed() > before_that + (8 << 20)).then_some(()),
+    );
     let mut conn = crate::harness::Conn::tcp(std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
     for _ in 0..50 {
         assert_eq!(conn.request("GET", "/", &[], None).unwrap().version(), "v1");
     }
-    assert!(procs::is_alive(pid(&before).unwrap()));
+    let daemon = world.start(&conf);
+    assert_eq!(pid(&daemon.wait_until_serves("v1")), pid(&before));
+    wait_until(
+        "its lines are read again",
+        || daemon.log().chars().take(2000).collect(),
+        || daemon.admin("GET", "/__logs?lines=5", None).expect(200).text().contains("flood").then_some(()),
+    );
+}
+
+#[test]
+fn who_keeps_the_pipes_from_filling_up_goes_with_the_last_who_prints() {
+    let world = World::new();
+    let conf = restarting(&world, &world.app("v1"));
+    let keepers = || procs::with_words(&["portok-keeper", world.name()]);
+    let explain = || format!("{:?}", keepers());
+    // With the daemon that stops its app.
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
-    assert!(!procs::is_alive(pid(&before).unwrap()));
+    assert_eq!(keepers().len(), 1);
+    daemon.terminate();
+    assert!(keepers().is_empty());
+    // With the next daemon, which has its own.
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    let former = keepers();
+    daemon.kill();
+    assert_eq!(keepers(), former, "the app may print");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    wait_until("the former one is gone", explain, || (keepers().len() == 1).then_some(()));
+    assert_ne!(keepers(), former);
+    // With the app, where no daemon comes any more.
+    let app = daemon.live_pid();
+    daemon.kill();
+    procs::send(app, Signal::SIGKILL);
+    wait_until("it has nothing to do any more", explain, || keepers().is_empty().then_some(()));
+}
+
+#[test]
+fn a_keeper_that_is_slow_to_go_does_not_take_the_next_one_with_it() {
+    let world = World::new();
+    let conf = restarting(&world, &world.app("v1"));
+    let keepers = || procs::with_words(&["portok-keeper", world.name()]);
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    let former = keepers()[0];
+    procs::send(former, Signal::SIGSTOP);
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    procs::send(former, Signal::SIGCONT);
+    wait_until(
+        "the former one is gone",
+        || format!("{:?}", keepers()),
+        || (!procs::is_alive(former)).then_some(()),
+    );
+    assert_eq!(keepers().len(), 1, "the next one is there");
+}
+
+#[test]
+fn a_daemon_that_cannot_start_leaves_somebody_to_keep_the_pipes_from_filling_up() {
+    let world = World::new();
+    let conf = restarting(&world, &world.app("v1").flag("flood"));
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    let app = daemon.live_pid();
+    daemon.kill();
+    conf.clone().set("admin.socket", "/proc/nowhere/s").save();
+    world.portokd(&["--config", &conf.file().display().to_string()], &world.env()).ended(1);
+    let before = procs::written(app);
+    wait_until(
+        "it goes on printing",
+        || format!("{}", procs::written(app)),
+        || (procs::written(app) > before + (8 << 20)).then_some(()),
+    );
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    assert_eq!(daemon.live_pid(), app);
+}
+
+#[test]
+fn an_app_that_was_taken_over_is_restarted_and_rolled_back_like_any_other() {
+    let world = World::new();
+    let (old, new) = (world.app("v1"), world.app("v2").with("exit_file", world.path("crash").display()));
+    let conf = restarting(&world, &old).set("rollback.window", "10m").set("drain.period", "10m");
+    let conf = conf.set("drain.early", false);
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let first = daemon.live_pid();
+    daemon.deploy(&new).expect(200);
+    let before = daemon.wait_until_recorded();
+    daemon.kill();
+    let daemon = world.start(&conf);
+    let after = daemon.wait_until_serves("v2");
+    assert_eq!((after.phase.as_str(), pid(&after)), ("watching", pid(&before)));
+    let (ends, ended) = (after.watch_until.unwrap(), before.watch_until.unwrap());
+    assert!(ends[..19] <= ended[..19], "the window goes on with what is left: {ends} after {ended}");
+    // Its end within the window: back to the very process that still drains.
+    world.touch("crash");
+    let status = daemon.wait_until_serves("v1");
+    assert_eq!(pid(&status), Some(first));
+    assert_eq!(status.last_switch.map(|switch| switch.reason.as_str()), Some("auto-rollback"));
+    daemon.wait_until_recorded();
+    // Outside of one: started again.
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    assert_eq!(daemon.live_pid(), first);
+    procs::send(first, Signal::SIGKILL);
+    let status = daemon.wait_until("it is started again", |status| {
+        status.active_port.is_some() && pid(status).is_some_and(|pid| pid != first)
+    });
+    assert_eq!(status.live.map(|live| live.restarts), Some(1));
+    assert_eq!(daemon.row(&live_id(&daemon)).exit, None, "it runs");
+}
+
+fn live_id(daemon: &crate::harness::Daemon<'_>) -> String {
+    live(&daemon.status()).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn an_app_that_died_with_its_daemon_is_started_again_and_within_the_window_gone_back_from() {
+    for (window, expected) in [("100ms", "v2"), ("10m", "v1")] {
+        let world = World::new();
+        let conf =
+            restarting(&world, &world.app("v1")).set("rollback.window", window).set("drain.period", "50ms");
+        let daemon = world.start(&conf);
+        daemon.wait_until_serves("v1");
+        daemon.deploy(&world.app("v2")).expect(200);
+        daemon.wait_until("the old one is gone", |status| status.drain_until.is_none());
+        daemon.wait_until("the window is where it shall be", |status| {
+            (status.phase.as_str() == "settled") == (expected == "v2")
+        });
+        daemon.wait_until_recorded();
+        let old = daemon.live_pid();
+        daemon.kill();
+        procs::send(old, Signal::SIGKILL);
+        wait_until("the app is gone", String::new, || (!procs::is_alive(old)).then_some(()));
+        let daemon = world.start(&conf);
+        daemon.wait_until_serves(expected);
+        assert_ne!(daemon.live_pid(), old);
+    }
+}
+
+#[test]
+fn a_stop_goes_on_with_the_time_that_is_left_and_is_not_asked_for_twice() {
+    let world = World::new();
+    let old = world.app("v1").flag("ignore_term");
+    let conf = restarting(&world, &old).set("drain.period", "50ms").set("app.stop_timeout", "10m");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let (release, stubborn) = (live_id(&daemon), daemon.live_pid());
+    daemon.deploy(&world.app("v2")).expect(200);
+    old.wait_for(1, "signal SIGTERM");
+    let is_recorded =
+        || std::fs::read_to_string(world.state_file()).is_ok_and(|state| state.contains("\"stopping\""));
+    wait_until("that is written down", || daemon.log(), || is_recorded().then_some(()));
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v2");
+    // A shorter time is in force now; the rest of the former is cut to it.
+    daemon.kill();
+    let daemon = world.start(&conf.set("app.stop_timeout", "300ms"));
+    daemon.wait_until_serves("v2");
+    daemon.wait_until_stopped(&release);
+    assert!(!procs::is_alive(stubborn));
+    assert_eq!(old.count("signal SIGTERM"), 1, "it was asked once, by the first daemon");
 }
 
 #[test]
@@ -158,6 +344,7 @@ fn a_daemon_killed_within_a_deploy_comes_back_to_the_old_release() {
     let after = daemon.wait_until_serves("v1");
     assert_eq!((live(&after), &after.last_switch), (live(&before), &before.last_switch));
     assert_eq!(daemon.row("v2").outcome.map(|outcome| outcome.as_str()), Some("interrupted"));
+    assert_eq!(pid(&after), pid(&before));
     wait_until("the candidate is gone", || daemon.log(), || (!procs::is_alive(new.pids()[0])).then_some(()));
     assert_eq!(new.count("start "), 1);
     assert_eq!(world.processes().len(), 1, "{:#?}", world.processes());
@@ -177,7 +364,8 @@ fn a_daemon_killed_within_a_drain_comes_back_to_the_new_release() {
     let after = daemon.wait_until_serves("v2");
     assert_eq!((live(&after), &after.last_switch), (Some("v2"), &before.last_switch));
     wait_until("the old one is gone", || daemon.log(), || (!procs::is_alive(old.pids()[0])).then_some(()));
-    assert_eq!((old.count("start "), new.count("start ")), (1, 2));
+    assert_eq!((old.count("start "), new.count("start ")), (1, 1));
+    assert_eq!((pid(&after), old.count("signal SIGTERM")), (pid(&before), 1));
     assert_eq!(world.processes().len(), 1, "{:#?}", world.processes());
 }
 

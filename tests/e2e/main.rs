@@ -29,6 +29,10 @@ mod harness;
 #[cfg(test)]
 mod hooks;
 #[cfg(test)]
+mod host;
+#[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod leftovers;
 #[cfg(test)]
 mod load;
@@ -42,6 +46,10 @@ mod shutdown;
 mod state;
 #[cfg(test)]
 mod switch;
+#[cfg(test)]
+mod systemd;
+#[cfg(test)]
+mod upgrade;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::super::failure::Failure;
+use super::super::failure::{Failure, HostCode};
 use super::words::{ADVICE, BAD, DIM, paint, plain};
 use crate::wire::{Autopsy, ErrorBody, Outcome, ProbeReport, exit};
 
@@ -41,6 +41,7 @@ pub(crate) fn failure_value(failure: &Failure) -> Value {
             value["outcome"] = Outcome::RolledBack.as_str().into();
         }
         Failure::Unstable { release, .. } => value["release"] = release.as_str().into(),
+        Failure::Host { causes, .. } if !causes.is_empty() => value["causes"] = causes.as_slice().into(),
         _ => {}
     }
     value
@@ -56,6 +57,8 @@ fn title(failure: &Failure) -> &'static str {
         Failure::RolledBack { .. } => "Rolled back",
         Failure::Unstable { .. } => "Release does not stay up",
         Failure::Interrupted { .. } => "Interrupted",
+        Failure::Host { code: HostCode::Failed, .. } => "Failed",
+        Failure::Host { .. } => "Refused",
         Failure::Output { .. } => "Output failed",
     }
 }
@@ -96,6 +99,12 @@ fn parts(failure: &Failure) -> (String, String, Option<String>) {
         }
         Failure::Interrupted { message, hint } => {
             (format!("interrupted: {message}"), details, Some(hint.clone()))
+        }
+        Failure::Host { message, causes, hint, .. } => {
+            for why in causes {
+                cause(&mut details, why);
+            }
+            (message.clone(), details, hint.clone())
         }
         Failure::Output { cause } => (cause.clone(), details, None),
     }

@@ -5,6 +5,7 @@
 //! first, so that it can neither move a terminal's cursor nor colour what is not its own.
 
 mod failure;
+mod host;
 mod progress;
 mod results;
 mod screen;
@@ -13,9 +14,11 @@ mod tables;
 mod words;
 
 pub(crate) use failure::{failure, failure_value};
+pub(crate) use host::{checks, instances, journal_lines, report};
 pub(crate) use progress::Progress;
 pub(crate) use results::{
-    absent, accepted, health, log_lines, moved, reloaded, superseded, switched, watch_line, watching,
+    absent, accepted, health, log_lines, moved, reloaded, superseded, switched, upgraded, watch_line,
+    watching,
 };
 #[cfg(test)]
 pub(crate) use screen::Sink;

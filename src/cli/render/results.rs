@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::super::failure::Failure;
 use super::words::{BAD, BUSY, DIM, GOOD, STRONG, left, paint, plain, port};
-use crate::wire::{Accepted, Health, LogLine, Moved, Reloaded, Status, Stream, Switched};
+use crate::wire::{Accepted, Health, LogLine, Moved, Reloaded, Status, Stream, Switched, Upgraded};
 
 /// A deploy or rollback that moved traffic.
 pub(crate) fn moved(moved: &Moved) -> String {
@@ -36,6 +36,11 @@ pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
         _ = write!(text, "\n  changed  {}", plain(&reloaded.changed.join(", ")));
     }
     text
+}
+
+/// An upgrade.
+pub(crate) fn upgraded(upgraded: &Upgraded) -> String {
+    plain(&upgraded.message)
 }
 
 /// The verdict on the live target.

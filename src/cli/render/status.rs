@@ -3,10 +3,8 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use anstyle::Style;
-
-use super::words::{BAD, BUSY, DIM, GOOD, STRONG, ago, count, left, paint, plain, port, since};
-use crate::wire::{Phase, ReleaseStatus, Status};
+use super::words::{BAD, BUSY, DIM, STRONG, ago, count, left, paint, phase_style, plain, port, since};
+use crate::wire::{ReleaseStatus, Status};
 
 /// The whole overview: what is wrong first, then the roles, then what goes on.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -62,14 +60,6 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     text
 }
 
-fn phase_style(phase: Phase) -> Style {
-    match phase {
-        Phase::Settled => GOOD,
-        Phase::Starting | Phase::Watching | Phase::Restarting | Phase::Stopping => BUSY,
-        Phase::Empty | Phase::Failed => BAD,
-    }
-}
-
 /// A problem may have several lines; each stays under its name.
 fn write_problem(text: &mut String, what: &str, problem: &str) {
     let mut lines = problem.lines();
@@ -114,6 +104,7 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Phase;
     use crate::wire::{ConfigStatus, Reason, Switch};
 
     fn now() -> SystemTime {

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use anstyle::Style;
+
 use super::words::{BAD, BUSY, DIM, GOOD, STRONG, ago, cut, paint, plain, port};
 use crate::wire::{Metrics, Outcome, ReleaseRow};
 
@@ -14,53 +16,55 @@ pub(crate) fn releases(rows: &[ReleaseRow], now: SystemTime) -> String {
     if rows.is_empty() {
         return "no releases yet".to_owned();
     }
-    let mut table =
-        vec![["RELEASE", "OUTCOME", "PORT", "STARTED", "SWITCHED", "EXIT", "COMMAND"].map(str::to_owned)];
+    let head = ["RELEASE", "OUTCOME", "PORT", "STARTED", "SWITCHED", "EXIT", "COMMAND"];
+    let plainly = |text: String| (Style::new(), text);
     let moment = |at: &Option<String>| at.as_deref().map_or_else(|| "-".to_owned(), |at| ago(at, now));
-    for row in rows {
-        table.push([
-            plain(&row.release),
-            row.outcome.map_or("under way", Outcome::as_str).to_owned(),
-            port(row.port),
-            moment(&row.started_at),
-            moment(&row.switched_at),
-            row.exit.as_deref().map_or_else(|| "-".to_owned(), plain),
-            row.command
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), |command| cut(&plain(&command.to_string()), WIDEST)),
-        ]);
-    }
-    let widths: [usize; 7] =
-        std::array::from_fn(|column| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let cells = rows.iter().map(|row| {
+        let command = row.command.as_ref().map(|command| cut(&plain(&command.to_string()), WIDEST));
+        [
+            (STRONG, plain(&row.release)),
+            (outcome_style(row.outcome), row.outcome.map_or("under way", Outcome::as_str).to_owned()),
+            plainly(port(row.port)),
+            plainly(moment(&row.started_at)),
+            plainly(moment(&row.switched_at)),
+            plainly(row.exit.as_deref().map_or_else(|| "-".to_owned(), plain)),
+            plainly(command.unwrap_or_else(|| "-".to_owned())),
+        ]
+    });
+    let indent =
+        rows.iter().map(|row| plain(&row.release).chars().count()).max().unwrap_or(0).max(head[0].len());
     let mut text = String::new();
-    for (n, cells) in table.iter().enumerate() {
-        let mut line = String::new();
-        for (column, cell) in cells.iter().enumerate() {
-            let padding = widths[column] - cell.chars().count();
-            let style = match (n.checked_sub(1).map(|n| &rows[n]), column) {
-                (None, _) => DIM,
-                (Some(_), 0) => STRONG,
-                (Some(row), 1) => outcome_style(row.outcome),
-                _ => anstyle::Style::new(),
-            };
-            let gap = if column + 1 == cells.len() { 0 } else { padding + 2 };
-            _ = write!(line, "{}{:gap$}", paint(style, cell), "");
-        }
-        _ = writeln!(text, "{}", line.trim_end());
+    for (n, line) in columns(head, cells).into_iter().enumerate() {
+        _ = writeln!(text, "{line}");
         if let Some(reason) = n.checked_sub(1).and_then(|n| rows[n].reason.as_deref()) {
-            _ = writeln!(
-                text,
-                "{:width$}  {}",
-                "",
-                paint(DIM, cut(&plain(reason), WIDEST + 40)),
-                width = widths[0]
-            );
+            _ = writeln!(text, "{:indent$}  {}", "", paint(DIM, cut(&plain(reason), WIDEST + 40)));
         }
     }
     text
 }
 
-fn outcome_style(outcome: Option<Outcome>) -> anstyle::Style {
+/// The lines of a table: cells under their heads, two blanks between columns.
+pub(super) fn columns<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [(Style, String); N]>,
+) -> Vec<String> {
+    let mut table = vec![head.map(|name| (DIM, name.to_owned()))];
+    table.extend(rows);
+    let widths: [usize; N] =
+        std::array::from_fn(|n| table.iter().map(|row| row[n].1.chars().count()).max().unwrap_or(0));
+    let line = |cells: &[(Style, String); N]| {
+        let mut line = String::new();
+        for ((style, cell), width) in cells.iter().zip(widths) {
+            // Nothing is not painted: it would keep the line's end from being trimmed.
+            let painted = if cell.is_empty() { String::new() } else { paint(*style, cell) };
+            _ = write!(line, "{painted}{:gap$}", "", gap = width - cell.chars().count() + 2);
+        }
+        line.trim_end().to_owned()
+    };
+    table.iter().map(line).collect()
+}
+
+fn outcome_style(outcome: Option<Outcome>) -> Style {
     match outcome {
         Some(Outcome::Live) => GOOD,
         Some(Outcome::Aborted | Outcome::RolledBack) => BAD,

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
 
+use crate::wire::Phase;
+
 /// What is good.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
 /// What goes on.
@@ -16,6 +18,15 @@ pub(super) const STRONG: Style = Style::new().bold();
 pub(super) const DIM: Style = Style::new().dimmed();
 /// Advice.
 pub(super) const ADVICE: Style = AnsiColor::Cyan.on_default();
+
+/// How a phase is shown.
+pub(super) fn phase_style(phase: Phase) -> Style {
+    match phase {
+        Phase::Settled => GOOD,
+        Phase::Starting | Phase::Watching | Phase::Restarting | Phase::Stopping => BUSY,
+        Phase::Empty | Phase::Failed => BAD,
+    }
+}
 
 /// `text` in `style`.
 pub(super) fn paint(style: Style, text: impl std::fmt::Display) -> String {

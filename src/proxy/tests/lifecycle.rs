@@ -1,5 +1,7 @@
 //! Start, rebind, drain, stop.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 #[tokio::test]
@@ -48,7 +50,7 @@ async fn a_drain_finishes_what_is_under_way() {
     eventually("it is in flight", || rig.stats.snapshot().inflight == 1).await;
     let draining = tokio::spawn({
         let rig = rig.clone();
-        async move { rig.plane.drain().await }
+        async move { rig.plane.drain(Until::Empty).await }
     });
     // One that has said nothing yet is closed too, as is the idle one.
     assert!(idle.is_closed().await && new.is_closed().await);
@@ -77,10 +79,83 @@ async fn a_drain_waits_for_tunnels_and_a_shut_down_cuts_them() {
     let mut client = rig.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
     client.reply().await;
-    assert!(tokio::time::timeout(Duration::from_millis(300), rig.plane.drain()).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_millis(300), rig.plane.drain(Until::Empty)).await.is_err());
     tokio::time::timeout(LONG, rig.plane.shut_down()).await.unwrap();
     assert!(client.is_closed().await);
     assert_eq!((target.inflight(), rig.stats.snapshot().client_connections), (0, 0));
+}
+
+#[tokio::test]
+async fn a_drain_that_leaves_tunnels_ends_with_the_last_request() {
+    let (go, gone) = watch::channel(false);
+    let app = Backend::start(move |mut connection, _| {
+        let mut gone = gone.clone();
+        async move {
+            while let Some(head) = connection.head().await {
+                if head.starts_with("GET /tunnel") {
+                    connection
+                        .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+                        .await;
+                    while !connection.is_closed().await {}
+                    return;
+                }
+                gone.wait_for(|gone| *gone).await.unwrap();
+                connection.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let rig = Arc::new(Rig::serving(&app, |config| config.proxy.threads = 2));
+    let (mut tunnel, mut busy) = (rig.connect().await, rig.connect().await);
+    tunnel.send("GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+    tunnel.reply().await;
+    busy.send(GET).await;
+    eventually("both are in flight", || rig.stats.snapshot().inflight == 2).await;
+    let draining = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.plane.drain(Until::OnlyTunnels).await }
+    });
+    eventually("nothing is accepted", || std::net::TcpStream::connect(rig.addr).is_err()).await;
+    assert!(!draining.is_finished());
+    go.send(true).unwrap();
+    assert_eq!(busy.reply().await.text(), "ok");
+    tokio::time::timeout(LONG, draining).await.unwrap().unwrap();
+    assert_eq!(rig.stats.snapshot().inflight, 1, "the tunnel is still there");
+}
+
+#[tokio::test]
+async fn every_answer_during_a_drain_is_the_last_of_its_connection() {
+    let app = Backend::fixed(OK).await;
+    let rig = Arc::new(Rig::serving(&app, |_| ()));
+    let mut client = rig.connect().await;
+    client.send(GET).await;
+    assert_eq!(client.reply().await.header("connection"), None);
+    let draining = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.plane.drain(Until::Empty).await }
+    });
+    eventually("nothing is accepted", || std::net::TcpStream::connect(rig.addr).is_err()).await;
+    client.send(GET).await;
+    assert_eq!(client.reply().await.header("connection"), Some("close"));
+    tokio::time::timeout(LONG, draining).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_pulse_stops_with_one_blocked_thread_and_does_not_keep_the_plane() {
+    let app = Backend::fixed(OK).await;
+    let rig = Rig::serving(&app, |config| config.proxy.threads = 2);
+    let pulse = rig.plane.pulse();
+    tokio::time::timeout(LONG, pulse.beat()).await.unwrap();
+    // One thread hangs in the answer of this request.
+    let mut client = rig.connect().await;
+    client.send("GET /__hang HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let hangs =
+        async { while tokio::time::timeout(Duration::from_millis(200), pulse.beat()).await.is_ok() {} };
+    tokio::time::timeout(LONG, hangs).await.unwrap();
+    HANG.store(false, Ordering::SeqCst);
+    tokio::time::timeout(LONG, pulse.beat()).await.unwrap();
+    tokio::time::timeout(LONG, rig.plane.shut_down()).await.unwrap();
+    tokio::time::timeout(LONG, pulse.beat()).await.unwrap();
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod tunnels;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ fn config() -> Config {
             env_file: None,
             user: None,
             group: None,
+            limits: Default::default(),
             port_env: "PORT".into(),
             start_timeout: LONG,
             stop_signal: StopSignal { number: 15, name: "SIGTERM" },
@@ -87,6 +89,9 @@ fn config() -> Config {
     }
 }
 
+/// While set, the thread that answers `/__hang` turns no more.
+static HANG: AtomicBool = AtomicBool::new(true);
+
 struct Admins;
 
 impl Reserved for Admins {
@@ -98,6 +103,9 @@ impl Reserved for Admins {
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             assert!(path != "/__panic", "asked to");
+            while path == "/__hang" && HANG.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let text = format!("admin {path} {} {}", peer.ip(), body.len());
             Response::new(Full::from(text).map_err(|never| match never {}).boxed())

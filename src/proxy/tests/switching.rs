@@ -139,14 +139,14 @@ async fn a_pinned_connection_whose_app_is_gone_moves_at_once() {
 async fn switches_under_load_lose_nothing_and_drain_to_zero() {
     let (red, blue) = (named("red").await, named("blue").await);
     let mut rig = Rig::serving(&red, |config| config.proxy.threads = 2);
-    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let over = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let (addr, over) = (rig.addr, over.clone());
             tokio::spawn(async move {
                 let mut client = Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() };
                 let mut asked = 0;
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
                     let name = ask(&mut client).await;
                     assert!(name == "red" || name == "blue", "{name}");
                     asked += 1;
@@ -167,7 +167,7 @@ async fn switches_under_load_lose_nothing_and_drain_to_zero() {
         former.close();
         targets.push(former);
     }
-    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    over.store(true, Ordering::Relaxed);
     for client in clients {
         assert!(client.await.unwrap() > 0);
     }

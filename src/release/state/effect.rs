@@ -13,7 +13,8 @@ pub enum Effect {
         /// Its number; they grow.
         seq: u64,
     },
-    /// Start a process; answer with `Spawned`, then `Ready` or `NotReady`, later `Exited`, at last exactly one `Gone`.
+    /// Start a process; answer with `Spawned`, then `Ready` or `NotReady`, later `Asked` (when it is stopped) and `Exited`,
+    /// at last exactly one `Gone`.
     Spawn {
         /// Its run.
         run: RunId,
@@ -21,6 +22,11 @@ pub enum Effect {
         release: String,
         /// Hold the port against others until the process listens.
         hold_port: bool,
+    },
+    /// Wait for the readiness of a run that was taken over; answer with `Ready` or `NotReady`.
+    Await {
+        /// Its run.
+        run: RunId,
     },
     /// Ask a run that no process is started for; answer with `Ready` or `NotReady`.
     Probe {
@@ -62,6 +68,8 @@ pub enum Effect {
     },
     /// Start a timer.
     Timer(Timer),
+    /// Start a timer that an earlier daemon had started, with what is left of it.
+    Resume(Timer, Duration),
     /// Tell everybody who wants to know.
     Tell(Tell),
     /// The request in hand is refused.
@@ -156,6 +164,11 @@ pub enum Tell {
         run: RunId,
         /// At boot, not after a crash.
         boot: bool,
+    },
+    /// The live run went on while there was no daemon.
+    Adopted {
+        /// The run that serves.
+        run: RunId,
     },
     /// The window's verdict is bad and there is nothing to go back to.
     NothingToGoBackTo,

@@ -1,6 +1,10 @@
 //! What the machine hears, and the settings that its decisions depend on.
 
-use super::{ReleaseRef, RunId};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ReleaseRef, Run, RunId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at this step.
@@ -16,16 +20,58 @@ pub struct Policy {
     pub restart: crate::config::Restart,
 }
 
+/// What an earlier daemon left: what it wrote down, and what still runs of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Boot {
+    /// The recorded live release.
+    pub live: Option<ReleaseRef>,
+    /// The recorded previous one.
+    pub previous: Option<ReleaseRef>,
+    /// How often the live release was started again after a crash.
+    pub restarts: u32,
+    /// What is left of the watch window that was open.
+    pub window: Option<Duration>,
+    /// The live release ran when it was written down, since the host was booted, and has ended with nobody watching.
+    pub ended: bool,
+    /// A rollback that portok had decided on itself was under way.
+    pub going_back: bool,
+    /// What was taken over. The ids are the driver's choice, from 1 on.
+    pub runs: Vec<Adopted>,
+}
+
+/// A run that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// Which.
+    pub run: Run,
+    /// What it was doing.
+    pub role: Role,
+    /// What is left of its drain, where it drains.
+    pub left: Duration,
+}
+
+/// What a run does for its release: written down, so that the next daemon knows what to do with it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// It serves.
+    Live,
+    /// It is to serve and is not ready yet.
+    Restoring,
+    /// Traffic has left it.
+    Draining,
+    /// It has got its stop signal.
+    Stopping,
+    /// It is to become live, or is of no use any more.
+    #[default]
+    Candidate,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The daemon started with this record.
-    Boot {
-        /// The recorded live release.
-        live: Option<ReleaseRef>,
-        /// The recorded previous one.
-        previous: Option<ReleaseRef>,
-    },
+    Boot(Boot),
     /// Make a new release live.
     Deploy {
         /// A managed release.
@@ -65,6 +111,11 @@ pub enum Event {
         run: RunId,
         /// On which port.
         port: u16,
+    },
+    /// A run has got its stop signal.
+    Asked {
+        /// Which.
+        run: RunId,
     },
     /// A run answers its health path and its listener is its own.
     Ready {

@@ -1,32 +1,14 @@
-//! What happens when somebody asks: boot, deploy, switch, rollback, the end.
+//! What happens when somebody asks: deploy, switch, rollback, the end.
 
 use std::time::Duration;
 
 use super::*;
 
 impl State {
-    pub(super) fn boot(
-        &mut self,
-        live: Option<ReleaseRef>,
-        previous: Option<ReleaseRef>,
-        out: &mut Vec<Effect>,
-    ) {
-        // Asked to end while the leftovers were being stopped: nothing is started any more.
-        if self.stopping != Stopping::No {
-            return;
-        }
-        self.previous = previous.map(|release| Previous { release, run: None });
-        if let Some(release) = live {
-            let run = self.start(&release, 1, out);
-            let stage = DownStage::Starting { run, tries: 1 };
-            self.live = Live::Down { release, cause: DownCause::Boot, stage };
-        }
-    }
-
     pub(super) fn admits(&self, out: &mut Vec<Effect>) -> bool {
         let refusal = match &self.task {
             _ if self.stopping != Stopping::No => Refusal::ShuttingDown,
-            Some(task) => Refusal::Busy { release: task.release.id.clone(), reason: task.reason },
+            Some(task) => task.busy(),
             None => return true,
         };
         out.push(Effect::Refuse(refusal));

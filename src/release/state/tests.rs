@@ -1,11 +1,14 @@
-//! The machine's edges by example, and its invariants under random orders of events.
-
-use std::collections::{BTreeMap, BTreeSet};
-
-use proptest::prelude::*;
+//! The machine's edges by example ([`boot`]: those of a start), and its invariants under random orders of events
+//! ([`orders`]).
 
 use super::*;
 use crate::config::Restart;
+
+mod boot;
+mod orders;
+
+/// What is left of an earlier daemon's timers.
+const LEFT: Duration = Duration::from_secs(3);
 
 fn policy() -> Policy {
     Policy {
@@ -342,7 +345,7 @@ fn switching_to_the_live_port_changes_nothing_and_to_a_draining_runs_port_revive
 #[test]
 fn an_unmanaged_target_is_never_signalled() {
     let mut bench = Bench::new();
-    bench.send(Event::Boot { live: Some(unmanaged(1)), previous: None });
+    bench.send(Event::Boot(Boot { live: Some(unmanaged(1)), ..Boot::default() }));
     let probe = bench.log.iter().find_map(|effect| match effect {
         Effect::Probe { run, patient: true } => Some(*run),
         _ => None,
@@ -412,245 +415,8 @@ fn a_port_of_a_run_that_is_being_stopped_is_not_switched_to() {
 fn a_daemon_that_is_asked_to_end_before_it_has_begun_starts_nothing() {
     let mut bench = Bench::new();
     bench.send(Event::Shutdown);
-    assert_eq!(bench.send(Event::Boot { live: Some(managed("v1")), previous: None }), []);
+    let effects = bench.send(Event::Boot(Boot { live: Some(managed("v1")), ..Boot::default() }));
+    assert_eq!(effects, []);
+    assert_eq!(bench.state.live_release(), Some(&managed("v1")), "the record stays as it was");
     assert_eq!(bench.send(Event::StopAll), [Effect::Finished]);
-}
-
-// ---- random orders ----
-
-/// What may happen next, chosen by numbers that are taken modulo what is possible.
-#[derive(Debug, Clone)]
-enum Chance {
-    Deploy,
-    Switch(u8),
-    Rollback,
-    Cancel,
-    Spawned(u8),
-    Ready(u8),
-    NotReady(u8),
-    Exited(u8, bool),
-    Gone(u8),
-    Probed(bool),
-    Saved(bool),
-    Timer(u8),
-    Shutdown,
-}
-
-fn chances() -> impl Strategy<Value = Vec<Chance>> {
-    let any_run = any::<u8>();
-    let chance = prop_oneof![
-        3 => Just(Chance::Deploy),
-        1 => (0u8..3).prop_map(Chance::Switch),
-        2 => Just(Chance::Rollback),
-        1 => Just(Chance::Cancel),
-        6 => any_run.prop_map(Chance::Spawned),
-        6 => any::<u8>().prop_map(Chance::Ready),
-        2 => any::<u8>().prop_map(Chance::NotReady),
-        3 => (any::<u8>(), any::<bool>()).prop_map(|(run, taken)| Chance::Exited(run, taken)),
-        4 => any::<u8>().prop_map(Chance::Gone),
-        3 => any::<bool>().prop_map(Chance::Probed),
-        6 => prop::bool::weighted(0.9).prop_map(Chance::Saved),
-        4 => any::<u8>().prop_map(Chance::Timer),
-        1 => Just(Chance::Shutdown),
-    ];
-    prop::collection::vec(chance, 1..120)
-}
-
-/// What the world did with the effects so far.
-#[derive(Default)]
-struct World {
-    spawned: BTreeSet<RunId>,
-    ports: BTreeMap<RunId, u16>,
-    exited: BTreeSet<RunId>,
-    gone: BTreeSet<RunId>,
-    stopped: BTreeMap<RunId, u32>,
-    probing: BTreeSet<RunId>,
-    was_ready: BTreeSet<RunId>,
-    routed: Option<RunId>,
-    saves: Vec<u64>,
-    recorded: u64,
-    retired_at: BTreeMap<RunId, u64>,
-    timers: Vec<Timer>,
-    finished: bool,
-}
-
-impl World {
-    fn check(&mut self, effects: &[Effect]) {
-        let mut just_retired = None;
-        for effect in effects {
-            match effect {
-                Effect::Save { seq } => {
-                    self.saves.push(*seq);
-                    if let Some(run) = just_retired.take() {
-                        self.retired_at.insert(run, *seq);
-                    }
-                }
-                Effect::Spawn { run, .. } => {
-                    assert!(self.spawned.insert(*run), "{run:?} is started twice");
-                }
-                Effect::Probe { run, .. } => {
-                    self.probing.insert(*run);
-                }
-                Effect::Route { run, former } => {
-                    assert!(self.was_ready.contains(run), "{run:?} gets traffic and was never ready");
-                    assert!(!self.exited.contains(run), "{run:?} gets traffic and has ended");
-                    assert!(!self.stopped.contains_key(run), "{run:?} gets traffic and is being stopped");
-                    self.routed = Some(*run);
-                    self.retired_at.remove(run);
-                    just_retired = former.map(|(former, _)| former);
-                }
-                Effect::Hold | Effect::Unroute => self.routed = None,
-                Effect::Stop { run } => {
-                    assert!(self.spawned.contains(run), "{run:?} is stopped and was never started");
-                    assert_ne!(self.routed, Some(*run), "{run:?} is stopped and live");
-                    let times = self.stopped.entry(*run).or_default();
-                    *times += 1;
-                    assert_eq!(*times, 1, "{run:?} is stopped twice");
-                    if let Some(seq) = self.retired_at.get(run)
-                        && !self.exited.contains(run)
-                    {
-                        assert!(
-                            *seq <= self.recorded,
-                            "{run:?} is stopped before its switch was written down"
-                        );
-                    }
-                }
-                Effect::Timer(timer) => self.timers.push(*timer),
-                Effect::Finished => self.finished = true,
-                _ => {}
-            }
-        }
-    }
-}
-
-fn pick<T: Copy>(from: impl IntoIterator<Item = T>, chance: u8) -> Option<T> {
-    let all: Vec<T> = from.into_iter().collect();
-    if all.is_empty() { None } else { Some(all[usize::from(chance) % all.len()]) }
-}
-
-fn play(chances: &[Chance]) {
-    let (mut state, mut world, policy) = (State::default(), World::default(), policy());
-    let mut now = Duration::ZERO;
-    let mut releases = 0;
-    let mut send = |event: Event, state: &mut State, world: &mut World| {
-        now += Duration::from_millis(7);
-        let effects = state.step(event, now, &policy);
-        world.check(&effects);
-        effects
-    };
-    for chance in chances {
-        let here = |world: &World| -> Vec<RunId> {
-            world.spawned.iter().filter(|run| !world.gone.contains(run)).copied().collect()
-        };
-        let event = match chance {
-            Chance::Deploy => {
-                releases += 1;
-                Some(Event::Deploy { release: managed(&format!("v{releases}")), reason: Reason::Deploy })
-            }
-            Chance::Switch(n) => {
-                let port = 9000 + u16::from(*n);
-                Some(Event::Switch { release: unmanaged(port), port, reason: Reason::Manual })
-            }
-            Chance::Rollback => Some(Event::Rollback),
-            Chance::Cancel => Some(Event::Cancel),
-            Chance::Spawned(n) => {
-                let waiting = here(&world).into_iter().filter(|run| !world.ports.contains_key(run));
-                pick(waiting.collect::<Vec<_>>(), *n).map(|run| {
-                    let port = u16::try_from(run.0).unwrap_or(1);
-                    world.ports.insert(run, port);
-                    Event::Spawned { run, port }
-                })
-            }
-            Chance::Ready(n) => {
-                let started = here(&world)
-                    .into_iter()
-                    .filter(|run| world.ports.contains_key(run) && !world.exited.contains(run))
-                    .filter(|run| !world.was_ready.contains(run) && !world.stopped.contains_key(run));
-                let asked = world.probing.iter().copied().filter(|run| !world.exited.contains(run));
-                pick(started.chain(asked).collect::<Vec<_>>(), *n).map(|run| {
-                    world.was_ready.insert(run);
-                    world.probing.remove(&run);
-                    Event::Ready { run }
-                })
-            }
-            Chance::NotReady(n) => pick(world.probing.iter().copied().collect::<Vec<_>>(), *n).map(|run| {
-                world.probing.remove(&run);
-                Event::NotReady { run }
-            }),
-            Chance::Exited(n, taken) => {
-                let alive = here(&world).into_iter().filter(|run| !world.exited.contains(run));
-                pick(alive.collect::<Vec<_>>(), *n).map(|run| {
-                    world.exited.insert(run);
-                    let port_taken = *taken && !world.was_ready.contains(&run);
-                    Event::Exited { run, port_taken }
-                })
-            }
-            Chance::Gone(n) => {
-                let ended = here(&world).into_iter().filter(|run| world.exited.contains(run));
-                pick(ended.collect::<Vec<_>>(), *n).map(|run| {
-                    world.gone.insert(run);
-                    Event::Gone { run }
-                })
-            }
-            Chance::Probed(healthy) => {
-                state.live_run().map(|run| Event::Probed { run: run.id, healthy: *healthy })
-            }
-            Chance::Saved(ok) => world.saves.pop().map(|seq| {
-                world.saves.retain(|later| *later > seq);
-                world.recorded = world.recorded.max(seq);
-                Event::Recorded { seq, ok: *ok }
-            }),
-            Chance::Timer(n) => {
-                let at = usize::from(*n) % world.timers.len().max(1);
-                (at < world.timers.len()).then(|| match world.timers.swap_remove(at) {
-                    Timer::Drain(run, seq) => Event::DrainOver { run, seq },
-                    Timer::Window(ticket) => Event::WindowOver { ticket },
-                    Timer::Restart(ticket, _) => Event::RestartDue { ticket },
-                })
-            }
-            Chance::Shutdown => Some(Event::Shutdown),
-        };
-        if let Some(event) = event {
-            send(event, &mut state, &mut world);
-        }
-        if let Some(live) = state.live_run()
-            && live.release.origin == Origin::Managed
-        {
-            assert_eq!(world.routed, Some(live.id), "the route is not where the machine says");
-        }
-    }
-    // However it went: the end stops everything, and it ends.
-    send(Event::Shutdown, &mut state, &mut world);
-    send(Event::StopAll, &mut state, &mut world);
-    for _ in 0..1000 {
-        if world.finished {
-            break;
-        }
-        if let Some(seq) = world.saves.pop() {
-            world.saves.clear();
-            world.recorded = world.recorded.max(seq);
-            send(Event::Recorded { seq, ok: true }, &mut state, &mut world);
-        }
-        let next = world.spawned.iter().copied().find(|run| !world.gone.contains(run));
-        if let Some(run) = next {
-            if world.exited.insert(run) {
-                send(Event::Exited { run, port_taken: false }, &mut state, &mut world);
-            }
-            world.gone.insert(run);
-            send(Event::Gone { run }, &mut state, &mut world);
-        }
-    }
-    assert!(world.finished, "it never finished: {state:?}");
-    for run in &world.spawned {
-        assert_eq!(world.stopped.get(run), Some(&1), "{run:?} was started and not stopped");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_invariants_hold_in_every_order_of_events(chances in chances()) {
-        play(&chances);
-    }
 }

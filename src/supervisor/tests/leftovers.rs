@@ -43,7 +43,11 @@ fn wait_for_line(child: &mut Child) {
 }
 
 async fn stop(recorded: &[Identity], timeout: Duration) {
-    within("stopping what was left", Bench::new().supervisor.stop_leftovers(recorded, TERM, timeout)).await;
+    within(
+        "stopping what was left",
+        Bench::new().supervisor.stop_leftovers(recorded.to_vec(), &[], TERM, timeout),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -85,7 +89,7 @@ async fn what_was_started_too_late_to_be_recorded_is_found_by_the_records_mark()
     let (mut others, _) = left(Some(&fresh_tag()), "exec cat");
     wait_for_line(&mut ours);
     let bench = Bench::with(|settings| settings.mark = mark);
-    within("stopping what was left", bench.supervisor.stop_leftovers(&[], TERM, DEADLINE)).await;
+    within("stopping what was left", bench.supervisor.stop_leftovers(Vec::new(), &[], TERM, DEADLINE)).await;
     assert_eq!(ours.wait().unwrap().signal(), Some(15));
     assert_untouched(&mut others);
 }

@@ -15,6 +15,7 @@ use super::hunt::Hunt;
 use super::{Launch, Process, Settings, Sink, SpawnError, Supervisor, proc};
 use crate::config::{CommandLine, StopSignal};
 
+mod adopting;
 mod leftovers;
 mod ownership;
 mod printing;
@@ -44,6 +45,7 @@ impl Bench {
             mark: crate::supervisor::new_mark().unwrap(),
             run_dir: folder.path().join("run"),
             env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+            keeper: false,
             sink: Sink::None,
             open_files: None,
         };
@@ -62,6 +64,7 @@ impl Bench {
             directory: Some(self.path().to_owned()),
             env: BTreeMap::new(),
             identity: None,
+            limits: crate::config::Limits::default(),
             port_env: "PORT".into(),
             lease: self.supervisor.lease(true).unwrap(),
         }

@@ -73,6 +73,7 @@ impl Bench {
             mark: crate::supervisor::new_mark().unwrap(),
             run_dir: self.path().join("run"),
             env: BTreeMap::new(),
+            keeper: false,
             sink: Sink::None,
             open_files: None,
         })

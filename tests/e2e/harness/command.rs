@@ -69,12 +69,25 @@ impl Running {
         stem: &Path,
         stderr: Stdio,
     ) -> Self {
+        Self::start_over(program, words, env, stem, Stdio::null(), stderr)
+    }
+
+    /// The same with a standard input of the test's own too.
+    #[track_caller]
+    pub(crate) fn start_over(
+        program: &str,
+        words: &[&str],
+        env: &BTreeMap<String, String>,
+        stem: &Path,
+        stdin: Stdio,
+        stderr: Stdio,
+    ) -> Self {
         let (out, err) = (stem.with_extension("out"), stem.with_extension("err"));
         let child = Command::new(program)
             .args(words)
             .env_clear()
             .envs(env)
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(create(&out))
             .stderr(stderr)
             .spawn()
@@ -113,7 +126,7 @@ impl Running {
     }
 }
 
-fn create(path: &Path) -> File {
+pub(crate) fn create(path: &Path) -> File {
     File::create(path).expect("the test's folder takes files")
 }
 

@@ -17,6 +17,7 @@ use super::app::App;
 use super::command::{PORTOK, PORTOKD, Running, Said};
 use super::conf::{Conf, write_private};
 use super::http::{Answer, Conn};
+use super::manager::Manager;
 use super::procs::{self, Tagged};
 use super::wait::wait_until;
 
@@ -145,6 +146,30 @@ impl World {
         Daemon::attach(self, Running::start_into(PORTOKD, &words, &self.env(), &stem, stderr.into()))
     }
 
+    /// Saves `conf` and starts the daemon under a service manager, which passes on the socket that it keeps.
+    #[track_caller]
+    pub(crate) fn start_managed(&self, conf: &Conf, manager: &Manager) -> Daemon<'_> {
+        conf.save();
+        Daemon::attach(self, self.spawn_managed(conf, manager))
+    }
+
+    /// The same without the wait until it answers.
+    #[track_caller]
+    pub(crate) fn spawn_managed(&self, conf: &Conf, manager: &Manager) -> Running {
+        let file = conf.file().display().to_string();
+        let mut env = self.env();
+        env.extend(manager.env());
+        let stem = self.next_stem("portokd");
+        let stderr = super::command::create(&stem.with_extension("err")).into();
+        let Some(socket) = manager.kept_socket() else {
+            return Running::start_into(PORTOKD, &["--config", &file], &env, &stem, stderr);
+        };
+        // The process that becomes the daemon has to be the one that `LISTEN_PID` names.
+        let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=listen exec \"$@\"";
+        let words = ["-c", script, "sh", PORTOKD, "--config", &file];
+        Running::start_over("/bin/sh", &words, &env, &stem, socket.into(), stderr)
+    }
+
     /// Runs `portokd` until it ends by itself.
     #[track_caller]
     pub(crate) fn portokd(&self, words: &[&str], env: &BTreeMap<String, String>) -> Said {
@@ -215,6 +240,8 @@ pub(crate) struct Daemon<'w> {
     running: Running,
     /// Whether somebody has seen its end already.
     ended: bool,
+    /// The process that took over from it.
+    heir: Option<u32>,
     /// Where it accepts requests, as it said when it started.
     pub(crate) addr: SocketAddr,
 }
@@ -224,7 +251,7 @@ impl<'w> Daemon<'w> {
     #[track_caller]
     pub(crate) fn attach(world: &'w World, running: Running) -> Self {
         let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Self { world, running, ended: false, addr };
+        let mut daemon = Self { world, running, ended: false, heir: None, addr };
         let said = world.socket();
         daemon.addr = wait_until(
             "the daemon answers on its socket",
@@ -277,9 +304,33 @@ impl<'w> Daemon<'w> {
         self.running.wait()
     }
 
+    /// Puts a new daemon in its place with `portok upgrade`; gives back the new one's process.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) -> u32 {
+        let said = self.portok(&["--json", "upgrade"]).ended(0).json();
+        let pid = said["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+        self.heir = pid;
+        pid.unwrap_or_else(|| panic!("no pid in {said:#}"))
+    }
+
+    /// Waits until the process that took over has ended, and forgets it.
+    #[track_caller]
+    pub(crate) fn wait_for_heir(&mut self) {
+        let Some(heir) = self.heir.take() else { return };
+        let explain = || format!("{heir}\n{}", self.last_log());
+        wait_until("the successor ends", explain, || (!procs::is_alive(heir)).then_some(()));
+    }
+
     /// SIGTERM, and nothing else but a good end.
     #[track_caller]
     pub(crate) fn terminate(mut self) {
+        if let Some(heir) = self.heir {
+            procs::send(heir, Signal::SIGTERM);
+            self.wait_for_heir();
+            self.world.wait_for_none_left();
+            self.wait().ended(0);
+            return;
+        }
         self.signal(Signal::SIGTERM);
         self.wait().ended(0);
         self.world.wait_for_none_left();
@@ -459,8 +510,16 @@ impl<'w> Daemon<'w> {
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            if let Some(heir) = self.heir {
+                procs::send(heir, Signal::SIGKILL);
+            }
             eprintln!("log of portokd {}:\n{}", self.running.pid(), self.last_log());
             return;
+        }
+        if let Some(heir) = self.heir {
+            procs::send(heir, Signal::SIGTERM);
+            self.wait_for_heir();
+            self.world.wait_for_none_left();
         }
         if !self.ended {
             self.signal(Signal::SIGTERM);

@@ -111,12 +111,13 @@ pub(crate) fn run_if_asked() {
     }
     let spec = Arc::new(Spec::parse(&text));
     if spec.has("role_detach") {
-        start_again(&spec.without(&["role_detach"], "role_helper"));
+        start_again(&spec.without(&["role_detach"], "role_helper ignore_term"));
         end("detached", 0);
     }
     if spec.has("role_helper") {
         nix::unistd::setsid().unwrap_or_else(|error| end(&format!("setsid: {error}"), 70));
         spec.note(&format!("helper {}", std::process::id()));
+        take_signals(&spec);
         park();
     }
     take_signals(&spec);

@@ -1,5 +1,5 @@
 //! What the tests stand on: a folder and a daemon of their own, an app that misbehaves on command, a load that
-//! checks every answer, a raw client, and the one way to wait.
+//! checks every answer, a raw client, a service manager that keeps sockets, and the one way to wait.
 
 pub(crate) mod app;
 pub(crate) mod command;
@@ -8,6 +8,7 @@ pub(crate) mod daemon;
 pub(crate) mod fixture;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod manager;
 pub(crate) mod procs;
 mod selftest;
 pub(crate) mod wait;
@@ -15,4 +16,5 @@ pub(crate) mod wait;
 pub(crate) use daemon::{Daemon, World, deploy_body, live, pid};
 pub(crate) use http::{Answer, Conn};
 pub(crate) use load::Load;
+pub(crate) use manager::Manager;
 pub(crate) use wait::{assert_at, assert_mentions, wait_eagerly, wait_until};

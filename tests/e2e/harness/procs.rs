@@ -43,3 +43,21 @@ pub(crate) fn send(pid: u32, signal: Signal) {
     // An error means that it is gone already.
     let _ = kill(Pid::from_raw(pid), signal);
 }
+
+/// How many bytes `pid` has written so far.
+pub(crate) fn written(pid: u32) -> u64 {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or_default()
+}
+
+/// The processes whose command line has all of these words in it.
+pub(crate) fn with_words(words: &[&str]) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        words.iter().all(|word| line.contains(word))
+    })
+    .collect()
+}

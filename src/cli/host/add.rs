@@ -1,0 +1,327 @@
+//! `portok add`: the configuration of a new instance.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::super::failure::{Failure, HostCode};
+use super::args::Add;
+use super::files::{self, Existing, Readers};
+use super::instances::{self, Instance, Reading};
+use super::places::Places;
+use super::report::Report;
+use super::{installed, ports, unit};
+
+/// Random bytes of a token: as many as no one will ever try.
+const TOKEN_BYTES: usize = 32;
+
+/// What the new instance is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct New<'a> {
+    name: &'a str,
+    listen: u16,
+    app: App<'a>,
+    health: Option<&'a str>,
+    /// Where portokd's own user cannot use the default.
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum App<'a> {
+    /// portok starts it.
+    Command { line: &'a str, directory: Option<PathBuf> },
+    /// Somebody else does.
+    Target(u16),
+    /// The first deploy says what runs.
+    Later,
+}
+
+/// The files of an instance, its secret in exactly one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// `NAME.toml` and `NAME.token`.
+    Toml,
+    /// `NAME.env`, as npm portok has it.
+    Env,
+}
+
+/// Writes the configuration of a new instance.
+///
+/// # Errors
+/// It is there already, a port is taken, or a file cannot be written.
+pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
+    let name = options.name.as_str();
+    files::make_folder(&places.config)?;
+    let others = instances::all(places, Reading::Lenient)?;
+    let (others, existing): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.name != name);
+    if let (Some(existing), false) = (existing.first(), options.force) {
+        let message = format!("there is an instance `{name}` already: {}", existing.file_names());
+        return Err(Failure::host(HostCode::Exists, message, "--force overwrites it; portok list shows all"));
+    }
+    let is_toml = options.toml || (options.command.is_some() && !options.env);
+    let listen = public_port(options, &others)?;
+    let user = installed::user(places)?;
+    let new = New {
+        name,
+        listen,
+        app: match &options.command {
+            Some(line) => App::Command { line, directory: directory(options.directory.as_deref())? },
+            None if options.toml && options.target.is_none() => App::Later,
+            None => App::Target(target_port(options, listen, &others)?),
+        },
+        health: options.health.as_deref(),
+        socket: user.as_ref().map(|_| PathBuf::from(format!("/run/portok/{name}/admin.sock"))),
+    };
+    let format = if is_toml { Format::Toml } else { Format::Env };
+    let readers = match (&user, format) {
+        // systemd reads the variables itself.
+        (Some(user), Format::Toml) => Readers::Group(user.gid.as_raw()),
+        _ => Readers::Owner,
+    };
+    let mut report = Report::about(name);
+    store(places, &new, format, readers, options.force, &mut report)?;
+    what_next(places, &new, &mut report)?;
+    Ok(report)
+}
+
+/// Writes the secret first: a configuration that names a token file finds it.
+fn store(
+    places: &Places,
+    new: &New<'_>,
+    format: Format,
+    readers: Readers,
+    force: bool,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let existing = if force { Existing::Replace } else { Existing::Keep };
+    let file = |ending: &str| places.file(new.name, ending);
+    let token = files::random_hex(TOKEN_BYTES)
+        .map_err(|error| files::failed("get random bytes for", &file("token"), &error))?;
+    let (wanted, left): (&[(&str, String)], &[&str]) = match format {
+        Format::Toml => {
+            (&[("token", format!("{token}\n")), ("toml", toml_text(new, &file("token")))], &["env"])
+        }
+        Format::Env => (&[("env", env_text(new, &token))], &["toml", "token"]),
+    };
+    let mut written: Vec<PathBuf> = Vec::new();
+    for (ending, text) in wanted {
+        let path = file(ending);
+        let action = if path.symlink_metadata().is_ok() { "replaced" } else { "created" };
+        if let Err(failure) = files::write(&path, text, readers, existing) {
+            for path in &written {
+                drop(files::remove(path));
+            }
+            return Err(failure);
+        }
+        report.step(action, path.display());
+        written.push(path);
+    }
+    for path in left.iter().filter(|_| force).map(|ending| file(ending)) {
+        if files::remove(&path)? {
+            report.step("removed", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn public_port(options: &Add, others: &[Instance]) -> Result<u16, Failure> {
+    let taken: BTreeSet<u16> = others.iter().flat_map(Instance::ports).collect();
+    let Some(port) = options.port else {
+        return ports::choose(ports::PUBLIC, &taken, ports::is_free).ok_or_else(|| none_free("--port"));
+    };
+    let has_it = others.iter().find(|other| other.ports().any(|taken| taken == port));
+    let why = match has_it {
+        Some(other) => format!("the instance `{}` has it", other.name),
+        None if !ports::is_free(port) => "somebody listens on it".to_owned(),
+        None => return Ok(port),
+    };
+    if options.force {
+        return Ok(port);
+    }
+    Err(Failure::host(
+        HostCode::InUse,
+        format!("port {port} is taken: {why}"),
+        "choose another one, or let portok choose: leave out --port; --force takes it all the same",
+    ))
+}
+
+fn target_port(options: &Add, listen: u16, others: &[Instance]) -> Result<u16, Failure> {
+    if options.target == Some(listen) {
+        return Err(Failure::usage(
+            format!("--target {listen} is the public port itself"),
+            "the app needs a port of its own, such as --target 8080",
+        ));
+    }
+    let mut taken: BTreeSet<u16> = others.iter().flat_map(Instance::ports).collect();
+    taken.insert(listen);
+    // Whoever listens on a port that is named is taken to be the app.
+    let chosen = options.target.or_else(|| ports::choose(ports::TARGETS, &taken, ports::is_free));
+    chosen.ok_or_else(|| none_free("--target"))
+}
+
+fn none_free(option: &str) -> Failure {
+    Failure::host(
+        HostCode::Failed,
+        "no port is free where portok looks for one",
+        format!("name one: {option} PORT"),
+    )
+}
+
+fn directory(given: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let absolute =
+        |path: &Path| std::path::absolute(path).map_err(|error| files::failed("find", path, &error));
+    given.map(absolute).transpose()
+}
+
+fn what_next(places: &Places, new: &New<'_>, report: &mut Report) -> Result<(), Failure> {
+    let name = new.name;
+    if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
+        report.next("portok init", "the systemd units, which are not there yet");
+    }
+    let health = new.health.unwrap_or("/health");
+    let (app, way) = match &new.app {
+        App::Target(port) => ("your app", format!("has to listen on 127.0.0.1:{port}")),
+        _ => ("the app", "has to listen on 127.0.0.1, on the port in $PORT".to_owned()),
+    };
+    report.note(format!("`{name}` answers on port {}", new.listen));
+    report.note(format!("{app} {way}, and to answer {health} with 2xx (another path: --health)"));
+    report.next(format!("portok enable {name} --now"), "start it, now and at every boot");
+    report.next(format!("portok status {name}"), "look at it");
+    match &new.app {
+        App::Target(_) => {
+            report.next(format!("portok switch PORT --instance {name}"), "move traffic to the next version")
+        }
+        _ => report.next(format!("portok deploy --instance {name}"), "release the next version"),
+    }
+    Ok(())
+}
+
+fn toml_text(new: &New<'_>, token: &Path) -> String {
+    let string = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let mut text = format!(
+        "# The instance \"{name}\", written by `portok add`. An edit is loaded at once, a changed [app] is deployed.\n\
+         # `portokd --check --instance {name}` shows every key with its value.\n\nlisten = {}\n",
+        new.listen,
+        name = new.name,
+    );
+    match &new.app {
+        App::Command { line, directory } => {
+            _ = write!(
+                text,
+                "\n[app]\n# Has to listen on 127.0.0.1, on the port in $PORT.\ncommand = {}\n",
+                string(line)
+            );
+            _ = match directory {
+                Some(directory) => writeln!(text, "directory = {}", string(&directory.display().to_string())),
+                None => writeln!(text, "# directory = \"/srv/{}\"", new.name),
+            };
+            _ = writeln!(text, "# user = \"{}\"    # default: the user of portokd", new.name);
+        }
+        App::Target(port) => _ = write!(text, "\n[app]\n# Somebody else starts it there.\ntarget = {port}\n"),
+        App::Later => _ = write!(text, "\n# [app]\n# command = \"node server.js\"\n"),
+    }
+    if let Some(path) = new.health {
+        _ = write!(text, "\n[health]\npath = {}\n", string(path));
+    }
+    _ = write!(text, "\n[admin]\ntoken_file = {}\n", string(&token.display().to_string()));
+    if let Some(socket) = &new.socket {
+        _ = writeln!(text, "socket = {}", string(&socket.display().to_string()));
+    }
+    text
+}
+
+fn env_text(new: &New<'_>, token: &str) -> String {
+    let mut text = format!(
+        "# The instance \"{}\", written by `portok add`: the variables of npm portok, in systemd's syntax.\n\n",
+        new.name
+    );
+    let mut set = |variable: &str, value: &str| _ = writeln!(text, "{variable}={}", env_word(value));
+    set("INSTANCE_NAME", new.name);
+    set("LISTEN_PORT", &new.listen.to_string());
+    match &new.app {
+        App::Command { line, .. } => set("APP_COMMAND", line),
+        App::Target(port) => set("INITIAL_TARGET_PORT", &port.to_string()),
+        App::Later => {}
+    }
+    if let Some(path) = new.health {
+        set("HEALTH_PATH", path);
+    }
+    set("ADMIN_TOKEN", token);
+    if let Some(socket) = &new.socket {
+        set("ADMIN_UNIX_SOCKET", &socket.display().to_string());
+    }
+    text
+}
+
+/// A value as systemd reads it back (systemd.exec(5), `EnvironmentFile=`).
+fn env_word(value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+=".contains(c);
+    if value.chars().all(is_plain) {
+        return value.to_owned();
+    }
+    let mut word = String::from("\"");
+    for c in value.chars() {
+        if matches!(c, '"' | '\\' | '`' | '$') {
+            word.push('\\');
+        }
+        word.push(c);
+    }
+    word.push('"');
+    word
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, CommandLine, Config, Overrides, Sources};
+
+    const COMMAND: &str = "FOO='a b' node \"x.js\" --port=$PORT \\\n  `pwd`";
+
+    fn new(app: App<'static>) -> New<'static> {
+        let socket = Some("/run/portok/api/admin.sock".into());
+        New { name: "api", listen: 3000, app, health: Some("/ready"), socket }
+    }
+
+    fn loaded(new: &New<'_>, format: Format) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().to_owned();
+        let places = Places { state: config.clone(), units: config.clone(), packaged: Vec::new(), config };
+        let mut report = Report::about("api");
+        store(&places, new, format, Readers::Owner, false, &mut report).unwrap();
+        let again = store(&places, new, format, Readers::Owner, false, &mut report).unwrap_err();
+        assert_eq!(again.code(), "exists");
+        let mut env = match format {
+            Format::Env => config::read_env_file(&places.file("api", "env")).unwrap(),
+            Format::Toml => Default::default(),
+        };
+        env.insert("PORTOK_CONFIG_DIR".into(), places.config.display().to_string());
+        let overrides = Overrides::default();
+        config::load(&Sources { file: None, instance: Some("api".into()), env, overrides, client: false })
+            .unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_daemon_reads() {
+        for format in [Format::Toml, Format::Env] {
+            let config = loaded(&new(App::Command { line: COMMAND, directory: None }), format);
+            assert_eq!((config.name.as_str(), config.listen.port()), ("api", 3000));
+            assert_eq!(config.app.command, Some(CommandLine::Shell(COMMAND.into())));
+            assert_eq!(config.health.path, "/ready");
+            assert_eq!(config.admin.token.unwrap().expose().len(), 2 * TOKEN_BYTES);
+            assert_eq!(config.admin.socket.unwrap(), Path::new("/run/portok/api/admin.sock"));
+            let config = loaded(&new(App::Target(8080)), format);
+            assert_eq!((config.app.target, config.app.command), (Some(8080), None));
+        }
+        let directory = Some("/srv/a \"b\"".into());
+        let config = loaded(&new(App::Command { line: "true", directory: directory.clone() }), Format::Toml);
+        assert_eq!(config.app.directory, directory);
+        assert_eq!(loaded(&new(App::Later), Format::Toml).app.target, None);
+    }
+
+    #[test]
+    fn plain_values_stay_as_they_are() {
+        assert_eq!(env_word("/health"), "/health");
+        assert_eq!(env_word("a b"), "\"a b\"");
+        assert_eq!(env_word("$A`\"\\"), "\"\\$A\\`\\\"\\\\\"");
+    }
+}

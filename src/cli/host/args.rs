@@ -1,0 +1,211 @@
+//! What may be typed to manage a host.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::super::args::{health_path, instance_name, shell_text};
+
+/// The commands that concern this host and not one daemon.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostCommand {
+    /// Prepare this host: folders and systemd units; may be repeated
+    #[command(after_help = "\
+Examples:
+  portok init --dry-run          only tell what would be done
+  portok init
+  portok init --user deploy      portokd runs as this user, and may still use ports below 1024")]
+    Init(Init),
+    /// Write the configuration of a new instance, with a token and free ports
+    #[command(after_help = "\
+Examples:
+  portok add api --cmd \"node server.js\" --dir /srv/api     portok starts the app
+  portok add web --port 80 --target 8080                   somebody else starts it on port 8080
+  portok add web                                           as before, with free ports
+
+--cmd writes NAME.toml and its token to NAME.token, otherwise NAME.env is written, as npm portok does it;
+--toml and --env choose the other one.")]
+    Add(Add),
+    /// Stop an instance and remove its configuration, token and state
+    #[command(after_help = "\
+Examples:
+  portok remove api
+  portok remove api --force          stop it first if it runs
+  portok remove api --keep-state     a later instance of that name goes on where it was")]
+    Remove(Remove),
+    /// Remove everything that portok made on this host; without --force only tell what that is
+    #[command(after_help = "\
+Examples:
+  portok clean
+  portok clean --force")]
+    Clean {
+        /// Do it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show every instance with what is live
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  portok list
+  portok list --json | jq -r '.[].name'"
+    )]
+    List,
+    /// Start an instance's daemon, and with it the app
+    #[command(after_help = "\
+Examples:
+  portok start api")]
+    Start(Instance),
+    /// Stop an instance: requests finish, the app is stopped, then the daemon ends
+    #[command(after_help = "\
+Examples:
+  portok stop api")]
+    Stop(Instance),
+    /// Restart an instance's daemon
+    #[command(after_help = "\
+Examples:
+  portok restart api")]
+    Restart(Instance),
+    /// Start an instance at every boot
+    #[command(after_help = "\
+Examples:
+  portok enable api
+  portok enable api --now")]
+    Enable(Toggle),
+    /// No longer start an instance at boot
+    #[command(after_help = "\
+Examples:
+  portok disable api
+  portok disable api --now")]
+    Disable(Toggle),
+    /// Check this host and every instance, and say what to do; exit code 1 when something is wrong
+    #[command(after_help = "\
+Examples:
+  portok doctor
+  portok doctor --json | jq '.checks[] | select(.verdict == \"bad\")'")]
+    Doctor,
+    /// Print the completions of a shell
+    #[command(after_help = "\
+Examples:
+  portok completions bash > /etc/bash_completion.d/portok
+  portok completions zsh > ~/.zfunc/_portok
+  portok completions fish > ~/.config/fish/completions/portok.fish")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the man pages portok.1 and portokd.8 into a folder
+    #[command(
+        hide = true,
+        after_help = "\
+Examples:
+  portok man contrib/man"
+    )]
+    Man {
+        /// Where to, a folder that exists
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Tell what would be done and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The user that portokd runs as; `root` takes an earlier choice back
+    #[arg(long, value_name = "USER", value_parser = user_name)]
+    pub(crate) user: Option<String>,
+    /// Replace a unit file that portok did not write
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `add`.
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// The new instance's name
+    #[arg(value_name = "NAME", value_parser = instance_name)]
+    pub(crate) name: String,
+    /// The public port [default: the first free one from 3000 on]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080 on]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "command")]
+    pub(crate) target: Option<u16>,
+    /// What portok runs, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too
+    #[arg(long = "cmd", value_name = "CMD", value_parser = shell_text)]
+    pub(crate) command: Option<String>,
+    /// The directory to run it in
+    #[arg(long = "dir", value_name = "DIR", requires = "command", conflicts_with = "env")]
+    pub(crate) directory: Option<PathBuf>,
+    /// The path that answers 2xx when the app is healthy
+    #[arg(long, value_name = "PATH", value_parser = health_path)]
+    pub(crate) health: Option<String>,
+    /// Write NAME.toml; without --cmd and --target, the first `portok deploy` says what runs
+    #[arg(long, conflicts_with = "env")]
+    pub(crate) toml: bool,
+    /// Write NAME.env
+    #[arg(long)]
+    pub(crate) env: bool,
+    /// Overwrite an instance of that name, and take ports that are in use
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `remove`.
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// The instance's name
+    #[arg(value_name = "NAME", value_parser = instance_name)]
+    pub(crate) name: String,
+    /// Stop it if it runs
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Leave its state file
+    #[arg(long)]
+    pub(crate) keep_state: bool,
+}
+
+/// A command that takes nothing but an instance.
+#[derive(Debug, Args)]
+pub(crate) struct Instance {
+    /// The instance's name
+    #[arg(value_name = "NAME", value_parser = instance_name)]
+    pub(crate) name: String,
+}
+
+/// `enable` and `disable`.
+#[derive(Debug, Args)]
+pub(crate) struct Toggle {
+    /// The instance's name
+    #[arg(value_name = "NAME", value_parser = instance_name)]
+    pub(crate) name: String,
+    /// And start (or stop) it now
+    #[arg(long)]
+    pub(crate) now: bool,
+}
+
+/// Shells that get completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// GNU Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// Checks a user's name; it becomes part of a unit file.
+fn user_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if !begins || text.len() > 32 || !text.chars().all(fits) {
+        return Err("expected a user's name".into());
+    }
+    Ok(text.to_owned())
+}

@@ -1,0 +1,406 @@
+//! `portok doctor`: whether this host is as portok needs it, and what to do where it is not.
+//!
+//! Each part looks at one thing and says how it is; nothing is changed. What needs rights that this user lacks is said too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::User;
+use serde::Serialize;
+
+use super::super::connect::describe_io;
+use super::super::failure::Failure;
+use super::instances::{self, Instance, Reading};
+use super::list::{self, Row};
+use super::places::Places;
+use super::systemctl::{Trouble, systemctl};
+use super::{Asker, files, installed, portokd_beside, unit};
+use crate::wire::Phase;
+
+/// Open files that a daemon should be allowed: each client takes up to two.
+const OPEN_FILES: u64 = 8192;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Check {
+    /// What: `version`, `unit`, `folder`, `instance`…
+    pub(crate) check: &'static str,
+    pub(crate) verdict: Verdict,
+    /// What was found.
+    pub(crate) text: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+}
+
+/// How it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    Good,
+    /// It works, but somebody should know.
+    Warning,
+    Bad,
+}
+
+fn good(check: &'static str, text: impl Into<String>) -> Check {
+    Check { check, verdict: Verdict::Good, text: text.into(), hint: None }
+}
+
+fn warning(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Check {
+    Check { check, verdict: Verdict::Warning, text: text.into(), hint: Some(hint.into()) }
+}
+
+fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Check {
+    Check { check, verdict: Verdict::Bad, text: text.into(), hint: Some(hint.into()) }
+}
+
+/// What could not be looked at.
+fn unknown(check: &'static str, failure: Failure) -> Check {
+    match failure {
+        Failure::Host { message, hint, .. } => Check { check, verdict: Verdict::Bad, text: message, hint },
+        other => bad(check, format!("cannot be looked at: {}", other.code()), "use sudo"),
+    }
+}
+
+/// Looks at everything.
+pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
+    let mut checks = programs(places);
+    checks.extend(unit_files(places));
+    checks.push(systemd());
+    checks.extend([folder("configurations", &places.config), folder("state", &places.state)]);
+    let user = installed::user(places).ok().flatten();
+    checks.extend(user.iter().flat_map(|user| shut_out(user, &[&places.config], 0o1)));
+    match instances::all(places, Reading::Strict) {
+        Ok(instances) => {
+            checks
+                .extend(instances.iter().flat_map(|instance| configuration(places, instance, user.as_ref())));
+            checks.extend(clashes(&instances));
+        }
+        Err(failure) => checks.push(unknown("configuration", failure)),
+    }
+    let rows = list::list(places, asker).await.map(|listing| listing.rows).unwrap_or_default();
+    checks.extend(rows.iter().map(running));
+    checks.extend(rows.iter().filter_map(outdated));
+    checks.extend(open_files(places, &rows));
+    checks
+}
+
+/// portok and portokd are of one version, those beside one another and the one that systemd starts.
+fn programs(places: &Places) -> Vec<Check> {
+    let own = env!("CARGO_PKG_VERSION");
+    let portokd = match portokd_beside() {
+        Ok(portokd) => portokd,
+        Err(_) => {
+            let hint = "install both programs of one version into one folder";
+            return vec![bad("version", format!("portok {own} has no portokd beside it"), hint)];
+        }
+    };
+    let mut programs = vec![portokd.clone()];
+    let started = installed::effective(places, unit::SERVICE_NAME).ok().flatten();
+    let started = started.and_then(|unit| unit::program(&unit.text));
+    programs.extend(started.filter(|program| *program != portokd && program.is_file()));
+    programs.iter().map(|program| version(program, own)).collect()
+}
+
+fn version(program: &Path, own: &str) -> Check {
+    let shown = program.display();
+    let said = match Command::new(program).arg("--version").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(error) => {
+            let text = format!("{shown} cannot be run: {}", describe_io(&error));
+            return bad("version", text, "install portok again");
+        }
+    };
+    if said == format!("portokd {own}") {
+        good("version", format!("portok and {shown} are of version {own}"))
+    } else {
+        let text = format!("portok is of version {own}, {shown} says {said:?}");
+        bad("version", text, "install both programs of one version")
+    }
+}
+
+/// The template is there, is the only one, and starts a program that exists.
+fn unit_files(places: &Places) -> Vec<Check> {
+    let unit = match installed::effective(places, unit::SERVICE_NAME) {
+        Ok(Some(unit)) => unit,
+        Ok(None) => return vec![bad("unit", format!("there is no {}", unit::SERVICE_NAME), "portok init")],
+        Err(failure) => return vec![unknown("unit", failure)],
+    };
+    let shown = unit.path.display();
+    let mut checks = vec![match unit::program(&unit.text) {
+        Some(program) if is_executable(&program) => {
+            good("unit", format!("{shown} starts {}", program.display()))
+        }
+        Some(program) => {
+            let text = format!("{shown} starts {}, which is no program", program.display());
+            bad("unit", text, "portok init (brings the unit up to date), or install portok again")
+        }
+        None => bad("unit", format!("{shown} starts nothing"), format!("rm {shown}; portok init")),
+    }];
+    let package = installed::packaged(places, unit::SERVICE_NAME).ok().flatten();
+    if let Some(package) = package.filter(|package| package.path != unit.path) {
+        let text = format!("{shown} hides the package's {}", package.path.display());
+        let hint = format!(
+            "portok init --force removes it, unless you want it so: then use a drop-in (systemctl edit {})",
+            unit::SERVICE_NAME
+        );
+        checks.push(warning("unit", text, hint));
+    }
+    if let Ok(Some(user)) = installed::user(places) {
+        checks.push(good("unit", format!("portokd runs as {}", user.name)));
+    }
+    checks
+}
+
+fn is_executable(program: &Path) -> bool {
+    fs::metadata(program).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn systemd() -> Check {
+    // It ends with an error for everything but `running`, and says the word all the same.
+    let hint = "start portokd --instance NAME by what runs this host";
+    match systemctl(&["is-system-running", "--quiet"]) {
+        Ok(_) => good("systemd", "systemd runs this host"),
+        Err(trouble @ (Trouble::Missing | Trouble::NotRunning)) => bad("systemd", trouble.describe(), hint),
+        // A unit of somebody else failed, or the host is starting still: portok's own are looked at below.
+        Err(Trouble::Failed(_)) => match systemctl(&["show", "--property=Version"]) {
+            Ok(_) => {
+                good("systemd", "systemd runs this host (not all of its units are well: systemctl --failed)")
+            }
+            Err(trouble) => bad("systemd", trouble.describe(), hint),
+        },
+    }
+}
+
+fn folder(what: &'static str, path: &Path) -> Check {
+    let shown = path.display();
+    match files::distrust(path) {
+        Ok(None) => good("folder", format!("{shown} for {what}")),
+        Ok(Some((why, hint))) => bad("folder", format!("{shown}: {why}"), hint),
+        Err(error) => bad("folder", format!("{shown}: {}", describe_io(&error)), "portok init"),
+    }
+}
+
+/// The configuration validates, and nobody but its readers can read the secrets in it.
+fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> Vec<Check> {
+    let name = &instance.name;
+    let mut checks = Vec::new();
+    if let Some(closed) = instance.closed_file() {
+        let text = format!("`{name}`: you may not read {}", closed.display());
+        return vec![warning("configuration", text, "use sudo for the whole truth")];
+    }
+    match &instance.config {
+        Ok(config) => {
+            checks.push(good("configuration", format!("`{name}`: {} is valid", instance.file_names())));
+            let hint = format!("portokd --check --instance {name}");
+            checks.extend(
+                config
+                    .warnings
+                    .iter()
+                    .map(|said| warning("configuration", format!("`{name}`: {said}"), hint.clone())),
+            );
+        }
+        Err(errors) => checks.extend(errors.problems.iter().map(|problem| {
+            bad(
+                "configuration",
+                format!("`{name}`: {problem}"),
+                "correct it; a daemon that runs loads it by itself",
+            )
+        })),
+    }
+    let (token, toml) = (places.file(name, "token"), places.file(name, "toml"));
+    checks.extend(user.iter().flat_map(|user| shut_out(user, &[&toml, &token], 0o4)));
+    for file in instance.files.iter().chain([&token]) {
+        let Ok(meta) = fs::metadata(file) else { continue };
+        if meta.mode() & 0o007 != 0 {
+            let text = format!(
+                "`{name}`: everybody may read {} (mode {:04o})",
+                file.display(),
+                meta.mode() & 0o7777
+            );
+            checks.push(bad("configuration", text, format!("chmod o= {}", file.display())));
+        }
+    }
+    checks
+}
+
+/// What portokd's user needs and has no right to. (systemd itself reads `NAME.env`.)
+fn shut_out(user: &User, paths: &[&Path], right: u32) -> Vec<Check> {
+    let is_shut = |path: &Path| {
+        let Ok(meta) = fs::metadata(path) else { return false };
+        let bits = match () {
+            () if meta.uid() == user.uid.as_raw() => meta.mode() >> 6,
+            () if meta.gid() == user.gid.as_raw() => meta.mode() >> 3,
+            () => meta.mode(),
+        };
+        bits & right == 0
+    };
+    let check = |path: &Path| {
+        let text = format!("portokd runs as {}, who may not use {}", user.name, path.display());
+        bad("configuration", text, format!("portok init --user {}", user.name))
+    };
+    paths.iter().filter(|path| is_shut(path)).map(|path| check(path)).collect()
+}
+
+/// No two instances accept on one port, and none sends its requests to another's public port.
+fn clashes(instances: &[Instance]) -> Vec<Check> {
+    let mut listeners: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for instance in instances {
+        if let Some(port) = instance.listen() {
+            listeners.entry(port).or_default().push(&instance.name);
+        }
+    }
+    let mut checks = Vec::new();
+    for (port, names) in listeners.iter().filter(|(_, names)| names.len() > 1) {
+        let text = format!("port {port} is the public port of {}", quoted(names));
+        checks.push(bad("ports", text, format!("change `listen` of {}", quoted(&names[1..]))));
+    }
+    for instance in instances {
+        let target = instance.config.as_ref().ok().and_then(|config| config.app.target);
+        if let Some((port, names)) = target.and_then(|port| listeners.get_key_value(&port)) {
+            let text =
+                format!("`{}` passes on to port {port}, the public port of {}", instance.name, quoted(names));
+            checks.push(bad("ports", text, format!("change the target of `{}`", instance.name)));
+        }
+    }
+    if checks.is_empty() && !instances.is_empty() {
+        checks.push(good("ports", "no two instances want one port"));
+    }
+    checks
+}
+
+fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
+}
+
+/// Whether an instance does what systemd thinks it does.
+fn running(row: &Row) -> Check {
+    let name = &row.name;
+    let active = row.unit.as_ref().map_or("", |unit| unit.active.as_str());
+    let logs = format!("portok logs {name}");
+    match (active, row.phase) {
+        (_, Some(Phase::Failed)) => bad(
+            "instance",
+            format!("`{name}` runs, its app has failed"),
+            format!("portok status {name}; {logs}"),
+        ),
+        (_, Some(Phase::Empty)) => {
+            let hint = format!("portok deploy --instance {name}, or portok switch PORT --instance {name}");
+            warning("instance", format!("`{name}` runs, nothing is live"), hint)
+        }
+        (_, Some(phase)) => good("instance", format!("`{name}` runs and is {}", phase.as_str())),
+        (_, None) if row.unit.as_ref().is_some_and(|unit| unit.app_alone) => bad(
+            "instance",
+            format!("the daemon of `{name}` is gone, its app runs on without it"),
+            format!("{logs}; then portok start {name}"),
+        ),
+        ("failed", None) => {
+            bad("instance", format!("`{name}` has failed"), format!("{logs}; then portok start {name}"))
+        }
+        ("" | "inactive", None) => good("instance", format!("`{name}` does not run")),
+        (_, None) => warning(
+            "instance",
+            format!("`{name}` is {active}, but does not answer"),
+            format!("use sudo, or see {logs}"),
+        ),
+    }
+}
+
+/// A daemon that was started before portok was updated.
+fn outdated(row: &Row) -> Option<Check> {
+    let (name, own) = (&row.name, env!("CARGO_PKG_VERSION"));
+    let running = row.version.as_ref().filter(|version| *version != own)?;
+    let text = format!("`{name}` still runs portokd {running}, installed is {own}");
+    Some(warning("version", text, format!("portok upgrade --instance {name} (no connection is lost)")))
+}
+
+/// Enough open files: for the daemons that run, as the kernel counts; for others, as the unit says.
+fn open_files(places: &Places, rows: &[Row]) -> Vec<Check> {
+    let hint = format!("systemctl edit {}: [Service] LimitNOFILE=65536", unit::SERVICE_NAME);
+    let mut checks = Vec::new();
+    for row in rows {
+        let Some(limit) = row.daemon_pid.and_then(limit_of) else { continue };
+        checks.push(judge_limit(&format!("`{}` may open", row.name), limit, &hint));
+    }
+    if checks.is_empty() {
+        let text = installed::effective(places, unit::SERVICE_NAME).ok().flatten().map(|unit| unit.text);
+        let said = text.as_deref().and_then(unit::open_files);
+        // Without a word of the unit it is systemd's default: 524288, which portokd raises itself to.
+        match said.and_then(|said| said.rsplit(':').next()?.parse().ok()) {
+            Some(limit) => checks.push(judge_limit("the unit allows", limit, &hint)),
+            None => checks.push(good(
+                "descriptors",
+                "systemd's own limit of open files, which portokd uses up to the hard one",
+            )),
+        }
+    }
+    checks
+}
+
+fn judge_limit(subject: &str, limit: u64, hint: &str) -> Check {
+    if limit >= OPEN_FILES {
+        return good("descriptors", format!("{subject} {limit} files"));
+    }
+    let text = format!("{subject} {limit} files, too few for many clients");
+    Check { check: "descriptors", verdict: Verdict::Warning, text, hint: Some(hint.to_owned()) }
+}
+
+/// The soft limit of a process (proc(5)).
+fn limit_of(pid: u32) -> Option<u64> {
+    let limits = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/limits"))).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::list::Unit;
+    use super::*;
+
+    fn row(active: &str, phase: Option<Phase>) -> Row {
+        let unit = Some(Unit { active: active.into(), enabled: true, app_alone: false });
+        Row { name: "api".into(), unit, phase, ..Row::default() }
+    }
+
+    #[test]
+    fn an_instance_is_judged_by_systemd_and_by_itself() {
+        let table = [
+            ("active", Some(Phase::Settled), Verdict::Good),
+            ("active", Some(Phase::Failed), Verdict::Bad),
+            ("active", Some(Phase::Empty), Verdict::Warning),
+            ("active", None, Verdict::Warning),
+            ("failed", None, Verdict::Bad),
+            ("inactive", None, Verdict::Good),
+            // Started by somebody else.
+            ("inactive", Some(Phase::Settled), Verdict::Good),
+        ];
+        for (active, phase, verdict) in table {
+            let check = running(&row(active, phase));
+            assert_eq!(check.verdict, verdict, "{active} {phase:?}: {check:?}");
+            assert_eq!(check.hint.is_none(), verdict == Verdict::Good, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_of_another_version_is_told() {
+        let of = |version: &str| Row { version: Some(version.into()), ..row("active", Some(Phase::Settled)) };
+        assert_eq!(outdated(&of(env!("CARGO_PKG_VERSION"))), None);
+        assert_eq!(outdated(&row("inactive", None)), None);
+        let check = outdated(&of("0.0.1")).unwrap();
+        assert_eq!(check.verdict, Verdict::Warning);
+        assert!(check.hint.unwrap().contains("portok upgrade --instance api"));
+    }
+
+    #[test]
+    fn few_descriptors_are_a_warning() {
+        assert_eq!(judge_limit("x may open", 1024, "h").verdict, Verdict::Warning);
+        assert_eq!(judge_limit("x may open", 524_288, "h").verdict, Verdict::Good);
+        assert!(limit_of(std::process::id()).is_some());
+    }
+}

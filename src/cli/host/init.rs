@@ -1,0 +1,327 @@
+//! `portok init`: the folders and units that an instance needs.
+//!
+//! What is to be done is decided from what was found ([`plan`]), then done or only told. Repeating it changes nothing;
+//! after an update of portok it brings the units up to date. A package's units are used as they are.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::super::failure::{Failure, HostCode};
+use super::args::Init;
+use super::files::{self, Existing, Readers};
+use super::instances::{self, Reading};
+use super::places::Places;
+use super::report::Report;
+use super::{installed, portokd_beside, systemctl, unit};
+
+/// What `init` is to bring about.
+#[derive(Debug)]
+struct Wanted {
+    folders: Vec<PathBuf>,
+    units: Vec<WantedUnit>,
+    drop_in: PathBuf,
+    /// The drop-in's new text; `None` leaves it as it is.
+    user: Option<User>,
+    portokd: PathBuf,
+    force: bool,
+}
+
+#[derive(Debug)]
+struct WantedUnit {
+    path: PathBuf,
+    text: String,
+    /// The package's, where there is one.
+    packaged: Option<installed::Unit>,
+}
+
+/// Whom portokd is to run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum User {
+    /// root: no drop-in.
+    Root,
+    /// Somebody else, and the group by which they may read the configurations.
+    Other { name: String, group: u32 },
+}
+
+/// One thing to do, or to tell.
+#[derive(Debug, PartialEq, Eq)]
+enum Act {
+    MakeFolder(PathBuf),
+    Write { path: PathBuf, text: String, is_new: bool },
+    Remove(PathBuf),
+    Open(PathBuf),
+    Share(PathBuf, Readers),
+    Keep(PathBuf),
+    Note(String),
+}
+
+/// Decides from the texts of what is there (`None`: nothing).
+fn plan(
+    wanted: &Wanted,
+    folder_exists: impl Fn(&Path) -> bool,
+    read: impl Fn(&Path) -> Option<String>,
+) -> Result<Vec<Act>, Failure> {
+    let mut acts = Vec::new();
+    for folder in &wanted.folders {
+        let folder = folder.clone();
+        acts.push(if folder_exists(&folder) { Act::Keep(folder) } else { Act::MakeFolder(folder) });
+    }
+    for unit in &wanted.units {
+        plan_unit(wanted, unit, read(&unit.path), &mut acts)?;
+    }
+    let drop_in = read(&wanted.drop_in);
+    match &wanted.user {
+        None => {}
+        Some(User::Root) if drop_in.is_some() => acts.push(Act::Remove(wanted.drop_in.clone())),
+        Some(User::Root) => {}
+        Some(User::Other { name, .. }) => {
+            write(wanted.drop_in.clone(), unit::drop_in(name), drop_in, &mut acts)
+        }
+    }
+    Ok(acts)
+}
+
+fn plan_unit(
+    wanted: &Wanted,
+    unit: &WantedUnit,
+    found: Option<String>,
+    acts: &mut Vec<Act>,
+) -> Result<(), Failure> {
+    let path = unit.path.clone();
+    let is_ours = found.as_deref().is_some_and(unit::is_ours);
+    if let Some(package) = &unit.packaged {
+        match found {
+            Some(_) if is_ours || wanted.force => acts.push(Act::Remove(path)),
+            Some(_) => acts.push(Act::Note(format!(
+                "{} is not of portok's making and hides the package's {}; --force removes it",
+                path.display(),
+                package.path.display()
+            ))),
+            None => {}
+        }
+        if let Some(program) = unit::program(&package.text).filter(|program| *program != wanted.portokd) {
+            acts.push(Act::Note(format!(
+                "the package's unit starts {}, not {}, which is beside this portok",
+                program.display(),
+                wanted.portokd.display()
+            )));
+        }
+        acts.push(Act::Keep(package.path.clone()));
+        return Ok(());
+    }
+    if found.is_some() && !is_ours && !wanted.force {
+        let message = format!("{} is not of portok's making", path.display());
+        return Err(Failure::host(HostCode::Exists, message, "--force replaces it"));
+    }
+    write(path, unit.text.clone(), found, acts);
+    Ok(())
+}
+
+fn write(path: PathBuf, text: String, found: Option<String>, acts: &mut Vec<Act>) {
+    acts.push(match found {
+        Some(found) if found == text => Act::Keep(path),
+        found => Act::Write { path, text, is_new: found.is_none() },
+    });
+}
+
+/// Does it, or with `--dry-run` tells it.
+///
+/// # Errors
+/// A file that is not portok's is in the way; something cannot be written; there is no such user.
+pub(crate) fn init(places: &Places, options: &Init) -> Result<Report, Failure> {
+    let portokd = portokd_beside()?;
+    let refuse = |problem: String| Failure::usage(problem, "use paths of letters, digits and ._-+@~,:");
+    let wanted_unit = |name: &str, text: String| {
+        Ok(WantedUnit { path: places.units.join(name), text, packaged: installed::packaged(places, name)? })
+    };
+    let wanted = Wanted {
+        folders: vec![places.config.clone(), places.state.clone()],
+        units: vec![
+            wanted_unit(unit::SERVICE_NAME, unit::service(&portokd, places).map_err(refuse)?)?,
+            wanted_unit(unit::SOCKET_NAME, unit::socket())?,
+        ],
+        drop_in: places.units.join(unit::USER_DROP_IN),
+        user: options.user.as_deref().map(user).transpose()?,
+        portokd,
+        force: options.force,
+    };
+    let mut found = std::collections::BTreeMap::new();
+    for path in wanted.units.iter().map(|unit| &unit.path).chain([&wanted.drop_in]) {
+        found.insert(path.clone(), files::read(path)?);
+    }
+    let mut acts = plan(&wanted, Path::is_dir, |path| found.get(path).cloned().flatten())?;
+    if let Some(user) = &wanted.user {
+        acts.extend(share(places, user)?);
+    }
+    let mut report = Report { dry_run: options.dry_run, ..Report::default() };
+    let changes_units = acts.iter().any(|act| match act {
+        Act::Write { path, .. } | Act::Remove(path) => path.starts_with(&places.units),
+        _ => false,
+    });
+    for act in acts {
+        carry_out(act, options.dry_run, &mut report)?;
+    }
+    if changes_units {
+        reload(&mut report);
+    }
+    report.next(
+        "portok add api --cmd \"node server.js\" --dir /srv/api",
+        "an instance whose app portok starts",
+    );
+    report.next("portok doctor", "whether everything is in place");
+    Ok(report)
+}
+
+fn carry_out(act: Act, dry_run: bool, report: &mut Report) -> Result<(), Failure> {
+    match act {
+        Act::MakeFolder(path) => {
+            if !dry_run {
+                files::make_folder(&path)?;
+            }
+            report.step("created", path.display());
+        }
+        Act::Write { path, text, is_new } => {
+            if !dry_run {
+                if let Some(folder) = path.parent() {
+                    files::make_folder(folder)?;
+                }
+                files::write(&path, &text, Readers::Everybody, Existing::Replace)?;
+            }
+            report.step(if is_new { "created" } else { "updated" }, path.display());
+        }
+        Act::Remove(path) => {
+            if !dry_run {
+                files::remove(&path)?;
+            }
+            report.step("removed", path.display());
+        }
+        Act::Open(path) => {
+            if !dry_run {
+                files::open_folder(&path)?;
+            }
+            report.step("opened", path.display());
+        }
+        Act::Share(path, readers) => {
+            if !dry_run {
+                files::share(&path, readers)?;
+            }
+            report.step("readable", path.display());
+        }
+        Act::Keep(path) => {
+            if !dry_run && path.is_dir() {
+                files::check_folder(&path)?;
+            }
+            report.step("unchanged", path.display());
+        }
+        Act::Note(text) => report.note(text),
+    }
+    Ok(())
+}
+
+/// Makes systemd read its units again. Where there is none, as in the making of an image, the files are all there is
+/// to do.
+fn reload(report: &mut Report) {
+    if report.dry_run {
+        report.step("reloaded", "systemd's units");
+        return;
+    }
+    systemctl::read_units_again(report);
+}
+
+fn user(name: &str) -> Result<User, Failure> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) if user.uid.is_root() => Ok(User::Root),
+        Ok(Some(user)) => Ok(User::Other { name: name.to_owned(), group: user.gid.as_raw() }),
+        _ => Err(Failure::usage(
+            format!("--user {name}: there is no such user"),
+            format!("make one: useradd --system --shell /usr/sbin/nologin {name}"),
+        )),
+    }
+}
+
+/// Existing configurations and tokens become readable for the new user, as does their folder. systemd itself reads `.env`
+/// files.
+fn share(places: &Places, user: &User) -> Result<Vec<Act>, Failure> {
+    let readers = match user {
+        User::Root => Readers::Owner,
+        User::Other { group, .. } => Readers::Group(*group),
+    };
+    let mut acts = Vec::new();
+    let is_open = |folder: &Path| folder.metadata().is_ok_and(|meta| meta.mode() & 0o005 == 0o005);
+    if *user != User::Root && places.config.is_dir() && !is_open(&places.config) {
+        acts.push(Act::Open(places.config.clone()));
+    }
+    for instance in instances::all(places, Reading::Lenient)? {
+        for path in ["toml", "token"].map(|ending| places.file(&instance.name, ending)) {
+            if path.symlink_metadata().is_ok_and(|meta| meta.is_file() && !readers.are_those_of(&meta)) {
+                acts.push(Act::Share(path, readers));
+            }
+        }
+    }
+    Ok(acts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(packaged: Option<&str>, user: Option<User>, force: bool) -> Wanted {
+        let packaged =
+            packaged.map(|text| installed::Unit { path: "/lib/p@.service".into(), text: text.into() });
+        Wanted {
+            folders: vec!["/c".into()],
+            units: vec![WantedUnit { path: "/u/p@.service".into(), text: unit::socket(), packaged }],
+            drop_in: "/u/d.conf".into(),
+            user,
+            portokd: "/usr/bin/portokd".into(),
+            force,
+        }
+    }
+
+    fn planned(wanted: &Wanted, found: &[(&str, &str)]) -> Result<Vec<Act>, Failure> {
+        let read = |path: &Path| {
+            found.iter().find(|(name, _)| Path::new(name) == path).map(|(_, text)| (*text).to_owned())
+        };
+        plan(wanted, |_| found.iter().any(|(name, _)| *name == "/c"), read)
+    }
+
+    #[test]
+    fn a_second_time_nothing_is_left_to_do() {
+        let other = || Some(User::Other { name: "deploy".into(), group: 7 });
+        let acts = planned(&wanted(None, other(), false), &[]).unwrap();
+        assert!(
+            matches!(&acts[..], [Act::MakeFolder(_), Act::Write { is_new: true, .. }, Act::Write { text, .. }]
+            if text.contains("User=deploy\n") && text.contains("AmbientCapabilities=CAP_NET_BIND_SERVICE\n"))
+        );
+        let found =
+            [("/c", ""), ("/u/p@.service", &*unit::socket()), ("/u/d.conf", &*unit::drop_in("deploy"))];
+        let acts = planned(&wanted(None, other(), false), &found).unwrap();
+        assert!(acts.iter().all(|act| matches!(act, Act::Keep(_))), "{acts:?}");
+        let acts = planned(&wanted(None, Some(User::Root), false), &found).unwrap();
+        assert_eq!(acts.last(), Some(&Act::Remove("/u/d.conf".into())));
+    }
+
+    #[test]
+    fn an_old_unit_of_ours_is_updated_and_a_foreign_one_is_not() {
+        let old = format!("{}# old", unit::socket());
+        let acts = planned(&wanted(None, None, false), &[("/u/p@.service", &old)]).unwrap();
+        assert!(matches!(acts[1], Act::Write { is_new: false, .. }));
+        let foreign = [("/u/p@.service", "[Service]\n")];
+        assert_eq!(planned(&wanted(None, None, false), &foreign).unwrap_err().code(), "exists");
+        assert!(matches!(planned(&wanted(None, None, true), &foreign).unwrap()[1], Act::Write { .. }));
+    }
+
+    #[test]
+    fn a_packages_unit_is_not_hidden() {
+        let package = Some("[Service]\nExecStart=/usr/bin/portokd --instance %i\n");
+        let acts = planned(&wanted(package, None, false), &[]).unwrap();
+        assert_eq!(acts[1..], [Act::Keep("/lib/p@.service".into())]);
+        let ours = unit::socket();
+        let acts = planned(&wanted(package, None, false), &[("/u/p@.service", &ours)]).unwrap();
+        assert_eq!(acts[1], Act::Remove("/u/p@.service".into()));
+        let acts = planned(&wanted(package, None, false), &[("/u/p@.service", "foreign")]).unwrap();
+        assert!(matches!(&acts[1], Act::Note(text) if text.contains("hides the package's")), "{acts:?}");
+        let acts = planned(&wanted(Some("ExecStart=/other/portokd"), None, false), &[]).unwrap();
+        assert!(matches!(&acts[1], Act::Note(text) if text.contains("starts /other/portokd")), "{acts:?}");
+    }
+}

@@ -1,0 +1,263 @@
+//! `portok logs NAME`: what the daemon and its app said, from the journal.
+//!
+//! The journal has both: the daemon's lines under its unit, the app's under the instance's name. Another program may go by that
+//! name too; only what carries a release is the app's. Where there is no journal, or nothing in it, the daemon is asked instead.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::process::Stdio;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::super::failure::{Failure, HostCode};
+use super::super::render::{self, Screen};
+use super::instances::{self, Reading};
+use super::places::Places;
+use super::unit::service_of;
+use crate::wire::{exit, rfc3339};
+
+/// The longest line that is read from journalctl, in bytes; it escapes what is not text.
+const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Line {
+    /// When, RFC 3339.
+    pub(crate) at: String,
+    /// Who said it.
+    pub(crate) source: Source,
+    /// The app's release.
+    pub(crate) release: Option<String>,
+    /// As syslog(3) counts: 3 and less are errors, 4 is a warning.
+    pub(crate) priority: u8,
+    /// What was said.
+    pub(crate) line: String,
+    /// What it was about, where the daemon said so: `pid`, `phase`…
+    pub(crate) about: BTreeMap<String, String>,
+}
+
+/// Who said a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Source {
+    /// portokd, or systemd about it.
+    Daemon,
+    /// What it runs.
+    App,
+}
+
+/// The journal's part about one instance.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    unit: String,
+    called: String,
+    lines: u32,
+    first: Vec<Line>,
+}
+
+impl Journal {
+    /// What the journal has about `name`; `None` where there is no journal, it may not be read, or it has nothing.
+    pub(crate) async fn of(places: &Places, name: &str, lines: u32) -> Option<Self> {
+        let called = instances::find(places, name, Reading::Lenient)
+            .map_or_else(|| name.to_owned(), |instance| instance.called().to_owned());
+        let mut journal = Self { unit: service_of(name), called, lines, first: Vec::new() };
+        let mut child = journal.journalctl(false).ok()?;
+        let mut reader = Reader::of(&mut child)?;
+        let mut first = Vec::new();
+        while let Some(line) = reader.next(&journal).await {
+            first.push(line);
+        }
+        let is_good = child.wait().await.is_ok_and(|status| status.success());
+        journal.first = first;
+        (is_good && !journal.first.is_empty()).then_some(journal)
+    }
+
+    /// Prints the lines; with `follow`, goes on until the process is ended or nobody reads any more.
+    ///
+    /// # Errors
+    /// journalctl cannot be started again.
+    pub(crate) async fn show(
+        self,
+        screen: &mut Screen,
+        json: bool,
+        follow: bool,
+        reader_gone: impl Future<Output = ()>,
+    ) -> Result<u8, Failure> {
+        if json {
+            screen.value(&serde_json::json!({ "lines": self.first }));
+            return Ok(exit::DONE);
+        }
+        let safe = screen.is_out_terminal();
+        if !follow {
+            screen.data(&render::journal_lines(&self.first, safe));
+            return Ok(exit::DONE);
+        }
+        let broken = |error: std::io::Error| {
+            Failure::host(
+                HostCode::Failed,
+                format!("cannot follow the journal: {error}"),
+                "see journalctl -f",
+            )
+        };
+        // From the start again: between two runs lines would be lost.
+        let mut child = self.journalctl(true).map_err(broken)?;
+        let Some(mut reader) = Reader::of(&mut child) else { return Ok(exit::DONE) };
+        let mut reader_gone = pin!(reader_gone);
+        while !screen.is_out_closed() {
+            let line = tokio::select! {
+                line = reader.next(&self) => line,
+                () = reader_gone.as_mut() => None,
+            };
+            let Some(line) = line else { break };
+            screen.data(&render::journal_lines(&[line], safe));
+        }
+        Ok(exit::DONE)
+    }
+
+    /// journalctl ends with this process's interest in it.
+    fn journalctl(&self, follow: bool) -> std::io::Result<Child> {
+        let mut command = Command::new("journalctl");
+        command.args(["--output=json", "--all", "--no-pager", "--quiet"]);
+        command.arg(format!("--lines={}", self.lines));
+        if follow {
+            command.arg("--follow");
+        }
+        // `-u` cannot be joined with another match, so these are the matches that it stands for.
+        let unit = &self.unit;
+        command.args([
+            format!("_SYSTEMD_UNIT={unit}"),
+            "+".to_owned(),
+            format!("UNIT={unit}"),
+            "_PID=1".to_owned(),
+        ]);
+        command.args(["+".to_owned(), format!("SYSLOG_IDENTIFIER={}", self.called)]);
+        command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.kill_on_drop(true).spawn()
+    }
+
+    /// One entry as journalctl prints it; `None` for what is of another program.
+    fn line(&self, entry: &str) -> Option<Line> {
+        let entry: Value = serde_json::from_str(entry).ok()?;
+        let get = |field: &str| field_text(entry.get(field)?);
+        let release = get("PORTOK_RELEASE");
+        let is_of_unit = [get("_SYSTEMD_UNIT"), get("UNIT")].contains(&Some(self.unit.clone()));
+        let is_of_app = get("SYSLOG_IDENTIFIER").as_deref() == Some(&self.called) && release.is_some();
+        if !is_of_unit && !is_of_app {
+            return None;
+        }
+        // When it was said, not when the journal got to it.
+        let at = get("_SOURCE_REALTIME_TIMESTAMP").or_else(|| get("__REALTIME_TIMESTAMP"));
+        let at = at.and_then(|micros| micros.parse().ok()).unwrap_or(0);
+        Some(Line {
+            at: rfc3339(UNIX_EPOCH + Duration::from_micros(at)),
+            source: if is_of_app { Source::App } else { Source::Daemon },
+            release,
+            priority: get("PRIORITY").and_then(|priority| priority.parse().ok()).unwrap_or(6),
+            line: get("MESSAGE")?,
+            about: if is_of_app { BTreeMap::new() } else { about(&entry) },
+        })
+    }
+}
+
+/// The fields in which portokd says what an event is about; whose it is, is known.
+fn about(entry: &Value) -> BTreeMap<String, String> {
+    let fields = entry.as_object().into_iter().flatten();
+    let own = fields.filter_map(|(name, value)| Some((name.strip_prefix("PORTOK_")?, field_text(value)?)));
+    own.filter(|(name, _)| *name != "APP").map(|(name, text)| (name.to_lowercase(), text)).collect()
+}
+
+/// A field is a text, or an array of bytes where it is none, or an array of both where it is there several times.
+fn field_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) => {
+            let byte = |item: &Value| u8::try_from(item.as_u64()?).ok();
+            match items.iter().map(byte).collect::<Option<Vec<u8>>>() {
+                Some(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                None => field_text(items.first()?),
+            }
+        }
+        _ => None,
+    }
+}
+
+struct Reader {
+    from: BufReader<tokio::process::ChildStdout>,
+}
+
+impl Reader {
+    fn of(child: &mut Child) -> Option<Self> {
+        Some(Self { from: BufReader::new(child.stdout.take()?) })
+    }
+
+    /// The next line that is the instance's; `None` when journalctl ended.
+    async fn next(&mut self, journal: &Journal) -> Option<Line> {
+        let mut entry = Vec::new();
+        loop {
+            entry.clear();
+            if !self.read_entry(&mut entry).await {
+                return None;
+            }
+            if let Some(line) = std::str::from_utf8(&entry).ok().and_then(|entry| journal.line(entry)) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Reads one entry; of one that is too long only so much that it is no entry any more.
+    async fn read_entry(&mut self, entry: &mut Vec<u8>) -> bool {
+        loop {
+            let Ok(part) = self.from.fill_buf().await else { return false };
+            if part.is_empty() {
+                return false;
+            }
+            let end = part.iter().position(|byte| *byte == b'\n');
+            let n_bytes = end.map_or(part.len(), |end| end + 1);
+            if entry.len() < MAX_LINE {
+                entry.extend_from_slice(&part[..n_bytes]);
+            }
+            self.from.consume(n_bytes);
+            if end.is_some() {
+                return true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(entry: &str) -> Option<Line> {
+        let journal =
+            Journal { unit: "portok@api.service".into(), called: "api".into(), lines: 1, first: Vec::new() };
+        journal.line(entry)
+    }
+
+    #[test]
+    fn the_daemons_lines_and_the_apps_are_told_apart() {
+        let daemon = line(
+            r#"{"_SYSTEMD_UNIT":"portok@api.service","SYSLOG_IDENTIFIER":"portokd","PRIORITY":"4","MESSAGE":"hm","__REALTIME_TIMESTAMP":"1767225600000000","PORTOK_RELEASE":"v1"}"#,
+        );
+        let daemon = daemon.unwrap();
+        assert_eq!((daemon.source, daemon.priority, daemon.line.as_str()), (Source::Daemon, 4, "hm"));
+        assert_eq!(daemon.at, "2026-01-01T00:00:00.000Z");
+        assert_eq!(daemon.about, BTreeMap::from([("release".to_owned(), "v1".to_owned())]));
+        let app = line(r#"{"SYSLOG_IDENTIFIER":"api","PORTOK_RELEASE":"v1","MESSAGE":[104,105]}"#).unwrap();
+        assert_eq!((app.source, app.release.as_deref(), app.line.as_str()), (Source::App, Some("v1"), "hi"));
+        let systemd = line(r#"{"UNIT":"portok@api.service","_PID":"1","MESSAGE":"Started"}"#).unwrap();
+        assert_eq!(systemd.source, Source::Daemon);
+    }
+
+    #[test]
+    fn another_program_of_that_name_is_not_the_app() {
+        assert_eq!(line(r#"{"SYSLOG_IDENTIFIER":"api","MESSAGE":"x"}"#), None);
+        assert_eq!(line(r#"{"_SYSTEMD_UNIT":"portok@web.service","MESSAGE":"x"}"#), None);
+        assert_eq!(line("not json"), None);
+    }
+}

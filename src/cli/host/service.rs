@@ -1,0 +1,136 @@
+//! `portok start`, `stop`, `restart`, `enable` and `disable`: systemd does it, portok names the unit and explains.
+
+use super::super::failure::{Failure, HostCode};
+use super::installed;
+use super::instances::{self, Reading};
+use super::places::Places;
+use super::report::Report;
+use super::systemctl::{self, Trouble, systemctl};
+use super::unit::{self, service_of};
+
+/// What systemd is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Start,
+    Stop,
+    Restart,
+    /// And start it now.
+    Enable {
+        now: bool,
+    },
+    /// And stop it now.
+    Disable {
+        now: bool,
+    },
+}
+
+impl Verb {
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Start => &["start"],
+            Self::Stop => &["stop"],
+            Self::Restart => &["restart"],
+            Self::Enable { now: false } => &["enable"],
+            Self::Enable { now: true } => &["enable", "--now"],
+            Self::Disable { now: false } => &["disable"],
+            Self::Disable { now: true } => &["disable", "--now"],
+        }
+    }
+
+    /// Whether it brings the daemon up.
+    fn starts(self) -> bool {
+        matches!(self, Self::Start | Self::Restart | Self::Enable { now: true })
+    }
+
+    fn done(self) -> &'static str {
+        match self {
+            Self::Start => "started",
+            Self::Stop => "stopped",
+            Self::Restart => "restarted",
+            Self::Enable { .. } => "enabled",
+            Self::Disable { .. } => "disabled",
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Enable { .. } => "enabling",
+            Self::Disable { .. } => "disabling",
+        }
+    }
+}
+
+/// Has systemd do it.
+///
+/// # Errors
+/// There is no such instance (for what brings it up), no unit, or systemd did not do it.
+pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<Report, Failure> {
+    let operation = format!("{} of `{name}`", verb.noun());
+    if verb.starts() || matches!(verb, Verb::Enable { .. }) {
+        instances::get(places, name, Reading::Lenient)?;
+        if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
+            let message = format!("{operation} failed: there is no {} on this host", unit::SERVICE_NAME);
+            return Err(Failure::host(HostCode::Failed, message, "portok init writes it"));
+        }
+    }
+    let service = service_of(name);
+    if verb == Verb::Restart {
+        spare(places, name, &service)?;
+    }
+    let mut words = verb.words().to_vec();
+    words.push(&service);
+    systemctl(&words).map_err(|trouble| explain(places, verb, name, &operation, trouble))?;
+    let mut report = Report::about(name);
+    report.step(verb.done(), &service);
+    if matches!(verb, Verb::Stop | Verb::Disable { now: true })
+        && systemctl::end_leftovers(&service)
+            .await
+            .map_err(|trouble| trouble.into_failure(&operation, Some(name)))?
+    {
+        report.step("stopped", format!("what ran without its daemon in {service}"));
+    }
+    match verb {
+        Verb::Enable { now: true } => report.step("started", &service),
+        Verb::Disable { now: true } => report.step("stopped", &service),
+        Verb::Enable { now: false } => report.next(format!("portok start {name}"), "start it now, too"),
+        _ => {}
+    }
+    if verb.starts() {
+        report.next(format!("portok status {name}"), "look at it");
+    }
+    Ok(report)
+}
+
+/// Spares a daemon that runs well from a restart that it would not survive.
+fn spare(places: &Places, name: &str, service: &str) -> Result<(), Failure> {
+    let is_running = systemctl::states(&[service.to_owned()])
+        .is_ok_and(|states| states.get(service).is_some_and(|state| state.is_running()));
+    // What this user may not read is the daemon's to judge.
+    let instance = instances::find(places, name, Reading::Strict)
+        .filter(|instance| is_running && instance.closed_file().is_none());
+    let Some(Err(errors)) = instance.map(|instance| instance.config) else { return Ok(()) };
+    let message =
+        format!("restart of `{name}` refused: it runs, and would not start again with this configuration");
+    let hint = Some(format!("correct it; systemctl restart {service} does it all the same"));
+    Err(Failure::Host { code: HostCode::Invalid, message, causes: errors.problems, hint })
+}
+
+/// A daemon that does not come up most often does not like its configuration: then that is the reason to give.
+fn explain(places: &Places, verb: Verb, name: &str, operation: &str, trouble: Trouble) -> Failure {
+    if verb.starts()
+        && matches!(trouble, Trouble::Failed(_))
+        && let Some(instance) = instances::find(places, name, Reading::Strict)
+        && let Err(errors) = instance.config
+    {
+        let Failure::Host { mut causes, message, hint, .. } = trouble.into_failure(operation, Some(name))
+        else {
+            return Failure::usage(format!("{operation} failed"), errors.to_string());
+        };
+        causes.extend(errors.problems);
+        return Failure::Host { code: HostCode::Invalid, message, causes, hint };
+    }
+    trouble.into_failure(operation, Some(name))
+}

@@ -1,0 +1,232 @@
+//! Asks systemd, through `systemctl` as it is found by `PATH`, and explains why it could not.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::super::connect::describe_io;
+use super::super::failure::{Failure, HostCode};
+use super::report::Report;
+
+/// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
+const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What ends by itself, now that the daemon has ended, has done so after this time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Between two looks at it.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why systemd did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// There is no `systemctl`.
+    Missing,
+    /// There is one, but systemd does not run this host.
+    NotRunning,
+    /// It refused or failed: its own words.
+    Failed(Vec<String>),
+}
+
+/// What systemd says about one unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct UnitState {
+    /// `loaded`, `not-found`, `masked`…
+    pub(crate) load: String,
+    /// `active`, `inactive`, `failed`…
+    pub(crate) active: String,
+    /// `enabled`, `disabled`; empty where systemd says nothing.
+    pub(crate) file_state: String,
+    /// Whether any process is in it.
+    pub(crate) has_processes: bool,
+}
+
+impl UnitState {
+    /// Whether anything of it runs, or is about to.
+    pub(crate) fn is_running(&self) -> bool {
+        !matches!(self.active.as_str(), "" | "inactive" | "failed")
+    }
+
+    /// Whether it has ended without its app, which lives on: a daemon that was killed and could not start again.
+    pub(crate) fn has_left_its_app(&self) -> bool {
+        !self.is_running() && self.has_processes
+    }
+
+    /// Whether it is started at boot.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.file_state.starts_with("enabled")
+    }
+}
+
+/// Runs `systemctl` to its end and gives back what it printed.
+pub(crate) fn systemctl(words: &[&str]) -> Result<String, Trouble> {
+    let output = Command::new("systemctl")
+        .args(words)
+        .env("LC_ALL", "C")
+        .env("SYSTEMD_COLORS", "0")
+        .env("SYSTEMD_PAGER", "")
+        // It may ask for a password there.
+        .stdin(Stdio::inherit())
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(Trouble::Missing),
+        Err(error) => {
+            return Err(Trouble::Failed(vec![format!("cannot run systemctl: {}", describe_io(&error))]));
+        }
+    };
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(told(&String::from_utf8_lossy(&output.stderr), &output.status.to_string()))
+}
+
+/// What systemctl's complaint means.
+fn told(stderr: &str, status: &str) -> Trouble {
+    let not_running = ["not been booted with systemd", "Host is down"];
+    if not_running.iter().any(|words| stderr.contains(words)) {
+        return Trouble::NotRunning;
+    }
+    let mut causes: Vec<_> =
+        stderr.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if causes.is_empty() {
+        causes.push(format!("systemctl ended with {status} and said nothing"));
+    }
+    Trouble::Failed(causes)
+}
+
+/// The states of units, by name.
+pub(crate) fn states(units: &[String]) -> Result<BTreeMap<String, UnitState>, Trouble> {
+    if units.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut words = vec!["show", "--property=Id,LoadState,ActiveState,UnitFileState,ControlGroup", "--"];
+    words.extend(units.iter().map(String::as_str));
+    Ok(parse_states(&systemctl(&words)?))
+}
+
+fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
+    let block = |block: &str| {
+        let pairs: BTreeMap<_, _> = block.lines().filter_map(|line| line.split_once('=')).collect();
+        let get = |key| pairs.get(key).map(|value| (*value).to_owned()).unwrap_or_default();
+        let state = UnitState {
+            load: get("LoadState"),
+            active: get("ActiveState"),
+            file_state: get("UnitFileState"),
+            // It goes with the last process.
+            has_processes: !get("ControlGroup").is_empty(),
+        };
+        Some((pairs.get("Id")?.to_string(), state))
+    };
+    text.split("\n\n").filter_map(block).collect()
+}
+
+/// Ends what a daemon that is gone has left running in `unit`; whether there was anything. Stopping the unit does not do
+/// it: only the daemon itself is systemd's to stop.
+pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
+    let start = Instant::now();
+    let mut asked = false;
+    while has_left_its_app(unit)? {
+        if start.elapsed() > LEFTOVERS_WITHIN {
+            systemctl(&["kill", "--kill-who=all", "--signal=SIGKILL", unit])?;
+            break;
+        }
+        if !asked && start.elapsed() > LAST_WORDS {
+            systemctl(&["kill", "--kill-who=all", unit])?;
+            asked = true;
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    Ok(asked)
+}
+
+fn has_left_its_app(unit: &str) -> Result<bool, Trouble> {
+    Ok(states(&[unit.to_owned()])?.get(unit).is_some_and(UnitState::has_left_its_app))
+}
+
+/// Makes systemd read its units again; where it cannot, the report says so.
+pub(crate) fn read_units_again(report: &mut Report) {
+    match systemctl(&["daemon-reload"]) {
+        Ok(_) => report.step("reloaded", "systemd's units"),
+        Err(trouble) => report.note(format!("systemd did not read the units again: {}", trouble.describe())),
+    }
+}
+
+/// The names of all units of instances that systemd has in memory.
+pub(crate) fn loaded() -> Result<Vec<String>, Trouble> {
+    let words = ["list-units", "--all", "--plain", "--no-legend", "portok@*.service", "portok@*.socket"];
+    let text = systemctl(&words)?;
+    Ok(text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+impl Trouble {
+    /// As the failure of `operation` on an instance.
+    pub(crate) fn into_failure(self, operation: &str, instance: Option<&str>) -> Failure {
+        let (why, causes) = match self {
+            Self::Missing => ("there is no systemctl on this host", Vec::new()),
+            Self::NotRunning => ("systemd does not run this host", Vec::new()),
+            Self::Failed(causes) => ("systemd did not do it", causes),
+        };
+        let denied = ["authentication required", "Access denied", "Permission denied"];
+        let is_denied = causes.iter().any(|cause| denied.iter().any(|words| cause.contains(words)));
+        let hint = match instance {
+            _ if is_denied => Some("use sudo".to_owned()),
+            Some(name) if causes.is_empty() => Some(format!(
+                "let what runs this host start the daemon: portokd --instance {name} (with the variables of {name}.env, where there is one)"
+            )),
+            Some(name) => Some(format!("what the daemon said: portok logs {name}")),
+            None => None,
+        };
+        Failure::Host { code: HostCode::Failed, message: format!("{operation} failed: {why}"), causes, hint }
+    }
+
+    /// In a few words.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Missing => "there is no systemctl on this host".to_owned(),
+            Self::NotRunning => "systemd does not run this host".to_owned(),
+            Self::Failed(causes) => causes.join("; "),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_told_apart() {
+        let pid1 = "System has not been booted with systemd as init system (PID 1). Can't operate.\nFailed to connect to bus: Host is down\n";
+        assert_eq!(told(pid1, "exit status: 1"), Trouble::NotRunning);
+        assert_eq!(
+            told("", "exit status: 3"),
+            Trouble::Failed(vec!["systemctl ended with exit status: 3 and said nothing".into()])
+        );
+        let failure = told("Failed to start: Interactive authentication required.\n", "")
+            .into_failure("start of `api`", Some("api"));
+        let Failure::Host { hint, causes, .. } = &failure else { panic!() };
+        assert_eq!((hint.as_deref(), causes.len()), (Some("use sudo"), 1));
+        assert_eq!(failure.exit_code(), 1);
+        let Failure::Host { hint: Some(hint), .. } =
+            Trouble::Missing.into_failure("start of `api`", Some("api"))
+        else {
+            panic!()
+        };
+        assert!(hint.contains("portokd --instance api"), "{hint}");
+    }
+
+    #[test]
+    fn states_are_read_by_unit() {
+        let text = "Id=portok@a.service\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\n\nId=portok@b.service\nLoadState=loaded\nActiveState=failed\nUnitFileState=\nControlGroup=/system.slice/b\n";
+        let states = parse_states(text);
+        assert!(states["portok@a.service"].is_running() && states["portok@a.service"].is_enabled());
+        assert!(!states["portok@b.service"].is_running() && !states["portok@b.service"].is_enabled());
+        assert!(
+            states["portok@b.service"].has_left_its_app() && !states["portok@a.service"].has_left_its_app()
+        );
+        assert!(parse_states("").is_empty());
+    }
+}

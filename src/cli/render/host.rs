@@ -1,0 +1,168 @@
+//! The host commands: what was done, the table of instances, the doctor's lines, the journal's.
+
+use std::fmt::Write as _;
+
+use anstyle::Style;
+
+use super::super::host::{Check, Line, Report, Row, Source, Verdict};
+use super::tables::columns;
+use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, phase_style, plain, port};
+
+/// What a command did, what should be known, what to type next.
+pub(crate) fn report(report: &Report) -> String {
+    let mut text = String::new();
+    if report.dry_run && !report.steps.is_empty() {
+        _ = writeln!(text, "{}", paint(BUSY, "nothing is done yet; this would be:"));
+    }
+    let width = report.steps.iter().map(|step| step.action.len()).max().unwrap_or(0);
+    for step in &report.steps {
+        let style = match step.action {
+            "unchanged" | "kept" => DIM,
+            "removed" | "would remove" => BUSY,
+            _ => GOOD,
+        };
+        let action = paint(style, format_args!("{:<width$}", step.action));
+        _ = writeln!(text, "{action}  {}", plain(&step.subject));
+    }
+    for note in &report.notes {
+        _ = writeln!(text, "{} {}", paint(BUSY, "note:"), plain(note));
+    }
+    if !report.next.is_empty() {
+        _ = writeln!(text, "{}", paint(ADVICE, "next:"));
+        let width = report.next.iter().map(|next| next.command.chars().count()).max().unwrap_or(0);
+        for next in &report.next {
+            let command = paint(STRONG, format_args!("{:<width$}", plain(&next.command)));
+            _ = writeln!(text, "  {command}  {}", paint(DIM, plain(&next.purpose)));
+        }
+    }
+    if text.is_empty() { "there is nothing to do".to_owned() } else { text }
+}
+
+/// All instances.
+pub(crate) fn instances(rows: &[Row]) -> String {
+    if rows.is_empty() {
+        return "no instances yet; make one: portok add NAME --cmd \"node server.js\"".to_owned();
+    }
+    let head = ["NAME", "LISTEN", "PHASE", "LIVE", "PORT", "PID", "UNIT", "CONFIG"];
+    let cells = rows.iter().map(|row| {
+        let live = row.live.as_ref();
+        let unit = row.unit.as_ref().map_or_else(
+            || "-".to_owned(),
+            |unit| {
+                if unit.enabled { format!("{}, enabled", plain(&unit.active)) } else { plain(&unit.active) }
+            },
+        );
+        [
+            (STRONG, plain(&row.name)),
+            (Style::new(), row.listen.as_deref().map_or_else(|| "?".to_owned(), plain)),
+            row.phase.map_or((DIM, "-".to_owned()), |phase| (phase_style(phase), phase.as_str().to_owned())),
+            (Style::new(), live.map_or_else(|| "-".to_owned(), |live| plain(&live.release))),
+            (Style::new(), port(live.and_then(|live| live.port))),
+            (
+                Style::new(),
+                live.and_then(|live| live.pid).map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            ),
+            (if unit.starts_with("failed") { BAD } else { Style::new() }, unit),
+            (DIM, plain(&row.files.join(" + "))),
+        ]
+    });
+    let mut text = String::new();
+    columns(head, cells).iter().for_each(|line| _ = writeln!(text, "{line}"));
+    for row in rows {
+        for error in row.errors.iter().flat_map(|error| error.lines()) {
+            _ = writeln!(text, "{} {}", paint(BAD, format_args!("! {}:", plain(&row.name))), plain(error));
+        }
+    }
+    text
+}
+
+/// One line a check, and one for what to do.
+pub(crate) fn checks(checks: &[Check]) -> String {
+    let mut text = String::new();
+    for check in checks {
+        let (style, mark) = match check.verdict {
+            Verdict::Good => (GOOD, "✓"),
+            Verdict::Warning => (BUSY, "!"),
+            Verdict::Bad => (BAD, "✗"),
+        };
+        _ = writeln!(text, "{} {}", paint(style, mark), plain(&check.text));
+        if let Some(hint) = &check.hint {
+            _ = writeln!(text, "    {} {}", paint(ADVICE, "→"), plain(hint));
+        }
+    }
+    let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
+    let (n_bad, n_warnings) = (count(Verdict::Bad), count(Verdict::Warning));
+    _ = match (n_bad, n_warnings) {
+        (0, 0) => writeln!(text, "{}", paint(GOOD, "all is well")),
+        (0, n) => writeln!(text, "{}", paint(BUSY, format_args!("all works, {n} to look at"))),
+        (n, _) => writeln!(text, "{}", paint(BAD, format_args!("{n} to mend"))),
+    };
+    text
+}
+
+/// Lines of the journal. For a terminal they are made harmless; elsewhere they stay as they are.
+pub(crate) fn journal_lines(lines: &[Line], harmless: bool) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let (style, who) = match (line.source, &line.release) {
+            (Source::App, Some(release)) => (DIM, plain(release)),
+            (Source::App, None) => (DIM, "app".to_owned()),
+            (Source::Daemon, _) => (ADVICE, "portokd".to_owned()),
+        };
+        let mark = match line.priority {
+            0..=3 => paint(BAD, "err"),
+            4 => paint(BUSY, "err"),
+            _ => paint(DIM, "out"),
+        };
+        let mut said = if harmless { plain(&line.line) } else { line.line.clone() };
+        for (name, value) in &line.about {
+            _ = write!(said, "{}", paint(DIM, format_args!(" {name}={}", plain(value))));
+        }
+        _ = writeln!(text, "{} {} {mark} {said}", paint(DIM, &line.at), paint(style, who));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::host::Row;
+    use super::*;
+    use crate::wire::Phase;
+
+    fn stripped(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_report_ends_with_what_to_type_next() {
+        let mut done = Report::about("api");
+        done.step("created", "/etc/portok/api.token");
+        done.step("unchanged", "/etc/portok");
+        done.note("port 3000");
+        done.next("portok start api", "start it");
+        let expected = "\
+created    /etc/portok/api.token
+unchanged  /etc/portok
+note: port 3000
+next:
+  portok start api  start it
+";
+        assert_eq!(stripped(&report(&done)), expected);
+        assert_eq!(report(&Report::default()), "there is nothing to do");
+    }
+
+    #[test]
+    fn instances_stand_in_columns_with_what_is_wrong_below() {
+        let mut api = Row { name: "api".into(), listen: Some("0.0.0.0:80".into()), ..Row::default() };
+        api.phase = Some(Phase::Settled);
+        api.files = vec!["/etc/portok/api.toml".into()];
+        let bad = Row { name: "bad".into(), errors: vec!["bad.toml:1:1 no".into()], ..Row::default() };
+        let expected = "\
+NAME  LISTEN      PHASE    LIVE  PORT  PID  UNIT  CONFIG
+api   0.0.0.0:80  settled  -     -     -    -     /etc/portok/api.toml
+bad   ?           -        -     -     -    -
+! bad: bad.toml:1:1 no
+";
+        assert_eq!(stripped(&instances(&[api, bad])), expected);
+    }
+}

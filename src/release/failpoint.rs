@@ -1,0 +1,20 @@
+//! Where a daemon under test dies: each effect of the machine, the end of each step, and each stage of a write of the record.
+//!
+//! Only in builds with debug assertions. `PORTOK_DIE_AT=N` in the environment kills the daemon with SIGKILL when it comes to
+//! the N-th such point; that is what a crash of the host's memory, an OOM kill or an operator's `kill -9` may do.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Dies here, if this is the point to die at.
+pub(super) fn reached() {
+    static LAST: OnceLock<Option<u64>> = OnceLock::new();
+    static REACHED: AtomicU64 = AtomicU64::new(0);
+    let last = LAST.get_or_init(|| std::env::var("PORTOK_DIE_AT").ok()?.parse().ok());
+    if last.is_some_and(|last| REACHED.fetch_add(1, Ordering::SeqCst) + 1 == last) {
+        let _never_back = kill(Pid::this(), Signal::SIGKILL);
+    }
+}

@@ -1,0 +1,133 @@
+//! How the coordinator stands still, and how it goes without an end.
+//!
+//! Standing still begins with the record on disk: from then on it makes no step, so that what is written stays what is
+//! true as far as this daemon is concerned, and another one may begin from it. What is reported meanwhile is kept and
+//! dealt with when it goes on; timers that ran out meanwhile are due then. It ends by [`Message::Thaw`], as if nothing had
+//! been, or by [`Message::Leave`]: the coordinator ends, its processes stay.
+//!
+//! The ordering that matters: after it said that it stands still it never writes the record again unless it goes on. The
+//! record may be another daemon's by then.
+
+use tokio::sync::oneshot;
+
+use super::coordinator::Coordinator;
+use super::message::{Message, Report};
+use crate::wire::{Code, ErrorBody};
+
+/// What is known while nothing moves.
+#[derive(Debug)]
+pub(super) struct Still {
+    record: StillRecord,
+    /// What was reported meanwhile.
+    kept: Vec<Message>,
+}
+
+#[derive(Debug)]
+enum StillRecord {
+    /// Being written, as this save.
+    Writing { seq: u64, reply: oneshot::Sender<Result<(), ErrorBody>> },
+    /// On disk, or as an earlier daemon left it.
+    Written,
+}
+
+impl Coordinator {
+    pub(super) fn freeze(&mut self, interrupt: bool, reply: oneshot::Sender<Result<(), ErrorBody>>) {
+        if let Some(task) = self.state.task.as_ref().filter(|_| !interrupt) {
+            let _asker_gone = reply.send(Err(super::coordinator::refused(&task.busy())));
+            return;
+        }
+        // Before the start the record is still what an earlier daemon wrote.
+        if self.found.is_some() {
+            self.still = Some(Still { record: StillRecord::Written, kept: Vec::new() });
+            let _asker_gone = reply.send(Ok(()));
+            return;
+        }
+        let seq = self.state.fresh();
+        self.save = Some(seq);
+        self.write_record();
+        self.still = Some(Still { record: StillRecord::Writing { seq, reply }, kept: Vec::new() });
+    }
+
+    /// Whether the record on disk is the last one that this coordinator may write.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.still.as_ref().is_some_and(|still| matches!(still.record, StillRecord::Written))
+    }
+
+    /// Gives back what is not answered or kept.
+    pub(super) fn receive_while_still(&mut self, message: Message) -> Option<Message> {
+        let leaving = || {
+            ErrorBody::new(
+                Code::ShuttingDown,
+                "Shutting down",
+                "the daemon is handing over to its successor and begins nothing new",
+            )
+            .with_hint("try again in a moment")
+        };
+        match message {
+            Message::Deploy { reply, .. } | Message::Rollback { reply } => {
+                let _asker_gone = reply.send(Err(leaving()));
+            }
+            Message::Switch { reply, .. } => {
+                let _asker_gone = reply.send(Err(leaving()));
+            }
+            Message::Cancel { reply } => {
+                let _asker_gone = reply.send(Err(leaving()));
+            }
+            Message::Freeze { reply, .. } => {
+                let _asker_gone = reply.send(Err(leaving()));
+            }
+            Message::Saved { seq, result } => self.saved_while_still(seq, result),
+            Message::Thaw | Message::Leave { .. } | Message::Beat(_) => return Some(message),
+            // Lines for a stream that nobody may miss anything else in.
+            Message::Run(_, report) if matches!(*report, Report::Output(_)) => {}
+            other => {
+                if let Some(still) = &mut self.still {
+                    still.kept.push(other);
+                }
+            }
+        }
+        None
+    }
+
+    fn saved_while_still(&mut self, seq: u64, result: Result<(), String>) {
+        let Some(still) = &mut self.still else { return };
+        let awaited = match &still.record {
+            StillRecord::Writing { seq, .. } => Some(*seq),
+            StillRecord::Written => None,
+        };
+        // The machine learns of it when it moves again.
+        let failed = result.as_ref().err().cloned();
+        still.kept.push(Message::Saved { seq, result });
+        if awaited != Some(seq) {
+            return;
+        }
+        let record = std::mem::replace(&mut still.record, StillRecord::Written);
+        let StillRecord::Writing { reply, .. } = record else { return };
+        match failed {
+            None => {
+                let _asker_gone = reply.send(Ok(()));
+            }
+            Some(error) => {
+                self.thaw();
+                let _asker_gone =
+                    reply.send(Err(ErrorBody::new(Code::StateUnwritable, "State cannot be written", error)));
+            }
+        }
+    }
+
+    pub(super) fn thaw(&mut self) {
+        let kept = self.still.take().map(|still| still.kept).unwrap_or_default();
+        // A successor that failed may have written its own.
+        self.save = Some(self.last_save);
+        self.write_record();
+        for message in kept {
+            self.receive(message);
+        }
+    }
+
+    pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
+        self.stopped = Some(done);
+        self.leaves = true;
+        self.finished = true;
+    }
+}

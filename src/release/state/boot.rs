@@ -1,0 +1,103 @@
+//! What happens at a start: what an earlier daemon left is taken up where it was.
+
+use std::time::Duration;
+
+use super::*;
+
+impl State {
+    pub(super) fn boot(&mut self, boot: Boot, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
+        let Boot { live, previous, restarts, window, ended, going_back, runs } = boot;
+        let ids = runs.iter().map(|adopted| adopted.run.id.0);
+        self.next = ids.fold(self.next, u64::max);
+        self.restarts = restarts;
+        self.live = live.map_or(Live::None, |release| Live::Down {
+            release,
+            cause: DownCause::Boot,
+            stage: DownStage::GivenUp,
+        });
+        let took_over = !runs.is_empty();
+        for Adopted { run, role, left } in runs {
+            self.take_over(run, role, left, out);
+        }
+        self.previous = previous.map(|release| {
+            let drains =
+                |leaving: &&Leaving| leaving.run.release == release && self.is_draining(leaving.run.id);
+            let run = self.leaving.iter().find(drains).map(|leaving| leaving.run.id);
+            Previous { release, run }
+        });
+        // Asked to end while the leftovers were looked for: nothing is started any more.
+        if self.stopping == Stopping::No {
+            self.take_up(window, ended, going_back, now, policy, out);
+        }
+        if took_over {
+            self.save(out);
+        }
+    }
+
+    /// A run of an earlier daemon.
+    fn take_over(&mut self, run: Run, role: Role, left: Duration, out: &mut Vec<Effect>) {
+        // One takes the place; a second one, whatever wrote it down, is stopped.
+        let is_live = matches!(
+            &self.live,
+            Live::Down { release, stage: DownStage::GivenUp, .. } if *release == run.release
+        );
+        match role {
+            Role::Live if is_live => {
+                out.push(Effect::Route { run: run.id, former: None });
+                out.push(Effect::Tell(Tell::Adopted { run: run.id }));
+                self.live = Live::Up { run };
+            }
+            Role::Restoring if is_live && self.stopping == Stopping::No => {
+                out.push(Effect::Await { run: run.id });
+                let (release, stage) = (run.release.clone(), DownStage::Starting { run, tries: 1 });
+                self.live = Live::Down { release, cause: DownCause::Boot, stage };
+            }
+            Role::Draining => {
+                // No save of this daemon's has to come before its stop.
+                let seq = self.recorded;
+                out.push(Effect::Resume(Timer::Drain(run.id, seq), left));
+                self.leaving.push(Leaving { run, stage: LeavingStage::Draining { over: false, seq } });
+            }
+            Role::Stopping => self.leaving.push(Leaving { run, stage: LeavingStage::Stopping }),
+            Role::Live | Role::Restoring | Role::Candidate => self.leave(run, out),
+        }
+    }
+
+    /// The live release goes on where the earlier daemon left it, or is started.
+    fn take_up(
+        &mut self,
+        window: Option<Duration>,
+        ended: bool,
+        going_back: bool,
+        now: Duration,
+        policy: &Policy,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(left) = window.filter(|_| self.live != Live::None) {
+            let ticket = self.fresh();
+            self.window = Some(Window { ticket, fails: 0 });
+            out.push(Effect::Resume(Timer::Window(ticket), left));
+        }
+        if let Live::Down { release, cause, stage: stage @ DownStage::GivenUp } = &mut self.live {
+            if ended && (self.window.is_some() || going_back) {
+                // Its end is one in the watch window, although nobody saw it.
+                *cause = DownCause::Crash;
+                *stage = DownStage::AwaitingRollback;
+                self.window = None;
+                if !self.roll_back(Reason::AutoRollback, out) {
+                    self.crashed(now, policy, out);
+                }
+                return;
+            }
+            let release = release.clone();
+            let run = self.start(&release, 1, out);
+            let stage = DownStage::Starting { run, tries: 1 };
+            self.live = Live::Down { release, cause: DownCause::Boot, stage };
+        } else if going_back && matches!(self.live, Live::Up { .. }) {
+            self.window = None;
+            if !self.roll_back(Reason::AutoRollback, out) {
+                out.push(Effect::Tell(Tell::NothingToGoBackTo));
+            }
+        }
+    }
+}

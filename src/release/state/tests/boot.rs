@@ -1,0 +1,123 @@
+//! What an earlier daemon left.
+
+use super::*;
+
+fn adopted(id: u64, release: &str, role: Role) -> Adopted {
+    let port = u16::try_from(id).ok();
+    Adopted { run: Run { id: RunId(id), release: managed(release), port }, role, left: LEFT }
+}
+
+fn record(live: &str, previous: &str, runs: Vec<Adopted>) -> Boot {
+    Boot { live: Some(managed(live)), previous: Some(managed(previous)), runs, ..Boot::default() }
+}
+
+#[test]
+fn what_was_live_goes_on_serving_and_its_timers_run_on() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
+    let effects = bench.send(Event::Boot(Boot { window: Some(LEFT), ..record("v2", "v1", runs) }));
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Spawn { .. } | Effect::Probe { .. })));
+    let resumed = |effect: &Effect| match effect {
+        Effect::Resume(timer, left) => Some((*timer, *left)),
+        _ => None,
+    };
+    let resumed: Vec<_> = effects.iter().filter_map(resumed).collect();
+    let ticket = bench.state.window.expect("the window is open").ticket;
+    assert_eq!(resumed, [(Timer::Drain(RunId(2), 0), LEFT), (Timer::Window(ticket), LEFT)]);
+    // And back, to the very process.
+    let effects = bench.send(Event::Exited { run: RunId(1), port_taken: false });
+    assert!(effects.contains(&Effect::Probe { run: RunId(2), patient: false }), "{effects:?}");
+    let effects = bench.send(Event::Ready { run: RunId(2) });
+    assert_eq!(routes(&effects), Some((RunId(2), None)));
+}
+
+#[test]
+fn an_adopted_drain_ends_with_the_stop() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
+    bench.send(Event::Boot(record("v2", "v1", runs)));
+    assert_eq!(stops(&bench.send(Event::DrainOver { run: RunId(2), seq: 0 })), [RunId(2)]);
+    // New runs get new names.
+    bench.make_live("v3", 3);
+    assert!(bench.log.iter().all(|effect| !matches!(effect, Effect::Spawn { run: RunId(1 | 2), .. })));
+}
+
+#[test]
+fn a_candidate_is_given_up_and_what_was_asked_to_stop_is_not_asked_again() {
+    let mut bench = Bench::new();
+    let runs = vec![
+        adopted(1, "v1", Role::Live),
+        adopted(2, "v2", Role::Candidate),
+        adopted(3, "v0", Role::Stopping),
+    ];
+    let effects = bench.send(Event::Boot(record("v1", "v0", runs)));
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+    assert_eq!(stops(&effects), [RunId(2)]);
+    assert!(bench.send(Event::Gone { run: RunId(3) }).iter().any(|e| matches!(e, Effect::Tell(_))));
+}
+
+#[test]
+fn of_two_that_were_recorded_as_live_one_serves_and_the_other_is_stopped() {
+    let mut bench = Bench::new();
+    let runs = vec![
+        adopted(1, "v1", Role::Live),
+        adopted(2, "v1", Role::Live),
+        adopted(3, "v1", Role::Restoring),
+        adopted(4, "v0", Role::Live),
+    ];
+    let effects = bench.send(Event::Boot(record("v1", "v0", runs)));
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+    assert_eq!(stops(&effects), [RunId(2), RunId(3), RunId(4)]);
+}
+
+#[test]
+fn a_start_that_was_under_way_goes_on() {
+    let mut bench = Bench::new();
+    let effects = bench.send(Event::Boot(record("v1", "v0", vec![adopted(1, "v1", Role::Restoring)])));
+    assert!(effects.contains(&Effect::Await { run: RunId(1) }), "{effects:?}");
+    let effects = bench.send(Event::Ready { run: RunId(1) });
+    assert_eq!(routes(&effects), Some((RunId(1), None)));
+}
+
+#[test]
+fn an_end_that_nobody_saw_is_one_in_the_watch_window_and_outside_it_a_start() {
+    let gone = |window| Boot { window, ended: true, ..record("v2", "v1", Vec::new()) };
+    let mut bench = Bench::new();
+    bench.send(Event::Boot(gone(Some(LEFT))));
+    bench.record();
+    let spawned = bench.log.iter().find_map(|effect| match effect {
+        Effect::Spawn { release, .. } => Some(release.as_str()),
+        _ => None,
+    });
+    assert_eq!(spawned, Some("v1"), "back to the release before");
+    let mut bench = Bench::new();
+    let effects = bench.send(Event::Boot(gone(None)));
+    assert!(
+        effects.iter().any(|e| matches!(e, Effect::Spawn { release, .. } if release == "v2")),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_rollback_of_portoks_own_is_taken_up_again() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v2", Role::Live)];
+    let effects = bench.send(Event::Boot(Boot { going_back: true, ..record("v2", "v1", runs) }));
+    assert_eq!(routes(&effects), Some((RunId(1), None)), "it serves until the other one is ready");
+    let task = bench.state.task.as_ref().map(|task| (task.release.id.as_str(), task.reason));
+    assert_eq!(task, Some(("v1", Reason::AutoRollback)));
+}
+
+#[test]
+fn a_daemon_that_is_asked_to_end_before_it_has_begun_stops_what_it_took_over() {
+    let mut bench = Bench::new();
+    bench.send(Event::Shutdown);
+    let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
+    bench.send(Event::Boot(record("v2", "v1", runs)));
+    bench.send(Event::StopAll);
+    let mut stopped = stops(&bench.log);
+    stopped.sort();
+    assert_eq!(stopped, [RunId(1), RunId(2)]);
+    assert_eq!(bench.state.live_release(), Some(&managed("v2")));
+}

@@ -1,0 +1,154 @@
+//! The keeper: a small process of portok's that sees to it, while there is no daemon, that no app waits for a reader.
+//!
+//! A pipe that nobody reads is full after [`PIPE_SIZE`] bytes, and then whoever prints into it stands still. So each
+//! daemon starts a keeper, which sleeps until the daemon is gone (the end of its standard input, which nobody else
+//! holds). From then on it takes the oldest bytes out of every pipe that is more than half full: the newest half stays for
+//! the next daemon. It ends when that one says so (a byte in the pipe [`CALL`]), or when nobody prints any more.
+//!
+//! State: open pipes, found again by name at each look. Nothing is lost with the keeper but what it is for.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
+
+use super::output::{PIPE_SIZE, is_pipe, reading_end};
+
+/// How a process of this program is told that it is a keeper: its name, so that `ps` shows it too.
+const NAME: &str = "portok-keeper";
+/// The pipe over which the next daemon sends the keeper home.
+const CALL: &str = "keeper";
+/// Between two looks while somebody prints a lot, and otherwise.
+const BUSY: Duration = Duration::from_millis(1);
+const IDLE: Duration = Duration::from_millis(50);
+
+/// A keeper that sleeps as long as this process lives.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    child: Child,
+}
+
+impl Keeper {
+    /// Starts one for the pipes in `run_dir`. The keeper of an earlier daemon is sent home: its time is over.
+    pub(super) fn start(run_dir: &Path) -> io::Result<Self> {
+        let call = run_dir.join(CALL);
+        // Where there is none, nobody has it open to read.
+        if let Ok(mut former) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&call) {
+            let _gone_meanwhile = former.write(&[1]);
+        }
+        // A pipe of its own: in the former one the call may still be there when this one looks.
+        match fs::remove_file(&call) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR)?,
+        }
+        // The file that runs now, whatever lies at its path since.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir("/");
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { child })
+    }
+
+    /// Ends it: nobody prints any more.
+    pub(super) fn dismiss(mut self) {
+        // It ends by itself as well; this way it is gone when the daemon is.
+        let _gone_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Is the keeper, where this process was started as one. To be asked before anything else.
+pub fn run_if_asked() -> Option<ExitCode> {
+    let mut words = std::env::args_os();
+    if words.next() != Some(OsString::from(NAME)) {
+        return None;
+    }
+    let run_dir = PathBuf::from(words.next()?);
+    Some(if keep(&run_dir).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn keep(run_dir: &Path) -> io::Result<()> {
+    // For writing too, so that it does not end with the first daemon that called.
+    let call = OpenOptions::new().read(true).write(true).open(run_dir.join(CALL))?;
+    let daemon = io::stdin();
+    let mut both = [PollFd::new(&daemon, PollFlags::IN), PollFd::new(&call, PollFlags::IN)];
+    poll(&mut both, None)?;
+    if both[1].revents().contains(PollFlags::IN) {
+        return Ok(());
+    }
+    let mut pipes = BTreeMap::new();
+    let mut scrap = vec![0; 64 << 10];
+    loop {
+        open_new(run_dir, &mut pipes)?;
+        let mut busy = false;
+        pipes.retain(|_, pipe| match relieve(pipe, &mut scrap) {
+            Relief::Enough => true,
+            Relief::Taken => {
+                busy = true;
+                true
+            }
+            Relief::NobodyPrints => false,
+        });
+        if pipes.is_empty() {
+            return Ok(());
+        }
+        let pause = Timespec::try_from(if busy { BUSY } else { IDLE }).map_err(io::Error::other)?;
+        if poll(&mut [PollFd::new(&call, PollFlags::IN)], Some(&pause))? > 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn open_new(run_dir: &Path, pipes: &mut BTreeMap<OsString, File>) -> io::Result<()> {
+    for entry in fs::read_dir(run_dir)?.flatten() {
+        let name = entry.file_name();
+        if is_pipe(&name)
+            && !pipes.contains_key(&name)
+            && let Ok(pipe) = reading_end(&entry.path())
+        {
+            pipes.insert(name, pipe);
+        }
+    }
+    Ok(())
+}
+
+enum Relief {
+    /// There was room enough.
+    Enough,
+    /// The oldest bytes were taken.
+    Taken,
+    NobodyPrints,
+}
+
+fn relieve(pipe: &mut File, scrap: &mut [u8]) -> Relief {
+    let half = u64::try_from(PIPE_SIZE / 2).unwrap_or(u64::MAX);
+    match ioctl_fionread(&*pipe) {
+        Ok(0) => match pipe.read(&mut scrap[..1]) {
+            // End of file: the last who could print has gone.
+            Ok(0) => Relief::NobodyPrints,
+            _ => Relief::Enough,
+        },
+        Ok(mut waiting) if waiting > half => {
+            while waiting > half {
+                let most = usize::try_from(waiting - half).unwrap_or(scrap.len()).min(scrap.len());
+                match pipe.read(&mut scrap[..most]) {
+                    Ok(read) if read > 0 => waiting = waiting.saturating_sub(read as u64),
+                    _ => break,
+                }
+            }
+            Relief::Taken
+        }
+        Ok(_) => Relief::Enough,
+        Err(_) => Relief::NobodyPrints,
+    }
+}

@@ -1,0 +1,277 @@
+//! The daemon's side of systemd's protocols: what is said to the service manager (sd_notify(3)), and what it passed on
+//! ([`passed`], sd_listen_fds(3)).
+//!
+//! State: a queue and the thread that sends from it, so that a service manager that does not read holds nobody up; what
+//! does not fit any more is dropped, as a datagram would be. Messages go out in the order in which they were given. The
+//! thread ends when the last [`Manager`] is dropped; [`Manager::flush`] waits until all that was given has been sent.
+//!
+//! Without `NOTIFY_SOCKET` there is no thread and nothing is said: every call is for nothing and harmless.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::sync::oneshot;
+
+use crate::wire;
+
+mod passed;
+
+pub use passed::{Claimed, PASSED_VARIABLES, Passed};
+
+/// The name under which systemd keeps the public listening socket, and under which a socket unit passes it.
+pub const SOCKET_NAME: &str = "listen";
+
+/// Messages that may wait for the service manager.
+const QUEUE: usize = 64;
+
+/// How long the last messages may take.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// How much of a sentence fits into the status line, in characters.
+const STATUS_WORDS: usize = 200;
+
+/// The way to the service manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    queue: Option<SyncSender<Message>>,
+}
+
+#[derive(Debug)]
+enum Message {
+    /// Lines of the protocol, with a descriptor where they are about one.
+    Tell(String, Option<OwnedFd>),
+    /// Answered when all before it was sent.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Manager {
+    /// To the service manager that started this process, if one did and wants to be told.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn from_env() -> io::Result<Self> {
+        if std::env::var_os("NOTIFY_SOCKET").is_none_or(|path| path.is_empty()) {
+            return Ok(Self { queue: None });
+        }
+        let (queue, messages) = sync_channel(QUEUE);
+        std::thread::Builder::new().name("portok-notify".to_owned()).spawn(move || send_all(&messages))?;
+        Ok(Self { queue: Some(queue) })
+    }
+
+    /// To nobody.
+    pub fn none() -> Self {
+        Self { queue: None }
+    }
+
+    /// Whether anybody listens.
+    pub fn listens(&self) -> bool {
+        self.queue.is_some()
+    }
+
+    /// The sockets are bound and it is known what runs; also: a reload is over.
+    pub fn ready(&self) {
+        self.tell(&[NotifyState::Ready]);
+    }
+
+    /// A reload begins; [`Manager::ready`] ends it.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            // Newer managers want the time with it; there is no kernel that cannot tell.
+            Err(error) => tracing::debug!(%error, "no monotonic clock"),
+        }
+    }
+
+    /// The daemon ends.
+    pub fn stopping(&self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// From now on `pid` is the daemon: nothing that this process says is heard any more.
+    pub fn main_pid(&self, pid: u32) {
+        self.tell(&[NotifyState::MainPid(pid)]);
+    }
+
+    /// What `systemctl status` shows.
+    pub fn status(&self, line: &str) {
+        self.tell(&[NotifyState::Status(line)]);
+    }
+
+    /// What is under way may take `time` longer, from now on.
+    pub fn extend(&self, time: Duration) {
+        self.tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+    }
+
+    /// Both planes turn.
+    pub fn alive(&self) {
+        self.tell(&[NotifyState::Watchdog]);
+    }
+
+    /// Gives `socket` to the service manager, which passes it to the next daemon whatever becomes of this one. One that it
+    /// keeps already is kept once.
+    pub fn keep(&self, socket: impl AsFd) {
+        if self.queue.is_none() {
+            return;
+        }
+        match socket.as_fd().try_clone_to_owned() {
+            Ok(socket) => {
+                let lines = [NotifyState::FdStore, NotifyState::FdName(SOCKET_NAME)];
+                self.give(Message::Tell(text(&lines), Some(socket)));
+            }
+            Err(error) => {
+                tracing::warn!("the listening socket cannot be given to the service manager: {error}");
+            }
+        }
+    }
+
+    /// Lets the service manager drop every socket that it keeps under the name.
+    pub fn forget(&self) {
+        self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(SOCKET_NAME)]);
+    }
+
+    /// Waits until all that was said so far has been sent, but not for long.
+    pub async fn flush(&self) {
+        let (done, sent) = oneshot::channel();
+        if self.give(Message::Flush(done)) {
+            // In vain where the manager does not read: nothing more can be done.
+            let _unread = tokio::time::timeout(FLUSH_WITHIN, sent).await;
+        }
+    }
+
+    fn tell(&self, lines: &[NotifyState<'_>]) {
+        self.give(Message::Tell(text(lines), None));
+    }
+
+    fn give(&self, message: Message) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.try_send(message).is_ok())
+    }
+}
+
+/// How often the service manager wants to hear that the daemon is alive: twice within its patience. `None` where it has no
+/// watchdog.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().map(|patience| patience / 2).filter(|every| !every.is_zero())
+}
+
+fn text(lines: &[NotifyState<'_>]) -> String {
+    lines.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn send_all(messages: &Receiver<Message>) {
+    let mut failed = false;
+    while let Ok(message) = messages.recv() {
+        let sent = match message {
+            Message::Tell(text, None) => sd_notify::notify(&[NotifyState::Custom(&text)]),
+            Message::Tell(text, Some(socket)) => {
+                sd_notify::notify_with_fds(&[NotifyState::Custom(&text)], &[socket.as_fd()])
+            }
+            Message::Flush(done) => {
+                let _nobody_waits = done.send(());
+                continue;
+            }
+        };
+        if let Err(error) = sent
+            && !std::mem::replace(&mut failed, true)
+        {
+            tracing::warn!("the service manager cannot be told how the daemon is: {error}");
+        }
+    }
+}
+
+/// One line that says how the app is.
+pub fn status_line(status: &wire::Status) -> String {
+    let phase = status.phase.as_str();
+    let mut line = match (&status.live, status.phase) {
+        (_, wire::Phase::Empty) => "empty: nothing to serve".to_owned(),
+        (Some(live), _) => match live.port {
+            Some(port) => format!("{phase}: release {} on 127.0.0.1:{port}", live.release),
+            None => format!("{phase}: release {}", live.release),
+        },
+        (None, _) => phase.to_owned(),
+    };
+    if let Some(until) = status.watch_until.as_deref().and_then(time_of_day) {
+        line += &format!(", until {until} UTC");
+    }
+    if let Some(candidate) = &status.candidate {
+        line += &format!("; next: release {}", candidate.release);
+    }
+    if status.phase == wire::Phase::Failed
+        && let Some(why) = &status.last_failure
+    {
+        let why: String = why.chars().take_while(|letter| *letter != '\n').take(STATUS_WORDS).collect();
+        line += &format!("; {why}");
+    }
+    line
+}
+
+/// The time within an RFC 3339 date, in whole seconds.
+fn time_of_day(date: &str) -> Option<&str> {
+    date.split_once('T').and_then(|(_, time)| time.get(..8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(phase: wire::Phase) -> wire::Status {
+        let release = |id: &str, port| wire::ReleaseStatus {
+            release: id.to_owned(),
+            port,
+            pid: None,
+            started_at: None,
+            restarts: 0,
+            inflight: 0,
+        };
+        wire::Status {
+            active_port: None,
+            drain_until: None,
+            last_switch: None,
+            instance: "api".into(),
+            phase,
+            live: Some(release("v1", Some(41237))),
+            candidate: Some(release("v2", None)),
+            previous: None,
+            watch_until: Some("2026-11-25T12:00:03.120Z".into()),
+            config: wire::ConfigStatus { file: None, loaded_at: String::new(), error: None },
+            version: String::new(),
+            listen: String::new(),
+            pid: 1,
+            state_error: None,
+            last_failure: Some("it ended\nand more".into()),
+            health: wire::HealthMetrics::default(),
+        }
+    }
+
+    #[test]
+    fn the_status_line_tells_phase_release_address_and_time() {
+        let mut watching = status(wire::Phase::Watching);
+        assert_eq!(
+            status_line(&watching),
+            "watching: release v1 on 127.0.0.1:41237, until 12:00:03 UTC; next: release v2"
+        );
+        watching.candidate = None;
+        watching.watch_until = None;
+        watching.phase = wire::Phase::Settled;
+        assert_eq!(status_line(&watching), "settled: release v1 on 127.0.0.1:41237");
+        watching.phase = wire::Phase::Failed;
+        assert_eq!(status_line(&watching), "failed: release v1 on 127.0.0.1:41237; it ended");
+        watching.live = None;
+        watching.phase = wire::Phase::Stopping;
+        assert_eq!(status_line(&watching), "stopping");
+        watching.phase = wire::Phase::Empty;
+        assert_eq!(status_line(&watching), "empty: nothing to serve");
+    }
+
+    #[tokio::test]
+    async fn without_a_manager_everything_is_for_nothing() {
+        let manager = Manager::none();
+        manager.ready();
+        manager.reloading();
+        manager.keep(io::stderr());
+        manager.flush().await;
+        assert!(!manager.listens());
+    }
+}

@@ -1,0 +1,103 @@
+//! What takes away: `remove`, `clean`, and `stop` where the daemon is gone already.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use super::Host;
+use crate::harness::{assert_at, assert_mentions};
+
+#[test]
+fn remove_stops_first_and_takes_only_what_is_the_instances() {
+    let host = Host::new();
+    for name in ["api", "api2"] {
+        host.portok(&["add", name, "--cmd", "true"]).ended(0);
+    }
+    let outside = host.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "").unwrap();
+    for file in ["api.json", "api.json.corrupt-1", "api2.json", "other"] {
+        fs::write(host.path("state").join(file), "{}").unwrap();
+    }
+    fs::create_dir(host.path("state/api")).unwrap();
+    symlink(&outside, host.path("state/api/link")).unwrap();
+    host.unit_is("api", "active");
+    let said = host.portok(&["remove", "api"]).ended(5);
+    assert_mentions(&said.err, &["`api` runs", "--force"]);
+    assert_at(&host.json(&["remove", "api"], 5), "/code", "running");
+    assert!(host.asked().is_empty() && host.config("api.toml").exists());
+
+    let kept = host.json(&["remove", "api", "--force", "--keep-state"], 0);
+    assert!(host.asked().contains(&"stop portok@api.service".to_owned()));
+    assert!(!host.config("api.toml").exists() && !host.config("api.token").exists());
+    assert!(host.path("state/api.json").exists() && host.path("state/api").exists(), "{kept:#}");
+    host.portok(&["remove", "api"]).ended(0);
+    for gone in ["api.json", "api.json.corrupt-1", "api"] {
+        assert!(!host.path("state").join(gone).exists(), "{gone}");
+    }
+    assert!(outside.join("precious").exists() && host.path("state/api2.json").exists());
+    assert!(host.path("state/other").exists() && host.config("api2.toml").exists());
+    let said = host.portok(&["remove", "api"]).ended(5);
+    assert_mentions(&said.err, &["there is no instance `api`"]);
+}
+
+#[test]
+fn a_daemon_that_systemd_did_not_start_is_not_robbed_of_its_files() {
+    let host = Host::new();
+    let daemon = host.world.start(&host.world.conf().app(&host.world.app("v1")));
+    daemon.wait_until_serves("v1");
+    let name = host.world.name();
+    let said = host.portok(&["remove", name, "--force"]).ended(5);
+    assert_mentions(&said.err, &[&format!("kill {}", daemon.pid()), "systemd did not start"]);
+    assert!(host.config(&format!("{name}.toml")).exists());
+    host.portok(&["clean", "--force"]).ended(5);
+    assert!(host.config(&format!("{name}.toml")).exists());
+}
+
+#[test]
+fn an_app_that_outlived_its_daemon_is_stopped_with_it() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    let leave = || {
+        host.unit_is("api", "failed");
+        fs::write(host.path("fakes/portok@api.service.left"), "/system.slice/portok@api.service").unwrap();
+        host.asked();
+    };
+    leave();
+    let said = host.portok(&["doctor"]).ended(1);
+    assert_mentions(&said.out, &["✗ the daemon of `api` is gone, its app runs on without it"]);
+    host.portok(&["remove", "api"]).ended(5);
+    host.portok(&["stop", "api"]).ended(0);
+    assert_eq!(host.asked(), ["stop portok@api.service", "kill --kill-who=all portok@api.service"]);
+    leave();
+    host.portok(&["remove", "api", "--force"]).ended(0);
+    assert_eq!(host.asked(), ["kill --kill-who=all portok@api.service", "reset-failed portok@api.service"]);
+}
+
+#[test]
+fn clean_tells_first_and_then_removes_what_portok_made() {
+    let host = Host::new();
+    assert_mentions(&host.portok(&["clean"]).ended(5).out, &["would remove", "conf"]);
+    host.portok(&["init", "--user", "nobody"]).ended(0);
+    host.portok(&["init", "--user", "root"]).ended(0);
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    host.portok(&["enable", "api", "--now"]).ended(0);
+    host.asked();
+    fs::write(host.path("state/api.json"), "{}").unwrap();
+    fs::write(host.config("notes.txt"), "mine").unwrap();
+    let said = host.portok(&["clean"]).ended(5);
+    assert_mentions(
+        &said.out,
+        &["would stop", "portok@api.service", "api.toml", "api.json", "portok@.service"],
+    );
+    let told = host.json(&["clean"], 5);
+    assert_at(&told, "/code", "not_forced");
+    assert!(host.config("api.toml").exists() && host.asked().is_empty());
+    let done = host.json(&["clean", "--force"], 0);
+    assert_eq!(host.asked(), ["stop portok@api.service", "disable portok@api.service", "daemon-reload"]);
+    assert!(!host.path("state").exists() && !host.path("units/portok@.service").exists(), "{done:#}");
+    let left: Vec<_> =
+        fs::read_dir(host.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes.txt"], "what is not portok's stays");
+    fs::create_dir(host.path("state")).unwrap();
+}
