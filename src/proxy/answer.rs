@@ -74,7 +74,7 @@ impl Fault {
     }
 
     /// The answer. `verbose`: with the cause. `close`: the connection ends with it.
-    pub(super) fn answer(&self, turn: Turn, verbose: bool, close: bool) -> Response<Body> {
+    pub(super) fn answer(&self, verbose: bool, close: bool) -> Response<Bytes> {
         let status = self.status();
         let mut text = serde_json::json!({
             "error": status.canonical_reason().unwrap_or_default(),
@@ -83,7 +83,7 @@ impl Fault {
         if verbose {
             text["message"] = self.cause().into();
         }
-        let mut response = Response::new(Body::whole(Bytes::from(format!("{text}\n")), turn));
+        let mut response = Response::new(Bytes::from(format!("{text}\n")));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -206,21 +206,17 @@ impl Body {
         let error = match failed {
             Failed::Client(error) => io::Error::other(error),
             Failed::TooLarge => io::Error::other("the request's body is longer than proxy.max_body"),
-            Failed::Reset { error, .. } => self.broke(Fault::Reset(error)),
-            Failed::Invalid(invalid) => self.broke(Fault::Invalid(invalid.0)),
-            Failed::Timeout => self.broke(Fault::Timeout("upstream.response_timeout")),
+            Failed::Reset { error, .. } => self.broke(&Fault::Reset(error)),
+            Failed::Invalid(invalid) => self.broke(&Fault::Invalid(invalid.0)),
+            Failed::Timeout => self.broke(&Fault::Timeout("upstream.response_timeout")),
         };
         self.finish(None);
         error
     }
 
-    fn broke(&self, fault: Fault) -> io::Error {
-        let cause = fault.cause();
-        tracing::debug!(code = fault.code(), %cause, "an answer broke off");
-        if let Some(held) = &self.held {
-            held.ticket.failed(fault.code(), cause.clone());
-        }
-        io::Error::other(cause)
+    fn broke(&self, fault: &Fault) -> io::Error {
+        let held = self.held.as_ref();
+        io::Error::other(held.map_or_else(|| fault.cause(), |held| held.ticket.broke(fault)))
     }
 }
 

@@ -1,8 +1,10 @@
 //! One client connection: its record, its socket, and the task that serves it.
 //!
+//! A connection begins on the short way of [`plain`] requests and goes on with hyper once another kind has come.
+//!
 //! State: a [`Record`] per connection, owned by its task and known to its thread's [`Worker`], which looks at all
-//! of them once a tick and gives orders: close politely, or cut. It ends when hyper is done with the
-//! connection and, after an upgrade, when the tunnel is. The task dropped, everything it holds is dropped: the
+//! of them once a tick and gives orders: close politely, or cut. It ends when the client, [`plain`] or hyper is done with
+//! it and, after an upgrade, when the tunnel is. The task dropped, everything it holds is dropped: the
 //! claim is given back, an unfinished connection to the app is closed.
 //!
 //! What is waited for and since when is kept in plain cells; no request sets a timer. The order that matters: a
@@ -20,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,6 +33,7 @@ use tokio::net::TcpStream;
 use super::clock;
 use super::forward;
 use super::headers;
+use super::plain;
 use super::tunnel::Tunnel;
 use super::upstream::pool::Pinned;
 use super::worker::{Settings, Worker};
@@ -106,7 +110,7 @@ impl Record {
 
     /// The client's address as it is shown to the app.
     pub(super) fn peer_text(&self) -> &str {
-        self.peer_text.get_or_init(|| self.peer.ip().to_string())
+        self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
     }
 
     /// A head is complete: no client timeout runs until the answer is given.
@@ -123,6 +127,16 @@ impl Record {
         self.deadline.set(clock::NEVER);
         self.socket.first_read.store(0, Relaxed);
         self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
+    }
+
+    /// Something of the next request has come.
+    pub(super) fn note_read(&self) {
+        self.socket.note_read();
+    }
+
+    /// Whether the connection is to end when nothing is under way.
+    pub(super) fn is_to_close(&self) -> bool {
+        self.order.get() != Order::None
     }
 
     /// The client sends something nobody will read: closing at once would take the answer from it.
@@ -229,17 +243,27 @@ struct SocketState {
     left: Mutex<Option<TcpStream>>,
 }
 
+impl SocketState {
+    fn note_read(&self) {
+        if self.first_read.load(Relaxed) == 0 {
+            self.first_read.store(clock::now(), Relaxed);
+        }
+    }
+}
+
 /// The client's socket as hyper drives it.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Option<TcpStream>,
+    /// Read before hyper had it.
+    early: Bytes,
     state: Arc<SocketState>,
 }
 
 impl Socket {
-    /// The socket itself, for the tunnel it has become.
-    pub(super) fn into_stream(mut self) -> io::Result<TcpStream> {
-        self.stream.take().ok_or_else(closed)
+    /// The socket itself and what hyper left of the early bytes, for the tunnel it has become.
+    pub(super) fn into_stream(mut self) -> io::Result<(TcpStream, Bytes)> {
+        Ok((self.stream.take().ok_or_else(closed)?, std::mem::take(&mut self.early)))
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -265,10 +289,13 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.stream()?.poll_read(cx, buf))?;
-        if self.state.first_read.load(Relaxed) == 0 {
-            self.state.first_read.store(clock::now(), Relaxed);
+        if self.early.is_empty() {
+            ready!(self.stream()?.poll_read(cx, buf))?;
+        } else {
+            let room = buf.remaining().min(self.early.len());
+            buf.put_slice(&self.early.split_to(room));
         }
+        self.state.note_read();
         Poll::Ready(Ok(()))
     }
 }
@@ -324,19 +351,32 @@ impl AsyncWrite for Socket {
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
     let record = Record::new(peer);
     let _listed = worker.list(&record);
-    if http(&worker, &record, stream).await == Ended::ByUs {
+    let other = uncut(&record, pin!(plain::serve(&worker, &record, stream))).await.flatten();
+    if let Some((stream, early)) = other {
+        // In a box of its own: hyper's state is large, and most connections never need it.
+        Box::pin(go_on(&worker, &record, stream, early.into())).await;
+    }
+}
+
+/// Runs `future` to its end, unless the connection is cut before.
+async fn uncut<F: Future>(record: &Record, mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| {
+        record.watch(cx.waker());
+        if record.order.get() == Order::Cut { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+    })
+    .await
+}
+
+/// Serves what is no plain request, and everything behind it.
+async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Bytes) {
+    if http(worker, record, stream, early).await == Ended::ByUs {
         return;
     }
     let tunnel = record.tunnel.borrow_mut().take();
     if let Some(tunnel) = tunnel {
         record.phase.set(Phase::Tunnel);
         worker.tunnelled();
-        let mut tunnel = pin!(tunnel.run(&worker, &record));
-        poll_fn(|cx| {
-            record.watch(cx.waker());
-            if record.order.get() == Order::Cut { Poll::Ready(()) } else { tunnel.as_mut().poll(cx) }
-        })
-        .await;
+        uncut(record, pin!(tunnel.run(worker, record))).await;
         return;
     }
     let left = record.socket.left.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -353,7 +393,7 @@ enum Ended {
 }
 
 /// Runs hyper over the connection.
-async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream) -> Ended {
+async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Bytes) -> Ended {
     let settings = worker.settings();
     let head = settings.config.proxy.max_header_size;
     let mut builder = http1::Builder::new();
@@ -371,7 +411,7 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream) -> En
             }
         })
     };
-    let socket = Socket { stream: Some(stream), state: record.socket.clone() };
+    let socket = Socket { stream: Some(stream), early, state: record.socket.clone() };
     drop(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let mut told = false;

@@ -5,7 +5,7 @@
 //! a tick, and never fires early.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often the clock moves.
 pub(super) const TICK: Duration = Duration::from_millis(100);
@@ -15,6 +15,14 @@ pub(super) const NEVER: u64 = u64::MAX;
 
 thread_local! {
     static NOW: Cell<u64> = const { Cell::new(1) };
+    static DATE: Cell<Date> = const { Cell::new(Date { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" }) };
+}
+
+/// A second as `Date` shows it (RFC 9110, 5.6.7).
+#[derive(Clone, Copy)]
+struct Date {
+    second: u64,
+    text: [u8; 29],
 }
 
 /// Milliseconds since the counters' start plus one (so that zero can mean "not yet").
@@ -25,6 +33,21 @@ pub(super) fn now() -> u64 {
 /// Moves this thread's clock; it never goes back.
 pub(super) fn advance(since_start: Duration) {
     NOW.set(NOW.get().max(millis(since_start) + 1));
+}
+
+/// What `Date` says now, written once a second and not once an answer.
+pub(super) fn date() -> [u8; 29] {
+    DATE.get().text
+}
+
+/// Moves what `Date` says.
+pub(super) fn set_date(now: SystemTime) {
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if second != DATE.get().second
+        && let Ok(text) = httpdate::fmt_http_date(now).as_bytes().try_into()
+    {
+        DATE.set(Date { second, text });
+    }
 }
 
 /// The moment when `timeout` has surely passed.

@@ -1,4 +1,4 @@
-//! The path of one request: judged, given a target, sent, answered.
+//! The path of one request that hyper has read: judged, given a target, sent, answered.
 //!
 //! State: owned by the request; what must outlive it goes into the answer's body or the tunnel. Dropped (the client
 //! went away), the claim is given back and the connection to the app is closed; that is no error of the
@@ -6,28 +6,26 @@
 //! touched only when a connection is there, so that `100 Continue` promises nothing that cannot be kept.
 
 use std::convert::Infallible;
-use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, Body, Fault, Held, Turn};
+use super::attempts::{Answered, Ask, Attempts, Ended};
 use super::client::Record;
-use super::clock;
 use super::headers;
 use super::tunnel::Tunnel;
-use super::upstream::connection::Connection;
-use super::upstream::exchange::{self, Exchange, Failed, PollHead};
-use super::upstream::head::{Framing, Head};
+use super::upstream::exchange;
+use super::upstream::head::{Fields, Framing, Head};
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::{self, Claim, Slot};
-use super::worker::{REFUSED_PAUSE, Settings, Ticket, Worker, trusts};
+use super::worker::{Settings, Ticket, Worker, trusts};
 
 /// Answers one request of a client.
 pub(super) async fn forward(
@@ -53,7 +51,7 @@ pub(super) async fn forward(
 }
 
 /// What hyper lets pass although it can be understood in two ways (RFC 9112, 3.2, 6.1), and `CONNECT`.
-fn judge(request: &Request<Incoming>) -> Result<(), StatusCode> {
+pub(super) fn judge(request: &Request<Incoming>) -> Result<(), StatusCode> {
     if request.method() == Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -61,7 +59,7 @@ fn judge(request: &Request<Incoming>) -> Result<(), StatusCode> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     let hosts_fit = hosts.next().is_none() && (host.is_some() || request.version() < Version::HTTP_11);
-    let host_fits = host.is_none_or(|host| host.as_bytes().iter().all(|&byte| is_host_byte(byte)));
+    let host_fits = host.is_none_or(|host| host.as_bytes().iter().all(|&byte| headers::is_host_byte(byte)));
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding_fits = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     let uri = request.uri();
@@ -76,39 +74,12 @@ fn judge(request: &Request<Incoming>) -> Result<(), StatusCode> {
     if fits { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
 }
 
-/// Bytes of a host and port (RFC 3986, 3.2.2).
-fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
-}
-
-/// Why a request got no answer of the app's.
-enum Ended {
-    Fault(Fault),
-    /// The client's own doing: it broke off (`gone`), or sent what is no body.
-    Client {
-        gone: bool,
-    },
-}
-
-impl From<Fault> for Ended {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
 /// One request on its way.
 struct Forward {
     worker: Rc<Worker>,
     settings: Rc<Settings>,
     turn: Turn,
     ticket: Ticket,
-}
-
-/// An answer's head with everything that belongs to it.
-struct Answered {
-    head: Head,
-    connection: Connection,
-    claim: Claim,
 }
 
 impl Forward {
@@ -124,8 +95,9 @@ impl Forward {
         }
         let mut outgoing = Outgoing::new(self.worker.head_buffer(), body, chunked, limit);
         let replayable = !has_body && is_idempotent(&parts.method);
-        let outcome = self.exchange(&mut parts, &mut outgoing, chunked, upgrade.is_some(), replayable).await;
-        match outcome {
+        let mut asked = Asking { forward: &self, parts: &mut parts, chunked, upgrade: upgrade.is_some() };
+        let path = Attempts { worker: &self.worker, settings: &self.settings, record: self.turn.record() };
+        match path.exchange(&mut asked, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
             }
@@ -137,122 +109,6 @@ impl Forward {
                     self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
                 }
                 answer::bare(StatusCode::BAD_REQUEST, self.turn)
-            }
-        }
-    }
-
-    /// Sends the request until there is an answer's head, over as many connections as the rules allow.
-    async fn exchange(
-        &self,
-        parts: &mut Parts,
-        outgoing: &mut Outgoing,
-        chunked: bool,
-        upgrade: bool,
-        replayable: bool,
-    ) -> Result<Answered, Ended> {
-        let (record, upstream) = (self.turn.record(), &self.settings.config.upstream);
-        let mut connect_by = clock::after(upstream.connect_timeout);
-        let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
-        let (mut written, mut retried) = (false, false);
-        loop {
-            let Some(claim) = self.worker.claim(record, self.settings.config.drain.affinity) else {
-                if clock::now() >= connect_by || !self.worker.switchboard.next_is_near() {
-                    return Err(Fault::NoLiveTarget.into());
-                }
-                Box::pin(refused.wait()).await;
-                continue;
-            };
-            let fresh = retried || !upstream.keepalive;
-            let slot = match claim.local.try_take(fresh, upstream) {
-                Some(slot) => Some(slot),
-                None => Box::pin(record.until(connect_by, claim.local.wait(fresh, upstream))).await,
-            };
-            let opened = match slot {
-                None => return Err(Fault::Timeout("all of upstream.max_connections are in use").into()),
-                Some(Slot::Kept(connection)) => Ok(connection),
-                Some(Slot::Fresh(permit)) => {
-                    let open = Connection::open(claim.local.target.addr(), permit, upstream);
-                    match Box::pin(record.until(connect_by, open)).await {
-                        Some(opened) => opened,
-                        None => return Err(refused.in_the_end().into()),
-                    }
-                }
-            };
-            let mut connection = match opened {
-                Ok(connection) => connection,
-                Err(error) => {
-                    // It may be started again, then at another address: look at the switchboard again.
-                    drop(claim);
-                    record.pinned.take();
-                    Box::pin(refused.pause(error, connect_by)).await?;
-                    continue;
-                }
-            };
-            if !connection.reused {
-                self.worker.shard().socket_created();
-            }
-            if !written {
-                written = true;
-                self.write_head(parts, outgoing, chunked, upgrade, &claim);
-            }
-            match self.converse(parts, outgoing, &mut connection).await {
-                Ok(head) => return Ok(Answered { head, connection, claim }),
-                Err(Failed::Reset { answered: false, .. })
-                    if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
-                {
-                    retried = true;
-                    connect_by = clock::after(upstream.connect_timeout);
-                    outgoing.rewind();
-                }
-                Err(failed) => return Err(ended(failed)),
-            }
-        }
-    }
-
-    fn write_head(
-        &self,
-        parts: &mut Parts,
-        outgoing: &mut Outgoing,
-        chunked: bool,
-        upgrade: bool,
-        claim: &Claim,
-    ) {
-        let record = self.turn.record();
-        let context = headers::Context {
-            peer: record.peer_text(),
-            trusted: trusts(&self.settings, record),
-            forwarded: self.settings.config.proxy.forwarded,
-            target: claim.local.target.addr(),
-            chunked,
-            upgrade,
-            keep_alive: self.settings.config.upstream.keepalive,
-        };
-        headers::write_head(outgoing.head(), parts, &context);
-        // From here on only their memory is of use: the answer's fields go there.
-        parts.headers.clear();
-    }
-
-    /// Sends over one connection and waits for the head. The time for the answer begins anew while the
-    /// request is still moving.
-    async fn converse(
-        &self,
-        parts: &mut Parts,
-        outgoing: &mut Outgoing,
-        connection: &mut Connection,
-    ) -> Result<Head, Failed> {
-        let to_head = parts.method == Method::HEAD;
-        let Some(timeout) = self.settings.config.upstream.response_timeout else {
-            let head = PollHead(&mut Exchange::new(connection, outgoing, to_head, &mut parts.headers)).await;
-            return head;
-        };
-        let record = self.turn.record();
-        let mut exchange = Exchange::new(connection, outgoing, to_head, &mut parts.headers);
-        loop {
-            let before = exchange.outgoing.written();
-            match record.until(clock::after(timeout), PollHead(&mut exchange)).await {
-                Some(head) => return head,
-                None if exchange.outgoing.written() > before => (),
-                None => return Err(Failed::Timeout),
             }
         }
     }
@@ -313,64 +169,57 @@ impl Forward {
 
     /// Answers with an error of portok's own.
     fn refuse(self, fault: &Fault, unread: bool) -> Response<Body> {
-        let cause = fault.cause();
-        tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
         if unread {
             self.turn.record().linger();
         }
-        self.ticket.failed(fault.code(), cause);
-        let response = fault.answer(self.turn, self.settings.config.log.verbose_errors, unread);
-        self.ticket.answered(response.status().as_u16(), None);
-        response.map(|body| body.hold(Held { claim: None, ticket: self.ticket }))
+        let response = self.ticket.refuse(fault, self.settings.config.log.verbose_errors, unread);
+        let held = Held { claim: None, ticket: self.ticket };
+        response.map(|text| Body::whole(text, self.turn).hold(held))
     }
 }
 
-/// Connections that were refused so far.
-struct Refused {
-    /// How long the app is left alone before the next try.
-    pause: Duration,
-    last: Option<io::Error>,
+/// What goes out of the head that hyper read.
+struct Asking<'a> {
+    forward: &'a Forward,
+    parts: &'a mut Parts,
+    chunked: bool,
+    upgrade: bool,
 }
 
-impl Refused {
-    /// Waits a moment; an error once another try makes no sense any more.
-    async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
-        if clock::now() >= until || !pool::is_transient(&error) {
-            return Err(Fault::Refused(error));
-        }
-        self.wait().await;
-        self.last = Some(error);
-        Ok(())
+impl Ask for Asking<'_> {
+    fn to_head(&self) -> bool {
+        self.parts.method == Method::HEAD
     }
 
-    /// Waits a moment, the next time longer.
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(REFUSED_PAUSE.1);
+    fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr) {
+        let Forward { settings, turn, .. } = self.forward;
+        let (record, Parts { method, uri, headers, .. }) = (turn.record(), &*self.parts);
+        let context = headers::Context {
+            peer: record.peer_text(),
+            trusted: trusts(settings, record),
+            forwarded: settings.config.proxy.forwarded,
+            target,
+            chunked: self.chunked,
+            upgrade: self.upgrade,
+            trailers: headers::has_token(headers, &header::TE, b"trailers"),
+            keep_alive: settings.config.upstream.keepalive,
+        };
+        let asked = headers::Asked {
+            method: method.as_str(),
+            target: uri.path_and_query().map_or("/", |target| target.as_str()),
+            authority: uri.authority().map(Authority::as_str),
+            host: headers.get(header::HOST).map(HeaderValue::as_bytes),
+            nominated: &headers::nominations(headers),
+            fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+        };
+        headers::write_head(out, &asked, &context);
+        // From here on only their memory is of use: the answer's fields go there.
+        self.parts.headers.clear();
     }
 
-    /// What a connection that did not come about in time was: refused all the while, or not answered.
-    fn in_the_end(self) -> Fault {
-        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::Refused)
+    fn fields(&mut self) -> Fields<'_> {
+        Fields::Map(&mut self.parts.headers)
     }
-}
-
-fn ended(failed: Failed) -> Ended {
-    match failed {
-        Failed::Client(error) => Ended::Client { gone: is_gone(&error) },
-        Failed::TooLarge => Fault::BodyTooLarge.into(),
-        Failed::Reset { error, .. } => Fault::Reset(error).into(),
-        Failed::Invalid(invalid) => Fault::Invalid(invalid.0).into(),
-        Failed::Timeout => Fault::Timeout("upstream.response_timeout").into(),
-    }
-}
-
-/// Whether a request's body failed because nobody sends it any more.
-fn is_gone(error: &hyper::Error) -> bool {
-    use io::ErrorKind as Kind;
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    let broke = |kind| matches!(kind, Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe);
-    error.is_incomplete_message() || cause.is_some_and(|cause| broke(cause.kind()))
 }
 
 /// A body that has arrived whole; where there is none, the length that the head tells goes on.

@@ -1,16 +1,30 @@
 //! Which fields pass, and the head that goes to the app (RFC 9110, 7.6.1; RFC 9112, 3).
 //!
-//! Pure functions over hyper's header map; the head is written straight to bytes, no map is rebuilt. Order
-//! matters in one place: what the client's `Connection` names is left out **before** portok adds its own fields,
-//! so that a client cannot make it leave them out.
+//! Pure functions over fields as pairs of bytes, whoever parsed them; the head is written straight to bytes, no map
+//! is built for it. Order matters in one place: what the client's `Connection` names is left out **before** portok adds
+//! its own fields, so that a client cannot make it leave them out.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use crate::config::Forwarded;
+
+/// A request's head as the client sent it.
+pub(super) struct Asked<'a, F> {
+    pub(super) method: &'a str,
+    /// Path and query.
+    pub(super) target: &'a str,
+    /// The host of an absolute target.
+    pub(super) authority: Option<&'a str>,
+    /// What `Host` says.
+    pub(super) host: Option<&'a [u8]>,
+    /// What `Connection` names.
+    pub(super) nominated: &'a [HeaderName],
+    /// Gives all fields, name and value; lines of one name in their order.
+    pub(super) fields: F,
+}
 
 /// What the head towards the app depends on beside the request itself.
 pub(super) struct Context<'a> {
@@ -26,76 +40,123 @@ pub(super) struct Context<'a> {
     pub(super) chunked: bool,
     /// The request asks for another protocol.
     pub(super) upgrade: bool,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
     /// The connection is kept for further requests.
     pub(super) keep_alive: bool,
 }
 
-/// Writes the head of `request` as the app gets it.
-pub(super) fn write_head(out: &mut Vec<u8>, request: &Parts, context: &Context<'_>) {
-    let headers = &request.headers;
-    out.extend_from_slice(request.method.as_str().as_bytes());
+/// What a field is to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Connection,
+    ContentLength,
+    Date,
+    Expect,
+    Forwarded,
+    Host,
+    KeepAlive,
+    Te,
+    TransferEncoding,
+    Upgrade,
+    /// Any other: it passes.
+    Other,
+}
+
+impl Kind {
+    /// The kind of the field `name`, in whatever case. Told by its length first: most names are compared with one or none.
+    pub(super) fn of(name: &[u8]) -> Self {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            2 if is(b"te") => Self::Te,
+            4 if is(b"host") => Self::Host,
+            4 if is(b"date") => Self::Date,
+            6 if is(b"expect") => Self::Expect,
+            7 if is(b"upgrade") => Self::Upgrade,
+            10 if is(b"connection") => Self::Connection,
+            10 if is(b"keep-alive") => Self::KeepAlive,
+            14 if is(b"content-length") => Self::ContentLength,
+            15 if is(b"x-forwarded-for") => Self::Forwarded,
+            16 if is(b"x-forwarded-port") || is(b"x-forwarded-host") => Self::Forwarded,
+            16 if is(b"proxy-connection") => Self::KeepAlive,
+            17 if is(b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(b"x-forwarded-proto") => Self::Forwarded,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether it concerns one connection only, named in `Connection` or not. `Expect` is among them because
+    /// portok answers it itself.
+    pub(super) fn is_hop_by_hop(self) -> bool {
+        use Kind::{Connection, Expect, KeepAlive, Te, TransferEncoding, Upgrade};
+        matches!(self, Connection | Expect | KeepAlive | Te | TransferEncoding | Upgrade)
+    }
+}
+
+/// Writes the head of `asked` as the app gets it.
+pub(super) fn write_head<'a, F, I>(out: &mut Vec<u8>, asked: &Asked<'a, F>, context: &Context<'_>)
+where
+    F: Fn() -> I,
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
+    out.extend_from_slice(asked.method.as_bytes());
     out.push(b' ');
-    write_target(out, request);
+    write_target(out, asked.target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_host(out, request, context);
-    let nominated = nominations(headers);
+    // An absolute target's host wins over the field (RFC 9112, 3.2.2).
+    let host = asked.authority.map(str::as_bytes).or(asked.host);
+    match host {
+        Some(host) => line(out, b"host", host),
+        None => line(out, b"host", context.target.to_string().as_bytes()),
+    }
     let mut came_forwarded = false;
-    for (name, value) in headers {
-        let forwarded = is_forwarded(name);
-        came_forwarded |= forwarded;
-        let skipped = is_hop_by_hop(name)
-            || *name == header::HOST
-            || (context.chunked && *name == header::CONTENT_LENGTH)
-            || (forwarded && context.forwarded != Forwarded::Off)
-            || nominated.contains(name);
+    for (name, value) in (asked.fields)() {
+        let kind = Kind::of(name);
+        came_forwarded |= kind == Kind::Forwarded;
+        let skipped = kind.is_hop_by_hop()
+            || kind == Kind::Host
+            || (context.chunked && kind == Kind::ContentLength)
+            || (kind == Kind::Forwarded && context.forwarded != Forwarded::Off)
+            || is_among(asked.nominated, name);
         if !skipped {
-            line(out, name.as_str(), value.as_bytes());
+            field(out, name, value);
         }
     }
     if context.chunked {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     if context.forwarded != Forwarded::Off {
-        let keep = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
-        write_forwarded(out, request, keep.then_some(&nominated), context.peer);
+        let believed = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
+        write_forwarded(out, asked, believed, host, context.peer);
     }
-    write_connection(out, headers, context);
+    write_connection(out, asked, context);
     out.extend_from_slice(b"\r\n");
 }
 
 /// The request target in the form an origin server gets it (RFC 9112, 3.2.1), byte for byte.
-fn write_target(out: &mut Vec<u8>, request: &Parts) {
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+fn write_target(out: &mut Vec<u8>, target: &str) {
     if target.starts_with('?') || target.is_empty() {
         out.push(b'/');
     }
     out.extend_from_slice(target.as_bytes());
 }
 
-/// An absolute target's host wins over the field (RFC 9112, 3.2.2).
-fn write_host(out: &mut Vec<u8>, request: &Parts, context: &Context<'_>) {
-    if let Some(authority) = request.uri.authority() {
-        line(out, "host", authority.as_str().as_bytes());
-    } else if let Some(host) = request.headers.get(header::HOST) {
-        line(out, "host", host.as_bytes());
-    } else {
-        line(out, "host", context.target.to_string().as_bytes());
-    }
-}
-
-fn write_connection(out: &mut Vec<u8>, headers: &HeaderMap, context: &Context<'_>) {
+fn write_connection<'a, F, I>(out: &mut Vec<u8>, asked: &Asked<'a, F>, context: &Context<'_>)
+where
+    F: Fn() -> I,
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
     if context.upgrade {
-        for value in headers.get_all(header::UPGRADE) {
-            line(out, "upgrade", value.as_bytes());
+        for (_, value) in (asked.fields)().filter(|(name, _)| Kind::of(name) == Kind::Upgrade) {
+            line(out, b"upgrade", value);
         }
         out.extend_from_slice(b"connection: upgrade\r\n");
         return;
     }
-    let trailers = has_token(headers, &header::TE, b"trailers");
-    if trailers {
+    if context.trailers {
         out.extend_from_slice(b"te: trailers\r\n");
     }
-    out.extend_from_slice(match (trailers, context.keep_alive) {
+    out.extend_from_slice(match (context.trailers, context.keep_alive) {
         (false, true) => b"",
         (false, false) => b"connection: close\r\n",
         (true, true) => b"connection: te\r\n",
@@ -104,40 +165,85 @@ fn write_connection(out: &mut Vec<u8>, headers: &HeaderMap, context: &Context<'_
 }
 
 /// Writes `X-Forwarded-For`, `-Proto` and `-Port` behind what came before, and `-Host` as it came or as the
-/// client asked. `believed`: with what came, but for these fields; `None`: as if nothing had come.
-fn write_forwarded(out: &mut Vec<u8>, request: &Parts, believed: Option<&Vec<HeaderName>>, peer: &str) {
-    let believed = |name: &'static str| {
-        let but = believed.filter(|but| !but.iter().any(|nominated| nominated == name));
-        but.map(|_| request.headers.get_all(name)).into_iter().flatten()
+/// client asked. `believed`: with what came, but for what `Connection` names; else as if nothing had come.
+fn write_forwarded<'a, F, I>(
+    out: &mut Vec<u8>,
+    asked: &Asked<'a, F>,
+    believed: bool,
+    host: Option<&[u8]>,
+    peer: &str,
+) where
+    F: Fn() -> I,
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
+    let came = |name: &'static [u8]| {
+        let fields = (believed && !is_among(asked.nominated, name)).then(&asked.fields);
+        let named =
+            move |(other, value): (&[u8], &'a [u8])| other.eq_ignore_ascii_case(name).then_some(value);
+        fields.into_iter().flatten().filter_map(named)
     };
-    let mut append = |name: &'static str, own: &[u8]| {
-        out.extend_from_slice(name.as_bytes());
+    let mut append = |name: &'static [u8], own: &[u8]| {
+        out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        for value in believed(name).filter(|value| !value.is_empty()) {
-            out.extend_from_slice(value.as_bytes());
+        for value in came(name).filter(|value| !value.is_empty()) {
+            out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
         out.extend_from_slice(own);
         out.extend_from_slice(b"\r\n");
     };
-    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let host = authority.or_else(|| request.headers.get(header::HOST).map(HeaderValue::as_bytes));
-    append("x-forwarded-for", peer.as_bytes());
-    append("x-forwarded-proto", b"http");
-    append("x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
-    let mut came = believed("x-forwarded-host").peekable();
+    append(b"x-forwarded-for", peer.as_bytes());
+    append(b"x-forwarded-proto", b"http");
+    append(b"x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
+    let mut came = came(b"x-forwarded-host").peekable();
     if came.peek().is_some() {
-        came.for_each(|value| line(out, "x-forwarded-host", value.as_bytes()));
+        came.for_each(|value| line(out, b"x-forwarded-host", value));
     } else if let Some(host) = host {
-        line(out, "x-forwarded-host", host);
+        line(out, b"x-forwarded-host", host);
     }
 }
 
-fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
+/// Writes a field as it came, its name in lower case: nobody can tell from it whether hyper or `plain` read it.
+pub(super) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let start = out.len();
+    line(out, name, value);
+    out[start..start + name.len()].make_ascii_lowercase();
+}
+
+/// Writes a field of portok's own. One reservation for its four parts.
+pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether it is a byte of a host and port (RFC 3986, 3.2.2).
+pub(super) fn is_host_byte(byte: u8) -> bool {
+    const TABLE: [bool; 256] = table(b"-._~!$&'()*+,;=:[]%");
+    TABLE[usize::from(byte)]
+}
+
+/// Letters, digits and `others`.
+pub(super) const fn table(others: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
+/// Whether `name` is one of those that `Connection` names.
+pub(super) fn is_among(nominated: &[HeaderName], name: &[u8]) -> bool {
+    nominated.iter().any(|nominated| name.eq_ignore_ascii_case(nominated.as_str().as_bytes()))
 }
 
 /// The port in a `Host` field's value.
@@ -152,33 +258,39 @@ pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
+/// The address as text. By hand for IPv4: the standard library's way costs each connection 0.9k instructions.
+pub(super) fn text_of(ip: IpAddr) -> String {
+    let IpAddr::V4(v4) = ip else { return ip.to_string() };
+    let mut text = String::with_capacity(15);
+    for (place, octet) in v4.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        for (unit, digit) in [(100, octet / 100), (10, octet / 10 % 10), (1, octet % 10)] {
+            if octet >= unit || unit == 1 {
+                text.push(char::from(b'0' + digit));
+            }
+        }
+    }
+    text
+}
+
 /// Whether `peer` may say who came before it.
 pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&peer))
 }
 
-/// Fields that concern one connection only, named in `Connection` or not. `Expect` is among them because
-/// portok answers it itself.
-pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade" | "expect"
-    )
-}
-
 /// Fields that a trailer must not carry on (RFC 9110, 6.5.1): framing, routing, and what concerns one
 /// connection.
 pub(super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
-    is_hop_by_hop(name) || matches!(name.as_str(), "content-length" | "host" | "trailer")
-}
-
-fn is_forwarded(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-port" | "x-forwarded-host")
+    let kind = Kind::of(name.as_str().as_bytes());
+    kind.is_hop_by_hop() || matches!(kind, Kind::ContentLength | Kind::Host) || *name == header::TRAILER
 }
 
 /// The fields that `Connection` names, but those without which the message would mean something else.
-fn nominations(headers: &HeaderMap) -> Vec<HeaderName> {
-    headers.get_all(header::CONNECTION).iter().flat_map(tokens).filter_map(nominated).collect()
+pub(super) fn nominations(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
+    values.flat_map(tokens).filter_map(nominated).collect()
 }
 
 /// The field that a token of `Connection` names, when it is one that may be left out.
@@ -192,13 +304,14 @@ pub(super) fn nominated(token: &[u8]) -> Option<HeaderName> {
 }
 
 /// The parts of a comma-separated value, without blanks around them; empty ones are left out.
-pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 /// Whether a field's list has `token`.
 pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
-    headers.get_all(name).iter().flat_map(tokens).any(|part| part.eq_ignore_ascii_case(token))
+    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    values.flat_map(tokens).any(|part| part.eq_ignore_ascii_case(token))
 }
 
 /// A number written in decimal digits and nothing else.
@@ -238,11 +351,28 @@ mod tests {
     }
 
     #[test]
+    fn kinds_are_told_in_any_case() {
+        assert_eq!(Kind::of(b"Transfer-Encoding"), Kind::TransferEncoding);
+        assert_eq!(Kind::of(b"X-FORWARDED-FOR"), Kind::Forwarded);
+        assert_eq!(Kind::of(b"proxy-connection"), Kind::KeepAlive);
+        for other in ["", "cookie", "accept", "x-forwarded-by", "referer", "user-agent"] {
+            assert_eq!(Kind::of(other.as_bytes()), Kind::Other, "{other}");
+        }
+    }
+
+    #[test]
     fn lengths_are_digits_only() {
         assert_eq!(decimal(b"0018"), Some(18));
         assert_eq!(decimal(u64::MAX.to_string().as_bytes()), Some(u64::MAX));
         for wrong in ["", "+1", "-1", " 1", "1 ", "0x1", "1_0", "18446744073709551616"] {
             assert_eq!(decimal(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_shown_as_everybody_shows_them() {
+        for ip in ["0.0.0.0", "127.0.0.1", "10.20.109.255", "99.100.9.19", "::1", "2001:db8::7"] {
+            assert_eq!(text_of(ip.parse().unwrap()), ip);
         }
     }
 

@@ -35,10 +35,11 @@ impl Tunnel {
         let Self { client, mut app, held } = self;
         let Ok(client) = client.await else { return };
         let Ok(client) = client.downcast::<TokioIo<Socket>>() else { return };
-        let Ok(mut stream) = client.io.into_inner().into_stream() else { return };
+        let Ok((mut stream, rest)) = client.io.into_inner().into_stream() else { return };
+        let early = if rest.is_empty() { client.read_buf } else { [client.read_buf, rest].concat().into() };
         let (from_client, to_client) = stream.split();
         let (from_app, to_app) = app.stream.split();
-        let mut up = Direction::new(from_client, to_app, client.read_buf);
+        let mut up = Direction::new(from_client, to_app, early);
         let mut down = Direction::new(from_app, to_client, app.buf.split().freeze());
         let moved = poll_fn(|cx| {
             let up = up.poll(cx, worker)?;

@@ -6,11 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
+use http::Response;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use super::answer::Fault;
 use super::client::Record;
 use super::clock;
 use super::plane::Until;
@@ -20,11 +23,17 @@ use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
 use super::{Reserved, Target};
 use crate::config::{Affinity, Config, Forwarded};
 
-/// How many spare buffers a thread keeps of each kind.
-const SPARE: usize = 16;
+/// How many spare buffers for the bytes of tunnels and bodies a thread keeps.
+const SPARE: usize = 32;
+
+/// How many for heads: one for each request that comes in one turn of the event loop, so that none is allocated.
+const SPARE_HEADS: usize = 128;
+
+/// How large a head buffer is made.
+const HEAD: usize = 4 * 1024;
 
 /// A head buffer larger than this is not kept.
-const SPARE_HEAD: usize = 16 * 1024;
+const LARGEST_HEAD: usize = 32 * 1024;
 
 /// What a thread is made of.
 pub(super) struct Parts {
@@ -80,6 +89,7 @@ impl Worker {
     pub(super) fn start(parts: Parts) -> Rc<Self> {
         let Parts { lane, mut config, switchboard, stats, reserved, bells } = parts;
         clock::advance(stats.uptime());
+        clock::set_date(SystemTime::now());
         let settings = Settings::new(config.borrow_and_update().clone());
         let worker = Rc::new(Self {
             lane,
@@ -216,18 +226,18 @@ impl Worker {
 
     /// An empty buffer for a head.
     pub(super) fn head_buffer(&self) -> Vec<u8> {
-        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+        self.heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(HEAD))
     }
 
     pub(super) fn keep_head_buffer(&self, mut buffer: Vec<u8>) {
         let mut heads = self.heads.borrow_mut();
-        if heads.len() < SPARE && buffer.capacity() <= SPARE_HEAD {
+        if heads.len() < SPARE_HEADS && buffer.capacity() > 0 && buffer.capacity() <= LARGEST_HEAD {
             buffer.clear();
             heads.push(buffer);
         }
     }
 
-    /// A buffer to move a tunnel's bytes with.
+    /// A buffer to move the bytes of a tunnel or a body with.
     pub(super) fn buffer(&self) -> Box<[u8]> {
         self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; 64 * 1024].into_boxed_slice())
     }
@@ -249,6 +259,7 @@ impl Worker {
                 () = self.bells.0[self.lane].notified() => false,
             };
             clock::advance(self.stats.uptime());
+            clock::set_date(SystemTime::now());
             if ticked {
                 self.sweep_connections();
                 self.stats.sample_inflight();
@@ -326,6 +337,24 @@ impl Ticket {
         if let (Some(target), true) = (target, self.started.is_some()) {
             target.release_counters().answered(self.worker.lane, status);
         }
+    }
+
+    /// It gets no answer of the app's, but this one.
+    pub(super) fn refuse(&self, fault: &Fault, verbose: bool, close: bool) -> Response<Bytes> {
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
+        self.failed(fault.code(), cause);
+        let response = fault.answer(verbose, close);
+        self.answered(response.status().as_u16(), None);
+        response
+    }
+
+    /// Its answer broke off; why.
+    pub(super) fn broke(&self, fault: &Fault) -> String {
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "an answer broke off");
+        self.failed(fault.code(), cause.clone());
+        cause
     }
 
     /// It ended in an error of the proxy.

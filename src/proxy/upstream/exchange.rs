@@ -9,13 +9,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http::HeaderMap;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::chunked::{Chunked, Piece};
 use super::connection::Connection;
-use super::head::{self, Framing, Head, Invalid, Parsed};
+use super::head::{self, Fields, Framing, Head, Invalid, Parsed};
 use super::outgoing::{Outgoing, Stopped};
 
 /// How many interim answers one response may be preceded by.
@@ -53,8 +53,8 @@ pub(in crate::proxy) struct Exchange<'a> {
     pub(in crate::proxy) outgoing: &'a mut Outgoing,
     /// Whether it answers `HEAD`.
     pub(in crate::proxy) to_head: bool,
-    /// Its memory is used for the answer's fields.
-    pub(in crate::proxy) map: &'a mut HeaderMap,
+    /// Where the answer's fields go.
+    pub(in crate::proxy) fields: Fields<'a>,
     sent: Option<Sent>,
     interim: u32,
 }
@@ -71,9 +71,9 @@ impl<'a> Exchange<'a> {
         connection: &'a mut Connection,
         outgoing: &'a mut Outgoing,
         to_head: bool,
-        map: &'a mut HeaderMap,
+        fields: Fields<'a>,
     ) -> Self {
-        Self { connection, outgoing, to_head, map, sent: None, interim: 0 }
+        Self { connection, outgoing, to_head, fields, sent: None, interim: 0 }
     }
 
     /// Sends and waits for the answer's head. Ready with an error: the connection is of no use any more.
@@ -94,7 +94,7 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Err(self.broken(filled)));
             }
             while !self.connection.buf.is_empty() {
-                match head::parse(&mut self.connection.buf, self.to_head, self.map)
+                match head::parse(&mut self.connection.buf, self.to_head, &mut self.fields)
                     .map_err(Failed::Invalid)?
                 {
                     Parsed::Partial => break,
@@ -160,17 +160,66 @@ impl Incoming {
 
     /// The whole body with what it leaves, when all of it has arrived with the head.
     pub(in crate::proxy) fn take_whole(&mut self) -> Option<(Bytes, Over)> {
+        let length = self.whole()?;
+        let body = self.connection.as_mut()?.buf.split_to(length).freeze();
+        Some((body, self.over()))
+    }
+
+    /// The same, added to `out`: the buffer stays whole and is used again.
+    pub(in crate::proxy) fn take_whole_into(&mut self, out: &mut Vec<u8>) -> Option<Over> {
+        let length = self.whole()?;
+        let buf = &mut self.connection.as_mut()?.buf;
+        out.extend_from_slice(&buf[..length]);
+        buf.advance(length);
+        Some(self.over())
+    }
+
+    /// What has arrived of a body, added to `out`.
+    pub(in crate::proxy) fn take_arrived_into(&mut self, out: &mut Vec<u8>) {
+        if let (Some(connection), Framing::Length(left)) = (&mut self.connection, &mut self.framing) {
+            let take = usize::try_from(*left).unwrap_or(usize::MAX).min(connection.buf.len());
+            out.extend_from_slice(&connection.buf[..take]);
+            connection.buf.advance(take);
+            *left -= take as u64;
+        }
+    }
+
+    /// The next part of a body whose length is told, of which nothing lies in the connection's buffer, read straight into
+    /// `buffer`; never zero before the body is over.
+    pub(in crate::proxy) fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<Result<usize, Failed>> {
+        self.poll_outgoing(cx)?;
+        let (Some(connection), Framing::Length(left @ 1..)) = (&mut self.connection, &mut self.framing)
+        else {
+            return Poll::Ready(Ok(0));
+        };
+        let mut read = ReadBuf::new(buffer);
+        let outcome = ready!(Pin::new(&mut connection.stream).poll_read(cx, &mut read));
+        let count = read.filled().len() as u64;
+        if let Err(error) = outcome {
+            return Poll::Ready(Err(Failed::Reset { error, answered: true }));
+        }
+        if count == 0 {
+            return Poll::Ready(Err(too_early()));
+        }
+        // Bytes nobody asked for: what follows cannot be told apart from the next answer.
+        self.keep_alive &= count <= *left;
+        let count = count.min(*left);
+        *left -= count;
+        Poll::Ready(Ok(usize::try_from(count).unwrap_or(usize::MAX)))
+    }
+
+    /// How long the body is, when all of it is there.
+    fn whole(&self) -> Option<usize> {
         let length = match self.framing {
             Framing::None => 0,
             Framing::Length(length) => usize::try_from(length).ok()?,
             Framing::Chunked | Framing::Eof => return None,
         };
-        let buf = &mut self.connection.as_mut()?.buf;
-        if length > buf.len() {
-            return None;
-        }
-        let body = buf.split_to(length).freeze();
-        Some((body, self.over()))
+        (length <= self.connection.as_ref()?.buf.len()).then_some(length)
     }
 
     /// The next part of the body.
@@ -188,11 +237,7 @@ impl Incoming {
             match ready!(connection.poll_fill(cx)) {
                 Ok(1..) => (),
                 Ok(0) if self.framing == Framing::Eof => return Poll::Ready(Ok(Step::Over(self.over()))),
-                Ok(0) => {
-                    let error =
-                        io::Error::new(io::ErrorKind::UnexpectedEof, "the app ended the answer too early");
-                    return Poll::Ready(Err(Failed::Reset { error, answered: true }));
-                }
+                Ok(0) => return Poll::Ready(Err(too_early())),
                 Err(error) => return Poll::Ready(Err(Failed::Reset { error, answered: true })),
             }
         }
@@ -258,6 +303,11 @@ impl Incoming {
             }
         })
     }
+}
+
+fn too_early() -> Failed {
+    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the app ended the answer too early");
+    Failed::Reset { error, answered: true }
 }
 
 enum Decoded {

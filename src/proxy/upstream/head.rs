@@ -1,15 +1,15 @@
 //! Reads the head of a response (RFC 9112): pure, strict, whatever the pieces it arrives in.
 //!
 //! What could be understood in two ways is [`Invalid`]: differing lengths, a length beside a transfer
-//! coding, another coding than `chunked`, folded lines.
+//! coding, another coding than `chunked`, folded lines. The judgement is the same wherever the fields go.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::proxy::headers;
+use crate::proxy::headers::{self, Kind};
 
 /// The longest head of a response, and the longest trailer, in bytes.
 pub(in crate::proxy) const MAX_HEAD: usize = 64 * 1024;
@@ -35,16 +35,42 @@ pub(in crate::proxy) enum Framing {
     Eof,
 }
 
+/// Where the fields of an answer go, when its head is complete.
+pub(in crate::proxy) enum Fields<'a> {
+    /// Into an empty map, whose memory is used.
+    Map(&'a mut HeaderMap),
+    /// As bytes, with the status line before them and without the empty line behind: 2k instructions less
+    /// than a map that is filled and written down again.
+    Lines(&'a mut dyn Room),
+}
+
+impl std::fmt::Debug for Fields<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Map(_) => "Map",
+            Self::Lines(_) => "Lines",
+        })
+    }
+}
+
+/// Gives the buffer for lines when they are there: who waits for an answer holds none.
+pub(in crate::proxy) trait Room {
+    fn lines(&mut self) -> &mut Vec<u8>;
+}
+
 /// The head of a response, without what concerns only the connection it came over.
 #[derive(Debug)]
 pub(in crate::proxy) struct Head {
     pub(in crate::proxy) status: StatusCode,
-    /// The reason phrase, where it is not the usual one.
+    /// The reason phrase, where it is not the usual one. Not told beside lines.
     pub(in crate::proxy) reason: Option<Bytes>,
+    /// Empty beside lines.
     pub(in crate::proxy) headers: HeaderMap,
     pub(in crate::proxy) framing: Framing,
     /// Whether the connection may carry another exchange.
     pub(in crate::proxy) keep_alive: bool,
+    /// Whether it says when it was made.
+    pub(in crate::proxy) dated: bool,
     /// What `Upgrade` said, for a 101.
     pub(in crate::proxy) upgrade: Option<HeaderValue>,
 }
@@ -60,18 +86,16 @@ pub(in crate::proxy) enum Parsed {
     Head(Head),
 }
 
-/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `map` is an empty map whose memory is
-/// used when the head is complete.
+/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request.
 pub(in crate::proxy) fn parse(
     buf: &mut BytesMut,
     to_head: bool,
-    map: &mut HeaderMap,
+    fields: &mut Fields<'_>,
 ) -> Result<Parsed, Invalid> {
-    let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
-    let mut places = [Place::default(); MAX_FIELDS];
+    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
-    let parsed = parser.parse_response_with_uninit_headers(&mut response, buf, &mut fields);
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, buf, &mut room);
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if buf.len() < MAX_HEAD => return Ok(Parsed::Partial),
@@ -84,28 +108,73 @@ pub(in crate::proxy) fn parse(
     };
     let status =
         StatusCode::from_u16(status).map_err(|_| Invalid("the status is not a number from 100 to 999"))?;
-    let start = buf.as_ptr().addr();
-    let reason =
-        response.reason.filter(|&reason| !reason.is_empty() && status.canonical_reason() != Some(reason));
-    let reason = reason.map(|reason| Span::of(start, reason.as_bytes())).transpose()?;
-    let count = response.headers.len();
-    for (place, field) in places.iter_mut().zip(response.headers.iter()) {
-        *place =
-            Place { name: Span::of(start, field.name.as_bytes())?, value: Span::of(start, field.value)? };
-    }
-    let bytes = buf.split_to(length).freeze();
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        buf.advance(length);
         return Ok(Parsed::Interim);
     }
-    let mut draft = Draft::new(minor);
-    let mut headers = std::mem::take(map);
-    headers.reserve(count);
-    for place in &places[..count] {
-        draft.field(&bytes[place.name.range()], bytes.slice(place.value.range()), &mut headers)?;
+    let mut draft = Draft::new(minor, status);
+    for field in &*response.headers {
+        draft.look_at(field.name.as_bytes(), field.value)?;
     }
-    let (framing, keep_alive) = draft.finish(status, to_head, &mut headers)?;
-    let reason = reason.map(|reason| bytes.slice(reason.range()));
-    Ok(Parsed::Head(Head { status, reason, headers, framing, keep_alive, upgrade: draft.upgrade }))
+    let (framing, keep_alive) = draft.finish(to_head)?;
+    let mut head = Head {
+        status,
+        reason: None,
+        headers: HeaderMap::new(),
+        framing,
+        keep_alive,
+        dated: draft.dated,
+        upgrade: draft.upgrade.take(),
+    };
+    match fields {
+        Fields::Lines(room) => {
+            let out = room.lines();
+            status_line(out, status, response.reason);
+            for field in &*response.headers {
+                if draft.passes(field.name.as_bytes()) {
+                    headers::field(out, field.name.as_bytes(), field.value);
+                }
+            }
+            buf.advance(length);
+        }
+        Fields::Map(map) => {
+            let start = buf.as_ptr().addr();
+            let usual = status.canonical_reason();
+            let reason = response.reason.filter(|&reason| !reason.is_empty() && usual != Some(reason));
+            let reason = reason.map(|reason| Span::of(start, reason.as_bytes())).transpose()?;
+            let mut places = [Place::default(); MAX_FIELDS];
+            let mut count = 0;
+            for field in &*response.headers {
+                if draft.passes(field.name.as_bytes()) {
+                    let (name, value) = (field.name.as_bytes(), field.value);
+                    places[count] = Place { name: Span::of(start, name)?, value: Span::of(start, value)? };
+                    count += 1;
+                }
+            }
+            let bytes = buf.split_to(length).freeze();
+            head.headers = std::mem::take(map);
+            head.headers.reserve(count);
+            for place in &places[..count] {
+                let name = HeaderName::from_bytes(&bytes[place.name.range()])
+                    .map_err(|_| Invalid("a field has no valid name"))?;
+                head.headers.append(name, value_of(bytes.slice(place.value.range()))?);
+            }
+            head.reason = reason.map(|reason| bytes.slice(reason.range()));
+        }
+    }
+    Ok(Parsed::Head(head))
+}
+
+fn value_of(bytes: Bytes) -> Result<HeaderValue, Invalid> {
+    HeaderValue::from_maybe_shared(bytes).map_err(|_| Invalid("a field has no valid value"))
+}
+
+/// Writes the line that an answer begins with; without a phrase it gets the usual one.
+pub(in crate::proxy) fn status_line(out: &mut Vec<u8>, status: StatusCode, reason: Option<&str>) {
+    let reason = reason.filter(|reason| !reason.is_empty()).or(status.canonical_reason()).unwrap_or("");
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 /// Where in the head a field's name and value stand. Small, because many are made at once: no place in a head of
@@ -141,85 +210,81 @@ impl Span {
 /// What the fields seen so far say about the message.
 struct Draft {
     minor: u8,
+    status: StatusCode,
     length: Option<u64>,
+    /// Whether the one length that passes has passed.
+    told: bool,
     chunked: bool,
     close: bool,
     keep_alive: bool,
+    dated: bool,
     /// Fields named in `Connection`.
     nominated: Vec<HeaderName>,
     upgrade: Option<HeaderValue>,
 }
 
 impl Draft {
-    fn new(minor: u8) -> Self {
-        let (nominated, upgrade) = (Vec::new(), None);
-        Self { minor, length: None, chunked: false, close: false, keep_alive: false, nominated, upgrade }
+    fn new(minor: u8, status: StatusCode) -> Self {
+        let (length, nominated, upgrade) = (None, Vec::new(), None);
+        let (told, chunked, close, keep_alive, dated) = (false, false, false, false, false);
+        Self { minor, status, length, told, chunked, close, keep_alive, dated, nominated, upgrade }
     }
 
-    fn field(&mut self, name: &[u8], value: Bytes, headers: &mut HeaderMap) -> Result<(), Invalid> {
-        let name = HeaderName::from_bytes(name).map_err(|_| Invalid("a field has no valid name"))?;
-        let value =
-            HeaderValue::from_maybe_shared(value).map_err(|_| Invalid("a field has no valid value"))?;
-        match name {
-            header::CONNECTION => {
-                for token in headers::tokens(&value) {
+    /// Takes a field into account. httparse has judged its bytes.
+    fn look_at(&mut self, name: &[u8], value: &[u8]) -> Result<(), Invalid> {
+        match Kind::of(name) {
+            Kind::Connection => {
+                for token in headers::tokens(value) {
                     match token {
                         token if token.eq_ignore_ascii_case(b"close") => self.close = true,
                         token if token.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                         token => self.nominated.extend(headers::nominated(token)),
                     }
                 }
-                return Ok(());
             }
-            header::TRANSFER_ENCODING => {
-                if self.chunked || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            Kind::TransferEncoding => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Invalid("another transfer coding than chunked"));
                 }
                 self.chunked = true;
-                return Ok(());
             }
-            header::CONTENT_LENGTH => {
-                let length =
-                    headers::decimal(value.as_bytes()).ok_or(Invalid("content-length is not a number"))?;
+            Kind::ContentLength => {
+                let length = headers::decimal(value).ok_or(Invalid("content-length is not a number"))?;
                 if self.length.is_some_and(|known| known != length) {
                     return Err(Invalid("two differing content-lengths"));
                 }
-                if self.length.replace(length).is_some() {
-                    return Ok(());
-                }
+                self.length = Some(length);
             }
-            header::UPGRADE => {
-                self.upgrade = Some(value);
-                return Ok(());
-            }
-            _ if headers::is_hop_by_hop(&name) => return Ok(()),
+            Kind::Upgrade => self.upgrade = Some(value_of(Bytes::copy_from_slice(value))?),
+            Kind::Date => self.dated = true,
             _ => (),
         }
-        headers.append(name, value);
         Ok(())
     }
 
-    fn finish(
-        &self,
-        status: StatusCode,
-        to_head: bool,
-        headers: &mut HeaderMap,
-    ) -> Result<(Framing, bool), Invalid> {
+    /// Whether the field goes on to the client; of several lengths that are the same, the first.
+    fn passes(&mut self, name: &[u8]) -> bool {
+        let kind = Kind::of(name);
+        if kind == Kind::ContentLength {
+            let bodyless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS);
+            return !std::mem::replace(&mut self.told, true) && !bodyless;
+        }
+        !kind.is_hop_by_hop() && !headers::is_among(&self.nominated, name)
+    }
+
+    fn finish(&mut self, to_head: bool) -> Result<(Framing, bool), Invalid> {
         if self.chunked && self.length.is_some() {
             return Err(Invalid("content-length beside transfer-encoding"));
         }
         if self.chunked && self.minor == 0 {
             return Err(Invalid("transfer-encoding in an HTTP/1.0 answer"));
         }
-        for name in &self.nominated {
-            headers.remove(name);
-        }
-        if matches!(status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS) {
-            headers.remove(header::CONTENT_LENGTH);
+        if headers::is_among(&self.nominated, b"date") {
+            self.dated = false;
         }
         let bodyless = to_head
             || matches!(
-                status,
+                self.status,
                 StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS
             );
         let framing = match self.length {
@@ -248,7 +313,7 @@ mod tests {
         for part in parts {
             buf.extend_from_slice(part);
             while got.is_none() && !buf.is_empty() {
-                match parse(&mut buf, to_head, &mut map)? {
+                match parse(&mut buf, to_head, &mut Fields::Map(&mut map))? {
                     Parsed::Partial => break,
                     Parsed::Interim => (),
                     Parsed::Head(head) => got = Some(head),

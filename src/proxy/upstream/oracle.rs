@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::chunked::{Chunked, Piece};
-use super::head::{self, Framing, Parsed};
+use super::head::{self, Fields, Framing, Parsed};
 
 /// Status and body of an answer that is whole; `None` when this codec does not accept it.
 fn own(bytes: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
     let (mut buf, mut map) = (BytesMut::from(bytes), HeaderMap::new());
     let head = loop {
-        match head::parse(&mut buf, false, &mut map).ok()? {
+        match head::parse(&mut buf, false, &mut Fields::Map(&mut map)).ok()? {
             Parsed::Partial => return None,
             Parsed::Interim => (),
             Parsed::Head(head) => break head,

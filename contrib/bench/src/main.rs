@@ -1,0 +1,166 @@
+//! Measures portok and its peers side by side; `contrib/bench/run` builds and calls it.
+//!
+//! `bench run` is the session, `bench backend` and `bench load` are the pieces that it starts. Everything stays on loopback,
+//! is bounded in time and count, and ends with it.
+
+mod backend;
+mod changes;
+mod histogram;
+mod load;
+mod peers;
+mod process;
+mod report;
+mod session;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+const HELP: &str = "contrib/bench/run [options]
+  --quick            short rounds: a look, not a figure to quote
+  --rounds N         rounds of each workload (default 5, quick 3)
+  --seconds S        of each run (default 4, quick 1)
+  --only W1,W2,...   these workloads; also: W6 (idle memory), calls, growth, changes
+  --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
+  --unpinned         proxy, backend and load on all CPUs, portok and its peers with 2 threads
+  --growth           also 1 and 2 threads, 10 to 10,000 connections
+  --soak MINUTES     also load with a switch a second, and the memory meanwhile
+  --json [FILE]      the whole as JSON, on standard output or into a file
+  --svg FILE         a picture of the CPU a request
+  --pingora          build that peer first";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+    let number = |name: &str, default: u64| value(name).map_or(Ok(default), |text| text.parse::<u64>());
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    match args.first().map(String::as_str) {
+        Some("backend") => {
+            let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
+            backend::run(port, has("--until-eof"))?;
+        }
+        Some("load") => {
+            let load = load::Load {
+                port: u16::try_from(number("--port", 0)?)?,
+                path: value("--path").map_or("/", String::as_str).to_owned(),
+                connections: usize::try_from(number("--connections", 64)?)?,
+                duration: Duration::from_millis(number("--millis", 60_000)?),
+                requests: number("--requests", u64::MAX)?,
+                body: usize::try_from(number("--body", 0)?)?,
+                fresh: has("--fresh"),
+                browser: has("--browser"),
+                message: usize::try_from(number("--message", 0)?)?,
+            };
+            println!("{}", load.run()?.to_json());
+        }
+        Some("run") if !has("--help") => run(&args)?,
+        _ => println!("{HELP}"),
+    }
+    Ok(())
+}
+
+fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
+    let value = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).filter(|value| !value.starts_with("--"))
+    };
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let list =
+        |name: &str| value(name).map_or(Vec::new(), |text| text.split(',').map(str::to_owned).collect());
+    let quick = has("--quick");
+    let cpus = std::thread::available_parallelism()?.get();
+    let folder = std::env::temp_dir().join(format!("portok-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let _cleaner = Cleaner(folder.clone());
+    let options = session::Options {
+        folder,
+        duration: Duration::from_secs_f64(
+            value("--seconds").map_or(Ok(if quick { 1.0 } else { 4.0 }), |s| s.parse())?,
+        ),
+        rounds: value("--rounds").map_or(Ok(if quick { 3 } else { 5 }), |rounds| rounds.parse())?,
+        cpu: (!has("--unpinned")).then_some(cpus - 1),
+        threads: if has("--unpinned") { 2 } else { 1 },
+        quick,
+        only: list("--only"),
+    };
+    let bin = value("--bin").map_or(PathBuf::from("target/release"), PathBuf::from);
+    let bench = value("--bench").map_or(PathBuf::from("contrib/bench"), PathBuf::from);
+    let (mut peers, missing) = peers::find(&bin, &bench);
+    for line in &missing {
+        eprintln!("{line}");
+    }
+    let wanted = list("--peers");
+    peers.retain(|peer| wanted.is_empty() || wanted.iter().any(|name| name == peer.name));
+    let portok = peers.iter().find(|peer| peer.name == "portok").cloned();
+
+    let samples = session::side_by_side(&options, &peers)?;
+    let rows = report::rows(&samples);
+    let idle = if options.wants("W6") { session::idle_memory(&options, &peers)? } else { Vec::new() };
+    let calls = if options.wants("calls") { session::system_calls(&options, &peers)? } else { Vec::new() };
+    let growth = if has("--growth") || options.only.iter().any(|only| only == "growth") {
+        session::growth(&options, &peers)?
+    } else {
+        Vec::new()
+    };
+    let changes = match &portok {
+        Some(portok) if options.wants("changes") => changes::changes(&options, portok)?,
+        _ => json!(null),
+    };
+    let soak = match (&portok, value("--soak")) {
+        (Some(portok), Some(minutes)) => changes::soak(&options, portok, minutes.parse()?)?,
+        _ => json!(null),
+    };
+    let acceptance = report::acceptance(&rows, &changes);
+    let report = json!({
+        "machine": machine(&options, cpus),
+        "command": args.join(" "),
+        "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
+        "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "changes": changes,
+        "soak": soak, "acceptance": acceptance,
+    });
+    if let Some(file) = value("--svg") {
+        std::fs::write(file, report::picture(&report))?;
+    }
+    match value("--json") {
+        Some(file) => std::fs::write(file, serde_json::to_string_pretty(&report)?)?,
+        None if has("--json") => {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            return Ok(());
+        }
+        None => (),
+    }
+    print!("{}", report::table(&report));
+    Ok(())
+}
+
+/// The machine in a line: what the figures depend on.
+fn machine(options: &session::Options, cpus: usize) -> String {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches(['\t', ' ', ':']);
+    let pinned =
+        options.cpu.map_or("all CPUs".to_owned(), |cpu| format!("proxy, backend and load on CPU {cpu}"));
+    format!(
+        "{cpus} x {model}, kernel {}, congestion control {}, load {}, {pinned}, {} rounds of {} s",
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/sys/net/ipv4/tcp_congestion_control").trim(),
+        read("/proc/loadavg").split(' ').next().unwrap_or(""),
+        options.rounds,
+        options.duration.as_secs_f64()
+    )
+}
+
+/// Takes the session's folder away.
+struct Cleaner(PathBuf);
+
+impl Drop for Cleaner {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is measured: portok, its peers as far as they are installed, and the backend itself.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::process::{Process, descriptors, pinned_command, says, wait_for};
+
+/// A proxy that can be started.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub name: &'static str,
+    pub version: String,
+    program: PathBuf,
+}
+
+/// A proxy that runs.
+pub struct Running {
+    pub name: &'static str,
+    pub port: u16,
+    pub process: Process,
+    folder: PathBuf,
+}
+
+/// What is there, and what is missing and how to get it.
+pub fn find(bin: &Path, bench: &Path) -> (Vec<Peer>, Vec<String>) {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    let mut note = |name, version: Option<String>, program: PathBuf, how: &str| match version {
+        Some(version) => found.push(Peer { name, version, program }),
+        None => missing.push(format!("{name} is not there ({how}); it is left out")),
+    };
+    let portokd = bin.join("portokd");
+    note("portok", says(&portokd.display().to_string(), &["--version"]), portokd, "cargo build --release");
+    let installed = |name: &str| {
+        ["/usr/sbin/", "/usr/bin/", "/usr/local/sbin/", "/usr/local/bin/"]
+            .map(|folder| PathBuf::from(folder).join(name))
+            .into_iter()
+            .find(|path| path.exists())
+            .unwrap_or_else(|| name.into())
+    };
+    let nginx = installed("nginx");
+    note("nginx", says(&nginx.display().to_string(), &["-v"]), nginx, "Debian: apt-get install nginx-light");
+    let haproxy = installed("haproxy");
+    let version = says(&haproxy.display().to_string(), &["-v"]);
+    note("haproxy", version, haproxy, "Debian: apt-get install haproxy");
+    let pingora = bench.join("pingora/target/release/bench-pingora");
+    let version = pingora.exists().then(|| "pingora-proxy, see contrib/bench/pingora/Cargo.lock".to_owned());
+    note("pingora", version, pingora, "contrib/bench/run --pingora builds it, which takes minutes");
+    let module = bench.join("node_modules/http-proxy/package.json");
+    let version = fs::read_to_string(&module).ok().and_then(|text| {
+        let package: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(format!("http-proxy {} on node {}", package["version"].as_str()?, says("node", &["--version"])?))
+    });
+    note("node", version, bench.join("node.js"), "npm install --prefix contrib/bench http-proxy");
+    (found, missing)
+}
+
+/// A port that nobody listens on now, below the ephemeral range where that is usual.
+fn free_port() -> io::Result<u16> {
+    for port in 18_000..28_000 {
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+            && !TAKEN.with_borrow(|taken| taken.contains(&port))
+        {
+            TAKEN.with_borrow_mut(|taken| taken.push(port));
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("no free port"))
+}
+
+thread_local! {
+    static TAKEN: std::cell::RefCell<Vec<u16>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl Peer {
+    /// Starts it before the app at `backend` and waits until it answers.
+    pub fn start(
+        &self,
+        folder: &Path,
+        backend: u16,
+        threads: usize,
+        cpu: Option<usize>,
+    ) -> io::Result<Running> {
+        let port = free_port()?;
+        let folder = folder.join(format!("{}-{port}", self.name));
+        fs::create_dir_all(&folder)?;
+        let mut command = pinned_command(cpu, &self.program.display().to_string());
+        let at = folder.display();
+        let most = (descriptors() / 2).saturating_sub(100).min(20_000);
+        match self.name {
+            "portok" => {
+                let config = folder.join("portok.toml");
+                write(
+                    &config,
+                    &format!(
+                        "listen = \"127.0.0.1:{port}\"\nstate_file = \"{at}/state.json\"\n\
+                    [app]\ntarget = {backend}\n[drain]\nperiod = \"1s\"\nearly = true\n[rollback]\nwindow = \"0s\"\n\
+                    [admin]\nsocket = \"{at}/admin.sock\"\n[proxy]\nthreads = {threads}\nidle_timeout = \"120s\"\n\
+                    header_timeout = \"121s\"\n"
+                    ),
+                )?;
+                command.arg("--config").arg(config);
+            }
+            "nginx" => {
+                let config = folder.join("nginx.conf");
+                write(
+                    &config,
+                    &format!(
+                        "daemon off; worker_processes {threads}; pid {at}/pid; error_log {at}/error;\n\
+                    events {{ worker_connections {most}; }}\n                    http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 120s; client_max_body_size 0;\n\
+                    client_body_temp_path {at}/1; proxy_temp_path {at}/2; fastcgi_temp_path {at}/3; uwsgi_temp_path {at}/4; scgi_temp_path {at}/5;\n\
+                    map $http_upgrade $upgrading {{ default upgrade; '' ''; }}\n\
+                    upstream app {{ server 127.0.0.1:{backend}; keepalive 1024; keepalive_requests 1000000000; }}\n\
+                    server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
+                    proxy_request_buffering off; proxy_set_header Connection $upgrading; proxy_set_header Upgrade $http_upgrade;\n\
+                    proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $remote_addr;\n\
+                    proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Port $server_port;\n\
+                    proxy_set_header X-Forwarded-Host $http_host; }} }} }}\n"
+                    ),
+                )?;
+                command.arg("-c").arg(config).arg("-e").arg(folder.join("error"));
+            }
+            "haproxy" => {
+                let config = folder.join("haproxy.cfg");
+                // 64 KiB buffers: with its default of 16 it needs twice the CPU for large bodies.
+                write(
+                    &config,
+                    &format!(
+                        "global\n  nbthread {threads}\n  maxconn {most}\n  tune.bufsize 65536\n\
+                    defaults\n  mode http\n  timeout connect 5s\n  timeout client 120s\n  timeout server 120s\n  timeout tunnel 120s\n\
+                    http-reuse always\n  option forwardfor\n\
+                    frontend in\n  bind 127.0.0.1:{port} backlog 4096\n  http-request set-header X-Forwarded-Proto http\n\
+                    http-request set-header X-Forwarded-Host %[req.hdr(Host)]\n  default_backend app\n\
+                    backend app\n  server app 127.0.0.1:{backend} pool-max-conn 1024\n"
+                    ),
+                )?;
+                command.arg("-f").arg(config);
+            }
+            "pingora" => {
+                command.args([port.to_string(), backend.to_string(), threads.to_string()]);
+            }
+            _ => {
+                command = pinned_command(cpu, "node");
+                command.arg(&self.program).args([port.to_string(), backend.to_string()]);
+            }
+        }
+        let mut process = Process::start(&mut command, &folder.join("log"))?;
+        let answers = || TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok();
+        if !wait_for(Duration::from_secs(20), answers) || process.has_ended() {
+            let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+            return Err(io::Error::other(format!("{} does not answer: {}", self.name, log.trim())));
+        }
+        Ok(Running { name: self.name, port, process, folder })
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::File::create(path)?.write_all(text.as_bytes())
+}
+
+impl Running {
+    /// portok's admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+}

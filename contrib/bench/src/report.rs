@@ -1,0 +1,305 @@
+//! The session as a table, as JSON, and as a picture.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::session::{Sample, number, workloads};
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        length if length % 2 == 1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
+
+/// Largest minus smallest, as a share of the median.
+fn spread(values: &[f64]) -> f64 {
+    let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(l, m), &v| (l.min(v), m.max(v)));
+    let middle = median(values.to_vec());
+    if values.is_empty() || middle == 0.0 { 0.0 } else { (most - least) / middle }
+}
+
+/// One row per workload and peer, medians over the rounds; `ratio` is to the best peer of the same work.
+pub fn rows(samples: &[Sample]) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for workload in workloads() {
+        let mut peers: Vec<&str> = Vec::new();
+        for sample in samples.iter().filter(|sample| sample.workload == workload.name) {
+            if !peers.contains(&sample.peer) {
+                peers.push(sample.peer);
+            }
+        }
+        let of = |peer: &str, what: &dyn Fn(&Sample) -> f64| -> Vec<f64> {
+            samples.iter().filter(|s| s.workload == workload.name && s.peer == peer).map(what).collect()
+        };
+        let best = |what: &dyn Fn(&Sample) -> f64| {
+            let others = peers.iter().filter(|peer| !["portok", "direct"].contains(*peer));
+            others.map(|peer| median(of(peer, what))).fold(f64::INFINITY, f64::min)
+        };
+        for peer in &peers {
+            let told = |name: &'static str| median(of(peer, &|s| number(&s.told, name)));
+            let sum = |name: &'static str| of(peer, &|s| number(&s.told, name)).iter().sum::<f64>();
+            let cpu = of(peer, &|s| s.cpu[0]);
+            let ratio = |value: f64, best: f64| {
+                if best.is_finite() && best > 0.0 { json!(value / best) } else { Value::Null }
+            };
+            rows.push(json!({
+                "workload": workload.name, "what": workload.what, "peer": peer,
+                "cpu_us": median(cpu.clone()), "cpu_spread": spread(&cpu),
+                "user_us": median(of(peer, &|s| s.cpu[1])), "system_us": median(of(peer, &|s| s.cpu[2])),
+                "cpu_ratio": ratio(median(cpu), best(&|s| s.cpu[0])),
+                "rps": told("rps"), "p50_ms": told("p50_ms"), "p99_ms": told("p99_ms"), "p999_ms": told("p999_ms"),
+                "p99_ratio": ratio(told("p99_ms"), best(&|s| number(&s.told, "p99_ms"))),
+                "errors": sum("errors") + sum("refused"),
+            }));
+        }
+    }
+    rows
+}
+
+/// npm portok's acceptance: its bench rows with its figures.
+pub fn acceptance(rows: &[Value], changes: &Value) -> Vec<Value> {
+    let of = |workload: &str, peer: &str| {
+        rows.iter().find(|row| row["workload"] == workload && row["peer"] == peer)
+    };
+    let mut checks = Vec::new();
+    let mut check = |name: &str, what: &str, value: f64, limit: f64, met: bool| {
+        checks.push(json!({ "bench": name, "what": what, "value": value, "limit": limit, "met": met }));
+    };
+    if let (Some(portok), Some(direct)) = (of("W1", "portok"), of("W1", "direct")) {
+        let share = number(portok, "rps") / number(direct, "rps");
+        check("throughput", "share of direct requests a second, at least", share, 0.3, share >= 0.3);
+        check("keepalive", "share of direct on kept connections, at least", share, 0.7, share >= 0.7);
+        for (name, limit) in [("p50_ms", 10.0), ("p99_ms", 50.0)] {
+            let added = number(portok, name) - number(direct, name);
+            check("latency", &format!("added {name}, at most"), added, limit, added <= limit);
+        }
+    }
+    if let (Some(portok), Some(direct)) = (of("W5", "portok"), of("W5", "direct")) {
+        let share = number(portok, "rps") / number(direct, "rps");
+        check(
+            "baseline",
+            "share of direct with a connection per request, at least",
+            share,
+            0.3,
+            share >= 0.3,
+        );
+    }
+    let wrong: f64 = rows.iter().filter(|row| row["peer"] == "portok").map(|row| number(row, "errors")).sum();
+    check("validate", "answers that were not whole and 200", wrong, 0.0, wrong == 0.0);
+    if changes.is_object() {
+        for kind in ["switching", "deploying"] {
+            let lost = number(&changes[kind], "errors") + number(&changes[kind], "refused");
+            check("switching", &format!("requests lost while {kind}"), lost, 0.0, lost == 0.0);
+        }
+    }
+    checks
+}
+
+pub fn table(report: &Value) -> String {
+    let mut text = String::new();
+    let list = |name: &str| report[name].as_array().cloned().unwrap_or_default();
+    let said = |value: &Value, name: &str| value[name].as_str().unwrap_or("").to_owned();
+    let _ = writeln!(text, "{}", said(report, "machine"));
+    for peer in list("peers") {
+        let _ = writeln!(text, "  {}: {}", said(&peer, "name"), said(&peer, "version"));
+    }
+    let mut last = String::new();
+    for row in list("rows") {
+        if said(&row, "workload") != last {
+            last = said(&row, "workload");
+            let _ = writeln!(
+                text,
+                "\n{last}: {}\n  {:8} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8} {:>8} {:>7}",
+                said(&row, "what"),
+                "",
+                "CPU us",
+                "user",
+                "system",
+                "spread",
+                "ratio",
+                "req/s",
+                "p50 ms",
+                "p99 ms",
+                "p99.9 ms",
+                "errors"
+            );
+        }
+        let ratio = row["cpu_ratio"]
+            .as_f64()
+            .filter(|_| row["peer"] != "direct")
+            .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        let _ = writeln!(
+            text,
+            "  {:8} {:>9.2} {:>7.2} {:>7.2} {:>6.0}% {:>7} {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>7}",
+            said(&row, "peer"),
+            number(&row, "cpu_us"),
+            number(&row, "user_us"),
+            number(&row, "system_us"),
+            number(&row, "cpu_spread") * 100.0,
+            ratio,
+            number(&row, "rps"),
+            number(&row, "p50_ms"),
+            number(&row, "p99_ms"),
+            number(&row, "p999_ms"),
+            number(&row, "errors")
+        );
+    }
+    if !list("idle").is_empty() {
+        let _ = writeln!(text, "\nW6: KiB of an idle kept connection (and the process before)");
+    }
+    for row in list("idle") {
+        let _ = writeln!(
+            text,
+            "  {:8} {:>7.2} ({:.0})",
+            said(&row, "peer"),
+            number(&row, "kib"),
+            number(&row, "base_kib")
+        );
+    }
+    if !list("calls").is_empty() {
+        let _ = writeln!(text, "\nSystem calls a request");
+    }
+    for row in list("calls") {
+        let _ = writeln!(
+            text,
+            "  {:4} {:8} {:>7.2}",
+            said(&row, "workload"),
+            said(&row, "peer"),
+            number(&row, "calls")
+        );
+    }
+    if !list("growth").is_empty() {
+        let _ = writeln!(
+            text,
+            "\nGrowth (not pinned): threads, connections, CPU us a request, req/s, p50, p99 ms, errors"
+        );
+    }
+    for row in list("growth") {
+        let told = &row["told"];
+        let _ = writeln!(
+            text,
+            "  {:8} {} {:>6} {:>7.2} {:>8.0} {:>8.2} {:>8.2} {:>4}",
+            said(&row, "peer"),
+            row["threads"],
+            row["connections"],
+            number(&row, "cpu_us"),
+            number(told, "rps"),
+            number(told, "p50_ms"),
+            number(told, "p99_ms"),
+            number(told, "errors") + number(told, "refused")
+        );
+    }
+    let changes = &report["changes"];
+    if changes.is_object() {
+        let _ = writeln!(
+            text,
+            "\nChanges under full load (not pinned), one a second for {} s",
+            changes["seconds"]
+        );
+        for kind in ["quiet", "switching", "deploying"] {
+            let told = &changes[kind];
+            let _ = writeln!(
+                text,
+                "  {kind:10} {:>8.0} req/s, p50 {:.2}, p99 {:.2}, p99.9 {:.2}, longest {:.1} ms, lost {}",
+                number(told, "rps"),
+                number(told, "p50_ms"),
+                number(told, "p99_ms"),
+                number(told, "p999_ms"),
+                number(told, "max_ms"),
+                number(told, "errors") + number(told, "refused")
+            );
+        }
+        for (name, what) in [
+            ("switch_ms", "a switch, with its probe, asked to answered"),
+            ("deploy_full_ms", "a deploy under full load, asked to answered"),
+            ("healthy_until_first_request_full_ms", "  from the app's healthy answer to its first request"),
+            ("deploy_light_ms", "a deploy under one client, asked to answered"),
+            ("healthy_until_first_request_light_ms", "  from the app's healthy answer to its first request"),
+        ] {
+            let values: Vec<f64> =
+                changes[name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+            let most = values.iter().copied().fold(0.0, f64::max);
+            let _ = writeln!(
+                text,
+                "  {what}: median {:.2} ms, longest {most:.2} ms, of {}",
+                median(values.clone()),
+                values.len()
+            );
+        }
+    }
+    let soak = &report["soak"];
+    if soak.is_object() {
+        let memory: Vec<u64> =
+            soak["memory_kib"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        let _ = writeln!(
+            text,
+            "\nSoak: {} minutes, {} switches, {:.0} req/s, lost {}, memory in KiB {memory:?}",
+            soak["minutes"],
+            soak["switches"],
+            number(&soak["told"], "rps"),
+            number(&soak["told"], "errors") + number(&soak["told"], "refused")
+        );
+    }
+    if !list("acceptance").is_empty() {
+        let _ = writeln!(text, "\nnpm portok's acceptance");
+    }
+    for row in list("acceptance") {
+        let met = if row["met"] == true { "met" } else { "NOT MET" };
+        let _ = writeln!(
+            text,
+            "  {:10} {}: {:.2} (limit {}) {met}",
+            said(&row, "bench"),
+            said(&row, "what"),
+            number(&row, "value"),
+            number(&row, "limit")
+        );
+    }
+    text
+}
+
+/// Bars: CPU microseconds a request, workload by workload, each scaled to its longest bar.
+pub fn picture(report: &Value) -> String {
+    let rows: Vec<&Value> =
+        report["rows"].as_array().into_iter().flatten().filter(|row| row["peer"] != "direct").collect();
+    let mut body = String::new();
+    let (mut y, mut last) = (34, "");
+    for row in &rows {
+        let workload = row["workload"].as_str().unwrap_or("");
+        if workload != last {
+            last = workload;
+            y += 12;
+            let what = row["what"].as_str().unwrap_or("");
+            let _ = writeln!(
+                body,
+                r##"<text x="8" y="{}" font-weight="bold">{workload}: {what}</text>"##,
+                y + 12
+            );
+            y += 18;
+        }
+        let of = |row: &&&Value| row["workload"] == workload;
+        let most = rows.iter().filter(of).map(|row| number(row, "cpu_us")).fold(0.0, f64::max);
+        let value = number(row, "cpu_us");
+        let width = (value / most.max(0.001) * 480.0).max(1.0);
+        let peer = row["peer"].as_str().unwrap_or("");
+        let color = if peer == "portok" { "#d9480f" } else { "#868e96" };
+        let _ = writeln!(
+            body,
+            r##"<text x="72" y="{0}" text-anchor="end">{peer}</text><rect x="80" y="{1}" width="{width:.0}" height="12" fill="{color}"/><text x="{2:.0}" y="{0}">{value:.1}</text>"##,
+            y + 11,
+            y + 1,
+            86.0 + width
+        );
+        y += 16;
+    }
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/><text x="8" y="20" font-size="14">CPU microseconds of the proxy a request (less is better)</text>
+{body}</svg>
+"##,
+        y + 12
+    )
+}

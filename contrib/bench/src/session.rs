@@ -1,0 +1,240 @@
+//! One interleaved session: every peer on the same work, in turns, there and back again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::load::{self, Load};
+use crate::peers::{Peer, Running};
+use crate::process::{Cpu, Process, pinned_command, wait_for};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub folder: PathBuf,
+    pub duration: Duration,
+    pub rounds: usize,
+    /// Proxy, backend and load share one CPU.
+    pub cpu: Option<usize>,
+    pub threads: usize,
+    pub quick: bool,
+    /// Workloads by name; empty: all.
+    pub only: Vec<String>,
+}
+
+impl Options {
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only.eq_ignore_ascii_case(name))
+    }
+}
+
+/// A kind of work.
+pub struct Workload {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub load: Load,
+}
+
+/// The load that the others differ from: `GET` 12 bytes on 64 kept connections.
+pub fn small() -> Load {
+    Load {
+        port: 0,
+        path: "/".to_owned(),
+        connections: 64,
+        duration: Duration::from_secs(1),
+        requests: u64::MAX,
+        body: 0,
+        fresh: false,
+        browser: false,
+        message: 0,
+    }
+}
+
+pub fn workloads() -> Vec<Workload> {
+    let of = |name, what, load| Workload { name, what, load };
+    let path = |path: &str| path.to_owned();
+    vec![
+        of("W1", "GET 12 bytes, 64 kept connections", small()),
+        of("W1b", "the same with a browser's headers", Load { browser: true, ..small() }),
+        of("W2", "GET 10 KiB", Load { path: path("/10k"), ..small() }),
+        of("W3", "GET 1 MiB, 16 connections", Load { path: path("/1m"), connections: 16, ..small() }),
+        of("W4", "POST 64 KiB, 32 connections", Load { body: 64 << 10, connections: 32, ..small() }),
+        of("W5", "a connection per request, 32 clients", Load { fresh: true, connections: 32, ..small() }),
+        of(
+            "W7",
+            "32 KiB messages through tunnels, 16 of them",
+            Load { message: 32 << 10, connections: 16, ..small() },
+        ),
+    ]
+}
+
+/// What one peer cost in one round.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    pub workload: &'static str,
+    pub peer: &'static str,
+    /// Microseconds of CPU a request: all, in user space, in the kernel.
+    pub cpu: [f64; 3],
+    pub told: Value,
+}
+
+/// Runs the load in a process of its own.
+pub fn run_load(load: &Load, port: u16, duration: Duration, cpu: Option<usize>) -> io::Result<Value> {
+    let mut command = pinned_command(cpu, &std::env::current_exe()?.display().to_string());
+    command.args(["load", "--port", &port.to_string(), "--path", &load.path]);
+    command.args([
+        "--connections",
+        &load.connections.to_string(),
+        "--millis",
+        &duration.as_millis().to_string(),
+    ]);
+    command.args(["--body", &load.body.to_string(), "--message", &load.message.to_string()]);
+    if load.requests < u64::MAX {
+        command.args(["--requests", &load.requests.to_string()]);
+    }
+    command.args(load.fresh.then_some("--fresh")).args(load.browser.then_some("--browser"));
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+}
+
+pub fn number(told: &Value, name: &str) -> f64 {
+    told[name].as_f64().unwrap_or(0.0)
+}
+
+fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
+    let total = (after.total - before.total) * 1e6 / requests;
+    let (user, system) = ((after.user - before.user) as f64, (after.system - before.system) as f64);
+    let user_share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
+    [total, total * user_share, total * (1.0 - user_share)]
+}
+
+/// A peer that cannot be started is left out, and said.
+fn started(
+    peer: &Peer,
+    options: &Options,
+    backend: u16,
+    threads: usize,
+    cpu: Option<usize>,
+) -> Option<Running> {
+    let running = peer.start(&options.folder, backend, threads, cpu);
+    running.inspect_err(|error| eprintln!("{} is left out: {error}", peer.name)).ok()
+}
+
+/// The peers on all workloads.
+pub fn side_by_side(options: &Options, peers: &[Peer]) -> io::Result<Vec<Sample>> {
+    let (backend, backend_port) = Process::backend(options.cpu)?;
+    let start = |peer: &Peer| started(peer, options, backend_port, options.threads, options.cpu);
+    let running: Vec<Running> = peers.iter().filter_map(start).collect();
+    let mut samples = Vec::new();
+    for workload in workloads().iter().filter(|workload| options.wants(workload.name)) {
+        for round in 0..options.rounds {
+            let mut order: Vec<Option<&Running>> = running.iter().map(Some).chain([None]).collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for peer in order {
+                let (name, process, port) = match peer {
+                    Some(running) => (running.name, &running.process, running.port),
+                    None => ("direct", &backend, backend_port),
+                };
+                let before = process.cpu();
+                let told = run_load(&workload.load, port, options.duration, options.cpu)?;
+                let cpu = since(before, process.cpu(), number(&told, "requests").max(1.0));
+                samples.push(Sample { workload: workload.name, peer: name, cpu, told });
+            }
+            eprintln!("{} round {} of {}", workload.name, round + 1, options.rounds);
+        }
+    }
+    Ok(samples)
+}
+
+/// System calls a request, by strace, peer by peer.
+pub fn system_calls(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> {
+    let mut rows = Vec::new();
+    if crate::process::says("strace", &["-V"]).is_none() {
+        eprintln!("strace is not there (Debian: apt-get install strace): system calls are not counted");
+        return Ok(rows);
+    }
+    let (_backend, backend_port) = Process::backend(None)?;
+    for peer in peers {
+        let Some(running) = started(peer, options, backend_port, 1, None) else { continue };
+        for workload in workloads().iter().filter(|w| ["W1", "W2", "W4", "W5"].contains(&w.name)) {
+            let requests = if options.quick { 2_000 } else { 10_000 };
+            let load = Load { requests, ..workload.load.clone() };
+            // Connections and buffers are there before it is counted.
+            run_load(&Load { requests: 500, ..load.clone() }, running.port, Duration::from_secs(10), None)?;
+            let counts = options.folder.join("strace");
+            let _former = std::fs::remove_file(&counts);
+            let mut command = Command::new("strace");
+            command.args(["-c", "-f", "-o"]).arg(&counts);
+            for pid in running.process.family() {
+                command.args(["-p", &pid.to_string()]);
+            }
+            let log = options.folder.join("strace.log");
+            let strace = Process::start(&mut command, &log)?;
+            wait_for(Duration::from_secs(5), || {
+                std::fs::read_to_string(&log).is_ok_and(|text| text.contains("attached"))
+            });
+            let told = run_load(&load, running.port, Duration::from_secs(60), None)?;
+            let _asked = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
+            wait_for(Duration::from_secs(5), || total_calls(&counts).is_some());
+            drop(strace);
+            let calls = total_calls(&counts).unwrap_or(0.0) / number(&told, "requests").max(1.0);
+            rows.push(json!({ "workload": workload.name, "peer": peer.name, "calls": calls }));
+        }
+    }
+    Ok(rows)
+}
+
+/// The total of `strace -c`.
+fn total_calls(file: &Path) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.trim_end().ends_with(" total"))?;
+    line.split_whitespace().nth(3)?.parse().ok()
+}
+
+/// KiB of an idle kept connection, peer by peer.
+pub fn idle_memory(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> {
+    let (_backend, backend_port) = Process::backend(None)?;
+    let count = if options.quick { 1_000 } else { 5_000 };
+    let mut rows = Vec::new();
+    for peer in peers {
+        let Some(running) = started(peer, options, backend_port, 1, None) else { continue };
+        // What is made once is made by then.
+        load::idle(running.port, 50, || ())?;
+        let before = running.process.memory();
+        let during = load::idle(running.port, count, || running.process.memory())?;
+        let each = during.saturating_sub(before) as f64 / count as f64;
+        rows.push(json!({ "peer": peer.name, "connections": count, "kib": each, "base_kib": before }));
+    }
+    Ok(rows)
+}
+
+/// From few connections to many, on one and on two threads.
+pub fn growth(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> {
+    let (backend, backend_port) = Process::backend(None)?;
+    let counts: &[usize] =
+        if options.quick { &[10, 100, 500, 2_000] } else { &[10, 50, 100, 250, 500, 1_000, 5_000, 10_000] };
+    let mut rows = Vec::new();
+    for threads in [1, 2] {
+        for peer in peers {
+            let Some(running) = started(peer, options, backend_port, threads, None) else { continue };
+            // Each connection takes two descriptors of a proxy.
+            let most = crate::process::descriptors() / 2;
+            for &connections in counts.iter().filter(|&&count| count < most) {
+                let before = running.process.cpu();
+                let load = Load { connections, ..small() };
+                let told = run_load(&load, running.port, options.duration, None)?;
+                let cpu = since(before, running.process.cpu(), number(&told, "requests").max(1.0));
+                rows.push(json!({ "peer": peer.name, "threads": threads, "connections": connections,
+                    "cpu_us": cpu[0], "told": told }));
+            }
+            eprintln!("growth: {} on {threads} thread(s)", peer.name);
+        }
+    }
+    drop(backend);
+    Ok(rows)
+}

@@ -1,0 +1,200 @@
+//! One request's way to an answer's head, over as many connections as the rules allow.
+//!
+//! State: owned by the request; dropped, the claim is given back and the connection to the app is closed. The order
+//! that matters: a target is claimed before anything is connected, and of the request nothing but its head is
+//! looked at before a connection is there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::answer::Fault;
+use super::client::Record;
+use super::clock;
+use super::upstream::connection::Connection;
+use super::upstream::exchange::{Exchange, Failed, PollHead};
+use super::upstream::head::{Fields, Head};
+use super::upstream::outgoing::Outgoing;
+use super::upstream::pool::{self, Claim, Slot};
+use super::worker::{REFUSED_PAUSE, Settings, Worker};
+
+/// What is asked, whoever read it.
+pub(super) trait Ask {
+    /// Whether the method is `HEAD`.
+    fn to_head(&self) -> bool;
+
+    /// Writes the head that goes to the app at `target`. Called once.
+    fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr);
+
+    /// Where the answer's fields go. Called once an attempt, after the head was written.
+    fn fields(&mut self) -> Fields<'_>;
+}
+
+/// An answer's head with everything that belongs to it.
+pub(super) struct Answered {
+    pub(super) head: Head,
+    pub(super) connection: Connection,
+    pub(super) claim: Claim,
+}
+
+/// Why a request got no answer of the app's.
+pub(super) enum Ended {
+    Fault(Fault),
+    /// The client's own doing: it broke off (`gone`), or sent what is no body.
+    Client {
+        gone: bool,
+    },
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What the attempts of one request depend on.
+pub(super) struct Attempts<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) settings: &'a Settings,
+    pub(super) record: &'a Record,
+}
+
+impl Attempts<'_> {
+    /// Sends the request until there is an answer's head.
+    pub(super) async fn exchange<A: Ask>(
+        &self,
+        asked: &mut A,
+        outgoing: &mut Outgoing,
+        replayable: bool,
+    ) -> Result<Answered, Ended> {
+        let (record, upstream) = (self.record, &self.settings.config.upstream);
+        let mut connect_by = clock::after(upstream.connect_timeout);
+        let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
+        let (mut written, mut retried) = (false, false);
+        loop {
+            let Some(claim) = self.worker.claim(record, self.settings.config.drain.affinity) else {
+                if clock::now() >= connect_by || !self.worker.switchboard.next_is_near() {
+                    return Err(Fault::NoLiveTarget.into());
+                }
+                Box::pin(refused.wait()).await;
+                continue;
+            };
+            let fresh = retried || !upstream.keepalive;
+            let slot = match claim.local.try_take(fresh, upstream) {
+                Some(slot) => Some(slot),
+                None => Box::pin(record.until(connect_by, claim.local.wait(fresh, upstream))).await,
+            };
+            let opened = match slot {
+                None => return Err(Fault::Timeout("all of upstream.max_connections are in use").into()),
+                Some(Slot::Kept(connection)) => Ok(connection),
+                Some(Slot::Fresh(permit)) => {
+                    let open = Connection::open(claim.local.target.addr(), permit, upstream);
+                    match Box::pin(record.until(connect_by, open)).await {
+                        Some(opened) => opened,
+                        None => return Err(refused.in_the_end().into()),
+                    }
+                }
+            };
+            let mut connection = match opened {
+                Ok(connection) => connection,
+                Err(error) => {
+                    // It may be started again, then at another address: look at the switchboard again.
+                    drop(claim);
+                    record.pinned.take();
+                    Box::pin(refused.pause(error, connect_by)).await?;
+                    continue;
+                }
+            };
+            if !connection.reused {
+                self.worker.shard().socket_created();
+            }
+            if !written {
+                written = true;
+                asked.write_head(outgoing.head(), claim.local.target.addr());
+            }
+            match self.converse(asked, outgoing, &mut connection).await {
+                Ok(head) => return Ok(Answered { head, connection, claim }),
+                Err(Failed::Reset { answered: false, .. })
+                    if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
+                {
+                    retried = true;
+                    connect_by = clock::after(upstream.connect_timeout);
+                    outgoing.rewind();
+                }
+                Err(failed) => return Err(ended(failed)),
+            }
+        }
+    }
+
+    /// Sends over one connection and waits for the head. The time for the answer begins anew while the
+    /// request is still moving.
+    async fn converse<A: Ask>(
+        &self,
+        asked: &mut A,
+        outgoing: &mut Outgoing,
+        connection: &mut Connection,
+    ) -> Result<Head, Failed> {
+        let to_head = asked.to_head();
+        let mut exchange = Exchange::new(connection, outgoing, to_head, asked.fields());
+        let Some(timeout) = self.settings.config.upstream.response_timeout else {
+            return PollHead(&mut exchange).await;
+        };
+        loop {
+            let before = exchange.outgoing.written();
+            match self.record.until(clock::after(timeout), PollHead(&mut exchange)).await {
+                Some(head) => return head,
+                None if exchange.outgoing.written() > before => (),
+                None => return Err(Failed::Timeout),
+            }
+        }
+    }
+}
+
+/// Connections that were refused so far.
+struct Refused {
+    /// How long the app is left alone before the next try.
+    pause: Duration,
+    last: Option<io::Error>,
+}
+
+impl Refused {
+    /// Waits a moment; an error once another try makes no sense any more.
+    async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
+        if clock::now() >= until || !pool::is_transient(&error) {
+            return Err(Fault::Refused(error));
+        }
+        self.wait().await;
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// Waits a moment, the next time longer.
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(REFUSED_PAUSE.1);
+    }
+
+    /// What a connection that did not come about in time was: refused all the while, or not answered.
+    fn in_the_end(self) -> Fault {
+        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::Refused)
+    }
+}
+
+/// What a request that failed ends with.
+pub(super) fn ended(failed: Failed) -> Ended {
+    match failed {
+        Failed::Client(error) => Ended::Client { gone: is_gone(&error) },
+        Failed::TooLarge => Fault::BodyTooLarge.into(),
+        Failed::Reset { error, .. } => Fault::Reset(error).into(),
+        Failed::Invalid(invalid) => Fault::Invalid(invalid.0).into(),
+        Failed::Timeout => Fault::Timeout("upstream.response_timeout").into(),
+    }
+}
+
+/// Whether a request's body failed because nobody sends it any more.
+fn is_gone(error: &hyper::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let broke = |kind| matches!(kind, Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe);
+    error.is_incomplete_message() || cause.is_some_and(|cause| broke(cause.kind()))
+}
