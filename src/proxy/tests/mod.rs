@@ -6,6 +6,7 @@ mod lifecycle;
 mod messages;
 mod switching;
 mod tunnels;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

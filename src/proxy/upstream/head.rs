@@ -139,8 +139,10 @@ pub(in crate::proxy) fn parse(
         }
         Fields::Map(map) => {
             let start = buf.as_ptr().addr();
-            let usual = status.canonical_reason();
-            let reason = response.reason.filter(|&reason| !reason.is_empty() && usual != Some(reason));
+            let given = response.reason.unwrap_or("");
+            // Where no phrase is usual an empty one is told too: hyper would make one up.
+            let is_told = status.canonical_reason().is_none_or(|usual| !given.is_empty() && given != usual);
+            let reason = is_told.then_some(given);
             let reason = reason.map(|reason| Span::of(start, reason.as_bytes())).transpose()?;
             let mut places = [Place::default(); MAX_FIELDS];
             let mut count = 0;
