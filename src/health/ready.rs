@@ -2,22 +2,24 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Probe;
 use crate::wire::ProbeReport;
 
-/// The pauses between probes. A fast app costs milliseconds, a slow one ten probes a second.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The pause between probes is this part of the time that the app has taken so far: one that comes up within half a
+/// second waits 10 ms for its probe at most, a slow one costs ten probes a second.
+const PART: u32 = 50;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Probe {
-    /// Asks at once and then in steps that grow from 5 ms to 100 ms until `successes` answers in a row were
+    /// Asks at once and then in steps that grow from 2 ms to 100 ms until `successes` answers in a row were
     /// healthy (0 counts as 1). Tells `each` about every report; `attempts` in it counts them. Never gives up: the caller
     /// has the deadline, and drops the future.
     pub async fn until_healthy(&self, successes: u32, mut each: impl FnMut(&ProbeReport)) -> ProbeReport {
         let (mut attempts, mut in_a_row) = (0_u32, 0_u32);
-        let mut pause = FIRST_PAUSE;
+        let began = Instant::now();
         loop {
             let mut report = self.ask().await;
             attempts = attempts.saturating_add(1);
@@ -27,8 +29,7 @@ impl Probe {
             if in_a_row >= successes.max(1) {
                 return report;
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep((began.elapsed() / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
     }
 }
