@@ -147,7 +147,8 @@ impl<'m> Instance<'m> {
         self.processes().is_empty()
     }
 
-    fn processes(&self) -> Vec<Tagged> {
+    /// What portok started for it and still runs.
+    pub(crate) fn processes(&self) -> Vec<Tagged> {
         let mut processes = procs::of_instance(&self.name);
         processes.retain(|process| self.machine.has(process.pid));
         processes

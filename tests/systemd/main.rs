@@ -6,6 +6,8 @@
 //! The tests share one machine, each with an instance and a port of its own; who changes what all share boots another.
 
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod host;
 #[cfg(test)]
 mod instance;
