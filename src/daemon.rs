@@ -18,12 +18,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::handover::{Control, Heritage};
+use self::signals::{Signals, Told};
 use self::start::Origin;
 use self::succession::Predecessor;
 use self::upgrade::Outcome;
@@ -39,6 +39,7 @@ use crate::wire::{self, exit};
 mod end;
 mod handover;
 mod reload;
+mod signals;
 mod start;
 mod succession;
 mod upgrade;
@@ -243,10 +244,7 @@ struct Daemon {
     reloads: mpsc::Receiver<admin::ReloadReply>,
     upgrades: mpsc::Receiver<admin::UpgradeOrder>,
     edits: mpsc::Receiver<()>,
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    leave: Signal,
+    signals: Signals,
 }
 
 struct SocketTask {
@@ -267,12 +265,11 @@ impl Daemon {
     async fn serve(mut self) -> Result<(), StartError> {
         enum Turn {
             Booted,
-            Reload(Option<admin::ReloadReply>),
+            Reload(admin::ReloadReply),
             Edited,
             Retry,
             Upgrade(admin::UpgradeOrder),
-            Leave,
-            End(&'static str),
+            Told(Told),
             Lost,
         }
         let mut booted = false;
@@ -280,14 +277,11 @@ impl Daemon {
             let failed = self.config_status.borrow().error.is_some();
             let turn = tokio::select! {
                 () = upkeep::extending(&self.manager, self.app.booted()), if !booted => Turn::Booted,
-                answer = self.reloads.recv() => Turn::Reload(answer),
+                Some(answer) = self.reloads.recv() => Turn::Reload(answer),
                 Some(order) = self.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
-                _ = self.hangup.recv() => Turn::Reload(None),
-                _ = self.leave.recv() => Turn::Leave,
-                _ = self.interrupt.recv() => Turn::End("SIGINT"),
-                _ = self.terminate.recv() => Turn::End("SIGTERM"),
+                told = self.signals.next() => Turn::Told(told),
                 () = self.app.ended() => Turn::Lost,
             };
             match turn {
@@ -297,12 +291,10 @@ impl Daemon {
                 }
                 Turn::Reload(answer) => {
                     let outcome = self.announced_reload(booted).await;
-                    if let Some(answer) = answer {
-                        let _asker_gone = answer.send(outcome);
-                    }
+                    let _asker_gone = answer.send(outcome);
                 }
-                Turn::Edited => {
-                    // The outcome is in the log and in the status.
+                // The outcome is in the log and in the status.
+                Turn::Edited | Turn::Told(Told::Reload) => {
                     let _outcome = self.announced_reload(booted).await;
                 }
                 Turn::Retry => {
@@ -325,11 +317,11 @@ impl Daemon {
                         return self.end().await;
                     }
                 }
-                Turn::Leave => {
+                Turn::Told(Told::Leave) => {
                     tracing::info!("SIGUSR2: finishing requests, then leaving the app to the next daemon");
                     return self.leave().await;
                 }
-                Turn::End(cause) => {
+                Turn::Told(Told::End(cause)) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
                     // Nobody is to wait in a queue that nothing will accept from.
                     self.manager.forget();

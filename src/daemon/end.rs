@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
-
 use super::{Daemon, StartError, upkeep};
 use crate::proxy::Until;
 
@@ -27,7 +25,7 @@ impl Daemon {
             }
             app.stop_all().await;
         };
-        let hurried = second_signal(&mut self.interrupt, &mut self.terminate);
+        let hurried = self.signals.end();
         let in_order = tokio::select! {
             () = upkeep::extending(&self.manager, orderly) => true,
             () = hurried => false,
@@ -56,7 +54,7 @@ impl Daemon {
                 tracing::warn!("requests are still in flight after drain.period ({period:?}) and are cut");
             }
         };
-        let hurried = second_signal(&mut self.interrupt, &mut self.terminate);
+        let hurried = self.signals.end();
         tokio::select! {
             () = upkeep::extending(&self.manager, orderly) => {}
             () = hurried => tracing::warn!("second signal: cutting the requests that are in flight"),
@@ -92,13 +90,5 @@ impl Daemon {
         while self.background.join_next().await.is_some() {}
         self.manager.flush().await;
         tracing::info!("{said}");
-    }
-}
-
-/// Waits for somebody who is in a hurry.
-pub(super) async fn second_signal(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
     }
 }

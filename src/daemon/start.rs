@@ -7,11 +7,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::signals::Signals;
 use super::succession::Predecessor;
 use super::{Daemon, Foreground, Options, StartError, complain, handover, open_socket, upgrade, upkeep};
 use crate::admin::{self, Admin};
@@ -20,7 +20,8 @@ use crate::config::watch::Watch;
 use crate::hooks;
 use crate::logging;
 use crate::proxy::{self, Plane};
-use crate::release::{self, Coordinator, store::Store};
+use crate::release::store::{Found, Store};
+use crate::release::{self, Coordinator};
 use crate::supervisor::{self, Sink, Supervisor};
 use crate::systemd::{self, Manager, Passed};
 use crate::wire;
@@ -48,50 +49,21 @@ impl Daemon {
         origin: Origin,
     ) -> Result<Self, StartError> {
         let Origin { passed, mut predecessor, program } = origin;
-        let io = |operation| move |source| StartError::Io { operation, source };
         // The token in this process's environment is nobody else's business, the app's least of all (prctl(2)).
         if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
             tracing::warn!("cannot make the process unreadable for others: {errno}");
         }
-        let environment = std::env::vars_os().collect();
         let raised = raise_open_files();
         // A successor's was raised before it was started.
         let told = std::env::var(handover::OPEN_FILES).ok().and_then(|limit| limit.parse().ok());
         let open_files = predecessor.as_ref().and(told).or(raised);
-        let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
-        let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
-        let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
-        let leave = signal(SignalKind::user_defined2()).map_err(io("wait for SIGUSR2"))?;
+        let signals = Signals::catch()?;
         let manager = Manager::from_env().map_err(io("start the thread that tells the service manager"))?;
-
-        let claimed = passed.claim(config.listen);
-        let bind = || {
-            proxy::bind(config.listen).map_err(|source| StartError::Listen { addr: config.listen, source })
-        };
-        // The place before the port: a second daemon hears that it is one.
-        let (store, found, listener) = match &mut predecessor {
-            None => {
-                let (store, found) = Store::open(&config.state_file, None)?;
-                (store, found, claimed.listener.map_or_else(bind, Ok)?)
-            }
-            Some(predecessor) => {
-                let listener = claimed.listener.map_or_else(bind, Ok)?;
-                let lock = predecessor.stand_by(&config).await?;
-                let (store, found) = Store::open(&config.state_file, lock)?;
-                (store, found, listener)
-            }
-        };
+        let Place { store, found, listener, public, bound, stale } =
+            Place::take(passed, predecessor.as_mut(), &config).await?;
         let lock = store.lock();
-        let bound = listener.local_addr().map_err(io("read the listening address"))?;
-        let public = listener.try_clone().map_err(io("keep the listening socket"))?;
-
-        if !claimed.stale.is_empty() {
-            let stale = claimed.stale.join(", ");
-            tracing::warn!("closed what was passed to the daemon and is not at {}: {stale}", config.listen);
-        }
         let keep = {
             let manager = manager.clone();
-            let stale = !claimed.stale.is_empty();
             move |public: &TcpListener| {
                 if stale {
                     manager.forget();
@@ -102,27 +74,8 @@ impl Daemon {
         if predecessor.is_none() {
             keep(&public);
         }
-
         let foreground = options.foreground.is_some();
-        let sink = match (foreground, logging::under_journal()) {
-            (true, _) => Sink::Stdout,
-            (false, true) => Sink::Journal,
-            (false, false) => Sink::Stderr,
-        };
-        let mark = match found.mark.clone() {
-            Some(mark) => mark,
-            None => supervisor::new_mark().map_err(io("read the kernel's random numbers"))?,
-        };
-        let supervisor = Supervisor::new(supervisor::Settings {
-            instance: config.name.clone(),
-            mark,
-            run_dir: config.run_dir.clone(),
-            env: environment,
-            keeper: true,
-            sink,
-            open_files,
-        })
-        .map_err(io("start the supervisor"))?;
+        let supervisor = supervisor(&config, found.mark.clone(), foreground, open_files)?;
 
         let stats = proxy::Stats::new(config.proxy.threads);
         let (switchboard, route) = proxy::switchboard();
@@ -246,12 +199,82 @@ impl Daemon {
             reloads,
             upgrades,
             edits,
-            interrupt,
-            terminate,
-            hangup,
-            leave,
+            signals,
         })
     }
+}
+
+/// What only one daemon can have: the state, and the socket that is listened on.
+struct Place {
+    store: Store,
+    found: Found,
+    listener: TcpListener,
+    /// The socket once more.
+    public: TcpListener,
+    bound: SocketAddr,
+    /// The service manager keeps sockets that nobody wants any more.
+    stale: bool,
+}
+
+impl Place {
+    /// Takes it over from whoever has it, or makes it. The state before the port: a second daemon hears that it is one. A
+    /// successor has its socket first, and the state once its predecessor lets go of it.
+    async fn take(
+        passed: Passed,
+        predecessor: Option<&mut Predecessor>,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let claimed = passed.claim(config.listen);
+        let bind = || {
+            proxy::bind(config.listen).map_err(|source| StartError::Listen { addr: config.listen, source })
+        };
+        let ((store, found), listener) = match predecessor {
+            None => {
+                let opened = Store::open(&config.state_file, None)?;
+                (opened, claimed.listener.map_or_else(bind, Ok)?)
+            }
+            Some(predecessor) => {
+                let listener = claimed.listener.map_or_else(bind, Ok)?;
+                let lock = predecessor.stand_by(config).await?;
+                (Store::open(&config.state_file, lock)?, listener)
+            }
+        };
+        let stale = claimed.stale.join(", ");
+        if !stale.is_empty() {
+            tracing::warn!("closed what was passed to the daemon and is not at {}: {stale}", config.listen);
+        }
+        let bound = listener.local_addr().map_err(io("read the listening address"))?;
+        let public = listener.try_clone().map_err(io("keep the listening socket"))?;
+        Ok(Self { store, found, listener, public, bound, stale: !stale.is_empty() })
+    }
+}
+
+fn supervisor(
+    config: &Config,
+    mark: Option<String>,
+    foreground: bool,
+    open_files: Option<u64>,
+) -> Result<Supervisor, StartError> {
+    let sink = match (foreground, logging::under_journal()) {
+        (true, _) => Sink::Stdout,
+        (false, true) => Sink::Journal,
+        (false, false) => Sink::Stderr,
+    };
+    let mark = mark.map_or_else(supervisor::new_mark, Ok).map_err(io("read the kernel's random numbers"))?;
+    Supervisor::new(supervisor::Settings {
+        instance: config.name.clone(),
+        mark,
+        run_dir: config.run_dir.clone(),
+        env: std::env::vars_os().collect(),
+        keeper: true,
+        sink,
+        open_files,
+    })
+    .map_err(io("start the supervisor"))
+}
+
+fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::Io { operation, source }
 }
 
 /// Starts `work`, which ends when it has ended or `over` is cancelled.

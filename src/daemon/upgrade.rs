@@ -23,7 +23,6 @@ use tokio::process::ChildStderr;
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 
-use super::end::second_signal;
 use super::handover::{self, Control};
 use super::{Daemon, StartError, open_socket};
 use crate::proxy::Until;
@@ -266,7 +265,7 @@ impl Daemon {
         };
         let ended = tokio::select! {
             outcome = attempt(estate) => Some(outcome),
-            () = second_signal(&mut self.interrupt, &mut self.terminate) => None,
+            () = self.signals.end() => None,
         };
         let (went, error, outcome): (bool, ErrorBody, fn(ErrorBody) -> Outcome) = match ended {
             Some(Ok(heir)) => return Outcome::Heir(Box::new(heir)),
@@ -361,7 +360,7 @@ impl Daemon {
         }
         self.app.leave().await;
         self.lock = None;
-        let hurried = second_signal(&mut self.interrupt, &mut self.terminate);
+        let hurried = self.signals.end();
         // The service manager, which starts the next one when the heir ends, is not to find this one still there then.
         let inherited = async {
             control.gone().await;
