@@ -8,13 +8,14 @@
 //! claim is given back, an unfinished connection to the app is closed.
 //!
 //! What is waited for and since when is kept in plain cells; no request sets a timer. The order that matters: a
-//! polite close is given only after the connection was polled, so that a request that has already
-//! arrived is read first.
+//! connection is closed politely only after the kernel was asked whether a request has arrived, so that the moment in
+//! which one is lost is as short as it can be.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -27,6 +28,7 @@ use http::{HeaderValue, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -241,6 +243,15 @@ struct SocketState {
     blocked: AtomicBool,
     linger: AtomicBool,
     left: Mutex<Option<TcpStream>>,
+    /// A polite close is near: who finds nothing to read looks again, and says in `arrived` what is there.
+    closing: AtomicBool,
+    arrived: AtomicBool,
+}
+
+/// Whether something is there to be read. The runtime knows that only since it last waited for events, and the thread may have
+/// been kept from running since then.
+pub(super) fn has_arrived(stream: &TcpStream) -> bool {
+    matches!(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
 }
 
 impl SocketState {
@@ -290,7 +301,12 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.early.is_empty() {
-            ready!(self.stream()?.poll_read(cx, buf))?;
+            let read = self.stream()?.poll_read(cx, buf);
+            if read.is_pending() && self.state.closing.load(Relaxed) {
+                let arrived = self.stream.as_ref().is_some_and(has_arrived);
+                self.state.arrived.store(arrived, Relaxed);
+            }
+            ready!(read)?;
         } else {
             let room = buf.remaining().min(self.early.len());
             buf.put_slice(&self.early.split_to(room));
@@ -414,6 +430,7 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early
     let socket = Socket { stream: Some(stream), early, state: record.socket.clone() };
     drop(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
+    let state = &record.socket;
     let mut told = false;
     poll_fn(|cx| {
         record.watch(cx.waker());
@@ -428,6 +445,12 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early
                 return Poll::Ready(Ended::ByItself);
             }
             if told || record.order.get() != Order::Close {
+                return Poll::Pending;
+            }
+            if !state.closing.swap(true, Relaxed) {
+                continue;
+            }
+            if state.arrived.swap(false, Relaxed) {
                 return Poll::Pending;
             }
             told = true;

@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 
 use super::answer::{Fault, Turn};
 use super::attempts::{self, Answered, Ask, Attempts, Ended};
-use super::client::Record;
+use super::client::{self, Record};
 use super::clock;
 use super::headers::{self, Kind};
 use super::pieces::Pieces;
@@ -111,7 +111,11 @@ impl Client<'_> {
                     Poll::Ready(Ok(1..)) => self.record.note_read(),
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
                     // A head that has begun to come is waited for: its answer says that it is the last.
-                    Poll::Pending if self.input.is_empty() && self.record.is_to_close() => {
+                    Poll::Pending
+                        if self.record.is_to_close()
+                            && self.input.is_empty()
+                            && !client::has_arrived(&self.stream) =>
+                    {
                         return Poll::Ready(Next::Over);
                     }
                     Poll::Pending => return Poll::Pending,

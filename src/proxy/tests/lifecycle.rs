@@ -148,14 +148,49 @@ async fn a_pulse_stops_with_one_blocked_thread_and_does_not_keep_the_plane() {
     tokio::time::timeout(LONG, pulse.beat()).await.unwrap();
     // One thread hangs in the answer of this request.
     let mut client = rig.connect().await;
-    client.send("GET /__hang HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    client.send("GET /__hang/0 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let hangs =
         async { while tokio::time::timeout(Duration::from_millis(200), pulse.beat()).await.is_ok() {} };
     tokio::time::timeout(LONG, hangs).await.unwrap();
-    HANG.store(false, Ordering::SeqCst);
+    GATES[0].open.store(true, Ordering::SeqCst);
     tokio::time::timeout(LONG, pulse.beat()).await.unwrap();
     tokio::time::timeout(LONG, rig.plane.shut_down()).await.unwrap();
     tokio::time::timeout(LONG, pulse.beat()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_its_connection_is_about_to_be_closed_is_answered() {
+    let app = Backend::echo().await;
+    let idle_timeout = Duration::from_secs(3);
+    let rig = Rig::serving(&app, |config| config.proxy.idle_timeout = idle_timeout);
+    let (mut first, mut second) = (rig.connect().await, rig.connect().await);
+    let mut idle = [rig.connect().await, rig.connect().await];
+    for client in [&mut first, &mut second].into_iter().chain(&mut idle) {
+        client.send(GET).await;
+        client.reply().await;
+    }
+    // A connection that hyper has.
+    idle[1].send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").await;
+    idle[1].reply().await;
+
+    // When the thread goes on, it learns of the second request and, after it, that it is time to close what is idle.
+    let since = std::time::Instant::now();
+    first.send("GET /__hang/1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let reached = |gate: usize| move || GATES[gate].reached.load(Ordering::SeqCst);
+    eventually("the thread is held up", reached(1)).await;
+    second.send("GET /__hang/2 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    eventually("the time is over", || since.elapsed() > idle_timeout + Duration::from_millis(300)).await;
+    GATES[1].open.store(true, Ordering::SeqCst);
+    eventually("the thread is held up again", reached(2)).await;
+    for client in &mut idle {
+        client.send(GET).await;
+    }
+    GATES[2].open.store(true, Ordering::SeqCst);
+    for client in &mut idle {
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.header("connection")), (200, Some("close")));
+        assert!(client.is_closed().await);
+    }
 }
 
 #[tokio::test]

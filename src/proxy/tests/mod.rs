@@ -90,8 +90,14 @@ fn config() -> Config {
     }
 }
 
-/// While set, the thread that answers `/__hang` turns no more.
-static HANG: AtomicBool = AtomicBool::new(true);
+/// What holds up the thread that answers `/__hang/N` for as long as it is closed.
+struct Gate {
+    reached: AtomicBool,
+    open: AtomicBool,
+}
+
+static GATES: [Gate; 3] =
+    [const { Gate { reached: AtomicBool::new(false), open: AtomicBool::new(false) } }; 3];
 
 struct Admins;
 
@@ -104,8 +110,12 @@ impl Reserved for Admins {
         Box::pin(async move {
             let path = request.uri().path().to_owned();
             assert!(path != "/__panic", "asked to");
-            while path == "/__hang" && HANG.load(Ordering::SeqCst) {
-                std::thread::yield_now();
+            if let Some(number) = path.strip_prefix("/__hang/") {
+                let gate = &GATES[number.parse::<usize>().unwrap()];
+                gate.reached.store(true, Ordering::SeqCst);
+                while !gate.open.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
             }
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let text = format!("admin {path} {} {}", peer.ip(), body.len());
