@@ -3,7 +3,8 @@
 //! A pipe that nobody reads is full after [`PIPE_SIZE`] bytes, and then whoever prints into it stands still. So each
 //! daemon starts a keeper, which sleeps until the daemon is gone (the end of its standard input, which nobody else
 //! holds). From then on it takes the oldest bytes out of every pipe that is more than half full: the newest half stays for
-//! the next daemon. It ends when that one says so (a byte in the pipe [`CALL`]), or when nobody prints any more.
+//! the next daemon. It ends when that one says so (a byte in the pipe [`CALL`], which is the keeper's standard output:
+//! whatever becomes of the name, it has the pipe), or when nobody prints any more.
 //!
 //! State: open pipes, found again by name at each look. Nothing is lost with the keeper but what it is for.
 
@@ -52,10 +53,12 @@ impl Keeper {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR)?,
         }
+        // For writing too, so that it does not end with the first daemon that called.
+        let heard = OpenOptions::new().read(true).write(true).open(&call)?;
         // The file that runs now, whatever lies at its path since.
         let mut command = Command::new("/proc/self/exe");
         command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir("/");
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let child = command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null()).spawn()?;
         Ok(Self { child })
     }
 
@@ -78,9 +81,7 @@ pub fn run_if_asked() -> Option<ExitCode> {
 }
 
 fn keep(run_dir: &Path) -> io::Result<()> {
-    // For writing too, so that it does not end with the first daemon that called.
-    let call = OpenOptions::new().read(true).write(true).open(run_dir.join(CALL))?;
-    let daemon = io::stdin();
+    let (daemon, call) = (io::stdin(), io::stdout());
     let mut both = [PollFd::new(&daemon, PollFlags::IN), PollFd::new(&call, PollFlags::IN)];
     poll(&mut both, None)?;
     if both[1].revents().contains(PollFlags::IN) {
