@@ -55,10 +55,12 @@ fn a_keeper_that_is_slow_to_go_does_not_take_the_next_one_with_it() {
     daemon.wait_until_serves("v1");
     daemon.wait_until_recorded();
     let former = keepers()[0];
-    procs::send(former, Signal::SIGSTOP);
     daemon.kill();
+    // Not before: with its parent a stopped group gets SIGHUP (setpgid(2)), and would be quick to go.
+    procs::send(former, Signal::SIGSTOP);
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
+    assert!(procs::is_alive(former));
     procs::send(former, Signal::SIGCONT);
     wait_until(
         "the former one is gone",
