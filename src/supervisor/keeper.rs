@@ -133,23 +133,52 @@ enum Relief {
 
 fn relieve(pipe: &mut File, scrap: &mut [u8]) -> Relief {
     let half = u64::try_from(PIPE_SIZE / 2).unwrap_or(u64::MAX);
-    match ioctl_fionread(&*pipe) {
-        Ok(0) => match pipe.read(&mut scrap[..1]) {
-            // End of file: the last who could print has gone.
-            Ok(0) => Relief::NobodyPrints,
-            _ => Relief::Enough,
-        },
-        Ok(mut waiting) if waiting > half => {
-            while waiting > half {
-                let most = usize::try_from(waiting - half).unwrap_or(scrap.len()).min(scrap.len());
-                match pipe.read(&mut scrap[..most]) {
-                    Ok(read) if read > 0 => waiting = waiting.saturating_sub(read as u64),
-                    _ => break,
-                }
-            }
-            Relief::Taken
+    let waiting = match ioctl_fionread(&*pipe) {
+        Ok(waiting) => waiting,
+        Err(_) => return Relief::NobodyPrints,
+    };
+    if waiting == 0 {
+        // End of file: the last who could print has gone.
+        return if matches!(pipe.read(&mut scrap[..1]), Ok(0)) {
+            Relief::NobodyPrints
+        } else {
+            Relief::Enough
+        };
+    }
+    let mut left = waiting;
+    while left > half {
+        let most = usize::try_from(left - half).unwrap_or(scrap.len()).min(scrap.len());
+        match pipe.read(&mut scrap[..most]) {
+            Ok(read) if read > 0 => left = left.saturating_sub(read as u64),
+            // Somebody else has read it, or nobody can: there is time until the next look.
+            _ => break,
         }
-        Ok(_) => Relief::Enough,
-        Err(_) => Relief::NobodyPrints,
+    }
+    if left < waiting { Relief::Taken } else { Relief::Enough }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_taken_is_a_reason_to_look_again_at_once() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE)).unwrap();
+        let mut scrap = vec![0; 64 << 10];
+        let half = usize::try_from(PIPE_SIZE / 2).unwrap();
+        writer.write_all(&vec![b'x'; half + 1]).unwrap();
+        // The end for writing tells how much waits, and cannot be read from.
+        let mut unreadable = File::from(std::os::fd::OwnedFd::from(writer));
+        assert!(matches!(relieve(&mut unreadable, &mut scrap), Relief::Enough));
+        let mut pipe = File::from(std::os::fd::OwnedFd::from(reader));
+        assert!(matches!(relieve(&mut pipe, &mut scrap), Relief::Taken));
+        assert_eq!(ioctl_fionread(&pipe).unwrap(), half as u64);
+        assert!(matches!(relieve(&mut pipe, &mut scrap), Relief::Enough));
+        drop(unreadable);
+        pipe.read_exact(&mut vec![0; half]).unwrap();
+        assert!(matches!(relieve(&mut pipe, &mut scrap), Relief::NobodyPrints));
     }
 }
