@@ -6,6 +6,8 @@
 //! the next daemon. It ends when that one says so (a byte in the pipe [`CALL`], which is the keeper's standard output:
 //! whatever becomes of the name, it has the pipe), or when nobody prints any more.
 //!
+//! One that ends otherwise while its daemon lives is started again, after a pause that grows while that goes on.
+//!
 //! State: open pipes, found again by name at each look. Nothing is lost with the keeper but what it is for.
 
 use std::collections::BTreeMap;
@@ -13,9 +15,8 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::libc;
@@ -23,6 +24,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::{Instant, sleep};
 
 use super::output::{PIPE_SIZE, is_pipe, reading_end};
 
@@ -33,41 +36,88 @@ const CALL: &str = "keeper";
 /// Between two looks while somebody prints a lot, and otherwise.
 const BUSY: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(50);
+/// Before one that has ended is started again; doubled while that happens soon.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A keeper that sleeps as long as this process lives.
+/// A keeper that sleeps as long as this process lives: the daemon's side. Its futures belong to the runtime in which it was
+/// started.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    child: Child,
+    run_dir: PathBuf,
+    child: io::Result<Child>,
+    /// It sleeps as long as this is open; here, because [`Child::wait`] closes what it has itself.
+    _life: Option<ChildStdin>,
+    began: Instant,
+    pause: Duration,
 }
 
 impl Keeper {
     /// Starts one for the pipes in `run_dir`. The keeper of an earlier daemon is sent home: its time is over.
-    pub(super) fn start(run_dir: &Path) -> io::Result<Self> {
-        let call = run_dir.join(CALL);
-        // Where there is none, nobody has it open to read.
-        if let Ok(mut former) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&call) {
-            let _gone_meanwhile = former.write(&[1]);
+    pub(super) fn start(run_dir: &Path) -> Self {
+        let mut child = start(run_dir);
+        let life = child.as_mut().ok().and_then(|child| child.stdin.take());
+        let run_dir = run_dir.to_owned();
+        Self { run_dir, child, _life: life, began: Instant::now(), pause: SHORTEST_PAUSE }
+    }
+
+    /// Starts another one whenever it has ended without being called. Ends when it was: then a successor of this daemon has
+    /// its own. Cancel safe: what is dropped midway can be begun again.
+    pub(super) async fn look_after(&mut self) {
+        loop {
+            let ended = match &mut self.child {
+                Ok(child) => match child.wait().await {
+                    Ok(status) if status.success() => return,
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            if self.began.elapsed() > LONGEST_PAUSE {
+                self.pause = SHORTEST_PAUSE;
+            }
+            tracing::warn!(
+                "apps that print much would stand still without a daemon: no keeper ({ended}), the next one in {:?}",
+                self.pause
+            );
+            sleep(self.pause).await;
+            let pause = (self.pause * 2).min(LONGEST_PAUSE);
+            *self = Self { pause, ..Self::start(&self.run_dir) };
         }
-        // A pipe of its own: in the former one the call may still be there when this one looks.
-        match fs::remove_file(&call) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR)?,
-        }
-        // For writing too, so that it does not end with the first daemon that called.
-        let heard = OpenOptions::new().read(true).write(true).open(&call)?;
-        // The file that runs now, whatever lies at its path since.
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir("/");
-        let child = command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null()).spawn()?;
-        Ok(Self { child })
+    }
+
+    /// Puts another one in its place.
+    pub(super) async fn renew(&mut self) {
+        self.dismiss().await;
+        *self = Self::start(&self.run_dir);
     }
 
     /// Ends it: nobody prints any more.
-    pub(super) fn dismiss(mut self) {
+    pub(super) async fn dismiss(&mut self) {
         // It ends by itself as well; this way it is gone when the daemon is.
-        let _gone_already = self.child.kill();
-        let _reaped = self.child.wait();
+        if let Ok(child) = &mut self.child {
+            let _gone_already = child.kill().await;
+        }
     }
+}
+
+fn start(run_dir: &Path) -> io::Result<Child> {
+    let call = run_dir.join(CALL);
+    // Where there is none, nobody has it open to read.
+    if let Ok(mut former) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&call) {
+        let _gone_meanwhile = former.write(&[1]);
+    }
+    // A pipe of its own: in the former one the call may still be there when this one looks.
+    match fs::remove_file(&call) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR)?,
+    }
+    // For writing too, so that it does not end with the first daemon that called.
+    let heard = OpenOptions::new().read(true).write(true).open(&call)?;
+    // The file that runs now, whatever lies at its path since.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null()).spawn()
 }
 
 /// Is the keeper, where this process was started as one. To be asked before anything else.

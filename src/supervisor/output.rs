@@ -26,7 +26,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, mkfifo};
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -60,8 +60,8 @@ pub(super) struct Output {
     hushed: watch::Sender<bool>,
     // A mutex only because the receiver is not `Sync`; taken once, at the end.
     ended: Mutex<blocking::Receiver<()>>,
-    /// Who looks after the pipes when this process is gone.
-    keeper: Mutex<Option<Keeper>>,
+    /// Has the reader's thread put another keeper in the place of its own.
+    renewal: Arc<Notify>,
 }
 
 /// The runs whose lines are remembered, oldest first.
@@ -105,15 +105,20 @@ impl Output {
         let ending = CancellationToken::new();
         let (end, ended) = blocking::channel();
         let passer = Passer::start(sink, instance, end)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let mut tasks = JoinSet::new();
+        let renewal = Arc::new(Notify::new());
+        if keeper {
+            let _of_the_thread = runtime.enter();
+            let keeper = Keeper::start(&run_dir);
+            tasks.spawn(keep_keeper(keeper, run_dir.clone(), Arc::clone(&renewal), ending.clone()));
+        }
         let stop = ending.clone();
         let (hushed, hush) = watch::channel(false);
         thread::Builder::new()
             .name("portok-output".to_owned())
-            .spawn(move || runtime.block_on(read_all(queue, stop, hush, passer)))?;
-        let keeper = keeper.then(|| Keeper::start(&run_dir)).transpose().unwrap_or_else(no_keeper);
-        let (ended, keeper) = (Mutex::new(ended), Mutex::new(keeper));
-        Ok(Self { run_dir, runs: Arc::default(), sources, ending, hushed, ended, keeper })
+            .spawn(move || runtime.block_on(read_all(tasks, queue, stop, hush, passer)))?;
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, hushed, ended: Mutex::new(ended), renewal })
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -170,11 +175,7 @@ impl Output {
 
     /// Puts a keeper in the place of one that a successor sent home, where that came to nothing itself.
     pub(super) fn renew_keeper(&self) {
-        let mut keeper = lock(&self.keeper);
-        if let Some(former) = keeper.take() {
-            former.dismiss();
-            *keeper = Keeper::start(&self.run_dir).map(Some).unwrap_or_else(no_keeper);
-        }
+        self.renewal.notify_one();
     }
 
     fn pipes(&self, tag: &str) -> [PathBuf; 2] {
@@ -205,11 +206,6 @@ impl Output {
     }
 }
 
-fn no_keeper(error: io::Error) -> Option<Keeper> {
-    tracing::warn!("apps that print much may stand still while there is no daemon: no keeper: {error}");
-    None
-}
-
 /// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
 fn check_private(run_dir: &Path) -> io::Result<()> {
     let own = nix::unistd::geteuid().as_raw();
@@ -230,13 +226,6 @@ impl Drop for Output {
         self.ending.cancel();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
-        // Where runs are left for the next daemon, so is the keeper; this one may have failed before it took them over.
-        let mut left = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
-        if !left.any(|entry| is_pipe(&entry.file_name()))
-            && let Some(keeper) = lock(&self.keeper).take()
-        {
-            keeper.dismiss();
-        }
     }
 }
 
@@ -319,14 +308,34 @@ pub(super) fn reading_end(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
+/// Looks after the keeper until the [`Output`] ends. Where runs are left for the next daemon, so is the keeper; this daemon
+/// may have failed before it took them over.
+async fn keep_keeper(mut keeper: Keeper, run_dir: PathBuf, renewal: Arc<Notify>, ending: CancellationToken) {
+    let mut called = false;
+    loop {
+        tokio::select! {
+            () = keeper.look_after(), if !called => called = true,
+            () = renewal.notified() => {
+                keeper.renew().await;
+                called = false;
+            }
+            () = ending.cancelled() => break,
+        }
+    }
+    let mut left = fs::read_dir(&run_dir).into_iter().flatten().flatten();
+    if !left.any(|entry| is_pipe(&entry.file_name())) {
+        keeper.dismiss().await;
+    }
+}
+
 /// The thread: a task per pipe, until the [`Output`] ends.
 async fn read_all(
+    mut tasks: JoinSet<()>,
     mut queue: mpsc::Receiver<Source>,
     ending: CancellationToken,
     hush: watch::Receiver<bool>,
     passer: Passer,
 ) {
-    let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             source = queue.recv() => match source {

@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -90,6 +91,36 @@ fn a_daemon_that_cannot_start_leaves_somebody_to_keep_the_pipes_from_filling_up(
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     assert_eq!(daemon.live_pid(), app);
+}
+
+#[test]
+fn a_keeper_that_was_killed_is_reaped_and_has_a_successor() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1").flag("flood"));
+    let keepers = || procs::with_words(&["portok-keeper", world.name()]);
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let mut former = keepers();
+    for _ in 0..3 {
+        procs::send(former[0], Signal::SIGKILL);
+        wait_until(
+            "another one is there and nothing of the killed one",
+            || format!("{former:?}, now {:?}\n{}", keepers(), daemon.log()),
+            || (keepers().len() == 1 && !Path::new(&format!("/proc/{}", former[0])).exists()).then_some(()),
+        );
+        former = keepers();
+    }
+    daemon.wait_until_recorded();
+    let app = daemon.live_pid();
+    daemon.kill();
+    let before = procs::written(app);
+    wait_until(
+        "the app goes on printing without its daemon",
+        || format!("{}", procs::written(app)),
+        || (procs::written(app) > before + (8 << 20)).then_some(()),
+    );
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
 }
 
 #[test]
