@@ -8,7 +8,9 @@
 //!
 //! One that ends otherwise while its daemon lives is started again, after a pause that grows while that goes on.
 //!
-//! State: open pipes, found again by name at each look. Nothing is lost with the keeper but what it is for.
+//! State: open pipes, those with a name in the folder, which is its own working directory. It keeps them when the names or the
+//! folder are removed (systemd does that with a unit that failed); then nobody can call it, and it ends with the last who
+//! prints. Nothing is lost with the keeper but what it is for.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -116,7 +118,8 @@ fn start(run_dir: &Path) -> io::Result<Child> {
     let heard = OpenOptions::new().read(true).write(true).open(&call)?;
     // The file that runs now, whatever lies at its path since.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir("/");
+    // It is told the folder for `ps` only.
+    command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir(run_dir);
     command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null()).spawn()
 }
 
@@ -126,11 +129,10 @@ pub fn run_if_asked() -> Option<ExitCode> {
     if words.next() != Some(OsString::from(NAME)) {
         return None;
     }
-    let run_dir = PathBuf::from(words.next()?);
-    Some(if keep(&run_dir).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Some(if keep().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn keep(run_dir: &Path) -> io::Result<()> {
+fn keep() -> io::Result<()> {
     let (daemon, call) = (io::stdin(), io::stdout());
     let mut both = [PollFd::new(&daemon, PollFlags::IN), PollFd::new(&call, PollFlags::IN)];
     poll(&mut both, None)?;
@@ -140,7 +142,7 @@ fn keep(run_dir: &Path) -> io::Result<()> {
     let mut pipes = BTreeMap::new();
     let mut scrap = vec![0; 64 << 10];
     loop {
-        open_new(run_dir, &mut pipes)?;
+        open_new(&mut pipes);
         let mut busy = false;
         pipes.retain(|_, pipe| match relieve(pipe, &mut scrap) {
             Relief::Enough => true,
@@ -160,8 +162,8 @@ fn keep(run_dir: &Path) -> io::Result<()> {
     }
 }
 
-fn open_new(run_dir: &Path, pipes: &mut BTreeMap<OsString, File>) -> io::Result<()> {
-    for entry in fs::read_dir(run_dir)?.flatten() {
+fn open_new(pipes: &mut BTreeMap<OsString, File>) {
+    for entry in fs::read_dir(".").into_iter().flatten().flatten() {
         let name = entry.file_name();
         if is_pipe(&name)
             && !pipes.contains_key(&name)
@@ -170,7 +172,6 @@ fn open_new(run_dir: &Path, pipes: &mut BTreeMap<OsString, File>) -> io::Result<
             pipes.insert(name, pipe);
         }
     }
-    Ok(())
 }
 
 enum Relief {

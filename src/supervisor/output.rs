@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
@@ -137,13 +137,18 @@ impl Output {
 
     /// Reads on what a run prints that an earlier daemon started. A pipe that is not there any more is no reason to let
     /// the run alone.
-    pub(super) async fn reopen(&self, tag: &str, release: &str) -> io::Result<Reading> {
-        let pipes = self.pipes(tag).map(|path| {
-            let missing =
-                |error| tracing::warn!(release, %error, pipe = %path.display(), "what it prints is lost");
-            reading_end(&path).map_err(missing).ok()
-        });
-        self.read(pipes, tag, release).await
+    pub(super) async fn reopen(&self, identity: &Identity, release: &str) -> io::Result<Reading> {
+        let mut pipes = [None, None];
+        for ((path, number), pipe) in self.pipes(&identity.tag).iter().zip([1, 2]).zip(&mut pipes) {
+            // Unread, it would be full one day, and whoever prints would stand still.
+            let opened = reading_end(path).or_else(|error| nameless(identity.pid, number, path).ok_or(error));
+            *pipe = opened
+                .inspect_err(|error| {
+                    tracing::warn!(release, %error, pipe = %path.display(), "what it prints is lost");
+                })
+                .ok();
+        }
+        self.read(pipes, &identity.tag, release).await
     }
 
     async fn read(&self, pipes: [Option<File>; 2], tag: &str, release: &str) -> io::Result<Reading> {
@@ -304,8 +309,20 @@ pub(super) fn is_pipe(name: &OsStr) -> bool {
     tag_of_pipe(name).is_some()
 }
 
+/// The reader's end of a pipe whose name was removed, by way of a process that has it open as descriptor `number`. Not what
+/// else may be there: an app's own pipe, say, is for somebody else to read.
+fn nameless(pid: u32, number: u32, path: &Path) -> Option<File> {
+    let descriptor = PathBuf::from(format!("/proc/{pid}/fd/{number}"));
+    let (is, was) = (fs::read_link(&descriptor).ok()?, path.file_name()?);
+    // As the kernel shows it (proc_pid_fd(5)). No name but a run's has its tag.
+    let mut removed = was.to_owned();
+    removed.push(" (deleted)");
+    (is.file_name()? == removed).then(|| reading_end(&descriptor).ok()).flatten()
+}
+
 pub(super) fn reading_end(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.file_type().is_fifo() { Ok(file) } else { Err(io::Error::other("it is no pipe")) }
 }
 
 /// Looks after the keeper until the [`Output`] ends. Where runs are left for the next daemon, so is the keeper; this daemon

@@ -124,7 +124,7 @@ fn a_keeper_that_was_killed_is_reaped_and_has_a_successor() {
 }
 
 #[test]
-fn a_keeper_whose_call_has_lost_its_name_keeps_and_hears_it() {
+fn a_keeper_goes_on_and_hears_its_call_when_the_names_are_gone() {
     let world = World::new();
     let run_dir = world.path("keeper");
     std::fs::create_dir(&run_dir).unwrap();
@@ -143,23 +143,30 @@ fn a_keeper_whose_call_has_lost_its_name_keeps_and_hears_it() {
     let mut keeper = Command::new(PORTOKD)
         .arg0("portok-keeper")
         .arg(&run_dir)
+        .current_dir(&run_dir)
         .stdin(Stdio::piped())
         .stdout(call.try_clone().unwrap())
         .spawn()
         .unwrap();
     // Its daemon is gone.
     drop(keeper.stdin.take());
-    let total = Cell::new(0);
-    wait_until(
-        "an app prints far more than a pipe holds",
-        || format!("it printed {} bytes", total.get()),
-        || {
-            while let Ok(written) = printed.write(&[b'x'; 4096]) {
-                total.set(total.get() + written);
-            }
-            (total.get() > 4 << 20).then_some(())
-        },
-    );
+    let mut print_much = |when: &str| {
+        let total = Cell::new(0);
+        wait_until(
+            &format!("an app prints far more than a pipe holds, {when}"),
+            || format!("it printed {} bytes", total.get()),
+            || {
+                while let Ok(written) = printed.write(&[b'x'; 4096]) {
+                    total.set(total.get() + written);
+                }
+                (total.get() > 4 << 20).then_some(())
+            },
+        );
+    };
+    print_much("without a name to call its keeper by");
+    // As systemd does with a unit that has failed.
+    std::fs::remove_dir_all(&run_dir).unwrap();
+    print_much("without any name");
     (&call).write_all(&[1]).unwrap();
     assert!(keeper.wait().unwrap().success());
 }
