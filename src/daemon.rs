@@ -159,11 +159,6 @@ pub fn run(options: Options) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => {
-            if matches!(error, StartError::Store(_)) {
-                tracing::info!(
-                    "hint: another instance needs another name: --instance NAME, or INSTANCE_NAME"
-                );
-            }
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             tracing::error!("{error}{source}{}", error.hint());

@@ -33,6 +33,7 @@ fn a_second_daemon_on_the_same_file_is_refused() {
     let said = world.portokd(&["--config", &file.display().to_string()], &world.env());
     assert!(said.code != 0 && said.code < 128, "{said:?}");
     assert_mentions(&said.err, &[&world.state_file().display().to_string()]);
+    assert_eq!(said.err.matches("--instance NAME").count(), 1, "what to do is said once: {}", said.err);
     assert!(!said.err.contains("panicked"));
     assert!(world.app("second").pids().is_empty());
     let after = daemon.status();
