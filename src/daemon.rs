@@ -33,6 +33,7 @@ use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
 use crate::proxy::Plane;
 use crate::release;
+use crate::release::store::StoreError;
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
@@ -73,7 +74,7 @@ enum StartError {
     #[error("cannot listen on {addr}")]
     Listen { addr: SocketAddr, source: std::io::Error },
     #[error(transparent)]
-    Store(#[from] release::store::StoreError),
+    Store(#[from] StoreError),
     #[error("cannot make the admin socket: {0}")]
     Socket(String),
     #[error("the coordinator ended unexpectedly")]
@@ -88,9 +89,13 @@ impl StartError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "; choose another address: --listen, listen or LISTEN_PORT",
-            Self::Store(_) => {
+            Self::Store(StoreError::Taken { .. }) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
+            Self::Store(StoreError::NotAFile { .. }) => {
+                "; let state_file or STATE_FILE name a file, or what is not there yet"
+            }
+            Self::Store(StoreError::Elsewhere { .. } | StoreError::Unreadable { .. }) => "",
             Self::Socket(_) | Self::Lost | Self::Predecessor(_) | Self::Io { .. } => "",
         }
     }

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +153,12 @@ pub enum StoreError {
         /// The state file.
         file: PathBuf,
     },
+    /// What has the name is nothing of ours: it is neither read nor set aside.
+    #[error("{} is no regular file, which the state and its lock have to be", file.display())]
+    NotAFile {
+        /// The state file, or its lock.
+        file: PathBuf,
+    },
     /// A successor that cannot go on from the record.
     #[error("the state file {} cannot be used: {source}", file.display())]
     Unreadable {
@@ -187,7 +194,8 @@ impl Store {
     /// `<file>.corrupt-<time>`. `inherited` is the lock as a predecessor held it.
     ///
     /// # Errors
-    /// Another daemon holds the lock, or the inherited one is that of another place.
+    /// Another daemon holds the lock, or the inherited one is that of another place; something else than a file has the name of
+    /// the record or the lock.
     pub fn open(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
         let mut warnings = Vec::new();
         if let Some(folder) = file.parent()
@@ -202,6 +210,7 @@ impl Store {
             None => match open_lock(&lock_file) {
                 Ok(Some(lock)) => Some(lock),
                 Ok(None) => return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file }),
+                Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: lock_file }),
                 Err(error) => {
                     warnings.push(format!("cannot lock {}: {error}", lock_file.display()));
                     None
@@ -211,6 +220,7 @@ impl Store {
         let record = match read(file) {
             Ok(record) => record,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: file.to_owned() }),
             Err(error) => {
                 let aside = set_aside(file);
                 warnings.push(format!(
@@ -253,8 +263,10 @@ impl Store {
         let bytes = serde_json::to_vec_pretty(record)?;
         let temporary = with_suffix(&self.file, ".tmp");
         let written = (|| {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+            let mut file = open_regular(
+                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600),
+                &temporary,
+            )?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             #[cfg(debug_assertions)]
@@ -278,14 +290,33 @@ impl Store {
 
 /// Opens and locks; `None` where another daemon has it.
 fn open_lock(path: &Path) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let options = &mut OpenOptions::new();
+    let opened = open_regular(options.create(true).truncate(false).write(true).mode(0o600), path);
     // A disk that has become read-only still says who has the place, and by which mark its processes are known.
-    let opened = opened.or_else(|error| File::open(path).map_err(|_| error))?;
+    let opened = opened.or_else(|error| {
+        open_regular(OpenOptions::new().read(true), path)
+            .map_err(|second| if is_refused(&second) { second } else { error })
+    })?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(opened)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Opens nothing but a regular file: a named pipe would wait for somebody at its other end.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
+}
+
+/// Whether the error is the refusal of [`open_regular`].
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// Whether `path` leads to the open file.
@@ -309,7 +340,7 @@ fn mark(lock: &File, path: &Path) -> Option<String> {
 
 fn read(file: &Path) -> io::Result<Record> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
+    open_regular(OpenOptions::new().read(true), file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_RECORD {
         return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
     }
@@ -420,6 +451,33 @@ mod tests {
                 .unwrap_or_else(|| panic!("nothing set aside for {broken:?}"));
             assert_eq!(fs::read_to_string(aside).unwrap(), broken);
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_left_where_it_is() {
+        use nix::sys::stat::Mode;
+        let make: [fn(&Path); 2] = [
+            |path| nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
+            |path| fs::create_dir(path).unwrap(),
+        ];
+        for make in make {
+            for name in ["state.json", "state.json.lock"] {
+                let folder = tempfile::tempdir().unwrap();
+                let file = folder.path().join("state.json");
+                make(&folder.path().join(name));
+                let error = Store::open(&file, None).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("no regular file"), "{error}");
+                assert!(folder.path().join(name).exists());
+            }
+        }
+        // A temporary file is ours to replace.
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let (store, _) = Store::open(&file, None).unwrap();
+        make[0](&folder.path().join("state.json.tmp"));
+        store.write(&record()).unwrap_err();
+        store.write(&record()).unwrap();
+        assert_eq!(read(&file).unwrap(), record());
     }
 
     #[test]

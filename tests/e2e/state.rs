@@ -68,6 +68,18 @@ fn a_corrupt_one_is_set_aside_and_the_configuration_is_started() {
 }
 
 #[test]
+fn a_pipe_in_its_place_ends_the_start_with_a_word_and_stays() {
+    let world = World::new();
+    nix::unistd::mkfifo(&world.state_file(), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let conf = world.conf().app(&world.app("v1"));
+    conf.save();
+    let said = world.portokd(&["--config", &conf.file().display().to_string()], &world.env()).ended(1);
+    let state = world.state_file().display().to_string();
+    assert_mentions(&said.err, &[&state, "no regular file", "STATE_FILE"]);
+    assert!(world.state_file().exists() && world.app("v1").pids().is_empty());
+}
+
+#[test]
 fn while_it_cannot_be_written_nothing_new_starts_and_serving_goes_on() {
     let world = World::new();
     let other = world.app("other").start_unmanaged();
