@@ -128,10 +128,13 @@ impl Output {
         release: &str,
         identity: Option<&Ids>,
     ) -> io::Result<(File, File, Reading)> {
-        let [out, err] = self.pipes(tag);
-        let (stdout, out) = make_pipe(&out, identity)?;
-        let (stderr, err) = make_pipe(&err, identity)?;
-        let reading = self.read([Some(out), Some(err)], tag, release).await?;
+        let [out_path, err_path] = self.pipes(tag);
+        let (stdout, out) = make_pipe(&out_path, identity)?;
+        let (stderr, err) = make_pipe(&err_path, identity).inspect_err(|_| remove_pipe(&out_path))?;
+        let reading = self.read([Some(out), Some(err)], tag, release).await.inspect_err(|_| {
+            remove_pipe(&out_path);
+            remove_pipe(&err_path);
+        })?;
         Ok((stdout, stderr, reading))
     }
 
@@ -192,8 +195,7 @@ impl Output {
         for entry in fs::read_dir(&self.run_dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if tag_of_pipe(&name).is_some_and(|tag| !kept.iter().any(|identity| identity.tag == tag)) {
-                // One that cannot be removed takes a name in a folder of ours, no more.
-                let _ = fs::remove_file(entry.path());
+                remove_pipe(&entry.path());
             }
         }
     }
@@ -255,10 +257,7 @@ impl Reading {
 
     /// Nobody prints any more. Without this the pipes stay for the next daemon.
     pub(super) fn end(self) {
-        for pipe in &self.pipes {
-            // It may never have been there.
-            let _ = fs::remove_file(pipe);
-        }
+        self.pipes.iter().for_each(|pipe| remove_pipe(pipe));
     }
 }
 
@@ -279,11 +278,12 @@ impl Drop for Reading {
 /// The app's end, then the reader's.
 fn make_pipe(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let ends = open_ends(path, identity);
-    if ends.is_err() {
-        let _ = fs::remove_file(path);
-    }
-    ends
+    open_ends(path, identity).inspect_err(|_| remove_pipe(path))
+}
+
+/// Takes a pipe's name away. One that cannot be removed takes a name in a folder of ours, no more.
+fn remove_pipe(path: &Path) {
+    let _may_never_have_been_there = fs::remove_file(path);
 }
 
 fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
@@ -487,4 +487,21 @@ fn publish(log: &RunLog, passer: &Passer, stream: Stream, at: &str, line: String
 /// A panic elsewhere leaves the lists whole: every change is one call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pipes_that_cannot_both_be_made_leave_no_name_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Output::start("web", folder.path().join("run"), Sink::None, false).unwrap();
+        let tag = "0".repeat(32);
+        let [out, err] = output.pipes(&tag);
+        fs::write(&err, "somebody's").unwrap();
+        output.open(&tag, "r1", None).await.unwrap_err();
+        assert!(!out.exists());
+        assert!(err.exists(), "it is not ours");
+    }
 }
