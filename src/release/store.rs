@@ -454,6 +454,39 @@ mod tests {
     }
 
     #[test]
+    fn numbers_and_times_that_nobody_wrote_are_kept_or_set_aside_and_never_fatal() {
+        let record = |watch_until: &str, port: &str, restarts: &str| {
+            format!(
+                r#"{{"schema": 1, "watchUntil": "{watch_until}", "restarts": {restarts}, "live":
+                {{"id": "x", "origin": {{"unmanaged": {{"port": {port}}}}}}}}}"#
+            )
+        };
+        let far = "9999-12-31T23:59:60.999999999Z";
+        for (text, is_kept) in [
+            (record(far, "1", "4294967295"), true),
+            (record("1970-01-01T00:00:00Z", "0", "0"), true),
+            (record("1969-12-31T23:59:59Z", "1", "0"), false),
+            (record("10000-01-01T00:00:00Z", "1", "0"), false),
+            (record("+99999999999999999999", "1", "0"), false),
+            (record("2026-01-01T00:00:00.ä00Z", "1", "0"), false),
+            (record(far, "65536", "0"), false),
+            (record(far, "-1", "0"), false),
+            (record(far, "1", "4294967296"), false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("state.json");
+            fs::write(&file, &text).unwrap();
+            let (store, found) = Store::open(&file, None).unwrap();
+            assert_eq!(found.warnings.is_empty(), is_kept, "{text}: {:?}", found.warnings);
+            store.write(&found.record).unwrap();
+            drop(store);
+            let again = Store::open(&file, None).unwrap().1;
+            assert!(again.warnings.is_empty(), "{text}: {:?}", again.warnings);
+            assert_eq!(again.record.restarts, found.record.restarts);
+        }
+    }
+
+    #[test]
     fn what_is_no_file_is_refused_and_left_where_it_is() {
         use nix::sys::stat::Mode;
         let make: [fn(&Path); 2] = [
