@@ -71,13 +71,13 @@ impl Daemon {
         // The place before the port: a second daemon hears that it is one.
         let (store, found, listener) = match &mut predecessor {
             None => {
-                let (store, found) = Store::open(&config.state_file, None)?;
+                let (store, found) = Store::open_when_free(&config.state_file, None).await?;
                 (store, found, claimed.listener.map_or_else(bind, Ok)?)
             }
             Some(predecessor) => {
                 let listener = claimed.listener.map_or_else(bind, Ok)?;
                 let lock = predecessor.stand_by(&config).await?;
-                let (store, found) = Store::open(&config.state_file, lock)?;
+                let (store, found) = Store::open_when_free(&config.state_file, lock).await?;
                 (store, found, listener)
             }
         };

@@ -10,11 +10,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
 use super::spec::ReleaseSpec;
 use super::state::{ReleaseRef, Role};
@@ -35,6 +36,13 @@ impl Default for Schema {
 
 /// The largest record that is read, in bytes: far above what the history's and the requests' bounds let grow.
 const MAX_RECORD: u64 = 64 << 20;
+
+/// How long a child of a killed daemon may take to become what it is to be: fork and exec wait for the disk that the program
+/// is on.
+const BETWEEN_FORK_AND_EXEC: Duration = Duration::from_secs(1);
+
+/// Between two looks whether the lock is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// All that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +198,26 @@ pub struct Found {
 }
 
 impl Store {
+    /// As [`Store::open`], where the daemon before this one may just have been killed: a child that it was starting at that
+    /// moment has its descriptors, the lock's too, until it becomes the app or ends. So a lock that is taken is tried again
+    /// for a moment. A lock that does not pass to children (fcntl(2)) would be none: it cannot be given to a successor, and goes
+    /// with the first descriptor of the file that is closed.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_when_free(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
+        let deadline = Instant::now() + BETWEEN_FORK_AND_EXEC;
+        if let Some(lock) = inherited {
+            return Self::open(file, Some(lock));
+        }
+        loop {
+            match Self::open(file, None) {
+                Err(StoreError::Taken { .. }) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Locks the place and reads what is there. A record that cannot be understood is set aside as
     /// `<file>.corrupt-<time>`. `inherited` is the lock as a predecessor held it.
     ///
@@ -378,6 +406,12 @@ mod tests {
         Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
     }
 
+    /// Opens what was dropped just now: a child that another test is starting has the lock for a moment, too.
+    fn again(file: &Path) -> (Store, Found) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(Store::open_when_free(file, None)).unwrap()
+    }
+
     #[test]
     fn what_is_written_is_found_again_and_only_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
@@ -388,7 +422,7 @@ mod tests {
         store.write(&record()).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         drop(store);
-        assert_eq!(Store::open(&file, None).unwrap().1.record, record());
+        assert_eq!(again(&file).1.record, record());
     }
 
     #[test]
@@ -399,7 +433,26 @@ mod tests {
         let error = Store::open(&file, None).unwrap_err().to_string();
         assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
         drop(first);
-        Store::open(&file, None).unwrap();
+        again(&file);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_has_the_lock_for_a_moment_longer_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let (killed, _) = Store::open(&file, None).unwrap();
+        // It holds the descriptor until it ends, as a child does until it executes its program.
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "exec sleep 0.1"])
+            .stdin(killed.lock().unwrap())
+            .spawn()
+            .unwrap();
+        drop(killed);
+        drop(Store::open_when_free(&file, None).await.unwrap());
+        assert!(child.wait().unwrap().success());
+        let (_lives, _) = Store::open_when_free(&file, None).await.unwrap();
+        let second = Store::open_when_free(&file, None).await.unwrap_err().to_string();
+        assert!(second.contains("another running portokd"), "{second}");
     }
 
     #[test]
@@ -432,7 +485,7 @@ mod tests {
         assert!(Store::check(&file, &second.lock().unwrap()).is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), "{ torn", "nothing is set aside");
         drop(second);
-        Store::open(&file, None).unwrap();
+        again(&file);
     }
 
     #[test]
@@ -480,9 +533,9 @@ mod tests {
             assert_eq!(found.warnings.is_empty(), is_kept, "{text}: {:?}", found.warnings);
             store.write(&found.record).unwrap();
             drop(store);
-            let again = Store::open(&file, None).unwrap().1;
-            assert!(again.warnings.is_empty(), "{text}: {:?}", again.warnings);
-            assert_eq!(again.record.restarts, found.record.restarts);
+            let written = again(&file).1;
+            assert!(written.warnings.is_empty(), "{text}: {:?}", written.warnings);
+            assert_eq!(written.record.restarts, found.record.restarts);
         }
     }
 
