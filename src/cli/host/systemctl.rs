@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -188,6 +189,28 @@ fn left_by(unit: &str) -> Result<Vec<String>, Trouble> {
     Ok(own.into_iter().chain(state.scopes).collect())
 }
 
+/// Whether systemd starts the daemon of `service` with more than portok's own units say: variables beside those of `env_file`,
+/// or other words.
+pub(crate) fn tells_more(service: &str, instance: &str, env_file: &Path) -> Result<bool, Trouble> {
+    let property = "--property=Environment,EnvironmentFiles,PassEnvironment,ExecStart";
+    Ok(is_more(&systemctl(&["show", property, "--", service])?, instance, env_file))
+}
+
+fn is_more(text: &str, instance: &str, env_file: &Path) -> bool {
+    let is_ours =
+        |word: &str| ["PORTOK_CONFIG_DIR=", "PORTOK_STATE_DIR="].iter().any(|own| word.starts_with(own));
+    text.lines().filter_map(|line| line.split_once('=')).any(|(key, value)| match key {
+        "Environment" => !value.split_whitespace().all(is_ours),
+        "EnvironmentFiles" => {
+            value.rsplit_once(" (ignore_errors=").map_or(value, |(file, _)| file)
+                != env_file.to_string_lossy()
+        }
+        "ExecStart" => !value.contains(&format!("portokd --instance {instance} ;")),
+        "PassEnvironment" => !value.is_empty(),
+        _ => false,
+    })
+}
+
 /// Makes systemd read its units again; where it cannot, the report says so.
 pub(crate) fn read_units_again(report: &mut Report) {
     match systemctl(&["daemon-reload"]) {
@@ -269,6 +292,20 @@ mod tests {
             states["portok@b.service"].has_left_its_app() && !states["portok@a.service"].has_left_its_app()
         );
         assert!(parse_states("").is_empty());
+    }
+
+    #[test]
+    fn what_a_drop_in_adds_is_more() {
+        let own = "Environment=PORTOK_CONFIG_DIR=/c PORTOK_STATE_DIR=/s\nEnvironmentFiles=/c/api.env (ignore_errors=yes)\nPassEnvironment=\n\
+            ExecStart={ path=/usr/bin/portokd ; argv[]=/usr/bin/portokd --instance api ; ignore_errors=no ; start_time=[n/a] }\n";
+        let is_more = |text: &str| is_more(text, "api", Path::new("/c/api.env"));
+        assert!(!is_more(own) && !is_more("Environment=\n") && !is_more(""));
+        assert!(is_more(&own.replace("api ;", "api --listen 80 ;")));
+        for added in
+            ["Environment=LISTEN_PORT=80", "EnvironmentFiles=/c/more (ignore_errors=no)", "PassEnvironment=A"]
+        {
+            assert!(is_more(&format!("{own}{added}\n")), "{added}");
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ show)
         echo "ActiveState=$(state "$unit.active" inactive)"
         echo "UnitFileState=$(state "$unit.file" disabled)"
         echo "ControlGroup=$(state "$unit.left" "")"
+        [ -e "$unit.told" ] && cat "$unit.told"
         echo
     done;;
 kill) for unit in "$@"; do rm -f "$unit.left"; case $unit in *.scope) rm -f "$unit";; esac; done;;
