@@ -33,6 +33,7 @@ use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
 use crate::proxy::Plane;
 use crate::release;
+use crate::release::store::StoreError;
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
@@ -74,7 +75,7 @@ enum StartError {
     #[error("cannot listen on {addr}")]
     Listen { addr: SocketAddr, source: std::io::Error },
     #[error(transparent)]
-    Store(#[from] release::store::StoreError),
+    Store(#[from] StoreError),
     #[error("cannot make the admin socket: {0}")]
     Socket(String),
     #[error("the coordinator ended unexpectedly")]
@@ -89,9 +90,13 @@ impl StartError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "; choose another address: --listen, listen or LISTEN_PORT",
-            Self::Store(_) => {
+            Self::Store(StoreError::Taken { .. }) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
+            Self::Store(StoreError::NotAFile { .. }) => {
+                "; let state_file or STATE_FILE name a file, or what is not there yet"
+            }
+            Self::Store(StoreError::Elsewhere { .. } | StoreError::Unreadable { .. }) => "",
             Self::Socket(_) | Self::Lost | Self::Predecessor(_) | Self::Io { .. } => "",
         }
     }
@@ -160,11 +165,6 @@ pub fn run(options: Options) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => {
-            if matches!(error, StartError::Store(_)) {
-                tracing::info!(
-                    "hint: another instance needs another name: --instance NAME, or INSTANCE_NAME"
-                );
-            }
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             tracing::error!("{error}{source}{}", error.hint());

@@ -230,13 +230,13 @@ impl Place {
         };
         let ((store, found), listener) = match predecessor {
             None => {
-                let opened = Store::open(&config.state_file, None)?;
+                let opened = Store::open_when_free(&config.state_file, None).await?;
                 (opened, claimed.listener.map_or_else(bind, Ok)?)
             }
             Some(predecessor) => {
                 let listener = claimed.listener.map_or_else(bind, Ok)?;
                 let lock = predecessor.stand_by(config).await?;
-                (Store::open(&config.state_file, lock)?, listener)
+                (Store::open_when_free(&config.state_file, lock).await?, listener)
             }
         };
         let stale = claimed.stale.join(", ");

@@ -224,7 +224,10 @@ impl Coordinator {
     /// Makes the slots of what was taken over, and follows it.
     fn take_over(&mut self, record: &Record) -> Vec<Adopted> {
         let processes = std::mem::take(&mut self.taken_over);
-        let period = self.config.borrow().drain.period;
+        let (period, stop_timeout) = {
+            let config = self.config.borrow();
+            (config.drain.period, config.app.stop_timeout)
+        };
         let mut adopted = Vec::new();
         for (run, process) in record.runs.iter().zip(processes) {
             let release = spec::managed(&run.release);
@@ -243,7 +246,8 @@ impl Coordinator {
             slot.started_at = run.started_at;
             slot.process = Some(process.clone());
             let until = run.until;
-            slot.kill_at = until;
+            // As it is really due, whatever the record says: the next daemon reads it too.
+            slot.kill_at = SystemTime::now().checked_add(left(until, stop_timeout));
             if role != Role::Restoring {
                 self.tasks.spawn(follow(id, process, self.reports.clone()));
             }
@@ -295,5 +299,19 @@ impl Coordinator {
             };
             let _coordinator_gone = reports.send(message).await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_in_a_record_makes_more_than_the_whole_or_less_than_nothing() {
+        let whole = Duration::from_secs(10);
+        let far = humantime::parse_rfc3339("9999-12-31T23:59:60.999999999Z").unwrap();
+        assert_eq!(left(Some(far), whole), whole);
+        assert_eq!(left(Some(SystemTime::UNIX_EPOCH), whole), Duration::ZERO);
+        assert_eq!(left(None, whole), Duration::ZERO);
     }
 }

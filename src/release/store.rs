@@ -10,10 +10,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use nix::libc;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 
 use super::spec::ReleaseSpec;
 use super::state::{ReleaseRef, Role};
@@ -34,6 +36,13 @@ impl Default for Schema {
 
 /// The largest record that is read, in bytes: far above what the history's and the requests' bounds let grow.
 const MAX_RECORD: u64 = 64 << 20;
+
+/// How long a child of a killed daemon may take to become what it is to be: fork and exec wait for the disk that the program
+/// is on.
+const BETWEEN_FORK_AND_EXEC: Duration = Duration::from_secs(1);
+
+/// Between two looks whether the lock is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// All that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +161,12 @@ pub enum StoreError {
         /// The state file.
         file: PathBuf,
     },
+    /// What has the name is nothing of ours: it is neither read nor set aside.
+    #[error("{} is no regular file, which the state and its lock have to be", file.display())]
+    NotAFile {
+        /// The state file, or its lock.
+        file: PathBuf,
+    },
     /// A successor that cannot go on from the record.
     #[error("the state file {} cannot be used: {source}", file.display())]
     Unreadable {
@@ -183,11 +198,32 @@ pub struct Found {
 }
 
 impl Store {
+    /// As [`Store::open`], where the daemon before this one may just have been killed: a child that it was starting at that
+    /// moment has its descriptors, the lock's too, until it becomes the app or ends. So a lock that is taken is tried again
+    /// for a moment. A lock that does not pass to children (fcntl(2)) would be none: it cannot be given to a successor, and goes
+    /// with the first descriptor of the file that is closed.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_when_free(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
+        let deadline = Instant::now() + BETWEEN_FORK_AND_EXEC;
+        if let Some(lock) = inherited {
+            return Self::open(file, Some(lock));
+        }
+        loop {
+            match Self::open(file, None) {
+                Err(StoreError::Taken { .. }) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Locks the place and reads what is there. A record that cannot be understood is set aside as
     /// `<file>.corrupt-<time>`. `inherited` is the lock as a predecessor held it.
     ///
     /// # Errors
-    /// Another daemon holds the lock, or the inherited one is that of another place.
+    /// Another daemon holds the lock, or the inherited one is that of another place; something else than a file has the name of
+    /// the record or the lock.
     pub fn open(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
         let mut warnings = Vec::new();
         if let Some(folder) = file.parent()
@@ -202,6 +238,7 @@ impl Store {
             None => match open_lock(&lock_file) {
                 Ok(Some(lock)) => Some(lock),
                 Ok(None) => return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file }),
+                Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: lock_file }),
                 Err(error) => {
                     warnings.push(format!("cannot lock {}: {error}", lock_file.display()));
                     None
@@ -211,6 +248,7 @@ impl Store {
         let record = match read(file) {
             Ok(record) => record,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+            Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: file.to_owned() }),
             Err(error) => {
                 let aside = set_aside(file);
                 warnings.push(format!(
@@ -253,8 +291,10 @@ impl Store {
         let bytes = serde_json::to_vec_pretty(record)?;
         let temporary = with_suffix(&self.file, ".tmp");
         let written = (|| {
-            let mut file =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+            let mut file = open_regular(
+                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600),
+                &temporary,
+            )?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             #[cfg(debug_assertions)]
@@ -278,14 +318,33 @@ impl Store {
 
 /// Opens and locks; `None` where another daemon has it.
 fn open_lock(path: &Path) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let options = &mut OpenOptions::new();
+    let opened = open_regular(options.create(true).truncate(false).write(true).mode(0o600), path);
     // A disk that has become read-only still says who has the place, and by which mark its processes are known.
-    let opened = opened.or_else(|error| File::open(path).map_err(|_| error))?;
+    let opened = opened.or_else(|error| {
+        open_regular(OpenOptions::new().read(true), path)
+            .map_err(|second| if is_refused(&second) { second } else { error })
+    })?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(opened)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Opens nothing but a regular file: a named pipe would wait for somebody at its other end.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
+}
+
+/// Whether the error is the refusal of [`open_regular`].
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// Whether `path` leads to the open file.
@@ -309,7 +368,7 @@ fn mark(lock: &File, path: &Path) -> Option<String> {
 
 fn read(file: &Path) -> io::Result<Record> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
+    open_regular(OpenOptions::new().read(true), file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_RECORD {
         return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
     }
@@ -347,6 +406,12 @@ mod tests {
         Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
     }
 
+    /// Opens what was dropped just now: a child that another test is starting has the lock for a moment, too.
+    fn again(file: &Path) -> (Store, Found) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(Store::open_when_free(file, None)).unwrap()
+    }
+
     #[test]
     fn what_is_written_is_found_again_and_only_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
@@ -357,7 +422,7 @@ mod tests {
         store.write(&record()).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         drop(store);
-        assert_eq!(Store::open(&file, None).unwrap().1.record, record());
+        assert_eq!(again(&file).1.record, record());
     }
 
     #[test]
@@ -368,7 +433,26 @@ mod tests {
         let error = Store::open(&file, None).unwrap_err().to_string();
         assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
         drop(first);
-        Store::open(&file, None).unwrap();
+        again(&file);
+    }
+
+    #[tokio::test]
+    async fn a_child_that_has_the_lock_for_a_moment_longer_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let (killed, _) = Store::open(&file, None).unwrap();
+        // It holds the descriptor until it ends, as a child does until it executes its program.
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "exec sleep 0.1"])
+            .stdin(killed.lock().unwrap())
+            .spawn()
+            .unwrap();
+        drop(killed);
+        drop(Store::open_when_free(&file, None).await.unwrap());
+        assert!(child.wait().unwrap().success());
+        let (_lives, _) = Store::open_when_free(&file, None).await.unwrap();
+        let second = Store::open_when_free(&file, None).await.unwrap_err().to_string();
+        assert!(second.contains("another running portokd"), "{second}");
     }
 
     #[test]
@@ -401,7 +485,7 @@ mod tests {
         assert!(Store::check(&file, &second.lock().unwrap()).is_err());
         assert_eq!(fs::read_to_string(&file).unwrap(), "{ torn", "nothing is set aside");
         drop(second);
-        Store::open(&file, None).unwrap();
+        again(&file);
     }
 
     #[test]
@@ -420,6 +504,66 @@ mod tests {
                 .unwrap_or_else(|| panic!("nothing set aside for {broken:?}"));
             assert_eq!(fs::read_to_string(aside).unwrap(), broken);
         }
+    }
+
+    #[test]
+    fn numbers_and_times_that_nobody_wrote_are_kept_or_set_aside_and_never_fatal() {
+        let record = |watch_until: &str, port: &str, restarts: &str| {
+            format!(
+                r#"{{"schema": 1, "watchUntil": "{watch_until}", "restarts": {restarts}, "live":
+                {{"id": "x", "origin": {{"unmanaged": {{"port": {port}}}}}}}}}"#
+            )
+        };
+        let far = "9999-12-31T23:59:60.999999999Z";
+        for (text, is_kept) in [
+            (record(far, "1", "4294967295"), true),
+            (record("1970-01-01T00:00:00Z", "0", "0"), true),
+            (record("1969-12-31T23:59:59Z", "1", "0"), false),
+            (record("10000-01-01T00:00:00Z", "1", "0"), false),
+            (record("+99999999999999999999", "1", "0"), false),
+            (record("2026-01-01T00:00:00.ä00Z", "1", "0"), false),
+            (record(far, "65536", "0"), false),
+            (record(far, "-1", "0"), false),
+            (record(far, "1", "4294967296"), false),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("state.json");
+            fs::write(&file, &text).unwrap();
+            let (store, found) = Store::open(&file, None).unwrap();
+            assert_eq!(found.warnings.is_empty(), is_kept, "{text}: {:?}", found.warnings);
+            store.write(&found.record).unwrap();
+            drop(store);
+            let written = again(&file).1;
+            assert!(written.warnings.is_empty(), "{text}: {:?}", written.warnings);
+            assert_eq!(written.record.restarts, found.record.restarts);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_left_where_it_is() {
+        use nix::sys::stat::Mode;
+        let make: [fn(&Path); 2] = [
+            |path| nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap(),
+            |path| fs::create_dir(path).unwrap(),
+        ];
+        for make in make {
+            for name in ["state.json", "state.json.lock"] {
+                let folder = tempfile::tempdir().unwrap();
+                let file = folder.path().join("state.json");
+                make(&folder.path().join(name));
+                let error = Store::open(&file, None).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("no regular file"), "{error}");
+                assert!(folder.path().join(name).exists());
+            }
+        }
+        // A temporary file is ours to replace.
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("state.json");
+        let (store, _) = Store::open(&file, None).unwrap();
+        make[0](&folder.path().join("state.json.tmp"));
+        store.write(&record()).unwrap_err();
+        store.write(&record()).unwrap();
+        assert_eq!(read(&file).unwrap(), record());
     }
 
     #[test]

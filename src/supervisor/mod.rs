@@ -216,7 +216,7 @@ impl Supervisor {
         let leader = adopt::Leader::find(identity)?;
         let lease = Lease::taken_over(*port)
             .ok_or_else(|| io::Error::other(format!("port {port} is recorded for another process too")))?;
-        let reading = self.output.reopen(&identity.tag, release).await?;
+        let reading = self.output.reopen(identity, release).await?;
         Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
     }
 

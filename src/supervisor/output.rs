@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
@@ -26,7 +26,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, mkfifo};
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -60,8 +60,8 @@ pub(super) struct Output {
     hushed: watch::Sender<bool>,
     // A mutex only because the receiver is not `Sync`; taken once, at the end.
     ended: Mutex<blocking::Receiver<()>>,
-    /// Who looks after the pipes when this process is gone.
-    keeper: Mutex<Option<Keeper>>,
+    /// Has the reader's thread put another keeper in the place of its own.
+    renewal: Arc<Notify>,
 }
 
 /// The runs whose lines are remembered, oldest first.
@@ -105,15 +105,20 @@ impl Output {
         let ending = CancellationToken::new();
         let (end, ended) = blocking::channel();
         let passer = Passer::start(sink, instance, end)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let mut tasks = JoinSet::new();
+        let renewal = Arc::new(Notify::new());
+        if keeper {
+            let _of_the_thread = runtime.enter();
+            let keeper = Keeper::start(&run_dir);
+            tasks.spawn(keep_keeper(keeper, run_dir.clone(), Arc::clone(&renewal), ending.clone()));
+        }
         let stop = ending.clone();
         let (hushed, hush) = watch::channel(false);
         thread::Builder::new()
             .name("portok-output".to_owned())
-            .spawn(move || runtime.block_on(read_all(queue, stop, hush, passer)))?;
-        let keeper = keeper.then(|| Keeper::start(&run_dir)).transpose().unwrap_or_else(no_keeper);
-        let (ended, keeper) = (Mutex::new(ended), Mutex::new(keeper));
-        Ok(Self { run_dir, runs: Arc::default(), sources, ending, hushed, ended, keeper })
+            .spawn(move || runtime.block_on(read_all(tasks, queue, stop, hush, passer)))?;
+        Ok(Self { run_dir, runs: Arc::default(), sources, ending, hushed, ended: Mutex::new(ended), renewal })
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -123,22 +128,30 @@ impl Output {
         release: &str,
         identity: Option<&Ids>,
     ) -> io::Result<(File, File, Reading)> {
-        let [out, err] = self.pipes(tag);
-        let (stdout, out) = make_pipe(&out, identity)?;
-        let (stderr, err) = make_pipe(&err, identity)?;
-        let reading = self.read([Some(out), Some(err)], tag, release).await?;
+        let [out_path, err_path] = self.pipes(tag);
+        let (stdout, out) = make_pipe(&out_path, identity)?;
+        let (stderr, err) = make_pipe(&err_path, identity).inspect_err(|_| remove_pipe(&out_path))?;
+        let reading = self.read([Some(out), Some(err)], tag, release).await.inspect_err(|_| {
+            remove_pipe(&out_path);
+            remove_pipe(&err_path);
+        })?;
         Ok((stdout, stderr, reading))
     }
 
     /// Reads on what a run prints that an earlier daemon started. A pipe that is not there any more is no reason to let
     /// the run alone.
-    pub(super) async fn reopen(&self, tag: &str, release: &str) -> io::Result<Reading> {
-        let pipes = self.pipes(tag).map(|path| {
-            let missing =
-                |error| tracing::warn!(release, %error, pipe = %path.display(), "what it prints is lost");
-            reading_end(&path).map_err(missing).ok()
-        });
-        self.read(pipes, tag, release).await
+    pub(super) async fn reopen(&self, identity: &Identity, release: &str) -> io::Result<Reading> {
+        let mut pipes = [None, None];
+        for ((path, number), pipe) in self.pipes(&identity.tag).iter().zip([1, 2]).zip(&mut pipes) {
+            // Unread, it would be full one day, and whoever prints would stand still.
+            let opened = reading_end(path).or_else(|error| nameless(identity.pid, number, path).ok_or(error));
+            *pipe = opened
+                .inspect_err(|error| {
+                    tracing::warn!(release, %error, pipe = %path.display(), "what it prints is lost");
+                })
+                .ok();
+        }
+        self.read(pipes, &identity.tag, release).await
     }
 
     async fn read(&self, pipes: [Option<File>; 2], tag: &str, release: &str) -> io::Result<Reading> {
@@ -170,11 +183,7 @@ impl Output {
 
     /// Puts a keeper in the place of one that a successor sent home, where that came to nothing itself.
     pub(super) fn renew_keeper(&self) {
-        let mut keeper = lock(&self.keeper);
-        if let Some(former) = keeper.take() {
-            former.dismiss();
-            *keeper = Keeper::start(&self.run_dir).map(Some).unwrap_or_else(no_keeper);
-        }
+        self.renewal.notify_one();
     }
 
     fn pipes(&self, tag: &str) -> [PathBuf; 2] {
@@ -186,8 +195,7 @@ impl Output {
         for entry in fs::read_dir(&self.run_dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if tag_of_pipe(&name).is_some_and(|tag| !kept.iter().any(|identity| identity.tag == tag)) {
-                // One that cannot be removed takes a name in a folder of ours, no more.
-                let _ = fs::remove_file(entry.path());
+                remove_pipe(&entry.path());
             }
         }
     }
@@ -203,11 +211,6 @@ impl Output {
         found.sort_by_key(|(number, _)| *number);
         last(found.into_iter().map(|(_, line)| line).collect(), lines)
     }
-}
-
-fn no_keeper(error: io::Error) -> Option<Keeper> {
-    tracing::warn!("apps that print much may stand still while there is no daemon: no keeper: {error}");
-    None
 }
 
 /// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
@@ -230,13 +233,6 @@ impl Drop for Output {
         self.ending.cancel();
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = ended.recv_timeout(LAST_LINES_DEADLINE);
-        // Where runs are left for the next daemon, so is the keeper; this one may have failed before it took them over.
-        let mut left = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
-        if !left.any(|entry| is_pipe(&entry.file_name()))
-            && let Some(keeper) = lock(&self.keeper).take()
-        {
-            keeper.dismiss();
-        }
     }
 }
 
@@ -261,10 +257,7 @@ impl Reading {
 
     /// Nobody prints any more. Without this the pipes stay for the next daemon.
     pub(super) fn end(self) {
-        for pipe in &self.pipes {
-            // It may never have been there.
-            let _ = fs::remove_file(pipe);
-        }
+        self.pipes.iter().for_each(|pipe| remove_pipe(pipe));
     }
 }
 
@@ -285,11 +278,12 @@ impl Drop for Reading {
 /// The app's end, then the reader's.
 fn make_pipe(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let ends = open_ends(path, identity);
-    if ends.is_err() {
-        let _ = fs::remove_file(path);
-    }
-    ends
+    open_ends(path, identity).inspect_err(|_| remove_pipe(path))
+}
+
+/// Takes a pipe's name away. One that cannot be removed takes a name in a folder of ours, no more.
+fn remove_pipe(path: &Path) {
+    let _may_never_have_been_there = fs::remove_file(path);
 }
 
 fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<(File, File)> {
@@ -315,18 +309,50 @@ pub(super) fn is_pipe(name: &OsStr) -> bool {
     tag_of_pipe(name).is_some()
 }
 
+/// The reader's end of a pipe whose name was removed, by way of a process that has it open as descriptor `number`. Not what
+/// else may be there: an app's own pipe, say, is for somebody else to read.
+fn nameless(pid: u32, number: u32, path: &Path) -> Option<File> {
+    let descriptor = PathBuf::from(format!("/proc/{pid}/fd/{number}"));
+    let (is, was) = (fs::read_link(&descriptor).ok()?, path.file_name()?);
+    // As the kernel shows it (proc_pid_fd(5)). No name but a run's has its tag.
+    let mut removed = was.to_owned();
+    removed.push(" (deleted)");
+    (is.file_name()? == removed).then(|| reading_end(&descriptor).ok()).flatten()
+}
+
 pub(super) fn reading_end(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.file_type().is_fifo() { Ok(file) } else { Err(io::Error::other("it is no pipe")) }
+}
+
+/// Looks after the keeper until the [`Output`] ends. Where runs are left for the next daemon, so is the keeper; this daemon
+/// may have failed before it took them over.
+async fn keep_keeper(mut keeper: Keeper, run_dir: PathBuf, renewal: Arc<Notify>, ending: CancellationToken) {
+    let mut called = false;
+    loop {
+        tokio::select! {
+            () = keeper.look_after(), if !called => called = true,
+            () = renewal.notified() => {
+                keeper.renew().await;
+                called = false;
+            }
+            () = ending.cancelled() => break,
+        }
+    }
+    let mut left = fs::read_dir(&run_dir).into_iter().flatten().flatten();
+    if !left.any(|entry| is_pipe(&entry.file_name())) {
+        keeper.dismiss().await;
+    }
 }
 
 /// The thread: a task per pipe, until the [`Output`] ends.
 async fn read_all(
+    mut tasks: JoinSet<()>,
     mut queue: mpsc::Receiver<Source>,
     ending: CancellationToken,
     hush: watch::Receiver<bool>,
     passer: Passer,
 ) {
-    let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             source = queue.recv() => match source {
@@ -461,4 +487,21 @@ fn publish(log: &RunLog, passer: &Passer, stream: Stream, at: &str, line: String
 /// A panic elsewhere leaves the lists whole: every change is one call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pipes_that_cannot_both_be_made_leave_no_name_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Output::start("web", folder.path().join("run"), Sink::None, false).unwrap();
+        let tag = "0".repeat(32);
+        let [out, err] = output.pipes(&tag);
+        fs::write(&err, "somebody's").unwrap();
+        output.open(&tag, "r1", None).await.unwrap_err();
+        assert!(!out.exists());
+        assert!(err.exists(), "it is not ours");
+    }
 }

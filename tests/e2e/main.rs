@@ -31,6 +31,7 @@ mod hooks;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod keeper;
 mod killed;
 #[cfg(test)]
 mod leftovers;

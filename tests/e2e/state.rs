@@ -33,6 +33,7 @@ fn a_second_daemon_on_the_same_file_is_refused() {
     let said = world.portokd(&["--config", &file.display().to_string()], &world.env());
     assert!(said.code != 0 && said.code < 128, "{said:?}");
     assert_mentions(&said.err, &[&world.state_file().display().to_string()]);
+    assert_eq!(said.err.matches("--instance NAME").count(), 1, "what to do is said once: {}", said.err);
     assert!(!said.err.contains("panicked"));
     assert!(world.app("second").pids().is_empty());
     let after = daemon.status();
@@ -64,6 +65,18 @@ fn a_corrupt_one_is_set_aside_and_the_configuration_is_started() {
         );
         assert_mentions(&daemon.log(), &["corrupt"]);
     }
+}
+
+#[test]
+fn a_pipe_in_its_place_ends_the_start_with_a_word_and_stays() {
+    let world = World::new();
+    nix::unistd::mkfifo(&world.state_file(), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let conf = world.conf().app(&world.app("v1"));
+    conf.save();
+    let said = world.portokd(&["--config", &conf.file().display().to_string()], &world.env()).ended(1);
+    let state = world.state_file().display().to_string();
+    assert_mentions(&said.err, &[&state, "no regular file", "STATE_FILE"]);
+    assert!(world.state_file().exists() && world.app("v1").pids().is_empty());
 }
 
 #[test]

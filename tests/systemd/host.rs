@@ -57,6 +57,19 @@ fn a_host_is_prepared_used_and_cleaned() {
     assert_ne!(first, second);
     machine.ok("portok restart shop");
     assert_eq!(instance.wait_until_live(), second, "a restart keeps the app");
+    // What only a drop-in mends is no reason to refuse.
+    let drop_ins = "/etc/systemd/system/portok@shop.service.d";
+    machine.write("/etc/portok/shop.env", "LISTEN_PORT=nowhere\n");
+    machine.ok("chmod 600 /etc/portok/shop.env");
+    machine.run("portok restart shop").ended(2);
+    machine.write("/etc/portok/shop.more", &format!("LISTEN_PORT={port}\n"));
+    machine.write(&format!("{drop_ins}/more.conf"), "[Service]\nEnvironmentFile=/etc/portok/shop.more\n");
+    machine.ok("systemctl daemon-reload");
+    assert_mentions(&machine.ok("portok restart shop"), &["note: not refused"]);
+    assert_eq!(instance.wait_until_live(), second);
+    machine.ok(&format!(
+        "rm -r /etc/portok/shop.env /etc/portok/shop.more {drop_ins} && systemctl daemon-reload"
+    ));
     load.wait_for_more(100);
     load.finish_without_failure();
     let both = || machine.ok("portok logs shop");

@@ -90,15 +90,24 @@ fn an_app_is_held_to_its_limits_from_the_first_instruction_and_stopped_wholly() 
     assert_eq!(instance.wait_until_live(), app);
     instance.systemctl("stop");
     assert!(instance.is_empty(), "{}", instance.story());
+    let is_without_scope = || {
+        let scopes = machine.ok("systemctl list-units --plain --no-legend 'portok-limited-*'");
+        scopes.trim().is_empty().then_some(())
+    };
+    wait_until("its scope is gone", || instance.story(), is_without_scope);
+
+    // A daemon that is killed and cannot start again leaves the app in its scope, where it is found all the same.
+    instance.systemctl("start");
+    instance.wait_until_live();
+    machine.ok("sed -i s/listen/lsten/ /etc/portok/limited.toml");
+    machine.ok(&format!("kill -KILL {}", instance.main_pid()));
     wait_until(
-        "its scope is gone",
+        "the daemon is gone for good",
         || instance.story(),
-        || {
-            machine
-                .ok("systemctl list-units --plain --no-legend 'portok-limited-*'")
-                .trim()
-                .is_empty()
-                .then_some(())
-        },
+        || (instance.property("ActiveState") == "failed").then_some(()),
     );
+    assert!(!instance.is_empty(), "the app lives on without its daemon");
+    machine.ok("portok stop limited");
+    assert!(instance.is_empty(), "{}", instance.story());
+    wait_until("its scope is gone", || instance.story(), is_without_scope);
 }

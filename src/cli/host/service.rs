@@ -77,13 +77,13 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<R
         }
     }
     let service = service_of(name);
+    let mut report = Report::about(name);
     if verb == Verb::Restart {
-        spare(places, name, &service)?;
+        spare(places, name, &service, &mut report)?;
     }
     let mut words = verb.words().to_vec();
     words.push(&service);
     systemctl(&words).map_err(|trouble| explain(places, verb, name, &operation, trouble))?;
-    let mut report = Report::about(name);
     report.step(verb.done(), &service);
     if matches!(verb, Verb::Stop | Verb::Disable { now: true })
         && systemctl::end_leftovers(&service)
@@ -104,14 +104,23 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<R
     Ok(report)
 }
 
-/// Spares a daemon that runs well from a restart that it would not survive.
-fn spare(places: &Places, name: &str, service: &str) -> Result<(), Failure> {
+/// Spares a daemon that runs well from a restart that it would not survive. Where its unit, most likely by a drop-in, tells it
+/// more than its files do, that cannot be known here.
+fn spare(places: &Places, name: &str, service: &str, report: &mut Report) -> Result<(), Failure> {
     let is_running = systemctl::states(&[service.to_owned()])
         .is_ok_and(|states| states.get(service).is_some_and(|state| state.is_running()));
     // What this user may not read is the daemon's to judge.
     let instance = instances::find(places, name, Reading::Strict)
         .filter(|instance| is_running && instance.closed_file().is_none());
     let Some(Err(errors)) = instance.map(|instance| instance.config) else { return Ok(()) };
+    if systemctl::tells_more(service, name, &places.file(name, "env")).unwrap_or(false) {
+        report.note(format!(
+            "not refused, because {service} starts the daemon with variables or words that portok does not see; without \
+             them it would not start again: {}",
+            errors.problems.join("; ")
+        ));
+        return Ok(());
+    }
     let message =
         format!("restart of `{name}` refused: it runs, and would not start again with this configuration");
     let hint = Some(format!("correct it; systemctl restart {service} does it all the same"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What ends by itself, now that the daemon has ended, has done so after this time.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The scopes of all apps that have limits, as portokd names them; those that systemd knows.
+const SCOPES: &str = "portok-*.scope";
 
 /// Between two looks at it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -42,6 +46,8 @@ pub(crate) struct UnitState {
     pub(crate) file_state: String,
     /// Whether any process is in it.
     pub(crate) has_processes: bool,
+    /// The scopes of its apps that have limits: units of their own, each with processes.
+    pub(crate) scopes: Vec<String>,
 }
 
 impl UnitState {
@@ -52,7 +58,7 @@ impl UnitState {
 
     /// Whether it has ended without its app, which lives on: a daemon that was killed and could not start again.
     pub(crate) fn has_left_its_app(&self) -> bool {
-        !self.is_running() && self.has_processes
+        !self.is_running() && (self.has_processes || !self.scopes.is_empty())
     }
 
     /// Whether it is started at boot.
@@ -103,48 +109,106 @@ pub(crate) fn states(units: &[String]) -> Result<BTreeMap<String, UnitState>, Tr
     if units.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut words = vec!["show", "--property=Id,LoadState,ActiveState,UnitFileState,ControlGroup", "--"];
+    let mut words =
+        vec!["show", "--property=Id,LoadState,ActiveState,UnitFileState,ControlGroup,Before", "--"];
     words.extend(units.iter().map(String::as_str));
+    words.push(SCOPES);
     Ok(parse_states(&systemctl(&words)?))
 }
 
 fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
-    let block = |block: &str| {
+    let (mut states, mut scopes): (BTreeMap<String, UnitState>, _) = (BTreeMap::new(), Vec::new());
+    for block in text.split("\n\n") {
         let pairs: BTreeMap<_, _> = block.lines().filter_map(|line| line.split_once('=')).collect();
         let get = |key| pairs.get(key).map(|value| (*value).to_owned()).unwrap_or_default();
-        let state = UnitState {
-            load: get("LoadState"),
-            active: get("ActiveState"),
-            file_state: get("UnitFileState"),
-            // It goes with the last process.
-            has_processes: !get("ControlGroup").is_empty(),
-        };
-        Some((pairs.get("Id")?.to_string(), state))
-    };
-    text.split("\n\n").filter_map(block).collect()
+        // It goes with the last process.
+        let has_processes = !get("ControlGroup").is_empty();
+        let id = get("Id");
+        if id.ends_with(".scope") {
+            // By the order and not by its name, where the release follows the instance and both may have hyphens.
+            let before = get("Before").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            scopes.extend(has_processes.then_some((id, before)));
+        } else if !id.is_empty() {
+            let state = UnitState {
+                load: get("LoadState"),
+                active: get("ActiveState"),
+                file_state: get("UnitFileState"),
+                has_processes,
+                scopes: Vec::new(),
+            };
+            states.insert(id, state);
+        }
+    }
+    for (scope, before) in scopes {
+        if let Some(unit) = before.iter().find(|unit| states.contains_key(*unit)) {
+            states.entry(unit.clone()).or_default().scopes.push(scope);
+        }
+    }
+    states
 }
 
-/// Ends what a daemon that is gone has left running in `unit`; whether there was anything. Stopping the unit does not do
-/// it: only the daemon itself is systemd's to stop.
+/// Ends what a daemon that is gone has left running in `unit` and its scopes; whether there was anything. Stopping the unit
+/// does not do it: only the daemon itself is systemd's to stop.
 pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
     let start = Instant::now();
     let mut asked = false;
-    while has_left_its_app(unit)? {
+    loop {
+        let left = left_by(unit)?;
+        if left.is_empty() {
+            return Ok(asked);
+        }
         if start.elapsed() > LEFTOVERS_WITHIN {
-            systemctl(&["kill", "--kill-who=all", "--signal=SIGKILL", unit])?;
-            break;
+            kill(unit, &left, "SIGKILL")?;
+            return Ok(asked);
         }
         if !asked && start.elapsed() > LAST_WORDS {
-            systemctl(&["kill", "--kill-who=all", unit])?;
+            kill(unit, &left, "SIGTERM")?;
             asked = true;
         }
         sleep(LOOK_AGAIN).await;
     }
-    Ok(asked)
 }
 
-fn has_left_its_app(unit: &str) -> Result<bool, Trouble> {
-    Ok(states(&[unit.to_owned()])?.get(unit).is_some_and(UnitState::has_left_its_app))
+/// Signals all processes in the units that `unit` has left.
+fn kill(unit: &str, left: &[String], signal: &str) -> Result<(), Trouble> {
+    let signal = format!("--signal={signal}");
+    let mut words = vec!["kill", "--kill-who=all", &signal];
+    words.extend(left.iter().map(String::as_str));
+    match systemctl(&words) {
+        // A scope goes with its last process, and then there is no such unit any more; the others have been signalled.
+        Err(trouble) if left_by(unit)? == left => Err(trouble),
+        _ => Ok(()),
+    }
+}
+
+/// The units in which the app of `unit`, whose daemon is gone, runs on.
+fn left_by(unit: &str) -> Result<Vec<String>, Trouble> {
+    let state = states(&[unit.to_owned()])?.remove(unit).filter(UnitState::has_left_its_app);
+    let state = state.unwrap_or_default();
+    let own = state.has_processes.then(|| unit.to_owned());
+    Ok(own.into_iter().chain(state.scopes).collect())
+}
+
+/// Whether systemd starts the daemon of `service` with more than portok's own units say: variables beside those of `env_file`,
+/// or other words.
+pub(crate) fn tells_more(service: &str, instance: &str, env_file: &Path) -> Result<bool, Trouble> {
+    let property = "--property=Environment,EnvironmentFiles,PassEnvironment,ExecStart";
+    Ok(is_more(&systemctl(&["show", property, "--", service])?, instance, env_file))
+}
+
+fn is_more(text: &str, instance: &str, env_file: &Path) -> bool {
+    let is_ours =
+        |word: &str| ["PORTOK_CONFIG_DIR=", "PORTOK_STATE_DIR="].iter().any(|own| word.starts_with(own));
+    text.lines().filter_map(|line| line.split_once('=')).any(|(key, value)| match key {
+        "Environment" => !value.split_whitespace().all(is_ours),
+        "EnvironmentFiles" => {
+            value.rsplit_once(" (ignore_errors=").map_or(value, |(file, _)| file)
+                != env_file.to_string_lossy()
+        }
+        "ExecStart" => !value.contains(&format!("portokd --instance {instance} ;")),
+        "PassEnvironment" => !value.is_empty(),
+        _ => false,
+    })
 }
 
 /// Makes systemd read its units again; where it cannot, the report says so.
@@ -228,5 +292,31 @@ mod tests {
             states["portok@b.service"].has_left_its_app() && !states["portok@a.service"].has_left_its_app()
         );
         assert!(parse_states("").is_empty());
+    }
+
+    #[test]
+    fn what_a_drop_in_adds_is_more() {
+        let own = "Environment=PORTOK_CONFIG_DIR=/c PORTOK_STATE_DIR=/s\nEnvironmentFiles=/c/api.env (ignore_errors=yes)\nPassEnvironment=\n\
+            ExecStart={ path=/usr/bin/portokd ; argv[]=/usr/bin/portokd --instance api ; ignore_errors=no ; start_time=[n/a] }\n";
+        let is_more = |text: &str| is_more(text, "api", Path::new("/c/api.env"));
+        assert!(!is_more(own) && !is_more("Environment=\n") && !is_more(""));
+        assert!(is_more(&own.replace("api ;", "api --listen 80 ;")));
+        for added in
+            ["Environment=LISTEN_PORT=80", "EnvironmentFiles=/c/more (ignore_errors=no)", "PassEnvironment=A"]
+        {
+            assert!(is_more(&format!("{own}{added}\n")), "{added}");
+        }
+    }
+
+    #[test]
+    fn a_scope_is_its_apps_whose_daemon_it_is_ordered_before() {
+        let unit =
+            |name: &str| format!("Id=portok@{name}.service\nActiveState=failed\nBefore=shutdown.target\n\n");
+        let scope = "Id=portok-a-b-r1-0123abcd.scope\nActiveState=active\nControlGroup=/s\nBefore=portok@a-b.service shutdown.target\n\n";
+        let states = parse_states(&(unit("a") + &unit("a-b") + scope));
+        assert!(!states["portok@a.service"].has_left_its_app());
+        assert!(states["portok@a-b.service"].has_left_its_app());
+        assert_eq!(states["portok@a-b.service"].scopes, ["portok-a-b-r1-0123abcd.scope"]);
+        assert_eq!(states.len(), 2);
     }
 }

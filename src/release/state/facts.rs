@@ -70,7 +70,8 @@ impl State {
                 out.push(Effect::Tell(Tell::Restored { run: id, boot }));
                 self.live = Live::Up { run };
                 if !boot {
-                    self.restarts += 1;
+                    // Counted on from the record, where any number may stand.
+                    self.restarts = self.restarts.saturating_add(1);
                 }
                 self.save(out);
             }

@@ -1,5 +1,6 @@
 //! Processes that an earlier daemon started, taken over.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -100,4 +101,40 @@ async fn what_is_not_the_recorded_process_is_refused_and_left_alone() {
         assert!(error.contains(why), "{error}");
     }
     assert_untouched(&mut cat);
+}
+
+#[tokio::test]
+async fn what_it_prints_is_read_though_the_names_of_its_pipes_are_gone() {
+    let mut bench = Bench::new();
+    let text = "while [ ! -e go ]; do sleep 0.02; done; echo out; echo err >&2; exec sleep 600";
+    let started = bench.sh(text).await;
+    let names: Vec<_> = std::fs::read_dir(bench.path().join("run")).unwrap().flatten().collect();
+    assert_eq!(names.len(), 2);
+    names.iter().for_each(|name| std::fs::remove_file(name.path()).unwrap());
+    // Its daemon reads no more.
+    let next = Bench::new();
+    drop(std::mem::replace(&mut bench.supervisor, next.supervisor_only()));
+    let (mut helper, other) = left("cat");
+    let survivor = Survivor { identity: started.identity().clone(), ..other };
+    let process = adopt(&next, &survivor).await.unwrap();
+    std::fs::write(bench.path().join("go"), "").unwrap();
+    said(&process, "out").await;
+    said(&process, "err").await;
+    assert_untouched(&mut helper);
+}
+
+#[tokio::test]
+async fn a_pipe_of_its_own_is_not_taken_for_the_daemons() {
+    let bench = Bench::new();
+    let (mut child, survivor) = left("while :; do echo mine; sleep 0.01; done");
+    let process = adopt(&bench, &survivor).await.unwrap();
+    let mut own = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    own.read_line(&mut line).unwrap();
+    assert_eq!(line, "mine\n");
+    process.stop(TERM, DEADLINE);
+    let reaper = reap(child);
+    within("nothing of it", process.gone()).await;
+    assert_eq!(texts(&process), [""; 0]);
+    reaper.join().unwrap();
 }

@@ -67,7 +67,7 @@ async fn an_app_outlives_its_reader() {
 
 impl Bench {
     /// A supervisor to stand in for another, in this bench's folder.
-    fn supervisor_only(&self) -> Supervisor {
+    pub(super) fn supervisor_only(&self) -> Supervisor {
         Supervisor::new(Settings {
             instance: "web".into(),
             mark: crate::supervisor::new_mark().unwrap(),

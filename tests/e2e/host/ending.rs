@@ -68,10 +68,45 @@ fn an_app_that_outlived_its_daemon_is_stopped_with_it() {
     assert_mentions(&said.out, &["✗ the daemon of `api` is gone, its app runs on without it"]);
     host.portok(&["remove", "api"]).ended(5);
     host.portok(&["stop", "api"]).ended(0);
-    assert_eq!(host.asked(), ["stop portok@api.service", "kill --kill-who=all portok@api.service"]);
+    assert_eq!(
+        host.asked(),
+        ["stop portok@api.service", "kill --kill-who=all --signal=SIGTERM portok@api.service"]
+    );
     leave();
     host.portok(&["remove", "api", "--force"]).ended(0);
-    assert_eq!(host.asked(), ["kill --kill-who=all portok@api.service", "reset-failed portok@api.service"]);
+    assert_eq!(
+        host.asked(),
+        ["kill --kill-who=all --signal=SIGTERM portok@api.service", "reset-failed portok@api.service"]
+    );
+}
+
+#[test]
+fn an_app_with_limits_that_outlived_its_daemon_is_found_in_its_scope() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    for name in ["api", "api-two"] {
+        host.portok(&["add", name, "--cmd", "true"]).ended(0);
+        host.unit_is(name, "failed");
+    }
+    let scope = |release: &str| format!("portok-api-two-{release}-0123abcd.scope");
+    let leave = || {
+        for release in ["r1", "r2"] {
+            fs::write(host.path("fakes").join(scope(release)), "portok@api-two.service").unwrap();
+        }
+        host.asked();
+    };
+    leave();
+    let said = host.portok(&["doctor"]).ended(1);
+    assert_mentions(&said.out, &["✗ the daemon of `api-two` is gone, its app runs on without it"]);
+    host.portok(&["remove", "api-two"]).ended(5);
+    host.portok(&["stop", "api"]).ended(0);
+    assert_eq!(host.asked(), ["stop portok@api.service"], "its name begins like the other's");
+    host.portok(&["stop", "api-two"]).ended(0);
+    let kill = format!("kill --kill-who=all --signal=SIGTERM {} {}", scope("r1"), scope("r2"));
+    assert_eq!(host.asked(), ["stop portok@api-two.service", &kill]);
+    leave();
+    host.portok(&["remove", "api-two", "--force"]).ended(0);
+    assert_eq!(host.asked(), [kill]);
 }
 
 #[test]

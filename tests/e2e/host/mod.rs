@@ -26,13 +26,21 @@ case $verb in
 show)
     for unit in "$@"; do
         case $unit in -*) continue;; esac
+        case $unit in *.scope)
+            # The pattern of all scopes: each is a file with the name of the unit that it is ordered before.
+            for scope in $unit; do
+                [ -e "$scope" ] && { echo "Id=$scope"; echo "ControlGroup=/$scope"; echo "Before=$(cat "$scope")"; echo; }
+            done
+            continue;;
+        esac
         echo "Id=$unit"; echo "LoadState=loaded"
         echo "ActiveState=$(state "$unit.active" inactive)"
         echo "UnitFileState=$(state "$unit.file" disabled)"
         echo "ControlGroup=$(state "$unit.left" "")"
+        [ -e "$unit.told" ] && cat "$unit.told"
         echo
     done;;
-kill) rm -f "$2.left";;
+kill) for unit in "$@"; do rm -f "$unit.left"; case $unit in *.scope) rm -f "$unit";; esac; done;;
 list-units) for file in *.active; do [ -e "$file" ] && echo "${file%.active} loaded active running"; done;;
 start|restart) echo active > "$1.active";;
 stop) echo inactive > "$1.active";;

@@ -100,6 +100,23 @@ fn an_end_that_nobody_saw_is_one_in_the_watch_window_and_outside_it_a_start() {
 }
 
 #[test]
+fn restarts_are_counted_on_from_whatever_the_record_says() {
+    let mut bench = Bench::new();
+    let runs = vec![adopted(1, "v1", Role::Live)];
+    bench.send(Event::Boot(Boot { restarts: u32::MAX, ..record("v1", "v0", runs) }));
+    bench.send(Event::Exited { run: RunId(1), port_taken: false });
+    let ticket = bench.log.iter().rev().find_map(|effect| match effect {
+        Effect::Timer(Timer::Restart(ticket, _)) => Some(*ticket),
+        _ => None,
+    });
+    bench.send(Event::RestartDue { ticket: ticket.expect("it is started again") });
+    let run = bench.last_spawn();
+    bench.send(Event::Ready { run });
+    assert!(matches!(&bench.state.live, Live::Up { run: up } if up.id == run), "{:?}", bench.state.live);
+    assert_eq!(bench.state.restarts, u32::MAX);
+}
+
+#[test]
 fn a_rollback_of_portoks_own_is_taken_up_again() {
     let mut bench = Bench::new();
     let runs = vec![adopted(1, "v2", Role::Live)];
