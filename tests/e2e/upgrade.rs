@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::http::request_bytes;
-use crate::harness::{Conn, Daemon, Load, Manager, World, assert_mentions, pid, procs};
+use crate::harness::{Conn, Daemon, Load, Manager, World, assert_mentions, pid, procs, wait_until};
 
 /// A tunnel that has said its first line.
 fn tunnel(daemon: &Daemon<'_>, version: &str) -> Conn {
@@ -256,7 +256,8 @@ fn a_successor_that_hangs_is_killed() {
     let said = daemon.portok(&["upgrade", "--binary", &hangs]).ended(1);
     assert_mentions(&said.err, &["did not say `ready` within 20s"]);
     let hanging: u32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
-    assert!(!procs::is_alive(hanging));
+    // The kernel takes its time with the end of a process that was killed.
+    wait_until("it is gone", || daemon.log(), || (!procs::is_alive(hanging)).then_some(()));
     daemon.deploy(&world.app("v2")).expect(200);
     daemon.terminate();
 }
@@ -273,7 +274,7 @@ fn an_upgrade_waits_for_no_deploy_and_a_signal_ends_both() {
     daemon.admin("POST", "/__cancel", None).expect(200);
     let waits = script(&world, "waits", &format!("echo > {}; exec sleep 600", world.path("began").display()));
     let mut asking = daemon.spawn_portok(&["upgrade", "--binary", &waits]);
-    crate::harness::wait_until("it began", || daemon.log(), || world.path("began").exists().then_some(()));
+    wait_until("it began", || daemon.log(), || world.path("began").exists().then_some(()));
     daemon.signal(Signal::SIGTERM);
     assert_mentions(&asking.wait().ended(5).err, &["told to end"]);
     daemon.wait().ended(0);
