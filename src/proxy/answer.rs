@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::ReservedBody;
-use super::client::Record;
+use super::record::Record;
 use super::upstream::exchange::{Failed, Incoming, Step};
 use super::upstream::pool::Claim;
 use super::worker::Ticket;

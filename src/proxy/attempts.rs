@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::answer::Fault;
-use super::client::Record;
 use super::clock;
+use super::record::Record;
 use super::upstream::connection::Connection;
 use super::upstream::exchange::{Exchange, Failed, PollHead};
 use super::upstream::head::{Fields, Head};

@@ -19,8 +19,8 @@ use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, Body, Fault, Held, Turn};
 use super::attempts::{Answered, Ask, Attempts, Ended};
-use super::client::Record;
 use super::headers;
+use super::record::Record;
 use super::tunnel::Tunnel;
 use super::upstream::exchange;
 use super::upstream::head::{Fields, Framing, Head};

@@ -25,6 +25,8 @@ mod listener;
 mod pieces;
 mod plain;
 mod plane;
+mod record;
+mod socket;
 mod stats;
 mod switchboard;
 mod target;

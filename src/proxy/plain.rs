@@ -25,10 +25,11 @@ use tokio::net::TcpStream;
 
 use super::answer::{Fault, Turn};
 use super::attempts::{self, Answered, Ask, Attempts, Ended};
-use super::client::{self, Record};
 use super::clock;
 use super::headers::{self, Kind};
 use super::pieces::Pieces;
+use super::record::Record;
+use super::socket;
 use super::upstream::exchange::{self, Failed, Incoming, Step};
 use super::upstream::head::{self, Fields, Framing, Room};
 use super::upstream::outgoing::Outgoing;
@@ -114,7 +115,7 @@ impl Client<'_> {
                     Poll::Pending
                         if self.record.is_to_close()
                             && self.input.is_empty()
-                            && !client::has_arrived(&self.stream) =>
+                            && !socket::has_arrived(&self.stream) =>
                     {
                         return Poll::Ready(Next::Over);
                     }

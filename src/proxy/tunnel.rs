@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::answer::Held;
-use super::client::{Record, Socket};
+use super::record::Record;
+use super::socket::Socket;
 use super::upstream::connection::Connection;
 use super::worker::Worker;
 

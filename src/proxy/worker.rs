@@ -14,9 +14,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::answer::Fault;
-use super::client::Record;
 use super::clock;
 use super::plane::Until;
+use super::record::Record;
 use super::stats::{Shard, Stats};
 use super::switchboard::{Reader, Switchboard};
 use super::upstream::pool::{Claim, Doorbells, Local, Pinned};

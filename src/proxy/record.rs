@@ -1,0 +1,217 @@
+//! What is known about one client connection.
+//!
+//! State: a [`Record`] per connection, owned by its task and listed by its thread's worker, which looks at all of them once a
+//! tick and gives orders: close politely, or cut. What is waited for and since when is kept in plain cells; no request sets
+//! a timer.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Poll, Waker};
+
+use super::Target;
+use super::clock;
+use super::headers;
+use super::socket::SocketState;
+use super::tunnel::Tunnel;
+use super::upstream::pool::Pinned;
+use super::worker::Settings;
+use crate::config::Affinity;
+
+/// What a connection does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It waits for a head, its first or (`idle`) a further one.
+    Waiting { since: u64, idle: bool },
+    /// A request is answered.
+    Busy,
+    /// It has become a tunnel.
+    Tunnel,
+}
+
+/// What its thread wants a connection to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    None,
+    /// Close when nothing is under way.
+    Close,
+    /// Close now.
+    Cut,
+}
+
+/// What is known about one client connection; belongs to its thread.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) peer: SocketAddr,
+    peer_text: OnceCell<String>,
+    pub(super) socket: Arc<SocketState>,
+    phase: Cell<Phase>,
+    order: Cell<Order>,
+    closing_since: Cell<u64>,
+    /// When the wait of the exchange under way ends.
+    deadline: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+    pub(super) pinned: RefCell<Option<Pinned>>,
+    /// Left by the exchange that became a tunnel.
+    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// The tunnel's target, once the app has ended its side.
+    pub(super) app_ended: RefCell<Option<Arc<Target>>>,
+    /// Its place among the thread's connections.
+    pub(super) index: Cell<usize>,
+}
+
+impl Record {
+    pub(super) fn new(peer: SocketAddr) -> Rc<Self> {
+        Rc::new(Self {
+            peer: headers::canonical(peer),
+            peer_text: OnceCell::new(),
+            socket: Arc::default(),
+            phase: Cell::new(Phase::Waiting { since: clock::now(), idle: false }),
+            order: Cell::new(Order::None),
+            closing_since: Cell::new(clock::NEVER),
+            deadline: Cell::new(clock::NEVER),
+            waker: RefCell::default(),
+            pinned: RefCell::default(),
+            tunnel: RefCell::default(),
+            app_ended: RefCell::default(),
+            index: Cell::new(0),
+        })
+    }
+
+    /// The client's address as it is shown to the app.
+    pub(super) fn peer_text(&self) -> &str {
+        self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
+    }
+
+    /// A head is complete: no client timeout runs until the answer is given.
+    pub(super) fn begin(&self) {
+        self.phase.set(Phase::Busy);
+    }
+
+    /// It has become a tunnel.
+    pub(super) fn become_tunnel(&self) {
+        self.phase.set(Phase::Tunnel);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.phase.get() == Phase::Tunnel
+    }
+
+    /// The answer is given: the next head may come.
+    pub(super) fn end(&self) {
+        self.deadline.set(clock::NEVER);
+        self.socket.first_read.store(0, Relaxed);
+        self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
+    }
+
+    /// Something of the next request has come.
+    pub(super) fn note_read(&self) {
+        self.socket.note_read();
+    }
+
+    /// Whether the connection is to end when nothing is under way.
+    pub(super) fn is_to_close(&self) -> bool {
+        self.order.get() != Order::None
+    }
+
+    /// Whether it is to end now.
+    pub(super) fn is_cut(&self) -> bool {
+        self.order.get() == Order::Cut
+    }
+
+    /// The client sends something nobody will read: closing at once would take the answer from it.
+    pub(super) fn linger(&self) {
+        self.socket.linger.store(true, Relaxed);
+    }
+
+    /// When the exchange under way stops waiting; seen by [`Record::is_overdue`].
+    pub(super) fn set_deadline(&self, deadline: u64) {
+        self.deadline.set(deadline);
+    }
+
+    pub(super) fn is_overdue(&self) -> bool {
+        clock::now() >= self.deadline.get()
+    }
+
+    /// Waits for `future`, but not longer than until `deadline`.
+    pub(super) async fn until<F: Future>(&self, deadline: u64, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        self.set_deadline(deadline);
+        let output = poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.is_overdue() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        self.set_deadline(clock::NEVER);
+        output
+    }
+
+    /// Looks whether time has run out. `draining`: the thread stops.
+    pub(super) fn sweep(&self, settings: &Settings, draining: bool) {
+        if self.is_overdue() {
+            self.wake();
+        }
+        if let Some(target) = &*self.app_ended.borrow()
+            && target.is_closed()
+        {
+            self.order(Order::Cut);
+        }
+        let by_request = settings.config.drain.affinity == Affinity::Request;
+        self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
+        let now = clock::now();
+        match self.phase.get() {
+            // While the thread stops, an answer's head says that it is the last. One whose head is out already said that
+            // another may come: the connection is closed when none does.
+            Phase::Tunnel | Phase::Busy => (),
+            // An answer is still on its way to a slow client.
+            Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
+            Phase::Waiting { since, idle } => {
+                let first = self.socket.first_read.load(Relaxed);
+                let late = |since: u64, limit: u64| now >= since.saturating_add(limit);
+                if first > 0 || !idle {
+                    let since = if first > 0 { first } else { since };
+                    if late(since, settings.header_timeout) {
+                        self.order(Order::Cut);
+                    }
+                }
+                // What arrived before the last tick has been read by now.
+                if first == 0 && draining && late(since, clock::millis(clock::TICK) * 2) {
+                    self.order(Order::Close);
+                }
+                if first == 0 && idle && late(since, settings.idle_timeout) {
+                    self.order(Order::Close);
+                }
+                if late(self.closing_since.get(), settings.header_timeout) {
+                    self.order(Order::Cut);
+                }
+            }
+        }
+    }
+
+    fn order(&self, order: Order) {
+        if order > self.order.get() {
+            self.order.set(order);
+            self.closing_since.set(clock::now());
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Remembers who runs the connection.
+    pub(super) fn watch(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A client's socket as hyper drives it, and what it learns on the way.
+//!
+//! State: shared by the socket, which hyper owns, and the connection's record; see [`SocketState`].
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::clock;
+
+/// Writes up to this size are put together here and not by the kernel.
+const SMALL: usize = 512;
+
+/// What the socket itself learns; shared with hyper, which wants its sockets to be `Send`.
+#[derive(Debug, Default)]
+pub(super) struct SocketState {
+    /// When the first byte came since the last answer; 0: not yet.
+    pub(super) first_read: AtomicU64,
+    /// Whether a write waits for the client.
+    pub(super) blocked: AtomicBool,
+    pub(super) linger: AtomicBool,
+    left: Mutex<Option<TcpStream>>,
+    /// A polite close is near: who finds nothing to read looks again, and says in `arrived` what is there.
+    closing: AtomicBool,
+    arrived: AtomicBool,
+}
+
+impl SocketState {
+    pub(super) fn note_read(&self) {
+        if self.first_read.load(Relaxed) == 0 {
+            self.first_read.store(clock::now(), Relaxed);
+        }
+    }
+
+    /// From now on a read that finds nothing asks the kernel, too. True: it did not do so before.
+    pub(super) fn ask_the_kernel(&self) -> bool {
+        !self.closing.swap(true, Relaxed)
+    }
+
+    /// Whether the kernel had something, when it was asked; told once.
+    pub(super) fn take_arrived(&self) -> bool {
+        self.arrived.swap(false, Relaxed)
+    }
+
+    /// The socket of somebody who still sends, once hyper is done with it.
+    pub(super) fn left(&self) -> Option<TcpStream> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Whether something is there to be read. The runtime knows that only since it last waited for events, and the thread may have
+/// been kept from running since then.
+pub(super) fn has_arrived(stream: &TcpStream) -> bool {
+    matches!(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
+}
+
+/// The client's socket as hyper drives it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Option<TcpStream>,
+    /// Read before hyper had it.
+    early: Bytes,
+    state: Arc<SocketState>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, early: Bytes, state: Arc<SocketState>) -> Self {
+        Self { stream: Some(stream), early, state }
+    }
+
+    /// The socket itself and what hyper left of the early bytes, for the tunnel it has become.
+    pub(super) fn into_stream(mut self) -> io::Result<(TcpStream, Bytes)> {
+        Ok((self.stream.take().ok_or_else(closed)?, std::mem::take(&mut self.early)))
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(closed)
+    }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.state.linger.load(Relaxed) {
+            *self.state.left.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.early.is_empty() {
+            let read = self.stream()?.poll_read(cx, buf);
+            if read.is_pending() && self.state.closing.load(Relaxed) {
+                let arrived = self.stream.as_ref().is_some_and(has_arrived);
+                self.state.arrived.store(arrived, Relaxed);
+            }
+            ready!(read)?;
+        } else {
+            let room = buf.remaining().min(self.early.len());
+            buf.put_slice(&self.early.split_to(room));
+        }
+        self.state.note_read();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Socket {
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.state.blocked.store(written.is_pending(), Relaxed);
+        written
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = self.stream()?.poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // A copy of a few bytes is cheaper than what the kernel does to gather them.
+        let mut small = [0; SMALL];
+        let mut length = 0;
+        for buf in bufs {
+            let Some(room) = small.get_mut(length..length + buf.len()) else {
+                let written = self.stream()?.poll_write_vectored(cx, bufs);
+                return self.note(written);
+            };
+            room.copy_from_slice(buf);
+            length += buf.len();
+        }
+        self.poll_write(cx, &small[..length])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing: the socket is closed right after, which says the same; where it is not, the one who lingers
+    /// says it.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
