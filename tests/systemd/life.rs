@@ -5,7 +5,7 @@ use super::harness::http::Conn;
 use super::harness::load::Load;
 use super::harness::wait::wait_until;
 use super::instance::Instance;
-use super::machine::Machine;
+use super::machine::{Machine, SCRATCH};
 
 /// An instance that runs `v1`, and the pid of its app.
 fn running<'m>(machine: &'m Machine, name: &str) -> (Instance<'m>, u32) {
@@ -40,6 +40,46 @@ fn a_deploy_under_load_loses_no_request() {
     let report = load.finish_without_failure();
     assert!(report.by_version.contains_key("v1") && report.by_version.contains_key("v2"), "{report:?}");
     assert_eq!(instance.version(), "v2");
+}
+
+#[test]
+fn what_an_app_prints_holds_it_up_neither_without_its_daemon_nor_after_it() {
+    let Some(machine) = Machine::shared() else { return };
+    let instance = Instance::new(machine, "prints");
+    let file = |name: &str| format!("{SCRATCH}/prints-{name}");
+    let wait_for = |name: &str| format!("while [ ! -e {} ]; do sleep 0.02; done", file(name));
+    // In long lines: the journal takes only so many within a time.
+    let script = format!(
+        "({}; head -c 8000000 /dev/zero | tr '\\0' x | fold -w 4000; echo; touch {}; {}; echo said-at-last) &\n{}\n",
+        wait_for("go"),
+        file("printed"),
+        wait_for("speak"),
+        instance.app("v1", "")
+    );
+    machine.write(&file("app.sh"), &script);
+    let conf = instance.conf(&format!("exec sh {}", file("app.sh")));
+    conf.save();
+    instance.systemctl("start");
+    let app = instance.wait_until_live();
+
+    machine.ok("sed -i s/listen/lsten/ /etc/portok/prints.toml");
+    machine.ok(&format!("kill -KILL {}", instance.main_pid()));
+    wait_until(
+        "the daemon is gone for good, and with it the names of the pipes",
+        || instance.story(),
+        || (machine.run("test ! -e /run/portok/prints").code == 0).then_some(()),
+    );
+    assert_eq!(instance.property("ActiveState"), "failed");
+    machine.ok(&format!("touch {}", file("go")));
+    let has_printed = || (machine.run(&format!("test -e {}", file("printed"))).code == 0).then_some(());
+    wait_until("it has printed more than a pipe holds", || instance.story(), has_printed);
+
+    conf.save();
+    instance.systemctl("start");
+    assert_eq!(instance.wait_until_live(), app);
+    machine.ok(&format!("touch {}", file("speak")));
+    instance
+        .wait_for_entry("what it prints is read", "-t prints", |entry| entry["MESSAGE"] == "said-at-last");
 }
 
 #[test]
@@ -152,7 +192,7 @@ fn an_app_that_drains_long_is_not_cut_off_by_the_stop_timeout() {
     machine.write("/etc/systemd/system/portok@slow.service.d/quick.conf", "[Service]\nTimeoutStopSec=3s\n");
     machine.ok("systemctl daemon-reload");
     let instance = Instance::new(&machine, "slow");
-    let go = format!("{}/slow-go", super::machine::SCRATCH);
+    let go = format!("{SCRATCH}/slow-go");
     let conf = instance.conf(&instance.app("v1", &format!("term_after={go}")));
     conf.set("app.stop_timeout", "50s").save();
     instance.systemctl("start");
