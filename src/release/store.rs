@@ -226,8 +226,9 @@ impl Store {
     /// the record or the lock.
     pub fn open(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
         let mut warnings = Vec::new();
+        // Other instances, whoever runs them, have their records there too; each is private by itself.
         if let Some(folder) = file.parent()
-            && let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+            && let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)
         {
             warnings.push(format!("cannot make the state folder {}: {error}", folder.display()));
         }

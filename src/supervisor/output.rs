@@ -96,8 +96,8 @@ const PIPES: [(&str, Stream); 2] = [("out", Stream::Stdout), ("err", Stream::Std
 impl Output {
     /// Makes the folder and starts the threads.
     pub(super) fn start(instance: &str, run_dir: PathBuf, sink: Sink, keeper: bool) -> io::Result<Self> {
-        let shown = run_dir.display();
-        DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(|error| {
+        make_private(&run_dir).map_err(|error| {
+            let shown = run_dir.display();
             io::Error::new(error.kind(), format!("cannot make the folder {shown}: {error}"))
         })?;
         check_private(&run_dir)?;
@@ -211,6 +211,14 @@ impl Output {
         found.sort_by_key(|(number, _)| *number);
         last(found.into_iter().map(|(_, line)| line).collect(), lines)
     }
+}
+
+/// Makes a folder that is ours alone, below folders that other instances, whoever runs them, use too.
+fn make_private(folder: &Path) -> io::Result<()> {
+    if let Some(parent) = folder.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
@@ -492,6 +500,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_folder_itself_is_ours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let shared = folder.path().join("portok");
+        make_private(&shared.join("web")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        // What the umask of whoever runs the tests takes is not looked at.
+        let usual = folder.path().join("usual");
+        fs::create_dir(&usual).unwrap();
+        assert_eq!((mode(&shared), mode(&shared.join("web"))), (mode(&usual) & 0o755, 0o700));
+    }
 
     #[tokio::test]
     async fn pipes_that_cannot_both_be_made_leave_no_name_behind() {
