@@ -29,6 +29,15 @@ pub(super) struct Hunt {
     members: Vec<Member>,
 }
 
+/// What a round found that still lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    Members,
+    /// No member, but a process of which nobody can say yet whether it is one.
+    Unknown,
+    Nothing,
+}
+
 /// A pinned process.
 #[derive(Debug)]
 struct Member {
@@ -86,8 +95,8 @@ impl Hunt {
     }
 
     /// Looks for members, signals those that were not asked yet (all of them with `again`), forgets those that are
-    /// gone. `SIGCONT` follows a signal, so that a stopped process can act on it. Returns how many are left.
-    pub(super) fn round(&mut self, signal: i32, again: bool) -> usize {
+    /// gone. `SIGCONT` follows a signal, so that a stopped process can act on it.
+    pub(super) fn round(&mut self, signal: i32, again: bool) -> Left {
         let table = proc::all();
         let living = |member: &Member| {
             table
@@ -107,12 +116,15 @@ impl Hunt {
             })
             .collect();
         let own = std::process::id();
+        let mut becoming = false;
         for stat in &table {
             if stat.pid <= 1 || stat.pid == own || !stat.lives() {
                 continue;
             }
             if groups.contains(&stat.group) || self.is_tagged(stat.pid) {
                 self.add(stat);
+            } else {
+                becoming |= !self.tags.is_empty() && stat.is_becoming();
             }
         }
         for member in &mut self.members {
@@ -124,7 +136,11 @@ impl Hunt {
                 }
             }
         }
-        self.members.len()
+        match (self.members.is_empty(), becoming) {
+            (false, _) => Left::Members,
+            (true, true) => Left::Unknown,
+            (true, false) => Left::Nothing,
+        }
     }
 
     fn is_tagged(&self, pid: u32) -> bool {

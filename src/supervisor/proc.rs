@@ -12,6 +12,9 @@ const ENVIRON_LIMIT: u64 = 8 << 20;
 /// The variable that carries a run's tag.
 pub(super) const TAG_VARIABLE: &str = "PORTOK_RUN";
 
+/// Among the flags of a process: it belongs to the kernel (`PF_KTHREAD` of linux/sched.h).
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
 /// One process as `/proc/PID/stat` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -21,12 +24,20 @@ pub(super) struct Stat {
     /// Clock ticks from boot to its start.
     pub(super) start_time: u64,
     state: u8,
+    /// It has memory of its own, and no environment in it.
+    bare: bool,
 }
 
 impl Stat {
     /// Whether it can still do anything: a zombie cannot, however long its parent leaves it unread.
     pub(super) fn lives(&self) -> bool {
         !matches!(self.state, b'Z' | b'X')
+    }
+
+    /// Whether it is in the middle of execve(2): what it was before is gone, and its environment is not there yet. Only of
+    /// processes whose environment may be read is it known.
+    pub(super) fn is_becoming(&self) -> bool {
+        self.bare && self.lives() && fs::File::open(format!("/proc/{}/environ", self.pid)).is_ok()
     }
 
     /// The kernel's letter for what it does (`D`: waits where no signal reaches it).
@@ -49,9 +60,11 @@ fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Field 22 of proc(5); the next one here is field 6.
-    let start_time = fields.nth(16)?.parse().ok()?;
-    Some(Stat { pid, parent, group, start_time, state })
+    // Fields 9, 22 and 50 of proc(5); the next one here is field 6.
+    let flags: u32 = fields.nth(3)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    let bare = flags & KERNEL_THREAD == 0 && fields.nth(27) == Some("0");
+    Some(Stat { pid, parent, group, start_time, state, bare })
 }
 
 /// All processes that can be seen.
@@ -104,9 +117,23 @@ mod tests {
         let line = b"7 (a) R (b \xff) S 3 5 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2\n";
         let stat = parse(7, line).unwrap();
         assert_eq!((stat.parent, stat.group, stat.start_time, stat.state()), (3, 5, 12345, 'S'));
-        assert!(stat.lives());
+        assert!(stat.lives() && !stat.bare);
         assert_eq!(parse(7, b"7 (sh) Z 3"), None);
         assert_eq!(parse(7, b""), None);
+    }
+
+    #[test]
+    fn a_process_without_environment_is_one_that_becomes_another() {
+        let line = |flags: u32, env_start: u64| {
+            let before = format!("7 (a) S 3 5 5 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2 3");
+            format!("{before} {} {env_start} 99 0\n", "1 ".repeat(24).trim_end())
+        };
+        let bare = |flags, env_start| parse(7, line(flags, env_start).as_bytes()).unwrap().bare;
+        assert!(bare(0x40_0100, 0));
+        assert!(!bare(0x40_0100, 0x7ffd_0000_1000));
+        assert!(!bare(KERNEL_THREAD, 0), "a kernel thread has none, ever");
+        let own = stat(std::process::id()).unwrap();
+        assert!(!own.bare && !own.is_becoming());
     }
 
     #[test]
@@ -121,7 +148,7 @@ mod tests {
 
     #[test]
     fn descendants_survive_a_torn_table() {
-        let process = |pid, parent| Stat { pid, parent, group: 1, start_time: 1, state: b'S' };
+        let process = |pid, parent| Stat { pid, parent, group: 1, start_time: 1, state: b'S', bare: false };
         // A pid reused while the table was read may even make a circle.
         let table = [process(2, 1), process(3, 2), process(1, 3), process(9, 8)];
         assert_eq!(descendants(&table, 1), HashSet::from([2, 3]));

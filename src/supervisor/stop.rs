@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::hunt::Hunt;
+use super::hunt::{Hunt, Left};
 use super::identity::Identity;
 use crate::config::StopSignal;
 
@@ -23,6 +23,9 @@ pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause between two looks.
 pub(super) const FIRST_LOOK: Duration = Duration::from_millis(1);
 pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(50);
+/// How long a process that is in the middle of execve(2) is waited for, so that it shows whose it is. The kernel takes
+/// milliseconds for it; one that hangs on a dead disk is somebody else's, most likely.
+const BECOMING: Duration = Duration::from_secs(1);
 /// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold up who reads about it.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -104,7 +107,8 @@ pub(super) async fn sweep(mut hunt: Hunt, signal: i32, order: impl Fn() -> (Inst
             (hunt, left)
         });
         match found.await {
-            Some((_, 0)) => return,
+            Some((_, Left::Nothing)) => return,
+            Some((_, Left::Unknown)) if begun.elapsed() > BECOMING => return,
             Some((back, _)) => hunt = back,
             None => {
                 tracing::error!("cannot look for left-over processes: /proc does not answer");
