@@ -52,6 +52,8 @@ enum Format {
 pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
     let name = options.name.as_str();
     files::make_folder(&places.config)?;
+    // Two at once would choose the same free ports, or give one name files of both formats.
+    let _alone = files::lock(&places.lock())?;
     let others = instances::all(places, Reading::Lenient)?;
     let (others, existing): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.name != name);
     if let (Some(existing), false) = (existing.first(), options.force) {
@@ -103,18 +105,21 @@ fn store(
         }
         Format::Env => (&[("env", env_text(new, &token))], &["toml", "token"]),
     };
-    let mut written: Vec<PathBuf> = Vec::new();
+    let mut created: Vec<PathBuf> = Vec::new();
     for (ending, text) in wanted {
         let path = file(ending);
-        let action = if path.symlink_metadata().is_ok() { "replaced" } else { "created" };
+        let is_new = path.symlink_metadata().is_err();
         if let Err(failure) = files::write(&path, text, readers, existing) {
-            for path in &written {
+            // A token that took another's place stays: the configuration that is there names it.
+            for path in &created {
                 drop(files::remove(path));
             }
             return Err(failure);
         }
-        report.step(action, path.display());
-        written.push(path);
+        report.step(if is_new { "created" } else { "replaced" }, path.display());
+        if is_new {
+            created.push(path);
+        }
     }
     for path in left.iter().filter(|_| force).map(|ending| file(ending)) {
         if files::remove(&path)? {

@@ -164,6 +164,7 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
         let instance = instances.iter().find(|instance| instance.name == *name);
         paths.extend(files_of(places, name, instance)?);
     }
+    paths.extend(Some(places.lock()).filter(|path| path.exists()));
     paths.extend(files::entries(&places.state)?.into_iter().filter(|path| state_owner(path).is_some()));
     let (units, foreign) = units_of(places)?;
     let changes_units = !units.is_empty();
@@ -172,8 +173,13 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
     foreign.iter().for_each(|path| report.step("kept", path.display()));
     if !force {
         names.iter().for_each(|name| report.step("would stop", service_of(name)));
-        let folders = [&places.config, &places.state].into_iter().filter(|folder| folder.is_dir());
-        paths.iter().chain(folders).for_each(|path| report.step("would remove", path.display()));
+        paths.iter().for_each(|path| report.step("would remove", path.display()));
+        for folder in [&places.config, &places.state].into_iter().filter(|folder| folder.is_dir()) {
+            match files::entries(folder)?.iter().all(|path| paths.contains(path)) {
+                true => report.step("would remove", folder.display()),
+                false => keep_folder(folder, &mut report),
+            }
+        }
         return Ok(report);
     }
     for name in &names {
@@ -194,10 +200,14 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
         if files::remove_if_empty(folder) {
             report.step("removed", folder.display());
         } else if folder.is_dir() {
-            report.step("kept", format!("{}, which holds what is not portok's", folder.display()));
+            keep_folder(folder, &mut report);
         }
     }
     Ok(report)
+}
+
+fn keep_folder(folder: &Path, report: &mut Report) {
+    report.step("kept", format!("{}, which holds what is not portok's", folder.display()));
 }
 
 /// Whether `clean` would do anything.

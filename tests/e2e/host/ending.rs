@@ -99,5 +99,24 @@ fn clean_tells_first_and_then_removes_what_portok_made() {
     let left: Vec<_> =
         fs::read_dir(host.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["notes.txt"], "what is not portok's stays");
+    // systemd forgets what has ended.
+    fs::remove_file(host.path("fakes/portok@api.service.active")).unwrap();
+    let said = host.portok(&["clean"]).ended(0);
+    assert_mentions(&said.out, &["kept", "which holds what is not portok's"]);
     fs::create_dir(host.path("state")).unwrap();
+}
+
+#[test]
+fn what_never_was_is_not_said_to_be_stopped() {
+    let host = Host::new();
+    for verb in ["stop", "disable"] {
+        let said = host.portok(&[verb, "aip"]).ended(5);
+        assert_mentions(&said.err, &["there is no instance `aip`", "portok list"]);
+        assert_at(&host.json(&[verb, "aip"], 5), "/code", "not_found");
+    }
+    assert!(host.asked().is_empty());
+    // Its files are gone, it is not.
+    host.unit_is("aip", "active");
+    host.portok(&["stop", "aip"]).ended(0);
+    assert_eq!(host.asked(), ["stop portok@aip.service"]);
 }
