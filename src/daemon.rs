@@ -245,8 +245,11 @@ struct Daemon {
     edits: mpsc::Receiver<()>,
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// `None` where it is ignored.
+    hangup: Option<Signal>,
     leave: Signal,
+    /// Whether it ends with its terminal, and its app with it: there is no file to load, and nobody takes over.
+    foreground: bool,
 }
 
 struct SocketTask {
@@ -284,8 +287,14 @@ impl Daemon {
                 Some(order) = self.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
-                _ = self.hangup.recv() => Turn::Reload(None),
-                _ = self.leave.recv() => Turn::Leave,
+                () = received(self.hangup.as_mut()) => match self.foreground {
+                    true => Turn::End("SIGHUP"),
+                    false => Turn::Reload(None),
+                },
+                _ = self.leave.recv() => match self.foreground {
+                    true => Turn::End("SIGUSR2"),
+                    false => Turn::Leave,
+                },
                 _ = self.interrupt.recv() => Turn::End("SIGINT"),
                 _ = self.terminate.recv() => Turn::End("SIGTERM"),
                 () = self.app.ended() => Turn::Lost,
@@ -337,6 +346,13 @@ impl Daemon {
                 }
             }
         }
+    }
+}
+
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -60,7 +60,12 @@ impl Daemon {
         let open_files = predecessor.as_ref().and(told).or(raised);
         let interrupt = signal(SignalKind::interrupt()).map_err(io("wait for SIGINT"))?;
         let terminate = signal(SignalKind::terminate()).map_err(io("wait for SIGTERM"))?;
-        let hangup = signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?;
+        let foreground = options.foreground.is_some();
+        // nohup(1) means that it stays ignored.
+        let hangup = match foreground && is_hangup_ignored() {
+            true => None,
+            false => Some(signal(SignalKind::hangup()).map_err(io("wait for SIGHUP"))?),
+        };
         let leave = signal(SignalKind::user_defined2()).map_err(io("wait for SIGUSR2"))?;
         let manager = Manager::from_env().map_err(io("start the thread that tells the service manager"))?;
 
@@ -103,7 +108,6 @@ impl Daemon {
             keep(&public);
         }
 
-        let foreground = options.foreground.is_some();
         let sink = match (foreground, logging::under_journal()) {
             (true, _) => Sink::Stdout,
             (false, true) => Sink::Journal,
@@ -250,8 +254,17 @@ impl Daemon {
             terminate,
             hangup,
             leave,
+            foreground,
         })
     }
+}
+
+/// Whether whoever started this process had it ignore SIGHUP (proc_pid_status(5)).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (SignalKind::hangup().as_raw_value() - 1)) != 0)
 }
 
 /// Starts `work`, which ends when it has ended or `over` is cancelled.

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::command::{PORTOK, PORTOKD};
+use crate::harness::command::{PORTOK, PORTOKD, Running};
 use crate::harness::daemon::TOKEN;
 use crate::harness::{Conn, Daemon, World, assert_at, assert_mentions, live, pid, wait_until};
 
@@ -308,6 +308,37 @@ fn run_serves_an_app_without_file_token_or_root_and_prints_its_lines() {
     daemon.signal(Signal::SIGINT);
     daemon.wait().ended(0);
     world.wait_for_none_left();
+}
+
+#[test]
+fn run_ends_with_its_terminal_and_leaves_nothing() {
+    for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
+        let world = World::new();
+        let mut daemon = Daemon::attach(&world, run(&world, PORTOK, &[]));
+        daemon.wait_until_serves("v1");
+        daemon.signal(signal);
+        daemon.wait().ended(0);
+        world.wait_for_none_left();
+    }
+    let world = World::new();
+    let ignoring = ["-c", "trap '' HUP; exec \"$0\" \"$@\"", PORTOK];
+    let mut daemon = Daemon::attach(&world, run(&world, "/bin/sh", &ignoring));
+    daemon.wait_until_serves("v1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until_serves("v1");
+    daemon.signal(Signal::SIGTERM);
+    let said = daemon.wait().ended(0);
+    assert!(!said.out.contains("SIGHUP") && !said.err.contains("SIGHUP"), "{said:?}");
+    world.wait_for_none_left();
+}
+
+/// `portok run` with a first version, by `program` and its `words`.
+fn run(world: &World, program: &str, words: &[&str]) -> Running {
+    let mut env = world.env();
+    env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
+    env.insert("ADMIN_UNIX_SOCKET".to_owned(), world.socket().display().to_string());
+    let command = world.app("v1").command();
+    world.spawn(program, &[words, &["run", "--listen", "127.0.0.1:0", "--cmd", &command]].concat(), &env)
 }
 
 #[test]
