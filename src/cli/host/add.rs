@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::super::deploy::directory;
 use super::super::failure::{Failure, HostCode};
 use super::args::Add;
 use super::files::{self, Existing, Readers};
@@ -29,7 +30,7 @@ struct New<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum App<'a> {
     /// portok starts it.
-    Command { line: &'a str, directory: Option<PathBuf> },
+    Command { line: &'a str, directory: Option<String> },
     /// Somebody else does.
     Target(u16),
     /// The first deploy says what runs.
@@ -67,7 +68,9 @@ pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
         name,
         listen,
         app: match &options.command {
-            Some(line) => App::Command { line, directory: directory(options.directory.as_deref())? },
+            Some(line) => {
+                App::Command { line, directory: options.directory.as_deref().map(directory).transpose()? }
+            }
             None if options.toml && options.target.is_none() => App::Later,
             None => App::Target(target_port(options, listen, &others)?),
         },
@@ -172,12 +175,6 @@ fn none_free(option: &str) -> Failure {
     )
 }
 
-fn directory(given: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
-    let absolute =
-        |path: &Path| std::path::absolute(path).map_err(|error| files::failed("find", path, &error));
-    given.map(absolute).transpose()
-}
-
 fn what_next(places: &Places, new: &New<'_>, report: &mut Report) -> Result<(), Failure> {
     let name = new.name;
     if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
@@ -217,7 +214,7 @@ fn toml_text(new: &New<'_>, token: &Path) -> String {
                 string(line)
             );
             _ = match directory {
-                Some(directory) => writeln!(text, "directory = {}", string(&directory.display().to_string())),
+                Some(directory) => writeln!(text, "directory = {}", string(directory)),
                 None => writeln!(text, "# directory = \"/srv/{}\"", new.name),
             };
             _ = writeln!(text, "# user = \"{}\"    # default: the user of portokd", new.name);
@@ -317,9 +314,9 @@ mod tests {
             let config = loaded(&new(App::Target(8080)), format);
             assert_eq!((config.app.target, config.app.command), (Some(8080), None));
         }
-        let directory = Some("/srv/a \"b\"".into());
+        let directory = Some("/srv/a \"b\"".to_owned());
         let config = loaded(&new(App::Command { line: "true", directory: directory.clone() }), Format::Toml);
-        assert_eq!(config.app.directory, directory);
+        assert_eq!(config.app.directory, directory.map(PathBuf::from));
         assert_eq!(loaded(&new(App::Later), Format::Toml).app.target, None);
     }
 

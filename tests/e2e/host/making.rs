@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -233,6 +234,20 @@ fn adds_at_once_get_different_ports_and_one_format() {
     let left = fs::read_dir(host.path("conf")).unwrap().map(|entry| entry.unwrap().file_name());
     let hidden: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with('.')).collect();
     assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn add_writes_no_other_folder_than_it_was_given() {
+    let host = Host::new();
+    let folder = host.path("").join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    // The words of a test are text; a shell's are bytes, and so is a relative path's beginning.
+    let mut add = std::process::Command::new(PORTOK);
+    add.args(["add", "api", "--cmd", "true", "--dir", "."]).current_dir(&folder).env_clear().envs(host.env());
+    let output = add.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_mentions(&String::from_utf8_lossy(&output.stderr), &["--dir", "UTF-8", "link"]);
+    assert_eq!(fs::read_dir(host.path("conf")).unwrap().count(), 0);
 }
 
 #[test]
