@@ -135,16 +135,25 @@ fn state_of(places: &Places, name: &str) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The instance that an entry of the state folder belongs to, going by its name: `api` for `api.json`, for
-/// `api.json.corrupt-…` and for a folder `api`.
+/// `api.json.corrupt-…` and for a folder `api` with such a file, or with nothing, as systemd makes it. Another folder of that
+/// name is somebody else's: the place of the states may be one that others use too.
 fn state_owner(path: &Path) -> Option<&str> {
     let file = path.file_name()?.to_str()?;
     let name = match file.split_once(".json") {
         Some((name, rest)) if rest.is_empty() || rest.starts_with(['.', '-']) => name,
         Some(_) => return None,
-        None if path.is_dir() || path.is_symlink() => file,
+        None if path.is_dir() && is_state_folder(path, file) => file,
         None => return None,
     };
     is_instance_name(name).then_some(name)
+}
+
+fn is_state_folder(folder: &Path, name: &str) -> bool {
+    let state = format!("{name}.json");
+    let is_state = |path: &PathBuf| {
+        path.file_name().is_some_and(|file| file.as_encoded_bytes().starts_with(state.as_bytes()))
+    };
+    files::entries(folder).is_ok_and(|entries| entries.is_empty() || entries.iter().any(is_state))
 }
 
 /// Removes everything that portok made on this host.
@@ -250,6 +259,10 @@ mod tests {
         for own in ["api.json", "api.json.corrupt-2026", "api.json.lock", "api.json-x", "api"] {
             assert_eq!(owner(own).as_deref(), Some("api"), "{own}");
         }
+        assert_eq!(owner("api2").as_deref(), Some("api2"));
+        std::fs::write(folder.path().join("api2/data"), "").unwrap();
+        assert_eq!(owner("api2"), None, "somebody else's folder");
+        std::fs::write(folder.path().join("api2/api2.json.lock"), "").unwrap();
         assert_eq!(owner("api2").as_deref(), Some("api2"));
         for foreign in ["api.jsonx", "a b.json", "README", "lost+found", ".json"] {
             assert_eq!(owner(foreign), None, "{foreign}");
