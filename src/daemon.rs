@@ -211,9 +211,11 @@ fn last_words(errors: &ConfigErrors) {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "before there is a log, standard error is it")]
+/// Before there is a log, standard error is it.
 fn complain(line: &str) {
-    eprintln!("{line}");
+    use std::io::Write as _;
+    // Whoever closed it does not want to know; `eprintln!` would panic.
+    let _closed = writeln!(std::io::stderr(), "{line}");
 }
 
 struct Daemon {

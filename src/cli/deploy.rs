@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::pin::pin;
 
 use super::args;
@@ -46,24 +47,26 @@ pub(crate) async fn deploy(
     Ok(exit::DONE)
 }
 
-/// The body of the request. A directory is the operator's: relative to where `portok` runs.
+/// The operator's `--dir`, which is relative to where `portok` runs, for those who run elsewhere.
+///
+/// # Errors
+/// It is not text.
+pub(crate) fn directory(dir: &Path) -> Result<String, Failure> {
+    let absolute = std::path::absolute(dir).map_err(|error| Failure::Usage {
+        message: format!("--dir {}: {error}", dir.display()),
+        hint: None,
+    })?;
+    absolute.into_os_string().into_string().map_err(|path| {
+        Failure::usage(
+            format!("--dir {}: not valid UTF-8", path.display()),
+            "name it by a path of UTF-8 characters, a link for example",
+        )
+    })
+}
+
+/// The body of the request.
 fn request(options: &args::Deploy) -> Result<DeployRequest, Failure> {
-    let directory = match &options.dir {
-        None => None,
-        Some(dir) => {
-            let absolute = std::path::absolute(dir).map_err(|error| Failure::Usage {
-                message: format!("--dir {}: {error}", dir.display()),
-                hint: None,
-            })?;
-            let Ok(text) = absolute.into_os_string().into_string() else {
-                return Err(Failure::usage(
-                    format!("--dir {}: not valid UTF-8", dir.display()),
-                    "name it by a path of UTF-8 characters, a link for example",
-                ));
-            };
-            Some(text)
-        }
-    };
+    let directory = options.dir.as_deref().map(directory).transpose()?;
     let env: BTreeMap<_, _> = options.env.iter().cloned().collect();
     Ok(DeployRequest {
         command: options.command.line(),

@@ -214,7 +214,11 @@ async fn a_broken_stream_says_that_the_deploy_goes_on() {
         let ran = fake.portok(&["deploy"]).await;
         assert_eq!(ran.code, 6);
         assert!(ran.err.contains("error: the report of the deploy of `v2` broke off"), "{}", ran.err);
-        assert!(ran.err.contains("hint: the deploy goes on in the daemon; `portok status`"), "{}", ran.err);
+        assert!(
+            ran.err.contains("hint: the deploy goes on as long as the daemon runs; `portok status`"),
+            "{}",
+            ran.err
+        );
         assert_eq!(fake.portok(&["deploy", "--json"]).await.value()["code"], "unreachable");
     }
 }

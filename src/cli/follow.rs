@@ -163,7 +163,7 @@ impl Report {
     /// A report that broke off says that what it is about did not.
     fn goes_on(&self, failure: Failure) -> Failure {
         let operation = self.what.of(self.progress.release());
-        let hint = format!("the {} goes on in the daemon; {GOES_ON}", self.what.of(None));
+        let hint = format!("the {} goes on as long as the daemon runs; {GOES_ON}", self.what.of(None));
         match failure {
             Failure::Lost { way, cause, .. } | Failure::Foreign { way, cause, .. } => {
                 Failure::Lost { operation: format!("the report of the {operation}"), way, cause, hint }

@@ -6,9 +6,7 @@ use super::StartError;
 
 /// What a signal asks for.
 pub(super) enum Told {
-    /// SIGHUP.
     Reload,
-    /// SIGUSR2.
     Leave,
     /// By the signal of this name.
     End(&'static str),
@@ -18,26 +16,41 @@ pub(super) enum Told {
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// `None` where it stays ignored.
+    hangup: Option<Signal>,
     leave: Signal,
+    foreground: bool,
 }
 
 impl Signals {
-    pub(super) fn catch() -> Result<Self, StartError> {
+    /// `foreground`: the daemon ends with its terminal, and its app with it; it has no file to load, and nobody takes over.
+    pub(super) fn catch(foreground: bool) -> Result<Self, StartError> {
         let catch = |kind, operation| signal(kind).map_err(|source| StartError::Io { operation, source });
+        // nohup(1) means that it stays ignored.
+        let hangup = match foreground && is_hangup_ignored() {
+            true => None,
+            false => Some(catch(SignalKind::hangup(), "wait for SIGHUP")?),
+        };
         Ok(Self {
             interrupt: catch(SignalKind::interrupt(), "wait for SIGINT")?,
             terminate: catch(SignalKind::terminate(), "wait for SIGTERM")?,
-            hangup: catch(SignalKind::hangup(), "wait for SIGHUP")?,
+            hangup,
             leave: catch(SignalKind::user_defined2(), "wait for SIGUSR2")?,
+            foreground,
         })
     }
 
     /// The next one. Cancel safe.
     pub(super) async fn next(&mut self) -> Told {
+        let hung_up = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.leave.recv() => Told::Leave,
+            _ = hung_up => if self.foreground { Told::End("SIGHUP") } else { Told::Reload },
+            _ = self.leave.recv() => if self.foreground { Told::End("SIGUSR2") } else { Told::Leave },
             _ = self.interrupt.recv() => Told::End("SIGINT"),
             _ = self.terminate.recv() => Told::End("SIGTERM"),
         }
@@ -50,4 +63,12 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// Whether whoever started this process had it ignore SIGHUP (proc_pid_status(5)).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (SignalKind::hangup().as_raw_value() - 1)) != 0)
 }

@@ -57,7 +57,8 @@ impl Daemon {
         // A successor's was raised before it was started.
         let told = std::env::var(handover::OPEN_FILES).ok().and_then(|limit| limit.parse().ok());
         let open_files = predecessor.as_ref().and(told).or(raised);
-        let signals = Signals::catch()?;
+        let foreground = options.foreground.is_some();
+        let signals = Signals::catch(foreground)?;
         let manager = Manager::from_env().map_err(io("start the thread that tells the service manager"))?;
         let Place { store, found, listener, public, bound, stale } =
             Place::take(passed, predecessor.as_mut(), &config).await?;
@@ -74,7 +75,6 @@ impl Daemon {
         if predecessor.is_none() {
             keep(&public);
         }
-        let foreground = options.foreground.is_some();
         let supervisor = supervisor(&config, found.mark.clone(), foreground, open_files)?;
 
         let stats = proxy::Stats::new(config.proxy.threads);

@@ -39,6 +39,7 @@ impl Coordinator {
         // Before the start the record is still what an earlier daemon wrote.
         if self.found.is_some() {
             self.still = Some(Still { record: StillRecord::Written, kept: Vec::new() });
+            self.interrupted();
             let _asker_gone = reply.send(Ok(()));
             return;
         }
@@ -105,6 +106,7 @@ impl Coordinator {
         let StillRecord::Writing { reply, .. } = record else { return };
         match failed {
             None => {
+                self.interrupted();
                 let _asker_gone = reply.send(Ok(()));
             }
             Some(error) => {
@@ -126,6 +128,8 @@ impl Coordinator {
     }
 
     pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
+        // Where the record could not be written it went on until now.
+        self.interrupted();
         self.stopped = Some(done);
         self.leaves = true;
         self.finished = true;

@@ -201,15 +201,33 @@ impl Coordinator {
         if why != Abort::Cancelled {
             self.last_failure = Some(error.message.clone());
         }
-        let mut event = wire::Event::new(now(), EventKind::Aborted, release.id.clone());
-        event.message = Some(error.message.clone());
-        self.push(event);
         if why != Abort::Interrupted {
             let kind = if rollback { "failed" } else { "aborted" };
             self.hook(kind, Some(release.id.clone()), error.message.clone(), None);
         }
+        self.told_of_the_end(release, error);
+    }
+
+    /// Tells whoever follows an attempt that it is given up, while nothing moves any more: the next daemon writes it down.
+    pub(super) fn interrupted(&mut self) {
+        let Some((release, reason)) =
+            self.state.task.as_ref().map(|task| (task.release.clone(), task.reason))
+        else {
+            return;
+        };
+        let path = self.config.borrow().health.path.clone();
+        let error = explain(&release, reason, Abort::Interrupted, None, None, &path);
+        tracing::info!(release = release.id, reason = reason.as_str(), "{}", error.message);
+        self.told_of_the_end(&release, error);
+    }
+
+    /// The last two events of an attempt that failed.
+    fn told_of_the_end(&mut self, release: &ReleaseRef, error: ErrorBody) {
+        let mut event = wire::Event::new(now(), EventKind::Aborted, release.id.clone());
+        event.message = Some(error.message.clone());
+        self.push(event);
         let mut event = wire::Event::new(now(), EventKind::Finished, release.id.clone());
-        event.outcome = Some(outcome);
+        event.outcome = error.outcome;
         event.error = Some(error.clone());
         if let Some(attempt) = self.attempt.take() {
             attempt.end(event, Err(error));

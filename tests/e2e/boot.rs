@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::command::{PORTOK, PORTOKD};
+use crate::harness::command::{PORTOK, PORTOKD, Running};
 use crate::harness::daemon::TOKEN;
 use crate::harness::{Conn, Daemon, World, assert_at, assert_mentions, live, pid, wait_until};
 
@@ -291,9 +291,7 @@ fn a_socket_that_a_killed_daemon_left_behind_is_no_obstacle() {
 fn run_serves_an_app_without_file_token_or_root_and_prints_its_lines() {
     let world = World::new();
     let app = world.app("v1").with("say", "hello-from-the-app");
-    let mut env = world.env();
-    env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
-    env.insert("ADMIN_UNIX_SOCKET".to_owned(), world.socket().display().to_string());
+    let env = run_env(&world);
     let words = ["run", "--listen", "127.0.0.1:0", "--cmd", &app.command()];
     let mut daemon = Daemon::attach(&world, world.spawn(PORTOK, &words, &env));
     daemon.wait_until_serves("v1");
@@ -308,6 +306,59 @@ fn run_serves_an_app_without_file_token_or_root_and_prints_its_lines() {
     daemon.signal(Signal::SIGINT);
     daemon.wait().ended(0);
     world.wait_for_none_left();
+}
+
+#[test]
+fn run_serves_where_nobody_reads_what_it_says() {
+    let world = World::new();
+    let env = run_env(&world);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let command = world.app("v1").command();
+    let words = ["run", "--listen", "127.0.0.1:0", "--cmd", &command];
+    let running = Running::start_into(PORTOK, &words, &env, &world.path("run"), writer.into());
+    let mut daemon = Daemon::attach(&world, running);
+    daemon.wait_until_serves("v1");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait().ended(0);
+    world.wait_for_none_left();
+}
+
+#[test]
+fn run_ends_with_its_terminal_and_leaves_nothing() {
+    for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
+        let world = World::new();
+        let mut daemon = Daemon::attach(&world, run(&world, PORTOK, &[]));
+        daemon.wait_until_serves("v1");
+        daemon.signal(signal);
+        daemon.wait().ended(0);
+        world.wait_for_none_left();
+    }
+    let world = World::new();
+    let ignoring = ["-c", "trap '' HUP; exec \"$0\" \"$@\"", PORTOK];
+    let mut daemon = Daemon::attach(&world, run(&world, "/bin/sh", &ignoring));
+    daemon.wait_until_serves("v1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until_serves("v1");
+    daemon.signal(Signal::SIGTERM);
+    let said = daemon.wait().ended(0);
+    assert!(!said.out.contains("SIGHUP") && !said.err.contains("SIGHUP"), "{said:?}");
+    world.wait_for_none_left();
+}
+
+/// What gives a `portok run` the name and the socket of `world`.
+fn run_env(world: &World) -> BTreeMap<String, String> {
+    let mut env = world.env();
+    env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
+    env.insert("ADMIN_UNIX_SOCKET".to_owned(), world.socket().display().to_string());
+    env
+}
+
+/// `portok run` with a first version, by `program` and its `words`.
+fn run(world: &World, program: &str, words: &[&str]) -> Running {
+    let env = run_env(world);
+    let command = world.app("v1").command();
+    world.spawn(program, &[words, &["run", "--listen", "127.0.0.1:0", "--cmd", &command]].concat(), &env)
 }
 
 #[test]
@@ -370,9 +421,7 @@ fn the_recorded_live_release_wins_over_the_configuration_after_a_restart() {
 fn run_takes_the_health_path() {
     let world = World::new();
     let app = world.app("v1").with("health_path", "/ready").with("health", "503,503,200");
-    let mut env = world.env();
-    env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
-    env.insert("ADMIN_UNIX_SOCKET".to_owned(), world.socket().display().to_string());
+    let env = run_env(&world);
     let words = ["run", "--listen", "127.0.0.1:0", "--health", "/ready", "--cmd", &app.command()];
     let mut daemon = Daemon::attach(&world, world.spawn(PORTOK, &words, &env));
     daemon.wait_until_serves("v1");

@@ -2,9 +2,10 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::command::full_pipe;
+use crate::harness::command::{PORTOK, full_pipe};
+use crate::harness::daemon::TOKEN;
 use crate::harness::http::request_bytes;
-use crate::harness::{Conn, World, pid, procs, wait_until};
+use crate::harness::{Conn, World, assert_mentions, pid, procs, wait_until};
 
 #[test]
 fn sigterm_and_sigint_finish_what_is_in_flight_and_end_with_0() {
@@ -201,4 +202,33 @@ fn a_log_that_nobody_reads_holds_up_neither_deploys_nor_the_end() {
     assert_eq!(logs["lines"].as_array().map(Vec::len), Some(5));
     daemon.terminate();
     drop(unread);
+}
+
+#[test]
+fn whoever_follows_a_deploy_learns_that_a_daemon_that_leaves_gives_it_up() {
+    let world = World::new();
+    // Its report over the public port is no request that the daemon would have to wait for.
+    let conf = world.conf().app(&world.app("v1")).set("drain.period", "10m");
+    for over in ["socket", "url"] {
+        let mut daemon = world.start(&conf);
+        let app = daemon.wait_until_serves("v1");
+        let release = format!("over-{over}");
+        let (socket, url) = (world.socket().display().to_string(), format!("http://{}", daemon.addr));
+        let way: &[&str] =
+            if over == "url" { &["--url", &url, "--token", TOKEN] } else { &["--socket", &socket] };
+        let words = [way, &["deploy", "--release", &release, "--cmd", "exec sleep 600"]].concat();
+        let mut deploy = world.spawn(PORTOK, &words, &world.env());
+        daemon.wait_until("the candidate runs", |status| {
+            status.candidate.as_ref().is_some_and(|candidate| candidate.pid.is_some())
+        });
+        daemon.signal(Signal::SIGUSR2);
+        daemon.wait().ended(0);
+        let said = deploy.wait().ended(3);
+        assert_mentions(&said.err, &["interrupted", "was given up", "traffic did not move"]);
+        let daemon = world.start(&conf);
+        assert_eq!(pid(&daemon.wait_until_serves("v1")), pid(&app));
+        let outcome = daemon.row(&release).outcome.map(|outcome| outcome.as_str());
+        assert_eq!(outcome, Some("interrupted"));
+        daemon.terminate();
+    }
 }

@@ -124,6 +124,9 @@ fn a_daemon_with_a_user_of_its_own_serves_a_port_below_1024() {
     assert_eq!(machine.ok("stat -c '%a %U %G' /etc/portok/high.token").trim(), "640 root portok-test");
     machine.ok("portok doctor");
     machine.ok("portok remove high --force");
+    machine.ok(&format!("portok add --cmd '{command}' -- -dash"));
+    machine.ok("portok start -- -dash");
+    assert_eq!(row(&machine, "-dash")["unit"]["active"], "active", "a name may begin with a dash");
     machine.ok("portok clean --force");
     assert!(instance.is_empty(), "{}", instance.story());
 }

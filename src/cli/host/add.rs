@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::super::deploy::directory;
 use super::super::failure::{Failure, HostCode};
 use super::args::Add;
 use super::files::{self, Existing, Readers};
@@ -29,7 +30,7 @@ struct New<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum App<'a> {
     /// portok starts it.
-    Command { line: &'a str, directory: Option<PathBuf> },
+    Command { line: &'a str, directory: Option<String> },
     /// Somebody else does.
     Target(u16),
     /// The first deploy says what runs.
@@ -52,6 +53,8 @@ enum Format {
 pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
     let name = options.name.as_str();
     files::make_folder(&places.config)?;
+    // Two at once would choose the same free ports, or give one name files of both formats.
+    let _alone = files::lock(&places.lock())?;
     let others = instances::all(places, Reading::Lenient)?;
     let (others, existing): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.name != name);
     if let (Some(existing), false) = (existing.first(), options.force) {
@@ -65,7 +68,9 @@ pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
         name,
         listen,
         app: match &options.command {
-            Some(line) => App::Command { line, directory: directory(options.directory.as_deref())? },
+            Some(line) => {
+                App::Command { line, directory: options.directory.as_deref().map(directory).transpose()? }
+            }
             None if options.toml && options.target.is_none() => App::Later,
             None => App::Target(target_port(options, listen, &others)?),
         },
@@ -103,18 +108,21 @@ fn store(
         }
         Format::Env => (&[("env", env_text(new, &token))], &["toml", "token"]),
     };
-    let mut written: Vec<PathBuf> = Vec::new();
+    let mut created: Vec<PathBuf> = Vec::new();
     for (ending, text) in wanted {
         let path = file(ending);
-        let action = if path.symlink_metadata().is_ok() { "replaced" } else { "created" };
+        let is_new = path.symlink_metadata().is_err();
         if let Err(failure) = files::write(&path, text, readers, existing) {
-            for path in &written {
+            // A token that took another's place stays: the configuration that is there names it.
+            for path in &created {
                 drop(files::remove(path));
             }
             return Err(failure);
         }
-        report.step(action, path.display());
-        written.push(path);
+        report.step(if is_new { "created" } else { "replaced" }, path.display());
+        if is_new {
+            created.push(path);
+        }
     }
     for path in left.iter().filter(|_| force).map(|ending| file(ending)) {
         if files::remove(&path)? {
@@ -167,12 +175,6 @@ fn none_free(option: &str) -> Failure {
     )
 }
 
-fn directory(given: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
-    let absolute =
-        |path: &Path| std::path::absolute(path).map_err(|error| files::failed("find", path, &error));
-    given.map(absolute).transpose()
-}
-
 fn what_next(places: &Places, new: &New<'_>, report: &mut Report) -> Result<(), Failure> {
     let name = new.name;
     if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
@@ -212,7 +214,7 @@ fn toml_text(new: &New<'_>, token: &Path) -> String {
                 string(line)
             );
             _ = match directory {
-                Some(directory) => writeln!(text, "directory = {}", string(&directory.display().to_string())),
+                Some(directory) => writeln!(text, "directory = {}", string(directory)),
                 None => writeln!(text, "# directory = \"/srv/{}\"", new.name),
             };
             _ = writeln!(text, "# user = \"{}\"    # default: the user of portokd", new.name);
@@ -312,9 +314,9 @@ mod tests {
             let config = loaded(&new(App::Target(8080)), format);
             assert_eq!((config.app.target, config.app.command), (Some(8080), None));
         }
-        let directory = Some("/srv/a \"b\"".into());
+        let directory = Some("/srv/a \"b\"".to_owned());
         let config = loaded(&new(App::Command { line: "true", directory: directory.clone() }), Format::Toml);
-        assert_eq!(config.app.directory, directory);
+        assert_eq!(config.app.directory, directory.map(PathBuf::from));
         assert_eq!(loaded(&new(App::Later), Format::Toml).app.target, None);
     }
 

@@ -9,6 +9,8 @@ use std::os::unix::fs::{
 };
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::super::connect::describe_io;
 use super::super::failure::{Failure, HostCode};
 
@@ -96,6 +98,42 @@ fn set_readers(file: &File, readers: Readers) -> io::Result<()> {
         Readers::Everybody => 0o644,
     };
     file.set_permissions(Permissions::from_mode(mode))
+}
+
+/// What only one process at a time may hold: a file that goes with it.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+/// Waits until nobody else holds the lock at `path`, and takes it.
+///
+/// # Errors
+/// Its file cannot be made.
+pub(crate) fn lock(path: &Path) -> Result<Lock, Failure> {
+    let take = || -> io::Result<Lock> {
+        loop {
+            let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+            // Nobody else may open it: whoever can, can hold it.
+            let file =
+                OpenOptions::new().write(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+            rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
+            // Its last holder has taken the file away meanwhile: then others hold the next one.
+            let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+            let there = fs::symlink_metadata(path).ok().map(inode);
+            if there == Some(inode(file.metadata()?)) {
+                return Ok(Lock { path: path.to_owned(), _file: file });
+            }
+        }
+    };
+    take().map_err(|error| failed("lock", path, &error))
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
 }
 
 /// Lets `readers` read a file that is there.

@@ -72,7 +72,7 @@ pub(crate) fn get(places: &Places, name: &str, reading: Reading) -> Result<Insta
         Failure::host(
             HostCode::NotFound,
             message,
-            format!("make one: portok add {name}; portok list shows all"),
+            format!("portok list shows all; make one: portok add {name}"),
         )
     })
 }

@@ -57,6 +57,11 @@ impl Places {
         self.state != Path::new(STATE)
     }
 
+    /// What an `add` holds while it chooses and writes. No instance's name begins with a dot.
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.config.join(".add.lock")
+    }
+
     /// `NAME.toml`, `NAME.env` or `NAME.token` of an instance. The name was checked when it was typed or listed.
     pub(crate) fn file(&self, name: &str, ending: &str) -> PathBuf {
         self.config.join(format!("{name}.{ending}"))

@@ -135,16 +135,25 @@ fn state_of(places: &Places, name: &str) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The instance that an entry of the state folder belongs to, going by its name: `api` for `api.json`, for
-/// `api.json.corrupt-…` and for a folder `api`.
+/// `api.json.corrupt-…` and for a folder `api` with such a file, or with nothing, as systemd makes it. Another folder of that
+/// name is somebody else's: the place of the states may be one that others use too.
 fn state_owner(path: &Path) -> Option<&str> {
     let file = path.file_name()?.to_str()?;
     let name = match file.split_once(".json") {
         Some((name, rest)) if rest.is_empty() || rest.starts_with(['.', '-']) => name,
         Some(_) => return None,
-        None if path.is_dir() || path.is_symlink() => file,
+        None if path.is_dir() && is_state_folder(path, file) => file,
         None => return None,
     };
     is_instance_name(name).then_some(name)
+}
+
+fn is_state_folder(folder: &Path, name: &str) -> bool {
+    let state = format!("{name}.json");
+    let is_state = |path: &PathBuf| {
+        path.file_name().is_some_and(|file| file.as_encoded_bytes().starts_with(state.as_bytes()))
+    };
+    files::entries(folder).is_ok_and(|entries| entries.is_empty() || entries.iter().any(is_state))
 }
 
 /// Removes everything that portok made on this host.
@@ -164,6 +173,7 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
         let instance = instances.iter().find(|instance| instance.name == *name);
         paths.extend(files_of(places, name, instance)?);
     }
+    paths.extend(Some(places.lock()).filter(|path| path.exists()));
     paths.extend(files::entries(&places.state)?.into_iter().filter(|path| state_owner(path).is_some()));
     let (units, foreign) = units_of(places)?;
     let changes_units = !units.is_empty();
@@ -172,8 +182,13 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
     foreign.iter().for_each(|path| report.step("kept", path.display()));
     if !force {
         names.iter().for_each(|name| report.step("would stop", service_of(name)));
-        let folders = [&places.config, &places.state].into_iter().filter(|folder| folder.is_dir());
-        paths.iter().chain(folders).for_each(|path| report.step("would remove", path.display()));
+        paths.iter().for_each(|path| report.step("would remove", path.display()));
+        for folder in [&places.config, &places.state].into_iter().filter(|folder| folder.is_dir()) {
+            match files::entries(folder)?.iter().all(|path| paths.contains(path)) {
+                true => report.step("would remove", folder.display()),
+                false => keep_folder(folder, &mut report),
+            }
+        }
         return Ok(report);
     }
     for name in &names {
@@ -194,10 +209,14 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
         if files::remove_if_empty(folder) {
             report.step("removed", folder.display());
         } else if folder.is_dir() {
-            report.step("kept", format!("{}, which holds what is not portok's", folder.display()));
+            keep_folder(folder, &mut report);
         }
     }
     Ok(report)
+}
+
+fn keep_folder(folder: &Path, report: &mut Report) {
+    report.step("kept", format!("{}, which holds what is not portok's", folder.display()));
 }
 
 /// Whether `clean` would do anything.
@@ -240,6 +259,10 @@ mod tests {
         for own in ["api.json", "api.json.corrupt-2026", "api.json.lock", "api.json-x", "api"] {
             assert_eq!(owner(own).as_deref(), Some("api"), "{own}");
         }
+        assert_eq!(owner("api2").as_deref(), Some("api2"));
+        std::fs::write(folder.path().join("api2/data"), "").unwrap();
+        assert_eq!(owner("api2"), None, "somebody else's folder");
+        std::fs::write(folder.path().join("api2/api2.json.lock"), "").unwrap();
         assert_eq!(owner("api2").as_deref(), Some("api2"));
         for foreign in ["api.jsonx", "a b.json", "README", "lost+found", ".json"] {
             assert_eq!(owner(foreign), None, "{foreign}");

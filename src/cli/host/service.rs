@@ -77,6 +77,10 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<R
         }
     }
     let service = service_of(name);
+    // What has lost its files may still run, and systemd finds nothing wrong with stopping what never was.
+    if matches!(verb, Verb::Stop | Verb::Disable { .. }) && !is_known(&service) {
+        instances::get(places, name, Reading::Lenient)?;
+    }
     let mut report = Report::about(name);
     if verb == Verb::Restart {
         spare(places, name, &service, &mut report)?;
@@ -102,6 +106,15 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<R
         report.next(format!("portok status {name}"), "look at it");
     }
     Ok(report)
+}
+
+/// Whether anything of `service` is left for systemd to end.
+fn is_known(service: &str) -> bool {
+    systemctl::states(&[service.to_owned()]).is_ok_and(|states| {
+        states.get(service).is_some_and(|state| {
+            state.is_running() || state.has_left_its_app() || state.is_enabled() || state.active == "failed"
+        })
+    })
 }
 
 /// Spares a daemon that runs well from a restart that it would not survive. Where its unit, most likely by a drop-in, tells it

@@ -205,7 +205,7 @@ fn is_more(text: &str, instance: &str, env_file: &Path) -> bool {
             value.rsplit_once(" (ignore_errors=").map_or(value, |(file, _)| file)
                 != env_file.to_string_lossy()
         }
-        "ExecStart" => !value.contains(&format!("portokd --instance {instance} ;")),
+        "ExecStart" => !value.contains(&format!("portokd --instance={instance} ;")),
         "PassEnvironment" => !value.is_empty(),
         _ => false,
     })
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn what_a_drop_in_adds_is_more() {
         let own = "Environment=PORTOK_CONFIG_DIR=/c PORTOK_STATE_DIR=/s\nEnvironmentFiles=/c/api.env (ignore_errors=yes)\nPassEnvironment=\n\
-            ExecStart={ path=/usr/bin/portokd ; argv[]=/usr/bin/portokd --instance api ; ignore_errors=no ; start_time=[n/a] }\n";
+            ExecStart={ path=/usr/bin/portokd ; argv[]=/usr/bin/portokd --instance=api ; ignore_errors=no ; start_time=[n/a] }\n";
         let is_more = |text: &str| is_more(text, "api", Path::new("/c/api.env"));
         assert!(!is_more(own) && !is_more("Environment=\n") && !is_more(""));
         assert!(is_more(&own.replace("api ;", "api --listen 80 ;")));

@@ -19,6 +19,7 @@ fn remove_stops_first_and_takes_only_what_is_the_instances() {
         fs::write(host.path("state").join(file), "{}").unwrap();
     }
     fs::create_dir(host.path("state/api")).unwrap();
+    fs::write(host.path("state/api/api.json"), "{}").unwrap();
     symlink(&outside, host.path("state/api/link")).unwrap();
     host.unit_is("api", "active");
     let said = host.portok(&["remove", "api"]).ended(5);
@@ -134,5 +135,46 @@ fn clean_tells_first_and_then_removes_what_portok_made() {
     let left: Vec<_> =
         fs::read_dir(host.path("conf")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["notes.txt"], "what is not portok's stays");
+    // systemd forgets what has ended.
+    fs::remove_file(host.path("fakes/portok@api.service.active")).unwrap();
+    let said = host.portok(&["clean"]).ended(0);
+    assert_mentions(&said.out, &["kept", "which holds what is not portok's"]);
     fs::create_dir(host.path("state")).unwrap();
+}
+
+#[test]
+fn what_never_was_is_not_said_to_be_stopped() {
+    let host = Host::new();
+    for verb in ["stop", "disable"] {
+        let said = host.portok(&[verb, "aip"]).ended(5);
+        assert_mentions(&said.err, &["there is no instance `aip`", "portok list"]);
+        assert_at(&host.json(&[verb, "aip"], 5), "/code", "not_found");
+    }
+    assert!(host.asked().is_empty());
+    // Its files are gone, it is not.
+    host.unit_is("aip", "active");
+    host.portok(&["stop", "aip"]).ended(0);
+    assert_eq!(host.asked(), ["stop portok@aip.service"]);
+}
+
+#[test]
+fn a_folder_that_only_has_the_name_of_an_instance_stays() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    // Where the states were moved to a place that others use, as PORTOK_STATE_DIR=/srv does.
+    for name in ["api", "other"] {
+        fs::create_dir(host.path("state").join(name)).unwrap();
+        fs::write(host.path("state").join(name).join("server.js"), "precious").unwrap();
+    }
+    fs::write(host.path("state/api.json"), "{}").unwrap();
+    host.portok(&["remove", "api"]).ended(0);
+    assert!(!host.path("state/api.json").exists() && host.path("state/api/server.js").exists());
+    let told = host.portok(&["clean"]).ended(5);
+    assert!(!told.out.contains("state/other"), "{}", told.out);
+    let said = host.portok(&["clean", "--force"]).ended(0);
+    assert_mentions(&said.out, &["kept", "which holds what is not portok's"]);
+    for name in ["api", "other"] {
+        assert!(host.path("state").join(name).join("server.js").exists(), "{name}");
+    }
 }

@@ -1,12 +1,14 @@
 //! What makes a host ready: `init`, `add`, completions and man pages.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::{Host, mode, steps};
-use crate::harness::command::PORTOKD;
+use crate::harness::command::{PORTOK, PORTOKD, Running};
 use crate::harness::{assert_at, assert_mentions};
 
 #[test]
@@ -22,7 +24,7 @@ fn init_prepares_a_host_and_a_second_time_changes_nothing() {
     assert_eq!(steps(&done), steps(&told), "it does what it told");
     assert_eq!(host.asked(), ["daemon-reload"]);
     let unit = fs::read_to_string(host.path("units/portok@.service")).unwrap();
-    assert_mentions(&unit, &[&format!("\nExecStart={PORTOKD} --instance %i\n")]);
+    assert_mentions(&unit, &[&format!("\nExecStart={PORTOKD} --instance=%i\n")]);
     assert_mentions(&unit, &[&format!("\nEnvironment=PORTOK_CONFIG_DIR={}\n", host.path("conf").display())]);
     assert!(host.path("units/portok@.socket").exists());
     assert_eq!(mode(&host.path("state")), 0o755);
@@ -197,6 +199,70 @@ fn add_takes_no_port_that_somebody_has() {
         assert_ne!(value("one.env", key), value("two.env", key));
     }
     host.portok(&["add", "three", "--port", "3999", "--target", "3999"]).ended(2);
+}
+
+#[test]
+fn adds_at_once_get_different_ports_and_one_format() {
+    let host = Host::new();
+    let start = |n: usize, words: &[&str]| {
+        Running::start(PORTOK, &[&["add"], words].concat(), &host.env(), &host.path(&format!("add-{n}")))
+    };
+    let names: Vec<_> = (0..12).map(|n| format!("web{n}")).collect();
+    let adds: Vec<_> = names.iter().enumerate().map(|(n, name)| start(n, &[name])).collect();
+    adds.into_iter().for_each(|mut add| drop(add.wait().ended(0)));
+    let mut ports = BTreeSet::new();
+    for name in &names {
+        let text = fs::read_to_string(host.config(&format!("{name}.env"))).unwrap();
+        let is_port =
+            |line: &&str| line.starts_with("LISTEN_PORT=") || line.starts_with("INITIAL_TARGET_PORT=");
+        ports.extend(text.lines().filter(is_port).map(|line| line.split_once('=').unwrap().1.to_owned()));
+    }
+    assert_eq!(ports.len(), 2 * names.len(), "{ports:?}");
+
+    for n in 0..12 {
+        let name = format!("api{n}");
+        let adds =
+            [start(100 + n, &[&name, "--cmd", "true"]), start(200 + n, &[&name, "--env", "--cmd", "true"])];
+        let mut codes = adds.map(|mut add| add.wait().code);
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 5], "one of both makes {name}");
+        assert_ne!(
+            host.config(&format!("{name}.toml")).exists(),
+            host.config(&format!("{name}.env")).exists()
+        );
+    }
+    let left = fs::read_dir(host.path("conf")).unwrap().map(|entry| entry.unwrap().file_name());
+    let hidden: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn add_writes_no_other_folder_than_it_was_given() {
+    let host = Host::new();
+    let folder = host.path("").join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    // The words of a test are text; a shell's are bytes, and so is a relative path's beginning.
+    let mut add = std::process::Command::new(PORTOK);
+    add.args(["add", "api", "--cmd", "true", "--dir", "."]).current_dir(&folder).env_clear().envs(host.env());
+    let output = add.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_mentions(&String::from_utf8_lossy(&output.stderr), &["--dir", "UTF-8", "link"]);
+    assert_eq!(fs::read_dir(host.path("conf")).unwrap().count(), 0);
+}
+
+#[test]
+fn an_add_that_fails_takes_no_token_away() {
+    let host = Host::new();
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    fs::remove_file(host.config("api.toml")).unwrap();
+    // Nothing can take the place of a folder.
+    fs::create_dir(host.config("api.toml")).unwrap();
+    let said = host.portok(&["add", "api", "--cmd", "true", "--force"]).ended(1);
+    assert_mentions(&said.err, &["cannot write", "api.toml"]);
+    assert!(host.config("api.token").exists(), "the token of what was there");
+    fs::remove_file(host.config("api.token")).unwrap();
+    host.portok(&["add", "api", "--cmd", "true", "--force"]).ended(1);
+    assert!(!host.config("api.token").exists(), "a token of nothing");
 }
 
 #[test]
