@@ -102,7 +102,7 @@ fn a_second_signal_kills_at_once() {
 fn an_app_that_ignores_its_signal_is_killed_after_its_time() {
     let world = World::new();
     let app = world.app("v1").flag("ignore_term");
-    let daemon = world.start(&world.conf().app(&app).set("app.stop_timeout", "200ms"));
+    let daemon = world.start(&world.conf().app(&app).set("app.stop_timeout", "2s"));
     daemon.wait_until_serves("v1");
     daemon.terminate();
     assert_eq!(app.count("signal SIGTERM"), 1);
