@@ -70,7 +70,7 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
         post(&socket, &format!("switch?port={port}"), "")
     })?;
     let program = std::env::current_exe()?;
-    let mut deploys = |what: &str, load: &Load| -> io::Result<(Value, Vec<f64>, Vec<f64>)> {
+    let deploys = |what: &str, load: &Load| -> io::Result<(Value, Vec<f64>, Vec<f64>)> {
         eprintln!("changes: deploys {what}");
         let told = options.folder.join(what);
         let body = json!({ "command": [program, "backend"], "env": { "BENCH_FIRST": told } }).to_string();
