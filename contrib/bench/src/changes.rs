@@ -82,7 +82,7 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
     let (deploying, full, first_full) = deploys("full", &small())?;
     // One request after the other: enough to see when the new app gets its first.
     let (_, light, first_light) = deploys("light", &Load { connections: 1, ..small() })?;
-    running.process.end();
+    drop(running);
     Ok(json!({
         "seconds": duration.as_secs(),
         "quiet": quiet, "switching": switching, "deploying": deploying, "switch_ms": switches,

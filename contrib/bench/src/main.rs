@@ -3,6 +3,7 @@
 //! `bench run` is the session, `bench backend` and `bench load` are the pieces that it starts. Everything stays on loopback,
 //! is bounded in time and count, and ends with it.
 
+mod acceptance;
 mod backend;
 mod changes;
 mod histogram;
@@ -22,8 +23,10 @@ const HELP: &str = "contrib/bench/run [options]
   --quick            short rounds: a look, not a figure to quote
   --rounds N         rounds of each workload (default 5, quick 3)
   --seconds S        of each run (default 4, quick 1)
-  --only W1,W2,...   these workloads; also: W6 (idle memory), calls, growth, changes
+  --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes,
+                     acceptance (npm portok's benches)
   --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
+  --control          portok twice: how far two equals are apart in this session
   --unpinned         proxy, backend and load on all CPUs, portok and its peers with 2 threads
   --growth           also 1 and 2 threads, 10 to 10,000 connections
   --soak MINUTES     also load with a switch a second, and the memory meanwhile
@@ -71,9 +74,7 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         |name: &str| value(name).map_or(Vec::new(), |text| text.split(',').map(str::to_owned).collect());
     let quick = has("--quick");
     let cpus = std::thread::available_parallelism()?.get();
-    let folder = std::env::temp_dir().join(format!("portok-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let _cleaner = Cleaner(folder.clone());
+    let folder = PathBuf::from(value("--folder").ok_or("--folder is missing: call contrib/bench/run")?);
     let options = session::Options {
         folder,
         duration: Duration::from_secs_f64(
@@ -92,8 +93,12 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         eprintln!("{line}");
     }
     let wanted = list("--peers");
-    peers.retain(|peer| wanted.is_empty() || wanted.iter().any(|name| name == peer.name));
+    // "haproxy" means both of its settings.
+    peers.retain(|peer| wanted.is_empty() || wanted.iter().any(|name| peer.name.starts_with(name.as_str())));
     let portok = peers.iter().find(|peer| peer.name == "portok").cloned();
+    if has("--control") {
+        peers.extend(portok.iter().map(peers::Peer::control));
+    }
 
     let samples = session::side_by_side(&options, &peers)?;
     let rows = report::rows(&samples);
@@ -112,13 +117,17 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         (Some(portok), Some(minutes)) => changes::soak(&options, portok, minutes.parse()?)?,
         _ => json!(null),
     };
-    let acceptance = report::acceptance(&rows, &changes);
+    let npm = match &portok {
+        Some(portok) if options.wants("acceptance") => acceptance::measure(&options, portok, &bench)?,
+        _ => json!(null),
+    };
+    let acceptance = acceptance::rows(&npm, &rows, &changes);
     let report = json!({
         "machine": machine(&options, cpus),
         "command": args.join(" "),
         "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
         "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "changes": changes,
-        "soak": soak, "acceptance": acceptance,
+        "soak": soak, "npm": npm, "acceptance": acceptance,
     });
     if let Some(file) = value("--svg") {
         std::fs::write(file, report::picture(&report))?;
@@ -154,13 +163,4 @@ fn machine(options: &session::Options, cpus: usize) -> String {
         options.rounds,
         options.duration.as_secs_f64()
     )
-}
-
-/// Takes the session's folder away.
-struct Cleaner(PathBuf);
-
-impl Drop for Cleaner {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.0);
-    }
 }

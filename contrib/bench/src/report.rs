@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::session::{Sample, number, workloads};
+use crate::peers::Peer;
+use crate::session::{Sample, lost, number, workloads};
 
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -23,7 +24,8 @@ fn spread(values: &[f64]) -> f64 {
     if values.is_empty() || middle == 0.0 { 0.0 } else { (most - least) / middle }
 }
 
-/// One row per workload and peer, medians over the rounds; `ratio` is to the best peer of the same work.
+/// One row per workload and peer, medians over the rounds; a ratio is to the best peer of the same work. Where anything was
+/// lost there are no figures.
 pub fn rows(samples: &[Sample]) -> Vec<Value> {
     let mut rows = Vec::new();
     for workload in workloads() {
@@ -37,67 +39,40 @@ pub fn rows(samples: &[Sample]) -> Vec<Value> {
             samples.iter().filter(|s| s.workload == workload.name && s.peer == peer).map(what).collect()
         };
         let best = |what: &dyn Fn(&Sample) -> f64| {
-            let others = peers.iter().filter(|peer| !["portok", "direct"].contains(*peer));
-            others.map(|peer| median(of(peer, what))).fold(f64::INFINITY, f64::min)
+            let whole = |peer: &&&str| of(peer, &|s| lost(&s.told)).iter().sum::<f64>() == 0.0;
+            let rivals = peers.iter().filter(|peer| Peer::is_rival(peer)).filter(whole);
+            rivals.map(|peer| median(of(peer, what))).fold(f64::INFINITY, f64::min)
         };
         for peer in &peers {
-            let told = |name: &'static str| median(of(peer, &|s| number(&s.told, name)));
-            let sum = |name: &'static str| of(peer, &|s| number(&s.told, name)).iter().sum::<f64>();
-            let cpu = of(peer, &|s| s.cpu[0]);
-            let ratio = |value: f64, best: f64| {
-                if best.is_finite() && best > 0.0 { json!(value / best) } else { Value::Null }
-            };
-            rows.push(json!({
-                "workload": workload.name, "what": workload.what, "peer": peer,
-                "cpu_us": median(cpu.clone()), "cpu_spread": spread(&cpu),
-                "user_us": median(of(peer, &|s| s.cpu[1])), "system_us": median(of(peer, &|s| s.cpu[2])),
-                "cpu_ratio": ratio(median(cpu), best(&|s| s.cpu[0])),
-                "rps": told("rps"), "p50_ms": told("p50_ms"), "p99_ms": told("p99_ms"), "p999_ms": told("p999_ms"),
-                "p99_ratio": ratio(told("p99_ms"), best(&|s| number(&s.told, "p99_ms"))),
-                "errors": sum("errors") + sum("refused"),
-            }));
+            let errors = of(peer, &|s| lost(&s.told)).iter().sum::<f64>();
+            let mut row =
+                json!({ "workload": workload.name, "what": workload.what, "peer": peer, "errors": errors });
+            rows.push(if errors > 0.0 {
+                row
+            } else {
+                let told = |name: &'static str| median(of(peer, &|s| number(&s.told, name)));
+                let cpu = of(peer, &|s| s.cpu[0]);
+                let ratio = |value: f64, best: f64| {
+                    if best.is_finite() && best > 0.0 && *peer != "direct" {
+                        json!(value / best)
+                    } else {
+                        Value::Null
+                    }
+                };
+                row["cpu_us"] = json!(median(cpu.clone()));
+                row["cpu_spread"] = json!(spread(&cpu));
+                row["user_us"] = json!(median(of(peer, &|s| s.cpu[1])));
+                row["system_us"] = json!(median(of(peer, &|s| s.cpu[2])));
+                row["cpu_ratio"] = ratio(median(cpu), best(&|s| s.cpu[0]));
+                row["p99_ratio"] = ratio(told("p99_ms"), best(&|s| number(&s.told, "p99_ms")));
+                for name in ["rps", "p50_ms", "p99_ms", "p999_ms"] {
+                    row[name] = json!(told(name));
+                }
+                row
+            });
         }
     }
     rows
-}
-
-/// npm portok's acceptance: its bench rows with its figures.
-pub fn acceptance(rows: &[Value], changes: &Value) -> Vec<Value> {
-    let of = |workload: &str, peer: &str| {
-        rows.iter().find(|row| row["workload"] == workload && row["peer"] == peer)
-    };
-    let mut checks = Vec::new();
-    let mut check = |name: &str, what: &str, value: f64, limit: f64, met: bool| {
-        checks.push(json!({ "bench": name, "what": what, "value": value, "limit": limit, "met": met }));
-    };
-    if let (Some(portok), Some(direct)) = (of("W1", "portok"), of("W1", "direct")) {
-        let share = number(portok, "rps") / number(direct, "rps");
-        check("throughput", "share of direct requests a second, at least", share, 0.3, share >= 0.3);
-        check("keepalive", "share of direct on kept connections, at least", share, 0.7, share >= 0.7);
-        for (name, limit) in [("p50_ms", 10.0), ("p99_ms", 50.0)] {
-            let added = number(portok, name) - number(direct, name);
-            check("latency", &format!("added {name}, at most"), added, limit, added <= limit);
-        }
-    }
-    if let (Some(portok), Some(direct)) = (of("W5", "portok"), of("W5", "direct")) {
-        let share = number(portok, "rps") / number(direct, "rps");
-        check(
-            "baseline",
-            "share of direct with a connection per request, at least",
-            share,
-            0.3,
-            share >= 0.3,
-        );
-    }
-    let wrong: f64 = rows.iter().filter(|row| row["peer"] == "portok").map(|row| number(row, "errors")).sum();
-    check("validate", "answers that were not whole and 200", wrong, 0.0, wrong == 0.0);
-    if changes.is_object() {
-        for kind in ["switching", "deploying"] {
-            let lost = number(&changes[kind], "errors") + number(&changes[kind], "refused");
-            check("switching", &format!("requests lost while {kind}"), lost, 0.0, lost == 0.0);
-        }
-    }
-    checks
 }
 
 pub fn table(report: &Value) -> String {
@@ -114,7 +89,7 @@ pub fn table(report: &Value) -> String {
             last = said(&row, "workload");
             let _ = writeln!(
                 text,
-                "\n{last}: {}\n  {:8} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8} {:>8} {:>7}",
+                "\n{last}: {}\n  {:9} {:>8} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>8} {:>8} {:>7}",
                 said(&row, "what"),
                 "",
                 "CPU us",
@@ -126,27 +101,33 @@ pub fn table(report: &Value) -> String {
                 "p50 ms",
                 "p99 ms",
                 "p99.9 ms",
-                "errors"
+                "of p99"
             );
         }
-        let ratio = row["cpu_ratio"]
-            .as_f64()
-            .filter(|_| row["peer"] != "direct")
-            .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        if number(&row, "errors") > 0.0 {
+            let _ = writeln!(
+                text,
+                "  {:9} no figures: {} requests went wrong",
+                said(&row, "peer"),
+                number(&row, "errors")
+            );
+            continue;
+        }
+        let ratio = |name: &str| row[name].as_f64().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         let _ = writeln!(
             text,
-            "  {:8} {:>9.2} {:>7.2} {:>7.2} {:>6.0}% {:>7} {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>7}",
+            "  {:9} {:>8.2} {:>7.2} {:>7.2} {:>6.0}% {:>6} {:>8.0} {:>8.2} {:>8.2} {:>8.2} {:>7}",
             said(&row, "peer"),
             number(&row, "cpu_us"),
             number(&row, "user_us"),
             number(&row, "system_us"),
             number(&row, "cpu_spread") * 100.0,
-            ratio,
+            ratio("cpu_ratio"),
             number(&row, "rps"),
             number(&row, "p50_ms"),
             number(&row, "p99_ms"),
             number(&row, "p999_ms"),
-            number(&row, "errors")
+            ratio("p99_ratio")
         );
     }
     if !list("idle").is_empty() {
@@ -167,10 +148,10 @@ pub fn table(report: &Value) -> String {
     for row in list("calls") {
         let _ = writeln!(
             text,
-            "  {:4} {:8} {:>7.2}",
+            "  {:4} {:8} {:>7}",
             said(&row, "workload"),
             said(&row, "peer"),
-            number(&row, "calls")
+            row["calls"].as_f64().map_or("-".to_owned(), |calls| format!("{calls:.2}"))
         );
     }
     if !list("growth").is_empty() {
@@ -246,26 +227,27 @@ pub fn table(report: &Value) -> String {
         );
     }
     if !list("acceptance").is_empty() {
-        let _ = writeln!(text, "\nnpm portok's acceptance");
+        let app = report["npm"]["app"].as_str().unwrap_or("not measured");
+        let _ = writeln!(text, "\nnpm portok's benches and its acceptance (not pinned; the app: {app})");
     }
     for row in list("acceptance") {
-        let met = if row["met"] == true { "met" } else { "NOT MET" };
-        let _ = writeln!(
-            text,
-            "  {:10} {}: {:.2} (limit {}) {met}",
-            said(&row, "bench"),
-            said(&row, "what"),
-            number(&row, "value"),
-            number(&row, "limit")
-        );
+        let limit = row["limit"].as_f64().map_or(String::new(), |limit| {
+            format!(" (limit {limit}): {}", if row["met"] == true { "met" } else { "NOT MET" })
+        });
+        let value = number(&row, "value");
+        let _ = writeln!(text, "  {:11} {}: {value:.2}{limit}", said(&row, "bench"), said(&row, "what"));
     }
     text
 }
 
 /// Bars: CPU microseconds a request, workload by workload, each scaled to its longest bar.
 pub fn picture(report: &Value) -> String {
-    let rows: Vec<&Value> =
-        report["rows"].as_array().into_iter().flatten().filter(|row| row["peer"] != "direct").collect();
+    // The table of connections is one of figures.
+    let shown = |row: &&Value| {
+        let work = row["workload"].as_str().unwrap_or("");
+        row["peer"] != "direct" && row["cpu_us"].is_number() && !work.starts_with('C')
+    };
+    let rows: Vec<&Value> = report["rows"].as_array().into_iter().flatten().filter(shown).collect();
     let mut body = String::new();
     let (mut y, mut last) = (34, "");
     for row in &rows {
