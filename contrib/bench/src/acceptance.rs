@@ -93,7 +93,8 @@ pub fn rows(measured: &Value, rows: &[Value], changes: &Value) -> Vec<Value> {
     }
     if changes.is_object() {
         for kind in ["switching", "deploying"] {
-            check("switching", &format!("requests lost while {kind}"), lost(&changes[kind]), most(0.0));
+            let told = &changes[format!("{kind}_full")];
+            check("switching", &format!("requests lost while {kind}"), lost(told), most(0.0));
         }
     }
     wrong += rows.iter().filter(portok).map(|row| number(row, "errors")).sum::<f64>();

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 fresh: has("--fresh"),
                 browser: has("--browser"),
                 message: usize::try_from(number("--message", 0)?)?,
+                moments: has("--moments"),
             };
             println!("{}", load.run()?.to_json());
         }

@@ -182,35 +182,50 @@ pub fn table(report: &Value) -> String {
             "\nChanges under full load (not pinned), one a second for {} s",
             changes["seconds"]
         );
-        for kind in ["quiet", "switching", "deploying"] {
+        for kind in ["quiet", "switching_full", "deploying_full"] {
             let told = &changes[kind];
             let _ = writeln!(
                 text,
-                "  {kind:10} {:>8.0} req/s, p50 {:.2}, p99 {:.2}, p99.9 {:.2}, longest {:.1} ms, lost {}",
+                "  {kind:14} {:>8.0} req/s, p50 {:.2}, p99 {:.2}, p99.9 {:.2}, longest {:.1} ms, lost {}",
                 number(told, "rps"),
                 number(told, "p50_ms"),
                 number(told, "p99_ms"),
                 number(told, "p999_ms"),
                 number(told, "max_ms"),
-                number(told, "errors") + number(told, "refused")
+                lost(told)
             );
+            if told["around"].is_object() {
+                let _ = writeln!(
+                    text,
+                    "  {:14} p50 {:.2}, p99 {:.2} ms during a change and 100 ms after it; apart from them p50 {:.2}, p99 {:.2} ms",
+                    "",
+                    number(&told["around"], "p50_ms"),
+                    number(&told["around"], "p99_ms"),
+                    number(&told["apart"], "p50_ms"),
+                    number(&told["apart"], "p99_ms")
+                );
+            }
         }
         for (name, what) in [
-            ("switch_ms", "a switch, with its probe, asked to answered"),
-            ("deploy_full_ms", "a deploy under full load, asked to answered"),
-            ("healthy_until_first_request_full_ms", "  from the app's healthy answer to its first request"),
-            ("deploy_light_ms", "a deploy under one client, asked to answered"),
-            ("healthy_until_first_request_light_ms", "  from the app's healthy answer to its first request"),
+            ("switch_ms", "a switch with its probe, asked to answered"),
+            ("deploy_ms", "a deploy, asked to answered"),
+            ("healthy_until_first_request_ms", "from the app's healthy answer to its first request"),
         ] {
-            let values: Vec<f64> =
-                changes[name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-            let most = values.iter().copied().fold(0.0, f64::max);
-            let _ = writeln!(
-                text,
-                "  {what}: median {:.2} ms, longest {most:.2} ms, of {}",
-                median(values.clone()),
-                values.len()
-            );
+            for (kind, load) in [("light", "one client"), ("full", "full load")] {
+                let values: Vec<f64> = changes[format!("{name}_{kind}")]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_f64)
+                    .collect();
+                let most = values.iter().copied().fold(0.0, f64::max);
+                let _ = writeln!(
+                    text,
+                    "  {what}, {load}: median {:.2} ms, longest {most:.2} ms, of {}",
+                    median(values.clone()),
+                    values.len()
+                );
+            }
         }
     }
     let soak = &report["soak"];

@@ -54,6 +54,7 @@ pub fn small() -> Load {
         fresh: false,
         browser: false,
         message: 0,
+        moments: false,
     }
 }
 
@@ -105,6 +106,7 @@ pub fn run_load(load: &Load, port: u16, duration: Duration, cpu: Option<usize>) 
         command.args(["--requests", &load.requests.to_string()]);
     }
     command.args(load.fresh.then_some("--fresh")).args(load.browser.then_some("--browser"));
+    command.args(load.moments.then_some("--moments"));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     // A load that broke has no figures; the session goes on without them.
     Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| json!({ "errors": 1 })))
@@ -179,9 +181,12 @@ pub fn system_calls(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>>
         return Ok(rows);
     }
     let (_backend, backend_port) = Process::backend(None)?;
-    for peer in peers.iter().filter(|peer| Peer::takes_part(peer.name, "W1")) {
+    for peer in peers {
         let Some(running) = started(peer, options, backend_port, 1, None) else { continue };
         for workload in workloads().iter().filter(|w| ["W1", "W2", "W3", "W4", "W5"].contains(&w.name)) {
+            if !Peer::takes_part(peer.name, workload.name) {
+                continue;
+            }
             let w3 = workload.name == "W3";
             let requests = if options.quick { 2_000 } else { 10_000 } / if w3 { 10 } else { 1 };
             let load = Load { requests, ..workload.load.clone() };
