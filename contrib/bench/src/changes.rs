@@ -11,6 +11,7 @@ use crate::histogram::Histogram;
 use crate::load::{Load, MOMENT, wall_clock};
 use crate::peers::{Peer, Running};
 use crate::process::Process;
+use crate::report::median;
 use crate::session::{Options, run_load, small};
 
 /// Asks the admin socket; the time it took, when it was done.
@@ -30,6 +31,11 @@ fn post(socket: &Path, path: &str, body: &str) -> io::Result<Duration> {
         return Ok(began.elapsed());
     }
     Err(io::Error::other(format!("{path}: {answer}")))
+}
+
+/// Moves traffic to another app.
+pub fn switch(running: &Running, port: u16) -> io::Result<Duration> {
+    post(&running.socket(), &format!("switch?port={port}"), "")
 }
 
 /// A change: when it was asked for, in microseconds of the wall clock, and how long it took.
@@ -109,7 +115,7 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
         eprintln!("changes: switches, {kind} load");
         let (mut told, switches) = under_load(&running, load, duration, |number| {
             let port = if number % 2 == 0 { second } else { first };
-            post(&socket, &format!("switch?port={port}"), "")
+            switch(&running, port)
         })?;
         around(&mut told, &switches);
         report[of("switching")] = told;
@@ -129,21 +135,30 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
     Ok(report)
 }
 
-/// Load with switches for so many minutes; memory every ten seconds.
-pub fn soak(options: &Options, portok: &Peer, minutes: u64) -> io::Result<Value> {
-    let duration = Duration::from_secs(minutes * 60);
+/// Load with a switch a second for so many minutes, and the memory meanwhile.
+pub fn soak(options: &Options, portok: &Peer, minutes: f64) -> io::Result<Value> {
+    // A day at most: whatever is asked for, it ends by itself.
+    let duration = Duration::from_secs_f64(minutes.clamp(0.1, 1440.0) * 60.0);
     let (_one, first) = Process::backend(None)?;
     let (_two, second) = Process::backend(None)?;
     let running = portok.start(&options.folder, first, options.threads, None)?;
-    let socket = running.socket();
-    let mut memory = vec![running.process.memory()];
+    let began = Instant::now();
+    // About 120 points, however long it takes.
+    let every = (duration.as_secs() / 120).max(1) as usize;
+    let mut memory = vec![(0.0, running.process.memory())];
     let (told, switches) = under_load(&running, &small(), duration, |number| {
-        if number % 10 == 0 {
-            memory.push(running.process.memory());
+        if number % every == 0 {
+            memory.push((began.elapsed().as_secs_f64(), running.process.memory()));
         }
-        let port = if number % 2 == 0 { second } else { first };
-        post(&socket, &format!("switch?port={port}"), "")
+        switch(&running, if number % 2 == 0 { second } else { first })
     })?;
-    memory.push(running.process.memory());
-    Ok(json!({ "minutes": minutes, "told": told, "switches": switches.len(), "memory_kib": memory }))
+    // A leak shows in the second half; in the first one pools and buffers find their size.
+    let of = |from: f64, to: f64| {
+        let all = memory.len() as f64;
+        let part = &memory[(all * from) as usize..(all * to) as usize];
+        median(part.iter().map(|(_, kib)| *kib as f64).collect())
+    };
+    let grown = of(0.75, 1.0) / of(0.4, 0.6).max(1.0);
+    Ok(json!({ "minutes": duration.as_secs_f64() / 60.0, "told": told, "switches": switches.len(),
+        "memory_kib": memory, "grown": grown }))
 }

@@ -6,9 +6,11 @@
 mod acceptance;
 mod backend;
 mod changes;
+mod growth;
 mod histogram;
 mod load;
 mod peers;
+mod picture;
 mod process;
 mod report;
 mod session;
@@ -28,10 +30,10 @@ const HELP: &str = "contrib/bench/run [options]
   --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
   --control          portok twice: how far two equals are apart in this session
   --unpinned         proxy, backend and load on all CPUs, portok and its peers with 2 threads
-  --growth           also 1 and 2 threads, 10 to 10,000 connections
+  --growth           also 1 and 2 threads, 10 to 10,000 connections, 1 to 8 targets
   --soak MINUTES     also load with a switch a second, and the memory meanwhile
   --json [FILE]      the whole as JSON, on standard output or into a file
-  --svg FILE         a picture of the CPU a request
+  --svg FILE         a picture of the CPU a request; FILE-soak.svg is one of the memory
   --pingora          build that peer first";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -105,10 +107,11 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let rows = report::rows(&samples);
     let idle = if options.wants("W6") { session::idle_memory(&options, &peers)? } else { Vec::new() };
     let calls = if options.wants("calls") { session::system_calls(&options, &peers)? } else { Vec::new() };
-    let growth = if has("--growth") || options.only.iter().any(|only| only == "growth") {
-        session::growth(&options, &peers)?
-    } else {
-        Vec::new()
+    let grow = has("--growth") || options.only.iter().any(|only| only == "growth");
+    let growth = if grow { growth::connections(&options, &peers)? } else { Vec::new() };
+    let targets = match &portok {
+        Some(portok) if grow => growth::targets(&options, portok)?,
+        _ => Vec::new(),
     };
     let changes = match &portok {
         Some(portok) if options.wants("changes") => changes::changes(&options, portok)?,
@@ -127,11 +130,14 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         "machine": machine(&options, cpus),
         "command": args.join(" "),
         "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
-        "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "changes": changes,
+        "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "targets": targets, "changes": changes,
         "soak": soak, "npm": npm, "acceptance": acceptance,
     });
     if let Some(file) = value("--svg") {
-        std::fs::write(file, report::picture(&report))?;
+        std::fs::write(file, picture::bars(&report))?;
+        if report["soak"].is_object() {
+            std::fs::write(file.replace(".svg", "") + "-soak.svg", picture::soak(&report["soak"]))?;
+        }
     }
     match value("--json") {
         Some(file) => std::fs::write(file, serde_json::to_string_pretty(&report)?)?,

@@ -157,23 +157,46 @@ pub fn table(report: &Value) -> String {
     if !list("growth").is_empty() {
         let _ = writeln!(
             text,
-            "\nGrowth (not pinned): threads, connections, CPU us a request, req/s, p50, p99 ms, errors"
+            "\nGrowth (not pinned): threads, connections, CPU us a request, req/s, p50, p99 ms, memory in KiB"
         );
     }
     for row in list("growth") {
         let told = &row["told"];
+        let _ = write!(text, "  {:9} {} {:>6} ", said(&row, "peer"), row["threads"], row["connections"]);
+        let _ = if lost(told) > 0.0 {
+            writeln!(text, "no figures: {} requests went wrong", lost(told))
+        } else {
+            writeln!(
+                text,
+                "{:>7.2} {:>8.0} {:>8.2} {:>8.2} {:>8}",
+                number(&row, "cpu_us"),
+                number(told, "rps"),
+                number(told, "p50_ms"),
+                number(told, "p99_ms"),
+                row["memory_kib"]
+            )
+        };
+    }
+    if !list("targets").is_empty() {
         let _ = writeln!(
             text,
-            "  {:8} {} {:>6} {:>7.2} {:>8.0} {:>8.2} {:>8.2} {:>4}",
-            said(&row, "peer"),
-            row["threads"],
-            row["connections"],
-            number(&row, "cpu_us"),
-            number(told, "rps"),
-            number(told, "p50_ms"),
-            number(told, "p99_ms"),
-            number(told, "errors") + number(told, "refused")
+            "\nportok, 64 connections over some targets: threads, targets, CPU us a request, req/s, p99 ms, memory in KiB"
         );
+    }
+    for row in list("targets") {
+        let _ = write!(text, "  {} {} ", row["threads"], row["targets"]);
+        let _ = if number(&row, "errors") > 0.0 {
+            writeln!(text, "no figures: {} requests went wrong", row["errors"])
+        } else {
+            writeln!(
+                text,
+                "{:>7.2} {:>8.0} {:>8.2} {:>8}",
+                number(&row, "cpu_us"),
+                number(&row, "rps"),
+                number(&row, "p99_ms"),
+                row["memory_kib"]
+            )
+        };
     }
     let changes = &report["changes"];
     if changes.is_object() {
@@ -230,15 +253,21 @@ pub fn table(report: &Value) -> String {
     }
     let soak = &report["soak"];
     if soak.is_object() {
-        let memory: Vec<u64> =
-            soak["memory_kib"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        let points: Vec<(f64, u64)> = serde_json::from_value(soak["memory_kib"].clone()).unwrap_or_default();
+        let at = |share: usize| points.get((points.len().max(1) - 1) * share / 4).map_or(0, |point| point.1);
         let _ = writeln!(
             text,
-            "\nSoak: {} minutes, {} switches, {:.0} req/s, lost {}, memory in KiB {memory:?}",
-            soak["minutes"],
+            "\nSoak: {:.1} minutes, {} switches, {:.0} req/s, lost {}; memory in KiB at the start {}, then {}, {}, {}, at the end {}; the last quarter to the middle: {:.2}",
+            number(soak, "minutes"),
             soak["switches"],
             number(&soak["told"], "rps"),
-            number(&soak["told"], "errors") + number(&soak["told"], "refused")
+            lost(&soak["told"]),
+            at(0),
+            at(1),
+            at(2),
+            at(3),
+            at(4),
+            number(soak, "grown")
         );
     }
     if !list("acceptance").is_empty() {
@@ -253,50 +282,4 @@ pub fn table(report: &Value) -> String {
         let _ = writeln!(text, "  {:11} {}: {value:.2}{limit}", said(&row, "bench"), said(&row, "what"));
     }
     text
-}
-
-/// Bars: CPU microseconds a request, workload by workload, each scaled to its longest bar.
-pub fn picture(report: &Value) -> String {
-    // The table of connections is one of figures.
-    let shown = |row: &&Value| {
-        let work = row["workload"].as_str().unwrap_or("");
-        row["peer"] != "direct" && row["cpu_us"].is_number() && !work.starts_with('C')
-    };
-    let rows: Vec<&Value> = report["rows"].as_array().into_iter().flatten().filter(shown).collect();
-    let mut body = String::new();
-    let (mut y, mut last) = (34, "");
-    for row in &rows {
-        let workload = row["workload"].as_str().unwrap_or("");
-        if workload != last {
-            last = workload;
-            y += 12;
-            let what = row["what"].as_str().unwrap_or("");
-            let _ = writeln!(
-                body,
-                r##"<text x="8" y="{}" font-weight="bold">{workload}: {what}</text>"##,
-                y + 12
-            );
-            y += 18;
-        }
-        let of = |row: &&&Value| row["workload"] == workload;
-        let most = rows.iter().filter(of).map(|row| number(row, "cpu_us")).fold(0.0, f64::max);
-        let value = number(row, "cpu_us");
-        let width = (value / most.max(0.001) * 480.0).max(1.0);
-        let peer = row["peer"].as_str().unwrap_or("");
-        let color = if peer == "portok" { "#d9480f" } else { "#868e96" };
-        let _ = writeln!(
-            body,
-            r##"<text x="72" y="{0}" text-anchor="end">{peer}</text><rect x="80" y="{1}" width="{width:.0}" height="12" fill="{color}"/><text x="{2:.0}" y="{0}">{value:.1}</text>"##,
-            y + 11,
-            y + 1,
-            86.0 + width
-        );
-        y += 16;
-    }
-    format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/><text x="8" y="20" font-size="14">CPU microseconds of the proxy a request (less is better)</text>
-{body}</svg>
-"##,
-        y + 12
-    )
 }

@@ -121,7 +121,7 @@ pub fn lost(told: &Value) -> f64 {
     number(told, "errors") + number(told, "refused")
 }
 
-fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
+pub fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
     let total = (after.total - before.total) * 1e6 / requests;
     let (user, system) = ((after.user - before.user) as f64, (after.system - before.system) as f64);
     let user_share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
@@ -129,7 +129,7 @@ fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
 }
 
 /// A peer that cannot be started is left out, and said.
-fn started(
+pub fn started(
     peer: &Peer,
     options: &Options,
     backend: u16,
@@ -242,31 +242,5 @@ pub fn idle_memory(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> 
         let each = during.saturating_sub(before) as f64 / count as f64;
         rows.push(json!({ "peer": peer.name, "connections": count, "kib": each, "base_kib": before }));
     }
-    Ok(rows)
-}
-
-/// From few connections to many, on one and on two threads.
-pub fn growth(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> {
-    let (backend, backend_port) = Process::backend(None)?;
-    let counts: &[usize] =
-        if options.quick { &[10, 100, 500, 2_000] } else { &[10, 50, 100, 250, 500, 1_000, 5_000, 10_000] };
-    let mut rows = Vec::new();
-    for threads in [1, 2] {
-        for peer in peers {
-            let Some(running) = started(peer, options, backend_port, threads, None) else { continue };
-            // Each connection takes two descriptors of a proxy.
-            let most = crate::process::descriptors() / 2;
-            for &connections in counts.iter().filter(|&&count| count < most) {
-                let before = running.process.cpu();
-                let load = Load { connections, ..small() };
-                let told = run_load(&load, running.port, options.duration, None)?;
-                let cpu = since(before, running.process.cpu(), number(&told, "requests").max(1.0));
-                rows.push(json!({ "peer": peer.name, "threads": threads, "connections": connections,
-                    "cpu_us": cpu[0], "told": told }));
-            }
-            eprintln!("growth: {} on {threads} thread(s)", peer.name);
-        }
-    }
-    drop(backend);
     Ok(rows)
 }
