@@ -21,17 +21,13 @@ pub fn connections(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> 
     };
     // Each connection takes two descriptors of a proxy, and a proxy has some of its own.
     let most = descriptors().saturating_sub(200) / 2;
-    for count in counts.iter().filter(|&&count| count > most) {
-        eprintln!(
-            "growth: {count} connections are left out: a process may have {} files open",
-            descriptors()
-        );
-    }
+    let mut counts: Vec<usize> = counts.iter().map(|&count| count.min(most)).collect();
+    counts.dedup();
     let mut rows = Vec::new();
     for threads in [1, 2] {
         for peer in peers.iter().filter(|peer| Peer::takes_part(peer.name, "W1")) {
             let Some(running) = started(peer, options, backend_port, threads, None) else { continue };
-            for &connections in counts.iter().filter(|&&count| count <= most) {
+            for &connections in &counts {
                 let before = running.process.cpu();
                 let load = Load { connections, ..small() };
                 let told = run_load(&load, running.port, options.duration, None)?;

@@ -9,6 +9,7 @@ mod changes;
 mod growth;
 mod histogram;
 mod load;
+mod markdown;
 mod peers;
 mod picture;
 mod process;
@@ -32,6 +33,8 @@ const HELP: &str = "contrib/bench/run [options]
   --unpinned         proxy, backend and load on all CPUs, portok and its peers with 2 threads
   --growth           also 1 and 2 threads, 10 to 10,000 connections, 1 to 8 targets
   --soak MINUTES     also load with a switch a second, and the memory meanwhile
+  --markdown FILE    the README's table
+  --from FILE        tells an earlier session's --json again, measures nothing
   --json [FILE]      the whole as JSON, on standard output or into a file
   --svg FILE         a picture of the CPU a request; FILE-soak.svg is one of the memory
   --pingora          build that peer first";
@@ -75,6 +78,9 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let list =
         |name: &str| value(name).map_or(Vec::new(), |text| text.split(',').map(str::to_owned).collect());
+    if let Some(file) = value("--from") {
+        return tell(args, &serde_json::from_str(&std::fs::read_to_string(file)?)?);
+    }
     let quick = has("--quick");
     let cpus = std::thread::available_parallelism()?.get();
     let folder = PathBuf::from(value("--folder").ok_or("--folder is missing: call contrib/bench/run")?);
@@ -133,21 +139,33 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "targets": targets, "changes": changes,
         "soak": soak, "npm": npm, "acceptance": acceptance,
     });
+    tell(args, &report)
+}
+
+/// Prints the report and writes the files that were asked for.
+fn tell(args: &[String], report: &serde_json::Value) -> Result<(), Box<dyn Error>> {
+    let value = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).filter(|value| !value.starts_with("--"))
+    };
+    if let Some(file) = value("--markdown") {
+        std::fs::write(file, markdown::table(report))?;
+    }
     if let Some(file) = value("--svg") {
-        std::fs::write(file, picture::bars(&report))?;
+        std::fs::write(file, picture::bars(report))?;
         if report["soak"].is_object() {
             std::fs::write(file.replace(".svg", "") + "-soak.svg", picture::soak(&report["soak"]))?;
         }
     }
     match value("--json") {
-        Some(file) => std::fs::write(file, serde_json::to_string_pretty(&report)?)?,
-        None if has("--json") => {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+        Some(file) => std::fs::write(file, serde_json::to_string_pretty(report)?)?,
+        None if args.iter().any(|arg| arg == "--json") => {
+            println!("{}", serde_json::to_string_pretty(report)?);
             return Ok(());
         }
         None => (),
     }
-    print!("{}", report::table(&report));
+    print!("{}", report::table(report));
     Ok(())
 }
 

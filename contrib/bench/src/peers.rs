@@ -127,6 +127,8 @@ impl Peer {
         fs::create_dir_all(&folder)?;
         let mut command = pinned_command(cpu, &self.program.display().to_string());
         let at = folder.display();
+        // nginx counts both sides of a request.
+        let both = descriptors().saturating_sub(100).min(40_000);
         let most = (descriptors() / 2).saturating_sub(100).min(20_000);
         match self.kind {
             "portok" => {
@@ -148,7 +150,7 @@ impl Peer {
                     &config,
                     &format!(
                         "daemon off; worker_processes {threads}; pid {at}/pid; error_log {at}/error;\n\
-                    events {{ worker_connections {most}; }}\n\
+                    events {{ worker_connections {both}; }}\n\
                     http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 120s; client_max_body_size 0;\n\
                     client_body_temp_path {at}/1; proxy_temp_path {at}/2; fastcgi_temp_path {at}/3; uwsgi_temp_path {at}/4; scgi_temp_path {at}/5;\n\
                     map $http_upgrade $upgrading {{ default upgrade; '' ''; }}\n\
