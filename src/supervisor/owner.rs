@@ -144,18 +144,26 @@ fn sockets(pid: u32) -> impl Iterator<Item = u64> {
 }
 
 /// All listening TCP sockets of this network namespace, by inode.
+///
+/// The kernel lists them before all connections, of which a busy host has tens of thousands: reading those too would keep
+/// a deploy waiting for 100 ms and more.
 fn listening() -> HashMap<u64, SocketAddr> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()
         .filter_map(|table| File::open(table).ok())
-        .flat_map(|file| BufReader::new(file).lines().map_while(Result::ok))
+        .flat_map(|file| {
+            let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1);
+            lines.take_while(|line| line.split_ascii_whitespace().nth(3) == Some(LISTEN))
+        })
         .filter_map(|line| parse(&line))
         .collect()
 }
 
+/// The state of a socket that listens.
+const LISTEN: &str = "0A";
+
 /// A line of the table, if its socket listens: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`.
 fn parse(line: &str) -> Option<(u64, SocketAddr)> {
-    const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
     let (local, state) = (fields.nth(1)?, fields.nth(1)?);
     if state != LISTEN {
@@ -228,5 +236,27 @@ mod tests {
             panic!("not seen as a stranger")
         };
         assert_eq!(pid, std::process::id());
+    }
+
+    /// What `listening` relies on, asked of the kernel that runs this: connections stand behind all listeners.
+    #[test]
+    fn listeners_are_found_before_connections_wherever_these_come_from() {
+        let first = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let held: Vec<_> = (0..50)
+            .map(|_| {
+                (std::net::TcpStream::connect(first.local_addr().unwrap()).unwrap(), first.accept().unwrap())
+            })
+            .collect();
+        let last = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let six = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).ok();
+        let found: HashSet<SocketAddr> = listening().into_values().collect();
+        let own = [Some(&first), Some(&last), six.as_ref()];
+        for addr in own.into_iter().flatten().map(|listener| listener.local_addr().unwrap()) {
+            assert!(found.contains(&addr), "{addr}");
+        }
+        let table = fs::read_to_string("/proc/self/net/tcp").unwrap();
+        let states: Vec<bool> =
+            table.lines().skip(1).map(|line| line.split_ascii_whitespace().nth(3) == Some(LISTEN)).collect();
+        assert!(states.len() > held.len() && states.is_sorted_by(|one, next| one >= next), "{table}");
     }
 }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::load::Load;
+use crate::histogram::Histogram;
+use crate::load::{Load, MOMENT, wall_clock};
 use crate::peers::{Peer, Running};
 use crate::process::Process;
+use crate::report::median;
 use crate::session::{Options, run_load, small};
 
 /// Asks the admin socket; the time it took, when it was done.
@@ -31,81 +33,132 @@ fn post(socket: &Path, path: &str, body: &str) -> io::Result<Duration> {
     Err(io::Error::other(format!("{path}: {answer}")))
 }
 
-/// Runs the load while `change` is called once a second; what the load told, and how long each change took.
+/// Moves traffic to another app.
+pub fn switch(running: &Running, port: u16) -> io::Result<Duration> {
+    post(&running.socket(), &format!("switch?port={port}"), "")
+}
+
+/// A change: when it was asked for, in microseconds of the wall clock, and how long it took.
+struct Change {
+    at_us: u64,
+    took: Duration,
+}
+
+/// Runs the load while `change` is called once a second; what the load told, and the changes.
 fn under_load(
     running: &Running,
     load: &Load,
     duration: Duration,
     mut change: impl FnMut(usize) -> io::Result<Duration> + Send,
-) -> io::Result<(Value, Vec<f64>)> {
+) -> io::Result<(Value, Vec<Change>)> {
     let port = running.port;
     std::thread::scope(|scope| {
         let load = scope.spawn(move || run_load(load, port, duration, None));
         let began = Instant::now();
-        let mut took = Vec::new();
+        let mut changes = Vec::new();
         for number in 0.. {
             let next = Duration::from_secs(number as u64) + Duration::from_millis(500);
             if next + Duration::from_millis(200) >= duration {
                 break;
             }
             std::thread::sleep(next.saturating_sub(began.elapsed()));
-            took.push(change(number)?.as_secs_f64() * 1e3);
+            let at_us = wall_clock();
+            changes.push(Change { at_us, took: change(number)? });
+            if began.elapsed() >= duration {
+                break;
+            }
         }
         let told = load.join().map_err(|_| io::Error::other("the load failed"))??;
-        Ok((told, took))
+        Ok((told, changes))
     })
 }
 
-/// Nothing, a switch a second, and a deploy a second, under full load.
-pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
-    let duration = if options.quick { Duration::from_secs(5) } else { Duration::from_secs(30) };
-    let (_one, first) = Process::backend(None)?;
-    let (_two, second) = Process::backend(None)?;
-    let running = portok.start(&options.folder, first, options.threads, None)?;
-    let socket = running.socket();
-    let quiet = run_load(&small(), running.port, duration, None)?;
-    eprintln!("changes: switches");
-    let (switching, switches) = under_load(&running, &small(), duration, |number| {
-        let port = if number % 2 == 0 { second } else { first };
-        post(&socket, &format!("switch?port={port}"), "")
-    })?;
-    let program = std::env::current_exe()?;
-    let mut deploys = |what: &str, load: &Load| -> io::Result<(Value, Vec<f64>, Vec<f64>)> {
-        eprintln!("changes: deploys {what}");
-        let told = options.folder.join(what);
-        let body = json!({ "command": [program, "backend"], "env": { "BENCH_FIRST": told } }).to_string();
-        let (outcome, took) = under_load(&running, load, duration, |_| post(&socket, "deploy", &body))?;
-        let text = std::fs::read_to_string(&told).unwrap_or_default();
-        let first = text.lines().filter_map(|line| line.parse::<f64>().ok()).map(|us| us / 1e3).collect();
-        Ok((outcome, took, first))
-    };
-    let (deploying, full, first_full) = deploys("full", &small())?;
-    // One request after the other: enough to see when the new app gets its first.
-    let (_, light, first_light) = deploys("light", &Load { connections: 1, ..small() })?;
-    running.process.end();
-    Ok(json!({
-        "seconds": duration.as_secs(),
-        "quiet": quiet, "switching": switching, "deploying": deploying, "switch_ms": switches,
-        "deploy_full_ms": full, "healthy_until_first_request_full_ms": first_full,
-        "deploy_light_ms": light, "healthy_until_first_request_light_ms": first_light,
-    }))
+/// p99 of what was answered while a change was on and 100 ms after it, beside p99 of everything else in the same run.
+fn around(told: &mut Value, changes: &[Change]) {
+    let moments: Vec<Vec<(usize, u64)>> = serde_json::from_value(told["moments"].take()).unwrap_or_default();
+    let began = told["began_us"].as_u64().unwrap_or(0);
+    let width = MOMENT.as_micros() as u64;
+    let (mut near, mut far) = (Histogram::default(), Histogram::default());
+    for (number, moment) in moments.iter().enumerate() {
+        let from = began + number as u64 * width;
+        let is_near = |change: &Change| {
+            let until = change.at_us + change.took.as_micros() as u64 + 100_000;
+            from + width > change.at_us && from < until
+        };
+        if changes.iter().any(is_near) { near.merge(moment) } else { far.merge(moment) }
+    }
+    for (name, histogram) in [("around", near), ("apart", far)] {
+        let at = |share| histogram.quantile(share) as f64 / 1e6;
+        told[name] = json!({ "requests": histogram.total(), "p50_ms": at(0.5), "p99_ms": at(0.99) });
+    }
 }
 
-/// Load with switches for so many minutes; memory every ten seconds.
-pub fn soak(options: &Options, portok: &Peer, minutes: u64) -> io::Result<Value> {
-    let duration = Duration::from_secs(minutes * 60);
+fn millis(changes: &[Change]) -> Vec<f64> {
+    changes.iter().map(|change| change.took.as_secs_f64() * 1e3).collect()
+}
+
+/// Nothing, a switch a second, and a deploy a second, under full load and under one client.
+pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
+    let duration = Duration::from_secs(if options.quick { 5 } else { 30 });
     let (_one, first) = Process::backend(None)?;
     let (_two, second) = Process::backend(None)?;
     let running = portok.start(&options.folder, first, options.threads, None)?;
     let socket = running.socket();
-    let mut memory = vec![running.process.memory()];
+    let full = Load { moments: true, ..small() };
+    // One request after the other: what a change takes where it need not wait for a CPU.
+    let light = Load { connections: 1, ..full.clone() };
+    let mut report = json!({ "seconds": duration.as_secs() });
+    report["quiet"] = run_load(&small(), running.port, duration, None)?;
+    let program = std::env::current_exe()?;
+    for (kind, load) in [("full", &full), ("light", &light)] {
+        let of = |what: &str| format!("{what}_{kind}");
+        eprintln!("changes: switches, {kind} load");
+        let (mut told, switches) = under_load(&running, load, duration, |number| {
+            let port = if number % 2 == 0 { second } else { first };
+            switch(&running, port)
+        })?;
+        around(&mut told, &switches);
+        report[of("switching")] = told;
+        report[of("switch_ms")] = json!(millis(&switches));
+        eprintln!("changes: deploys, {kind} load");
+        let file = options.folder.join(kind);
+        let body = json!({ "command": [program, "backend"], "env": { "BENCH_FIRST": file } }).to_string();
+        let (mut told, deploys) = under_load(&running, load, duration, |_| post(&socket, "deploy", &body))?;
+        around(&mut told, &deploys);
+        report[of("deploying")] = told;
+        report[of("deploy_ms")] = json!(millis(&deploys));
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let first: Vec<f64> =
+            text.lines().filter_map(|line| line.parse::<f64>().ok()).map(|us| us / 1e3).collect();
+        report[of("healthy_until_first_request_ms")] = json!(first);
+    }
+    Ok(report)
+}
+
+/// Load with a switch a second for so many minutes, and the memory meanwhile.
+pub fn soak(options: &Options, portok: &Peer, minutes: f64) -> io::Result<Value> {
+    // A day at most: whatever is asked for, it ends by itself.
+    let duration = Duration::from_secs_f64(minutes.clamp(0.1, 1440.0) * 60.0);
+    let (_one, first) = Process::backend(None)?;
+    let (_two, second) = Process::backend(None)?;
+    let running = portok.start(&options.folder, first, options.threads, None)?;
+    let began = Instant::now();
+    // About 120 points, however long it takes.
+    let every = (duration.as_secs() / 120).max(1) as usize;
+    let mut memory = vec![(0.0, running.process.memory())];
     let (told, switches) = under_load(&running, &small(), duration, |number| {
-        if number % 10 == 0 {
-            memory.push(running.process.memory());
+        if number % every == 0 {
+            memory.push((began.elapsed().as_secs_f64(), running.process.memory()));
         }
-        let port = if number % 2 == 0 { second } else { first };
-        post(&socket, &format!("switch?port={port}"), "")
+        switch(&running, if number % 2 == 0 { second } else { first })
     })?;
-    memory.push(running.process.memory());
-    Ok(json!({ "minutes": minutes, "told": told, "switches": switches.len(), "memory_kib": memory }))
+    // A leak shows in the second half; in the first one pools and buffers find their size.
+    let of = |from: f64, to: f64| {
+        let all = memory.len() as f64;
+        let part = &memory[(all * from) as usize..(all * to) as usize];
+        median(part.iter().map(|(_, kib)| *kib as f64).collect())
+    };
+    let grown = of(0.75, 1.0) / of(0.4, 0.6).max(1.0);
+    Ok(json!({ "minutes": duration.as_secs_f64() / 60.0, "told": told, "switches": switches.len(),
+        "memory_kib": memory, "grown": grown }))
 }

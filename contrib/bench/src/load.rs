@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -30,7 +30,12 @@ pub struct Load {
     pub browser: bool,
     /// The size of the messages through a tunnel; 0: none.
     pub message: usize,
+    /// Tell the latencies of each moment too.
+    pub moments: bool,
 }
+
+/// How long a moment is.
+pub const MOMENT: Duration = Duration::from_millis(20);
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -41,12 +46,17 @@ pub struct Outcome {
     pub refused: u64,
     pub elapsed: Duration,
     pub latency: Histogram,
+    /// When it began, in microseconds of the wall clock, and the latencies of what was answered in each moment since.
+    pub began_us: u64,
+    pub moments: Vec<Histogram>,
 }
 
 impl Outcome {
     pub fn to_json(&self) -> Value {
         let at = |share| self.latency.quantile(share) as f64 / 1e6;
+        let moments: Vec<_> = self.moments.iter().map(Histogram::filled).collect();
         json!({
+            "began_us": self.began_us, "moments": moments,
             "requests": self.requests, "errors": self.errors, "refused": self.refused,
             "seconds": self.elapsed.as_secs_f64(),
             "rps": self.requests as f64 / self.elapsed.as_secs_f64(),
@@ -89,7 +99,7 @@ impl Load {
         bytes
     }
 
-    /// Runs it. `each_second` is called about once a second.
+    /// Runs it.
     pub fn run(&self) -> io::Result<Outcome> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let (request, message) = (self.request(), vec![b'm'; self.message]);
@@ -102,6 +112,7 @@ impl Load {
             clients.push(Client::connect(&poll, addr, slot)?);
         }
         let began = Instant::now();
+        outcome.began_us = wall_clock();
         let (until, give_up) = (began + self.duration, began + self.duration + Duration::from_secs(10));
         let mut started = 0;
         let mut open = clients.len();
@@ -133,6 +144,13 @@ impl Load {
                             outcome.requests += 1;
                             outcome.refused += u64::from(status != 200 && self.message == 0);
                             outcome.latency.record(took);
+                            if self.moments {
+                                let moment = (began.elapsed().as_micros() / MOMENT.as_micros()) as usize;
+                                if outcome.moments.len() <= moment {
+                                    outcome.moments.resize_with(moment + 1, Histogram::default);
+                                }
+                                outcome.moments[moment].record(took);
+                            }
                             if self.fresh || client.closed {
                                 *client = Client::connect(&poll, addr, slot)?;
                                 break;
@@ -158,6 +176,12 @@ impl Load {
     }
 }
 
+/// Microseconds since 1970: what two processes can compare.
+pub fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}
+
 /// Opens `count` connections, asks once on each so that the proxy has served them, and calls `then` while they are idle.
 pub fn idle<T>(port: u16, count: usize, then: impl FnOnce() -> T) -> io::Result<T> {
     let mut held = Vec::with_capacity(count);
@@ -166,8 +190,9 @@ pub fn idle<T>(port: u16, count: usize, then: impl FnOnce() -> T) -> io::Result<
         let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: bench.test\r\n\r\n")?;
-        if stream.read(&mut buffer)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let count = stream.read(&mut buffer)?;
+        if !buffer[..count].starts_with(b"HTTP/1.1 200 ") {
+            return Err(io::Error::other("an answer that is not 200"));
         }
         held.push(stream);
     }

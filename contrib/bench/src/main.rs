@@ -3,11 +3,15 @@
 //! `bench run` is the session, `bench backend` and `bench load` are the pieces that it starts. Everything stays on loopback,
 //! is bounded in time and count, and ends with it.
 
+mod acceptance;
 mod backend;
 mod changes;
+mod growth;
 mod histogram;
 mod load;
+mod markdown;
 mod peers;
+mod picture;
 mod process;
 mod report;
 mod session;
@@ -22,13 +26,17 @@ const HELP: &str = "contrib/bench/run [options]
   --quick            short rounds: a look, not a figure to quote
   --rounds N         rounds of each workload (default 5, quick 3)
   --seconds S        of each run (default 4, quick 1)
-  --only W1,W2,...   these workloads; also: W6 (idle memory), calls, growth, changes
+  --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes,
+                     acceptance (npm portok's benches)
   --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
+  --control          portok twice: how far two equals are apart in this session
   --unpinned         proxy, backend and load on all CPUs, portok and its peers with 2 threads
-  --growth           also 1 and 2 threads, 10 to 10,000 connections
+  --growth           also 1 and 2 threads, 10 to 10,000 connections, 1 to 8 targets
   --soak MINUTES     also load with a switch a second, and the memory meanwhile
+  --markdown FILE    the README's table
+  --from FILE        tells an earlier session's --json again, measures nothing
   --json [FILE]      the whole as JSON, on standard output or into a file
-  --svg FILE         a picture of the CPU a request
+  --svg FILE         a picture of the CPU a request; FILE-soak.svg is one of the memory
   --pingora          build that peer first";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -52,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 fresh: has("--fresh"),
                 browser: has("--browser"),
                 message: usize::try_from(number("--message", 0)?)?,
+                moments: has("--moments"),
             };
             println!("{}", load.run()?.to_json());
         }
@@ -69,11 +78,12 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let has = |name: &str| args.iter().any(|arg| arg == name);
     let list =
         |name: &str| value(name).map_or(Vec::new(), |text| text.split(',').map(str::to_owned).collect());
+    if let Some(file) = value("--from") {
+        return tell(args, &serde_json::from_str(&std::fs::read_to_string(file)?)?);
+    }
     let quick = has("--quick");
     let cpus = std::thread::available_parallelism()?.get();
-    let folder = std::env::temp_dir().join(format!("portok-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let _cleaner = Cleaner(folder.clone());
+    let folder = PathBuf::from(value("--folder").ok_or("--folder is missing: call contrib/bench/run")?);
     let options = session::Options {
         folder,
         duration: Duration::from_secs_f64(
@@ -92,17 +102,22 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         eprintln!("{line}");
     }
     let wanted = list("--peers");
-    peers.retain(|peer| wanted.is_empty() || wanted.iter().any(|name| name == peer.name));
+    // "haproxy" means both of its settings.
+    peers.retain(|peer| wanted.is_empty() || wanted.iter().any(|name| peer.name.starts_with(name.as_str())));
     let portok = peers.iter().find(|peer| peer.name == "portok").cloned();
+    if has("--control") {
+        peers.extend(portok.iter().map(peers::Peer::control));
+    }
 
     let samples = session::side_by_side(&options, &peers)?;
     let rows = report::rows(&samples);
     let idle = if options.wants("W6") { session::idle_memory(&options, &peers)? } else { Vec::new() };
     let calls = if options.wants("calls") { session::system_calls(&options, &peers)? } else { Vec::new() };
-    let growth = if has("--growth") || options.only.iter().any(|only| only == "growth") {
-        session::growth(&options, &peers)?
-    } else {
-        Vec::new()
+    let grow = has("--growth") || options.only.iter().any(|only| only == "growth");
+    let growth = if grow { growth::connections(&options, &peers)? } else { Vec::new() };
+    let targets = match &portok {
+        Some(portok) if grow => growth::targets(&options, portok)?,
+        _ => Vec::new(),
     };
     let changes = match &portok {
         Some(portok) if options.wants("changes") => changes::changes(&options, portok)?,
@@ -112,26 +127,45 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         (Some(portok), Some(minutes)) => changes::soak(&options, portok, minutes.parse()?)?,
         _ => json!(null),
     };
-    let acceptance = report::acceptance(&rows, &changes);
+    let npm = match &portok {
+        Some(portok) if options.wants("acceptance") => acceptance::measure(&options, portok, &bench)?,
+        _ => json!(null),
+    };
+    let acceptance = acceptance::rows(&npm, &rows, &changes);
     let report = json!({
         "machine": machine(&options, cpus),
         "command": args.join(" "),
         "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
-        "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "changes": changes,
-        "soak": soak, "acceptance": acceptance,
+        "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "targets": targets, "changes": changes,
+        "soak": soak, "npm": npm, "acceptance": acceptance,
     });
+    tell(args, &report)
+}
+
+/// Prints the report and writes the files that were asked for.
+fn tell(args: &[String], report: &serde_json::Value) -> Result<(), Box<dyn Error>> {
+    let value = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).filter(|value| !value.starts_with("--"))
+    };
+    if let Some(file) = value("--markdown") {
+        std::fs::write(file, markdown::table(report))?;
+    }
     if let Some(file) = value("--svg") {
-        std::fs::write(file, report::picture(&report))?;
+        std::fs::write(file, picture::bars(report))?;
+        if report["soak"].is_object() {
+            std::fs::write(file.replace(".svg", "") + "-soak.svg", picture::soak(&report["soak"]))?;
+        }
     }
     match value("--json") {
-        Some(file) => std::fs::write(file, serde_json::to_string_pretty(&report)?)?,
-        None if has("--json") => {
-            println!("{}", serde_json::to_string_pretty(&report)?);
+        Some(file) => std::fs::write(file, serde_json::to_string_pretty(report)?)?,
+        None if args.iter().any(|arg| arg == "--json") => {
+            println!("{}", serde_json::to_string_pretty(report)?);
             return Ok(());
         }
         None => (),
     }
-    print!("{}", report::table(&report));
+    print!("{}", report::table(report));
     Ok(())
 }
 
@@ -154,13 +188,4 @@ fn machine(options: &session::Options, cpus: usize) -> String {
         options.rounds,
         options.duration.as_secs_f64()
     )
-}
-
-/// Takes the session's folder away.
-struct Cleaner(PathBuf);
-
-impl Drop for Cleaner {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.0);
-    }
 }

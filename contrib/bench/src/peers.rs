@@ -12,6 +12,8 @@ use crate::process::{Process, descriptors, pinned_command, says, wait_for};
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub name: &'static str,
+    /// What it is started as.
+    kind: &'static str,
     pub version: String,
     program: PathBuf,
 }
@@ -28,7 +30,7 @@ pub struct Running {
 pub fn find(bin: &Path, bench: &Path) -> (Vec<Peer>, Vec<String>) {
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     let mut note = |name, version: Option<String>, program: PathBuf, how: &str| match version {
-        Some(version) => found.push(Peer { name, version, program }),
+        Some(version) => found.push(Peer { name, kind: name, version, program }),
         None => missing.push(format!("{name} is not there ({how}); it is left out")),
     };
     let portokd = bin.join("portokd");
@@ -54,11 +56,21 @@ pub fn find(bin: &Path, bench: &Path) -> (Vec<Peer>, Vec<String>) {
         Some(format!("http-proxy {} on node {}", package["version"].as_str()?, says("node", &["--version"])?))
     });
     note("node", version, bench.join("node.js"), "npm install --prefix contrib/bench http-proxy");
+    // With its default buffers of 16 KiB it needs twice the CPU for large bodies.
+    if let Some(haproxy) = found.iter().find(|peer| peer.name == "haproxy") {
+        let version = format!("{}, tune.bufsize 65536, for W3", haproxy.version);
+        found.push(Peer { name: LARGE_BUFFERS, version, ..haproxy.clone() });
+    }
     (found, missing)
 }
 
+/// haproxy with 64 KiB buffers: another peer, where bodies are large.
+const LARGE_BUFFERS: &str = "haproxy64";
+/// portok once more, measured like a peer: how far two equals are apart in this session.
+const CONTROL: &str = "control";
+
 /// A port that nobody listens on now, below the ephemeral range where that is usual.
-fn free_port() -> io::Result<u16> {
+pub fn free_port() -> io::Result<u16> {
     for port in 18_000..28_000 {
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
             && !TAKEN.with_borrow(|taken| taken.contains(&port))
@@ -75,6 +87,21 @@ thread_local! {
 }
 
 impl Peer {
+    /// The same under the control's name.
+    pub fn control(&self) -> Self {
+        Self { name: CONTROL, ..self.clone() }
+    }
+
+    /// Whether it is one that portok is compared with.
+    pub fn is_rival(name: &str) -> bool {
+        !["portok", "direct", CONTROL].contains(&name)
+    }
+
+    /// Whether it takes part in this work.
+    pub fn takes_part(name: &str, workload: &str) -> bool {
+        name != LARGE_BUFFERS || workload == "W3"
+    }
+
     /// Starts it before the app at `backend` and waits until it answers.
     pub fn start(
         &self,
@@ -83,20 +110,34 @@ impl Peer {
         threads: usize,
         cpu: Option<usize>,
     ) -> io::Result<Running> {
+        self.start_with(folder, backend, threads, cpu, "period = \"1s\"\nearly = true")
+    }
+
+    /// The same; `drain` is what portok's section of that name says.
+    pub fn start_with(
+        &self,
+        folder: &Path,
+        backend: u16,
+        threads: usize,
+        cpu: Option<usize>,
+        drain: &str,
+    ) -> io::Result<Running> {
         let port = free_port()?;
         let folder = folder.join(format!("{}-{port}", self.name));
         fs::create_dir_all(&folder)?;
         let mut command = pinned_command(cpu, &self.program.display().to_string());
         let at = folder.display();
+        // nginx counts both sides of a request.
+        let both = descriptors().saturating_sub(100).min(40_000);
         let most = (descriptors() / 2).saturating_sub(100).min(20_000);
-        match self.name {
+        match self.kind {
             "portok" => {
                 let config = folder.join("portok.toml");
                 write(
                     &config,
                     &format!(
                         "listen = \"127.0.0.1:{port}\"\nstate_file = \"{at}/state.json\"\n\
-                    [app]\ntarget = {backend}\n[drain]\nperiod = \"1s\"\nearly = true\n[rollback]\nwindow = \"0s\"\n\
+                    [app]\ntarget = {backend}\n[drain]\n{drain}\n[rollback]\nwindow = \"0s\"\n\
                     [admin]\nsocket = \"{at}/admin.sock\"\n[proxy]\nthreads = {threads}\nidle_timeout = \"120s\"\n\
                     header_timeout = \"121s\"\n"
                     ),
@@ -109,7 +150,8 @@ impl Peer {
                     &config,
                     &format!(
                         "daemon off; worker_processes {threads}; pid {at}/pid; error_log {at}/error;\n\
-                    events {{ worker_connections {most}; }}\n                    http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 120s; client_max_body_size 0;\n\
+                    events {{ worker_connections {both}; }}\n\
+                    http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 120s; client_max_body_size 0;\n\
                     client_body_temp_path {at}/1; proxy_temp_path {at}/2; fastcgi_temp_path {at}/3; uwsgi_temp_path {at}/4; scgi_temp_path {at}/5;\n\
                     map $http_upgrade $upgrading {{ default upgrade; '' ''; }}\n\
                     upstream app {{ server 127.0.0.1:{backend}; keepalive 1024; keepalive_requests 1000000000; }}\n\
@@ -124,11 +166,12 @@ impl Peer {
             }
             "haproxy" => {
                 let config = folder.join("haproxy.cfg");
-                // 64 KiB buffers: with its default of 16 it needs twice the CPU for large bodies.
+                let buffers =
+                    if self.name == LARGE_BUFFERS { "tune.bufsize 65536" } else { "# default buffers" };
                 write(
                     &config,
                     &format!(
-                        "global\n  nbthread {threads}\n  maxconn {most}\n  tune.bufsize 65536\n\
+                        "global\n  nbthread {threads}\n  maxconn {most}\n  {buffers}\n\
                     defaults\n  mode http\n  timeout connect 5s\n  timeout client 120s\n  timeout server 120s\n  timeout tunnel 120s\n\
                     http-reuse always\n  option forwardfor\n\
                     frontend in\n  bind 127.0.0.1:{port} backlog 4096\n  http-request set-header X-Forwarded-Proto http\n\

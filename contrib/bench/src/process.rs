@@ -6,16 +6,47 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A child that is killed with the session.
+/// A child that ends with the session.
 pub struct Process {
     child: Child,
+    /// What ends it at once.
+    ending: &'static str,
 }
 
+/// pingora takes SIGTERM for minutes of grace, which nothing here needs.
+fn ending(program: &str) -> &'static str {
+    if program.ends_with("bench-pingora") { "INT" } else { "TERM" }
+}
+
+/// Asked first: a master that is killed leaves its workers behind.
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
+        if self.has_ended() {
+            return;
+        }
+        let family: Vec<_> = self.family().into_iter().map(|pid| (pid, began(pid))).collect();
+        ask(self.ending, self.id());
+        if !wait_for(Duration::from_secs(5), || self.has_ended()) {
+            let _killed = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+        // Its descendants, where they are left and the number is still theirs.
+        for (pid, began_then) in family.into_iter().skip(1) {
+            if began_then.is_some() && began(pid) == began_then {
+                ask("KILL", pid);
+            }
+        }
     }
+}
+
+/// When a process began, in ticks since the boot.
+fn began(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn ask(signal: &str, pid: u32) {
+    let _asked = Command::new("kill").args(["-s", signal, &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// CPU time of a process and of those that it started.
@@ -32,7 +63,8 @@ impl Process {
     pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = fs::File::create(log)?;
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        Ok(Self { child })
+        let is_int = command.get_args().any(|argument| argument.to_str().is_some_and(|a| ending(a) == "INT"));
+        Ok(Self { child, ending: if is_int { "INT" } else { "TERM" } })
     }
 
     /// A backend of this program's own, and its port. It ends with its standard input too.
@@ -45,7 +77,7 @@ impl Process {
             BufReader::new(output).read_line(&mut line)?;
         }
         let port = line.trim().parse().map_err(|_| io::Error::other("the backend told no port"))?;
-        Ok((Self { child }, port))
+        Ok((Self { child, ending: "TERM" }, port))
     }
 
     pub fn id(&self) -> u32 {
@@ -56,10 +88,8 @@ impl Process {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Asks it to end, and waits a moment for that.
-    pub fn end(mut self) {
-        let _asked = Command::new("kill").arg(self.id().to_string()).status();
-        wait_for(Duration::from_secs(5), || self.has_ended());
+    pub fn interrupt(&self) {
+        ask("INT", self.id());
     }
 
     /// Its own id and those of its descendants.
@@ -105,16 +135,15 @@ impl Process {
     }
 }
 
-/// `program` on one CPU, or anywhere.
+/// `program` on one CPU, or anywhere. It is asked to end when this program does, in whatever way that happens.
 pub fn pinned_command(cpu: Option<usize>, program: &str) -> Command {
-    match cpu {
-        None => Command::new(program),
-        Some(cpu) => {
-            let mut command = Command::new("taskset");
-            command.args(["-c", &cpu.to_string(), program]);
-            command
-        }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", ending(program)]);
+    if let Some(cpu) = cpu {
+        command.args(["taskset", "-c", &cpu.to_string()]);
     }
+    command.arg(program);
+    command
 }
 
 /// Whether `done` came true in time.

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::session::{Sample, number, workloads};
+use crate::peers::Peer;
+use crate::session::{Sample, lost, number, workloads};
 
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -23,7 +24,8 @@ fn spread(values: &[f64]) -> f64 {
     if values.is_empty() || middle == 0.0 { 0.0 } else { (most - least) / middle }
 }
 
-/// One row per workload and peer, medians over the rounds; `ratio` is to the best peer of the same work.
+/// One row per workload and peer, medians over the rounds; a ratio is to the best peer of the same work. Where anything was
+/// lost there are no figures.
 pub fn rows(samples: &[Sample]) -> Vec<Value> {
     let mut rows = Vec::new();
     for workload in workloads() {
@@ -37,67 +39,40 @@ pub fn rows(samples: &[Sample]) -> Vec<Value> {
             samples.iter().filter(|s| s.workload == workload.name && s.peer == peer).map(what).collect()
         };
         let best = |what: &dyn Fn(&Sample) -> f64| {
-            let others = peers.iter().filter(|peer| !["portok", "direct"].contains(*peer));
-            others.map(|peer| median(of(peer, what))).fold(f64::INFINITY, f64::min)
+            let whole = |peer: &&&str| of(peer, &|s| lost(&s.told)).iter().sum::<f64>() == 0.0;
+            let rivals = peers.iter().filter(|peer| Peer::is_rival(peer)).filter(whole);
+            rivals.map(|peer| median(of(peer, what))).fold(f64::INFINITY, f64::min)
         };
         for peer in &peers {
-            let told = |name: &'static str| median(of(peer, &|s| number(&s.told, name)));
-            let sum = |name: &'static str| of(peer, &|s| number(&s.told, name)).iter().sum::<f64>();
-            let cpu = of(peer, &|s| s.cpu[0]);
-            let ratio = |value: f64, best: f64| {
-                if best.is_finite() && best > 0.0 { json!(value / best) } else { Value::Null }
-            };
-            rows.push(json!({
-                "workload": workload.name, "what": workload.what, "peer": peer,
-                "cpu_us": median(cpu.clone()), "cpu_spread": spread(&cpu),
-                "user_us": median(of(peer, &|s| s.cpu[1])), "system_us": median(of(peer, &|s| s.cpu[2])),
-                "cpu_ratio": ratio(median(cpu), best(&|s| s.cpu[0])),
-                "rps": told("rps"), "p50_ms": told("p50_ms"), "p99_ms": told("p99_ms"), "p999_ms": told("p999_ms"),
-                "p99_ratio": ratio(told("p99_ms"), best(&|s| number(&s.told, "p99_ms"))),
-                "errors": sum("errors") + sum("refused"),
-            }));
+            let errors = of(peer, &|s| lost(&s.told)).iter().sum::<f64>();
+            let mut row =
+                json!({ "workload": workload.name, "what": workload.what, "peer": peer, "errors": errors });
+            rows.push(if errors > 0.0 {
+                row
+            } else {
+                let told = |name: &'static str| median(of(peer, &|s| number(&s.told, name)));
+                let cpu = of(peer, &|s| s.cpu[0]);
+                let ratio = |value: f64, best: f64| {
+                    if best.is_finite() && best > 0.0 && *peer != "direct" {
+                        json!(value / best)
+                    } else {
+                        Value::Null
+                    }
+                };
+                row["cpu_us"] = json!(median(cpu.clone()));
+                row["cpu_spread"] = json!(spread(&cpu));
+                row["user_us"] = json!(median(of(peer, &|s| s.cpu[1])));
+                row["system_us"] = json!(median(of(peer, &|s| s.cpu[2])));
+                row["cpu_ratio"] = ratio(median(cpu), best(&|s| s.cpu[0]));
+                row["p99_ratio"] = ratio(told("p99_ms"), best(&|s| number(&s.told, "p99_ms")));
+                for name in ["rps", "p50_ms", "p99_ms", "p999_ms"] {
+                    row[name] = json!(told(name));
+                }
+                row
+            });
         }
     }
     rows
-}
-
-/// npm portok's acceptance: its bench rows with its figures.
-pub fn acceptance(rows: &[Value], changes: &Value) -> Vec<Value> {
-    let of = |workload: &str, peer: &str| {
-        rows.iter().find(|row| row["workload"] == workload && row["peer"] == peer)
-    };
-    let mut checks = Vec::new();
-    let mut check = |name: &str, what: &str, value: f64, limit: f64, met: bool| {
-        checks.push(json!({ "bench": name, "what": what, "value": value, "limit": limit, "met": met }));
-    };
-    if let (Some(portok), Some(direct)) = (of("W1", "portok"), of("W1", "direct")) {
-        let share = number(portok, "rps") / number(direct, "rps");
-        check("throughput", "share of direct requests a second, at least", share, 0.3, share >= 0.3);
-        check("keepalive", "share of direct on kept connections, at least", share, 0.7, share >= 0.7);
-        for (name, limit) in [("p50_ms", 10.0), ("p99_ms", 50.0)] {
-            let added = number(portok, name) - number(direct, name);
-            check("latency", &format!("added {name}, at most"), added, limit, added <= limit);
-        }
-    }
-    if let (Some(portok), Some(direct)) = (of("W5", "portok"), of("W5", "direct")) {
-        let share = number(portok, "rps") / number(direct, "rps");
-        check(
-            "baseline",
-            "share of direct with a connection per request, at least",
-            share,
-            0.3,
-            share >= 0.3,
-        );
-    }
-    let wrong: f64 = rows.iter().filter(|row| row["peer"] == "portok").map(|row| number(row, "errors")).sum();
-    check("validate", "answers that were not whole and 200", wrong, 0.0, wrong == 0.0);
-    if changes.is_object() {
-        for kind in ["switching", "deploying"] {
-            let lost = number(&changes[kind], "errors") + number(&changes[kind], "refused");
-            check("switching", &format!("requests lost while {kind}"), lost, 0.0, lost == 0.0);
-        }
-    }
-    checks
 }
 
 pub fn table(report: &Value) -> String {
@@ -114,7 +89,7 @@ pub fn table(report: &Value) -> String {
             last = said(&row, "workload");
             let _ = writeln!(
                 text,
-                "\n{last}: {}\n  {:8} {:>9} {:>7} {:>7} {:>7} {:>7} {:>9} {:>8} {:>8} {:>8} {:>7}",
+                "\n{last}: {}\n  {:9} {:>8} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>8} {:>8} {:>7}",
                 said(&row, "what"),
                 "",
                 "CPU us",
@@ -126,27 +101,33 @@ pub fn table(report: &Value) -> String {
                 "p50 ms",
                 "p99 ms",
                 "p99.9 ms",
-                "errors"
+                "of p99"
             );
         }
-        let ratio = row["cpu_ratio"]
-            .as_f64()
-            .filter(|_| row["peer"] != "direct")
-            .map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        if number(&row, "errors") > 0.0 {
+            let _ = writeln!(
+                text,
+                "  {:9} no figures: {} requests went wrong",
+                said(&row, "peer"),
+                number(&row, "errors")
+            );
+            continue;
+        }
+        let ratio = |name: &str| row[name].as_f64().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         let _ = writeln!(
             text,
-            "  {:8} {:>9.2} {:>7.2} {:>7.2} {:>6.0}% {:>7} {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>7}",
+            "  {:9} {:>8.2} {:>7.2} {:>7.2} {:>6.0}% {:>6} {:>8.0} {:>8.2} {:>8.2} {:>8.2} {:>7}",
             said(&row, "peer"),
             number(&row, "cpu_us"),
             number(&row, "user_us"),
             number(&row, "system_us"),
             number(&row, "cpu_spread") * 100.0,
-            ratio,
+            ratio("cpu_ratio"),
             number(&row, "rps"),
             number(&row, "p50_ms"),
             number(&row, "p99_ms"),
             number(&row, "p999_ms"),
-            number(&row, "errors")
+            ratio("p99_ratio")
         );
     }
     if !list("idle").is_empty() {
@@ -167,32 +148,55 @@ pub fn table(report: &Value) -> String {
     for row in list("calls") {
         let _ = writeln!(
             text,
-            "  {:4} {:8} {:>7.2}",
+            "  {:4} {:8} {:>7}",
             said(&row, "workload"),
             said(&row, "peer"),
-            number(&row, "calls")
+            row["calls"].as_f64().map_or("-".to_owned(), |calls| format!("{calls:.2}"))
         );
     }
     if !list("growth").is_empty() {
         let _ = writeln!(
             text,
-            "\nGrowth (not pinned): threads, connections, CPU us a request, req/s, p50, p99 ms, errors"
+            "\nGrowth (not pinned): threads, connections, CPU us a request, req/s, p50, p99 ms, memory in KiB"
         );
     }
     for row in list("growth") {
         let told = &row["told"];
+        let _ = write!(text, "  {:9} {} {:>6} ", said(&row, "peer"), row["threads"], row["connections"]);
+        let _ = if lost(told) > 0.0 {
+            writeln!(text, "no figures: {} requests went wrong", lost(told))
+        } else {
+            writeln!(
+                text,
+                "{:>7.2} {:>8.0} {:>8.2} {:>8.2} {:>8}",
+                number(&row, "cpu_us"),
+                number(told, "rps"),
+                number(told, "p50_ms"),
+                number(told, "p99_ms"),
+                row["memory_kib"]
+            )
+        };
+    }
+    if !list("targets").is_empty() {
         let _ = writeln!(
             text,
-            "  {:8} {} {:>6} {:>7.2} {:>8.0} {:>8.2} {:>8.2} {:>4}",
-            said(&row, "peer"),
-            row["threads"],
-            row["connections"],
-            number(&row, "cpu_us"),
-            number(told, "rps"),
-            number(told, "p50_ms"),
-            number(told, "p99_ms"),
-            number(told, "errors") + number(told, "refused")
+            "\nportok, 64 connections over some targets: threads, targets, CPU us a request, req/s, p99 ms, memory in KiB"
         );
+    }
+    for row in list("targets") {
+        let _ = write!(text, "  {} {} ", row["threads"], row["targets"]);
+        let _ = if number(&row, "errors") > 0.0 {
+            writeln!(text, "no figures: {} requests went wrong", row["errors"])
+        } else {
+            writeln!(
+                text,
+                "{:>7.2} {:>8.0} {:>8.2} {:>8}",
+                number(&row, "cpu_us"),
+                number(&row, "rps"),
+                number(&row, "p99_ms"),
+                row["memory_kib"]
+            )
+        };
     }
     let changes = &report["changes"];
     if changes.is_object() {
@@ -201,105 +205,81 @@ pub fn table(report: &Value) -> String {
             "\nChanges under full load (not pinned), one a second for {} s",
             changes["seconds"]
         );
-        for kind in ["quiet", "switching", "deploying"] {
+        for kind in ["quiet", "switching_full", "deploying_full"] {
             let told = &changes[kind];
             let _ = writeln!(
                 text,
-                "  {kind:10} {:>8.0} req/s, p50 {:.2}, p99 {:.2}, p99.9 {:.2}, longest {:.1} ms, lost {}",
+                "  {kind:14} {:>8.0} req/s, p50 {:.2}, p99 {:.2}, p99.9 {:.2}, longest {:.1} ms, lost {}",
                 number(told, "rps"),
                 number(told, "p50_ms"),
                 number(told, "p99_ms"),
                 number(told, "p999_ms"),
                 number(told, "max_ms"),
-                number(told, "errors") + number(told, "refused")
+                lost(told)
             );
+            if told["around"].is_object() {
+                let _ = writeln!(
+                    text,
+                    "  {:14} p50 {:.2}, p99 {:.2} ms during a change and 100 ms after it; apart from them p50 {:.2}, p99 {:.2} ms",
+                    "",
+                    number(&told["around"], "p50_ms"),
+                    number(&told["around"], "p99_ms"),
+                    number(&told["apart"], "p50_ms"),
+                    number(&told["apart"], "p99_ms")
+                );
+            }
         }
         for (name, what) in [
-            ("switch_ms", "a switch, with its probe, asked to answered"),
-            ("deploy_full_ms", "a deploy under full load, asked to answered"),
-            ("healthy_until_first_request_full_ms", "  from the app's healthy answer to its first request"),
-            ("deploy_light_ms", "a deploy under one client, asked to answered"),
-            ("healthy_until_first_request_light_ms", "  from the app's healthy answer to its first request"),
+            ("switch_ms", "a switch with its probe, asked to answered"),
+            ("deploy_ms", "a deploy, asked to answered"),
+            ("healthy_until_first_request_ms", "from the app's healthy answer to its first request"),
         ] {
-            let values: Vec<f64> =
-                changes[name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
-            let most = values.iter().copied().fold(0.0, f64::max);
-            let _ = writeln!(
-                text,
-                "  {what}: median {:.2} ms, longest {most:.2} ms, of {}",
-                median(values.clone()),
-                values.len()
-            );
+            for (kind, load) in [("light", "one client"), ("full", "full load")] {
+                let values: Vec<f64> = changes[format!("{name}_{kind}")]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_f64)
+                    .collect();
+                let most = values.iter().copied().fold(0.0, f64::max);
+                let _ = writeln!(
+                    text,
+                    "  {what}, {load}: median {:.2} ms, longest {most:.2} ms, of {}",
+                    median(values.clone()),
+                    values.len()
+                );
+            }
         }
     }
     let soak = &report["soak"];
     if soak.is_object() {
-        let memory: Vec<u64> =
-            soak["memory_kib"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
+        let points: Vec<(f64, u64)> = serde_json::from_value(soak["memory_kib"].clone()).unwrap_or_default();
+        let at = |share: usize| points.get((points.len().max(1) - 1) * share / 4).map_or(0, |point| point.1);
         let _ = writeln!(
             text,
-            "\nSoak: {} minutes, {} switches, {:.0} req/s, lost {}, memory in KiB {memory:?}",
-            soak["minutes"],
+            "\nSoak: {:.1} minutes, {} switches, {:.0} req/s, lost {}; memory in KiB at the start {}, then {}, {}, {}, at the end {}; the last quarter to the middle: {:.2}",
+            number(soak, "minutes"),
             soak["switches"],
             number(&soak["told"], "rps"),
-            number(&soak["told"], "errors") + number(&soak["told"], "refused")
+            lost(&soak["told"]),
+            at(0),
+            at(1),
+            at(2),
+            at(3),
+            at(4),
+            number(soak, "grown")
         );
     }
     if !list("acceptance").is_empty() {
-        let _ = writeln!(text, "\nnpm portok's acceptance");
+        let app = report["npm"]["app"].as_str().unwrap_or("not measured");
+        let _ = writeln!(text, "\nnpm portok's benches and its acceptance (not pinned; the app: {app})");
     }
     for row in list("acceptance") {
-        let met = if row["met"] == true { "met" } else { "NOT MET" };
-        let _ = writeln!(
-            text,
-            "  {:10} {}: {:.2} (limit {}) {met}",
-            said(&row, "bench"),
-            said(&row, "what"),
-            number(&row, "value"),
-            number(&row, "limit")
-        );
+        let limit = row["limit"].as_f64().map_or(String::new(), |limit| {
+            format!(" (limit {limit}): {}", if row["met"] == true { "met" } else { "NOT MET" })
+        });
+        let value = number(&row, "value");
+        let _ = writeln!(text, "  {:11} {}: {value:.2}{limit}", said(&row, "bench"), said(&row, "what"));
     }
     text
-}
-
-/// Bars: CPU microseconds a request, workload by workload, each scaled to its longest bar.
-pub fn picture(report: &Value) -> String {
-    let rows: Vec<&Value> =
-        report["rows"].as_array().into_iter().flatten().filter(|row| row["peer"] != "direct").collect();
-    let mut body = String::new();
-    let (mut y, mut last) = (34, "");
-    for row in &rows {
-        let workload = row["workload"].as_str().unwrap_or("");
-        if workload != last {
-            last = workload;
-            y += 12;
-            let what = row["what"].as_str().unwrap_or("");
-            let _ = writeln!(
-                body,
-                r##"<text x="8" y="{}" font-weight="bold">{workload}: {what}</text>"##,
-                y + 12
-            );
-            y += 18;
-        }
-        let of = |row: &&&Value| row["workload"] == workload;
-        let most = rows.iter().filter(of).map(|row| number(row, "cpu_us")).fold(0.0, f64::max);
-        let value = number(row, "cpu_us");
-        let width = (value / most.max(0.001) * 480.0).max(1.0);
-        let peer = row["peer"].as_str().unwrap_or("");
-        let color = if peer == "portok" { "#d9480f" } else { "#868e96" };
-        let _ = writeln!(
-            body,
-            r##"<text x="72" y="{0}" text-anchor="end">{peer}</text><rect x="80" y="{1}" width="{width:.0}" height="12" fill="{color}"/><text x="{2:.0}" y="{0}">{value:.1}</text>"##,
-            y + 11,
-            y + 1,
-            86.0 + width
-        );
-        y += 16;
-    }
-    format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{}" font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/><text x="8" y="20" font-size="14">CPU microseconds of the proxy a request (less is better)</text>
-{body}</svg>
-"##,
-        y + 12
-    )
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,7 +27,11 @@ pub struct Options {
 
 impl Options {
     pub fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only.eq_ignore_ascii_case(name))
+        // "connections" is what npm portok calls its table.
+        let is = |only: &String| {
+            only.eq_ignore_ascii_case(name) || (only == "connections" && name.starts_with('C'))
+        };
+        self.only.is_empty() || self.only.iter().any(is)
     }
 }
 
@@ -50,6 +54,7 @@ pub fn small() -> Load {
         fresh: false,
         browser: false,
         message: 0,
+        moments: false,
     }
 }
 
@@ -68,6 +73,11 @@ pub fn workloads() -> Vec<Workload> {
             "32 KiB messages through tunnels, 16 of them",
             Load { message: 32 << 10, connections: 16, ..small() },
         ),
+        of("C10", "GET 12 bytes, 10 kept connections", Load { connections: 10, ..small() }),
+        of("C50", "50 kept connections", Load { connections: 50, ..small() }),
+        of("C100", "100 kept connections", Load { connections: 100, ..small() }),
+        of("C250", "250 kept connections", Load { connections: 250, ..small() }),
+        of("C500", "500 kept connections", Load { connections: 500, ..small() }),
     ]
 }
 
@@ -96,15 +106,22 @@ pub fn run_load(load: &Load, port: u16, duration: Duration, cpu: Option<usize>) 
         command.args(["--requests", &load.requests.to_string()]);
     }
     command.args(load.fresh.then_some("--fresh")).args(load.browser.then_some("--browser"));
+    command.args(load.moments.then_some("--moments"));
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-    serde_json::from_slice(&output.stdout).map_err(io::Error::other)
+    // A load that broke has no figures; the session goes on without them.
+    Ok(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| json!({ "errors": 1 })))
 }
 
 pub fn number(told: &Value, name: &str) -> f64 {
     told[name].as_f64().unwrap_or(0.0)
 }
 
-fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
+/// Requests that were not answered whole and with 200: figures of such a run are none.
+pub fn lost(told: &Value) -> f64 {
+    number(told, "errors") + number(told, "refused")
+}
+
+pub fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
     let total = (after.total - before.total) * 1e6 / requests;
     let (user, system) = ((after.user - before.user) as f64, (after.system - before.system) as f64);
     let user_share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
@@ -112,7 +129,7 @@ fn since(before: Cpu, after: Cpu, requests: f64) -> [f64; 3] {
 }
 
 /// A peer that cannot be started is left out, and said.
-fn started(
+pub fn started(
     peer: &Peer,
     options: &Options,
     backend: u16,
@@ -130,7 +147,9 @@ pub fn side_by_side(options: &Options, peers: &[Peer]) -> io::Result<Vec<Sample>
     let running: Vec<Running> = peers.iter().filter_map(start).collect();
     let mut samples = Vec::new();
     for workload in workloads().iter().filter(|workload| options.wants(workload.name)) {
-        for round in 0..options.rounds {
+        // How it grows with connections is seen in three rounds.
+        let rounds = options.rounds.min(if workload.name.starts_with('C') { 3 } else { usize::MAX });
+        for round in 0..rounds {
             let mut order: Vec<Option<&Running>> = running.iter().map(Some).chain([None]).collect();
             if round % 2 == 1 {
                 order.reverse();
@@ -140,12 +159,15 @@ pub fn side_by_side(options: &Options, peers: &[Peer]) -> io::Result<Vec<Sample>
                     Some(running) => (running.name, &running.process, running.port),
                     None => ("direct", &backend, backend_port),
                 };
+                if !Peer::takes_part(name, workload.name) {
+                    continue;
+                }
                 let before = process.cpu();
                 let told = run_load(&workload.load, port, options.duration, options.cpu)?;
                 let cpu = since(before, process.cpu(), number(&told, "requests").max(1.0));
                 samples.push(Sample { workload: workload.name, peer: name, cpu, told });
             }
-            eprintln!("{} round {} of {}", workload.name, round + 1, options.rounds);
+            eprintln!("{} round {} of {rounds}", workload.name, round + 1);
         }
     }
     Ok(samples)
@@ -161,14 +183,23 @@ pub fn system_calls(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>>
     let (_backend, backend_port) = Process::backend(None)?;
     for peer in peers {
         let Some(running) = started(peer, options, backend_port, 1, None) else { continue };
-        for workload in workloads().iter().filter(|w| ["W1", "W2", "W4", "W5"].contains(&w.name)) {
-            let requests = if options.quick { 2_000 } else { 10_000 };
+        for workload in workloads().iter().filter(|w| ["W1", "W2", "W3", "W4", "W5"].contains(&w.name)) {
+            if !Peer::takes_part(peer.name, workload.name) {
+                continue;
+            }
+            let w3 = workload.name == "W3";
+            let requests = if options.quick { 2_000 } else { 10_000 } / if w3 { 10 } else { 1 };
             let load = Load { requests, ..workload.load.clone() };
             // Connections and buffers are there before it is counted.
-            run_load(&Load { requests: 500, ..load.clone() }, running.port, Duration::from_secs(10), None)?;
+            run_load(
+                &Load { requests: requests / 4, ..load.clone() },
+                running.port,
+                Duration::from_secs(10),
+                None,
+            )?;
             let counts = options.folder.join("strace");
             let _former = std::fs::remove_file(&counts);
-            let mut command = Command::new("strace");
+            let mut command = pinned_command(None, "strace");
             command.args(["-c", "-f", "-o"]).arg(&counts);
             for pid in running.process.family() {
                 command.args(["-p", &pid.to_string()]);
@@ -179,10 +210,11 @@ pub fn system_calls(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>>
                 std::fs::read_to_string(&log).is_ok_and(|text| text.contains("attached"))
             });
             let told = run_load(&load, running.port, Duration::from_secs(60), None)?;
-            let _asked = Command::new("kill").args(["-INT", &strace.id().to_string()]).status();
+            strace.interrupt();
             wait_for(Duration::from_secs(5), || total_calls(&counts).is_some());
             drop(strace);
-            let calls = total_calls(&counts).unwrap_or(0.0) / number(&told, "requests").max(1.0);
+            let calls = total_calls(&counts).filter(|_| lost(&told) == 0.0);
+            let calls = calls.map(|calls| calls / number(&told, "requests").max(1.0));
             rows.push(json!({ "workload": workload.name, "peer": peer.name, "calls": calls }));
         }
     }
@@ -201,7 +233,7 @@ pub fn idle_memory(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> 
     let (_backend, backend_port) = Process::backend(None)?;
     let count = if options.quick { 1_000 } else { 5_000 };
     let mut rows = Vec::new();
-    for peer in peers {
+    for peer in peers.iter().filter(|peer| Peer::takes_part(peer.name, "W1")) {
         let Some(running) = started(peer, options, backend_port, 1, None) else { continue };
         // What is made once is made by then.
         load::idle(running.port, 50, || ())?;
@@ -210,31 +242,5 @@ pub fn idle_memory(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> 
         let each = during.saturating_sub(before) as f64 / count as f64;
         rows.push(json!({ "peer": peer.name, "connections": count, "kib": each, "base_kib": before }));
     }
-    Ok(rows)
-}
-
-/// From few connections to many, on one and on two threads.
-pub fn growth(options: &Options, peers: &[Peer]) -> io::Result<Vec<Value>> {
-    let (backend, backend_port) = Process::backend(None)?;
-    let counts: &[usize] =
-        if options.quick { &[10, 100, 500, 2_000] } else { &[10, 50, 100, 250, 500, 1_000, 5_000, 10_000] };
-    let mut rows = Vec::new();
-    for threads in [1, 2] {
-        for peer in peers {
-            let Some(running) = started(peer, options, backend_port, threads, None) else { continue };
-            // Each connection takes two descriptors of a proxy.
-            let most = crate::process::descriptors() / 2;
-            for &connections in counts.iter().filter(|&&count| count < most) {
-                let before = running.process.cpu();
-                let load = Load { connections, ..small() };
-                let told = run_load(&load, running.port, options.duration, None)?;
-                let cpu = since(before, running.process.cpu(), number(&told, "requests").max(1.0));
-                rows.push(json!({ "peer": peer.name, "threads": threads, "connections": connections,
-                    "cpu_us": cpu[0], "told": told }));
-            }
-            eprintln!("growth: {} on {threads} thread(s)", peer.name);
-        }
-    }
-    drop(backend);
     Ok(rows)
 }
