@@ -19,7 +19,7 @@ use super::answer::Held;
 use super::record::Record;
 use super::socket::Socket;
 use super::upstream::connection::Connection;
-use super::worker::Worker;
+use super::worker::{BufferSize, Worker};
 
 /// What is needed to open a tunnel once the 101 is written.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<'a> Direction<'a> {
                     self.state = State::Reading;
                 }
                 State::Reading => {
-                    let mut buffer = worker.buffer();
+                    let mut buffer = worker.buffer(BufferSize::Usual);
                     let mut read = ReadBuf::new(&mut buffer);
                     let outcome = Pin::new(&mut self.from).poll_read(cx, &mut read);
                     let end = read.filled().len();

@@ -23,8 +23,13 @@ use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
 use super::{Reserved, Target};
 use crate::config::{Affinity, Config, Forwarded};
 
-/// How many spare buffers for the bytes of tunnels and bodies a thread keeps.
+/// How many spare buffers for the bytes of tunnels and bodies a thread keeps, and of large ones.
 const SPARE: usize = 32;
+const SPARE_LARGE: usize = 4;
+
+/// Their sizes.
+const BUFFER: usize = 64 * 1024;
+const LARGE_BUFFER: usize = 512 * 1024;
 
 /// How many for heads: one for each request that comes in one turn of the event loop, so that none is allocated.
 const SPARE_HEADS: usize = 128;
@@ -34,6 +39,14 @@ const HEAD: usize = 4 * 1024;
 
 /// A head buffer larger than this is not kept.
 const LARGEST_HEAD: usize = 32 * 1024;
+
+/// How much a buffer for the bytes of tunnels and bodies holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BufferSize {
+    Usual,
+    /// For a stream that is known to move fast.
+    Large,
+}
 
 /// What a thread is made of.
 pub(super) struct Parts {
@@ -82,6 +95,7 @@ pub(super) struct Worker {
     bells: Arc<Doorbells>,
     heads: RefCell<Vec<Vec<u8>>>,
     buffers: RefCell<Vec<Box<[u8]>>>,
+    large_buffers: RefCell<Vec<Box<[u8]>>>,
 }
 
 impl Worker {
@@ -107,6 +121,7 @@ impl Worker {
             bells,
             heads: RefCell::default(),
             buffers: RefCell::default(),
+            large_buffers: RefCell::default(),
         });
         tokio::task::spawn_local(worker.clone().keep());
         worker
@@ -238,14 +253,22 @@ impl Worker {
     }
 
     /// A buffer to move the bytes of a tunnel or a body with.
-    pub(super) fn buffer(&self) -> Box<[u8]> {
-        self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; 64 * 1024].into_boxed_slice())
+    pub(super) fn buffer(&self, size: BufferSize) -> Box<[u8]> {
+        let (spare, length) = match size {
+            BufferSize::Usual => (&self.buffers, BUFFER),
+            BufferSize::Large => (&self.large_buffers, LARGE_BUFFER),
+        };
+        spare.borrow_mut().pop().unwrap_or_else(|| vec![0; length].into_boxed_slice())
     }
 
     pub(super) fn keep_buffer(&self, buffer: Box<[u8]>) {
-        let mut buffers = self.buffers.borrow_mut();
-        if buffers.len() < SPARE {
-            buffers.push(buffer);
+        let (spare, most) = match buffer.len() {
+            BUFFER => (&self.buffers, SPARE),
+            _ => (&self.large_buffers, SPARE_LARGE),
+        };
+        let mut spare = spare.borrow_mut();
+        if spare.len() < most {
+            spare.push(buffer);
         }
     }
 

@@ -7,7 +7,7 @@ const NOT_PLAIN: &str = "POST /first HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\
 
 /// What the app answers, by the path that it was asked for.
 fn answer_to(path: &str) -> String {
-    let long = "y".repeat(200_000);
+    let long = "y".repeat(2 << 20);
     match path {
         "/chunked" => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".into(),
         "/long" => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{long}", long.len()),
