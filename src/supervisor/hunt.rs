@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::identity::{Identity, is_tag};
-use super::proc::{self, Stat};
+use super::proc::{self, Mark, Stat};
 use super::stop::NO_SIGNAL;
 
 /// The processes that are to be stopped: those known, and how more of them are recognised.
@@ -121,10 +121,10 @@ impl Hunt {
             if stat.pid <= 1 || stat.pid == own || !stat.lives() {
                 continue;
             }
-            if groups.contains(&stat.group) || self.is_tagged(stat.pid) {
+            let mark = if self.tags.is_empty() { Mark::None } else { proc::mark(stat.pid) };
+            becoming |= mark == Mark::NotYet;
+            if groups.contains(&stat.group) || self.is_wanted(&mark) {
                 self.add(stat);
-            } else {
-                becoming |= !self.tags.is_empty() && stat.is_becoming();
             }
         }
         for member in &mut self.members {
@@ -143,11 +143,9 @@ impl Hunt {
         }
     }
 
-    fn is_tagged(&self, pid: u32) -> bool {
-        !self.tags.is_empty()
-            && proc::tag(pid).is_some_and(|tag| {
-                self.tags.iter().any(|wanted| tag.starts_with(wanted)) && !self.spared.contains(&tag)
-            })
+    fn is_wanted(&self, mark: &Mark) -> bool {
+        let Mark::Tag(tag) = mark else { return false };
+        self.tags.iter().any(|wanted| tag.starts_with(wanted)) && !self.spared.contains(tag)
     }
 
     /// `12 (node, state D)` for each that is left, for the log.

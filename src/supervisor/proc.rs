@@ -3,11 +3,14 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 
 /// The longest environment that is searched for a tag: more than the kernel lets a process start with
 /// (three quarters of 8 MiB, execve(2)).
-const ENVIRON_LIMIT: u64 = 8 << 20;
+const ENVIRON_LIMIT: usize = 8 << 20;
+
+/// Most environments are shorter.
+const ENVIRON_USUAL: usize = 32 << 10;
 
 /// The variable that carries a run's tag.
 pub(super) const TAG_VARIABLE: &str = "PORTOK_RUN";
@@ -24,20 +27,14 @@ pub(super) struct Stat {
     /// Clock ticks from boot to its start.
     pub(super) start_time: u64,
     state: u8,
-    /// It has memory of its own, and no environment in it.
-    bare: bool,
+    /// It may have an environment later, or has one that is not empty.
+    may_have_environment: bool,
 }
 
 impl Stat {
     /// Whether it can still do anything: a zombie cannot, however long its parent leaves it unread.
     pub(super) fn lives(&self) -> bool {
         !matches!(self.state, b'Z' | b'X')
-    }
-
-    /// Whether it is in the middle of execve(2): what it was before is gone, and its environment is not there yet. Only of
-    /// processes whose environment may be read is it known.
-    pub(super) fn is_becoming(&self) -> bool {
-        self.bare && self.lives() && fs::File::open(format!("/proc/{}/environ", self.pid)).is_ok()
     }
 
     /// The kernel's letter for what it does (`D`: waits where no signal reaches it).
@@ -60,11 +57,12 @@ fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Fields 9, 22 and 50 of proc(5); the next one here is field 6.
+    // Fields 9, 22, 50 and 51 of proc(5); the next one here is field 6.
     let flags: u32 = fields.nth(3)?.parse().ok()?;
     let start_time = fields.nth(12)?.parse().ok()?;
-    let bare = flags & KERNEL_THREAD == 0 && fields.nth(27) == Some("0");
-    Some(Stat { pid, parent, group, start_time, state, bare })
+    let (begin, end) = (fields.nth(27)?, fields.next()?);
+    let may_have_environment = flags & KERNEL_THREAD == 0 && (begin == "0" || begin != end);
+    Some(Stat { pid, parent, group, start_time, state, may_have_environment })
 }
 
 /// All processes that can be seen.
@@ -87,18 +85,55 @@ pub(super) fn descendants(table: &[Stat], root: u32) -> HashSet<u32> {
     found
 }
 
-/// The tag in the environment that the process was started with: the value of `PORTOK_RUN`.
-pub(super) fn tag(pid: u32) -> Option<String> {
+/// What the environment that a process was started with says about whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// The value of `PORTOK_RUN`.
+    Tag(String),
+    /// It is none of ours, or nobody may know.
+    None,
+    /// It was in the middle of execve(2): what it was before is gone, and its environment is not there yet.
+    NotYet,
+}
+
+/// The mark of the process `pid`.
+pub(super) fn mark(pid: u32) -> Mark {
     if pid == std::process::id() {
-        return None;
+        return Mark::None;
     }
-    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
-    let mut environ = Vec::new();
-    file.take(ENVIRON_LIMIT).read_to_end(&mut environ).ok()?;
+    let Some(environ) = environ(pid) else { return Mark::None };
+    if environ.is_empty() {
+        // Asked after it was read: one that has an environment by now is looked at once more.
+        let becomes = stat(pid).is_some_and(|stat| stat.lives() && stat.may_have_environment);
+        return if becomes { Mark::NotYet } else { Mark::None };
+    }
     let value = environ.split(|&byte| byte == 0).find_map(|variable| {
         variable.strip_prefix(TAG_VARIABLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
-    })?;
-    String::from_utf8(value.to_vec()).ok()
+    });
+    value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(Mark::None, Mark::Tag)
+}
+
+/// The environment that a process was started with, where it may be read. In one read(2): execve(2) may take it away between two,
+/// and then what was read would look like the whole.
+fn environ(pid: u32) -> Option<Vec<u8>> {
+    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+    let mut environ = vec![0; ENVIRON_USUAL];
+    loop {
+        let length = file.read_at(&mut environ, 0).ok()?;
+        if length < environ.len() || length >= ENVIRON_LIMIT {
+            environ.truncate(length);
+            return Some(environ);
+        }
+        environ.resize(length * 4, 0);
+    }
+}
+
+/// The tag of the process `pid`.
+pub(super) fn tag(pid: u32) -> Option<String> {
+    match mark(pid) {
+        Mark::Tag(tag) => Some(tag),
+        Mark::None | Mark::NotYet => None,
+    }
 }
 
 /// The process's short name.
@@ -112,28 +147,57 @@ pub(super) fn name(pid: u32) -> String {
 mod tests {
     use super::*;
 
+    /// A line of `/proc/7/stat`.
+    fn line(flags: u32, begin: u64, end: u64) -> Vec<u8> {
+        let before = format!("S 3 5 5 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 12345");
+        let after = format!("{before} {}{begin} {end} 0\n", "1 ".repeat(27));
+        [b"7 (a) R (b \xff) ", after.as_bytes()].concat()
+    }
+
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
-        let line = b"7 (a) R (b \xff) S 3 5 5 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2\n";
-        let stat = parse(7, line).unwrap();
+        let stat = parse(7, &line(4_194_560, 5, 6)).unwrap();
         assert_eq!((stat.parent, stat.group, stat.start_time, stat.state()), (3, 5, 12345, 'S'));
-        assert!(stat.lives() && !stat.bare);
+        assert!(stat.lives());
         assert_eq!(parse(7, b"7 (sh) Z 3"), None);
         assert_eq!(parse(7, b""), None);
     }
 
     #[test]
-    fn a_process_without_environment_is_one_that_becomes_another() {
-        let line = |flags: u32, env_start: u64| {
-            let before = format!("7 (a) S 3 5 5 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2 3");
-            format!("{before} {} {env_start} 99 0\n", "1 ".repeat(24).trim_end())
-        };
-        let bare = |flags, env_start| parse(7, line(flags, env_start).as_bytes()).unwrap().bare;
-        assert!(bare(0x40_0100, 0));
-        assert!(!bare(0x40_0100, 0x7ffd_0000_1000));
-        assert!(!bare(KERNEL_THREAD, 0), "a kernel thread has none, ever");
-        let own = stat(std::process::id()).unwrap();
-        assert!(!own.bare && !own.is_becoming());
+    fn only_who_has_an_environment_or_gets_one_is_looked_at_again() {
+        let may = |flags, begin, end| parse(7, &line(flags, begin, end)).unwrap().may_have_environment;
+        assert!(may(0, 0, 0), "in the middle of execve");
+        assert!(may(0, 0x7ffd_0000, 0x7ffd_1000));
+        assert!(!may(0, 0x7ffd_0000, 0x7ffd_0000), "started with none");
+        assert!(!may(KERNEL_THREAD, 0, 0), "a kernel thread has none, ever");
+    }
+
+    #[test]
+    fn a_process_that_was_started_with_nothing_is_nobodys() {
+        use std::io::{Read as _, Write as _};
+        use std::process::{Command, Stdio};
+        let mut empty = Command::new("/bin/cat");
+        let mut empty = empty.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Once it answers, it is past its execve.
+        let mut input = empty.stdin.take().unwrap();
+        input.write_all(b"x").unwrap();
+        empty.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert_eq!(mark(empty.id()), Mark::None);
+        drop(input);
+        empty.wait().unwrap();
+    }
+
+    #[test]
+    fn a_mark_behind_a_long_environment_is_found() {
+        use std::process::{Command, Stdio};
+        let mut long = Command::new("/bin/cat");
+        long.env("A", "a".repeat(100_000)).env(TAG_VARIABLE, "tag").env("Z", "z".repeat(100_000));
+        let mut long = long.stdin(Stdio::piped()).spawn().unwrap();
+        // From the moment on in which it has become what it is to be.
+        while mark(long.id()) == Mark::NotYet {}
+        assert_eq!(mark(long.id()), Mark::Tag("tag".to_owned()));
+        drop(long.stdin.take());
+        long.wait().unwrap();
     }
 
     #[test]
@@ -148,7 +212,14 @@ mod tests {
 
     #[test]
     fn descendants_survive_a_torn_table() {
-        let process = |pid, parent| Stat { pid, parent, group: 1, start_time: 1, state: b'S', bare: false };
+        let process = |pid, parent| Stat {
+            pid,
+            parent,
+            group: 1,
+            start_time: 1,
+            state: b'S',
+            may_have_environment: true,
+        };
         // A pid reused while the table was read may even make a circle.
         let table = [process(2, 1), process(3, 2), process(1, 3), process(9, 8)];
         assert_eq!(descendants(&table, 1), HashSet::from([2, 3]));
