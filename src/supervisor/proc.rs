@@ -27,14 +27,16 @@ pub(super) struct Stat {
     /// Clock ticks from boot to its start.
     pub(super) start_time: u64,
     state: u8,
+    threads: u32,
     /// It may have an environment later, or has one that is not empty.
     may_have_environment: bool,
 }
 
 impl Stat {
-    /// Whether it can still do anything: a zombie cannot, however long its parent leaves it unread.
+    /// Whether it can still do anything: a zombie cannot, however long its parent leaves it unread, unless it is only the first
+    /// of several threads that has ended (another one may be in the middle of execve(2), which ends it).
     pub(super) fn lives(&self) -> bool {
-        !matches!(self.state, b'Z' | b'X')
+        !matches!(self.state, b'Z' | b'X') || self.threads > 1
     }
 
     /// The kernel's letter for what it does (`D`: waits where no signal reaches it).
@@ -45,8 +47,11 @@ impl Stat {
 
 /// One process, `None` when there is none with this pid.
 pub(super) fn stat(pid: u32) -> Option<Stat> {
+    // Where a thread that is not the first calls execve(2) it becomes the first, and who was it until then has no group any more:
+    // the second look finds the other.
+    const LOOKS: usize = 2;
     // Bytes, not text: a process may give itself any name.
-    parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    (0..LOOKS).find_map(|_| parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
 fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
@@ -57,12 +62,13 @@ fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Fields 9, 22, 50 and 51 of proc(5); the next one here is field 6.
+    // Fields 9, 20, 22, 50 and 51 of proc(5); the next one here is field 6.
     let flags: u32 = fields.nth(3)?.parse().ok()?;
-    let start_time = fields.nth(12)?.parse().ok()?;
+    let threads = fields.nth(10)?.parse().ok()?;
+    let start_time = fields.nth(1)?.parse().ok()?;
     let (begin, end) = (fields.nth(27)?, fields.next()?);
     let may_have_environment = flags & KERNEL_THREAD == 0 && (begin == "0" || begin != end);
-    Some(Stat { pid, parent, group, start_time, state, may_have_environment })
+    Some(Stat { pid, parent, group, start_time, state, threads, may_have_environment })
 }
 
 /// All processes that can be seen.
@@ -159,6 +165,18 @@ mod tests {
         let stat = parse(7, &line(4_194_560, 5, 6)).unwrap();
         assert_eq!((stat.parent, stat.group, stat.start_time, stat.state()), (3, 5, 12345, 'S'));
         assert!(stat.lives());
+        let with = |from: &str, to: &str| {
+            let line = line(0, 5, 6);
+            let at = line.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+            parse(7, &[&line[..at], to.as_bytes(), &line[at + from.len()..]].concat())
+        };
+        assert!(!with(" S ", " Z ").unwrap().lives());
+        assert!(
+            with(" S 3 5 5 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0", " Z 3 5 5 0 -1 0 1 2 3 4 5 6 7 8 20 0 2 0")
+                .unwrap()
+                .lives()
+        );
+        assert_eq!(with(" 3 5 5 ", " 3 -1 -1 "), None, "no process any more");
         assert_eq!(parse(7, b"7 (sh) Z 3"), None);
         assert_eq!(parse(7, b""), None);
     }
@@ -218,6 +236,7 @@ mod tests {
             group: 1,
             start_time: 1,
             state: b'S',
+            threads: 1,
             may_have_environment: true,
         };
         // A pid reused while the table was read may even make a circle.
