@@ -166,9 +166,7 @@ impl Handle {
 
     /// Waits until the coordinator has received a message sent now. At once when it has ended. Cancel safe.
     pub async fn beat(&self) {
-        let (done, received) = oneshot::channel();
-        let _coordinator_gone = self.requests.send(Message::Beat(done)).await;
-        let _coordinator_gone = received.await;
+        self.until_done(Message::Beat).await;
     }
 
     /// Leaves what the apps print in their pipes, for a successor to read; `false` reads it again.
@@ -198,9 +196,7 @@ impl Handle {
     /// Ends the coordinator and leaves all processes as they are. What it wrote when it was told to stand still is its last
     /// record.
     pub async fn leave(&self) {
-        let (done, left) = oneshot::channel();
-        let _coordinator_gone = self.requests.send(Message::Leave { done }).await;
-        let _coordinator_gone = left.await;
+        self.until_done(|done| Message::Leave { done }).await;
     }
 
     /// Waits for the coordinator's end, which nobody but the daemon's own end should bring.
@@ -215,14 +211,20 @@ impl Handle {
 
     /// Stops every group by the ladder and waits until nothing is left and the last record is written.
     pub async fn stop_all(&self) {
-        let (done, stopped) = oneshot::channel();
-        let _coordinator_gone = self.requests.send(Message::StopAll { done }).await;
-        let _coordinator_gone = stopped.await;
+        self.until_done(|done| Message::StopAll { done }).await;
     }
 
     /// SIGKILL to what [`Handle::stop_all`] is still stopping.
     pub async fn kill_all(&self) {
         let _coordinator_gone = self.requests.send(Message::Kill).await;
+    }
+
+    async fn until_done(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message) {
+        let (done, waited) = oneshot::channel();
+        // A message that nobody took has the other end in it: as long as it is kept, that end is waited for.
+        if self.requests.send(message(done)).await.is_ok() {
+            let _coordinator_gone = waited.await;
+        }
     }
 
     async fn ask<T>(

@@ -99,6 +99,20 @@ fn a_second_signal_kills_at_once() {
 }
 
 #[test]
+fn a_second_signal_right_behind_the_first_ends_it_too() {
+    let world = World::new();
+    let app = world.app("v1").start_unmanaged();
+    let conf = world.conf().set("app.target", i64::from(app.port));
+    for _ in 0..5 {
+        let mut daemon = world.start(&conf);
+        daemon.wait_until_serves("v1");
+        daemon.signal(Signal::SIGTERM);
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait().ended(0);
+    }
+}
+
+#[test]
 fn an_app_that_ignores_its_signal_is_killed_after_its_time() {
     let world = World::new();
     let app = world.app("v1").flag("ignore_term");
