@@ -30,9 +30,10 @@ pub(super) fn now() -> u64 {
     NOW.get()
 }
 
-/// Moves this thread's clock; it never goes back.
+/// Moves this thread's clock, which never goes back, and what `Date` says.
 pub(super) fn advance(since_start: Duration) {
     NOW.set(NOW.get().max(millis(since_start) + 1));
+    set_date(SystemTime::now());
 }
 
 /// What `Date` says now, written once a second and not once an answer.
@@ -40,8 +41,7 @@ pub(super) fn date() -> [u8; 29] {
     DATE.get().text
 }
 
-/// Moves what `Date` says.
-pub(super) fn set_date(now: SystemTime) {
+fn set_date(now: SystemTime) {
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     if second != DATE.get().second
         && let Ok(text) = httpdate::fmt_http_date(now).as_bytes().try_into()

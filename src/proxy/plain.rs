@@ -1,8 +1,8 @@
 //! The short way of plain requests: `GET` and `HEAD` without a body, an upgrade or anything else unusual.
 //!
 //! Most requests are plain, and hyper's way is long for them: it fills a header map, and makes a service's future, a
-//! response and another map for each. Read and answered here they cost 40 % fewer instructions (55 % with a browser's
-//! headers), and an idle connection keeps no buffers (1 KiB instead of 13). Whatever is not plain beyond
+//! response and another map for each. Read and answered here they cost 43 % fewer instructions (46 % with a browser's
+//! headers), and an idle connection keeps no buffers (2.3 KiB in all). Whatever is not plain beyond
 //! doubt, errors above all, is left to hyper **untouched**: its bytes are handed over with the connection, which stays
 //! there. So this file refuses nothing and judges nothing that hyper would judge otherwise; both use the same parser.
 //!
@@ -23,10 +23,11 @@ use http::{Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
+use self::request::{MOST_FIELDS, Plain};
 use super::answer::{Fault, Turn};
 use super::attempts::{self, Answered, Ask, Attempts, Ended};
 use super::clock;
-use super::headers::{self, Kind};
+use super::headers;
 use super::pieces::Pieces;
 use super::record::Record;
 use super::socket;
@@ -34,13 +35,12 @@ use super::upstream::exchange::{self, Failed, Incoming, Step};
 use super::upstream::head::{self, Fields, Framing, Room};
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::Claim;
-use super::worker::{BufferSize, Settings, Ticket, Worker, trusts};
+use super::worker::{BufferSize, Settings, Ticket, Worker};
+
+mod request;
 
 /// A head that is not complete after so many bytes is hyper's.
 const LONGEST: usize = 16 * 1024;
-
-/// A head with more fields is hyper's.
-const MOST_FIELDS: usize = 64;
 
 /// Parts of an answer up to this size are put together; larger ones are written from where they were read.
 const SMALL: usize = 8 * 1024;
@@ -299,11 +299,8 @@ impl Client<'_> {
             if held.is_none() {
                 return true;
             }
-            size = match (at_once, size) {
-                (false, _) => BufferSize::Usual,
-                (true, BufferSize::Usual) if !was_full => BufferSize::Usual,
-                (true, _) => BufferSize::Large,
-            };
+            let is_fast = at_once && (was_full || size == BufferSize::Large);
+            size = if is_fast { BufferSize::Large } else { BufferSize::Usual };
             if size == BufferSize::Large {
                 // Others have their turn after so much.
                 tokio::task::yield_now().await;
@@ -502,210 +499,5 @@ impl Ask for Asking<'_> {
 
     fn fields(&mut self) -> Fields<'_> {
         Fields::Lines(self)
-    }
-}
-
-/// What a plain request is made of.
-struct Plain<'a> {
-    method: &'static str,
-    target: &'a str,
-    host: &'a [u8],
-    fields: &'a [httparse::Header<'a>],
-    to_head: bool,
-    close: bool,
-}
-
-impl<'a> Plain<'a> {
-    /// `None`: not plain. What passes here passes hyper and `forward`'s judgement too.
-    fn of(request: &'a httparse::Request<'_, '_>) -> Option<Self> {
-        let method = match request.method? {
-            "GET" => "GET",
-            "HEAD" => "HEAD",
-            _ => return None,
-        };
-        let target = request.path?;
-        if request.version != Some(1)
-            || !target.starts_with('/')
-            || !target.bytes().all(|byte| TARGET[usize::from(byte)])
-        {
-            return None;
-        }
-        let (mut host, mut close) = (None, false);
-        for field in &*request.headers {
-            match Kind::of(field.name.as_bytes()) {
-                Kind::Host if host.is_none() => host = Some(field.value),
-                Kind::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => (),
-                Kind::Connection if field.value.eq_ignore_ascii_case(b"close") => close = true,
-                Kind::Other | Kind::Forwarded | Kind::Date => (),
-                _ => return None,
-            }
-        }
-        let host = host.filter(|host| host.iter().all(|&byte| headers::is_host_byte(byte)))?;
-        Some(Self { method, target, host, fields: request.headers, to_head: method == "HEAD", close })
-    }
-
-    /// Whether the settings leave it plain: no head that is too long, no path of the admin API.
-    fn fits(&self, length: usize, settings: &Settings) -> bool {
-        let (proxy, admin) = (&settings.config.proxy, &settings.config.admin);
-        length <= proxy.max_header_size && !(admin.public && self.target.starts_with(&admin.prefix))
-    }
-
-    fn write(&self, out: &mut Vec<u8>, record: &Record, settings: &Settings) {
-        let context = headers::Context {
-            peer: record.peer_text(),
-            trusted: trusts(settings, record),
-            forwarded: settings.config.proxy.forwarded,
-            target: record.peer,
-            chunked: false,
-            upgrade: false,
-            trailers: false,
-            keep_alive: settings.config.upstream.keepalive,
-        };
-        let asked = headers::Asked {
-            method: self.method,
-            target: self.target,
-            authority: None,
-            host: Some(self.host),
-            nominated: &[],
-            fields: || self.fields.iter().map(|field| (field.name.as_bytes(), field.value)),
-        };
-        headers::write_head(out, &asked, &context);
-    }
-}
-
-/// Bytes of a path and query that nobody reads in two ways (RFC 3986, 3.3, 3.4). A table, because every byte of every
-/// target is looked up.
-const TARGET: [bool; 256] = headers::table(b"-._~!$&'()*+,;=:@/?%");
-
-#[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::convert::Infallible;
-
-    use http_body::Body as _;
-    use http_body_util::Empty;
-    use hyper::body::Incoming;
-    use hyper::server::conn::http1;
-    use hyper::service::service_fn;
-    use hyper_util::rt::TokioIo;
-    use proptest::prelude::*;
-    use tokio::io::AsyncWriteExt as _;
-
-    use super::*;
-    use crate::proxy::forward;
-
-    /// Method, target, whether the client closes, and the fields, sorted but for lines of one name.
-    type Read = (String, String, bool, Vec<(String, Vec<u8>)>);
-
-    fn fields<'a>(all: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, Vec<u8>)> {
-        let mut all: Vec<_> = all.map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect();
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
-        all
-    }
-
-    fn own(bytes: &[u8]) -> Option<Read> {
-        let mut room = [httparse::EMPTY_HEADER; MOST_FIELDS];
-        let mut request = httparse::Request::new(&mut room);
-        let parsed = request.parse(bytes);
-        if !matches!(parsed, Ok(httparse::Status::Complete(length)) if length == bytes.len()) {
-            return None;
-        }
-        let plain = Plain::of(&request)?;
-        let all = fields(plain.fields.iter().map(|field| (field.name, field.value)));
-        Some((plain.method.to_owned(), plain.target.to_owned(), plain.close, all))
-    }
-
-    /// The same as hyper and `forward` see it, when they let it pass.
-    async fn hypers(bytes: &[u8]) -> Option<Read> {
-        let (near, mut far) = tokio::io::duplex(1 << 16);
-        let seen = RefCell::new(None);
-        let service = service_fn(async |request: http::Request<Incoming>| {
-            if forward::judge(&request).is_ok() && request.body().is_end_stream() {
-                let (uri, headers) = (request.uri(), request.headers());
-                let close = headers::has_token(headers, &http::header::CONNECTION, b"close");
-                let all = fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-                let target = uri.path_and_query().unwrap().as_str();
-                seen.replace(Some((request.method().to_string(), target.to_owned(), close, all)));
-            }
-            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-        });
-        far.write_all(bytes).await.unwrap();
-        // It answers in any case.
-        tokio::select! {
-            _ = http1::Builder::new().serve_connection(TokioIo::new(near), service) => (),
-            read = far.read_u8() => assert_eq!(read.unwrap(), b'H'),
-        }
-        seen.into_inner()
-    }
-
-    fn request() -> impl Strategy<Value = Vec<u8>> {
-        let method = prop_oneof![4 => Just("GET"), 2 => Just("HEAD"), 1 => Just("POST"), 1 => Just("get")];
-        let target = prop_oneof![
-            4 => "/[!-~]{0,12}",
-            1 => Just("*".to_owned()),
-            1 => Just("http://h/x".to_owned()),
-            1 => Just("//x/..;a?b#c".to_owned()),
-        ];
-        let version = prop_oneof![6 => Just("HTTP/1.1"), 1 => Just("HTTP/1.0"), 1 => Just("HTTP/1.2")];
-        let field = prop_oneof![
-            4 => Just("Host: a.test:80\r\n".to_owned()),
-            1 => Just("host: a b\r\n".to_owned()),
-            2 => Just("Connection: keep-alive\r\n".to_owned()),
-            1 => Just("connection: Close\r\n".to_owned()),
-            1 => Just("Connection: close, x-a\r\n".to_owned()),
-            1 => Just("Content-Length: 0\r\n".to_owned()),
-            1 => Just("Transfer-Encoding: chunked\r\n".to_owned()),
-            1 => Just("Expect: 100-continue\r\n".to_owned()),
-            1 => Just("TE: trailers\r\n".to_owned()),
-            1 => Just("X-Forwarded-For: 1.2.3.4\r\n".to_owned()),
-            1 => Just("a : b\r\n".to_owned()),
-            1 => Just("a: b\r\n c\r\n".to_owned()),
-            1 => Just("a: b\n".to_owned()),
-            4 => "[!-~]{1,3}:[ -~\t]{0,6}\r\n",
-        ];
-        let end = prop_oneof![8 => Just("\r\n"), 1 => Just("\n"), 1 => Just("")];
-        (method, target, version, proptest::collection::vec(field, 0..5), end).prop_map(
-            |(method, target, version, fields, end)| {
-                format!("{method} {target} {version}\r\nHost: h\r\n{}{end}", fields.concat())
-                    .replacen("Host: h\r\n", if fields.len() % 2 == 0 { "Host: h\r\n" } else { "" }, 1)
-                    .into_bytes()
-            },
-        )
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2048))]
-        #[test]
-        fn what_is_plain_is_what_hyper_reads(bytes in request()) {
-            if let Some(read) = own(&bytes) {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                let theirs = runtime.block_on(hypers(&bytes));
-                prop_assert_eq!(Some(read), theirs, "{}", String::from_utf8_lossy(&bytes));
-            }
-        }
-    }
-
-    #[test]
-    fn plain_is_what_a_browser_asks_for_and_nothing_odd() {
-        let is_plain = |text: &str| own(text.as_bytes()).is_some();
-        assert!(is_plain("GET /a?b=c HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\nAccept: */*\r\n\r\n"));
-        assert!(is_plain("HEAD / HTTP/1.1\r\nhost: [::1]:80\r\nconnection: close\r\n\r\n"));
-        for odd in [
-            "POST / HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / HTTP/1.0\r\nHost: h\r\n\r\n",
-            "GET / HTTP/1.1\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n",
-            "GET /#a HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h/\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\n\r\n",
-        ] {
-            assert!(!is_plain(odd), "{odd}");
-        }
     }
 }

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
@@ -103,7 +103,6 @@ impl Worker {
     pub(super) fn start(parts: Parts) -> Rc<Self> {
         let Parts { lane, mut config, switchboard, stats, reserved, bells } = parts;
         clock::advance(stats.uptime());
-        clock::set_date(SystemTime::now());
         let settings = Settings::new(config.borrow_and_update().clone());
         let worker = Rc::new(Self {
             lane,
@@ -282,7 +281,6 @@ impl Worker {
                 () = self.bells.0[self.lane].notified() => false,
             };
             clock::advance(self.stats.uptime());
-            clock::set_date(SystemTime::now());
             if ticked {
                 self.sweep_connections();
                 self.stats.sample_inflight();

@@ -121,10 +121,14 @@ impl Hunt {
             if stat.pid <= 1 || stat.pid == own || !stat.lives() {
                 continue;
             }
-            let mark = if self.tags.is_empty() { Mark::None } else { proc::mark(stat.pid) };
-            becoming |= mark == Mark::NotYet;
-            if groups.contains(&stat.group) || self.is_wanted(&mark) {
+            if groups.contains(&stat.group) {
                 self.add(stat);
+            } else if !self.tags.is_empty() {
+                match proc::mark(stat.pid) {
+                    Mark::Tag(tag) if self.wants(&tag) => self.add(stat),
+                    Mark::NotYet => becoming = true,
+                    Mark::Tag(_) | Mark::None => (),
+                }
             }
         }
         for member in &mut self.members {
@@ -143,9 +147,9 @@ impl Hunt {
         }
     }
 
-    fn is_wanted(&self, mark: &Mark) -> bool {
-        let Mark::Tag(tag) = mark else { return false };
-        self.tags.iter().any(|wanted| tag.starts_with(wanted)) && !self.spared.contains(tag)
+    fn wants(&self, tag: &str) -> bool {
+        let is_spared = self.spared.iter().any(|spared| spared == tag);
+        self.tags.iter().any(|wanted| tag.starts_with(wanted)) && !is_spared
     }
 
     /// `12 (node, state D)` for each that is left, for the log.

@@ -145,13 +145,7 @@ fn what_it_prints_while_nobody_listens_is_read_by_the_next_daemon() {
     let port = before.active_port.unwrap();
     daemon.kill();
     // A pipe without reader would end it, and a full one would stop it in the middle of a line.
-    let printed = || procs::written(pid(&before).unwrap());
-    let before_that = printed();
-    wait_until(
-        "it goes on printing",
-        || format!("{}", printed()),
-        || (printed() > before_that + (8 << 20)).then_some(()),
-    );
+    procs::wait_until_it_writes_on(pid(&before).unwrap());
     let mut conn = crate::harness::Conn::tcp(std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
     for _ in 0..50 {
         assert_eq!(conn.request("GET", "/", &[], None).unwrap().version(), "v1");

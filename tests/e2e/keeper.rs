@@ -82,12 +82,7 @@ fn a_daemon_that_cannot_start_leaves_somebody_to_keep_the_pipes_from_filling_up(
     daemon.kill();
     conf.clone().set("admin.socket", "/proc/nowhere/s").save();
     world.portokd(&["--config", &conf.file().display().to_string()], &world.env()).ended(1);
-    let before = procs::written(app);
-    wait_until(
-        "it goes on printing",
-        || format!("{}", procs::written(app)),
-        || (procs::written(app) > before + (8 << 20)).then_some(()),
-    );
+    procs::wait_until_it_writes_on(app);
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     assert_eq!(daemon.live_pid(), app);
@@ -113,12 +108,7 @@ fn a_keeper_that_was_killed_is_reaped_and_has_a_successor() {
     daemon.wait_until_recorded();
     let app = daemon.live_pid();
     daemon.kill();
-    let before = procs::written(app);
-    wait_until(
-        "the app goes on printing without its daemon",
-        || format!("{}", procs::written(app)),
-        || (procs::written(app) > before + (8 << 20)).then_some(()),
-    );
+    procs::wait_until_it_writes_on(app);
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
 }

@@ -3,6 +3,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::wait::wait_until;
+
 /// A process that carries a tag in its environment.
 #[derive(Debug, Clone)]
 pub(crate) struct Tagged {
@@ -48,6 +50,17 @@ pub(crate) fn send(pid: u32, signal: Signal) {
 pub(crate) fn written(pid: u32) -> u64 {
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or_default()
+}
+
+/// Waits until `pid` has written far more than a pipe holds: it would stand still if nobody took it.
+#[track_caller]
+pub(crate) fn wait_until_it_writes_on(pid: u32) {
+    let before = written(pid);
+    wait_until(
+        "it goes on printing",
+        || format!("{before} bytes before, now {}", written(pid)),
+        || (written(pid) > before + (8 << 20)).then_some(()),
+    );
 }
 
 /// The processes whose command line has all of these words in it.
