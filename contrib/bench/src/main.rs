@@ -4,6 +4,7 @@
 //! is bounded in time and count, and ends with it.
 
 mod acceptance;
+mod arguments;
 mod backend;
 mod changes;
 mod growth;
@@ -21,6 +22,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+
+use crate::arguments::Arguments;
 
 const HELP: &str = "contrib/bench/run [options]
   --quick            short rounds: a look, not a figure to quote
@@ -40,72 +43,60 @@ const HELP: &str = "contrib/bench/run [options]
   --pingora          build that peer first";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let value = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
-    let number = |name: &str, default: u64| value(name).map_or(Ok(default), |text| text.parse::<u64>());
-    let has = |name: &str| args.iter().any(|arg| arg == name);
-    match args.first().map(String::as_str) {
+    let args = Arguments::of_this_process();
+    match args.verb() {
         Some("backend") => {
             let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
-            backend::run(port, has("--until-eof"))?;
+            backend::run(port, args.has("--until-eof"))?;
         }
         Some("load") => {
             let load = load::Load {
-                port: u16::try_from(number("--port", 0)?)?,
-                path: value("--path").map_or("/", String::as_str).to_owned(),
-                connections: usize::try_from(number("--connections", 64)?)?,
-                duration: Duration::from_millis(number("--millis", 60_000)?),
-                requests: number("--requests", u64::MAX)?,
-                body: usize::try_from(number("--body", 0)?)?,
-                fresh: has("--fresh"),
-                browser: has("--browser"),
-                message: usize::try_from(number("--message", 0)?)?,
-                moments: has("--moments"),
+                port: args.number("--port", 0)?,
+                path: args.value("--path").unwrap_or("/").to_owned(),
+                connections: args.number("--connections", 64)?,
+                duration: Duration::from_millis(args.number("--millis", 60_000)?),
+                requests: args.number("--requests", u64::MAX)?,
+                body: args.number("--body", 0)?,
+                fresh: args.has("--fresh"),
+                browser: args.has("--browser"),
+                message: args.number("--message", 0)?,
+                moments: args.has("--moments"),
             };
             println!("{}", load.run()?.to_json());
         }
-        Some("run") if !has("--help") => run(&args)?,
+        Some("run") if !args.has("--help") => run(&args)?,
         _ => println!("{HELP}"),
     }
     Ok(())
 }
 
-fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
-    let value = |name: &str| {
-        let at = args.iter().position(|arg| arg == name)?;
-        args.get(at + 1).filter(|value| !value.starts_with("--"))
-    };
-    let has = |name: &str| args.iter().any(|arg| arg == name);
-    let list =
-        |name: &str| value(name).map_or(Vec::new(), |text| text.split(',').map(str::to_owned).collect());
-    if let Some(file) = value("--from") {
+fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
+    if let Some(file) = args.value("--from") {
         return tell(args, &serde_json::from_str(&std::fs::read_to_string(file)?)?);
     }
-    let quick = has("--quick");
+    let quick = args.has("--quick");
     let cpus = std::thread::available_parallelism()?.get();
-    let folder = PathBuf::from(value("--folder").ok_or("--folder is missing: call contrib/bench/run")?);
+    let folder = PathBuf::from(args.value("--folder").ok_or("--folder is missing: call contrib/bench/run")?);
     let options = session::Options {
         folder,
-        duration: Duration::from_secs_f64(
-            value("--seconds").map_or(Ok(if quick { 1.0 } else { 4.0 }), |s| s.parse())?,
-        ),
-        rounds: value("--rounds").map_or(Ok(if quick { 3 } else { 5 }), |rounds| rounds.parse())?,
-        cpu: (!has("--unpinned")).then_some(cpus - 1),
-        threads: if has("--unpinned") { 2 } else { 1 },
+        duration: Duration::from_secs_f64(args.number("--seconds", if quick { 1.0 } else { 4.0 })?),
+        rounds: args.number("--rounds", if quick { 3 } else { 5 })?,
+        cpu: (!args.has("--unpinned")).then_some(cpus - 1),
+        threads: if args.has("--unpinned") { 2 } else { 1 },
         quick,
-        only: list("--only"),
+        only: args.list("--only"),
     };
-    let bin = value("--bin").map_or(PathBuf::from("target/release"), PathBuf::from);
-    let bench = value("--bench").map_or(PathBuf::from("contrib/bench"), PathBuf::from);
+    let bin = PathBuf::from(args.value("--bin").unwrap_or("target/release"));
+    let bench = PathBuf::from(args.value("--bench").unwrap_or("contrib/bench"));
     let (mut peers, missing) = peers::find(&bin, &bench);
     for line in &missing {
         eprintln!("{line}");
     }
-    let wanted = list("--peers");
+    let wanted = args.list("--peers");
     // "haproxy" means both of its settings.
     peers.retain(|peer| wanted.is_empty() || wanted.iter().any(|name| peer.name.starts_with(name.as_str())));
     let portok = peers.iter().find(|peer| peer.name == "portok").cloned();
-    if has("--control") {
+    if args.has("--control") {
         peers.extend(portok.iter().map(peers::Peer::control));
     }
 
@@ -113,7 +104,7 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let rows = report::rows(&samples);
     let idle = if options.wants("W6") { session::idle_memory(&options, &peers)? } else { Vec::new() };
     let calls = if options.wants("calls") { session::system_calls(&options, &peers)? } else { Vec::new() };
-    let grow = has("--growth") || options.only.iter().any(|only| only == "growth");
+    let grow = args.has("--growth") || options.only.iter().any(|only| only == "growth");
     let growth = if grow { growth::connections(&options, &peers)? } else { Vec::new() };
     let targets = match &portok {
         Some(portok) if grow => growth::targets(&options, portok)?,
@@ -123,7 +114,7 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         Some(portok) if options.wants("changes") => changes::changes(&options, portok)?,
         _ => json!(null),
     };
-    let soak = match (&portok, value("--soak")) {
+    let soak = match (&portok, args.value("--soak")) {
         (Some(portok), Some(minutes)) => changes::soak(&options, portok, minutes.parse()?)?,
         _ => json!(null),
     };
@@ -134,7 +125,7 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let acceptance = acceptance::rows(&npm, &rows, &changes);
     let report = json!({
         "machine": machine(&options, cpus),
-        "command": args.join(" "),
+        "command": args.line(),
         "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
         "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "targets": targets, "changes": changes,
         "soak": soak, "npm": npm, "acceptance": acceptance,
@@ -143,23 +134,19 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
 }
 
 /// Prints the report and writes the files that were asked for.
-fn tell(args: &[String], report: &serde_json::Value) -> Result<(), Box<dyn Error>> {
-    let value = |name: &str| {
-        let at = args.iter().position(|arg| arg == name)?;
-        args.get(at + 1).filter(|value| !value.starts_with("--"))
-    };
-    if let Some(file) = value("--markdown") {
+fn tell(args: &Arguments, report: &serde_json::Value) -> Result<(), Box<dyn Error>> {
+    if let Some(file) = args.value("--markdown") {
         std::fs::write(file, markdown::table(report))?;
     }
-    if let Some(file) = value("--svg") {
+    if let Some(file) = args.value("--svg") {
         std::fs::write(file, picture::bars(report))?;
         if report["soak"].is_object() {
             std::fs::write(file.replace(".svg", "") + "-soak.svg", picture::soak(&report["soak"]))?;
         }
     }
-    match value("--json") {
+    match args.value("--json") {
         Some(file) => std::fs::write(file, serde_json::to_string_pretty(report)?)?,
-        None if args.iter().any(|arg| arg == "--json") => {
+        None if args.has("--json") => {
             println!("{}", serde_json::to_string_pretty(report)?);
             return Ok(());
         }

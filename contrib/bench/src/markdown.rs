@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::report::list;
+
 /// Rows of work, columns of peers, CPU microseconds a request; then system calls and memory.
 pub fn table(report: &Value) -> String {
-    let list = |name: &str| report[name].as_array().cloned().unwrap_or_default();
     let mut peers: Vec<String> = Vec::new();
-    for row in list("rows") {
+    for row in list(report, "rows") {
         let peer = row["peer"].as_str().unwrap_or("").to_owned();
         // Large buffers stand in haproxy's own column, where they are better.
         if !["direct", "control", "haproxy64"].contains(&peer.as_str()) && !peers.contains(&peer) {
@@ -21,7 +22,7 @@ pub fn table(report: &Value) -> String {
         " --- |".repeat(peers.len())
     );
     let mut works: Vec<(String, String)> = Vec::new();
-    for row in list("rows") {
+    for row in list(report, "rows") {
         let of = |name: &str| row[name].as_str().unwrap_or("").to_owned();
         if !of("workload").starts_with('C') && !works.iter().any(|(name, _)| *name == of("workload")) {
             works.push((of("workload"), of("what")));
@@ -31,7 +32,7 @@ pub fn table(report: &Value) -> String {
         value.map_or("–".to_owned(), |value| format!("{value:.digits$}"))
     };
     for (work, what) in &works {
-        let rows = list("rows");
+        let rows = list(report, "rows");
         let of = |peer: &str, name: &str| {
             let row = rows.iter().find(|row| row["workload"] == work.as_str() && row["peer"] == peer);
             row.and_then(|row| row[name].as_f64())
@@ -46,7 +47,7 @@ pub fn table(report: &Value) -> String {
         let _ = writeln!(text, " **{}** | {} |", figure(cpu, 2), figure(p99, 2));
     }
     let mut line = |what: &str, from: &str, work: Option<&str>, name: &str| {
-        let rows = list(from);
+        let rows = list(report, from);
         let of = |peer: &str| {
             let is = |row: &&Value| row["peer"] == peer && work.is_none_or(|work| row["workload"] == work);
             rows.iter().find(is).and_then(|row| row[name].as_f64())

@@ -75,22 +75,42 @@ pub fn rows(samples: &[Sample]) -> Vec<Value> {
     rows
 }
 
+/// The session for a terminal.
 pub fn table(report: &Value) -> String {
     let mut text = String::new();
-    let list = |name: &str| report[name].as_array().cloned().unwrap_or_default();
-    let said = |value: &Value, name: &str| value[name].as_str().unwrap_or("").to_owned();
     let _ = writeln!(text, "{}", said(report, "machine"));
-    for peer in list("peers") {
-        let _ = writeln!(text, "  {}: {}", said(&peer, "name"), said(&peer, "version"));
+    for peer in list(report, "peers") {
+        let _ = writeln!(text, "  {}: {}", said(peer, "name"), said(peer, "version"));
     }
-    let mut last = String::new();
-    for row in list("rows") {
-        if said(&row, "workload") != last {
-            last = said(&row, "workload");
+    work(&mut text, report);
+    idle(&mut text, report);
+    calls(&mut text, report);
+    growth(&mut text, report);
+    targets(&mut text, report);
+    changes(&mut text, report);
+    soak(&mut text, report);
+    acceptance(&mut text, report);
+    text
+}
+
+/// The rows of one kind; none where they were not measured.
+pub fn list<'a>(report: &'a Value, name: &str) -> &'a [Value] {
+    report[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn said<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or("")
+}
+
+fn work(text: &mut String, report: &Value) {
+    let mut last = "";
+    for row in list(report, "rows") {
+        if said(row, "workload") != last {
+            last = said(row, "workload");
             let _ = writeln!(
                 text,
                 "\n{last}: {}\n  {:9} {:>8} {:>7} {:>7} {:>7} {:>6} {:>8} {:>8} {:>8} {:>8} {:>7}",
-                said(&row, "what"),
+                said(row, "what"),
                 "",
                 "CPU us",
                 "user",
@@ -104,12 +124,12 @@ pub fn table(report: &Value) -> String {
                 "of p99"
             );
         }
-        if number(&row, "errors") > 0.0 {
+        if number(row, "errors") > 0.0 {
             let _ = writeln!(
                 text,
                 "  {:9} no figures: {} requests went wrong",
-                said(&row, "peer"),
-                number(&row, "errors")
+                said(row, "peer"),
+                number(row, "errors")
             );
             continue;
         }
@@ -117,59 +137,68 @@ pub fn table(report: &Value) -> String {
         let _ = writeln!(
             text,
             "  {:9} {:>8.2} {:>7.2} {:>7.2} {:>6.0}% {:>6} {:>8.0} {:>8.2} {:>8.2} {:>8.2} {:>7}",
-            said(&row, "peer"),
-            number(&row, "cpu_us"),
-            number(&row, "user_us"),
-            number(&row, "system_us"),
-            number(&row, "cpu_spread") * 100.0,
+            said(row, "peer"),
+            number(row, "cpu_us"),
+            number(row, "user_us"),
+            number(row, "system_us"),
+            number(row, "cpu_spread") * 100.0,
             ratio("cpu_ratio"),
-            number(&row, "rps"),
-            number(&row, "p50_ms"),
-            number(&row, "p99_ms"),
-            number(&row, "p999_ms"),
+            number(row, "rps"),
+            number(row, "p50_ms"),
+            number(row, "p99_ms"),
+            number(row, "p999_ms"),
             ratio("p99_ratio")
         );
     }
-    if !list("idle").is_empty() {
+}
+
+fn idle(text: &mut String, report: &Value) {
+    if !list(report, "idle").is_empty() {
         let _ = writeln!(text, "\nW6: KiB of an idle kept connection (and the process before)");
     }
-    for row in list("idle") {
+    for row in list(report, "idle") {
         let _ = writeln!(
             text,
             "  {:8} {:>7.2} ({:.0})",
-            said(&row, "peer"),
-            number(&row, "kib"),
-            number(&row, "base_kib")
+            said(row, "peer"),
+            number(row, "kib"),
+            number(row, "base_kib")
         );
     }
-    if !list("calls").is_empty() {
+}
+
+fn calls(text: &mut String, report: &Value) {
+    if !list(report, "calls").is_empty() {
         let _ = writeln!(text, "\nSystem calls a request");
     }
-    for row in list("calls") {
+    for row in list(report, "calls") {
         let _ = writeln!(
             text,
             "  {:4} {:8} {:>7}",
-            said(&row, "workload"),
-            said(&row, "peer"),
+            said(row, "workload"),
+            said(row, "peer"),
             row["calls"].as_f64().map_or("-".to_owned(), |calls| format!("{calls:.2}"))
         );
     }
-    if !list("growth").is_empty() {
+}
+
+fn growth(text: &mut String, report: &Value) {
+    if !list(report, "growth").is_empty() {
         let _ = writeln!(
             text,
             "\nGrowth (not pinned): threads, connections, CPU us a request, req/s, p50, p99 ms, memory in KiB"
         );
     }
-    for row in list("growth") {
+    for row in list(report, "growth") {
         let told = &row["told"];
-        let _ = write!(text, "  {:9} {} {:>6} ", said(&row, "peer"), row["threads"], row["connections"]);
+        let _ = write!(text, "  {:9} {} {:>6} ", said(row, "peer"), row["threads"], row["connections"]);
         let _ = if lost(told) > 0.0 {
             writeln!(text, "no figures: {} requests went wrong", lost(told))
         } else {
             writeln!(
                 text,
                 "{:>7.2} {:>8.0} {:>8.2} {:>8.2} {:>8}",
-                number(&row, "cpu_us"),
+                number(row, "cpu_us"),
                 number(told, "rps"),
                 number(told, "p50_ms"),
                 number(told, "p99_ms"),
@@ -177,27 +206,33 @@ pub fn table(report: &Value) -> String {
             )
         };
     }
-    if !list("targets").is_empty() {
+}
+
+fn targets(text: &mut String, report: &Value) {
+    if !list(report, "targets").is_empty() {
         let _ = writeln!(
             text,
             "\nportok, 64 connections over some targets: threads, targets, CPU us a request, req/s, p99 ms, memory in KiB"
         );
     }
-    for row in list("targets") {
+    for row in list(report, "targets") {
         let _ = write!(text, "  {} {} ", row["threads"], row["targets"]);
-        let _ = if number(&row, "errors") > 0.0 {
+        let _ = if number(row, "errors") > 0.0 {
             writeln!(text, "no figures: {} requests went wrong", row["errors"])
         } else {
             writeln!(
                 text,
                 "{:>7.2} {:>8.0} {:>8.2} {:>8}",
-                number(&row, "cpu_us"),
-                number(&row, "rps"),
-                number(&row, "p99_ms"),
+                number(row, "cpu_us"),
+                number(row, "rps"),
+                number(row, "p99_ms"),
                 row["memory_kib"]
             )
         };
     }
+}
+
+fn changes(text: &mut String, report: &Value) {
     let changes = &report["changes"];
     if changes.is_object() {
         let _ = writeln!(
@@ -251,6 +286,9 @@ pub fn table(report: &Value) -> String {
             }
         }
     }
+}
+
+fn soak(text: &mut String, report: &Value) {
     let soak = &report["soak"];
     if soak.is_object() {
         let points: Vec<(f64, u64)> = serde_json::from_value(soak["memory_kib"].clone()).unwrap_or_default();
@@ -270,16 +308,18 @@ pub fn table(report: &Value) -> String {
             number(soak, "grown")
         );
     }
-    if !list("acceptance").is_empty() {
+}
+
+fn acceptance(text: &mut String, report: &Value) {
+    if !list(report, "acceptance").is_empty() {
         let app = report["npm"]["app"].as_str().unwrap_or("not measured");
         let _ = writeln!(text, "\nnpm portok's benches and its acceptance (not pinned; the app: {app})");
     }
-    for row in list("acceptance") {
+    for row in list(report, "acceptance") {
         let limit = row["limit"].as_f64().map_or(String::new(), |limit| {
             format!(" (limit {limit}): {}", if row["met"] == true { "met" } else { "NOT MET" })
         });
-        let value = number(&row, "value");
-        let _ = writeln!(text, "  {:11} {}: {value:.2}{limit}", said(&row, "bench"), said(&row, "what"));
+        let value = number(row, "value");
+        let _ = writeln!(text, "  {:11} {}: {value:.2}{limit}", said(row, "bench"), said(row, "what"));
     }
-    text
 }
