@@ -328,7 +328,9 @@ fn run_serves_where_nobody_reads_what_it_says() {
 fn run_ends_with_its_terminal_and_leaves_nothing() {
     for signal in [Signal::SIGHUP, Signal::SIGUSR2] {
         let world = World::new();
-        let mut daemon = Daemon::attach(&world, run(&world, PORTOK, &[]));
+        // Whoever runs the tests may ignore SIGHUP, as under nohup, and children inherit that.
+        let heeding = ["--default-signal=HUP", PORTOK];
+        let mut daemon = Daemon::attach(&world, run(&world, "/usr/bin/env", &heeding));
         daemon.wait_until_serves("v1");
         daemon.signal(signal);
         daemon.wait().ended(0);
