@@ -21,7 +21,7 @@ use super::stop::NO_SIGNAL;
 pub(super) struct Hunt {
     /// A process whose tag begins with one of these belongs to it, ...
     tags: Vec<String>,
-    /// ... unless it is one of these: another run's, which somebody else looks after.
+    /// ... unless it begins with one of these: another run's, which somebody else looks after.
     spared: Vec<String>,
     /// A process in one of these groups belongs to it as long as a member that is known lives in the group: only so
     /// long the number cannot be another group's.
@@ -61,8 +61,8 @@ impl Hunt {
         Self::for_leftovers(std::slice::from_ref(identity), "", &[])
     }
 
-    /// The same for several runs, and everything whose tag begins with the record's mark, but for the tags in
-    /// `spared`.
+    /// The same for several runs, and everything whose tag begins with the record's mark, but for tags that
+    /// begin with one of `spared`.
     pub(super) fn for_leftovers(recorded: &[Identity], mark: &str, spared: &[String]) -> Self {
         let mut hunt = Self { spared: spared.to_vec(), ..Self::default() };
         if is_tag(mark) {
@@ -148,8 +148,8 @@ impl Hunt {
     }
 
     fn wants(&self, tag: &str) -> bool {
-        let is_spared = self.spared.iter().any(|spared| spared == tag);
-        self.tags.iter().any(|wanted| tag.starts_with(wanted)) && !is_spared
+        let begins_with = |beginning: &String| tag.starts_with(beginning);
+        self.tags.iter().any(begins_with) && !self.spared.iter().any(begins_with)
     }
 
     /// `12 (node, state D)` for each that is left, for the log.

@@ -55,14 +55,25 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
 /// # Errors
 /// The kernel's random numbers cannot be read.
 pub fn new_mark() -> io::Result<String> {
-    let mut bytes = [0_u8; 16];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+    Ok(format!("{}{}", random()?, random()?))
 }
 
-/// A tag that no other run has: the record's mark and as many random bits again.
-pub(super) fn new_tag(mark: &str) -> io::Result<String> {
-    Ok(format!("{mark}{}", new_mark()?))
+/// What the tags of one daemon's runs begin with: the record's mark, and what tells them from those of every other daemon with
+/// the same record.
+pub(super) fn new_series(mark: &str) -> io::Result<String> {
+    Ok(format!("{mark}{}", random()?))
+}
+
+/// A tag that no other run has.
+pub(super) fn new_tag(series: &str) -> io::Result<String> {
+    Ok(format!("{series}{}", random()?))
+}
+
+/// 64 random bits in hexadecimal.
+fn random() -> io::Result<String> {
+    let mut bytes = [0_u8; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 /// Whether this has the form of a mark or a tag. A record that was damaged or written by hand must not
@@ -77,10 +88,11 @@ mod tests {
 
     #[test]
     fn this_process_has_an_identity_of_this_boot() {
-        let identity = Identity::of(std::process::id(), new_tag(&new_mark().unwrap()).unwrap()).unwrap();
+        let series = new_series(&new_mark().unwrap()).unwrap();
+        let identity = Identity::of(std::process::id(), new_tag(&series).unwrap()).unwrap();
         assert!(identity.is_of_this_boot());
         assert!(is_tag(&identity.tag));
-        assert_ne!(identity.tag, new_tag(&new_mark().unwrap()).unwrap());
+        assert_ne!(identity.tag, new_tag(&series).unwrap());
         let json = serde_json::to_string(&identity).unwrap();
         assert!(json.contains("\"bootId\"") && json.contains("\"startTime\""), "{json}");
         assert_eq!(serde_json::from_str::<Identity>(&json).unwrap(), identity);

@@ -70,6 +70,8 @@ pub use spawn::SpawnError;
 pub struct Supervisor {
     instance: String,
     mark: String,
+    /// What the tags of the runs that are started here begin with.
+    series: String,
     env: BTreeMap<OsString, OsString>,
     open_files: Option<u64>,
     output: output::Output,
@@ -137,15 +139,19 @@ impl Supervisor {
     /// Starts the reader's thread.
     ///
     /// # Errors
-    /// The run folder cannot be made, `/proc` cannot be read, or a thread cannot be started.
+    /// The run folder cannot be made, `/proc` or the kernel's random numbers cannot be read, or a thread cannot be started.
     pub fn new(settings: Settings) -> io::Result<Self> {
         let Settings { instance, mark, run_dir, env, keeper, sink, open_files } = settings;
         identity::boot_id()
             .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
+        let series = identity::new_series(&mark).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot read the kernel's random numbers: {error}"))
+        })?;
         let output = output::Output::start(&instance, run_dir, sink, keeper)?;
         Ok(Self {
             instance,
             mark,
+            series,
             env: command::scrub(env),
             open_files,
             output,
@@ -168,7 +174,7 @@ impl Supervisor {
     /// # Errors
     /// The program, the directory or the identity is not usable; says which and why.
     pub async fn spawn(&self, launch: Launch) -> Result<Process, SpawnError> {
-        let tag = identity::new_tag(&self.mark)
+        let tag = identity::new_tag(&self.series)
             .map_err(|error| SpawnError::new(format!("cannot make the run's tag: {error}"), error))?;
         let (stdout, stderr, reading) =
             self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
@@ -227,8 +233,8 @@ impl Supervisor {
     }
 
     /// Stops what an earlier daemon left: every group in `recorded` whose identity still holds, and every
-    /// process that carries one of their tags or a tag with the record's mark, but for those of the runs in `spared`. Never
-    /// signals anything else. To be called before anything is started. Returns when all is gone.
+    /// process that carries one of their tags or a tag with the record's mark, but for those of the runs in `spared` and of what
+    /// is started here, before it or meanwhile. Never signals anything else. Returns when all is gone.
     pub async fn stop_leftovers(
         &self,
         recorded: Vec<Identity>,
@@ -236,7 +242,8 @@ impl Supervisor {
         signal: StopSignal,
         timeout: Duration,
     ) {
-        let spared = spared.iter().map(|identity| identity.tag.clone()).collect();
+        let spared =
+            spared.iter().map(|identity| identity.tag.clone()).chain([self.series.clone()]).collect();
         stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
     }
 

@@ -177,3 +177,30 @@ fn nor_is_it_when_the_record_is_lost() {
     killed_when_the_candidate_appears(again, |world| fs::write(world.state_file(), "garbage").unwrap());
     killed_when_the_candidate_appears(again, |world| fs::remove_file(world.state_file()).unwrap());
 }
+
+#[test]
+fn what_is_deployed_beside_leftovers_that_will_not_end_is_none_of_them() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1")).set("app.stop_timeout", "10m").set("drain.period", "10m");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let left = world.app("v2").flag("helper");
+    daemon.deploy(&left).expect(200);
+    let serving = daemon.live_pid();
+    let helper = left.wait_for(1, "helper ").parse().unwrap();
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    daemon.wait_until_serves("v1");
+    daemon.wait_until_recorded();
+    daemon.kill();
+    procs::send(serving, Signal::SIGKILL);
+    wait_until("v2 is gone", String::new, || (!procs::is_alive(serving)).then_some(()));
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    left.wait_for(1, "signal SIGTERM");
+    let next = world.app("v3");
+    daemon.deploy(&next).expect(200);
+    assert_eq!(daemon.get("/").version(), "v3");
+    assert_eq!(next.count("signal"), 0);
+    // So that the end does not take ten minutes.
+    procs::send(helper, Signal::SIGKILL);
+}

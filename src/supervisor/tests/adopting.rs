@@ -10,7 +10,7 @@ use super::*;
 
 /// A shell in a group of its own, as an earlier daemon would have left it, and what that one would have recorded.
 fn left(text: &str) -> (Child, Survivor) {
-    let tag = identity::new_tag(&identity::new_mark().unwrap()).unwrap();
+    let tag = new_tag(&identity::new_mark().unwrap());
     let mut command = Command::new("/bin/sh");
     command.args(["-c", text]).process_group(0).env(proc::TAG_VARIABLE, &tag);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

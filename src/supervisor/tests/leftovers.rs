@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 
-use super::super::{Identity, identity};
+use super::super::Identity;
 use super::*;
 
 fn fresh_tag() -> String {
-    identity::new_tag(&identity::new_mark().unwrap()).unwrap()
+    new_tag(&identity::new_mark().unwrap())
 }
 
 /// A `cat` in a group of its own, and the record that an earlier daemon would have made of it.
@@ -85,13 +85,40 @@ async fn a_tag_is_enough_and_outlives_the_leader() {
 #[tokio::test]
 async fn what_was_started_too_late_to_be_recorded_is_found_by_the_records_mark() {
     let mark = identity::new_mark().unwrap();
-    let (mut ours, _) = left(Some(&identity::new_tag(&mark).unwrap()), "echo; exec sleep 600");
+    let (mut ours, _) = left(Some(&new_tag(&mark)), "echo; exec sleep 600");
     let (mut others, _) = left(Some(&fresh_tag()), "exec cat");
     wait_for_line(&mut ours);
     let bench = Bench::with(|settings| settings.mark = mark);
     within("stopping what was left", bench.supervisor.stop_leftovers(Vec::new(), &[], TERM, DEADLINE)).await;
     assert_eq!(ours.wait().unwrap().signal(), Some(15));
     assert_untouched(&mut others);
+}
+
+#[tokio::test]
+async fn what_is_started_meanwhile_is_no_leftover() {
+    let bench = Bench::new();
+    let stubborn = "trap 'echo asked' TERM; echo; while :; do sleep 0.05; done";
+    let (mut stubborn, identity) = left(Some(&new_tag(&bench.supervisor.mark)), stubborn);
+    wait_for_line(&mut stubborn);
+    let stopping = bench.supervisor.stop_leftovers(vec![identity], &[], TERM, DEADLINE);
+    let starting = async {
+        let asked = tokio::task::spawn_blocking(move || {
+            wait_for_line(&mut stubborn);
+            stubborn
+        });
+        let mut stubborn = within("the leftover is asked to end", asked).await.unwrap();
+        let ours = bench.sh("trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done").await;
+        said(&ours, "ready").await;
+        stubborn.kill().unwrap();
+        stubborn.wait().unwrap();
+        ours
+    };
+    let (ours, ()) = within("stopping what was left", async { tokio::join!(starting, stopping) }).await;
+    // The last look, after which nothing was left, saw it.
+    assert!(lives(ours.pid()));
+    ours.stop(TERM, DEADLINE);
+    said(&ours, "asked").await;
+    assert_eq!(texts(&ours).iter().filter(|text| *text == "asked").count(), 1);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hunt::Hunt;
-use super::{Launch, Process, Settings, Sink, SpawnError, Supervisor, proc};
+use super::{Launch, Process, Settings, Sink, SpawnError, Supervisor, identity, proc};
 use crate::config::{CommandLine, StopSignal};
 
 mod adopting;
@@ -135,6 +135,11 @@ fn listen_shared(port: u16) -> TcpListener {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
     socket.listen(8).unwrap();
     socket.into()
+}
+
+/// A tag that a daemon with this mark gave.
+fn new_tag(mark: &str) -> String {
+    identity::new_tag(&identity::new_series(mark).unwrap()).unwrap()
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
