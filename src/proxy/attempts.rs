@@ -80,29 +80,23 @@ impl Attempts<'_> {
                 continue;
             };
             let fresh = retried || !upstream.keepalive;
-            let slot = match claim.local.try_take(fresh, upstream) {
-                Some(slot) => Some(slot),
-                None => Box::pin(record.until(connect_by, claim.local.wait(fresh, upstream))).await,
-            };
-            let opened = match slot {
-                None => return Err(Fault::Timeout("all of upstream.max_connections are in use").into()),
-                Some(Slot::Kept(connection)) => Ok(connection),
-                Some(Slot::Fresh(permit)) => {
-                    let open = Connection::open(claim.local.target.addr(), permit, upstream);
-                    match Box::pin(record.until(connect_by, open)).await {
-                        Some(opened) => opened,
-                        None => return Err(refused.in_the_end().into()),
+            let mut connection = if let Some(kept) = claim.local.try_kept(fresh) {
+                kept
+            } else {
+                // In a box, because it is rare and large: each request has room for all that it may have to wait for.
+                match Box::pin(self.open(&claim, fresh, connect_by)).await {
+                    Opened::Connection(connection) => connection,
+                    Opened::Late => return Err(refused.in_the_end().into()),
+                    Opened::Full => {
+                        return Err(Fault::Timeout("all of upstream.max_connections are in use").into());
                     }
-                }
-            };
-            let mut connection = match opened {
-                Ok(connection) => connection,
-                Err(error) => {
-                    // It may be started again, then at another address: look at the switchboard again.
-                    drop(claim);
-                    record.pinned.take();
-                    Box::pin(refused.pause(error, connect_by)).await?;
-                    continue;
+                    Opened::Refused(error) => {
+                        // It may be started again, then at another address: look at the switchboard again.
+                        drop(claim);
+                        record.pinned.take();
+                        Box::pin(refused.pause(error, connect_by)).await?;
+                        continue;
+                    }
                 }
             };
             if !connection.reused {
@@ -123,6 +117,26 @@ impl Attempts<'_> {
                 }
                 Err(failed) => return Err(ended(failed)),
             }
+        }
+    }
+
+    /// Waits for a connection, or for the right to open one, and opens it.
+    async fn open(&self, claim: &Claim, fresh: bool, connect_by: u64) -> Opened {
+        let (record, upstream) = (self.record, &self.settings.config.upstream);
+        let slot = match claim.local.try_take(fresh, upstream) {
+            Some(slot) => Some(slot),
+            None => record.until(connect_by, claim.local.wait(fresh, upstream)).await,
+        };
+        let permit = match slot {
+            None => return Opened::Full,
+            Some(Slot::Kept(connection)) => return Opened::Connection(connection),
+            Some(Slot::Fresh(permit)) => permit,
+        };
+        let open = Connection::open(claim.local.target.addr(), permit, upstream);
+        match record.until(connect_by, open).await {
+            Some(Ok(connection)) => Opened::Connection(connection),
+            Some(Err(error)) => Opened::Refused(error),
+            None => Opened::Late,
         }
     }
 
@@ -148,6 +162,16 @@ impl Attempts<'_> {
             }
         }
     }
+}
+
+/// What became of the wish for a connection.
+enum Opened {
+    Connection(Connection),
+    Refused(io::Error),
+    /// Not answered in time.
+    Late,
+    /// As many as may be are in use, and none was given back in time.
+    Full,
 }
 
 /// Connections that were refused so far.

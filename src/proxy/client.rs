@@ -37,13 +37,21 @@ const BUFFER: usize = 128 * 1024;
 const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(5));
 
 /// Serves `stream` until it ends. The caller spawns it on the worker's thread.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
-    let record = Record::new(peer);
-    let _listed = worker.list(&record);
-    let other = uncut(&record, pin!(plain::serve(&worker, &record, stream))).await.flatten();
-    if let Some((stream, early)) = other {
-        // In a box of its own: hyper's state is large, and most connections never need it.
-        Box::pin(go_on(&worker, &record, stream, early.into())).await;
+///
+/// No `async fn`, which would keep its arguments twice for as long as the connection lives: as they came, and as they are used.
+pub(super) fn serve(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> impl Future<Output = ()> + use<> {
+    let listed = worker.list(Record::new(peer));
+    async move {
+        let (worker, record) = (listed.worker(), listed.record());
+        let other = uncut(record, pin!(plain::serve(worker, record, stream))).await.flatten();
+        if let Some((stream, early)) = other {
+            // In a box of its own: hyper's state is large, and most connections never need it.
+            Box::pin(go_on(worker, record, stream, early.into())).await;
+        }
     }
 }
 

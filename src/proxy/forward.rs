@@ -156,7 +156,7 @@ impl Forward {
         };
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let held = Held { claim: Some(claim), ticket: self.ticket };
-        self.turn.record().tunnel.replace(Some(Tunnel { client, app: connection, held }));
+        self.turn.record().tunnel.replace(Some(Box::new(Tunnel { client, app: connection, held })));
         let protocol = head.upgrade.clone();
         let mut response = respond(head, Body::whole(Bytes::new(), self.turn));
         let headers = response.headers_mut();

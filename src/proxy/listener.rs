@@ -80,7 +80,7 @@ async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped:
         match event {
             Event::Accepted(Ok((stream, peer))) => {
                 exhausted = false;
-                tokio::task::spawn_local(client::serve(worker.clone(), stream, peer));
+                tokio::task::spawn_local(client::serve(&worker, stream, peer));
             }
             Event::Accepted(Err(error)) if is_of_one_connection(&error) => (),
             Event::Accepted(Err(error)) => {
@@ -94,7 +94,7 @@ async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped:
     }
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = accept(&listener) {
-        tokio::task::spawn_local(client::serve(worker.clone(), stream, peer));
+        tokio::task::spawn_local(client::serve(&worker, stream, peer));
     }
 }
 

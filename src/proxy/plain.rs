@@ -1,8 +1,8 @@
 //! The short way of plain requests: `GET` and `HEAD` without a body, an upgrade or anything else unusual.
 //!
 //! Most requests are plain, and hyper's way is long for them: it fills a header map, and makes a service's future, a
-//! response and another map for each. Read and answered here they cost 43 % fewer instructions (46 % with a browser's
-//! headers), and an idle connection keeps no buffers (2.3 KiB in all). Whatever is not plain beyond
+//! response and another map for each. Read and answered here they cost 40 % fewer instructions (44 % with a browser's
+//! headers), and an idle connection keeps no buffers (1.1 KiB in all). Whatever is not plain beyond
 //! doubt, errors above all, is left to hyper **untouched**: its bytes are handed over with the connection, which stays
 //! there. So this file refuses nothing and judges nothing that hyper would judge otherwise; both use the same parser.
 //!
@@ -52,17 +52,24 @@ const BATCH: usize = 16 * 1024;
 pub(super) type Other = (TcpStream, Vec<u8>);
 
 /// Serves `stream` as long as its requests are plain.
-pub(super) async fn serve(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream) -> Option<Other> {
+pub(super) fn serve<'a>(
+    worker: &'a Rc<Worker>,
+    record: &'a Rc<Record>,
+    stream: TcpStream,
+) -> impl Future<Output = Option<Other>> {
     let mut client = Client { worker, record, stream, input: Vec::new() };
-    loop {
-        match client.next().await {
-            Next::Plain(request) => {
-                if !client.answer(request).await {
-                    return None;
+    async move {
+        loop {
+            match client.next().await {
+                Next::Plain(request) => {
+                    // In a box, so that a connection that waits has no room for it: 1 KiB, for 0.4k of 9.4k instructions.
+                    if !Box::pin(client.answer(request)).await {
+                        return None;
+                    }
                 }
+                Next::Other => return Some((client.stream, client.input)),
+                Next::Over => return None,
             }
-            Next::Other => return Some((client.stream, client.input)),
-            Next::Over => return None,
         }
     }
 }

@@ -56,8 +56,8 @@ pub(super) struct Record {
     deadline: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     pub(super) pinned: RefCell<Option<Pinned>>,
-    /// Left by the exchange that became a tunnel.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
+    /// Left by the exchange that became a tunnel. In a box, because few do.
+    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The tunnel's target, once the app has ended its side.
     pub(super) app_ended: RefCell<Option<Arc<Target>>>,
     /// Its place among the thread's connections.

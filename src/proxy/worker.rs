@@ -197,12 +197,12 @@ impl Worker {
     }
 
     /// Lists a connection until the guard is dropped.
-    pub(super) fn list(self: &Rc<Self>, record: &Rc<Record>) -> Listed {
+    pub(super) fn list(self: &Rc<Self>, record: Rc<Record>) -> Listed {
         let mut connections = self.connections.borrow_mut();
         record.index.set(connections.len());
         connections.push(record.clone());
         self.shard().client_opened();
-        Listed { worker: self.clone(), record: record.clone() }
+        Listed { worker: self.clone(), record }
     }
 
     /// From now on connections close as soon as they have nothing under way.
@@ -315,6 +315,16 @@ impl Worker {
 pub(super) struct Listed {
     worker: Rc<Worker>,
     record: Rc<Record>,
+}
+
+impl Listed {
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    pub(super) fn record(&self) -> &Rc<Record> {
+        &self.record
+    }
 }
 
 impl Drop for Listed {

@@ -60,6 +60,14 @@ impl Local {
         Self { target, lane, bells, idle, waiting, handed, gave_away: Cell::new(false) }
     }
 
+    /// A kept connection without waiting; none where a `fresh` one is wanted.
+    pub(in crate::proxy) fn try_kept(&self, fresh: bool) -> Option<Connection> {
+        if fresh || self.waiting.get() > 0 {
+            return None;
+        }
+        self.kept()
+    }
+
     /// A connection or a permit without waiting. `fresh`: not a kept one.
     pub(in crate::proxy) fn try_take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
         if self.waiting.get() > 0 {
@@ -93,19 +101,27 @@ impl Local {
         }
     }
 
-    fn take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
+    fn kept(&self) -> Option<Connection> {
         while let Some(connection) = self.pop() {
-            // A fresh one was asked for: at the limit an idle one makes room for it.
-            if fresh {
-                if let Some(permit) = self.target.permit(settings.max_connections) {
-                    self.idle.borrow_mut().push(connection);
-                    return Some(Slot::Fresh(permit));
-                }
-            } else if connection.is_usable() {
-                return Some(Slot::Kept(connection));
+            if connection.is_usable() {
+                return Some(connection);
             }
         }
-        self.target.permit(settings.max_connections).map(Slot::Fresh)
+        None
+    }
+
+    fn take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
+        let kept = if fresh { None } else { self.kept() };
+        if kept.is_some() {
+            return kept.map(Slot::Kept);
+        }
+        loop {
+            if let Some(permit) = self.target.permit(settings.max_connections) {
+                return Some(Slot::Fresh(permit));
+            }
+            // A fresh one was asked for: at the limit an idle one makes room for it.
+            drop(self.pop()?);
+        }
     }
 
     fn pop(&self) -> Option<Connection> {
