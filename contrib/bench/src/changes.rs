@@ -97,11 +97,16 @@ fn millis(changes: &[Change]) -> Vec<f64> {
     changes.iter().map(|change| change.took.as_secs_f64() * 1e3).collect()
 }
 
+/// What apps told of the time between their healthy answer and their first request, in milliseconds.
+fn told_of_first(file: &Path) -> Vec<f64> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse::<f64>().ok()).map(|us| us / 1e3).collect()
+}
+
 /// Nothing, a switch a second, and a deploy a second, under full load and under one client.
 pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
     let duration = Duration::from_secs(if options.quick { 5 } else { 30 });
-    let (_one, first) = Process::backend(None)?;
-    let (_two, second) = Process::backend(None)?;
+    let (_first, first) = Process::backend(None)?;
     let running = portok.start(&options.folder, first, options.threads, None)?;
     let socket = running.socket();
     let full = Load { moments: true, ..small() };
@@ -113,24 +118,25 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
     for (kind, load) in [("full", &full), ("light", &light)] {
         let of = |what: &str| format!("{what}_{kind}");
         eprintln!("changes: switches, {kind} load");
-        let (mut told, switches) = under_load(&running, load, duration, |number| {
-            let port = if number % 2 == 0 { second } else { first };
-            switch(&running, port)
-        })?;
+        // Each to an app that had no request before; they are there beforehand, because a start takes CPU too.
+        let file = options.folder.join(format!("switch-{kind}"));
+        let apps: Vec<_> = (0..duration.as_secs())
+            .map(|_| Process::backend_telling(&file))
+            .collect::<io::Result<_>>()?;
+        let (mut told, switches) =
+            under_load(&running, load, duration, |number| switch(&running, apps[number].1))?;
         around(&mut told, &switches);
         report[of("switching")] = told;
         report[of("switch_ms")] = json!(millis(&switches));
+        report[of("switch_healthy_until_first_request_ms")] = json!(told_of_first(&file));
         eprintln!("changes: deploys, {kind} load");
-        let file = options.folder.join(kind);
+        let file = options.folder.join(format!("deploy-{kind}"));
         let body = json!({ "command": [program, "backend"], "env": { "BENCH_FIRST": file } }).to_string();
         let (mut told, deploys) = under_load(&running, load, duration, |_| post(&socket, "deploy", &body))?;
         around(&mut told, &deploys);
         report[of("deploying")] = told;
         report[of("deploy_ms")] = json!(millis(&deploys));
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        let first: Vec<f64> =
-            text.lines().filter_map(|line| line.parse::<f64>().ok()).map(|us| us / 1e3).collect();
-        report[of("healthy_until_first_request_ms")] = json!(first);
+        report[of("deploy_healthy_until_first_request_ms")] = json!(told_of_first(&file));
     }
     Ok(report)
 }

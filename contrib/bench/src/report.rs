@@ -265,9 +265,10 @@ fn changes(text: &mut String, report: &Value) {
             }
         }
         for (name, what) in [
-            ("switch_ms", "a switch with its probe, asked to answered"),
+            ("switch_ms", "a switch, asked to answered: its probe, and two records on disk"),
+            ("switch_healthy_until_first_request_ms", "of it, from the app's healthy answer to its first request"),
             ("deploy_ms", "a deploy, asked to answered"),
-            ("healthy_until_first_request_ms", "from the app's healthy answer to its first request"),
+            ("deploy_healthy_until_first_request_ms", "of it, from the app's healthy answer to its first request"),
         ] {
             for (kind, load) in [("light", "one client"), ("full", "full load")] {
                 let values: Vec<f64> = changes[format!("{name}_{kind}")]
