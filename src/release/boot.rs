@@ -14,7 +14,7 @@ use super::spec;
 use super::state::{Adopted, Boot, Event, Origin, Refusal, ReleaseRef, Role, Run, RunId};
 use super::store::{Record, StoredRun};
 use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
-use crate::supervisor::{Identity, Process, Survivor};
+use crate::supervisor::{Process, Survivor};
 use crate::wire::{self, Code, ErrorBody, Reason};
 
 /// How long a request waits for leftovers to be gone before it is refused.
@@ -40,7 +40,7 @@ impl Coordinator {
     pub(super) fn take_stock(&mut self) {
         let recorded = self.found.as_ref().filter(|_| !self.fresh);
         let runs = recorded.map(|record| record.runs.clone()).unwrap_or_default();
-        let identities = self.leftovers();
+        let identities = self.leftovers.clone().unwrap_or_default();
         // Before anything is started, so that no new pipe is among them.
         self.supervisor.remove_pipes_but(&identities);
         let app = self.config.borrow().app.clone();
@@ -131,9 +131,9 @@ impl Coordinator {
     }
 
     /// Those who are in a hurry do not wait for the ladder.
-    fn kill_leftovers(&mut self) {
+    pub(super) fn kill_leftovers(&mut self) {
         const KILL: StopSignal = StopSignal { number: 9, name: "SIGKILL" };
-        let identities = self.leftovers();
+        let Some(identities) = self.leftovers.clone() else { return };
         let supervisor = Arc::clone(&self.supervisor);
         self.tasks.spawn(async move {
             supervisor.stop_leftovers(identities, &[], KILL, Duration::ZERO).await;
@@ -142,7 +142,7 @@ impl Coordinator {
 
     /// Begins, where that has not been done yet.
     pub(super) fn leftovers_gone(&mut self) {
-        self.sweeping = false;
+        self.leftovers = None;
         if self.found.is_some() {
             self.begin();
         }
@@ -157,10 +157,6 @@ impl Coordinator {
         for message in std::mem::take(&mut self.early) {
             self.receive(message);
         }
-    }
-
-    fn leftovers(&self) -> Vec<Identity> {
-        self.found.iter().flat_map(|record| &record.runs).map(|run| run.identity.clone()).collect()
     }
 
     fn boot(&mut self) {

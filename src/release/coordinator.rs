@@ -30,7 +30,7 @@ use super::store::{Found, Record, Store};
 use super::view::View;
 use crate::config::{Config, Standby};
 use crate::proxy::{RouteWriter, Stats, Target};
-use crate::supervisor::{Process, Supervisor};
+use crate::supervisor::{Identity, Process, Supervisor};
 use crate::wire::{self, Code, ErrorBody, ProbeReport, Reason};
 
 /// Messages that may wait; senders wait beyond it.
@@ -131,8 +131,8 @@ pub struct Coordinator {
     pub(super) found: Option<Record>,
     /// What was taken over of its runs.
     pub(super) taken_over: Vec<Option<Process>>,
-    /// What nobody takes over is still being stopped.
-    pub(super) sweeping: bool,
+    /// The processes that the earlier daemon recorded, while what nobody takes over is still being stopped.
+    pub(super) leftovers: Option<Vec<Identity>>,
     pub(super) fresh: bool,
     pub(super) alone: CancellationToken,
     pub(super) inbox: mpsc::Receiver<Message>,
@@ -161,6 +161,7 @@ impl Coordinator {
         let (saves, save_requests) = watch::channel(None);
         let keeper = tokio::spawn(keep_record(store, save_requests, reports.clone()));
         let record = found.record;
+        let leftovers = record.runs.iter().map(|run| run.identity.clone()).collect();
         let history = History::new(if fresh { Vec::new() } else { record.releases.clone() });
         let (view, views) = watch::channel(Arc::new(View::default()));
         let (first_probe, probed) = watch::channel(false);
@@ -197,7 +198,7 @@ impl Coordinator {
             app_edited: false,
             found: Some(record),
             taken_over: Vec::new(),
-            sweeping: true,
+            leftovers: Some(leftovers),
             fresh,
             alone,
             inbox,
@@ -218,7 +219,7 @@ impl Coordinator {
     /// Drives the app until all of it is stopped.
     pub async fn run(mut self) {
         self.take_stock();
-        while !self.finished || (self.sweeping && !self.leaves) {
+        while !self.finished || (self.leftovers.is_some() && !self.leaves) {
             enum Turn {
                 Message(Option<Message>),
                 Timer,
@@ -364,6 +365,7 @@ impl Coordinator {
                 self.step(Event::StopAll);
             }
             Message::Kill => {
+                self.kill_leftovers();
                 // What is not on its way out is not killed.
                 self.step(Event::StopAll);
                 self.step(Event::KillAll);

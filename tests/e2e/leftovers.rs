@@ -194,13 +194,18 @@ fn what_is_deployed_beside_leftovers_that_will_not_end_is_none_of_them() {
     daemon.kill();
     procs::send(serving, Signal::SIGKILL);
     wait_until("v2 is gone", String::new, || (!procs::is_alive(serving)).then_some(()));
-    let daemon = world.start(&conf);
+    let mut daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     left.wait_for(1, "signal SIGTERM");
     let next = world.app("v3");
     daemon.deploy(&next).expect(200);
     assert_eq!(daemon.get("/").version(), "v3");
     assert_eq!(next.count("signal"), 0);
-    // So that the end does not take ten minutes.
-    procs::send(helper, Signal::SIGKILL);
+    assert!(procs::is_alive(helper));
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_until("it goes down", |status| status.phase.as_str() == "stopping");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait();
+    assert!(!procs::is_alive(helper), "who is in a hurry does not wait for it");
+    world.wait_for_none_left();
 }
