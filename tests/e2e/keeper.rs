@@ -98,12 +98,14 @@ fn a_keeper_that_was_killed_is_reaped_and_has_a_successor() {
     let mut former = keepers();
     for _ in 0..3 {
         procs::send(former[0], Signal::SIGKILL);
-        wait_until(
+        former = wait_until(
             "another one is there and nothing of the killed one",
             || format!("{former:?}, now {:?}\n{}", keepers(), daemon.log()),
-            || (keepers().len() == 1 && !Path::new(&format!("/proc/{}", former[0])).exists()).then_some(()),
+            || {
+                let is_gone = !Path::new(&format!("/proc/{}", former[0])).exists();
+                Some(keepers()).filter(|now| is_gone && now.len() == 1)
+            },
         );
-        former = keepers();
     }
     daemon.wait_until_recorded();
     let app = daemon.live_pid();

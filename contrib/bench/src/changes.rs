@@ -93,8 +93,12 @@ fn around(told: &mut Value, changes: &[Change]) {
     }
 }
 
-fn millis(changes: &[Change]) -> Vec<f64> {
-    changes.iter().map(|change| change.took.as_secs_f64() * 1e3).collect()
+fn millis(duration: &Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn took(changes: &[Change]) -> Vec<f64> {
+    changes.iter().map(|change| millis(&change.took)).collect()
 }
 
 /// What apps told of the time between their healthy answer and their first request, in milliseconds.
@@ -106,7 +110,8 @@ fn told_of_first(file: &Path) -> Vec<f64> {
 /// Nothing, a switch a second, and a deploy a second, under full load and under one client.
 pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
     let duration = Duration::from_secs(if options.quick { 5 } else { 30 });
-    let (_first, first) = Process::backend(None)?;
+    let (_one, first) = Process::backend(None)?;
+    let (_two, second) = Process::backend(None)?;
     let running = portok.start(&options.folder, first, options.threads, None)?;
     let socket = running.socket();
     let full = Load { moments: true, ..small() };
@@ -114,6 +119,13 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
     let light = Load { connections: 1, ..full.clone() };
     let mut report = json!({ "seconds": duration.as_secs() });
     report["quiet"] = run_load(&small(), running.port, duration, None)?;
+    eprintln!("changes: switches, no load");
+    let alone = (0..30).map(|number| {
+        std::thread::sleep(Duration::from_millis(100));
+        switch(&running, if number % 2 == 0 { second } else { first })
+    });
+    let alone = alone.collect::<io::Result<Vec<Duration>>>()?;
+    report["switch_ms_alone"] = json!(alone.iter().map(millis).collect::<Vec<_>>());
     let program = std::env::current_exe()?;
     for (kind, load) in [("full", &full), ("light", &light)] {
         let of = |what: &str| format!("{what}_{kind}");
@@ -127,7 +139,7 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
             under_load(&running, load, duration, |number| switch(&running, apps[number].1))?;
         around(&mut told, &switches);
         report[of("switching")] = told;
-        report[of("switch_ms")] = json!(millis(&switches));
+        report[of("switch_ms")] = json!(took(&switches));
         report[of("switch_healthy_until_first_request_ms")] = json!(told_of_first(&file));
         eprintln!("changes: deploys, {kind} load");
         let file = options.folder.join(format!("deploy-{kind}"));
@@ -135,7 +147,7 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
         let (mut told, deploys) = under_load(&running, load, duration, |_| post(&socket, "deploy", &body))?;
         around(&mut told, &deploys);
         report[of("deploying")] = told;
-        report[of("deploy_ms")] = json!(millis(&deploys));
+        report[of("deploy_ms")] = json!(took(&deploys));
         report[of("deploy_healthy_until_first_request_ms")] = json!(told_of_first(&file));
     }
     Ok(report)

@@ -270,13 +270,16 @@ fn changes(text: &mut String, report: &Value) {
             ("deploy_ms", "a deploy, asked to answered"),
             ("deploy_healthy_until_first_request_ms", "of it, from the app's healthy answer to its first request"),
         ] {
-            for (kind, load) in [("light", "one client"), ("full", "full load")] {
+            for (kind, load) in [("alone", "no load"), ("light", "one client"), ("full", "full load")] {
                 let values: Vec<f64> = changes[format!("{name}_{kind}")]
                     .as_array()
                     .into_iter()
                     .flatten()
                     .filter_map(Value::as_f64)
                     .collect();
+                if values.is_empty() {
+                    continue;
+                }
                 let most = values.iter().copied().fold(0.0, f64::max);
                 let _ = writeln!(
                     text,
