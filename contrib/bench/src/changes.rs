@@ -132,9 +132,8 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
         eprintln!("changes: switches, {kind} load");
         // Each to an app that had no request before; they are there beforehand, because a start takes CPU too.
         let file = options.folder.join(format!("switch-{kind}"));
-        let apps: Vec<_> = (0..duration.as_secs())
-            .map(|_| Process::backend_telling(&file))
-            .collect::<io::Result<_>>()?;
+        let apps: Vec<_> =
+            (0..duration.as_secs()).map(|_| Process::backend_telling(&file)).collect::<io::Result<_>>()?;
         let (mut told, switches) =
             under_load(&running, load, duration, |number| switch(&running, apps[number].1))?;
         around(&mut told, &switches);

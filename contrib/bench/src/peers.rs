@@ -132,6 +132,7 @@ impl Peer {
         let most = (descriptors() / 2).saturating_sub(100).min(20_000);
         match self.kind {
             "portok" => {
+                // To the app as many connections as the peers may open, and as long a time to open them.
                 let config = folder.join("portok.toml");
                 write(
                     &config,
@@ -139,7 +140,7 @@ impl Peer {
                         "listen = \"127.0.0.1:{port}\"\nstate_file = \"{at}/state.json\"\n\
                     [app]\ntarget = {backend}\n[drain]\n{drain}\n[rollback]\nwindow = \"0s\"\n\
                     [admin]\nsocket = \"{at}/admin.sock\"\n[proxy]\nthreads = {threads}\nidle_timeout = \"120s\"\n\
-                    header_timeout = \"121s\"\n"
+                    header_timeout = \"121s\"\n[upstream]\nmax_connections = {most}\nconnect_timeout = \"5s\"\n"
                     ),
                 )?;
                 command.arg("--config").arg(config);

@@ -266,9 +266,15 @@ fn changes(text: &mut String, report: &Value) {
         }
         for (name, what) in [
             ("switch_ms", "a switch, asked to answered: its probe, and two records on disk"),
-            ("switch_healthy_until_first_request_ms", "of it, from the app's healthy answer to its first request"),
+            (
+                "switch_healthy_until_first_request_ms",
+                "of it, from the app's healthy answer to its first request",
+            ),
             ("deploy_ms", "a deploy, asked to answered"),
-            ("deploy_healthy_until_first_request_ms", "of it, from the app's healthy answer to its first request"),
+            (
+                "deploy_healthy_until_first_request_ms",
+                "of it, from the app's healthy answer to its first request",
+            ),
         ] {
             for (kind, load) in [("alone", "no load"), ("light", "one client"), ("full", "full load")] {
                 let values: Vec<f64> = changes[format!("{name}_{kind}")]
