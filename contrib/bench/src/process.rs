@@ -69,18 +69,18 @@ impl Process {
 
     /// A backend of this program's own, and its port. It ends with its standard input too.
     pub fn backend(pinned: Option<usize>) -> io::Result<(Self, u16)> {
-        Self::backend_by(pinned_command(pinned, &std::env::current_exe()?.display().to_string()))
+        Self::start_backend(pinned, None)
     }
 
     /// A backend that tells `file` how long it was healthy before its first request came.
     pub fn backend_telling(file: &Path) -> io::Result<(Self, u16)> {
-        let mut command = pinned_command(None, &std::env::current_exe()?.display().to_string());
-        command.env("BENCH_FIRST", file);
-        Self::backend_by(command)
+        Self::start_backend(None, Some(file))
     }
 
-    fn backend_by(mut command: Command) -> io::Result<(Self, u16)> {
+    fn start_backend(pinned: Option<usize>, first: Option<&Path>) -> io::Result<(Self, u16)> {
+        let mut command = pinned_command(pinned, &std::env::current_exe()?.display().to_string());
         command.args(["backend", "--until-eof"]).env_remove("PORT");
+        command.envs(first.map(|file| ("BENCH_FIRST", file)));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         if let Some(output) = child.stdout.take() {

@@ -111,9 +111,8 @@ impl Local {
     }
 
     fn take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
-        let kept = if fresh { None } else { self.kept() };
-        if kept.is_some() {
-            return kept.map(Slot::Kept);
+        if !fresh && let Some(kept) = self.kept() {
+            return Some(Slot::Kept(kept));
         }
         loop {
             if let Some(permit) = self.target.permit(settings.max_connections) {
