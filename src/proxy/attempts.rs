@@ -16,7 +16,7 @@ use super::upstream::exchange::{Exchange, Failed, PollHead};
 use super::upstream::head::{Fields, Head};
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::{self, Claim, Slot};
-use super::worker::{REFUSED_PAUSE, Settings, Worker};
+use super::worker::{NoTarget, REFUSED_PAUSE, Settings, Worker};
 
 /// What is asked, whoever read it.
 pub(super) trait Ask {
@@ -72,12 +72,13 @@ impl Attempts<'_> {
         let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
         let (mut written, mut retried) = (false, false);
         loop {
-            let Some(claim) = self.worker.claim(record, self.settings.config.drain.affinity) else {
-                if clock::now() >= connect_by || !self.worker.switchboard.next_is_near() {
-                    return Err(Fault::NoLiveTarget.into());
+            let claim = match self.worker.claim(record, self.settings.config.drain.affinity) {
+                Ok(claim) => claim,
+                Err(NoTarget::Held) if clock::now() < connect_by => {
+                    Box::pin(refused.wait()).await;
+                    continue;
                 }
-                Box::pin(refused.wait()).await;
-                continue;
+                Err(NoTarget::Held | NoTarget::Empty) => return Err(Fault::NoLiveTarget.into()),
             };
             let fresh = retried || !upstream.keepalive;
             let mut connection = if let Some(kept) = claim.local.try_kept(fresh) {

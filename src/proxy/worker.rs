@@ -18,7 +18,7 @@ use super::clock;
 use super::plane::Until;
 use super::record::Record;
 use super::stats::{Shard, Stats};
-use super::switchboard::{Reader, Switchboard};
+use super::switchboard::{Now, Reader, Switchboard};
 use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
 use super::{Reserved, Target};
 use crate::config::{Affinity, Config, Forwarded};
@@ -74,6 +74,21 @@ impl Settings {
     }
 }
 
+/// The live target as one thread uses it, and the value of the switchboard that names it.
+struct Current {
+    now: Arc<Now>,
+    local: Rc<Local>,
+}
+
+/// Why a request finds no target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoTarget {
+    /// Nothing serves.
+    Empty,
+    /// The next one is near.
+    Held,
+}
+
 /// What the tasks of one thread share.
 pub(super) struct Worker {
     pub(super) lane: usize,
@@ -82,11 +97,9 @@ pub(super) struct Worker {
     /// Made of the configuration that was in force at the last look.
     settings: RefCell<Rc<Settings>>,
     config: RefCell<watch::Receiver<Arc<Config>>>,
-    live: RefCell<Reader>,
-    /// For the rare request that finds no target.
-    pub(super) switchboard: Switchboard,
-    /// The live target of the last look, and all targets that may still have connections here.
-    current: RefCell<Option<Rc<Local>>>,
+    route: RefCell<Reader>,
+    /// The live target of the last look that found one, and all targets that may still have connections here.
+    current: RefCell<Option<Current>>,
     locals: RefCell<Vec<Rc<Local>>>,
     connections: RefCell<Vec<Rc<Record>>>,
     /// A connection has ended or become a tunnel.
@@ -110,8 +123,7 @@ impl Worker {
             reserved,
             settings: RefCell::new(settings),
             config: RefCell::new(config),
-            live: RefCell::new(switchboard.reader()),
-            switchboard,
+            route: RefCell::new(switchboard.reader()),
             current: RefCell::default(),
             locals: RefCell::default(),
             connections: RefCell::default(),
@@ -142,48 +154,53 @@ impl Worker {
     }
 
     /// Claims a target for a request of `record`: the one it is pinned to, else the live one.
-    pub(super) fn claim(&self, record: &Record, affinity: Affinity) -> Option<Claim> {
+    pub(super) fn claim(&self, record: &Record, affinity: Affinity) -> Result<Claim, NoTarget> {
         let mut pinned = record.pinned.borrow_mut();
         if affinity == Affinity::Request {
             *pinned = None;
         } else if let Some(claim) = pinned.as_ref().and_then(|pinned| Claim::new(pinned.local.clone(), true))
         {
-            return Some(claim);
+            return Ok(claim);
         }
         let claim = self.claim_live()?;
         if affinity == Affinity::Connection {
             *pinned = Some(Pinned::new(claim.local.clone()));
         }
-        Some(claim)
+        Ok(claim)
     }
 
-    fn claim_live(&self) -> Option<Claim> {
+    fn claim_live(&self) -> Result<Claim, NoTarget> {
         let mut refused: Option<Rc<Local>> = None;
         loop {
             let local = self.live()?;
             // A target that is routed to although nobody may claim it: nothing serves.
             if refused.is_some_and(|refused| Rc::ptr_eq(&refused, &local)) {
-                return None;
+                return Err(NoTarget::Empty);
             }
             if let Some(claim) = Claim::new(local.clone(), false) {
-                return Some(claim);
+                return Ok(claim);
             }
             refused = Some(local);
         }
     }
 
-    fn live(&self) -> Option<Rc<Local>> {
-        let mut live = self.live.borrow_mut();
-        let target = live.load().as_ref()?;
+    fn live(&self) -> Result<Rc<Local>, NoTarget> {
+        let mut route = self.route.borrow_mut();
+        let now = route.load();
         let mut current = self.current.borrow_mut();
-        if let Some(local) = &*current
-            && Arc::ptr_eq(&local.target, target)
+        if let Some(current) = &*current
+            && Arc::ptr_eq(&current.now, now)
         {
-            return Some(local.clone());
+            return Ok(current.local.clone());
         }
+        let target = match &**now {
+            Now::One(target) => target,
+            Now::Held => return Err(NoTarget::Held),
+            Now::Empty => return Err(NoTarget::Empty),
+        };
         let local = self.local(target);
-        *current = Some(local.clone());
-        Some(local)
+        *current = Some(Current { now: now.clone(), local: local.clone() });
+        Ok(local)
     }
 
     fn local(&self, target: &Arc<Target>) -> Rc<Local> {
@@ -296,7 +313,7 @@ impl Worker {
 
     fn sweep_targets(&self) {
         let settings = self.settings();
-        let current = self.live();
+        let current = self.live().ok();
         if current.is_none() {
             self.current.take();
         }
