@@ -1,6 +1,6 @@
 //! One request from its head to its answer: admission, route, body, call.
 //!
-//! [`Admin`] owns the limiter and tracks the tasks that answer. The head is judged as a whole before a byte of
+//! [`Admin`] owns the limiters and tracks the tasks that answer. The head is judged as a whole before a byte of
 //! the body is asked for ([`examine`]).
 
 use std::path::PathBuf;
@@ -20,8 +20,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::answer::{self, Refusal};
+use super::browser::{self, Surface};
 use super::prometheus::{self, Exposition};
-use super::rate::Limiter;
+use super::rate::Limits;
 use super::request::{self, bad};
 use super::routes::{self, Call, Follow, MetricsFormat, Route};
 use super::{Parts, Peer, UpgradeOrder, auth};
@@ -44,7 +45,7 @@ const EVENTS_AHEAD: usize = 16;
 #[derive(Debug)]
 pub struct Admin {
     parts: Parts,
-    limiter: Mutex<Limiter>,
+    limits: Mutex<Limits>,
     own_uid: u32,
     tasks: TaskTracker,
 }
@@ -54,7 +55,7 @@ impl Admin {
     pub fn new(parts: Parts) -> Arc<Self> {
         Arc::new(Self {
             parts,
-            limiter: Mutex::default(),
+            limits: Mutex::default(),
             own_uid: nix::unistd::geteuid().as_raw(),
             tasks: TaskTracker::new(),
         })
@@ -97,6 +98,14 @@ impl Admin {
         self.own_uid
     }
 
+    fn surface(&self, peer: &Peer) -> Surface {
+        match peer {
+            Peer::Unix { .. } => Surface::Socket,
+            Peer::Tcp(_) if self.parts.listen.borrow().ip().to_canonical().is_loopback() => Surface::Loopback,
+            Peer::Tcp(_) => Surface::Open,
+        }
+    }
+
     async fn respond(
         &self,
         peer: &Peer,
@@ -104,7 +113,9 @@ impl Admin {
         body: Incoming,
     ) -> Result<Response<ReservedBody>, Refusal> {
         let config = self.config();
-        let route = examine(peer, head, &config.admin, self.own_uid, &self.limiter, Instant::now())?;
+        let surface = self.surface(peer);
+        let route =
+            examine((peer, surface), head, &config.admin, self.own_uid, &self.limits, Instant::now())?;
         let body = if route.acts() { read(body).await? } else { Bytes::new() };
         let listen = self.parts.listen.borrow().port();
         let call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
@@ -271,16 +282,17 @@ pub(super) async fn joined(task: JoinHandle<Response<ReservedBody>>) -> Response
 
 /// Everything that is judged by a request's head: who asks, how often, with which token, for what.
 fn examine(
-    peer: &Peer,
+    (peer, surface): (&Peer, Surface),
     head: &http::request::Parts,
     config: &crate::config::Admin,
     own_uid: u32,
-    limiter: &Mutex<Limiter>,
+    limits: &Mutex<Limits>,
     now: Instant,
 ) -> Result<Route, Refusal> {
+    browser::check(surface, head, &config.hosts)?;
     let admitted = {
-        let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        auth::admit(peer, &head.headers, config, own_uid, &mut limiter, now)?
+        let mut limits = limits.lock().unwrap_or_else(PoisonError::into_inner);
+        auth::admit(peer, &head.headers, config, own_uid, &mut limits, now)?
     };
     let path = head.uri.path();
     // On the socket there is no app whose paths could be in the way: who knows no other prefix uses the usual one.

@@ -1,14 +1,15 @@
-//! Admission: whether a peer may use the admin API at all, and whether it may run code.
+//! Admission: whether a peer may use the admin API at all, and whether it may change something.
 //!
-//! A pure function over the peer, the request's head, the configuration and the limiter. Over TCP the order is:
-//! address, rate, token. Each step answers only those that the step before let through:
+//! A pure function over the peer, the request's head, the configuration and the limiters. Over TCP the order is:
+//! address, rate, token, change. Each step answers only those that the step before let through:
 //!
 //! - who is not on the list gets one and the same 403, whatever else is configured. A loopback peer that speaks
 //!   for somebody else (`X-Forwarded-For`, `Forwarded`) is as much a stranger, and gets the same words;
-//! - the limit comes before the token, so that tokens cannot be guessed fast; every request that gets here
-//!   counts, whatever becomes of it;
+//! - requests with the right token are counted apart from all others: who has it is never kept out by who has not. Every
+//!   request that gets here counts, whatever becomes of it;
 //! - that no token is configured takes the place of the token's check: only listed peers learn it, no faster
-//!   than they could guess.
+//!   than they could guess;
+//! - what changes something is done for peers on this host only. `POST` of a switch is as in npm portok.
 //!
 //! On the unix socket the kernel's word for the peer's user decides instead.
 
@@ -21,15 +22,15 @@ use subtle::ConstantTimeEq;
 
 use super::Peer;
 use super::answer::Refusal;
-use super::rate::Limiter;
+use super::rate::Limits;
 use crate::config;
 use crate::wire::{Code, ErrorBody, TOKEN_HEADER};
 
 /// What an admitted peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
-    /// Deploy, roll back, reload and cancel.
-    pub(super) may_run_code: bool,
+    /// Everything; else only to look, and to switch.
+    pub(super) may_change: bool,
 }
 
 /// Admits a request or says why not. `own_uid` is the daemon's.
@@ -41,13 +42,13 @@ pub(super) fn admit(
     headers: &HeaderMap,
     config: &config::Admin,
     own_uid: u32,
-    limiter: &mut Limiter,
+    limits: &mut Limits,
     now: Instant,
 ) -> Result<Admitted, Refusal> {
     match peer {
         Peer::Unix { uid, member, .. } => {
             if *uid == 0 || *uid == own_uid || *member {
-                Ok(Admitted { may_run_code: true })
+                Ok(Admitted { may_change: true })
             } else {
                 Err(ErrorBody::new(
                     Code::Forbidden,
@@ -58,7 +59,7 @@ pub(super) fn admit(
                 .into())
             }
         }
-        Peer::Tcp(address) => admit_tcp(address, headers, config, limiter, now),
+        Peer::Tcp(address) => admit_tcp(address, headers, config, limits, now),
     }
 }
 
@@ -66,7 +67,7 @@ fn admit_tcp(
     peer: &SocketAddr,
     headers: &HeaderMap,
     config: &config::Admin,
-    limiter: &mut Limiter,
+    limits: &mut Limits,
     now: Instant,
 ) -> Result<Admitted, Refusal> {
     let address = peer.ip().to_canonical();
@@ -78,6 +79,11 @@ fn admit_tcp(
         return Err(stranger());
     }
 
+    let token = config.token.as_ref();
+    let is_right = token.is_some_and(|token| {
+        presented(headers).is_some_and(|presented| same(presented, token.expose().as_bytes()))
+    });
+    let limiter = if is_right { &mut limits.right } else { &mut limits.others };
     if let Err(wait) = limiter.admit(address, config.rate_limit, now) {
         // Rounded up: a whole second too early would be refused again.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
@@ -90,7 +96,7 @@ fn admit_tcp(
         return Err(Refusal::with_header(body, RETRY_AFTER, HeaderValue::from(seconds)));
     }
 
-    let Some(token) = &config.token else {
+    if token.is_none() {
         return Err(ErrorBody::new(
             Code::Forbidden,
             "Forbidden",
@@ -98,8 +104,8 @@ fn admit_tcp(
         )
         .with_hint("set admin.token_file (or ADMIN_TOKEN), or use the unix socket")
         .into());
-    };
-    if !presented(headers).is_some_and(|presented| same(presented, token.expose().as_bytes())) {
+    }
+    if !is_right {
         let body = ErrorBody::new(Code::Unauthorized, "Unauthorized", "the admin token is missing or wrong")
             .with_hint(format!("send it as `{TOKEN_HEADER}` or as `Authorization: Bearer`"));
         // RFC 9110, 15.5.2: a 401 names a scheme that would do.
@@ -107,15 +113,15 @@ fn admit_tcp(
     }
 
     // What another proxy passed on is not from this host, though its connection is.
-    Ok(Admitted { may_run_code: config.remote_deploy || (loopback && !forwarded) })
+    Ok(Admitted { may_change: config.remote_deploy || (loopback && !forwarded) })
 }
 
-/// Refuses what runs code to a peer that may do the rest.
-pub(super) fn code_from_afar() -> Refusal {
+/// Refuses what changes something to a peer that may look.
+pub(super) fn change_from_afar() -> Refusal {
     ErrorBody::new(
         Code::Forbidden,
         "Forbidden",
-        "what runs code is accepted over TCP from loopback peers only, not through another proxy",
+        "what changes something is accepted over TCP from loopback peers only, not through another proxy",
     )
     .with_hint("use the unix socket, or set admin.remote_deploy = true")
     .into()

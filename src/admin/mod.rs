@@ -4,6 +4,7 @@
 //! bodies, and for the form of answers. It decides nothing about releases: every request becomes one call of
 //! [`release::Handle`], the counters or the configuration.
 //!
+//! - [`browser`] refuses what a page of another site made a browser send;
 //! - [`auth`] admits a request or refuses it: peer, rate, token, in that order;
 //! - [`rate`] counts requests by address, in bounded memory;
 //! - [`routes`] finds what a path means and turns a request into one [`routes::Call`];
@@ -13,18 +14,19 @@
 //! - [`api`] puts these together and makes the calls;
 //! - [`bind`] makes the unix socket, [`socket`] serves it.
 //!
-//! State: the limiter's table, owned by [`Admin`] behind a lock that is never held over an await. Everything
+//! State: the limiters' tables, owned by [`Admin`] behind a lock that is never held over an await. Everything
 //! else is read from what others own. All work runs on the control plane's runtime as a task that [`Admin`]
 //! tracks; [`Admin::finish`] joins them. A dropped answer (the client went away) cancels nothing: the task
 //! behind it runs to its end, and a deploy belongs to the coordinator anyway.
 //!
-//! The one ordering that matters: peer, rate, token, path, method, parameters. A body is read only after the
+//! The one ordering that matters: browser, peer, rate, token, change, path, method, parameters. A body is read only after the
 //! token was right, so that a stranger can neither learn what exists nor make portok hold bytes for him.
 
 mod answer;
 mod api;
 mod auth;
 mod bind;
+mod browser;
 mod prometheus;
 mod rate;
 mod request;

@@ -22,6 +22,15 @@ const BUCKET: Duration = Duration::from_secs(1);
 /// The table is searched for windows that count no more at most this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// Requests with the right token and all others, counted apart: nobody can keep somebody with the token out by asking
+/// without it.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    /// Only who knows the token gets here, so nobody else can fill it.
+    pub(super) right: Limiter,
+    pub(super) others: Limiter,
+}
+
 /// Counts requests by address. The clock is the caller's.
 #[derive(Debug, Default)]
 pub(super) struct Limiter {

@@ -55,21 +55,21 @@ impl Route {
             Self::Switch | Self::Deploy | Self::Cancel | Self::Rollback | Self::Reload | Self::Upgrade
         )
     }
-
-    /// Whether it runs code, or ends what does.
-    fn runs_code(self) -> bool {
-        self.acts() && self != Self::Switch
-    }
 }
 
 /// Finds the route of a request that was admitted. The path is compared byte for byte.
 ///
 /// # Errors
-/// `not_found`; then `forbidden` for what this peer may not run (whatever the method); then
+/// `forbidden` for a method that changes something where this peer may not (but a switch); then `not_found`; then
 /// `method_not_allowed` with `Allow`.
 pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted) -> Result<Route, Refusal> {
-    let known =
-        path.strip_prefix(prefix).and_then(|name| ROUTES.into_iter().find(|(route, _)| *route == name));
+    let name = path.strip_prefix(prefix);
+    let known = name.and_then(|name| ROUTES.into_iter().find(|(route, _)| *route == name));
+    let looks = method == Method::GET || method == Method::HEAD;
+    let switches = method == Method::POST && matches!(known, Some((_, Route::Switch)));
+    if !looks && !switches && !admitted.may_change {
+        return Err(auth::change_from_afar());
+    }
     let Some((_, route)) = known else {
         return Err(ErrorBody::new(
             Code::NotFound,
@@ -78,14 +78,7 @@ pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted
         )
         .into());
     };
-    if route.runs_code() && !admitted.may_run_code {
-        return Err(auth::code_from_afar());
-    }
-    let (fits, allowed) = if route.acts() {
-        (method == Method::POST, "POST")
-    } else {
-        (method == Method::GET || method == Method::HEAD, "GET, HEAD")
-    };
+    let (fits, allowed) = if route.acts() { (method == Method::POST, "POST") } else { (looks, "GET, HEAD") };
     if fits { Ok(route) } else { Err(Refusal::method_not_allowed(path, allowed)) }
 }
 
@@ -215,8 +208,8 @@ fn followed(headers: &HeaderMap) -> Follow {
 mod tests {
     use super::*;
 
-    const NEAR: Admitted = Admitted { may_run_code: true };
-    const FAR: Admitted = Admitted { may_run_code: false };
+    const NEAR: Admitted = Admitted { may_change: true };
+    const FAR: Admitted = Admitted { may_change: false };
 
     fn ask(path: &str, method: Method, admitted: Admitted) -> Result<Route, u16> {
         find("/__", path, &method, admitted).map_err(|refusal| refusal.body.code.status())
@@ -257,17 +250,22 @@ mod tests {
             ["/", "/__", "/__nothing", "/__status/", "/__Status", "/__%73tatus", "/_status", "/x/__status"]
         {
             assert_eq!(ask(path, Method::GET, NEAR), Err(404), "{path}");
-            assert_eq!(ask(path, Method::POST, FAR), Err(404), "{path}");
+            assert_eq!(ask(path, Method::POST, NEAR), Err(404), "{path}");
+            assert_eq!(ask(path, Method::POST, FAR), Err(403), "{path}");
         }
         assert_eq!(find("/-/portok/", "/-/portok/status", &Method::GET, NEAR).unwrap(), Route::Status);
     }
 
     #[test]
-    fn what_runs_code_is_refused_from_afar_before_its_method_is_judged() {
-        for path in ["/__deploy", "/__rollback", "/__reload", "/__cancel"] {
-            assert_eq!(ask(path, Method::POST, FAR), Err(403), "{path}");
-            assert_eq!(ask(path, Method::GET, FAR), Err(403), "{path}");
+    fn a_change_from_afar_is_refused_before_its_path_is_judged() {
+        for path in ["/__deploy", "/__rollback", "/__reload", "/__cancel", "/__upgrade", "/__status", "/__no"]
+        {
+            for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+                assert_eq!(ask(path, method, FAR), Err(403), "{path}");
+            }
         }
+        assert_eq!(ask("/__deploy", Method::GET, FAR), Err(405));
+        assert_eq!(ask("/__switch", Method::PUT, FAR), Err(403));
         assert_eq!(ask("/__switch", Method::POST, FAR), Ok(Route::Switch));
         assert_eq!(ask("/__logs", Method::GET, FAR), Ok(Route::Logs));
     }

@@ -63,6 +63,7 @@ pub const KEYS: &[Key] = &[
     both("admin.socket", "ADMIN_UNIX_SOCKET"),
     file_only("admin.socket_group"),
     both("admin.allow", "ADMIN_ALLOWLIST"),
+    file_only("admin.hosts"),
     file_only("admin.allow_forwarded"),
     file_only("admin.rate_limit"),
     file_only("admin.public"),

@@ -230,6 +230,8 @@ pub struct Admin {
     pub socket_group: Option<String>,
     /// Peers that may use the admin API over TCP. IPv4-mapped addresses are compared as IPv4.
     pub allow: Vec<IpNet>,
+    /// Further names under which it is asked over the unix socket and on loopback listeners, in lower case.
+    pub hosts: Vec<String>,
     /// Accept admin requests that came through another proxy on this host.
     pub allow_forwarded: bool,
     /// Admin requests a minute and address, over TCP.
@@ -238,7 +240,7 @@ pub struct Admin {
     pub public: bool,
     /// Their prefix, `/__`.
     pub prefix: String,
-    /// Allow what runs code from other than loopback peers.
+    /// Allow what changes something from other than loopback peers.
     pub remote_deploy: bool,
 }
 

@@ -128,6 +128,7 @@ const FILE: &[(&str, usize, &str, &str)] = &[
         "an address or a range",
     ),
     ("[admin]\nallow = [\"localhost\"]", 10, "admin.allow = \"localhost\"", "an address or a range"),
+    ("[admin]\nhosts = [\"a:80\"]", 10, "admin.hosts = \"a:80\"", "without a port"),
     ("[admin]\nallow_forwarded = 0", 19, "admin.allow_forwarded = 0", "true or false"),
     ("[admin]\nrate_limit = 0", 14, "admin.rate_limit = 0", "a whole number from 1"),
     ("[admin]\npublic = \"yes\"", 10, "admin.public = \"yes\"", "true or false"),

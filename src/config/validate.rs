@@ -285,6 +285,7 @@ fn admin(given: &Given<'_>, r: &mut Reader<'_>, run_dir: &Path) -> Admin {
         allow: r.read_list("admin.allow", values::net).unwrap_or_else(|| {
             defaults::ALLOW.iter().filter_map(|address| values::net(Input::Text(address)).ok()).collect()
         }),
+        hosts: r.read_list("admin.hosts", values::host_name).unwrap_or_default(),
         allow_forwarded: flag(r, "admin.allow_forwarded", false),
         rate_limit: r.read("admin.rate_limit", values::integer(1, 1_000_000)).unwrap_or(defaults::RATE_LIMIT),
         public: flag(r, "admin.public", true),

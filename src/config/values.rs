@@ -215,6 +215,16 @@ pub(super) fn host(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
+/// The name of a host, without a port; in lower case, without a dot at its end.
+pub(super) fn host_name(input: Input<'_>) -> Parsed<String> {
+    text("the name of a host, without a port", |name| {
+        (1..=253).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && name.split('.').all(|label| !label.is_empty())
+    })(input)
+    .map(|name| name.to_ascii_lowercase())
+}
+
 /// The name of an environment variable that shells can use.
 pub(super) fn variable_name(input: Input<'_>) -> Parsed<String> {
     text("a variable's name: letters, digits and `_`, not starting with a digit", |name| {

@@ -96,13 +96,45 @@ fn refusals_come_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn too_many_requests_are_refused_before_the_token_is_looked_at() {
+fn a_page_of_another_site_steers_nothing() {
+    let world = World::new();
+    let daemon = started(&world, &world.conf().app(&world.app("v1")).set("admin.hosts", vec!["ops.example"]));
+    let over_socket = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        Conn::unix(&world.socket()).and_then(|mut conn| conn.request(method, path, headers, None)).unwrap()
+    };
+    for headers in [
+        &[("origin", "https://evil.example")][..],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+    ] {
+        over_socket("POST", "/__reload", headers).refused(403, "forbidden");
+        ask(daemon.addr, "POST", "/__reload", &[&[RIGHT], headers].concat()).refused(403, "forbidden");
+    }
+    // A name that points at this host: the request says it is of the same origin.
+    for (name, status) in [("evil.example", 403), ("ops.example", 200), ("127.0.0.1", 200)] {
+        let request = format!("GET /__status HTTP/1.1\r\nHost: {name}\r\n{}: {}\r\n\r\n", RIGHT.0, RIGHT.1);
+        for mut conn in [Conn::tcp(daemon.addr).unwrap(), Conn::unix(&world.socket()).unwrap()] {
+            conn.send(request.as_bytes()).unwrap();
+            conn.answer("GET").unwrap().expect(status);
+        }
+    }
+}
+
+#[test]
+fn who_has_the_token_is_not_kept_out_by_who_has_not() {
     let world = World::new();
     let daemon = started(&world, &world.conf().app(&world.app("v1")).set("admin.rate_limit", 3));
     for _ in 0..3 {
         ask(daemon.addr, "GET", "/__status", &[WRONG]).refused(401, "unauthorized");
     }
-    for headers in [&[RIGHT][..], &[WRONG], &[]] {
+    for headers in [&[WRONG][..], &[]] {
+        ask(daemon.addr, "GET", "/__status", headers).refused(429, "rate_limited");
+    }
+    for _ in 0..3 {
+        ask(daemon.addr, "GET", "/__status", &[RIGHT]).expect(200);
+    }
+    for headers in [&[RIGHT][..], &[WRONG]] {
         let answer = ask(daemon.addr, "GET", "/__status", headers);
         answer.refused(429, "rate_limited");
         let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
@@ -222,7 +254,7 @@ fn outer_address() -> Option<IpAddr> {
 }
 
 #[test]
-fn what_runs_code_is_for_loopback_peers_unless_allowed() {
+fn what_changes_something_is_for_loopback_peers_unless_allowed() {
     let Some(outer) = outer_address() else {
         eprintln!("SKIPPED: this host has only loopback addresses");
         return;
@@ -234,9 +266,12 @@ fn what_runs_code_is_for_loopback_peers_unless_allowed() {
     daemon.wait_until("it serves", |status| status.active_port.is_some());
     let addr = SocketAddr::new(outer, daemon.addr.port());
     ask(addr, "GET", "/__status", &[RIGHT]).expect(200);
-    for path in ["/__deploy", "/__rollback", "/__reload", "/__cancel"] {
+    for path in ["/__deploy", "/__rollback", "/__reload", "/__cancel", "/__nothing", "/__status"] {
         ask(addr, "POST", path, &[RIGHT]).refused(403, "forbidden");
+        ask(addr, "POST", path, &[WRONG]).refused(401, "unauthorized");
     }
+    ask(addr, "GET", "/__deploy", &[RIGHT]).refused(405, "method_not_allowed");
+    ask(addr, "POST", "/__switch?port=x", &[RIGHT]).refused(400, "bad_request");
     let loopback = SocketAddr::from(([127, 0, 0, 1], daemon.addr.port()));
     ask(loopback, "POST", "/__rollback", &[RIGHT]).refused(409, "no_previous");
     conf.set("admin.remote_deploy", true).save();
@@ -269,7 +304,7 @@ fn the_prefix_can_be_moved_and_taken_off_the_public_port() {
     let world = World::new();
     let conf = world.conf().app(&world.app("v1"));
     let daemon = started(&world, &conf.clone().set("admin.prefix", "/-/"));
-    ask(daemon.addr, "GET", "/-/status", &[RIGHT]).expect(200);
+    ask(daemon.addr, "GET", "/-/status", &[RIGHT, ("host", "localhost")]).expect(200);
     assert_eq!(ask(daemon.addr, "GET", "/__status", &[RIGHT]).expect(200).version(), "v1");
     drop(daemon);
 

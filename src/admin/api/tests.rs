@@ -17,6 +17,7 @@ fn config() -> config::Admin {
         allow: ["127.0.0.0/8", "::1/128", "192.0.2.0/24", "2001:db8::/32", "::ffff:203.0.113.7/128"]
             .map(|range| range.parse().unwrap())
             .to_vec(),
+        hosts: vec!["ops.example.com".to_owned()],
         allow_forwarded: false,
         rate_limit: 10,
         public: true,
@@ -38,20 +39,24 @@ fn head(request: &str, headers: Headers<'_>) -> http::request::Parts {
     built.body(()).unwrap().into_parts().0
 }
 
-/// A gate with its own limiter, asked at one moment.
+/// A gate with its own limits, on a loopback listener, asked at one moment.
 struct Gate {
     config: config::Admin,
-    limiter: Mutex<Limiter>,
+    limits: Mutex<Limits>,
     now: Instant,
 }
 
 impl Gate {
     fn new(config: config::Admin) -> Self {
-        Self { config, limiter: Mutex::default(), now: Instant::now() }
+        Self { config, limits: Mutex::default(), now: Instant::now() }
     }
 
     fn ask(&self, peer: &Peer, request: &str, headers: Headers<'_>) -> Result<Route, Refusal> {
-        examine(peer, &head(request, headers), &self.config, 1000, &self.limiter, self.now)
+        let surface = match peer {
+            Peer::Unix { .. } => Surface::Socket,
+            Peer::Tcp(_) => Surface::Loopback,
+        };
+        examine((peer, surface), &head(request, headers), &self.config, 1000, &self.limits, self.now)
     }
 
     fn status(&self, peer: &Peer, request: &str, headers: Headers<'_>) -> u16 {
@@ -62,12 +67,19 @@ impl Gate {
 const TOKEN: (&str, &str) = ("x-admin-token", "s3cret");
 const BEARER: (&str, &str) = ("authorization", "Bearer s3cret");
 const WRONG: (&str, &str) = ("x-admin-token", "guess");
+const WRONG_BEARER: (&str, &str) = ("authorization", "Bearer guess");
 const PROXIED: (&str, &str) = ("x-forwarded-for", "198.51.100.1");
+const CROSS_SITE: (&str, &str) = ("sec-fetch-site", "cross-site");
 const FORWARDED: (&str, &str) = ("forwarded", "for=198.51.100.1");
 
 #[test]
 fn checks_come_in_their_order() {
     let table: &[(&str, &str, Headers<'_>, u16)] = &[
+        // 0. a browser that was talked into it: before it is known whether the peer is listed
+        ("127.0.0.1", "POST /__reload", &[TOKEN, CROSS_SITE], 403),
+        ("127.0.0.1", "GET /__status", &[TOKEN, ("host", "evil.example")], 403),
+        ("127.0.0.1", "GET /__status", &[TOKEN, ("host", "ops.example.com:3000")], 200),
+        ("127.0.0.1", "POST /__reload", &[TOKEN, ("host", "localhost"), ("origin", "http://localhost")], 200),
         // 1. the peer: nothing else matters to who is not listed
         ("198.51.100.1", "GET /__status", &[TOKEN], 403),
         ("198.51.100.1", "GET /__nothing", &[], 403),
@@ -87,13 +99,18 @@ fn checks_come_in_their_order() {
         ("127.0.0.1", "GET /__nothing", &[WRONG], 401),
         ("127.0.0.1", "DELETE /__status", &[WRONG], 401),
         ("192.0.2.1", "POST /__deploy", &[WRONG], 401),
+        // what changes something, from afar: right after the token, whatever the path
+        ("192.0.2.1", "POST /__deploy", &[TOKEN], 403),
+        ("192.0.2.1", "POST /__nothing", &[TOKEN], 403),
+        ("192.0.2.1", "DELETE /__status", &[TOKEN], 403),
+        ("192.0.2.1", "PUT /__switch", &[TOKEN], 403),
         // 4. and 5.
         ("127.0.0.1", "GET /__nothing", &[TOKEN], 404),
         ("127.0.0.1", "DELETE /__nothing", &[TOKEN], 404),
         ("127.0.0.1", "DELETE /__status", &[TOKEN], 405),
         ("127.0.0.1", "GET /__switch?port=0", &[TOKEN], 405),
-        ("192.0.2.1", "POST /__deploy", &[TOKEN], 403),
-        ("192.0.2.1", "GET /__deploy", &[TOKEN], 403),
+        ("192.0.2.1", "GET /__deploy", &[TOKEN], 405),
+        ("192.0.2.1", "GET /__nothing", &[TOKEN], 404),
         ("192.0.2.1", "GET /__switch", &[TOKEN], 405),
         // let in
         ("127.0.0.1", "GET /__status", &[TOKEN], 200),
@@ -119,29 +136,53 @@ fn checks_come_in_their_order() {
 }
 
 #[test]
-fn every_request_of_a_listed_peer_counts_and_the_limit_comes_before_the_token() {
-    let gate = Gate::new(config());
+fn requests_with_the_right_token_and_all_others_are_counted_apart() {
     let peer = tcp("127.0.0.1");
-    let mixed: [(&str, Headers<'_>, u16); 5] = [
+    let right: [(&str, Headers<'_>, u16); 5] = [
         ("GET /__status", &[TOKEN], 200),
-        ("GET /__status", &[WRONG], 401),
         ("GET /__nothing", &[TOKEN], 404),
         ("PUT /__status", &[TOKEN], 405),
-        ("POST /__switch", &[TOKEN], 200),
+        ("POST /__switch", &[BEARER], 200),
+        ("GET /__status", &[TOKEN, WRONG_BEARER], 200),
     ];
-    for (request, headers, expected) in mixed.iter().chain(&mixed) {
-        assert_eq!(gate.status(&peer, request, headers), *expected, "{request}");
-    }
-    for headers in [&[TOKEN][..], &[WRONG], &[]] {
+    let others: [(&str, Headers<'_>, u16); 5] = [
+        ("GET /__status", &[WRONG], 401),
+        ("GET /__nothing", &[WRONG], 401),
+        ("PUT /__status", &[], 401),
+        ("POST /__switch", &[WRONG_BEARER], 401),
+        ("GET /__status", &[WRONG, BEARER], 401),
+    ];
+    let limited = |gate: &Gate, headers: Headers<'_>| {
         let refusal = gate.ask(&peer, "GET /__nothing", headers).unwrap_err();
         assert_eq!(refusal.body.code, Code::RateLimited);
         let response = refusal.into_response();
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[RETRY_AFTER], "60");
+    };
+    for (first, then) in [(right, others), (others, right)] {
+        let gate = Gate::new(config());
+        for requests in [first, then] {
+            for (request, headers, expected) in requests.iter().chain(&requests) {
+                assert_eq!(gate.status(&peer, request, headers), *expected, "{request} {headers:?}");
+            }
+            limited(&gate, requests[0].1);
+        }
+        limited(&gate, &[]);
+        assert_eq!(gate.status(&tcp("::ffff:127.0.0.1"), "GET /__status", &[TOKEN]), 429, "the same peer");
+        assert_eq!(gate.status(&peer, "GET /__status", &[TOKEN, PROXIED]), 403, "a stranger before that");
+        assert_eq!(gate.status(&tcp("192.0.2.1"), "GET /__status", &[TOKEN]), 200, "another peer");
     }
-    assert_eq!(gate.status(&tcp("::ffff:127.0.0.1"), "GET /__status", &[TOKEN]), 429, "the same peer");
-    assert_eq!(gate.status(&peer, "GET /__status", &[TOKEN, PROXIED]), 403, "a stranger before that");
-    assert_eq!(gate.status(&tcp("192.0.2.1"), "GET /__status", &[TOKEN]), 200, "another peer");
+}
+
+#[test]
+fn what_a_browser_was_talked_into_uses_up_nobodys_limit() {
+    let gate = Gate::new(config());
+    for _ in 0..100 {
+        assert_eq!(gate.status(&tcp("127.0.0.1"), "GET /__status", &[CROSS_SITE]), 403);
+    }
+    for (headers, expected) in [(&[TOKEN][..], 200), (&[WRONG], 401)] {
+        assert_eq!(gate.status(&tcp("127.0.0.1"), "GET /__status", headers), expected);
+    }
 }
 
 #[test]
@@ -201,6 +242,13 @@ fn on_the_socket_the_user_decides() {
             assert_eq!(gate.status(&peer, "POST /__deploy", &[PROXIED]), 200, "{peer:?}");
         }
         assert_eq!(gate.status(&peer, "GET /__nothing", &[]), 404);
+    }
+    for headers in [
+        &[CROSS_SITE][..],
+        &[("host", "localhost"), ("origin", "http://localhost")],
+        &[("host", "evil.example")],
+    ] {
+        assert_eq!(gate.status(&user(0, false), "POST /__reload", headers), 403, "{headers:?}");
     }
     for headers in [&[][..], &[TOKEN]] {
         let refusal = gate.ask(&user(1001, false), "GET /__status", headers).unwrap_err();

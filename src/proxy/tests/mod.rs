@@ -60,6 +60,7 @@ fn config() -> Config {
             socket: None,
             socket_configured: false,
             socket_group: None,
+            hosts: Vec::new(),
             allow: Vec::new(),
             allow_forwarded: false,
             rate_limit: 10,
