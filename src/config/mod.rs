@@ -88,6 +88,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// The side towards apps.
     pub upstream: Upstream,
+    /// What clients may use at most.
+    pub limits: ClientLimits,
     /// Who is told.
     pub hooks: Hooks,
     /// What is logged.
@@ -287,12 +289,41 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// How long until the response's head is there; `None`: no limit.
     pub response_timeout: Option<Duration>,
+    /// How long between two bytes of the response; `None`: no limit.
+    pub read_timeout: Option<Duration>,
+    /// How long the whole exchange may take; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// The status of an answer that says that one of the timeouts has passed.
+    pub timeout_status: u16,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Unused connections to one target that are kept at most, over all threads.
+    pub max_idle: usize,
     /// The idle time before a TCP keep-alive probe.
     pub tcp_keepalive: Duration,
     /// Show `upstreamSocketsCreated` in the metrics.
     pub debug: bool,
+}
+
+/// `[limits]`: what clients may use at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Client connections at a time.
+    pub connections: usize,
+    /// Client connections of one address at a time; `None`: no limit.
+    pub connections_per_address: Option<usize>,
+    /// Requests of one client address at a time; `None`: no limit.
+    pub requests_per_address: Option<usize>,
+    /// Tunnels at a time.
+    pub tunnels: usize,
+    /// How long the next byte of a request's body is waited for; `None`: no limit.
+    pub body_timeout: Option<Duration>,
+    /// How long a client may take nothing of an answer that waits for it; `None`: no limit.
+    pub send_timeout: Option<Duration>,
+    /// How long no byte may pass through a tunnel; `None`: no limit.
+    pub tunnel_idle: Option<Duration>,
+    /// Requests that a client connection serves before it is closed; `None`: no limit.
+    pub requests_per_connection: Option<u32>,
 }
 
 /// `[hooks]`.

@@ -44,7 +44,7 @@ impl Config {
 
 /// The value of `key` as TOML; `None` where it has none.
 pub(super) fn value(config: &Config, key: &str, secrets: Secrets) -> Option<String> {
-    let Config { app, health, drain, rollback, admin, proxy, upstream, .. } = config;
+    let Config { app, health, drain, rollback, admin, proxy, upstream, limits, .. } = config;
     let restart = &app.restart;
     Some(match key {
         "name" => string(&config.name),
@@ -105,9 +105,21 @@ pub(super) fn value(config: &Config, key: &str, secrets: Secrets) -> Option<Stri
         "upstream.max_connections" => upstream.max_connections.to_string(),
         "upstream.connect_timeout" => time(upstream.connect_timeout),
         "upstream.response_timeout" => time(upstream.response_timeout.unwrap_or_default()),
+        "upstream.read_timeout" => time(upstream.read_timeout.unwrap_or_default()),
+        "upstream.timeout" => time(upstream.timeout.unwrap_or_default()),
+        "upstream.timeout_status" => upstream.timeout_status.to_string(),
+        "upstream.max_idle" => upstream.max_idle.to_string(),
         "upstream.idle_timeout" => time(upstream.idle_timeout),
         "upstream.tcp_keepalive" => time(upstream.tcp_keepalive),
         "upstream.debug" => upstream.debug.to_string(),
+        "limits.connections" => limits.connections.to_string(),
+        "limits.connections_per_address" => limits.connections_per_address.unwrap_or(0).to_string(),
+        "limits.requests_per_address" => limits.requests_per_address.unwrap_or(0).to_string(),
+        "limits.tunnels" => limits.tunnels.to_string(),
+        "limits.body_timeout" => time(limits.body_timeout.unwrap_or_default()),
+        "limits.send_timeout" => time(limits.send_timeout.unwrap_or_default()),
+        "limits.tunnel_idle" => time(limits.tunnel_idle.unwrap_or_default()),
+        "limits.requests_per_connection" => limits.requests_per_connection.unwrap_or(0).to_string(),
         "hooks.on_event" => list(config.hooks.on_event.as_ref()?),
         "log.verbose_errors" => config.log.verbose_errors.to_string(),
         // `admin.token_file`: what counts is the token in it.

@@ -47,6 +47,12 @@ mod defaults {
     pub(super) const CONNECT: Duration = Duration::from_secs(2);
     pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
     pub(super) const TCP_KEEPALIVE: Duration = Duration::from_secs(1);
+    pub(super) const TIMEOUT_STATUS: u16 = 504;
+    pub(super) const MAX_IDLE: usize = 1024;
+    pub(super) const CONNECTIONS: (u64, u64) = (512, 50_000);
+    pub(super) const TUNNELS: usize = 10_000;
+    pub(super) const BODY: Duration = Duration::from_secs(60);
+    pub(super) const SEND: Duration = Duration::from_secs(60);
 }
 
 /// The most data-plane threads.
@@ -60,6 +66,9 @@ const LEAST_OPEN_FILES: u64 = 16;
 
 /// With less no process starts.
 const LEAST_MEMORY: u64 = 1024 * 1024;
+
+/// The most of what clients may have at a time: connections, requests, tunnels.
+const CLIENT_MAX: usize = 1_000_000;
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
@@ -93,6 +102,7 @@ pub(super) fn validate(given: &Given<'_>, r: &mut Reader<'_>) -> Config {
     let foreground = given.sources.overrides.foreground;
     let run_dir = paths::run_dir(&name, given.who, given.env(), foreground);
     let state_file = state_file(given, r, &name, &run_dir);
+    let upstream = upstream(r);
     let config = Config {
         listen: listen(given, r),
         state_file,
@@ -102,7 +112,8 @@ pub(super) fn validate(given: &Given<'_>, r: &mut Reader<'_>) -> Config {
         rollback: rollback(r),
         admin: admin(given, r, &run_dir),
         proxy: proxy(given, r),
-        upstream: upstream(r),
+        limits: client_limits(given, r, upstream.max_connections),
+        upstream,
         hooks: Hooks { on_event: r.read("hooks.on_event", values::words) },
         log: Log { verbose_errors: r.read("log.verbose_errors", values::boolean).unwrap_or(false) },
         file: given.file.map(Path::to_owned),
@@ -366,11 +377,38 @@ fn upstream(r: &mut Reader<'_>) -> Upstream {
             .read("upstream.max_connections", values::integer(1, 65_535))
             .unwrap_or(defaults::MAX_CONNECTIONS),
         connect_timeout: time(r, "upstream.connect_timeout", SHORTEST, defaults::CONNECT),
-        response_timeout: r.read("upstream.response_timeout", values::duration_or_none).flatten(),
+        response_timeout: time_or_none(r, "upstream.response_timeout", None),
+        read_timeout: time_or_none(r, "upstream.read_timeout", None),
+        timeout: time_or_none(r, "upstream.timeout", None),
+        timeout_status: r
+            .read("upstream.timeout_status", values::integer(400, 599))
+            .unwrap_or(defaults::TIMEOUT_STATUS),
         idle_timeout: time(r, "upstream.idle_timeout", SHORTEST, defaults::UPSTREAM_IDLE),
+        max_idle: r.read("upstream.max_idle", values::integer(0, 65_535)).unwrap_or(defaults::MAX_IDLE),
         // TCP_KEEPIDLE counts whole seconds, at most 32767 (tcp(7) and the kernel's MAX_TCP_KEEPIDLE).
         tcp_keepalive: Duration::from_secs(tcp_keepalive.as_millis().div_ceil(1000).min(32_767) as u64),
         debug: flag(r, "upstream.debug", false),
+    }
+}
+
+fn client_limits(given: &Given<'_>, r: &mut Reader<'_>, max_connections: usize) -> ClientLimits {
+    let (least, most) = defaults::CONNECTIONS;
+    // A connection of a client takes one to the app as well, and each release its own files.
+    let connections = (given.host.open_files / 4).clamp(least, most);
+    let requests_per_address = given.file.map(|_| (max_connections / 2).max(1));
+    ClientLimits {
+        connections: r
+            .read("limits.connections", values::integer(1, CLIENT_MAX))
+            .unwrap_or_else(|| usize::try_from(connections).unwrap_or(usize::MAX)),
+        connections_per_address: most_or_none(r, "limits.connections_per_address", None),
+        requests_per_address: most_or_none(r, "limits.requests_per_address", requests_per_address),
+        tunnels: r.read("limits.tunnels", values::integer(0, CLIENT_MAX)).unwrap_or(defaults::TUNNELS),
+        body_timeout: time_or_none(r, "limits.body_timeout", Some(defaults::BODY)),
+        send_timeout: time_or_none(r, "limits.send_timeout", Some(defaults::SEND)),
+        tunnel_idle: time_or_none(r, "limits.tunnel_idle", None),
+        requests_per_connection: r
+            .read("limits.requests_per_connection", values::integer(0, u32::MAX))
+            .filter(|most| *most != 0),
     }
 }
 
@@ -445,6 +483,15 @@ fn missing(given: &Given<'_>, r: &mut Reader<'_>, app: &App) {
 
 fn time(r: &mut Reader<'_>, key: &'static str, min: Duration, default: Duration) -> Duration {
     r.read(key, values::duration(min)).unwrap_or(default)
+}
+
+fn time_or_none(r: &mut Reader<'_>, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+    r.read(key, values::duration_or_none).unwrap_or(default)
+}
+
+/// How many there may be at a time; 0 in the file is no limit.
+fn most_or_none(r: &mut Reader<'_>, key: &'static str, default: Option<usize>) -> Option<usize> {
+    r.read(key, values::integer(0, CLIENT_MAX)).map_or(default, |most| Some(most).filter(|most| *most != 0))
 }
 
 fn count(r: &mut Reader<'_>, key: &'static str, default: u32) -> u32 {
