@@ -255,6 +255,8 @@ pub struct Proxy {
     pub forwarded: Forwarded,
     /// Peers whose `X-Forwarded-*` are kept.
     pub trusted: Vec<IpNet>,
+    /// What a client may upgrade its connection to, in lower case.
+    pub upgrades: Vec<String>,
     /// How long a client connection may be idle between requests.
     pub idle_timeout: Duration,
     /// How long a client may take for a request's head.
@@ -316,6 +318,8 @@ pub struct ClientLimits {
     pub requests_per_address: Option<usize>,
     /// Tunnels at a time.
     pub tunnels: usize,
+    /// The most fields in the head of a request, and of an answer.
+    pub headers: usize,
     /// How long the next byte of a request's body is waited for; `None`: no limit.
     pub body_timeout: Option<Duration>,
     /// How long a client may take nothing of an answer that waits for it; `None`: no limit.

@@ -255,7 +255,7 @@ fn all_kinds_of_values_in_a_file() {
          env = { NODE_ENV = \"production\", EMPTY = \"\" }\nowner_check = \"strict\"\n\
          restart = { backoff = \"1s 500ms\", give_up = true }\n\
          [rollback]\nstandby = \"window\"\n[proxy]\nmax_body = \"1.5MB\"\nmax_header_size = \"8KiB\"\n\
-         trusted = [\"10.0.0.0/8\"]\n[upstream]\nresponse_timeout = \"2m\"\nmax_connections = 1_000\n[hooks]\non_event = [\"/bin/true\", \"\"]\n",
+         trusted = [\"10.0.0.0/8\"]\nupgrades = [\"WebSocket\", \"tcp\"]\n[limits]\nheaders = 99\n[upstream]\nresponse_timeout = \"2m\"\nmax_connections = 1_000\n[hooks]\non_event = [\"/bin/true\", \"\"]\n",
     )
     .good();
     assert_eq!(config.listen.to_string(), "0.0.0.0:3001");
@@ -268,6 +268,7 @@ fn all_kinds_of_values_in_a_file() {
     assert_eq!((config.app.restart.backoff.as_millis(), config.app.restart.give_up), (1500, true));
     assert_eq!(config.rollback.standby, Standby::Window);
     assert_eq!((config.proxy.max_body, config.proxy.max_header_size), (Some(1_500_000), 8192));
+    assert_eq!((config.proxy.upgrades, config.limits.headers), (vec!["websocket".into(), "tcp".into()], 99));
     assert_eq!((config.upstream.response_timeout, config.upstream.max_connections), (Some(secs(120)), 1000));
     assert_eq!(config.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
 }

@@ -40,9 +40,12 @@ mod defaults {
     pub(super) const ALLOW: [&str; 2] = ["127.0.0.1", "::1"];
     pub(super) const RATE_LIMIT: u32 = 10;
     pub(super) const PREFIX: &str = crate::wire::PREFIX;
+    pub(super) const TRUSTED: [&str; 2] = ["127.0.0.1", "::1"];
+    pub(super) const UPGRADES: [&str; 1] = ["websocket"];
     pub(super) const CLIENT_IDLE: Duration = Duration::from_secs(5);
     pub(super) const HEADER: Duration = Duration::from_secs(6);
     pub(super) const MAX_HEADER_SIZE: u64 = 64 * 1024;
+    pub(super) const HEADERS: usize = 256;
     pub(super) const MAX_CONNECTIONS: usize = 1024;
     pub(super) const CONNECT: Duration = Duration::from_secs(2);
     pub(super) const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
@@ -76,6 +79,9 @@ const TOKEN_SHORT: usize = 16;
 /// The heads that can be allowed: below the least, ordinary cookies do not fit (and hyper refuses); above the
 /// most, a few clients can take the memory.
 const HEADER_SIZE: (u64, u64) = (8 * 1024, 1024 * 1024);
+
+/// How many fields of a head can be allowed: with fewer ordinary browsers are refused.
+const HEADERS: (usize, usize) = (32, 4096);
 
 /// What is known beside the keys.
 #[derive(Debug)]
@@ -212,7 +218,7 @@ fn app(given: &Given<'_>, r: &mut Reader<'_>) -> App {
         env_file: r.read("app.env_file", values::path),
         user: r.read("app.user", values::account),
         group: r.read("app.group", values::account),
-        limits: limits(given, r),
+        limits: app_limits(given, r),
         port_env,
         start_timeout: time(r, "app.start_timeout", SHORTEST, defaults::START_TIMEOUT),
         stop_signal: r.read("app.stop_signal", values::signal).unwrap_or(values::SIGTERM),
@@ -229,7 +235,7 @@ fn app(given: &Given<'_>, r: &mut Reader<'_>) -> App {
     }
 }
 
-fn limits(given: &Given<'_>, r: &mut Reader<'_>) -> Limits {
+fn app_limits(given: &Given<'_>, r: &mut Reader<'_>) -> Limits {
     let limits = Limits {
         open_files: r.read("app.open_files", values::integer(LEAST_OPEN_FILES, u64::from(u32::MAX))),
         memory: r.read("app.memory", values::size(LEAST_MEMORY, i64::MAX as u64)),
@@ -293,9 +299,7 @@ fn admin(given: &Given<'_>, r: &mut Reader<'_>, run_dir: &Path) -> Admin {
         socket_configured: socket.is_some(),
         socket: Some(socket.unwrap_or_else(|| run_dir.join("admin.sock"))),
         socket_group: r.read("admin.socket_group", values::account),
-        allow: r.read_list("admin.allow", values::net).unwrap_or_else(|| {
-            defaults::ALLOW.iter().filter_map(|address| values::net(Input::Text(address)).ok()).collect()
-        }),
+        allow: r.read_list("admin.allow", values::net).unwrap_or_else(|| nets(&defaults::ALLOW)),
         hosts: r.read_list("admin.hosts", values::host_name).unwrap_or_default(),
         allow_forwarded: flag(r, "admin.allow_forwarded", false),
         rate_limit: r.read("admin.rate_limit", values::integer(1, 1_000_000)).unwrap_or(defaults::RATE_LIMIT),
@@ -356,13 +360,20 @@ fn proxy(given: &Given<'_>, r: &mut Reader<'_>) -> Proxy {
     Proxy {
         threads: r.read("proxy.threads", values::integer(1, THREADS_MAX)).unwrap_or_else(cores),
         forwarded,
-        trusted: r.read_list("proxy.trusted", values::net).unwrap_or_default(),
+        trusted: r.read_list("proxy.trusted", values::net).unwrap_or_else(|| nets(&defaults::TRUSTED)),
+        upgrades: r
+            .read_list("proxy.upgrades", values::upgrade)
+            .unwrap_or_else(|| defaults::UPGRADES.map(str::to_owned).into()),
         idle_timeout: time(r, "proxy.idle_timeout", SHORTEST, defaults::CLIENT_IDLE),
         header_timeout: time(r, "proxy.header_timeout", SHORTEST, defaults::HEADER),
         max_header_size: usize::try_from(max_header_size).unwrap_or(usize::MAX),
         max_body: r.read("proxy.max_body", values::size(0, u64::MAX)).filter(|limit| *limit != 0),
         fast_path: flag(r, "proxy.fast_path", false),
     }
+}
+
+fn nets(addresses: &[&str]) -> Vec<IpNet> {
+    addresses.iter().filter_map(|address| values::net(Input::Text(address)).ok()).collect()
 }
 
 fn cores() -> usize {
@@ -403,6 +414,7 @@ fn client_limits(given: &Given<'_>, r: &mut Reader<'_>, max_connections: usize) 
         connections_per_address: most_or_none(r, "limits.connections_per_address", None),
         requests_per_address: most_or_none(r, "limits.requests_per_address", requests_per_address),
         tunnels: r.read("limits.tunnels", values::integer(0, CLIENT_MAX)).unwrap_or(defaults::TUNNELS),
+        headers: r.read("limits.headers", values::integer(HEADERS.0, HEADERS.1)).unwrap_or(defaults::HEADERS),
         body_timeout: time_or_none(r, "limits.body_timeout", Some(defaults::BODY)),
         send_timeout: time_or_none(r, "limits.send_timeout", Some(defaults::SEND)),
         tunnel_idle: time_or_none(r, "limits.tunnel_idle", None),

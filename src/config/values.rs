@@ -207,6 +207,16 @@ pub(super) fn prefix(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
+/// A protocol that a client may upgrade to, in lower case. None that is HTTP again: what comes over such a connection
+/// would pass by everything that portok does for a request.
+pub(super) fn upgrade(input: Input<'_>) -> Parsed<String> {
+    let is_http = |name: &str| name.starts_with("http") || name == "h2" || name == "h2c";
+    let parsed = text("the name of a protocol such as \"websocket\", and not HTTP's own (h2c)", |name| {
+        http::HeaderName::from_bytes(name.as_bytes()).is_ok() && !is_http(&name.to_ascii_lowercase())
+    })(input)?;
+    Ok(parsed.to_ascii_lowercase())
+}
+
 /// The value of a `Host` header.
 pub(super) fn host(input: Input<'_>) -> Parsed<String> {
     text("a host name or address, with or without a port", |host| {

@@ -76,7 +76,8 @@ fn headers_keep_their_values_and_hop_by_hop_ones_stay_behind() {
 fn forwarded_headers_are_replaced_unless_the_peer_is_trusted() {
     let world = World::new();
     let base = conf(&world);
-    let daemon = started(&world, &base.clone().set("proxy.forwarded", "trusted"));
+    let strangers = base.clone().set("proxy.forwarded", "trusted").set("proxy.trusted", vec!["10.0.0.0/8"]);
+    let daemon = started(&world, &strangers);
     let sent =
         [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "forged.test")];
     let head = echoed(&daemon, "GET", "/", &sent);
