@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -173,6 +174,7 @@ Examples:
 Examples:
   portok upgrade                                  after the package was replaced
   portok upgrade --instance api --binary ./portokd
+  portok upgrade --wait 10m                       after the deploy that is under way
 
 The new daemon takes over the port and the app; the old one finishes the connections that it has, and ends.
 When the new one does not come up, nothing has changed and the error says why.")]
@@ -180,6 +182,9 @@ When the new one does not come up, nothing has changed and the error says why.")
         /// The new program [default: the path that the running daemon was started from]
         #[arg(long, value_name = "PATH")]
         binary: Option<PathBuf>,
+        /// While the daemon is busy with a deploy or a crashed app, try again for so long, like 10m
+        #[arg(long, value_name = "TIME", value_parser = wait_time)]
+        wait: Option<Duration>,
     },
     #[command(flatten)]
     Host(HostCommand),
@@ -396,6 +401,11 @@ pub(crate) fn health_path(text: &str) -> Result<String, String> {
     }
 }
 
+/// How long to wait at most.
+fn wait_time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "expected a time such as 30s or 10m".to_owned())
+}
+
 /// Takes `K=V` apart.
 fn variable(text: &str) -> Result<(String, String), String> {
     let Some((key, value)) = text.split_once('=') else {
@@ -491,6 +501,7 @@ mod tests {
             &["deploy", "--detach", "--wait-window"],
             &["logs", "-n", "0"],
             &["logs", "-n", "10001"],
+            &["upgrade", "--wait", "soon"],
             &["frobnicate"],
         ];
         for line in table {

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
 
 use super::client::Call;
 use super::failure::Failure;
@@ -93,8 +95,12 @@ pub(crate) async fn reload(session: &mut Session<'_>) -> Done {
     Ok(exit::DONE)
 }
 
-/// `portok upgrade`.
-pub(crate) async fn upgrade(session: &mut Session<'_>, binary: Option<PathBuf>) -> Done {
+/// `portok upgrade`; asked again for as long as `wait` says while the daemon is busy.
+pub(crate) async fn upgrade(
+    session: &mut Session<'_>,
+    binary: Option<PathBuf>,
+    wait: Option<Duration>,
+) -> Done {
     let mut call = Call::post("upgrade", "upgrade");
     if let Some(path) = binary {
         let request = UpgradeRequest { binary: Some(absolute(&path)?) };
@@ -102,7 +108,21 @@ pub(crate) async fn upgrade(session: &mut Session<'_>, binary: Option<PathBuf>) 
         call.body =
             Some(body.map_err(|error| Failure::usage(error.to_string(), "see portok upgrade --help"))?);
     }
-    let (upgraded, value) = session.client.ask::<Upgraded>(call).await?;
+    let began = Instant::now();
+    let mut told = None;
+    let (upgraded, value) = loop {
+        match session.client.ask::<Upgraded>(call.clone()).await {
+            Err(failure) if failure.is_busy() && wait.is_some_and(|wait| began.elapsed() < wait) => {
+                let text = render::absent(&failure);
+                if told.as_ref() != Some(&text) {
+                    session.screen.note(&text);
+                    told = Some(text);
+                }
+                sleep(session.poll_every()).await;
+            }
+            outcome => break outcome?,
+        }
+    };
     session.show(&value, || render::upgraded(&upgraded));
     Ok(exit::DONE)
 }

@@ -112,6 +112,11 @@ impl Failure {
         }
     }
 
+    /// Whether the daemon refused because something else is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { body, .. } if body.code == Code::Busy)
+    }
+
     /// Whether asking again after a while may succeed, although nobody mends anything: the daemon is being
     /// started again, or it has had enough requests for a minute.
     pub(crate) fn is_passing(&self) -> bool {

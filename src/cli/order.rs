@@ -163,7 +163,7 @@ async fn carry_out(
         Command::Releases => commands::releases(session).await,
         Command::Logs(options) => logs::logs(session, &options, reader_gone).await,
         Command::Reload => commands::reload(session).await,
-        Command::Upgrade { binary } => commands::upgrade(session, binary).await,
+        Command::Upgrade { binary, wait } => commands::upgrade(session, binary, wait).await,
     }
 }
 

@@ -263,6 +263,9 @@ impl Daemon {
             Ok(estate) => estate,
             Err(error) => return Outcome::Failed(error),
         };
+        if let Err(error) = self.app.may_freeze().await {
+            return Outcome::Failed(error);
+        }
         let ended = tokio::select! {
             outcome = attempt(estate) => Some(outcome),
             () = self.signals.end() => None,

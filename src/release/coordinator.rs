@@ -370,6 +370,9 @@ impl Coordinator {
                 self.step(Event::StopAll);
                 self.step(Event::KillAll);
             }
+            Message::MayFreeze { reply } => {
+                let _asker_gone = reply.send(self.may_freeze());
+            }
             Message::Freeze { interrupt, reply } => self.freeze(interrupt, reply),
             Message::Thaw => self.thaw(),
             Message::Leave { done } => self.leave(done),

@@ -179,11 +179,20 @@ impl Handle {
         self.supervisor.restore();
     }
 
-    /// Makes the coordinator stand still, its record written: nothing is begun, started, probed, drained or stopped until
-    /// [`Handle::thaw`] or [`Handle::leave`]. With `interrupt` an attempt that is under way is no hindrance.
+    /// Whether another daemon could take over now without a loss, so that none is started in vain. The answer may be
+    /// another one by the time of [`Handle::freeze`].
     ///
     /// # Errors
-    /// `busy` (an attempt is under way), `state_unwritable`; nothing has changed then. `shutting_down`.
+    /// `busy`: an attempt is under way, or requests wait for a crashed app. `shutting_down`.
+    pub async fn may_freeze(&self) -> Result<(), ErrorBody> {
+        self.ask(|reply| Message::MayFreeze { reply }).await
+    }
+
+    /// Makes the coordinator stand still, its record written: nothing is begun, started, probed, drained or stopped until
+    /// [`Handle::thaw`] or [`Handle::leave`]. With `interrupt` an attempt under way and requests that wait are no hindrance.
+    ///
+    /// # Errors
+    /// `busy` (as [`Handle::may_freeze`]), `state_unwritable`; nothing has changed then. `shutting_down`.
     pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
         self.ask(|reply| Message::Freeze { interrupt, reply }).await
     }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::coordinator::Coordinator;
 use super::message::{Message, Report};
+use super::state::Hindrance;
 use crate::wire::{Code, ErrorBody};
 
 /// What is known while nothing moves.
@@ -32,8 +33,8 @@ enum StillRecord {
 
 impl Coordinator {
     pub(super) fn freeze(&mut self, interrupt: bool, reply: oneshot::Sender<Result<(), ErrorBody>>) {
-        if let Some(task) = self.state.task.as_ref().filter(|_| !interrupt) {
-            let _asker_gone = reply.send(Err(super::coordinator::refused(&task.busy())));
+        if let Err(error) = if interrupt { Ok(()) } else { self.may_freeze() } {
+            let _asker_gone = reply.send(Err(error));
             return;
         }
         // Before the start the record is still what an earlier daemon wrote.
@@ -47,6 +48,22 @@ impl Coordinator {
         self.save = Some(seq);
         self.write_record();
         self.still = Some(Still { record: StillRecord::Writing { seq, reply }, kept: Vec::new() });
+    }
+
+    /// Whether another daemon can take over now without a loss.
+    pub(super) fn may_freeze(&self) -> Result<(), ErrorBody> {
+        let Some(hindrance) = self.state.hindrance() else { return Ok(()) };
+        let app = &self.config.borrow().name;
+        let message = match hindrance {
+            Hindrance::Task { release, reason, step } => {
+                format!("app `{app}`: an attempt is under way: `{release}` ({}), {step}", reason.as_str())
+            }
+            Hindrance::Held { release, step } => {
+                format!("app `{app}`: requests wait for `{release}`, which crashed; {step}")
+            }
+        };
+        Err(ErrorBody::new(Code::Busy, "Busy", message)
+            .with_hint("try again when it is over, or wait for it: portok upgrade --wait 10m"))
     }
 
     /// Whether the record on disk is the last one that this coordinator may write.
@@ -74,7 +91,7 @@ impl Coordinator {
             Message::Cancel { reply } => {
                 let _asker_gone = reply.send(Err(leaving()));
             }
-            Message::Freeze { reply, .. } => {
+            Message::Freeze { reply, .. } | Message::MayFreeze { reply } => {
                 let _asker_gone = reply.send(Err(leaving()));
             }
             Message::Saved { seq, result } => self.saved_while_still(seq, result),

@@ -34,6 +34,10 @@ pub(super) enum Message {
         done: oneshot::Sender<()>,
     },
     Kill,
+    /// Say whether another daemon could take over now.
+    MayFreeze {
+        reply: oneshot::Sender<Result<(), ErrorBody>>,
+    },
     /// Stand still with the record written.
     Freeze {
         interrupt: bool,

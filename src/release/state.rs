@@ -27,6 +27,7 @@ mod effect;
 mod event;
 mod facts;
 mod requests;
+mod standing;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::wire::{Phase, Reason};
 
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
+pub use standing::Hindrance;
 
 /// How often a candidate whose port was taken is started again on another port.
 const PORT_TRIES: u32 = 3;
@@ -267,27 +269,6 @@ impl Default for State {
 }
 
 impl State {
-    /// Where the app's life stands.
-    pub fn phase(&self) -> Phase {
-        if self.stopping != Stopping::No {
-            return Phase::Stopping;
-        }
-        match &self.live {
-            Live::Up { .. } if self.window.is_some() || self.goes_back_by_itself() => Phase::Watching,
-            Live::Up { .. } => Phase::Settled,
-            Live::Down { cause: DownCause::Boot, .. } => Phase::Starting,
-            Live::Down { cause: DownCause::Crash, .. } => Phase::Restarting,
-            Live::Down { cause: DownCause::CrashLoop, .. } => Phase::Failed,
-            Live::None if self.task.is_some() => Phase::Starting,
-            Live::None => Phase::Empty,
-        }
-    }
-
-    /// The watch window's verdict was bad and the way back is not done yet.
-    fn goes_back_by_itself(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback)
-    }
-
     /// The release that serves or should.
     pub fn live_release(&self) -> Option<&ReleaseRef> {
         match &self.live {

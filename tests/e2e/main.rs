@@ -51,6 +51,8 @@ mod switch;
 mod systemd;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod upgrade_busy;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

@@ -83,7 +83,7 @@ pub(crate) fn watch_line(release: &str, status: &Status, now: SystemTime) -> Str
     format!("{} `{}` is {}{rest}", paint(BUSY, "…"), plain(release), status.phase.as_str())
 }
 
-/// The daemon is gone for a while.
+/// The daemon is gone or busy for a while.
 pub(crate) fn absent(failure: &Failure) -> String {
     match failure {
         Failure::Refused { body, .. } => format!("waiting: {}", plain(&body.message)),

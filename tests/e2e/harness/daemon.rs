@@ -307,7 +307,14 @@ impl<'w> Daemon<'w> {
     /// Puts a new daemon in its place with `portok upgrade`; gives back the new one's process.
     #[track_caller]
     pub(crate) fn upgrade(&mut self) -> u32 {
-        let said = self.portok(&["--json", "upgrade"]).ended(0).json();
+        let said = self.portok(&["--json", "upgrade"]).ended(0);
+        self.has_handed_over(&said)
+    }
+
+    /// Looks after the process that `portok --json upgrade` said has taken over, too.
+    #[track_caller]
+    pub(crate) fn has_handed_over(&mut self, said: &Said) -> u32 {
+        let said = said.json();
         let pid = said["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         self.heir = pid;
         pid.unwrap_or_else(|| panic!("no pid in {said:#}"))
