@@ -1378,13 +1378,17 @@ _portok() {
             return 0
             ;;
         portok__subcmd__upgrade)
-            opts="-h -V --binary --url --socket --instance --token --json --help --version"
+            opts="-h -V --binary --wait --url --socket --instance --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --binary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -150,6 +150,7 @@ complete -c portok -n "__fish_portok_using_subcommand reload" -l json -d 'Print 
 complete -c portok -n "__fish_portok_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand reload" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l binary -d 'The new program [default: the path that the running daemon was started from]' -r -F
+complete -c portok -n "__fish_portok_using_subcommand upgrade" -l wait -d 'While the daemon is busy with a deploy or a crashed app, try again for so long, like 10m' -r
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l socket -d 'The daemon\'s unix socket' -r -F
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
