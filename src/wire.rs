@@ -286,11 +286,18 @@ impl Reason {
 
 /// One move of traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Switch {
     /// The port before; null when nothing served.
     pub from: Option<u16>,
+    /// The release before; absent when nothing served, and in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_release: Option<String>,
     /// The port after.
     pub to: u16,
+    /// The release after; absent in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_release: Option<String>,
     /// When, RFC 3339.
     pub at: String,
     /// Why.

@@ -135,11 +135,14 @@ impl Answer {
                 _ => default_hint(body.code, self.retry_after),
             };
         }
-        Failure::Refused {
-            operation: self.call.operation.clone(),
-            body: Box::new(body),
-            retry_after: self.retry_after,
-        }
+        // Whoever is not let in may have knocked at another door than meant.
+        let operation = match body.code {
+            Code::Unauthorized | Code::Forbidden | Code::RateLimited => {
+                format!("{} at {}", self.call.operation, self.way)
+            }
+            _ => self.call.operation.clone(),
+        };
+        Failure::Refused { operation, body: Box::new(body), retry_after: self.retry_after }
     }
 
     fn foreign(&self, cause: String) -> Failure {

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::RunPlan;
 use super::failure::Failure;
 use super::host::args::HostCommand;
+use super::typo;
 use crate::wire::CommandLine;
 
 /// The longest id of a release and name of an instance, in characters.
@@ -292,7 +293,8 @@ pub(crate) enum Order {
 /// # Errors
 /// What clap answers for `--help`, `--version` and wrong usage; or a contradiction between options.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
-    let Typed { mut global, command } = Typed::try_parse_from(arguments).map_err(Refusal::Clap)?;
+    let Typed { mut global, command } = Typed::try_parse_from(&arguments)
+        .map_err(|error| Refusal::Clap(typo::advise(error, &Typed::command(), &arguments)))?;
     let Some(command) = command else { return Err(Refusal::Nothing) };
     if global.url.is_some() && global.socket.is_some() {
         return Err(contradiction(
@@ -425,8 +427,6 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parsed(line: &[&str]) -> Result<Order, Refusal> {
@@ -524,6 +524,22 @@ mod tests {
     #[test]
     fn a_mistyped_command_gets_a_suggestion() {
         assert!(clap_error(&["stauts"]).to_string().contains("'status'"));
+    }
+
+    #[test]
+    fn a_mistyped_option_is_never_recommended_as_a_word_of_the_command() {
+        for (line, meant) in [
+            (&["deploy", "--comand", "x"][..], Some("--cmd")),
+            (&["deploy", "--realease", "v1"], Some("--release")),
+            (&["run", "--lsten=8080", "--cmd", "x"], Some("--listen")),
+            (&["deploy", "--frobnicate"], None),
+            (&["deploy", "-x"], None),
+        ] {
+            let told = clap_error(line).to_string();
+            assert!(!told.contains("-- -"), "{told}");
+            assert_eq!(told.contains("similar"), meant.is_some(), "{told}");
+            assert!(meant.is_none_or(|meant| told.contains(&format!("'{meant}'"))), "{told}");
+        }
     }
 
     #[test]

@@ -201,48 +201,17 @@ impl Client {
                 }),
             }
         }
-        let hint = self.unreachable_hint(&failed);
-        Err(Failure::Unreachable { operation: operation.to_owned(), tried: failed, hint: Some(hint) })
-    }
-
-    fn unreachable_hint(&self, failed: &[Attempt]) -> String {
-        let mut hint = if failed.iter().any(|attempt| attempt.denied) {
-            DENIED_HINT.to_owned()
-        } else {
-            match self.daemon.instance.as_deref() {
-                Some("default") => "is portokd running? name its instance with --instance NAME, or its place with --url or --socket".to_owned(),
-                Some(name) => format!("is portokd running? systemctl status portok@{name}"),
-                None => "is portokd running there?".to_owned(),
-            }
-        };
-        if let Some(remark) = &self.daemon.remark {
-            hint = format!("{hint} ({remark})");
-        }
-        hint
+        let is_denied = failed.iter().any(|attempt| attempt.denied);
+        let hint = if is_denied { DENIED_HINT.to_owned() } else { self.daemon.advice.clone() };
+        Err(Failure::Unreachable {
+            operation: operation.to_owned(),
+            instance: self.daemon.instance.clone(),
+            tried: failed,
+            hint: Some(hint),
+        })
     }
 }
 
 /// What to do where rights are missing.
 pub(crate) const DENIED_HINT: &str =
     "use sudo, or become a member of the socket's group (admin.socket_group)";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_rights_get_another_hint_than_a_missing_daemon() {
-        let client = |instance: Option<&str>, remark: Option<&str>| {
-            let (instance, remark) = (instance.map(str::to_owned), remark.map(str::to_owned));
-            Client::new(
-                Daemon { ways: Vec::new(), prefix: "/__".into(), instance, remark },
-                Limits::default(),
-            )
-        };
-        let failed = |denied| [Attempt { way: "s".into(), cause: "c".into(), denied }];
-        assert_eq!(client(Some("api"), None).unreachable_hint(&failed(true)), DENIED_HINT);
-        let hint = client(Some("api"), Some("cannot read x")).unreachable_hint(&failed(false));
-        assert_eq!(hint, "is portokd running? systemctl status portok@api (cannot read x)");
-        assert_eq!(client(None, None).unreachable_hint(&failed(false)), "is portokd running there?");
-    }
-}

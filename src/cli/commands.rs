@@ -84,7 +84,14 @@ pub(crate) async fn cancel(session: &mut Session<'_>) -> Done {
 /// `portok releases`.
 pub(crate) async fn releases(session: &mut Session<'_>) -> Done {
     let (rows, value) = session.client.ask::<Vec<ReleaseRow>>(Call::get("releases", "releases")).await?;
-    session.show(&value, || render::releases(&rows, SystemTime::now()));
+    // Which of them serves now is the status' to say; without it no row claims to.
+    let status = match rows.is_empty() || session.json {
+        true => None,
+        false => {
+            session.client.ask::<Status>(Call::get("releases", "status")).await.ok().map(|(status, _)| status)
+        }
+    };
+    session.show(&value, || render::releases(&rows, status.as_ref(), SystemTime::now()));
     Ok(exit::DONE)
 }
 

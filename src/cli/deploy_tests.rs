@@ -10,7 +10,7 @@ use crate::wire::{Code, ErrorBody, Moved, NDJSON, Outcome};
 const AT: &str = "2026-01-01T00:00:00.000Z";
 
 fn switch() -> Value {
-    json!({"from": 41822, "to": 41873, "at": AT, "reason": "deploy", "id": "s1"})
+    json!({"from": 41822, "fromRelease": "v1", "to": 41873, "toRelease": "v2", "at": AT, "reason": "deploy", "id": "s1"})
 }
 
 fn told(event: &str, more: Value) -> Value {
@@ -35,7 +35,7 @@ fn good() -> Vec<Value> {
     events.extend([
         told("healthy", json!({"port": 41873})),
         told("switched", json!({"switch": switch()})),
-        told("draining", json!({"port": 41822})),
+        told("draining", json!({"port": 41822, "release": "v1"})),
         told("invented_later", json!({"switch": 5})),
         told("finished", json!({"outcome": "live", "switch": switch(), "message": "release `v2` is live"})),
     ]);
@@ -120,7 +120,7 @@ async fn the_request_says_what_was_typed() {
 async fn without_a_terminal_each_event_is_one_line() {
     let fake = Fake::new(|_, _| Reply::events(&good()).ended());
     let ran = fake.portok(&["deploy"]).await;
-    assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873 (was 41822)\n"));
+    assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873, was v1 (port 41822)\n"));
     let lines: Vec<_> =
         ran.err.lines().map(|line| line.split_once("] ").map_or(line, |(_, rest)| rest)).collect();
     let expected = [
@@ -131,7 +131,10 @@ async fn without_a_terminal_each_event_is_one_line() {
     ];
     assert_eq!(lines[..4], expected);
     assert!(lines[4].starts_with("healthy     after "));
-    assert_eq!(lines[5..], ["switched    41822 → 41873", "draining    port 41822 in the background"]);
+    assert_eq!(
+        lines[5..],
+        ["switched    v1 (port 41822) → v2 (port 41873)", "draining    v1 (port 41822) in the background"]
+    );
 }
 
 #[tokio::test]
@@ -158,7 +161,7 @@ async fn an_answer_without_a_stream_is_understood_too() {
         json!({"success": true, "message": "m", "release": "v2", "outcome": "live", "switch": switch()});
     let fake = Fake::new(move |_, _| Reply::json(200, &body));
     let ran = fake.portok(&["deploy"]).await;
-    assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873 (was 41822)\n"));
+    assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873, was v1 (port 41822)\n"));
 }
 
 #[tokio::test]
@@ -167,11 +170,23 @@ async fn an_abort_ends_with_3_and_its_autopsy() {
     body.autopsy = Some(crate::wire::Autopsy {
         summary: "it exited before it became healthy".into(),
         exit: Some("exit status 1".into()),
-        output: vec!["boom".into()],
+        output: vec!["listening \u{1b}[2Jsoon".into(), "boom".into()],
         ..Default::default()
     });
-    let ran = failed(told("finished", json!({"outcome": "aborted", "error": body}))).await;
+    let mut events = beginning();
+    events.push(told(
+        "aborted",
+        json!({"message": "deploy of `v2` aborted: it exited before it became healthy"}),
+    ));
+    events.push(told("finished", json!({"outcome": "aborted", "error": body})));
+    let fake = Fake::new(move |_, _| Reply::events(&events).ended());
+    let ran = fake.portok(&["deploy"]).await;
     assert_eq!(ran.code, 3);
+    // Once: the event says nothing that the error does not say, and what was printed before is not printed again.
+    assert_eq!(ran.err.matches("it exited before").count(), 1, "{}", ran.err);
+    assert_eq!(ran.err.matches("soon").count(), 1, "{}", ran.err);
+    let whole = fake.portok(&["deploy", "--json"]).await.value();
+    assert_eq!(whole["autopsy"]["output"].as_array().unwrap().len(), 2);
     let expected = "\
 error: deploy of `v2` aborted: it exited before it became healthy
   caused by: exit status 1
@@ -270,7 +285,7 @@ async fn the_watch_window_is_waited_for_across_a_restart_of_the_daemon() {
         _ => status(Some("v2"), "settled"),
     });
     let ran = fake.portok(&["deploy", "--wait-window"]).await;
-    assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873 (was 41822)\n"));
+    assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873, was v1 (port 41822)\n"));
     assert_eq!(fake.received().len(), 10);
     assert!(ran.err.contains("the daemon does not answer, waiting for it"), "{}", ran.err);
 }
@@ -322,8 +337,12 @@ async fn a_rollback_is_reported_like_a_deploy() {
         ];
         let fake = Fake::new(move |_, _| Reply::events(&events).ended());
         let ran = fake.portok(&["rollback"]).await;
-        assert_eq!((ran.code, ran.out.as_str()), (0, "v2 is live on port 41873 (was 41822)\n"), "{outcome}");
-        assert!(ran.err.contains("moved back  41822 → 41873\n"), "{}", ran.err);
+        assert_eq!(
+            (ran.code, ran.out.as_str()),
+            (0, "v2 is live on port 41873, was v1 (port 41822)\n"),
+            "{outcome}"
+        );
+        assert!(ran.err.contains("moved back  v1 (port 41822) → v2 (port 41873)\n"), "{}", ran.err);
         assert_eq!(fake.received()[0].line, "POST /__rollback");
     }
     let fake = Fake::new(|_, _| Reply::events(&beginning()));

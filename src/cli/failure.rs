@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     /// No way to the daemon could be used.
     Unreachable {
         operation: String,
+        /// The instance, where one is meant.
+        instance: Option<String>,
         /// Each way that was tried and why it failed, in order.
         tried: Vec<Attempt>,
         hint: Option<String>,
@@ -200,8 +202,10 @@ mod tests {
     #[test]
     fn missing_rights_do_not_pass_by_themselves() {
         let attempt = |denied| Attempt { way: "s".into(), cause: "c".into(), denied };
-        let failure =
-            |tried| Failure::Unreachable { operation: "status".into(), tried, hint: None }.is_passing();
+        let failure = |tried| {
+            Failure::Unreachable { operation: "status".into(), instance: None, tried, hint: None }
+                .is_passing()
+        };
         assert!(failure(vec![attempt(false)]));
         assert!(failure(vec![attempt(true), attempt(false)]));
         assert!(!failure(vec![attempt(true)]));

@@ -112,7 +112,7 @@ impl Report {
                         continue;
                     };
                     if event.event == EventKind::Finished {
-                        return self.finished(event);
+                        return self.finished(event).map_err(|failure| self.once(failure, session.json));
                     }
                     if let Some(text) = self.progress.event(&event, Instant::now()) {
                         session.screen.note(&text);
@@ -151,6 +151,16 @@ impl Report {
             body: Box::new(body),
             retry_after: None,
         })
+    }
+
+    /// Takes out of a failure for people the output that they have been shown already.
+    fn once(&self, mut failure: Failure, json: bool) -> Failure {
+        if let (false, Failure::Refused { body, .. }) = (json, &mut failure)
+            && let Some(autopsy) = &mut body.autopsy
+        {
+            autopsy.output.retain(|line| !self.progress.has_shown(line));
+        }
+        failure
     }
 
     fn interrupted(&self) -> Failure {

@@ -5,15 +5,15 @@
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::args::Global;
 use super::connect::describe_io;
 use super::failure::Failure;
 use super::host::Places;
 use super::instance_file::{InstanceFile, Unreadable, read_limited};
-use crate::config::{Secret, default_socket};
+use super::sockets;
+use crate::config::Secret;
 
 /// The instance that is meant when none is named.
 const DEFAULT_INSTANCE: &str = "default";
@@ -30,6 +30,10 @@ pub(crate) struct Surroundings {
     pub(crate) places: Places,
     /// The places in which an instance's socket may lie by default, the likeliest first; never empty.
     pub(crate) socket_places: SocketPlaces,
+    /// The admin sockets that lie where daemons of this host put them by default.
+    pub(crate) sockets: Box<dyn Fn() -> Vec<PathBuf>>,
+    /// Whether systemd runs this host.
+    pub(crate) systemd: bool,
     /// `PORTOK_URL`.
     pub(crate) url: Option<String>,
     /// `PORTOK_TOKEN`.
@@ -47,7 +51,13 @@ impl Surroundings {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         Self {
             places: Places::of_process(),
-            socket_places: Box::new(move |name| socket_places(name, uid, runtime.as_deref())),
+            socket_places: {
+                let runtime = runtime.clone();
+                Box::new(move |name| sockets::places(name, uid, runtime.as_deref()))
+            },
+            sockets: Box::new(move || sockets::all(uid, runtime.as_deref())),
+            // sd_booted(3)
+            systemd: std::path::Path::new("/run/systemd/system").is_dir(),
             url: text("PORTOK_URL"),
             token: text("PORTOK_TOKEN").map(Secret::new),
         }
@@ -63,8 +73,8 @@ pub(crate) struct Daemon {
     pub(crate) prefix: String,
     /// The instance, where one is meant.
     pub(crate) instance: Option<String>,
-    /// What stood in the way of knowing more, to be told when no way works.
-    pub(crate) remark: Option<String>,
+    /// What to do when no way works.
+    pub(crate) advice: String,
 }
 
 /// One way to a daemon.
@@ -129,21 +139,28 @@ impl Token {
 /// leads to the instance.
 pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, Failure> {
     let given = global.token.clone().map(Secret::new);
-    let plain = |ways, prefix| Daemon { ways, prefix, instance: None, remark: None };
+    let plain =
+        |ways, prefix, advice: &str| Daemon { ways, prefix, instance: None, advice: advice.to_owned() };
     let outer_token = || given.clone().or_else(|| around.token.clone()).map_or(Token::None, Token::Value);
     if let Some(url) = &global.url {
         let (way, prefix) = parse_url("--url", url, outer_token())?;
-        return Ok(plain(vec![way], prefix));
+        return Ok(plain(vec![way], prefix, "is this the address of a portokd, and does it run?"));
     }
     if let Some(socket) = &global.socket {
-        return Ok(plain(vec![Way::Socket(socket.clone())], DEFAULT_PREFIX.to_owned()));
+        let advice =
+            "is this the socket of a portokd, and does it run? `portok list` shows those of this host";
+        return Ok(plain(vec![Way::Socket(socket.clone())], DEFAULT_PREFIX.to_owned(), advice));
     }
     if let Some(name) = &global.instance {
         return instance(name, given, around, InstanceFile::read(&around.places.config, name));
     }
     if let Some(url) = &around.url {
         let (way, prefix) = parse_url("PORTOK_URL", url, outer_token())?;
-        return Ok(plain(vec![way], prefix));
+        return Ok(plain(
+            vec![way],
+            prefix,
+            "PORTOK_URL says so; --instance NAME, --url or --socket name another daemon",
+        ));
     }
     let mut ways = default_ways(DEFAULT_INSTANCE, around);
     ways.push(Way::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port: DEFAULT_PORT, token: outer_token() });
@@ -151,7 +168,9 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
         ways,
         prefix: DEFAULT_PREFIX.to_owned(),
         instance: Some(DEFAULT_INSTANCE.to_owned()),
-        remark: None,
+        advice: "no daemon was named: `portok list` shows those of this host; name one with --instance NAME, or its place \
+                 with --url or --socket"
+            .to_owned(),
     })
 }
 
@@ -166,14 +185,18 @@ fn instance(
         ways: Vec::new(),
         prefix: DEFAULT_PREFIX.to_owned(),
         instance: Some(name.to_owned()),
-        remark: None,
+        advice: start_advice(name, around.systemd),
     };
     let file = match file {
         Ok(Some(file)) => file,
         Ok(None) => {
             daemon.ways = default_ways(name, around);
-            daemon.remark =
-                Some(format!("there is no {name}.toml or {name}.env in {}", around.places.config.display()));
+            // `portok run` has no file; systemd knows nothing of it.
+            daemon.advice = format!(
+                "there is no {name}.toml or {name}.env in {}: if it was a `portok run`, it has ended; `portok list` shows \
+                 what runs",
+                around.places.config.display()
+            );
             return Ok(daemon);
         }
         Err(unreadable) => {
@@ -182,7 +205,7 @@ fn instance(
             if daemon.ways.is_empty() || !unreadable.denied {
                 return Err(Failure::Usage { message: unreadable.message, hint: unreadable.hint });
             }
-            daemon.remark = Some(unreadable.message);
+            daemon.advice = format!("{} ({})", daemon.advice, unreadable.message);
             return Ok(daemon);
         }
     };
@@ -204,6 +227,15 @@ fn instance(
     Ok(daemon)
 }
 
+/// How a configured instance is started here.
+fn start_advice(name: &str, systemd: bool) -> String {
+    if systemd {
+        format!("start it: portok start {name}; why it ended: portok logs {name}")
+    } else {
+        format!("start it: portokd --instance {name}")
+    }
+}
+
 /// The default sockets of `name` that may be there; when none is, the likeliest, so that an error names it.
 fn default_ways(name: &str, around: &Surroundings) -> Vec<Way> {
     let mut ways = existing(name, around);
@@ -220,32 +252,6 @@ fn existing(name: &str, around: &Surroundings) -> Vec<Way> {
         Err(error) => error.kind() == ErrorKind::PermissionDenied,
     };
     (around.socket_places)(name).into_iter().filter(there).map(Way::Socket).collect()
-}
-
-/// All places for the socket of `name` that this user can trust, the user's own first.
-fn socket_places(name: &str, uid: u32, runtime: Option<&Path>) -> Vec<PathBuf> {
-    let mut places = Vec::new();
-    // `run` puts its socket into the user's own runtime folder or the temporary one, root's too.
-    let temporary = PathBuf::from(format!("/tmp/portok-{uid}")).join(name).join("admin.sock");
-    let own =
-        runtime.filter(|dir| dir.is_absolute()).map(|dir| dir.join("portok").join(name).join("admin.sock"));
-    let candidates = [Some(default_socket(name, uid, runtime)), own, Some(default_socket(name, 0, None))];
-    for place in candidates.into_iter().flatten().chain([temporary.clone()]) {
-        if places.contains(&place) || (place == temporary && !is_private(&temporary, uid)) {
-            continue;
-        }
-        places.push(place);
-    }
-    places
-}
-
-/// Whether the folder of `socket` under the temporary folder, which everybody may write, is `uid`'s alone.
-/// Somebody else's would be handed the environment of a deploy.
-fn is_private(socket: &Path, uid: u32) -> bool {
-    socket.parent().and_then(Path::parent).is_some_and(|folder| {
-        std::fs::symlink_metadata(folder)
-            .is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o022 == 0)
-    })
 }
 
 /// Takes a URL apart: where to connect, and the admin prefix when the URL has a path.

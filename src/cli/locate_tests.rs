@@ -98,7 +98,7 @@ fn a_file_that_may_not_be_read_is_no_hindrance_for_the_socket() {
     std::fs::write(folder.path().join("api/admin.sock"), "").unwrap();
     let daemon = instance("api", None, &surroundings, unreadable()).unwrap();
     assert_eq!(daemon.ways, [Way::Socket(folder.path().join("api/admin.sock"))]);
-    assert_eq!(daemon.remark.as_deref(), Some("cannot read x"));
+    assert!(daemon.advice.contains("cannot read x"), "{}", daemon.advice);
 }
 
 #[test]
@@ -142,23 +142,14 @@ fn urls_are_taken_apart() {
 }
 
 #[test]
-fn the_users_own_place_comes_first_and_a_strangers_never() {
-    let runtime = Path::new("/run/user/7");
-    let places = socket_places("api", 7, Some(runtime));
-    assert_eq!(places[0], runtime.join("portok/api/admin.sock"));
-    assert_eq!(places[1], Path::new("/run/portok/api/admin.sock"));
-    let root = socket_places("api", 0, Some(runtime));
-    assert_eq!(root[0], Path::new("/run/portok/api/admin.sock"));
-    assert_eq!(root[1], runtime.join("portok/api/admin.sock"), "where `run` puts it");
+fn who_is_not_there_is_started_by_what_started_it() {
     let folder = folder();
-    let socket = folder.path().join("own/api/admin.sock");
-    let own = std::fs::metadata(folder.path()).unwrap().uid();
-    assert!(!is_private(&socket, own));
-    std::fs::create_dir(folder.path().join("own")).unwrap();
-    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
-    std::fs::set_permissions(folder.path().join("own"), mode(0o700)).unwrap();
-    assert!(is_private(&socket, own));
-    assert!(!is_private(&socket, own + 1));
-    std::fs::set_permissions(folder.path().join("own"), mode(0o770)).unwrap();
-    assert!(!is_private(&socket, own));
+    let mut surroundings = around(folder.path());
+    let advice = |name: &str, around: &Surroundings| locate(&by_name(name), around).unwrap().advice;
+    let told = advice("nobody", &surroundings);
+    assert!(told.contains("there is no nobody.toml") && !told.contains("systemctl"), "{told}");
+    std::fs::write(folder.path().join("api.toml"), "listen = 4000\n").unwrap();
+    assert_eq!(advice("api", &surroundings), "start it: portokd --instance api");
+    surroundings.systemd = true;
+    assert!(advice("api", &surroundings).contains("portok start api"));
 }

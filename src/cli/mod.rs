@@ -3,8 +3,8 @@
 //! It owns no state that outlives a command; what happens to releases is decided by the daemon alone, so a
 //! command line that ends early (Ctrl-C, a closed terminal, a dropped future) ends nothing but its own report.
 //!
-//! - `args`: what may be typed (`daemon_args`: at `portokd`); `order`: from arguments to exit code;
-//! - `locate`, `instance_file`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
+//! - `args`: what may be typed (`daemon_args`: at `portokd`), `typo`: what was meant instead; `order`: from arguments to exit code;
+//! - `locate`, `instance_file`, `sockets`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
 //! - `commands`: a function for each plain command; `deploy`, `follow`, `watch`, `logs`: what takes time;
 //! - `host`: the commands that concern this host;
 //! - `failure`: why a command did not succeed, and its exit code;
@@ -34,10 +34,12 @@ mod locate;
 mod logs;
 mod order;
 mod render;
+mod sockets;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod typo;
 mod watch;
 
 pub use daemon_args::DaemonArguments;

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::host::{self, Journal};
 use super::locate::{Surroundings, locate};
 use super::render::{self, Screen};
-use super::{RunPlan, commands, deploy, logs};
+use super::{RunPlan, commands, deploy, logs, typo};
 use crate::wire::exit;
 
 /// What a command needs to do its work.
@@ -195,16 +195,21 @@ pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Refusal) -> u8 {
         Refusal::Clap(error) => {
             let text = error.render();
             if json {
-                let message = text.to_string();
-                let message =
-                    message.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-                screen.value(&render::failure_value(&Failure::Usage { message, hint: None }));
+                let failure =
+                    Failure::Usage { message: one_line(&text.to_string()), hint: typo::hint(&error) };
+                screen.value(&render::failure_value(&failure));
             } else {
                 screen.note(&text.ansi().to_string());
             }
             exit::USAGE
         }
     }
+}
+
+/// What clap says before it comes to tips and usage.
+fn one_line(text: &str) -> String {
+    let said: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    said.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Whether `--json` stands among the options, for errors that are found before they are all understood.

@@ -204,6 +204,8 @@ pub(crate) fn around(folder: &std::path::Path) -> Surroundings {
     Surroundings {
         places: Places::from(|_| Some(folder.to_owned())),
         socket_places: Box::new(move |name| vec![sockets.join(name).join("admin.sock")]),
+        sockets: Box::new(Vec::new),
+        systemd: false,
         url: None,
         token: None,
     }

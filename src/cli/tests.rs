@@ -55,8 +55,8 @@ async fn each_command_makes_its_one_request() {
         (&["status"], "GET /__status", "on 0.0.0.0:3000"),
         (&["metrics"], "GET /__metrics", "requests       12"),
         (&["health"], "GET /__health", "healthy: port 8081 answered 200"),
-        (&["switch", "8081"], "POST /__switch?port=8081", "Switched to port 8081 (8080 → 8081)\n"),
-        (&["rollback"], "POST /__rollback", "v1 is live on port 8081 (was 8080)\n"),
+        (&["switch", "8081"], "POST /__switch?port=8081", "Switched to port 8081, was port 8080\n"),
+        (&["rollback"], "POST /__rollback", "v1 is live on port 8081, was port 8080\n"),
         (&["cancel"], "POST /__cancel", "release `v2` it is\n"),
         (&["deploy", "--detach"], "POST /__deploy?detach=1", "release `v2` it is\n"),
         (&["releases"], "GET /__releases", "no releases yet\n"),
@@ -214,9 +214,13 @@ async fn an_unreachable_daemon_is_named_with_what_to_do() {
     let human = ran(&["status", "api"]).await;
     assert_eq!((human.code, human.out.as_str()), (6, ""));
     let cause = format!("  caused by: {}: no such file or directory\n", socket.display());
-    assert!(human.err.starts_with("error: status failed: the daemon cannot be reached\n"), "{}", human.err);
+    assert!(
+        human.err.starts_with("error: status failed: the daemon of `api` cannot be reached\n"),
+        "{}",
+        human.err
+    );
     assert!(human.err.contains(&cause), "{}", human.err);
-    assert!(human.err.contains("hint: is portokd running? systemctl status portok@api"), "{}", human.err);
+    assert!(human.err.contains("hint: there is no api.toml or api.env in"), "{}", human.err);
     let json = ran(&["status", "api", "--json"]).await;
     assert_eq!((json.code, json.err.as_str()), (6, ""));
     assert_eq!(json.value()["code"], "unreachable");
@@ -248,7 +252,7 @@ async fn an_answer_has_a_limit() {
         ways: vec![Way::Socket(fake.socket().into())],
         prefix: "/__".into(),
         instance: None,
-        remark: None,
+        advice: String::new(),
     };
     for (answer, fits) in [(102, true), (101, false)] {
         let client = Client::new(daemon.clone(), Limits { answer, line: 10 });

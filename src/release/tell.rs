@@ -106,8 +106,17 @@ impl Coordinator {
             let slot = self.slot(run);
             (slot.release.clone(), slot.port.unwrap_or_default())
         };
-        let from_port = from.and_then(|from| self.slots.get(&from)?.port);
-        let switch = wire::Switch { from: from_port, to: port, at: now(), reason, id: spec::switch_id() };
+        let from_slot = from.and_then(|from| self.slots.get(&from));
+        let from_port = from_slot.and_then(|slot| slot.port);
+        let switch = wire::Switch {
+            from: from_port,
+            from_release: from_slot.map(|slot| slot.release.clone()),
+            to: port,
+            to_release: Some(release.clone()),
+            at: now(),
+            reason,
+            id: spec::switch_id(),
+        };
         self.last_switch = Some(switch.clone());
         self.last_failure = None;
         self.history.update(&release, |row| {

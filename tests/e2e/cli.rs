@@ -65,6 +65,43 @@ fn every_command_speaks_to_people_too() {
 }
 
 #[test]
+fn releases_tell_what_serves_now_from_what_did() {
+    let world = World::new();
+    let daemon = world.start(&world.conf());
+    for version in ["v1", "v2"] {
+        daemon.portok(&["deploy", "--release", version, "--cmd", &world.app(version).command()]).ended(0);
+    }
+    let said = daemon.portok(&["deploy", "--release", "v3", "--cmd", "echo the-last-words; exit 3"]).ended(3);
+    assert_eq!(said.err.matches("it ended before it was healthy").count(), 1, "{}", said.err);
+    assert_eq!(said.err.matches("exit status 3").count(), 1, "{}", said.err);
+    assert_eq!(said.err.matches("the-last-words").count(), 1, "{}", said.err);
+    let table = daemon.portok(&["releases"]).ended(0).out;
+    let words_of = |release: &str| {
+        let line = table.lines().find(|line| line.starts_with(release));
+        line.unwrap_or_else(|| panic!("{release} is not in:\n{table}"))
+            .split_whitespace()
+            .nth(1)
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(["v3", "v2", "v1"].map(words_of), ["aborted", "live", "previous"], "{table}");
+    let status = daemon.portok(&["status"]).ended(0).out;
+    assert_mentions(&status, &["v1 (port ", "→ v2 (port "]);
+}
+
+#[test]
+fn a_mistyped_option_is_told_the_nearest_one() {
+    let world = World::new();
+    let said = world.portok(&["deploy", "--comand", "true"], &world.env()).ended(2);
+    assert_mentions(&said.err, &["'--comand'", "'--cmd'"]);
+    assert!(!said.err.contains("-- --comand"), "{}", said.err);
+    let said = world.portok(&["deploy", "--comand", "true", "--json"], &world.env()).ended(2);
+    assert_at(&said.json(), "/hint", "did you mean `--cmd`?");
+    let said = world.portok(&["switch", "--json"], &world.env()).ended(2);
+    assert_mentions(said.json()["message"].as_str().unwrap(), &["<PORT>"]);
+}
+
+#[test]
 fn refusals_end_with_5_and_say_what_and_why() {
     let world = World::new();
     let daemon = world.start(&world.conf());
@@ -138,7 +175,7 @@ fn a_url_and_its_token_come_from_flags_or_the_environment() {
     let url = format!("http://{}", daemon.addr);
     world.portok(&["--url", &url, "--token", TOKEN, "status"], &world.env()).ended(0);
     let said = world.portok(&["--url", &url, "status"], &world.env()).ended(5);
-    assert_mentions(&said.err, &["token"]);
+    assert_mentions(&said.err, &["token", &url]);
     let said =
         world.portok(&["--url", &url, "--token", "guessed", "--json", "status"], &world.env()).ended(5);
     assert_at(&said.json(), "/code", "unauthorized");

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::super::deploy::directory;
+use super::super::deploy;
 use super::super::failure::{Failure, HostCode};
 use super::args::Add;
 use super::files::{self, Existing, Readers};
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::report::Report;
-use super::{installed, ports, unit};
+use super::{installed, named, ports, unit};
 
 /// Random bytes of a token: as many as no one will ever try.
 const TOKEN_BYTES: usize = 32;
@@ -64,13 +64,12 @@ pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
     let is_toml = options.toml || (options.command.is_some() && !options.env);
     let listen = public_port(options, &others)?;
     let user = installed::user(places)?;
+    let directory = directory(options)?;
     let new = New {
         name,
         listen,
         app: match &options.command {
-            Some(line) => {
-                App::Command { line, directory: options.directory.as_deref().map(directory).transpose()? }
-            }
+            Some(line) => App::Command { line, directory },
             None if options.toml && options.target.is_none() => App::Later,
             None => App::Target(target_port(options, listen, &others)?),
         },
@@ -130,6 +129,20 @@ fn store(
         }
     }
     Ok(())
+}
+
+/// The app's directory, which has to be there.
+fn directory(options: &Add) -> Result<Option<String>, Failure> {
+    let Some(directory) = options.directory.as_deref().map(deploy::directory).transpose()? else {
+        return Ok(None);
+    };
+    match named::directory("--dir", Path::new(&directory)) {
+        Some(missing) => {
+            let message = format!("`{}` was not added: {}", options.name, missing.text);
+            Err(Failure::usage(message, missing.hint))
+        }
+        None => Ok(Some(directory)),
+    }
 }
 
 fn public_port(options: &Add, others: &[Instance]) -> Result<u16, Failure> {

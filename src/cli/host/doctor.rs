@@ -17,7 +17,7 @@ use super::instances::{self, Instance, Reading};
 use super::list::{self, Row};
 use super::places::Places;
 use super::systemctl::{Trouble, systemctl};
-use super::{Asker, files, installed, portokd_beside, unit};
+use super::{Asker, files, installed, named, portokd_beside, unit};
 use crate::wire::Phase;
 
 /// Open files that a daemon should be allowed: each client takes up to two.
@@ -194,7 +194,15 @@ fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> V
     }
     match &instance.config {
         Ok(config) => {
-            checks.push(good("configuration", format!("`{name}`: {} is valid", instance.file_names())));
+            let missing = named::missing(config);
+            if missing.is_empty() {
+                checks.push(good("configuration", format!("`{name}`: {} is valid", instance.file_names())));
+            }
+            checks.extend(
+                missing
+                    .into_iter()
+                    .map(|missing| bad("configuration", format!("`{name}`: {}", missing.text), missing.hint)),
+            );
             let hint = format!("portokd --check --instance {name}");
             checks.extend(
                 config
@@ -300,12 +308,28 @@ fn running(row: &Row) -> Check {
         ("failed", None) => {
             bad("instance", format!("`{name}` has failed"), format!("{logs}; then portok start {name}"))
         }
-        ("" | "inactive", None) => good("instance", format!("`{name}` does not run")),
+        ("" | "inactive", None) => down(row),
         (_, None) => warning(
             "instance",
             format!("`{name}` is {active}, but does not answer"),
             format!("use sudo, or see {logs}"),
         ),
+    }
+}
+
+/// An instance whose daemon does not run, and that nobody counts as failed.
+fn down(row: &Row) -> Check {
+    let name = &row.name;
+    match &row.unit {
+        Some(unit) if unit.enabled => {
+            let text = format!("`{name}` is enabled and does not run: nobody serves it");
+            bad("instance", text, format!("portok start {name}; why it ended: portok logs {name}"))
+        }
+        Some(_) => {
+            let hint = format!("portok enable {name} --now starts it, now and at every boot");
+            warning("instance", format!("`{name}` does not run"), hint)
+        }
+        None => warning("instance", format!("`{name}` does not run"), format!("portokd --instance {name}")),
     }
 }
 
@@ -376,7 +400,8 @@ mod tests {
             ("active", Some(Phase::Empty), Verdict::Warning),
             ("active", None, Verdict::Warning),
             ("failed", None, Verdict::Bad),
-            ("inactive", None, Verdict::Good),
+            // Enabled, and nobody serves it.
+            ("inactive", None, Verdict::Bad),
             // Started by somebody else.
             ("inactive", Some(Phase::Settled), Verdict::Good),
         ];

@@ -187,7 +187,7 @@ fn carry_out(act: Act, dry_run: bool, report: &mut Report) -> Result<(), Failure
                 }
                 files::write(&path, &text, Readers::Everybody, Existing::Replace)?;
             }
-            report.step(if is_new { "created" } else { "updated" }, path.display());
+            report.file(if is_new { "created" } else { "updated" }, &path, &text);
         }
         Act::Remove(path) => {
             if !dry_run {

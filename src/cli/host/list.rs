@@ -1,4 +1,4 @@
-//! `portok list`: every instance of this host with what is live.
+//! `portok list`: every instance of this host with what is live, those of `portok run` too.
 
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -29,8 +29,10 @@ pub(crate) struct Row {
     pub(crate) version: Option<String>,
     /// What systemd says; null where there is none.
     pub(crate) unit: Option<Unit>,
-    /// Its configuration files.
+    /// Its configuration files; none where it has none, as under `portok run`.
     pub(crate) files: Vec<String>,
+    /// The admin socket by which it was found, where no file leads to it.
+    pub(crate) socket: Option<String>,
     /// What is wrong with them.
     pub(crate) errors: Vec<String>,
 }
@@ -88,7 +90,49 @@ pub(crate) async fn list(places: &Places, asker: &Asker<'_>) -> Result<Listing, 
     for ((instance, unit), status) in instances.iter().zip(&units).zip(answers) {
         listing.rows.push(row(instance, states.get(unit), status));
     }
+    let known: Vec<_> = listing.rows.iter().filter_map(|row| row.daemon_pid).collect();
+    listing.rows.extend(
+        without_files(asker)
+            .await
+            .into_iter()
+            .filter(|row| row.daemon_pid.is_some_and(|pid| !known.contains(&pid))),
+    );
     Ok(listing)
+}
+
+/// The daemons of this host that answer at their usual places, by name.
+async fn without_files(asker: &Asker<'_>) -> Vec<Row> {
+    let mut asking: JoinSet<Option<Row>> = JoinSet::new();
+    for socket in asker.sockets() {
+        let question = asker.question_at(&socket);
+        asking.spawn(async move {
+            let status = question.await?;
+            let mut row = Row { name: status.instance.clone(), ..Row::default() };
+            row.files.extend(status.config.file.clone());
+            row.socket = Some(socket.display().to_string()).filter(|_| row.files.is_empty());
+            row.answered(status);
+            Some(row)
+        });
+    }
+    let mut rows: Vec<_> = asking.join_all().await.into_iter().flatten().collect();
+    rows.sort_by(|one, other| (&one.name, &one.socket).cmp(&(&other.name, &other.socket)));
+    rows.dedup_by_key(|row| row.daemon_pid);
+    rows
+}
+
+impl Row {
+    /// Takes in what its daemon says.
+    fn answered(&mut self, status: Status) {
+        // It has loaded the same files: what is wrong with them is said once.
+        if let Some(error) = status.config.error {
+            self.errors = error.lines().map(str::to_owned).collect();
+        }
+        self.listen = Some(status.listen);
+        self.phase = Some(status.phase);
+        self.daemon_pid = Some(status.pid);
+        self.version = Some(status.version);
+        self.live = status.live.map(|live| Live { release: live.release, port: live.port, pid: live.pid });
+    }
 }
 
 fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) -> Row {
@@ -109,12 +153,7 @@ fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) ->
         ..Row::default()
     };
     if let Some(status) = status {
-        row.errors.extend(status.config.error);
-        row.listen = Some(status.listen);
-        row.phase = Some(status.phase);
-        row.daemon_pid = Some(status.pid);
-        row.version = Some(status.version);
-        row.live = status.live.map(|live| Live { release: live.release, port: live.port, pid: live.pid });
+        row.answered(status);
     }
     row
 }

@@ -7,13 +7,14 @@
 //! - `args`: what may be typed; `places`: the folders; `files`: making and removing files that nobody else can slip in;
 //! - `unit`: the texts of the units; `installed`: what is there of them; `systemctl`: asking systemd;
 //! - `instances`: every instance's files; `ports`: which port a new one gets;
+//! - `named`: what a configuration names and has to be there;
 //! - `init`, `add`, `remove`, `service`, `list`, `journal`, `doctor`: the commands; `report`: what they did;
 //! - `generate`: completions and man pages.
 //!
 //! The one ordering that matters: a daemon is ended before its files go, and a secret is written before what names it.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -23,7 +24,7 @@ use super::args::Global;
 use super::client::{Call, Client, Limits};
 use super::connect::describe_io;
 use super::failure::{Failure, HostCode};
-use super::locate::{Surroundings, locate};
+use super::locate::{Daemon, Surroundings, locate};
 use super::render::{self, Screen};
 use crate::wire::{Status, exit};
 
@@ -37,6 +38,7 @@ mod installed;
 mod instances;
 mod journal;
 mod list;
+mod named;
 mod places;
 mod ports;
 mod remove;
@@ -147,6 +149,18 @@ pub(crate) struct Asker<'a> {
 }
 
 impl Asker<'_> {
+    /// The admin sockets that lie at their usual places.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
+        (self.around.sockets)()
+    }
+
+    /// The status of the daemon behind `socket`, whoever that is.
+    pub(crate) fn question_at(&self, socket: &Path) -> impl Future<Output = Option<Status>> + Send + use<> {
+        let global = Global { socket: Some(socket.to_owned()), ..Global::default() };
+        let daemon = locate(&global, self.around).ok();
+        async move { status_of(daemon?).await }
+    }
+
     /// The status of the instance `name`, whose daemon calls itself `called`; `None` when it does not answer. Another
     /// daemon that answers in its place does not count.
     pub(crate) fn question(
@@ -157,12 +171,17 @@ impl Asker<'_> {
         let global = Global { instance: Some(name.to_owned()), ..Global::default() };
         let (daemon, called) = (locate(&global, self.around).ok(), called.to_owned());
         async move {
-            let client = Client::new(daemon?, Limits::default());
-            let asking = client.ask::<Status>(Call::get("status", "status"));
-            let (status, _) = timeout(STATUS_WITHIN, asking).await.ok()?.ok()?;
+            let status = status_of(daemon?).await?;
             (status.instance == called).then_some(status)
         }
     }
+}
+
+async fn status_of(daemon: Daemon) -> Option<Status> {
+    let client = Client::new(daemon, Limits::default());
+    let asking = client.ask::<Status>(Call::get("status", "status"));
+    let (status, _) = timeout(STATUS_WITHIN, asking).await.ok()?.ok()?;
+    Some(status)
 }
 
 /// The portokd beside this portok: the two are installed together.

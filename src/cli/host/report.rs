@@ -1,5 +1,7 @@
 //! What a host command did, or would do: one shape for all of them, for people and as JSON.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 /// The outcome of a command that changes the host.
@@ -26,6 +28,9 @@ pub(crate) struct Step {
     pub(crate) action: &'static str,
     /// A path or a unit.
     pub(crate) subject: String,
+    /// What would be written there, where nothing is done yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text: Option<String>,
 }
 
 /// A line to type.
@@ -44,7 +49,13 @@ impl Report {
     }
 
     pub(crate) fn step(&mut self, action: &'static str, subject: impl ToString) {
-        self.steps.push(Step { action, subject: subject.to_string() });
+        self.steps.push(Step { action, subject: subject.to_string(), text: None });
+    }
+
+    /// A file that is written with `text`.
+    pub(crate) fn file(&mut self, action: &'static str, path: &Path, text: &str) {
+        let text = Some(text.to_owned()).filter(|_| self.dry_run);
+        self.steps.push(Step { action, subject: path.display().to_string(), text });
     }
 
     pub(crate) fn note(&mut self, text: impl Into<String>) {

@@ -68,11 +68,16 @@ fn parts(failure: &Failure) -> (String, String, Option<String>) {
     let mut details = String::new();
     match failure {
         Failure::Usage { message, hint } => (message.clone(), details, hint.clone()),
-        Failure::Unreachable { operation, tried, hint } => {
+        Failure::Unreachable { operation, instance, tried, hint } => {
+            let whose = match (instance, &tried[..]) {
+                (Some(name), _) => format!("the daemon of `{name}`"),
+                (None, [one]) => format!("the daemon at {}", one.way),
+                (None, _) => "the daemon".to_owned(),
+            };
             for attempt in tried {
                 cause(&mut details, &format!("{}: {}", attempt.way, attempt.cause));
             }
-            (format!("{operation} failed: the daemon cannot be reached"), details, hint.clone())
+            (format!("{operation} failed: {whose} cannot be reached"), details, hint.clone())
         }
         Failure::Lost { operation, way, cause: why, hint } => {
             cause(&mut details, &format!("{way}: {why}"));
@@ -130,13 +135,14 @@ fn refused(operation: &str, body: &ErrorBody) -> (String, String, Option<String>
         return (format!("{operation} {verb}: {}", body.message), details, body.hint.clone());
     };
     let summary = if autopsy.summary.is_empty() { &body.message } else { &autopsy.summary };
-    write_autopsy(&mut details, autopsy);
+    write_autopsy(&mut details, summary, autopsy);
     let hint = autopsy.hint.clone().or_else(|| body.hint.clone());
     (format!("{operation} {verb}: {summary}"), details, hint)
 }
 
-fn write_autopsy(details: &mut String, autopsy: &Autopsy) {
-    if let Some(exit) = &autopsy.exit {
+/// What `summary` does not say yet.
+fn write_autopsy(details: &mut String, summary: &str, autopsy: &Autopsy) {
+    if let Some(exit) = autopsy.exit.as_ref().filter(|exit| !summary.contains(exit.as_str())) {
         cause(details, exit);
     }
     if let Some(probe) = &autopsy.probe {
@@ -229,10 +235,14 @@ hint: let the app listen on $PORT
                 denied: false,
             },
         ];
-        let failure =
-            Failure::Unreachable { operation: "status".into(), tried, hint: Some("use sudo".into()) };
+        let failure = Failure::Unreachable {
+            operation: "status".into(),
+            instance: Some("api".into()),
+            tried,
+            hint: Some("use sudo".into()),
+        };
         let expected = "\
-error: status failed: the daemon cannot be reached
+error: status failed: the daemon of `api` cannot be reached
   caused by: /run/portok/api/admin.sock: permission denied
   caused by: http://127.0.0.1:3000: connection refused
 hint: use sudo

@@ -24,6 +24,11 @@ pub(crate) fn report(report: &Report) -> String {
         let action = paint(style, format_args!("{:<width$}", step.action));
         _ = writeln!(text, "{action}  {}", plain(&step.subject));
     }
+    for step in &report.steps {
+        let Some(content) = &step.text else { continue };
+        _ = writeln!(text, "\n{}", paint(STRONG, format_args!("{}:", plain(&step.subject))));
+        content.lines().for_each(|line| _ = writeln!(text, "{}", format!("  {}", plain(line)).trim_end()));
+    }
     for note in &report.notes {
         _ = writeln!(text, "{} {}", paint(BUSY, "note:"), plain(note));
     }
@@ -63,7 +68,7 @@ pub(crate) fn instances(rows: &[Row]) -> String {
                 live.and_then(|live| live.pid).map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             ),
             (if unit.starts_with("failed") { BAD } else { Style::new() }, unit),
-            (DIM, plain(&row.files.join(" + "))),
+            (DIM, place_of(row)),
         ]
     });
     let mut text = String::new();
@@ -74,6 +79,14 @@ pub(crate) fn instances(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// What leads to an instance: its files, or its socket where it has none.
+fn place_of(row: &Row) -> String {
+    match &row.socket {
+        Some(socket) => format!("no file; {}", plain(socket)),
+        None => plain(&row.files.join(" + ")),
+    }
 }
 
 /// One line a check, and one for what to do.
@@ -157,12 +170,15 @@ next:
         api.phase = Some(Phase::Settled);
         api.files = vec!["/etc/portok/api.toml".into()];
         let bad = Row { name: "bad".into(), errors: vec!["bad.toml:1:1 no".into()], ..Row::default() };
+        let run = Row { name: "run".into(), socket: Some("/tmp/s".into()), ..Row::default() };
         let expected = "\
 NAME  LISTEN      PHASE    LIVE  PORT  PID  UNIT  CONFIG
 api   0.0.0.0:80  settled  -     -     -    -     /etc/portok/api.toml
 bad   ?           -        -     -     -    -
+run   ?           -        -     -     -    -     no file; /tmp/s
 ! bad: bad.toml:1:1 no
 ";
-        assert_eq!(stripped(&instances(&[api, bad])), expected);
+        assert_eq!(stripped(&instances(&[api, bad, run])), expected);
+        assert!(instances(&[]).contains("portok add NAME"));
     }
 }

@@ -7,6 +7,7 @@
 mod failure;
 mod host;
 mod progress;
+mod releases;
 mod results;
 mod screen;
 mod status;
@@ -16,6 +17,7 @@ mod words;
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, report};
 pub(crate) use progress::Progress;
+pub(crate) use releases::releases;
 pub(crate) use results::{
     absent, accepted, health, log_lines, moved, reloaded, superseded, switched, upgraded, watch_line,
     watching,
@@ -24,4 +26,4 @@ pub(crate) use results::{
 pub(crate) use screen::Sink;
 pub(crate) use screen::{Screen, reader_gone};
 pub(crate) use status::status;
-pub(crate) use tables::{metrics, releases};
+pub(crate) use tables::metrics;

@@ -2,16 +2,20 @@
 //!
 //! Pure: it is told events and moments and returns text.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use tokio::time::Instant;
 
 use super::failure::probe_text;
-use super::words::{BAD, BUSY, DIM, GOOD, STRONG, duration, paint, plain, port};
+use super::words::{BUSY, DIM, GOOD, STRONG, duration, movement, paint, place, plain, port};
 use crate::wire::{Event, EventKind};
 
 /// The turning sign of the live line; one step a redraw.
 const TURNS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/// The lines of output that are remembered; no autopsy has more.
+const REMEMBERED_LINES: usize = 100;
 
 /// How far it is.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(crate) struct Progress {
     release: Option<String>,
     waits_for: String,
     turn: std::cell::Cell<usize>,
+    /// The last lines of the app's output.
+    output: VecDeque<String>,
 }
 
 impl Progress {
@@ -32,6 +38,7 @@ impl Progress {
             release: None,
             waits_for: "waiting for the daemon".to_owned(),
             turn: std::cell::Cell::new(0),
+            output: VecDeque::new(),
         }
     }
 
@@ -73,34 +80,28 @@ impl Progress {
                 line
             }
             EventKind::Switched => {
-                let moved = match &event.switch {
-                    Some(switch) => format!("{} → {}", port(switch.from), switch.to),
-                    None => self.message(event),
-                };
-                let line = told(GOOD, "switched", moved);
+                let line = told(GOOD, "switched", self.moved(event));
                 self.waits_for = "finishing".to_owned();
                 line
             }
             EventKind::Draining => {
-                let whom = event.port.map(|port| format!("port {port} ")).unwrap_or_default();
-                told(DIM, "draining", format!("{whom}in the background"))
+                let whom = place(Some(&event.release), event.port).unwrap_or_default();
+                told(DIM, "draining", format!("{whom} in the background"))
             }
-            EventKind::RolledBack => {
-                let moved = match &event.switch {
-                    Some(switch) => format!("{} → {}", port(switch.from), switch.to),
-                    None => self.message(event),
-                };
-                told(GOOD, "moved back", moved)
-            }
-            EventKind::Aborted => told(BAD, "aborted", self.message(event)),
+            EventKind::RolledBack => told(GOOD, "moved back", self.moved(event)),
             EventKind::Drained | EventKind::Stopped => {
                 told(DIM, event.event.as_str(), format!("`{release}` {}", self.message(event)))
             }
             EventKind::Output => {
                 let line = event.line.as_deref().unwrap_or_default();
+                self.output.push_back(line.to_owned());
+                if self.output.len() > REMEMBERED_LINES {
+                    self.output.pop_front();
+                }
                 Some(paint(DIM, format_args!("           | {}", plain(line))))
             }
-            EventKind::Finished => None,
+            // The result, which comes next, says why.
+            EventKind::Aborted | EventKind::Finished => None,
         }
     }
 
@@ -112,6 +113,15 @@ impl Progress {
         _ = write!(line, "{} {} ", paint(BUSY, TURNS[turn]), self.waits_for);
         line.push_str(&paint(DIM, duration(now.duration_since(self.began))));
         Some(line)
+    }
+
+    /// Whether `line` of the app's output has been shown lately.
+    pub(crate) fn has_shown(&self, line: &str) -> bool {
+        self.output.iter().any(|shown| shown == line)
+    }
+
+    fn moved(&self, event: &Event) -> String {
+        event.switch.as_ref().map_or_else(|| self.message(event), movement)
     }
 
     fn message(&self, event: &Event) -> String {

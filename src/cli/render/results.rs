@@ -4,24 +4,25 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::super::failure::Failure;
-use super::words::{BAD, BUSY, DIM, GOOD, STRONG, left, paint, plain, port};
-use crate::wire::{Accepted, Health, LogLine, Moved, Reloaded, Status, Stream, Switched, Upgraded};
+use super::words::{BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain};
+use crate::wire::{Accepted, Health, LogLine, Moved, Reloaded, Status, Stream, Switch, Switched, Upgraded};
 
 /// A deploy or rollback that moved traffic.
 pub(crate) fn moved(moved: &Moved) -> String {
-    let from = moved.switch.from.map(|from| format!(" (was {from})")).unwrap_or_default();
     let release = paint(STRONG, plain(&moved.release));
-    format!("{release} is {} on port {}{from}", paint(GOOD, "live"), moved.switch.to)
+    format!("{release} is {} on port {}{}", paint(GOOD, "live"), moved.switch.to, was(&moved.switch))
+}
+
+/// What served before: `, was v1 (port 24884)`.
+fn was(switch: &Switch) -> String {
+    let from = place(switch.from_release.as_deref(), switch.from);
+    from.map(|from| format!(", was {from}")).unwrap_or_default()
 }
 
 /// A switch.
 pub(crate) fn switched(switched: &Switched, asked: u16) -> String {
-    match &switched.switch {
-        Some(switch) if switch.to == asked => {
-            format!("{} ({} → {})", plain(&switched.message), port(switch.from), switch.to)
-        }
-        _ => plain(&switched.message),
-    }
+    let moved = switched.switch.as_ref().filter(|switch| switch.to == asked);
+    format!("{}{}", plain(&switched.message), moved.map(was).unwrap_or_default())
 }
 
 /// Something that goes on in the daemon.

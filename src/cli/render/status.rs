@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use super::words::{BAD, BUSY, DIM, STRONG, ago, count, left, paint, phase_style, plain, port, since};
+use super::words::{BAD, BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
 use crate::wire::{ReleaseStatus, Status};
 
 /// The whole overview: what is wrong first, then the roles, then what goes on.
@@ -50,7 +50,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     }
     if let Some(switch) = &status.last_switch {
         let reason = switch.reason.as_str();
-        row("switched", format!("{} → {}, {}, {reason}", port(switch.from), switch.to, ago(&switch.at, now)));
+        row("switched", format!("{}, {}, {reason}", movement(switch), ago(&switch.at, now)));
     }
     let loaded = ago(&status.config.loaded_at, now);
     match &status.config.file {
@@ -102,7 +102,7 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::wire::Phase;
     use crate::wire::{ConfigStatus, Reason, Switch};
@@ -115,7 +115,7 @@ mod tests {
         anstream::adapter::strip_str(&status(answer, now())).to_string()
     }
 
-    fn empty() -> Status {
+    pub(crate) fn empty() -> Status {
         Status {
             active_port: None,
             drain_until: None,
@@ -136,7 +136,7 @@ mod tests {
         }
     }
 
-    fn release(release: &str, port: u16, pid: Option<u32>) -> ReleaseStatus {
+    pub(crate) fn release(release: &str, port: u16, pid: Option<u32>) -> ReleaseStatus {
         let started_at = Some("2026-01-01T08:48:00Z".to_owned());
         ReleaseStatus { release: release.into(), port: Some(port), pid, started_at, restarts: 0, inflight: 0 }
     }
@@ -162,7 +162,9 @@ mod tests {
         answer.drain_until = Some("2026-01-01T12:00:11.900Z".into());
         answer.last_switch = Some(Switch {
             from: Some(8081),
+            from_release: Some("port-8081".into()),
             to: 41873,
+            to_release: Some("v2".into()),
             at: "2026-01-01T11:59:41Z".into(),
             reason: Reason::Deploy,
             id: "s1".into(),
@@ -175,7 +177,7 @@ mod tests {
   previous   port-8081  port 8081  1 in flight
   watching   41s left, a rollback may follow
   draining   11s left at most
-  switched   8081 → 41873, 19s ago, deploy
+  switched   port 8081 → v2 (port 41873), 19s ago, deploy
   config     /etc/portok/api.toml, loaded 1h 0m ago
 ";
         assert_eq!(stripped(&answer), expected);

@@ -1,47 +1,12 @@
-//! `releases` and `metrics`.
+//! `metrics`, and the columns of every table.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use anstyle::Style;
 
-use super::words::{BAD, BUSY, DIM, GOOD, STRONG, ago, cut, paint, plain, port};
-use crate::wire::{Metrics, Outcome, ReleaseRow};
-
-/// The widest command and reason in a table; `--json` has them whole.
-const WIDEST: usize = 60;
-
-/// The known releases, newest first.
-pub(crate) fn releases(rows: &[ReleaseRow], now: SystemTime) -> String {
-    if rows.is_empty() {
-        return "no releases yet".to_owned();
-    }
-    let head = ["RELEASE", "OUTCOME", "PORT", "STARTED", "SWITCHED", "EXIT", "COMMAND"];
-    let plainly = |text: String| (Style::new(), text);
-    let moment = |at: &Option<String>| at.as_deref().map_or_else(|| "-".to_owned(), |at| ago(at, now));
-    let cells = rows.iter().map(|row| {
-        let command = row.command.as_ref().map(|command| cut(&plain(&command.to_string()), WIDEST));
-        [
-            (STRONG, plain(&row.release)),
-            (outcome_style(row.outcome), row.outcome.map_or("under way", Outcome::as_str).to_owned()),
-            plainly(port(row.port)),
-            plainly(moment(&row.started_at)),
-            plainly(moment(&row.switched_at)),
-            plainly(row.exit.as_deref().map_or_else(|| "-".to_owned(), plain)),
-            plainly(command.unwrap_or_else(|| "-".to_owned())),
-        ]
-    });
-    let indent =
-        rows.iter().map(|row| plain(&row.release).chars().count()).max().unwrap_or(0).max(head[0].len());
-    let mut text = String::new();
-    for (n, line) in columns(head, cells).into_iter().enumerate() {
-        _ = writeln!(text, "{line}");
-        if let Some(reason) = n.checked_sub(1).and_then(|n| rows[n].reason.as_deref()) {
-            _ = writeln!(text, "{:indent$}  {}", "", paint(DIM, cut(&plain(reason), WIDEST + 40)));
-        }
-    }
-    text
-}
+use super::words::{BAD, DIM, GOOD, ago, paint, plain};
+use crate::wire::Metrics;
 
 /// The lines of a table: cells under their heads, two blanks between columns.
 pub(super) fn columns<const N: usize>(
@@ -62,14 +27,6 @@ pub(super) fn columns<const N: usize>(
         line.trim_end().to_owned()
     };
     table.iter().map(line).collect()
-}
-
-fn outcome_style(outcome: Option<Outcome>) -> Style {
-    match outcome {
-        Some(Outcome::Live) => GOOD,
-        Some(Outcome::Aborted | Outcome::RolledBack) => BAD,
-        None | Some(Outcome::Cancelled | Outcome::Interrupted) => BUSY,
-    }
 }
 
 /// The numbers.
@@ -109,7 +66,7 @@ pub(crate) fn metrics(metrics: &Metrics, now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{CommandLine, HealthMetrics, ProxyErrorView};
+    use crate::wire::{HealthMetrics, ProxyErrorView};
 
     fn now() -> SystemTime {
         humantime::parse_rfc3339("2026-01-01T01:00:00Z").unwrap()
@@ -117,31 +74,6 @@ mod tests {
 
     fn stripped(text: &str) -> String {
         anstream::adapter::strip_str(text).to_string()
-    }
-
-    #[test]
-    fn releases_stand_in_columns_with_their_reason_below() {
-        let at = |text: &str| Some(format!("2026-01-01T{text}Z"));
-        let row = |release: &str, outcome, reason: Option<&str>| ReleaseRow {
-            release: release.into(),
-            command: Some(CommandLine::Shell("node app.js".into())),
-            outcome,
-            started_at: at("00:59:00"),
-            switched_at: None,
-            stopped_at: None,
-            exit: reason.map(|_| "exit status 1".into()),
-            port: Some(41873),
-            reason: reason.map(Into::into),
-        };
-        let rows = [row("v3", None, None), row("release-2", Some(Outcome::Aborted), Some("it exited"))];
-        let expected = "\
-RELEASE    OUTCOME    PORT   STARTED    SWITCHED  EXIT           COMMAND
-v3         under way  41873  1m 0s ago  -         -              node app.js
-release-2  aborted    41873  1m 0s ago  -         exit status 1  node app.js
-           it exited
-";
-        assert_eq!(stripped(&releases(&rows, now())), expected);
-        assert_eq!(releases(&[], now()), "no releases yet");
     }
 
     #[test]

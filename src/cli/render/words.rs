@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::wire::Phase;
+use crate::wire::{Phase, Switch};
 
 /// What is good.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -39,11 +39,12 @@ pub(super) fn plain(text: &str) -> String {
     stripped.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// The two largest units of `time`: `3h 12m`, `48s`, `1.3s` below ten seconds.
+/// The two largest units of `time`: `3h 12m`, `48s`, `1.3s` below ten seconds, `340ms` below one.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
-        0..10 => format!("{:.1}s", time.as_secs_f64()),
+        0 => format!("{}ms", time.as_millis()),
+        1..10 => format!("{:.1}s", time.as_secs_f64()),
         10..60 => format!("{seconds}s"),
         60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
@@ -66,14 +67,18 @@ pub(super) fn left(at: &str, now: SystemTime) -> Option<String> {
 /// Between two looks of a person, tenths of a second say nothing.
 fn coarse(time: Duration) -> String {
     match time.as_secs() {
-        seconds @ 0..10 => format!("{seconds}s"),
+        seconds @ 1..10 => format!("{seconds}s"),
         _ => duration(time),
     }
 }
 
 /// `12m 3s ago`, or the moment itself where it cannot be read.
 pub(super) fn ago(at: &str, now: SystemTime) -> String {
-    since(at, now).map_or_else(|| plain(at), |time| format!("{time} ago"))
+    match since(at, now).as_deref() {
+        None => plain(at),
+        Some("0ms") => "just now".to_owned(),
+        Some(time) => format!("{time} ago"),
+    }
 }
 
 /// `1 restart`, `2 restarts`.
@@ -89,6 +94,27 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     text.chars().take(width - 1).chain(['…']).collect()
 }
 
+/// A release with its port in brackets: `v2 (port 24884)`. `None`: neither is known.
+pub(super) fn place(release: Option<&str>, port: Option<u16>) -> Option<String> {
+    match (release, port) {
+        // What portok names by its port: the app of somebody else.
+        (Some(release), Some(port)) if release == format!("port-{port}") => Some(format!("port {port}")),
+        (Some(release), Some(port)) => Some(format!("{} (port {port})", plain(release))),
+        (Some(release), None) => Some(plain(release)),
+        (None, Some(port)) => Some(format!("port {port}")),
+        (None, None) => None,
+    }
+}
+
+/// From where traffic moved, and where to: `v1 (port 24884) → v2 (port 21075)`.
+pub(super) fn movement(switch: &Switch) -> String {
+    let to = place(switch.to_release.as_deref(), Some(switch.to)).unwrap_or_default();
+    match place(switch.from_release.as_deref(), switch.from) {
+        Some(from) => format!("{from} → {to}"),
+        None => format!("to {to}"),
+    }
+}
+
 /// A port, or a dash.
 pub(super) fn port(port: Option<u16>) -> String {
     port.map_or_else(|| "-".to_owned(), |port| port.to_string())
@@ -100,10 +126,18 @@ mod tests {
 
     #[test]
     fn durations_have_at_most_two_units() {
-        let table =
-            [(0, "0.0s"), (9, "9.0s"), (48, "48s"), (64, "1m 4s"), (11_520, "3h 12m"), (180_000, "2d 2h")];
-        for (seconds, text) in table {
-            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        let table = [
+            (0, "0ms"),
+            (4, "4ms"),
+            (999, "999ms"),
+            (9_000, "9.0s"),
+            (48_000, "48s"),
+            (64_000, "1m 4s"),
+            (11_520_000, "3h 12m"),
+            (180_000_000, "2d 2h"),
+        ];
+        for (millis, text) in table {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
         }
     }
 
@@ -117,7 +151,8 @@ mod tests {
     fn moments_are_told_from_now() {
         let now = humantime::parse_rfc3339("2026-01-01T00:01:00Z").unwrap();
         assert_eq!(ago("2026-01-01T00:00:57.500Z", now), "2s ago");
-        assert_eq!(ago("2026-01-01T00:02:00Z", now), "0s ago");
+        assert_eq!(ago("2026-01-01T00:00:59.660Z", now), "340ms ago");
+        assert_eq!(ago("2026-01-01T00:02:00Z", now), "just now");
         assert_eq!(ago("once", now), "once");
         assert_eq!(left("2026-01-01T00:01:41Z", now).as_deref(), Some("41s"));
         assert_eq!(left("2026-01-01T00:01:00Z", now), None);

@@ -19,8 +19,15 @@ fn init_prepares_a_host_and_a_second_time_changes_nothing() {
     assert_at(&told, "/dryRun", true);
     assert!(!host.path("units").exists() && !host.path("state").exists(), "a dry run does nothing");
     assert!(host.asked().is_empty());
+    let dry = host.portok(&["init", "--dry-run"]).ended(0).out;
+    assert_mentions(
+        &dry,
+        &["portok@.service:\n", &format!("\n  ExecStart={PORTOKD} --instance=%i\n"), "[Socket]"],
+    );
+    assert_mentions(told["steps"].to_string().as_str(), &["ExecStart="]);
 
     let done = host.json(&["init"], 0);
+    assert!(!done.to_string().contains("ExecStart="), "what is done lies there to be read");
     assert_eq!(steps(&done), steps(&told), "it does what it told");
     assert_eq!(host.asked(), ["daemon-reload"]);
     let unit = fs::read_to_string(host.path("units/portok@.service")).unwrap();
@@ -234,6 +241,21 @@ fn adds_at_once_get_different_ports_and_one_format() {
     let left = fs::read_dir(host.path("conf")).unwrap().map(|entry| entry.unwrap().file_name());
     let hidden: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with('.')).collect();
     assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn add_takes_no_directory_that_is_not_there() {
+    let host = Host::new();
+    let missing = host.path("missing").display().to_string();
+    let said = host.portok(&["add", "api", "--cmd", "true", "--dir", &missing]).ended(2);
+    assert_mentions(&said.err, &["`api`", &missing, "no such directory", "hint: ", "mkdir -p"]);
+    fs::write(&missing, "").unwrap();
+    let refused = host.json(&["add", "api", "--cmd", "true", "--dir", &missing], 2);
+    assert_mentions(refused["message"].as_str().unwrap(), &["not a directory"]);
+    assert_eq!(fs::read_dir(host.path("conf")).unwrap().count(), 0);
+    fs::remove_file(&missing).unwrap();
+    fs::create_dir(&missing).unwrap();
+    host.portok(&["add", "api", "--cmd", "true", "--dir", &missing]).ended(0);
 }
 
 #[test]

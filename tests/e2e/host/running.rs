@@ -56,8 +56,7 @@ fn systemd_is_asked_for_the_unit_and_its_refusal_is_explained() {
 #[test]
 fn list_shows_every_instance_with_what_is_live() {
     let host = Host::new();
-    assert_mentions(&host.portok(&["list"]).ended(0).out, &["no instances yet", "portok add"]);
-    assert_eq!(host.json(&["list"], 0), Value::Array(Vec::new()));
+    assert_eq!(configured(&host), Vec::<Value>::new());
     let name = host.world.name();
     let daemon = host.world.start(&host.world.conf().app(&host.world.app("v1")));
     let status = daemon.wait_until_serves("v1");
@@ -75,9 +74,92 @@ fn list_shows_every_instance_with_what_is_live() {
     assert_at(idle, "/unit/active", "inactive");
     fs::write(host.config("bad.toml"), "listen = \"nowhere\"\n").unwrap();
     let port = status.active_port.unwrap().to_string();
-    let table = host.portok(&["list"]).ended(0).out;
+    // The daemon that runs refuses the edit, too: it is told once.
+    let mut text = fs::read_to_string(host.config(&format!("{name}.toml"))).unwrap();
+    text.insert_str(0, "lsten = 1\n");
+    fs::write(host.config(&format!("{name}.toml")), text).unwrap();
+    let table = wait_until(
+        "the daemon has seen the edit",
+        || String::new(),
+        || daemon.status().config.error.map(|_| host.portok(&["list"]).ended(0).out),
+    );
+    assert_eq!(table.matches("unknown key `lsten`").count(), 1, "{table}");
     assert_mentions(&table, &["NAME", name, "idle", &port, "idle.env", "! bad:", "nowhere"]);
     assert!(!table.contains(TOKEN), "{table}");
+}
+
+/// The rows of instances with files; what else runs on this host is not the test's.
+fn configured(host: &Host) -> Vec<Value> {
+    let rows = host.json(&["list"], 0);
+    let rows = rows.as_array().unwrap().iter();
+    rows.filter(|row| row["files"].as_array().is_some_and(|files| !files.is_empty())).cloned().collect()
+}
+
+#[test]
+fn list_shows_what_portok_run_runs() {
+    let host = Host::new();
+    let name = format!("{}-run", host.world.name());
+    let app = host.world.app("v1").command();
+    let words = ["run", "--instance", &name, "--listen", "127.0.0.1:0", "--cmd", &app];
+    let mut running = host.world.spawn(PORTOK, &words, &host.env());
+    let row = wait_until(
+        "it is listed",
+        || format!("{:?}", running.said()),
+        || {
+            let rows = host.json(&["list"], 0);
+            rows.as_array().unwrap().iter().find(|row| row["name"] == name.as_str()).cloned()
+        },
+    );
+    assert_eq!(row["files"], Value::Array(Vec::new()));
+    assert_mentions(row["socket"].as_str().unwrap(), &[&name, "admin.sock"]);
+    assert_mentions(&host.portok(&["list"]).ended(0).out, &[&name, "no file; "]);
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait().ended(0);
+    let rows = host.json(&["list"], 0);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["name"] != name.as_str()), "{rows:#}");
+}
+
+#[test]
+fn doctor_complains_of_what_is_named_and_not_there() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    let text = "listen = 3986\n[app]\ncommand = [\"/nowhere/server\"]\ndirectory = \"/nowhere/app\"\n\
+        env_file = \"/nowhere/app.env\"\nuser = \"nobody-by-that-name\"\n\
+        [admin]\ntoken_file = \"/nowhere/token\"\n";
+    fs::write(host.config("api.toml"), text).unwrap();
+    fs::set_permissions(host.config("api.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    let report = host.portok(&["doctor"]).ended(1).out;
+    assert_mentions(&report, &["✗ `api`: ", "/nowhere/token"]);
+    fs::write(
+        host.config("api.toml"),
+        text.replace("/nowhere/token", &host.config("api.token").display().to_string()),
+    )
+    .unwrap();
+    fs::write(host.config("api.token"), "0123456789abcdef\n").unwrap();
+    fs::set_permissions(host.config("api.token"), fs::Permissions::from_mode(0o600)).unwrap();
+    let report = host.portok(&["doctor"]).ended(1).out;
+    for problem in [
+        "✗ `api`: app.command /nowhere/server: no such program",
+        "✗ `api`: app.directory /nowhere/app: no such directory",
+        "✗ `api`: app.env_file /nowhere/app.env: no such file",
+        "✗ `api`: app.user nobody-by-that-name: no such user",
+    ] {
+        assert_mentions(&report, &[problem]);
+    }
+    assert!(!report.contains("api.toml is valid"), "{report}");
+}
+
+#[test]
+fn doctor_ticks_no_instance_that_is_down() {
+    let host = Host::new();
+    host.portok(&["init"]).ended(0);
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    assert_mentions(
+        &host.portok(&["doctor"]).ended(0).out,
+        &["! `api` does not run", "portok enable api --now"],
+    );
+    host.portok(&["enable", "api"]).ended(0);
+    assert_mentions(&host.portok(&["doctor"]).ended(1).out, &["✗ `api` is enabled", "portok start api"]);
 }
 
 #[test]
@@ -166,7 +248,7 @@ fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let report = host.json(&["doctor"], 0);
     assert_at(&report, "/ok", true);
     let said = host.portok(&["doctor"]).ended(0);
-    assert_mentions(&said.out, &["✓", "all is well", PORTOKD, "`api`"]);
+    assert_mentions(&said.out, &["✓", "! `api` does not run", "all works, 1 to look at", PORTOKD]);
     assert!(!said.out.contains('✗'), "{}", said.out);
 
     host.portok(&["add", "web", "--port", "3987", "--target", "8123", "--force"]).ended(0);

@@ -1,0 +1,109 @@
+//! What a configuration names and has to be there: folders, files, programs, users, groups.
+//!
+//! portokd itself looks at most of them only when a release is started, so that a folder may be made after the
+//! configuration; here somebody asks whether all is well.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use nix::unistd::{Group, User};
+
+use super::super::connect::describe_io;
+use crate::config::{CommandLine, Config};
+
+/// Something that is not as its key needs it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// `app.directory "/srv/api": no such directory`.
+    pub(super) text: String,
+    /// What to do.
+    pub(super) hint: String,
+}
+
+/// What `config` names in vain.
+pub(super) fn missing(config: &Config) -> Vec<Missing> {
+    let app = &config.app;
+    let programs = [
+        ("app.command", first_word(app.command.as_ref())),
+        (
+            "hooks.on_event",
+            config.hooks.on_event.as_ref().and_then(|words| words.first()).map(String::as_str),
+        ),
+    ];
+    let found = [
+        app.directory.as_deref().and_then(|path| directory("app.directory", path)),
+        app.env_file.as_deref().and_then(env_file),
+        app.user.as_deref().and_then(|name| account("app.user", "user", name)),
+        app.group.as_deref().and_then(|name| account("app.group", "group", name)),
+        config.admin.socket_group.as_deref().and_then(|name| account("admin.socket_group", "group", name)),
+    ];
+    let programs = programs.into_iter().filter_map(|(key, program)| program_of(key, Path::new(program?)));
+    found.into_iter().flatten().chain(programs).collect()
+}
+
+/// Why an app cannot run in the folder `path`, which `key` names.
+pub(super) fn directory(key: &str, path: &Path) -> Option<Missing> {
+    let why = match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => return None,
+        Ok(_) => "it is not a directory".to_owned(),
+        Err(error) => absence(&error, "no such directory")?,
+    };
+    let shown = path.display();
+    Some(Missing { text: format!("{key} {shown}: {why}"), hint: format!("make it first: mkdir -p {shown}") })
+}
+
+fn env_file(path: &Path) -> Option<Missing> {
+    let why = match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => return None,
+        Ok(_) => "it is not a file".to_owned(),
+        Err(error) => absence(&error, "no such file")?,
+    };
+    let hint = "write it, or leave the key out".to_owned();
+    Some(Missing { text: format!("app.env_file {}: {why}", path.display()), hint })
+}
+
+/// A program that is named by its whole path; others are looked for when they are started.
+fn program_of(key: &str, path: &Path) -> Option<Missing> {
+    if !path.is_absolute() {
+        return None;
+    }
+    let why = match fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => return None,
+        Ok(_) => "it is no program".to_owned(),
+        Err(error) => absence(&error, "no such program")?,
+    };
+    let hint = "correct the path, or install it".to_owned();
+    Some(Missing { text: format!("{key} {}: {why}", path.display()), hint })
+}
+
+/// The program of a command that is executed as it is; a shell's line is the shell's to understand.
+fn first_word(command: Option<&CommandLine>) -> Option<&str> {
+    match command? {
+        CommandLine::Exec(words) => words.first().map(String::as_str),
+        CommandLine::Shell(_) => None,
+    }
+}
+
+fn account(key: &str, kind: &str, name: &str) -> Option<Missing> {
+    let is_there = match kind {
+        "user" => User::from_name(name).map(|user| user.is_some()),
+        _ => Group::from_name(name).map(|group| group.is_some()),
+    };
+    // A directory of users that does not answer is not proof of anything.
+    if is_there.unwrap_or(true) {
+        return None;
+    }
+    let hint = format!("make it: {kind}add --system {name}");
+    Some(Missing { text: format!("{key} {name}: no such {kind}"), hint })
+}
+
+/// What may not be looked at is not known to be missing.
+fn absence(error: &io::Error, missing: &str) -> Option<String> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => None,
+        io::ErrorKind::NotFound => Some(missing.to_owned()),
+        _ => Some(describe_io(error)),
+    }
+}

@@ -1,0 +1,91 @@
+//! A mistyped option is answered with the nearest one that is there, and never with advice that would make it a
+//! word of the app's command.
+
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, Error};
+
+/// Edits that make one option of another, at most.
+const EDITS: usize = 2;
+
+/// `error`, with the nearest option of `tree` in place of clap's own advice where an option is mistyped.
+pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -> Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else { return error };
+    if error.kind() != ErrorKind::UnknownArgument || !typed.starts_with('-') {
+        return error;
+    }
+    let nearest = nearest(typed.trim_start_matches('-'), &options(tree, arguments));
+    error.remove(ContextKind::Suggested);
+    match nearest {
+        Some(nearest) => {
+            error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{nearest}")))
+        }
+        None => error.remove(ContextKind::SuggestedArg),
+    };
+    error
+}
+
+/// What a clap error recommends, for scripts.
+pub(crate) fn hint(error: &Error) -> Option<String> {
+    let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
+    let meant = kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(meant) => Some(meant.clone()),
+        ContextValue::Strings(meant) => meant.first().cloned(),
+        _ => None,
+    })?;
+    Some(format!("did you mean `{meant}`?"))
+}
+
+/// The options of the command that was typed, or those of every command where none is recognised.
+fn options(tree: &Command, arguments: &[OsString]) -> Vec<String> {
+    let words = arguments.iter().skip(1).take_while(|word| *word != "--").filter_map(|word| word.to_str());
+    let command = words.filter(|word| !word.starts_with('-')).find_map(|word| tree.find_subcommand(word));
+    [tree]
+        .into_iter()
+        .chain(command)
+        .flat_map(Command::get_arguments)
+        .filter_map(|arg| arg.get_long())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The likeliest of `options`: by edits, else one that is an abbreviation of what was typed.
+fn nearest(typed: &str, options: &[String]) -> Option<String> {
+    let edits = |option: &&String| strsim::damerau_levenshtein(typed, option);
+    let near = options.iter().min_by_key(edits).filter(|option| edits(option) <= EDITS);
+    let short =
+        || options.iter().filter(|option| abbreviates(option, typed)).max_by_key(|option| option.len());
+    near.or_else(short).cloned()
+}
+
+/// Whether `short` is `long` with characters left out, the first one kept: `cmd` of `comand`.
+fn abbreviates(short: &str, long: &str) -> bool {
+    let mut rest = long.chars();
+    short.chars().next() == long.chars().next() && short.chars().all(|c| rest.any(|other| other == c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_option_is_found_by_edits_or_as_an_abbreviation() {
+        let options: Vec<_> = ["cmd", "env", "dir", "release", "health", "detach", "wait-window", "json"]
+            .map(str::to_owned)
+            .into();
+        let table = [
+            ("comand", Some("cmd")),
+            ("command", Some("cmd")),
+            ("directory", Some("dir")),
+            ("realease", Some("release")),
+            ("helth", Some("health")),
+            ("jsn", Some("json")),
+            ("wait-windw", Some("wait-window")),
+            ("frobnicate", None),
+        ];
+        for (typed, meant) in table {
+            assert_eq!(nearest(typed, &options).as_deref(), meant, "{typed}");
+        }
+    }
+}
