@@ -36,6 +36,7 @@
 //! | [`admin`] | shape in, domain call, shape out |
 //! | [`cli`] | arguments, the way to the daemon, the host's folders and units, what is printed |
 //! | [`logging`] | where portok's own log goes |
+//! | [`want`] | what portok itself may run out of, and the descriptors kept back for all but the data plane |
 //! | [`daemon`] | puts it all together, reloads, and ends it in order |
 //!
 //! # Who owns what
@@ -69,4 +70,5 @@ pub mod proxy;
 pub mod release;
 pub mod supervisor;
 pub mod systemd;
+pub mod want;
 pub mod wire;

@@ -12,7 +12,7 @@
 //! - [`answer`] makes the responses, whole or streamed;
 //! - [`prometheus`] writes the counters in the text format;
 //! - [`api`] puts these together and makes the calls;
-//! - [`bind`] makes the unix socket, [`socket`] serves it.
+//! - [`bind`] makes the unix socket, [`socket`] serves it, [`seats`] says who makes room on it.
 //!
 //! State: the limiters' tables, owned by [`Admin`] behind a lock that is never held over an await. Everything
 //! else is read from what others own. All work runs on the control plane's runtime as a task that [`Admin`]
@@ -31,6 +31,7 @@ mod prometheus;
 mod rate;
 mod request;
 mod routes;
+mod seats;
 mod socket;
 
 use std::fmt;

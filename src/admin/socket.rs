@@ -5,34 +5,38 @@
 //! listener's, and returns. Dropped instead, it leaves the connections to end by themselves and the file behind.
 //!
 //! Who the peer is is asked once for each connection, before its first request: the kernel names user and group
-//! as they were when it connected. Membership comes from the group database, which may ask a directory server:
+//! as they were when it connected. A connection that asks nothing makes room for a new one ([`seats`](super::seats)). Membership comes from the group database, which may ask a directory server:
 //! that waits on a thread of its own and has a deadline.
 
 use std::ffi::CString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::api::{Admin, joined};
+use super::seats::{Asked, Seat, Seats};
 use super::{Peer, bind};
 use crate::proxy::ReservedBody;
+use crate::want;
 
-/// Connections at once; further ones wait in the listener's queue.
-const CONNECTIONS: usize = 64;
+/// Connections at once: the most, and the least where few descriptors are kept back for them ([`want`]).
+const CONNECTIONS: (u64, u64) = (8, 64);
 /// How long a client may take for a head, and between two requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 /// The longest head, in bytes.
@@ -41,6 +45,8 @@ const MAX_HEAD: usize = 64 * 1024;
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How long the group database may take.
 const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is said that nobody makes room.
+const NO_SEAT_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// The pause after a failed accept (no file descriptors left), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -74,31 +80,35 @@ async fn serve<G, Greeting, S, Answer>(
         Stop,
     }
     let file = SocketFile::at(path);
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let (least, most) = CONNECTIONS;
+    let mut seats = Seats::new(usize::try_from((want::kept_back() / 4).clamp(least, most)).unwrap_or(8));
+    let mut told = Told::default();
     let connections = TaskTracker::new();
     loop {
-        let accepted = async {
-            let room = Arc::clone(&room).acquire_owned().await;
-            (listener.accept().await.map(|(stream, _)| stream), room)
-        };
-        let (next, room) = tokio::select! {
-            (stream, room) = accepted => (Next::Connection(stream), Some(room)),
-            () = stop.cancelled() => (Next::Stop, None),
+        let next = tokio::select! {
+            accepted = listener.accept() => Next::Connection(accepted.map(|(stream, _)| stream)),
+            () = stop.cancelled() => Next::Stop,
         };
         match next {
             Next::Connection(Ok(stream)) => {
+                told.accept_failed = false;
+                let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+                let Some(seat) = seats.take(uid) else {
+                    told.no_seat(uid);
+                    continue;
+                };
                 let greeting = greet(stream);
                 let stop = stop.clone();
                 connections.spawn(async move {
                     match greeting.await {
-                        Ok((stream, answer)) => converse(stream, answer, stop).await,
+                        Ok((stream, answer)) => converse(stream, answer, &seat, stop).await,
                         Err(cause) => tracing::warn!(%cause, "the admin socket cannot tell who its peer is"),
                     }
-                    drop(room);
+                    drop(seat);
                 });
             }
             Next::Connection(Err(cause)) => {
-                tracing::warn!(%cause, "the admin socket cannot accept a connection");
+                told.accept_failed(&cause);
                 sleep(ACCEPT_PAUSE).await;
             }
             Next::Stop => break,
@@ -112,15 +122,44 @@ async fn serve<G, Greeting, S, Answer>(
     connections.wait().await;
 }
 
+/// What was said already, so that a trouble that goes on is told once.
+#[derive(Debug, Default)]
+struct Told {
+    accept_failed: bool,
+    no_seat: Option<Instant>,
+}
+
+impl Told {
+    fn accept_failed(&mut self, cause: &io::Error) {
+        if !std::mem::replace(&mut self.accept_failed, true) {
+            tracing::warn!(%cause, "the admin socket cannot accept connections for now, trying again");
+        }
+    }
+
+    fn no_seat(&mut self, uid: u32) {
+        if self.no_seat.is_none_or(|told| told.elapsed() >= NO_SEAT_TOLD_EVERY) {
+            self.no_seat = Some(Instant::now());
+            tracing::warn!(
+                uid,
+                "a connection to the admin socket was closed at once: all there may be are being answered"
+            );
+        }
+    }
+}
+
 /// One connection from its first request to its end.
-async fn converse<S, Answer>(stream: UnixStream, answer: S, stop: CancellationToken)
+async fn converse<S, Answer>(stream: UnixStream, answer: S, seat: &Arc<Seat>, stop: CancellationToken)
 where
     S: Fn(Request<Incoming>) -> Answer,
     Answer: Future<Output = Response<ReservedBody>>,
 {
     let service = service_fn(|request| {
+        let asked = seat.asked();
         let answer = answer(request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        async move {
+            let answer = answer.await.map(|body| Answering { body, _asked: asked });
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
@@ -133,6 +172,7 @@ where
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = stop.cancelled() => None,
+        () = seat.needed() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -149,6 +189,32 @@ where
     };
     if let Err(cause) = ended {
         tracing::debug!(%cause, "a connection of the admin socket ended early");
+    }
+}
+
+/// An answer's body; while there is some of it to send, its connection is not idle.
+struct Answering {
+    body: ReservedBody,
+    _asked: Asked,
+}
+
+impl Body for Answering {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -341,6 +407,27 @@ mod tests {
         timeout(LONG, task).await.expect("the server ends").unwrap();
         assert!(path.exists());
         drop(folder);
+    }
+
+    #[tokio::test]
+    async fn idle_connections_keep_nobody_waiting() {
+        let server = Server::start(None);
+        let mut idle = Vec::new();
+        for number in 0..100 {
+            let mut stream = connect(&server.path()).await;
+            if number % 2 == 0 {
+                // One that has been answered is idle, too.
+                stream.write_all(b"GET /__a HTTP/1.1\r\n\r\n").await.unwrap();
+            }
+            idle.push(stream);
+        }
+        let mut stream = connect(&server.path()).await;
+        stream.write_all(b"GET /__b HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+        let asked = Instant::now();
+        assert!(all(stream).await.ends_with("\"/__b\""));
+        assert!(asked.elapsed() < HEAD_WITHIN, "nobody's time had to be over first");
+        server.stop.cancel();
+        server.ended().await;
     }
 
     #[tokio::test]

@@ -14,15 +14,19 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::Probe;
+use super::{Probe, Unable};
+use crate::want;
 use crate::wire::ProbeReport;
 
 /// How much of a failed probe's body is kept, in bytes.
 const BODY_LIMIT: usize = 512;
 
 impl Probe {
-    /// Asks once, on a connection of its own. Never fails: what goes wrong is in the report.
-    pub async fn ask(&self) -> ProbeReport {
+    /// Asks once, on a connection of its own. What goes wrong with the app is in the report.
+    ///
+    /// # Errors
+    /// Portok itself could not ask.
+    pub async fn ask(&self) -> Result<ProbeReport, Unable> {
         let begun = Instant::now();
         // A time that no clock can hold is as good as a day.
         let deadline = begun.checked_add(self.timeout).unwrap_or_else(|| begun + Duration::from_secs(86_400));
@@ -54,7 +58,10 @@ impl Probe {
         };
         let failure = match timeout_at(deadline, exchange).await {
             Ok(Ok(())) => None,
-            Ok(Err(failure)) => Some(failure.to_string()),
+            Ok(Err(failure)) => match failure.into_want() {
+                Ok(want) => return Err(Unable(want)),
+                Err(failure) => Some(failure.to_string()),
+            },
             // The answer's head was in time; only its body was not.
             Err(_) if report.status.is_some() => None,
             Err(_) => Some(format!("no answer within {}", humantime::format_duration(self.timeout))),
@@ -65,7 +72,7 @@ impl Probe {
         report.error = failure;
         // Microseconds are what can be told apart.
         report.latency_ms = (answered.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3;
-        report
+        Ok(report)
     }
 
     async fn connect(&self) -> io::Result<TcpStream> {
@@ -119,6 +126,16 @@ enum Failure {
     Http(#[from] hyper::Error),
     #[error("the probe's path or host cannot be sent: {0}")]
     Request(#[from] http::Error),
+}
+
+impl Failure {
+    /// What portok itself lacked, if it was that.
+    fn into_want(self) -> Result<io::Error, Self> {
+        match self {
+            Self::Io(error) if want::is_own(&error) => Ok(error),
+            other => Err(other),
+        }
+    }
 }
 
 fn of_io(error: &io::Error) -> String {

@@ -15,19 +15,29 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Probe {
     /// Asks at once and then in steps that grow from 2 ms to 100 ms until `successes` answers in a row were
-    /// healthy (0 counts as 1). Tells `each` about every report; `attempts` in it counts them. Never gives up: the caller
-    /// has the deadline, and drops the future.
+    /// healthy (0 counts as 1). Tells `each` about every report; `attempts` in it counts them. A probe that portok itself
+    /// could not make is told and counts for nothing. Never gives up: the caller has the deadline, and drops the future.
     pub async fn until_healthy(&self, successes: u32, mut each: impl FnMut(&ProbeReport)) -> ProbeReport {
         let (mut attempts, mut in_a_row) = (0_u32, 0_u32);
         let began = Instant::now();
+        let mut told = false;
         loop {
-            let mut report = self.ask().await;
-            attempts = attempts.saturating_add(1);
-            report.attempts = attempts;
-            in_a_row = if report.healthy { in_a_row + 1 } else { 0 };
-            each(&report);
-            if in_a_row >= successes.max(1) {
-                return report;
+            match self.ask().await {
+                Ok(mut report) => {
+                    attempts = attempts.saturating_add(1);
+                    report.attempts = attempts;
+                    in_a_row = if report.healthy { in_a_row + 1 } else { 0 };
+                    each(&report);
+                    if in_a_row >= successes.max(1) {
+                        return report;
+                    }
+                }
+                Err(unable) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(addr = %self.addr, "{unable}");
+                    }
+                    each(&ProbeReport { attempts, ..unable.report() });
+                }
             }
             sleep((began.elapsed() / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }

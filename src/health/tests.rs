@@ -58,13 +58,13 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 async fn one(answer: Option<&str>) -> ProbeReport {
     let answer = answer.map(str::to_owned);
     let (probe, _) = serve(move |_| answer.clone()).await;
-    within(probe.ask()).await
+    within(probe.ask()).await.unwrap()
 }
 
 #[tokio::test]
 async fn any_2xx_is_healthy_and_the_request_is_a_plain_one() {
     let (probe, heads) = serve(|_| Some("HTTP/1.1 204 No Content\r\n\r\n".into())).await;
-    let report = within(probe.ask()).await;
+    let report = within(probe.ask()).await.unwrap();
     assert!(report.healthy && report.error.is_none(), "{report:?}");
     assert_eq!((report.status, report.attempts), (Some(204), 1));
     assert!(report.latency_ms > 0.0);
@@ -110,7 +110,7 @@ async fn a_slow_body_ends_with_the_probes_time() {
         read_head(&mut stream).await
     });
     let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: Duration::from_millis(300) };
-    let report = within(probe.ask()).await;
+    let report = within(probe.ask()).await.unwrap();
     assert_eq!((report.status, report.body.as_deref(), report.error), (Some(500), Some("slow"), None));
     within(server).await.unwrap();
 }
@@ -122,7 +122,7 @@ async fn nobody_there_is_a_refused_connection() {
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addr = socket.local_addr().unwrap();
     let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE };
-    let report = within(probe.ask()).await;
+    let report = within(probe.ask()).await.unwrap();
     assert_eq!(report.error.as_deref(), Some("connection refused"));
     assert_eq!((report.healthy, report.status), (false, None));
 }
@@ -131,7 +131,7 @@ async fn nobody_there_is_a_refused_connection() {
 async fn silence_is_told_with_its_time() {
     let (mut probe, _) = serve(|_| None).await;
     probe.timeout = Duration::from_millis(250);
-    let report = within(probe.ask()).await;
+    let report = within(probe.ask()).await.unwrap();
     assert_eq!(report.error.as_deref(), Some("no answer within 250ms"));
     assert!(report.latency_ms >= 250.0, "{report:?}");
 }
@@ -144,7 +144,7 @@ async fn what_is_no_answer_is_said() {
     assert!(odd.contains("not HTTP"), "{odd}");
     let (mut probe, _) = serve(|_| None).await;
     probe.path = "/with a space".into();
-    assert!(within(probe.ask()).await.error.unwrap().contains("cannot be sent"));
+    assert!(within(probe.ask()).await.unwrap().error.unwrap().contains("cannot be sent"));
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use super::record::Record;
 use super::upstream::exchange::{Failed, Incoming, Step};
 use super::upstream::pool::Claim;
 use super::worker::Ticket;
+use crate::want;
 
 /// The field that marks portok's own answers.
 const ERROR: &str = "portok-error";
@@ -29,6 +30,8 @@ pub(super) enum Fault {
     NoLiveTarget,
     /// The app takes no connection.
     Refused(io::Error),
+    /// No connection can be made for a want of portok's own.
+    Want(io::Error),
     /// The app broke off before its answer.
     Reset(io::Error),
     /// The app's answer cannot be read.
@@ -40,11 +43,16 @@ pub(super) enum Fault {
 }
 
 impl Fault {
+    /// Why no connection came about.
+    pub(super) fn of_connect(error: io::Error) -> Self {
+        if want::is_own(&error) { Self::Want(error) } else { Self::Refused(error) }
+    }
+
     fn status(&self) -> StatusCode {
         match self {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
-            Self::NoLiveTarget => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoLiveTarget | Self::Want(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -57,6 +65,7 @@ impl Fault {
             Self::Reset(_) => "upstream_reset",
             Self::Invalid(_) => "upstream_invalid",
             Self::NoLiveTarget => "no_live_target",
+            Self::Want(_) => "upstream_full",
             Self::Timeout(_) => "upstream_timeout",
         }
     }
@@ -65,6 +74,7 @@ impl Fault {
     pub(super) fn cause(&self) -> String {
         match self {
             Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
+            Self::Want(error) => format!("portok itself cannot connect to the app: {error}"),
             Self::Refused(error) => format!("the app takes no connection: {error}"),
             Self::Reset(error) => format!("the app broke off before its answer: {error}"),
             Self::Invalid(what) => format!("the app's answer is not valid HTTP/1.1: {what}"),
@@ -89,7 +99,7 @@ impl Fault {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
-        if matches!(self, Self::NoLiveTarget) {
+        if matches!(self, Self::NoLiveTarget | Self::Want(_)) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if close {

@@ -186,7 +186,7 @@ impl Refused {
     /// Waits a moment; an error once another try makes no sense any more.
     async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
         if clock::now() >= until || !pool::is_transient(&error) {
-            return Err(Fault::Refused(error));
+            return Err(Fault::of_connect(error));
         }
         self.wait().await;
         self.last = Some(error);
@@ -201,7 +201,7 @@ impl Refused {
 
     /// What a connection that did not come about in time was: refused all the while, or not answered.
     fn in_the_end(self) -> Fault {
-        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::Refused)
+        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::of_connect)
     }
 }
 

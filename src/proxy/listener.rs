@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
@@ -15,12 +15,16 @@ use tokio::task::JoinHandle;
 
 use super::client;
 use super::worker::Worker;
+use crate::want;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
 /// How long nothing is accepted when file descriptors or memory ran out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is said that there is no room for connections.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Binds and listens, with the options the data plane wants (backlog, `SO_REUSEADDR`).
 ///
@@ -72,6 +76,7 @@ enum Event {
 
 async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
     let mut exhausted = false;
+    let mut full_told = None;
     loop {
         let event = tokio::select! {
             accepted = listener.accept() => Event::Accepted(accepted),
@@ -80,6 +85,11 @@ async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped:
         match event {
             Event::Accepted(Ok((stream, peer))) => {
                 exhausted = false;
+                // Closed at once: the last descriptors are not the data plane's.
+                if !want::may_keep(&stream) {
+                    tell_full(&mut full_told, peer);
+                    continue;
+                }
                 tokio::task::spawn_local(client::serve(&worker, stream, peer));
             }
             Event::Accepted(Err(error)) if is_of_one_connection(&error) => (),
@@ -94,7 +104,17 @@ async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped:
     }
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = accept(&listener) {
+        if !want::may_keep(&stream) {
+            continue;
+        }
         tokio::task::spawn_local(client::serve(&worker, stream, peer));
+    }
+}
+
+fn tell_full(told: &mut Option<Instant>, peer: SocketAddr) {
+    if told.is_none_or(|told| told.elapsed() >= FULL_TOLD_EVERY) {
+        *told = Some(Instant::now());
+        tracing::warn!(%peer, "a new connection was closed at once: no descriptors are left for more");
     }
 }
 

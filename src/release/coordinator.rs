@@ -29,6 +29,7 @@ use super::state::{Event, Live, Policy, Refusal, RunId, State};
 use super::store::{Found, Record, Store};
 use super::view::View;
 use crate::config::{Config, Standby};
+use crate::health::Unable;
 use crate::proxy::{RouteWriter, Stats, Target};
 use crate::supervisor::{Identity, Process, Supervisor};
 use crate::wire::{self, Code, ErrorBody, ProbeReport, Reason};
@@ -141,6 +142,8 @@ pub struct Coordinator {
     pub(super) next_watch: Option<Instant>,
     /// The run whose probe is under way.
     pub(super) watching: Option<RunId>,
+    /// It was said that portok itself cannot probe now.
+    pub(super) unable_told: bool,
     pub(super) began: Instant,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) stopped: Option<oneshot::Sender<()>>,
@@ -206,6 +209,7 @@ impl Coordinator {
             save_retry: None,
             next_watch: None,
             watching: None,
+            unable_told: false,
             began: Instant::now(),
             view,
             stopped: None,
@@ -388,7 +392,7 @@ impl Coordinator {
                 }
                 self.step(event);
             }
-            Message::Watched(run, report) => self.watched(run, &report),
+            Message::Watched(run, report) => self.watched(run, report),
             Message::Saved { seq, result } => self.saved(seq, result),
             Message::ConfigNotPrepared { error } => {
                 tracing::error!("cannot deploy [app]: {}", error.message);
@@ -493,12 +497,12 @@ impl Coordinator {
         let (id, reports) = (run.id, self.reports.clone());
         self.watching = Some(id);
         self.tasks.spawn(async move {
-            let report = probe.ask().await;
-            let _coordinator_gone = reports.send(Message::Watched(id, Box::new(report))).await;
+            let report = probe.ask().await.map(Box::new);
+            let _coordinator_gone = reports.send(Message::Watched(id, report)).await;
         });
     }
 
-    fn watched(&mut self, run: RunId, report: &ProbeReport) {
+    fn watched(&mut self, run: RunId, report: Result<Box<ProbeReport>, Unable>) {
         if self.watching != Some(run) {
             return;
         }
@@ -507,13 +511,24 @@ impl Coordinator {
         if self.state.live_run().is_none_or(|live| live.id != run) {
             return;
         }
+        let report = match report {
+            Ok(report) => report,
+            // No probe: it says nothing of the app.
+            Err(unable) => {
+                if !std::mem::replace(&mut self.unable_told, true) {
+                    tracing::warn!("the live release is not watched for now: {unable}");
+                }
+                return;
+            }
+        };
+        self.unable_told = false;
         self.health = wire::HealthMetrics {
             active_port_ok: report.healthy,
             last_checked_at: Some(wire::rfc3339(SystemTime::now())),
             consecutive_fails: if report.healthy { 0 } else { self.health.consecutive_fails + 1 },
         };
         if !report.healthy {
-            let said = super::autopsy::describe(report).unwrap_or_else(|| "no answer".into());
+            let said = super::autopsy::describe(&report).unwrap_or_else(|| "no answer".into());
             let fails = self.health.consecutive_fails;
             // Each failure while it matters, then ever more rarely.
             let news = fails <= self.config.borrow().rollback.threshold || fails.is_power_of_two();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::autopsy::describe;
@@ -157,11 +157,21 @@ impl Coordinator {
         let (asked, config) = (self.first_probe.clone(), self.config.clone());
         let asking = self.tasks.spawn(async move {
             let mut good = 0;
+            let began = Instant::now();
             let report = loop {
                 // As it is configured now: a wrong path may be mended meanwhile.
                 let health = config.borrow().health.clone();
                 let asks = if patient { probe(&health, first.addr.port(), None) } else { first.clone() };
-                let report = asks.ask().await;
+                let report = match asks.ask().await {
+                    Ok(report) => report,
+                    // It says nothing of the app. Not for ever, where somebody waits for the answer.
+                    Err(_) if patient || began.elapsed() < health.timeout => {
+                        asked.send_replace(true);
+                        tokio::time::sleep(PATIENT_PAUSE).await;
+                        continue;
+                    }
+                    Err(unable) => break unable.report(),
+                };
                 good = if report.healthy { good + 1 } else { 0 };
                 asked.send_replace(true);
                 if good >= health.successes || !(patient || report.healthy) {

@@ -132,7 +132,7 @@ impl Handle {
             let error = Some("nothing serves".to_owned());
             return wire::Health { healthy: false, port: None, status: None, latency_ms: None, error };
         };
-        let report = probe.ask().await;
+        let report = probe.ask().await.unwrap_or_else(|unable| unable.report());
         wire::Health {
             healthy: report.healthy,
             port: Some(probe.addr.port()),

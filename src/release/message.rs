@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::events::Attempt;
 use super::spec::Prepared;
 use super::state::RunId;
+use crate::health::Unable;
 use crate::supervisor::{Exit, Process};
 use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason};
 
@@ -53,7 +54,7 @@ pub(super) enum Message {
     Beat(oneshot::Sender<()>),
     Run(RunId, Box<Report>),
     Asked(RunId, Box<ProbeReport>),
-    Watched(RunId, Box<ProbeReport>),
+    Watched(RunId, Result<Box<ProbeReport>, Unable>),
     Saved {
         seq: u64,
         result: Result<(), String>,

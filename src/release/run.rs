@@ -21,11 +21,15 @@ use super::state::RunId;
 use crate::config::OwnerCheck;
 use crate::health::Probe;
 use crate::supervisor::{Exit, Ids, Launch, Owner, Process, SpawnError, Supervisor};
+use crate::want;
 use crate::wire::{Autopsy, LogLine, ProbeReport};
 
 /// How long a candidate may take to end by itself after a stranger was seen on its port: one that finds its port
 /// taken says so by ending, and is then started on another.
 const STRANGER_GRACE: Duration = Duration::from_secs(1);
+
+/// Between two tries of what portok itself cannot do for now.
+const WANT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Between two looks at a listener that answered and was gone when it was looked for.
 const OWNER_RETRY: Duration = Duration::from_millis(10);
@@ -54,12 +58,15 @@ pub(super) struct Start {
 /// `hold_port`: the port is held against others until the process listens.
 pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Supervisor>, reports: Reports) {
     let tell = Teller { run: start.run, reports: reports.clone() };
+    let mut want = None;
     // A future of a spawn that is dropped kills what it started.
     let spawned = tokio::select! {
-        spawned = spawn(&start, hold_port, &supervisor) => spawned,
-        () = start.settled.cancelled() => Err(unstarted("it was given up before it was started")),
-        () = tokio::time::sleep(start.start_timeout) => Err(unstarted("it could not be started in time")),
+        spawned = spawn_when_possible(&start, hold_port, &supervisor, &mut want) => Some(spawned),
+        () = start.settled.cancelled() => Some(Err(unstarted("it was given up before it was started"))),
+        () = tokio::time::sleep(start.start_timeout) => None,
     };
+    let spawned =
+        spawned.unwrap_or_else(|| Err(want.unwrap_or_else(|| unstarted("it could not be started in time"))));
     let process = match spawned {
         Ok(process) => process,
         Err(error) => {
@@ -129,6 +136,33 @@ impl Teller {
 
 fn unstarted(why: &str) -> SpawnError {
     SpawnError { message: why.to_owned(), source: None }
+}
+
+/// Starts it as soon as portok itself has what it needs for that: a want of its own is no failure of the app. The last one
+/// is left in `want`.
+async fn spawn_when_possible(
+    start: &Start,
+    hold_port: bool,
+    supervisor: &Supervisor,
+    want: &mut Option<SpawnError>,
+) -> Result<Process, SpawnError> {
+    loop {
+        match spawn(start, hold_port, supervisor).await {
+            Err(error) if error.source.as_ref().is_some_and(want::is_own) => {
+                if want.is_none() {
+                    tracing::warn!(
+                        release = start.release,
+                        "portok itself cannot start it now: {}",
+                        chain(&error)
+                    );
+                }
+                let message = format!("portok itself could not start it in time: {}", error.message);
+                *want = Some(SpawnError { message, source: error.source });
+            }
+            spawned => return spawned,
+        }
+        tokio::time::sleep(WANT_PAUSE).await;
+    }
 }
 
 async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Result<Process, SpawnError> {

@@ -13,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::want;
+
 /// How many ports are tried before giving up.
 const TRIES: u32 = 64;
 
@@ -52,6 +54,8 @@ impl Lease {
             let wished = if attempt < TRIES / 2 { portpicker::pick_unused_port().unwrap_or(0) } else { 0 };
             let (port, placeholder) = match claim(wished) {
                 Ok(claimed) => claimed,
+                // Another port would not help.
+                Err(error) if want::is_own(&error) => return Err(error),
                 Err(error) => {
                     last = error;
                     continue;

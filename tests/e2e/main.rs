@@ -53,6 +53,8 @@ mod systemd;
 mod upgrade;
 #[cfg(test)]
 mod upgrade_busy;
+#[cfg(test)]
+mod want;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

@@ -14,6 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::config::Upstream;
 use crate::proxy::clock;
 use crate::proxy::target::Permit;
+use crate::want;
 
 /// What a read asks for at first, and at most once the app proves to send more.
 const READ: (usize, usize) = (16 * 1024, 64 * 1024);
@@ -35,13 +36,16 @@ pub(in crate::proxy) struct Connection {
 }
 
 impl Connection {
-    /// Connects; the caller watches the time.
+    /// Connects; the caller watches the time. The last descriptors are not taken for it ([`want`]).
     pub(in crate::proxy) async fn open(
         addr: SocketAddr,
         permit: Permit,
         settings: &Upstream,
     ) -> io::Result<Self> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if !want::may_keep(&socket) {
+            return Err(want::none_left());
+        }
         socket.set_nodelay(true)?;
         SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
         let stream = socket.connect(addr).await?;
