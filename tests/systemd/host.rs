@@ -11,7 +11,7 @@ use super::instance::Instance;
 use super::machine::Machine;
 
 /// A machine with the two programs and nothing else, where no package puts them.
-fn bare() -> Option<Machine> {
+pub(crate) fn bare() -> Option<Machine> {
     let machine = Machine::boot()?;
     machine.put(Path::new(PORTOK), "/usr/sbin/portok", 0o755);
     machine.put(Path::new(PORTOKD), "/usr/sbin/portokd", 0o755);

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod hardened;
+#[cfg(test)]
 mod host;
 #[cfg(test)]
 mod instance;

@@ -11,7 +11,7 @@ use super::files::{self, Existing, Readers};
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::report::Report;
-use super::{installed, named, ports, unit};
+use super::{harden, installed, named, ports, unit};
 
 /// Random bytes of a token: as many as no one will ever try.
 const TOKEN_BYTES: usize = 32;
@@ -84,6 +84,7 @@ pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
     };
     let mut report = Report::about(name);
     store(places, &new, format, readers, options.force, &mut report)?;
+    harden::bring_about(places, name, matches!(new.app, App::Target(_)), &mut report);
     what_next(places, &new, &mut report)?;
     Ok(report)
 }

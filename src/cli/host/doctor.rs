@@ -17,7 +17,7 @@ use super::instances::{self, Instance, Reading};
 use super::list::{self, Row};
 use super::places::Places;
 use super::systemctl::{Trouble, systemctl};
-use super::{Asker, files, installed, named, portokd_beside, unit};
+use super::{Asker, files, harden, installed, named, portokd_beside, unit};
 use crate::wire::Phase;
 
 /// Open files that a daemon should be allowed: each client takes up to two.
@@ -77,6 +77,7 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
         Ok(instances) => {
             checks
                 .extend(instances.iter().flat_map(|instance| configuration(places, instance, user.as_ref())));
+            checks.extend(instances.iter().filter_map(|instance| hardening(places, instance)));
             checks.extend(clashes(&instances));
         }
         Err(failure) => checks.push(unknown("configuration", failure)),
@@ -233,6 +234,31 @@ fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> V
         }
     }
     checks
+}
+
+/// A daemon without a child has a hardened unit, and no child lives in one that was made for none.
+fn hardening(places: &Places, instance: &Instance) -> Option<Check> {
+    let (name, config) = (&instance.name, instance.config.as_ref().ok()?);
+    let path = harden::path(places, name);
+    let shown = path.display();
+    match (harden::fits(config), path.is_file()) {
+        // Without the template there is no unit to harden: that is said above.
+        _ if installed::effective(places, unit::SERVICE_NAME).ok().flatten().is_none() => None,
+        (true, true) => Some(good("unit", format!("`{name}` has a hardened unit: {shown}"))),
+        (true, false) => Some(warning(
+            "unit",
+            format!("`{name}` starts no app, and its unit is not hardened: there is no {shown}"),
+            format!("portok init; then portok restart {name}"),
+        )),
+        (false, true) => Some(warning(
+            "unit",
+            format!(
+                "the app of `{name}` inherits what {shown} forbids, which was made for a daemon without one"
+            ),
+            format!("rm {shown}; systemctl daemon-reload; then portok restart {name}"),
+        )),
+        (false, false) => None,
+    }
 }
 
 /// What portokd's user needs and has no right to. (systemd itself reads `NAME.env`.)

@@ -12,7 +12,7 @@ use super::files::{self, Existing, Readers};
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::report::Report;
-use super::{installed, portokd_beside, systemctl, unit};
+use super::{harden, installed, portokd_beside, systemctl, unit};
 
 /// What `init` is to bring about.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ struct Wanted {
     folders: Vec<PathBuf>,
     units: Vec<WantedUnit>,
     drop_in: PathBuf,
+    /// The drop-ins of instances whose app portok does not start.
+    hardened: Vec<PathBuf>,
     /// The drop-in's new text; `None` leaves it as it is.
     user: Option<User>,
     portokd: PathBuf,
@@ -68,6 +70,12 @@ fn plan(
     }
     for unit in &wanted.units {
         plan_unit(wanted, unit, read(&unit.path), &mut acts)?;
+    }
+    for path in &wanted.hardened {
+        match read(path) {
+            Some(found) if !unit::is_ours(&found) => acts.push(Act::Keep(path.clone())),
+            found => write(path.clone(), unit::hardened(), found, &mut acts),
+        }
     }
     let drop_in = read(&wanted.drop_in);
     match &wanted.user {
@@ -141,12 +149,13 @@ pub(crate) fn init(places: &Places, options: &Init) -> Result<Report, Failure> {
             wanted_unit(unit::SOCKET_NAME, unit::socket())?,
         ],
         drop_in: places.units.join(unit::USER_DROP_IN),
+        hardened: harden::wanted(places, &instances::all(places, Reading::Lenient)?),
         user: options.user.as_deref().map(user).transpose()?,
         portokd,
         force: options.force,
     };
     let mut found = std::collections::BTreeMap::new();
-    for path in wanted.units.iter().map(|unit| &unit.path).chain([&wanted.drop_in]) {
+    for path in wanted.units.iter().map(|unit| &unit.path).chain([&wanted.drop_in]).chain(&wanted.hardened) {
         found.insert(path.clone(), files::read(path)?);
     }
     let mut acts = plan(&wanted, Path::is_dir, |path| found.get(path).cloned().flatten())?;
@@ -272,6 +281,7 @@ mod tests {
             folders: vec!["/c".into()],
             units: vec![WantedUnit { path: "/u/p@.service".into(), text: unit::socket(), packaged }],
             drop_in: "/u/d.conf".into(),
+            hardened: Vec::new(),
             user,
             portokd: "/usr/bin/portokd".into(),
             force,
@@ -299,6 +309,19 @@ mod tests {
         assert!(acts.iter().all(|act| matches!(act, Act::Keep(_))), "{acts:?}");
         let acts = planned(&wanted(None, Some(User::Root), false), &found).unwrap();
         assert_eq!(acts.last(), Some(&Act::Remove("/u/d.conf".into())));
+    }
+
+    #[test]
+    fn an_instance_without_an_app_of_its_own_gets_its_hardened_unit() {
+        let mut wanted = wanted(None, None, false);
+        wanted.hardened.push("/u/h.conf".into());
+        let last = |found: &[(&str, &str)]| planned(&wanted, found).unwrap().pop();
+        assert!(matches!(last(&[]), Some(Act::Write { is_new: true, .. })));
+        let old = format!("{}# old", unit::hardened());
+        assert!(matches!(last(&[("/u/h.conf", &old)]), Some(Act::Write { is_new: false, .. })));
+        for kept in [unit::hardened(), "[Service]\n".to_owned()] {
+            assert_eq!(last(&[("/u/h.conf", &kept)]), Some(Act::Keep("/u/h.conf".into())));
+        }
     }
 
     #[test]

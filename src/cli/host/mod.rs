@@ -7,7 +7,7 @@
 //! - `args`: what may be typed; `places`: the folders; `files`: making and removing files that nobody else can slip in;
 //! - `unit`: the texts of the units; `installed`: what is there of them; `systemctl`: asking systemd;
 //! - `instances`: every instance's files; `ports`: which port a new one gets;
-//! - `named`: what a configuration names and has to be there;
+//! - `harden`: the drop-in of a unit whose daemon starts no app; `named`: what a configuration names and has to be there;
 //! - `init`, `add`, `remove`, `service`, `list`, `journal`, `doctor`: the commands; `report`: what they did;
 //! - `generate`: completions and man pages.
 //!
@@ -33,6 +33,7 @@ pub(crate) mod args;
 mod doctor;
 mod files;
 mod generate;
+mod harden;
 mod init;
 mod installed;
 mod instances;

@@ -6,14 +6,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::super::failure::{Failure, HostCode};
-use super::Asker;
 use super::args::Remove;
-use super::files;
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::report::Report;
 use super::systemctl::{self, Trouble, systemctl};
 use super::unit::{self, service_of, socket_of};
+use super::{Asker, files, harden};
 use crate::config::is_instance_name;
 
 /// Stops an instance and removes its files.
@@ -35,6 +34,9 @@ pub(crate) async fn remove(places: &Places, options: &Remove, asker: &Asker<'_>)
         if files::remove(path)? {
             report.step("removed", path.display());
         }
+    }
+    if harden::take_away(places, name, &mut report)? {
+        harden::read_again(&mut report);
     }
     if options.keep_state {
         state_of(places, name)?.iter().for_each(|path| report.step("kept", path.display()));
@@ -201,7 +203,13 @@ pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Re
             report.step("removed", path.display());
         }
     }
-    files::remove_if_empty(&places.units.join(format!("{}.d", unit::SERVICE_NAME)));
+    for folder in
+        paths.iter().filter_map(|path| path.parent()).filter(|folder| folder.starts_with(&places.units))
+    {
+        if *folder != places.units {
+            files::remove_if_empty(folder);
+        }
+    }
     if changes_units {
         systemctl::read_units_again(&mut report);
     }
@@ -231,11 +239,18 @@ fn instance_of(unit: &str) -> Option<String> {
     is_instance_name(name).then(|| name.to_owned())
 }
 
-/// The unit files that `init` wrote, and those of their names that it did not.
+/// Whether it is the folder of the drop-ins of one instance: `portok@api.service.d`.
+fn is_drop_in_folder(path: &Path) -> bool {
+    let unit = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".d"));
+    unit.and_then(instance_of).is_some() && path.is_dir()
+}
+
+/// The unit files that `init` and `add` wrote, and those of their names that it did not.
 fn units_of(places: &Places) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
-    for name in [unit::USER_DROP_IN, unit::SERVICE_NAME, unit::SOCKET_NAME] {
-        let path = places.units.join(name);
+    let own = [unit::USER_DROP_IN, unit::SERVICE_NAME, unit::SOCKET_NAME].map(|name| places.units.join(name));
+    let folders = files::entries(&places.units)?.into_iter().filter(|path| is_drop_in_folder(path));
+    for path in own.into_iter().chain(folders.map(|folder| folder.join(unit::HARDENED))) {
         match files::read(&path)? {
             Some(text) if unit::is_ours(&text) => ours.push(path),
             Some(_) => foreign.push(path),

@@ -12,12 +12,19 @@ pub(crate) const SOCKET_NAME: &str = "portok@.socket";
 /// Where `init --user` writes its choice: a drop-in, so that it fits a package's unit too.
 pub(crate) const USER_DROP_IN: &str = "portok@.service.d/10-user.conf";
 
+/// What makes the unit of one instance a hardened one, in the folder of its drop-ins.
+pub(crate) const HARDENED: &str = "50-hardened.conf";
+
 const SERVICE: &str = include_str!("../../../systemd/portok@.service");
 const SOCKET: &str = include_str!("../../../systemd/portok@.socket");
+const UNMANAGED: &str = include_str!("../../../systemd/portok@.service.d/unmanaged.conf");
 
 /// The first line of every file that `init` writes: such a file may be replaced and removed.
 const MARK: &str =
     "# Written by `portok init`, which replaces it; changes belong into a drop-in: systemctl edit";
+
+/// The first line of the drop-ins that `add` writes: the same holds for them.
+const MARK_OF_ADD: &str = "# Written by `portok add`, brought up to date by `portok init`; a drop-in with a later name wins over it";
 
 /// The folder of the programs in the repository's units.
 const PROGRAMS: &str = "/usr/bin";
@@ -32,9 +39,19 @@ pub(crate) fn socket_of(instance: &str) -> String {
     format!("portok@{instance}.socket")
 }
 
-/// Whether `text` is a file that `init` wrote.
+/// The hardened drop-in of an instance, in the folder of units.
+pub(crate) fn hardened_of(instance: &str) -> String {
+    format!("{}.d/{HARDENED}", service_of(instance))
+}
+
+/// What is in it.
+pub(crate) fn hardened() -> String {
+    format!("{MARK_OF_ADD}\n{UNMANAGED}")
+}
+
+/// Whether `text` is a file that `init` or `add` wrote.
 pub(crate) fn is_ours(text: &str) -> bool {
-    text.starts_with(MARK)
+    [MARK, MARK_OF_ADD].iter().any(|mark| text.starts_with(mark))
 }
 
 /// The service unit for programs in the folder of `portokd` and the folders of `places`.

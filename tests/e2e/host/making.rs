@@ -244,6 +244,41 @@ fn adds_at_once_get_different_ports_and_one_format() {
 }
 
 #[test]
+fn an_instance_without_an_app_of_its_own_gets_a_hardened_unit() {
+    let host = Host::new();
+    let drop_in = |name: &str| host.path(&format!("units/portok@{name}.service.d/50-hardened.conf"));
+    host.portok(&["add", "early", "--target", "8123"]).ended(0);
+    assert!(!host.path("units").exists(), "without a unit there is nothing to harden");
+    host.portok(&["init"]).ended(0);
+    assert!(drop_in("early").exists(), "init makes up for it");
+    host.asked();
+    let added = host.json(&["add", "web", "--target", "8124"], 0);
+    assert!(
+        steps(&added).contains(&("created".to_owned(), drop_in("web").display().to_string())),
+        "{added:#}"
+    );
+    assert_eq!(host.asked(), ["daemon-reload"]);
+    let text = fs::read_to_string(drop_in("web")).unwrap();
+    for line in ["NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=", "PrivateTmp=yes"] {
+        assert_mentions(&text, &[&format!("\n{line}")]);
+    }
+    host.portok(&["add", "api", "--cmd", "true"]).ended(0);
+    assert!(!drop_in("api").exists(), "an app inherits what its daemon may");
+    assert_mentions(&host.portok(&["doctor"]).ended(0).out, &["✓ `web` has a hardened unit"]);
+    fs::remove_file(drop_in("web")).unwrap();
+    let lacking = host.portok(&["doctor"]).ended(0).out;
+    assert_mentions(&lacking, &["! `web` starts no app, and its unit is not hardened", "portok init"]);
+    host.portok(&["init"]).ended(0);
+    host.portok(&["remove", "web"]).ended(0);
+    assert!(!drop_in("web").parent().unwrap().exists());
+    host.portok(&["add", "early", "--cmd", "true", "--force"]).ended(0);
+    assert!(!drop_in("early").exists(), "what replaces it starts an app");
+    host.portok(&["add", "late", "--target", "8125"]).ended(0);
+    host.portok(&["clean", "--force"]).ended(0);
+    assert!(!drop_in("late").parent().unwrap().exists());
+}
+
+#[test]
 fn add_takes_no_directory_that_is_not_there() {
     let host = Host::new();
     let missing = host.path("missing").display().to_string();

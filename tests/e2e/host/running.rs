@@ -78,11 +78,9 @@ fn list_shows_every_instance_with_what_is_live() {
     let mut text = fs::read_to_string(host.config(&format!("{name}.toml"))).unwrap();
     text.insert_str(0, "lsten = 1\n");
     fs::write(host.config(&format!("{name}.toml")), text).unwrap();
-    let table = wait_until(
-        "the daemon has seen the edit",
-        || String::new(),
-        || daemon.status().config.error.map(|_| host.portok(&["list"]).ended(0).out),
-    );
+    let table = wait_until("the daemon has seen the edit", String::new, || {
+        daemon.status().config.error.map(|_| host.portok(&["list"]).ended(0).out)
+    });
     assert_eq!(table.matches("unknown key `lsten`").count(), 1, "{table}");
     assert_mentions(&table, &["NAME", name, "idle", &port, "idle.env", "! bad:", "nowhere"]);
     assert!(!table.contains(TOKEN), "{table}");
