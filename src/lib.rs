@@ -27,6 +27,7 @@
 //! | --- | --- |
 //! | [`wire`] | the words that daemon and command line exchange |
 //! | [`config`] | what may be configured, where it comes from, what a change of it needs |
+//! | `http1` | what an HTTP/1.1 message says, judged once: for the proxy and for probes |
 //! | [`supervisor`] | one task per process group: start, output, port, stop, until nothing is left of it |
 //! | [`health`] | one probe; the wait for the first good ones |
 //! | [`proxy`] | the data plane: accept, claim a target, forward, tunnel; who is live is written in one place |
@@ -65,6 +66,7 @@ pub mod config;
 pub mod daemon;
 pub mod health;
 pub mod hooks;
+mod http1;
 pub mod logging;
 pub mod proxy;
 pub mod release;

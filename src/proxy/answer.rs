@@ -18,6 +18,7 @@ use super::record::Record;
 use super::upstream::exchange::{Failed, Incoming, Step};
 use super::upstream::pool::Claim;
 use super::worker::Ticket;
+use crate::http1::fields::decimal;
 use crate::want;
 
 /// The field that marks portok's own answers.
@@ -167,6 +168,8 @@ enum Kind {
     Told(u64),
     App(Box<Incoming>),
     Reserved(Box<ReservedBody>),
+    /// What the app sent broke off. Told only when hyper had its turn to write what came before, the head above all.
+    Broken(Option<io::Error>),
 }
 
 impl Body {
@@ -193,6 +196,9 @@ impl Body {
 
     /// Keeps `held` until the body is over.
     pub(super) fn hold(mut self, held: Held) -> Self {
+        if matches!(self.kind, Kind::Over | Kind::Told(_)) {
+            held.ticket.finish();
+        }
         self.held = Some(held);
         self
     }
@@ -209,7 +215,9 @@ impl Body {
                 claim.local.give_back(connection);
             }
         }
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            held.ticket.finish();
+        }
     }
 
     fn fail(&mut self, failed: Failed) -> io::Error {
@@ -220,7 +228,12 @@ impl Body {
             Failed::Invalid(invalid) => self.broke(&Fault::Invalid(invalid.0)),
             Failed::Timeout => self.broke(&Fault::Timeout("upstream.response_timeout")),
         };
-        self.finish(None);
+        if let Kind::App(incoming) = &mut self.kind
+            && incoming.over().unread
+        {
+            self.turn.record().linger();
+        }
+        self.held = None;
         error
     }
 
@@ -247,6 +260,7 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Reserved(body) => Pin::new(body).poll_frame(cx),
+            Kind::Broken(error) => Poll::Ready(error.take().map(Err)),
             Kind::App(incoming) => match ready!(incoming.poll_step(cx)) {
                 Ok(Step::Frame(frame)) => {
                     if incoming.is_over() {
@@ -259,7 +273,12 @@ impl http_body::Body for Body {
                     this.finish(Some(over));
                     Poll::Ready(None)
                 }
-                Err(failed) => Poll::Ready(Some(Err(this.fail(failed)))),
+                Err(failed) => {
+                    let error = this.fail(failed);
+                    this.kind = Kind::Broken(Some(error));
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
             },
         }
     }
@@ -267,7 +286,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Over => true,
-            Kind::Whole(_) | Kind::Told(_) | Kind::App(_) => false,
+            Kind::Whole(_) | Kind::Told(_) | Kind::App(_) | Kind::Broken(_) => false,
             Kind::Reserved(body) => body.is_end_stream(),
         }
     }
@@ -279,11 +298,12 @@ impl http_body::Body for Body {
             Kind::Told(length) => SizeHint::with_exact(*length),
             Kind::App(incoming) => incoming.size_hint(),
             Kind::Reserved(body) => body.size_hint(),
+            Kind::Broken(_) => SizeHint::default(),
         }
     }
 }
 
 /// The length a head tells.
 pub(super) fn told_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH).and_then(|value| super::headers::decimal(value.as_bytes()))
+    headers.get(header::CONTENT_LENGTH).and_then(|value| decimal(value.as_bytes()))
 }

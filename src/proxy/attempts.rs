@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::answer::Fault;
@@ -13,10 +14,10 @@ use super::clock;
 use super::record::Record;
 use super::upstream::connection::Connection;
 use super::upstream::exchange::{Exchange, Failed, PollHead};
-use super::upstream::head::{Fields, Head};
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::{self, Claim, Slot};
+use super::upstream::pool::{self, Claim, Local, Slot};
 use super::worker::{NoTarget, REFUSED_PAUSE, Settings, Worker};
+use crate::http1::head::{Fields, Head};
 
 /// What is asked, whoever read it.
 pub(super) trait Ask {
@@ -39,16 +40,28 @@ pub(super) struct Answered {
 
 /// Why a request got no answer of the app's.
 pub(super) enum Ended {
-    Fault(Fault),
-    /// The client's own doing: it broke off (`gone`), or sent what is no body.
-    Client {
-        gone: bool,
+    Fault {
+        fault: Fault,
+        /// Whose target was asked, where one was.
+        at: Option<Rc<Local>>,
     },
+    /// The client's own doing: it broke off (`gone`), or sent what is no body.
+    Client { gone: bool },
 }
 
 impl From<Fault> for Ended {
     fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+        Self::Fault { fault, at: None }
+    }
+}
+
+impl Ended {
+    /// It happened at this target.
+    fn at(mut self, local: &Rc<Local>) -> Self {
+        if let Self::Fault { at, .. } = &mut self {
+            *at = Some(local.clone());
+        }
+        self
     }
 }
 
@@ -87,15 +100,17 @@ impl Attempts<'_> {
                 // In a box, because it is rare and large: each request has room for all that it may have to wait for.
                 match Box::pin(self.open(&claim, fresh, connect_by)).await {
                     Opened::Connection(connection) => connection,
-                    Opened::Late => return Err(refused.in_the_end().into()),
+                    Opened::Late => return Err(Ended::from(refused.in_the_end()).at(&claim.local)),
                     Opened::Full => {
                         return Err(Fault::Timeout("all of upstream.max_connections are in use").into());
                     }
                     Opened::Refused(error) => {
                         // It may be started again, then at another address: look at the switchboard again.
+                        let local = claim.local.clone();
                         drop(claim);
                         record.pinned.take();
-                        Box::pin(refused.pause(error, connect_by)).await?;
+                        let paused = Box::pin(refused.pause(error, connect_by)).await;
+                        paused.map_err(|fault| Ended::from(fault).at(&local))?;
                         continue;
                     }
                 }
@@ -116,7 +131,7 @@ impl Attempts<'_> {
                     connect_by = clock::after(upstream.connect_timeout);
                     outgoing.rewind();
                 }
-                Err(failed) => return Err(ended(failed)),
+                Err(failed) => return Err(ended(failed).at(&claim.local)),
             }
         }
     }
@@ -150,7 +165,8 @@ impl Attempts<'_> {
         connection: &mut Connection,
     ) -> Result<Head, Failed> {
         let to_head = asked.to_head();
-        let mut exchange = Exchange::new(connection, outgoing, to_head, asked.fields());
+        let most_fields = self.settings.config.limits.headers;
+        let mut exchange = Exchange::new(connection, outgoing, to_head, asked.fields(), most_fields);
         let Some(timeout) = self.settings.config.upstream.response_timeout else {
             return PollHead(&mut exchange).await;
         };

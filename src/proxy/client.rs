@@ -16,7 +16,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -50,7 +49,7 @@ pub(super) fn serve(
         let other = uncut(record, pin!(plain::serve(worker, record, stream))).await.flatten();
         if let Some((stream, early)) = other {
             // In a box of its own: hyper's state is large, and most connections never need it.
-            Box::pin(go_on(worker, record, stream, early.into())).await;
+            Box::pin(go_on(worker, record, stream, &early)).await;
         }
     }
 }
@@ -65,7 +64,7 @@ async fn uncut<F: Future>(record: &Record, mut future: Pin<&mut F>) -> Option<F:
 }
 
 /// Serves what is no plain request, and everything behind it.
-async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Bytes) {
+async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: &[u8]) {
     if http(worker, record, stream, early).await == Ended::ByUs {
         return;
     }
@@ -90,11 +89,12 @@ enum Ended {
 }
 
 /// Runs hyper over the connection.
-async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Bytes) -> Ended {
+async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: &[u8]) -> Ended {
     let settings = worker.settings();
     let head = settings.config.proxy.max_header_size;
     let mut builder = http1::Builder::new();
     builder.max_header_size(head).max_buf_size(head.max(BUFFER)).keep_alive(!worker.is_draining());
+    builder.max_headers(settings.config.limits.headers);
     let service = {
         let (worker, record) = (worker.clone(), record.clone());
         service_fn(move |request| {

@@ -11,21 +11,24 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, Body, Fault, Held, Turn};
 use super::attempts::{Answered, Ask, Attempts, Ended};
+use super::gate;
 use super::headers;
 use super::record::Record;
 use super::tunnel::Tunnel;
 use super::upstream::exchange;
-use super::upstream::head::{Fields, Framing, Head};
 use super::upstream::outgoing::Outgoing;
+use super::upstream::pool::Local;
 use super::worker::{Settings, Ticket, Worker, trusts};
+use crate::http1::head::{Fields, Framing, Head};
+use crate::http1::host::is_host;
+use crate::http1::target::Target;
 
 /// Answers one request of a client.
 pub(super) async fn forward(
@@ -34,24 +37,33 @@ pub(super) async fn forward(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let turn = Turn::new(record);
-    if let Err(status) = judge(&request) {
-        if exchange::has_body(request.body()) {
-            turn.record().linger();
+    let raw = turn.record().socket.take_target();
+    let target = match judge(&request, raw.as_deref()) {
+        Ok(target) => target,
+        Err(status) => {
+            if exchange::has_body(request.body()) {
+                turn.record().linger();
+            }
+            return Ok(answer::bare(status, turn));
         }
-        return Ok(answer::bare(status, turn));
-    }
+    };
+    turn.record().judged(body_of(request.headers()));
     let settings = worker.settings();
     let admin = &settings.config.admin;
-    if admin.public && request.uri().path().starts_with(&admin.prefix) {
+    if admin.public && target.path.starts_with(admin.prefix.as_bytes()) {
         let answer = worker.reserved.answer(turn.record().peer, request);
         return Ok(answer.await.map(|body| Body::reserved(body, turn)));
     }
     let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
-    Ok(Forward { worker, settings, turn, ticket }.run(request).await)
+    Ok(Forward { worker, settings, turn, ticket }.run(request, target).await)
 }
 
-/// What hyper lets pass although it can be understood in two ways (RFC 9112, 3.2, 6.1), and `CONNECT`.
-pub(super) fn judge(request: &Request<Incoming>) -> Result<(), StatusCode> {
+/// What hyper lets pass although it can be understood in two ways (RFC 9112, 3.2, 6.1), and `CONNECT`. `raw` is the target
+/// as the client wrote it.
+pub(super) fn judge<'a>(
+    request: &Request<Incoming>,
+    raw: Option<&'a [u8]>,
+) -> Result<Target<'a>, StatusCode> {
     if request.method() == Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -59,19 +71,20 @@ pub(super) fn judge(request: &Request<Incoming>) -> Result<(), StatusCode> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     let hosts_fit = hosts.next().is_none() && (host.is_some() || request.version() < Version::HTTP_11);
-    let host_fits = host.is_none_or(|host| host.as_bytes().iter().all(|&byte| headers::is_host_byte(byte)));
+    let host_fits = host.is_none_or(|host| is_host(host.as_bytes()));
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding_fits = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    let uri = request.uri();
-    let asterisk = uri.path() == "*" && request.method() != Method::OPTIONS;
-    // A target of a host alone, or with a user's name in it, is none that an app could be asked for.
-    let target_fits = !asterisk
-        && match uri.authority() {
-            None => uri.path_and_query().is_some(),
-            Some(authority) => uri.scheme().is_some() && !authority.as_str().contains('@'),
-        };
-    let fits = hosts_fit && host_fits && coding_fits && codings.next().is_none() && target_fits;
-    if fits { Ok(()) } else { Err(StatusCode::BAD_REQUEST) }
+    let fits = hosts_fit && host_fits && coding_fits && codings.next().is_none();
+    let target = raw.and_then(|raw| Target::of(raw, request.method() == Method::OPTIONS));
+    target.filter(|_| fits && headers::has_few_options(headers)).ok_or(StatusCode::BAD_REQUEST)
+}
+
+/// The body that a request has, when it was judged.
+fn body_of(headers: &HeaderMap) -> gate::Body {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return gate::Body::Chunked;
+    }
+    gate::Body::Length(answer::told_length(headers).unwrap_or(0))
 }
 
 /// One request on its way.
@@ -83,26 +96,27 @@ struct Forward {
 }
 
 impl Forward {
-    async fn run(self, mut request: Request<Incoming>) -> Response<Body> {
-        let upgrade = upgrade_of(&mut request);
+    async fn run(self, mut request: Request<Incoming>, target: Target<'_>) -> Response<Body> {
+        let upgrade = upgrade_of(&mut request, &self.settings.config.proxy.upgrades);
         let (mut parts, body) = request.into_parts();
         let limit = self.settings.config.proxy.max_body;
         let length = answer::told_length(&parts.headers);
         let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
         let has_body = chunked || exchange::has_body(&body);
         if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
-            return self.refuse(&Fault::BodyTooLarge, has_body);
+            return self.refuse(&Fault::BodyTooLarge, None, has_body);
         }
         let mut outgoing = Outgoing::new(self.worker.head_buffer(), body, chunked, limit);
         let replayable = !has_body && is_idempotent(&parts.method);
-        let mut asked = Asking { forward: &self, parts: &mut parts, chunked, upgrade: upgrade.is_some() };
+        let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
+        let mut asked = Asking { forward: &self, parts: &mut parts, target, chunked, upgrade: offered };
         let path = Attempts { worker: &self.worker, settings: &self.settings, record: self.turn.record() };
         match path.exchange(&mut asked, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
             }
             Ok(answered) => self.answer(answered, outgoing),
-            Err(Ended::Fault(fault)) => self.refuse(&fault, outgoing.has_body_left()),
+            Err(Ended::Fault { fault, at }) => self.refuse(&fault, at.as_deref(), outgoing.has_body_left()),
             Err(Ended::Client { gone }) => {
                 if !gone {
                     self.turn.record().linger();
@@ -148,11 +162,13 @@ impl Forward {
     }
 
     /// Passes a 101 on and leaves the tunnel for the connection's task.
-    fn tunnel(self, answered: Answered, upgrade: Option<OnUpgrade>, outgoing: &Outgoing) -> Response<Body> {
+    fn tunnel(self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
         let Answered { head, connection, claim } = answered;
-        let Some(client) = upgrade.filter(|_| outgoing.is_done()) else {
-            let fault = Fault::Invalid("it switched protocols although nobody asked for it, or too early");
-            return self.refuse(&fault, outgoing.has_body_left());
+        let named = head.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+        let fits = |upgrade: &Upgrade| outgoing.is_done() && headers::is_offered(named, &upgrade.offered);
+        let Some(Upgrade { client, .. }) = upgrade.filter(fits) else {
+            let fault = Fault::Invalid("it switched to a protocol that was not offered, or too early");
+            return self.refuse(&fault, Some(&claim.local), outgoing.has_body_left());
         };
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let held = Held { claim: Some(claim), ticket: self.ticket };
@@ -168,11 +184,11 @@ impl Forward {
     }
 
     /// Answers with an error of portok's own.
-    fn refuse(self, fault: &Fault, unread: bool) -> Response<Body> {
+    fn refuse(self, fault: &Fault, at: Option<&Local>, unread: bool) -> Response<Body> {
         if unread {
             self.turn.record().linger();
         }
-        let response = self.ticket.refuse(fault, self.settings.config.log.verbose_errors, unread);
+        let response = self.ticket.refuse(fault, at, self.settings.config.log.verbose_errors, unread);
         let held = Held { claim: None, ticket: self.ticket };
         response.map(|text| Body::whole(text, self.turn).hold(held))
     }
@@ -182,8 +198,9 @@ impl Forward {
 struct Asking<'a> {
     forward: &'a Forward,
     parts: &'a mut Parts,
+    target: Target<'a>,
     chunked: bool,
-    upgrade: bool,
+    upgrade: Option<&'a [u8]>,
 }
 
 impl Ask for Asking<'_> {
@@ -193,7 +210,7 @@ impl Ask for Asking<'_> {
 
     fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr) {
         let Forward { settings, turn, .. } = self.forward;
-        let (record, Parts { method, uri, headers, .. }) = (turn.record(), &*self.parts);
+        let (record, Parts { method, headers, .. }) = (turn.record(), &*self.parts);
         let context = headers::Context {
             peer: record.peer_text(),
             trusted: trusts(settings, record),
@@ -206,8 +223,8 @@ impl Ask for Asking<'_> {
         };
         let asked = headers::Asked {
             method: method.as_str(),
-            target: uri.path_and_query().map_or("/", |target| target.as_str()),
-            authority: uri.authority().map(Authority::as_str),
+            target: self.target.path,
+            authority: self.target.authority,
             host: headers.get(header::HOST).map(HeaderValue::as_bytes),
             nominated: &headers::nominations(headers),
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
@@ -240,13 +257,22 @@ fn respond(head: Head, body: Body) -> Response<Body> {
     response
 }
 
-/// The client's side of a tunnel, when the request asks for one (RFC 9110, 7.8).
-fn upgrade_of(request: &mut Request<Incoming>) -> Option<OnUpgrade> {
+/// A request that asks for another protocol.
+struct Upgrade {
+    /// The client's side of the tunnel that may come of it.
+    client: OnUpgrade,
+    /// The protocols that the app may switch to.
+    offered: Vec<u8>,
+}
+
+/// What a request asks for (RFC 9110, 7.8) that is allowed.
+fn upgrade_of(request: &mut Request<Incoming>, allowed: &[String]) -> Option<Upgrade> {
     let headers = request.headers();
     let asked = request.version() == Version::HTTP_11
         && headers.contains_key(header::UPGRADE)
         && headers::has_token(headers, &header::CONNECTION, b"upgrade");
-    asked.then(|| hyper::upgrade::on(request))
+    let offered = asked.then(|| headers::offered(headers, allowed)).flatten()?;
+    Some(Upgrade { client: hyper::upgrade::on(request), offered })
 }
 
 /// Whether sending it twice does what sending it once does (RFC 9110, 9.2.2).

@@ -10,14 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use crate::config::Forwarded;
+use crate::http1::fields::{Kind, MOST_OPTIONS, field, is_among, line, nominated, tokens};
 
 /// A request's head as the client sent it.
 pub(super) struct Asked<'a, F> {
     pub(super) method: &'a str,
-    /// Path and query.
-    pub(super) target: &'a str,
+    /// Path and query, byte for byte.
+    pub(super) target: &'a [u8],
     /// The host of an absolute target.
-    pub(super) authority: Option<&'a str>,
+    pub(super) authority: Option<&'a [u8]>,
     /// What `Host` says.
     pub(super) host: Option<&'a [u8]>,
     /// What `Connection` names.
@@ -38,59 +39,12 @@ pub(super) struct Context<'a> {
     pub(super) target: SocketAddr,
     /// The body is sent in chunks.
     pub(super) chunked: bool,
-    /// The request asks for another protocol.
-    pub(super) upgrade: bool,
+    /// The protocols that the app may switch to.
+    pub(super) upgrade: Option<&'a [u8]>,
     /// The client takes trailers.
     pub(super) trailers: bool,
     /// The connection is kept for further requests.
     pub(super) keep_alive: bool,
-}
-
-/// What a field is to a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Connection,
-    ContentLength,
-    Date,
-    Expect,
-    Forwarded,
-    Host,
-    KeepAlive,
-    Te,
-    TransferEncoding,
-    Upgrade,
-    /// Any other: it passes.
-    Other,
-}
-
-impl Kind {
-    /// The kind of the field `name`, in whatever case. Told by its length first: most names are compared with one or none.
-    pub(super) fn of(name: &[u8]) -> Self {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            2 if is(b"te") => Self::Te,
-            4 if is(b"host") => Self::Host,
-            4 if is(b"date") => Self::Date,
-            6 if is(b"expect") => Self::Expect,
-            7 if is(b"upgrade") => Self::Upgrade,
-            10 if is(b"connection") => Self::Connection,
-            10 if is(b"keep-alive") => Self::KeepAlive,
-            14 if is(b"content-length") => Self::ContentLength,
-            15 if is(b"x-forwarded-for") => Self::Forwarded,
-            16 if is(b"x-forwarded-port") || is(b"x-forwarded-host") => Self::Forwarded,
-            16 if is(b"proxy-connection") => Self::KeepAlive,
-            17 if is(b"transfer-encoding") => Self::TransferEncoding,
-            17 if is(b"x-forwarded-proto") => Self::Forwarded,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether it concerns one connection only, named in `Connection` or not. `Expect` is among them because
-    /// portok answers it itself.
-    pub(super) fn is_hop_by_hop(self) -> bool {
-        use Kind::{Connection, Expect, KeepAlive, Te, TransferEncoding, Upgrade};
-        matches!(self, Connection | Expect | KeepAlive | Te | TransferEncoding | Upgrade)
-    }
 }
 
 /// Writes the head of `asked` as the app gets it.
@@ -104,7 +58,7 @@ where
     write_target(out, asked.target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     // An absolute target's host wins over the field (RFC 9112, 3.2.2).
-    let host = asked.authority.map(str::as_bytes).or(asked.host);
+    let host = asked.authority.or(asked.host);
     match host {
         Some(host) => line(out, b"host", host),
         None => line(out, b"host", context.target.to_string().as_bytes()),
@@ -113,12 +67,16 @@ where
     for (name, value) in (asked.fields)() {
         let kind = Kind::of(name);
         came_forwarded |= kind == Kind::Forwarded;
-        let skipped = kind.is_hop_by_hop()
-            || kind == Kind::Host
-            || (context.chunked && kind == Kind::ContentLength)
-            || (kind == Kind::Forwarded && context.forwarded != Forwarded::Off)
-            || is_among(asked.nominated, name);
-        if !skipped {
+        let skipped = match kind {
+            Kind::Other | Kind::Date => false,
+            Kind::ContentLength => context.chunked,
+            Kind::Forwarded => context.forwarded != Forwarded::Off,
+            Kind::ForwardedAlias => context.forwarded == Forwarded::Trusted,
+            Kind::Claim => context.forwarded == Forwarded::Trusted && !context.trusted,
+            Kind::Host => true,
+            kind => kind.is_hop_by_hop(),
+        };
+        if !skipped && !is_among(asked.nominated, name) {
             field(out, name, value);
         }
     }
@@ -127,29 +85,23 @@ where
     }
     if context.forwarded != Forwarded::Off {
         let believed = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
-        write_forwarded(out, asked, believed, host, context.peer);
+        write_forwarded(out, asked, context, believed, host);
     }
-    write_connection(out, asked, context);
+    write_connection(out, context);
     out.extend_from_slice(b"\r\n");
 }
 
 /// The request target in the form an origin server gets it (RFC 9112, 3.2.1), byte for byte.
-fn write_target(out: &mut Vec<u8>, target: &str) {
-    if target.starts_with('?') || target.is_empty() {
+fn write_target(out: &mut Vec<u8>, target: &[u8]) {
+    if matches!(target, [] | [b'?', ..]) {
         out.push(b'/');
     }
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(target);
 }
 
-fn write_connection<'a, F, I>(out: &mut Vec<u8>, asked: &Asked<'a, F>, context: &Context<'_>)
-where
-    F: Fn() -> I,
-    I: Iterator<Item = (&'a [u8], &'a [u8])>,
-{
-    if context.upgrade {
-        for (_, value) in (asked.fields)().filter(|(name, _)| Kind::of(name) == Kind::Upgrade) {
-            line(out, b"upgrade", value);
-        }
+fn write_connection(out: &mut Vec<u8>, context: &Context<'_>) {
+    if let Some(protocols) = context.upgrade {
+        line(out, b"upgrade", protocols);
         out.extend_from_slice(b"connection: upgrade\r\n");
         return;
     }
@@ -164,14 +116,15 @@ where
     });
 }
 
-/// Writes `X-Forwarded-For`, `-Proto` and `-Port` behind what came before, and `-Host` as it came or as the
-/// client asked. `believed`: with what came, but for what `Connection` names; else as if nothing had come.
+/// Writes the four `X-Forwarded-*`. `believed`: with what came, but for what `Connection` names; else as if nothing had
+/// come. `-For` is a list of all hops. The others are facts about the outermost one: they stay as they came, but that
+/// npm portok appends to `-Proto` and `-Port`, too.
 fn write_forwarded<'a, F, I>(
     out: &mut Vec<u8>,
     asked: &Asked<'a, F>,
+    context: &Context<'_>,
     believed: bool,
     host: Option<&[u8]>,
-    peer: &str,
 ) where
     F: Fn() -> I,
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -180,70 +133,44 @@ fn write_forwarded<'a, F, I>(
         let fields = (believed && !is_among(asked.nominated, name)).then(&asked.fields);
         let named =
             move |(other, value): (&[u8], &'a [u8])| other.eq_ignore_ascii_case(name).then_some(value);
-        fields.into_iter().flatten().filter_map(named)
+        fields.into_iter().flatten().filter_map(named).filter(|value| !value.is_empty())
     };
-    let mut append = |name: &'static [u8], own: &[u8]| {
+    let append = |out: &mut Vec<u8>, name: &'static [u8], own: &[u8]| {
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        for value in came(name).filter(|value| !value.is_empty()) {
+        for value in came(name) {
             out.extend_from_slice(value);
             out.extend_from_slice(b", ");
         }
         out.extend_from_slice(own);
         out.extend_from_slice(b"\r\n");
     };
-    append(b"x-forwarded-for", peer.as_bytes());
-    append(b"x-forwarded-proto", b"http");
-    append(b"x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
-    let mut came = came(b"x-forwarded-host").peekable();
-    if came.peek().is_some() {
-        came.for_each(|value| line(out, b"x-forwarded-host", value));
-    } else if let Some(host) = host {
-        line(out, b"x-forwarded-host", host);
+    let keep = |out: &mut Vec<u8>, name: &'static [u8], own: Option<&[u8]>| {
+        let mut told = came(name).peekable();
+        if told.peek().is_some() {
+            told.for_each(|value| line(out, name, value));
+        } else if let Some(own) = own {
+            line(out, name, own);
+        }
+    };
+    append(out, b"x-forwarded-for", context.peer.as_bytes());
+    let host_came = came(b"x-forwarded-host").next();
+    if context.forwarded == Forwarded::Append {
+        append(out, b"x-forwarded-proto", b"http");
+        append(out, b"x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
+    } else {
+        let is_secure = came(b"x-forwarded-proto").next().is_some_and(is_secure);
+        // Of the hop that the other two tell about.
+        let port = host_came.or(host).and_then(port_of).unwrap_or(if is_secure { b"443" } else { b"80" });
+        keep(out, b"x-forwarded-proto", Some(b"http"));
+        keep(out, b"x-forwarded-port", Some(port));
     }
+    keep(out, b"x-forwarded-host", host);
 }
 
-/// Writes a field as it came, its name in lower case: nobody can tell from it whether hyper or `plain` read it.
-pub(super) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let start = out.len();
-    line(out, name, value);
-    out[start..start + name.len()].make_ascii_lowercase();
-}
-
-/// Writes a field of portok's own. One reservation for its four parts.
-pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Whether it is a byte of a host and port (RFC 3986, 3.2.2).
-pub(super) fn is_host_byte(byte: u8) -> bool {
-    const TABLE: [bool; 256] = table(b"-._~!$&'()*+,;=:[]%");
-    TABLE[usize::from(byte)]
-}
-
-/// Letters, digits and `others`.
-pub(super) const fn table(others: &[u8]) -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut at = 0;
-    while at < others.len() {
-        table[others[at] as usize] = true;
-        at += 1;
-    }
-    table
-}
-
-/// Whether `name` is one of those that `Connection` names.
-pub(super) fn is_among(nominated: &[HeaderName], name: &[u8]) -> bool {
-    nominated.iter().any(|nominated| name.eq_ignore_ascii_case(nominated.as_str().as_bytes()))
+/// Whether a scheme is spoken over TLS.
+fn is_secure(proto: &[u8]) -> bool {
+    proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
 }
 
 /// The port in a `Host` field's value.
@@ -280,47 +207,43 @@ pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&peer))
 }
 
-/// Fields that a trailer must not carry on (RFC 9110, 6.5.1): framing, routing, and what concerns one
-/// connection.
-pub(super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
-    let kind = Kind::of(name.as_str().as_bytes());
-    kind.is_hop_by_hop() || matches!(kind, Kind::ContentLength | Kind::Host) || *name == header::TRAILER
-}
-
 /// The fields that `Connection` names, but those without which the message would mean something else.
 pub(super) fn nominations(headers: &HeaderMap) -> Vec<HeaderName> {
-    let values = headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes);
-    values.flat_map(tokens).filter_map(nominated).collect()
+    options(headers).filter_map(nominated).collect()
 }
 
-/// The field that a token of `Connection` names, when it is one that may be left out.
-pub(super) fn nominated(token: &[u8]) -> Option<HeaderName> {
-    const OPTIONS: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
-    if OPTIONS.iter().any(|option| token.eq_ignore_ascii_case(option)) {
-        return None;
+/// Whether `Connection` has no more options than may be.
+pub(super) fn has_few_options(headers: &HeaderMap) -> bool {
+    options(headers).nth(MOST_OPTIONS).is_none()
+}
+
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes).flat_map(tokens)
+}
+
+/// The protocols among those of `Upgrade` that are `allowed`, each once, as the client wrote them; `None`: none of them.
+pub(super) fn offered(headers: &HeaderMap, allowed: &[String]) -> Option<Vec<u8>> {
+    let mut offered: Vec<&[u8]> = Vec::new();
+    for token in headers.get_all(header::UPGRADE).iter().map(HeaderValue::as_bytes).flat_map(tokens) {
+        let is_allowed = allowed.iter().any(|name| token.eq_ignore_ascii_case(name.as_bytes()));
+        if is_allowed && !offered.iter().any(|known| token.eq_ignore_ascii_case(known)) {
+            offered.push(token);
+        }
     }
-    let name = HeaderName::from_bytes(token).ok()?;
-    (!matches!(name, header::HOST | header::CONTENT_LENGTH)).then_some(name)
+    (!offered.is_empty()).then(|| offered.join(&b", "[..]))
 }
 
-/// The parts of a comma-separated value, without blanks around them; empty ones are left out.
-pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+/// Whether `named`, the protocols of a 101, are some of those that were `offered`, and at least one.
+pub(super) fn is_offered(named: &[u8], offered: &[u8]) -> bool {
+    let mut named = tokens(named).peekable();
+    named.peek().is_some()
+        && named.all(|name| tokens(offered).any(|offered| offered.eq_ignore_ascii_case(name)))
 }
 
 /// Whether a field's list has `token`.
 pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
     let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     values.flat_map(tokens).any(|part| part.eq_ignore_ascii_case(token))
-}
-
-/// A number written in decimal digits and nothing else.
-pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
-    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
 #[cfg(test)]
@@ -339,33 +262,6 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(port_of(host.as_bytes()), port.map(str::as_bytes), "{host}");
-        }
-    }
-
-    #[test]
-    fn what_frames_a_message_cannot_be_nominated_away() {
-        for kept in ["Host", "content-length", "close", "Keep-Alive", "upgrade", "not a name"] {
-            assert_eq!(nominated(kept.as_bytes()), None, "{kept}");
-        }
-        assert_eq!(nominated(b"X-Mine"), Some(HeaderName::from_static("x-mine")));
-    }
-
-    #[test]
-    fn kinds_are_told_in_any_case() {
-        assert_eq!(Kind::of(b"Transfer-Encoding"), Kind::TransferEncoding);
-        assert_eq!(Kind::of(b"X-FORWARDED-FOR"), Kind::Forwarded);
-        assert_eq!(Kind::of(b"proxy-connection"), Kind::KeepAlive);
-        for other in ["", "cookie", "accept", "x-forwarded-by", "referer", "user-agent"] {
-            assert_eq!(Kind::of(other.as_bytes()), Kind::Other, "{other}");
-        }
-    }
-
-    #[test]
-    fn lengths_are_digits_only() {
-        assert_eq!(decimal(b"0018"), Some(18));
-        assert_eq!(decimal(u64::MAX.to_string().as_bytes()), Some(u64::MAX));
-        for wrong in ["", "+1", "-1", " 1", "1 ", "0x1", "1_0", "18446744073709551616"] {
-            assert_eq!(decimal(wrong.as_bytes()), None, "{wrong}");
         }
     }
 

@@ -27,15 +27,15 @@ use self::request::{MOST_FIELDS, Plain};
 use super::answer::{Fault, Turn};
 use super::attempts::{self, Answered, Ask, Attempts, Ended};
 use super::clock;
-use super::headers;
 use super::pieces::Pieces;
 use super::record::Record;
 use super::socket;
 use super::upstream::exchange::{self, Failed, Incoming, Step};
-use super::upstream::head::{self, Fields, Framing, Room};
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::Claim;
 use super::worker::{BufferSize, Settings, Ticket, Worker};
+use crate::http1::fields;
+use crate::http1::head::{self, Fields, Framing, Room};
 
 mod request;
 
@@ -222,16 +222,19 @@ impl Client<'_> {
         };
         let close = close || self.record.is_to_close() || self.worker.is_draining();
         let lines = asked.lines;
-        let fault = match outcome? {
+        let (fault, at) = match outcome? {
             Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
                 let keep_alive = answered.head.keep_alive && settings.config.upstream.keepalive;
                 return Some(self.pass(answered, keep_alive, outgoing, lines, close, ticket));
             }
-            Ok(_) => Fault::Invalid("it switched protocols although nobody asked for it"),
-            Err(Ended::Fault(fault)) => fault,
+            Ok(answered) => {
+                let fault = Fault::Invalid("it switched protocols although nobody asked for it");
+                (fault, Some(answered.claim.local.clone()))
+            }
+            Err(Ended::Fault { fault, at }) => (fault, at),
             Err(Ended::Client { .. }) => return None,
         };
-        let response = ticket.refuse(&fault, settings.config.log.verbose_errors, close);
+        let response = ticket.refuse(&fault, at.as_deref(), settings.config.log.verbose_errors, close);
         Some(Answer { pieces: refusal(lines, &response, to_head), rest: None, close })
     }
 
@@ -259,6 +262,7 @@ impl Client<'_> {
         let rest = match incoming.take_whole_into(&mut lines) {
             Some(over) => {
                 give_back(&claim, over);
+                ticket.finish();
                 None
             }
             None => {
@@ -295,8 +299,9 @@ impl Client<'_> {
                 Some(Err(failed)) => return broke(failed, held.as_ref()),
             };
             if incoming.is_over()
-                && let Some((claim, _ticket)) = held.take()
+                && let Some((claim, ticket)) = held.take()
             {
+                ticket.finish();
                 give_back(&claim, incoming.over());
             }
             let written = self.write_part(&buffer[..length]).await;
@@ -348,8 +353,9 @@ impl Client<'_> {
             };
             let ended = over.is_some();
             if let Some(over) = over
-                && let Some((claim, _ticket)) = held.take()
+                && let Some((claim, ticket)) = held.take()
             {
+                ticket.finish();
                 give_back(&claim, over);
             }
             if self.write(pieces).await.is_err() {
@@ -398,7 +404,7 @@ fn give_back(claim: &Claim, over: exchange::Over) {
 
 /// Notes why an answer broke off, which ends the connection: false.
 fn broke(failed: Failed, held: Option<&(Claim, Ticket)>) -> bool {
-    if let (Ended::Fault(fault), Some((_, ticket))) = (attempts::ended(failed), held) {
+    if let (Ended::Fault { fault, .. }, Some((_, ticket))) = (attempts::ended(failed), held) {
         ticket.broke(&fault);
     }
     false
@@ -457,7 +463,7 @@ fn write_ending(out: &mut Vec<u8>, chunked: bool, dated: bool, close: bool) {
         out.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     if !dated {
-        headers::line(out, b"date", &clock::date());
+        fields::line(out, b"date", &clock::date());
     }
     if close {
         out.extend_from_slice(b"connection: close\r\n");
@@ -471,9 +477,9 @@ fn refusal(mut lines: Vec<u8>, response: &Response<Bytes>, to_head: bool) -> Pie
     out.clear();
     head::status_line(out, response.status(), None);
     for (name, value) in response.headers() {
-        headers::line(out, name.as_str().as_bytes(), value.as_bytes());
+        fields::line(out, name.as_str().as_bytes(), value.as_bytes());
     }
-    headers::line(out, b"content-length", response.body().len().to_string().as_bytes());
+    fields::line(out, b"content-length", response.body().len().to_string().as_bytes());
     write_ending(out, false, false, false);
     if !to_head {
         out.extend_from_slice(response.body());

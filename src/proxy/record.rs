@@ -15,6 +15,7 @@ use std::task::{Poll, Waker};
 
 use super::Target;
 use super::clock;
+use super::gate;
 use super::headers;
 use super::socket::SocketState;
 use super::tunnel::Tunnel;
@@ -101,8 +102,18 @@ impl Record {
         self.phase.get() == Phase::Tunnel
     }
 
+    /// hyper's request has this body.
+    pub(super) fn judged(&self, body: gate::Body) {
+        if self.socket.judged(body) {
+            self.wake();
+        }
+    }
+
     /// The answer is given: the next head may come.
     pub(super) fn end(&self) {
+        if self.socket.is_hypers() && self.socket.answered() {
+            self.wake();
+        }
         self.deadline.set(clock::NEVER);
         self.socket.first_read.store(0, Relaxed);
         self.phase.set(Phase::Waiting { since: clock::now(), idle: true });

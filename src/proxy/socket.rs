@@ -6,15 +6,16 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock;
+use super::gate::{Body, Gate};
 
 /// Writes up to this size are put together here and not by the kernel.
 const SMALL: usize = 512;
@@ -28,6 +29,11 @@ pub(super) struct SocketState {
     pub(super) blocked: AtomicBool,
     pub(super) linger: AtomicBool,
     left: Mutex<Option<TcpStream>>,
+    /// hyper drives it.
+    is_hypers: AtomicBool,
+    gate: Mutex<Gate>,
+    /// hyper asked for more and did not get what is there.
+    waits: AtomicBool,
     /// A polite close is near: who finds nothing to read looks again, and says in `arrived` what is there.
     closing: AtomicBool,
     arrived: AtomicBool,
@@ -50,6 +56,31 @@ impl SocketState {
         self.arrived.swap(false, Relaxed)
     }
 
+    pub(super) fn is_hypers(&self) -> bool {
+        self.is_hypers.load(Relaxed)
+    }
+
+    /// The target of the request whose head hyper has just read; `None` where it was not understood.
+    pub(super) fn take_target(&self) -> Option<Vec<u8>> {
+        self.gate().take_target()
+    }
+
+    /// What body that request has. True: hyper has to be woken.
+    pub(super) fn judged(&self, body: Body) -> bool {
+        self.gate().judged(body);
+        self.waits.swap(false, Relaxed)
+    }
+
+    /// The request is answered. True: hyper has to be woken.
+    pub(super) fn answered(&self) -> bool {
+        self.gate().answered();
+        self.waits.swap(false, Relaxed)
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The socket of somebody who still sends, once hyper is done with it.
     pub(super) fn left(&self) -> Option<TcpStream> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -66,19 +97,20 @@ pub(super) fn has_arrived(stream: &TcpStream) -> bool {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Option<TcpStream>,
-    /// Read before hyper had it.
-    early: Bytes,
+    /// Read, and not yet given to hyper.
+    early: BytesMut,
     state: Arc<SocketState>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, early: Bytes, state: Arc<SocketState>) -> Self {
-        Self { stream: Some(stream), early, state }
+    pub(super) fn new(stream: TcpStream, early: &[u8], state: Arc<SocketState>) -> Self {
+        state.is_hypers.store(true, Relaxed);
+        Self { stream: Some(stream), early: early.into(), state }
     }
 
     /// The socket itself and what hyper left of the early bytes, for the tunnel it has become.
     pub(super) fn into_stream(mut self) -> io::Result<(TcpStream, Bytes)> {
-        Ok((self.stream.take().ok_or_else(closed)?, std::mem::take(&mut self.early)))
+        Ok((self.stream.take().ok_or_else(closed)?, std::mem::take(&mut self.early).freeze()))
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -105,22 +137,42 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.early.is_empty() {
+            let before = buf.filled().len();
             let read = self.stream()?.poll_read(cx, buf);
             if read.is_pending() && self.state.closing.load(Relaxed) {
                 let arrived = self.stream.as_ref().is_some_and(has_arrived);
                 self.state.arrived.store(arrived, Relaxed);
             }
             ready!(read)?;
+            let came = &mut buf.filled_mut()[before..];
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let passed = self.state.gate().pass(came);
+            self.early.extend_from_slice(&came[passed..]);
+            buf.set_filled(before + passed);
+            self.given(passed)
         } else {
-            let room = buf.remaining().min(self.early.len());
-            buf.put_slice(&self.early.split_to(room));
+            let Self { early, state, .. } = &mut *self;
+            let room = buf.remaining().min(early.len());
+            let passed = state.gate().pass(&mut early[..room]);
+            buf.put_slice(&early.split_to(passed));
+            self.given(passed)
         }
-        self.state.note_read();
-        Poll::Ready(Ok(()))
     }
 }
 
 impl Socket {
+    /// Notes that hyper got `count` bytes; none: it has to wait although there are some.
+    fn given(&self, count: usize) -> Poll<io::Result<()>> {
+        if count == 0 {
+            self.state.waits.store(true, Relaxed);
+            return Poll::Pending;
+        }
+        self.state.note_read();
+        Poll::Ready(Ok(()))
+    }
+
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.state.blocked.store(written.is_pending(), Relaxed);
         written

@@ -368,6 +368,8 @@ impl Drop for Listed {
 pub(super) struct Ticket {
     worker: Rc<Worker>,
     started: Option<Instant>,
+    /// Its answer was given whole. A tunnel, or a client that went away, took no measured time.
+    finished: Cell<bool>,
 }
 
 impl Ticket {
@@ -376,7 +378,7 @@ impl Ticket {
         if worker.shard().begin(second) {
             worker.stats.sample_inflight();
         }
-        Self { worker, started: (!fast).then(Instant::now) }
+        Self { worker, started: (!fast).then(Instant::now), finished: Cell::new(false) }
     }
 
     /// The answer's status is known.
@@ -387,13 +389,26 @@ impl Ticket {
         }
     }
 
-    /// It gets no answer of the app's, but this one.
-    pub(super) fn refuse(&self, fault: &Fault, verbose: bool, close: bool) -> Response<Bytes> {
+    /// The answer is whole.
+    pub(super) fn finish(&self) {
+        self.finished.set(true);
+    }
+
+    /// It gets no answer of the app's, but this one. `at`: whose target was asked; what it failed in counts for its release.
+    pub(super) fn refuse(
+        &self,
+        fault: &Fault,
+        at: Option<&Local>,
+        verbose: bool,
+        close: bool,
+    ) -> Response<Bytes> {
         let cause = fault.cause();
         tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
         self.failed(fault.code(), cause);
         let response = fault.answer(verbose, close);
-        self.answered(response.status().as_u16(), None);
+        let at = at.filter(|_| response.status().is_server_error());
+        self.answered(response.status().as_u16(), at.map(|at| &*at.target));
+        self.finish();
         response
     }
 
@@ -413,7 +428,8 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.worker.shard().end(self.started.map(|started| started.elapsed()));
+        let measured = self.started.filter(|_| self.finished.get());
+        self.worker.shard().end(measured.map(|started| started.elapsed()));
     }
 }
 

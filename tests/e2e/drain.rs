@@ -196,7 +196,7 @@ fn a_tunnel_lives_on_across_a_switch_and_ends_with_its_release() {
     let daemon = world.start(&world.conf().app(&app).set("drain.period", "1500ms").set("drain.early", true));
     let release = live(&daemon.wait_until_serves("v1")).unwrap().to_owned();
     let mut tunnel = daemon.connect();
-    let upgrade = [("connection", "upgrade"), ("upgrade", "echo")];
+    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
     tunnel.request("GET", "/ws", &upgrade, None).unwrap().expect(101);
     assert_eq!(tunnel.line().unwrap(), "v1");
     daemon.deploy(&world.app("v2")).expect(200);
@@ -220,7 +220,7 @@ fn a_tunnel_to_an_unmanaged_target_lives_until_a_side_closes_it() {
     daemon.wait_until_serves("v1");
     let mut tunnel = daemon.connect();
     tunnel
-        .request("GET", "/ws", &[("connection", "upgrade"), ("upgrade", "echo")], None)
+        .request("GET", "/ws", &[("connection", "upgrade"), ("upgrade", "websocket")], None)
         .unwrap()
         .expect(101);
     assert_eq!(tunnel.line().unwrap(), "v1");

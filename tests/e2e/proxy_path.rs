@@ -215,7 +215,7 @@ fn a_websocket_peer_can_talk_through_a_tunnel() {
     let world = World::new();
     let daemon = started(&world, &conf(&world));
     let mut conn = daemon.connect();
-    let mut bytes = request_bytes("GET", "/ws", &[("connection", "Upgrade"), ("upgrade", "echo")], None);
+    let mut bytes = request_bytes("GET", "/ws", &[("connection", "Upgrade"), ("upgrade", "websocket")], None);
     // What is sent right after the head belongs to the tunnel.
     bytes.extend(b"early\n");
     conn.send(&bytes).unwrap();

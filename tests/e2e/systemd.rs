@@ -207,7 +207,9 @@ fn sigusr2_finishes_requests_cuts_tunnels_and_leaves_the_app() {
     let path = format!("/hold?file={}", world.path("go").display());
     held.send(&request_bytes("GET", &path, &[], None)).unwrap();
     let mut tunnel = daemon.connect();
-    tunnel.send(&request_bytes("GET", "/", &[("connection", "upgrade"), ("upgrade", "echo")], None)).unwrap();
+    tunnel
+        .send(&request_bytes("GET", "/", &[("connection", "upgrade"), ("upgrade", "websocket")], None))
+        .unwrap();
     assert_eq!(tunnel.answer("GET").unwrap().status(), 101);
     assert_eq!(tunnel.line().unwrap(), "v1");
     app.wait_for(1, "hold begin");

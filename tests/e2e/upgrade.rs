@@ -11,7 +11,8 @@ use crate::harness::{Conn, Daemon, Load, Manager, World, assert_mentions, pid, p
 /// A tunnel that has said its first line.
 fn tunnel(daemon: &Daemon<'_>, version: &str) -> Conn {
     let mut conn = daemon.connect();
-    conn.send(&request_bytes("GET", "/", &[("connection", "upgrade"), ("upgrade", "echo")], None)).unwrap();
+    conn.send(&request_bytes("GET", "/", &[("connection", "upgrade"), ("upgrade", "websocket")], None))
+        .unwrap();
     assert_eq!(conn.answer("GET").unwrap().status(), 101);
     assert_eq!(conn.line().unwrap(), version);
     conn

@@ -1,8 +1,10 @@
 //! Which requests are plain, and their head as the app gets it: decided from what was parsed, without I/O.
 
-use super::super::headers::{self, Kind};
+use super::super::headers;
 use super::super::record::Record;
 use super::super::worker::{Settings, trusts};
+use crate::http1::fields::{self, Kind};
+use crate::http1::host::is_host;
 
 /// A head with more fields is hyper's.
 pub(super) const MOST_FIELDS: usize = 64;
@@ -39,18 +41,20 @@ impl<'a> Plain<'a> {
                 Kind::Host if host.is_none() => host = Some(field.value),
                 Kind::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => (),
                 Kind::Connection if field.value.eq_ignore_ascii_case(b"close") => close = true,
-                Kind::Other | Kind::Forwarded | Kind::Date => (),
+                Kind::Other | Kind::Forwarded | Kind::ForwardedAlias | Kind::Claim | Kind::Date => (),
                 _ => return None,
             }
         }
-        let host = host.filter(|host| host.iter().all(|&byte| headers::is_host_byte(byte)))?;
+        let host = host.filter(|host| is_host(host))?;
         Some(Self { method, target, host, fields: request.headers, to_head: method == "HEAD", close })
     }
 
     /// Whether the settings leave it plain: no head that is too long, no path of the admin API.
     pub(super) fn fits(&self, length: usize, settings: &Settings) -> bool {
         let (proxy, admin) = (&settings.config.proxy, &settings.config.admin);
-        length <= proxy.max_header_size && !(admin.public && self.target.starts_with(&admin.prefix))
+        length <= proxy.max_header_size
+            && self.fields.len() <= settings.config.limits.headers
+            && !(admin.public && self.target.starts_with(&admin.prefix))
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>, record: &Record, settings: &Settings) {
@@ -61,13 +65,13 @@ impl<'a> Plain<'a> {
             // Not asked for: there is a host.
             target: record.peer,
             chunked: false,
-            upgrade: false,
+            upgrade: None,
             trailers: false,
             keep_alive: settings.config.upstream.keepalive,
         };
         let asked = headers::Asked {
             method: self.method,
-            target: self.target,
+            target: self.target.as_bytes(),
             authority: None,
             host: Some(self.host),
             nominated: &[],
@@ -79,7 +83,7 @@ impl<'a> Plain<'a> {
 
 /// Bytes of a path and query that nobody reads in two ways (RFC 3986, 3.3, 3.4). A table, because every byte of every
 /// target is looked up.
-const TARGET: [bool; 256] = headers::table(b"-._~!$&'()*+,;=:@/?%");
+const TARGET: [bool; 256] = fields::table(b"-._~!$&'()*+,;=:@/?%");
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +130,8 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1 << 16);
         let seen = RefCell::new(None);
         let service = service_fn(async |request: http::Request<Incoming>| {
-            if forward::judge(&request).is_ok() && request.body().is_end_stream() {
+            let target = bytes.split(|&byte| byte == b' ').nth(1);
+            if forward::judge(&request, target).is_ok() && request.body().is_end_stream() {
                 let (uri, headers) = (request.uri(), request.headers());
                 let close = headers::has_token(headers, &http::header::CONNECTION, b"close");
                 let all = fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));

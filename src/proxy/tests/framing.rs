@@ -68,6 +68,18 @@ async fn heads_without_one_valid_host_or_target_are_refused() {
         "GET / HTTP/1.1\r\nhost: a b\r\n",
         "GET / HTTP/1.1\r\nhost: a/b\r\n",
         "GET / HTTP/1.1\r\nhost: u@a\r\n",
+        "GET / HTTP/1.1\r\nhost: [::1\r\n",
+        "GET / HTTP/1.1\r\nhost: a:99999999\r\n",
+        "GET / HTTP/1.1\r\nhost: a:80:90\r\n",
+        "GET / HTTP/1.1\r\nhost: \r\n",
+        "POST / HTTP/1.1\r\nhost: a:65536\r\n",
+        "GET http://a:99999/ HTTP/1.1\r\nhost: a\r\n",
+        "GET /a#b HTTP/1.1\r\nhost: a\r\n",
+        "GET /?a#b HTTP/1.1\r\nhost: a\r\n",
+        "POST /a#b HTTP/1.1\r\nhost: a\r\n",
+        "GET http://a#b HTTP/1.1\r\nhost: a\r\n",
+        "GET http://a<b/ HTTP/1.1\r\nhost: a\r\n",
+        "GET /\x7f HTTP/1.1\r\nhost: a\r\n",
         "GET / HTTP/1.0\r\nhost: a\r\nhost: a\r\n",
         "GET / HTTP/1.0\r\ntransfer-encoding: chunked\r\n",
         "GET * HTTP/1.1\r\nhost: a\r\n",
@@ -110,8 +122,11 @@ async fn heads_over_a_limit_are_refused() {
     let long = "x".repeat(70_000);
     refused(format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), 431).await;
     refused(format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}\r\n\r\n"), 431).await;
-    let many = "x: 1\r\n".repeat(100);
+    let many = "x: 1\r\n".repeat(256);
     refused(format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431).await;
+    refused(format!("POST / HTTP/1.1\r\nhost: a\r\n{many}\r\n"), 431).await;
+    let options = "x-a, ".repeat(10_000);
+    refused(format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: {options}\r\n\r\n"), 400).await;
 }
 
 #[tokio::test]
@@ -203,11 +218,13 @@ async fn ambiguous_answers_are_not_passed_on() {
         rig.ask(GET).await;
         assert_eq!(app.connections(), 2, "{answer:?}");
     }
-    let head = "x: 1\r\n".repeat(200);
+    let head = "x: 1\r\n".repeat(257);
+    let options = "x-a, ".repeat(10_000);
+    let options: &'static str = format!("HTTP/1.1 204 N\r\nconnection: {options}\r\n\r\n").leak();
     let many: &'static str = format!("HTTP/1.1 200 OK\r\n{head}\r\n").leak();
     let long: &'static str = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(70_000)).leak();
     let interim: &'static str = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100).leak();
-    for answer in [many, long, interim] {
+    for answer in [many, long, interim, options] {
         let app = Backend::fixed(answer).await;
         assert_eq!(
             Rig::serving(&app, |_| ()).ask(GET).await.header("portok-error"),

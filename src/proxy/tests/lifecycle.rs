@@ -69,7 +69,7 @@ async fn a_drain_waits_for_tunnels_and_a_shut_down_cuts_them() {
     let app = Backend::start(|mut connection, _| async move {
         connection.head().await;
         connection
-            .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+            .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
             .await;
         while !connection.is_closed().await {}
     })
@@ -77,7 +77,7 @@ async fn a_drain_waits_for_tunnels_and_a_shut_down_cuts_them() {
     let mut rig = Rig::start(|config| config.proxy.threads = 2);
     let target = rig.route(&app);
     let mut client = rig.connect().await;
-    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
     client.reply().await;
     assert!(tokio::time::timeout(Duration::from_millis(300), rig.plane.drain(Until::Empty)).await.is_err());
     tokio::time::timeout(LONG, rig.plane.shut_down()).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_drain_that_leaves_tunnels_ends_with_the_last_request() {
             while let Some(head) = connection.head().await {
                 if head.starts_with("GET /tunnel") {
                     connection
-                        .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+                        .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n")
                         .await;
                     while !connection.is_closed().await {}
                     return;
@@ -107,7 +107,7 @@ async fn a_drain_that_leaves_tunnels_ends_with_the_last_request() {
     .await;
     let rig = Arc::new(Rig::serving(&app, |config| config.proxy.threads = 2));
     let (mut tunnel, mut busy) = (rig.connect().await, rig.connect().await);
-    tunnel.send("GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n").await;
+    tunnel.send("GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
     tunnel.reply().await;
     busy.send(GET).await;
     eventually("both are in flight", || rig.stats.snapshot().inflight == 2).await;

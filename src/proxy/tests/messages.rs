@@ -250,11 +250,12 @@ async fn forwarded_fields_follow_the_configuration() {
     let appending = |config: &mut Config| config.proxy.forwarded = Forwarded::Append;
     let off = |config: &mut Config| config.proxy.forwarded = Forwarded::Off;
     let replaced = ["127.0.0.1", "http", "80", "h"];
+    let believed = ["1.1.1.1, 2.2.2.2, 127.0.0.1", "https", "443", "outer"];
     let appended = ["1.1.1.1, 2.2.2.2, 127.0.0.1", "https, http", "443, 80", "outer"];
     let untouched = ["1.1.1.1\r\nx-forwarded-for: 2.2.2.2", "https", "443", "outer"];
     let nothing: fn(&mut Config) = |_| ();
     for (change, expected) in
-        [(nothing, replaced), (trusting, appended), (appending, appended), (off, untouched)]
+        [(nothing, replaced), (trusting, believed), (appending, appended), (off, untouched)]
     {
         let rig = Rig::serving(&app, change);
         let reply = rig.ask(REQUEST).await;

@@ -6,8 +6,10 @@ mod framing;
 mod lifecycle;
 mod messages;
 mod switching;
+mod targets;
 mod tunnels;
 mod ways;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -13,13 +13,10 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::chunked::{Chunked, Piece};
 use super::connection::Connection;
-use super::head::{self, Fields, Framing, Head, Invalid, Parsed};
 use super::outgoing::{Outgoing, Stopped};
-
-/// How many interim answers one response may be preceded by.
-const MAX_INTERIM: u32 = 64;
+use crate::http1::chunked::{Chunked, Piece};
+use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -55,6 +52,8 @@ pub(in crate::proxy) struct Exchange<'a> {
     pub(in crate::proxy) to_head: bool,
     /// Where the answer's fields go.
     pub(in crate::proxy) fields: Fields<'a>,
+    /// How many fields the answer's head may have.
+    most_fields: usize,
     sent: Option<Sent>,
     interim: u32,
 }
@@ -72,8 +71,9 @@ impl<'a> Exchange<'a> {
         outgoing: &'a mut Outgoing,
         to_head: bool,
         fields: Fields<'a>,
+        most_fields: usize,
     ) -> Self {
-        Self { connection, outgoing, to_head, fields, sent: None, interim: 0 }
+        Self { connection, outgoing, to_head, fields, most_fields, sent: None, interim: 0 }
     }
 
     /// Sends and waits for the answer's head. Ready with an error: the connection is of no use any more.
@@ -94,7 +94,8 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Err(self.broken(filled)));
             }
             while !self.connection.buf.is_empty() {
-                match head::parse(&mut self.connection.buf, self.to_head, &mut self.fields)
+                let buf = &mut self.connection.buf;
+                match head::parse(buf, self.to_head, self.most_fields, &mut self.fields)
                     .map_err(Failed::Invalid)?
                 {
                     Parsed::Partial => break,

@@ -1,14 +1,10 @@
 //! The side towards the app: one small HTTP/1.1 client, made for forwarding.
 //!
 //! Its face is one step: an [`exchange::Exchange`] takes a head and a body and gives a head and a body.
-//! Everything an app sends is judged by [`head`] and [`chunked`], which are pure and strict: what could be
-//! read in two ways is an error, and the connection is dropped.
+//! Everything an app sends is judged by [`crate::http1`], which is pure and strict: what could be read in two ways is an
+//! error, and the connection is dropped.
 
-pub(super) mod chunked;
 pub(super) mod connection;
 pub(super) mod exchange;
-pub(super) mod head;
-#[cfg(test)]
-mod oracle;
 pub(super) mod outgoing;
 pub(super) mod pool;

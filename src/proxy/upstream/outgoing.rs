@@ -158,7 +158,7 @@ impl Outgoing {
         if let (true, Ok(trailers)) = (self.chunked, frame.into_trailers()) {
             self.pieces.bytes.extend_from_slice(b"0\r\n");
             for (name, value) in &trailers {
-                if !crate::proxy::headers::is_forbidden_trailer(name) {
+                if !crate::http1::fields::is_forbidden_trailer(name) {
                     for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                         self.pieces.bytes.extend_from_slice(part);
                     }

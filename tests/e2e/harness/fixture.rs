@@ -438,7 +438,7 @@ impl Connection<'_> {
     /// A tunnel that says its version first and then gives back every byte, until the client ends its direction.
     fn echo_tunnel(&mut self) -> Handled {
         self.stream.set_read_timeout(None)?;
-        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
         self.stream.write_all(format!("{head}{}\n", self.spec.version()).as_bytes())?;
         self.spec.note("tunnel begin");
         loop {

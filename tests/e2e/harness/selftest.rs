@@ -69,7 +69,7 @@ fn the_client_reads_every_kind_of_answer_of_the_fixture_app() {
     assert_eq!(conn.chunk().unwrap(), None);
 
     let switched =
-        conn.request("GET", "/ws", &[("connection", "upgrade"), ("upgrade", "echo")], None).unwrap();
+        conn.request("GET", "/ws", &[("connection", "upgrade"), ("upgrade", "websocket")], None).unwrap();
     assert_eq!(switched.status(), 101);
     assert_eq!(conn.line().unwrap(), "v1");
     conn.send(b"hello\n").unwrap();

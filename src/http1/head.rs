@@ -9,22 +9,25 @@ use std::ops::Range;
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::proxy::headers::{self, Kind};
+use super::fields::{self, Kind};
 
 /// The longest head of a response, and the longest trailer, in bytes.
-pub(in crate::proxy) const MAX_HEAD: usize = 64 * 1024;
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
-/// The most fields of a head or trailer.
-pub(in crate::proxy) const MAX_FIELDS: usize = 128;
+/// How many interim answers one answer may be preceded by.
+pub(crate) const MAX_INTERIM: u32 = 64;
+
+/// So many fields have room on the stack; the few heads that have more get theirs from the heap.
+const USUAL_FIELDS: usize = 128;
 
 /// Why a response cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(in crate::proxy) struct Invalid(pub(in crate::proxy) &'static str);
+pub(crate) struct Invalid(pub(crate) &'static str);
 
 /// How long the body is (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum Framing {
+pub(crate) enum Framing {
     /// There is none, whatever the head says.
     None,
     /// This many bytes.
@@ -36,7 +39,7 @@ pub(in crate::proxy) enum Framing {
 }
 
 /// Where the fields of an answer go, when its head is complete.
-pub(in crate::proxy) enum Fields<'a> {
+pub(crate) enum Fields<'a> {
     /// Into an empty map, whose memory is used.
     Map(&'a mut HeaderMap),
     /// As bytes, with the status line before them and without the empty line behind: 2k instructions less
@@ -54,30 +57,30 @@ impl std::fmt::Debug for Fields<'_> {
 }
 
 /// Gives the buffer for lines when they are there: who waits for an answer holds none.
-pub(in crate::proxy) trait Room {
+pub(crate) trait Room {
     fn lines(&mut self) -> &mut Vec<u8>;
 }
 
 /// The head of a response, without what concerns only the connection it came over.
 #[derive(Debug)]
-pub(in crate::proxy) struct Head {
-    pub(in crate::proxy) status: StatusCode,
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
     /// The reason phrase, where it is not the usual one. Not told beside lines.
-    pub(in crate::proxy) reason: Option<Bytes>,
+    pub(crate) reason: Option<Bytes>,
     /// Empty beside lines.
-    pub(in crate::proxy) headers: HeaderMap,
-    pub(in crate::proxy) framing: Framing,
+    pub(crate) headers: HeaderMap,
+    pub(crate) framing: Framing,
     /// Whether the connection may carry another exchange.
-    pub(in crate::proxy) keep_alive: bool,
+    pub(crate) keep_alive: bool,
     /// Whether it says when it was made.
-    pub(in crate::proxy) dated: bool,
-    /// What `Upgrade` said, for a 101.
-    pub(in crate::proxy) upgrade: Option<HeaderValue>,
+    pub(crate) dated: bool,
+    /// What a 101 said in `Upgrade`, its lines as one.
+    pub(crate) upgrade: Option<HeaderValue>,
 }
 
 /// What a look at the received bytes gave.
 #[derive(Debug)]
-pub(in crate::proxy) enum Parsed {
+pub(crate) enum Parsed {
     /// More bytes are needed.
     Partial,
     /// An interim answer (1xx but 101), taken off and of no further interest.
@@ -86,16 +89,23 @@ pub(in crate::proxy) enum Parsed {
     Head(Head),
 }
 
-/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request.
-pub(in crate::proxy) fn parse(
+/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `most`: how many fields it may have.
+pub(crate) fn parse(
     buf: &mut BytesMut,
     to_head: bool,
+    most: usize,
     fields: &mut Fields<'_>,
 ) -> Result<Parsed, Invalid> {
-    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
+    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; USUAL_FIELDS];
+    let mut more_room = Vec::new();
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
-    let parsed = parser.parse_response_with_uninit_headers(&mut response, buf, &mut room);
+    let usual = &mut room[..most.min(USUAL_FIELDS)];
+    let mut parsed = parser.parse_response_with_uninit_headers(&mut response, buf, usual);
+    if parsed == Err(httparse::Error::TooManyHeaders) && most > USUAL_FIELDS {
+        more_room.resize_with(most, MaybeUninit::uninit);
+        parsed = parser.parse_response_with_uninit_headers(&mut response, buf, &mut more_room);
+    }
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) if length <= MAX_HEAD => length,
         Ok(httparse::Status::Partial) if buf.len() < MAX_HEAD => return Ok(Parsed::Partial),
@@ -116,55 +126,73 @@ pub(in crate::proxy) fn parse(
     for field in &*response.headers {
         draft.look_at(field.name.as_bytes(), field.value)?;
     }
-    let (framing, keep_alive) = draft.finish(to_head)?;
-    let mut head = Head {
-        status,
-        reason: None,
-        headers: HeaderMap::new(),
-        framing,
-        keep_alive,
-        dated: draft.dated,
-        upgrade: draft.upgrade.take(),
-    };
+    let mut head = draft.finish(to_head)?;
     match fields {
         Fields::Lines(room) => {
             let out = room.lines();
             status_line(out, status, response.reason);
             for field in &*response.headers {
                 if draft.passes(field.name.as_bytes()) {
-                    headers::field(out, field.name.as_bytes(), field.value);
+                    fields::field(out, field.name.as_bytes(), field.value);
                 }
             }
             buf.advance(length);
         }
         Fields::Map(map) => {
             let start = buf.as_ptr().addr();
-            let given = response.reason.unwrap_or("");
-            // Where no phrase is usual an empty one is told too: hyper would make one up.
-            let is_told = status.canonical_reason().is_none_or(|usual| !given.is_empty() && given != usual);
-            let reason = is_told.then_some(given);
-            let reason = reason.map(|reason| Span::of(start, reason.as_bytes())).transpose()?;
-            let mut places = [Place::default(); MAX_FIELDS];
-            let mut count = 0;
-            for field in &*response.headers {
-                if draft.passes(field.name.as_bytes()) {
-                    let (name, value) = (field.name.as_bytes(), field.value);
-                    places[count] = Place { name: Span::of(start, name)?, value: Span::of(start, value)? };
-                    count += 1;
+            let (mut usual, mut more) = ([Place::default(); USUAL_FIELDS], Vec::new());
+            let places = match response.headers.len() {
+                count if count > USUAL_FIELDS => {
+                    more.resize(count, Place::default());
+                    &mut more[..]
                 }
-            }
+                _ => &mut usual[..],
+            };
+            let reason = unusual_reason(status, response.reason, start)?;
+            let count = note_places(places, response.headers, &mut draft, start)?;
             let bytes = buf.split_to(length).freeze();
             head.headers = std::mem::take(map);
-            head.headers.reserve(count);
-            for place in &places[..count] {
-                let name = HeaderName::from_bytes(&bytes[place.name.range()])
-                    .map_err(|_| Invalid("a field has no valid name"))?;
-                head.headers.append(name, value_of(bytes.slice(place.value.range()))?);
-            }
+            fill(&mut head.headers, &bytes, &places[..count])?;
             head.reason = reason.map(|reason| bytes.slice(reason.range()));
         }
     }
     Ok(Parsed::Head(head))
+}
+
+/// Where the reason phrase stands, when it is not the usual one. Where no phrase is usual an empty one is told too: hyper
+/// would make one up.
+fn unusual_reason(status: StatusCode, given: Option<&str>, start: usize) -> Result<Option<Span>, Invalid> {
+    let given = given.unwrap_or("");
+    let is_told = status.canonical_reason().is_none_or(|usual| !given.is_empty() && given != usual);
+    is_told.then(|| Span::of(start, given.as_bytes())).transpose()
+}
+
+/// Notes where the fields stand that pass; how many.
+fn note_places(
+    places: &mut [Place],
+    fields: &[httparse::Header<'_>],
+    draft: &mut Draft,
+    start: usize,
+) -> Result<usize, Invalid> {
+    let mut count = 0;
+    for field in fields {
+        let (name, value) = (field.name.as_bytes(), field.value);
+        if draft.passes(name) {
+            places[count] = Place { name: Span::of(start, name)?, value: Span::of(start, value)? };
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn fill(map: &mut HeaderMap, head: &Bytes, places: &[Place]) -> Result<(), Invalid> {
+    map.reserve(places.len());
+    for place in places {
+        let name = HeaderName::from_bytes(&head[place.name.range()])
+            .map_err(|_| Invalid("a field has no valid name"))?;
+        map.append(name, value_of(head.slice(place.value.range()))?);
+    }
+    Ok(())
 }
 
 fn value_of(bytes: Bytes) -> Result<HeaderValue, Invalid> {
@@ -172,7 +200,7 @@ fn value_of(bytes: Bytes) -> Result<HeaderValue, Invalid> {
 }
 
 /// Writes the line that an answer begins with; without a phrase it gets the usual one.
-pub(in crate::proxy) fn status_line(out: &mut Vec<u8>, status: StatusCode, reason: Option<&str>) {
+pub(crate) fn status_line(out: &mut Vec<u8>, status: StatusCode, reason: Option<&str>) {
     let reason = reason.filter(|reason| !reason.is_empty()).or(status.canonical_reason()).unwrap_or("");
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
@@ -220,27 +248,34 @@ struct Draft {
     close: bool,
     keep_alive: bool,
     dated: bool,
+    /// How many options `Connection` has.
+    options: usize,
     /// Fields named in `Connection`.
     nominated: Vec<HeaderName>,
-    upgrade: Option<HeaderValue>,
+    /// What a 101 says in `Upgrade`.
+    upgrade: Vec<u8>,
 }
 
 impl Draft {
     fn new(minor: u8, status: StatusCode) -> Self {
-        let (length, nominated, upgrade) = (None, Vec::new(), None);
+        let (length, options, nominated, upgrade) = (None, 0, Vec::new(), Vec::new());
         let (told, chunked, close, keep_alive, dated) = (false, false, false, false, false);
-        Self { minor, status, length, told, chunked, close, keep_alive, dated, nominated, upgrade }
+        Self { minor, status, length, told, chunked, close, keep_alive, dated, options, nominated, upgrade }
     }
 
     /// Takes a field into account. httparse has judged its bytes.
     fn look_at(&mut self, name: &[u8], value: &[u8]) -> Result<(), Invalid> {
         match Kind::of(name) {
             Kind::Connection => {
-                for token in headers::tokens(value) {
+                for token in fields::tokens(value) {
+                    self.options += 1;
+                    if self.options > fields::MOST_OPTIONS {
+                        return Err(Invalid("connection has too many options"));
+                    }
                     match token {
                         token if token.eq_ignore_ascii_case(b"close") => self.close = true,
                         token if token.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-                        token => self.nominated.extend(headers::nominated(token)),
+                        token => self.nominated.extend(fields::nominated(token)),
                     }
                 }
             }
@@ -251,13 +286,18 @@ impl Draft {
                 self.chunked = true;
             }
             Kind::ContentLength => {
-                let length = headers::decimal(value).ok_or(Invalid("content-length is not a number"))?;
+                let length = fields::decimal(value).ok_or(Invalid("content-length is not a number"))?;
                 if self.length.is_some_and(|known| known != length) {
                     return Err(Invalid("two differing content-lengths"));
                 }
                 self.length = Some(length);
             }
-            Kind::Upgrade => self.upgrade = Some(value_of(Bytes::copy_from_slice(value))?),
+            Kind::Upgrade if self.status == StatusCode::SWITCHING_PROTOCOLS => {
+                if !self.upgrade.is_empty() {
+                    self.upgrade.extend_from_slice(b", ");
+                }
+                self.upgrade.extend_from_slice(value);
+            }
             Kind::Date => self.dated = true,
             _ => (),
         }
@@ -271,17 +311,18 @@ impl Draft {
             let bodyless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS);
             return !std::mem::replace(&mut self.told, true) && !bodyless;
         }
-        !kind.is_hop_by_hop() && !headers::is_among(&self.nominated, name)
+        !kind.is_hop_by_hop() && !fields::is_among(&self.nominated, name)
     }
 
-    fn finish(&mut self, to_head: bool) -> Result<(Framing, bool), Invalid> {
+    /// The head without its fields.
+    fn finish(&mut self, to_head: bool) -> Result<Head, Invalid> {
         if self.chunked && self.length.is_some() {
             return Err(Invalid("content-length beside transfer-encoding"));
         }
         if self.chunked && self.minor == 0 {
             return Err(Invalid("transfer-encoding in an HTTP/1.0 answer"));
         }
-        if headers::is_among(&self.nominated, b"date") {
+        if fields::is_among(&self.nominated, b"date") {
             self.dated = false;
         }
         let bodyless = to_head
@@ -296,7 +337,16 @@ impl Draft {
             None => Framing::Eof,
         };
         let keep_alive = !self.close && (self.minor == 1 || self.keep_alive) && framing != Framing::Eof;
-        Ok((framing, keep_alive))
+        let upgrade = std::mem::take(&mut self.upgrade);
+        Ok(Head {
+            status: self.status,
+            reason: None,
+            headers: HeaderMap::new(),
+            framing,
+            keep_alive,
+            dated: self.dated,
+            upgrade: (!upgrade.is_empty()).then(|| value_of(upgrade.into())).transpose()?,
+        })
     }
 }
 
@@ -305,6 +355,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const MOST: usize = 256;
 
     /// Parses what arrives in `parts`, behind interim answers: the head and what is left over.
     fn read<'a>(
@@ -315,7 +367,7 @@ mod tests {
         for part in parts {
             buf.extend_from_slice(part);
             while got.is_none() && !buf.is_empty() {
-                match parse(&mut buf, to_head, &mut Fields::Map(&mut map))? {
+                match parse(&mut buf, to_head, MOST, &mut Fields::Map(&mut map))? {
                     Parsed::Partial => break,
                     Parsed::Interim => (),
                     Parsed::Head(head) => got = Some(head),
@@ -357,6 +409,36 @@ mod tests {
         }
         let (head, _) = read([&b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"[..]], true).unwrap().unwrap();
         assert_eq!((head.framing, head.headers["content-length"].as_bytes()), (Framing::None, &b"7"[..]));
+    }
+
+    #[test]
+    fn as_many_fields_as_are_allowed_are_read_and_no_more() {
+        let with = |count: usize| {
+            let fields: String = (0..count).map(|n| format!("x-{n}: {n}\r\n")).collect();
+            read([format!("HTTP/1.1 204 No Content\r\n{fields}\r\n").as_bytes()], false)
+        };
+        for count in [0, 1, USUAL_FIELDS, USUAL_FIELDS + 1, MOST] {
+            let (head, _) = with(count).unwrap().unwrap();
+            assert_eq!(head.headers.len(), count);
+            assert!(count == 0 || head.headers[format!("x-{}", count - 1)] == (count - 1).to_string());
+        }
+        assert!(with(MOST + 1).is_err());
+    }
+
+    #[test]
+    fn a_101_tells_all_that_it_names() {
+        let head = whole("HTTP/1.1 101 S\r\nupgrade: websocket\r\nUpgrade: h2c\r\n\r\n");
+        assert_eq!(head.upgrade.unwrap(), "websocket, h2c");
+        assert_eq!(whole("HTTP/1.1 426 U\r\nupgrade: h2c\r\n\r\n").upgrade, None);
+    }
+
+    #[test]
+    fn connection_has_a_bounded_number_of_options() {
+        let with = |count: usize| {
+            let options = vec!["close"; count].join(",");
+            read([format!("HTTP/1.1 200 OK\r\nconnection: {options}\r\n\r\n").as_bytes()], false)
+        };
+        assert!(with(fields::MOST_OPTIONS).is_ok() && with(fields::MOST_OPTIONS + 1).is_err());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::head::{self, Fields, Framing, Parsed};
 fn own(bytes: &[u8]) -> Option<(StatusCode, Vec<u8>)> {
     let (mut buf, mut map) = (BytesMut::from(bytes), HeaderMap::new());
     let head = loop {
-        match head::parse(&mut buf, false, &mut Fields::Map(&mut map)).ok()? {
+        match head::parse(&mut buf, false, 256, &mut Fields::Map(&mut map)).ok()? {
             Parsed::Partial => return None,
             Parsed::Interim => (),
             Parsed::Head(head) => break head,

@@ -1,0 +1,99 @@
+//! Which hosts a request may name (RFC 9112, 3.2; RFC 3986, 3.2.2). Pure.
+
+use std::net::Ipv6Addr;
+
+use super::fields;
+
+/// Bytes of a name (a `reg-name`). An IPv4 address is made of them, too.
+const NAME: [bool; 256] = fields::table(b"-._~!$&'()*+,;=%");
+
+/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with at most a port up to 65535.
+pub(crate) fn is_host(host: &[u8]) -> bool {
+    let length = host.iter().take_while(|&&byte| NAME[usize::from(byte)]).count();
+    match host.get(length) {
+        None => length > 0,
+        Some(b':') => length > 0 && is_port(&host[length + 1..]),
+        Some(b'[') if length == 0 => is_bracketed(&host[1..]),
+        Some(_) => false,
+    }
+}
+
+/// What stands behind the opening bracket: an address, the closing one, at most a port.
+fn is_bracketed(rest: &[u8]) -> bool {
+    let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
+    let is_address = str::from_utf8(&rest[..close]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
+    is_address
+        && match &rest[close + 1..] {
+            [] => true,
+            [b':', port @ ..] => is_port(port),
+            _ => false,
+        }
+}
+
+/// RFC 3986 leaves a port that is not there behind its colon.
+fn is_port(port: &[u8]) -> bool {
+    port.is_empty() || fields::decimal(port).is_some_and(|port| port <= u64::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses_are_hosts() {
+        for host in [
+            "a",
+            "a.example-1.org",
+            "a.example.org.",
+            "_x.test:3000",
+            "xn--bcher-kva.example",
+            "a%20b",
+            "a:",
+            "a:0",
+            "a:65535",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:8080",
+            "[2001:db8::7]:65535",
+            "[::ffff:1.2.3.4]",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_none_of_them_is_no_host() {
+        for host in [
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "a?b",
+            "u@a",
+            "a:b",
+            "a:-1",
+            "a:+1",
+            "a:99999999",
+            "a:65536",
+            "a:80:90",
+            "a:80 ",
+            "::1",
+            "[::1",
+            "::1]",
+            "[]",
+            "[::1]]",
+            "[::1]80",
+            "[::1]:x",
+            "[::1]:65536",
+            "[127.0.0.1]",
+            "[fe80::1%25eth0]",
+            "[v1.x]",
+            "a[::1]",
+            "a\u{fc}",
+            "a\tb",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+}
