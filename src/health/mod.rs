@@ -38,4 +38,6 @@ pub struct Probe {
     pub host: String,
     /// How long it may take from connect to the end of the head.
     pub timeout: Duration,
+    /// How many fields an answer's head may have.
+    pub most_fields: usize,
 }

@@ -1,25 +1,26 @@
 //! One probe.
 
-use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, USER_AGENT};
-use http::{Request, Response};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::header::LOCATION;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Probe, Unable};
+use crate::http1::chunked::{Chunked, Piece};
+use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
 use crate::want;
 use crate::wire::ProbeReport;
 
 /// How much of a failed probe's body is kept, in bytes.
 const BODY_LIMIT: usize = 512;
+
+/// What a read asks for.
+const READ: usize = 4096;
 
 impl Probe {
     /// Asks once, on a connection of its own. What goes wrong with the app is in the report.
@@ -33,28 +34,19 @@ impl Probe {
         let mut report = ProbeReport { attempts: 1, ..ProbeReport::default() };
         let mut answered = begun;
         let exchange = async {
-            let (sender, connection) = http1::handshake(TokioIo::new(self.connect().await?)).await?;
-            let asked = async {
-                let response = self.send(sender).await?;
-                answered = Instant::now();
-                report.status = Some(response.status().as_u16());
-                report.healthy = response.status().is_success();
-                if !report.healthy {
-                    let location = response.headers().get(LOCATION);
-                    report.location =
-                        location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-                    report.body = beginning(response.into_body(), deadline).await;
-                }
-                Ok::<(), Failure>(())
-            };
-            tokio::pin!(asked);
-            tokio::select! {
-                biased;
-                result = &mut asked => return result,
-                // It ends with the answer's last byte, which may be before the answer was looked at.
-                _ = connection => {}
+            let mut app = self.connect().await?;
+            app.stream.write_all(&self.request()?).await?;
+            let head = app.head(self.most_fields).await?;
+            answered = Instant::now();
+            report.status = Some(head.status.as_u16());
+            report.healthy = head.status.is_success();
+            if !report.healthy {
+                let location = head.headers.get(LOCATION);
+                report.location =
+                    location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+                report.body = app.beginning(head.framing, deadline).await;
             }
-            asked.await
+            Ok::<(), Failure>(())
         };
         let failure = match timeout_at(deadline, exchange).await {
             Ok(Ok(())) => None,
@@ -75,7 +67,7 @@ impl Probe {
         Ok(report)
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
+    async fn connect(&self) -> io::Result<App> {
         let stream = TcpStream::connect(self.addr).await?;
         if met_itself(&stream)? {
             // Nobody listens, and the kernel happened to give this end the very port it connects to: TCP's simultaneous
@@ -84,19 +76,18 @@ impl Probe {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(App { stream, buf: BytesMut::new() })
     }
 
-    async fn send(
-        &self,
-        mut sender: http1::SendRequest<Empty<Bytes>>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let request = Request::get(&self.path)
-            .header(HOST, &self.host)
-            .header(USER_AGENT, "portok")
-            .header(CONNECTION, "close")
-            .body(Empty::new())?;
-        Ok(sender.send_request(request).await?)
+    fn request(&self) -> Result<Vec<u8>, Failure> {
+        let fits = |text: &str| text.bytes().all(|byte| byte > b' ' && byte != 0x7f);
+        if !self.path.starts_with('/') || !fits(&self.path) || !fits(&self.host) {
+            return Err(Failure::Request);
+        }
+        let (path, host) = (&self.path, &self.host);
+        let head =
+            format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: portok\r\nconnection: close\r\n\r\n");
+        Ok(head.into_bytes())
     }
 }
 
@@ -104,17 +95,67 @@ fn met_itself(stream: &TcpStream) -> io::Result<bool> {
     Ok(stream.local_addr()? == stream.peer_addr()?)
 }
 
-/// The body's first bytes as text; what has come when the time is over.
-async fn beginning(mut body: Incoming, deadline: Instant) -> Option<String> {
-    let mut bytes = Vec::new();
-    while bytes.len() < BODY_LIMIT {
-        match timeout_at(deadline, body.frame()).await {
-            Ok(Some(Ok(frame))) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-            Ok(Some(Err(_)) | None) | Err(_) => break,
+/// A connection to the app that is asked.
+struct App {
+    stream: TcpStream,
+    /// Received and not yet used.
+    buf: BytesMut,
+}
+
+impl App {
+    /// The answer's head, read by the rules by which clients get it.
+    async fn head(&mut self, most_fields: usize) -> Result<Head, Failure> {
+        let (mut map, mut interim) = (HeaderMap::new(), 0);
+        loop {
+            self.buf.reserve(READ);
+            if self.stream.read_buf(&mut self.buf).await? == 0 {
+                return Err(Failure::Closed);
+            }
+            while !self.buf.is_empty() {
+                match head::parse(&mut self.buf, false, most_fields, &mut Fields::Map(&mut map))? {
+                    Parsed::Partial => break,
+                    Parsed::Interim if interim >= MAX_INTERIM => {
+                        return Err(Invalid("too many interim answers").into());
+                    }
+                    Parsed::Interim => interim += 1,
+                    Parsed::Head(head) => return Ok(head),
+                }
+            }
         }
     }
-    bytes.truncate(BODY_LIMIT);
-    (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+
+    /// The body's first bytes as text; what has come when the time is over.
+    async fn beginning(mut self, framing: Framing, deadline: Instant) -> Option<String> {
+        let length = match framing {
+            Framing::None => 0,
+            Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            Framing::Chunked | Framing::Eof => usize::MAX,
+        };
+        let mut chunked = (framing == Framing::Chunked).then_some(Chunked::Size);
+        let (mut bytes, most) = (Vec::new(), BODY_LIMIT.min(length));
+        while bytes.len() < most {
+            let more = match &mut chunked {
+                Some(chunked) => match chunked.decode(&mut self.buf) {
+                    Ok(Piece::Data(data)) => {
+                        bytes.extend_from_slice(&data);
+                        false
+                    }
+                    Ok(Piece::Partial) => true,
+                    Ok(Piece::Trailers(_) | Piece::End) | Err(_) => break,
+                },
+                None => {
+                    bytes.extend_from_slice(&self.buf.split());
+                    bytes.len() < most
+                }
+            };
+            if more && !matches!(timeout_at(deadline, self.stream.read_buf(&mut self.buf)).await, Ok(Ok(1..)))
+            {
+                break;
+            }
+        }
+        bytes.truncate(most);
+        (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
 }
 
 /// Why there was no answer.
@@ -122,10 +163,12 @@ async fn beginning(mut body: Incoming, deadline: Instant) -> Option<String> {
 enum Failure {
     #[error("{}", of_io(.0))]
     Io(#[from] io::Error),
-    #[error("{}", of_http(.0))]
-    Http(#[from] hyper::Error),
-    #[error("the probe's path or host cannot be sent: {0}")]
-    Request(#[from] http::Error),
+    #[error("the connection was closed before an answer")]
+    Closed,
+    #[error("the answer is not HTTP/1.1: {0} (clients would get 502)")]
+    Invalid(#[from] Invalid),
+    #[error("the probe's path or host cannot be sent: it has a space or a control character")]
+    Request,
 }
 
 impl Failure {
@@ -143,19 +186,6 @@ fn of_io(error: &io::Error) -> String {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-fn of_http(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        return "the connection was closed before an answer".to_owned();
-    }
-    if error.is_parse() {
-        return format!("the answer is not HTTP: {error}");
-    }
-    match error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        Some(cause) => of_io(cause),
-        None => error.to_string(),
     }
 }
 

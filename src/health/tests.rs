@@ -39,6 +39,7 @@ async fn serve(
         path: "/health?full=1".into(),
         host: "app.test".into(),
         timeout: Duration::from_secs(20),
+        most_fields: 256,
     };
     (probe, heads)
 }
@@ -109,7 +110,13 @@ async fn a_slow_body_ends_with_the_probes_time() {
         // Ends when the probe has closed its side.
         read_head(&mut stream).await
     });
-    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: Duration::from_millis(300) };
+    let probe = Probe {
+        addr,
+        path: "/".into(),
+        host: "h".into(),
+        timeout: Duration::from_millis(300),
+        most_fields: 256,
+    };
     let report = within(probe.ask()).await.unwrap();
     assert_eq!((report.status, report.body.as_deref(), report.error), (Some(500), Some("slow"), None));
     within(server).await.unwrap();
@@ -121,7 +128,7 @@ async fn nobody_there_is_a_refused_connection() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addr = socket.local_addr().unwrap();
-    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE };
+    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
     let report = within(probe.ask()).await.unwrap();
     assert_eq!(report.error.as_deref(), Some("connection refused"));
     assert_eq!((report.healthy, report.status), (false, None));
@@ -148,6 +155,48 @@ async fn what_is_no_answer_is_said() {
 }
 
 #[tokio::test]
+async fn what_clients_would_get_as_502_is_not_healthy() {
+    let many = "x: 1\r\n".repeat(257);
+    let long = format!("x: {}\r\n", "y".repeat(70_000));
+    for fields in [
+        "Content-Length: 3, 3\r\n",
+        "Content-Length: 3\r\nContent-Length: 4\r\n",
+        "Content-Length: +3\r\n",
+        "Transfer-Encoding: identity\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+        "x : y\r\n",
+        "x: y\r\n z\r\n",
+        &many,
+        &long,
+    ] {
+        let report = one(Some(&format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc"))).await;
+        assert_eq!((report.healthy, report.status), (false, None), "{fields}");
+        assert!(report.error.as_ref().is_some_and(|error| error.contains("502")), "{report:?}");
+    }
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
+    assert!(!one(Some(&interim)).await.healthy);
+    let switched = one(Some("HTTP/1.1 101 S\r\nupgrade: websocket\r\n\r\n")).await;
+    assert_eq!((switched.healthy, switched.status), (false, Some(101)));
+    for fine in [
+        "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        "HTTP/1.0 200 OK\r\n\r\nabc",
+        &format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: 1\r\n".repeat(256)),
+    ] {
+        let report = one(Some(fine)).await;
+        assert!(report.healthy && report.error.is_none(), "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_in_chunks_shows_its_text_alone() {
+    let report =
+        one(Some("HTTP/1.1 500 Oh\r\ntransfer-encoding: chunked\r\n\r\n3\r\ndb \r\n4\r\ndown\r\n0\r\n\r\n"))
+            .await;
+    assert_eq!(report.body.as_deref(), Some("db down"));
+}
+
+#[tokio::test]
 async fn the_wait_counts_and_wants_good_ones_in_a_row() {
     // good, bad, good, good
     let (probe, heads) = serve(|number| {
@@ -166,7 +215,7 @@ async fn the_wait_counts_and_wants_good_ones_in_a_row() {
 async fn a_dropped_wait_closes_its_connection() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE };
+    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
     let waiting = tokio::spawn(async move { probe.until_healthy(1, |_| ()).await });
     let (mut stream, _) = within(listener.accept()).await.unwrap();
     read_head(&mut stream).await;

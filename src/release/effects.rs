@@ -12,7 +12,7 @@ use super::message::{Message, Report};
 use super::run::{Start, run, see_through};
 use super::spec::ReleaseSpec;
 use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
-use crate::config::{Config, Health};
+use crate::config::Config;
 use crate::health::Probe;
 use crate::wire::{self, EventKind};
 
@@ -132,7 +132,7 @@ impl Coordinator {
         Start {
             run: id,
             // The port is known when the process is.
-            probe: probe(&config.health, 0, spec.health_path.clone()),
+            probe: probe(config, 0, spec.health_path.clone()),
             release,
             spec,
             successes: config.health.successes,
@@ -148,7 +148,7 @@ impl Coordinator {
         let config = self.config.borrow();
         let entry = self.history.get(&run.release.id);
         let path = entry.and_then(|entry| entry.spec.as_ref()?.health_path.clone());
-        Some(probe(&config.health, run.port?, path))
+        Some(probe(&config, run.port?, path))
     }
 
     fn ask(&mut self, id: RunId, patient: bool) {
@@ -160,12 +160,12 @@ impl Coordinator {
             let began = Instant::now();
             let report = loop {
                 // As it is configured now: a wrong path may be mended meanwhile.
-                let health = config.borrow().health.clone();
-                let asks = if patient { probe(&health, first.addr.port(), None) } else { first.clone() };
+                let config = config.borrow().clone();
+                let asks = if patient { probe(&config, first.addr.port(), None) } else { first.clone() };
                 let report = match asks.ask().await {
                     Ok(report) => report,
                     // It says nothing of the app. Not for ever, where somebody waits for the answer.
-                    Err(_) if patient || began.elapsed() < health.timeout => {
+                    Err(_) if patient || began.elapsed() < config.health.timeout => {
                         asked.send_replace(true);
                         tokio::time::sleep(PATIENT_PAUSE).await;
                         continue;
@@ -174,7 +174,7 @@ impl Coordinator {
                 };
                 good = if report.healthy { good + 1 } else { 0 };
                 asked.send_replace(true);
-                if good >= health.successes || !(patient || report.healthy) {
+                if good >= config.health.successes || !(patient || report.healthy) {
                     break report;
                 }
                 if !report.healthy {
@@ -345,12 +345,14 @@ impl Coordinator {
 }
 
 /// The probe of what listens on `port`, at the release's own path where it has one.
-fn probe(health: &Health, port: u16, path: Option<String>) -> Probe {
+fn probe(config: &Config, port: u16, path: Option<String>) -> Probe {
+    let health = &config.health;
     Probe {
         addr: (std::net::Ipv4Addr::LOCALHOST, port).into(),
         path: path.unwrap_or_else(|| health.path.clone()),
         host: health.host.clone(),
         timeout: health.timeout,
+        most_fields: config.limits.headers,
     }
 }
 
