@@ -29,6 +29,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, is_withheld};
+use crate::supervisor::start_child;
 use crate::wire::HookEvent;
 
 /// Events that wait for their hook.
@@ -189,15 +190,16 @@ async fn run(
     let mut input = serde_json::to_vec(event)?;
     input.push(b'\n');
 
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .envs(inherited(std::env::vars_os()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
+        .process_group(0);
+    let mut child = start_child(|| command.spawn(), Child::id)?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut group = Group(child);
 

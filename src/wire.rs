@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// The header that carries the admin token (`Authorization: Bearer` is accepted as well).
 pub const TOKEN_HEADER: &str = "x-admin-token";
 
+/// Over the unix socket: where a deploy's command runs when neither the request nor `app.directory` says it.
+pub const DIRECTORY_HEADER: &str = "x-portok-directory";
+
 /// Where the admin API stands by default; on the unix socket always.
 pub const PREFIX: &str = "/__";
 
@@ -749,6 +752,9 @@ pub struct Event {
     /// What happened, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// `accepted`: the directory in which the command runs, where it is not the daemon's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// `probe`: what it saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
@@ -776,6 +782,7 @@ impl Event {
             port: None,
             pid: None,
             message: None,
+            directory: None,
             probe: None,
             line: None,
             switch: None,

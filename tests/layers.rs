@@ -19,7 +19,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("release", &["wire", "config", "want", "supervisor", "health", "proxy"]),
     ("admin", &["wire", "config", "want", "proxy", "release"]),
     ("cli", &["wire", "config"]),
-    ("hooks", &["wire", "config"]),
+    ("hooks", &["wire", "config", "supervisor"]),
     ("systemd", &["wire", "config"]),
     ("logging", &["wire", "config"]),
     (

@@ -118,7 +118,12 @@ impl Admin {
             examine((peer, surface), head, &config.admin, self.own_uid, &self.limits, Instant::now())?;
         let body = if route.acts() { read(body).await? } else { Bytes::new() };
         let listen = self.parts.listen.borrow().port();
-        let call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
+        let mut call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
+        if let (Call::Deploy(deploy, _), Peer::Unix { .. }) = (&mut call, peer)
+            && config.app.directory.is_none()
+        {
+            request::run_where_the_caller_is(deploy, &head.headers)?;
+        }
         if matches!((&call, peer), (Call::Upgrade(Some(_)), Peer::Tcp(_))) {
             return Err(ErrorBody::new(
                 Code::Forbidden,
@@ -174,7 +179,8 @@ impl Admin {
             Follow::End => answer::json(StatusCode::OK, &attempt.finished().await?),
             Follow::Nothing => {
                 let release = attempt.release().to_owned();
-                let message = format!("Release {release} is being deployed");
+                let place = attempt.directory().map(|place| format!(" in {place}")).unwrap_or_default();
+                let message = format!("Release {release} is being deployed{place}");
                 answer::json(StatusCode::ACCEPTED, &wire::Accepted { success: true, message, release })
             }
             Follow::Events => {

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use serde_json::Value;
 
-use crate::wire::{Code, CommandLine, DeployRequest, ErrorBody, UpgradeRequest};
+use crate::wire::{Code, CommandLine, DIRECTORY_HEADER, DeployRequest, ErrorBody, UpgradeRequest};
 
 /// The longest body of a request, in bytes.
 pub(super) const MAX_BODY: usize = 256 * 1024;
@@ -143,6 +143,24 @@ pub(super) fn deploy(body: &[u8]) -> Result<DeployRequest, Box<ErrorBody>> {
     let request = shaped.map_err(bad)?;
     check(&request).map_err(bad)?;
     Ok(request)
+}
+
+/// Lets a command that comes without a directory run where its caller is, who says so beside the body.
+///
+/// # Errors
+/// `bad_request`: not an absolute path, or not UTF-8.
+pub(super) fn run_where_the_caller_is(
+    deploy: &mut DeployRequest,
+    headers: &HeaderMap,
+) -> Result<(), Box<ErrorBody>> {
+    let Some(place) = headers.get(DIRECTORY_HEADER) else { return Ok(()) };
+    if deploy.command.is_some() && deploy.directory.is_none() {
+        let place = str::from_utf8(place.as_bytes()).ok().filter(|place| place.starts_with('/'));
+        let place =
+            place.ok_or_else(|| bad(format!("{DIRECTORY_HEADER} has to be an absolute path in UTF-8")))?;
+        deploy.directory = Some(place.to_owned());
+    }
+    Ok(())
 }
 
 /// What is wrong with a body that is no [`DeployRequest`], in words that serde does not have: with the key.

@@ -23,7 +23,7 @@ use super::answer::{self, Answer};
 use super::connect::{NotOpened, describe, open};
 use super::failure::{Attempt, Failure};
 use super::locate::{Daemon, Way, authority};
-use crate::wire::{NDJSON, TOKEN_HEADER};
+use crate::wire::{DIRECTORY_HEADER, NDJSON, TOKEN_HEADER};
 
 /// How long one way may take to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -58,6 +58,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     /// The JSON body.
     pub(crate) body: Option<Vec<u8>>,
+    /// Over the unix socket alone, whose other end is on this host: the directory of whoever asks.
+    pub(crate) directory: Option<HeaderValue>,
     /// The media type of the answer.
     pub(crate) accept: &'static str,
     /// Who bounds the time until the answer is there.
@@ -82,6 +84,7 @@ impl Call {
             method: Method::GET,
             path: path.into(),
             body: None,
+            directory: None,
             accept: "application/json",
             patience: Patience::Question,
         }
@@ -105,6 +108,8 @@ struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: JoinSet<()>,
     way: String,
+    /// It is a unix socket.
+    local: bool,
     host: String,
     token: Option<HeaderValue>,
     /// The ways before it, which did not work.
@@ -174,6 +179,9 @@ impl Client {
         if let Some(token) = &connection.token {
             request = request.header(TOKEN_HEADER, token);
         }
+        if let Some(directory) = call.directory.as_ref().filter(|_| connection.local) {
+            request = request.header(DIRECTORY_HEADER, directory);
+        }
         if call.body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -189,7 +197,9 @@ impl Client {
                         Way::Socket(_) => "localhost".to_owned(),
                         Way::Tcp { host, port, .. } => authority(host, *port),
                     };
-                    return Ok(Connection { sender, driver, way: way.to_string(), host, token, failed });
+                    let local = matches!(way, Way::Socket(_));
+                    let way = way.to_string();
+                    return Ok(Connection { sender, driver, way, local, host, token, failed });
                 }
                 Ok(Err(NotOpened { cause, denied })) => {
                     failed.push(Attempt { way: way.to_string(), cause, denied });

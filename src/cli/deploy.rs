@@ -8,6 +8,8 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::pin;
 
+use http::HeaderValue;
+
 use super::args;
 use super::client::Call;
 use super::failure::Failure;
@@ -32,6 +34,9 @@ pub(crate) async fn deploy(
         message: format!("the request has no JSON form: {error}"),
         hint: None,
     })?);
+    if request.command.is_some() && request.directory.is_none() {
+        call.directory = Some(own_directory()?);
+    }
     if options.detach {
         call.path.push_str("?detach=1");
         let (accepted, value) = session.client.ask::<Accepted>(call).await?;
@@ -62,6 +67,20 @@ pub(crate) fn directory(dir: &Path) -> Result<String, Failure> {
             "name it by a path of UTF-8 characters, a link for example",
         )
     })
+}
+
+/// Where `portok` was called, for a command that is to run there unless the instance says otherwise.
+fn own_directory() -> Result<HeaderValue, Failure> {
+    let unusable = |why: String| {
+        Failure::usage(
+            format!("the current directory cannot be told to the daemon: {why}"),
+            "give it with --dir",
+        )
+    };
+    let directory = std::env::current_dir().map_err(|error| unusable(error.to_string()))?;
+    let text = directory.to_str().ok_or_else(|| unusable("its name is not UTF-8".to_owned()))?;
+    HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| unusable("its name holds a control character".to_owned()))
 }
 
 /// The body of the request.

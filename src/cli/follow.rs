@@ -58,7 +58,8 @@ pub(crate) async fn follow(
     interrupt: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(Moved, Value), Failure> {
     call.accept = NDJSON;
-    let mut report = Report { what, progress: Progress::new(Instant::now()) };
+    let caller = call.directory.as_ref().map(|place| String::from_utf8_lossy(place.as_bytes()).into_owned());
+    let mut report = Report { what, progress: Progress::new(Instant::now(), caller) };
     let result = report.run(session, call, interrupt).await;
     session.screen.line(None);
     result

@@ -5,6 +5,7 @@
 //! stops at the first error. Of the outside it asks only what [`super::paths`] asks, reads a token file, and
 //! asks for the number of cores.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -100,6 +101,11 @@ impl Given<'_> {
     fn env(&self) -> Env<'_> {
         Env(&self.sources.env)
     }
+
+    /// Whether the environment alone configures a daemon, whose defaults are those of npm portok then.
+    fn as_npm(&self) -> bool {
+        self.file.is_none() && !self.sources.overrides.foreground
+    }
 }
 
 /// Builds the configuration; whether it may be used depends on the reader's problems.
@@ -171,12 +177,14 @@ fn state_file(given: &Given<'_>, r: &mut Reader<'_>, name: &str, run_dir: &Path)
 }
 
 fn listen(given: &Given<'_>, r: &mut Reader<'_>) -> SocketAddr {
-    let set = r.read("listen", values::listen);
+    // On a developer's machine nobody else is meant to reach it unasked.
+    let host = if given.sources.overrides.foreground { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let set = r.read("listen", values::listen(host));
     let flag = given.sources.overrides.listen.as_deref().map(|text| {
-        values::listen(Input::Text(text.trim()))
+        values::listen(host)(Input::Text(text.trim()))
             .map_err(|expected| r.problem(format!("--listen = {text:?}: expected {expected}")))
     });
-    let default = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, defaults::LISTEN_PORT));
+    let default = SocketAddr::from((host, defaults::LISTEN_PORT));
     flag.and_then(Result::ok).or(set).unwrap_or(default)
 }
 
@@ -275,7 +283,7 @@ fn health(r: &mut Reader<'_>) -> Health {
 }
 
 fn drain(given: &Given<'_>, r: &mut Reader<'_>) -> Drain {
-    let affinity = if given.file.is_some() { Affinity::Request } else { Affinity::Connection };
+    let affinity = if given.as_npm() { Affinity::Connection } else { Affinity::Request };
     Drain {
         period: time(r, "drain.period", Duration::ZERO, defaults::DRAIN),
         early: flag(r, "drain.early", false),
@@ -347,7 +355,7 @@ fn token(given: &Given<'_>, r: &mut Reader<'_>) -> Option<String> {
 }
 
 fn proxy(given: &Given<'_>, r: &mut Reader<'_>) -> Proxy {
-    let by_default = if given.file.is_some() { Forwarded::Trusted } else { Forwarded::Append };
+    let by_default = if given.as_npm() { Forwarded::Append } else { Forwarded::Trusted };
     let file = r.read_file("proxy.forwarded", values::choice(FORWARDED));
     let forwarded = match r.read_variable("proxy.forwarded", values::boolean) {
         Some(false) => Forwarded::Off,

@@ -83,14 +83,18 @@ pub(super) fn port(input: Input<'_>) -> Parsed<u16> {
 }
 
 /// An address to listen on; a port alone means all IPv4 addresses. Port 0: the kernel chooses.
-pub(super) fn listen(input: Input<'_>) -> Parsed<SocketAddr> {
+pub(super) fn listen(host: Ipv4Addr) -> impl Fn(Input<'_>) -> Parsed<SocketAddr> {
+    move |input| listen_at(host, input)
+}
+
+fn listen_at(host: Ipv4Addr, input: Input<'_>) -> Parsed<SocketAddr> {
     let port = match input {
         Input::Toml(value) => value.as_str().map_or(input.integer(), |text| text.parse().ok()),
         Input::Text(_) => input.integer(),
     };
     let from_port = port.and_then(|port| u16::try_from(port).ok());
     from_port
-        .map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+        .map(|port| SocketAddr::from((host, port)))
         .or_else(|| input.text().and_then(|text| text.parse().ok()))
         .ok_or_else(|| {
             "a port from 0 to 65535, or an address such as \"0.0.0.0:3000\" or \"[::]:3000\"".to_owned()

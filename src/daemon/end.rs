@@ -4,26 +4,62 @@
 //! the last process is gone when it stops; the sockets are closed before the coordinator ends, so that nobody is answered by
 //! a daemon that knows nothing any more.
 
+use std::io::IsTerminal as _;
+use std::pin::pin;
 use std::time::Duration;
 
 use super::{Daemon, StartError, upkeep};
 use crate::proxy::Until;
+use crate::release;
 
 /// How long admin requests may still be answered when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// An end that takes longer than this is explained to whoever waits for it.
+const SHORT_END: Duration = Duration::from_millis(300);
+
+/// Waits for `work`; where it takes long, a terminal is told for what and how to end it.
+async fn told_if_long<T>(what: impl FnOnce() -> String, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = tokio::time::sleep(SHORT_END) => {}
+    }
+    if std::io::stderr().is_terminal() {
+        tracing::info!("waiting for {}; Ctrl-C once more ends it now", what());
+    }
+    work.await
+}
+
+/// What is in flight, for people.
+fn what_drains(app: &release::Handle, period: Duration) -> String {
+    let status = app.status();
+    let targets = [status.live, status.candidate, status.previous];
+    let number: u64 = targets.iter().flatten().map(|target| target.inflight).sum();
+    let what = match number {
+        0 => "open connections".to_owned(),
+        1 => "1 request in flight".to_owned(),
+        number => format!("{number} requests in flight"),
+    };
+    format!("{what}, at most {} (drain.period)", humantime::format_duration(period))
+}
 
 impl Daemon {
     /// Ends with the app.
     pub(super) async fn end(mut self) -> Result<(), StartError> {
         self.begin_the_end();
         let period = self.config.borrow().drain.period;
+        let stop = humantime::format_duration(self.config.borrow().app.stop_timeout);
         let app = self.app.clone();
         let orderly = async {
             app.shut_down().await;
-            if tokio::time::timeout(period, self.plane.drain(Until::Empty)).await.is_err() {
+            let drained = tokio::time::timeout(period, self.plane.drain(Until::Empty));
+            if told_if_long(|| what_drains(&app, period), drained).await.is_err() {
                 tracing::warn!("requests are still in flight after drain.period ({period:?})");
             }
-            app.stop_all().await;
+            let what = || format!("the app to stop, at most {stop} (app.stop_timeout)");
+            told_if_long(what, app.stop_all()).await;
         };
         let hurried = self.signals.end();
         let in_order = tokio::select! {
@@ -48,9 +84,11 @@ impl Daemon {
             tracing::warn!("{}; the next daemon begins from the record before", error.message);
         }
         let period = self.config.borrow().drain.period;
+        let app = self.app.clone();
         let orderly = async {
             // Tunnels cannot outlive this process, whenever it ends: nothing is gained by waiting for them alone.
-            if tokio::time::timeout(period, self.plane.drain(Until::OnlyTunnels)).await.is_err() {
+            let drained = tokio::time::timeout(period, self.plane.drain(Until::OnlyTunnels));
+            if told_if_long(|| what_drains(&app, period), drained).await.is_err() {
                 tracing::warn!("requests are still in flight after drain.period ({period:?}) and are cut");
             }
         };

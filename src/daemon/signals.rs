@@ -1,6 +1,9 @@
 //! The signals that a daemon obeys.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::StartError;
 
@@ -20,7 +23,13 @@ pub(super) struct Signals {
     hangup: Option<Signal>,
     leave: Signal,
     foreground: bool,
+    /// When the last one came that ends the daemon.
+    ending_since: Option<Instant>,
 }
+
+/// Closer together than this, two signals are one: Ctrl-C reaches a whole process group, and whoever started the daemon there
+/// (npm, a script) may pass its own on.
+const SAME_WISH: Duration = Duration::from_millis(300);
 
 impl Signals {
     /// `foreground`: the daemon ends with its terminal, and its app with it; it has no file to load, and nobody takes over.
@@ -37,11 +46,20 @@ impl Signals {
             hangup,
             leave: catch(SignalKind::user_defined2(), "wait for SIGUSR2")?,
             foreground,
+            ending_since: None,
         })
     }
 
     /// The next one. Cancel safe.
     pub(super) async fn next(&mut self) -> Told {
+        let told = self.any().await;
+        if matches!(told, Told::End(_) | Told::Leave) {
+            self.ending_since = Some(Instant::now());
+        }
+        told
+    }
+
+    async fn any(&mut self) -> Told {
         let hung_up = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -56,11 +74,20 @@ impl Signals {
         }
     }
 
-    /// The next one that says to end: while the daemon ends already, it says to hurry. Cancel safe.
+    /// The next one that says to end: while the daemon ends already, it says to hurry. One that comes too soon after the
+    /// first is the same wish. Cancel safe.
     pub(super) async fn end(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            match self.ending_since {
+                None => self.ending_since = Some(Instant::now()),
+                Some(since) if since.elapsed() < SAME_WISH => continue,
+                Some(_) => {}
+            }
+            return;
         }
     }
 }

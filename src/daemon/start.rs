@@ -3,7 +3,7 @@
 //! The ordering that matters: the place (the state's lock) before the port, the port before anything is started, the record before
 //! the first request. What fails on the way ends the process; a successor that fails leaves the apps to the daemon before it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -101,6 +101,7 @@ impl Daemon {
         let mut background = JoinSet::new();
         let (hook_sender, hooks) = hooks::start(configs.clone(), over.clone());
         background.spawn(hooks);
+        until(&over, &mut background, supervisor::reap_orphans());
         let (coordinator, app) = Coordinator::new(release::Parts {
             config: configs.clone(),
             supervisor: Arc::new(supervisor),
@@ -299,17 +300,21 @@ fn raise_open_files() -> Option<u64> {
 
 /// Says what to do next, where somebody sits before it.
 fn invite(foreground: &Foreground, config: &Config, bound: SocketAddr) {
-    let host = if bound.ip().is_unspecified() { "127.0.0.1".to_owned() } else { bound.ip().to_string() };
+    let unspecified = bound.ip().is_unspecified();
+    let reachable = if unspecified { SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())) } else { bound };
     let instance =
         if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
     let command = config.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
+    let program = &foreground.program;
+    let command = command.replace('\'', r"'\''");
+    let lines = [
+        ("your app answers at", format!("http://{reachable}")),
+        ("release the next version", format!("{program}{instance} deploy --cmd '{command}'")),
+        ("see how it is", format!("{program}{instance} status")),
+    ];
     complain("");
-    complain(&format!("  your app answers at     http://{host}:{}", bound.port()));
-    complain(&format!(
-        "  release the next version {}{instance} deploy --cmd '{}'",
-        foreground.program,
-        command.replace('\'', r"'\''")
-    ));
-    complain(&format!("  see how it is           {}{instance} status", foreground.program));
+    for (what, how) in lines {
+        complain(&format!("  {what:<24}  {how}"));
+    }
     complain("");
 }

@@ -26,6 +26,7 @@ use tokio::time::{interval, timeout};
 use super::handover::{self, Control};
 use super::{Daemon, StartError, open_socket};
 use crate::proxy::Until;
+use crate::supervisor::start_child;
 use crate::systemd::{Manager, PASSED_VARIABLES};
 use crate::wire::{self, Code, ErrorBody};
 use crate::{admin, release};
@@ -166,7 +167,7 @@ impl Successor {
             command.env_remove(name);
         }
         command.stdin(OwnedFd::from(theirs)).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = start_child(|| command.spawn(), |child| Some(child.id()))?;
         let errors = child.stderr.take();
         let child = Guarded(Some(child));
         let errors = errors.ok_or_else(|| io::Error::other("it has no standard error"))?;

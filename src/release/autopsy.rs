@@ -1,5 +1,6 @@
 //! What most likely is wrong with a release that did not become healthy: pure, from what was seen.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::supervisor::{Exit, tells_taken_port};
@@ -22,7 +23,7 @@ pub(super) struct Evidence {
     /// The variable that told it.
     pub port_env: String,
     /// Where its processes listen.
-    pub listeners: Vec<std::net::SocketAddr>,
+    pub listeners: Vec<SocketAddr>,
     /// The health path.
     pub health_path: String,
 }
@@ -60,16 +61,22 @@ pub(super) fn examine(verdict: &Verdict, evidence: Evidence) -> Autopsy {
             format!("the listener on port {} cannot be proven to be the candidate's", evidence.port)
         }
     };
-    let own = |addr: &&std::net::SocketAddr| addr.port() != evidence.port;
+    let elsewhere = |addr: &&SocketAddr| !is_asked(**addr, evidence.port);
     Autopsy {
         summary,
         exit: evidence.exit.map(|exit| exit.to_string()),
         output: evidence.output,
         probe: evidence.probe,
         port: Some(evidence.port),
-        listens_on: evidence.listeners.iter().filter(own).map(ToString::to_string).collect(),
+        listens_on: evidence.listeners.iter().filter(elsewhere).map(ToString::to_string).collect(),
         hint,
     }
+}
+
+/// Whether a connection to `127.0.0.1:port`, which is what portok makes, reaches a listener at `addr`.
+fn is_asked(addr: SocketAddr, port: u16) -> bool {
+    let ip = addr.ip().to_canonical();
+    addr.port() == port && (ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified())
 }
 
 /// What a failed probe saw, in a few words.
@@ -96,8 +103,6 @@ fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
         Verdict::Exited | Verdict::TooSlow(_) => {}
     }
     let text = evidence.output.join("\n").to_lowercase();
-    let elsewhere = evidence.listeners.iter().find(|addr| addr.port() != *port);
-    let on_port = evidence.listeners.iter().any(|addr| addr.port() == *port);
     let status = evidence.probe.as_ref().and_then(|probe| probe.status);
     if tells_taken_port(&text) {
         return Some(format!(
@@ -118,27 +123,41 @@ fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
             _ => None,
         };
     }
-    match (status, elsewhere) {
-        (Some(300..=399), _) => Some(format!(
+    match status {
+        Some(300..=399) => Some(format!(
             "{health_path} redirects: only 2xx is healthy; name a path that answers by itself (health.path, --health)"
         )),
-        (Some(404), _) => {
+        Some(404) => {
             Some(format!("the app has no {health_path}: name its health path (health.path, --health)"))
         }
-        (Some(401 | 403), _) => Some(format!("{health_path} asks for credentials: the probe has none")),
-        (Some(400 | 421), _) => {
+        Some(401 | 403) => Some(format!("{health_path} asks for credentials: the probe has none")),
+        Some(400 | 421) => {
             Some("the app may not know the probe's Host header: set health.host to a name it serves".into())
         }
-        (Some(_), _) => Some(format!("{health_path} answers, but not with 2xx: see the app's own output")),
-        (None, Some(addr)) if !on_port => {
-            Some(format!("the app listens on {}, {port_env} was {port}: it ignores {port_env}", addr.port()))
+        Some(_) => Some(format!("{health_path} answers, but not with 2xx: see the app's own output")),
+        None => Some(hint_by_listeners(evidence)),
+    }
+}
+
+/// The hint for a candidate that gave no answer, by where it listens.
+fn hint_by_listeners(evidence: &Evidence) -> String {
+    let Evidence { port, port_env, health_path, listeners, .. } = evidence;
+    if listeners.iter().any(|addr| is_asked(*addr, *port)) {
+        return format!("it accepts connections and does not answer {health_path} in time (health.timeout)");
+    }
+    if let Some(addr) = listeners.iter().find(|addr| addr.port() == *port) {
+        return format!(
+            "the app listens on {addr}, and portok asks at 127.0.0.1:{port}: let it listen on 127.0.0.1 \
+             (HOST says so, unless its environment sets HOST), 0.0.0.0 or [::]"
+        );
+    }
+    match listeners.first() {
+        Some(addr) => {
+            format!("the app listens on {}, {port_env} was {port}: it ignores {port_env}", addr.port())
         }
-        (None, _) if on_port => {
-            Some(format!("it accepts connections and does not answer {health_path} in time (health.timeout)"))
-        }
-        (None, _) => Some(format!(
+        None => format!(
             "nothing listens on {port_env} ({port}): the app ignores it, or needs longer (app.start_timeout)"
-        )),
+        ),
     }
 }
 
@@ -192,6 +211,23 @@ mod tests {
             let autopsy = examine(&verdict, seen);
             let hint = autopsy.hint.unwrap_or_default();
             assert!(hint.contains(part), "{part}: {hint}");
+        }
+    }
+
+    #[test]
+    fn an_app_at_another_loopback_address_is_told_where_it_listens() {
+        for addr in ["[::1]:41237", "127.0.0.2:41237"] {
+            // A debugger's port beside it is no reason to speak of that one.
+            let listeners = vec!["127.0.0.1:9229".parse().unwrap(), addr.parse().unwrap()];
+            let autopsy = examine(&late(), Evidence { listeners, ..evidence() });
+            let hint = autopsy.hint.unwrap_or_default();
+            assert!(hint.contains(addr) && hint.contains("127.0.0.1:41237"), "{hint}");
+            assert_eq!(autopsy.listens_on, ["127.0.0.1:9229", addr]);
+        }
+        for addr in ["0.0.0.0:41237", "[::]:41237", "[::ffff:127.0.0.1]:41237"] {
+            let autopsy = examine(&late(), Evidence { listeners: vec![addr.parse().unwrap()], ..evidence() });
+            assert!(autopsy.hint.unwrap_or_default().contains("does not answer"), "{addr}");
+            assert!(autopsy.listens_on.is_empty(), "{addr}");
         }
     }
 

@@ -23,6 +23,7 @@ use super::handle::Handle;
 use super::history::History;
 use super::leave::Still;
 use super::message::{Message, Reports, SwitchReply};
+use super::placeholder::Placeholder;
 use super::recorder::keep_record;
 use super::spec::{self, Prepared};
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
@@ -128,6 +129,7 @@ pub struct Coordinator {
     pub(super) last_save: u64,
     pub(super) app_attempted: Option<String>,
     pub(super) app_edited: bool,
+    pub(super) placeholder: Placeholder,
     /// The record of the earlier daemon, until the machine has heard of it.
     pub(super) found: Option<Record>,
     /// What was taken over of its runs.
@@ -199,6 +201,7 @@ impl Coordinator {
             last_save: 0,
             app_attempted: if fresh { None } else { record.app_attempted.clone() },
             app_edited: false,
+            placeholder: Placeholder::remembered(record.no_placeholder),
             found: Some(record),
             taken_over: Vec::new(),
             leftovers: Some(leftovers),

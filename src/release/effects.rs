@@ -24,7 +24,7 @@ impl Coordinator {
     pub(super) fn perform(&mut self, effect: Effect, config: &Arc<Config>) {
         match effect {
             Effect::Save { seq } => self.save = Some(seq),
-            Effect::Spawn { run, release, hold_port } => self.spawn(run, release, hold_port, config),
+            Effect::Spawn { run, release } => self.spawn(run, release, config),
             Effect::Await { run } => self.await_readiness(run, config),
             Effect::Probe { run, patient } => self.ask(run, patient),
             Effect::Route { run, former } => self.point(run, former),
@@ -99,7 +99,7 @@ impl Coordinator {
         })
     }
 
-    fn spawn(&mut self, id: RunId, release: String, hold_port: bool, config: &Config) {
+    fn spawn(&mut self, id: RunId, release: String, config: &Config) {
         self.slot(id);
         let Some(spec) = self.history.get(&release).and_then(|entry| entry.spec.clone()) else {
             // Cannot be: every release is known before the machine hears of it. Said instead of hung.
@@ -114,6 +114,7 @@ impl Coordinator {
             return;
         };
         let start = self.how_to_start(id, release, spec, config);
+        let hold_port = self.placeholder.is_held();
         self.tasks.spawn(run(start, hold_port, Arc::clone(&self.supervisor), self.reports.clone()));
     }
 
@@ -252,11 +253,13 @@ impl Coordinator {
                 let line = line.line.clone();
                 self.event_of(id, EventKind::Output, |event| event.line = Some(line));
             }
+            Report::Waiting(waiting) => self.tell_waiting(id, waiting),
             Report::Unproven => {
                 let release = self.slot(id).release.clone();
                 tracing::warn!(release, "the listener cannot be proven to be the release's own");
             }
             Report::Ready(report) => {
+                self.placeholder.succeeded();
                 let message =
                     format!("status {} after {} probes", report.status.unwrap_or(0), report.attempts);
                 self.event_of(id, EventKind::Healthy, |event| {
@@ -270,12 +273,14 @@ impl Coordinator {
                     self.verdict = Some(autopsy.summary.clone());
                 }
                 self.slot(id).autopsy = Some(autopsy);
+                self.placeholder.failed(None);
                 self.step(Event::NotReady { run: id });
             }
             Report::Exited { exit, port_taken, autopsy } => {
                 let slot = self.slot(id);
                 slot.exit = Some(exit.to_string());
-                if autopsy.is_some() {
+                let unready = autopsy.is_some();
+                if unready {
                     slot.autopsy = autopsy;
                 }
                 let release = slot.release.clone();
@@ -287,7 +292,10 @@ impl Coordinator {
                     tracing::error!(release, "the live release ended: {exit}");
                     self.verdict = Some(format!("it ended: {exit}"));
                 }
-                self.step(Event::Exited { run: id, port_taken });
+                if unready {
+                    self.placeholder.failed(port_taken);
+                }
+                self.step(Event::Exited { run: id, port_taken: port_taken.is_some() });
             }
             Report::Gone(exit) => {
                 let release = self.slot(id).release.clone();

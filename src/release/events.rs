@@ -105,6 +105,11 @@ impl Attempt {
         &self.shared.release
     }
 
+    /// The directory in which its command runs, where it is not the daemon's own.
+    pub fn directory(&self) -> Option<String> {
+        self.shared.lock().events.first()?.directory.clone()
+    }
+
     /// Waits until the attempt's intent is written down, or it has ended.
     ///
     /// # Errors

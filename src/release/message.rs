@@ -8,7 +8,7 @@ use super::events::Attempt;
 use super::spec::Prepared;
 use super::state::RunId;
 use crate::health::Unable;
-use crate::supervisor::{Exit, Process};
+use crate::supervisor::{Exit, PortTaken, Process};
 use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason};
 
 /// What others may ask of the coordinator, and what its tasks report.
@@ -83,6 +83,8 @@ pub(super) enum Report {
     Probe(ProbeReport),
     /// The candidate printed a line.
     Output(Arc<LogLine>),
+    /// It is not healthy yet.
+    Waiting(Waiting),
     /// The listener cannot be proven to be the candidate's.
     Unproven,
     /// Healthy.
@@ -92,9 +94,20 @@ pub(super) enum Report {
     /// The stop signal has reached it.
     Asked,
     /// The leader has ended.
-    Exited { exit: Exit, port_taken: bool, autopsy: Option<Box<Autopsy>> },
+    Exited { exit: Exit, port_taken: Option<PortTaken>, autopsy: Option<Box<Autopsy>> },
     /// Nothing is left.
     Gone(Option<Exit>),
+}
+
+/// What a run that is not healthy yet is waited for with.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) port: u16,
+    pub(super) path: String,
+    /// What the last probe saw.
+    pub(super) saw: String,
+    /// What most likely is wrong, once that can be said.
+    pub(super) hint: Option<String>,
 }
 
 /// Where the reports go.

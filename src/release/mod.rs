@@ -5,7 +5,8 @@
 //!   writer; `boot` is how it begins, `leave` how it stands still and goes without an end, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
 //!   `history` its memory, `snapshot` its face;
 //! - `message` is what reaches it, `view` what others see of it;
-//! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed;
+//! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed, `placeholder` knows how its
+//!   port can be held;
 //! - `failpoint` is where a daemon under test dies;
 //! - [`store`] keeps the record on disk, [`spec`] is what a release is;
 //! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
@@ -21,6 +22,7 @@ mod handle;
 mod history;
 mod leave;
 mod message;
+mod placeholder;
 mod recorder;
 mod run;
 mod snapshot;

@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::coordinator::{Coordinator, Unconfirmed};
 use super::message::{Message, Reports};
+use super::placeholder::Placeholder;
 use super::state::{Event, Role};
 use super::store::{Intent, Record, Store, StoredRun};
 
@@ -58,6 +59,7 @@ impl Coordinator {
             releases: self.history.stored(),
             runs: runs.collect(),
             restarts: self.state.restarts,
+            no_placeholder: self.placeholder == Placeholder::Impossible,
             watch_until: self.state.window.and_then(|window| self.timers.window_ends(window.ticket)),
             ..Record::default()
         };

@@ -5,6 +5,7 @@
 //! [`Process`] handle, not through this task; cancelling `settled` only ends the wait for readiness, because the
 //! verdict no longer matters.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +14,9 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, examine};
+use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, describe, examine};
 use super::events::MAX_OUTPUT;
-use super::message::{Message, Report, Reports};
+use super::message::{Message, Report, Reports, Waiting};
 use super::spec::ReleaseSpec;
 use super::state::RunId;
 use crate::config::OwnerCheck;
@@ -36,6 +37,9 @@ const OWNER_RETRY: Duration = Duration::from_millis(10);
 
 /// How long a candidate that does not listen yet is no news.
 const STARTING: Duration = Duration::from_secs(1);
+
+/// From when on it is said, too, what most likely is wrong; later looks are each twice as late.
+const EXPLAINED: Duration = Duration::from_secs(3);
 
 /// A probe that is not answered for longer than this, at the end of the start timeout, is told as the last one.
 const HANGING: Duration = Duration::from_millis(500);
@@ -87,11 +91,11 @@ pub(super) async fn see_through(start: Start, process: Process, reports: Reports
     let exit = until_ended(&process, &tell).await;
     let (port_taken, autopsy) = match readiness {
         Readiness::Ended(last) => {
-            let taken = process.port_was_taken().await;
+            let taken = process.port_taken().await;
             let seen = evidence(&start, &process, Some(exit), last).await;
             (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
         }
-        Readiness::Told => (false, None),
+        Readiness::Told => (None, None),
     };
     tell.that(Report::Exited { exit, port_taken, autopsy }).await;
     until_gone(&process, &tell).await;
@@ -101,7 +105,7 @@ pub(super) async fn see_through(start: Start, process: Process, reports: Reports
 pub(super) async fn follow(run: RunId, process: Process, reports: Reports) {
     let tell = Teller { run, reports };
     let exit = until_ended(&process, &tell).await;
-    tell.that(Report::Exited { exit, port_taken: false, autopsy: None }).await;
+    tell.that(Report::Exited { exit, port_taken: None, autopsy: None }).await;
     until_gone(&process, &tell).await;
 }
 
@@ -199,16 +203,16 @@ impl Seen {
         changed && !report.healthy && !early
     }
 
-    /// What was seen last when the time was over: a probe that was sent and never answered counts.
-    fn at_the_end(self) -> Option<ProbeReport> {
+    /// What was seen last: a probe that was sent and is not answered counts.
+    fn so_far(&self) -> Option<ProbeReport> {
         let silent = self.answered.elapsed();
         if silent <= HANGING {
-            return self.last;
+            return self.last.clone();
         }
         Some(ProbeReport {
             error: Some(format!("no answer for {:.1}s", silent.as_secs_f64())),
             latency_ms: silent.as_secs_f64() * 1000.0,
-            attempts: self.last.map_or(1, |last| last.attempts + 1),
+            attempts: self.last.as_ref().map_or(1, |last| last.attempts + 1),
             ..ProbeReport::default()
         })
     }
@@ -243,6 +247,37 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Tells what is waited for, as long as a candidate is not healthy: at first what the probe saw, then what most likely is
+/// wrong. Never ends. Cancel safe.
+async fn tell_what_is_waited_for(
+    start: &Start,
+    process: &Process,
+    seen: Arc<Mutex<Seen>>,
+    tell: &Teller,
+) -> Infallible {
+    let began = Instant::now();
+    let mut told = None;
+    let mut next = STARTING;
+    loop {
+        tokio::time::sleep_until(began + next).await;
+        let last = lock(&seen).so_far();
+        let saw = last.as_ref().and_then(describe).unwrap_or_else(|| "no answer yet".to_owned());
+        let hint = if next < EXPLAINED {
+            None
+        } else {
+            let seen = evidence(start, process, None, last).await;
+            examine(&Verdict::TooSlow(start.start_timeout), seen).hint
+        };
+        if told.as_ref() != Some(&hint) {
+            let waiting =
+                Waiting { port: process.port(), path: start.probe.path.clone(), saw, hint: hint.clone() };
+            tell.that(Report::Waiting(waiting)).await;
+            told = Some(hint);
+        }
+        next = if next < EXPLAINED { EXPLAINED } else { next * 2 };
+    }
+}
+
 /// How the wait for readiness went.
 enum Readiness {
     /// Reported: ready, or not.
@@ -258,6 +293,8 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
     let (failures, mut failed) = mpsc::channel(16);
     let asking = ask_until_owned(start, process, Arc::clone(&seen), failures);
     tokio::pin!(asking);
+    let telling = tell_what_is_waited_for(start, process, Arc::clone(&seen), tell);
+    tokio::pin!(telling);
     let deadline = tokio::time::sleep(start.start_timeout);
     tokio::pin!(deadline);
     let mut lines = process.follow();
@@ -280,6 +317,7 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
             (owner, report) = &mut asking => Step::Asked(owner, report),
             report = failed.recv() => Step::Failed(report),
             line = lines.recv(), if lines_left > 0 => Step::Line(line),
+            never = &mut telling => match never {},
         };
         match step {
             Step::Settled => return Readiness::Told,
@@ -315,9 +353,10 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
             }
         }
     };
-    let now = Instant::now();
-    let seen = std::mem::replace(&mut *lock(&seen), Seen { last: None, began: now, answered: now });
-    let last = if matches!(verdict, Verdict::TooSlow(_)) { seen.at_the_end() } else { seen.last };
+    let last = {
+        let seen = lock(&seen);
+        if matches!(verdict, Verdict::TooSlow(_)) { seen.so_far() } else { seen.last.clone() }
+    };
     let seen = evidence(start, process, None, last).await;
     tell.that(Report::NotReady(Box::new(examine(&verdict, seen)))).await;
     Readiness::Told

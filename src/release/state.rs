@@ -457,22 +457,20 @@ impl State {
     }
 
     /// Starts a run of the live release, patiently where it is somebody else's.
-    fn start(&mut self, release: &ReleaseRef, tries: u32, out: &mut Vec<Effect>) -> Run {
-        self.begin(release, tries, true, out)
+    fn start(&mut self, release: &ReleaseRef, out: &mut Vec<Effect>) -> Run {
+        self.begin(release, true, out)
     }
 
     /// Starts a candidate; somebody else's app is asked once.
-    fn start_candidate(&mut self, release: &ReleaseRef, tries: u32, out: &mut Vec<Effect>) -> Run {
-        self.begin(release, tries, false, out)
+    fn start_candidate(&mut self, release: &ReleaseRef, out: &mut Vec<Effect>) -> Run {
+        self.begin(release, false, out)
     }
 
-    fn begin(&mut self, release: &ReleaseRef, tries: u32, patient: bool, out: &mut Vec<Effect>) -> Run {
+    fn begin(&mut self, release: &ReleaseRef, patient: bool, out: &mut Vec<Effect>) -> Run {
         let id = RunId(self.fresh());
         let port = match release.origin {
             Origin::Managed => {
-                // The last try is without the placeholder, for apps that cannot listen beside it.
-                let hold_port = tries < PORT_TRIES;
-                out.push(Effect::Spawn { run: id, release: release.id.clone(), hold_port });
+                out.push(Effect::Spawn { run: id, release: release.id.clone() });
                 None
             }
             Origin::Unmanaged { port } => {

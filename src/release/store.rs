@@ -74,6 +74,9 @@ pub struct Record {
     /// How often the live release was started again after a crash.
     #[serde(default)]
     pub restarts: u32,
+    /// The app cannot listen beside the placeholder that holds its port.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_placeholder: bool,
     /// When the watch window ends, while it is open.
     #[serde(default, with = "moment")]
     pub watch_until: Option<SystemTime>,

@@ -4,6 +4,7 @@ use super::autopsy::describe;
 use super::coordinator::{Coordinator, Unconfirmed};
 use super::effects::now;
 use super::events::AttemptLog;
+use super::message::Waiting;
 use super::spec;
 use super::state::{Abort, Origin, ReleaseRef, RunId, Tell};
 use crate::supervisor::Process;
@@ -14,6 +15,12 @@ impl Coordinator {
         if let Some(attempt) = &mut self.attempt {
             attempt.push(event);
         }
+    }
+
+    /// Where the command of a release runs, for people.
+    fn directory_of(&self, release: &str) -> Option<String> {
+        let directory = self.history.get(release)?.spec.as_ref()?.directory.as_ref()?;
+        Some(directory.display().to_string())
     }
 
     /// The process of a run, for the log.
@@ -34,15 +41,23 @@ impl Coordinator {
                     self.history.begin(&id, None, &needed);
                 }
                 let mut log = AttemptLog::new(&id);
-                let mut event = wire::Event::new(now(), EventKind::Accepted, id);
+                let mut event = wire::Event::new(now(), EventKind::Accepted, id.clone());
                 event.message = Some(reason.as_str().to_owned());
+                event.directory = self.directory_of(&id);
                 log.push(event);
                 self.accepted = Some(log.reader());
                 self.attempt = Some(log);
             }
             Tell::PortTaken { run } => {
                 let release = self.slot(run).release.clone();
-                tracing::warn!(release, "its port was taken; trying another");
+                if self.placeholder.is_held() {
+                    tracing::warn!(release, "its port was taken; trying another");
+                } else {
+                    tracing::info!(
+                        release,
+                        "it cannot listen beside what holds its port (no SO_REUSEADDR): started once more, on a port that nothing holds"
+                    );
+                }
             }
             Tell::Switched { run, from, reason, from_release } => {
                 self.switched(run, from, reason, from_release)
@@ -99,6 +114,13 @@ impl Coordinator {
         let release = self.slot(run).release.clone();
         let phase = self.state.phase().as_str();
         tracing::info!(release, pid = self.pid_of(run), phase, "{}", kind.as_str());
+    }
+
+    pub(super) fn tell_waiting(&mut self, run: RunId, waiting: Waiting) {
+        let release = self.slot(run).release.clone();
+        let Waiting { port, path, saw, hint } = waiting;
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
+        tracing::info!(release, "waiting for 2xx from http://127.0.0.1:{port}{path}: {saw}{hint}");
     }
 
     fn switched(&mut self, run: RunId, from: Option<RunId>, reason: Reason, left: Option<ReleaseRef>) {

@@ -127,7 +127,10 @@ impl Owned {
             match event {
                 Event::Ended(ended) => exit = Some(self.announce(ended).await),
                 Event::Ordered => {}
-                Event::Due => break,
+                Event::Due => {
+                    self.warn_of_kill();
+                    break;
+                }
             }
         }
         stop::sweep(hunt, signal, || self.deadline(since)).await;

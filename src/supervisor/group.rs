@@ -27,7 +27,7 @@ use super::output::Reading;
 use super::ring::RunLog;
 use super::spawn::{self, Plan, SpawnError};
 use super::stop::{self, FIRST_LOOK, LONGEST_LOOK, Order, STOP_TIMEOUT, UNKILLABLE_AFTER};
-use super::{Exit, Identity, Lease, Owner, last, oom, owner, proc};
+use super::{Exit, Identity, Lease, Owner, PortTaken, last, oom, owner, proc};
 use crate::config::StopSignal;
 use crate::wire::LogLine;
 
@@ -195,13 +195,20 @@ impl Process {
         last(self.shared.log.lines(), lines)
     }
 
-    /// Whether its end looks like a taken port: it says so in its output, or a stranger listens there.
-    pub async fn port_was_taken(&self) -> bool {
+    /// What had its port, where its end looks like a taken one: it says so in its output, or a stranger listens there.
+    pub async fn port_taken(&self) -> Option<PortTaken> {
         let says_so = self.shared.log.lines().iter().any(|line| {
             let line = line.line.to_ascii_lowercase();
             super::tells_taken_port(&line)
         });
-        says_so || matches!(self.owner().await, Owner::Stranger { .. })
+        match self.owner().await {
+            Owner::Stranger { .. } => Some(PortTaken::ByAnother),
+            _ if !says_so => None,
+            Owner::Nobody if self.shared.lease.was_held() => Some(PortTaken::ByPlaceholder),
+            // It speaks of some other port, which another one would not help.
+            Owner::Nobody if self.shared.lease.is_free() => None,
+            _ => Some(PortTaken::ByAnother),
+        }
     }
 
     /// Lines as they are printed from now on (bounded; a slow reader loses the oldest).
@@ -309,6 +316,9 @@ impl Owned {
             let (kill_at, at_once) = self.deadline(since);
             let now = Instant::now();
             if killed_at.is_none() && (at_once || now >= kill_at) {
+                if !at_once {
+                    self.warn_of_kill();
+                }
                 send(pid, Signal::SIGKILL as i32);
                 killed_at = Some(now);
             }
@@ -353,6 +363,12 @@ impl Owned {
         self.reading.catch_up().await;
         let _ = self.exited.send(Some(exit));
         exit
+    }
+
+    /// Says that the time to end by itself is over.
+    pub(super) fn warn_of_kill(&self) {
+        let (pid, release) = (self.shared.identity.pid, self.shared.log.release());
+        tracing::warn!(release, pid, "{}", stop::overdue(self.ordered()));
     }
 
     pub(super) fn ordered(&self) -> Option<Order> {

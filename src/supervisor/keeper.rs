@@ -30,6 +30,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::{Instant, sleep};
 
 use super::output::{PIPE_SIZE, is_pipe, reading_end};
+use super::start_child;
 
 /// How a process of this program is told that it is a keeper: its name, so that `ps` shows it too.
 const NAME: &str = "portok-keeper";
@@ -120,7 +121,8 @@ fn start(run_dir: &Path) -> io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     // It is told the folder for `ps` only.
     command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir(run_dir);
-    command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null()).spawn()
+    command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null());
+    start_child(|| command.spawn(), Child::id)
 }
 
 /// Is the keeper, where this process was started as one. To be asked before anything else.

@@ -41,6 +41,7 @@ mod identity;
 mod ids;
 mod keeper;
 mod oom;
+mod orphans;
 mod output;
 mod owner;
 mod port;
@@ -59,8 +60,9 @@ pub use group::Process;
 pub use identity::{Identity, new_mark};
 pub use ids::Ids;
 pub use keeper::run_if_asked as run_keeper_if_asked;
+pub use orphans::{reap_orphans, start_child};
 pub use owner::Owner;
-pub use port::Lease;
+pub use port::{Lease, PortTaken};
 pub use sink::Sink;
 pub use spawn::SpawnError;
 

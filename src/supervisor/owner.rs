@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::proc;
 
@@ -121,10 +121,11 @@ pub(super) fn listeners(run: &Run) -> Vec<SocketAddr> {
     addrs.into_iter().collect()
 }
 
-/// Whether a listener on this address may answer for the app: loopback and the wildcards, of both families.
+/// Whether a connection to `127.0.0.1` may reach a listener on this address: that very address, and the wildcards of both
+/// families. `::1` is another one: whoever listens there neither answers for the app nor stands in its way.
 fn may_be_reached(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
-    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST) || ip.is_unspecified()
+    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified()
 }
 
 fn remove_held(open: &mut HashSet<u64>, pid: u32) {
@@ -192,6 +193,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
@@ -219,7 +222,7 @@ mod tests {
     #[test]
     fn only_addresses_that_answer_for_loopback_count() {
         for (ip, counts) in
-            [("127.0.0.1", true), ("0.0.0.0", true), ("::", true), ("::1", true), ("10.0.0.1", false)]
+            [("127.0.0.1", true), ("0.0.0.0", true), ("::", true), ("::1", false), ("10.0.0.1", false)]
         {
             assert_eq!(may_be_reached(ip.parse().unwrap()), counts, "{ip}");
         }

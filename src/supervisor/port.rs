@@ -21,11 +21,22 @@ const TRIES: u32 = 64;
 /// The ports that some lease of this process has. One table for the process, because ports are the host's.
 static LEASED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
+/// What kept a process from listening on its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortTaken {
+    /// Another process, as far as can be seen.
+    ByAnother,
+    /// The placeholder alone: the process does not set `SO_REUSEADDR`.
+    ByPlaceholder,
+}
+
 /// A port that no other lease of this process has, held against others by a bound, never listening socket
 /// until [`Lease::let_go`]. Dropping it gives the port back.
 #[derive(Debug)]
 pub struct Lease {
     port: u16,
+    /// Whether there was a placeholder when the process was started.
+    held: bool,
     placeholder: Mutex<Option<Socket>>,
 }
 
@@ -40,9 +51,19 @@ impl Lease {
         drop(lock(&self.placeholder).take());
     }
 
+    /// Whether there was a placeholder at the start.
+    pub(super) fn was_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether somebody could bind the port now, where no placeholder holds it.
+    pub(super) fn is_free(&self) -> bool {
+        claim(self.port).is_ok()
+    }
+
     /// The lease of a port that a process which is taken over was started with; `None` where another lease has it.
     pub(super) fn taken_over(port: u16) -> Option<Self> {
-        lock(&LEASED).insert(port).then(|| Self { port, placeholder: Mutex::new(None) })
+        lock(&LEASED).insert(port).then(|| Self { port, held: false, placeholder: Mutex::new(None) })
     }
 
     /// Leases a free port, with a placeholder when `hold`.
@@ -63,7 +84,7 @@ impl Lease {
             };
             if lock(&LEASED).insert(port) {
                 let placeholder = Mutex::new(hold.then_some(placeholder));
-                return Ok(Self { port, placeholder });
+                return Ok(Self { port, held: hold, placeholder });
             }
         }
         Err(io::Error::new(last.kind(), format!("no free port on 127.0.0.1 after {TRIES} tries: {last}")))

@@ -21,7 +21,7 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Where the lines of apps go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sink {
-    /// To standard output as they are (`portok run`).
+    /// To standard output, each behind `app | ` (`portok run`).
     Stdout,
     /// To standard error, each with its release in front (a daemon without a journal).
     Stderr,
@@ -45,8 +45,8 @@ impl Passer {
     /// Starts the thread. `end` is dropped when it, and every clone of this, has ended.
     pub(super) fn start(sink: Sink, instance: &str, end: Sender<()>) -> io::Result<Self> {
         let target: Box<dyn Target> = match sink {
-            Sink::Stdout => Box::new(Plain { to: io::stdout(), with_release: false }),
-            Sink::Stderr => Box::new(Plain { to: io::stderr(), with_release: true }),
+            Sink::Stdout => Box::new(Plain { to: io::stdout(), head: Head::App }),
+            Sink::Stderr => Box::new(Plain { to: io::stderr(), head: Head::Release }),
             Sink::Journal => Box::new(Journal::new(instance, Path::new(JOURNAL))?),
             Sink::None => return Ok(Self { queue: None, dropped: Arc::default(), _end: end }),
         };
@@ -104,16 +104,21 @@ fn pass_on(lines: &Receiver<Arc<LogLine>>, target: &mut dyn Target, dropped: &At
 
 struct Plain<W> {
     to: W,
-    with_release: bool,
+    head: Head,
+}
+
+/// What tells the app's lines from the daemon's own.
+enum Head {
+    App,
+    Release,
 }
 
 impl<W: Write + Send> Target for Plain<W> {
     fn write(&mut self, line: &LogLine) -> io::Result<()> {
         // One write for a line, so that the daemon's own lines do not end up inside it.
-        let whole = if self.with_release {
-            format!("[{}] {}\n", line.release, line.line)
-        } else {
-            format!("{}\n", line.line)
+        let whole = match self.head {
+            Head::App => format!("app | {}\n", line.line),
+            Head::Release => format!("[{}] {}\n", line.release, line.line),
         };
         self.to.write_all(whole.as_bytes())
     }
@@ -210,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_have_their_release_where_asked_for() {
-        let mut plain = Plain { to: Vec::new(), with_release: true };
+    fn plain_lines_are_told_from_the_daemons_own() {
+        let mut plain = Plain { to: Vec::new(), head: Head::Release };
         plain.write(&line(Stream::Stdout, "\x1b[1mhello")).unwrap();
-        plain.with_release = false;
+        plain.head = Head::App;
         plain.write(&line(Stream::Stderr, "there")).unwrap();
-        assert_eq!(plain.to, b"[r7] \x1b[1mhello\nthere\n");
+        assert_eq!(plain.to, b"[r7] \x1b[1mhello\napp | there\n");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, chdir, pipe2, setgroups, setresgid, setresuid};
 use tokio::process::Command;
 
-use super::Ids;
+use super::{Ids, start_child};
 
 /// Why a process could not be started: operation, subject, cause.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ pub(super) fn start(plan: Plan) -> Result<AsyncGroupChild, SpawnError> {
     unsafe {
         command.pre_exec(move || becoming.apply());
     }
-    command.group_spawn().map_err(|error| {
+    start_child(|| command.group_spawn(), AsyncGroupChild::id).map_err(|error| {
         // The child is gone and has written what it had to.
         let mut step = [0];
         let step = told.read(&mut step).map_or(0, |read| if read == 1 { step[0] } else { 0 });

@@ -39,6 +39,8 @@ pub(super) struct Order {
     pub(super) signal: i32,
     /// When SIGKILL follows.
     pub(super) kill_at: Instant,
+    /// How long that is after the signal, where this daemon sent it.
+    timeout: Option<Duration>,
     /// Nothing of it may get any more time.
     pub(super) at_once: bool,
 }
@@ -48,16 +50,16 @@ impl Order {
         let now = Instant::now();
         // A time that no clock can hold is as good as a year.
         let kill_at = now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400));
-        Self { signal: signal.number, kill_at, at_once: false }
+        Self { signal: signal.number, kill_at, timeout: Some(timeout), at_once: false }
     }
 
     /// The rest of a stop whose signal an earlier daemon has sent: none is sent again, and SIGKILL is due after `left`.
     pub(super) fn continued(left: Duration) -> Self {
-        Self::stop(StopSignal { number: NO_SIGNAL, name: "none" }, left)
+        Self { timeout: None, ..Self::stop(StopSignal { number: NO_SIGNAL, name: "none" }, left) }
     }
 
     pub(super) fn kill() -> Self {
-        Self { signal: Signal::SIGKILL as i32, kill_at: Instant::now(), at_once: true }
+        Self { signal: Signal::SIGKILL as i32, kill_at: Instant::now(), timeout: None, at_once: true }
     }
 
     /// Lays a later order over the first: the signal stays, the time may only become shorter. Says whether
@@ -75,6 +77,21 @@ impl Order {
             }
             Some(_) => false,
         }
+    }
+}
+
+/// What is said of a process that is killed because its time to end by itself is over.
+pub(super) fn overdue(order: Option<Order>) -> String {
+    match order {
+        Some(Order { timeout: Some(timeout), .. }) => format!(
+            "still runs {} after its stop signal (app.stop_timeout): killed with SIGKILL",
+            humantime::format_duration(timeout)
+        ),
+        Some(_) => "still runs after app.stop_timeout: killed with SIGKILL".to_owned(),
+        None => format!(
+            "left processes behind that still run {} after SIGTERM: killed with SIGKILL",
+            humantime::format_duration(STOP_TIMEOUT)
+        ),
     }
 }
 

@@ -298,7 +298,7 @@ fn run_serves_an_app_without_file_token_or_root_and_prints_its_lines() {
     wait_until(
         "the app's line is printed",
         || daemon.output(),
-        || daemon.output().lines().any(|line| line == "hello-from-the-app").then_some(()),
+        || daemon.output().lines().any(|line| line == "app | hello-from-the-app").then_some(()),
     );
     let next = world.app("v2");
     daemon.portok(&["deploy", "--cmd", &next.command()]).ended(0);
@@ -349,7 +349,7 @@ fn run_ends_with_its_terminal_and_leaves_nothing() {
 }
 
 /// What gives a `portok run` the name and the socket of `world`.
-fn run_env(world: &World) -> BTreeMap<String, String> {
+pub(crate) fn run_env(world: &World) -> BTreeMap<String, String> {
     let mut env = world.env();
     env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
     env.insert("ADMIN_UNIX_SOCKET".to_owned(), world.socket().display().to_string());

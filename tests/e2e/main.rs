@@ -17,6 +17,8 @@ mod cli;
 #[cfg(test)]
 mod config_reload;
 #[cfg(test)]
+mod container;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod deploy;
@@ -42,7 +44,11 @@ mod proxy_path;
 #[cfg(test)]
 mod rollback;
 #[cfg(test)]
+mod run;
+#[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod starting;
 #[cfg(test)]
 mod state;
 #[cfg(test)]

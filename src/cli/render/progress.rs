@@ -21,6 +21,7 @@ const REMEMBERED_LINES: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Progress {
     began: Instant,
+    caller: Option<String>,
     spawned: Option<Instant>,
     release: Option<String>,
     waits_for: String,
@@ -30,10 +31,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// One that is asked for at `began`.
-    pub(crate) fn new(began: Instant) -> Self {
+    /// One that is asked for at `began`; `caller` is the directory in which its command runs unless the daemon has another.
+    pub(crate) fn new(began: Instant, caller: Option<String>) -> Self {
         Self {
             began,
+            caller,
             spawned: None,
             release: None,
             waits_for: "waiting for the daemon".to_owned(),
@@ -56,7 +58,7 @@ impl Progress {
         };
         match event.event {
             EventKind::Accepted => {
-                let line = told(STRONG, "accepted", format!("release `{release}`"));
+                let line = told(STRONG, "accepted", format!("release `{release}`{}", self.runs_in(event)));
                 self.waits_for = "starting".to_owned();
                 line
             }
@@ -122,6 +124,17 @@ impl Progress {
 
     fn moved(&self, event: &Event) -> String {
         event.switch.as_ref().map_or_else(|| self.message(event), movement)
+    }
+
+    /// Where its command runs, and why there.
+    fn runs_in(&self, event: &Event) -> String {
+        let Some(directory) = &event.directory else { return String::new() };
+        let why = match &self.caller {
+            Some(caller) if caller == directory => " (the current directory)",
+            Some(_) => " (app.directory)",
+            None => "",
+        };
+        format!(" in {}{why}", plain(directory))
     }
 
     fn message(&self, event: &Event) -> String {

@@ -90,7 +90,7 @@ impl State {
                 return;
             }
             let release = release.clone();
-            let run = self.start(&release, 1, out);
+            let run = self.start(&release, out);
             let stage = DownStage::Starting { run, tries: 1 };
             self.live = Live::Down { release, cause: DownCause::Boot, stage };
         } else if going_back && matches!(self.live, Live::Up { .. }) {

@@ -20,8 +20,6 @@ pub enum Effect {
         run: RunId,
         /// The release to run.
         release: String,
-        /// Hold the port against others until the process listens.
-        hold_port: bool,
     },
     /// Wait for the readiness of a run that was taken over; answer with `Ready` or `NotReady`.
     Await {

@@ -33,7 +33,7 @@ impl State {
                 out.push(Effect::Probe { run, patient: false });
                 Stage::Reviving { run }
             }
-            None => Stage::Starting { run: self.start_candidate(&release, 1, out), tries: 1 },
+            None => Stage::Starting { run: self.start_candidate(&release, out), tries: 1 },
         };
         if let Some(task) = &mut self.task {
             task.stage = stage;
@@ -154,7 +154,7 @@ impl State {
                     return;
                 }
                 out.push(Effect::Tell(Tell::PortTaken { run: id }));
-                let next = self.start_candidate(&release, tries + 1, out);
+                let next = self.start_candidate(&release, out);
                 if let Some(Task { stage: Stage::Starting { run, tries }, .. }) = &mut self.task {
                     *tries += 1;
                     let former = std::mem::replace(run, next);
@@ -187,7 +187,7 @@ impl State {
                     return;
                 }
                 out.push(Effect::Tell(Tell::PortTaken { run: id }));
-                let next = self.start(&run.release, tries + 1, out);
+                let next = self.start(&run.release, out);
                 self.leave(run, out);
                 if let Live::Down { stage, .. } = &mut self.live {
                     *stage = DownStage::Starting { run: next, tries: tries + 1 };
@@ -260,7 +260,7 @@ impl State {
             return;
         }
         let release = release.clone();
-        let run = self.start(&release, 1, out);
+        let run = self.start(&release, out);
         if let Live::Down { stage, .. } = &mut self.live {
             *stage = DownStage::Starting { run, tries: 1 };
         }

@@ -1,6 +1,8 @@
 //! The machine's edges by example ([`boot`]: those of a start), and its invariants under random orders of events
 //! ([`orders`]).
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::config::Restart;
 
@@ -311,20 +313,17 @@ fn a_release_that_may_be_given_up_is_not_tried_again() {
 }
 
 #[test]
-fn a_candidate_that_finds_its_port_taken_is_tried_on_others_the_last_time_without_holding_it() {
+fn a_candidate_that_finds_its_port_taken_is_tried_on_two_others() {
     let mut bench = Bench::new();
     bench.deploy("v1");
     bench.record();
-    let mut held = Vec::new();
+    let mut runs = BTreeSet::new();
     for _ in 0..3 {
         let run = bench.last_spawn();
-        held.extend(bench.log.iter().rev().find_map(|effect| match effect {
-            Effect::Spawn { hold_port, .. } => Some(*hold_port),
-            _ => None,
-        }));
+        runs.insert(run.0);
         bench.send(Event::Exited { run, port_taken: true });
     }
-    assert_eq!(held, [true, true, false]);
+    assert_eq!(runs.len(), 3);
     assert!(bench.state.task.is_none());
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::super::Owner;
+use super::super::{Owner, PortTaken};
 use super::*;
 
 /// A listener that portok did not start, ended with the test.
@@ -49,7 +49,7 @@ async fn a_run_owns_what_its_leader_or_its_children_listen_on() {
         assert_eq!(process.owner().await, Owner::Ours, "{mode}");
         let addrs = process.listeners().await;
         assert_eq!(addrs.iter().map(SocketAddr::port).collect::<Vec<_>>(), [process.port()], "{mode}");
-        assert!(!process.port_was_taken().await);
+        assert_eq!(process.port_taken().await, None);
         process.listening();
         process.kill();
         within("the end", process.gone()).await;
@@ -86,7 +86,7 @@ async fn a_strangers_listener_is_told_with_its_name() {
     let owner = owner_until(&process, "a stranger", |owner| *owner != Owner::Nobody).await;
     let Owner::Stranger { pid, command } = owner else { panic!("{owner:?}") };
     assert_eq!((pid, command), (stranger.0.id(), proc::name(stranger.0.id())));
-    assert!(process.port_was_taken().await);
+    assert_eq!(process.port_taken().await, Some(PortTaken::ByAnother));
     process.kill();
     within("the end", process.gone()).await;
 }
@@ -124,12 +124,18 @@ async fn of_several_listeners_one_stranger_is_enough() {
 async fn a_taken_port_is_read_from_what_the_app_said() {
     let bench = Bench::new();
     for (text, taken) in [
-        ("echo 'Error: listen EADDRINUSE: 127.0.0.1' >&2; exit 1", true),
-        ("echo 'bind: Address already in use'; exit 1", true),
-        ("echo 'no such table'; exit 1", false),
+        ("echo 'Error: listen EADDRINUSE: 127.0.0.1' >&2; exit 1", Some(PortTaken::ByPlaceholder)),
+        ("echo 'bind: Address already in use'; exit 1", Some(PortTaken::ByPlaceholder)),
+        ("echo 'no such table'; exit 1", None),
     ] {
         let process = bench.sh(text).await;
         within("the exit", process.exited()).await;
-        assert_eq!(process.port_was_taken().await, taken, "{text}");
+        assert_eq!(process.port_taken().await, taken, "{text}");
     }
+    // Where nothing holds the port and nobody has it, the app speaks of another one.
+    let launch = bench.launch(CommandLine::Shell("echo EADDRINUSE; exit 1".into()));
+    let launch = Launch { lease: bench.supervisor.lease(false).unwrap(), ..launch };
+    let process = bench.start(launch).await.unwrap();
+    within("the exit", process.exited()).await;
+    assert_eq!(process.port_taken().await, None);
 }

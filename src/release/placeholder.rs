@@ -1,0 +1,76 @@
+//! Whether an app can listen beside the placeholder that holds its port (it has to set `SO_REUSEADDR` for that): learned from
+//! its starts, pure. One for each app; the record keeps what is certain.
+
+use crate::supervisor::PortTaken;
+
+/// What is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Placeholder {
+    /// Nothing speaks against it.
+    #[default]
+    Held,
+    /// A start failed because of it, as it seems: this attempt goes on without.
+    Suspected,
+    /// A start failed with it, and the next one was healthy without: the app is never started with one again.
+    Impossible,
+}
+
+impl Placeholder {
+    /// What an earlier daemon had learned.
+    pub(super) fn remembered(impossible: bool) -> Self {
+        if impossible { Self::Impossible } else { Self::Held }
+    }
+
+    /// Whether the next start has a placeholder.
+    pub(super) fn is_held(self) -> bool {
+        self == Self::Held
+    }
+
+    /// A run ended before it was healthy.
+    pub(super) fn failed(&mut self, taken: Option<PortTaken>) {
+        *self = match (*self, taken) {
+            (Self::Held, Some(PortTaken::ByPlaceholder)) => Self::Suspected,
+            // It failed without one, too: that was not the reason.
+            (Self::Suspected, None) => Self::Held,
+            (known, _) => known,
+        };
+    }
+
+    /// A run is healthy.
+    pub(super) fn succeeded(&mut self) {
+        if *self == Self::Suspected {
+            *self = Self::Impossible;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_only_listens_without_it_never_gets_one_again() {
+        let mut placeholder = Placeholder::default();
+        placeholder.failed(Some(PortTaken::ByPlaceholder));
+        assert!(!placeholder.is_held());
+        // Another process was faster on the port that nothing held: that says nothing about the app.
+        placeholder.failed(Some(PortTaken::ByAnother));
+        assert_eq!(placeholder, Placeholder::Suspected);
+        placeholder.succeeded();
+        placeholder.failed(None);
+        assert_eq!(placeholder, Placeholder::Impossible);
+        assert_eq!(Placeholder::remembered(true), Placeholder::Impossible);
+    }
+
+    #[test]
+    fn an_app_that_fails_either_way_keeps_it() {
+        let mut placeholder = Placeholder::default();
+        placeholder.failed(Some(PortTaken::ByAnother));
+        placeholder.failed(None);
+        placeholder.succeeded();
+        assert_eq!(placeholder, Placeholder::Held);
+        placeholder.failed(Some(PortTaken::ByPlaceholder));
+        placeholder.failed(None);
+        assert_eq!(placeholder, Placeholder::Held);
+    }
+}
