@@ -107,6 +107,19 @@ pub(super) fn write(from: &Exposition<'_>) -> String {
         counters.upstream_sockets_created,
     );
 
+    page.family(
+        "portok_connections_refused_total",
+        "counter",
+        "Client connections that were closed at once, by the limit that was full.",
+    );
+    for (reason, count) in &counters.connections_refused {
+        page.sample("portok_connections_refused_total", &[("reason", reason)], count);
+    }
+    page.family("portok_requests_refused_total", "counter", "Requests that a limit refused, by code.");
+    for (reason, count) in &counters.requests_refused {
+        page.sample("portok_requests_refused_total", &[("reason", reason)], count);
+    }
+
     page.family("portok_responses_total", "counter", "Answers by class of their status.");
     for (class, count) in CLASSES.iter().zip(counters.by_class) {
         page.sample("portok_responses_total", &[("class", class)], count);
@@ -272,6 +285,8 @@ mod tests {
             rolling_rps60: 1.5,
             upstream_sockets_created: 3,
             client_connections: 2,
+            connections_refused: vec![("connections", 1), ("connections_per_address", 2)],
+            requests_refused: vec![("too_many_at_once", 3)],
             latency_buckets: vec![(0.001, 10), (0.5, 8), (1.0, 90)],
             latency_sum: 12.25,
             latency_count: 89,

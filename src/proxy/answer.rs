@@ -41,6 +41,14 @@ pub(super) enum Fault {
     Timeout(&'static str),
     /// The request's body is longer than the limit.
     BodyTooLarge,
+    /// The client sends nothing more of its body.
+    BodyTimeout,
+    /// Its client has too many requests under way.
+    TooManyAtOnce,
+    /// There are too many tunnels.
+    TooManyTunnels,
+    /// All connections to the app are in use.
+    UpstreamFull,
 }
 
 impl Fault {
@@ -53,7 +61,11 @@ impl Fault {
         match self {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
-            Self::NoLiveTarget | Self::Want(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoLiveTarget | Self::Want(_) | Self::TooManyTunnels | Self::UpstreamFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -62,6 +74,10 @@ impl Fault {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::TooManyAtOnce => "too_many_at_once",
+            Self::TooManyTunnels => "too_many_tunnels",
+            Self::UpstreamFull => "upstream_full",
             Self::Refused(_) => "upstream_refused",
             Self::Reset(_) => "upstream_reset",
             Self::Invalid(_) => "upstream_invalid",
@@ -76,6 +92,14 @@ impl Fault {
         match self {
             Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
             Self::Want(error) => format!("portok itself cannot connect to the app: {error}"),
+            Self::BodyTimeout => {
+                "the client sent nothing more of its body for limits.body_timeout".to_owned()
+            }
+            Self::TooManyAtOnce => {
+                "the client's address has limits.requests_per_address requests under way".to_owned()
+            }
+            Self::TooManyTunnels => "limits.tunnels are open".to_owned(),
+            Self::UpstreamFull => "all of upstream.max_connections are in use".to_owned(),
             Self::Refused(error) => format!("the app takes no connection: {error}"),
             Self::Reset(error) => format!("the app broke off before its answer: {error}"),
             Self::Invalid(what) => format!("the app's answer is not valid HTTP/1.1: {what}"),
@@ -84,9 +108,13 @@ impl Fault {
         }
     }
 
-    /// The answer. `verbose`: with the cause. `close`: the connection ends with it.
-    pub(super) fn answer(&self, verbose: bool, close: bool) -> Response<Bytes> {
-        let status = self.status();
+    /// The answer. `verbose`: with the cause. `close`: the connection ends with it. `late`: the status where the app took
+    /// too long.
+    pub(super) fn answer(&self, verbose: bool, close: bool, late: u16) -> Response<Bytes> {
+        let status = match self {
+            Self::Timeout(_) => StatusCode::from_u16(late).unwrap_or(self.status()),
+            _ => self.status(),
+        };
         let mut text = serde_json::json!({
             "error": status.canonical_reason().unwrap_or_default(),
             "code": self.code(),
@@ -100,7 +128,7 @@ impl Fault {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
-        if matches!(self, Self::NoLiveTarget | Self::Want(_)) {
+        if matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if close {
@@ -223,10 +251,11 @@ impl Body {
     fn fail(&mut self, failed: Failed) -> io::Error {
         let error = match failed {
             Failed::Client(error) => io::Error::other(error),
-            Failed::TooLarge => io::Error::other("the request's body is longer than proxy.max_body"),
+            Failed::TooLarge => self.broke(&Fault::BodyTooLarge),
+            Failed::Late => self.broke(&Fault::BodyTimeout),
             Failed::Reset { error, .. } => self.broke(&Fault::Reset(error)),
             Failed::Invalid(invalid) => self.broke(&Fault::Invalid(invalid.0)),
-            Failed::Timeout => self.broke(&Fault::Timeout("upstream.response_timeout")),
+            Failed::Timeout(what) => self.broke(&Fault::Timeout(what)),
         };
         if let Kind::App(incoming) = &mut self.kind
             && incoming.over().unread
@@ -301,6 +330,13 @@ impl http_body::Body for Body {
             Kind::Broken(_) => SizeHint::default(),
         }
     }
+}
+
+/// Whether this content type is one of event streams, which may be silent, and unread, for long.
+pub(super) fn is_event_stream(content_type: Option<&[u8]>) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = content_type.and_then(|value| value.get(..KIND.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
 }
 
 /// The length a head tells.

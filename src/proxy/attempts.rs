@@ -4,9 +4,11 @@
 //! that matters: a target is claimed before anything is connected, and of the request nothing but its head is
 //! looked at before a connection is there.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::answer::Fault;
@@ -16,6 +18,7 @@ use super::upstream::connection::Connection;
 use super::upstream::exchange::{Exchange, Failed, PollHead};
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::{self, Claim, Local, Slot};
+use super::waits::Patience;
 use super::worker::{NoTarget, REFUSED_PAUSE, Settings, Worker};
 use crate::http1::head::{Fields, Head};
 
@@ -81,7 +84,8 @@ impl Attempts<'_> {
         replayable: bool,
     ) -> Result<Answered, Ended> {
         let (record, upstream) = (self.record, &self.settings.config.upstream);
-        let mut connect_by = clock::after(upstream.connect_timeout);
+        let whole_by = upstream.timeout.map_or(clock::NEVER, |time| record.waits().begin(time));
+        let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
         let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
         let (mut written, mut retried) = (false, false);
         loop {
@@ -101,9 +105,7 @@ impl Attempts<'_> {
                 match Box::pin(self.open(&claim, fresh, connect_by)).await {
                     Opened::Connection(connection) => connection,
                     Opened::Late => return Err(Ended::from(refused.in_the_end()).at(&claim.local)),
-                    Opened::Full => {
-                        return Err(Fault::Timeout("all of upstream.max_connections are in use").into());
-                    }
+                    Opened::Full => return Err(Fault::UpstreamFull.into()),
                     Opened::Refused(error) => {
                         // It may be started again, then at another address: look at the switchboard again.
                         let local = claim.local.clone();
@@ -128,7 +130,7 @@ impl Attempts<'_> {
                     if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
                 {
                     retried = true;
-                    connect_by = clock::after(upstream.connect_timeout);
+                    connect_by = clock::after(upstream.connect_timeout).min(whole_by);
                     outgoing.rewind();
                 }
                 Err(failed) => return Err(ended(failed).at(&claim.local)),
@@ -167,17 +169,46 @@ impl Attempts<'_> {
         let to_head = asked.to_head();
         let most_fields = self.settings.config.limits.headers;
         let mut exchange = Exchange::new(connection, outgoing, to_head, asked.fields(), most_fields);
-        let Some(timeout) = self.settings.config.upstream.response_timeout else {
+        if !self.settings.is_impatient {
             return PollHead(&mut exchange).await;
-        };
-        loop {
-            let before = exchange.outgoing.written();
-            match self.record.until(clock::after(timeout), PollHead(&mut exchange)).await {
-                Some(head) => return head,
-                None if exchange.outgoing.written() > before => (),
-                None => return Err(Failed::Timeout),
-            }
         }
+        let head = Box::pin(self.converse_in_time(&mut exchange)).await;
+        self.record.set_deadline(clock::NEVER);
+        head
+    }
+
+    /// Waits for the head as long as the limits allow.
+    async fn converse_in_time(&self, exchange: &mut Exchange<'_>) -> Result<Head, Failed> {
+        let upstream = &self.settings.config.upstream;
+        let exchange_patience = Patience::new(self.record.waits().clone(), None);
+        let (mut written, mut progress) = (0, 0);
+        let (mut sent, mut moved) = (clock::now(), clock::now());
+        poll_fn(|cx| {
+            if let Poll::Ready(head) = exchange.poll_head(cx) {
+                return Poll::Ready(head);
+            }
+            let now = clock::now();
+            if std::mem::replace(&mut written, exchange.outgoing.written()) != exchange.outgoing.written() {
+                sent = now;
+            }
+            if std::mem::replace(&mut progress, exchange.progress()) != exchange.progress() {
+                moved = now;
+            }
+            let until =
+                |since, time: Option<Duration>| time.map_or(clock::NEVER, |time| clock::since(since, time));
+            let head = until(sent, upstream.response_timeout);
+            // The first byte is waited for as long as the head.
+            let byte = until(moved, upstream.read_timeout.filter(|_| progress > 0));
+            self.record.set_deadline(head.min(byte));
+            let late = match exchange_patience.exchange_is_late() {
+                Some(what) => Some(what),
+                None if now >= byte => Some("upstream.read_timeout"),
+                None if now >= head => Some("upstream.response_timeout"),
+                None => None,
+            };
+            late.map_or(Poll::Pending, |what| Poll::Ready(Err(Failed::Timeout(what))))
+        })
+        .await
     }
 }
 
@@ -226,9 +257,10 @@ pub(super) fn ended(failed: Failed) -> Ended {
     match failed {
         Failed::Client(error) => Ended::Client { gone: is_gone(&error) },
         Failed::TooLarge => Fault::BodyTooLarge.into(),
+        Failed::Late => Fault::BodyTimeout.into(),
         Failed::Reset { error, .. } => Fault::Reset(error).into(),
         Failed::Invalid(invalid) => Fault::Invalid(invalid.0).into(),
-        Failed::Timeout => Fault::Timeout("upstream.response_timeout").into(),
+        Failed::Timeout(what) => Fault::Timeout(what).into(),
     }
 }
 

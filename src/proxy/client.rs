@@ -23,6 +23,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::crowd::Visit;
 use super::forward;
 use super::plain;
 use super::record::Record;
@@ -42,8 +43,10 @@ pub(super) fn serve(
     worker: &Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
+    visit: Visit,
+    send_timeout: u32,
 ) -> impl Future<Output = ()> + use<> {
-    let listed = worker.list(Record::new(peer));
+    let listed = worker.list(Record::new(peer, visit, send_timeout));
     async move {
         let (worker, record) = (listed.worker(), listed.record());
         let other = uncut(record, pin!(plain::serve(worker, record, stream))).await.flatten();
@@ -100,8 +103,9 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early
         service_fn(move |request| {
             let (worker, record) = (worker.clone(), record.clone());
             async move {
-                let mut answer = forward::forward(worker.clone(), record, request).await?;
-                if worker.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let mut answer = forward::forward(worker.clone(), record.clone(), request).await?;
+                let is_last = worker.is_draining() || record.is_last(&worker.settings());
+                if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer)

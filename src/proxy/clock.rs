@@ -52,7 +52,12 @@ fn set_date(now: SystemTime) {
 
 /// The moment when `timeout` has surely passed.
 pub(super) fn after(timeout: Duration) -> u64 {
-    now().saturating_add(millis(timeout)).saturating_add(millis(TICK))
+    since(now(), timeout)
+}
+
+/// The moment when `timeout` has surely passed since `moment`.
+pub(super) fn since(moment: u64, timeout: Duration) -> u64 {
+    moment.saturating_add(millis(timeout)).saturating_add(millis(TICK))
 }
 
 /// Whole milliseconds of `duration`.

@@ -25,6 +25,7 @@ use super::tunnel::Tunnel;
 use super::upstream::exchange;
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::Local;
+use super::waits::Patience;
 use super::worker::{Settings, Ticket, Worker, trusts};
 use crate::http1::head::{Fields, Framing, Head};
 use crate::http1::host::is_host;
@@ -96,7 +97,7 @@ struct Forward {
 }
 
 impl Forward {
-    async fn run(self, mut request: Request<Incoming>, target: Target<'_>) -> Response<Body> {
+    async fn run(mut self, mut request: Request<Incoming>, target: Target<'_>) -> Response<Body> {
         let upgrade = upgrade_of(&mut request, &self.settings.config.proxy.upgrades);
         let (mut parts, body) = request.into_parts();
         let limit = self.settings.config.proxy.max_body;
@@ -106,7 +107,13 @@ impl Forward {
         if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
             return self.refuse(&Fault::BodyTooLarge, None, has_body);
         }
+        if let Err(fault) = self.admit(&parts, upgrade.is_some()) {
+            return self.refuse(&fault, None, has_body);
+        }
         let mut outgoing = Outgoing::new(self.worker.head_buffer(), body, chunked, limit);
+        if let (true, Some(time)) = (has_body, self.settings.config.limits.body_timeout) {
+            outgoing.wait_with(Patience::new(self.turn.record().waits().clone(), Some(time)));
+        }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
         let mut asked = Asking { forward: &self, parts: &mut parts, target, chunked, upgrade: offered };
@@ -127,6 +134,17 @@ impl Forward {
         }
     }
 
+    /// Counts it for its client, and for the tunnels that there may be.
+    fn admit(&mut self, parts: &Parts, upgrade: bool) -> Result<(), Fault> {
+        let (settings, record) = (&self.settings, self.turn.record());
+        record.socket.limit_sending(settings.send_timeout);
+        let fields =
+            || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        let guest = self.worker.named_guest(record, settings, fields);
+        self.ticket.admit(guest, settings)?;
+        if upgrade { self.ticket.reserve_tunnel(settings) } else { Ok(()) }
+    }
+
     /// Passes the app's answer on.
     fn answer(self, answered: Answered, outgoing: Outgoing) -> Response<Body> {
         let Answered { head, connection, claim } = answered;
@@ -139,6 +157,12 @@ impl Forward {
         };
         let keep_alive = head.keep_alive && self.settings.config.upstream.keepalive;
         let mut incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
+        if let Some(patience) = self.turn.record().patience(&self.settings) {
+            incoming.wait_with(patience);
+        }
+        if answer::is_event_stream(head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)) {
+            self.turn.record().socket.limit_sending(0);
+        }
         let held = Held { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
         let body = match incoming.take_whole() {
@@ -162,8 +186,8 @@ impl Forward {
     }
 
     /// Passes a 101 on and leaves the tunnel for the connection's task.
-    fn tunnel(self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
-        let Answered { head, connection, claim } = answered;
+    fn tunnel(mut self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
+        let Answered { head, mut connection, claim } = answered;
         let named = head.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let fits = |upgrade: &Upgrade| outgoing.is_done() && headers::is_offered(named, &upgrade.offered);
         let Some(Upgrade { client, .. }) = upgrade.filter(fits) else {
@@ -171,6 +195,9 @@ impl Forward {
             return self.refuse(&fault, Some(&claim.local), outgoing.has_body_left());
         };
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
+        self.ticket.become_tunnel();
+        self.turn.record().socket.limit_sending(0);
+        connection.become_tunnel();
         let held = Held { claim: Some(claim), ticket: self.ticket };
         self.turn.record().tunnel.replace(Some(Box::new(Tunnel { client, app: connection, held })));
         let protocol = head.upgrade.clone();
@@ -188,7 +215,7 @@ impl Forward {
         if unread {
             self.turn.record().linger();
         }
-        let response = self.ticket.refuse(fault, at, self.settings.config.log.verbose_errors, unread);
+        let response = self.ticket.refuse(fault, at, &self.settings, unread);
         let held = Held { claim: None, ticket: self.ticket };
         response.map(|text| Body::whole(text, self.turn).hold(held))
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::client;
+use super::headers;
+use super::socket;
 use super::worker::Worker;
 use crate::want;
 
@@ -22,9 +24,6 @@ const BACKLOG: i32 = 4096;
 
 /// How long nothing is accepted when file descriptors or memory ran out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often it is said that there is no room for connections.
-const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Binds and listens, with the options the data plane wants (backlog, `SO_REUSEADDR`).
 ///
@@ -38,10 +37,13 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes `listener` fit for the threads: accepted sockets inherit that they do not wait to fill a segment.
-pub(super) fn prepare(listener: &TcpListener) -> io::Result<()> {
+/// Makes `listener` fit for the threads: accepted sockets inherit that they do not wait to fill a segment, and how long a
+/// client may take nothing.
+pub(super) fn prepare(listener: &TcpListener, send_timeout: Option<Duration>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    SockRef::from(listener).set_tcp_nodelay(true)
+    let socket = SockRef::from(listener);
+    socket.set_tcp_user_timeout(send_timeout)?;
+    socket.set_tcp_nodelay(true)
 }
 
 /// A task that accepts.
@@ -54,9 +56,12 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// Starts to accept on this thread.
     pub(super) fn start(worker: Rc<Worker>, listener: TcpListener) -> io::Result<Self> {
+        let inherited = SockRef::from(&listener).tcp_user_timeout()?;
+        let send_timeout = socket::send_timeout_of(inherited);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
-        Ok(Self { stop, task: tokio::task::spawn_local(run(worker, listener, stopped)) })
+        let door = Door { worker, send_timeout };
+        Ok(Self { stop, task: tokio::task::spawn_local(run(door, listener, stopped)) })
     }
 
     /// Takes what is in the queue and closes this thread's duplicate of the socket.
@@ -74,9 +79,8 @@ enum Event {
     Stop,
 }
 
-async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
+async fn run(door: Door, listener: tokio::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
     let mut exhausted = false;
-    let mut full_told = None;
     loop {
         let event = tokio::select! {
             accepted = listener.accept() => Event::Accepted(accepted),
@@ -85,12 +89,7 @@ async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped:
         match event {
             Event::Accepted(Ok((stream, peer))) => {
                 exhausted = false;
-                // Closed at once: the last descriptors are not the data plane's.
-                if !want::may_keep(&stream) {
-                    tell_full(&mut full_told, peer);
-                    continue;
-                }
-                tokio::task::spawn_local(client::serve(&worker, stream, peer));
+                door.welcome(stream, peer);
             }
             Event::Accepted(Err(error)) if is_of_one_connection(&error) => (),
             Event::Accepted(Err(error)) => {
@@ -104,17 +103,29 @@ async fn run(worker: Rc<Worker>, listener: tokio::net::TcpListener, mut stopped:
     }
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = accept(&listener) {
-        if !want::may_keep(&stream) {
-            continue;
-        }
-        tokio::task::spawn_local(client::serve(&worker, stream, peer));
+        door.welcome(stream, peer);
     }
 }
 
-fn tell_full(told: &mut Option<Instant>, peer: SocketAddr) {
-    if told.is_none_or(|told| told.elapsed() >= FULL_TOLD_EVERY) {
-        *told = Some(Instant::now());
-        tracing::warn!(%peer, "a new connection was closed at once: no descriptors are left for more");
+/// What accepted connections come through.
+struct Door {
+    worker: Rc<Worker>,
+    /// What they inherit.
+    send_timeout: u32,
+}
+
+impl Door {
+    /// Serves a connection, unless it is one too many: then it is closed.
+    fn welcome(&self, stream: TcpStream, peer: SocketAddr) {
+        let peer = headers::canonical(peer);
+        // The last descriptors are not the data plane's.
+        if !want::may_keep(&stream) {
+            return self.worker.lacks_descriptors();
+        }
+        if let Some(visit) = self.worker.admit(peer.ip()) {
+            let connection = client::serve(&self.worker, stream, peer, visit, self.send_timeout);
+            tokio::task::spawn_local(connection);
+        }
     }
 }
 

@@ -10,15 +10,17 @@
 //! - [`attempts`] is a request's way to an answer's head; [`headers`] decides which fields pass, [`answer`] is what the
 //!   client gets, [`pieces`] are bytes on their way to a socket;
 //! - [`upstream`] speaks HTTP/1.1 to the app;
+//! - [`crowd`] knows how much each client address has, for the limits, [`who`] which address is the client's; [`waits`] is what an exchange waits for;
 //! - [`stats`] counts, [`clock`] keeps the threads' coarse time.
 //!
 //! A request never crosses threads and waits for no lock. Threads share the switchboard's pointer, the targets'
-//! counters, the number of a target's connections, and nothing else.
+//! counters, the number of a target's connections, how much each client address has, and nothing else.
 
 mod answer;
 mod attempts;
 mod client;
 mod clock;
+mod crowd;
 mod forward;
 mod gate;
 mod headers;
@@ -33,6 +35,8 @@ mod switchboard;
 mod target;
 mod tunnel;
 mod upstream;
+mod waits;
+mod who;
 mod worker;
 
 #[cfg(test)]

@@ -24,15 +24,16 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 use self::request::{MOST_FIELDS, Plain};
-use super::answer::{Fault, Turn};
+use super::answer::{self, Fault, Turn};
 use super::attempts::{self, Answered, Ask, Attempts, Ended};
 use super::clock;
+use super::crowd::Guest;
 use super::pieces::Pieces;
 use super::record::Record;
 use super::socket;
 use super::upstream::exchange::{self, Failed, Incoming, Step};
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::Claim;
+use super::upstream::pool::{Claim, Local};
 use super::worker::{BufferSize, Settings, Ticket, Worker};
 use crate::http1::fields;
 use crate::http1::head::{self, Fields, Framing, Room};
@@ -99,6 +100,8 @@ struct Request {
     to_head: bool,
     /// The client wants the connection closed behind the answer.
     close: bool,
+    /// Whom it counts for, where that may be somebody else than the peer.
+    guest: Option<Rc<Guest>>,
     settings: Rc<Settings>,
 }
 
@@ -175,8 +178,10 @@ impl Client<'_> {
         let mut head = self.worker.head_buffer();
         plain.write(&mut head, self.record, &settings);
         let (to_head, close) = (plain.to_head, plain.close);
+        let guest =
+            plain.is_forwarded.then(|| self.worker.named_guest(self.record, &settings, || plain.pairs()));
         self.consume(length);
-        Some(Next::Plain(Request { head, to_head, close, settings }))
+        Some(Next::Plain(Request { head, to_head, close, guest, settings }))
     }
 
     fn consume(&mut self, length: usize) {
@@ -207,8 +212,15 @@ impl Client<'_> {
 
     /// Waits for an answer; `None` when the client has gone.
     async fn ask(&mut self, request: Request) -> Option<Answer> {
-        let Request { head, to_head, close, settings } = request;
-        let ticket = Ticket::new(self.worker.clone(), settings.config.proxy.fast_path);
+        let Request { head, to_head, close, guest, settings } = request;
+        let socket = &self.record.socket;
+        socket.limit_sending(settings.send_timeout);
+        socket.prepare_sending(&self.stream);
+        let mut ticket = Ticket::new(self.worker.clone(), settings.config.proxy.fast_path);
+        if let Err(fault) = ticket.admit(guest.unwrap_or_else(|| self.record.guest().clone()), &settings) {
+            let refused = Refused { fault, at: None, lines: Vec::new(), to_head, close };
+            return Some(self.refuse(refused, &ticket, &settings));
+        }
         let mut outgoing = Outgoing::bodyless(head);
         let mut asked = Asking { to_head, worker: self.worker, lines: Vec::new() };
         let outcome = {
@@ -220,12 +232,11 @@ impl Client<'_> {
             })
             .await
         };
-        let close = close || self.record.is_to_close() || self.worker.is_draining();
         let lines = asked.lines;
         let (fault, at) = match outcome? {
             Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
-                let keep_alive = answered.head.keep_alive && settings.config.upstream.keepalive;
-                return Some(self.pass(answered, keep_alive, outgoing, lines, close, ticket));
+                let close = close || self.is_last(&settings);
+                return Some(self.pass(answered, &settings, outgoing, lines, close, ticket));
             }
             Ok(answered) => {
                 let fault = Fault::Invalid("it switched protocols although nobody asked for it");
@@ -234,15 +245,28 @@ impl Client<'_> {
             Err(Ended::Fault { fault, at }) => (fault, at),
             Err(Ended::Client { .. }) => return None,
         };
-        let response = ticket.refuse(&fault, at.as_deref(), settings.config.log.verbose_errors, close);
-        Some(Answer { pieces: refusal(lines, &response, to_head), rest: None, close })
+        let refused = Refused { fault, at, lines, to_head, close };
+        Some(self.refuse(refused, &ticket, &settings))
+    }
+
+    /// Whether the connection ends with the answer that is due, whatever the client wants.
+    fn is_last(&self, settings: &Settings) -> bool {
+        self.record.is_to_close() || self.worker.is_draining() || self.record.is_last(settings)
+    }
+
+    /// An answer of portok's own.
+    fn refuse(&self, refused: Refused, ticket: &Ticket, settings: &Settings) -> Answer {
+        let Refused { fault, at, lines, to_head, close } = refused;
+        let close = close || self.is_last(settings);
+        let response = ticket.refuse(&fault, at.as_deref(), settings, close);
+        Answer { pieces: refusal(lines, &response, to_head), rest: None, close }
     }
 
     /// The app's answer, whose head is `lines`, with as much of it as has come.
     fn pass(
         &self,
         answered: Answered,
-        keep_alive: bool,
+        settings: &Settings,
         outgoing: Outgoing,
         mut lines: Vec<u8>,
         close: bool,
@@ -258,6 +282,7 @@ impl Client<'_> {
         };
         let chunked = matches!(head.framing, Framing::Chunked | Framing::Eof);
         write_ending(&mut lines, chunked, head.dated, close);
+        let keep_alive = head.keep_alive && settings.config.upstream.keepalive;
         let mut incoming = Incoming::new(connection, unsent, head.framing, keep_alive);
         let rest = match incoming.take_whole_into(&mut lines) {
             Some(over) => {
@@ -267,6 +292,16 @@ impl Client<'_> {
             }
             None => {
                 incoming.take_arrived_into(&mut lines);
+                if settings.is_impatient
+                    && let Some(patience) = self.record.patience(settings)
+                {
+                    incoming.wait_with(patience);
+                }
+                // A head of lines ends where its fields do.
+                if chunked && is_event_stream(&lines) {
+                    self.record.socket.limit_sending(0);
+                    self.record.socket.prepare_sending(&self.stream);
+                }
                 Some(Box::new(Rest { incoming, chunked, claim, ticket }))
             }
         };
@@ -379,6 +414,17 @@ impl Client<'_> {
     }
 }
 
+/// A request that gets no answer of the app's.
+struct Refused {
+    fault: Fault,
+    /// Whose target was asked.
+    at: Option<Rc<Local>>,
+    /// Where its answer is written to.
+    lines: Vec<u8>,
+    to_head: bool,
+    close: bool,
+}
+
 /// What is written to the client.
 struct Answer {
     pieces: Pieces,
@@ -394,6 +440,12 @@ struct Rest {
     chunked: bool,
     claim: Claim,
     ticket: Ticket,
+}
+
+/// Whether a head, as it is written to the client, is that of an event stream.
+fn is_event_stream(head: &[u8]) -> bool {
+    let types = head.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"content-type: "));
+    types.into_iter().any(|content_type| answer::is_event_stream(Some(content_type)))
 }
 
 fn give_back(claim: &Claim, over: exchange::Over) {

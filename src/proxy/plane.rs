@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::Reserved;
+use super::crowd::Crowd;
 use super::listener::{self, Acceptor};
 use super::stats::Stats;
 use super::switchboard::Switchboard;
@@ -28,6 +29,7 @@ const COMMANDS: usize = 16;
 #[derive(Debug)]
 pub struct Plane {
     threads: Vec<Thread>,
+    config: watch::Receiver<Arc<Config>>,
 }
 
 #[derive(Debug)]
@@ -97,20 +99,22 @@ impl Plane {
         reserved: Arc<dyn Reserved>,
     ) -> io::Result<Self> {
         let count = config.borrow().proxy.threads;
+        let send_timeout = config.borrow().limits.send_timeout;
         if count == 0 || count > stats.threads() {
             let why = format!("{count} data-plane threads do not fit counters for {}", stats.threads());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        listener::prepare(&listener)?;
+        listener::prepare(&listener, send_timeout)?;
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
+        let crowd = Crowd::new();
         let mut threads = Vec::with_capacity(count);
         for lane in 0..count {
             let (config, switchboard, stats) = (config.clone(), switchboard.clone(), stats.clone());
-            let (reserved, bells) = (reserved.clone(), bells.clone());
-            let parts = Parts { lane, config, switchboard, stats, reserved, bells };
+            let (reserved, bells, crowd) = (reserved.clone(), bells.clone(), crowd.clone());
+            let parts = Parts { lane, config, switchboard, stats, reserved, bells, crowd };
             threads.push(Thread::start(parts, listener.try_clone()?)?);
         }
-        Ok(Self { threads })
+        Ok(Self { threads, config })
     }
 
     /// Accepts from `listener` on every thread, then stops accepting on the former one (what is in its queue
@@ -119,7 +123,8 @@ impl Plane {
     /// # Errors
     /// The listener cannot be shared among threads; nothing has changed then.
     pub async fn rebind(&self, listener: TcpListener) -> io::Result<()> {
-        listener::prepare(&listener)?;
+        let send_timeout = self.config.borrow().limits.send_timeout;
+        listener::prepare(&listener, send_timeout)?;
         let listeners: Vec<_> =
             self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         drop(listener);

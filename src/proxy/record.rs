@@ -15,11 +15,13 @@ use std::task::{Poll, Waker};
 
 use super::Target;
 use super::clock;
+use super::crowd::{Guest, Visit};
 use super::gate;
 use super::headers;
 use super::socket::SocketState;
 use super::tunnel::Tunnel;
 use super::upstream::pool::Pinned;
+use super::waits::{Patience, Waits};
 use super::worker::Settings;
 use crate::config::Affinity;
 
@@ -49,12 +51,19 @@ enum Order {
 pub(super) struct Record {
     pub(super) peer: SocketAddr,
     peer_text: OnceCell<String>,
+    visit: Visit,
     pub(super) socket: Arc<SocketState>,
     phase: Cell<Phase>,
     order: Cell<Order>,
     closing_since: Cell<u64>,
     /// When the wait of the exchange under way ends.
     deadline: Cell<u64>,
+    /// What else it waits for. Only where there is something: most exchanges have no such limit.
+    waits: OnceCell<Rc<Waits>>,
+    /// Requests so far.
+    served: Cell<u32>,
+    /// When a byte passed through the tunnel last.
+    moved: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     pub(super) pinned: RefCell<Option<Pinned>>,
     /// Left by the exchange that became a tunnel. In a box, because few do.
@@ -66,15 +75,20 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(peer: SocketAddr) -> Rc<Self> {
+    /// `peer` as it is compared; `send_timeout` as the kernel was told.
+    pub(super) fn new(peer: SocketAddr, visit: Visit, send_timeout: u32) -> Rc<Self> {
         Rc::new(Self {
-            peer: headers::canonical(peer),
+            peer,
             peer_text: OnceCell::new(),
-            socket: Arc::default(),
+            visit,
+            socket: Arc::new(SocketState::new(send_timeout)),
             phase: Cell::new(Phase::Waiting { since: clock::now(), idle: false }),
             order: Cell::new(Order::None),
             closing_since: Cell::new(clock::NEVER),
             deadline: Cell::new(clock::NEVER),
+            waits: OnceCell::new(),
+            served: Cell::new(0),
+            moved: Cell::new(clock::now()),
             waker: RefCell::default(),
             pinned: RefCell::default(),
             tunnel: RefCell::default(),
@@ -88,14 +102,43 @@ impl Record {
         self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
     }
 
+    /// The client's address, where nobody names another one.
+    pub(super) fn guest(&self) -> &Rc<Guest> {
+        self.visit.guest()
+    }
+
+    /// What the exchange under way waits for.
+    pub(super) fn waits(&self) -> &Rc<Waits> {
+        self.waits.get_or_init(Rc::default)
+    }
+
+    /// How long the app may be silent once its answer has begun; `None`: for ever.
+    pub(super) fn patience(&self, settings: &Settings) -> Option<Patience> {
+        let upstream = &settings.config.upstream;
+        let is_limited = upstream.read_timeout.or(upstream.timeout).is_some();
+        is_limited.then(|| Patience::new(self.waits().clone(), upstream.read_timeout))
+    }
+
+    /// Whether the request under way is the last that the connection may serve.
+    pub(super) fn is_last(&self, settings: &Settings) -> bool {
+        settings.config.limits.requests_per_connection.is_some_and(|most| self.served.get() >= most)
+    }
+
     /// A head is complete: no client timeout runs until the answer is given.
     pub(super) fn begin(&self) {
+        self.served.set(self.served.get().saturating_add(1));
         self.phase.set(Phase::Busy);
     }
 
     /// It has become a tunnel.
     pub(super) fn become_tunnel(&self) {
+        self.note_moved();
         self.phase.set(Phase::Tunnel);
+    }
+
+    /// A byte has passed through the tunnel.
+    pub(super) fn note_moved(&self) {
+        self.moved.set(clock::now());
     }
 
     pub(super) fn is_tunnel(&self) -> bool {
@@ -115,6 +158,9 @@ impl Record {
             self.wake();
         }
         self.deadline.set(clock::NEVER);
+        if let Some(waits) = self.waits.get() {
+            waits.end();
+        }
         self.socket.first_read.store(0, Relaxed);
         self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
     }
@@ -167,6 +213,14 @@ impl Record {
         if self.is_overdue() {
             self.wake();
         }
+        if let Some(waits) = self.waits.get()
+            && waits.is_overdue()
+        {
+            self.wake();
+            if waits.is_long_overdue() {
+                self.order(Order::Cut);
+            }
+        }
         if let Some(target) = &*self.app_ended.borrow()
             && target.is_closed()
         {
@@ -178,6 +232,9 @@ impl Record {
         match self.phase.get() {
             // While the thread stops, an answer's head says that it is the last. One whose head is out already said that
             // another may come: the connection is closed when none does.
+            Phase::Tunnel if now >= self.moved.get().saturating_add(settings.tunnel_idle) => {
+                self.order(Order::Cut);
+            }
             Phase::Tunnel | Phase::Busy => (),
             // An answer is still on its way to a slow client.
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),

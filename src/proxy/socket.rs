@@ -5,9 +5,10 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
@@ -28,6 +29,10 @@ pub(super) struct SocketState {
     /// Whether a write waits for the client.
     pub(super) blocked: AtomicBool,
     pub(super) linger: AtomicBool,
+    /// For how many milliseconds the client may take nothing of what is sent to it, 0 for ever: as it is meant to be, and as
+    /// the kernel was told last.
+    send_timeout: AtomicU32,
+    told_send_timeout: AtomicU32,
     left: Mutex<Option<TcpStream>>,
     /// hyper drives it.
     is_hypers: AtomicBool,
@@ -40,6 +45,33 @@ pub(super) struct SocketState {
 }
 
 impl SocketState {
+    /// Of a socket that has inherited `send_timeout`.
+    pub(super) fn new(send_timeout: u32) -> Self {
+        let [meant, told] = [send_timeout; 2].map(AtomicU32::new);
+        Self { send_timeout: meant, told_send_timeout: told, ..Self::default() }
+    }
+
+    /// From the next write on the client may take nothing for `send_timeout` milliseconds; 0: for ever.
+    pub(super) fn limit_sending(&self, send_timeout: u32) {
+        self.send_timeout.store(send_timeout, Relaxed);
+    }
+
+    /// Tells the kernel how long the client may take nothing, when that has changed.
+    pub(super) fn prepare_sending(&self, stream: &TcpStream) {
+        let wanted = self.send_timeout.load(Relaxed);
+        if wanted != self.told_send_timeout.load(Relaxed) {
+            self.tell_send_timeout(stream, wanted);
+        }
+    }
+
+    #[cold]
+    fn tell_send_timeout(&self, stream: &TcpStream, wanted: u32) {
+        let time = Duration::from_millis(wanted.into());
+        // A connection that the kernel knows no more fails by itself.
+        let _ = SockRef::from(stream).set_tcp_user_timeout((wanted > 0).then_some(time));
+        self.told_send_timeout.store(wanted, Relaxed);
+    }
+
     pub(super) fn note_read(&self) {
         if self.first_read.load(Relaxed) == 0 {
             self.first_read.store(clock::now(), Relaxed);
@@ -85,6 +117,11 @@ impl SocketState {
     pub(super) fn left(&self) -> Option<TcpStream> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+}
+
+/// A time for which a client may take nothing, as it is kept: in milliseconds, 0 for ever.
+pub(super) fn send_timeout_of(time: Option<Duration>) -> u32 {
+    time.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
 }
 
 /// Whether something is there to be read. The runtime knows that only since it last waited for events, and the thread may have
@@ -173,6 +210,12 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
+    fn prepare(&self) {
+        if let Some(stream) = &self.stream {
+            self.state.prepare_sending(stream);
+        }
+    }
+
     fn note<T>(&self, written: Poll<T>) -> Poll<T> {
         self.state.blocked.store(written.is_pending(), Relaxed);
         written
@@ -181,6 +224,7 @@ impl Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.prepare();
         let written = self.stream()?.poll_write(cx, buf);
         self.note(written)
     }
@@ -195,6 +239,7 @@ impl AsyncWrite for Socket {
         let mut length = 0;
         for buf in bufs {
             let Some(room) = small.get_mut(length..length + buf.len()) else {
+                self.prepare();
                 let written = self.stream()?.poll_write_vectored(cx, bufs);
                 return self.note(written);
             };

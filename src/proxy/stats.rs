@@ -24,12 +24,21 @@ const SLOTS: usize = 64;
 /// Upper bounds of the latency histogram, in milliseconds.
 const BOUNDS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 
+/// Why a client's connection is closed at once: too many in all, too many of its address, no descriptor left for it.
+const CONNECTION_REASONS: [&str; 3] = ["connections", "connections_per_address", "descriptors"];
+
+/// The codes of requests that a limit refused.
+const REQUEST_REASONS: [&str; 5] =
+    ["too_many_at_once", "too_many_tunnels", "upstream_full", "body_timeout", "body_too_large"];
+
 /// The counters of all threads, and the maker of targets (whose counters outlive them here, bounded).
 #[derive(Debug)]
 pub struct Stats {
     started: Instant,
     shards: Box<[Shard]>,
     inflight_max: AtomicU64,
+    connections_refused: [AtomicU64; CONNECTION_REASONS.len()],
+    requests_refused: [AtomicU64; REQUEST_REASONS.len()],
     releases: Mutex<Releases>,
     last_error: Mutex<Option<ProxyErrorView>>,
 }
@@ -59,6 +68,10 @@ pub struct Snapshot {
     pub latency_sum: f64,
     /// How many latencies were measured.
     pub latency_count: u64,
+    /// Connections of clients that were closed at once, by reason.
+    pub connections_refused: Vec<(&'static str, u64)>,
+    /// Requests that a limit refused, by code.
+    pub requests_refused: Vec<(&'static str, u64)>,
     /// Per release (newest last, bounded; older ones are summed up as `other`): answers by class.
     pub by_release: Vec<(String, [u64; 5])>,
     /// The proxy's last error.
@@ -72,6 +85,8 @@ impl Stats {
             started: Instant::now(),
             shards: (0..threads.max(1)).map(|_| Shard::default()).collect(),
             inflight_max: AtomicU64::new(0),
+            connections_refused: Default::default(),
+            requests_refused: Default::default(),
             releases: Mutex::new(Releases::default()),
             last_error: Mutex::new(None),
         })
@@ -115,6 +130,8 @@ impl Stats {
             rolling_rps60: self.rate(),
             upstream_sockets_created: sum(|shard| &shard.sockets_created),
             client_connections: sum(|shard| &shard.clients),
+            connections_refused: named(&CONNECTION_REASONS, &self.connections_refused),
+            requests_refused: named(&REQUEST_REASONS, &self.requests_refused),
             latency_buckets,
             latency_sum: Duration::from_micros(sum(|shard| &shard.latency_micros)).as_secs_f64(),
             latency_count,
@@ -148,6 +165,16 @@ impl Stats {
         *lock(&self.last_error) = Some(ProxyErrorView { code: code.to_owned(), message, at });
     }
 
+    /// Counts a connection of a client that was closed at once, for `reason`.
+    pub(super) fn connection_refused(&self, reason: &str) {
+        count_one(&CONNECTION_REASONS, &self.connections_refused, reason);
+    }
+
+    /// Counts a request that got `code`, where that is a limit's.
+    pub(super) fn request_refused(&self, code: &str) {
+        count_one(&REQUEST_REASONS, &self.requests_refused, code);
+    }
+
     fn inflight(&self) -> u64 {
         self.shards.iter().map(|shard| shard.inflight.load(Relaxed)).sum()
     }
@@ -161,6 +188,18 @@ impl Stats {
         let counted = counted as f64;
         counted / uptime.as_secs_f64().clamp(1.0, Duration::from_secs(WINDOW).as_secs_f64())
     }
+}
+
+/// Adds to the counter called `name`, if there is one.
+fn count_one(names: &[&str], counters: &[AtomicU64], name: &str) {
+    if let Some(at) = names.iter().position(|known| *known == name) {
+        counters[at].fetch_add(1, Relaxed);
+    }
+}
+
+/// Counters with their names.
+fn named(names: &[&'static str], counters: &[AtomicU64]) -> Vec<(&'static str, u64)> {
+    names.iter().copied().zip(counters.iter().map(|counter| counter.load(Relaxed))).collect()
 }
 
 /// One thread's counters; only that thread writes them.

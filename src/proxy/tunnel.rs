@@ -43,8 +43,8 @@ impl Tunnel {
         let mut up = Direction::new(from_client, to_app, early);
         let mut down = Direction::new(from_app, to_client, app.buf.split().freeze());
         let moved = poll_fn(|cx| {
-            let up = up.poll(cx, worker)?;
-            let down = down.poll(cx, worker)?;
+            let up = up.poll(cx, worker, record)?;
+            let down = down.poll(cx, worker, record)?;
             if down.is_ready()
                 && record.app_ended.borrow().is_none()
                 && let Some(claim) = &held.claim
@@ -85,7 +85,7 @@ impl<'a> Direction<'a> {
         Self { from, to, state: State::Early(early) }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker) -> Poll<io::Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, record: &Record) -> Poll<io::Result<()>> {
         loop {
             match &mut self.state {
                 State::Early(bytes) => {
@@ -101,7 +101,10 @@ impl<'a> Direction<'a> {
                     let outcome = Pin::new(&mut self.from).poll_read(cx, &mut read);
                     let end = read.filled().len();
                     match outcome {
-                        Poll::Ready(Ok(())) if end > 0 => self.state = State::Writing { buffer, at: 0, end },
+                        Poll::Ready(Ok(())) if end > 0 => {
+                            record.note_moved();
+                            self.state = State::Writing { buffer, at: 0, end };
+                        }
                         outcome => {
                             worker.keep_buffer(buffer);
                             ready!(outcome)?;

@@ -4,6 +4,7 @@
 //! the thread starts and dropped with it. A borrow never lives over an await.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +16,14 @@ use tokio::time::MissedTickBehavior;
 
 use super::answer::Fault;
 use super::clock;
+use super::crowd::{self, Crowd, Guest, Limit, Stay, Visit};
 use super::plane::Until;
 use super::record::Record;
+use super::socket;
 use super::stats::{Shard, Stats};
 use super::switchboard::{Now, Reader, Switchboard};
 use super::upstream::pool::{Claim, Doorbells, Local, Pinned};
+use super::who;
 use super::{Reserved, Target};
 use crate::config::{Affinity, Config, Forwarded};
 
@@ -56,6 +60,7 @@ pub(super) struct Parts {
     pub(super) stats: Arc<Stats>,
     pub(super) reserved: Arc<dyn Reserved>,
     pub(super) bells: Arc<Doorbells>,
+    pub(super) crowd: Arc<Crowd>,
 }
 
 /// The configuration as requests read it.
@@ -64,13 +69,32 @@ pub(super) struct Settings {
     /// Milliseconds.
     pub(super) idle_timeout: u64,
     pub(super) header_timeout: u64,
+    pub(super) tunnel_idle: u64,
+    /// What the kernel is told; 0: none.
+    pub(super) send_timeout: u32,
+    pub(super) requests_per_address: usize,
+    /// Whether anything of the app's is waited for with a limit.
+    pub(super) is_impatient: bool,
 }
 
 impl Settings {
     fn new(config: Arc<Config>) -> Rc<Self> {
         let idle_timeout = clock::millis(config.proxy.idle_timeout);
         let header_timeout = clock::millis(config.proxy.header_timeout);
-        Rc::new(Self { config, idle_timeout, header_timeout })
+        let (limits, upstream) = (&config.limits, &config.upstream);
+        let tunnel_idle = limits.tunnel_idle.map_or(clock::NEVER, clock::millis);
+        let send_timeout = socket::send_timeout_of(limits.send_timeout);
+        let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);
+        let is_impatient = upstream.response_timeout.or(upstream.read_timeout).or(upstream.timeout).is_some();
+        Rc::new(Self {
+            idle_timeout,
+            header_timeout,
+            tunnel_idle,
+            send_timeout,
+            requests_per_address,
+            is_impatient,
+            config,
+        })
     }
 }
 
@@ -106,6 +130,7 @@ pub(super) struct Worker {
     fewer: Notify,
     draining: Cell<bool>,
     bells: Arc<Doorbells>,
+    crowd: Arc<Crowd>,
     heads: RefCell<Vec<Vec<u8>>>,
     buffers: RefCell<Vec<Box<[u8]>>>,
     large_buffers: RefCell<Vec<Box<[u8]>>>,
@@ -114,7 +139,7 @@ pub(super) struct Worker {
 impl Worker {
     /// Its state, and the task that keeps it.
     pub(super) fn start(parts: Parts) -> Rc<Self> {
-        let Parts { lane, mut config, switchboard, stats, reserved, bells } = parts;
+        let Parts { lane, mut config, switchboard, stats, reserved, bells, crowd } = parts;
         clock::advance(stats.uptime());
         let settings = Settings::new(config.borrow_and_update().clone());
         let worker = Rc::new(Self {
@@ -130,6 +155,7 @@ impl Worker {
             fewer: Notify::new(),
             draining: Cell::new(false),
             bells,
+            crowd,
             heads: RefCell::default(),
             buffers: RefCell::default(),
             large_buffers: RefCell::default(),
@@ -208,9 +234,69 @@ impl Worker {
         if let Some(known) = locals.iter().find(|local| Arc::ptr_eq(&local.target, target)) {
             return known.clone();
         }
-        let local = Rc::new(Local::new(target.clone(), self.lane, self.bells.clone()));
+        let upstream = &self.settings().config.upstream;
+        let local = Rc::new(Local::new(target.clone(), self.lane, self.bells.clone(), upstream));
         locals.push(local.clone());
         local
+    }
+
+    /// Lets a connection of `peer` in; `None`: it is one too many.
+    pub(super) fn admit(&self, peer: IpAddr) -> Option<Visit> {
+        let settings = self.settings();
+        let (limits, trusted) = (&settings.config.limits, &settings.config.proxy.trusted);
+        let each = match limits.connections_per_address {
+            Some(most) if !super::headers::is_trusted(peer, trusted) => most,
+            _ => usize::MAX,
+        };
+        let limit = match self.crowd.connect(peer, limits.connections, each) {
+            Ok(visit) => return Some(visit),
+            Err(limit) => limit,
+        };
+        self.stats.connection_refused(reason_of(limit));
+        match limit {
+            Limit::Connections => self.tell_full(limit, Some(limits.connections), None),
+            _ => self.tell_full(limit, Some(each), Some(peer)),
+        }
+        None
+    }
+
+    /// A connection cannot be let in, for want of descriptors.
+    #[cold]
+    pub(super) fn lacks_descriptors(&self) {
+        self.stats.connection_refused(reason_of(Limit::Descriptors));
+        self.tell_full(Limit::Descriptors, None, None);
+    }
+
+    /// Whom a request of `record` counts for: the one that its `fields` name, where they are believed, else the peer.
+    #[cold]
+    pub(super) fn named_guest<'a, I>(
+        &self,
+        record: &Record,
+        settings: &Settings,
+        fields: impl Fn() -> I,
+    ) -> Rc<Guest>
+    where
+        I: Iterator<Item = (&'a [u8], &'a [u8])>,
+    {
+        let peer = record.peer.ip();
+        let client = match trusts(settings, record) {
+            true => who::client(peer, &settings.config.proxy.trusted, fields),
+            false => peer,
+        };
+        if client == peer { record.guest().clone() } else { self.crowd.guest(client) }
+    }
+
+    /// Says that `limit` is full, once a minute, and who fills it: `address`, or whoever has most.
+    #[cold]
+    pub(super) fn tell_full(&self, limit: Limit, most: Option<usize>, address: Option<IpAddr>) {
+        if !self.crowd.is_news(limit) {
+            return;
+        }
+        let filler = match address {
+            Some(address) => Some(self.crowd.share(address, limit)),
+            None => self.crowd.filler(limit),
+        };
+        tracing::warn!("{}", crowd::notice(limit, most, filler));
     }
 
     /// Lists a connection until the guard is dropped.
@@ -370,6 +456,8 @@ pub(super) struct Ticket {
     started: Option<Instant>,
     /// Its answer was given whole. A tunnel, or a client that went away, took no measured time.
     finished: Cell<bool>,
+    /// `None`: it has not been admitted.
+    stay: Option<Stay>,
 }
 
 impl Ticket {
@@ -378,7 +466,49 @@ impl Ticket {
         if worker.shard().begin(second) {
             worker.stats.sample_inflight();
         }
-        Self { worker, started: (!fast).then(Instant::now), finished: Cell::new(false) }
+        let started = (!fast).then(Instant::now);
+        Self { worker, started, finished: Cell::new(false), stay: None }
+    }
+
+    /// Counts it for its client's address, which must not have too many.
+    pub(super) fn admit(&mut self, guest: Rc<Guest>, settings: &Settings) -> Result<(), Fault> {
+        let (stay, number) = Stay::begin(guest);
+        if number > settings.requests_per_address {
+            self.one_too_many(stay, settings)
+        } else {
+            self.stay = Some(stay);
+            Ok(())
+        }
+    }
+
+    /// A trusted peer that names no client stands for many.
+    #[cold]
+    fn one_too_many(&mut self, stay: Stay, settings: &Settings) -> Result<(), Fault> {
+        let ip = stay.guest().ip();
+        if super::headers::is_trusted(ip, &settings.config.proxy.trusted) {
+            self.stay = Some(stay);
+            return Ok(());
+        }
+        drop(stay);
+        self.worker.tell_full(Limit::RequestsPerAddress, Some(settings.requests_per_address), Some(ip));
+        Err(Fault::TooManyAtOnce)
+    }
+
+    /// Takes a place for the tunnel that it may become.
+    pub(super) fn reserve_tunnel(&mut self, settings: &Settings) -> Result<(), Fault> {
+        let most = settings.config.limits.tunnels;
+        if self.stay.as_mut().is_none_or(|stay| stay.reserve_tunnel(most)) {
+            return Ok(());
+        }
+        self.worker.tell_full(Limit::Tunnels, Some(most), None);
+        Err(Fault::TooManyTunnels)
+    }
+
+    /// It has become a tunnel.
+    pub(super) fn become_tunnel(&mut self) {
+        if let Some(stay) = &mut self.stay {
+            stay.become_tunnel();
+        }
     }
 
     /// The answer's status is known.
@@ -399,13 +529,18 @@ impl Ticket {
         &self,
         fault: &Fault,
         at: Option<&Local>,
-        verbose: bool,
+        settings: &Settings,
         close: bool,
     ) -> Response<Bytes> {
+        let config = &settings.config;
+        if matches!(fault, Fault::UpstreamFull) {
+            self.worker.tell_full(Limit::UpstreamConnections, Some(config.upstream.max_connections), None);
+        }
+        self.worker.stats.request_refused(fault.code());
         let cause = fault.cause();
         tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
         self.failed(fault.code(), cause);
-        let response = fault.answer(verbose, close);
+        let response = fault.answer(config.log.verbose_errors, close, config.upstream.timeout_status);
         let at = at.filter(|_| response.status().is_server_error());
         self.answered(response.status().as_u16(), at.map(|at| &*at.target));
         self.finish();
@@ -437,6 +572,11 @@ impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ticket").finish_non_exhaustive()
     }
+}
+
+/// Why a connection was closed, as the metrics tell it.
+fn reason_of(limit: Limit) -> &'static str {
+    limit.key().strip_prefix("limits.").unwrap_or("descriptors")
 }
 
 /// How `X-Forwarded-*` is treated for a client.

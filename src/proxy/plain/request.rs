@@ -18,6 +18,8 @@ pub(super) struct Plain<'a> {
     pub(super) to_head: bool,
     /// The client wants the connection closed behind the answer.
     pub(super) close: bool,
+    /// It may name another client than the peer.
+    pub(super) is_forwarded: bool,
 }
 
 impl<'a> Plain<'a> {
@@ -35,18 +37,20 @@ impl<'a> Plain<'a> {
         {
             return None;
         }
-        let (mut host, mut close) = (None, false);
+        let (mut host, mut close, mut is_forwarded) = (None, false, false);
         for field in &*request.headers {
             match Kind::of(field.name.as_bytes()) {
                 Kind::Host if host.is_none() => host = Some(field.value),
                 Kind::Connection if field.value.eq_ignore_ascii_case(b"keep-alive") => (),
                 Kind::Connection if field.value.eq_ignore_ascii_case(b"close") => close = true,
-                Kind::Other | Kind::Forwarded | Kind::ForwardedAlias | Kind::Claim | Kind::Date => (),
+                Kind::Forwarded | Kind::Claim => is_forwarded = true,
+                Kind::Other | Kind::ForwardedAlias | Kind::Date => (),
                 _ => return None,
             }
         }
         let host = host.filter(|host| is_host(host))?;
-        Some(Self { method, target, host, fields: request.headers, to_head: method == "HEAD", close })
+        let (fields, to_head) = (&*request.headers, method == "HEAD");
+        Some(Self { method, target, host, fields, to_head, close, is_forwarded })
     }
 
     /// Whether the settings leave it plain: no head that is too long, no path of the admin API.
@@ -55,6 +59,11 @@ impl<'a> Plain<'a> {
         length <= proxy.max_header_size
             && self.fields.len() <= settings.config.limits.headers
             && !(admin.public && self.target.starts_with(&admin.prefix))
+    }
+
+    /// Its fields, name and value.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields.iter().map(|field| (field.name.as_bytes(), field.value))
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>, record: &Record, settings: &Settings) {
@@ -75,7 +84,7 @@ impl<'a> Plain<'a> {
             authority: None,
             host: Some(self.host),
             nominated: &[],
-            fields: || self.fields.iter().map(|field| (field.name.as_bytes(), field.value)),
+            fields: || self.pairs(),
         };
         headers::write_head(out, &asked, &context);
     }

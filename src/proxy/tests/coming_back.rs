@@ -4,6 +4,7 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::proxy::crowd::Crowd;
 use crate::proxy::record::Record;
 use crate::proxy::switchboard::switchboard;
 use crate::proxy::upstream::pool::Doorbells;
@@ -26,7 +27,9 @@ fn look_without_pause(parts: Parts, looking: &AtomicBool, over: &AtomicBool) -> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        let (worker, record) = (Worker::start(parts), Record::new(([127, 0, 0, 1], 1).into()));
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let worker = Worker::start(parts);
+        let record = Record::new(peer, worker.admit(peer.ip()).unwrap(), 0);
         let mut looks = Looks::default();
         while !over.load(Ordering::SeqCst) {
             match worker.claim(&record, Affinity::Request) {
@@ -54,7 +57,8 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
             .map(|lane| {
                 let (config, switchboard, stats) = (follow.clone(), switchboard.clone(), stats.clone());
                 let (reserved, bells) = (Arc::new(Admins), bells.clone());
-                let parts = Parts { lane, config, switchboard, stats, reserved, bells };
+                let crowd = Crowd::new();
+                let parts = Parts { lane, config, switchboard, stats, reserved, bells, crowd };
                 let (looking, over) = (&looking[lane], &over);
                 threads.spawn(move || look_without_pause(parts, looking, over))
             })

@@ -208,7 +208,7 @@ async fn requests_wait_for_a_connection_and_all_get_one() {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_for_a_connection_gets_a_504() {
+async fn who_waits_too_long_for_a_connection_gets_a_503() {
     let app = Backend::start(|mut connection, _| async move {
         connection.head().await;
         while !connection.is_closed().await {}
@@ -222,7 +222,7 @@ async fn who_waits_too_long_for_a_connection_gets_a_504() {
     first.send(GET).await;
     eventually("the first has the connection", || app.seen().concat().ends_with("\r\n\r\n")).await;
     let reply = rig.ask(GET).await;
-    assert_eq!((reply.status(), reply.header("portok-error")), (504, Some("upstream_timeout")));
+    assert_eq!((reply.status(), reply.header("portok-error")), (503, Some("upstream_full")));
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod coming_back;
 mod connections;
 mod framing;
 mod lifecycle;
+mod limits;
 mod messages;
 mod switching;
 mod targets;

@@ -32,7 +32,8 @@ pub(in crate::proxy) struct Connection {
     pub(in crate::proxy) reused: bool,
     idle_since: u64,
     read_size: usize,
-    _permit: Permit,
+    /// `None`: a tunnel, which has left the limit.
+    permit: Option<Permit>,
 }
 
 impl Connection {
@@ -50,7 +51,7 @@ impl Connection {
         SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
         let stream = socket.connect(addr).await?;
         let (buf, idle_since) = (BytesMut::new(), clock::now());
-        Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, _permit: permit })
+        Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, permit: Some(permit) })
     }
 
     /// Reads once. Zero: the app has closed its side.
@@ -62,6 +63,11 @@ impl Connection {
             self.read_size = (self.read_size * 2).min(READ.1);
         }
         Poll::Ready(Ok(read))
+    }
+
+    /// It carries a tunnel from now on: it counts for the target's connections no more.
+    pub(in crate::proxy) fn become_tunnel(&mut self) {
+        self.permit = None;
     }
 
     /// Makes it ready for the pool.

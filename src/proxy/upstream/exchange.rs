@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::connection::Connection;
 use super::outgoing::{Outgoing, Stopped};
 use crate::http1::chunked::{Chunked, Piece};
-use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
+use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_HEAD, MAX_INTERIM, Parsed};
+use crate::proxy::waits::Patience;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -25,12 +26,14 @@ pub(in crate::proxy) enum Failed {
     Client(hyper::Error),
     /// The client's body is longer than the limit.
     TooLarge,
+    /// The client sends nothing more of its body.
+    Late,
     /// The connection broke. `answered`: part of a response had arrived.
     Reset { error: io::Error, answered: bool },
     /// The response cannot be read.
     Invalid(Invalid),
-    /// There was no response in time.
-    Timeout,
+    /// Something took longer than this key allows.
+    Timeout(&'static str),
 }
 
 impl From<Stopped> for Failed {
@@ -38,6 +41,7 @@ impl From<Stopped> for Failed {
         match stopped {
             Stopped::Client(error) => Self::Client(error),
             Stopped::TooLarge => Self::TooLarge,
+            Stopped::Late => Self::Late,
             Stopped::App(error) => Self::Reset { error, answered: false },
         }
     }
@@ -109,6 +113,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// How much of the answer has come, as a number that changes when more comes; 0: nothing.
+    pub(in crate::proxy) fn progress(&self) -> usize {
+        self.connection.buf.len() + self.interim as usize * (MAX_HEAD + 1)
+    }
+
     /// The error of a connection that gives nothing more.
     fn broken(&mut self, filled: io::Result<usize>) -> Failed {
         let answered = self.interim > 0 || !self.connection.buf.is_empty();
@@ -130,6 +139,8 @@ pub(in crate::proxy) struct Incoming {
     framing: Framing,
     chunked: Chunked,
     keep_alive: bool,
+    /// How long the app may be silent; `None`: for ever.
+    patience: Option<Patience>,
 }
 
 /// What a body leaves behind when it is over.
@@ -156,7 +167,13 @@ impl Incoming {
         framing: Framing,
         keep_alive: bool,
     ) -> Self {
-        Self { connection: Some(connection), outgoing, framing, chunked: Chunked::Size, keep_alive }
+        let (chunked, patience) = (Chunked::Size, None);
+        Self { connection: Some(connection), outgoing, framing, chunked, keep_alive, patience }
+    }
+
+    /// From now on it does not wait longer than `patience` for the app.
+    pub(in crate::proxy) fn wait_with(&mut self, patience: Patience) {
+        self.patience = Some(patience);
     }
 
     /// The whole body with what it leaves, when all of it has arrived with the head.
@@ -198,7 +215,11 @@ impl Incoming {
             return Poll::Ready(Ok(0));
         };
         let mut read = ReadBuf::new(buffer);
-        let outcome = ready!(Pin::new(&mut connection.stream).poll_read(cx, &mut read));
+        let outcome = match Pin::new(&mut connection.stream).poll_read(cx, &mut read) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => return waited(self.patience.as_ref()),
+        };
+        came(self.patience.as_ref());
         let count = read.filled().len() as u64;
         if let Err(error) = outcome {
             return Poll::Ready(Err(Failed::Reset { error, answered: true }));
@@ -235,7 +256,11 @@ impl Incoming {
             let Some(connection) = &mut self.connection else {
                 return Poll::Ready(Ok(Step::Over(self.over())));
             };
-            match ready!(connection.poll_fill(cx)) {
+            let Poll::Ready(filled) = connection.poll_fill(cx) else {
+                return waited(self.patience.as_ref());
+            };
+            came(self.patience.as_ref());
+            match filled {
                 Ok(1..) => (),
                 Ok(0) if self.framing == Framing::Eof => return Poll::Ready(Ok(Step::Over(self.over()))),
                 Ok(0) => return Poll::Ready(Err(too_early())),
@@ -303,6 +328,21 @@ impl Incoming {
                 Decoded::Frame(Frame::data(buf.split_to(take).freeze()))
             }
         })
+    }
+}
+
+/// Nothing has come of the answer: pending, unless that takes too long.
+fn waited<T>(patience: Option<&Patience>) -> Poll<Result<T, Failed>> {
+    match patience.and_then(Patience::answer_is_late) {
+        Some(what) => Poll::Ready(Err(Failed::Timeout(what))),
+        None => Poll::Pending,
+    }
+}
+
+/// Something of the answer has come.
+fn came(patience: Option<&Patience>) {
+    if let Some(patience) = patience {
+        patience.answer_came();
     }
 }
 

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
 use crate::proxy::pieces::Pieces;
+use crate::proxy::waits::Patience;
 
 /// Why writing stopped.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(in crate::proxy) enum Stopped {
     Client(hyper::Error),
     /// The body is longer than the limit.
     TooLarge,
+    /// The client sends nothing more of it.
+    Late,
     /// The app does not take it.
     App(io::Error),
 }
@@ -36,18 +39,34 @@ pub(in crate::proxy) struct Outgoing {
     allowed: u64,
     /// How much was written.
     written: u64,
+    /// How long a part of the body is waited for.
+    patience: Option<Patience>,
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(patience) = &self.patience {
+            patience.body_came();
+        }
+    }
 }
 
 impl Outgoing {
     /// `head` as it is, without a body.
     pub(in crate::proxy) fn bodyless(head: Vec<u8>) -> Self {
-        Self { pieces: Pieces::new(head), body: None, chunked: false, allowed: 0, written: 0 }
+        Self { pieces: Pieces::new(head), body: None, chunked: false, allowed: 0, written: 0, patience: None }
     }
 
     /// `head` as it is; a body that is over already is none.
     pub(in crate::proxy) fn new(head: Vec<u8>, body: Incoming, chunked: bool, limit: Option<u64>) -> Self {
         let body = (chunked || !body.is_end_stream()).then_some(body);
-        Self { body, chunked, allowed: limit.unwrap_or(u64::MAX), ..Self::bodyless(head) }
+        let allowed = limit.unwrap_or(u64::MAX);
+        Self { pieces: Pieces::new(head), body, chunked, allowed, written: 0, patience: None }
+    }
+
+    /// From now on it does not wait longer than `patience` for a part of the body.
+    pub(in crate::proxy) fn wait_with(&mut self, patience: Patience) {
+        self.patience = Some(patience);
     }
 
     /// Where the head is written to, before anything is sent.
@@ -81,8 +100,8 @@ impl Outgoing {
     }
 
     /// The head's memory, for the next request.
-    pub(in crate::proxy) fn into_buffer(self) -> Vec<u8> {
-        self.pieces.bytes
+    pub(in crate::proxy) fn into_buffer(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pieces.bytes)
     }
 
     /// Takes the first part of the body where it is there already, so that it goes out with the head, and
@@ -119,7 +138,16 @@ impl Outgoing {
     /// Takes the next part of the body behind what is pending.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-        let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+            return match &self.patience {
+                Some(patience) if patience.body_is_late() => Poll::Ready(Err(Stopped::Late)),
+                _ => Poll::Pending,
+            };
+        };
+        if let Some(patience) = &self.patience {
+            patience.body_came();
+        }
+        let frame = match frame {
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
                 self.body = None;

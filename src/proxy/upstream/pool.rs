@@ -43,6 +43,8 @@ pub(in crate::proxy) struct Local {
     idle: RefCell<Vec<Connection>>,
     waiting: Cell<usize>,
     handed: Notify,
+    /// How many idle ones are kept.
+    most_idle: Cell<usize>,
     /// Whether the last connection that both this and other threads wanted went to another.
     gave_away: Cell<bool>,
 }
@@ -55,9 +57,15 @@ pub(in crate::proxy) enum Slot {
 }
 
 impl Local {
-    pub(in crate::proxy) fn new(target: Arc<Target>, lane: usize, bells: Arc<Doorbells>) -> Self {
+    pub(in crate::proxy) fn new(
+        target: Arc<Target>,
+        lane: usize,
+        bells: Arc<Doorbells>,
+        settings: &Upstream,
+    ) -> Self {
         let (idle, waiting, handed) = (RefCell::default(), Cell::new(0), Notify::new());
-        Self { target, lane, bells, idle, waiting, handed, gave_away: Cell::new(false) }
+        let most_idle = Cell::new(share(settings.max_idle, bells.0.len(), lane));
+        Self { target, lane, bells, idle, waiting, handed, most_idle, gave_away: Cell::new(false) }
     }
 
     /// A kept connection without waiting; none where a `fresh` one is wanted.
@@ -140,6 +148,9 @@ impl Local {
                 return;
             }
         }
+        if here == 0 && self.idle.borrow().len() >= self.most_idle.get() {
+            return;
+        }
         connection.rest();
         self.idle.borrow_mut().push(connection);
         if here > 0 {
@@ -159,10 +170,19 @@ impl Local {
         let oldest = clock::now().saturating_sub(clock::millis(settings.idle_timeout));
         let useless =
             |connection: &Connection| all || connection.idle_since() < oldest || !connection.is_quiet();
-        let dropped: Vec<_> =
-            self.idle.borrow_mut().extract_if(.., |connection| useless(connection)).collect();
+        let mut idle = self.idle.borrow_mut();
+        let mut dropped: Vec<_> = idle.extract_if(.., |connection| useless(connection)).collect();
+        self.most_idle.set(share(settings.max_idle, self.bells.0.len(), self.lane));
+        let more = idle.len().saturating_sub(self.most_idle.get());
+        dropped.extend(idle.drain(..more));
+        drop(idle);
         drop(dropped);
     }
+}
+
+/// What thread `lane` of `lanes` may have of `all`; together they have no more.
+fn share(all: usize, lanes: usize, lane: usize) -> usize {
+    all / lanes + usize::from(lane < all % lanes)
 }
 
 struct WaitingHere<'a>(&'a Cell<usize>);

@@ -1,0 +1,371 @@
+//! Who is here: how many connections, requests and tunnels each client address has, over all threads.
+//!
+//! State: one [`Crowd`] a data plane, shared by its threads. An address is looked up once a connection (and once a request
+//! where a trusted peer names the client), behind a lock that is held for one look at a map; a request adds to a counter and
+//! takes from it. An address is forgotten with the last guard that came of it: [`Visit`], [`Guest`] or [`Stay`].
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::clock;
+
+/// Addresses lie in so many maps, each with a lock of its own.
+const MAPS: usize = 16;
+
+/// A full limit is told once in so many milliseconds.
+const TOLD_EVERY: u64 = 60_000;
+
+/// What can be full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    Connections,
+    ConnectionsPerAddress,
+    RequestsPerAddress,
+    Tunnels,
+    UpstreamConnections,
+    /// Those of this process, but for what is kept back.
+    Descriptors,
+}
+
+impl Limit {
+    /// How many there are.
+    const COUNT: usize = 6;
+
+    /// Its key in the configuration.
+    pub(super) fn key(self) -> &'static str {
+        match self {
+            Self::Connections => "limits.connections",
+            Self::ConnectionsPerAddress => "limits.connections_per_address",
+            Self::RequestsPerAddress => "limits.requests_per_address",
+            Self::Tunnels => "limits.tunnels",
+            Self::UpstreamConnections => "upstream.max_connections",
+            Self::Descriptors => "the limit of open files",
+        }
+    }
+
+    /// What becomes of those beyond it, and what an address has of it.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Connections | Self::ConnectionsPerAddress | Self::Descriptors => {
+                ("further connections are closed at once", "connections")
+            }
+            Self::RequestsPerAddress => ("further requests get 429 too_many_at_once", "requests"),
+            Self::Tunnels => ("further upgrades get 503 too_many_tunnels", "tunnels"),
+            Self::UpstreamConnections => {
+                ("requests that wait longer than upstream.connect_timeout get 503 upstream_full", "requests")
+            }
+        }
+    }
+}
+
+/// Everybody who is here.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    maps: [Mutex<HashMap<IpAddr, Known>>; MAPS],
+    hasher: RandomState,
+    connections: AtomicUsize,
+    tunnels: AtomicUsize,
+    /// When each limit was last told to be full; 0: never.
+    told: [AtomicU64; Limit::COUNT],
+}
+
+/// An address, and how many guests hold it.
+#[derive(Debug)]
+struct Known {
+    address: Arc<Address>,
+    guests: usize,
+}
+
+/// What one address has.
+#[derive(Debug)]
+struct Address {
+    ip: IpAddr,
+    connections: AtomicUsize,
+    requests: AtomicUsize,
+    tunnels: AtomicUsize,
+}
+
+impl Address {
+    fn new(ip: IpAddr) -> Self {
+        let zero = || AtomicUsize::new(0);
+        Self { ip, connections: zero(), requests: zero(), tunnels: zero() }
+    }
+
+    /// How much it has of what `limit` counts.
+    fn share(&self, limit: Limit) -> usize {
+        let counter = match limit {
+            Limit::Connections | Limit::ConnectionsPerAddress | Limit::Descriptors => &self.connections,
+            Limit::RequestsPerAddress | Limit::UpstreamConnections => &self.requests,
+            Limit::Tunnels => &self.tunnels,
+        };
+        counter.load(Relaxed)
+    }
+}
+
+/// Who fills a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Filler {
+    pub(super) address: IpAddr,
+    pub(super) share: usize,
+}
+
+impl Crowd {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            maps: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            connections: AtomicUsize::new(0),
+            tunnels: AtomicUsize::new(0),
+            told: Default::default(),
+        })
+    }
+
+    /// The address `ip`, remembered as long as the guest lives.
+    pub(super) fn guest(self: &Arc<Self>, ip: IpAddr) -> Rc<Guest> {
+        let mut map = self.map(ip);
+        let known = map.entry(ip).or_insert_with(|| Known { address: Arc::new(Address::new(ip)), guests: 0 });
+        known.guests += 1;
+        Rc::new(Guest { crowd: self.clone(), address: known.address.clone() })
+    }
+
+    /// Counts a connection of `ip`: where there are `most` already, or `most_each` of this address, that limit is full.
+    pub(super) fn connect(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        most: usize,
+        most_each: usize,
+    ) -> Result<Visit, Limit> {
+        let visit = Visit { guest: self.guest(ip) };
+        let all = self.connections.fetch_add(1, Relaxed);
+        let own = visit.guest.address.connections.fetch_add(1, Relaxed);
+        if all >= most {
+            Err(Limit::Connections)
+        } else if own >= most_each {
+            Err(Limit::ConnectionsPerAddress)
+        } else {
+            Ok(visit)
+        }
+    }
+
+    /// Whether it is time to tell that `limit` is full: true once a minute.
+    pub(super) fn is_news(&self, limit: Limit) -> bool {
+        let (told, now) = (&self.told[limit as usize], clock::now());
+        let due = |last: u64| (last == 0 || now >= last + TOLD_EVERY).then_some(now);
+        told.fetch_update(Relaxed, Relaxed, due).is_ok()
+    }
+
+    /// What `address` has of what `limit` counts.
+    pub(super) fn share(&self, address: IpAddr, limit: Limit) -> Filler {
+        let share = self.map(address).get(&address).map_or(0, |known| known.address.share(limit));
+        Filler { address, share }
+    }
+
+    /// Who has most of what `limit` counts. Looks at all addresses.
+    pub(super) fn filler(&self, limit: Limit) -> Option<Filler> {
+        let most = |map: &Mutex<HashMap<IpAddr, Known>>| {
+            let all = lock(map);
+            let shares = all
+                .values()
+                .map(|known| Filler { address: known.address.ip, share: known.address.share(limit) });
+            shares.max_by_key(|filler| filler.share)
+        };
+        self.maps.iter().filter_map(most).max_by_key(|filler| filler.share)
+    }
+
+    fn map(&self, ip: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, Known>> {
+        let at = usize::try_from(self.hasher.hash_one(ip) % MAPS as u64).unwrap_or(0);
+        lock(&self.maps[at])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The line that says that `limit` is full, of which there may be `most`, where that is known.
+pub(super) fn notice(limit: Limit, most: Option<usize>, filler: Option<Filler>) -> String {
+    let (consequence, what) = limit.words();
+    let most = most.map_or_else(String::new, |most| format!(" = {most}"));
+    let mut text = format!("{}{most} is full: {consequence}", limit.key());
+    if let Some(Filler { address, share }) = filler {
+        text.push_str(&format!("; {address} has {share} {what}"));
+    }
+    if limit == Limit::RequestsPerAddress {
+        text.push_str("; if this is a proxy in front of portok, add it to proxy.trusted");
+    }
+    text
+}
+
+/// A client's address while somebody of it is here.
+#[derive(Debug)]
+pub(super) struct Guest {
+    crowd: Arc<Crowd>,
+    address: Arc<Address>,
+}
+
+impl Guest {
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address.ip
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let ip = self.address.ip;
+        let mut map = self.crowd.map(ip);
+        if let Some(known) = map.get_mut(&ip) {
+            known.guests -= 1;
+            if known.guests == 0 {
+                map.remove(&ip);
+            }
+        }
+    }
+}
+
+/// One connection of an address.
+#[derive(Debug)]
+pub(super) struct Visit {
+    guest: Rc<Guest>,
+}
+
+impl Visit {
+    pub(super) fn guest(&self) -> &Rc<Guest> {
+        &self.guest
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.guest.address.connections.fetch_sub(1, Relaxed);
+        self.guest.crowd.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One request of an address until its answer is over, or the tunnel that it became.
+#[derive(Debug)]
+pub(super) struct Stay {
+    guest: Rc<Guest>,
+    request: bool,
+    tunnel: bool,
+}
+
+impl Stay {
+    /// Counts a request, and says which one it is of those that the address has under way.
+    pub(super) fn begin(guest: Rc<Guest>) -> (Self, usize) {
+        let number = guest.address.requests.fetch_add(1, Relaxed) + 1;
+        (Self { guest, request: true, tunnel: false }, number)
+    }
+
+    pub(super) fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Takes a place among `most` tunnels; false where all are taken.
+    pub(super) fn reserve_tunnel(&mut self, most: usize) -> bool {
+        let more = |open| (open < most).then_some(open + 1);
+        let reserved = self.guest.crowd.tunnels.fetch_update(Relaxed, Relaxed, more).is_ok();
+        if reserved {
+            self.guest.address.tunnels.fetch_add(1, Relaxed);
+            self.tunnel = true;
+        }
+        reserved
+    }
+
+    /// It has become the tunnel that it has a place for: it is no request any more.
+    pub(super) fn become_tunnel(&mut self) {
+        if std::mem::take(&mut self.request) {
+            self.guest.address.requests.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.become_tunnel();
+        if self.tunnel {
+            self.guest.address.tunnels.fetch_sub(1, Relaxed);
+            self.guest.crowd.tunnels.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    fn known(crowd: &Crowd) -> usize {
+        crowd.maps.iter().map(|map| lock(map).len()).sum()
+    }
+
+    #[test]
+    fn an_address_is_forgotten_with_the_last_that_came_of_it() {
+        let crowd = Crowd::new();
+        let first = crowd.connect(ONE, 10, 10).unwrap();
+        let second = crowd.connect(ONE, 10, 10).unwrap();
+        let other = crowd.connect(TWO, 10, 10).unwrap();
+        let (stay, _) = Stay::begin(second.guest().clone());
+        assert_eq!(known(&crowd), 2);
+        drop((first, second, other));
+        assert_eq!(known(&crowd), 1, "a request outlives its connection");
+        drop(stay);
+        assert_eq!(known(&crowd), 0);
+        assert_eq!(crowd.connections.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_refused_connection_takes_no_place() {
+        let crowd = Crowd::new();
+        let _one = crowd.connect(ONE, 2, 1).unwrap();
+        for _ in 0..3 {
+            assert_eq!(crowd.connect(ONE, 2, 1).unwrap_err(), Limit::ConnectionsPerAddress);
+        }
+        let two = crowd.connect(TWO, 2, 1).unwrap();
+        assert_eq!(crowd.connect(TWO, 2, 9).unwrap_err(), Limit::Connections);
+        drop(two);
+        crowd.connect(TWO, 2, 1).unwrap();
+    }
+
+    #[test]
+    fn a_tunnel_is_no_request() {
+        let crowd = Crowd::new();
+        let guest = crowd.guest(ONE);
+        let (mut stay, number) = Stay::begin(guest.clone());
+        assert_eq!(number, 1);
+        assert!(stay.reserve_tunnel(1));
+        let (mut late, number) = Stay::begin(guest.clone());
+        assert_eq!(number, 2);
+        assert!(!late.reserve_tunnel(1));
+        stay.become_tunnel();
+        assert_eq!(guest.address.requests.load(Relaxed), 1);
+        drop(stay);
+        assert!(late.reserve_tunnel(1));
+        assert_eq!(guest.address.requests.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn who_has_most_is_named() {
+        let crowd = Crowd::new();
+        let _one = crowd.connect(ONE, 9, 9).unwrap();
+        let two = crowd.connect(TWO, 9, 9).unwrap();
+        let _three = crowd.connect(TWO, 9, 9).unwrap();
+        let _stay = Stay::begin(two.guest().clone());
+        assert_eq!(crowd.filler(Limit::Connections), Some(Filler { address: TWO, share: 2 }));
+        let filler = crowd.filler(Limit::RequestsPerAddress);
+        assert_eq!(
+            notice(Limit::RequestsPerAddress, Some(1), filler),
+            "limits.requests_per_address = 1 is full: further requests get 429 too_many_at_once; 10.0.0.2 has 1 \
+             requests; if this is a proxy in front of portok, add it to proxy.trusted"
+        );
+        assert!(crowd.is_news(Limit::Tunnels));
+        assert!(!crowd.is_news(Limit::Tunnels), "told a moment ago");
+        assert!(crowd.is_news(Limit::Connections), "each limit is told by itself");
+    }
+}
