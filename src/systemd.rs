@@ -235,7 +235,12 @@ mod tests {
             candidate: Some(release("v2", None)),
             previous: None,
             watch_until: Some("2026-11-25T12:00:03.120Z".into()),
-            config: wire::ConfigStatus { file: None, loaded_at: String::new(), error: None },
+            config: wire::ConfigStatus {
+                file: None,
+                loaded_at: String::new(),
+                error: None,
+                app_in_force: None,
+            },
             version: String::new(),
             listen: String::new(),
             pid: 1,

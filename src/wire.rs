@@ -46,6 +46,10 @@ pub enum Code {
     DeployAborted,
     /// There is no previous release to go back to.
     NoPrevious,
+    /// No release of this id was ever live.
+    NoSuchRelease,
+    /// A rollback took traffic away from the release, and nobody insists on it.
+    Quarantined,
     /// A deploy without a command, and the configuration has none either.
     NoApp,
     /// The configuration file does not validate.
@@ -67,12 +71,13 @@ impl Code {
             Self::BadRequest => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
-            Self::NotFound => 404,
+            Self::NotFound | Self::NoSuchRelease => 404,
             Self::MethodNotAllowed => 405,
             Self::Busy
             | Self::HealthFailed
             | Self::DeployAborted
             | Self::NoPrevious
+            | Self::Quarantined
             | Self::NoApp
             | Self::UpgradeFailed => 409,
             Self::ConfigInvalid => 422,
@@ -105,6 +110,8 @@ impl Code {
             Self::HealthFailed => "health_failed",
             Self::DeployAborted => "deploy_aborted",
             Self::NoPrevious => "no_previous",
+            Self::NoSuchRelease => "no_such_release",
+            Self::Quarantined => "quarantined",
             Self::NoApp => "no_app",
             Self::ConfigInvalid => "config_invalid",
             Self::StateUnwritable => "state_unwritable",
@@ -345,7 +352,7 @@ pub struct Status {
     pub live: Option<ReleaseStatus>,
     /// The release that is about to.
     pub candidate: Option<ReleaseStatus>,
-    /// The release that `live` replaced last.
+    /// The release that a rollback goes to.
     pub previous: Option<ReleaseStatus>,
     /// When the watch window ends, RFC 3339.
     pub watch_until: Option<String>,
@@ -399,6 +406,20 @@ pub struct ConfigStatus {
     pub loaded_at: String,
     /// Why the newest file was not loaded.
     pub error: Option<String>,
+    /// Whether live is what `[app]` says.
+    #[serde(default)]
+    pub app_in_force: Option<AppInForce>,
+}
+
+/// Whether live is what `[app]` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppInForce {
+    /// It is, or `[app]` says nothing.
+    pub in_force: bool,
+    /// Why not: `pending` (it is about to be), `quarantined` (its content was rolled back), `aborted`,
+    /// `deploy_on_change` (it waits for a `portok deploy`), `replaced` (something else was made live since).
+    pub why: Option<String>,
 }
 
 /// `GET /__metrics` as JSON (npm portok's keys).
@@ -488,6 +509,41 @@ pub struct DeployRequest {
     pub health_path: Option<String>,
 }
 
+/// The query of `POST /__rollback`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RollbackRequest {
+    /// Where to; missing: the previous release.
+    pub release: Option<String>,
+    /// Also to one in quarantine.
+    pub force: bool,
+    /// Change nothing, and say what would be done.
+    pub dry_run: bool,
+}
+
+/// The answer to `POST /__rollback?dry_run=1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RollbackPlan {
+    /// Always true: nothing has changed.
+    pub dry_run: bool,
+    /// What would happen, as a sentence.
+    pub message: String,
+    /// The release that would be live.
+    pub release: String,
+    /// The release that would lose traffic and enter quarantine.
+    pub leaves: Option<String>,
+    /// The candidate that would be cancelled first.
+    pub cancelled: Option<String>,
+    /// Whether a process would be started.
+    pub starts: bool,
+    /// Whether a watch window would open.
+    pub watched: bool,
+    /// The release is live already: nothing would move.
+    pub already_live: bool,
+    /// What changed in its directory since it was started last, where it would be started again.
+    pub directory_changed: Option<String>,
+}
+
 /// A command: shell text, or words.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CommandLine {
@@ -538,8 +594,9 @@ impl<'de> Deserialize<'de> for CommandLine {
     }
 }
 
-/// The answer to a deploy or rollback that moved traffic.
+/// The answer to a deploy or rollback that moved traffic, or had no need to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Moved {
     /// Always true.
     pub success: bool,
@@ -549,8 +606,19 @@ pub struct Moved {
     pub release: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// The move of traffic.
-    pub switch: Switch,
+    /// The move of traffic; where the release was live already, the last one there was.
+    pub switch: Option<Switch>,
+    /// The release was live already: nothing moved.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub already_live: bool,
+    /// The candidate that was cancelled for a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The answer to `POST /__switch`.
@@ -586,7 +654,7 @@ pub struct Reloaded {
     pub changed: Vec<String>,
 }
 
-/// One row of `GET /__releases`.
+/// One row of `GET /__releases`: an attempt to make a release live.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseRow {
@@ -770,6 +838,12 @@ pub struct Event {
     /// `finished`, `aborted`: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
+    /// `finished`: the release was live already, nothing moved.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub already_live: bool,
+    /// `finished`: the candidate that was cancelled for a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<String>,
 }
 
 impl Event {
@@ -788,6 +862,8 @@ impl Event {
             switch: None,
             outcome: None,
             error: None,
+            already_live: false,
+            cancelled: None,
         }
     }
 }

@@ -158,9 +158,14 @@ impl Admin {
                 answer::json(status, &health)
             }
             Call::Switch(port) => answer::json(StatusCode::OK, &app.switch(port).await?),
-            Call::Deploy(request, follow) => self.follow(app.deploy(request).await?, follow).await?,
+            Call::Deploy { request, force, follow } => {
+                self.follow(app.deploy(request, force).await?, follow).await?
+            }
             Call::Cancel => answer::json(StatusCode::OK, &app.cancel().await?),
-            Call::Rollback(follow) => self.follow(app.rollback().await?, follow).await?,
+            Call::Rollback(asked, follow) => match app.rollback(asked).await? {
+                release::Rollback::Plan(plan) => answer::json(StatusCode::OK, &plan),
+                release::Rollback::Accepted(attempt) => self.follow(attempt, follow).await?,
+            },
             Call::Releases => answer::json(StatusCode::OK, &app.releases()),
             Call::Logs { release, lines } => {
                 answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)
@@ -178,6 +183,9 @@ impl Admin {
         Ok(match follow {
             Follow::End => answer::json(StatusCode::OK, &attempt.finished().await?),
             Follow::Nothing => {
+                if let Some(moved) = attempt.already_live() {
+                    return Ok(answer::json(StatusCode::OK, &moved));
+                }
                 let release = attempt.release().to_owned();
                 let place = attempt.directory().map(|place| format!(" in {place}")).unwrap_or_default();
                 let message = format!("Release {release} is being deployed{place}");
@@ -194,7 +202,10 @@ impl Admin {
     fn status(&self, config: &Config) -> wire::Status {
         wire::Status {
             instance: config.name.clone(),
-            config: self.parts.config_status.borrow().clone(),
+            config: wire::ConfigStatus {
+                app_in_force: Some(self.parts.app.app_in_force()),
+                ..self.parts.config_status.borrow().clone()
+            },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.parts.listen.borrow().to_string(),
             pid: std::process::id(),

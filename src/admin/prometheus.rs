@@ -256,7 +256,12 @@ mod tests {
             candidate: None,
             previous: None,
             watch_until: None,
-            config: ConfigStatus { file: None, loaded_at: String::new(), error: Some("bad".to_owned()) },
+            config: ConfigStatus {
+                file: None,
+                loaded_at: String::new(),
+                error: Some("bad".to_owned()),
+                app_in_force: None,
+            },
             version: "1.2.3".to_owned(),
             listen: "0.0.0.0:3000".to_owned(),
             pid: 1,

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use super::answer::Refusal;
 use super::auth::{self, Admitted};
 use super::request::{self, Query, bad};
-use crate::wire::{self, Code, DeployRequest, ErrorBody};
+use crate::wire::{self, Code, DeployRequest, ErrorBody, RollbackRequest};
 
 /// One thing the admin API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,9 +89,9 @@ pub(super) enum Call {
     Metrics(MetricsFormat),
     Health,
     Switch(u16),
-    Deploy(DeployRequest, Follow),
+    Deploy { request: DeployRequest, force: bool, follow: Follow },
     Cancel,
-    Rollback(Follow),
+    Rollback(RollbackRequest, Follow),
     Releases,
     Logs { release: Option<String>, lines: usize },
     Reload,
@@ -134,19 +134,20 @@ pub(super) fn call(
         Route::Health => Call::Health,
         Route::Switch => Call::Switch(port(&query, listen)?),
         Route::Deploy => {
-            let follow = if detached(&query)? { Follow::Nothing } else { followed(headers) };
-            Call::Deploy(request::deploy(body)?, follow)
+            let follow = if flag(&query, "detach")? { Follow::Nothing } else { followed(headers) };
+            Call::Deploy { request: request::deploy(body)?, force: flag(&query, "force")?, follow }
         }
         Route::Cancel => Call::Cancel,
-        Route::Rollback => Call::Rollback(followed(headers)),
-        Route::Releases => Call::Releases,
-        Route::Logs => {
-            let release = query.get("release")?.filter(|id| !id.is_empty());
-            if release.is_some_and(|id| !request::is_release(id)) {
-                return Err(bad("`release` has to be 1 to 64 characters of A-Z, a-z, 0-9, `.`, `_` and `-`"));
-            }
-            Call::Logs { release: release.map(str::to_owned), lines: lines(&query)? }
+        Route::Rollback => {
+            let asked = RollbackRequest {
+                release: release(&query)?,
+                force: flag(&query, "force")?,
+                dry_run: flag(&query, "dry_run")?,
+            };
+            Call::Rollback(asked, followed(headers))
         }
+        Route::Releases => Call::Releases,
+        Route::Logs => Call::Logs { release: release(&query)?, lines: lines(&query)? },
         Route::Reload => Call::Reload,
         Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
     })
@@ -192,11 +193,19 @@ fn digits(text: &str) -> Option<&str> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
 }
 
-fn detached(query: &Query<'_>) -> Result<bool, Box<ErrorBody>> {
-    match query.get("detach")? {
+fn release(query: &Query<'_>) -> Result<Option<String>, Box<ErrorBody>> {
+    let release = query.get("release")?.filter(|id| !id.is_empty());
+    if release.is_some_and(|id| !request::is_release(id)) {
+        return Err(bad("`release` has to be 1 to 64 characters of A-Z, a-z, 0-9, `.`, `_` and `-`"));
+    }
+    Ok(release.map(str::to_owned))
+}
+
+fn flag(query: &Query<'_>, name: &str) -> Result<bool, Box<ErrorBody>> {
+    match query.get(name)? {
         None | Some("0" | "false") => Ok(false),
         Some("1" | "true") => Ok(true),
-        Some(_) => Err(bad("`detach` has to be 1 or 0")),
+        Some(_) => Err(bad(format!("`{name}` has to be 1 or 0"))),
     }
 }
 
@@ -319,13 +328,18 @@ mod tests {
             headers
         };
         let ask = |route, query: &str, value: &str| call(route, Some(query), &accept(value), b"", 3000);
-        let deploy = |follow| Ok(Call::Deploy(DeployRequest::default(), follow));
+        let deploy = |follow| Ok(Call::Deploy { request: DeployRequest::default(), force: false, follow });
         assert_eq!(ask(Route::Deploy, "", "*/*"), deploy(Follow::End));
         assert_eq!(ask(Route::Deploy, "", wire::NDJSON), deploy(Follow::Events));
         assert_eq!(ask(Route::Deploy, "detach=1", wire::NDJSON), deploy(Follow::Nothing));
         assert_eq!(ask(Route::Deploy, "detach=0", wire::NDJSON), deploy(Follow::Events));
         ask(Route::Deploy, "detach=yes", "*/*").unwrap_err();
-        assert_eq!(ask(Route::Rollback, "", wire::NDJSON), Ok(Call::Rollback(Follow::Events)));
+        let rollback = |asked| Ok(Call::Rollback(asked, Follow::Events));
+        assert_eq!(ask(Route::Rollback, "", wire::NDJSON), rollback(RollbackRequest::default()));
+        let asked = RollbackRequest { release: Some("v1".into()), force: true, dry_run: true };
+        assert_eq!(ask(Route::Rollback, "release=v1&force=1&dry_run=1", wire::NDJSON), rollback(asked));
+        ask(Route::Rollback, "dry_run=yes", wire::NDJSON).unwrap_err();
+        ask(Route::Rollback, "release=a/b", wire::NDJSON).unwrap_err();
         let metrics = |format| Ok(Call::Metrics(format));
         assert_eq!(ask(Route::Metrics, "", "*/*"), metrics(MetricsFormat::Json));
         assert_eq!(ask(Route::Metrics, "", "text/plain"), metrics(MetricsFormat::Prometheus));

@@ -116,8 +116,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   portok rollback
+  portok rollback --dry-run                       what it would do
+  portok rollback v41                             to this release, which was live
+  portok rollback v42 --force                     also to one that was rolled back from
   portok rollback --instance api --json")]
-    Rollback,
+    Rollback(Rollback),
     /// End a deploy that has not moved traffic yet
     #[command(after_help = "\
 Examples:
@@ -243,12 +246,29 @@ pub(crate) struct Deploy {
     /// The health path of this release
     #[arg(long, value_name = "PATH", value_parser = health_path)]
     pub(crate) health: Option<String>,
+    /// Also a release that is live already (a fresh process of it), or in quarantine
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Return once the deploy is accepted
     #[arg(long, conflicts_with = "wait_window")]
     pub(crate) detach: bool,
     /// Return only when the watch window has passed, so that a rollback is seen
     #[arg(long)]
     pub(crate) wait_window: bool,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The release to go back to, instead of the previous one
+    #[arg(value_name = "RELEASE", value_parser = release_id)]
+    pub(crate) release: Option<String>,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Also to a release in quarantine
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// The instance as a positional.

@@ -7,13 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
+use super::args;
 use super::client::Call;
 use super::failure::Failure;
 use super::follow::{What, follow};
 use super::order::Session;
 use super::render;
 use crate::wire::{
-    Accepted, Health, Metrics, ReleaseRow, Reloaded, Status, Switched, UpgradeRequest, Upgraded, exit,
+    Accepted, Health, Metrics, ReleaseRow, Reloaded, RollbackPlan, Status, Switched, UpgradeRequest,
+    Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
@@ -67,8 +69,23 @@ pub(crate) async fn switch(session: &mut Session<'_>, port: u16) -> Done {
 }
 
 /// `portok rollback`.
-pub(crate) async fn rollback(session: &mut Session<'_>, interrupt: impl Future<Output = ()>) -> Done {
-    let call = Call::post("rollback", "rollback");
+pub(crate) async fn rollback(
+    session: &mut Session<'_>,
+    options: &args::Rollback,
+    interrupt: impl Future<Output = ()>,
+) -> Done {
+    let release = options.release.as_ref().map(|id| format!("release={id}"));
+    let flags = [("force=1", options.force), ("dry_run=1", options.dry_run)];
+    let flags = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag.to_owned());
+    let query: Vec<_> = release.into_iter().chain(flags).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    let operation = What::Rollback.of(options.release.as_deref());
+    let call = Call::post(operation, format!("rollback{mark}{}", query.join("&")));
+    if options.dry_run {
+        let (plan, value) = session.client.ask::<RollbackPlan>(call).await?;
+        session.show(&value, || render::planned(&plan));
+        return Ok(exit::DONE);
+    }
     let (moved, value) = follow(session, What::Rollback, call, pin!(interrupt)).await?;
     session.show(&value, || render::moved(&moved));
     Ok(exit::DONE)

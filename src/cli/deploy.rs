@@ -37,8 +37,12 @@ pub(crate) async fn deploy(
     if request.command.is_some() && request.directory.is_none() {
         call.directory = Some(own_directory()?);
     }
+    let flags = [("detach=1", options.detach), ("force=1", options.force)];
+    let flags: Vec<_> = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect();
+    if !flags.is_empty() {
+        call.path.push_str(&format!("?{}", flags.join("&")));
+    }
     if options.detach {
-        call.path.push_str("?detach=1");
         let (accepted, value) = session.client.ask::<Accepted>(call).await?;
         session.show(&value, || render::accepted(&accepted));
         return Ok(exit::DONE);

@@ -152,7 +152,10 @@ async fn json_is_the_final_result_alone() {
     let fake = Fake::new(|_, _| Reply::events(&good()).ended());
     let ran = fake.portok(&["deploy", "--json"]).await;
     let moved: Moved = serde_json::from_value(ran.value()).unwrap();
-    assert_eq!((moved.release.as_str(), moved.outcome, moved.switch.to), ("v2", Outcome::Live, 41873));
+    assert_eq!(
+        (moved.release.as_str(), moved.outcome, moved.switch.unwrap().to),
+        ("v2", Outcome::Live, 41873)
+    );
 }
 
 #[tokio::test]

@@ -126,13 +126,13 @@ impl Report {
 
     /// The result, as the event that ends the stream tells it.
     fn finished(&self, event: Event) -> Result<(Moved, Value), Failure> {
-        let Event { release, message, switch, outcome, error, .. } = event;
-        if let (Some(outcome), Some(switch), None) = (outcome, switch, &error)
+        let Event { release, message, switch, outcome, error, already_live, cancelled, .. } = event;
+        if let (Some(outcome), None) = (outcome, &error)
+            && (switch.is_some() || already_live)
             && self.what.is_reached_by(outcome)
         {
-            let message =
-                message.unwrap_or_else(|| format!("release `{release}` is live on port {}", switch.to));
-            let moved = Moved { success: true, message, release, outcome, switch };
+            let message = message.unwrap_or_else(|| format!("release `{release}` is live"));
+            let moved = Moved { success: true, message, release, outcome, switch, already_live, cancelled };
             let value = serde_json::to_value(&moved).unwrap_or_default();
             return Ok((moved, value));
         }

@@ -154,7 +154,7 @@ async fn carry_out(
         Command::Run(_) | Command::Host(_) => Err(not_a_question()),
         Command::Deploy(options) => deploy::deploy(session, &options, interrupt).await,
         Command::Switch { port } => commands::switch(session, port).await,
-        Command::Rollback => commands::rollback(session, interrupt).await,
+        Command::Rollback(options) => commands::rollback(session, &options, interrupt).await,
         Command::Cancel => commands::cancel(session).await,
         Command::Status(_) => commands::status(session).await,
         Command::Metrics { prometheus: true, .. } => commands::prometheus(session).await,

@@ -83,6 +83,7 @@ impl Daemon {
             file: config.file.as_ref().map(|file| file.display().to_string()),
             loaded_at: wire::rfc3339(SystemTime::now()),
             error: None,
+            app_in_force: None,
         };
         // From here on the file that was read is the one that counts: one that vanishes is an error, not an instance
         // without a file.

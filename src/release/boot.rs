@@ -6,12 +6,14 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
-use super::coordinator::{Coordinator, refused};
+use super::coordinator::Coordinator;
 use super::effects::now;
+use super::history::attempt;
 use super::message::Message;
+use super::refusal::refused;
 use super::run::follow;
 use super::spec;
-use super::state::{Adopted, Boot, Event, Origin, Refusal, ReleaseRef, Role, Run, RunId};
+use super::state::{Adopted, Boot, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served};
 use super::store::{Record, StoredRun};
 use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
 use crate::supervisor::{Process, Survivor};
@@ -33,6 +35,30 @@ fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
 fn left(until: Option<SystemTime>, whole: Duration) -> Duration {
     let left = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
     left.unwrap_or_default().min(whole)
+}
+
+/// What was live. An older daemon wrote down only what became of the attempts.
+fn past_of(record: &Record) -> Past {
+    if let Some(past) = &record.past {
+        return past.clone();
+    }
+    let mut rows: Vec<_> = record.releases.iter().filter(|entry| entry.row.switched_at.is_some()).collect();
+    rows.sort_by(|one, other| one.row.switched_at.cmp(&other.row.switched_at));
+    let served = rows.into_iter().filter_map(|entry| {
+        let release = match &entry.spec {
+            Some(_) => spec::managed(&entry.row.release),
+            None => spec::unmanaged(entry.row.port?),
+        };
+        let quarantined = entry.row.outcome == Some(wire::Outcome::RolledBack);
+        Some(Served { release, quarantined })
+    });
+    let mut served: Vec<_> = served.collect();
+    if let Some(previous) = &record.previous
+        && !served.iter().any(|known| known.release == *previous)
+    {
+        served.insert(0, Served { release: previous.clone(), quarantined: false });
+    }
+    Past::new(served)
 }
 
 impl Coordinator {
@@ -120,7 +146,10 @@ impl Coordinator {
         let stopping = self.state.phase() == wire::Phase::Stopping;
         let refusal = refused(if stopping { &Refusal::ShuttingDown } else { &Refusal::Booting });
         match message {
-            Message::Deploy { reply, .. } | Message::Rollback { reply } => {
+            Message::Deploy { reply, .. } => {
+                let _asker_gone = reply.send(Err(refusal));
+            }
+            Message::Rollback { reply, .. } => {
                 let _asker_gone = reply.send(Err(refusal));
             }
             Message::Switch { reply, .. } => {
@@ -162,11 +191,8 @@ impl Coordinator {
     fn boot(&mut self) {
         let record = self.found.take().filter(|_| !self.fresh).unwrap_or_default();
         if let Some(intent) = &record.intent {
-            self.history.update(&intent.release.id, |row| {
-                if row.outcome.is_none() {
-                    row.outcome = Some(wire::Outcome::Interrupted);
-                    row.reason = Some("the daemon ended while it was under way".into());
-                }
+            self.history.ended(&intent.release.id, wire::Outcome::Interrupted, |row| {
+                row.reason = Some("the daemon ended while it was under way".into());
             });
         }
         let runs = self.take_over(&record);
@@ -181,14 +207,16 @@ impl Coordinator {
             release.origin != Origin::Managed
                 || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
         };
-        let previous = record.previous.filter(known);
+        let mut past = past_of(&record);
+        past.retain(known);
+        let went_back = record.last_switch.is_some_and(|switch| switch.reason == Reason::AutoRollback);
         let mut live = record.live.filter(known);
         let app = self.config.borrow().app.clone();
         if live.is_none()
             && let Some(port) = app.target
         {
             let release = spec::unmanaged(port);
-            self.history.begin(&release.id, None, &[]);
+            self.history.begin(attempt(&release.id, None, None), &[]);
             self.app_attempted = Some(app_fingerprint(&app));
             live = Some(release);
         }
@@ -205,9 +233,10 @@ impl Coordinator {
         };
         self.step(Event::Boot(Boot {
             live,
-            previous,
+            past,
             restarts: record.restarts,
             window: Some(window).filter(|left| !left.is_zero()),
+            went_back,
             ended,
             going_back,
             runs,
@@ -228,8 +257,8 @@ impl Coordinator {
         for (run, process) in record.runs.iter().zip(processes) {
             let release = spec::managed(&run.release);
             let Some(process) = process else {
-                let now = now();
-                self.history.update(&run.release, |row| row.stopped_at = Some(now));
+                let started_at = run.started_at.map(wire::rfc3339);
+                self.history.process_ended(&run.release, started_at.as_deref(), None, Some(&now()));
                 continue;
             };
             let id = RunId(adopted.len() as u64 + 1);
@@ -285,7 +314,8 @@ impl Coordinator {
                     .await;
             let message = match prepared {
                 Ok(Ok(prepared)) => {
-                    Message::Deploy { prepared: Box::new(prepared), reason: Reason::Config, reply }
+                    let prepared = Box::new(prepared);
+                    Message::Deploy { prepared, reason: Reason::Config, force: false, reply }
                 }
                 Ok(Err(error)) => Message::ConfigNotPrepared { error: Box::new(error) },
                 Err(error) => {

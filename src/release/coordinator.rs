@@ -22,10 +22,10 @@ use super::events::{Attempt, AttemptLog};
 use super::handle::Handle;
 use super::history::History;
 use super::leave::Still;
-use super::message::{Message, Reports, SwitchReply};
+use super::message::{Message, Reports};
 use super::placeholder::Placeholder;
 use super::recorder::keep_record;
-use super::spec::{self, Prepared};
+use super::spec::ReleaseSpec;
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
 use super::store::{Found, Record, Store};
 use super::view::View;
@@ -33,7 +33,7 @@ use crate::config::{Config, Standby};
 use crate::health::Unable;
 use crate::proxy::{RouteWriter, Stats, Target};
 use crate::supervisor::{Identity, Process, Supervisor};
-use crate::wire::{self, Code, ErrorBody, ProbeReport, Reason};
+use crate::wire::{self, ProbeReport};
 
 /// Messages that may wait; senders wait beyond it.
 const INBOX: usize = 256;
@@ -84,6 +84,14 @@ pub(super) struct Slot {
     pub(super) exit: Option<String>,
 }
 
+/// The content of a release that is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Offered {
+    pub(super) spec: Option<ReleaseSpec>,
+    /// The fingerprint of `[app]`, where it is nothing but that.
+    pub(super) app: Option<String>,
+}
+
 /// A move of traffic whose record is being written.
 pub(super) struct Unconfirmed {
     pub(super) seq: u64,
@@ -112,6 +120,8 @@ pub struct Coordinator {
     pub(super) early: Vec<Message>,
     /// The attempt that began in this step, for whoever asked for it.
     pub(super) accepted: Option<Attempt>,
+    /// The content of the release that is asked for in this step.
+    pub(super) offered: Option<Offered>,
     pub(super) refusal: Option<Refusal>,
     pub(super) already_live: bool,
     pub(super) finished: bool,
@@ -130,6 +140,8 @@ pub struct Coordinator {
     pub(super) app_attempted: Option<String>,
     pub(super) app_edited: bool,
     pub(super) placeholder: Placeholder,
+    /// The `[app]` that was not deployed because its content is in quarantine.
+    pub(super) app_quarantined: Option<String>,
     /// The record of the earlier daemon, until the machine has heard of it.
     pub(super) found: Option<Record>,
     /// What was taken over of its runs.
@@ -188,6 +200,7 @@ impl Coordinator {
             unconfirmed: Vec::new(),
             early: Vec::new(),
             accepted: None,
+            offered: None,
             refusal: None,
             already_live: false,
             finished: false,
@@ -202,6 +215,7 @@ impl Coordinator {
             app_attempted: if fresh { None } else { record.app_attempted.clone() },
             app_edited: false,
             placeholder: Placeholder::remembered(record.no_placeholder),
+            app_quarantined: if fresh { None } else { record.app_quarantined.clone() },
             found: Some(record),
             taken_over: Vec::new(),
             leftovers: Some(leftovers),
@@ -326,45 +340,17 @@ impl Coordinator {
         let message = if self.found.is_some() { self.receive_before_boot(message) } else { Some(message) };
         let Some(message) = message else { return };
         match message {
-            Message::Deploy { prepared, reason, reply } => {
-                let answer = self.deploy(*prepared, reason);
-                // Somebody was faster: the edit's turn comes.
-                let not_yet = matches!(
-                    &answer,
-                    Err(error) if matches!(error.code, Code::Busy | Code::ShuttingDown)
-                );
-                if not_yet && reason == Reason::Config {
-                    self.app_attempted = None;
-                    self.app_edited = true;
-                }
-                let _asker_gone = reply.send(answer);
+            Message::Deploy { prepared, reason, force, reply } => {
+                let _asker_gone = reply.send(self.deploy(*prepared, reason, force));
             }
             Message::Switch { port, reason, reply } => {
-                self.step(Event::Switch { release: spec::unmanaged(port), port, reason });
-                let answer = if std::mem::take(&mut self.already_live) {
-                    Ok(SwitchReply::AlreadyLive(self.last_switch.clone()))
-                } else {
-                    self.answer().map(SwitchReply::Accepted)
-                };
-                let _asker_gone = reply.send(answer);
+                let _asker_gone = reply.send(self.switch(port, reason));
             }
-            Message::Rollback { reply } => {
-                self.step(Event::Rollback);
-                let answer = self.answer();
-                let _asker_gone = reply.send(answer);
+            Message::Rollback { asked, reply } => {
+                let _asker_gone = reply.send(self.roll_back(&asked));
             }
             Message::Cancel { reply } => {
-                let release = self.state.task.as_ref().map(|task| task.release.id.clone());
-                self.step(Event::Cancel);
-                let answer = match self.refusal.take() {
-                    Some(refusal) => Err(refused(&refusal)),
-                    None => {
-                        let release = release.unwrap_or_default();
-                        let message = format!("cancelled `{release}`; traffic did not move");
-                        Ok(wire::Accepted { success: true, message, release })
-                    }
-                };
-                let _asker_gone = reply.send(answer);
+                let _asker_gone = reply.send(self.cancel());
             }
             Message::Shutdown => self.step(Event::Shutdown),
             Message::StopAll { done } => {
@@ -407,55 +393,9 @@ impl Coordinator {
         }
     }
 
-    fn deploy(&mut self, prepared: Prepared, reason: Reason) -> Result<Attempt, ErrorBody> {
-        let Prepared { id, spec, app_fingerprint } = prepared;
-        if spec::is_unmanaged(&id) {
-            let message =
-                format!("release `{id}`: ids of this form stand for apps that somebody else starts");
-            return Err(ErrorBody::new(Code::BadRequest, "Bad request", message));
-        }
-        if let Some(known) = self.history.get(&id)
-            && known.spec.as_ref() != Some(&spec)
-        {
-            return Err(ErrorBody::new(
-                Code::BadRequest,
-                "Bad request",
-                format!("release `{id}` is known with other content: a release never changes"),
-            )
-            .with_hint("choose another id, or leave it out and get one"));
-        }
-        // The machine looks the release up when it starts it, so it is known from here on; a refusal takes it back.
-        let admitted = self.state.task.is_none() && self.state.phase() != wire::Phase::Stopping;
-        if admitted {
-            let needed = self.needed();
-            self.history.begin(&id, Some(spec), &needed);
-        }
-        let before = app_fingerprint.map(|now| self.app_attempted.replace(now));
-        self.step(Event::Deploy { release: spec::managed(&id), reason });
-        let answer = self.answer();
-        if let (Err(_), Some(before)) = (&answer, before) {
-            self.app_attempted = before;
-        }
-        if answer.is_err() && admitted {
-            self.history.forget(&id);
-        }
-        answer
-    }
-
-    /// What the machine said to the request in hand.
-    fn answer(&mut self) -> Result<Attempt, ErrorBody> {
-        match (self.refusal.take(), self.accepted.take()) {
-            (Some(refusal), _) => Err(refused(&refusal)),
-            (None, Some(attempt)) => Ok(attempt),
-            (None, None) => {
-                Err(ErrorBody::new(Code::Internal, "Internal error", "the request had no effect"))
-            }
-        }
-    }
-
     pub(super) fn needed(&self) -> Vec<String> {
         let live = self.state.live_release().map(|release| release.id.clone());
-        let previous = self.state.previous.as_ref().map(|previous| previous.release.id.clone());
+        let previous = self.state.previous().map(|previous| previous.release.id);
         let runs = self.state.runs().map(|run| run.release.id.clone());
         live.into_iter().chain(previous).chain(runs).collect()
     }
@@ -463,12 +403,7 @@ impl Coordinator {
     /// One step of the machine, and all that follows from it.
     pub(super) fn step(&mut self, event: Event) {
         let config = Arc::clone(&self.config.borrow());
-        let policy = Policy {
-            window: !config.rollback.window.is_zero(),
-            threshold: config.rollback.threshold,
-            standby: config.rollback.standby == Standby::Window,
-            restart: config.app.restart.clone(),
-        };
+        let policy = policy(&config);
         tracing::debug!(?event, "step");
         let was_up = self.state.live_run().map(|run| run.id);
         for effect in self.state.step(event, self.began.elapsed(), &policy) {
@@ -570,6 +505,16 @@ impl Coordinator {
     }
 }
 
+/// What the machine decides by.
+pub(super) fn policy(config: &Config) -> Policy {
+    Policy {
+        window: !config.rollback.window.is_zero(),
+        threshold: config.rollback.threshold,
+        standby: config.rollback.standby == Standby::Window,
+        restart: config.app.restart.clone(),
+    }
+}
+
 /// The wait for the next look whether a drain may end early.
 async fn look_early(alone: &CancellationToken) {
     alone.cancelled().await;
@@ -581,39 +526,5 @@ async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The answer to a refused request.
-pub(super) fn refused(refusal: &Refusal) -> ErrorBody {
-    match refusal {
-        Refusal::Busy { release, reason } => ErrorBody::new(
-            Code::Busy,
-            "Busy",
-            format!("another attempt is under way: `{release}` ({})", reason.as_str()),
-        )
-        .with_hint("wait for it (portok status), or end it with: portok cancel"),
-        Refusal::NoPrevious => ErrorBody::new(
-            Code::NoPrevious,
-            "No previous release",
-            "there is no previous release to go back to",
-        ),
-        Refusal::Booting => {
-            ErrorBody::new(Code::Busy, "Busy", "what an earlier daemon left running is being stopped first")
-                .with_hint("try again in a moment")
-        }
-        Refusal::PortInUse { release } => ErrorBody::new(
-            Code::HealthFailed,
-            "Health check failed",
-            format!("the port is that of release `{release}`, which is not ready or is being stopped"),
-        ),
-        Refusal::NothingUnderWay => {
-            ErrorBody::new(Code::NotFound, "Nothing to cancel", "no deploy, switch or rollback is under way")
-        }
-        Refusal::ShuttingDown => ErrorBody::new(
-            Code::ShuttingDown,
-            "Shutting down",
-            "the daemon is going down and begins nothing new",
-        ),
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::autopsy::describe;
 use super::coordinator::{Coordinator, Slot};
+use super::events::AttemptLog;
 use super::message::{Message, Report};
 use super::run::{Start, run, see_through};
 use super::spec::ReleaseSpec;
@@ -76,6 +77,7 @@ impl Coordinator {
             Effect::Tell(tell) => self.tell(tell),
             Effect::Refuse(refusal) => self.refusal = Some(refusal),
             Effect::AlreadyLive => self.already_live = true,
+            Effect::UnderWay => self.accepted = self.attempt.as_ref().map(AttemptLog::reader),
             Effect::Finished => self.finished = true,
         }
     }
@@ -228,12 +230,8 @@ impl Coordinator {
                 slot.port = Some(port);
                 slot.started_at = Some(time);
                 let release = slot.release.clone();
-                self.history.update(&release, |row| {
-                    row.started_at = Some(wire::rfc3339(time));
-                    row.stopped_at = None;
-                    row.exit = None;
-                    row.port = Some(port);
-                });
+                let candidate = !self.restores(id);
+                self.history.started(&release, candidate, wire::rfc3339(time), port);
                 tracing::info!(release, pid, port, "started");
                 self.event_of(id, EventKind::Spawned, |event| {
                     event.pid = Some(pid);
@@ -284,7 +282,7 @@ impl Coordinator {
                     slot.autopsy = autopsy;
                 }
                 let release = slot.release.clone();
-                self.history.update(&release, |row| row.exit = Some(exit.to_string()));
+                self.process_ended(id, Some(&exit.to_string()), None);
                 if self.restores(id) {
                     self.verdict = Some(format!("it ended: {exit}"));
                 }
@@ -298,18 +296,17 @@ impl Coordinator {
                 self.step(Event::Exited { run: id, port_taken: port_taken.is_some() });
             }
             Report::Gone(exit) => {
-                let release = self.slot(id).release.clone();
-                let another = self.state.runs().any(|run| run.id != id && run.release.id == release);
-                // While another run of it is there, what became of this one says nothing about the release.
-                if !another {
-                    self.history.update(&release, |row| {
-                        row.stopped_at = Some(now());
-                        row.exit = exit.map(|exit| exit.to_string()).or(row.exit.take());
-                    });
-                }
+                self.process_ended(id, exit.map(|exit| exit.to_string()).as_deref(), Some(&now()));
                 self.step(Event::Gone { run: id });
             }
         }
+    }
+
+    /// Writes the end of a run's process into the history.
+    fn process_ended(&mut self, id: RunId, exit: Option<&str>, stopped_at: Option<&str>) {
+        let slot = self.slot(id);
+        let (release, started_at) = (slot.release.clone(), slot.started_at.map(wire::rfc3339));
+        self.history.process_ended(&release, started_at.as_deref(), exit, stopped_at);
     }
 
     /// Whether this run is to bring the live release back.

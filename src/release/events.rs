@@ -19,6 +19,8 @@ pub(super) struct AttemptLog {
     shared: Arc<Shared>,
     progress: watch::Sender<Progress>,
     output: usize,
+    /// The candidate that was cancelled for it.
+    pub(super) cancelled: Option<String>,
 }
 
 /// The reader's side: an attempt that was accepted, its events so far and to come.
@@ -53,7 +55,7 @@ impl AttemptLog {
     /// An empty log for an attempt to make `release` live.
     pub(super) fn new(release: &str) -> Self {
         let shared = Arc::new(Shared { release: release.to_owned(), log: Mutex::default() });
-        Self { shared, progress: watch::Sender::new(Progress::default()), output: 0 }
+        Self { shared, progress: watch::Sender::new(Progress::default()), output: 0, cancelled: None }
     }
 
     /// A reader that starts with the first event.
@@ -123,6 +125,12 @@ impl Attempt {
             None if lost => Err(gone()),
             _ => Ok(()),
         }
+    }
+
+    /// Its result, where what was asked for was live already.
+    pub fn already_live(&self) -> Option<Moved> {
+        let end = self.shared.lock().end.clone();
+        end.and_then(Result::ok).filter(|moved| moved.already_live)
     }
 
     /// The next event; `None` after the last. Cancel safe. Dropping the attempt cancels nothing.

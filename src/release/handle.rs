@@ -4,13 +4,23 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::changed;
 use super::events::Attempt;
-use super::message::{Message, SwitchReply};
+use super::message::{Message, PlannedRollback, RollbackReply, SwitchReply};
 use super::spec;
 use super::view::{View, empty_status};
 use crate::config::Config;
 use crate::supervisor::Supervisor;
 use crate::wire::{self, Code, ErrorBody, Reason};
+
+/// What came of asking for a rollback.
+#[derive(Debug)]
+pub enum Rollback {
+    /// It was only asked what it would do.
+    Plan(wire::RollbackPlan),
+    /// It is under way, or has nothing to do.
+    Accepted(Attempt),
+}
 
 /// The coordinator as the admin API and the daemon see it.
 #[derive(Debug, Clone)]
@@ -33,19 +43,22 @@ impl Handle {
         Self { requests, views, config, supervisor, first_probe }
     }
 
-    /// Starts a new release. Returns once it is accepted and its intent is written down.
+    /// Starts a new release; with `force` also one that is live already, or in quarantine. Returns once it is accepted and its intent is written down.
     ///
     /// # Errors
-    /// Refused: `busy`, `no_app`, `bad_request` (a known id with other content, an unusable directory, environment file or user),
+    /// Refused: `busy`, `quarantined`, `no_app`, `bad_request` (a known id with other content, an unusable directory, environment file or user),
     /// `state_unwritable`, `shutting_down`.
-    pub async fn deploy(&self, request: wire::DeployRequest) -> Result<Attempt, ErrorBody> {
+    pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
         let config = Arc::clone(&self.config.borrow());
         // Reads files: not on the thread that drives everything.
         let prepared = tokio::task::spawn_blocking(move || spec::prepare(request, &config))
             .await
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))??;
         let mut attempt = self
-            .ask(|reply| Message::Deploy { prepared: Box::new(prepared), reason: Reason::Deploy, reply })
+            .ask(|reply| {
+                let prepared = Box::new(prepared);
+                Message::Deploy { prepared, reason: Reason::Deploy, force, reply }
+            })
             .await?;
         attempt.begun().await?;
         Ok(attempt)
@@ -60,18 +73,27 @@ impl Handle {
         let (message, switch) = match answer {
             SwitchReply::AlreadyLive(last) => (format!("Port {port} is live already"), last),
             SwitchReply::Accepted(attempt) => {
-                (format!("Switched to port {port}"), Some(attempt.finished().await?.switch))
+                (format!("Switched to port {port}"), attempt.finished().await?.switch)
             }
         };
         Ok(wire::Switched { success: true, message, switch })
     }
 
-    /// Goes back to the previous release.
+    /// Goes back to the previous release or the one that is named, or says what that would do.
     ///
     /// # Errors
-    /// `no_previous`, `busy`, `shutting_down`.
-    pub async fn rollback(&self) -> Result<Attempt, ErrorBody> {
-        self.ask(|reply| Message::Rollback { reply }).await
+    /// `no_previous`, `no_such_release`, `quarantined`, `busy` (before the start), `shutting_down`.
+    pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
+        let planned = match self.ask(|reply| Message::Rollback { asked, reply }).await? {
+            RollbackReply::Accepted(attempt) => return Ok(Rollback::Accepted(attempt)),
+            RollbackReply::Plan(planned) => planned,
+        };
+        let PlannedRollback { mut plan, directory } = *planned;
+        if let Some((directory, run_last)) = directory {
+            let look = move || changed::changed_since(&directory, run_last);
+            plan.directory_changed = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        }
+        Ok(Rollback::Plan(plan))
     }
 
     /// Ends what is under way and has not switched yet.
@@ -98,7 +120,12 @@ impl Handle {
         status
     }
 
-    /// All known releases, newest first.
+    /// Whether live is what `[app]` says.
+    pub fn app_in_force(&self) -> wire::AppInForce {
+        self.views.borrow().app_in_force.clone()
+    }
+
+    /// All attempts, newest first.
     pub fn releases(&self) -> Vec<wire::ReleaseRow> {
         self.views.borrow().releases.to_vec()
     }

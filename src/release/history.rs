@@ -1,12 +1,17 @@
-//! The known releases: what they are and what became of them. Owned by the coordinator.
+//! The attempts to make a release live: what each was about and what became of it. Owned by the coordinator.
+//!
+//! Every attempt (a deploy, a switch, a rollback) has a row of its own. Its outcome is written once; only a `live` one
+//! becomes `rolled_back`, when a rollback takes the traffic away again. A process belongs to the rows that have its
+//! start: those of the attempt that started it, and of those that made it live again.
 
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use super::spec::ReleaseSpec;
 use super::store::StoredRelease;
-use crate::wire::ReleaseRow;
+use crate::wire::{Outcome, ReleaseRow};
 
-/// Releases that are remembered; beyond it the oldest that is not needed goes.
+/// Attempts that are remembered; beyond it the oldest that is not needed goes.
 const REMEMBERED: usize = 50;
 
 /// Bytes that the contents of all of them may take: what is kept is written with each record.
@@ -25,58 +30,109 @@ impl History {
         Self { entries, rows: OnceLock::new() }
     }
 
-    /// The entry of `id`.
+    /// The newest attempt at `id`.
     pub(super) fn get(&self, id: &str) -> Option<&StoredRelease> {
-        self.entries.iter().find(|entry| entry.row.release == id)
+        self.entries.iter().rev().find(|entry| entry.row.release == id)
     }
 
-    /// Changes the row of `id`, where it is known.
-    pub(super) fn update(&mut self, id: &str, change: impl FnOnce(&mut ReleaseRow)) {
+    /// Begins an attempt. What is not `needed` may be forgotten for it.
+    pub(super) fn begin(&mut self, attempt: StoredRelease, needed: &[String]) {
         self.rows.take();
-        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.row.release == id) {
-            change(&mut entry.row);
-        }
-    }
-
-    /// Makes `id` the newest release. One that is known keeps its dates and loses its outcome: it is tried again. What is not
-    /// `needed` may be forgotten for it.
-    pub(super) fn begin(&mut self, id: &str, spec: Option<ReleaseSpec>, needed: &[String]) {
-        self.rows.take();
-        let former = self.entries.iter().position(|entry| entry.row.release == id);
-        let mut row = match former {
-            Some(at) => self.entries.remove(at).row,
-            None => ReleaseRow {
-                release: id.to_owned(),
-                command: None,
-                outcome: None,
-                started_at: None,
-                switched_at: None,
-                stopped_at: None,
-                exit: None,
-                port: None,
-                reason: None,
-            },
-        };
-        row.command = spec.as_ref().map(|spec| spec.command.clone());
-        row.outcome = None;
-        row.reason = None;
-        self.entries.push(StoredRelease { row, spec });
+        self.entries.push(attempt);
         while self.entries.len() > REMEMBERED || self.bytes() > REMEMBERED_BYTES {
             let newest = self.entries.len() - 1;
-            let goes = |entry: &StoredRelease| !needed.contains(&entry.row.release);
-            let Some(at) = self.entries[..newest].iter().position(goes) else { break };
+            let Some(at) = (0..newest).find(|at| !self.is_needed(*at, needed)) else { break };
             self.entries.remove(at);
         }
+    }
+
+    /// Of a release that is needed its newest attempt is.
+    fn is_needed(&self, at: usize, needed: &[String]) -> bool {
+        let id = &self.entries[at].row.release;
+        needed.contains(id) && !self.entries[at + 1..].iter().any(|later| later.row.release == *id)
     }
 
     fn bytes(&self) -> usize {
         self.entries.iter().filter_map(|entry| entry.spec.as_ref()).map(ReleaseSpec::bytes).sum()
     }
 
-    /// Takes `id` out again: nothing was ever started of it.
-    pub(super) fn forget(&mut self, id: &str) {
+    /// When a process of `id` was started last.
+    pub(super) fn last_start(&self, id: &str) -> Option<SystemTime> {
+        let starts = self.entries.iter().rev().filter(|entry| entry.row.release == id);
+        let last = starts.filter_map(|entry| entry.row.started_at.as_deref()).next()?;
+        humantime::parse_rfc3339(last).ok()
+    }
+
+    /// How the last attempt at the `[app]` with this fingerprint ended.
+    pub(super) fn last_outcome_of_app(&self, fingerprint: &str) -> Option<Outcome> {
+        let made_of_it = |entry: &&StoredRelease| entry.app.as_deref() == Some(fingerprint);
+        self.entries.iter().rev().find(made_of_it)?.row.outcome
+    }
+
+    /// Takes the attempt at `id` that is under way out again: it was never begun.
+    pub(super) fn take_back(&mut self, id: &str) {
         self.rows.take();
-        self.entries.retain(|entry| entry.row.release != id || entry.row.started_at.is_some());
+        let under_way = |row: &ReleaseRow| row.release == id && row.outcome.is_none();
+        if let Some(at) = self.entries.iter().rposition(|entry| under_way(&entry.row)) {
+            self.entries.remove(at);
+        }
+    }
+
+    /// The attempt at `id` that is under way has ended so.
+    pub(super) fn ended(&mut self, id: &str, outcome: Outcome, change: impl FnOnce(&mut ReleaseRow)) {
+        if let Some(row) = self.newest(|row| row.release == id && row.outcome.is_none()) {
+            row.outcome = Some(outcome);
+            change(row);
+        }
+    }
+
+    /// Traffic was taken away from the live release `id`.
+    pub(super) fn rolled_back(&mut self, id: &str, why: &str) {
+        if let Some(row) = self.newest(|row| row.release == id && row.outcome == Some(Outcome::Live)) {
+            row.outcome = Some(Outcome::RolledBack);
+            row.reason = Some(why.to_owned());
+        }
+    }
+
+    /// `id` serves, and no attempt had to make it do so: it was configured and ran.
+    pub(super) fn serves(&mut self, id: &str) {
+        let known = |entry: &StoredRelease| entry.row.release == id && entry.row.outcome.is_some();
+        if !self.entries.iter().any(known) {
+            self.ended(id, Outcome::Live, |_| {});
+        }
+    }
+
+    /// A process of `id` was started: of the attempt that is under way, or of the one that made it live.
+    pub(super) fn started(&mut self, id: &str, candidate: bool, at: String, port: u16) {
+        let row = self.newest(|row| row.release == id && row.outcome.is_none() == candidate);
+        if let Some(row) = row {
+            row.started_at = Some(at);
+            row.stopped_at = None;
+            row.exit = None;
+            row.port = Some(port);
+        }
+    }
+
+    /// The process of `id` that was started then has ended so, and nothing is left of it where `stopped_at` is known.
+    pub(super) fn process_ended(
+        &mut self,
+        id: &str,
+        started_at: Option<&str>,
+        exit: Option<&str>,
+        stopped_at: Option<&str>,
+    ) {
+        let Some(started_at) = started_at else { return };
+        self.rows.take();
+        let of_it = |row: &ReleaseRow| row.release == id && row.started_at.as_deref() == Some(started_at);
+        for row in self.entries.iter_mut().map(|entry| &mut entry.row).filter(|row| of_it(row)) {
+            row.exit = exit.map(str::to_owned).or(row.exit.take());
+            row.stopped_at = stopped_at.map(str::to_owned).or(row.stopped_at.take());
+        }
+    }
+
+    fn newest(&mut self, which: impl Fn(&ReleaseRow) -> bool) -> Option<&mut ReleaseRow> {
+        self.rows.take();
+        self.entries.iter_mut().rev().map(|entry| &mut entry.row).find(|row| which(row))
     }
 
     /// For the record, oldest first.
@@ -91,6 +147,22 @@ impl History {
     }
 }
 
+/// An attempt that begins.
+pub(super) fn attempt(id: &str, spec: Option<ReleaseSpec>, app: Option<String>) -> StoredRelease {
+    let row = ReleaseRow {
+        release: id.to_owned(),
+        command: spec.as_ref().map(|spec| spec.command.clone()),
+        outcome: None,
+        started_at: None,
+        switched_at: None,
+        stopped_at: None,
+        exit: None,
+        port: None,
+        reason: None,
+    };
+    StoredRelease { row, spec, app }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,7 +171,7 @@ mod tests {
     fn the_newest_comes_first_and_what_is_needed_stays() {
         let mut history = History::default();
         for n in 0..REMEMBERED + 5 {
-            history.begin(&format!("v{n}"), None, &["v0".to_owned()]);
+            history.begin(attempt(&format!("v{n}"), None, None), &["v0".to_owned()]);
         }
         let rows = history.rows();
         assert_eq!(rows.len(), REMEMBERED);
@@ -121,21 +193,56 @@ mod tests {
             health_path: None,
         };
         for n in 0..10 {
-            history.begin(&format!("v{n}"), Some(spec.clone()), &["v0".to_owned()]);
+            history.begin(attempt(&format!("v{n}"), Some(spec.clone()), None), &["v0".to_owned()]);
         }
         let rows = history.rows();
         let ids: Vec<_> = rows.iter().map(|row| row.release.as_str()).collect();
         assert_eq!(ids, ["v9", "v0"]);
     }
 
+    fn outcomes(history: &History) -> Vec<(String, Option<Outcome>)> {
+        history.rows().iter().map(|row| (row.release.clone(), row.outcome)).collect()
+    }
+
     #[test]
-    fn a_release_that_is_tried_again_moves_to_the_front() {
+    fn a_release_that_is_tried_again_has_another_row() {
         let mut history = History::default();
-        for id in ["a", "b", "a"] {
-            history.begin(id, None, &[]);
+        for (id, outcome) in [("a", Outcome::Live), ("b", Outcome::Live), ("a", Outcome::Aborted)] {
+            history.begin(attempt(id, None, None), &[]);
+            history.ended(id, outcome, |_| {});
         }
+        history.begin(attempt("b", None, None), &[]);
+        history.rolled_back("b", "bad");
+        history.take_back("b");
+        let of = |id: &str, outcome| (id.to_owned(), Some(outcome));
+        assert_eq!(
+            outcomes(&history),
+            [of("a", Outcome::Aborted), of("b", Outcome::RolledBack), of("a", Outcome::Live)]
+        );
+        history.ended("a", Outcome::Cancelled, |_| {});
+        assert_eq!(history.rows()[0].outcome, Some(Outcome::Aborted), "an outcome is written once");
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_told_where_its_start_is() {
+        let mut history = History::default();
+        for start in ["09:00", "10:00"] {
+            history.begin(attempt("a", None, None), &[]);
+            history.started("a", true, start.to_owned(), 1);
+            history.ended("a", Outcome::Live, |_| {});
+        }
+        history.process_ended("a", Some("09:00"), Some("exit status 1"), Some("11:00"));
         let rows = history.rows();
-        let ids: Vec<_> = rows.iter().map(|row| row.release.as_str()).collect();
-        assert_eq!(ids, ["a", "b"]);
+        assert_eq!((rows[0].stopped_at.as_deref(), rows[1].stopped_at.as_deref()), (None, Some("11:00")));
+        assert_eq!(rows[1].exit.as_deref(), Some("exit status 1"));
+    }
+
+    #[test]
+    fn of_a_needed_release_the_newest_attempt_stays() {
+        let mut history = History::default();
+        for _ in 0..REMEMBERED + 5 {
+            history.begin(attempt("a", None, None), &["a".to_owned()]);
+        }
+        assert_eq!(history.rows().len(), REMEMBERED);
     }
 }

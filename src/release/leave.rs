@@ -82,7 +82,10 @@ impl Coordinator {
             .with_hint("try again in a moment")
         };
         match message {
-            Message::Deploy { reply, .. } | Message::Rollback { reply } => {
+            Message::Deploy { reply, .. } => {
+                let _asker_gone = reply.send(Err(leaving()));
+            }
+            Message::Rollback { reply, .. } => {
                 let _asker_gone = reply.send(Err(leaving()));
             }
             Message::Switch { reply, .. } => {

@@ -1,6 +1,8 @@
 //! What reaches the coordinator: requests of others, and reports of its own tasks.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +19,8 @@ pub(super) enum Message {
     Deploy {
         prepared: Box<Prepared>,
         reason: Reason,
+        /// Also where it is live already, or in quarantine.
+        force: bool,
         reply: oneshot::Sender<Result<Attempt, ErrorBody>>,
     },
     Switch {
@@ -25,7 +29,8 @@ pub(super) enum Message {
         reply: oneshot::Sender<Result<SwitchReply, ErrorBody>>,
     },
     Rollback {
-        reply: oneshot::Sender<Result<Attempt, ErrorBody>>,
+        asked: wire::RollbackRequest,
+        reply: oneshot::Sender<Result<RollbackReply, ErrorBody>>,
     },
     Cancel {
         reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>>,
@@ -72,6 +77,22 @@ pub(super) enum Message {
 pub(super) enum SwitchReply {
     AlreadyLive(Option<wire::Switch>),
     Accepted(Attempt),
+}
+
+/// How a rollback was received.
+#[derive(Debug)]
+pub(super) enum RollbackReply {
+    /// It was only asked what it would do.
+    Plan(Box<PlannedRollback>),
+    Accepted(Attempt),
+}
+
+/// What a rollback would do, as far as that is known without a look at the disk.
+#[derive(Debug)]
+pub(super) struct PlannedRollback {
+    pub(super) plan: wire::RollbackPlan,
+    /// The directory that would run, and when it was run last.
+    pub(super) directory: Option<(PathBuf, SystemTime)>,
 }
 
 /// What a run tells.

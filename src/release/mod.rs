@@ -4,6 +4,8 @@
 //! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
 //!   writer; `boot` is how it begins, `leave` how it stands still and goes without an end, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
 //!   `history` its memory, `snapshot` its face;
+//! - `requests` is what others ask of it, `refusal` why they get no more than a word, `in_force` whether `[app]` is what
+//!   runs, `changed` whether a directory is what a release ran from;
 //! - `message` is what reaches it, `view` what others see of it;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed, `placeholder` knows how its
 //!   port can be held;
@@ -13,6 +15,7 @@
 
 mod autopsy;
 mod boot;
+mod changed;
 pub mod coordinator;
 mod effects;
 pub mod events;
@@ -20,10 +23,13 @@ pub mod events;
 mod failpoint;
 mod handle;
 mod history;
+mod in_force;
 mod leave;
 mod message;
 mod placeholder;
 mod recorder;
+mod refusal;
+mod requests;
 mod run;
 mod snapshot;
 pub mod spec;
@@ -35,4 +41,4 @@ mod view;
 
 pub use coordinator::{Coordinator, Parts};
 pub use events::Attempt;
-pub use handle::Handle;
+pub use handle::{Handle, Rollback};

@@ -48,13 +48,15 @@ impl Coordinator {
         });
         let record = Record {
             live: self.state.live_release().cloned(),
-            previous: self.state.previous.as_ref().map(|previous| previous.release.clone()),
+            previous: self.state.previous().map(|previous| previous.release),
+            past: Some(self.state.past.clone()),
             intent: self
                 .state
                 .task
                 .as_ref()
                 .map(|task| Intent { release: task.release.clone(), reason: task.reason }),
             app_attempted: self.app_attempted.clone(),
+            app_quarantined: self.app_quarantined.clone(),
             last_switch: self.last_switch.clone(),
             releases: self.history.stored(),
             runs: runs.collect(),

@@ -26,9 +26,9 @@ impl Coordinator {
         let candidate = self.state.task.as_ref().map(|task| (task, candidate_run(task)));
         let candidate_status =
             candidate.and_then(|(task, run)| self.release_status(&task.release.id, run, 0));
-        let previous = self.state.previous.as_ref();
+        let previous = self.state.previous();
         let previous_status =
-            previous.and_then(|previous| self.release_status(&previous.release.id, previous.run, 0));
+            previous.as_ref().and_then(|previous| self.release_status(&previous.release.id, previous.run, 0));
         let drains = self.draining().into_iter();
         let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
@@ -57,6 +57,7 @@ impl Coordinator {
         View {
             booted: self.found.is_none(),
             status: Some(status),
+            app_in_force: self.app_in_force(),
             releases: self.history.rows(),
             health: self.health.clone(),
             probe: live.and_then(|run| self.probe_of(run.id)),

@@ -26,8 +26,10 @@ mod boot;
 mod effect;
 mod event;
 mod facts;
+mod past;
 mod requests;
 mod standing;
+mod way_back;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -38,7 +40,9 @@ use crate::wire::{Phase, Reason};
 
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
+pub use past::{Past, Served};
 pub use standing::Hindrance;
+pub use way_back::{WayBack, WayTo};
 
 /// How often a candidate whose port was taken is started again on another port.
 const PORT_TRIES: u32 = 3;
@@ -212,13 +216,15 @@ pub struct Previous {
     pub run: Option<RunId>,
 }
 
-/// The watch window.
+/// The watch window. It belongs to the live release until traffic moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Names its timer; others are stale.
     pub ticket: u64,
     /// Failed probes in a row.
     pub fails: u32,
+    /// Whether a bad verdict goes back. It does not where portok itself has just gone back: once a deploy.
+    pub goes_back: bool,
 }
 
 /// All that the machine knows.
@@ -230,8 +236,8 @@ pub struct State {
     pub task: Option<Task>,
     /// Runs on their way out.
     pub leaving: Vec<Leaving>,
-    /// What `live` replaced last.
-    pub previous: Option<Previous>,
+    /// What was live, and what of it is in quarantine.
+    pub past: Past,
     /// The watch window, while open.
     pub window: Option<Window>,
     /// How often the live release was started again after a crash.
@@ -257,7 +263,7 @@ impl Default for State {
             live: Live::None,
             task: None,
             leaving: Vec::new(),
-            previous: None,
+            past: Past::default(),
             window: None,
             restarts: 0,
             crashes: VecDeque::new(),
@@ -284,6 +290,22 @@ impl State {
             Live::Up { run } => Some(run),
             _ => None,
         }
+    }
+
+    /// The release to go back to.
+    pub fn previous(&self) -> Option<Previous> {
+        let live = self.live_release().map(|release| release.id.as_str());
+        let release = self.past.previous(live)?.clone();
+        let run = self.draining_run_of(&release);
+        Some(Previous { release, run })
+    }
+
+    /// The newest run of this release that still finishes what it has.
+    fn draining_run_of(&self, release: &ReleaseRef) -> Option<RunId> {
+        let drains = |leaving: &&Leaving| {
+            leaving.run.release == *release && matches!(leaving.stage, LeavingStage::Draining { .. })
+        };
+        self.leaving.iter().rev().find(drains).map(|leaving| leaving.run.id)
     }
 
     /// What a run does. `asked`: its stop signal has reached it. One whose signal is on its way counts as of no use: it
@@ -318,17 +340,12 @@ impl State {
         let mut out = Vec::new();
         match event {
             Event::Boot(boot) => self.boot(boot, now, policy, &mut out),
-            Event::Deploy { release, reason } => {
-                if self.admits(&mut out) {
-                    self.record_intent(release, reason, None, &mut out);
-                }
-            }
+            Event::Deploy { release, reason, force } => self.deploy(release, reason, force, &mut out),
             Event::Switch { release, port, reason } => self.switch(release, port, reason, &mut out),
-            Event::Rollback => {
-                if self.admits(&mut out) && !self.roll_back(Reason::ManualRollback, &mut out) {
-                    out.push(Effect::Refuse(Refusal::NoPrevious));
-                }
-            }
+            Event::Rollback { to, force } => match self.way_back(to.as_deref(), force, policy) {
+                Ok(way) => self.go_back(way, Reason::ManualRollback, &mut out),
+                Err(refusal) => out.push(Effect::Refuse(refusal)),
+            },
             Event::Cancel if self.task.is_some() => self.abort(Abort::Cancelled, now, policy, &mut out),
             Event::Cancel => out.push(Effect::Refuse(Refusal::NothingUnderWay)),
             Event::Shutdown => self.shut_down(now, policy, &mut out),
@@ -349,7 +366,7 @@ impl State {
             Event::DrainOver { run, seq } => self.drain_over(run, seq, &mut out),
             Event::WindowOver { ticket } => {
                 if self.window.is_some_and(|window| window.ticket == ticket) {
-                    self.window = None;
+                    self.settle();
                     out.push(Effect::Tell(Tell::Settled));
                 }
             }
@@ -402,8 +419,17 @@ impl State {
         out.extend(delay.map(|delay| Effect::Timer(Timer::Restart(ticket, delay))));
     }
 
-    /// Gives the task up. Traffic stays where it is.
+    /// Gives the task up; what is down is brought back. Traffic stays where it is.
     fn abort(&mut self, why: Abort, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
+        self.give_up(why, out);
+        let waits = matches!(self.live, Live::Down { stage: DownStage::AwaitingRollback, .. });
+        if waits && self.stopping == Stopping::No {
+            self.crashed(now, policy, out);
+        }
+    }
+
+    /// Gives the task up.
+    fn give_up(&mut self, why: Abort, out: &mut Vec<Effect>) {
         let Some(Task { release, reason, stage }) = self.task.take() else { return };
         let run = match stage {
             Stage::Recording { .. } => None,
@@ -418,9 +444,13 @@ impl State {
         if why != Abort::Unrecorded {
             self.save(out);
         }
-        let waits = matches!(self.live, Live::Down { stage: DownStage::AwaitingRollback, .. });
-        if waits && self.stopping == Stopping::No {
-            self.crashed(now, policy, out);
+    }
+
+    /// The live release has proven itself: no window watches it any more, and it is in no quarantine.
+    fn settle(&mut self) {
+        self.window = None;
+        if let Some(id) = self.live_release().map(|release| release.id.clone()) {
+            self.past.absolve(&id);
         }
     }
 
@@ -442,9 +472,9 @@ impl State {
             }) => Some(*run),
             _ => None,
         };
-        let standby = policy.standby && self.window.is_some();
+        let standby = policy.standby && self.window.is_some() && self.stopping != Stopping::Groups;
         let recorded = self.recorded;
-        let previous = self.previous.as_ref().and_then(|previous| previous.run);
+        let previous = self.previous().and_then(|previous| previous.run);
         let (stop, stay) = std::mem::take(&mut self.leaving).into_iter().partition(|leaving| {
             matches!(leaving.stage, LeavingStage::Draining { over: true, seq } if seq <= recorded)
                 && reviving != Some(leaving.run.id)

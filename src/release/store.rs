@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::spec::ReleaseSpec;
-use super::state::{ReleaseRef, Role};
+use super::state::{Past, ReleaseRef, Role};
 use crate::config::Fnv;
 use crate::supervisor::Identity;
 use crate::wire::{Reason, ReleaseRow, Switch};
@@ -53,19 +53,25 @@ pub struct Record {
     /// The release that serves or should.
     #[serde(default)]
     pub live: Option<ReleaseRef>,
-    /// The one it replaced last.
+    /// The one to go back to, for daemons that do not know `past`.
     #[serde(default)]
     pub previous: Option<ReleaseRef>,
+    /// What was live, and what of it is in quarantine; missing in the record of an older daemon.
+    #[serde(default)]
+    pub past: Option<Past>,
     /// What was under way.
     #[serde(default)]
     pub intent: Option<Intent>,
     /// The fingerprint of the `[app]` last attempted.
     #[serde(default)]
     pub app_attempted: Option<String>,
+    /// The fingerprint of the `[app]` that was not deployed because its content is in quarantine.
+    #[serde(default)]
+    pub app_quarantined: Option<String>,
     /// The last move of traffic.
     #[serde(default)]
     pub last_switch: Option<Switch>,
-    /// The known releases, oldest first.
+    /// The attempts to make a release live, oldest first.
     #[serde(default)]
     pub releases: Vec<StoredRelease>,
     /// The processes that exist.
@@ -91,13 +97,16 @@ pub struct Intent {
     pub reason: Reason,
 }
 
-/// A release in the record.
+/// One attempt in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredRelease {
     /// What became of it.
     pub row: ReleaseRow,
-    /// What it is; `None` for an app that somebody else starts.
+    /// What the release is; `None` for an unmanaged app.
     pub spec: Option<ReleaseSpec>,
+    /// The fingerprint of `[app]`, where the release is nothing but `[app]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
 }
 
 /// A process in the record.

@@ -1,12 +1,13 @@
 //! What the coordinator says: to the attempt's readers, to the history, to the hooks and to the log.
 
 use super::autopsy::describe;
-use super::coordinator::{Coordinator, Unconfirmed};
+use super::coordinator::{Coordinator, Offered, Unconfirmed};
 use super::effects::now;
 use super::events::AttemptLog;
+use super::history::attempt;
 use super::message::Waiting;
 use super::spec;
-use super::state::{Abort, Origin, ReleaseRef, RunId, Tell};
+use super::state::{Abort, Origin, ReleaseRef, RunId, Stage, Task, Tell};
 use crate::supervisor::Process;
 use crate::wire::{self, Code, ErrorBody, EventKind, Outcome, Reason};
 
@@ -34,12 +35,8 @@ impl Coordinator {
             Tell::Accepted => {
                 let Some(task) = &self.state.task else { return };
                 let (id, reason) = (task.release.id.clone(), task.reason);
-                let unmanaged = task.release.origin != Origin::Managed;
                 tracing::info!(release = id, reason = reason.as_str(), phase, "accepted");
-                if unmanaged && self.history.get(&id).is_none() {
-                    let needed = self.needed();
-                    self.history.begin(&id, None, &needed);
-                }
+                self.begin_row(&id);
                 let mut log = AttemptLog::new(&id);
                 let mut event = wire::Event::new(now(), EventKind::Accepted, id.clone());
                 event.message = Some(reason.as_str().to_owned());
@@ -87,12 +84,12 @@ impl Coordinator {
                 let release = self.slot(run).release.clone();
                 tracing::info!(release, pid = self.pid_of(run), boot, phase, "the live release serves");
                 self.last_failure = None;
-                self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
+                self.history.serves(&release);
             }
             Tell::Adopted { run } => {
                 let release = self.slot(run).release.clone();
                 tracing::info!(release, "the live release went on serving");
-                self.history.update(&release, |row| row.outcome = Some(Outcome::Live));
+                self.history.serves(&release);
             }
             Tell::NothingToGoBackTo => {
                 let verdict = self.verdict.take().unwrap_or_default();
@@ -108,6 +105,31 @@ impl Coordinator {
                 tracing::info!(release, phase, "the watch window has passed");
             }
         }
+    }
+
+    /// Begins the history's row of the attempt that was just accepted.
+    fn begin_row(&mut self, id: &str) {
+        let offered = self.offered.take();
+        let known =
+            || self.history.get(id).map(|entry| Offered { spec: entry.spec.clone(), app: entry.app.clone() });
+        let Offered { spec, app } = offered.or_else(known).unwrap_or_default();
+        let mut begun = attempt(id, spec, app);
+        // What is made live again has its process already.
+        let revived = match &self.state.task {
+            Some(Task {
+                stage: Stage::Reviving { run } | Stage::Recording { revive: Some(run), .. },
+                ..
+            }) => self.slots.get(run),
+            _ => None,
+        };
+        if let Some(slot) = revived {
+            begun.row.started_at = slot.started_at.map(wire::rfc3339);
+            begun.row.port = slot.port;
+        }
+        let needed = self.needed();
+        self.history.begin(begun, &needed);
+        let history = &self.history;
+        self.state.past.retain(|release| history.get(&release.id).is_some());
     }
 
     fn tell_run(&mut self, run: RunId, kind: EventKind) {
@@ -141,9 +163,7 @@ impl Coordinator {
         };
         self.last_switch = Some(switch.clone());
         self.last_failure = None;
-        self.history.update(&release, |row| {
-            row.outcome = Some(Outcome::Live);
-            row.reason = None;
+        self.history.ended(&release, Outcome::Live, |row| {
             row.switched_at = Some(switch.at.clone());
             row.port = Some(port);
         });
@@ -154,10 +174,7 @@ impl Coordinator {
                     Reason::AutoRollback => self.verdict.take().unwrap_or_else(|| "its watch failed".into()),
                     _ => "an operator asked for it".to_owned(),
                 };
-                self.history.update(&left.id, |row| {
-                    row.outcome = Some(Outcome::RolledBack);
-                    row.reason = Some(why.clone());
-                });
+                self.history.rolled_back(&left.id, &why);
                 format!("rolled back from `{}` to `{release}` on port {port}: {why}", left.id)
             }
             _ => format!("`{release}` is live on port {port}"),
@@ -192,7 +209,18 @@ impl Coordinator {
         event.outcome = Some(Outcome::Live);
         event.switch = Some(switch.clone());
         event.message = Some(message.clone());
-        let moved = wire::Moved { success: true, message, release, outcome: Outcome::Live, switch };
+        let cancelled = self.attempt.as_ref().and_then(|log| log.cancelled.clone());
+        event.cancelled = cancelled.clone();
+        let switch = Some(switch);
+        let moved = wire::Moved {
+            success: true,
+            message,
+            release,
+            outcome: Outcome::Live,
+            switch,
+            already_live: false,
+            cancelled,
+        };
         // Traffic has moved; whoever asked is told once that is on disk too.
         if let (Some(log), Some(seq)) = (self.attempt.take(), self.save) {
             self.unconfirmed.push(Unconfirmed { seq, log, event, moved });
@@ -209,7 +237,7 @@ impl Coordinator {
         let error = explain(release, reason, why, autopsy.map(|autopsy| *autopsy), probe.as_ref(), &path);
         let outcome = error.outcome.unwrap_or(Outcome::Aborted);
         let (hint, phase) = (error.hint.as_deref(), self.state.phase().as_str());
-        if why == Abort::Interrupted || why == Abort::Cancelled {
+        if matches!(why, Abort::Interrupted | Abort::Cancelled | Abort::MadeWay) {
             tracing::info!(release = release.id, reason = reason.as_str(), phase, "{}", error.message);
         } else {
             tracing::error!(release = release.id, reason = reason.as_str(), phase, hint, "{}", error.message);
@@ -220,16 +248,11 @@ impl Coordinator {
                 // Never really attempted: its turn comes when the state can be written.
                 self.app_attempted = None;
             }
-            self.history.forget(&release.id);
-        } else if !rollback {
-            // A release that is live and was deployed once more in vain is still live.
-            let serves = self.state.live_release().is_some_and(|live| live.id == release.id);
-            self.history.update(&release.id, |row| {
-                row.outcome = Some(if serves { Outcome::Live } else { outcome });
-                row.reason = Some(error.message.clone());
-            });
+            self.history.take_back(&release.id);
+        } else {
+            self.history.ended(&release.id, outcome, |row| row.reason = Some(error.message.clone()));
         }
-        if why != Abort::Cancelled {
+        if !matches!(why, Abort::Cancelled | Abort::MadeWay) {
             self.last_failure = Some(error.message.clone());
         }
         if why != Abort::Interrupted {
@@ -318,6 +341,11 @@ fn explain(
             "Cancelled",
             format!("`{id}` was cancelled; traffic did not move"),
         ),
+        (Abort::MadeWay, _) => ErrorBody::new(
+            Code::DeployAborted,
+            "Cancelled",
+            format!("`{id}` was cancelled for a rollback; traffic did not move to it"),
+        ),
         (Abort::Unrecorded, _) => ErrorBody::new(
             Code::StateUnwritable,
             "State cannot be written",
@@ -332,7 +360,7 @@ fn explain(
     };
     error.release = Some(id.clone());
     error.outcome = Some(match why {
-        Abort::Cancelled => Outcome::Cancelled,
+        Abort::Cancelled | Abort::MadeWay => Outcome::Cancelled,
         Abort::Interrupted => Outcome::Interrupted,
         _ => Outcome::Aborted,
     });

@@ -13,6 +13,7 @@ pub(super) struct View {
     /// It is known what runs.
     pub(super) booted: bool,
     pub(super) status: Option<wire::Status>,
+    pub(super) app_in_force: wire::AppInForce,
     pub(super) releases: Arc<[wire::ReleaseRow]>,
     pub(super) health: wire::HealthMetrics,
     pub(super) probe: Option<Probe>,
@@ -33,7 +34,12 @@ pub(super) fn empty_status() -> wire::Status {
         candidate: None,
         previous: None,
         watch_until: None,
-        config: wire::ConfigStatus { file: None, loaded_at: wire::rfc3339(SystemTime::now()), error: None },
+        config: wire::ConfigStatus {
+            file: None,
+            loaded_at: wire::rfc3339(SystemTime::now()),
+            error: None,
+            app_in_force: None,
+        },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listen: String::new(),
         pid: std::process::id(),

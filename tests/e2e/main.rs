@@ -61,6 +61,8 @@ mod upgrade;
 mod upgrade_busy;
 #[cfg(test)]
 mod want;
+#[cfg(test)]
+mod way_back;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
 #[test]

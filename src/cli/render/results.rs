@@ -5,18 +5,40 @@ use std::time::SystemTime;
 
 use super::super::failure::Failure;
 use super::words::{BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain};
-use crate::wire::{Accepted, Health, LogLine, Moved, Reloaded, Status, Stream, Switch, Switched, Upgraded};
+use crate::wire::{
+    Accepted, Health, LogLine, Moved, Reloaded, RollbackPlan, Status, Stream, Switch, Switched, Upgraded,
+};
 
 /// A deploy or rollback that moved traffic.
 pub(crate) fn moved(moved: &Moved) -> String {
     let release = paint(STRONG, plain(&moved.release));
-    format!("{release} is {} on port {}{}", paint(GOOD, "live"), moved.switch.to, was(&moved.switch))
+    let (live, cancelled) = (paint(GOOD, "live"), cancelled(moved.cancelled.as_deref()));
+    let Some(switch) = moved.switch.as_ref().filter(|_| !moved.already_live) else {
+        return format!("{release} is {live} already{cancelled}");
+    };
+    format!("{release} is {live} on port {}{}{cancelled}", switch.to, was(switch))
 }
 
 /// What served before: `, was v1 (port 24884)`.
 fn was(switch: &Switch) -> String {
     let from = place(switch.from_release.as_deref(), switch.from);
     from.map(|from| format!(", was {from}")).unwrap_or_default()
+}
+
+fn cancelled(candidate: Option<&str>) -> String {
+    candidate.map(|id| format!("; the candidate {} was cancelled", plain(id))).unwrap_or_default()
+}
+
+/// What a rollback would do.
+pub(crate) fn planned(plan: &RollbackPlan) -> String {
+    let mut text = format!("{}\n  nothing has changed: this was a dry run", plain(&plan.message));
+    if plan.watched {
+        text.push_str("\n  a watch window opens");
+    }
+    if let Some(changed) = &plan.directory_changed {
+        _ = write!(text, "\n  {}: {}", paint(BUSY, "its directory is not what it ran from"), plain(changed));
+    }
+    text
 }
 
 /// A switch.

@@ -126,7 +126,12 @@ pub(super) mod tests {
             candidate: None,
             previous: None,
             watch_until: None,
-            config: ConfigStatus { file: None, loaded_at: "2026-01-01T11:00:00Z".into(), error: None },
+            config: ConfigStatus {
+                file: None,
+                loaded_at: "2026-01-01T11:00:00Z".into(),
+                error: None,
+                app_in_force: None,
+            },
             version: "0.1.0".into(),
             listen: "0.0.0.0:3000".into(),
             pid: 77,

@@ -6,10 +6,14 @@ use super::*;
 
 impl State {
     pub(super) fn boot(&mut self, boot: Boot, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
-        let Boot { live, previous, restarts, window, ended, going_back, runs } = boot;
+        let Boot { live, past, restarts, window, went_back, ended, going_back, runs } = boot;
         let ids = runs.iter().map(|adopted| adopted.run.id.0);
         self.next = ids.fold(self.next, u64::max);
         self.restarts = restarts;
+        self.past = past;
+        if let Some(live) = &live {
+            self.past.went_live(live);
+        }
         self.live = live.map_or(Live::None, |release| Live::Down {
             release,
             cause: DownCause::Boot,
@@ -19,15 +23,14 @@ impl State {
         for Adopted { run, role, left } in runs {
             self.take_over(run, role, left, out);
         }
-        self.previous = previous.map(|release| {
-            let drains =
-                |leaving: &&Leaving| leaving.run.release == release && self.is_draining(leaving.run.id);
-            let run = self.leaving.iter().find(drains).map(|leaving| leaving.run.id);
-            Previous { release, run }
-        });
+        if let Some(left) = window.filter(|_| self.live != Live::None) {
+            let ticket = self.fresh();
+            self.window = Some(Window { ticket, fails: 0, goes_back: !went_back });
+            out.push(Effect::Resume(Timer::Window(ticket), left));
+        }
         // Asked to end while the leftovers were looked for: nothing is started any more.
         if self.stopping == Stopping::No {
-            self.take_up(window, ended, going_back, now, policy, out);
+            self.take_up(ended, going_back, now, policy, out);
         }
         if took_over {
             self.save(out);
@@ -66,25 +69,19 @@ impl State {
     /// The live release goes on where the earlier daemon left it, or is started.
     fn take_up(
         &mut self,
-        window: Option<Duration>,
         ended: bool,
         going_back: bool,
         now: Duration,
         policy: &Policy,
         out: &mut Vec<Effect>,
     ) {
-        if let Some(left) = window.filter(|_| self.live != Live::None) {
-            let ticket = self.fresh();
-            self.window = Some(Window { ticket, fails: 0 });
-            out.push(Effect::Resume(Timer::Window(ticket), left));
-        }
         if let Live::Down { release, cause, stage: stage @ DownStage::GivenUp } = &mut self.live {
             if ended && (self.window.is_some() || going_back) {
                 // Its end is one in the watch window, although nobody saw it.
                 *cause = DownCause::Crash;
                 *stage = DownStage::AwaitingRollback;
-                self.window = None;
-                if !self.roll_back(Reason::AutoRollback, out) {
+                let goes_back = self.window.take().is_none_or(|window| window.goes_back);
+                if !(goes_back && self.roll_back(policy, out)) {
                     self.crashed(now, policy, out);
                 }
                 return;
@@ -95,7 +92,7 @@ impl State {
             self.live = Live::Down { release, cause: DownCause::Boot, stage };
         } else if going_back && matches!(self.live, Live::Up { .. }) {
             self.window = None;
-            if !self.roll_back(Reason::AutoRollback, out) {
+            if !self.roll_back(policy, out) {
                 out.push(Effect::Tell(Tell::NothingToGoBackTo));
             }
         }

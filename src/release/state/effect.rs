@@ -72,8 +72,10 @@ pub enum Effect {
     Tell(Tell),
     /// The request in hand is refused.
     Refuse(Refusal),
-    /// The port is live already: nothing to do.
+    /// What was asked for is live already: nothing to do.
     AlreadyLive,
+    /// What was asked for is under way already: whoever asked follows that.
+    UnderWay,
     /// Everything is gone: the daemon may end.
     Finished,
 }
@@ -185,6 +187,8 @@ pub enum Abort {
     Unhealthy,
     /// An operator ended it.
     Cancelled,
+    /// It made way for a rollback.
+    MadeWay,
     /// The intent could not be written down.
     Unrecorded,
     /// The daemon is going down.
@@ -202,7 +206,25 @@ pub enum Refusal {
         reason: Reason,
     },
     /// There is no previous release.
-    NoPrevious,
+    NoPrevious {
+        /// The one in quarantine that was live last: a person may name it.
+        quarantined: Option<String>,
+    },
+    /// No release of this id was ever live.
+    NoSuchRelease {
+        /// The id.
+        release: String,
+    },
+    /// Traffic was taken away from it, and nobody insists on it.
+    Quarantined {
+        /// The id.
+        release: String,
+    },
+    /// It is what is live, and down: it is being restarted, or given up.
+    LiveIsDown {
+        /// The id.
+        release: String,
+    },
     /// There is nothing to cancel.
     NothingUnderWay,
     /// The port is a run's of ours that is being stopped, or is not ready.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ReleaseRef, Run, RunId};
+use super::{Past, ReleaseRef, Run, RunId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at this step.
@@ -25,12 +25,14 @@ pub struct Policy {
 pub struct Boot {
     /// The recorded live release.
     pub live: Option<ReleaseRef>,
-    /// The recorded previous one.
-    pub previous: Option<ReleaseRef>,
+    /// What was live, and what of it is in quarantine.
+    pub past: Past,
     /// How often the live release was started again after a crash.
     pub restarts: u32,
     /// What is left of the watch window that was open.
     pub window: Option<Duration>,
+    /// The last move of traffic was one by which portok itself went back.
+    pub went_back: bool,
     /// The live release ran when it was written down, since the host was booted, and has ended with nobody watching.
     pub ended: bool,
     /// A rollback that portok had decided on itself was under way.
@@ -78,6 +80,8 @@ pub enum Event {
         release: ReleaseRef,
         /// `Deploy` or `Config`.
         reason: Reason,
+        /// Also where it is live already (then with a fresh process), or in quarantine.
+        force: bool,
     },
     /// Move traffic to a port.
     Switch {
@@ -89,7 +93,12 @@ pub enum Event {
         reason: Reason,
     },
     /// Go back.
-    Rollback,
+    Rollback {
+        /// The release to go to; missing: the previous one.
+        to: Option<String>,
+        /// Also where that one is in quarantine.
+        force: bool,
+    },
     /// Give up what is under way.
     Cancel,
     /// The daemon is asked to end: begin nothing new.

@@ -25,9 +25,7 @@ impl State {
             self.abort(Abort::Unrecorded, now, policy, out);
             return;
         }
-        // From here on the task is more than asked for: whatever watch window there was ends with it.
         let (release, revive) = (release.clone(), revive.filter(|run| self.is_draining(*run)));
-        self.window = None;
         let stage = match revive {
             Some(run) => {
                 out.push(Effect::Probe { run, patient: false });
@@ -56,12 +54,13 @@ impl State {
         match (&self.task, &self.live) {
             (Some(Task { stage: Stage::Starting { run, .. }, .. }), _) if run.id == id => {
                 let run = run.clone();
-                self.go_live(run, policy, out);
+                let starts = run.managed();
+                self.go_live(run, starts, policy, out);
             }
             (Some(Task { stage: Stage::Reviving { run }, .. }), _) if *run == id => {
                 if let Some(at) = self.leaving.iter().position(|leaving| leaving.run.id == id) {
                     let run = self.leaving.remove(at).run;
-                    self.go_live(run, policy, out);
+                    self.go_live(run, false, policy, out);
                 }
             }
             (_, Live::Down { stage: DownStage::Starting { run, .. }, cause, .. }) if run.id == id => {
@@ -79,44 +78,45 @@ impl State {
         }
     }
 
-    pub(super) fn go_live(&mut self, run: Run, policy: &Policy, out: &mut Vec<Effect>) {
+    /// Traffic moves to `run`. `started`: its process was started for that.
+    fn go_live(&mut self, run: Run, started: bool, policy: &Policy, out: &mut Vec<Effect>) {
         let Some(task) = self.task.take() else { return };
         let back = task.reason.is_rollback();
-        let former = std::mem::replace(&mut self.live, Live::Up { run: run.clone() });
-        let (previous, former_run) = match former {
-            Live::None => (self.previous.take(), None),
-            Live::Up { run } => {
-                (Some(Previous { release: run.release.clone(), run: Some(run.id) }), Some(run))
+        let left = self.live_release().cloned();
+        let former = match std::mem::replace(&mut self.live, Live::Up { run: run.clone() }) {
+            Live::Up { run } => Some(run),
+            Live::Down { stage: DownStage::Starting { run, .. }, .. } => {
+                self.leave(run, out);
+                None
             }
-            Live::Down { release, stage, .. } => {
-                if let DownStage::Starting { run, .. } = stage {
-                    self.leave(run, out);
-                }
-                (Some(Previous { release, run: None }), None)
-            }
+            Live::None | Live::Down { .. } => None,
         };
-        self.previous = previous;
+        if let Some(left) = left.as_ref().filter(|_| back) {
+            self.past.quarantine(&left.id);
+        }
+        self.past.went_live(&run.release);
         self.crashes.clear();
         self.restarts = 0;
         let treatment = if back { FormerTarget::Close } else { FormerTarget::Retire };
-        let former_id = former_run.as_ref().map(|former| former.id);
+        let former_id = former.as_ref().map(|former| former.id);
         out.push(Effect::Route { run: run.id, former: former_id.map(|id| (id, treatment)) });
         let seq = self.save(out);
         out.push(Effect::Tell(Tell::Switched {
             run: run.id,
             from: former_id,
             reason: task.reason,
-            from_release: self.previous.as_ref().map(|previous| previous.release.clone()),
+            from_release: left,
         }));
-        if let Some(former) = former_run {
+        if let Some(former) = former {
             out.push(Effect::Tell(Tell::Draining { run: former.id }));
             out.push(Effect::Timer(Timer::Drain(former.id, seq)));
             self.leaving.push(Leaving { run: former, stage: LeavingStage::Draining { over: false, seq } });
         }
-        if policy.window && !back {
-            let ticket = self.fresh();
-            self.window = Some(Window { ticket, fails: 0 });
-            out.push(Effect::Timer(Timer::Window(ticket)));
+        // Going back to what ran all the time proves nothing new.
+        if policy.window && (started || !back) {
+            self.watch(task.reason, out);
+        } else {
+            self.settle();
         }
     }
 
@@ -174,8 +174,8 @@ impl State {
                     return;
                 }
                 self.live = down(DownStage::AwaitingRollback);
-                let watched = self.task.is_none() && self.window.take().is_some();
-                if !(watched && self.roll_back(Reason::AutoRollback, out)) {
+                let goes_back = self.window.take().is_some_and(|window| window.goes_back);
+                if !(goes_back && self.roll_back(policy, out)) {
                     self.crashed(now, policy, out);
                 }
             }
@@ -228,13 +228,16 @@ impl State {
         if self.live_run().is_none_or(|run| run.id != id) {
             return;
         }
-        let Some(window) = self.window.as_mut().filter(|_| self.task.is_none()) else { return };
-        window.fails = if healthy { 0 } else { window.fails + 1 };
-        if window.fails < policy.threshold {
+        let decided = self.goes_back() || self.stopping != Stopping::No;
+        let Some(window) = &mut self.window else { return };
+        window.fails = if healthy { 0 } else { window.fails.saturating_add(1) };
+        // While it is gone back anyway the count goes on: should that fail, the next probe decides.
+        if window.fails < policy.threshold || decided {
             return;
         }
+        let goes_back = window.goes_back;
         self.window = None;
-        if !self.roll_back(Reason::AutoRollback, out) {
+        if !(goes_back && self.roll_back(policy, out)) {
             out.push(Effect::Tell(Tell::NothingToGoBackTo));
         }
     }

@@ -15,12 +15,30 @@ impl State {
         false
     }
 
+    pub(super) fn deploy(&mut self, release: ReleaseRef, reason: Reason, force: bool, out: &mut Vec<Effect>) {
+        if !self.admits(out) {
+            return;
+        }
+        if !force && self.live_run().is_some_and(|run| run.release == release) {
+            out.push(Effect::AlreadyLive);
+        } else if !force && self.past.is_quarantined(&release.id) {
+            out.push(Effect::Refuse(Refusal::Quarantined { release: release.id }));
+        } else {
+            self.record_intent(release, reason, None, out);
+        }
+    }
+
     pub(super) fn switch(&mut self, release: ReleaseRef, port: u16, reason: Reason, out: &mut Vec<Effect>) {
         if !self.admits(out) {
             return;
         }
         if self.live_run().is_some_and(|run| run.port == Some(port)) {
             out.push(Effect::AlreadyLive);
+            return;
+        }
+        // A person who names a port means it; an edit that names one in quarantine is nobody's wish.
+        if reason == Reason::Config && self.past.is_quarantined(&release.id) {
+            out.push(Effect::Refuse(Refusal::Quarantined { release: release.id }));
             return;
         }
         let taken = |run: &&Run| run.managed() && run.port == Some(port) && !self.is_draining(run.id);
@@ -52,28 +70,11 @@ impl State {
         out.push(Effect::Tell(Tell::Accepted));
     }
 
-    /// Begins to go back; false when there is nothing to go back to.
-    pub(super) fn roll_back(&mut self, reason: Reason, out: &mut Vec<Effect>) -> bool {
-        let Some(previous) = self.previous.clone() else { return false };
-        match previous.run.filter(|run| self.is_draining(*run)) {
-            // Its process still runs: no disk stands between the verdict and the way back.
-            Some(run) => {
-                self.window = None;
-                out.push(Effect::Tell(Tell::Accepted));
-                out.push(Effect::Probe { run, patient: false });
-                self.task = Some(Task { release: previous.release, reason, stage: Stage::Reviving { run } });
-            }
-            None => self.record_intent(previous.release, reason, None, out),
-        }
-        true
-    }
-
     pub(super) fn shut_down(&mut self, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
         if self.stopping != Stopping::No {
             return;
         }
         self.stopping = Stopping::Announced;
-        self.window = None;
         if self.task.is_some() {
             self.abort(Abort::Interrupted, now, policy, out);
         }

@@ -55,7 +55,17 @@ impl Bench {
     }
 
     fn deploy(&mut self, id: &str) -> Vec<Effect> {
-        self.send(Event::Deploy { release: managed(id), reason: Reason::Deploy })
+        self.send(Event::Deploy { release: managed(id), reason: Reason::Deploy, force: false })
+    }
+
+    /// Back to the previous release.
+    fn roll_back(&mut self) -> Vec<Effect> {
+        self.send(Event::Rollback { to: None, force: false })
+    }
+
+    /// Back to this release, whatever is known of it.
+    fn roll_back_to(&mut self, id: &str) -> Vec<Effect> {
+        self.send(Event::Rollback { to: Some(id.into()), force: true })
     }
 
     /// Confirms every save that was asked for.
@@ -160,21 +170,80 @@ fn a_second_request_is_told_what_is_under_way() {
     bench.deploy("v1");
     let busy = Effect::Refuse(Refusal::Busy { release: "v1".into(), reason: Reason::Deploy });
     assert_eq!(bench.deploy("v2"), std::slice::from_ref(&busy));
-    assert_eq!(bench.send(Event::Rollback), std::slice::from_ref(&busy));
     let switch = Event::Switch { release: unmanaged(9), port: 9, reason: Reason::Manual };
     assert_eq!(bench.send(switch), [busy]);
 }
 
 #[test]
-fn a_drain_or_a_watch_window_refuses_nothing_and_a_new_deploy_ends_the_window() {
+fn a_drain_or_a_watch_window_refuses_nothing_and_only_a_move_of_traffic_ends_the_window() {
     let mut bench = Bench::new();
     bench.make_live("v1", 1);
     bench.make_live("v2", 2);
     assert_eq!(bench.state.phase(), Phase::Watching);
+    let window = bench.state.window;
     bench.deploy("v3");
     bench.record();
-    assert!(bench.state.window.is_none());
     assert!(bench.state.task.is_some());
+    bench.send(Event::Cancel);
+    assert_eq!(bench.state.window, window);
+    bench.make_live("v4", 4);
+    assert_ne!(bench.state.window, window);
+}
+
+#[test]
+fn an_exit_in_the_window_gives_the_candidate_up_and_goes_back() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let second = bench.make_live("v2", 2);
+    bench.deploy("v3");
+    bench.record();
+    let candidate = bench.last_spawn();
+    let effects = bench.send(Event::Exited { run: second, port_taken: false });
+    assert_eq!(stops(&effects), [second, candidate]);
+    let made_way =
+        |effect: &Effect| matches!(effect, Effect::Tell(Tell::Aborted { why: Abort::MadeWay, .. }));
+    let goes = |effect: &Effect| *effect == Effect::Probe { run: first, patient: false };
+    assert!(position(&effects, made_way) < position(&effects, goes));
+    bench.send(Event::Ready { run: first });
+    assert!(bench.state.past.is_quarantined("v2"));
+    assert!(!bench.state.past.is_quarantined("v3"), "it never had traffic");
+}
+
+#[test]
+fn with_nothing_to_go_back_to_a_crash_leaves_the_candidate_alone() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    bench.deploy("v2");
+    bench.record();
+    bench.send(Event::Exited { run: first, port_taken: false });
+    assert!(bench.state.task.is_some());
+    assert_eq!(bench.state.phase(), Phase::Restarting);
+}
+
+#[test]
+fn by_itself_portok_goes_back_once_a_deploy() {
+    let mut bench = Bench::new();
+    for (id, port) in [("v0", 1), ("v1", 2), ("v2", 3)] {
+        bench.make_live(id, port);
+    }
+    let [old, new] = ["v1", "v2"].map(|id| {
+        let of = |run: &&Run| run.release.id == id;
+        bench.state.runs().find(of).map(|run| run.id).expect("its run")
+    });
+    bench.drain_over(old);
+    bench.send(Event::Exited { run: old, port_taken: false });
+    bench.send(Event::Exited { run: new, port_taken: false });
+    bench.record();
+    let again = bench.last_spawn();
+    bench.send(Event::Spawned { run: again, port: 4 });
+    bench.send(Event::Ready { run: again });
+    assert_eq!(bench.state.live_release(), Some(&managed("v1")));
+    assert_eq!(bench.state.phase(), Phase::Watching, "it had to be started, so it is watched");
+    bench.send(Event::Exited { run: again, port_taken: false });
+    assert!(bench.state.task.is_none(), "not from one to the next by itself");
+    // By hand it may.
+    bench.roll_back();
+    assert!(bench.state.task.as_ref().is_some_and(|task| task.release == managed("v0")));
 }
 
 #[test]
@@ -195,7 +264,7 @@ fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);
     let second = bench.make_live("v2", 2);
-    bench.send(Event::Rollback);
+    bench.roll_back();
     // The drain ends while the probe is under way: the run is needed.
     assert_eq!(stops(&bench.drain_over(first)), []);
     let effects = bench.send(Event::Ready { run: first });
@@ -204,7 +273,8 @@ fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop
     bench.record();
     assert_eq!(stops(&bench.drain_over(first)), [], "a stale timer");
     // And forth again.
-    bench.send(Event::Rollback);
+    assert_eq!(bench.roll_back(), [Effect::Refuse(Refusal::NoPrevious { quarantined: Some("v2".into()) })]);
+    bench.roll_back_to("v2");
     let effects = bench.send(Event::Ready { run: second });
     assert_eq!(routes(&effects), Some((second, Some((first, FormerTarget::Close)))));
     assert_eq!(stops(&bench.log), []);
@@ -215,7 +285,7 @@ fn a_previous_release_that_does_not_answer_is_never_switched_to() {
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);
     let second = bench.make_live("v2", 2);
-    bench.send(Event::Rollback);
+    bench.roll_back();
     let effects = bench.send(Event::NotReady { run: first });
     assert_eq!(routes(&effects), None);
     assert_eq!(bench.state.live_run().map(|run| run.id), Some(second));
@@ -390,8 +460,8 @@ fn the_timer_of_an_earlier_drain_does_not_end_a_later_one() {
         Effect::Timer(Timer::Drain(run, seq)) if *run == first => Some(*seq),
         _ => None,
     });
-    for run in [first, second] {
-        bench.send(Event::Rollback);
+    for (run, id) in [(first, "v1"), (second, "v2")] {
+        bench.roll_back_to(id);
         bench.send(Event::Ready { run });
         bench.record();
     }

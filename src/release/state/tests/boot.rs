@@ -8,7 +8,8 @@ fn adopted(id: u64, release: &str, role: Role) -> Adopted {
 }
 
 fn record(live: &str, previous: &str, runs: Vec<Adopted>) -> Boot {
-    Boot { live: Some(managed(live)), previous: Some(managed(previous)), runs, ..Boot::default() }
+    let served = [previous, live].map(|id| Served { release: managed(id), quarantined: false });
+    Boot { live: Some(managed(live)), past: Past::new(served), runs, ..Boot::default() }
 }
 
 #[test]

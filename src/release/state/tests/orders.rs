@@ -1,68 +1,117 @@
-//! The invariants, in every order of events, kills of the daemon among them.
+//! The invariants, in every order of events and under every policy, kills of the daemon among them.
+//!
+//! [`World`] is everything around the machine: the processes, the disk and the timers. It says what may happen next
+//! ([`World::possible`]), takes note of what happens, and asserts that every effect is one that it can carry out.
+//! [`Life`] asserts what has to hold from one step to the next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What may happen next, chosen by numbers that are taken modulo what is possible.
-#[derive(Debug, Clone)]
-enum Chance {
+/// A kind of what may happen.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
     Deploy,
-    Switch(u8),
+    Switch,
     Rollback,
     Cancel,
-    Spawned(u8),
-    Ready(u8),
-    NotReady(u8),
-    Exited(u8, bool),
-    Gone(u8),
-    Probed(bool),
-    Saved(bool),
-    Timer(u8),
+    Spawned,
+    Ready,
+    NotReady,
+    Exited,
+    Gone,
+    Probed,
+    Saved,
+    TimerOver,
     Shutdown,
-    /// The daemon is killed; of its runs, these have ended when the next one comes.
-    Killed(u8),
+    Killed,
 }
+
+/// One thing that happens: of all that are possible of its kind the one with this number, modulo how many there are.
+type Chance = (Kind, u8);
 
 fn chances() -> impl Strategy<Value = Vec<Chance>> {
-    let any_run = any::<u8>();
-    let chance = prop_oneof![
-        3 => Just(Chance::Deploy),
-        1 => (0u8..3).prop_map(Chance::Switch),
-        2 => Just(Chance::Rollback),
-        1 => Just(Chance::Cancel),
-        6 => any_run.prop_map(Chance::Spawned),
-        6 => any::<u8>().prop_map(Chance::Ready),
-        2 => any::<u8>().prop_map(Chance::NotReady),
-        3 => (any::<u8>(), any::<bool>()).prop_map(|(run, taken)| Chance::Exited(run, taken)),
-        4 => any::<u8>().prop_map(Chance::Gone),
-        3 => any::<bool>().prop_map(Chance::Probed),
-        6 => prop::bool::weighted(0.9).prop_map(Chance::Saved),
-        4 => any::<u8>().prop_map(Chance::Timer),
-        1 => Just(Chance::Shutdown),
-        1 => any::<u8>().prop_map(Chance::Killed),
+    let weights = [
+        (3, Kind::Deploy),
+        (1, Kind::Switch),
+        (2, Kind::Rollback),
+        (1, Kind::Cancel),
+        (6, Kind::Spawned),
+        (6, Kind::Ready),
+        (2, Kind::NotReady),
+        (3, Kind::Exited),
+        (4, Kind::Gone),
+        (3, Kind::Probed),
+        (6, Kind::Saved),
+        (4, Kind::TimerOver),
+        (1, Kind::Shutdown),
+        (1, Kind::Killed),
     ];
-    prop::collection::vec(chance, 1..120)
+    let kinds = weights.map(|(weight, kind)| (weight, Just(kind).boxed())).to_vec();
+    prop::collection::vec((prop::strategy::Union::new_weighted(kinds), any::<u8>()), 1..120)
 }
 
-/// What the world did with the effects so far.
+fn policies() -> impl Strategy<Value = Policy> {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..6).prop_map(
+        |(window, standby, give_up, threshold, burst)| Policy {
+            window,
+            threshold,
+            standby,
+            restart: Restart { give_up, burst, ..policy().restart },
+        },
+    )
+}
+
+/// One of a kind, a few times as probable as the other.
+fn mostly(chance: u8, usual: bool) -> bool {
+    if chance.is_multiple_of(8) { !usual } else { usual }
+}
+
+/// Whether a process outlives the kill of its daemon.
+fn survives(run: RunId, chance: u8) -> bool {
+    run.0 % 3 != u64::from(chance % 6)
+}
+
+/// What became of a run so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Facts {
+    /// There is a process of ours for it.
+    ours: bool,
+    port: Option<u16>,
+    /// Whoever asked whether it is ready has no answer yet.
+    judged: Judged,
+    was_ready: bool,
+    stops: u32,
+    exited: bool,
+    gone: bool,
+    /// The save that tells of the switch that took its traffic away.
+    retired_at: Option<u64>,
+}
+
+/// The answer to a `Spawn`, `Await` or `Probe`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Judged {
+    /// Nobody asked, or it was given.
+    #[default]
+    No,
+    /// Due once.
+    Due,
+    /// The process could not be started at all.
+    NeverStarted,
+}
+
+/// Everything around the machine.
 #[derive(Default)]
 struct World {
-    spawned: BTreeSet<RunId>,
-    ports: BTreeMap<RunId, u16>,
-    exited: BTreeSet<RunId>,
-    gone: BTreeSet<RunId>,
-    stopped: BTreeMap<RunId, u32>,
-    probing: BTreeSet<RunId>,
-    was_ready: BTreeSet<RunId>,
+    runs: BTreeMap<RunId, Facts>,
     routed: Option<RunId>,
     saves: Vec<u64>,
     recorded: u64,
-    retired_at: BTreeMap<RunId, u64>,
     timers: Vec<Timer>,
     finished: bool,
+    releases: u32,
     /// What a save would write, by its number.
     pending: BTreeMap<u64, Boot>,
     /// What is on disk.
@@ -70,240 +119,345 @@ struct World {
 }
 
 impl World {
-    /// What the driver writes for a save: the state after the step.
-    fn snapshot(&mut self, effects: &[Effect], state: &State) {
-        let save = effects.iter().rev().find_map(|effect| match effect {
-            Effect::Save { seq } => Some(*seq),
-            _ => None,
-        });
-        let Some(seq) = save else { return };
-        let runs = state.runs().filter(|run| run.managed() && run.port.is_some());
-        let runs = runs.map(|run| {
-            let role = state.role(run.id, self.stopped.contains_key(&run.id));
-            Adopted { run: run.clone(), role, left: LEFT }
-        });
-        let boot = Boot {
-            live: state.live_release().cloned(),
-            previous: state.previous.as_ref().map(|previous| previous.release.clone()),
-            restarts: state.restarts,
-            window: state.window.map(|_| LEFT),
-            going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
-            runs: runs.collect(),
-            ended: false,
-        };
-        self.pending.insert(seq, boot);
+    fn run(&mut self, run: RunId) -> &mut Facts {
+        self.runs.entry(run).or_default()
     }
 
-    /// The world of the next daemon, and what that one is told of the former's.
-    fn after_a_kill(&self, ended: u8) -> (Self, Boot) {
+    /// All runs for which this holds.
+    fn those(&self, which: impl Fn(&Facts) -> bool) -> Vec<RunId> {
+        self.runs.iter().filter(|(_, facts)| which(facts)).map(|(run, _)| *run).collect()
+    }
+
+    /// Everything of this kind that may happen now.
+    fn possible(&self, kind: Kind, chance: u8, state: &State) -> Vec<Event> {
+        let of = |runs: Vec<RunId>, event: fn(RunId) -> Event| runs.into_iter().map(event).collect();
+        match kind {
+            Kind::Deploy => {
+                // A new release; now and then one that is known, whatever became of it.
+                let number = if chance < 192 { self.releases + 1 } else { u32::from(chance) % 4 };
+                let reason = if chance.is_multiple_of(2) { Reason::Deploy } else { Reason::Config };
+                let force = chance.is_multiple_of(3) && reason == Reason::Deploy;
+                vec![Event::Deploy { release: managed(&format!("v{number}")), reason, force }]
+            }
+            Kind::Switch => {
+                let port = 9000 + u16::from(chance % 3);
+                vec![Event::Switch { release: unmanaged(port), port, reason: Reason::Manual }]
+            }
+            Kind::Rollback => {
+                let named = ["v1", "v2", "port-9001"][usize::from(chance) % 3];
+                let to = (chance >= 192).then(|| named.to_owned());
+                vec![Event::Rollback { to, force: chance.is_multiple_of(2) }]
+            }
+            Kind::Cancel => vec![Event::Cancel],
+            Kind::Spawned => {
+                let starting = |run: &Facts| run.ours && run.port.is_none() && !run.gone;
+                let starts = self.those(|run| starting(run) && run.judged != Judged::NeverStarted);
+                let port = |run: RunId| u16::try_from(run.0).unwrap_or(1);
+                starts.into_iter().map(|run| Event::Spawned { run, port: port(run) }).collect()
+            }
+            Kind::Ready => {
+                let may = |run: &Facts| !run.exited && run.judged == Judged::Due && run.port.is_some();
+                of(self.those(may), |run| Event::Ready { run })
+            }
+            // A start that takes too long, or comes to nothing; an app that does not answer as it should.
+            Kind::NotReady => {
+                of(self.those(|run| !run.exited && run.judged == Judged::Due), |run| Event::NotReady { run })
+            }
+            Kind::Exited => {
+                let alive = self.those(|run| run.ours && run.port.is_some() && !run.exited);
+                let port_taken = |run: RunId| chance >= 128 && !self.runs[&run].was_ready;
+                alive.into_iter().map(|run| Event::Exited { run, port_taken: port_taken(run) }).collect()
+            }
+            Kind::Gone => {
+                let ended = |run: &Facts| run.exited || run.judged == Judged::NeverStarted;
+                of(self.those(|run| ended(run) && !run.gone), |run| Event::Gone { run })
+            }
+            Kind::Probed => {
+                let healthy = chance < 128;
+                state.live_run().map(|run| Event::Probed { run: run.id, healthy }).into_iter().collect()
+            }
+            Kind::Saved => {
+                let ok = mostly(chance, true);
+                self.saves.last().map(|seq| Event::Recorded { seq: *seq, ok }).into_iter().collect()
+            }
+            Kind::TimerOver => self.timers.iter().copied().map(over).collect(),
+            Kind::Shutdown => vec![Event::Shutdown],
+            Kind::Killed => vec![Event::Boot(self.left_after_a_kill(chance))],
+        }
+    }
+
+    /// Takes note of what happens.
+    fn happens(&mut self, event: &Event) {
+        match event {
+            Event::Deploy { .. } => self.releases += 1,
+            Event::Spawned { run, port } => self.run(*run).port = Some(*port),
+            Event::Ready { run } => {
+                let run = self.run(*run);
+                (run.was_ready, run.judged) = (true, Judged::No);
+            }
+            Event::NotReady { run } => {
+                let run = self.run(*run);
+                let never = run.ours && run.port.is_none();
+                run.judged = if never { Judged::NeverStarted } else { Judged::No };
+            }
+            Event::Exited { run, .. } => self.run(*run).exited = true,
+            Event::Gone { run } => self.run(*run).gone = true,
+            Event::Recorded { seq, ok } => {
+                self.saves.retain(|later| later > seq);
+                self.recorded = self.recorded.max(*seq);
+                if let Some(written) = self.pending.remove(seq).filter(|_| *ok) {
+                    self.disk = written;
+                }
+            }
+            Event::Boot(boot) => *self = self.after_a_kill(boot),
+            _ => self.timers.retain(|timer| over(*timer) != *event),
+        }
+    }
+
+    /// What the next daemon finds.
+    fn left_after_a_kill(&self, chance: u8) -> Boot {
         let mut boot = self.disk.clone();
-        let mut next = Self { disk: boot.clone(), ..Self::default() };
         let alive = |run: &RunId| {
-            !self.exited.contains(run) && !self.gone.contains(run) && run.0 % 3 != u64::from(ended % 6)
+            let ended = self.runs.get(run).is_some_and(|run| run.exited || run.gone);
+            !ended && survives(*run, chance)
         };
         boot.ended = boot.runs.iter().any(|adopted| adopted.role == Role::Live && !alive(&adopted.run.id));
         boot.runs.retain(|adopted| alive(&adopted.run.id));
-        for (index, adopted) in boot.runs.iter_mut().enumerate() {
-            let id = RunId(index as u64 + 1);
-            next.spawned.insert(id);
-            next.ports.insert(id, adopted.run.port.expect("a port"));
-            if matches!(adopted.role, Role::Live | Role::Draining | Role::Stopping) {
-                next.was_ready.insert(id);
-            }
-            if adopted.role == Role::Stopping {
-                next.stopped.insert(id, 1);
-            }
-            adopted.run.id = id;
+        for (adopted, id) in boot.runs.iter_mut().zip(1..) {
+            adopted.run.id = RunId(id);
         }
-        (next, boot)
+        boot
     }
 
-    fn check(&mut self, effects: &[Effect]) {
+    /// The world of the next daemon, which has found this.
+    fn after_a_kill(&self, boot: &Boot) -> Self {
+        let run = |adopted: &Adopted| Facts {
+            ours: true,
+            port: adopted.run.port,
+            was_ready: matches!(adopted.role, Role::Live | Role::Draining | Role::Stopping),
+            stops: u32::from(adopted.role == Role::Stopping),
+            ..Facts::default()
+        };
+        Self {
+            runs: boot.runs.iter().map(|adopted| (adopted.run.id, run(adopted))).collect(),
+            releases: self.releases,
+            disk: self.disk.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Carries the effects of a step out.
+    fn carry_out(&mut self, effects: &[Effect], state: &State) {
         let mut just_retired = None;
         for effect in effects {
             match effect {
                 Effect::Save { seq } => {
                     self.saves.push(*seq);
                     if let Some(run) = just_retired.take() {
-                        self.retired_at.insert(run, *seq);
+                        self.run(run).retired_at = Some(*seq);
                     }
+                    self.pending.insert(*seq, self.written(state));
                 }
                 Effect::Spawn { run, .. } => {
-                    assert!(self.spawned.insert(*run), "{run:?} is started twice");
+                    assert!(!self.runs.contains_key(run), "{run:?} is started twice");
+                    *self.run(*run) = Facts { ours: true, judged: Judged::Due, ..Facts::default() };
                 }
+                Effect::Await { run } => self.run(*run).judged = Judged::Due,
                 Effect::Probe { run, .. } => {
-                    self.probing.insert(*run);
+                    let run = self.run(*run);
+                    run.judged = Judged::Due;
+                    // Of an app that nobody here starts.
+                    run.port = run.port.or(Some(1));
                 }
                 Effect::Route { run, former } => {
-                    assert!(self.was_ready.contains(run), "{run:?} gets traffic and was never ready");
-                    assert!(!self.exited.contains(run), "{run:?} gets traffic and has ended");
-                    assert!(!self.stopped.contains_key(run), "{run:?} gets traffic and is being stopped");
+                    let facts = *self.run(*run);
+                    assert!(facts.was_ready, "{run:?} gets traffic and was never ready");
+                    assert!(!facts.exited, "{run:?} gets traffic and has ended");
+                    assert_eq!(facts.stops, 0, "{run:?} gets traffic and is being stopped");
                     self.routed = Some(*run);
-                    self.retired_at.remove(run);
+                    self.run(*run).retired_at = None;
                     just_retired = former.map(|(former, _)| former);
                 }
                 Effect::Hold | Effect::Unroute => self.routed = None,
-                Effect::Stop { run } => {
-                    assert!(self.spawned.contains(run), "{run:?} is stopped and was never started");
-                    assert_ne!(self.routed, Some(*run), "{run:?} is stopped and live");
-                    let times = self.stopped.entry(*run).or_default();
-                    *times += 1;
-                    assert_eq!(*times, 1, "{run:?} is stopped twice");
-                    if let Some(seq) = self.retired_at.get(run)
-                        && !self.exited.contains(run)
-                    {
-                        assert!(
-                            *seq <= self.recorded,
-                            "{run:?} is stopped before its switch was written down"
-                        );
-                    }
-                }
+                Effect::Stop { run } => self.stop(*run),
                 Effect::Timer(timer) | Effect::Resume(timer, _) => self.timers.push(*timer),
                 Effect::Finished => self.finished = true,
                 _ => {}
             }
         }
     }
-}
 
-fn pick<T: Copy>(from: impl IntoIterator<Item = T>, chance: u8) -> Option<T> {
-    let all: Vec<T> = from.into_iter().collect();
-    if all.is_empty() { None } else { Some(all[usize::from(chance) % all.len()]) }
-}
+    fn stop(&mut self, run: RunId) {
+        let (live, recorded) = (self.routed == Some(run), self.recorded);
+        let facts = self.run(run);
+        facts.stops += 1;
+        assert!(facts.ours, "{run:?} is stopped and was never started");
+        assert!(!live, "{run:?} is stopped and live");
+        assert_eq!(facts.stops, 1, "{run:?} is stopped twice");
+        let written = facts.retired_at.is_none_or(|seq| seq <= recorded);
+        assert!(written || facts.exited, "{run:?} is stopped before its switch was written down");
+    }
 
-fn play(chances: &[Chance]) {
-    let (mut state, mut world, policy) = (State::default(), World::default(), policy());
-    let mut now = Duration::ZERO;
-    let mut releases = 0;
-    let mut send = |event: Event, state: &mut State, world: &mut World| {
-        now += Duration::from_millis(7);
-        let effects = state.step(event, now, &policy);
-        world.check(&effects);
-        world.snapshot(&effects, state);
-        effects
-    };
-    for chance in chances {
-        let here = |world: &World| -> Vec<RunId> {
-            world.spawned.iter().filter(|run| !world.gone.contains(run)).copied().collect()
+    /// What the driver writes: the state after the step.
+    fn written(&self, state: &State) -> Boot {
+        let runs = state.runs().filter(|run| run.managed() && run.port.is_some());
+        let adopted = |run: &Run| {
+            let stopped = self.runs.get(&run.id).is_some_and(|facts| facts.stops > 0);
+            Adopted { run: run.clone(), role: state.role(run.id, stopped), left: LEFT }
         };
-        let event = match chance {
-            Chance::Deploy => {
-                releases += 1;
-                Some(Event::Deploy { release: managed(&format!("v{releases}")), reason: Reason::Deploy })
-            }
-            Chance::Switch(n) => {
-                let port = 9000 + u16::from(*n);
-                Some(Event::Switch { release: unmanaged(port), port, reason: Reason::Manual })
-            }
-            Chance::Rollback => Some(Event::Rollback),
-            Chance::Cancel => Some(Event::Cancel),
-            Chance::Spawned(n) => {
-                let waiting = here(&world).into_iter().filter(|run| !world.ports.contains_key(run));
-                pick(waiting.collect::<Vec<_>>(), *n).map(|run| {
-                    let port = u16::try_from(run.0).unwrap_or(1);
-                    world.ports.insert(run, port);
-                    Event::Spawned { run, port }
-                })
-            }
-            Chance::Ready(n) => {
-                let started = here(&world)
-                    .into_iter()
-                    .filter(|run| world.ports.contains_key(run) && !world.exited.contains(run))
-                    .filter(|run| !world.was_ready.contains(run) && !world.stopped.contains_key(run));
-                let asked = world.probing.iter().copied().filter(|run| !world.exited.contains(run));
-                pick(started.chain(asked).collect::<Vec<_>>(), *n).map(|run| {
-                    world.was_ready.insert(run);
-                    world.probing.remove(&run);
-                    Event::Ready { run }
-                })
-            }
-            Chance::NotReady(n) => pick(world.probing.iter().copied().collect::<Vec<_>>(), *n).map(|run| {
-                world.probing.remove(&run);
-                Event::NotReady { run }
-            }),
-            Chance::Exited(n, taken) => {
-                let alive = here(&world).into_iter().filter(|run| !world.exited.contains(run));
-                pick(alive.collect::<Vec<_>>(), *n).map(|run| {
-                    world.exited.insert(run);
-                    let port_taken = *taken && !world.was_ready.contains(&run);
-                    Event::Exited { run, port_taken }
-                })
-            }
-            Chance::Gone(n) => {
-                let ended = here(&world).into_iter().filter(|run| world.exited.contains(run));
-                pick(ended.collect::<Vec<_>>(), *n).map(|run| {
-                    world.gone.insert(run);
-                    Event::Gone { run }
-                })
-            }
-            Chance::Probed(healthy) => {
-                state.live_run().map(|run| Event::Probed { run: run.id, healthy: *healthy })
-            }
-            Chance::Saved(ok) => world.saves.pop().map(|seq| {
-                world.saves.retain(|later| *later > seq);
-                world.recorded = world.recorded.max(seq);
-                if let Some(written) = world.pending.remove(&seq).filter(|_| *ok) {
-                    world.disk = written;
+        Boot {
+            live: state.live_release().cloned(),
+            past: state.past.clone(),
+            restarts: state.restarts,
+            window: state.window.map(|_| LEFT),
+            went_back: state.window.is_some_and(|window| !window.goes_back),
+            going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
+            runs: runs.map(adopted).collect(),
+            ended: false,
+        }
+    }
+}
+
+/// The event that is a timer's end.
+fn over(timer: Timer) -> Event {
+    match timer {
+        Timer::Drain(run, seq) => Event::DrainOver { run, seq },
+        Timer::Window(ticket) => Event::WindowOver { ticket },
+        Timer::Restart(ticket, _) => Event::RestartDue { ticket },
+    }
+}
+
+/// The machine in its world.
+struct Life {
+    state: State,
+    world: World,
+    policy: Policy,
+    now: Duration,
+}
+
+impl Life {
+    fn new(policy: Policy) -> Self {
+        Self { state: State::default(), world: World::default(), policy, now: Duration::ZERO }
+    }
+
+    fn send(&mut self, event: Event) {
+        self.now += Duration::from_millis(7);
+        self.world.happens(&event);
+        let reborn = matches!(event, Event::Boot(_));
+        let before = if reborn { State::default() } else { self.state.clone() };
+        self.state = before.clone();
+        let effects = self.state.step(event.clone(), self.now, &self.policy);
+        self.world.carry_out(&effects, &self.state);
+        self.check_route();
+        self.check_way_back();
+        if !reborn {
+            self.check_window(&before, &event, &effects);
+            self.check_rollback(&before, &event, &effects);
+        }
+    }
+
+    /// What portok goes back to by itself is another release than the live one, and in no quarantine.
+    fn check_way_back(&self) {
+        let live = self.state.live_release().map(|release| release.id.as_str());
+        if let Some(previous) = self.state.previous() {
+            let id = previous.release.id.as_str();
+            assert_ne!(Some(id), live, "live is its own previous");
+            assert!(!self.state.past.is_quarantined(id), "the previous one is in quarantine");
+        }
+        if let Some(task) = self.state.task.as_ref().filter(|task| task.reason == Reason::AutoRollback) {
+            let id = task.release.id.as_str();
+            assert_ne!(Some(id), live, "it goes back to where it is");
+            assert!(!self.state.past.is_quarantined(id), "it goes back to what is in quarantine");
+        }
+    }
+
+    /// A rollback does what a dry run said; one that is refused changes nothing; what it leaves is in quarantine.
+    fn check_rollback(&self, before: &State, event: &Event, effects: &[Effect]) {
+        if let Event::Rollback { to, force } = event {
+            let bare = to.is_none();
+            match before.way_back(to.as_deref(), *force, &self.policy) {
+                Err(refusal) => {
+                    assert_eq!(effects, [Effect::Refuse(refusal)]);
+                    assert_eq!(self.state, *before);
                 }
-                Event::Recorded { seq, ok: *ok }
-            }),
-            Chance::Timer(n) => {
-                let at = usize::from(*n) % world.timers.len().max(1);
-                (at < world.timers.len()).then(|| match world.timers.swap_remove(at) {
-                    Timer::Drain(run, seq) => Event::DrainOver { run, seq },
-                    Timer::Window(ticket) => Event::WindowOver { ticket },
-                    Timer::Restart(ticket, _) => Event::RestartDue { ticket },
-                })
+                Ok(way) => {
+                    assert!(!(bare && before.past.is_quarantined(&way.to.id)));
+                    let task = self.state.task.as_ref().map(|task| &task.release);
+                    let goes = way.by != WayTo::Serves;
+                    assert_eq!(task, Some(&way.to).filter(|_| goes), "another way than was said");
+                }
             }
-            Chance::Shutdown => Some(Event::Shutdown),
-            Chance::Killed(ended) => {
-                let boot;
-                (world, boot) = world.after_a_kill(*ended);
-                state = State::default();
-                Some(Event::Boot(boot))
+        }
+        for effect in effects {
+            if let Effect::Tell(Tell::Switched { reason, from_release: Some(left), .. }) = effect {
+                let quarantined = self.state.past.is_quarantined(&left.id);
+                assert!(
+                    quarantined || !reason.is_rollback(),
+                    "`{}` was left and is in no quarantine",
+                    left.id
+                );
             }
+        }
+    }
+
+    fn check_route(&self) {
+        if let Some(live) = self.state.live_run().filter(|run| run.managed()) {
+            assert_eq!(self.world.routed, Some(live.id), "the route is not where the machine says");
+        }
+    }
+
+    /// The window belongs to the live release: only its end, its verdict or a move of traffic ends it.
+    fn check_window(&self, before: &State, event: &Event, effects: &[Effect]) {
+        let Some(window) = before.window else { return };
+        let moved = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Switched { .. }));
+        let verdict = match event {
+            Event::Exited { run, .. } => before.live_run().is_some_and(|live| live.id == *run),
+            Event::Probed { healthy: false, .. } => window.fails + 1 >= self.policy.threshold,
+            _ => false,
         };
-        if let Some(event) = event {
-            send(event, &mut state, &mut world);
-        }
-        if let Some(live) = state.live_run()
-            && live.release.origin == Origin::Managed
-        {
-            assert_eq!(world.routed, Some(live.id), "the route is not where the machine says");
-        }
+        let ends =
+            verdict || *event == Event::WindowOver { ticket: window.ticket } || effects.iter().any(moved);
+        let goes_on = self.state.window.is_some_and(|still| still.ticket == window.ticket);
+        assert!(goes_on || ends, "{event:?} took the watch window away");
     }
-    // However it went: the end stops everything, and it ends.
-    send(Event::Shutdown, &mut state, &mut world);
-    send(Event::StopAll, &mut state, &mut world);
-    for _ in 0..1000 {
-        if world.finished {
-            break;
-        }
-        if let Some(seq) = world.saves.pop() {
-            world.saves.clear();
-            world.recorded = world.recorded.max(seq);
-            send(Event::Recorded { seq, ok: true }, &mut state, &mut world);
-        }
-        let next = world.spawned.iter().copied().find(|run| !world.gone.contains(run));
-        if let Some(run) = next {
-            if world.exited.insert(run) {
-                send(Event::Exited { run, port_taken: false }, &mut state, &mut world);
+
+    /// However it went: the end stops everything, and it ends.
+    fn end(mut self) {
+        self.send(Event::Shutdown);
+        self.send(Event::StopAll);
+        for _ in 0..1000 {
+            if self.world.finished {
+                break;
             }
-            world.gone.insert(run);
-            send(Event::Gone { run }, &mut state, &mut world);
+            for kind in [Kind::Saved, Kind::Spawned, Kind::Exited, Kind::Gone] {
+                if let Some(event) = self.world.possible(kind, 1, &self.state).into_iter().next() {
+                    self.send(event);
+                }
+            }
+        }
+        assert!(self.world.finished, "it never finished: {:?}", self.state);
+        for (run, facts) in self.world.runs.iter().filter(|(_, facts)| facts.ours) {
+            assert_eq!(facts.stops, 1, "{run:?} was started and not stopped");
         }
     }
-    assert!(world.finished, "it never finished: {state:?}");
-    for run in &world.spawned {
-        assert_eq!(world.stopped.get(run), Some(&1), "{run:?} was started and not stopped");
+}
+
+fn play(policy: Policy, chances: &[Chance]) {
+    let mut life = Life::new(policy);
+    for (kind, chance) in chances {
+        let possible = life.world.possible(*kind, *chance, &life.state);
+        if !possible.is_empty() {
+            life.send(possible[usize::from(*chance) % possible.len()].clone());
+        }
     }
+    life.end();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_invariants_hold_in_every_order_of_events(chances in chances()) {
-        play(&chances);
+    fn the_invariants_hold_in_every_order_of_events(policy in policies(), chances in chances()) {
+        play(policy, &chances);
     }
 }

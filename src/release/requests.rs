@@ -1,0 +1,188 @@
+//! What others ask of the coordinator, and what they are told at once: deploy, switch, rollback, cancel.
+
+use super::coordinator::{Coordinator, Offered, policy};
+use super::effects::now;
+use super::events::{Attempt, AttemptLog};
+use super::message::{PlannedRollback, RollbackReply, SwitchReply};
+use super::refusal::refused;
+use super::spec::{self, Prepared, ReleaseSpec};
+use super::state::{Event, Origin, Refusal, WayBack, WayTo};
+use crate::wire::{self, Code, ErrorBody, EventKind, Outcome, Reason};
+
+impl Coordinator {
+    pub(super) fn deploy(
+        &mut self,
+        prepared: Prepared,
+        reason: Reason,
+        force: bool,
+    ) -> Result<Attempt, ErrorBody> {
+        let Prepared { id, spec, app_fingerprint } = prepared;
+        self.check_content(&id, &spec)?;
+        if reason == Reason::Config
+            && let Some(release) = self.quarantined_like(&spec)
+        {
+            tracing::warn!(release, "[app] is not deployed: its content is that of a release in quarantine");
+            self.app_quarantined = app_fingerprint;
+            return Err(refused(&Refusal::Quarantined { release }));
+        }
+        self.offered = Some(Offered { spec: Some(spec), app: app_fingerprint.clone() });
+        let before = app_fingerprint.map(|now| self.app_attempted.replace(now));
+        self.step(Event::Deploy { release: spec::managed(&id), reason, force });
+        self.offered = None;
+        let answer = self.answer(&id);
+        if let (Err(_), Some(before)) = (&answer, before) {
+            self.app_attempted = before;
+        }
+        // Somebody was faster: the edit's turn comes.
+        let not_yet = matches!(&answer, Err(error) if matches!(error.code, Code::Busy | Code::ShuttingDown));
+        if not_yet && reason == Reason::Config {
+            self.app_attempted = None;
+            self.app_edited = true;
+        }
+        answer
+    }
+
+    /// A release never changes.
+    fn check_content(&self, id: &str, spec: &ReleaseSpec) -> Result<(), ErrorBody> {
+        let wrong = |message| ErrorBody::new(Code::BadRequest, "Bad request", message);
+        if spec::is_unmanaged(id) {
+            return Err(wrong(format!(
+                "release `{id}`: ids of this form stand for apps that somebody else starts"
+            )));
+        }
+        if self.history.get(id).is_some_and(|known| known.spec.as_ref() != Some(spec)) {
+            return Err(wrong(format!(
+                "release `{id}` is known with other content: a release never changes"
+            ))
+            .with_hint("choose another id, or leave it out and get one"));
+        }
+        Ok(())
+    }
+
+    /// The release in quarantine that has this content.
+    fn quarantined_like(&self, spec: &ReleaseSpec) -> Option<String> {
+        let same = |id: &&str| self.history.get(id).is_some_and(|known| known.spec.as_ref() == Some(spec));
+        self.state.past.quarantined().find(same).map(str::to_owned)
+    }
+
+    pub(super) fn switch(&mut self, port: u16, reason: Reason) -> Result<SwitchReply, ErrorBody> {
+        let release = spec::unmanaged(port);
+        let id = release.id.clone();
+        self.step(Event::Switch { release, port, reason });
+        if std::mem::take(&mut self.already_live) {
+            return Ok(SwitchReply::AlreadyLive(self.last_switch.clone()));
+        }
+        self.answer(&id).map(SwitchReply::Accepted)
+    }
+
+    pub(super) fn roll_back(&mut self, asked: &wire::RollbackRequest) -> Result<RollbackReply, ErrorBody> {
+        let policy = policy(&self.config.borrow());
+        let way = self.state.way_back(asked.release.as_deref(), asked.force, &policy);
+        let way = way.map_err(|refusal| refused(&refusal))?;
+        if asked.dry_run {
+            return Ok(RollbackReply::Plan(Box::new(self.planned(way))));
+        }
+        self.step(Event::Rollback { to: asked.release.clone(), force: asked.force });
+        if let (Some(log), Some(cancelled)) = (&mut self.attempt, &way.cancels) {
+            log.cancelled = Some(cancelled.id.clone());
+        }
+        let mut answer = self.answer(&way.to.id)?;
+        if let Some(cancelled) = way.cancels.filter(|_| way.by == WayTo::Serves) {
+            answer = self.nothing_to_do(&way.to.id, Some(cancelled.id));
+        }
+        Ok(RollbackReply::Accepted(answer))
+    }
+
+    /// What that way back means.
+    fn planned(&self, way: WayBack) -> PlannedRollback {
+        let WayBack { to, by, from, cancels, watched } = way;
+        let managed = to.origin == Origin::Managed;
+        let starts = by == WayTo::Start && managed;
+        let serves = by == WayTo::Serves;
+        let (to, cancelled) = (to.id, cancels.map(|release| release.id));
+        let leaves = from.filter(|_| !serves).map(|release| release.id);
+        let how = match by {
+            WayTo::Serves => "is live already".to_owned(),
+            WayTo::UnderWay => "is being gone back to already".to_owned(),
+            WayTo::Revive(_) => "still runs and gets the traffic again".to_owned(),
+            WayTo::Start if managed => "is started again and gets the traffic once it is healthy".to_owned(),
+            WayTo::Start => "gets the traffic if it answers its health path".to_owned(),
+        };
+        let mut message = format!("`{to}` {how}");
+        if let Some(leaves) = &leaves {
+            message.push_str(&format!("; `{leaves}` loses it and enters quarantine"));
+        }
+        if let Some(cancelled) = &cancelled {
+            message.push_str(&format!("; the candidate `{cancelled}` is cancelled first"));
+        }
+        let entry = self.history.get(&to);
+        let directory = entry.and_then(|entry| entry.spec.as_ref()?.directory.clone()).filter(|_| starts);
+        let run_last = self.history.last_start(&to);
+        let plan = wire::RollbackPlan {
+            dry_run: true,
+            message,
+            release: to,
+            leaves,
+            cancelled,
+            starts,
+            watched,
+            already_live: serves,
+            directory_changed: None,
+        };
+        PlannedRollback { plan, directory: directory.zip(run_last) }
+    }
+
+    pub(super) fn cancel(&mut self) -> Result<wire::Accepted, ErrorBody> {
+        let release = self.state.task.as_ref().map(|task| task.release.id.clone());
+        self.step(Event::Cancel);
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refused(&refusal));
+        }
+        let release = release.unwrap_or_default();
+        let message = format!("cancelled `{release}`; traffic did not move");
+        Ok(wire::Accepted { success: true, message, release })
+    }
+
+    /// What the machine said to the request in hand, which is about release `id`.
+    fn answer(&mut self, id: &str) -> Result<Attempt, ErrorBody> {
+        let already_live = std::mem::take(&mut self.already_live);
+        match (self.refusal.take(), self.accepted.take()) {
+            (Some(refusal), _) => Err(refused(&refusal)),
+            (None, Some(attempt)) => Ok(attempt),
+            (None, None) if already_live => Ok(self.nothing_to_do(id, None)),
+            (None, None) => {
+                Err(ErrorBody::new(Code::Internal, "Internal error", "the request had no effect"))
+            }
+        }
+    }
+
+    /// An attempt that has ended: `id` is live already.
+    fn nothing_to_do(&self, id: &str, cancelled: Option<String>) -> Attempt {
+        let log = AttemptLog::new(id);
+        let attempt = log.reader();
+        let switch = self.last_switch.clone();
+        let message = match &cancelled {
+            Some(cancelled) => format!("`{id}` is live already; the candidate `{cancelled}` was cancelled"),
+            None => format!("`{id}` is live already"),
+        };
+        let mut event = wire::Event::new(now(), EventKind::Finished, id);
+        event.outcome = Some(Outcome::Live);
+        event.message = Some(message.clone());
+        event.switch = switch.clone();
+        event.already_live = true;
+        event.cancelled = cancelled.clone();
+        log.end(
+            event,
+            Ok(wire::Moved {
+                success: true,
+                message,
+                release: id.to_owned(),
+                outcome: Outcome::Live,
+                switch,
+                already_live: true,
+                cancelled,
+            }),
+        );
+        attempt
+    }
+}

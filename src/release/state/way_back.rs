@@ -1,0 +1,124 @@
+//! The way back: what a rollback does, decided once for those who go it and for those who only ask.
+
+use super::*;
+
+/// What a rollback does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// Where traffic goes.
+    pub to: ReleaseRef,
+    /// How it comes to serve there.
+    pub by: WayTo,
+    /// The release that is live now; a move takes its traffic away, and it enters quarantine.
+    pub from: Option<ReleaseRef>,
+    /// The candidate that is given up first.
+    pub cancels: Option<ReleaseRef>,
+    /// Whether a watch window opens.
+    pub watched: bool,
+}
+
+/// How a release comes to serve again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayTo {
+    /// It serves already.
+    Serves,
+    /// A rollback to it is under way.
+    UnderWay,
+    /// This run of it still finishes what it has: it is made live again.
+    Revive(RunId),
+    /// It is started (or, where somebody else starts it, asked).
+    Start,
+}
+
+impl State {
+    /// What a rollback would do now: to the release `to`, else to the previous one.
+    ///
+    /// # Errors
+    /// Why there would be none.
+    pub fn way_back(&self, to: Option<&str>, force: bool, policy: &Policy) -> Result<WayBack, Refusal> {
+        if self.stopping != Stopping::No {
+            return Err(Refusal::ShuttingDown);
+        }
+        let from = self.live_release();
+        let to = match to {
+            None => self.past.previous(from.map(|release| release.id.as_str())).ok_or_else(|| {
+                Refusal::NoPrevious { quarantined: self.past.quarantined().next().map(str::to_owned) }
+            })?,
+            Some(id) => self.named(id, force)?,
+        };
+        let under_way = |task: &&Task| task.reason.is_rollback() && task.release == *to;
+        let by = if self.live_run().is_some_and(|run| run.release == *to) {
+            WayTo::Serves
+        } else if self.task.as_ref().filter(under_way).is_some() {
+            WayTo::UnderWay
+        } else {
+            self.draining_run_of(to).map_or(WayTo::Start, WayTo::Revive)
+        };
+        let task = self.task.as_ref().filter(|_| by != WayTo::UnderWay);
+        Ok(WayBack {
+            to: to.clone(),
+            by,
+            from: from.cloned(),
+            cancels: task.map(|task| task.release.clone()),
+            watched: policy.window && by == WayTo::Start && to.origin == Origin::Managed,
+        })
+    }
+
+    /// The release of this id, where it is one to go back to.
+    fn named(&self, id: &str, force: bool) -> Result<&ReleaseRef, Refusal> {
+        let release = || id.to_owned();
+        let Some(served) = self.past.get(id) else {
+            return Err(Refusal::NoSuchRelease { release: release() });
+        };
+        if self.live_run().is_some_and(|run| run.release == served.release) {
+            Ok(&served.release)
+        } else if self.live_release() == Some(&served.release) {
+            Err(Refusal::LiveIsDown { release: release() })
+        } else if served.quarantined && !force {
+            Err(Refusal::Quarantined { release: release() })
+        } else {
+            Ok(&served.release)
+        }
+    }
+
+    /// Goes that way.
+    pub(super) fn go_back(&mut self, way: WayBack, reason: Reason, out: &mut Vec<Effect>) {
+        if way.cancels.is_some() {
+            self.give_up(Abort::MadeWay, out);
+        }
+        match way.by {
+            WayTo::Serves => out.push(Effect::AlreadyLive),
+            WayTo::UnderWay => out.push(Effect::UnderWay),
+            // Its process still runs: no disk stands between the verdict and the way back.
+            WayTo::Revive(run) => {
+                out.push(Effect::Probe { run, patient: false });
+                self.task = Some(Task { release: way.to, reason, stage: Stage::Reviving { run } });
+                out.push(Effect::Tell(Tell::Accepted));
+            }
+            WayTo::Start => self.record_intent(way.to, reason, None, out),
+        }
+    }
+
+    /// The verdict of the watch window is bad: begins to go back by itself. False where there is nothing to go back to,
+    /// or it is being gone back already.
+    pub(super) fn roll_back(&mut self, policy: &Policy, out: &mut Vec<Effect>) -> bool {
+        if self.goes_back() {
+            return false;
+        }
+        let Ok(way) = self.way_back(None, false, policy) else { return false };
+        self.go_back(way, Reason::AutoRollback, out);
+        true
+    }
+
+    /// A rollback is under way.
+    pub(super) fn goes_back(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| task.reason.is_rollback())
+    }
+
+    /// A watch window opens for what has just become live.
+    pub(super) fn watch(&mut self, reason: Reason, out: &mut Vec<Effect>) {
+        let ticket = self.fresh();
+        self.window = Some(Window { ticket, fails: 0, goes_back: reason != Reason::AutoRollback });
+        out.push(Effect::Timer(Timer::Window(ticket)));
+    }
+}
