@@ -4,6 +4,7 @@ use toml::toml;
 
 use crate::harness::app::App;
 use crate::harness::conf::Conf;
+use crate::harness::http::Answer;
 use crate::harness::{Conn, Daemon, World, assert_at, live, pid, procs};
 use nix::sys::signal::Signal;
 
@@ -38,17 +39,23 @@ fn a_rollback_to_a_draining_release_makes_the_same_process_live_again() {
     assert_eq!((old.count("start "), old.count("signal")), (1, 0));
 }
 
+/// What a rollback leaves is in quarantine, so that the way forth has to be insisted on.
+fn back_or_forth(daemon: &Daemon<'_>, first: &str, round: usize) -> Answer {
+    let to = if round % 2 == 0 { first } else { "v2" };
+    daemon.admin("POST", &format!("/__rollback?release={to}&force=1"), None)
+}
+
 #[test]
 fn back_and_forth_never_signals_what_is_live() {
     let world = World::new();
     let (old, new) = (world.app("v1"), world.app("v2"));
     let conf = watchful(&world, &old).set("drain.period", "60s").set("drain.early", false);
     let daemon = world.start(&conf);
-    daemon.wait_until_serves("v1");
+    let first = live(&daemon.wait_until_serves("v1")).unwrap().to_owned();
     daemon.deploy(&new).expect(200);
     let pids = [daemon.status().previous.unwrap().pid, pid(&daemon.status())];
     for round in 0..20 {
-        daemon.admin("POST", "/__rollback", None).expect(200);
+        back_or_forth(&daemon, &first, round).expect(200);
         let (expected, version) = if round % 2 == 0 { (pids[0], "v1") } else { (pids[1], "v2") };
         assert_eq!(pid(&daemon.status()), expected, "round {round}");
         assert_eq!(daemon.get("/").version(), version);
@@ -64,10 +71,10 @@ fn back_and_forth_with_stops_pending_ends_on_a_live_process() {
     // The drain ends while the next rollback is on its way: some stops are cancelled, others have begun.
     let conf = watchful(&world, &old).set("drain.period", "20ms").set("drain.early", false);
     let daemon = world.start(&conf);
-    daemon.wait_until_serves("v1");
+    let first = live(&daemon.wait_until_serves("v1")).unwrap().to_owned();
     daemon.deploy(&new).expect(200);
     for round in 0..20 {
-        let answer = daemon.admin("POST", "/__rollback", None).expect(200).json();
+        let answer = back_or_forth(&daemon, &first, round).expect(200).json();
         let version = if round % 2 == 0 { "v1" } else { "v2" };
         assert_eq!(daemon.get("/").expect(200).version(), version, "{answer:#}");
         let live = daemon.live_pid();
