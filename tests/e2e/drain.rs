@@ -301,7 +301,7 @@ fn a_later_drain_is_not_ended_by_the_timer_of_an_earlier_one() {
     // From here on a drain lasts: the first one's period passes within the second.
     conf.set("drain.period", "10m").save();
     daemon.admin("POST", "/__reload", None).expect(200);
-    daemon.admin("POST", "/__rollback", None).expect(200);
+    daemon.admin("POST", "/__rollback?release=v2&force=1", None).expect(200);
     assert_eq!(daemon.get("/").version(), "v2");
     let first = humantime::parse_rfc3339(&first).unwrap() + Duration::from_millis(300);
     wait_until("the first drain's time has passed", String::new, || {
@@ -311,8 +311,7 @@ fn a_later_drain_is_not_ended_by_the_timer_of_an_earlier_one() {
     daemon.admin("POST", "/__cancel", None).refused(404, "not_found");
     let status = daemon.status();
     assert!(status.drain_until.is_some(), "{status:#?}");
-    let previous = status.previous.expect("v1 drains");
-    assert_eq!((previous.pid, previous.inflight), (pid(&before), 1));
+    assert!(procs::is_alive(pid(&before).unwrap()), "v1 drains");
     assert_eq!(app.count("signal"), 0);
     world.touch("long.go");
     assert_eq!(held.answer("GET").unwrap().expect(200).text(), "v1 held\n");
