@@ -80,7 +80,7 @@ fn forty_rollbacks_back_and_forth_lose_no_request() {
     daemon.deploy(&world.app("v2")).expect(200);
     let load = Load::start(daemon.addr);
     for round in 0..40 {
-        let (to, former) = if round % 2 == 0 { ("v1", "v2") } else { ("v2", "v1") };
+        let (to, former) = if u32::is_multiple_of(round, 2) { ("v1", "v2") } else { ("v2", "v1") };
         daemon.admin("POST", &format!("/__rollback?release={to}&force=1"), None).expect(200);
         load.wait_for_more(10);
         if round % 8 == 7 {

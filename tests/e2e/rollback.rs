@@ -41,7 +41,7 @@ fn a_rollback_to_a_draining_release_makes_the_same_process_live_again() {
 
 /// What a rollback leaves is in quarantine, so that the way forth has to be insisted on.
 fn back_or_forth(daemon: &Daemon<'_>, first: &str, round: usize) -> Answer {
-    let to = if round % 2 == 0 { first } else { "v2" };
+    let to = if round.is_multiple_of(2) { first } else { "v2" };
     daemon.admin("POST", &format!("/__rollback?release={to}&force=1"), None)
 }
 

@@ -339,7 +339,7 @@ fn every_attempt_has_its_row() {
     let rows = daemon.releases();
     assert_eq!(rows.len(), 4, "{rows:#?}");
     assert!(rows[0].started_at > rows[3].started_at, "each with the times of its own process");
-    assert_eq!(rows[3].stopped_at.is_some(), true);
+    assert!(rows[3].stopped_at.is_some());
 }
 
 // ---- [app] ----
