@@ -119,7 +119,7 @@ impl Admin {
         let body = if route.acts() { read(body).await? } else { Bytes::new() };
         let listen = self.parts.listen.borrow().port();
         let mut call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
-        if let (Call::Deploy(deploy, _), Peer::Unix { .. }) = (&mut call, peer)
+        if let (Call::Deploy { request: deploy, .. }, Peer::Unix { .. }) = (&mut call, peer)
             && config.app.directory.is_none()
         {
             request::run_where_the_caller_is(deploy, &head.headers)?;
