@@ -18,9 +18,9 @@
 //! Dependencies point downwards only (a test holds the arrows):
 //!
 //! ```text
-//!   bins ─▶ daemon ─▶ admin ─▶ release ─▶ supervisor  health  proxy ─▶ config  wire
-//!        │        ╲▶ hooks  systemd ────────────────────────────────▶ config  wire
-//!        ╲▶ cli ───────────────────────────────────────────────────▶ config  wire
+//!   bins ─▶ daemon ─▶ admin ─▶ release ─▶ supervisor  health  proxy ─▶ config  http1  wire
+//!        │        ╲▶ hooks  systemd ────────────────────────────────▶ config         wire
+//!        ╲▶ cli ───────────────────────────────────────────────────▶ config         wire
 //! ```
 //!
 //! | module | is responsible for |
