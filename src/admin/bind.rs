@@ -20,7 +20,7 @@ const MAX_PATH: usize = 107;
 /// Binds the admin socket at `path`; members of `group` may use it, if given. Call it within a tokio runtime.
 ///
 /// A missing folder is made, with its parents: 0700, or 0750 with the group; so is one that is private already
-/// and holds nothing else. Any other folder stays as it is, but it has to be safe: root's or the daemon's own,
+/// and holds nothing else but the daemon's pipes. Any other folder stays as it is, but it has to be safe: root's or the daemon's own,
 /// not writable for others, and open to the group. The socket is 0600, or 0660 with the group.
 ///
 /// # Errors
@@ -123,7 +123,7 @@ fn prepare(folder: &Path, socket: &Path, group: Option<u32>) -> Result<(), Strin
         }
         Ok(meta) => {
             let own = meta.uid() == nix::unistd::geteuid().as_raw();
-            let private = own && meta.mode() & 0o1007 == 0 && holds_nothing_but(folder, socket);
+            let private = own && meta.mode() & 0o1007 == 0 && is_ours_alone(folder, socket);
             (private, meta.mode())
         }
         Err(cause) if cause.kind() == ErrorKind::NotFound => {
@@ -166,10 +166,18 @@ fn prepare(folder: &Path, socket: &Path, group: Option<u32>) -> Result<(), Strin
     }
 }
 
-fn holds_nothing_but(folder: &Path, socket: &Path) -> bool {
+/// Whether nothing is in `folder` but the socket and the pipes of the daemon and its apps, which are closed to others
+/// whoever may look into the folder.
+fn is_ours_alone(folder: &Path, socket: &Path) -> bool {
+    let is_closed_pipe = |entry: &fs::DirEntry| {
+        entry.metadata().is_ok_and(|meta| meta.file_type().is_fifo() && meta.mode() & 0o077 == 0)
+    };
     fs::read_dir(folder).is_ok_and(|mut entries| {
-        entries
-            .all(|entry| entry.is_ok_and(|entry| Some(entry.file_name().as_os_str()) == socket.file_name()))
+        entries.all(|entry| {
+            entry.is_ok_and(|entry| {
+                Some(entry.file_name().as_os_str()) == socket.file_name() || is_closed_pipe(&entry)
+            })
+        })
     })
 }
 
@@ -313,6 +321,24 @@ mod tests {
         drop(bind_socket(&path, None).unwrap());
         assert_eq!(mode(&path), 0o600);
         assert_eq!(mode(path.parent().unwrap()), 0o700);
+    }
+
+    #[tokio::test]
+    async fn the_daemons_own_pipes_close_the_folder_to_nobody() {
+        let (_root, path) = place();
+        let folder = path.parent().unwrap();
+        fs::create_dir_all(folder).unwrap();
+        set(folder, 0o700);
+        let pipe = folder.join("keeper");
+        let make = |mode| nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(mode)).unwrap();
+        make(0o600);
+        drop(bind_socket(&path, Some(own_group())).unwrap());
+        assert_eq!(mode(folder), 0o750);
+        fs::remove_file(&pipe).unwrap();
+        set(folder, 0o700);
+        make(0o600);
+        set(&pipe, 0o620);
+        assert!(bind_socket(&path, Some(own_group())).is_err(), "it is open to somebody else");
     }
 
     #[tokio::test]
