@@ -47,7 +47,7 @@ fn past_of(record: &Record) -> Past {
     let served = rows.into_iter().filter_map(|entry| {
         let release = match &entry.spec {
             Some(_) => spec::managed(&entry.row.release),
-            None => spec::unmanaged(entry.row.port?),
+            None => spec::unmanaged(spec::unmanaged_port(&entry.row.release)?),
         };
         let quarantined = entry.row.outcome == Some(wire::Outcome::RolledBack);
         Some(Served { release, quarantined })
@@ -331,6 +331,29 @@ impl Coordinator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_daemons_record_tells_what_was_live_and_what_was_left() {
+        let row = |id: &str, outcome: &str, switched: Option<&str>| {
+            serde_json::json!({ "spec": null, "row": { "release": id, "outcome": outcome, "port": 8081,
+                "switchedAt": switched } })
+        };
+        let text = serde_json::json!({
+            "schema": 1,
+            "previous": { "id": "port-8080", "origin": { "unmanaged": { "port": 8080 } } },
+            "releases": [
+                row("port-8083", "rolled_back", Some("2026-01-01T00:00:03.000Z")),
+                row("port-8081", "live", Some("2026-01-01T00:00:04.000Z")),
+                row("port-8082", "aborted", None),
+            ],
+        });
+        let record: Record = serde_json::from_value(text).unwrap();
+        let past = past_of(&record);
+        assert!(past.get("port-8082").is_none(), "it never was live");
+        assert_eq!(past.quarantined().collect::<Vec<_>>(), ["port-8083"]);
+        let previous = past.previous(Some("port-8081")).map(|release| release.id.as_str());
+        assert_eq!(previous, Some("port-8080"));
+    }
 
     #[test]
     fn no_time_in_a_record_makes_more_than_the_whole_or_less_than_nothing() {

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 /// Entries that are looked at; what is beyond is not known.
 const ENTRIES: usize = 20_000;
 
-/// What changed in `directory` after `since`, as a sentence; `None`: nothing that was seen. Blocking.
+/// What changed in `directory` after `since`, as a sentence; `None`: nothing that was seen.
+/// Blocking.
 pub(super) fn changed_since(directory: &Path, since: SystemTime) -> Option<String> {
     let newer = |path: &Path| {
         let changed = fs::symlink_metadata(path).and_then(|about| about.modified());

@@ -1,8 +1,10 @@
-//! The attempts to make a release live: what each was about and what became of it. Owned by the coordinator.
+//! The attempts to make a release live: what each was about and what became of it. Owned by the
+//! coordinator.
 //!
-//! Every attempt (a deploy, a switch, a rollback) has a row of its own. Its outcome is written once; only a `live` one
-//! becomes `rolled_back`, when a rollback takes the traffic away again. A process belongs to the rows that have its
-//! start: those of the attempt that started it, and of those that made it live again.
+//! Every attempt (a deploy, a switch, a rollback) has a row of its own. Its outcome is written
+//! once; only a `live` one becomes `rolled_back`, when a rollback takes the traffic away again. A
+//! process belongs to the rows that have its start: those of the attempt that started it, and of
+//! those that made it live again.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -102,7 +104,8 @@ impl History {
         }
     }
 
-    /// A process of `id` was started: of the attempt that is under way, or of the one that made it live.
+    /// A process of `id` was started: of the attempt that is under way, or of the one that made it
+    /// live.
     pub(super) fn started(&mut self, id: &str, candidate: bool, at: String, port: u16) {
         let row = self.newest(|row| row.release == id && row.outcome.is_none() == candidate);
         if let Some(row) = row {
@@ -113,7 +116,8 @@ impl History {
         }
     }
 
-    /// The process of `id` that was started then has ended so, and nothing is left of it where `stopped_at` is known.
+    /// The process of `id` that was started then has ended so, and nothing is left of it where
+    /// `stopped_at` is known.
     pub(super) fn process_ended(
         &mut self,
         id: &str,

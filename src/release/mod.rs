@@ -4,8 +4,8 @@
 //! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
 //!   writer; `boot` is how it begins, `leave` how it stands still and goes without an end, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
 //!   `history` its memory, `snapshot` its face;
-//! - `requests` is what others ask of it, `refusal` why they get no more than a word, `in_force` whether `[app]` is what
-//!   runs, `changed` whether a directory is what a release ran from;
+//! - `requests` is what others ask of it, `refusal` the texts of its refusals, `in_force` whether
+//!   `[app]` is what runs, `changed` whether a directory still is what a release ran from;
 //! - `message` is what reaches it, `view` what others see of it;
 //! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed, `placeholder` knows how its
 //!   port can be held;

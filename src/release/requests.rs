@@ -1,4 +1,5 @@
-//! What others ask of the coordinator, and what they are told at once: deploy, switch, rollback, cancel.
+//! What others ask of the coordinator, and what they are told at once: deploy, switch, rollback,
+//! cancel.
 
 use super::coordinator::{Coordinator, Offered, policy};
 use super::effects::now;
@@ -45,7 +46,7 @@ impl Coordinator {
     /// A release never changes.
     fn check_content(&self, id: &str, spec: &ReleaseSpec) -> Result<(), ErrorBody> {
         let wrong = |message| ErrorBody::new(Code::BadRequest, "Bad request", message);
-        if spec::is_unmanaged(id) {
+        if spec::unmanaged_port(id).is_some() {
             return Err(wrong(format!(
                 "release `{id}`: ids of this form stand for apps that somebody else starts"
             )));

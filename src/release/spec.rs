@@ -108,9 +108,9 @@ pub fn unmanaged(port: u16) -> ReleaseRef {
     ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
 }
 
-/// Whether an id is of the form that [`unmanaged`] makes.
-pub fn is_unmanaged(id: &str) -> bool {
-    id.strip_prefix("port-").is_some_and(|port| port.parse::<u16>().is_ok())
+/// The port in an id of the form that [`unmanaged`] makes.
+pub fn unmanaged_port(id: &str) -> Option<u16> {
+    id.strip_prefix("port-")?.parse().ok()
 }
 
 /// An id that tells when it was made: `20261120-184455-3f9a`.

@@ -57,7 +57,22 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         Some(file) => row("config", format!("{}, loaded {loaded}", plain(file))),
         None => row("config", format!("the environment, loaded {loaded}")),
     }
+    if let Some(why) = status.config.app_in_force.as_ref().and_then(|app| app.why.as_deref()) {
+        row("[app]", format!("is not what is live: {}", not_in_force(why)));
+    }
     text
+}
+
+/// Why `[app]` is not what is live.
+fn not_in_force(why: &str) -> String {
+    match why {
+        "pending" => "it is about to be deployed".to_owned(),
+        "quarantined" => "its content was rolled back; `portok deploy` takes it in spite of that".to_owned(),
+        "aborted" => "its deploy came to nothing".to_owned(),
+        "deploy_on_change" => "it waits for `portok deploy` (deploy_on_change = false)".to_owned(),
+        "replaced" => "something else was made live since".to_owned(),
+        other => plain(other),
+    }
 }
 
 /// A problem may have several lines; each stays under its name.

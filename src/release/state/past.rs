@@ -45,7 +45,8 @@ impl Past {
         self.0.iter().rev().filter(|served| served.quarantined).map(|served| served.release.id.as_str())
     }
 
-    /// The newest other one than `live` that is not in quarantine: what portok goes back to by itself.
+    /// The newest other one than `live` that is not in quarantine: what portok goes back to by
+    /// itself.
     pub fn previous(&self, live: Option<&str>) -> Option<&ReleaseRef> {
         let fit = |served: &&Served| !served.quarantined && Some(served.release.id.as_str()) != live;
         self.0.iter().rev().find(fit).map(|served| &served.release)

@@ -210,6 +210,25 @@ fn an_exit_in_the_window_gives_the_candidate_up_and_goes_back() {
 }
 
 #[test]
+fn a_rollback_to_where_it_is_gone_already_joins_and_another_one_takes_its_place() {
+    let mut bench = Bench::new();
+    for (id, port) in [("v0", 1), ("v1", 2), ("v2", 3)] {
+        bench.make_live(id, port);
+    }
+    bench.roll_back();
+    assert_eq!(bench.roll_back(), [Effect::UnderWay]);
+    assert_eq!(bench.roll_back_to("v1"), [Effect::UnderWay]);
+    let effects = bench.roll_back_to("v0");
+    let made_way =
+        |effect: &Effect| matches!(effect, Effect::Tell(Tell::Aborted { why: Abort::MadeWay, .. }));
+    assert!(effects.iter().any(made_way), "{effects:?}");
+    assert!(bench.state.task.as_ref().is_some_and(|task| task.release == managed("v0")));
+    // To stay where it is ends it.
+    bench.roll_back_to("v2");
+    assert!(bench.state.task.is_none());
+}
+
+#[test]
 fn with_nothing_to_go_back_to_a_crash_leaves_the_candidate_alone() {
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);

@@ -99,8 +99,8 @@ impl State {
         }
     }
 
-    /// The verdict of the watch window is bad: begins to go back by itself. False where there is nothing to go back to,
-    /// or it is being gone back already.
+    /// The verdict of the watch window is bad: begins to go back by itself. False where there is
+    /// nothing to go back to, or it is being gone back already.
     pub(super) fn roll_back(&mut self, policy: &Policy, out: &mut Vec<Effect>) -> bool {
         if self.goes_back() {
             return false;

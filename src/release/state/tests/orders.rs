@@ -1,8 +1,8 @@
 //! The invariants, in every order of events and under every policy, kills of the daemon among them.
 //!
-//! [`World`] is everything around the machine: the processes, the disk and the timers. It says what may happen next
-//! ([`World::possible`]), takes note of what happens, and asserts that every effect is one that it can carry out.
-//! [`Life`] asserts what has to hold from one step to the next.
+//! [`World`] is everything around the machine: the processes, the disk and the timers. It says what
+//! may happen next ([`World::possible`]), takes note of what happens, and asserts that every effect
+//! is one that it can carry out. [`Life`] asserts what has to hold from one step to the next.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,8 @@ enum Kind {
     Killed,
 }
 
-/// One thing that happens: of all that are possible of its kind the one with this number, modulo how many there are.
+/// One thing that happens: of all that are possible of its kind the one with this number, modulo
+/// how many there are.
 type Chance = (Kind, u8);
 
 fn chances() -> impl Strategy<Value = Vec<Chance>> {
@@ -159,7 +160,8 @@ impl World {
                 let may = |run: &Facts| !run.exited && run.judged == Judged::Due && run.port.is_some();
                 of(self.those(may), |run| Event::Ready { run })
             }
-            // A start that takes too long, or comes to nothing; an app that does not answer as it should.
+            // A start that takes too long, or comes to nothing; an app that does not answer as it
+            // should.
             Kind::NotReady => {
                 of(self.those(|run| !run.exited && run.judged == Judged::Due), |run| Event::NotReady { run })
             }
@@ -356,7 +358,8 @@ impl Life {
         }
     }
 
-    /// What portok goes back to by itself is another release than the live one, and in no quarantine.
+    /// What portok goes back to by itself is another release than the live one, and in no
+    /// quarantine.
     fn check_way_back(&self) {
         let live = self.state.live_release().map(|release| release.id.as_str());
         if let Some(previous) = self.state.previous() {
@@ -371,7 +374,8 @@ impl Life {
         }
     }
 
-    /// A rollback does what a dry run said; one that is refused changes nothing; what it leaves is in quarantine.
+    /// A rollback does what a dry run said; one that is refused changes nothing; what it leaves is
+    /// in quarantine.
     fn check_rollback(&self, before: &State, event: &Event, effects: &[Effect]) {
         if let Event::Rollback { to, force } = event {
             let bare = to.is_none();
@@ -406,7 +410,8 @@ impl Life {
         }
     }
 
-    /// The window belongs to the live release: only its end, its verdict or a move of traffic ends it.
+    /// The window belongs to the live release: only its end, its verdict or a move of traffic ends
+    /// it.
     fn check_window(&self, before: &State, event: &Event, effects: &[Effect]) {
         let Some(window) = before.window else { return };
         let moved = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Switched { .. }));
