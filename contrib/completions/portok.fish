@@ -58,7 +58,7 @@ complete -c portok -n "__fish_portok_needs_command" -f -a "doctor" -d 'Check thi
 complete -c portok -n "__fish_portok_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c portok -n "__fish_portok_needs_command" -f -a "man" -d 'Write the man pages portok.1 and portokd.8 into a folder'
 complete -c portok -n "__fish_portok_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c portok -n "__fish_portok_using_subcommand run" -l listen -d 'The address or port to accept requests on' -r
+complete -c portok -n "__fish_portok_using_subcommand run" -l listen -d 'The address to accept requests on; a port alone is one of 127.0.0.1' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l health -d 'The path that answers 2xx when the app is healthy [default: /health, or HEALTH_PATH]' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l cmd -d 'What to run, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
@@ -70,7 +70,7 @@ complete -c portok -n "__fish_portok_using_subcommand run" -s h -l help -d 'Prin
 complete -c portok -n "__fish_portok_using_subcommand run" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l cmd -d 'What to run, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l env -d 'Add a variable to the app\'s environment; may be given several times' -r
-complete -c portok -n "__fish_portok_using_subcommand deploy" -l dir -d 'The directory to run it in' -r -F
+complete -c portok -n "__fish_portok_using_subcommand deploy" -l dir -d 'The directory to run it in [default for --cmd: app.directory, else the current one]' -r -F
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l release -d 'The release\'s id (made by the daemon when not given)' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l health -d 'The health path of this release' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r

@@ -197,7 +197,7 @@ When the new one does not come up, nothing has changed and the error says why.")
 /// `run`.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The address or port to accept requests on
+    /// The address to accept requests on; a port alone is one of 127.0.0.1
     #[arg(long, value_name = "PORT")]
     listen: Option<String>,
     /// The path that answers 2xx when the app is healthy [default: /health, or HEALTH_PATH]
@@ -237,7 +237,7 @@ pub(crate) struct Deploy {
     /// Add a variable to the app's environment; may be given several times
     #[arg(long, value_name = "K=V", value_parser = variable)]
     pub(crate) env: Vec<(String, String)>,
-    /// The directory to run it in
+    /// The directory to run it in [default for --cmd: app.directory, else the current one]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
     /// The release's id (made by the daemon when not given)

@@ -82,7 +82,7 @@ pub(super) fn port(input: Input<'_>) -> Parsed<u16> {
     integer(1, u16::MAX)(input).map_err(|_| "a port from 1 to 65535".to_owned())
 }
 
-/// An address to listen on; a port alone means all IPv4 addresses. Port 0: the kernel chooses.
+/// An address to listen on; a port alone is one of `host`. Port 0: the kernel chooses.
 pub(super) fn listen(host: Ipv4Addr) -> impl Fn(Input<'_>) -> Parsed<SocketAddr> {
     move |input| listen_at(host, input)
 }

@@ -15,6 +15,9 @@ mod ready;
 #[cfg(test)]
 mod tests;
 
+/// The error of a probe that met no listener.
+pub const REFUSED: &str = "connection refused";
+
 /// A probe could not be made, for a want of portok's own.
 #[derive(Debug, thiserror::Error)]
 #[error("portok itself cannot probe it now: {0}")]

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Probe, Unable};
+use super::{Probe, REFUSED, Unable};
 use crate::http1::chunked::{Chunked, Piece};
 use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
 use crate::want;
@@ -183,7 +183,7 @@ impl Failure {
 
 fn of_io(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         _ => error.to_string(),
     }

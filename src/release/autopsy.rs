@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::health::REFUSED;
 use crate::supervisor::{Exit, tells_taken_port};
 use crate::wire::{Autopsy, ProbeReport};
 
@@ -142,13 +143,16 @@ fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
 /// The hint for a candidate that gave no answer, by where it listens.
 fn hint_by_listeners(evidence: &Evidence) -> String {
     let Evidence { port, port_env, health_path, listeners, .. } = evidence;
-    if listeners.iter().any(|addr| is_asked(*addr, *port)) {
+    let refused = evidence.probe.as_ref().is_some_and(|probe| probe.error.as_deref() == Some(REFUSED));
+    // A wildcard of IPv6 may be of IPv6 alone, which only the probe can tell.
+    let reached = |addr: &SocketAddr| is_asked(*addr, *port) && !(refused && addr.is_ipv6());
+    if listeners.iter().any(reached) {
         return format!("it accepts connections and does not answer {health_path} in time (health.timeout)");
     }
     if let Some(addr) = listeners.iter().find(|addr| addr.port() == *port) {
         return format!(
             "the app listens on {addr}, and portok asks at 127.0.0.1:{port}: let it listen on 127.0.0.1 \
-             (HOST says so, unless its environment sets HOST), 0.0.0.0 or [::]"
+             (HOST says so, unless its environment sets HOST) or 0.0.0.0"
         );
     }
     match listeners.first() {
@@ -229,6 +233,11 @@ mod tests {
             assert!(autopsy.hint.unwrap_or_default().contains("does not answer"), "{addr}");
             assert!(autopsy.listens_on.is_empty(), "{addr}");
         }
+        // With IPV6_V6ONLY.
+        let probe = Some(ProbeReport { error: Some(REFUSED.into()), ..ProbeReport::default() });
+        let listeners = vec!["[::]:41237".parse().unwrap()];
+        let hint = examine(&late(), Evidence { probe, listeners, ..evidence() }).hint.unwrap_or_default();
+        assert!(hint.contains("[::]:41237") && hint.contains("0.0.0.0"), "{hint}");
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! - `requests` is what others ask of it, `refusal` the texts of its refusals, `in_force` whether
 //!   `[app]` is what runs, `changed` whether a directory still is what a release ran from;
 //! - `message` is what reaches it, `view` what others see of it;
-//! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed, `placeholder` knows how its
-//!   port can be held;
+//! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed,
+//!   `placeholder` knows how its port can be held;
 //! - `failpoint` is where a daemon under test dies;
 //! - [`store`] keeps the record on disk, [`spec`] is what a release is;
 //! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
