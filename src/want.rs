@@ -2,7 +2,7 @@
 //!
 //! Descriptors are kept back for probes, state, admin and what is started: the data plane, which clients can fill, may not
 //! have the last ones. The kernel gives the lowest number that is free (POSIX, 2.14), so a bound on the *numbers* that the
-//! data plane keeps is a bound on how many it has, without anybody counting: below [`line`] it takes what it gets, and what
+//! data plane keeps is a bound on how many it has, without anybody counting: below [`line()`] it takes what it gets, and what
 //! it gets from there on it closes at once. So all numbers above the line but one a data-plane thread are free for others.
 
 use std::io;
