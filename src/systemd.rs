@@ -246,6 +246,8 @@ mod tests {
             pid: 1,
             state_error: None,
             last_failure: Some("it ended\nand more".into()),
+            last_failure_at: None,
+            last_exit: None,
             health: wire::HealthMetrics::default(),
         }
     }

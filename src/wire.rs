@@ -204,6 +204,10 @@ pub enum Phase {
     Empty,
     /// Nothing live yet; a first release starts.
     Starting,
+    /// Live, fails its probes, and nothing is gone back to by itself.
+    Unhealthy,
+    /// Live, and crashed not long ago.
+    Unstable,
     /// Live, in its watch window.
     Watching,
     /// Live, its window passed.
@@ -222,6 +226,8 @@ impl Phase {
         match self {
             Self::Empty => "empty",
             Self::Starting => "starting",
+            Self::Unhealthy => "unhealthy",
+            Self::Unstable => "unstable",
             Self::Watching => "watching",
             Self::Settled => "settled",
             Self::Restarting => "restarting",
@@ -334,6 +340,18 @@ pub struct ReleaseStatus {
     pub inflight: u64,
 }
 
+/// A crash of the live release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastExit {
+    /// The release.
+    pub release: String,
+    /// Its exit status or signal.
+    pub exit: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
 /// `GET /__status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -368,6 +386,12 @@ pub struct Status {
     pub state_error: Option<String>,
     /// Why the last attempt to make something live ended without it, or portok went back by itself, until one succeeds.
     pub last_failure: Option<String>,
+    /// When that was, RFC 3339.
+    #[serde(default)]
+    pub last_failure_at: Option<String>,
+    /// The live release's last crash, until it is settled again.
+    #[serde(default)]
+    pub last_exit: Option<LastExit>,
     /// The last probe of the live target.
     #[serde(default)]
     pub health: HealthMetrics,

@@ -14,9 +14,11 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-const PHASES: [Phase; 7] = [
+const PHASES: [Phase; 9] = [
     Phase::Empty,
     Phase::Starting,
+    Phase::Unhealthy,
+    Phase::Unstable,
     Phase::Watching,
     Phase::Settled,
     Phase::Restarting,
@@ -268,6 +270,8 @@ mod tests {
             state_error: None,
             health: Default::default(),
             last_failure: None,
+            last_failure_at: None,
+            last_exit: None,
         }
     }
 

@@ -31,6 +31,10 @@ fn window(release: &str, status: &Status) -> Window {
     match (&status.live, status.phase) {
         (Some(live), Phase::Settled) if live.release == release => Window::Passed,
         (Some(live), Phase::Failed) if live.release == release => Window::Failed,
+        // Nothing is gone back to: it stays as it is.
+        (Some(live), Phase::Unhealthy) if live.release == release && status.watch_until.is_none() => {
+            Window::Failed
+        }
         (Some(live), _) if live.release == release => Window::Open,
         _ => Window::Left,
     }
@@ -105,7 +109,10 @@ async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Option<
     match window(release, &status) {
         Window::Passed => return Ok(Some(None)),
         Window::Failed => {
-            let reason = status.last_failure.unwrap_or_else(|| "it crashes again and again".to_owned());
+            let reason = status.last_failure.unwrap_or_else(|| match status.phase {
+                Phase::Unhealthy => "it fails its probes".to_owned(),
+                _ => "it crashes again and again".to_owned(),
+            });
             return Err(Failure::Unstable { release: release.to_owned(), reason });
         }
         Window::Open => {

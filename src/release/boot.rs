@@ -235,6 +235,8 @@ impl Coordinator {
             live,
             past,
             restarts: record.restarts,
+            crashes: self.moments(&record.crashes),
+            failed_probes: record.failed_probes,
             window: Some(window).filter(|left| !left.is_zero()),
             went_back,
             ended,
@@ -244,6 +246,16 @@ impl Coordinator {
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
         }
+    }
+
+    /// Moments of the record by the machine's clock; none is later than now, whatever the host's clock said.
+    fn moments(&self, written: &[String]) -> Vec<Duration> {
+        let now = self.clock();
+        let moment = |text: &String| {
+            let time = humantime::parse_rfc3339(text).ok()?;
+            time.duration_since(SystemTime::UNIX_EPOCH).ok()
+        };
+        written.iter().filter_map(moment).map(|at| at.min(now)).collect()
     }
 
     /// Makes the slots of what was taken over, and follows it.
@@ -303,7 +315,8 @@ impl Coordinator {
             self.receive(Message::Switch { port, reason: Reason::Config, reply });
             if let Ok(Err(error)) = answer.try_recv() {
                 tracing::error!("cannot switch to the edited app.target: {}", error.message);
-                self.last_failure = Some(error.message);
+                self.failed(error.message);
+                self.save_again();
             }
             return;
         }

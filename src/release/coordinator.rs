@@ -27,7 +27,7 @@ use super::placeholder::Placeholder;
 use super::recorder::keep_record;
 use super::spec::ReleaseSpec;
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
-use super::store::{Found, Record, Store};
+use super::store::{Failure, Found, Record, Store};
 use super::view::View;
 use crate::config::{Config, Standby};
 use crate::health::Unable;
@@ -126,7 +126,10 @@ pub struct Coordinator {
     pub(super) already_live: bool,
     pub(super) finished: bool,
     pub(super) last_switch: Option<wire::Switch>,
-    pub(super) last_failure: Option<String>,
+    /// Until a later attempt succeeds.
+    pub(super) last_failure: Option<Failure>,
+    /// Until the live release is settled again.
+    pub(super) last_exit: Option<wire::LastExit>,
     /// Why the watch window's verdict is bad.
     pub(super) verdict: Option<String>,
     pub(super) health: wire::HealthMetrics,
@@ -159,6 +162,8 @@ pub struct Coordinator {
     /// It was said that portok itself cannot probe now.
     pub(super) unable_told: bool,
     pub(super) began: Instant,
+    /// The same moment as time since 1970.
+    pub(super) began_at: Duration,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) stopped: Option<oneshot::Sender<()>>,
     /// While it stands still.
@@ -205,7 +210,8 @@ impl Coordinator {
             already_live: false,
             finished: false,
             last_switch: if fresh { None } else { record.last_switch.clone() },
-            last_failure: None,
+            last_failure: if fresh { None } else { record.last_failure.clone() },
+            last_exit: if fresh { None } else { record.last_exit.clone() },
             verdict: None,
             health: wire::HealthMetrics::default(),
             state_error: None,
@@ -228,6 +234,7 @@ impl Coordinator {
             watching: None,
             unable_told: false,
             began: Instant::now(),
+            began_at: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             view,
             stopped: None,
             still: None,
@@ -275,6 +282,7 @@ impl Coordinator {
                             super::state::Timer::Drain(run, seq) => Event::DrainOver { run, seq },
                             super::state::Timer::Window(ticket) => Event::WindowOver { ticket },
                             super::state::Timer::Restart(ticket, _) => Event::RestartDue { ticket },
+                            super::state::Timer::Calm(ticket, _) => Event::Calm { ticket },
                         });
                     }
                 }
@@ -385,7 +393,8 @@ impl Coordinator {
             Message::Saved { seq, result } => self.saved(seq, result),
             Message::ConfigNotPrepared { error } => {
                 tracing::error!("cannot deploy [app]: {}", error.message);
-                self.last_failure = Some(format!("[app] was not deployed: {}", error.message));
+                self.failed(format!("[app] was not deployed: {}", error.message));
+                self.save_again();
                 self.hook("aborted", None, error.message, None);
             }
             Message::TakenOver(processes) => self.stock_taken(processes),
@@ -406,7 +415,7 @@ impl Coordinator {
         let policy = policy(&config);
         tracing::debug!(?event, "step");
         let was_up = self.state.live_run().map(|run| run.id);
-        for effect in self.state.step(event, self.began.elapsed(), &policy) {
+        for effect in self.state.step(event, self.clock(), &policy) {
             #[cfg(debug_assertions)]
             super::failpoint::reached();
             self.perform(effect, &config);
@@ -417,10 +426,24 @@ impl Coordinator {
         }
         let runs: Vec<RunId> = self.state.runs().map(|run| run.id).collect();
         self.slots.retain(|id, _| runs.contains(id));
+        if self.state.phase() == wire::Phase::Settled {
+            self.last_exit = None;
+        }
         self.begin_attempt();
         self.write_record();
         #[cfg(debug_assertions)]
         super::failpoint::reached();
+    }
+
+    /// The machine's clock: monotonic, and at this daemon's start the time since 1970, so that what the record says in it
+    /// is of the same clock.
+    pub(super) fn clock(&self) -> Duration {
+        self.began_at + self.began.elapsed()
+    }
+
+    /// What went wrong is kept until a later attempt succeeds.
+    pub(super) fn failed(&mut self, message: String) {
+        self.last_failure = Some(Failure { message, at: wire::rfc3339(SystemTime::now()) });
     }
 
     // ---- probes of the live release ----
@@ -463,7 +486,7 @@ impl Coordinator {
         self.health = wire::HealthMetrics {
             active_port_ok: report.healthy,
             last_checked_at: Some(wire::rfc3339(SystemTime::now())),
-            consecutive_fails: if report.healthy { 0 } else { self.health.consecutive_fails + 1 },
+            consecutive_fails: if report.healthy { 0 } else { self.state.failed_probes().saturating_add(1) },
         };
         if !report.healthy {
             let said = super::autopsy::describe(&report).unwrap_or_else(|| "no answer".into());

@@ -15,6 +15,7 @@ use super::spec::ReleaseSpec;
 use super::state::{Effect, Event, FormerTarget, Live, Origin, RunId, Timer};
 use crate::config::Config;
 use crate::health::Probe;
+use crate::supervisor::Exit;
 use crate::wire::{self, EventKind};
 
 /// Between two probes of somebody else's app that is to be live and does not answer yet.
@@ -69,7 +70,7 @@ impl Coordinator {
                 let after = match timer {
                     Timer::Drain(..) => config.drain.period,
                     Timer::Window(_) => config.rollback.window,
-                    Timer::Restart(_, delay) => delay,
+                    Timer::Restart(_, delay) | Timer::Calm(_, delay) => delay,
                 };
                 self.timers.start(timer, after);
             }
@@ -209,8 +210,13 @@ impl Coordinator {
                 }
             }
         }
-        self.health =
-            wire::HealthMetrics { active_port_ok: true, last_checked_at: Some(now()), consecutive_fails: 0 };
+        // One that was taken over may have failed its probes for long.
+        let fails = self.state.failed_probes();
+        self.health = wire::HealthMetrics {
+            active_port_ok: fails == 0,
+            last_checked_at: Some(now()),
+            consecutive_fails: fails,
+        };
     }
 
     /// What a run's task saw.
@@ -285,10 +291,14 @@ impl Coordinator {
                 self.process_ended(id, Some(&exit.to_string()), None);
                 if self.restores(id) {
                     self.verdict = Some(format!("it ended: {exit}"));
+                    if port_taken.is_none() {
+                        self.note_crash(release.clone(), &exit);
+                    }
                 }
                 if self.state.live_run().is_some_and(|run| run.id == id) {
                     tracing::error!(release, "the live release ended: {exit}");
                     self.verdict = Some(format!("it ended: {exit}"));
+                    self.note_crash(release, &exit);
                 }
                 if unready {
                     self.placeholder.failed(port_taken);
@@ -307,6 +317,10 @@ impl Coordinator {
         let slot = self.slot(id);
         let (release, started_at) = (slot.release.clone(), slot.started_at.map(wire::rfc3339));
         self.history.process_ended(&release, started_at.as_deref(), exit, stopped_at);
+    }
+
+    fn note_crash(&mut self, release: String, exit: &Exit) {
+        self.last_exit = Some(wire::LastExit { release, exit: exit.to_string(), at: now() });
     }
 
     /// Whether this run is to bring the live release back.

@@ -1,6 +1,7 @@
 //! The coordinator's way to the disk: what the record says, and the task that writes it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use super::message::{Message, Reports};
 use super::placeholder::Placeholder;
 use super::state::{Event, Role};
 use super::store::{Intent, Record, Store, StoredRun};
+use crate::wire::rfc3339;
 
 /// How long a write may take before it counts as failed.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
@@ -62,10 +64,20 @@ impl Coordinator {
             runs: runs.collect(),
             restarts: self.state.restarts,
             no_placeholder: self.placeholder == Placeholder::Impossible,
+            crashes: self.state.crashes().map(|at| rfc3339(SystemTime::UNIX_EPOCH + at)).collect(),
+            failed_probes: self.state.failed_probes(),
+            last_failure: self.last_failure.clone(),
+            last_exit: self.last_exit.clone(),
             watch_until: self.state.window.and_then(|window| self.timers.window_ends(window.ticket)),
             ..Record::default()
         };
         self.saves.send_replace(Some((seq, Arc::new(record))));
+    }
+
+    /// Writes the record although the machine has taken no step.
+    pub(super) fn save_again(&mut self) {
+        self.save = Some(self.state.fresh());
+        self.write_record();
     }
 
     /// Tells those who asked for the moves up to `seq` that they are done.

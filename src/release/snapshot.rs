@@ -51,7 +51,9 @@ impl Coordinator {
             previous: previous_status,
             watch_until: watch_until.map(wire::rfc3339),
             state_error: self.state_error.clone(),
-            last_failure: self.last_failure.clone(),
+            last_failure: self.last_failure.as_ref().map(|failure| failure.message.clone()),
+            last_failure_at: self.last_failure.as_ref().map(|failure| failure.at.clone()),
+            last_exit: self.last_exit.clone(),
             ..empty_status()
         };
         View {

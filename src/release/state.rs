@@ -243,6 +243,12 @@ pub struct State {
     /// How often the live release was started again after a crash.
     pub restarts: u32,
     crashes: VecDeque<Duration>,
+    /// Names the timer that ends the time in which the last crash matters, while it runs.
+    calm: Option<u64>,
+    /// Probes of the live run that failed in a row.
+    fails: u32,
+    /// They are as many as the policy bears.
+    unhealthy: bool,
     stopping: Stopping,
     recorded: u64,
     next: u64,
@@ -267,6 +273,9 @@ impl Default for State {
             window: None,
             restarts: 0,
             crashes: VecDeque::new(),
+            calm: None,
+            fails: 0,
+            unhealthy: false,
             stopping: Stopping::No,
             recorded: 0,
             next: 0,
@@ -338,6 +347,7 @@ impl State {
     /// Takes one event at the moment `now` (any monotonic clock) and says what to do.
     pub fn step(&mut self, event: Event, now: Duration, policy: &Policy) -> Vec<Effect> {
         let mut out = Vec::new();
+        let was_up = self.live_run().map(|run| run.id);
         match event {
             Event::Boot(boot) => self.boot(boot, now, policy, &mut out),
             Event::Deploy { release, reason, force } => self.deploy(release, reason, force, &mut out),
@@ -362,7 +372,10 @@ impl State {
             Event::NotReady { run } => self.not_ready(run, now, policy, &mut out),
             Event::Exited { run, port_taken } => self.exited(run, port_taken, now, policy, &mut out),
             Event::Gone { run } => self.gone(run, &mut out),
-            Event::Probed { run, healthy } => self.probed(run, healthy, policy, &mut out),
+            Event::Probed { run, healthy } => {
+                self.note_probe(run, healthy, policy, &mut out);
+                self.probed(run, healthy, policy, &mut out);
+            }
             Event::DrainOver { run, seq } => self.drain_over(run, seq, &mut out),
             Event::WindowOver { ticket } => {
                 if self.window.is_some_and(|window| window.ticket == ticket) {
@@ -371,7 +384,9 @@ impl State {
                 }
             }
             Event::RestartDue { ticket } => self.restart_due(ticket, &mut out),
+            Event::Calm { ticket } => self.calmed(ticket, &mut out),
         }
+        self.note_who_serves(was_up, now, policy, &mut out);
         self.stop_what_has_drained(policy, &mut out);
         if self.stopping == Stopping::Groups && self.runs().next().is_none() {
             out.push(Effect::Finished);
@@ -417,6 +432,8 @@ impl State {
         let loops_now = looping && !was_looping;
         out.push(Effect::Tell(Tell::Crashed { release: release.clone(), delay, loops_now }));
         out.extend(delay.map(|delay| Effect::Timer(Timer::Restart(ticket, delay))));
+        // The next daemon counts on from the record.
+        self.save(out);
     }
 
     /// Gives the task up; what is down is brought back. Traffic stays where it is.

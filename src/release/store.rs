@@ -21,7 +21,7 @@ use super::spec::ReleaseSpec;
 use super::state::{Past, ReleaseRef, Role};
 use crate::config::Fnv;
 use crate::supervisor::Identity;
-use crate::wire::{Reason, ReleaseRow, Switch};
+use crate::wire::{LastExit, Reason, ReleaseRow, Switch};
 
 /// The record's version; another one is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,9 +83,30 @@ pub struct Record {
     /// The app cannot listen beside the placeholder that holds its port.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_placeholder: bool,
+    /// When it crashed lately, RFC 3339, oldest first.
+    #[serde(default)]
+    pub crashes: Vec<String>,
+    /// How many of its probes had failed in a row.
+    #[serde(default)]
+    pub failed_probes: u32,
+    /// What went wrong last, until a later attempt succeeds.
+    #[serde(default)]
+    pub last_failure: Option<Failure>,
+    /// The live release's last crash, until it is settled again.
+    #[serde(default)]
+    pub last_exit: Option<LastExit>,
     /// When the watch window ends, while it is open.
     #[serde(default, with = "moment")]
     pub watch_until: Option<SystemTime>,
+}
+
+/// Why the last attempt did not succeed, or portok went back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why.
+    pub message: String,
+    /// When, RFC 3339.
+    pub at: String,
 }
 
 /// What was under way when the record was written.

@@ -76,14 +76,13 @@ impl Coordinator {
                 tracing::error!(release = release.id, phase, "the live release crashed: {exit}; {next}");
                 if loops_now {
                     let message = format!("`{}` crashes again and again: {exit}; {next}", release.id);
-                    self.last_failure = Some(message.clone());
+                    self.failed(message.clone());
                     self.hook("failed", Some(release.id), message, None);
                 }
             }
             Tell::Restored { run, boot } => {
                 let release = self.slot(run).release.clone();
                 tracing::info!(release, pid = self.pid_of(run), boot, phase, "the live release serves");
-                self.last_failure = None;
                 self.history.serves(&release);
             }
             Tell::Adopted { run } => {
@@ -97,12 +96,16 @@ impl Coordinator {
                     format!("the live release is bad ({verdict}) and there is nothing to go back to");
                 let release = self.state.live_release().map(|release| release.id.clone());
                 tracing::error!(release, phase, "{message}");
-                self.last_failure = Some(message.clone());
+                self.failed(message.clone());
                 self.hook("failed", release, message, None);
             }
             Tell::Settled => {
                 let release = self.state.live_release().map(|release| release.id.as_str());
                 tracing::info!(release, phase, "the watch window has passed");
+            }
+            Tell::Calm => {
+                let release = self.state.live_release().map(|release| release.id.as_str());
+                tracing::info!(release, phase, "the live release has not crashed for app.restart.within");
             }
         }
     }
@@ -163,6 +166,7 @@ impl Coordinator {
         };
         self.last_switch = Some(switch.clone());
         self.last_failure = None;
+        self.last_exit = None;
         self.history.ended(&release, Outcome::Live, |row| {
             row.switched_at = Some(switch.at.clone());
             row.port = Some(port);
@@ -180,7 +184,7 @@ impl Coordinator {
             _ => format!("`{release}` is live on port {port}"),
         };
         if reason == Reason::AutoRollback {
-            self.last_failure = Some(message.clone());
+            self.failed(message.clone());
         }
         let (pid, phase) = (self.pid_of(run), self.state.phase().as_str());
         tracing::info!(
@@ -253,7 +257,7 @@ impl Coordinator {
             self.history.ended(&release.id, outcome, |row| row.reason = Some(error.message.clone()));
         }
         if !matches!(why, Abort::Cancelled | Abort::MadeWay) {
-            self.last_failure = Some(error.message.clone());
+            self.failed(error.message.clone());
         }
         if why != Abort::Interrupted {
             let kind = if rollback { "failed" } else { "aborted" };

@@ -45,6 +45,8 @@ pub(super) fn empty_status() -> wire::Status {
         pid: std::process::id(),
         state_error: None,
         last_failure: None,
+        last_failure_at: None,
+        last_exit: None,
         health: wire::HealthMetrics::default(),
     }
 }

@@ -42,6 +42,8 @@ mod limits;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod phases;
+#[cfg(test)]
 mod proxy_path;
 #[cfg(test)]
 mod rollback;

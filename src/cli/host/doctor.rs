@@ -321,6 +321,16 @@ fn running(row: &Row) -> Check {
             format!("`{name}` runs, its app has failed"),
             format!("portok status {name}; {logs}"),
         ),
+        (_, Some(Phase::Unhealthy)) => bad(
+            "instance",
+            format!("`{name}` runs, its app fails its probes"),
+            format!("portok status {name}; {logs}"),
+        ),
+        (_, Some(Phase::Unstable)) => warning(
+            "instance",
+            format!("`{name}` runs, its app crashed lately"),
+            format!("portok status {name}; {logs}"),
+        ),
         (_, Some(Phase::Empty)) => {
             let hint = format!("portok deploy --instance {name}, or portok switch PORT --instance {name}");
             warning("instance", format!("`{name}` runs, nothing is live"), hint)
@@ -423,6 +433,8 @@ mod tests {
         let table = [
             ("active", Some(Phase::Settled), Verdict::Good),
             ("active", Some(Phase::Failed), Verdict::Bad),
+            ("active", Some(Phase::Unhealthy), Verdict::Bad),
+            ("active", Some(Phase::Unstable), Verdict::Warning),
             ("active", Some(Phase::Empty), Verdict::Warning),
             ("active", None, Verdict::Warning),
             ("failed", None, Verdict::Bad),

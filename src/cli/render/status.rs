@@ -24,11 +24,17 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         1 => Some("its last probe failed".to_owned()),
         fails => Some(format!("its last {fails} probes failed")),
     };
+    let last = |what: &str, at: Option<&str>| match at {
+        Some(at) => format!("{what}, {}", ago(at, now)),
+        None => what.to_owned(),
+    };
+    let crash = status.last_exit.as_ref().map(|exit| format!("`{}`: {}", exit.release, exit.exit));
     for (what, problem) in [
         ("live release unhealthy", &failing),
         ("configuration not loaded", &status.config.error),
         ("state cannot be written, deploys are refused", &status.state_error),
-        ("last failure", &status.last_failure),
+        (&last("last failure", status.last_failure_at.as_deref()), &status.last_failure),
+        (&last("last crash", status.last_exit.as_ref().map(|exit| exit.at.as_str())), &crash),
     ] {
         if let Some(problem) = problem {
             write_problem(&mut text, what, problem);
@@ -120,7 +126,7 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
 pub(super) mod tests {
     use super::*;
     use crate::wire::Phase;
-    use crate::wire::{ConfigStatus, Reason, Switch};
+    use crate::wire::{ConfigStatus, LastExit, Reason, Switch};
 
     fn now() -> SystemTime {
         humantime::parse_rfc3339("2026-01-01T12:00:00Z").unwrap()
@@ -152,6 +158,8 @@ pub(super) mod tests {
             pid: 77,
             state_error: None,
             last_failure: None,
+            last_failure_at: None,
+            last_exit: None,
             health: crate::wire::HealthMetrics::default(),
         }
     }
@@ -209,11 +217,18 @@ pub(super) mod tests {
         answer.config.error = Some("api.toml:3:1 listen: bad\napi.toml:4:1 lsten: unknown".into());
         answer.state_error = Some("/var/lib/portok/api.json: no space left on device".into());
         answer.last_failure = Some("`v1` exited with status 1".into());
+        answer.last_failure_at = Some("2026-01-01T11:58:00Z".into());
+        answer.last_exit = Some(LastExit {
+            release: "v0".into(),
+            exit: "exit status 2".into(),
+            at: "2026-01-01T11:59:50Z".into(),
+        });
         let lines: Vec<_> = stripped(&answer).lines().map(str::to_owned).collect();
         assert_eq!(lines[1], "  ! configuration not loaded: api.toml:3:1 listen: bad");
         assert_eq!(lines[2], "    api.toml:4:1 lsten: unknown");
         assert!(lines[3].starts_with("  ! state cannot be written, deploys are refused: /var/lib"));
-        assert_eq!(lines[4], "  ! last failure: `v1` exited with status 1");
+        assert_eq!(lines[4], "  ! last failure, 2m 0s ago: `v1` exited with status 1");
+        assert_eq!(lines[5], "  ! last crash, 10s ago: `v0`: exit status 2");
     }
 
     #[test]

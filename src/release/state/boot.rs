@@ -6,7 +6,9 @@ use super::*;
 
 impl State {
     pub(super) fn boot(&mut self, boot: Boot, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
-        let Boot { live, past, restarts, window, went_back, ended, going_back, runs } = boot;
+        let Boot { live, past, restarts, crashes, failed_probes, window, went_back, ended, going_back, runs } =
+            boot;
+        self.resume_standing(crashes, failed_probes, policy);
         let ids = runs.iter().map(|adopted| adopted.run.id.0);
         self.next = ids.fold(self.next, u64::max);
         self.restarts = restarts;

@@ -98,6 +98,8 @@ pub enum Timer {
     Window(u64),
     /// This delay, then [`super::Event::RestartDue`].
     Restart(u64, Duration),
+    /// This delay, then [`super::Event::Calm`].
+    Calm(u64, Duration),
 }
 
 /// What is worth telling.
@@ -174,6 +176,8 @@ pub enum Tell {
     NothingToGoBackTo,
     /// The watch window has passed.
     Settled,
+    /// The live release has not crashed for long enough.
+    Calm,
 }
 
 /// Why a task was given up.

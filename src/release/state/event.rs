@@ -29,6 +29,10 @@ pub struct Boot {
     pub past: Past,
     /// How often the live release was started again after a crash.
     pub restarts: u32,
+    /// When it crashed lately, oldest first, by the clock of the steps.
+    pub crashes: Vec<Duration>,
+    /// How many of its probes had failed in a row.
+    pub failed_probes: u32,
     /// What is left of the watch window that was open.
     pub window: Option<Duration>,
     /// The last move of traffic was one by which portok itself went back.
@@ -170,6 +174,11 @@ pub enum Event {
     /// A restart's delay is over.
     RestartDue {
         /// Which.
+        ticket: u64,
+    },
+    /// The live release's last crash matters no more.
+    Calm {
+        /// Which wait for that is over.
         ticket: u64,
     },
 }

@@ -31,7 +31,10 @@ impl State {
             return Phase::Stopping;
         }
         match &self.live {
-            Live::Up { .. } if self.window.is_some() || self.goes_back_by_itself() => Phase::Watching,
+            Live::Up { .. } if self.goes_back_by_itself() => Phase::Watching,
+            Live::Up { .. } if self.unhealthy => Phase::Unhealthy,
+            Live::Up { .. } if self.calm.is_some() => Phase::Unstable,
+            Live::Up { .. } if self.window.is_some() => Phase::Watching,
             Live::Up { .. } => Phase::Settled,
             Live::Down { cause: DownCause::Boot, .. } => Phase::Starting,
             Live::Down { cause: DownCause::Crash, .. } => Phase::Restarting,
@@ -44,6 +47,71 @@ impl State {
     /// The watch window's verdict was bad and the way back is not done yet.
     fn goes_back_by_itself(&self) -> bool {
         self.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback)
+    }
+
+    /// When the live release crashed lately, oldest first, by the clock of [`State::step`].
+    pub fn crashes(&self) -> impl Iterator<Item = Duration> {
+        self.crashes.iter().copied()
+    }
+
+    /// How many probes of the live run failed in a row, in its watch window or outside.
+    pub fn failed_probes(&self) -> u32 {
+        self.fails
+    }
+
+    /// What the record says about the live release.
+    pub(super) fn resume_standing(&mut self, crashes: Vec<Duration>, fails: u32, policy: &Policy) {
+        self.crashes = crashes.into();
+        self.fails = fails;
+        self.unhealthy = fails >= policy.threshold;
+    }
+
+    /// A probe of the live run ended.
+    pub(super) fn note_probe(&mut self, id: RunId, healthy: bool, policy: &Policy, out: &mut Vec<Effect>) {
+        if self.live_run().is_none_or(|run| run.id != id) {
+            return;
+        }
+        self.fails = if healthy { 0 } else { self.fails.saturating_add(1) };
+        let unhealthy = self.fails >= policy.threshold;
+        if std::mem::replace(&mut self.unhealthy, unhealthy) != unhealthy {
+            self.save(out);
+        }
+    }
+
+    /// Another run than `was_up` serves, or none: what is known of its probes is another's, and its crashes matter for
+    /// a while from now on.
+    pub(super) fn note_who_serves(
+        &mut self,
+        was_up: Option<RunId>,
+        now: Duration,
+        policy: &Policy,
+        out: &mut Vec<Effect>,
+    ) {
+        let up = self.live_run().map(|run| run.id);
+        if up == was_up {
+            return;
+        }
+        if was_up.is_some() {
+            self.fails = 0;
+            self.unhealthy = false;
+        }
+        self.calm = None;
+        let within = policy.restart.within;
+        let left = self.crashes.back().map(|last| within.saturating_sub(now.saturating_sub(*last)));
+        if let Some(left) = left.filter(|left| up.is_some() && !left.is_zero()) {
+            let ticket = self.fresh();
+            self.calm = Some(ticket);
+            out.push(Effect::Timer(Timer::Calm(ticket, left)));
+        }
+    }
+
+    /// The last crash is as old as it has to be.
+    pub(super) fn calmed(&mut self, ticket: u64, out: &mut Vec<Effect>) {
+        if self.calm == Some(ticket) {
+            self.calm = None;
+            out.push(Effect::Tell(Tell::Calm));
+            self.save(out);
+        }
     }
 
     /// What a hand-over to another daemon would lose now.

@@ -8,6 +8,7 @@ use crate::config::Restart;
 
 mod boot;
 mod orders;
+mod standing;
 
 /// What is left of an earlier daemon's timers.
 const LEFT: Duration = Duration::from_secs(3);

@@ -311,6 +311,8 @@ impl World {
             live: state.live_release().cloned(),
             past: state.past.clone(),
             restarts: state.restarts,
+            crashes: state.crashes().collect(),
+            failed_probes: state.failed_probes(),
             window: state.window.map(|_| LEFT),
             went_back: state.window.is_some_and(|window| !window.goes_back),
             going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
@@ -326,6 +328,7 @@ fn over(timer: Timer) -> Event {
         Timer::Drain(run, seq) => Event::DrainOver { run, seq },
         Timer::Window(ticket) => Event::WindowOver { ticket },
         Timer::Restart(ticket, _) => Event::RestartDue { ticket },
+        Timer::Calm(ticket, _) => Event::Calm { ticket },
     }
 }
 
