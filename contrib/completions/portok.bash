@@ -352,7 +352,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__deploy)
-            opts="-h -V --cmd --env --dir --release --health --detach --wait-window --url --socket --instance --token --json --help --version"
+            opts="-h -V --cmd --env --dir --release --health --force --detach --wait-window --url --socket --instance --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1186,7 +1186,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__rollback)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --dry-run --force --url --socket --instance --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

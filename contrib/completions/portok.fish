@@ -77,6 +77,7 @@ complete -c portok -n "__fish_portok_using_subcommand deploy" -l url -d 'Where t
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l socket -d 'The daemon\'s unix socket' -r -F
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
+complete -c portok -n "__fish_portok_using_subcommand deploy" -l force -d 'Also a release that is live already (a fresh process of it), or in quarantine'
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l detach -d 'Return once the deploy is accepted'
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l wait-window -d 'Return only when the watch window has passed, so that a rollback is seen'
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l json -d 'Print one JSON value on standard output and nothing else there'
@@ -93,6 +94,8 @@ complete -c portok -n "__fish_portok_using_subcommand rollback" -l url -d 'Where
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l socket -d 'The daemon\'s unix socket' -r -F
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
+complete -c portok -n "__fish_portok_using_subcommand rollback" -l dry-run -d 'Say what would happen, and change nothing'
+complete -c portok -n "__fish_portok_using_subcommand rollback" -l force -d 'Also to a release in quarantine'
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand rollback" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand rollback" -s V -l version -d 'Print version'
