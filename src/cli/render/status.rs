@@ -74,9 +74,12 @@ fn not_in_force(why: &str) -> String {
     match why {
         "pending" => "it is about to be deployed".to_owned(),
         "quarantined" => "its content was rolled back; `portok deploy` takes it in spite of that".to_owned(),
-        "aborted" => "its deploy came to nothing".to_owned(),
+        "aborted" => {
+            "its deploy came to nothing, and is not tried again by itself: edit it, or `portok deploy`"
+                .to_owned()
+        }
         "deploy_on_change" => "it waits for `portok deploy` (deploy_on_change = false)".to_owned(),
-        "replaced" => "something else was made live since".to_owned(),
+        "replaced" => "something else was made live since; its next edit replaces that".to_owned(),
         other => plain(other),
     }
 }
@@ -126,7 +129,7 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
 pub(super) mod tests {
     use super::*;
     use crate::wire::Phase;
-    use crate::wire::{ConfigStatus, LastExit, Reason, Switch};
+    use crate::wire::{AppInForce, ConfigStatus, LastExit, Reason, Switch};
 
     fn now() -> SystemTime {
         humantime::parse_rfc3339("2026-01-01T12:00:00Z").unwrap()
@@ -209,6 +212,25 @@ pub(super) mod tests {
   config     /etc/portok/api.toml, loaded 1h 0m ago
 ";
         assert_eq!(stripped(&answer), expected);
+    }
+
+    #[test]
+    fn an_app_that_is_not_in_force_says_why_and_what_to_do() {
+        let mut answer = empty();
+        let told = |answer: &Status| stripped(answer).lines().last().unwrap_or_default().trim().to_owned();
+        answer.config.app_in_force = Some(AppInForce { in_force: true, why: None });
+        assert!(told(&answer).starts_with("config "));
+        for (why, part) in [
+            ("pending", "about to be deployed"),
+            ("aborted", "edit it, or `portok deploy`"),
+            ("quarantined", "was rolled back"),
+            ("deploy_on_change", "waits for `portok deploy`"),
+            ("replaced", "something else was made live"),
+            ("invented_later", "invented_later"),
+        ] {
+            answer.config.app_in_force = Some(AppInForce { in_force: false, why: Some(why.into()) });
+            assert!(told(&answer).contains(part), "{why}: {}", told(&answer));
+        }
     }
 
     #[test]
