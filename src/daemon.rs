@@ -96,7 +96,9 @@ impl StartError {
             Self::Store(StoreError::NotAFile { .. }) => {
                 "; let state_file or STATE_FILE name a file, or what is not there yet"
             }
-            Self::Store(StoreError::Elsewhere { .. } | StoreError::Unreadable { .. }) => "",
+            Self::Store(
+                StoreError::Elsewhere { .. } | StoreError::Unreadable { .. } | StoreError::Planted { .. },
+            ) => "",
             Self::Socket(_) | Self::Lost | Self::Predecessor(_) | Self::Io { .. } => "",
         }
     }

@@ -37,6 +37,8 @@
 //! | [`admin`] | shape in, domain call, shape out |
 //! | [`cli`] | arguments, the way to the daemon, the host's folders and units, what is printed |
 //! | [`logging`] | where portok's own log goes |
+//! | [`folder`] | making folders where nobody else has planted a link |
+//! | [`plain`] | making harmless what an app or a client wrote, before it is printed |
 //! | [`want`] | what portok itself may run out of, and the descriptors kept back for all but the data plane |
 //! | [`daemon`] | puts it all together, reloads, and ends it in order |
 //!
@@ -64,10 +66,12 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod folder;
 pub mod health;
 pub mod hooks;
 mod http1;
 pub mod logging;
+pub mod plain;
 pub mod proxy;
 pub mod release;
 pub mod supervisor;

@@ -7,14 +7,17 @@
 //! socket on the calling thread. Standard error is written by a thread of its own behind a bounded queue: a pipe
 //! that nobody reads may cost lines, never the control plane.
 
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::plain;
 
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,16 +64,35 @@ pub fn init(reader: Reader, app: &str) -> Log {
         return Log { _worker: None };
     }
     let (writer, worker) =
-        NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(std::io::stderr());
+        NonBlockingBuilder::default().buffered_lines_limit(QUEUE).lossy(true).finish(io::stderr());
+    let has_colour = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
     let fmt = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
+        .with_writer(move || Harmless { to: writer.clone(), has_colour })
         .with_target(false)
-        .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never);
+        .with_ansi(has_colour);
     let _already_set = match reader {
         Reader::Service => registry.with(fmt.with_filter(level)).try_init(),
         Reader::Person => registry.with(fmt.without_time().compact().with_filter(level)).try_init(),
     };
     Log { _worker: Some(worker) }
+}
+
+/// Makes harmless what a line of the log quotes of an app or a client. Each event is one write.
+struct Harmless {
+    to: NonBlocking,
+    has_colour: bool,
+}
+
+impl Write for Harmless {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = plain::log_line(&String::from_utf8_lossy(line), self.has_colour);
+        self.to.write_all(text.as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// syslog's own meaning of the words (syslog(3)): info is no notice.

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use nix::unistd::{Gid, Group};
@@ -127,14 +127,7 @@ fn prepare(folder: &Path, socket: &Path, group: Option<u32>) -> Result<(), Strin
             (private, meta.mode())
         }
         Err(cause) if cause.kind() == ErrorKind::NotFound => {
-            if let Some(parent) = folder.parent() {
-                let mut parents = fs::DirBuilder::new();
-                parents.recursive(true).mode(0o755).create(parent).map_err(|cause| failed("make", cause))?;
-            }
-            match fs::DirBuilder::new().mode(0o700).create(folder) {
-                Ok(()) => {}
-                Err(cause) => return Err(failed("make", cause)),
-            }
+            crate::folder::make(folder, 0o700).map_err(|cause| failed("make", cause))?;
             (true, 0o700)
         }
         Err(cause) => return Err(failed("look at", cause)),

@@ -30,8 +30,7 @@ pub(crate) async fn logs(
 ) -> Result<u8, Failure> {
     if !options.follow {
         let (logs, value) = session.client.ask::<Logs>(call(options, options.lines)).await?;
-        let safe = session.screen.is_out_terminal();
-        session.show(&value, || render::log_lines(&logs.lines, safe));
+        session.show(&value, || render::log_lines(&logs.lines));
         return Ok(exit::DONE);
     }
     let window = WINDOW.max(options.lines);
@@ -73,7 +72,7 @@ pub(crate) async fn logs(
 
 fn print(session: &mut Session<'_>, lines: &[LogLine]) {
     if !lines.is_empty() {
-        let text = render::log_lines(lines, session.screen.is_out_terminal());
+        let text = render::log_lines(lines);
         session.screen.data(&text);
     }
 }

@@ -7,37 +7,27 @@
 //! release that starts without a variable it was given is worse than one that does not start.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use super::files::{self, Owner, Who};
 
 /// The largest file that is read, in bytes.
 const SIZE_LIMIT: u64 = 1 << 20;
 
-/// Reads an environment file in systemd's syntax (`EnvironmentFile=` in systemd.exec(5)).
+/// Reads an environment file in systemd's syntax (`EnvironmentFile=` in systemd.exec(5)). Who may write it says what runs (it
+/// may set `PATH`), so it has to be root's or the reader's, of `user`, or of who owns the app's `directory` where it lies below
+/// that, and nobody else's to write.
 ///
 /// # Errors
 /// Names the file and, for a bad line, its number.
-pub fn read_env_file(path: &Path) -> Result<BTreeMap<String, String>, String> {
+pub fn read_env_file(
+    path: &Path,
+    user: Option<u32>,
+    directory: Option<&Path>,
+) -> Result<BTreeMap<String, String>, String> {
     let shown = path.display();
-    // Not blocking: opening a named pipe would wait for its writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| format!("cannot open the environment file {shown}: {error}"))?;
-    let regular = file.metadata().map(|metadata| metadata.is_file());
-    if !regular.map_err(|error| format!("cannot read the environment file {shown}: {error}"))? {
-        return Err(format!("the environment file {shown} is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(SIZE_LIMIT + 1)
-        .read_to_end(&mut bytes)
+    let (bytes, _) = files::read_bytes(path, SIZE_LIMIT, &Who::current(), Owner::App { user, directory })
         .map_err(|error| format!("cannot read the environment file {shown}: {error}"))?;
-    if bytes.len() as u64 > SIZE_LIMIT {
-        return Err(format!("the environment file {shown} is larger than 1 MiB"));
-    }
     parse(&bytes).map_err(|(line, problem)| format!("{shown}, line {line}: {problem}"))
 }
 
@@ -245,17 +235,17 @@ mod tests {
     fn a_file_is_named_in_its_errors_and_limited() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.env");
-        let missing = read_env_file(&path).unwrap_err();
+        let missing = read_env_file(&path, None, None).unwrap_err();
         assert!(missing.contains("app.env") && missing.contains("No such file"), "{missing}");
         std::fs::write(&path, "A=1\nB B=2\n").unwrap();
-        let bad = read_env_file(&path).unwrap_err();
+        let bad = read_env_file(&path, None, None).unwrap_err();
         assert!(bad.contains("app.env, line 2: `B B`"), "{bad}");
         std::fs::write(&path, "A=".to_owned() + &"x".repeat(1 << 20)).unwrap();
-        assert!(read_env_file(&path).unwrap_err().contains("larger than 1 MiB"));
-        assert!(read_env_file(folder.path()).unwrap_err().contains("not a regular file"));
+        assert!(read_env_file(&path, None, None).unwrap_err().contains("larger than 1.0 MiB"));
+        assert!(read_env_file(folder.path(), None, None).unwrap_err().contains("expected a regular file"));
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(read_env_file(&fifo).unwrap_err().contains("not a regular file"));
+        assert!(read_env_file(&fifo, None, None).unwrap_err().contains("expected a regular file"));
     }
 
     proptest! {

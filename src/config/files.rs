@@ -1,11 +1,12 @@
-//! Reads configuration and token files: bounded, and only those that nobody else may write.
+//! Reads configuration, token and environment files: bounded, and only those that nobody else may write.
 //!
 //! Who may write such a file decides what runs, so a file that others may write is refused before it is
 //! believed. The rights are those of the opened file, not of its name.
 
-use std::fs::{self, File};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// The largest configuration file, in bytes.
@@ -19,7 +20,9 @@ pub(super) const TOKEN_MAX: u64 = 8 * 1024;
 pub(super) struct Who {
     /// Effective user.
     pub(super) uid: u32,
-    /// Effective group and the supplementary ones.
+    /// Effective group.
+    pub(super) gid: u32,
+    /// That and the supplementary ones.
     pub(super) groups: Vec<u32>,
 }
 
@@ -34,8 +37,9 @@ impl Who {
         // Real, effective, saved, file system.
         let effective = |label: &str| numbers(label).get(1).copied().unwrap_or(0);
         let mut groups = numbers("Groups:");
-        groups.push(effective("Gid:"));
-        Self { uid: effective("Uid:"), groups }
+        let gid = effective("Gid:");
+        groups.push(gid);
+        Self { uid: effective("Uid:"), gid, groups }
     }
 
     /// Whether the mode bits let this user make files in `folder`, or make `folder` itself.
@@ -51,13 +55,25 @@ impl Who {
     }
 }
 
-/// Whether a file's owner matters.
+/// Whose a file may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// It has to be root or the reader.
+pub(super) enum Owner<'a> {
+    /// Root's or the reader's.
     Trusted,
+    /// Also that of the app's own user, or of who owns the app's directory where the file lies below that: an environment
+    /// file.
+    App { user: Option<u32>, directory: Option<&'a Path> },
     /// Anybody's: the reader only wants to find the daemon.
     Any,
+}
+
+impl Owner<'_> {
+    /// The further users that may own what was opened at `at`.
+    fn further(self, at: &Path) -> [Option<u32>; 2] {
+        let Self::App { user, directory } = self else { return [None; 2] };
+        let directory = directory.filter(|directory| at.starts_with(directory));
+        [user, directory.and_then(|directory| Some(fs::metadata(directory).ok()?.uid()))]
+    }
 }
 
 /// A file's text, and what is to be said about its rights.
@@ -69,39 +85,12 @@ pub(super) struct Content {
     pub(super) world_readable: bool,
 }
 
-/// Reads `path`, at most `limit` bytes.
+/// Reads the text in `path`, at most `limit` bytes.
 ///
 /// # Errors
 /// Why not, without the path in front; the kind is that of the operation that failed.
-pub(super) fn read(path: &Path, limit: u64, who: &Who, owner: Owner) -> io::Result<Content> {
-    // Before it is opened: opening a FIFO would wait for somebody to write.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("expected a regular file"));
-    }
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
-    if meta.mode() & 0o022 != 0 {
-        let who = if meta.mode() & 0o002 != 0 { "everybody" } else { "its group" };
-        return Err(refused(format!(
-            "{who} may write it (mode {:04o}), refused; run: chmod go-w {}",
-            meta.mode() & 0o7777,
-            path.display()
-        )));
-    }
-    if owner == Owner::Trusted && meta.uid() != 0 && meta.uid() != who.uid {
-        return Err(refused(format!(
-            "it belongs to uid {}, who is neither root nor uid {} that reads it, refused; run: chown {} {}",
-            meta.uid(),
-            who.uid,
-            who.uid,
-            path.display()
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("it is larger than {}", bytesize::ByteSize(limit))));
-    }
+pub(super) fn read(path: &Path, limit: u64, who: &Who, owner: Owner<'_>) -> io::Result<Content> {
+    let (bytes, meta) = read_bytes(path, limit, who, owner)?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
@@ -110,6 +99,138 @@ pub(super) fn read(path: &Path, limit: u64, who: &Who, owner: Owner) -> io::Resu
     Ok(Content { text, world_readable: meta.mode() & 0o004 != 0 })
 }
 
-fn refused(why: String) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, why)
+/// Reads `path`, at most `limit` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_bytes(
+    path: &Path,
+    limit: u64,
+    who: &Who,
+    owner: Owner<'_>,
+) -> io::Result<(Vec<u8>, Metadata)> {
+    // Without waiting: opening a named pipe would wait for somebody to write.
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("expected a regular file"));
+    }
+    // Where it lies, whatever links led there.
+    let at = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).or_else(|_| path.canonicalize())?;
+    let further = owner.further(&at);
+    let rights = Rights { mode: meta.mode(), uid: meta.uid(), gid: meta.gid() };
+    if let Some(objection) = rights.objection(who, owner == Owner::Any, further) {
+        let advice = match objection {
+            Objection::Writable(_) => format!("run: chmod go-w {}", path.display()),
+            Objection::Owner(_) => format!("run: chown {} {}", who.uid, path.display()),
+        };
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{objection}, refused; {advice}"),
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("it is larger than {}", bytesize::ByteSize(limit))));
+    }
+    Ok((bytes, meta))
+}
+
+/// Who may write a file: its mode, user and group.
+#[derive(Debug, Clone, Copy)]
+struct Rights {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+/// Why a file is not believed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Objection {
+    #[error("{0}")]
+    Writable(String),
+    #[error("{0}")]
+    Owner(String),
+}
+
+impl Rights {
+    /// The one rule for all files that say what runs or who may say so. A group may write where it is root's or the reader's;
+    /// the file belongs to root, to the reader or to one of `further`.
+    fn objection(self, who: &Who, is_anybodys: bool, further: [Option<u32>; 2]) -> Option<Objection> {
+        let Self { mode, uid, gid } = self;
+        let writers = match () {
+            () if mode & 0o002 != 0 => Some("everybody may".to_owned()),
+            () if mode & 0o020 != 0 && gid != 0 && gid != who.gid => {
+                Some(format!("its group (gid {gid}) may"))
+            }
+            () => None,
+        };
+        if let Some(writers) = writers {
+            return Some(Objection::Writable(format!("{writers} write it (mode {:04o})", mode & 0o7777)));
+        }
+        if is_anybodys || uid == 0 || uid == who.uid || further.contains(&Some(uid)) {
+            return None;
+        }
+        Some(Objection::Owner(format!(
+            "it belongs to uid {uid}, who is neither root nor uid {} that reads it",
+            who.uid
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_write_what_says_what_runs() {
+        let root = Who { uid: 0, gid: 0, groups: vec![0] };
+        let daemon = Who { uid: 500, gid: 50, groups: vec![50, 60] };
+        const NONE: [Option<u32>; 2] = [None, None];
+        const APP: [Option<u32>; 2] = [Some(700), Some(800)];
+        // mode, uid, gid, reader, further owners, believed
+        let table = [
+            (0o600, 0, 0, &root, NONE, true),
+            (0o644, 0, 9, &root, NONE, true),
+            (0o660, 0, 0, &root, NONE, true),
+            (0o660, 0, 9, &root, NONE, false),
+            (0o646, 0, 0, &root, NONE, false),
+            (0o662, 0, 0, &root, NONE, false),
+            (0o600, 700, 700, &root, NONE, false),
+            (0o600, 700, 700, &root, APP, true),
+            (0o600, 800, 800, &root, APP, true),
+            (0o600, 900, 900, &root, APP, false),
+            (0o660, 700, 700, &root, APP, false),
+            (0o606, 700, 700, &root, APP, false),
+            (0o600, 500, 50, &daemon, NONE, true),
+            (0o660, 500, 50, &daemon, NONE, true),
+            (0o660, 0, 50, &daemon, NONE, true),
+            (0o660, 500, 0, &daemon, NONE, true),
+            (0o660, 500, 60, &daemon, NONE, false),
+            (0o600, 0, 0, &daemon, NONE, true),
+            (0o600, 501, 50, &daemon, NONE, false),
+        ];
+        for (mode, uid, gid, who, further, believed) in table {
+            let rights = Rights { mode, uid, gid };
+            let objection = rights.objection(who, false, further);
+            assert_eq!(objection.is_none(), believed, "{rights:?} {further:?} {objection:?}");
+            // A client believes anybody's, but not what others may write.
+            let anybodys = rights.objection(who, true, NONE);
+            assert_eq!(anybodys.is_some(), matches!(objection, Some(Objection::Writable(_))), "{rights:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_lies_below_the_apps_directory_may_be_its_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().canonicalize().unwrap().join("app");
+        fs::create_dir(&directory).unwrap();
+        let owner = fs::metadata(&directory).unwrap().uid();
+        let of = |directory| Owner::App { user: Some(700), directory };
+        assert_eq!(of(Some(&directory)).further(&directory.join("x/.env")), [Some(700), Some(owner)]);
+        assert_eq!(of(Some(&directory)).further(&folder.path().join("application/.env")), [Some(700), None]);
+        assert_eq!(of(None).further(&directory.join(".env")), [Some(700), None]);
+        assert_eq!(Owner::Trusted.further(&directory.join(".env")), [None, None]);
+    }
 }

@@ -23,7 +23,7 @@ impl Case {
         let owner = fs::metadata(dir.path()).unwrap();
         let mut case = Self {
             sources: Sources::default(),
-            who: Who { uid: owner.uid(), groups: vec![owner.gid()] },
+            who: Who { uid: owner.uid(), gid: owner.gid(), groups: vec![owner.gid()] },
             host: able(),
             dir,
         };
@@ -317,7 +317,7 @@ fn a_named_file_that_is_not_there_is_an_error_an_instance_s_is_not() {
 #[test]
 fn a_file_that_others_may_write_is_refused() {
     let case = Case::file("");
-    for (bits, by) in [(0o620, "its group"), (0o602, "everybody"), (0o666, "everybody")] {
+    for (bits, by) in [(0o602, "everybody"), (0o666, "everybody")] {
         mode(&case.config(), bits);
         let problems = case.problems();
         let todo = format!("chmod go-w {}", case.config().display());
@@ -368,7 +368,10 @@ fn tokens_from_a_file() {
     assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("0123456789abcdef"));
     assert_eq!(config.warnings, Vec::<String>::new());
 
+    // The group is the reader's own; everybody is not.
     mode(&token, 0o660);
+    assert!(case.good().admin.token.is_some());
+    mode(&token, 0o662);
     let problems = case.problems();
     assert!(
         problems[0].contains(":2:14: admin.token_file") && problems[0].contains("chmod go-w"),
@@ -421,7 +424,7 @@ fn the_state_lies_where_systemd_says_or_where_it_can_be_written() {
     // Another user: its folder cannot be written.
     let owned = case.path("state");
     mode(&owned, 0o755);
-    let stranger = Who { uid: case.who.uid + 4242, groups: Vec::new() };
+    let stranger = Who { uid: case.who.uid + 4242, gid: 4242, groups: Vec::new() };
     case.sources.client = true; // whose files are read does not matter here
     case.set("HOME", "/home/somebody");
     let config = load_as(&case.sources, &stranger, &case.host).unwrap();
@@ -487,7 +490,7 @@ fn in_the_foreground_nothing_is_required_but_a_command() {
 
     // A runtime folder that cannot be written, as after `su`.
     mode(&run, 0o700);
-    case.who = Who { uid: fs::metadata(&run).unwrap().uid() + 77, groups: Vec::new() };
+    case.who = Who { uid: fs::metadata(&run).unwrap().uid() + 77, gid: 77, groups: Vec::new() };
     let config = case.good();
     assert_eq!(config.run_dir, PathBuf::from(format!("/tmp/portok-{}/default", case.who.uid)));
 }

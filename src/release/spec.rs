@@ -77,13 +77,16 @@ pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, Erro
     let refused = |message: String| ErrorBody::new(Code::BadRequest, "Bad request", message);
     let directory = request.directory.map(PathBuf::from).or_else(|| app.directory.clone());
     let directory = directory.as_deref().map(supervisor::resolve_directory).transpose().map_err(refused)?;
+    let identity = supervisor::Ids::resolve(app.user.as_deref(), app.group.as_deref()).map_err(refused)?;
     let mut env = match app.env_file.as_deref() {
-        Some(file) => config::read_env_file(file).map_err(refused)?,
+        Some(file) => {
+            let user = identity.map(|ids| ids.uid);
+            config::read_env_file(file, user, directory.as_deref()).map_err(refused)?
+        }
         None => BTreeMap::new(),
     };
     env.extend(app.env.clone());
     env.extend(request.env.unwrap_or_default());
-    supervisor::Ids::resolve(app.user.as_deref(), app.group.as_deref()).map_err(refused)?;
     let spec = ReleaseSpec {
         command,
         directory,

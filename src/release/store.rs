@@ -8,7 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::spec::ReleaseSpec;
 use super::state::{Past, ReleaseRef, Role};
 use crate::config::Fnv;
+use crate::folder;
 use crate::supervisor::Identity;
 use crate::wire::{LastExit, Reason, ReleaseRow, Switch};
 
@@ -194,6 +195,14 @@ pub enum StoreError {
         /// The state file.
         file: PathBuf,
     },
+    /// Somebody else chose where it would lie.
+    #[error("{} is a link that uid {uid} has made where everybody may: the state is not kept behind it", link.display())]
+    Planted {
+        /// The link.
+        link: PathBuf,
+        /// Whose it is.
+        uid: u32,
+    },
     /// What has the name is nothing of ours: it is neither read nor set aside.
     #[error("{} is no regular file, which the state and its lock have to be", file.display())]
     NotAFile {
@@ -261,9 +270,12 @@ impl Store {
         let mut warnings = Vec::new();
         // Other instances, whoever runs them, have their records there too; each is private by itself.
         if let Some(folder) = file.parent()
-            && let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)
+            && let Err(error) = folder::make(folder, 0o755)
         {
             warnings.push(format!("cannot make the state folder {}: {error}", folder.display()));
+        }
+        if let Some((link, uid)) = folder::planted_link(file) {
+            return Err(StoreError::Planted { link, uid });
         }
         let lock_file = with_suffix(file, ".lock");
         let lock = match inherited {
@@ -366,9 +378,14 @@ fn open_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Opens nothing but a regular file: a named pipe would wait for somebody at its other end.
+/// Opens nothing but a regular file: a named pipe would wait for somebody at its other end, and a link leads to what somebody
+/// else chose.
 fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
+    let opened = options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a link"),
+        _ => error,
+    })?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -494,12 +511,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
         // Nobody, not even root, may write a program that runs: as on a disk that is read-only.
-        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), with_suffix(&file, ".lock")).unwrap();
+        let lock = with_suffix(&file, ".lock");
+        fs::copy("/bin/sleep", &lock).unwrap();
+        let mut runs = std::process::Command::new(&lock).arg("60").spawn().unwrap();
         let (first, found) = Store::open(&file, None).unwrap();
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         assert!(found.mark.is_some());
         assert!(Store::open(&file, None).unwrap_err().to_string().contains("another running portokd"));
         drop(first);
+        runs.kill().unwrap();
+        runs.wait().unwrap();
     }
 
     #[test]

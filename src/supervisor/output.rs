@@ -12,9 +12,9 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
 use std::thread;
@@ -215,10 +215,7 @@ impl Output {
 
 /// Makes a folder that is ours alone, below folders that other instances, whoever runs them, use too.
 fn make_private(folder: &Path) -> io::Result<()> {
-    if let Some(parent) = folder.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    crate::folder::make(folder, 0o700)
 }
 
 /// Whoever may write the folder, or replace it, could put something else in the place of a pipe.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread;
 
+use crate::plain::plain;
 use crate::wire::{LogLine, Stream};
 
 /// Lines that may wait: with the longest lines, 8 MiB.
@@ -116,9 +117,10 @@ enum Head {
 impl<W: Write + Send> Target for Plain<W> {
     fn write(&mut self, line: &LogLine) -> io::Result<()> {
         // One write for a line, so that the daemon's own lines do not end up inside it.
+        let text = plain(&line.line);
         let whole = match self.head {
-            Head::App => format!("app | {}\n", line.line),
-            Head::Release => format!("[{}] {}\n", line.release, line.line),
+            Head::App => format!("app | {text}\n"),
+            Head::Release => format!("[{}] {text}\n", line.release),
         };
         self.to.write_all(whole.as_bytes())
     }
@@ -220,7 +222,7 @@ mod tests {
         plain.write(&line(Stream::Stdout, "\x1b[1mhello")).unwrap();
         plain.head = Head::App;
         plain.write(&line(Stream::Stderr, "there")).unwrap();
-        assert_eq!(plain.to, b"[r7] \x1b[1mhello\napp | there\n");
+        assert_eq!(plain.to, b"[r7] hello\napp | there\n");
     }
 
     #[test]

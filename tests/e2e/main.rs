@@ -60,6 +60,8 @@ mod switch;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upgrade_busy;

@@ -307,7 +307,7 @@ mod tests {
         let again = store(&places, new, format, Readers::Owner, false, &mut report).unwrap_err();
         assert_eq!(again.code(), "exists");
         let mut env = match format {
-            Format::Env => config::read_env_file(&places.file("api", "env")).unwrap(),
+            Format::Env => config::read_env_file(&places.file("api", "env"), None, None).unwrap(),
             Format::Toml => Default::default(),
         };
         env.insert("PORTOK_CONFIG_DIR".into(), places.config.display().to_string());

@@ -91,9 +91,8 @@ fn load(
     reading: Reading,
 ) -> Result<Config, ConfigErrors> {
     let mut variables = match env {
-        Some(file) => {
-            config::read_env_file(file).map_err(|problem| ConfigErrors { problems: vec![problem] })?
-        }
+        Some(file) => config::read_env_file(file, None, None)
+            .map_err(|problem| ConfigErrors { problems: vec![problem] })?,
         None => BTreeMap::new(),
     };
     let folders = [("PORTOK_CONFIG_DIR", &places.config), ("PORTOK_STATE_DIR", &places.state)];

@@ -92,9 +92,8 @@ impl Journal {
             screen.value(&serde_json::json!({ "lines": self.first }));
             return Ok(exit::DONE);
         }
-        let safe = screen.is_out_terminal();
         if !follow {
-            screen.data(&render::journal_lines(&self.first, safe));
+            screen.data(&render::journal_lines(&self.first));
             return Ok(exit::DONE);
         }
         let broken = |error: std::io::Error| {
@@ -114,7 +113,7 @@ impl Journal {
                 () = reader_gone.as_mut() => None,
             };
             let Some(line) = line else { break };
-            screen.data(&render::journal_lines(&[line], safe));
+            screen.data(&render::journal_lines(&[line]));
         }
         Ok(exit::DONE)
     }

@@ -113,8 +113,8 @@ pub(crate) fn checks(checks: &[Check]) -> String {
     text
 }
 
-/// Lines of the journal. For a terminal they are made harmless; elsewhere they stay as they are.
-pub(crate) fn journal_lines(lines: &[Line], harmless: bool) -> String {
+/// Lines of the journal.
+pub(crate) fn journal_lines(lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
         let (style, who) = match (line.source, &line.release) {
@@ -127,7 +127,7 @@ pub(crate) fn journal_lines(lines: &[Line], harmless: bool) -> String {
             4 => paint(BUSY, "err"),
             _ => paint(DIM, "out"),
         };
-        let mut said = if harmless { plain(&line.line) } else { line.line.clone() };
+        let mut said = plain(&line.line);
         for (name, value) in &line.about {
             _ = write!(said, "{}", paint(DIM, format_args!(" {name}={}", plain(value))));
         }

@@ -79,8 +79,8 @@ pub(crate) fn health(health: &Health) -> String {
     format!("{verdict}: port {port}{status}{took}{error}")
 }
 
-/// Lines of an app's output. For a terminal they are made harmless; elsewhere they stay as they are.
-pub(crate) fn log_lines(lines: &[LogLine], harmless: bool) -> String {
+/// Lines of an app's output.
+pub(crate) fn log_lines(lines: &[LogLine]) -> String {
     let mut text = String::new();
     for LogLine { at, release, stream, line } in lines {
         let (style, mark) = match stream {
@@ -88,8 +88,7 @@ pub(crate) fn log_lines(lines: &[LogLine], harmless: bool) -> String {
             Stream::Stderr => (BUSY, "err"),
         };
         let head = paint(DIM, format_args!("{} {}", plain(at), plain(release)));
-        let line = if harmless { plain(line) } else { line.clone() };
-        _ = writeln!(text, "{head} {} {line}", paint(style, mark));
+        _ = writeln!(text, "{head} {} {}", paint(style, mark), plain(line));
     }
     text
 }
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn log_lines_are_harmless_on_a_terminal_only() {
+    fn log_lines_are_harmless() {
         let line = LogLine {
             at: "2026-01-01T00:00:00.000Z".into(),
             release: "v1".into(),
@@ -158,8 +157,7 @@ mod tests {
             line: "a\rb".into(),
         };
         let lines = [line];
-        assert_eq!(stripped(log_lines(&lines, true)), "2026-01-01T00:00:00.000Z v1 err a\u{fffd}b\n");
-        assert!(log_lines(&lines, false).ends_with("a\rb\n"));
+        assert_eq!(stripped(log_lines(&lines)), "2026-01-01T00:00:00.000Z v1 err a\u{fffd}b\n");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
 use super::super::failure::Failure;
+use crate::plain;
 use crate::wire::exit;
 
 /// Clears the terminal's line and puts the cursor at its start.
@@ -86,11 +87,6 @@ impl Screen {
         self.err.is_terminal
     }
 
-    /// Whether standard output is a terminal.
-    pub(crate) fn is_out_terminal(&self) -> bool {
-        self.out.is_terminal
-    }
-
     /// Whether standard output takes no more.
     pub(crate) fn is_out_closed(&self) -> bool {
         self.out_error.is_some()
@@ -113,7 +109,7 @@ impl Screen {
     /// Prints one JSON value.
     pub(crate) fn value(&mut self, value: &Value) {
         self.line(None);
-        self.bytes(format!("{value:#}\n").as_bytes());
+        self.bytes(plain::json(&format!("{value:#}\n")).as_bytes());
     }
 
     /// Prints what is not data.

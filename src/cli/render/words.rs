@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anstyle::{AnsiColor, Style};
 
+pub(super) use crate::plain::plain;
 use crate::wire::{Phase, Switch};
 
 /// What is good.
@@ -31,12 +32,6 @@ pub(super) fn phase_style(phase: Phase) -> Style {
 /// `text` in `style`.
 pub(super) fn paint(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
-}
-
-/// `text` without escape sequences and control characters.
-pub(super) fn plain(text: &str) -> String {
-    let stripped = anstream::adapter::strip_str(text).to_string();
-    stripped.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 /// The two largest units of `time`: `3h 12m`, `48s`, `1.3s` below ten seconds, `340ms` below one.

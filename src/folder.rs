@@ -1,0 +1,99 @@
+//! Folders of portok's are made and used nowhere that a link of somebody else's leads to.
+//!
+//! Where everybody may make entries (`/tmp`), anybody can put a link in the place of a folder that is about to be made. It
+//! would be followed like any other, and what is made behind it lies where its owner wants it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Makes `folder` with `mode`, and the missing ones above it with 0755. One that is there is left as it is.
+///
+/// # Errors
+/// A planted link is in the way, which is named; or the kernel's own.
+pub fn make(folder: &Path, mode: u32) -> io::Result<()> {
+    let is_there = |path: &Path| path.symlink_metadata().is_ok();
+    let mut missing: Vec<_> = folder.ancestors().take_while(|path| !is_there(path)).collect();
+    refuse_planted(folder)?;
+    while let Some(path) = missing.pop() {
+        let mode = if path == folder { mode } else { 0o755 };
+        match fs::DirBuilder::new().mode(mode).create(path) {
+            // Made by somebody since: what it is now counts.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_planted(path)?,
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
+fn refuse_planted(path: &Path) -> io::Result<()> {
+    match planted_link(path) {
+        Some((link, uid)) => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "{} is a link that uid {uid} has made where everybody may: it is not followed",
+                link.display()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The link on the way to `path` (or `path` itself) that somebody else may have put there: neither root's nor this process's
+/// user's, in a folder that everybody may write to, or in one of a stranger's that lies in such a one.
+pub fn planted_link(path: &Path) -> Option<(PathBuf, u32)> {
+    let own = nix::unistd::geteuid().as_raw();
+    let mut link = None;
+    for path in path.ancestors() {
+        let Ok(meta) = path.symlink_metadata() else { continue };
+        let is_strangers = ![0, own].contains(&meta.uid());
+        if link.is_some() && meta.is_dir() && meta.mode() & 0o002 != 0 {
+            return link;
+        }
+        if !is_strangers {
+            link = None;
+        } else if meta.is_symlink() {
+            link = Some((path.to_owned(), meta.uid()));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+
+    #[test]
+    fn nothing_is_made_behind_a_planted_link() {
+        let root = tempfile::tempdir().unwrap();
+        let (open, target) = (root.path().join("open"), root.path().join("target"));
+        for folder in [&open, &target] {
+            fs::create_dir(folder).unwrap();
+        }
+        symlink(&target, open.join("link")).unwrap();
+        // An own link is followed, wherever it lies.
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        make(&open.join("link/own/x"), 0o700).unwrap();
+        assert_eq!(fs::metadata(target.join("own/x")).unwrap().mode() & 0o777, 0o700);
+        make(&open.join("link/own/x"), 0o700).unwrap();
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give a link away");
+            return;
+        }
+        lchown(open.join("link"), Some(4242), None).unwrap();
+        for folder in ["link/default", "link/own", "link"] {
+            let error = make(&open.join(folder), 0o700).unwrap_err().to_string();
+            assert!(error.contains("uid 4242") && error.contains("link"), "{error}");
+        }
+        assert!(!target.join("default").exists(), "nothing was made behind it");
+        symlink(root.path().join("nowhere"), open.join("dangling")).unwrap();
+        lchown(open.join("dangling"), Some(4242), None).unwrap();
+        assert!(make(&open.join("dangling/default"), 0o700).is_err());
+        assert!(!root.path().join("nowhere").exists());
+        // Where only trusted users make entries, a link of another user is theirs to allow.
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        make(&open.join("link/default"), 0o700).unwrap();
+    }
+}
