@@ -13,6 +13,8 @@ use portok::wire::{ReleaseRow, Status, Switch};
 fn watchful(world: &World) -> Conf {
     world
         .conf()
+        // One for those who deploy from elsewhere too: else it is where they are.
+        .set("app.directory", world.path("run").display().to_string())
         .set("rollback.window", "10m")
         .set("rollback.interval", "50ms")
         .set("rollback.threshold", 3)
