@@ -312,15 +312,14 @@ impl Client<'_> {
     /// written from, each held only while bytes move: a buffer for each part was a fifth of the CPU of 1 MiB, most of it for
     /// memory that went back to the kernel and came again.
     ///
-    /// A client that takes a whole buffer at once gets the next part from a large one: a quarter of the CPU of 1 MiB, which goes
-    /// into wake-ups at both ends. One that has to be waited for holds no more than a usual one.
+    /// A client that takes a whole buffer at once gets the next parts by [`Self::copy_large`]: a quarter of the CPU of 1 MiB,
+    /// which goes into wake-ups at both ends. One that has to be waited for holds no more than a usual buffer.
     async fn copy(&mut self, rest: Rest) -> bool {
         let Rest { mut incoming, claim, ticket, .. } = rest;
         let mut held = Some((claim, ticket));
-        let mut size = BufferSize::Usual;
         loop {
             let part = poll_fn(|cx| {
-                let mut buffer = self.worker.buffer(size);
+                let mut buffer = self.worker.buffer(BufferSize::Usual);
                 match incoming.poll_copy(cx, &mut buffer) {
                     Poll::Ready(Ok(length)) => return Poll::Ready(Some(Ok((buffer, length)))),
                     Poll::Ready(Err(failed)) => return Poll::Ready(Some(Err(failed))),
@@ -346,11 +345,38 @@ impl Client<'_> {
             if held.is_none() {
                 return true;
             }
-            let is_fast = at_once && (was_full || size == BufferSize::Large);
-            size = if is_fast { BufferSize::Large } else { BufferSize::Usual };
-            if size == BufferSize::Large {
-                // Others have their turn after so much.
-                tokio::task::yield_now().await;
+            if at_once && was_full {
+                match self.copy_large(&mut incoming).await {
+                    Copied::Waiting => (),
+                    Copied::Over => return false,
+                    Copied::Failed(failed) => return broke(failed, held.as_ref()),
+                }
+            }
+        }
+    }
+
+    /// Copies through a large buffer as long as the client takes all there is at once, but for the last part. What it does not
+    /// take stays in the kernel: a client that stops reading holds nothing of it.
+    async fn copy_large(&mut self, incoming: &mut Incoming) -> Copied {
+        loop {
+            // Others have their turn after so much.
+            tokio::task::yield_now().await;
+            let step = poll_fn(|cx| {
+                let mut buffer = self.worker.buffer(BufferSize::Large);
+                let step = match incoming.poll_peek(cx, &mut buffer, BufferSize::Usual.length()) {
+                    Poll::Ready(Ok(0)) => Poll::Ready(Some(Copied::Waiting)),
+                    Poll::Ready(Ok(length)) => {
+                        let written = Pin::new(&mut self.stream).poll_write(cx, &buffer[..length]);
+                        Poll::Ready(taken(written, length, incoming))
+                    }
+                    Poll::Ready(Err(failed)) => Poll::Ready(Some(Copied::Failed(failed))),
+                    Poll::Pending => self.poll_gone(cx).map(|()| Some(Copied::Over)),
+                };
+                self.worker.keep_buffer(buffer);
+                step
+            });
+            if let Some(copied) = step.await {
+                return copied;
             }
         }
     }
@@ -423,6 +449,28 @@ struct Refused {
     lines: Vec<u8>,
     to_head: bool,
     close: bool,
+}
+
+/// Why a large buffer is of no more use.
+enum Copied {
+    /// The client takes no more for now, or little is left.
+    Waiting,
+    /// The client has gone.
+    Over,
+    Failed(Failed),
+}
+
+/// What it means that a client has `written` of `length` bytes that are still in the kernel; `None`: the next ones may follow.
+fn taken(written: Poll<io::Result<usize>>, length: usize, incoming: &mut Incoming) -> Option<Copied> {
+    let count = match written {
+        Poll::Ready(Ok(count @ 1..)) => count,
+        Poll::Ready(Ok(0) | Err(_)) => return Some(Copied::Over),
+        Poll::Pending => return Some(Copied::Waiting),
+    };
+    match incoming.skip(count) {
+        Ok(()) => (count < length).then_some(Copied::Waiting),
+        Err(failed) => Some(Copied::Failed(failed)),
+    }
 }
 
 /// What is written to the client.

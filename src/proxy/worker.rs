@@ -52,6 +52,15 @@ pub(super) enum BufferSize {
     Large,
 }
 
+impl BufferSize {
+    pub(super) fn length(self) -> usize {
+        match self {
+            Self::Usual => BUFFER,
+            Self::Large => LARGE_BUFFER,
+        }
+    }
+}
+
 /// What a thread is made of.
 pub(super) struct Parts {
     pub(super) lane: usize,
@@ -356,11 +365,11 @@ impl Worker {
 
     /// A buffer to move the bytes of a tunnel or a body with.
     pub(super) fn buffer(&self, size: BufferSize) -> Box<[u8]> {
-        let (spare, length) = match size {
-            BufferSize::Usual => (&self.buffers, BUFFER),
-            BufferSize::Large => (&self.large_buffers, LARGE_BUFFER),
+        let spare = match size {
+            BufferSize::Usual => &self.buffers,
+            BufferSize::Large => &self.large_buffers,
         };
-        spare.borrow_mut().pop().unwrap_or_else(|| vec![0; length].into_boxed_slice())
+        spare.borrow_mut().pop().unwrap_or_else(|| vec![0; size.length()].into_boxed_slice())
     }
 
     pub(super) fn keep_buffer(&self, buffer: Box<[u8]>) {

@@ -6,8 +6,8 @@ use tokio::net::TcpSocket;
 
 use super::*;
 
-/// A time that passes within a test.
-const SHORT: Duration = Duration::from_millis(300);
+/// A time that passes within a test, and is long for whatever is not meant to be late.
+const SHORT: Duration = Duration::from_secs(1);
 
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
@@ -220,13 +220,13 @@ async fn a_body_is_not_given_up_while_the_app_does_not_take_it() {
         }
     })
     .await;
-    let rig = Rig::serving(&app, |config| config.limits.body_timeout = Some(SHORT));
+    let rig = Rig::serving(&app, |config| config.limits.body_timeout = Some(3 * SHORT));
     let mut client = rig.connect().await;
     client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20)).await;
     let mut sent = 0;
     let part = vec![b'x'; 1 << 20];
-    // Until nobody takes any more for several times the limit.
-    while let Ok(written) = tokio::time::timeout(4 * SHORT, client.stream.write(&part)).await {
+    // Until nobody takes any more for longer than the limit.
+    while let Ok(written) = tokio::time::timeout(5 * SHORT, client.stream.write(&part)).await {
         sent += written.unwrap();
     }
     go.send(true).unwrap();
@@ -415,4 +415,43 @@ async fn so_many_idle_connections_are_kept() {
         }
         assert_eq!(app.connections(), opened, "with max_idle = {most}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_stops_and_goes_on_gets_every_byte() {
+    const LENGTH: usize = 48 << 20;
+    fn pattern() -> Vec<u8> {
+        (0..LENGTH / 4).flat_map(|number| u32::try_from(number).unwrap().to_le_bytes()).collect()
+    }
+    let app = Backend::start(|mut connection, _| async move {
+        connection.head().await;
+        connection.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+        connection.send(pattern()).await;
+    })
+    .await;
+    let rig = Rig::serving(&app, |_| ());
+    let mut client = rig.connect().await;
+    client.send(GET).await;
+    client.reply_to_head().await;
+    let mut body = client.exactly(4 << 20).await;
+    // Until the proxy takes no more of the app's.
+    let mut before = 0;
+    eventually("it waits for the client", || {
+        let waiting = rx_queue(app.addr.port());
+        std::mem::replace(&mut before, waiting) == waiting && waiting > 0
+    })
+    .await;
+    body.extend(client.exactly(LENGTH - body.len()).await);
+    assert!(body == pattern(), "bytes are missing, or came twice");
+    eventually("it has ended", || rig.stats.snapshot().inflight == 0).await;
+}
+
+/// How many bytes wait in this host's sockets to be read from the app's `port`.
+fn rx_queue(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_port = format!(":{port:04X}");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[2].ends_with(&of_port))
+        .map(|row| u64::from_str_radix(row[4].split_once(':').unwrap().1, 16).unwrap())
+        .sum()
 }

@@ -7,8 +7,9 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
+use nix::libc;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::config::Upstream;
@@ -68,6 +69,15 @@ impl Connection {
     /// It carries a tunnel from now on: it counts for the target's connections no more.
     pub(in crate::proxy) fn become_tunnel(&mut self) {
         self.permit = None;
+    }
+
+    /// Drops `count` bytes that are there, without copying them (tcp(7), `MSG_TRUNC`).
+    pub(in crate::proxy) fn skip(&mut self, count: usize) -> io::Result<usize> {
+        // Room for them, which the kernel leaves untouched.
+        let mut room = Vec::<u8>::with_capacity(count);
+        let room = &mut room.spare_capacity_mut()[..count];
+        self.stream
+            .try_io(Interest::READABLE, || SockRef::from(&self.stream).recv_with_flags(room, libc::MSG_TRUNC))
     }
 
     /// Makes it ready for the pool.

@@ -234,6 +234,48 @@ impl Incoming {
         Poll::Ready(Ok(usize::try_from(count).unwrap_or(usize::MAX)))
     }
 
+    /// Looks at what has come of a body whose length is told, but for its last `kept` bytes, and leaves it where it is; zero:
+    /// nothing but those is to come.
+    pub(in crate::proxy) fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        kept: usize,
+    ) -> Poll<Result<usize, Failed>> {
+        self.poll_outgoing(cx)?;
+        let (Some(connection), Framing::Length(left)) = (&mut self.connection, self.framing) else {
+            return Poll::Ready(Ok(0));
+        };
+        let most = usize::try_from(left.saturating_sub(kept as u64)).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let mut there = ReadBuf::new(&mut buffer[..most]);
+        let outcome = match connection.stream.poll_peek(cx, &mut there) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => return waited(self.patience.as_ref()),
+        };
+        came(self.patience.as_ref());
+        Poll::Ready(match outcome {
+            Ok(0) => Err(too_early()),
+            Ok(count) => Ok(count),
+            Err(error) => Err(Failed::Reset { error, answered: true }),
+        })
+    }
+
+    /// Drops the next `count` bytes of the body, which [`Self::poll_peek`] has shown.
+    pub(in crate::proxy) fn skip(&mut self, count: usize) -> Result<(), Failed> {
+        let (Some(connection), Framing::Length(left)) = (&mut self.connection, &mut self.framing) else {
+            return Ok(());
+        };
+        let skipped = connection.skip(count).map_err(|error| Failed::Reset { error, answered: true })?;
+        if skipped != count {
+            return Err(too_early());
+        }
+        *left = left.saturating_sub(count as u64);
+        Ok(())
+    }
+
     /// How long the body is, when all of it is there.
     fn whole(&self) -> Option<usize> {
         let length = match self.framing {
