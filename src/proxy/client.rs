@@ -52,7 +52,7 @@ pub(super) fn serve(
         let other = uncut(record, pin!(plain::serve(worker, record, stream))).await.flatten();
         if let Some((stream, early)) = other {
             // In a box of its own: hyper's state is large, and most connections never need it.
-            Box::pin(go_on(worker, record, stream, &early)).await;
+            Box::pin(go_on(worker, record, stream, early)).await;
         }
     }
 }
@@ -67,7 +67,7 @@ async fn uncut<F: Future>(record: &Record, mut future: Pin<&mut F>) -> Option<F:
 }
 
 /// Serves what is no plain request, and everything behind it.
-async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: &[u8]) {
+async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Vec<u8>) {
     if http(worker, record, stream, early).await == Ended::ByUs {
         return;
     }
@@ -92,7 +92,7 @@ enum Ended {
 }
 
 /// Runs hyper over the connection.
-async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: &[u8]) -> Ended {
+async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Vec<u8>) -> Ended {
     let settings = worker.settings();
     let head = settings.config.proxy.max_header_size;
     let mut builder = http1::Builder::new();
@@ -112,7 +112,8 @@ async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early
             }
         })
     };
-    let socket = Socket::new(stream, early, record.socket.clone());
+    let socket = Socket::new(stream, &early, record.socket.clone());
+    worker.keep_head_buffer(early);
     drop(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let state = &record.socket;

@@ -194,6 +194,10 @@ impl AsyncRead for Socket {
             let room = buf.remaining().min(early.len());
             let passed = state.gate().pass(&mut early[..room]);
             buf.put_slice(&early.split_to(passed));
+            if early.is_empty() {
+                // A connection that waits holds no buffer.
+                *early = BytesMut::new();
+            }
             self.given(passed)
         }
     }
