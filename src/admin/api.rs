@@ -141,13 +141,13 @@ impl Admin {
     async fn perform(&self, call: Call, config: &Config) -> Result<Response<ReservedBody>, ErrorBody> {
         let app = &self.parts.app;
         Ok(match call {
-            Call::Status => answer::json(StatusCode::OK, &self.status(config)),
+            Call::Status => answer::json(StatusCode::OK, &self.status(config).await),
             Call::Metrics(MetricsFormat::Json) => answer::json(StatusCode::OK, &self.metrics(config)),
             Call::Metrics(MetricsFormat::Prometheus) => {
                 let text = prometheus::write(&Exposition {
                     counters: &self.parts.stats.snapshot(),
                     health: &app.health(),
-                    status: &self.status(config),
+                    status: &self.status(config).await,
                     started_at: self.parts.started_at,
                 });
                 answer::whole(StatusCode::OK, prometheus::CONTENT_TYPE, text)
@@ -199,7 +199,8 @@ impl Admin {
         })
     }
 
-    fn status(&self, config: &Config) -> wire::Status {
+    async fn status(&self, config: &Config) -> wire::Status {
+        let status = self.parts.app.status_of_now().await;
         wire::Status {
             instance: config.name.clone(),
             config: wire::ConfigStatus {
@@ -209,7 +210,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.parts.listen.borrow().to_string(),
             pid: std::process::id(),
-            ..self.parts.app.status()
+            ..status
         }
     }
 

@@ -102,7 +102,7 @@ impl Coordinator {
                 record.runs.iter().zip(&self.taken_over).any(serves)
             }
             Some(_) => true,
-            None => false,
+            None => self.unfinished(record).is_some(),
         };
         if starts_nothing && self.state.phase() != wire::Phase::Stopping {
             self.begin();
@@ -190,12 +190,13 @@ impl Coordinator {
 
     fn boot(&mut self) {
         let record = self.found.take().filter(|_| !self.fresh).unwrap_or_default();
-        if let Some(intent) = &record.intent {
+        let unfinished = self.unfinished(&record);
+        if let Some(intent) = record.intent.as_ref().filter(|_| unfinished.is_none()) {
             self.history.ended(&intent.release.id, wire::Outcome::Interrupted, |row| {
                 row.reason = Some("the daemon ended while it was under way".into());
             });
         }
-        let runs = self.take_over(&record);
+        let runs = self.take_over(&record, unfinished.as_ref().map(|(release, _)| release));
         let serves = runs.iter().any(|adopted| adopted.role == Role::Live);
         let ended =
             !serves && record.runs.iter().any(|run| run.role == Role::Live && run.identity.is_of_this_boot());
@@ -229,7 +230,7 @@ impl Coordinator {
                 self.app_attempted = Some(app_fingerprint(&app));
                 false
             }
-            AppChange::None => live.is_none() && app.command.is_some(),
+            AppChange::None => live.is_none() && unfinished.is_none() && app.command.is_some(),
         };
         self.step(Event::Boot(Boot {
             live,
@@ -237,6 +238,7 @@ impl Coordinator {
             restarts: record.restarts,
             crashes: self.moments(&record.crashes),
             failed_probes: record.failed_probes,
+            unfinished,
             window: Some(window).filter(|left| !left.is_zero()),
             went_back,
             ended,
@@ -246,6 +248,19 @@ impl Coordinator {
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
         }
+    }
+
+    /// What was to become live while nothing was, where its process still runs.
+    fn unfinished(&self, record: &Record) -> Option<(ReleaseRef, Reason)> {
+        let intent = record.intent.as_ref().filter(|_| record.live.is_none())?;
+        let release = &intent.release;
+        let known = self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some());
+        let candidate = |(run, process): (&StoredRun, &Option<Process>)| {
+            process.is_some() && run.role == Role::Candidate && run.release == release.id
+        };
+        let runs = record.runs.iter().zip(&self.taken_over).any(candidate);
+        let ends = self.state.phase() == wire::Phase::Stopping;
+        (known && runs && !ends).then(|| (release.clone(), intent.reason))
     }
 
     /// Moments of the record by the machine's clock; none is later than now, whatever the host's clock said.
@@ -259,7 +274,7 @@ impl Coordinator {
     }
 
     /// Makes the slots of what was taken over, and follows it.
-    fn take_over(&mut self, record: &Record) -> Vec<Adopted> {
+    fn take_over(&mut self, record: &Record, mut unfinished: Option<&ReleaseRef>) -> Vec<Adopted> {
         let processes = std::mem::take(&mut self.taken_over);
         let (period, stop_timeout) = {
             let config = self.config.borrow();
@@ -285,7 +300,10 @@ impl Coordinator {
             let until = run.until;
             // As it is really due, whatever the record says: the next daemon reads it too.
             slot.kill_at = SystemTime::now().checked_add(left(until, stop_timeout));
-            if role != Role::Restoring {
+            let resumes =
+                role == Role::Candidate && unfinished.take_if(|wanted| **wanted == release).is_some();
+            // The machine lets the readiness of the others be awaited, and that follows them too.
+            if role != Role::Restoring && !resumes {
                 self.tasks.spawn(follow(id, process, self.reports.clone()));
             }
             let run = Run { id, release, port: Some(port) };

@@ -134,6 +134,8 @@ pub struct Coordinator {
     pub(super) verdict: Option<String>,
     pub(super) health: wire::HealthMetrics,
     pub(super) state_error: Option<String>,
+    /// Who waits for the end of which save.
+    pub(super) disk_looks: Vec<(u64, oneshot::Sender<()>)>,
     /// The save that this step wants.
     pub(super) save: Option<u64>,
     /// Whether it is known if somebody else's app can be live at the start.
@@ -215,6 +217,7 @@ impl Coordinator {
             verdict: None,
             health: wire::HealthMetrics::default(),
             state_error: None,
+            disk_looks: Vec::new(),
             save: None,
             first_probe,
             last_save: 0,
@@ -391,6 +394,7 @@ impl Coordinator {
             }
             Message::Watched(run, report) => self.watched(run, report),
             Message::Saved { seq, result } => self.saved(seq, result),
+            Message::LookAtDisk(done) => self.look_at_disk(done),
             Message::ConfigNotPrepared { error } => {
                 tracing::error!("cannot deploy [app]: {}", error.message);
                 self.failed(format!("[app] was not deployed: {}", error.message));
@@ -523,7 +527,7 @@ impl Coordinator {
         }
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         self.view.send_replace(Arc::new(self.make_view()));
     }
 }

@@ -221,6 +221,11 @@ impl Coordinator {
 
     /// What a run's task saw.
     pub(super) fn reported(&mut self, id: RunId, report: Report) {
+        let news = !matches!(report, Report::Spawned(_) | Report::Output(_));
+        if news && self.state.live == Live::None {
+            // A first release has been asked, whatever it said.
+            self.first_probe.send_replace(true);
+        }
         match report {
             Report::Spawned(process) => {
                 let (pid, port, time) = (process.pid(), process.port(), SystemTime::now());
@@ -357,9 +362,14 @@ impl Coordinator {
         }
     }
 
-    /// Whether the live run is one of somebody else's that has not been asked yet.
+    /// Whether an app that may serve already has not been asked yet: an unmanaged one, or a first release whose switch was
+    /// not written down.
     pub(super) fn awaits_first_probe(&self) -> bool {
-        matches!(&self.state.live, Live::Down { release, .. } if release.origin != Origin::Managed)
+        match &self.state.live {
+            Live::Down { release, .. } => release.origin != Origin::Managed,
+            Live::None => self.state.task.is_some(),
+            Live::Up { .. } => false,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The coordinator as others see it: requests in, snapshots out. Cheap to clone; dropping it changes nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,6 +22,9 @@ pub enum Rollback {
     /// It is under way, or has nothing to do.
     Accepted(Attempt),
 }
+
+/// How long a status waits for another look at a disk that could not be written.
+const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
 /// The coordinator as the admin API and the daemon see it.
 #[derive(Debug, Clone)]
@@ -102,6 +106,16 @@ impl Handle {
     /// `not_found` when nothing is under way.
     pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
         self.ask(|reply| Message::Cancel { reply }).await
+    }
+
+    /// As [`Handle::status`]; where the state could not be written, after another try: a disk that is free again is not
+    /// said to be full.
+    pub async fn status_of_now(&self) -> wire::Status {
+        if self.status().state_error.is_some() {
+            // A disk that does not answer in time is as bad as it was.
+            let _late = tokio::time::timeout(LOOK_WITHIN, self.until_done(Message::LookAtDisk)).await;
+        }
+        self.status()
     }
 
     /// The coordinator's part of `status`. The caller fills in `config`, `listen`, `version` and `pid`.

@@ -64,6 +64,8 @@ pub(super) enum Message {
         seq: u64,
         result: Result<(), String>,
     },
+    /// Try to write a record that could not be written, and say when that is done.
+    LookAtDisk(oneshot::Sender<()>),
     ConfigNotPrepared {
         error: Box<ErrorBody>,
     },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant};
 
 use super::coordinator::{Coordinator, Unconfirmed};
@@ -17,7 +17,7 @@ use crate::wire::rfc3339;
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Between two attempts to write a record that could not be written.
-const SAVE_RETRY: Duration = Duration::from_secs(5);
+const SAVE_RETRY: Duration = Duration::from_secs(1);
 
 impl Coordinator {
     pub(super) fn write_record(&mut self) {
@@ -80,6 +80,16 @@ impl Coordinator {
         self.write_record();
     }
 
+    /// Tries once more to write what could not be written, where that is so.
+    pub(super) fn look_at_disk(&mut self, done: oneshot::Sender<()>) {
+        if self.state_error.is_none() {
+            let _asker_gone = done.send(());
+            return;
+        }
+        self.save_again();
+        self.disk_looks.push((self.last_save, done));
+    }
+
     /// Tells those who asked for the moves up to `seq` that they are done.
     pub(super) fn confirm(&mut self, seq: u64) {
         for Unconfirmed { log, event, moved, .. } in self.unconfirmed.extract_if(.., |open| open.seq <= seq) {
@@ -101,6 +111,11 @@ impl Coordinator {
         self.save_retry = (!ok).then(|| Instant::now() + SAVE_RETRY);
         self.confirm(seq);
         self.step(Event::Recorded { seq, ok });
+        // They are to find what it came to.
+        self.publish();
+        for (_, done) in self.disk_looks.extract_if(.., |(look, _)| *look <= seq) {
+            let _asker_gone = done.send(());
+        }
         if recovered {
             self.look_at_app();
         }

@@ -85,6 +85,11 @@ impl Coordinator {
                 tracing::info!(release, pid = self.pid_of(run), boot, phase, "the live release serves");
                 self.history.serves(&release);
             }
+            Tell::Resumed { run } => {
+                let release = self.slot(run).release.clone();
+                let pid = self.pid_of(run);
+                tracing::info!(release, pid, "the first release runs already: it is made live");
+            }
             Tell::Adopted { run } => {
                 let release = self.slot(run).release.clone();
                 tracing::info!(release, "the live release went on serving");

@@ -36,6 +36,8 @@ mod host;
 mod keeper;
 mod killed;
 #[cfg(test)]
+mod killed_first;
+#[cfg(test)]
 mod leftovers;
 #[cfg(test)]
 mod limits;
@@ -55,6 +57,8 @@ mod shutdown;
 mod starting;
 #[cfg(test)]
 mod state;
+#[cfg(test)]
+mod state_again;
 #[cfg(test)]
 mod switch;
 #[cfg(test)]

@@ -6,8 +6,10 @@ use super::*;
 
 impl State {
     pub(super) fn boot(&mut self, boot: Boot, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
-        let Boot { live, past, restarts, crashes, failed_probes, window, went_back, ended, going_back, runs } =
-            boot;
+        let Boot {
+            live, past, restarts, crashes, failed_probes, unfinished, window, went_back, ended, ..
+        } = boot;
+        let (going_back, runs) = (boot.going_back, boot.runs);
         self.resume_standing(crashes, failed_probes, policy);
         let ids = runs.iter().map(|adopted| adopted.run.id.0);
         self.next = ids.fold(self.next, u64::max);
@@ -23,7 +25,12 @@ impl State {
         });
         let took_over = !runs.is_empty();
         for Adopted { run, role, left } in runs {
-            self.take_over(run, role, left, out);
+            match &unfinished {
+                Some((release, reason)) if role == Role::Candidate && self.may_resume(release, &run) => {
+                    self.resume(run, *reason, out);
+                }
+                _ => self.take_over(run, role, left, out),
+            }
         }
         if let Some(left) = window.filter(|_| self.live != Live::None) {
             let ticket = self.fresh();
@@ -37,6 +44,20 @@ impl State {
         if took_over {
             self.save(out);
         }
+    }
+
+    /// Whether this run is to become live: nothing else was, so nothing is given up for it.
+    fn may_resume(&self, release: &ReleaseRef, run: &Run) -> bool {
+        let free = self.live == Live::None && self.task.is_none() && self.stopping == Stopping::No;
+        free && run.release == *release
+    }
+
+    /// The candidate of an earlier daemon, which may have served already, stays one.
+    fn resume(&mut self, run: Run, reason: Reason, out: &mut Vec<Effect>) {
+        out.push(Effect::Await { run: run.id });
+        out.push(Effect::Tell(Tell::Resumed { run: run.id }));
+        let release = run.release.clone();
+        self.task = Some(Task { release, reason, stage: Stage::Starting { run, tries: 1 } });
     }
 
     /// A run of an earlier daemon.

@@ -167,6 +167,11 @@ pub enum Tell {
         /// At boot, not after a crash.
         boot: bool,
     },
+    /// The first release of all is made live by this daemon, as an earlier one had begun to.
+    Resumed {
+        /// Its run.
+        run: RunId,
+    },
     /// The live run went on while there was no daemon.
     Adopted {
         /// The run that serves.

@@ -33,6 +33,9 @@ pub struct Boot {
     pub crashes: Vec<Duration>,
     /// How many of its probes had failed in a row.
     pub failed_probes: u32,
+    /// What was to become live while nothing was, and why: its run may serve already, and only the record of that is
+    /// missing.
+    pub unfinished: Option<(ReleaseRef, Reason)>,
     /// What is left of the watch window that was open.
     pub window: Option<Duration>,
     /// The last move of traffic was one by which portok itself went back.

@@ -313,6 +313,11 @@ impl World {
             restarts: state.restarts,
             crashes: state.crashes().collect(),
             failed_probes: state.failed_probes(),
+            unfinished: state
+                .task
+                .as_ref()
+                .filter(|_| state.live == Live::None)
+                .map(|task| (task.release.clone(), task.reason)),
             window: state.window.map(|_| LEFT),
             went_back: state.window.is_some_and(|window| !window.goes_back),
             going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
