@@ -2,15 +2,19 @@
 //!
 //! hyper refuses or changes bytes of a target that are an app's business (`<`, Latin-1), and forgets what it read. So the
 //! gate stands before it: it keeps the target, writes `~` for each of its bytes that hyper would not read, and lets no byte of
-//! the next request pass before the current one is answered. Where a body ends it knows from who judged the head: two readers that
-//! disagree are never asked. What it does not understand passes as it came, and is hyper's to refuse.
+//! the next request pass before the current one is answered. Where a body ends it tells from the head's own lines, so that a body
+//! passes with its head and is never copied; who judges the request says the same, or nothing further is understood. What the
+//! gate does not understand passes as it came, and is hyper's, or the judge's, to refuse.
 //!
 //! A pure machine over the bytes as they come, however they are cut.
 
-use crate::http1::fields;
+use crate::http1::fields::{self, Kind};
 
 /// The longest part of a target that is kept. hyper reads no longer head.
 const MOST: usize = 1 << 20;
+
+/// How much of a line of a head is looked at.
+const LONGEST_LINE: usize = 128;
 
 /// Bytes of a target that hyper reads and keeps as they are. Controls and space are its to refuse.
 const PLAIN: [bool; 256] = fields::table(b"-._~!$&'()*+,;=:@/?%[]");
@@ -27,8 +31,22 @@ pub(super) enum Body {
 pub(super) struct Gate {
     place: Place,
     target: Vec<u8>,
+    /// The line of the head that has begun, as far as it may tell about a body.
+    line: Vec<u8>,
+    /// What the lines so far tell of the body.
+    told: Told,
+    /// The head has passed and nobody has judged it yet.
+    unjudged: bool,
     /// The request that passes is not answered yet: the next one waits.
     busy: bool,
+}
+
+/// What a head tells of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Body(Body),
+    /// More than one thing, or something odd: the judge knows.
+    Unclear,
 }
 
 /// Where the next byte stands.
@@ -38,11 +56,11 @@ enum Place {
     Before,
     Method,
     Target,
-    /// Behind the target, in a line that is blank so far or not.
-    Head {
-        blank: bool,
-    },
-    /// Behind a head, until somebody says what body follows.
+    /// Behind the target, in the request's line.
+    RestOfLine,
+    /// In a line with a field, or in the blank one.
+    Fields,
+    /// Behind a head that does not tell for sure what body follows, until the judge says it.
     Judged,
     /// In a body, with so much left.
     Data(u64),
@@ -72,7 +90,8 @@ enum Chunked {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { place: Place::Before, target: Vec::new(), busy: false }
+        let (target, line, told) = (Vec::new(), Vec::new(), Told::Body(Body::Length(0)));
+        Self { place: Place::Before, target, line, told, unjudged: false, busy: false }
     }
 }
 
@@ -91,7 +110,7 @@ impl Gate {
                     at += taken;
                     self.place = self.place.behind(left - taken as u64);
                 }
-                Place::Head { .. } => at += self.head(&bytes[at..]),
+                Place::RestOfLine | Place::Fields => at += self.head(&bytes[at..]),
                 Place::Before | Place::Method | Place::Target | Place::Chunked(_) => {
                     self.byte(&mut bytes[at]);
                     at += 1;
@@ -106,10 +125,12 @@ impl Gate {
             (Place::Before, b'\r' | b'\n') => Place::Before,
             (Place::Before, _) => {
                 self.target.clear();
+                self.line.clear();
+                self.told = Told::Body(Body::Length(0));
                 Place::Method
             }
             (Place::Method, b' ') => Place::Target,
-            (Place::Target, b' ') => Place::Head { blank: false },
+            (Place::Target, b' ') => Place::RestOfLine,
             (Place::Method | Place::Target, b'\r' | b'\n') => Place::Lost,
             (Place::Target, _) if self.target.len() == MOST => Place::Lost,
             (Place::Target, _) => {
@@ -126,34 +147,54 @@ impl Gate {
 
     /// Looks at the fields; how many bytes belong to the head.
     fn head(&mut self, bytes: &[u8]) -> usize {
-        let Place::Head { mut blank } = self.place else { return 0 };
-        for (at, byte) in bytes.iter().enumerate() {
-            match byte {
-                b'\n' if blank => {
-                    self.place = Place::Judged;
-                    self.busy = true;
-                    return at + 1;
-                }
-                b'\n' => blank = true,
-                b'\r' => (),
-                _ => blank = false,
-            }
+        let end = bytes.iter().position(|&byte| byte == b'\n');
+        let part = &bytes[..end.unwrap_or(bytes.len())];
+        // No more of a line is of interest than the longest that tells a body's length.
+        let room = LONGEST_LINE.saturating_sub(self.line.len());
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+        let Some(end) = end else { return bytes.len() };
+        if matches!(self.place, Place::Fields) && matches!(&*self.line, b"" | b"\r") {
+            (self.unjudged, self.busy) = (true, true);
+            self.place = match self.told {
+                Told::Body(body) => Place::of(body),
+                Told::Unclear => Place::Judged,
+            };
+        } else {
+            self.look_at_line();
+            self.place = Place::Fields;
         }
-        self.place = Place::Head { blank };
-        bytes.len()
+        self.line.clear();
+        end + 1
+    }
+
+    /// What the line tells of the body.
+    fn look_at_line(&mut self) {
+        let Some(colon) = self.line.iter().position(|&byte| byte == b':') else { return };
+        let (name, value) = (&self.line[..colon], self.line[colon + 1..].trim_ascii());
+        let told = match Kind::of(name.trim_ascii()) {
+            // Not looked at to its end.
+            Kind::ContentLength | Kind::TransferEncoding if self.line.len() == LONGEST_LINE => None,
+            Kind::ContentLength => fields::decimal(value).map(Body::Length),
+            Kind::TransferEncoding => value.eq_ignore_ascii_case(b"chunked").then_some(Body::Chunked),
+            _ => return,
+        };
+        self.told = match (self.told, told) {
+            (Told::Body(Body::Length(0)), Some(body)) => Told::Body(body),
+            _ => Told::Unclear,
+        };
     }
 
     /// The target of the request whose head has passed, told once; `None` where the head was not understood.
     pub(super) fn take_target(&mut self) -> Option<Vec<u8>> {
-        (self.place == Place::Judged).then(|| std::mem::take(&mut self.target))
+        (self.unjudged && self.place != Place::Lost).then(|| std::mem::take(&mut self.target))
     }
 
     /// What body the request has whose head has passed.
     pub(super) fn judged(&mut self, body: Body) {
-        self.place = match (self.place, body) {
-            (Place::Judged, Body::Length(0)) => Place::Whole,
-            (Place::Judged, Body::Length(length)) => Place::Data(length),
-            (Place::Judged, Body::Chunked) => Place::Chunked(Chunked::Size(0)),
+        let unjudged = std::mem::take(&mut self.unjudged);
+        self.place = match self.place {
+            Place::Judged if unjudged => Place::of(body),
+            place if unjudged && self.told == Told::Body(body) => place,
             _ => Place::Lost,
         };
     }
@@ -165,6 +206,15 @@ impl Gate {
 }
 
 impl Place {
+    /// Before a body.
+    fn of(body: Body) -> Self {
+        match body {
+            Body::Length(0) => Self::Whole,
+            Body::Length(length) => Self::Data(length),
+            Body::Chunked => Self::Chunked(Chunked::Size(0)),
+        }
+    }
+
     /// Where it goes on when of a part of a body so much is left.
     fn behind(self, left: u64) -> Self {
         match (self, left) {
@@ -223,12 +273,12 @@ mod tests {
                 if count < piece.len() {
                     pieces.push_front(piece.split_off(count));
                 }
+                if gate.unjudged && !judged {
+                    judged = true;
+                    targets.push(gate.take_target().unwrap());
+                    gate.judged(*body);
+                }
                 match gate.place {
-                    Place::Judged if !judged => {
-                        judged = true;
-                        targets.push(gate.take_target().unwrap());
-                        gate.judged(*body);
-                    }
                     Place::Whole if count == 0 || pieces.is_empty() => break,
                     _ => (),
                 }
@@ -242,34 +292,51 @@ mod tests {
     proptest! {
         #[test]
         fn a_message_passes_before_the_next_and_with_a_target_that_hyper_reads(size in 1_usize..90) {
-            let requests: [(&[u8], Body); 6] = [
+            let long = format!("PUT /g HTTP/1.1\r\ncontent-length: {}1\r\n\r\n<", "0".repeat(2 * LONGEST_LINE)).into_bytes();
+            let requests: [(&[u8], Body); 8] = [
                 (b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n", Body::Length(0)),
-                (b"\r\nPOST /<\"\xfc#?{>` HTTP/1.1\r\nhost: a\r\n\r\nGET /<", Body::Length(6)),
+                (b"\r\nPOST /<\"\xfc#?{>` HTTP/1.1\r\nContent-Length: 6\r\n\r\nGET /<", Body::Length(6)),
                 (b"GET http://[::1]/ HTTP/1.1\nhost: a\n\n", Body::Length(0)),
-                (b"PUT /c HTTP/1.1\r\n\r\n2;<=\"\r\n<<\r\n1F\r\n0123456789012345678901234567890\r\n0\r\nx: <\r\n\r\n", Body::Chunked),
-                (b"PUT /d HTTP/1.1\r\n\r\n0\r\n\r\n", Body::Chunked),
+                (b"PUT /c HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n2;<=\"\r\n<<\r\n1F\r\n0123456789012345678901234567890\r\n0\r\nx: <\r\n\r\n", Body::Chunked),
+                (b"PUT /d HTTP/1.1\r\ntransfer-encoding:chunked\r\ncontent-length: 9\r\n\r\n0\r\n\r\n", Body::Chunked),
+                (b"PUT /f HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n<<<", Body::Length(3)),
+                (&long, Body::Length(1)),
                 (b"GET /e| HTTP/1.1\r\n\r\n", Body::Length(0)),
             ];
             let (messages, targets) = passed(&requests, size);
-            let expected: [&[u8]; 6] = [
+            let expected: [&[u8]; 8] = [
                 requests[0].0,
-                b"\r\nPOST /~~~~?~~~ HTTP/1.1\r\nhost: a\r\n\r\nGET /<",
+                b"\r\nPOST /~~~~?~~~ HTTP/1.1\r\nContent-Length: 6\r\n\r\nGET /<",
                 requests[2].0,
                 requests[3].0,
                 requests[4].0,
+                requests[5].0,
+                requests[6].0,
                 b"GET /e~ HTTP/1.1\r\n\r\n",
             ];
             prop_assert_eq!(messages, expected.map(<[u8]>::to_vec).to_vec());
-            let asked: [&[u8]; 6] =
-                [b"/a", b"/<\"\xfc#?{>`", b"http://[::1]/", b"/c", b"/d", b"/e|"];
+            let asked: [&[u8]; 8] =
+                [b"/a", b"/<\"\xfc#?{>`", b"http://[::1]/", b"/c", b"/d", b"/f", b"/g", b"/e|"];
             prop_assert_eq!(targets, asked.map(<[u8]>::to_vec).to_vec());
+        }
+
+        #[test]
+        fn a_judge_who_reads_another_body_is_the_last_to_be_asked(length in 0_u64..9) {
+            let mut gate = Gate::default();
+            let mut bytes = b"PUT / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n".to_vec();
+            let passed = gate.pass(&mut bytes);
+            prop_assert!(gate.take_target().is_some());
+            gate.judged(Body::Length(length));
+            gate.answered();
+            gate.pass(&mut bytes[passed..]);
+            prop_assert_eq!(gate.take_target().is_some(), length == 3);
         }
 
         #[test]
         fn any_bytes_pass_or_wait(mut bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut gate = Gate::default();
             let passed = gate.pass(&mut bytes);
-            prop_assert!(passed == bytes.len() || gate.place == Place::Judged);
+            prop_assert!(passed == bytes.len() || matches!(gate.place, Place::Judged | Place::Whole));
         }
     }
 }
