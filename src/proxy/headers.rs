@@ -85,7 +85,16 @@ where
     }
     if context.forwarded != Forwarded::Off {
         let believed = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
-        write_forwarded(out, asked, context, believed, host);
+        if believed {
+            write_believed(out, asked, context, host);
+        } else {
+            line(out, b"x-forwarded-for", context.peer.as_bytes());
+            line(out, b"x-forwarded-proto", b"http");
+            line(out, b"x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
+            if let Some(host) = host {
+                line(out, b"x-forwarded-host", host);
+            }
+        }
     }
     write_connection(out, context);
     out.extend_from_slice(b"\r\n");
@@ -116,21 +125,20 @@ fn write_connection(out: &mut Vec<u8>, context: &Context<'_>) {
     });
 }
 
-/// Writes the four `X-Forwarded-*`. `believed`: with what came, but for what `Connection` names; else as if nothing had
-/// come. `-For` is a list of all hops. The others are facts about the outermost one: they stay as they came, but that
-/// npm portok appends to `-Proto` and `-Port`, too.
-fn write_forwarded<'a, F, I>(
+/// Writes the four `X-Forwarded-*` with what came of them, but for what `Connection` names. `-For` is a list of all hops. The
+/// others are facts about the outermost one: they stay as they came, but that npm portok appends to `-Proto` and `-Port`, too.
+#[inline(never)]
+fn write_believed<'a, F, I>(
     out: &mut Vec<u8>,
     asked: &Asked<'a, F>,
     context: &Context<'_>,
-    believed: bool,
     host: Option<&[u8]>,
 ) where
     F: Fn() -> I,
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
 {
     let came = |name: &'static [u8]| {
-        let fields = (believed && !is_among(asked.nominated, name)).then(&asked.fields);
+        let fields = (!is_among(asked.nominated, name)).then(&asked.fields);
         let named =
             move |(other, value): (&[u8], &'a [u8])| other.eq_ignore_ascii_case(name).then_some(value);
         fields.into_iter().flatten().filter_map(named).filter(|value| !value.is_empty())
