@@ -282,15 +282,20 @@ impl Stay {
             self.guest.address.requests.fetch_sub(1, Relaxed);
         }
     }
+
+    /// It becomes no tunnel: its place is free for another one.
+    pub(super) fn leave_tunnels(&mut self) {
+        if std::mem::take(&mut self.tunnel) {
+            self.guest.address.tunnels.fetch_sub(1, Relaxed);
+            self.guest.crowd.tunnels.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
         self.become_tunnel();
-        if self.tunnel {
-            self.guest.address.tunnels.fetch_sub(1, Relaxed);
-            self.guest.crowd.tunnels.fetch_sub(1, Relaxed);
-        }
+        self.leave_tunnels();
     }
 }
 

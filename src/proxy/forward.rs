@@ -146,8 +146,9 @@ impl Forward {
     }
 
     /// Passes the app's answer on.
-    fn answer(self, answered: Answered, outgoing: Outgoing) -> Response<Body> {
+    fn answer(mut self, answered: Answered, outgoing: Outgoing) -> Response<Body> {
         let Answered { head, connection, claim } = answered;
+        self.ticket.leave_tunnels();
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let rest = if outgoing.is_done() {
             self.worker.keep_head_buffer(outgoing.into_buffer());

@@ -520,6 +520,13 @@ impl Ticket {
         }
     }
 
+    /// It becomes no tunnel: its place is free for another one.
+    pub(super) fn leave_tunnels(&mut self) {
+        if let Some(stay) = &mut self.stay {
+            stay.leave_tunnels();
+        }
+    }
+
     /// The answer's status is known.
     pub(super) fn answered(&self, status: u16, target: Option<&Target>) {
         self.worker.shard().answered(status);

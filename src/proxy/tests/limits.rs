@@ -175,6 +175,35 @@ async fn tunnels_have_a_limit_of_their_own() {
 }
 
 #[tokio::test]
+async fn an_upgrade_that_was_answered_otherwise_takes_no_place_of_a_tunnel() {
+    let app = Backend::start(|mut connection, _| async move {
+        while let Some(head) = connection.head().await {
+            if head.contains(" /plain ") {
+                connection.send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nbegun").await;
+                connection.is_closed().await;
+                return;
+            }
+            connection.send(SWITCHED).await;
+        }
+    })
+    .await;
+    let rig = Rig::serving(&app, |config| config.limits.tunnels = 1);
+    let mut reader = rig.connect().await;
+    reader.send(UPGRADE.replace(" / ", " /plain ")).await;
+    reader.until(b"begun").await;
+    let mut first = rig.connect().await;
+    first.send(UPGRADE).await;
+    assert_eq!(first.reply().await.status(), 101);
+    let mut second = rig.connect().await;
+    second.send(UPGRADE).await;
+    assert_eq!(second.reply().await.status(), 503);
+    drop(reader);
+    eventually("the reader's request has ended", || rig.stats.snapshot().inflight == 1).await;
+    second.send(UPGRADE).await;
+    assert_eq!(second.reply().await.status(), 503, "what was given back once is not given back again");
+}
+
+#[tokio::test]
 async fn a_body_that_stops_is_given_up() {
     let app = holding().await;
     let rig = Rig::serving(&app, |config| config.limits.body_timeout = Some(SHORT));
