@@ -367,8 +367,9 @@ fn requests_wait_for_a_free_connection_and_then_give_up() {
     let path = format!("/hold?file={}", world.path("go").display());
     held.send(&request_bytes("GET", &path, &[], None)).unwrap();
     app.wait_for(1, "hold begin");
-    let answer = daemon.get("/").expect(504);
-    assert_eq!(answer.header("portok-error"), Some("upstream_timeout"));
+    let answer = daemon.get("/").expect(503);
+    assert_eq!(answer.header("portok-error"), Some("upstream_full"));
+    assert!(answer.header("retry-after").is_some(), "{:?}", answer.head);
     world.touch("go");
     held.answer("GET").unwrap().expect(200);
     assert_eq!(daemon.get("/").expect(200).version(), "v1");
