@@ -95,10 +95,14 @@ impl Coordinator {
                 tracing::info!(release, "the live release went on serving");
                 self.history.serves(&release);
             }
-            Tell::NothingToGoBackTo => {
+            Tell::NoWayBack { went_back } => {
                 let verdict = self.verdict.take().unwrap_or_default();
-                let message =
-                    format!("the live release is bad ({verdict}) and there is nothing to go back to");
+                let why = if went_back {
+                    "portok has just gone back to it, and goes back once a deploy"
+                } else {
+                    "there is nothing to go back to"
+                };
+                let message = format!("the live release is bad ({verdict}) and {why}");
                 let release = self.state.live_release().map(|release| release.id.clone());
                 tracing::error!(release, phase, "{message}");
                 self.failed(message.clone());

@@ -116,7 +116,7 @@ impl State {
         } else if going_back && matches!(self.live, Live::Up { .. }) {
             self.window = None;
             if !self.roll_back(policy, out) {
-                out.push(Effect::Tell(Tell::NothingToGoBackTo));
+                out.push(Effect::Tell(Tell::NoWayBack { went_back: false }));
             }
         }
     }

@@ -177,8 +177,12 @@ pub enum Tell {
         /// The run that serves.
         run: RunId,
     },
-    /// The window's verdict is bad and there is nothing to go back to.
-    NothingToGoBackTo,
+    /// The window's verdict is bad and portok goes back nowhere.
+    NoWayBack {
+        /// It has just gone back to the live release by itself, which it does once a deploy; else there is nothing to go
+        /// back to.
+        went_back: bool,
+    },
     /// The watch window has passed.
     Settled,
     /// The live release has not crashed for long enough.

@@ -238,7 +238,7 @@ impl State {
         let goes_back = window.goes_back;
         self.window = None;
         if !(goes_back && self.roll_back(policy, out)) {
-            out.push(Effect::Tell(Tell::NothingToGoBackTo));
+            out.push(Effect::Tell(Tell::NoWayBack { went_back: !goes_back }));
         }
     }
 

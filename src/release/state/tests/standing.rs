@@ -115,3 +115,26 @@ fn while_portok_goes_back_by_itself_the_release_is_watched_and_without_a_way_bac
     assert!(bench.state.task.is_some());
     assert_eq!(bench.state.phase(), Phase::Watching);
 }
+
+#[test]
+fn why_portok_goes_back_nowhere_is_told_truly() {
+    let told = |bench: &mut Bench, run| {
+        let fails = (0..3).flat_map(|_| bench.send(Event::Probed { run, healthy: false }));
+        let said: Vec<_> = fails.filter(|effect| matches!(effect, Effect::Tell(_))).collect();
+        said
+    };
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    assert_eq!(told(&mut bench, first), [Effect::Tell(Tell::NoWayBack { went_back: false })]);
+    let second = bench.make_live("v2", 2);
+    let third = bench.make_live("v3", 3);
+    bench.drain_over(second);
+    bench.send(Event::Gone { run: second });
+    bench.send(Event::Exited { run: third, port_taken: false });
+    bench.record();
+    let again = bench.last_spawn();
+    bench.send(Event::Spawned { run: again, port: 4 });
+    bench.send(Event::Ready { run: again });
+    assert_eq!(bench.state.live_release(), Some(&managed("v2")));
+    assert_eq!(told(&mut bench, again), [Effect::Tell(Tell::NoWayBack { went_back: true })]);
+}
