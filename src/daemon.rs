@@ -33,7 +33,7 @@ use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
 use crate::proxy::Plane;
 use crate::release;
-use crate::release::store::StoreError;
+use crate::release::store::{Store, StoreError};
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
@@ -149,6 +149,9 @@ pub fn run(options: Options) -> ExitCode {
             return ExitCode::from(exit::FAILED);
         }
     };
+    // Whoever runs it in the foreground for a while finds nothing of it afterwards.
+    let made_here = options.foreground.is_some() && config.state_file.parent() == Some(&*config.run_dir);
+    let remains = made_here.then(|| (config.state_file.clone(), config.run_dir.clone()));
     let last_word = heritage.as_ref().and_then(|(control, ..)| control.try_clone().ok());
     let outcome = runtime.block_on(async {
         let predecessor = match heritage {
@@ -165,7 +168,12 @@ pub fn run(options: Options) -> ExitCode {
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
     runtime.shutdown_timeout(LAST_THREADS);
     match outcome {
-        Ok(()) => ExitCode::from(exit::DONE),
+        Ok(()) => {
+            if let Some((record, folder)) = remains {
+                Store::discard(&record, &folder);
+            }
+            ExitCode::from(exit::DONE)
+        }
         Err(error) => {
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();

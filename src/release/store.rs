@@ -324,6 +324,19 @@ impl Store {
         }
     }
 
+    /// Takes the record and its lock away, and then `folder` and the one above it, where nothing else lies in them. What
+    /// another daemon has locked meanwhile stays.
+    pub fn discard(file: &Path, folder: &Path) {
+        let lock_file = with_suffix(file, ".lock");
+        let Ok(Some(_locked)) = open_lock(&lock_file) else { return };
+        for path in [file, &lock_file] {
+            let _may_never_have_been_there = fs::remove_file(path);
+        }
+        for folder in folder.ancestors().take(2) {
+            let _others_use_it = fs::remove_dir(folder);
+        }
+    }
+
     /// The lock once more; the place stays locked until the last of them is closed. `None` where there is none.
     pub fn lock(&self) -> Option<File> {
         self.lock.as_ref().and_then(|lock| lock.try_clone().ok())
@@ -372,7 +385,8 @@ fn open_lock(path: &Path) -> io::Result<Option<File>> {
             .map_err(|second| if is_refused(&second) { second } else { error })
     })?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(opened)),
+        // A daemon that ended meanwhile may have taken it away: another file is the lock then.
+        Ok(()) => Ok(Some(opened).filter(|opened| is_at(opened, path))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(errno) => Err(errno.into()),
     }

@@ -98,8 +98,12 @@ impl Keeper {
     /// Ends it: nobody prints any more.
     pub(super) async fn dismiss(&mut self) {
         // It ends by itself as well; this way it is gone when the daemon is.
-        if let Ok(child) = &mut self.child {
+        if let Ok(child) = &mut self.child
+            && matches!(child.try_wait(), Ok(None))
+        {
             let _gone_already = child.kill().await;
+            // One that was called has ended, and the pipe is a successor's.
+            let _gone_already = fs::remove_file(self.run_dir.join(CALL));
         }
     }
 }

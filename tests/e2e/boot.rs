@@ -364,7 +364,7 @@ fn run(world: &World, program: &str, words: &[&str]) -> Running {
 }
 
 #[test]
-fn run_is_found_by_its_name_and_continues_nothing() {
+fn run_is_found_by_its_name_continues_nothing_and_leaves_nothing() {
     let world = World::new();
     let mut env = world.env();
     env.insert("INSTANCE_NAME".to_owned(), world.name().to_owned());
@@ -386,6 +386,7 @@ fn run_is_found_by_its_name_and_continues_nothing() {
         running.signal(Signal::SIGTERM);
         running.wait().ended(0);
         world.wait_for_none_left();
+        assert!(!world.path("run/portok").exists(), "{:?}", world.path("run"));
     }
 }
 
