@@ -32,7 +32,11 @@ fn is_bracketed(rest: &[u8]) -> bool {
 
 /// RFC 3986 leaves a port that is not there behind its colon.
 fn is_port(port: &[u8]) -> bool {
-    port.is_empty() || fields::decimal(port).is_some_and(|port| port <= u64::from(u16::MAX))
+    let mut number = 0;
+    port.iter().all(|byte| {
+        number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
+        byte.is_ascii_digit() && number <= u32::from(u16::MAX)
+    })
 }
 
 #[cfg(test)]

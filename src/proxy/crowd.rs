@@ -1,8 +1,9 @@
 //! Who is here: how many connections, requests and tunnels each client address has, over all threads.
 //!
-//! State: one [`Crowd`] a data plane, shared by its threads. An address is looked up once a connection (and once a request
-//! where a trusted peer names the client), behind a lock that is held for one look at a map; a request adds to a counter and
-//! takes from it. An address is forgotten with the last guard that came of it: [`Visit`], [`Guest`] or [`Stay`].
+//! State: one [`Crowd`] a data plane, shared by its threads. An address is looked up where it is not the one who came last to
+//! its thread, behind a lock that is held for one look at a map; a request adds to a counter and takes from it. An address
+//! is forgotten with the last guard that came of it: [`Visit`], [`Guest`] or [`Stay`]. Of each thread the guest who came last
+//! is kept, too.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -133,25 +134,6 @@ impl Crowd {
         Rc::new(Guest { crowd: self.clone(), address: known.address.clone() })
     }
 
-    /// Counts a connection of `ip`: where there are `most` already, or `most_each` of this address, that limit is full.
-    pub(super) fn connect(
-        self: &Arc<Self>,
-        ip: IpAddr,
-        most: usize,
-        most_each: usize,
-    ) -> Result<Visit, Limit> {
-        let visit = Visit { guest: self.guest(ip) };
-        let all = self.connections.fetch_add(1, Relaxed);
-        let own = visit.guest.address.connections.fetch_add(1, Relaxed);
-        if all >= most {
-            Err(Limit::Connections)
-        } else if own >= most_each {
-            Err(Limit::ConnectionsPerAddress)
-        } else {
-            Ok(visit)
-        }
-    }
-
     /// Whether it is time to tell that `limit` is full: true once a minute.
     pub(super) fn is_news(&self, limit: Limit) -> bool {
         let (told, now) = (&self.told[limit as usize], clock::now());
@@ -234,6 +216,20 @@ pub(super) struct Visit {
 }
 
 impl Visit {
+    /// Counts a connection of `guest`: where there are `most` already, or `most_each` of this address, that limit is full.
+    pub(super) fn begin(guest: Rc<Guest>, most: usize, most_each: usize) -> Result<Self, Limit> {
+        let visit = Self { guest };
+        let all = visit.guest.crowd.connections.fetch_add(1, Relaxed);
+        let own = visit.guest.address.connections.fetch_add(1, Relaxed);
+        if all >= most {
+            Err(Limit::Connections)
+        } else if own >= most_each {
+            Err(Limit::ConnectionsPerAddress)
+        } else {
+            Ok(visit)
+        }
+    }
+
     pub(super) fn guest(&self) -> &Rc<Guest> {
         &self.guest
     }
@@ -313,9 +309,9 @@ mod tests {
     #[test]
     fn an_address_is_forgotten_with_the_last_that_came_of_it() {
         let crowd = Crowd::new();
-        let first = crowd.connect(ONE, 10, 10).unwrap();
-        let second = crowd.connect(ONE, 10, 10).unwrap();
-        let other = crowd.connect(TWO, 10, 10).unwrap();
+        let first = Visit::begin(crowd.guest(ONE), 10, 10).unwrap();
+        let second = Visit::begin(crowd.guest(ONE), 10, 10).unwrap();
+        let other = Visit::begin(crowd.guest(TWO), 10, 10).unwrap();
         let (stay, _) = Stay::begin(second.guest().clone());
         assert_eq!(known(&crowd), 2);
         drop((first, second, other));
@@ -328,14 +324,14 @@ mod tests {
     #[test]
     fn a_refused_connection_takes_no_place() {
         let crowd = Crowd::new();
-        let _one = crowd.connect(ONE, 2, 1).unwrap();
+        let _one = Visit::begin(crowd.guest(ONE), 2, 1).unwrap();
         for _ in 0..3 {
-            assert_eq!(crowd.connect(ONE, 2, 1).unwrap_err(), Limit::ConnectionsPerAddress);
+            assert_eq!(Visit::begin(crowd.guest(ONE), 2, 1).unwrap_err(), Limit::ConnectionsPerAddress);
         }
-        let two = crowd.connect(TWO, 2, 1).unwrap();
-        assert_eq!(crowd.connect(TWO, 2, 9).unwrap_err(), Limit::Connections);
+        let two = Visit::begin(crowd.guest(TWO), 2, 1).unwrap();
+        assert_eq!(Visit::begin(crowd.guest(TWO), 2, 9).unwrap_err(), Limit::Connections);
         drop(two);
-        crowd.connect(TWO, 2, 1).unwrap();
+        Visit::begin(crowd.guest(TWO), 2, 1).unwrap();
     }
 
     #[test]
@@ -358,9 +354,9 @@ mod tests {
     #[test]
     fn who_has_most_is_named() {
         let crowd = Crowd::new();
-        let _one = crowd.connect(ONE, 9, 9).unwrap();
-        let two = crowd.connect(TWO, 9, 9).unwrap();
-        let _three = crowd.connect(TWO, 9, 9).unwrap();
+        let _one = Visit::begin(crowd.guest(ONE), 9, 9).unwrap();
+        let two = Visit::begin(crowd.guest(TWO), 9, 9).unwrap();
+        let _three = Visit::begin(crowd.guest(TWO), 9, 9).unwrap();
         let _stay = Stay::begin(two.guest().clone());
         assert_eq!(crowd.filler(Limit::Connections), Some(Filler { address: TWO, share: 2 }));
         let filler = crowd.filler(Limit::RequestsPerAddress);

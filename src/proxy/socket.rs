@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -34,9 +34,8 @@ pub(super) struct SocketState {
     send_timeout: AtomicU32,
     told_send_timeout: AtomicU32,
     left: Mutex<Option<TcpStream>>,
-    /// hyper drives it.
-    is_hypers: AtomicBool,
-    gate: Mutex<Gate>,
+    /// Made when hyper drives it, and in a box, because most connections never get there.
+    gate: OnceLock<Box<Mutex<Gate>>>,
     /// hyper asked for more and did not get what is there.
     waits: AtomicBool,
     /// A polite close is near: who finds nothing to read looks again, and says in `arrived` what is there.
@@ -88,8 +87,9 @@ impl SocketState {
         self.arrived.swap(false, Relaxed)
     }
 
+    /// Whether hyper drives it.
     pub(super) fn is_hypers(&self) -> bool {
-        self.is_hypers.load(Relaxed)
+        self.gate.get().is_some()
     }
 
     /// The target of the request whose head hyper has just read; `None` where it was not understood.
@@ -110,7 +110,7 @@ impl SocketState {
     }
 
     fn gate(&self) -> MutexGuard<'_, Gate> {
-        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gate.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The socket of somebody who still sends, once hyper is done with it.
@@ -141,7 +141,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, early: &[u8], state: Arc<SocketState>) -> Self {
-        state.is_hypers.store(true, Relaxed);
+        state.gate.get_or_init(Box::default);
         Self { stream: Some(stream), early: early.into(), state }
     }
 

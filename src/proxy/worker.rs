@@ -140,6 +140,8 @@ pub(super) struct Worker {
     draining: Cell<bool>,
     bells: Arc<Doorbells>,
     crowd: Arc<Crowd>,
+    /// Who came last: many who follow each other are of one address, all of them where a proxy stands before.
+    last_guest: RefCell<Option<Rc<Guest>>>,
     heads: RefCell<Vec<Vec<u8>>>,
     buffers: RefCell<Vec<Box<[u8]>>>,
     large_buffers: RefCell<Vec<Box<[u8]>>>,
@@ -165,6 +167,7 @@ impl Worker {
             draining: Cell::new(false),
             bells,
             crowd,
+            last_guest: RefCell::default(),
             heads: RefCell::default(),
             buffers: RefCell::default(),
             large_buffers: RefCell::default(),
@@ -257,7 +260,7 @@ impl Worker {
             Some(most) if !super::headers::is_trusted(peer, trusted) => most,
             _ => usize::MAX,
         };
-        let limit = match self.crowd.connect(peer, limits.connections, each) {
+        let limit = match Visit::begin(self.guest(peer), limits.connections, each) {
             Ok(visit) => return Some(visit),
             Err(limit) => limit,
         };
@@ -267,6 +270,15 @@ impl Worker {
             _ => self.tell_full(limit, Some(each), Some(peer)),
         }
         None
+    }
+
+    /// The guest of address `ip`, without a look at the crowd where it is the one who came last.
+    fn guest(&self, ip: IpAddr) -> Rc<Guest> {
+        let mut last = self.last_guest.borrow_mut();
+        match &*last {
+            Some(guest) if guest.ip() == ip => guest.clone(),
+            _ => last.insert(self.crowd.guest(ip)).clone(),
+        }
     }
 
     /// A connection cannot be let in, for want of descriptors.
@@ -292,7 +304,7 @@ impl Worker {
             true => who::client(peer, &settings.config.proxy.trusted, fields),
             false => peer,
         };
-        if client == peer { record.guest().clone() } else { self.crowd.guest(client) }
+        if client == peer { record.guest().clone() } else { self.guest(client) }
     }
 
     /// Says that `limit` is full, once a minute, and who fills it: `address`, or whoever has most.

@@ -69,7 +69,8 @@ impl<'a> Plain<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>, record: &Record, settings: &Settings) {
         let context = headers::Context {
             peer: record.peer_text(),
-            trusted: trusts(settings, record),
+            // Asked of those alone that name somebody: a look through the list costs what it is long.
+            trusted: self.is_forwarded && trusts(settings, record),
             forwarded: settings.config.proxy.forwarded,
             // Not asked for: there is a host.
             target: record.peer,
