@@ -8,6 +8,8 @@
 //!
 //! A pure machine over the bytes as they come, however they are cut.
 
+use std::io::BufRead as _;
+
 use crate::http1::fields::{self, Kind};
 
 /// The longest part of a target that is kept. hyper reads no longer head.
@@ -147,8 +149,15 @@ impl Gate {
 
     /// Looks at the fields; how many bytes belong to the head.
     fn head(&mut self, bytes: &[u8]) -> usize {
-        let end = bytes.iter().position(|&byte| byte == b'\n');
-        let part = &bytes[..end.unwrap_or(bytes.len())];
+        // Searched for by many bytes at once; a slice in memory is read without an error.
+        let count = (&mut &*bytes).skip_until(b'\n').unwrap_or(bytes.len());
+        let end = bytes[..count].ends_with(b"\n").then(|| count - 1);
+        let part = &bytes[..end.unwrap_or(count)];
+        // A whole line of no interest is not copied.
+        if end.is_some() && self.line.is_empty() && (self.place == Place::RestOfLine || !may_tell(part)) {
+            self.place = Place::Fields;
+            return count;
+        }
         // No more of a line is of interest than the longest that tells a body's length.
         let room = LONGEST_LINE.saturating_sub(self.line.len());
         self.line.extend_from_slice(&part[..part.len().min(room)]);
@@ -203,6 +212,11 @@ impl Gate {
     pub(super) fn answered(&mut self) {
         self.busy = false;
     }
+}
+
+/// Whether a line, told by its first byte, may be the blank one or tell of a body.
+fn may_tell(line: &[u8]) -> bool {
+    matches!(line, [] | [b'\r' | b' ' | b'\t' | b'c' | b'C' | b't' | b'T', ..])
 }
 
 impl Place {
