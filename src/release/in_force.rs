@@ -46,11 +46,10 @@ impl Coordinator {
             && self.app_attempted.as_ref() != Some(&fingerprint)
         {
             Some("deploy_on_change")
-        } else if self
-            .history
-            .last_outcome_of_app(&fingerprint)
-            .is_some_and(|outcome| outcome != Outcome::Live)
+        } else if self.state.live_release().is_none()
+            || self.history.last_outcome_of_app(&fingerprint).is_some_and(|outcome| outcome != Outcome::Live)
         {
+            // One that was refused before it began has no row in the history.
             Some("aborted")
         } else {
             Some("replaced")

@@ -41,6 +41,20 @@ fn an_env_file_that_others_may_write_is_refused() {
 }
 
 #[test]
+fn where_nothing_was_made_live_the_status_does_not_say_that_something_else_was() {
+    let world = World::new();
+    world.write("app.env", "GREETING=hello\n");
+    let file = world.path("app.env");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o606)).unwrap();
+    let conf = world.conf().app(&world.app("v1")).set("app.env_file", file.display().to_string());
+    let daemon = world.start(&conf);
+    let status = daemon.wait_until("it is refused", |status| status.last_failure.is_some());
+    let app = status.config.app_in_force.expect("it is told");
+    assert_eq!((status.live.is_none(), app.in_force), (true, false));
+    assert_eq!(app.why.as_deref(), Some("aborted"));
+}
+
+#[test]
 fn the_lock_and_the_state_are_not_opened_through_a_link() {
     for name in ["state/state.json.lock", "state/state.json"] {
         let world = World::new();
