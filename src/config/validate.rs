@@ -414,7 +414,7 @@ fn client_limits(given: &Given<'_>, r: &mut Reader<'_>, max_connections: usize) 
     let (least, most) = defaults::CONNECTIONS;
     // A connection of a client takes one to the app as well, and each release its own files.
     let connections = (given.host.open_files / 4).clamp(least, most);
-    let requests_per_address = given.file.map(|_| (max_connections / 2).max(1));
+    let requests_per_address = (!given.as_npm()).then_some((max_connections / 2).max(1));
     ClientLimits {
         connections: r
             .read("limits.connections", values::integer(1, CLIENT_MAX))

@@ -39,6 +39,8 @@ pub(super) enum Fault {
     Invalid(&'static str),
     /// It took too long: what.
     Timeout(&'static str),
+    /// It is `CONNECT`.
+    Method,
     /// The request's body is longer than the limit.
     BodyTooLarge,
     /// The client sends nothing more of its body.
@@ -59,6 +61,7 @@ impl Fault {
 
     fn status(&self) -> StatusCode {
         match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -73,6 +76,7 @@ impl Fault {
     /// The value of `portok-error`.
     pub(super) fn code(&self) -> &'static str {
         match self {
+            Self::Method => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::TooManyAtOnce => "too_many_at_once",
@@ -90,6 +94,7 @@ impl Fault {
     /// What happened, for the log and the metrics.
     pub(super) fn cause(&self) -> String {
         match self {
+            Self::Method => "portok opens no tunnels for CONNECT".to_owned(),
             Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
             Self::Want(error) => format!("portok itself cannot connect to the app: {error}"),
             Self::BodyTimeout => {
@@ -128,8 +133,12 @@ impl Fault {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
-        if matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
+            headers.insert(header::ALLOW, allow);
         }
         if close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -142,12 +151,7 @@ impl Fault {
 pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
     let mut response = Response::new(Body::whole(Bytes::new(), turn));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-        headers.insert(header::ALLOW, allow);
-    }
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

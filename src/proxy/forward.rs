@@ -45,6 +45,10 @@ pub(super) async fn forward(
             if exchange::has_body(request.body()) {
                 turn.record().linger();
             }
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                let verbose = worker.settings().config.log.verbose_errors;
+                return Ok(Fault::Method.answer(verbose, true, 0).map(|text| Body::whole(text, turn)));
+            }
             return Ok(answer::bare(status, turn));
         }
     };

@@ -236,7 +236,10 @@ fn connect_is_not_allowed() {
     let daemon = started(&world, &conf(&world));
     let mut conn = daemon.connect();
     conn.send(b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n").unwrap();
-    assert_eq!(conn.head().unwrap().status, 405);
+    let head = conn.head().unwrap();
+    assert_eq!(head.status, 405);
+    assert_eq!(head.header("portok-error"), Some("method_not_allowed"));
+    assert_eq!(head.header("cache-control"), Some("no-store"));
 }
 
 #[test]

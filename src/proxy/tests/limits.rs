@@ -385,10 +385,11 @@ async fn an_app_that_falls_silent_is_504_before_its_head_and_cut_behind_it() {
             let app = slow_app(parts).await;
             let rig = Rig::serving(&app, |config| {
                 change(config);
-                config.upstream.timeout_status = 524;
+                config.upstream.timeout_status = 503;
             });
             let reply = rig.ask(request).await;
-            assert_eq!((reply.status(), reply.header("portok-error")), (524, Some("upstream_timeout")));
+            assert_eq!((reply.status(), reply.header("portok-error")), (503, Some("upstream_timeout")));
+            assert_eq!(reply.header("retry-after"), Some("1"));
             eventually("the app's connection is closed", || rig.stats.snapshot().inflight == 0).await;
         }
         for change in [read, whole] {
