@@ -126,7 +126,8 @@ impl Answer {
         let Some(mut body) = error_body(self.status, bytes) else {
             return self.foreign(format!("it answered `{}` without an error of portokd's", self.status));
         };
-        if body.hint.is_none() {
+        // The daemon names the headers that a client of its API sends; here they are options.
+        if body.hint.is_none() || body.code == Code::Unauthorized {
             let denied = self.failed.iter().find(|attempt| attempt.denied);
             body.hint = match (body.code, denied) {
                 (Code::Unauthorized | Code::Forbidden, Some(attempt)) => {
@@ -179,7 +180,8 @@ fn error_body(status: StatusCode, bytes: &[u8]) -> Option<ErrorBody> {
 fn default_hint(code: Code, retry_after: Option<Duration>) -> Option<String> {
     let hint = match code {
         Code::Unauthorized => {
-            "give the token with --token or PORTOK_TOKEN, or use the unix socket".to_owned()
+            "give the token with --token or PORTOK_TOKEN, or use the unix socket, to which --instance NAME leads"
+                .to_owned()
         }
         Code::Forbidden => "run it on the daemon's host, or use the unix socket".to_owned(),
         Code::Busy => "`portok status` shows what is under way, `portok cancel` ends a deploy".to_owned(),

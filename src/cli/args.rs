@@ -547,6 +547,17 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_as_a_word_is_led_to_its_option() {
+        for command in ["deploy", "cancel", "reload", "releases", "upgrade"] {
+            let error = clap_error(&[command, "api"]);
+            assert!(error.to_string().contains("'--instance api'"), "{error}");
+            assert!(typo::hint(&error).unwrap().contains("--instance api"), "{command}");
+        }
+        let error = clap_error(&["list", "api"]);
+        assert!(!error.to_string().contains("--instance"), "{error}");
+    }
+
+    #[test]
     fn a_mistyped_option_is_never_recommended_as_a_word_of_the_command() {
         for (line, meant) in [
             (&["deploy", "--comand", "x"][..], Some("--cmd")),

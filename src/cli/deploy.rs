@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::follow::{What, follow};
 use super::order::Session;
 use super::render;
-use super::watch::watch;
+use super::watch::{Watched, watch};
 use crate::wire::{Accepted, DeployRequest, exit};
 
 /// Deploys what `options` say.
@@ -49,10 +49,14 @@ pub(crate) async fn deploy(
     }
     let mut interrupt = pin!(interrupt);
     let (moved, value) = follow(session, What::Deploy, call, interrupt.as_mut()).await?;
-    if options.wait_window {
-        watch(session, &moved.release, interrupt).await?;
+    let watched = match options.wait_window {
+        true => watch(session, &moved.release, interrupt).await?,
+        false => Watched::Passed,
+    };
+    // Of a release that was replaced it was told what is live instead.
+    if session.json || watched == Watched::Passed {
+        session.show(&value, || render::moved(&moved));
     }
-    session.show(&value, || render::moved(&moved));
     Ok(exit::DONE)
 }
 

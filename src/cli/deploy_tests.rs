@@ -319,7 +319,7 @@ async fn a_newer_release_ends_the_window_well_and_a_crash_loop_does_not() {
         _ => status(Some("v3"), "watching"),
     });
     let ran = fake.portok(&["deploy", "--wait-window"]).await;
-    assert_eq!(ran.code, 0);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""), "v2 is not live any more");
     assert!(ran.err.contains("`v2` was replaced by `v3`"), "{}", ran.err);
     let fake = then(|_, _| status(Some("v2"), "failed"));
     assert_eq!(fake.portok(&["deploy", "--wait-window"]).await.code, 1);

@@ -53,7 +53,10 @@ impl InstanceFile {
         if let Some(text) = toml_text {
             let table = text.parse::<toml::Table>().map_err(|error| Unreadable {
                 message: format!("{}: not TOML: {}", toml_path.display(), error.message()),
-                hint: Some(format!("`portokd --check --instance {name}` shows the place")),
+                hint: Some(format!(
+                    "`portokd --check --instance {name}` shows the place; a daemon with a socket of its own is \
+                     reached with --socket PATH"
+                )),
                 denied: false,
             })?;
             file.apply_toml(&table, folder);

@@ -75,6 +75,8 @@ pub(crate) struct Daemon {
     pub(crate) instance: Option<String>,
     /// What to do when no way works.
     pub(crate) advice: String,
+    /// What is wrong with the instance's file, which therefore led to no way.
+    pub(crate) broken_file: Option<String>,
 }
 
 /// One way to a daemon.
@@ -135,12 +137,17 @@ impl Token {
 /// Finds the daemon that `global` means; the order is the contract's.
 ///
 /// # Errors
-/// A URL that cannot be used; an instance's file that cannot be read, or is not TOML, where nothing else
-/// leads to the instance.
+/// A URL that cannot be used; an instance's file that cannot be read, or is not TOML, where no socket lies
+/// at the instance's usual places.
 pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, Failure> {
     let given = global.token.clone().map(Secret::new);
-    let plain =
-        |ways, prefix, advice: &str| Daemon { ways, prefix, instance: None, advice: advice.to_owned() };
+    let plain = |ways, prefix, advice: &str| Daemon {
+        ways,
+        prefix,
+        instance: None,
+        advice: advice.to_owned(),
+        broken_file: None,
+    };
     let outer_token = || given.clone().or_else(|| around.token.clone()).map_or(Token::None, Token::Value);
     if let Some(url) = &global.url {
         let (way, prefix) = parse_url("--url", url, outer_token())?;
@@ -171,6 +178,7 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
         advice: "no daemon was named: `portok list` shows those of this host; name one with --instance NAME, or its place \
                  with --url or --socket"
             .to_owned(),
+        broken_file: None,
     })
 }
 
@@ -186,6 +194,7 @@ fn instance(
         prefix: DEFAULT_PREFIX.to_owned(),
         instance: Some(name.to_owned()),
         advice: start_advice(name, around.systemd),
+        broken_file: None,
     };
     let file = match file {
         Ok(Some(file)) => file,
@@ -200,12 +209,14 @@ fn instance(
             return Ok(daemon);
         }
         Err(unreadable) => {
-            // A member of the socket's group may use the socket without a right to the file.
+            // A member of the socket's group may use the socket without a right to the file, and a
+            // daemon that runs is led back although somebody broke its file meanwhile.
             daemon.ways = existing(name, around);
-            if daemon.ways.is_empty() || !unreadable.denied {
+            if daemon.ways.is_empty() {
                 return Err(Failure::Usage { message: unreadable.message, hint: unreadable.hint });
             }
             daemon.advice = format!("{} ({})", daemon.advice, unreadable.message);
+            daemon.broken_file = Some(unreadable.message).filter(|_| !unreadable.denied);
             return Ok(daemon);
         }
     };

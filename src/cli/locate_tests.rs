@@ -111,6 +111,20 @@ fn a_file_that_is_not_toml_is_wrong_configuration() {
 }
 
 #[test]
+fn a_broken_file_is_told_and_no_hindrance_for_the_socket() {
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("api")).unwrap();
+    std::fs::write(folder.path().join("api/admin.sock"), "").unwrap();
+    for broken in [&b"listen = [\n"[..], b"\xff\n"] {
+        std::fs::write(folder.path().join("api.toml"), broken).unwrap();
+        let daemon = locate(&by_name("api"), &around(folder.path())).unwrap();
+        assert_eq!(daemon.ways, [Way::Socket(folder.path().join("api/admin.sock"))]);
+        let told = daemon.broken_file.unwrap();
+        assert!(told.contains("api.toml"), "{told}");
+    }
+}
+
+#[test]
 fn urls_are_taken_apart() {
     let table = [
         ("http://127.0.0.1:3000", "127.0.0.1", 3000, "/__"),

@@ -136,7 +136,11 @@ async fn ask(
     {
         return journal.show(screen, json, *follow, signals.reader_gone).await;
     }
-    let client = Client::new(locate(global, around)?, Limits::default());
+    let daemon = locate(global, around)?;
+    if let Some(broken) = &daemon.broken_file {
+        screen.note(&render::broken_file(broken));
+    }
+    let client = Client::new(daemon, Limits::default());
     carry_out(&mut Session { client, screen, json, pace }, command, signals).await
 }
 

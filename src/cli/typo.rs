@@ -6,13 +6,27 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
+use crate::config::is_instance_name;
+
+/// The commands that ask a daemon and take no instance's name as a word.
+const ASKING: [&str; 7] = ["deploy", "switch", "rollback", "cancel", "releases", "reload", "upgrade"];
+
 /// Edits that make one option of another, at most.
 const EDITS: usize = 2;
 
 /// `error`, with the nearest option of `tree` in place of clap's own advice where an option is mistyped.
 pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -> Error {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else { return error };
-    if error.kind() != ErrorKind::UnknownArgument || !typed.starts_with('-') {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    if !typed.starts_with('-') {
+        // Some commands take an instance's name as a word, so it is tried with the others too.
+        let command = command(tree, arguments).map(Command::get_name);
+        if is_instance_name(typed) && command.is_some_and(|name| ASKING.contains(&name)) {
+            let tip = format!("an instance is named with '--instance {typed}'").into();
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+        }
         return error;
     }
     let nearest = nearest(typed.trim_start_matches('-'), &options(tree, arguments));
@@ -28,6 +42,9 @@ pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -
 
 /// What a clap error recommends, for scripts.
 pub(crate) fn hint(error: &Error) -> Option<String> {
+    if let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) {
+        return tips.first().map(ToString::to_string);
+    }
     let kinds = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::SuggestedValue];
     let meant = kinds.into_iter().find_map(|kind| match error.get(kind)? {
         ContextValue::String(meant) => Some(meant.clone()),
@@ -39,15 +56,19 @@ pub(crate) fn hint(error: &Error) -> Option<String> {
 
 /// The options of the command that was typed, or those of every command where none is recognised.
 fn options(tree: &Command, arguments: &[OsString]) -> Vec<String> {
-    let words = arguments.iter().skip(1).take_while(|word| *word != "--").filter_map(|word| word.to_str());
-    let command = words.filter(|word| !word.starts_with('-')).find_map(|word| tree.find_subcommand(word));
     [tree]
         .into_iter()
-        .chain(command)
+        .chain(command(tree, arguments))
         .flat_map(Command::get_arguments)
         .filter_map(|arg| arg.get_long())
         .map(str::to_owned)
         .collect()
+}
+
+/// The command that was typed.
+fn command<'a>(tree: &'a Command, arguments: &[OsString]) -> Option<&'a Command> {
+    let words = arguments.iter().skip(1).take_while(|word| *word != "--").filter_map(|word| word.to_str());
+    words.filter(|word| !word.starts_with('-')).find_map(|word| tree.find_subcommand(word))
 }
 
 /// The likeliest of `options`: by edits, else one that is an abbreviation of what was typed.

@@ -40,6 +40,15 @@ fn window(release: &str, status: &Status) -> Window {
     }
 }
 
+/// How a watch window ended that nothing went wrong in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watched {
+    /// The release is live.
+    Passed,
+    /// A newer one is, and that was told.
+    Superseded,
+}
+
 /// Asks until the watch window of `release` has passed. The daemon may be gone for a while: it may be started
 /// again within the window, and continues it.
 ///
@@ -49,7 +58,7 @@ pub(crate) async fn watch(
     session: &mut Session<'_>,
     release: &str,
     interrupt: Pin<&mut impl Future<Output = ()>>,
-) -> Result<(), Failure> {
+) -> Result<Watched, Failure> {
     let result = look_on(session, release, interrupt).await;
     session.screen.line(None);
     result
@@ -59,18 +68,13 @@ async fn look_on(
     session: &mut Session<'_>,
     release: &str,
     mut interrupt: Pin<&mut impl Future<Output = ()>>,
-) -> Result<(), Failure> {
+) -> Result<Watched, Failure> {
     session.screen.note(&render::watching(release));
     let mut gone_since: Option<Instant> = None;
     loop {
         let mut pause = session.poll_every();
         match look(session, release).await {
-            Ok(Some(end)) => {
-                if let Some(text) = end {
-                    session.screen.note(&text);
-                }
-                return Ok(());
-            }
+            Ok(Some(end)) => return Ok(end),
             Ok(None) => gone_since = None,
             Err(failure) if failure.is_passing() => {
                 if gone_since.is_none() {
@@ -102,12 +106,12 @@ async fn look_on(
     }
 }
 
-/// One look at the window: `Some` when it has passed, with what there is to say about it.
-async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Option<String>>, Failure> {
+/// One look at the window: `Some` when it is over.
+async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Watched>, Failure> {
     let operation = || format!("watch over `{release}`");
     let (status, _) = session.client.ask::<Status>(Call::get(operation(), "status")).await?;
     match window(release, &status) {
-        Window::Passed => return Ok(Some(None)),
+        Window::Passed => return Ok(Some(Watched::Passed)),
         Window::Failed => {
             let reason = status.last_failure.unwrap_or_else(|| match status.phase {
                 Phase::Unhealthy => "it fails its probes".to_owned(),
@@ -130,7 +134,8 @@ async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Option<
             Err(Failure::RolledBack { release: release.to_owned(), reason })
         }
         (Some(Outcome::Live) | None, Some(live), _) => {
-            Ok(Some(Some(render::superseded(release, &live.release))))
+            session.screen.note(&render::superseded(release, &live.release));
+            Ok(Some(Watched::Superseded))
         }
         // The daemon goes down, or has just been started and brings the release back.
         (Some(Outcome::Live) | None, None, Phase::Starting | Phase::Restarting | Phase::Stopping) => Ok(None),

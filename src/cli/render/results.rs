@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::super::failure::Failure;
-use super::words::{BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain};
+use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain};
 use crate::wire::{
     Accepted, Health, LogLine, Moved, Reloaded, RollbackPlan, Status, Stream, Switch, Switched, Upgraded,
 };
@@ -113,9 +113,16 @@ pub(crate) fn absent(failure: &Failure) -> String {
     }
 }
 
+/// An instance's file cannot be used; its daemon is asked all the same.
+pub(crate) fn broken_file(why: &str) -> String {
+    let text = format!("{}; its daemon is asked over its usual socket", plain(why));
+    format!("{} {text}", paint(ADVICE, "note:"))
+}
+
 /// The watch window ended because something newer became live.
 pub(crate) fn superseded(release: &str, live: &str) -> String {
-    format!("`{}` was replaced by `{}`, which ended its watch window", plain(release), plain(live))
+    let (release, live) = (plain(release), plain(live));
+    format!("`{release}` was replaced by `{live}`, which is live and ended its watch window")
 }
 
 #[cfg(test)]

@@ -49,7 +49,11 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     }
     let mut row = |name: &str, value: String| write_row(&mut text, name, &value);
     if let Some(rest) = status.watch_until.as_deref().and_then(|until| left(until, now)) {
-        row("watching", format!("{rest} left, a rollback may follow"));
+        let may_follow = match status.previous {
+            Some(_) => "a rollback may follow",
+            None => "there is nothing to go back to",
+        };
+        row("watching", format!("{rest} left, {may_follow}"));
     }
     if let Some(rest) = status.drain_until.as_deref().and_then(|until| left(until, now)) {
         row("draining", format!("{rest} left at most"));
@@ -64,9 +68,21 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         None => row("config", format!("the environment, loaded {loaded}")),
     }
     if let Some(why) = status.config.app_in_force.as_ref().and_then(|app| app.why.as_deref()) {
-        row("[app]", format!("is not what is live: {}", not_in_force(why)));
+        match status.config.file {
+            Some(_) => row("[app]", format!("is not what is live: {}", not_in_force(why))),
+            None => row("app", format!("what the daemon was started with is not live: {}", not_live(why))),
+        }
     }
     text
+}
+
+/// Why that is not live which a daemon without a file was started with.
+fn not_live(why: &str) -> String {
+    match why {
+        "aborted" => "its deploy came to nothing; `portok deploy` tries it again".to_owned(),
+        "replaced" => "something else was made live since".to_owned(),
+        other => not_in_force(other),
+    }
 }
 
 /// Why `[app]` is not what is live.
@@ -215,8 +231,28 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_first_release_is_not_said_to_be_rolled_back() {
+        let mut answer = empty();
+        answer.watch_until = Some("2026-01-01T12:00:41Z".into());
+        let told = stripped(&answer);
+        assert!(told.contains("watching   41s left, there is nothing to go back to\n"), "{told}");
+    }
+
+    #[test]
+    fn where_there_is_no_file_nobody_is_sent_to_edit_one() {
+        let mut answer = empty();
+        for why in ["pending", "aborted", "quarantined", "replaced"] {
+            answer.config.app_in_force = Some(AppInForce { in_force: false, why: Some(why.into()) });
+            let told = stripped(&answer);
+            assert!(told.contains("what the daemon was started with is not live"), "{told}");
+            assert!(!told.contains("[app]") && !told.contains("edit"), "{told}");
+        }
+    }
+
+    #[test]
     fn an_app_that_is_not_in_force_says_why_and_what_to_do() {
         let mut answer = empty();
+        answer.config.file = Some("/etc/portok/api.toml".into());
         let told = |answer: &Status| stripped(answer).lines().last().unwrap_or_default().trim().to_owned();
         answer.config.app_in_force = Some(AppInForce { in_force: true, why: None });
         assert!(told(&answer).starts_with("config "));
