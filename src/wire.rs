@@ -775,6 +775,18 @@ pub struct ProbeReport {
     pub attempts: u32,
 }
 
+impl ProbeReport {
+    /// What it saw, in a few words; `None` where it saw nothing.
+    pub fn said(&self) -> Option<String> {
+        match (&self.error, self.status, &self.location) {
+            (_, Some(status), Some(location)) => Some(format!("status {status} to {location}")),
+            (_, Some(status), None) => Some(format!("status {status}")),
+            (Some(error), None, _) => Some(error.clone()),
+            (None, None, _) => None,
+        }
+    }
+}
+
 /// What an [`Event`] tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -783,7 +795,7 @@ pub enum EventKind {
     Accepted,
     /// The process was started.
     Spawned,
-    /// A probe failed in a new way (equal failures in a row are told once).
+    /// A probe failed in a new way, or it is known what most likely is wrong (what is equal is told once).
     Probe,
     /// The release answers its health path.
     Healthy,
@@ -850,6 +862,9 @@ pub struct Event {
     /// `probe`: what it saw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
+    /// `probe`: what most likely is wrong and how to mend it, once the release was waited for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// `output`: the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
@@ -882,6 +897,7 @@ impl Event {
             message: None,
             directory: None,
             probe: None,
+            hint: None,
             line: None,
             switch: None,
             outcome: None,

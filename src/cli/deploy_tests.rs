@@ -138,6 +138,19 @@ async fn without_a_terminal_each_event_is_one_line() {
 }
 
 #[tokio::test]
+async fn what_most_likely_is_wrong_stands_behind_the_last_probe() {
+    let mut events = good();
+    let hint = "the app listens on 3000, PORT was 41873: it ignores PORT";
+    let mut explained = events[3].clone();
+    explained["hint"] = json!(hint);
+    events.insert(4, explained);
+    let fake = Fake::new(move |_, _| Reply::events(&events).ended());
+    let ran = fake.portok(&["deploy"]).await;
+    let expected = format!("waiting     last probe: connection refused; {hint}\n");
+    assert!(ran.err.contains(&expected), "{}", ran.err);
+}
+
+#[tokio::test]
 async fn on_a_terminal_the_live_line_is_taken_away_at_the_end() {
     let fake = Fake::new(|_, _| Reply::events(&good()).ended());
     let line = ["--socket", &fake.socket(), "deploy"];

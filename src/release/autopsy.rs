@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::config::KEYS;
 use crate::health::REFUSED;
 use crate::supervisor::{Exit, tells_taken_port};
 use crate::wire::{Autopsy, ProbeReport};
@@ -27,6 +28,41 @@ pub(super) struct Evidence {
     pub listeners: Vec<SocketAddr>,
     /// The health path.
     pub health_path: String,
+    /// Whether a file configures the daemon: without one, only keys that have a variable can be set.
+    pub has_file: bool,
+    /// What was found out while it ran, where it has ended.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+impl Evidence {
+    /// Whether it listens somewhere, or has answered.
+    pub(super) fn shows_a_listener(&self) -> bool {
+        !self.listeners.is_empty() || self.probe.as_ref().is_some_and(|probe| probe.status.is_some())
+    }
+
+    /// The key as it can be set here: its name in the file, or else its variable.
+    fn setting(&self, key: &'static str) -> Option<&'static str> {
+        if self.has_file {
+            return Some(key);
+        }
+        KEYS.iter().find(|known| known.name == key)?.variable
+    }
+}
+
+/// What is found out about a candidate that runs, for the case that it ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Diagnosis {
+    /// Where its processes listen.
+    listeners: Vec<SocketAddr>,
+    /// What most likely is wrong.
+    pub hint: Option<String>,
+}
+
+impl Diagnosis {
+    /// From what was seen, with the verdict that it would get now.
+    pub(super) fn of(verdict: &Verdict, evidence: &Evidence) -> Self {
+        Self { listeners: evidence.listeners.clone(), hint: hint(verdict, evidence) }
+    }
 }
 
 /// Why it was given up.
@@ -51,7 +87,7 @@ pub(super) fn examine(verdict: &Verdict, evidence: Evidence) -> Autopsy {
             format!("it ended before it was healthy ({exit})")
         }
         Verdict::TooSlow(limit) => {
-            let said = evidence.probe.as_ref().and_then(describe);
+            let said = evidence.probe.as_ref().and_then(ProbeReport::said);
             let said = said.map_or_else(String::new, |said| format!(": {said}"));
             format!("it was not healthy within {}{said}", humantime::format_duration(*limit))
         }
@@ -63,13 +99,15 @@ pub(super) fn examine(verdict: &Verdict, evidence: Evidence) -> Autopsy {
         }
     };
     let elsewhere = |addr: &&SocketAddr| !is_asked(**addr, evidence.port);
+    let before = evidence.diagnosis.iter().flat_map(|diagnosis| &diagnosis.listeners);
+    let listeners = evidence.listeners.iter().chain(before);
     Autopsy {
         summary,
         exit: evidence.exit.map(|exit| exit.to_string()),
         output: evidence.output,
         probe: evidence.probe,
         port: Some(evidence.port),
-        listens_on: evidence.listeners.iter().filter(elsewhere).map(ToString::to_string).collect(),
+        listens_on: listeners.filter(elsewhere).map(ToString::to_string).collect(),
         hint,
     }
 }
@@ -80,18 +118,8 @@ fn is_asked(addr: SocketAddr, port: u16) -> bool {
     addr.port() == port && (ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified())
 }
 
-/// What a failed probe saw, in a few words.
-pub(super) fn describe(probe: &ProbeReport) -> Option<String> {
-    match (&probe.error, probe.status, &probe.location) {
-        (_, Some(status), Some(location)) => Some(format!("status {status} to {location}")),
-        (_, Some(status), None) => Some(format!("status {status}")),
-        (Some(error), None, _) => Some(error.clone()),
-        (None, None, _) => None,
-    }
-}
-
 fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
-    let Evidence { port, port_env, health_path, .. } = evidence;
+    let Evidence { port, port_env, .. } = evidence;
     match verdict {
         Verdict::Stranger(_) => {
             return Some(format!("find out what listens on port {port}; the next deploy gets another port"));
@@ -104,40 +132,49 @@ fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
         Verdict::Exited | Verdict::TooSlow(_) => {}
     }
     let text = evidence.output.join("\n").to_lowercase();
-    let status = evidence.probe.as_ref().and_then(|probe| probe.status);
     if tells_taken_port(&text) {
         return Some(format!(
             "the app found an address in use: it must listen on {port_env} ({port}) and on nothing that is fixed"
         ));
     }
+    let by_status = hint_by_status(evidence);
     if matches!(verdict, Verdict::Exited) {
+        let before = by_status.or_else(|| evidence.diagnosis.as_ref()?.hint.clone());
         return match evidence.exit {
             Some(Exit::Status(127)) => Some("the shell did not find the command: check its name and PATH".into()),
             Some(Exit::Status(126)) => Some("the command is not executable: check its mode (chmod +x)".into()),
+            Some(Exit::Signal(9)) => Some("it was killed: look for the kernel's out-of-memory killer".into()),
+            _ if before.is_some() => before,
             Some(Exit::Status(0)) => Some(
                 "the command returned at once: it must stay in the foreground (no daemon mode, no trailing &)".into(),
             ),
-            Some(Exit::Signal(9)) => Some("it was killed: look for the kernel's out-of-memory killer".into()),
             _ if evidence.output.is_empty() => {
                 Some("it printed nothing: run the command by hand in the same directory".into())
             }
             _ => None,
         };
     }
-    match status {
-        Some(300..=399) => Some(format!(
-            "{health_path} redirects: only 2xx is healthy; name a path that answers by itself (health.path, --health)"
-        )),
-        Some(404) => {
-            Some(format!("the app has no {health_path}: name its health path (health.path, --health)"))
-        }
-        Some(401 | 403) => Some(format!("{health_path} asks for credentials: the probe has none")),
-        Some(400 | 421) => {
-            Some("the app may not know the probe's Host header: set health.host to a name it serves".into())
-        }
-        Some(_) => Some(format!("{health_path} answers, but not with 2xx: see the app's own output")),
-        None => Some(hint_by_listeners(evidence)),
-    }
+    by_status.or_else(|| Some(hint_by_listeners(evidence)))
+}
+
+/// The hint for a candidate that answered its last probe, by the status.
+fn hint_by_status(evidence: &Evidence) -> Option<String> {
+    let path = &evidence.health_path;
+    let setting = evidence.setting("health.path").map(|name| format!("{name}, ")).unwrap_or_default();
+    Some(match evidence.probe.as_ref()?.status? {
+        300..=399 => format!(
+            "{path} redirects: only 2xx is healthy; name a path that answers by itself ({setting}--health)"
+        ),
+        404 => format!("the app has no {path}: name its health path ({setting}--health)"),
+        401 | 403 => format!("{path} asks for credentials: the probe has none"),
+        400 | 421 => match evidence.setting("health.host") {
+            Some(name) => {
+                format!("the app may not know the probe's Host header: set {name} to a name it serves")
+            }
+            None => "the app may not know the probe's Host header: let it serve 127.0.0.1".to_owned(),
+        },
+        _ => format!("{path} answers, but not with 2xx: see the app's own output"),
+    })
 }
 
 /// The hint for a candidate that gave no answer, by where it listens.
@@ -147,7 +184,8 @@ fn hint_by_listeners(evidence: &Evidence) -> String {
     // A wildcard of IPv6 may be of IPv6 alone, which only the probe can tell.
     let reached = |addr: &SocketAddr| is_asked(*addr, *port) && !(refused && addr.is_ipv6());
     if listeners.iter().any(reached) {
-        return format!("it accepts connections and does not answer {health_path} in time (health.timeout)");
+        let setting = in_brackets(evidence.setting("health.timeout"));
+        return format!("it accepts connections and does not answer {health_path} in time{setting}");
     }
     if let Some(addr) = listeners.iter().find(|addr| addr.port() == *port) {
         return format!(
@@ -159,10 +197,15 @@ fn hint_by_listeners(evidence: &Evidence) -> String {
         Some(addr) => {
             format!("the app listens on {}, {port_env} was {port}: it ignores {port_env}", addr.port())
         }
-        None => format!(
-            "nothing listens on {port_env} ({port}): the app ignores it, or needs longer (app.start_timeout)"
-        ),
+        None => {
+            let setting = in_brackets(evidence.setting("app.start_timeout"));
+            format!("nothing listens on {port_env} ({port}): the app ignores it, or needs longer{setting}")
+        }
     }
+}
+
+fn in_brackets(setting: Option<&str>) -> String {
+    setting.map(|name| format!(" ({name})")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -174,6 +217,7 @@ mod tests {
             port: 41237,
             port_env: "PORT".into(),
             health_path: "/health".into(),
+            has_file: true,
             ..Evidence::default()
         }
     }
@@ -216,6 +260,50 @@ mod tests {
             let hint = autopsy.hint.unwrap_or_default();
             assert!(hint.contains(part), "{part}: {hint}");
         }
+    }
+
+    #[test]
+    fn a_key_is_named_only_where_it_can_be_set() {
+        let status = |status| Some(ProbeReport { status: Some(status), ..ProbeReport::default() });
+        let hangs = || vec!["0.0.0.0:41237".parse().unwrap()];
+        for (probe, listeners, in_file, without) in [
+            (None, vec![], "app.start_timeout", None),
+            (None, hangs(), "health.timeout", Some("HEALTH_TIMEOUT_MS")),
+            (status(404), vec![], "health.path, --health", Some("HEALTH_PATH, --health")),
+            (status(421), vec![], "health.host", None),
+        ] {
+            let told = |has_file| {
+                let (probe, listeners) = (probe.clone(), listeners.clone());
+                examine(&late(), Evidence { probe, listeners, has_file, ..evidence() }).hint.unwrap()
+            };
+            assert!(told(true).contains(in_file), "{}", told(true));
+            let bare = told(false);
+            assert!(!bare.contains(in_file) && without.is_none_or(|name| bare.contains(name)), "{bare}");
+        }
+    }
+
+    #[test]
+    fn an_app_that_ends_by_itself_keeps_what_was_found_out_while_it_ran() {
+        let refused = Some(ProbeReport { error: Some(REFUSED.into()), ..ProbeReport::default() });
+        let exit = |code| Some(Exit::Status(code));
+        let listeners = vec!["127.0.0.1:3000".parse().unwrap()];
+        let running = Evidence { listeners, probe: refused.clone(), ..evidence() };
+        assert!(running.shows_a_listener() && !evidence().shows_a_listener());
+        let diagnosis = Some(Diagnosis::of(&late(), &running));
+        let ended = |code| {
+            let (diagnosis, probe) = (diagnosis.clone(), refused.clone());
+            examine(&Verdict::Exited, Evidence { exit: exit(code), diagnosis, probe, ..evidence() })
+        };
+        for code in [0, 1, 124] {
+            let hint = ended(code).hint.unwrap_or_default();
+            assert_eq!(hint, "the app listens on 3000, PORT was 41237: it ignores PORT");
+            assert_eq!(ended(code).listens_on, ["127.0.0.1:3000"]);
+        }
+        assert!(ended(127).hint.unwrap_or_default().contains("did not find"));
+        let probe = Some(ProbeReport { status: Some(404), ..ProbeReport::default() });
+        let output = vec!["bye".into()];
+        let seen = Evidence { exit: exit(1), probe, output, ..evidence() };
+        assert!(examine(&Verdict::Exited, seen).hint.unwrap_or_default().contains("has no /health"));
     }
 
     #[test]

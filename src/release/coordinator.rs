@@ -493,7 +493,7 @@ impl Coordinator {
             consecutive_fails: if report.healthy { 0 } else { self.state.failed_probes().saturating_add(1) },
         };
         if !report.healthy {
-            let said = super::autopsy::describe(&report).unwrap_or_else(|| "no answer".into());
+            let said = report.said().unwrap_or_else(|| "no answer".into());
             let fails = self.health.consecutive_fails;
             // Each failure while it matters, then ever more rarely.
             let news = fails <= self.config.borrow().rollback.threshold || fails.is_power_of_two();

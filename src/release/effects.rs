@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::autopsy::describe;
 use super::coordinator::{Coordinator, Slot};
 use super::events::AttemptLog;
 use super::message::{Message, Report};
@@ -142,6 +141,7 @@ impl Coordinator {
             successes: config.health.successes,
             start_timeout: config.app.start_timeout,
             owner_check: config.app.owner_check,
+            has_file: config.file.is_some(),
             settled: self.slot(id).settled.clone(),
         }
     }
@@ -252,7 +252,7 @@ impl Coordinator {
             }
             Report::Asked => self.step(Event::Asked { run: id }),
             Report::Probe(report) => {
-                let message = describe(&report);
+                let message = report.said();
                 self.event_of(id, EventKind::Probe, |event| {
                     event.message = message;
                     event.probe = Some(report);
@@ -337,7 +337,7 @@ impl Coordinator {
     }
 
     /// Adds an event to the attempt under way, where it is about its run.
-    fn event_of(&mut self, id: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::Event)) {
+    pub(super) fn event_of(&mut self, id: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::Event)) {
         let candidate = match &self.state.task {
             Some(super::state::Task { stage: super::state::Stage::Starting { run, .. }, .. }) => Some(run.id),
             _ => None,

@@ -128,7 +128,9 @@ pub(super) struct Waiting {
     pub(super) port: u16,
     pub(super) path: String,
     /// What the last probe saw.
-    pub(super) saw: String,
+    pub(super) probe: Option<ProbeReport>,
+    /// Whether that has been told already.
+    pub(super) told: bool,
     /// What most likely is wrong, once that can be said.
     pub(super) hint: Option<String>,
 }

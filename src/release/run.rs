@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::autopsy::{Evidence, OUTPUT_LINES, Verdict, describe, examine};
+use super::autopsy::{Diagnosis, Evidence, OUTPUT_LINES, Verdict, examine};
 use super::events::MAX_OUTPUT;
 use super::message::{Message, Report, Reports, Waiting};
 use super::spec::ReleaseSpec;
@@ -54,6 +54,8 @@ pub(super) struct Start {
     pub(super) successes: u32,
     pub(super) start_timeout: Duration,
     pub(super) owner_check: OwnerCheck,
+    /// Whether a file configures the daemon.
+    pub(super) has_file: bool,
     pub(super) settled: CancellationToken,
 }
 
@@ -90,9 +92,9 @@ pub(super) async fn see_through(start: Start, process: Process, reports: Reports
     let readiness = until_ready(&start, &process, &tell).await;
     let exit = until_ended(&process, &tell).await;
     let (port_taken, autopsy) = match readiness {
-        Readiness::Ended(last) => {
+        Readiness::Ended { last, diagnosis } => {
             let taken = process.port_taken().await;
-            let seen = evidence(&start, &process, Some(exit), last).await;
+            let seen = Evidence { exit: Some(exit), diagnosis, ..evidence(&start, &process, last) };
             (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
         }
         Readiness::Told => (None, None),
@@ -183,10 +185,21 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
     supervisor.spawn(Launch { release, command, directory, env, identity, limits, port_env, lease }).await
 }
 
+/// What tells one failed probe from another.
+type Kind = (Option<u16>, Option<String>);
+
+fn kind(report: &ProbeReport) -> Kind {
+    (report.status, report.error.clone())
+}
+
 /// What the probes of a candidate saw last, and when.
 #[derive(Debug)]
 struct Seen {
     last: Option<ProbeReport>,
+    /// What was told of it.
+    told: Option<Kind>,
+    /// What was found out about it last.
+    diagnosis: Option<Diagnosis>,
     began: Instant,
     answered: Instant,
 }
@@ -196,11 +209,14 @@ impl Seen {
     fn note(&mut self, report: &ProbeReport) -> bool {
         let before = self.last.replace(report.clone());
         self.answered = Instant::now();
-        let changed = before
-            .is_none_or(|before| (before.status, before.error) != (report.status, report.error.clone()));
+        let changed = before.is_none_or(|before| kind(&before) != kind(report));
         // Nobody listens yet: that is how every start begins.
         let early = report.status.is_none() && self.began.elapsed() < STARTING;
-        changed && !report.healthy && !early
+        let worth = changed && !report.healthy && !early;
+        if worth {
+            self.told = Some(kind(report));
+        }
+        worth
     }
 
     /// What was seen last: a probe that was sent and is not answered counts.
@@ -261,16 +277,19 @@ async fn tell_what_is_waited_for(
     loop {
         tokio::time::sleep_until(began + next).await;
         let last = lock(&seen).so_far();
-        let saw = last.as_ref().and_then(describe).unwrap_or_else(|| "no answer yet".to_owned());
-        let hint = if next < EXPLAINED {
-            None
-        } else {
-            let seen = evidence(start, process, None, last).await;
-            examine(&Verdict::TooSlow(start.start_timeout), seen).hint
+        let evidence = look(start, process, last.clone()).await;
+        let diagnosis = Diagnosis::of(&Verdict::TooSlow(start.start_timeout), &evidence);
+        let hint = if next < EXPLAINED { None } else { diagnosis.hint.clone() };
+        let known = {
+            let mut seen = lock(&seen);
+            if evidence.shows_a_listener() {
+                seen.diagnosis = Some(diagnosis);
+            }
+            seen.told.is_some() && seen.told == last.as_ref().map(kind)
         };
         if told.as_ref() != Some(&hint) {
-            let waiting =
-                Waiting { port: process.port(), path: start.probe.path.clone(), saw, hint: hint.clone() };
+            let (port, path) = (process.port(), start.probe.path.clone());
+            let waiting = Waiting { port, path, probe: last, told: known, hint: hint.clone() };
             tell.that(Report::Waiting(waiting)).await;
             told = Some(hint);
         }
@@ -282,14 +301,22 @@ async fn tell_what_is_waited_for(
 enum Readiness {
     /// Reported: ready, or not.
     Told,
-    /// The process ended first; what its last probe saw.
-    Ended(Option<ProbeReport>),
+    /// The process ended first: what its last probe saw, and what was found out while it ran.
+    Ended { last: Option<ProbeReport>, diagnosis: Option<Diagnosis> },
+}
+
+impl Readiness {
+    fn ended(seen: &Mutex<Seen>) -> Self {
+        let mut seen = lock(seen);
+        Self::Ended { last: seen.last.take(), diagnosis: seen.diagnosis.take() }
+    }
 }
 
 /// Waits for readiness and reports it.
 async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readiness {
     let now = Instant::now();
-    let seen = Arc::new(Mutex::new(Seen { last: None, began: now, answered: now }));
+    let seen =
+        Arc::new(Mutex::new(Seen { last: None, told: None, diagnosis: None, began: now, answered: now }));
     let (failures, mut failed) = mpsc::channel(16);
     let asking = ask_until_owned(start, process, Arc::clone(&seen), failures);
     tokio::pin!(asking);
@@ -321,7 +348,7 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
         };
         match step {
             Step::Settled => return Readiness::Told,
-            Step::Ended => return Readiness::Ended(lock(&seen).last.take()),
+            Step::Ended => return Readiness::ended(&seen),
             Step::TooSlow => break Verdict::TooSlow(start.start_timeout),
             Step::Failed(report) => {
                 if let Some(report) = report {
@@ -336,7 +363,7 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
             Step::Line(Err(broadcast::error::RecvError::Closed)) => lines_left = 0,
             Step::Asked(Owner::Stranger { pid, command }, _) => {
                 if tokio::time::timeout(STRANGER_GRACE, process.exited()).await.is_ok() {
-                    return Readiness::Ended(lock(&seen).last.take());
+                    return Readiness::ended(&seen);
                 }
                 break Verdict::Stranger(format!("{command}, pid {pid}"));
             }
@@ -357,26 +384,26 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
         let seen = lock(&seen);
         if matches!(verdict, Verdict::TooSlow(_)) { seen.so_far() } else { seen.last.clone() }
     };
-    let seen = evidence(start, process, None, last).await;
+    let seen = look(start, process, last).await;
     tell.that(Report::NotReady(Box::new(examine(&verdict, seen)))).await;
     Readiness::Told
 }
 
-async fn evidence(
-    start: &Start,
-    process: &Process,
-    exit: Option<Exit>,
-    probe: Option<ProbeReport>,
-) -> Evidence {
-    let listeners = if exit.is_none() { process.listeners().await } else { Vec::new() };
+/// What is seen of a process that runs.
+async fn look(start: &Start, process: &Process, probe: Option<ProbeReport>) -> Evidence {
+    Evidence { listeners: process.listeners().await, ..evidence(start, process, probe) }
+}
+
+/// What is known of a process without a look at it.
+fn evidence(start: &Start, process: &Process, probe: Option<ProbeReport>) -> Evidence {
     Evidence {
-        exit,
         output: process.output(OUTPUT_LINES).into_iter().map(|line| line.line).collect(),
         probe,
         port: process.port(),
         port_env: start.spec.port_env.clone(),
-        listeners,
         health_path: start.probe.path.clone(),
+        has_file: start.has_file,
+        ..Evidence::default()
     }
 }
 

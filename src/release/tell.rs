@@ -1,6 +1,5 @@
 //! What the coordinator says: to the attempt's readers, to the history, to the hooks and to the log.
 
-use super::autopsy::describe;
 use super::coordinator::{Coordinator, Offered, Unconfirmed};
 use super::effects::now;
 use super::events::AttemptLog;
@@ -150,11 +149,20 @@ impl Coordinator {
         tracing::info!(release, pid = self.pid_of(run), phase, "{}", kind.as_str());
     }
 
+    /// Tells the log and the attempt's readers what is waited for.
     pub(super) fn tell_waiting(&mut self, run: RunId, waiting: Waiting) {
         let release = self.slot(run).release.clone();
-        let Waiting { port, path, saw, hint } = waiting;
-        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
-        tracing::info!(release, "waiting for 2xx from http://127.0.0.1:{port}{path}: {saw}{hint}");
+        let Waiting { port, path, probe, told, hint } = waiting;
+        let saw = probe.as_ref().and_then(wire::ProbeReport::said).unwrap_or_else(|| "no answer yet".into());
+        let explained = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        tracing::info!(release, "waiting for 2xx from http://127.0.0.1:{port}{path}: {saw}{explained}");
+        if !told || hint.is_some() {
+            self.event_of(run, EventKind::Probe, |event| {
+                event.message = Some(saw);
+                event.probe = probe;
+                event.hint = hint;
+            });
+        }
     }
 
     fn switched(&mut self, run: RunId, from: Option<RunId>, reason: Reason, left: Option<ReleaseRef>) {
@@ -381,7 +389,7 @@ fn explain(
         error.hint = autopsy.as_ref().and_then(|autopsy| autopsy.hint.clone());
     }
     if why == Abort::Unhealthy
-        && let Some(said) = probe.and_then(describe)
+        && let Some(said) = probe.and_then(wire::ProbeReport::said)
     {
         error.hint = Some(format!("the probe saw: {said}"));
     }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::harness::command::PORTOK;
-use crate::harness::{World, assert_at, assert_mentions};
+use crate::harness::{World, assert_at, assert_mentions, wait_until};
 
 #[test]
 fn one_at_another_loopback_address_is_told_where_it_listens() {
@@ -26,6 +26,34 @@ fn one_at_another_loopback_address_is_told_where_it_listens() {
         assert_mentions(hint, &[&format!("{shown}:{port}"), &format!("127.0.0.1:{port}"), "HOST"]);
         assert_at(autopsy, "/listensOn/0", format!("{shown}:{port}").as_str());
     }
+}
+
+#[test]
+fn whoever_follows_a_deploy_is_told_once_what_it_waits_for_and_what_is_wrong() {
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1"));
+    let daemon = world.start(&conf.set("app.start_timeout", "10m").set("app.stop_timeout", "300ms"));
+    daemon.wait_until_serves("v1");
+    let app = world.app("v2").flag("bind_elsewhere").with("exit_file", world.path("exit").display());
+    let (socket, command) = (world.socket().display().to_string(), app.command());
+    let words = ["--socket", &socket, "deploy", "--release", "v2", "--cmd", &command];
+    let running = world.spawn(PORTOK, &words, &world.env());
+    let elsewhere = app.wait_for(1, "listen ");
+    wait_until(
+        "the hint",
+        || running.said().1,
+        || running.said().1.contains("it ignores PORT").then_some(()),
+    );
+    world.touch("exit");
+    let said = { running }.wait().ended(3);
+    let told: Vec<_> = said.err.lines().filter_map(|line| line.split_once("waiting  ")).collect();
+    assert!(told[0].1.ends_with("last probe: connection refused"), "{}", said.err);
+    let explained: Vec<_> = told.iter().filter(|line| line.1.contains("it ignores PORT")).collect();
+    assert_eq!(explained.len(), 1, "{}", said.err);
+    assert_mentions(explained[0].1, &["last probe: connection refused", &elsewhere]);
+    // It ended by itself, long before its time was over.
+    let place = format!("it listened on 127.0.0.1:{elsewhere} instead of port");
+    assert_mentions(&said.err, &["exit status 1", &place, "hint: the app listens on", "it ignores PORT"]);
 }
 
 #[test]

@@ -146,15 +146,22 @@ fn write_autopsy(details: &mut String, summary: &str, autopsy: &Autopsy) {
         cause(details, exit);
     }
     if let Some(probe) = &autopsy.probe {
-        let attempts = if probe.attempts > 1 { format!(" (of {})", probe.attempts) } else { String::new() };
-        cause(details, &format!("last probe{attempts}: {}", probe_text(probe)));
+        let said = probe_text(probe);
+        if !summary.ends_with(&said) {
+            let attempts =
+                if probe.attempts > 1 { format!(" (of {})", probe.attempts) } else { String::new() };
+            cause(details, &format!("last probe{attempts}: {said}"));
+        } else if probe.body.is_some() {
+            _ = writeln!(details, "  its last answer to the probe:");
+        }
         for line in probe.body.iter().flat_map(|body| body.lines()) {
             _ = writeln!(details, "    {}", paint(DIM, plain(line)));
         }
     }
     if !autopsy.listens_on.is_empty() {
         let instead = autopsy.port.map(|port| format!(" instead of port {port}")).unwrap_or_default();
-        cause(details, &format!("it listens on {}{instead}", autopsy.listens_on.join(", ")));
+        let verb = if autopsy.exit.is_some() { "listened" } else { "listens" };
+        cause(details, &format!("it {verb} on {}{instead}", autopsy.listens_on.join(", ")));
     }
     if !autopsy.output.is_empty() {
         _ = writeln!(details, "  its last output:");
@@ -170,10 +177,7 @@ fn cause(details: &mut String, text: &str) {
 
 /// What a probe saw, in a few words.
 pub(super) fn probe_text(probe: &ProbeReport) -> String {
-    let status = probe.status.map(|status| format!("status {status}"));
-    let redirect = probe.location.as_ref().map(|location| format!("redirect to {location}"));
-    let parts: Vec<_> = [status, redirect, probe.error.clone()].into_iter().flatten().collect();
-    if parts.is_empty() { "no answer".to_owned() } else { plain(&parts.join(", ")) }
+    probe.said().map_or_else(|| "no answer".to_owned(), |said| plain(&said))
 }
 
 #[cfg(test)]
@@ -210,15 +214,52 @@ mod tests {
         let expected = "\
 error: deploy of `v2` aborted: it exited before it became healthy
   caused by: exit status 1
-  caused by: last probe (of 12): status 302, redirect to /login
+  caused by: last probe (of 12): status 302 to /login
     moved
-  caused by: it listens on 127.0.0.1:3000 instead of port 41873
+  caused by: it listened on 127.0.0.1:3000 instead of port 41873
   its last output:
     Error: Cannot find module 'express'
 hint: let the app listen on $PORT
 ";
         assert_eq!(text(&refused), expected);
         assert_eq!(failure_value(&refused)["autopsy"]["exit"], "exit status 1");
+    }
+
+    #[test]
+    fn what_the_last_probe_saw_is_told_once() {
+        let mut body = ErrorBody::new(Code::DeployAborted, "Deploy aborted", "m");
+        let told = |body: &ErrorBody| {
+            let body = Box::new(body.clone());
+            text(&Failure::Refused { operation: "deploy of `v2`".into(), body, retry_after: None })
+        };
+        let error = Some("connection refused".into());
+        body.autopsy = Some(Autopsy {
+            summary: "it was not healthy within 1m: connection refused".into(),
+            probe: Some(ProbeReport { error, attempts: 622, ..ProbeReport::default() }),
+            ..Autopsy::default()
+        });
+        assert_eq!(
+            told(&body),
+            "error: deploy of `v2` aborted: it was not healthy within 1m: connection refused\n"
+        );
+        let probe = ProbeReport {
+            status: Some(302),
+            location: Some("/login".into()),
+            body: Some("moved".into()),
+            attempts: 12,
+            ..ProbeReport::default()
+        };
+        body.autopsy = Some(Autopsy {
+            summary: "it was not healthy within 1m: status 302 to /login".into(),
+            probe: Some(probe),
+            ..Autopsy::default()
+        });
+        let expected = "\
+error: deploy of `v2` aborted: it was not healthy within 1m: status 302 to /login
+  its last answer to the probe:
+    moved
+";
+        assert_eq!(told(&body), expected);
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Progress {
             }
             EventKind::Probe => {
                 let seen = event.probe.as_ref().map_or_else(|| self.message(event), probe_text);
-                let line = told(DIM, "waiting", format!("last probe: {seen}"));
+                let hint = event.hint.as_ref().map(|hint| format!("; {}", plain(hint))).unwrap_or_default();
+                let line = told(DIM, "waiting", format!("last probe: {seen}{hint}"));
                 self.waits_for = format!("waiting for health (last probe: {seen})");
                 line
             }
