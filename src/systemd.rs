@@ -244,6 +244,7 @@ mod tests {
             version: String::new(),
             listen: String::new(),
             pid: 1,
+            quarantined: Vec::new(),
             state_error: None,
             last_failure: Some("it ended\nand more".into()),
             last_failure_at: None,

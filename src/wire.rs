@@ -395,6 +395,9 @@ pub struct Status {
     /// The last probe of the live target.
     #[serde(default)]
     pub health: HealthMetrics,
+    /// The releases in quarantine, the one that was live last first. Missing where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<String>,
 }
 
 /// The body of `POST /__upgrade`.
@@ -700,6 +703,9 @@ pub struct ReleaseRow {
     pub port: Option<u16>,
     /// Why it did not become or stay live.
     pub reason: Option<String>,
+    /// The release is in quarantine: traffic was taken away from it. Missing where it is not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantined: bool,
 }
 
 /// `GET /__logs`.

@@ -267,6 +267,7 @@ mod tests {
             version: "1.2.3".to_owned(),
             listen: "0.0.0.0:3000".to_owned(),
             pid: 1,
+            quarantined: Vec::new(),
             state_error: None,
             health: Default::default(),
             last_failure: None,

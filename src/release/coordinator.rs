@@ -190,7 +190,7 @@ impl Coordinator {
         let (view, views) = watch::channel(Arc::new(View::default()));
         let (first_probe, probed) = watch::channel(false);
         let handle = Handle::new(reports.clone(), views, config.clone(), Arc::clone(&supervisor), probed);
-        let coordinator = Self {
+        let mut coordinator = Self {
             state: State::default(),
             config,
             supervisor,
@@ -527,7 +527,9 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
+        let past = &self.state.past;
+        self.history.mark(|release| past.is_quarantined(release));
         self.view.send_replace(Arc::new(self.make_view()));
     }
 }

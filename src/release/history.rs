@@ -139,9 +139,22 @@ impl History {
         self.entries.iter_mut().rev().map(|entry| &mut entry.row).find(|row| which(row))
     }
 
-    /// For the record, oldest first.
+    /// Marks the rows of releases in quarantine, which the state machine knows.
+    pub(super) fn mark(&mut self, is_quarantined: impl Fn(&str) -> bool) {
+        for row in self.entries.iter_mut().map(|entry| &mut entry.row) {
+            let quarantined = is_quarantined(&row.release);
+            if row.quarantined != quarantined {
+                row.quarantined = quarantined;
+                self.rows.take();
+            }
+        }
+    }
+
+    /// For the record, oldest first; quarantine stands elsewhere in it.
     pub(super) fn stored(&self) -> Vec<StoredRelease> {
-        self.entries.clone()
+        let mut stored = self.entries.clone();
+        stored.iter_mut().for_each(|entry| entry.row.quarantined = false);
+        stored
     }
 
     /// For `portok releases`, newest first.
@@ -163,6 +176,7 @@ pub(super) fn attempt(id: &str, spec: Option<ReleaseSpec>, app: Option<String>) 
         exit: None,
         port: None,
         reason: None,
+        quarantined: false,
     };
     StoredRelease { row, spec, app }
 }

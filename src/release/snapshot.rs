@@ -54,6 +54,7 @@ impl Coordinator {
             last_failure: self.last_failure.as_ref().map(|failure| failure.message.clone()),
             last_failure_at: self.last_failure.as_ref().map(|failure| failure.at.clone()),
             last_exit: self.last_exit.clone(),
+            quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };
         View {

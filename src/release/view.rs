@@ -48,5 +48,6 @@ pub(super) fn empty_status() -> wire::Status {
         last_failure_at: None,
         last_exit: None,
         health: wire::HealthMetrics::default(),
+        quarantined: Vec::new(),
     }
 }

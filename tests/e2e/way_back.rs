@@ -178,6 +178,10 @@ fn a_bare_rollback_never_goes_to_what_was_just_left() {
     rollback(&daemon, "").expect(200);
     let status = daemon.status();
     assert_eq!((live(&status), previous(&status)), (Some("v0"), None));
+    assert_eq!(status.quarantined, ["v1", "v2"], "the one that was live last first");
+    let marked = |row: &ReleaseRow| (row.release.clone(), row.quarantined);
+    let rows: Vec<_> = daemon.releases().iter().map(marked).collect();
+    assert!(rows.contains(&("v2".into(), true)) && rows.contains(&("v0".into(), false)), "{rows:?}");
     rollback(&daemon, "").refused(409, "no_previous");
     rollback(&daemon, "?force=1").refused(409, "no_previous");
     let refused = rollback(&daemon, "?release=v2").refused(409, "quarantined");

@@ -61,7 +61,7 @@ pub(crate) fn releases(rows: &[ReleaseRow], status: Option<&Status>, now: System
         let command = row.command.as_ref().map(|command| cut(&plain(&command.to_string()), WIDEST));
         [
             (STRONG, plain(&row.release)),
-            (standing.style(), standing.word().to_owned()),
+            (standing.style(), outcome(row, standing)),
             plainly(port(row.port)),
             plainly(moment(&row.started_at)),
             plainly(moment(&row.switched_at)),
@@ -79,6 +79,12 @@ pub(crate) fn releases(rows: &[ReleaseRow], status: Option<&Status>, now: System
         }
     }
     text
+}
+
+/// The word for what a row is, with a mark where the release is in quarantine.
+fn outcome(row: &ReleaseRow, standing: Standing) -> String {
+    let mark = if row.quarantined { " (quarantine)" } else { "" };
+    format!("{}{mark}", standing.word())
 }
 
 /// What each row is now. Of several rows of one release the newest that served is the one meant.
@@ -132,6 +138,7 @@ mod tests {
             exit: reason.map(|_| "exit status 1".into()),
             port: Some(41873),
             reason: reason.map(Into::into),
+            quarantined: false,
         }
     }
 
@@ -141,7 +148,7 @@ mod tests {
             row("v5", None, None),
             row("v4", Some(Outcome::Aborted), Some("deploy of `v4` aborted: it exited")),
             row("v2", Some(Outcome::Live), None),
-            row("v3", Some(Outcome::RolledBack), Some("3 probes failed")),
+            ReleaseRow { quarantined: true, ..row("v3", Some(Outcome::RolledBack), Some("3 probes failed")) },
             row("v2", Some(Outcome::Live), None),
             row("v1", Some(Outcome::Live), None),
         ];
@@ -149,15 +156,15 @@ mod tests {
         status.live = Some(release("v2", 1, None));
         status.previous = Some(release("v1", 1, None));
         let expected = "\
-RELEASE  OUTCOME      PORT   STARTED    SWITCHED  EXIT           COMMAND
-v5       under way    41873  1m 0s ago  -         -              node app.js
-v4       aborted      41873  1m 0s ago  -         exit status 1  node app.js
+RELEASE  OUTCOME                   PORT   STARTED    SWITCHED  EXIT           COMMAND
+v5       under way                 41873  1m 0s ago  -         -              node app.js
+v4       aborted                   41873  1m 0s ago  -         exit status 1  node app.js
          it exited
-v2       live         41873  1m 0s ago  59s ago   -              node app.js
-v3       rolled back  41873  1m 0s ago  59s ago   exit status 1  node app.js
+v2       live                      41873  1m 0s ago  59s ago   -              node app.js
+v3       rolled back (quarantine)  41873  1m 0s ago  59s ago   exit status 1  node app.js
          3 probes failed
-v2       served       41873  1m 0s ago  59s ago   -              node app.js
-v1       previous     41873  1m 0s ago  59s ago   -              node app.js
+v2       served                    41873  1m 0s ago  59s ago   -              node app.js
+v1       previous                  41873  1m 0s ago  59s ago   -              node app.js
 ";
         let text = releases(&rows, Some(&status), now());
         assert_eq!(anstream::adapter::strip_str(&text).to_string(), expected);

@@ -55,6 +55,10 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         };
         row("watching", format!("{rest} left, {may_follow}"));
     }
+    if !status.quarantined.is_empty() {
+        let releases: Vec<_> = status.quarantined.iter().map(|release| plain(release)).collect();
+        row("quarantine", format!("{}, taken with --force alone", releases.join(", ")));
+    }
     if let Some(rest) = status.drain_until.as_deref().and_then(|until| left(until, now)) {
         row("draining", format!("{rest} left at most"));
     }
@@ -180,6 +184,7 @@ pub(super) mod tests {
             last_failure_at: None,
             last_exit: None,
             health: crate::wire::HealthMetrics::default(),
+            quarantined: Vec::new(),
         }
     }
 
@@ -236,6 +241,14 @@ pub(super) mod tests {
         answer.watch_until = Some("2026-01-01T12:00:41Z".into());
         let told = stripped(&answer);
         assert!(told.contains("watching   41s left, there is nothing to go back to\n"), "{told}");
+    }
+
+    #[test]
+    fn what_is_in_quarantine_is_named() {
+        let mut answer = empty();
+        answer.quarantined = vec!["v3".into(), "v2".into()];
+        let told = stripped(&answer);
+        assert!(told.contains("  quarantine v3, v2, taken with --force alone\n"), "{told}");
     }
 
     #[test]
