@@ -81,6 +81,7 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
                     &mut screen,
                     json,
                     &Failure::Output { cause: format!("cannot wait for anything: {error}") },
+                    "",
                 ),
             }
         }
@@ -105,19 +106,28 @@ pub(crate) async fn obey(
     pace: Pace,
     signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> u8 {
-    let (json, result) = match order {
-        Order::Run(_) => (false, Err(not_a_question())),
+    let (global, result) = match order {
+        Order::Run(_) => (Global::default(), Err(not_a_question())),
         Order::Host(global, command) => {
-            (global.json, host::carry_out(&global, command, &around.places, around, screen).await)
+            // What it hints at names its instance itself.
+            let unnamed = Global { json: global.json, ..Global::default() };
+            (unnamed, host::carry_out(&global, command, &around.places, around, screen).await)
         }
         Order::Ask(global, command) => {
-            (global.json, ask(&global, *command, around, screen, pace, signals).await)
+            let result = ask(&global, *command, around, screen, pace, signals).await;
+            (global, result)
         }
     };
     match result {
         Ok(code) => code,
-        Err(failure) => tell(screen, json, &failure),
+        Err(failure) => tell(screen, global.json, &failure, &address(&global)),
     }
+}
+
+/// How `global` names an instance, as options to be typed again.
+fn address(global: &Global) -> String {
+    let named = global.instance.as_ref().filter(|_| global.url.is_none() && global.socket.is_none());
+    named.map(|name| format!("--instance {name}")).unwrap_or_default()
 }
 
 /// Asks the daemon what `command` says.
@@ -172,11 +182,11 @@ async fn carry_out(
 }
 
 /// Prints `failure` where it belongs and returns its exit code.
-fn tell(screen: &mut Screen, json: bool, failure: &Failure) -> u8 {
+fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &str) -> u8 {
     if json {
-        screen.value(&render::failure_value(failure));
+        screen.value(&render::failure_value(failure, address));
     } else {
-        screen.note(&render::failure(failure));
+        screen.note(&render::failure(failure, address));
     }
     failure.exit_code()
 }
@@ -184,9 +194,9 @@ fn tell(screen: &mut Screen, json: bool, failure: &Failure) -> u8 {
 /// Answers arguments that ask for nothing that could be carried out.
 pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Refusal) -> u8 {
     match refusal {
-        Refusal::Contradiction(failure) => tell(screen, json, &failure),
+        Refusal::Contradiction(failure) => tell(screen, json, &failure, ""),
         Refusal::Nothing if json => {
-            tell(screen, json, &Failure::usage("no command", "`portok --help` lists all commands"))
+            tell(screen, json, &Failure::usage("no command", "`portok --help` lists all commands"), "")
         }
         Refusal::Nothing => {
             screen.note(SHORT_HELP);
@@ -201,7 +211,7 @@ pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Refusal) -> u8 {
             if json {
                 let failure =
                     Failure::Usage { message: one_line(&text.to_string()), hint: typo::hint(&error) };
-                screen.value(&render::failure_value(&failure));
+                screen.value(&render::failure_value(&failure, ""));
             } else {
                 screen.note(&text.ansi().to_string());
             }

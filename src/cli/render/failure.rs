@@ -9,8 +9,10 @@ use super::words::{ADVICE, BAD, DIM, paint, plain};
 use crate::wire::{Autopsy, ErrorBody, Outcome, ProbeReport, exit};
 
 /// A failure for people: the operation, its subject and the cause; what lies behind it; what to do.
-pub(crate) fn failure(failure: &Failure) -> String {
+/// `address` is how an instance was named, for the commands in the hint.
+pub(crate) fn failure(failure: &Failure, address: &str) -> String {
     let (headline, details, hint) = parts(failure);
+    let hint = hint.map(|hint| addressed(failure, hint, address));
     let mut text = format!("{} {}\n", paint(BAD, "error:"), plain(&headline));
     text.push_str(&details);
     if let Some(hint) = hint {
@@ -20,13 +22,17 @@ pub(crate) fn failure(failure: &Failure) -> String {
 }
 
 /// A failure for scripts: the daemon's own error, or one of the same shape.
-pub(crate) fn failure_value(failure: &Failure) -> Value {
+pub(crate) fn failure_value(failure: &Failure, address: &str) -> Value {
     if let Failure::Refused { body, .. } = failure
-        && let Ok(value) = serde_json::to_value(body)
+        && let Ok(mut value) = serde_json::to_value(body)
     {
+        if let Some(hint) = &body.hint {
+            value["hint"] = addressed(failure, hint.clone(), address).into();
+        }
         return value;
     }
     let (headline, _, hint) = parts(failure);
+    let hint = hint.map(|hint| addressed(failure, hint, address));
     let mut value = json!({ "error": title(failure), "message": headline, "code": failure.code() });
     if let Some(hint) = hint {
         value["hint"] = hint.into();
@@ -45,6 +51,31 @@ pub(crate) fn failure_value(failure: &Failure) -> Value {
         _ => {}
     }
     value
+}
+
+/// The commands that ask a daemon.
+const ASKING: [&str; 11] = [
+    "deploy", "switch", "rollback", "cancel", "status", "metrics", "health", "releases", "logs", "reload",
+    "upgrade",
+];
+
+/// `hint` with its commands led to the instance that was asked: typed as they stand, they would ask
+/// the default one. Where the daemon was not reached, the hint is about the way to it.
+fn addressed(failure: &Failure, hint: String, address: &str) -> String {
+    if address.is_empty() || matches!(failure, Failure::Usage { .. } | Failure::Unreachable { .. }) {
+        return hint;
+    }
+    let mut parts = hint.split("portok ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let word = part.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
+        text.push_str("portok ");
+        if ASKING.contains(&word) {
+            text.push_str(&format!("{address} "));
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 fn title(failure: &Failure) -> &'static str {
@@ -187,7 +218,11 @@ mod tests {
     use crate::wire::Code;
 
     fn text(failure: &Failure) -> String {
-        anstream::adapter::strip_str(&super::failure(failure)).to_string()
+        text_at(failure, "")
+    }
+
+    fn text_at(failure: &Failure, address: &str) -> String {
+        anstream::adapter::strip_str(&super::failure(failure, address)).to_string()
     }
 
     #[test]
@@ -222,7 +257,21 @@ error: deploy of `v2` aborted: it exited before it became healthy
 hint: let the app listen on $PORT
 ";
         assert_eq!(text(&refused), expected);
-        assert_eq!(failure_value(&refused)["autopsy"]["exit"], "exit status 1");
+        assert_eq!(failure_value(&refused, "")["autopsy"]["exit"], "exit status 1");
+    }
+
+    #[test]
+    fn a_hint_leads_to_the_daemon_that_was_asked() {
+        let hint = "wait for it (portok status), or end it with: portok cancel; portok itself goes on";
+        let body = ErrorBody::new(Code::Busy, "Busy", "another attempt is under way").with_hint(hint);
+        let refused =
+            Failure::Refused { operation: "deploy".into(), body: Box::new(body), retry_after: None };
+        let expected = "wait for it (portok --instance b status), or end it with: portok --instance b cancel; \
+                        portok itself goes on";
+        let told = text_at(&refused, "--instance b");
+        assert!(told.contains(expected), "{told}");
+        assert_eq!(failure_value(&refused, "--instance b")["hint"], expected);
+        assert!(text(&refused).contains(hint));
     }
 
     #[test]
@@ -289,7 +338,7 @@ error: status failed: the daemon of `api` cannot be reached
 hint: use sudo
 ";
         assert_eq!(text(&failure), expected);
-        let value = failure_value(&failure);
+        let value = failure_value(&failure, "");
         assert_eq!(value["code"], "unreachable");
         assert_eq!(value["tried"][1], "http://127.0.0.1:3000: connection refused");
         assert_eq!(value["hint"], "use sudo");

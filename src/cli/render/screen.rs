@@ -144,7 +144,7 @@ impl Screen {
         match self.out_error.take() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let failure = Failure::Output { cause: format!("cannot write to standard output: {error}") };
-                self.note(&super::failure(&failure));
+                self.note(&super::failure(&failure, ""));
                 if code == exit::DONE { failure.exit_code() } else { code }
             }
             _ => code,
