@@ -31,7 +31,8 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind of the field `name`, in whatever case. Told by its length first: most names are compared with one or none.
     pub(crate) fn of(name: &[u8]) -> Self {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        // Most names come in lower case, or their first byte is another one.
+        let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
         match name.len() {
             2 if is(b"te") => Self::Te,
             4 if is(b"host") => Self::Host,

@@ -11,15 +11,15 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
 use super::answer::{self, Body, Fault, Held, Turn};
 use super::attempts::{Answered, Ask, Attempts, Ended};
-use super::gate;
 use super::headers;
+use super::judge::{Facts, judge};
 use super::record::Record;
 use super::tunnel::Tunnel;
 use super::upstream::exchange;
@@ -28,7 +28,6 @@ use super::upstream::pool::Local;
 use super::waits::Patience;
 use super::worker::{Settings, Ticket, Worker, trusts};
 use crate::http1::head::{Fields, Framing, Head};
-use crate::http1::host::is_host;
 use crate::http1::target::Target;
 
 /// Answers one request of a client.
@@ -39,8 +38,8 @@ pub(super) async fn forward(
 ) -> Result<Response<Body>, Infallible> {
     let turn = Turn::new(record);
     let raw = turn.record().socket.take_target();
-    let target = match judge(&request, raw.as_deref()) {
-        Ok(target) => target,
+    let (target, facts) = match judge(&request, raw.as_deref()) {
+        Ok(judged) => judged,
         Err(status) => {
             if exchange::has_body(request.body()) {
                 turn.record().linger();
@@ -52,7 +51,7 @@ pub(super) async fn forward(
             return Ok(answer::bare(status, turn));
         }
     };
-    turn.record().judged(body_of(request.headers()));
+    turn.record().judged(facts.body());
     let settings = worker.settings();
     let admin = &settings.config.admin;
     if admin.public && target.path.starts_with(admin.prefix.as_bytes()) {
@@ -60,36 +59,7 @@ pub(super) async fn forward(
         return Ok(answer.await.map(|body| Body::reserved(body, turn)));
     }
     let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
-    Ok(Forward { worker, settings, turn, ticket }.run(request, target).await)
-}
-
-/// What hyper lets pass although it can be understood in two ways (RFC 9112, 3.2, 6.1), and `CONNECT`. `raw` is the target
-/// as the client wrote it.
-pub(super) fn judge<'a>(
-    request: &Request<Incoming>,
-    raw: Option<&'a [u8]>,
-) -> Result<Target<'a>, StatusCode> {
-    if request.method() == Method::CONNECT {
-        return Err(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    let headers = request.headers();
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    let hosts_fit = hosts.next().is_none() && (host.is_some() || request.version() < Version::HTTP_11);
-    let host_fits = host.is_none_or(|host| is_host(host.as_bytes()));
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding_fits = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    let fits = hosts_fit && host_fits && coding_fits && codings.next().is_none();
-    let target = raw.and_then(|raw| Target::of(raw, request.method() == Method::OPTIONS));
-    target.filter(|_| fits && headers::has_few_options(headers)).ok_or(StatusCode::BAD_REQUEST)
-}
-
-/// The body that a request has, when it was judged.
-fn body_of(headers: &HeaderMap) -> gate::Body {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return gate::Body::Chunked;
-    }
-    gate::Body::Length(answer::told_length(headers).unwrap_or(0))
+    Ok(Forward { worker, settings, turn, ticket }.run(request, target, facts).await)
 }
 
 /// One request on its way.
@@ -101,17 +71,22 @@ struct Forward {
 }
 
 impl Forward {
-    async fn run(mut self, mut request: Request<Incoming>, target: Target<'_>) -> Response<Body> {
-        let upgrade = upgrade_of(&mut request, &self.settings.config.proxy.upgrades);
+    async fn run(
+        mut self,
+        mut request: Request<Incoming>,
+        target: Target<'_>,
+        facts: Facts,
+    ) -> Response<Body> {
+        let allowed = &self.settings.config.proxy.upgrades;
+        let upgrade = if facts.upgrade { upgrade_of(&mut request, allowed) } else { None };
         let (mut parts, body) = request.into_parts();
         let limit = self.settings.config.proxy.max_body;
-        let length = answer::told_length(&parts.headers);
-        let chunked = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        let Facts { length, chunked, .. } = facts;
         let has_body = chunked || exchange::has_body(&body);
         if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
             return self.refuse(&Fault::BodyTooLarge, None, has_body);
         }
-        if let Err(fault) = self.admit(&parts, upgrade.is_some()) {
+        if let Err(fault) = self.admit(&parts, facts.is_forwarded, upgrade.is_some()) {
             return self.refuse(&fault, None, has_body);
         }
         let mut outgoing = Outgoing::new(self.worker.head_buffer(), body, chunked, limit);
@@ -120,7 +95,7 @@ impl Forward {
         }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
-        let mut asked = Asking { forward: &self, parts: &mut parts, target, chunked, upgrade: offered };
+        let mut asked = Asking { forward: &self, parts: &mut parts, target, facts: &facts, upgrade: offered };
         let path = Attempts { worker: &self.worker, settings: &self.settings, record: self.turn.record() };
         match path.exchange(&mut asked, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -139,12 +114,15 @@ impl Forward {
     }
 
     /// Counts it for its client, and for the tunnels that there may be.
-    fn admit(&mut self, parts: &Parts, upgrade: bool) -> Result<(), Fault> {
+    fn admit(&mut self, parts: &Parts, is_forwarded: bool, upgrade: bool) -> Result<(), Fault> {
         let (settings, record) = (&self.settings, self.turn.record());
         record.socket.limit_sending(settings.send_timeout);
         let fields =
             || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        let guest = self.worker.named_guest(record, settings, fields);
+        let guest = match is_forwarded {
+            true => self.worker.named_guest(record, settings, fields),
+            false => record.guest().clone(),
+        };
         self.ticket.admit(guest, settings)?;
         if upgrade { self.ticket.reserve_tunnel(settings) } else { Ok(()) }
     }
@@ -165,9 +143,6 @@ impl Forward {
         if let Some(patience) = self.turn.record().patience(&self.settings) {
             incoming.wait_with(patience);
         }
-        if answer::is_event_stream(head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes)) {
-            self.turn.record().socket.limit_sending(0);
-        }
         let held = Held { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
         let body = match incoming.take_whole() {
@@ -181,7 +156,13 @@ impl Forward {
                 }
                 whole(&head, bytes, self.turn)
             }
-            None => Body::app(incoming, self.turn),
+            None => {
+                let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+                if answer::is_event_stream(content_type) {
+                    self.turn.record().socket.limit_sending(0);
+                }
+                Body::app(incoming, self.turn)
+            }
         };
         let mut response = respond(head, body.hold(held));
         if close {
@@ -231,7 +212,7 @@ struct Asking<'a> {
     forward: &'a Forward,
     parts: &'a mut Parts,
     target: Target<'a>,
-    chunked: bool,
+    facts: &'a Facts,
     upgrade: Option<&'a [u8]>,
 }
 
@@ -248,9 +229,9 @@ impl Ask for Asking<'_> {
             trusted: trusts(settings, record),
             forwarded: settings.config.proxy.forwarded,
             target,
-            chunked: self.chunked,
+            chunked: self.facts.chunked,
             upgrade: self.upgrade,
-            trailers: headers::has_token(headers, &header::TE, b"trailers"),
+            trailers: self.facts.trailers,
             keep_alive: settings.config.upstream.keepalive,
         };
         let asked = headers::Asked {
@@ -258,7 +239,7 @@ impl Ask for Asking<'_> {
             target: self.target.path,
             authority: self.target.authority,
             host: headers.get(header::HOST).map(HeaderValue::as_bytes),
-            nominated: &headers::nominations(headers),
+            nominated: &self.facts.nominated,
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         };
         headers::write_head(out, &asked, &context);
@@ -297,13 +278,9 @@ struct Upgrade {
     offered: Vec<u8>,
 }
 
-/// What a request asks for (RFC 9110, 7.8) that is allowed.
+/// What a request that asks for another protocol may get.
 fn upgrade_of(request: &mut Request<Incoming>, allowed: &[String]) -> Option<Upgrade> {
-    let headers = request.headers();
-    let asked = request.version() == Version::HTTP_11
-        && headers.contains_key(header::UPGRADE)
-        && headers::has_token(headers, &header::CONNECTION, b"upgrade");
-    let offered = asked.then(|| headers::offered(headers, allowed)).flatten()?;
+    let offered = headers::offered(request.headers(), allowed)?;
     Some(Upgrade { client: hyper::upgrade::on(request), offered })
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use crate::config::Forwarded;
-use crate::http1::fields::{Kind, MOST_OPTIONS, field, is_among, line, nominated, tokens};
+use crate::http1::fields::{Kind, field, is_among, line, tokens};
 
 /// A request's head as the client sent it.
 pub(super) struct Asked<'a, F> {
@@ -215,20 +215,6 @@ pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&peer))
 }
 
-/// The fields that `Connection` names, but those without which the message would mean something else.
-pub(super) fn nominations(headers: &HeaderMap) -> Vec<HeaderName> {
-    options(headers).filter_map(nominated).collect()
-}
-
-/// Whether `Connection` has no more options than may be.
-pub(super) fn has_few_options(headers: &HeaderMap) -> bool {
-    options(headers).nth(MOST_OPTIONS).is_none()
-}
-
-fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(header::CONNECTION).iter().map(HeaderValue::as_bytes).flat_map(tokens)
-}
-
 /// The protocols among those of `Upgrade` that are `allowed`, each once, as the client wrote them; `None`: none of them.
 pub(super) fn offered(headers: &HeaderMap, allowed: &[String]) -> Option<Vec<u8>> {
     let mut offered: Vec<&[u8]> = Vec::new();
@@ -246,12 +232,6 @@ pub(super) fn is_offered(named: &[u8], offered: &[u8]) -> bool {
     let mut named = tokens(named).peekable();
     named.peek().is_some()
         && named.all(|name| tokens(offered).any(|offered| offered.eq_ignore_ascii_case(name)))
-}
-
-/// Whether a field's list has `token`.
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &[u8]) -> bool {
-    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    values.flat_map(tokens).any(|part| part.eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! - [`plane`] runs the threads, [`listener`] accepts for them, [`worker`] is what the tasks of one thread share;
 //! - [`switchboard`](mod@switchboard) says which [`target`] is live, and a target who uses it;
 //! - [`client`] serves one client connection: [`plain`] its plain requests, and once another kind has come, hyper behind
-//!   a [`gate`] with [`forward`] for each; [`tunnel`] is what an upgrade made of it;
+//!   a [`gate`] with [`forward`] for each that [`judge`] lets pass; [`tunnel`] is what an upgrade made of it;
 //! - [`attempts`] is a request's way to an answer's head; [`headers`] decides which fields pass, [`answer`] is what the
 //!   client gets, [`pieces`] are bytes on their way to a socket;
 //! - [`upstream`] speaks HTTP/1.1 to the app;
@@ -24,6 +24,7 @@ mod crowd;
 mod forward;
 mod gate;
 mod headers;
+mod judge;
 mod listener;
 mod pieces;
 mod plain;

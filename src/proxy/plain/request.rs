@@ -112,7 +112,8 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::proxy::forward;
+    use crate::http1::fields::tokens;
+    use crate::proxy::judge::judge;
 
     /// Method, target, whether the client closes, and the fields, sorted but for lines of one name.
     type Read = (String, String, bool, Vec<(String, Vec<u8>)>);
@@ -141,9 +142,11 @@ mod tests {
         let seen = RefCell::new(None);
         let service = service_fn(async |request: http::Request<Incoming>| {
             let target = bytes.split(|&byte| byte == b' ').nth(1);
-            if forward::judge(&request, target).is_ok() && request.body().is_end_stream() {
+            if judge(&request, target).is_ok() && request.body().is_end_stream() {
                 let (uri, headers) = (request.uri(), request.headers());
-                let close = headers::has_token(headers, &http::header::CONNECTION, b"close");
+                let options = headers.get_all(http::header::CONNECTION).iter();
+                let mut options = options.map(http::HeaderValue::as_bytes).flat_map(tokens);
+                let close = options.any(|option| option.eq_ignore_ascii_case(b"close"));
                 let all = fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
                 let target = uri.path_and_query().unwrap().as_str();
                 seen.replace(Some((request.method().to_string(), target.to_owned(), close, all)));
