@@ -113,7 +113,8 @@ impl Gate {
                     self.place = self.place.behind(left - taken as u64);
                 }
                 Place::RestOfLine | Place::Fields => at += self.head(&bytes[at..]),
-                Place::Before | Place::Method | Place::Target | Place::Chunked(_) => {
+                Place::Method => at += self.method(&bytes[at..]),
+                Place::Before | Place::Target | Place::Chunked(_) => {
                     self.byte(&mut bytes[at]);
                     at += 1;
                 }
@@ -131,9 +132,8 @@ impl Gate {
                 self.told = Told::Body(Body::Length(0));
                 Place::Method
             }
-            (Place::Method, b' ') => Place::Target,
             (Place::Target, b' ') => Place::RestOfLine,
-            (Place::Method | Place::Target, b'\r' | b'\n') => Place::Lost,
+            (Place::Target, b'\r' | b'\n') => Place::Lost,
             (Place::Target, _) if self.target.len() == MOST => Place::Lost,
             (Place::Target, _) => {
                 self.target.push(*byte);
@@ -147,42 +147,64 @@ impl Gate {
         };
     }
 
+    /// Passes the method over; how many bytes belong to it, with the space behind it.
+    fn method(&mut self, bytes: &[u8]) -> usize {
+        let Some(end) = bytes.iter().position(|byte| matches!(byte, b' ' | b'\r' | b'\n')) else {
+            return bytes.len();
+        };
+        self.place = if bytes[end] == b' ' { Place::Target } else { Place::Lost };
+        end + 1
+    }
+
     /// Looks at the fields; how many bytes belong to the head.
     fn head(&mut self, bytes: &[u8]) -> usize {
         // Searched for by many bytes at once; a slice in memory is read without an error.
         let count = (&mut &*bytes).skip_until(b'\n').unwrap_or(bytes.len());
-        let end = bytes[..count].ends_with(b"\n").then(|| count - 1);
-        let part = &bytes[..end.unwrap_or(count)];
-        // A whole line of no interest is not copied.
-        if end.is_some() && self.line.is_empty() && (self.place == Place::RestOfLine || !may_tell(part)) {
-            self.place = Place::Fields;
+        let [part @ .., b'\n'] = &bytes[..count] else {
+            self.keep_of_line(&bytes[..count]);
             return count;
+        };
+        if self.line.is_empty() {
+            // Most lines come whole and are not copied.
+            self.look_at_line(part);
+        } else {
+            self.keep_of_line(part);
+            let line = std::mem::take(&mut self.line);
+            self.look_at_line(&line);
+            self.line = line;
+            self.line.clear();
         }
-        // No more of a line is of interest than the longest that tells a body's length.
+        count
+    }
+
+    /// Keeps a part of a line, but no more than the longest that tells a body's length.
+    fn keep_of_line(&mut self, part: &[u8]) {
         let room = LONGEST_LINE.saturating_sub(self.line.len());
         self.line.extend_from_slice(&part[..part.len().min(room)]);
-        let Some(end) = end else { return bytes.len() };
-        if matches!(self.place, Place::Fields) && matches!(&*self.line, b"" | b"\r") {
+    }
+
+    /// A line of the head is over, which is `line` as far as it is kept.
+    fn look_at_line(&mut self, line: &[u8]) {
+        if self.place == Place::RestOfLine {
+            self.place = Place::Fields;
+        } else if matches!(line, b"" | b"\r") {
             (self.unjudged, self.busy) = (true, true);
             self.place = match self.told {
                 Told::Body(body) => Place::of(body),
                 Told::Unclear => Place::Judged,
             };
-        } else {
-            self.look_at_line();
-            self.place = Place::Fields;
+        } else if may_tell(line) {
+            self.note_body(line);
         }
-        self.line.clear();
-        end + 1
     }
 
     /// What the line tells of the body.
-    fn look_at_line(&mut self) {
-        let Some(colon) = self.line.iter().position(|&byte| byte == b':') else { return };
-        let (name, value) = (&self.line[..colon], self.line[colon + 1..].trim_ascii());
+    fn note_body(&mut self, line: &[u8]) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { return };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         let told = match Kind::of(name.trim_ascii()) {
             // Not looked at to its end.
-            Kind::ContentLength | Kind::TransferEncoding if self.line.len() == LONGEST_LINE => None,
+            Kind::ContentLength | Kind::TransferEncoding if line.len() >= LONGEST_LINE => None,
             Kind::ContentLength => fields::decimal(value).map(Body::Length),
             Kind::TransferEncoding => value.eq_ignore_ascii_case(b"chunked").then_some(Body::Chunked),
             _ => return,
@@ -214,9 +236,9 @@ impl Gate {
     }
 }
 
-/// Whether a line, told by its first byte, may be the blank one or tell of a body.
+/// Whether a line, told by its first byte, may tell of a body.
 fn may_tell(line: &[u8]) -> bool {
-    matches!(line, [] | [b'\r' | b' ' | b'\t' | b'c' | b'C' | b't' | b'T', ..])
+    matches!(line, [b' ' | b'\t' | b'c' | b'C' | b't' | b'T', ..])
 }
 
 impl Place {
