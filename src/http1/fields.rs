@@ -31,21 +31,19 @@ pub(crate) enum Kind {
 impl Kind {
     /// The kind of the field `name`, in whatever case. Told by its length first: most names are compared with one or none.
     pub(crate) fn of(name: &[u8]) -> Self {
-        // Most names come in lower case, or their first byte is another one.
-        let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
         match name.len() {
-            2 if is(b"te") => Self::Te,
-            4 if is(b"host") => Self::Host,
-            4 if is(b"date") => Self::Date,
-            6 if is(b"expect") => Self::Expect,
-            7 if is(b"upgrade") => Self::Upgrade,
-            10 if is(b"connection") => Self::Connection,
-            10 if is(b"keep-alive") => Self::KeepAlive,
-            14 if is(b"content-length") => Self::ContentLength,
-            14 if is(b"http2-settings") => Self::Http2Settings,
+            2 if is(name, b"te") => Self::Te,
+            4 if is(name, b"host") => Self::Host,
+            4 if is(name, b"date") => Self::Date,
+            6 if is(name, b"expect") => Self::Expect,
+            7 if is(name, b"upgrade") => Self::Upgrade,
+            10 if is(name, b"connection") => Self::Connection,
+            10 if is(name, b"keep-alive") => Self::KeepAlive,
+            14 if is(name, b"content-length") => Self::ContentLength,
+            14 if is(name, b"http2-settings") => Self::Http2Settings,
             9 | 15..=18 if matches!(name[0] | 0x20, b'x' | b'f') => Self::of_forwarding(name),
-            16 if is(b"proxy-connection") => Self::KeepAlive,
-            17 if is(b"transfer-encoding") => Self::TransferEncoding,
+            16 if is(name, b"proxy-connection") => Self::KeepAlive,
+            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
             _ => Self::Other,
         }
     }
@@ -75,6 +73,19 @@ impl Kind {
         use Kind::{Connection, Expect, Http2Settings, KeepAlive, Te, TransferEncoding, Upgrade};
         matches!(self, Connection | Expect | Http2Settings | KeepAlive | Te | TransferEncoding | Upgrade)
     }
+}
+
+/// Whether `name`, a token (RFC 9110, 5.6.2), is `known`, which is in lower case and has no other characters than letters,
+/// digits and `-`. Of a token only a letter becomes another of them by the bit of its case, so eight bytes are compared at
+/// once, the last eight over the first where they overlap.
+fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
+    const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|eight| u64::from_ne_bytes(*eight) | CASE);
+    name.len() == LENGTH
+        && match LENGTH {
+            8..=16 => word(name) == word(known) && word(&name[LENGTH - 8..]) == word(&known[LENGTH - 8..]),
+            _ => name.eq_ignore_ascii_case(known),
+        }
 }
 
 /// Whether a server may read `name` as `known`, which is in lower case: CGI and its heirs make `_` of each `-`.

@@ -36,8 +36,8 @@ pub(super) async fn forward(
     record: Rc<Record>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let turn = Turn::new(record);
-    let raw = turn.record().socket.take_target();
+    let turn = Turn::new(record.clone());
+    let raw = record.socket.take_target();
     let (target, facts) = match judge(&request, raw.as_deref()) {
         Ok(judged) => judged,
         Err(status) => {
@@ -59,7 +59,9 @@ pub(super) async fn forward(
         return Ok(answer.await.map(|body| Body::reserved(body, turn)));
     }
     let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
-    Ok(Forward { worker, settings, turn, ticket }.run(request, target, facts).await)
+    let response = Forward { worker, settings, turn, ticket }.run(request, target, facts).await;
+    raw.into_iter().for_each(|raw| record.socket.give_back(raw));
+    Ok(response)
 }
 
 /// One request on its way.

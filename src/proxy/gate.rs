@@ -8,12 +8,13 @@
 //!
 //! A pure machine over the bytes as they come, however they are cut.
 
-use std::io::BufRead as _;
-
 use crate::http1::fields::{self, Kind};
 
 /// The longest part of a target that is kept. hyper reads no longer head.
 const MOST: usize = 1 << 20;
+
+/// The longest target whose memory is kept for the next one.
+const KEPT: usize = 256;
 
 /// How much of a line of a head is looked at.
 const LONGEST_LINE: usize = 128;
@@ -158,12 +159,11 @@ impl Gate {
 
     /// Looks at the fields; how many bytes belong to the head.
     fn head(&mut self, bytes: &[u8]) -> usize {
-        // Searched for by many bytes at once; a slice in memory is read without an error.
-        let count = (&mut &*bytes).skip_until(b'\n').unwrap_or(bytes.len());
-        let [part @ .., b'\n'] = &bytes[..count] else {
-            self.keep_of_line(&bytes[..count]);
-            return count;
+        let Some(end) = memchr::memchr(b'\n', bytes) else {
+            self.keep_of_line(bytes);
+            return bytes.len();
         };
+        let part = &bytes[..end];
         if self.line.is_empty() {
             // Most lines come whole and are not copied.
             self.look_at_line(part);
@@ -174,7 +174,7 @@ impl Gate {
             self.line = line;
             self.line.clear();
         }
-        count
+        end + 1
     }
 
     /// Keeps a part of a line, but no more than the longest that tells a body's length.
@@ -200,9 +200,11 @@ impl Gate {
 
     /// What the line tells of the body.
     fn note_body(&mut self, line: &[u8]) {
-        let Some(colon) = line.iter().position(|&byte| byte == b':') else { return };
+        // A name with a blank beside it is hyper's to refuse, as a line that goes on is.
+        let ends = ["content-length", "transfer-encoding"].map(str::len);
+        let Some(colon) = ends.into_iter().find(|&end| line.get(end) == Some(&b':')) else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let told = match Kind::of(name.trim_ascii()) {
+        let told = match Kind::of(name) {
             // Not looked at to its end.
             Kind::ContentLength | Kind::TransferEncoding if line.len() >= LONGEST_LINE => None,
             Kind::ContentLength => fields::decimal(value).map(Body::Length),
@@ -218,6 +220,13 @@ impl Gate {
     /// The target of the request whose head has passed, told once; `None` where the head was not understood.
     pub(super) fn take_target(&mut self) -> Option<Vec<u8>> {
         (self.unjudged && self.place != Place::Lost).then(|| std::mem::take(&mut self.target))
+    }
+
+    /// Takes the memory of a target back, for the next one.
+    pub(super) fn give_back(&mut self, target: Vec<u8>) {
+        if target.capacity() <= KEPT {
+            self.target = target;
+        }
     }
 
     /// What body the request has whose head has passed.
@@ -238,7 +247,7 @@ impl Gate {
 
 /// Whether a line, told by its first byte, may tell of a body.
 fn may_tell(line: &[u8]) -> bool {
-    matches!(line, [b' ' | b'\t' | b'c' | b'C' | b't' | b'T', ..])
+    matches!(line, [b'c' | b'C' | b't' | b'T', ..])
 }
 
 impl Place {

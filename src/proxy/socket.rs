@@ -97,6 +97,11 @@ impl SocketState {
         self.gate().take_target()
     }
 
+    /// Takes the memory of a target back that was taken.
+    pub(super) fn give_back(&self, target: Vec<u8>) {
+        self.gate().give_back(target);
+    }
+
     /// What body that request has. True: hyper has to be woken.
     pub(super) fn judged(&self, body: Body) -> bool {
         self.gate().judged(body);
@@ -186,7 +191,9 @@ impl AsyncRead for Socket {
                 return Poll::Ready(Ok(()));
             }
             let passed = self.state.gate().pass(came);
-            self.early.extend_from_slice(&came[passed..]);
+            if passed < came.len() {
+                self.early.extend_from_slice(&came[passed..]);
+            }
             buf.set_filled(before + passed);
             self.given(passed)
         } else {
