@@ -69,6 +69,7 @@ pub mod daemon;
 pub mod folder;
 pub mod health;
 pub mod hooks;
+mod host;
 mod http1;
 pub mod logging;
 pub mod plain;

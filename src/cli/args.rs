@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use super::RunPlan;
 use super::failure::Failure;
-use super::host::args::HostCommand;
 use super::typo;
+use crate::host::args::HostCommand;
 use crate::wire::CommandLine;
 
 /// The longest id of a release and name of an instance, in characters.

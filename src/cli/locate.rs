@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use super::args::Global;
 use super::connect::describe_io;
 use super::failure::Failure;
-use super::host::Places;
 use super::instance_file::{InstanceFile, Unreadable, read_limited};
 use super::sockets;
 use crate::config::Secret;
+use crate::host::Places;
 
 /// The instance that is meant when none is named.
 const DEFAULT_INSTANCE: &str = "default";

@@ -19,21 +19,20 @@ use std::process::ExitCode;
 
 use crate::wire::CommandLine;
 
-mod answer;
-mod args;
-mod client;
+pub(crate) mod answer;
+pub(crate) mod args;
+pub(crate) mod client;
 mod commands;
-mod connect;
-mod daemon_args;
-mod deploy;
-mod failure;
+pub(crate) mod connect;
+pub(crate) mod daemon_args;
+pub(crate) mod deploy;
+pub(crate) mod failure;
 mod follow;
-mod host;
-mod instance_file;
-mod locate;
+pub(crate) mod instance_file;
+pub(crate) mod locate;
 mod logs;
 mod order;
-mod render;
+pub(crate) mod render;
 mod sockets;
 #[cfg(test)]
 mod testing;

@@ -10,10 +10,10 @@ use serde_json::Value;
 use super::args::{self, Command, Global, Order, Refusal, SHORT_HELP};
 use super::client::{Client, Limits};
 use super::failure::Failure;
-use super::host::{self, Journal};
 use super::locate::{Surroundings, locate};
 use super::render::{self, Screen};
 use super::{RunPlan, commands, deploy, logs, typo};
+use crate::host::{self, Journal};
 use crate::wire::exit;
 
 /// What a command needs to do its work.

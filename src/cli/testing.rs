@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args;
-use super::host::Places;
 use super::locate::Surroundings;
 use super::order::{self, Pace, Signals};
 use super::render::{Screen, Sink};
+use crate::host::Places;
 
 /// Longer than any command of a test takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);

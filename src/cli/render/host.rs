@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 
-use super::super::host::{Check, Line, Report, Row, Source, Verdict};
 use super::tables::columns;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, phase_style, plain, port};
+use crate::host::{Check, Line, Report, Row, Source, Verdict};
 
 /// What a command did, what should be known, what to type next.
 pub(crate) fn report(report: &Report) -> String {
@@ -138,8 +138,8 @@ pub(crate) fn journal_lines(lines: &[Line]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::host::Row;
     use super::*;
+    use crate::host::Row;
     use crate::wire::Phase;
 
     fn stripped(text: &str) -> String {

@@ -1,12 +1,12 @@
 //! `portok start`, `stop`, `restart`, `enable` and `disable`: systemd does it, portok names the unit and explains.
 
-use super::super::failure::{Failure, HostCode};
 use super::installed;
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::report::Report;
 use super::systemctl::{self, Trouble, systemctl};
 use super::unit::{self, service_of};
+use crate::cli::failure::{Failure, HostCode};
 
 /// What systemd is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

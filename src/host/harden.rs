@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use super::super::failure::Failure;
 use super::files::{self, Existing, Readers};
 use super::instances::Instance;
 use super::places::Places;
 use super::report::Report;
 use super::systemctl::{self, Trouble};
 use super::{installed, unit};
+use crate::cli::failure::Failure;
 use crate::config::Config;
 
 /// Whether portokd starts nothing for an instance with this configuration.

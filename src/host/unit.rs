@@ -15,9 +15,9 @@ pub(crate) const USER_DROP_IN: &str = "portok@.service.d/10-user.conf";
 /// What makes the unit of one instance a hardened one, in the folder of its drop-ins.
 pub(crate) const HARDENED: &str = "50-hardened.conf";
 
-const SERVICE: &str = include_str!("../../../systemd/portok@.service");
-const SOCKET: &str = include_str!("../../../systemd/portok@.socket");
-const UNMANAGED: &str = include_str!("../../../systemd/portok@.service.d/unmanaged.conf");
+const SERVICE: &str = include_str!("../../systemd/portok@.service");
+const SOCKET: &str = include_str!("../../systemd/portok@.socket");
+const UNMANAGED: &str = include_str!("../../systemd/portok@.service.d/unmanaged.conf");
 
 /// The first line of every file that `init` writes: such a file may be replaced and removed.
 const MARK: &str =

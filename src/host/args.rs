@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::super::args::{health_path, instance_name, shell_text};
+use crate::cli::args::{health_path, instance_name, shell_text};
 
 /// The commands that concern this host and not one daemon.
 #[derive(Debug, Subcommand)]

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
-use super::super::connect::describe_io;
+use crate::cli::connect::describe_io;
 use crate::config::{CommandLine, Config};
 
 /// Something that is not as its key needs it.

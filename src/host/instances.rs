@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::failure::{Failure, HostCode};
 use super::places::Places;
 use super::{files, installed};
+use crate::cli::failure::{Failure, HostCode};
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, is_instance_name};
 
 /// One instance, as far as its files tell.

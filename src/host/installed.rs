@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::super::failure::Failure;
 use super::places::Places;
 use super::{files, unit};
+use crate::cli::failure::Failure;
 
 /// A unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::aot;
 use clap_mangen::Man;
 
-use super::super::args::Typed;
-use super::super::daemon_args::DaemonArguments;
-use super::super::failure::Failure;
 use super::args::Shell;
 use super::files::{self, Existing, Readers};
 use super::report::Report;
+use crate::cli::args::Typed;
+use crate::cli::daemon_args::DaemonArguments;
+use crate::cli::failure::Failure;
 
 /// The completions of `portok` for a shell.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {

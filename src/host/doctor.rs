@@ -11,13 +11,13 @@ use std::process::Command;
 use nix::unistd::User;
 use serde::Serialize;
 
-use super::super::connect::describe_io;
-use super::super::failure::Failure;
 use super::instances::{self, Instance, Reading};
 use super::list::{self, Row};
 use super::places::Places;
 use super::systemctl::{Trouble, systemctl};
 use super::{Asker, files, harden, installed, named, portokd_beside, unit};
+use crate::cli::connect::describe_io;
+use crate::cli::failure::Failure;
 use crate::wire::Phase;
 
 /// Open files that a daemon should be allowed: each client takes up to two.

@@ -14,11 +14,11 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::super::failure::{Failure, HostCode};
-use super::super::render::{self, Screen};
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::unit::service_of;
+use crate::cli::failure::{Failure, HostCode};
+use crate::cli::render::{self, Screen};
 use crate::wire::{exit, rfc3339};
 
 /// The longest line that is read from journalctl, in bytes; it escapes what is not text.

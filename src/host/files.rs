@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::super::connect::describe_io;
-use super::super::failure::{Failure, HostCode};
+use crate::cli::connect::describe_io;
+use crate::cli::failure::{Failure, HostCode};
 
 /// Who may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +255,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// # Errors
 /// It is there and cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
-    match super::super::instance_file::read_limited(path) {
+    match crate::cli::instance_file::read_limited(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path, &error)),

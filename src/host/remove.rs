@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::super::failure::{Failure, HostCode};
 use super::args::Remove;
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
@@ -13,6 +12,7 @@ use super::report::Report;
 use super::systemctl::{self, Trouble, systemctl};
 use super::unit::{self, service_of, socket_of};
 use super::{Asker, files, harden};
+use crate::cli::failure::{Failure, HostCode};
 use crate::config::is_instance_name;
 
 /// Stops an instance and removes its files.

@@ -3,12 +3,12 @@
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::super::failure::Failure;
 use super::Asker;
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::systemctl::{self, UnitState};
 use super::unit::service_of;
+use crate::cli::failure::Failure;
 use crate::wire::{Phase, Status};
 
 /// One instance.

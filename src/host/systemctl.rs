@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::connect::describe_io;
-use super::super::failure::{Failure, HostCode};
 use super::report::Report;
+use crate::cli::connect::describe_io;
+use crate::cli::failure::{Failure, HostCode};
 
 /// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
 const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);

@@ -20,12 +20,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::args::Global;
-use super::client::{Call, Client, Limits};
-use super::connect::describe_io;
-use super::failure::{Failure, HostCode};
-use super::locate::{Daemon, Surroundings, locate};
-use super::render::{self, Screen};
+use crate::cli::args::Global;
+use crate::cli::client::{Call, Client, Limits};
+use crate::cli::connect::describe_io;
+use crate::cli::failure::{Failure, HostCode};
+use crate::cli::locate::{Daemon, Surroundings, locate};
+use crate::cli::render::{self, Screen};
 use crate::wire::{Status, exit};
 
 mod add;

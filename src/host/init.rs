@@ -6,13 +6,13 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::failure::{Failure, HostCode};
 use super::args::Init;
 use super::files::{self, Existing, Readers};
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::report::Report;
 use super::{harden, installed, portokd_beside, systemctl, unit};
+use crate::cli::failure::{Failure, HostCode};
 
 /// What `init` is to bring about.
 #[derive(Debug)]

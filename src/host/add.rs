@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::super::deploy;
-use super::super::failure::{Failure, HostCode};
 use super::args::Add;
 use super::files::{self, Existing, Readers};
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::report::Report;
 use super::{harden, installed, named, ports, unit};
+use crate::cli::deploy;
+use crate::cli::failure::{Failure, HostCode};
 
 /// Random bytes of a token: as many as no one will ever try.
 const TOKEN_BYTES: usize = 32;
