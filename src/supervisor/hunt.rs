@@ -13,8 +13,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::identity::{Identity, is_tag};
-use super::proc::{self, Mark, Stat};
-use super::stop::NO_SIGNAL;
+use super::proc::{self, Mark, NO_SIGNAL, Stat};
 
 /// The processes that are to be stopped: those known, and how more of them are recognised.
 #[derive(Debug, Default)]

@@ -1,16 +1,19 @@
-//! The keeper: a small process of portok's that sees to it, while there is no daemon, that no app waits for a reader.
+//! The keeper: a small process of portok's that keeps the apps' pipes from filling up while there is no
+//! daemon.
 //!
-//! A pipe that nobody reads is full after [`PIPE_SIZE`] bytes, and then whoever prints into it stands still. So each
-//! daemon starts a keeper, which sleeps until the daemon is gone (the end of its standard input, which nobody else
-//! holds). From then on it takes the oldest bytes out of every pipe that is more than half full: the newest half stays for
-//! the next daemon. It ends when that one says so (a byte in the pipe [`CALL`], which is the keeper's standard output:
-//! whatever becomes of the name, it has the pipe), or when nobody prints any more.
+//! A pipe that nobody reads is full after [`PIPE_SIZE`] bytes, and then an app that prints into it
+//! stands still. So each daemon starts a keeper, which sleeps until the daemon is gone: its standard
+//! input, which only the daemon holds, ends then. From then on it takes the oldest bytes out of every
+//! pipe that is more than half full; the newest half stays for the next daemon.
 //!
-//! One that ends otherwise while its daemon lives is started again, after a pause that grows while that goes on.
+//! It ends when the next daemon dismisses it, by a byte in the pipe [`CALL`], or when no app prints any
+//! more. (The pipe is the keeper's standard output, so it has the pipe whatever becomes of the name.)
+//! A keeper that ends for another reason while its daemon lives is started again, after a pause that
+//! grows while that goes on.
 //!
-//! State: open pipes, those with a name in the folder, which is its own working directory. It keeps them when the names or the
-//! folder are removed (systemd does that with a unit that failed); then nobody can call it, and it ends with the last who
-//! prints. Nothing is lost with the keeper but what it is for.
+//! State: the open pipes, which are those in its working directory. It keeps them when the names or the
+//! folder are removed, as systemd does with a unit that failed. Nobody can dismiss it then, and it ends
+//! with the last app that prints. If the keeper is lost, only the room in the pipes is lost with it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,6 +22,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
@@ -27,36 +31,38 @@ use nix::unistd::mkfifo;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionread;
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use super::output::{PIPE_SIZE, is_pipe, reading_end};
+use super::pipe::{PIPE_SIZE, is_pipe, reading_end};
 use super::start_child;
 
-/// How a process of this program is told that it is a keeper: its name, so that `ps` shows it too.
+/// The name that makes a process of this program a keeper. `ps` shows it too.
 const NAME: &str = "portok-keeper";
-/// The pipe over which the next daemon sends the keeper home.
+/// The pipe over which the next daemon dismisses the keeper.
 const CALL: &str = "keeper";
-/// Between two looks while somebody prints a lot, and otherwise.
+/// The pause between two looks while an app prints a lot, and otherwise.
 const BUSY: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(50);
-/// Before one that has ended is started again; doubled while that happens soon.
+/// The pause before a keeper is started again. It doubles while keepers end soon after their start.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A keeper that sleeps as long as this process lives: the daemon's side. Its futures belong to the runtime in which it was
-/// started.
+/// The daemon's side of a keeper that sleeps as long as this process lives. Its futures belong to the
+/// runtime in which it was started.
 #[derive(Debug)]
 pub(super) struct Keeper {
     run_dir: PathBuf,
     child: io::Result<Child>,
-    /// It sleeps as long as this is open; here, because [`Child::wait`] closes what it has itself.
+    /// It sleeps as long as this is open. Taken out of the child, because [`Child::wait`] would close it.
     _life: Option<ChildStdin>,
     began: Instant,
     pause: Duration,
 }
 
 impl Keeper {
-    /// Starts one for the pipes in `run_dir`. The keeper of an earlier daemon is sent home: its time is over.
+    /// Starts one for the pipes in `run_dir`, and dismisses the keeper of an earlier daemon.
     pub(super) fn start(run_dir: &Path) -> Self {
         let mut child = start(run_dir);
         let life = child.as_mut().ok().and_then(|child| child.stdin.take());
@@ -64,9 +70,30 @@ impl Keeper {
         Self { run_dir, child, _life: life, began: Instant::now(), pause: SHORTEST_PAUSE }
     }
 
-    /// Starts another one whenever it has ended without being called. Ends when it was: then a successor of this daemon has
-    /// its own. Cancel safe: what is dropped midway can be begun again.
-    pub(super) async fn look_after(&mut self) {
+    /// Sees to it that there is a keeper until `ending` is cancelled; replaces it at each `renewal`.
+    /// Where runs are left for the next daemon, so is the keeper: this daemon may have failed before it
+    /// took them over.
+    pub(super) async fn run(mut self, renewal: Arc<Notify>, ending: CancellationToken) {
+        let mut dismissed = false;
+        loop {
+            tokio::select! {
+                () = self.until_dismissed(), if !dismissed => dismissed = true,
+                () = renewal.notified() => {
+                    self.renew().await;
+                    dismissed = false;
+                }
+                () = ending.cancelled() => break,
+            }
+        }
+        let mut left = fs::read_dir(&self.run_dir).into_iter().flatten().flatten();
+        if !left.any(|entry| is_pipe(&entry.file_name())) {
+            self.end().await;
+        }
+    }
+
+    /// Starts another one whenever it has ended without being dismissed. Returns when it was: a
+    /// successor of this daemon has a keeper then. Cancel safe.
+    async fn until_dismissed(&mut self) {
         loop {
             let ended = match &mut self.child {
                 Ok(child) => match child.wait().await {
@@ -90,19 +117,18 @@ impl Keeper {
     }
 
     /// Puts another one in its place.
-    pub(super) async fn renew(&mut self) {
-        self.dismiss().await;
+    async fn renew(&mut self) {
+        self.end().await;
         *self = Self::start(&self.run_dir);
     }
 
-    /// Ends it: nobody prints any more.
-    pub(super) async fn dismiss(&mut self) {
-        // It ends by itself as well; this way it is gone when the daemon is.
+    /// Ends it now. It would end by itself, but only after the daemon.
+    async fn end(&mut self) {
         if let Ok(child) = &mut self.child
             && matches!(child.try_wait(), Ok(None))
         {
             let _gone_already = child.kill().await;
-            // One that was called has ended, and the pipe is a successor's.
+            // A keeper that was dismissed has ended already, and the pipe is a successor's.
             let _gone_already = fs::remove_file(self.run_dir.join(CALL));
         }
     }
@@ -110,26 +136,26 @@ impl Keeper {
 
 fn start(run_dir: &Path) -> io::Result<Child> {
     let call = run_dir.join(CALL);
-    // Where there is none, nobody has it open to read.
+    // Fails where no keeper has the pipe open.
     if let Ok(mut former) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&call) {
         let _gone_meanwhile = former.write(&[1]);
     }
-    // A pipe of its own: in the former one the call may still be there when this one looks.
+    // A new pipe: in the former one the byte may still be there when this keeper looks.
     match fs::remove_file(&call) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => mkfifo(&call, Mode::S_IRUSR | Mode::S_IWUSR)?,
     }
-    // For writing too, so that it does not end with the first daemon that called.
+    // For writing too, so that it does not see an end of file when a caller closes its end.
     let heard = OpenOptions::new().read(true).write(true).open(&call)?;
-    // The file that runs now, whatever lies at its path since.
+    // The program that runs now, whatever lies at its path since.
     let mut command = Command::new("/proc/self/exe");
-    // It is told the folder for `ps` only.
+    // The folder is an argument for `ps` only.
     command.arg0(NAME).arg(run_dir).env_clear().process_group(0).current_dir(run_dir);
     command.stdin(Stdio::piped()).stdout(heard).stderr(Stdio::null());
     start_child(|| command.spawn(), Child::id)
 }
 
-/// Is the keeper, where this process was started as one. To be asked before anything else.
+/// Works as the keeper if this process was started as one. To be called before anything else.
 pub fn run_if_asked() -> Option<ExitCode> {
     let mut words = std::env::args_os();
     if words.next() != Some(OsString::from(NAME)) {
@@ -181,7 +207,7 @@ fn open_new(pipes: &mut BTreeMap<OsString, File>) {
 }
 
 enum Relief {
-    /// There was room enough.
+    /// There is room enough.
     Enough,
     /// The oldest bytes were taken.
     Taken,
@@ -195,7 +221,7 @@ fn relieve(pipe: &mut File, scrap: &mut [u8]) -> Relief {
         Err(_) => return Relief::NobodyPrints,
     };
     if waiting == 0 {
-        // End of file: the last who could print has gone.
+        // End of file: the last process that could print has gone.
         return if matches!(pipe.read(&mut scrap[..1]), Ok(0)) {
             Relief::NobodyPrints
         } else {
@@ -207,7 +233,7 @@ fn relieve(pipe: &mut File, scrap: &mut [u8]) -> Relief {
         let most = usize::try_from(left - half).unwrap_or(scrap.len()).min(scrap.len());
         match pipe.read(&mut scrap[..most]) {
             Ok(read) if read > 0 => left = left.saturating_sub(read as u64),
-            // Somebody else has read it, or nobody can: there is time until the next look.
+            // Another reader was first, or nobody can read: there is time until the next look.
             _ => break,
         }
     }
@@ -227,7 +253,7 @@ mod tests {
         let mut scrap = vec![0; 64 << 10];
         let half = usize::try_from(PIPE_SIZE / 2).unwrap();
         writer.write_all(&vec![b'x'; half + 1]).unwrap();
-        // The end for writing tells how much waits, and cannot be read from.
+        // The end for writing can say how much waits, and cannot be read from.
         let mut unreadable = File::from(std::os::fd::OwnedFd::from(writer));
         assert!(matches!(relieve(&mut unreadable, &mut scrap), Relief::Enough));
         let mut pipe = File::from(std::os::fd::OwnedFd::from(reader));

@@ -44,8 +44,10 @@ mod oom;
 mod orphans;
 mod output;
 mod owner;
+mod pipe;
 mod port;
 mod proc;
+mod reader;
 mod ring;
 mod scope;
 mod sink;
@@ -149,7 +151,9 @@ impl Supervisor {
         let series = identity::new_series(&mark).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot read the kernel's random numbers: {error}"))
         })?;
-        let output = output::Output::start(&instance, run_dir, sink, keeper)?;
+        let folder = pipe::PipeFolder::make(run_dir)?;
+        let reader = reader::Reader::start(&instance, &folder, sink, keeper)?;
+        let output = output::Output::new(folder, reader);
         Ok(Self {
             instance,
             mark,

@@ -15,6 +15,9 @@ const ENVIRON_USUAL: usize = 32 << 10;
 /// The variable that carries a run's tag.
 pub(super) const TAG_VARIABLE: &str = "PORTOK_RUN";
 
+/// With this number kill(2) only checks whether the process is there.
+pub(super) const NO_SIGNAL: i32 = 0;
+
 /// Among the flags of a process: it belongs to the kernel (`PF_KTHREAD` of linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 

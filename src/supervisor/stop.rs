@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::hunt::{Hunt, Left};
 use super::identity::Identity;
+use super::proc::NO_SIGNAL;
 use crate::config::StopSignal;
 
 /// Between the stop signal and SIGKILL where nobody said how long: a leader that ended by itself left something behind.
@@ -28,9 +29,6 @@ pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(50);
 const BECOMING: Duration = Duration::from_secs(1);
 /// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold up who reads about it.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
-
-/// kill(2) only looks whether the process is there.
-pub(super) const NO_SIGNAL: i32 = 0;
 
 /// A stop that was asked for.
 #[derive(Debug, Clone, Copy)]
