@@ -34,7 +34,7 @@ impl Coordinator {
         };
         let runs = self.slots.iter().filter_map(|(&id, slot)| {
             let process = slot.process.as_ref()?;
-            let role = self.state.role(id, process.was_asked_to_stop());
+            let role = self.state.role(id, process.was_signalled());
             Some(StoredRun {
                 release: slot.release.clone(),
                 identity: process.identity().clone(),

@@ -116,7 +116,7 @@ async fn until_ended(process: &Process, tell: &Teller) -> Exit {
     tokio::select! {
         biased;
         exit = process.exited() => exit,
-        () = process.asked_to_stop() => {
+        () = process.signalled() => {
             tell.that(Report::Asked).await;
             process.exited().await
         }

@@ -1,9 +1,12 @@
 //! A process group that an earlier daemon started: taken over, watched and stopped like any other.
 //!
-//! It is nobody's child here, so its leader is watched through a pidfd, and how it ended cannot be known. It is
-//! proven first: the pidfd is taken, then boot id and start time are compared with the record, so that proof and watch
-//! concern one process (pidfd_open(2)). Its group is never signalled by number, because its leader is not ours to
-//! keep as a zombie and the number may be given away once it is empty: all members are pinned one by one ([`super::hunt`]).
+//! Its leader is no child of this daemon, so it is watched through a pidfd, and how it ended cannot be
+//! known. It is proven first: the pidfd is taken, then boot id and start time are compared with the
+//! record, so that proof and watch concern one process (pidfd_open(2)).
+//!
+//! Its group is never signalled by number. The daemon cannot keep the leader as a zombie, so once the
+//! group is empty the kernel may give the number to another one. All members are pinned one by one
+//! instead ([`super::hunt`]).
 //!
 //! The task ends as that of a child does ([`super::group`]). A dropped future stops nothing.
 
@@ -24,13 +27,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::group::{Owned, Process, pair};
+use super::group::{GroupEvent, Owned, Process, pair};
 use super::hunt::Hunt;
 use super::output::Reading;
-use super::stop::{self, Order, UNKILLABLE_AFTER};
+use super::stop::{self, StopOrder, UNKILLABLE_AFTER};
 use super::{Exit, Identity, Lease, proc};
 
-/// A leader that was proven to be the recorded one, and tells of its end.
+/// A leader that was proven to be the recorded one.
 #[derive(Debug)]
 pub(super) struct Leader {
     identity: Identity,
@@ -38,11 +41,11 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// The recorded process, where it still runs.
+    /// Finds the recorded process.
     ///
     /// # Errors
-    /// Why it cannot be taken over: it has ended, the pid is another process's, the host was booted since, or the
-    /// kernel has no pidfds (before 5.3).
+    /// It cannot be taken over: it has ended, the pid is another process's, the host was booted since, or
+    /// the kernel has no pidfds (before 5.3).
     pub(super) fn find(identity: &Identity) -> io::Result<Self> {
         let gone = |why: &str| io::Error::new(io::ErrorKind::NotFound, why.to_owned());
         if !identity.is_of_this_boot() {
@@ -50,7 +53,7 @@ impl Leader {
         }
         let pid = i32::try_from(identity.pid).ok().filter(|&pid| pid > 1).and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| gone("the record has no usable pid"))?;
-        // Without waiting for it: only readiness is asked for, and that comes with its end.
+        // The pidfd becomes readable when the process ends.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| match errno {
             rustix::io::Errno::SRCH => gone("it has ended"),
             other => other.into(),
@@ -60,21 +63,22 @@ impl Leader {
         if stat.start_time != identity.start_time {
             return Err(gone("its pid is another process's now"));
         }
-        // SAFETY: the descriptor was just opened, and `OwnedFd` keeps it open and the same until the `AsyncFd` that owns
-        // it is dropped; nothing takes it out.
+        // SAFETY: the descriptor was just opened, and `OwnedFd` keeps it open and the same until the
+        // `AsyncFd` that owns it is dropped; nothing takes it out.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
         Ok(Self { identity: identity.clone(), pidfd })
     }
 
     /// Waits for its end. Cancel safe.
     async fn ended(&self) -> Exit {
-        // An error would be the runtime's end; then nobody waits for the truth.
+        // An error means that the runtime ends, and then nobody uses the answer.
         let _runtime_ends = self.pidfd.readable().await;
         Exit::Unknown
     }
 }
 
-/// Starts the task that owns it. `left`: an earlier daemon has sent it its signal, SIGKILL is due after this time.
+/// Starts the task that owns it. `left`: an earlier daemon has sent it its stop signal, and SIGKILL is
+/// due after this time.
 pub(super) fn take(
     groups: &TaskTracker,
     letting_go: CancellationToken,
@@ -85,9 +89,9 @@ pub(super) fn take(
 ) -> Process {
     let (process, owned) = pair(leader.identity.clone(), lease, reading);
     if let Some(left) = left {
-        process.order(Order::continued(left));
-        // Known from the first record on that this daemon writes.
-        owned.tell_asked();
+        process.order(StopOrder::continued(left));
+        // Now, so that the first record that this daemon writes says it too.
+        owned.tell_signalled();
     }
     groups.spawn(async move {
         letting_go.run_until_cancelled(owned.run_adopted(leader)).await;
@@ -95,39 +99,33 @@ pub(super) fn take(
     process
 }
 
-enum Event {
-    Ended(Exit),
-    Ordered,
-    Due,
-}
-
 impl Owned {
     async fn run_adopted(mut self, leader: Leader) {
         let mut exit = None;
         let first = tokio::select! {
-            ended = leader.ended() => Event::Ended(ended),
-            _ = self.orders.wait_for(Option::is_some) => Event::Ordered,
+            ended = leader.ended() => GroupEvent::Ended(ended),
+            _ = self.orders.wait_for(Option::is_some) => GroupEvent::Ordered,
         };
-        if let Event::Ended(ended) = first {
+        if let GroupEvent::Ended(ended) = first {
             exit = Some(self.announce(ended).await);
         }
         let since = Instant::now();
         let signal = self.ordered().map_or(Signal::SIGTERM as i32, |order| order.signal);
-        let hunt = self.ask(signal).await;
+        let hunt = self.signal(signal).await;
         while exit.is_none() {
             let (kill_at, at_once) = self.deadline(since);
             if at_once {
                 break;
             }
             let event = tokio::select! {
-                ended = leader.ended() => Event::Ended(ended),
-                Ok(()) = self.orders.changed() => Event::Ordered,
-                () = sleep_until(kill_at) => Event::Due,
+                ended = leader.ended() => GroupEvent::Ended(ended),
+                Ok(()) = self.orders.changed() => GroupEvent::Ordered,
+                () = sleep_until(kill_at) => GroupEvent::Due,
             };
             match event {
-                Event::Ended(ended) => exit = Some(self.announce(ended).await),
-                Event::Ordered => {}
-                Event::Due => {
+                GroupEvent::Ended(ended) => exit = Some(self.announce(ended).await),
+                GroupEvent::Ordered => {}
+                GroupEvent::Due => {
                     self.warn_of_kill();
                     break;
                 }
@@ -137,7 +135,7 @@ impl Owned {
         let exit = match exit {
             Some(exit) => exit,
             None => {
-                // The sweep has seen its end, or has given it up.
+                // The sweep has seen its end, or has given up.
                 let ended = tokio::time::timeout(UNKILLABLE_AFTER, leader.ended()).await;
                 self.announce(ended.unwrap_or(Exit::Unknown)).await
             }
@@ -145,17 +143,17 @@ impl Owned {
         self.end(exit).await;
     }
 
-    /// Sends the first signal to all of it.
-    async fn ask(&self, signal: i32) -> Hunt {
+    /// Sends the first signal to all of it. Returns the hunt, to go on with.
+    async fn signal(&self, signal: i32) -> Hunt {
         let identity = self.identity().clone();
-        let asked = stop::look(move || {
+        let signalled = stop::look(move || {
             let mut hunt = Hunt::for_run(&identity);
             hunt.note_descendants(identity.pid);
             hunt.round(signal, false);
             hunt
         });
-        let hunt = asked.await;
-        self.tell_asked();
+        let hunt = signalled.await;
+        self.tell_signalled();
         hunt.unwrap_or_else(|| Hunt::for_run(self.identity()))
     }
 }

@@ -1,14 +1,13 @@
 //! One process group: the task that owns it, and the handle on that task.
 //!
-//! The task ([`Owned::run`]) is the only one that reaps the leader and signals the group. It lives through three
-//! stages: *running* until the leader ends or a stop is ordered; *the group's ladder* until the group is empty; *the sweep*
-//! of what left the group. Then it publishes that all is gone, and ends.
+//! The task ([`Owned::run`]) is the only one that reaps the leader and signals the group. It goes through
+//! three stages: *running*, until the leader ends or a stop is ordered; *the group's ladder*, until the
+//! group is empty; *the sweep* of what left the group. Then it publishes that all is gone, and ends.
+//! A group that an earlier daemon started goes the same way by other means: [`super::adopt`].
 //!
-//! (A group that an earlier daemon started goes the same way by other means: [`super::adopt`].)
-//!
-//! The leader is waited for with `inner().wait()` of the group child only: command-group's own `wait` and `try_wait`
-//! reap by group and lose the status that tokio waits for. `exited` is published after the output was read once more, so
-//! that who sees the exit also sees the last lines.
+//! The leader is only waited for with `inner().wait()` of the group child: command-group's own `wait`
+//! and `try_wait` reap by group and lose the status that tokio waits for. `exited` is published after
+//! the output was read once more, so that a task that sees the exit also sees the last lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +24,8 @@ use tokio_util::task::TaskTracker;
 use super::hunt::Hunt;
 use super::output::Reading;
 use super::ring::RunLog;
-use super::spawn::{self, Plan, SpawnError};
-use super::stop::{self, FIRST_LOOK, LONGEST_LOOK, Order, STOP_TIMEOUT, UNKILLABLE_AFTER};
+use super::spawn::{self, ChildPlan, SpawnError};
+use super::stop::{self, FIRST_LOOK, LONGEST_LOOK, STOP_TIMEOUT, StopOrder, UNKILLABLE_AFTER};
 use super::{Exit, Identity, Lease, Owner, PortTaken, last, oom, owner, proc};
 use crate::config::StopSignal;
 use crate::wire::LogLine;
@@ -42,33 +41,40 @@ struct Shared {
     identity: Identity,
     lease: Lease,
     log: Arc<RunLog>,
-    order: watch::Sender<Option<Order>>,
-    asked: watch::Receiver<bool>,
+    order: watch::Sender<Option<StopOrder>>,
+    signalled: watch::Receiver<bool>,
     exited: watch::Receiver<Option<Exit>>,
     gone: watch::Receiver<Option<Exit>>,
 }
 
-/// Makes the handle and the task's side of it.
+/// Makes the handle, and the task's side of it.
 pub(super) fn pair(identity: Identity, lease: Lease, reading: Reading) -> (Process, Owned) {
     let (order, orders) = watch::channel(None);
-    let (asked, asked_seen) = watch::channel(false);
+    let (signalled, signalled_seen) = watch::channel(false);
     let (exited, exited_seen) = watch::channel(None);
     let (gone, gone_seen) = watch::channel(None);
     let log = Arc::clone(reading.log());
-    let shared =
-        Shared { identity, lease, log, order, asked: asked_seen, exited: exited_seen, gone: gone_seen };
+    let shared = Shared {
+        identity,
+        lease,
+        log,
+        order,
+        signalled: signalled_seen,
+        exited: exited_seen,
+        gone: gone_seen,
+    };
     let shared = Arc::new(shared);
-    (Process { shared: Arc::clone(&shared) }, Owned { shared, orders, asked, exited, gone, reading })
+    (Process { shared: Arc::clone(&shared) }, Owned { shared, orders, signalled, exited, gone, reading })
 }
 
 /// Starts the plan and the task that owns what it became.
 ///
-/// The task is spawned before the process, and owns it from the first moment: when the caller is dropped midway, the
-/// process is killed, never forgotten.
+/// The task is spawned before the process, and owns it from the first moment: if the caller is dropped
+/// midway, the process is killed, never forgotten.
 pub(super) async fn start(
     groups: &TaskTracker,
     letting_go: &CancellationToken,
-    plan: Plan,
+    plan: ChildPlan,
     tag: String,
     lease: Lease,
     reading: Reading,
@@ -76,7 +82,7 @@ pub(super) async fn start(
     let (answer, started) = oneshot::channel();
     let letting_go = letting_go.clone();
     groups.spawn(async move {
-        // Fork and exec wait for the disk that the program is on.
+        // Blocking: fork and exec wait for the disk that the program is on.
         let spawned = tokio::task::spawn_blocking(move || execute(plan, tag)).await.unwrap_or_else(|panic| {
             Err(SpawnError::new("cannot start the app".to_owned(), std::io::Error::other(panic)))
         });
@@ -84,7 +90,7 @@ pub(super) async fn start(
             Ok(spawned) => spawned,
             Err(error) => {
                 reading.end();
-                // Nobody waits any more, or the error is theirs.
+                // A caller that was dropped needs no error.
                 let _ = answer.send(Err(error));
                 return;
             }
@@ -93,7 +99,7 @@ pub(super) async fn start(
         if let Err(Ok(unwanted)) = answer.send(Ok(process)) {
             unwanted.kill();
         }
-        // Let go, its processes are somebody else's: dropping the child neither signals nor waits.
+        // Once let go, its processes are another daemon's: dropping the child neither signals nor waits.
         letting_go.run_until_cancelled(owned.run(child)).await;
     });
     started.await.unwrap_or_else(|_| {
@@ -101,7 +107,7 @@ pub(super) async fn start(
     })
 }
 
-fn execute(plan: Plan, tag: String) -> Result<(AsyncGroupChild, Identity), SpawnError> {
+fn execute(plan: ChildPlan, tag: String) -> Result<(AsyncGroupChild, Identity), SpawnError> {
     let child = spawn::start(plan)?;
     if let Some(pid) = child.id() {
         oom::spare_no_more(pid);
@@ -135,42 +141,42 @@ impl Process {
         self.shared.lease.port()
     }
 
-    /// Waits until the leader has ended, and what it printed is read. Cancel safe, any number of waiters.
+    /// Waits until the leader has ended and what it printed is read. Cancel safe, any number of waiters.
     pub async fn exited(&self) -> Exit {
         published(self.shared.exited.clone()).await
     }
 
-    /// Waits until the whole group, and everything that carries the run's tag, is gone. When the leader ends by
-    /// itself, what it left behind is stopped by the ladder first. Cancel safe.
+    /// Waits until the whole group and everything that carries the run's tag is gone. Where the leader
+    /// ends by itself, what it left behind is stopped by the ladder first. Cancel safe.
     pub async fn gone(&self) -> Exit {
         published(self.shared.gone.clone()).await
     }
 
-    /// Waits until a stop that was ordered has reached the group. Cancel safe; for ever, where none is.
-    pub async fn asked_to_stop(&self) {
-        if self.shared.asked.clone().wait_for(|asked| *asked).await.is_err() {
+    /// Waits until the stop signal has reached the group; for ever where no stop is ordered. Cancel safe.
+    pub async fn signalled(&self) {
+        if self.shared.signalled.clone().wait_for(|signalled| *signalled).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Whether a stop that was ordered has reached the group.
-    pub fn was_asked_to_stop(&self) -> bool {
-        *self.shared.asked.borrow()
+    /// Whether the stop signal has reached the group.
+    pub fn was_signalled(&self) -> bool {
+        *self.shared.signalled.borrow()
     }
 
-    /// Starts the stop ladder: `signal` to the group, after `timeout` SIGKILL to all that is left. The first
-    /// call decides the signal; a later one may only shorten the time.
+    /// Starts the stop ladder: `signal` to the group, after `timeout` SIGKILL to all that is left. The
+    /// first call decides the signal; a later one may only shorten the time.
     pub fn stop(&self, signal: StopSignal, timeout: Duration) {
-        self.order(Order::stop(signal, timeout));
+        self.order(StopOrder::stop(signal, timeout));
     }
 
-    /// SIGKILL to all of it, now.
+    /// Sends SIGKILL to all of it, now.
     pub fn kill(&self) {
-        self.order(Order::kill());
+        self.order(StopOrder::kill());
     }
 
-    pub(super) fn order(&self, order: Order) {
-        self.shared.order.send_if_modified(|slot| Order::merge(slot, order));
+    pub(super) fn order(&self, order: StopOrder) {
+        self.shared.order.send_if_modified(|slot| StopOrder::merge(slot, order));
     }
 
     /// Gives up the port's placeholder: the app listens.
@@ -180,13 +186,13 @@ impl Process {
 
     /// Whose the listener on its port is.
     pub async fn owner(&self) -> Owner {
-        let (run, port) = (self.shared.run(), self.port());
+        let (run, port) = (self.identity().clone(), self.port());
         stop::look(move || owner::of_port(&run, port)).await.unwrap_or(Owner::Unproven)
     }
 
     /// Where its processes listen.
     pub async fn listeners(&self) -> Vec<std::net::SocketAddr> {
-        let run = self.shared.run();
+        let run = self.identity().clone();
         stop::look(move || owner::listeners(&run)).await.unwrap_or_default()
     }
 
@@ -195,7 +201,8 @@ impl Process {
         last(self.shared.log.lines(), lines)
     }
 
-    /// What had its port, where its end looks like a taken one: it says so in its output, or a stranger listens there.
+    /// What has its port, if its end looks as if the port was taken: its output says so, or a stranger
+    /// listens there.
     pub async fn port_taken(&self) -> Option<PortTaken> {
         let says_so = self.shared.log.lines().iter().any(|line| {
             let line = line.line.to_ascii_lowercase();
@@ -205,29 +212,19 @@ impl Process {
             Owner::Stranger { .. } => Some(PortTaken::ByAnother),
             _ if !says_so => None,
             Owner::Nobody if self.shared.lease.was_held() => Some(PortTaken::ByPlaceholder),
-            // It speaks of some other port, which another one would not help.
+            // Its output speaks of another port than this one; leasing a new one would not help.
             Owner::Nobody if self.shared.lease.is_free() => None,
             _ => Some(PortTaken::ByAnother),
         }
     }
 
-    /// Lines as they are printed from now on (bounded; a slow reader loses the oldest).
+    /// Lines as they are printed from now on. The queue is bounded: a slow reader loses the oldest.
     pub fn follow(&self) -> broadcast::Receiver<Arc<LogLine>> {
         self.shared.log.follow()
     }
 }
 
-impl Shared {
-    fn run(&self) -> owner::Run {
-        owner::Run {
-            leader: self.identity.pid,
-            start_time: self.identity.start_time,
-            tag: self.identity.tag.clone(),
-        }
-    }
-}
-
-/// Waits for the value. Its sender is only dropped without one when the runtime ends.
+/// Waits for the value. Its sender is dropped without one only when the runtime ends.
 async fn published(mut value: watch::Receiver<Option<Exit>>) -> Exit {
     value.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
 }
@@ -235,17 +232,19 @@ async fn published(mut value: watch::Receiver<Option<Exit>>) -> Exit {
 /// The task's side.
 pub(super) struct Owned {
     shared: Arc<Shared>,
-    pub(super) orders: watch::Receiver<Option<Order>>,
-    asked: watch::Sender<bool>,
+    pub(super) orders: watch::Receiver<Option<StopOrder>>,
+    signalled: watch::Sender<bool>,
     exited: watch::Sender<Option<Exit>>,
     gone: watch::Sender<Option<Exit>>,
     reading: Reading,
 }
 
-enum Event {
+/// What the task of a group waits for.
+pub(super) enum GroupEvent {
     Ended(Exit),
     Ordered,
-    Tick,
+    /// The next step is due.
+    Due,
 }
 
 impl Owned {
@@ -255,9 +254,9 @@ impl Owned {
 
         let mut exit = None;
         match self.first_event(&mut child).await {
-            Event::Ended(ended) => exit = Some(self.announce(ended).await),
-            Event::Ordered | Event::Tick => {
-                // Before the signal: afterwards nobody may be left who knows them as children.
+            GroupEvent::Ended(ended) => exit = Some(self.announce(ended).await),
+            GroupEvent::Ordered | GroupEvent::Due => {
+                // Before the signal: afterwards no parent may be left to know them by.
                 let noted = stop::look(move || {
                     hunt.note_descendants(pid);
                     hunt
@@ -273,7 +272,7 @@ impl Owned {
         self.end(exit).await;
     }
 
-    /// Nothing of it is left: the last lines, the port, the news.
+    /// Nothing of it is left: reads the last lines, gives the port back, publishes the end.
     pub(super) async fn end(self, exit: Exit) {
         self.reading.catch_up().await;
         self.reading.end();
@@ -282,14 +281,14 @@ impl Owned {
     }
 
     /// Runs until the leader ends or a stop is ordered.
-    async fn first_event(&mut self, child: &mut AsyncGroupChild) -> Event {
+    async fn first_event(&mut self, child: &mut AsyncGroupChild) -> GroupEvent {
         tokio::select! {
-            status = child.inner().wait() => Event::Ended(status.map_or(Exit::Unknown, Exit::from)),
-            _ = self.orders.wait_for(Option::is_some) => Event::Ordered,
+            status = child.inner().wait() => GroupEvent::Ended(status.map_or(Exit::Unknown, Exit::from)),
+            _ = self.orders.wait_for(Option::is_some) => GroupEvent::Ordered,
         }
     }
 
-    /// The group's ladder. Returns how the leader ended once no member of the group is left.
+    /// The group's ladder. Once no member of the group is left, returns how the leader ended.
     async fn empty_the_group(
         &mut self,
         child: &mut AsyncGroupChild,
@@ -300,7 +299,7 @@ impl Owned {
         let pid = self.shared.identity.pid;
         let mut killed_at = (signal == Signal::SIGKILL as i32).then_some(since);
         let mut pause = FIRST_LOOK;
-        let mut asked = false;
+        let mut signalled = false;
         loop {
             // The leader first: as long as it is not reaped, its zombie is a member.
             if let Some(exit) = exit
@@ -308,10 +307,10 @@ impl Owned {
             {
                 return exit;
             }
-            if !asked {
+            if !signalled {
                 send(pid, signal);
-                asked = true;
-                self.tell_asked();
+                signalled = true;
+                self.tell_signalled();
             }
             let (kill_at, at_once) = self.deadline(since);
             let now = Instant::now();
@@ -336,52 +335,53 @@ impl Owned {
             let wake = if exit.is_some() { next_rung.min(now + pause) } else { next_rung };
             let event = tokio::select! {
                 status = child.inner().wait(), if exit.is_none() => {
-                    Event::Ended(status.map_or(Exit::Unknown, Exit::from))
+                    GroupEvent::Ended(status.map_or(Exit::Unknown, Exit::from))
                 }
-                Ok(()) = self.orders.changed() => Event::Ordered,
-                () = sleep_until(wake) => Event::Tick,
+                Ok(()) = self.orders.changed() => GroupEvent::Ordered,
+                () = sleep_until(wake) => GroupEvent::Due,
             };
             match event {
-                Event::Ended(ended) => exit = Some(self.announce(ended).await),
-                Event::Ordered => {}
-                Event::Tick => pause = stop::longer(pause),
+                GroupEvent::Ended(ended) => exit = Some(self.announce(ended).await),
+                GroupEvent::Ordered => {}
+                GroupEvent::Due => pause = stop::longer(pause),
             }
         }
     }
 
-    /// Publishes that the group has got its signal.
-    pub(super) fn tell_asked(&self) {
-        self.asked.send_replace(true);
+    /// Publishes that the group has its signal.
+    pub(super) fn tell_signalled(&self) {
+        self.signalled.send_replace(true);
     }
 
     pub(super) fn identity(&self) -> &Identity {
         &self.shared.identity
     }
 
-    /// Publishes the leader's end, after its last lines were read.
+    /// Publishes the leader's end, once its last lines are read.
     pub(super) async fn announce(&mut self, exit: Exit) -> Exit {
         self.reading.catch_up().await;
         let _ = self.exited.send(Some(exit));
         exit
     }
 
-    /// Says that the time to end by itself is over.
+    /// Logs that the time to end by itself is over.
     pub(super) fn warn_of_kill(&self) {
         let (pid, release) = (self.shared.identity.pid, self.shared.log.release());
         tracing::warn!(release, pid, "{}", stop::overdue(self.ordered()));
     }
 
-    pub(super) fn ordered(&self) -> Option<Order> {
+    pub(super) fn ordered(&self) -> Option<StopOrder> {
         *self.orders.borrow()
     }
 
-    /// When SIGKILL is due, and whether nothing may get any more time.
+    /// When SIGKILL is due, and whether it is due at once for everything.
     pub(super) fn deadline(&self, since: Instant) -> (Instant, bool) {
         self.ordered().map_or((since + STOP_TIMEOUT, false), |order| (order.kill_at, order.at_once))
     }
 }
 
-/// The signal to the whole group; `SIGCONT` lets stopped members act on it. Only called while the group is not seen empty.
+/// Sends the signal to the whole group, and `SIGCONT`, so that stopped members act on it. Only called
+/// while the group has not been seen empty.
 fn send(group: u32, number: i32) {
     let Some(group) = raw(group) else { return };
     if let Ok(signal) = Signal::try_from(number) {
@@ -392,8 +392,8 @@ fn send(group: u32, number: i32) {
     }
 }
 
-/// Whether no member of the group is left. One that is only a zombie, whose parent does not read it (a container
-/// without an init), is none; that needs a look at all processes, which is taken once the quick answer stays away.
+/// Whether no member of the group is left. A zombie that its parent does not reap (in a container without
+/// an init) is no member; to tell, all processes are looked at, once the quick answer stays away.
 async fn is_empty(group: u32, pause: Duration) -> bool {
     match raw(group).map(|group| killpg(group, None)) {
         None | Some(Err(Errno::ESRCH)) => true,

@@ -1,8 +1,10 @@
-//! What left its group, and what an earlier daemon left: found in `/proc`, pinned, checked, signalled.
+//! The search for processes that left their group, or that an earlier daemon left: found in `/proc`,
+//! pinned, checked, signalled.
 //!
-//! A pid that was read somewhere may be another process's by now. So a process is *pinned* by a pidfd first, then
-//! checked again (start time, tag or group), and signalled only through that pidfd: check and signal concern one
-//! process (pidfd_open(2)). A kernel without pidfds (before 5.3) gets check and kill(2) directly after one another.
+//! A pid that was read somewhere may be another process's by now. So a process is *pinned* by a pidfd
+//! first, then checked again (start time, tag or group), and signalled only through that pidfd: check
+//! and signal concern one process (pidfd_open(2)). On a kernel without pidfds (before 5.3), kill(2)
+//! follows directly on the check.
 //!
 //! Everything here blocks on `/proc`.
 
@@ -13,26 +15,26 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::identity::{Identity, is_tag};
-use super::proc::{self, Mark, NO_SIGNAL, Stat};
+use super::proc::{self, NO_SIGNAL, Stat, Tagged};
 
-/// The processes that are to be stopped: those known, and how more of them are recognised.
+/// The processes to stop: those already known, and how to recognise more of them.
 #[derive(Debug, Default)]
 pub(super) struct Hunt {
-    /// A process whose tag begins with one of these belongs to it, ...
+    /// A process is a member if its tag begins with one of these, ...
     tags: Vec<String>,
-    /// ... unless it begins with one of these: another run's, which somebody else looks after.
+    /// ... unless the tag begins with one of these, which are the tags of runs that stay.
     spared: Vec<String>,
-    /// A process in one of these groups belongs to it as long as a member that is known lives in the group: only so
-    /// long the number cannot be another group's.
+    /// Process groups whose processes are members. A group id is trusted only while a known member is
+    /// alive in it; afterwards the kernel may have reused the number.
     groups: Vec<u32>,
     members: Vec<Member>,
 }
 
-/// What a round found that still lives.
+/// What a round found alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
     Members,
-    /// No member, but a process of which nobody can say yet whether it is one.
+    /// No member, but a process that cannot be told from one yet.
     Unknown,
     Nothing,
 }
@@ -44,24 +46,24 @@ struct Member {
     start_time: u64,
     /// `None`: this kernel has no pidfds.
     pidfd: Option<OwnedFd>,
-    /// Whether it has got the first signal.
-    asked: bool,
+    /// Whether it has the first signal.
+    signalled: bool,
 }
 
 impl Hunt {
-    /// Everything that carries the tag.
+    /// Hunts everything that carries the tag.
     pub(super) fn for_tag(tag: &str) -> Self {
         Self { tags: vec![tag.to_owned()], ..Self::default() }
     }
 
-    /// The group of a recorded run, if its leader is proven to be the one that was recorded, and everything with its
-    /// tag.
+    /// Hunts everything with the tag of a recorded run; also its group, if its leader is proven to be the
+    /// recorded one.
     pub(super) fn for_run(identity: &Identity) -> Self {
         Self::for_leftovers(std::slice::from_ref(identity), "", &[])
     }
 
-    /// The same for several runs, and everything whose tag begins with the record's mark, but for tags that
-    /// begin with one of `spared`.
+    /// Does the same for several runs, and hunts everything whose tag begins with the record's mark,
+    /// except for tags that begin with one of `spared`.
     pub(super) fn for_leftovers(recorded: &[Identity], mark: &str, spared: &[String]) -> Self {
         let mut hunt = Self { spared: spared.to_vec(), ..Self::default() };
         if is_tag(mark) {
@@ -83,8 +85,8 @@ impl Hunt {
         hunt
     }
 
-    /// Adds what descends from the leader `root` without being in its group: once the leader has gone, nothing but
-    /// the tag tells that it was ours, and the tag may have been cleared.
+    /// Adds the descendants of the leader `root` that are not in its group. Once the leader is gone, only
+    /// their tag tells whose they were, and they may have cleared it.
     pub(super) fn note_descendants(&mut self, root: u32) {
         let table = proc::all();
         let below = proc::descendants(&table, root);
@@ -93,8 +95,8 @@ impl Hunt {
         }
     }
 
-    /// Looks for members, signals those that were not asked yet (all of them with `again`), forgets those that are
-    /// gone. `SIGCONT` follows a signal, so that a stopped process can act on it.
+    /// Looks for members, forgets those that are gone, signals those that have no signal yet; with `again`,
+    /// signals all. `SIGCONT` follows, so that a stopped process acts on the signal.
     pub(super) fn round(&mut self, signal: i32, again: bool) -> Left {
         let table = proc::all();
         let living = |member: &Member| {
@@ -123,16 +125,16 @@ impl Hunt {
             if groups.contains(&stat.group) {
                 self.add(stat);
             } else if !self.tags.is_empty() {
-                match proc::mark(stat.pid) {
-                    Mark::Tag(tag) if self.wants(&tag) => self.add(stat),
-                    Mark::NotYet => becoming = true,
-                    Mark::Tag(_) | Mark::None => (),
+                match proc::tagged(stat.pid) {
+                    Tagged::Tag(tag) if self.wants(&tag) => self.add(stat),
+                    Tagged::NotYet => becoming = true,
+                    Tagged::Tag(_) | Tagged::None => (),
                 }
             }
         }
         for member in &mut self.members {
-            if again || !member.asked {
-                member.asked = true;
+            if again || !member.signalled {
+                member.signalled = true;
                 member.send(signal);
                 if signal != Signal::SIGKILL as i32 && signal != NO_SIGNAL {
                     member.send(Signal::SIGCONT as i32);
@@ -151,7 +153,7 @@ impl Hunt {
         self.tags.iter().any(begins_with) && !self.spared.iter().any(begins_with)
     }
 
-    /// `12 (node, state D)` for each that is left, for the log.
+    /// Describes what is left, for the log: `12 (node, state D)` for each.
     pub(super) fn describe(&self) -> String {
         let shown = self.members.iter().filter_map(|member| {
             let stat = proc::stat(member.pid)?;
@@ -169,8 +171,8 @@ impl Hunt {
 }
 
 impl Member {
-    /// Pins the process with this pid, if it is the one that started at `start_time`. What it was chosen for (tag, group,
-    /// parent) was read for the same pid and start time, so it holds for the pinned one.
+    /// Pins the process with this pid, if it is the one that started at `start_time`. The tag, group or
+    /// parent that it was chosen for was read for the same pid and start time, so it is the pinned one's.
     fn pin(pid: u32, start_time: u64) -> Option<Self> {
         let raw = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
         let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
@@ -178,17 +180,17 @@ impl Member {
             Err(rustix::io::Errno::NOSYS) => None,
             Err(_) => return None,
         };
-        let member = Self { pid, start_time, pidfd, asked: false };
+        let member = Self { pid, start_time, pidfd, signalled: false };
         member.holds().then_some(member)
     }
 
-    /// Whether the pid still is this process's.
+    /// Whether the pid is still this process's.
     fn holds(&self) -> bool {
         proc::stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && stat.lives())
     }
 
     fn send(&self, number: i32) {
-        // One that has ended meanwhile is what was wanted; one that may not be signalled shows in the next rounds.
+        // An error says that it has ended, or may not be signalled: that shows in the next rounds.
         match &self.pidfd {
             Some(pidfd) => {
                 if let Some(signal) = rustix::process::Signal::from_named_raw(number) {

@@ -200,7 +200,7 @@ impl Supervisor {
             };
             words = scope::words(words, &launch.limits, &of, identity.take().as_ref());
         }
-        let plan = spawn::Plan {
+        let plan = spawn::ChildPlan {
             words,
             env,
             directory: launch.directory,

@@ -1,17 +1,18 @@
-//! Whose a listener is: the sockets that `/proc/net/tcp{,6}` says listen, against the descriptors of processes.
+//! Whose a listener is: the listening sockets of `/proc/net/tcp{,6}`, compared with the descriptors of
+//! processes.
 //!
-//! The run's leader and its children are looked at first, which nearly always settles it; all other processes only
-//! when they do not hold the socket. Blocks on `/proc`.
+//! The run's leader and its children are looked at first, which nearly always settles it. All other
+//! processes are looked at only if those do not hold the socket. Blocks on `/proc`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::identity::Identity;
 use super::proc;
 
-/// Programs that hold a port for a container. The run's own container behind one of them is no stranger, and a
-/// stranger's is no proof either.
+/// Programs that hold a port for a container. Whose container it is cannot be seen, so they prove nothing.
 const RELAYS: [&str; 5] = ["docker-proxy", "rootlessport", "slirp4netns", "pasta", "rootlesskit"];
 
 /// Whose the listener on a port is.
@@ -26,47 +27,37 @@ pub enum Owner {
         /// Its command name.
         command: String,
     },
-    /// Somebody listens, and whose it is cannot be seen.
+    /// A process listens, and whose it is cannot be seen.
     Unproven,
     /// Nobody listens on it.
     Nobody,
 }
 
-/// How a run's processes are recognised.
-#[derive(Debug, Clone)]
-pub(super) struct Run {
-    pub(super) leader: u32,
-    pub(super) start_time: u64,
-    pub(super) tag: String,
+/// The leader of a run and its descendants, by the quick way; empty if the leader is gone.
+fn near(run: &Identity) -> Vec<u32> {
+    if proc::stat(run.pid).is_none_or(|stat| stat.start_time != run.start_time) {
+        return Vec::new();
+    }
+    let mut found = vec![run.pid];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        next += 1;
+        found.extend(children(pid));
+    }
+    found
 }
 
-impl Run {
-    /// The leader and what it started, by the quick way; empty where the leader is not there any more.
-    fn near(&self) -> Vec<u32> {
-        if proc::stat(self.leader).is_none_or(|stat| stat.start_time != self.start_time) {
-            return Vec::new();
+/// All processes of a run.
+fn all(run: &Identity) -> HashSet<u32> {
+    let table = proc::all();
+    let holds = table.iter().any(|stat| stat.pid == run.pid && stat.start_time == run.start_time);
+    let mut found = if holds { proc::descendants(&table, run.pid) } else { HashSet::new() };
+    for stat in &table {
+        if (holds && stat.group == run.pid) || proc::tag(stat.pid).as_ref() == Some(&run.tag) {
+            found.insert(stat.pid);
         }
-        let mut found = vec![self.leader];
-        let mut next = 0;
-        while let Some(&pid) = found.get(next) {
-            next += 1;
-            found.extend(children(pid));
-        }
-        found
     }
-
-    /// All of its processes.
-    fn all(&self) -> HashSet<u32> {
-        let table = proc::all();
-        let holds = table.iter().any(|stat| stat.pid == self.leader && stat.start_time == self.start_time);
-        let mut found = if holds { proc::descendants(&table, self.leader) } else { HashSet::new() };
-        for stat in &table {
-            if (holds && stat.group == self.leader) || proc::tag(stat.pid).as_ref() == Some(&self.tag) {
-                found.insert(stat.pid);
-            }
-        }
-        found
-    }
+    found
 }
 
 /// The children of a process's main thread; empty on a kernel that does not list them.
@@ -75,9 +66,9 @@ fn children(pid: u32) -> Vec<u32> {
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Whose the listeners on `port` are that a connection to `127.0.0.1` may reach. With several of them (`SO_REUSEPORT`)
-/// one stranger's is enough: the kernel spreads connections over all.
-pub(super) fn of_port(run: &Run, port: u16) -> Owner {
+/// Whose the listeners on `port` are that a connection to `127.0.0.1` may reach. Of several listeners
+/// (`SO_REUSEPORT`) one stranger's is enough: the kernel spreads connections over all.
+pub(super) fn of_port(run: &Identity, port: u16) -> Owner {
     let mut open: HashSet<u64> = listening()
         .into_iter()
         .filter(|(_, addr)| addr.port() == port && may_be_reached(addr.ip()))
@@ -86,13 +77,13 @@ pub(super) fn of_port(run: &Run, port: u16) -> Owner {
     if open.is_empty() {
         return Owner::Nobody;
     }
-    for pid in run.near() {
+    for pid in near(run) {
         remove_held(&mut open, pid);
     }
     if open.is_empty() {
         return Owner::Ours;
     }
-    let ours = run.all();
+    let ours = all(run);
     for &pid in &ours {
         remove_held(&mut open, pid);
     }
@@ -114,15 +105,16 @@ pub(super) fn of_port(run: &Run, port: u16) -> Owner {
 }
 
 /// Where the run's processes listen.
-pub(super) fn listeners(run: &Run) -> Vec<SocketAddr> {
-    let held: HashSet<u64> = run.all().into_iter().flat_map(sockets).collect();
+pub(super) fn listeners(run: &Identity) -> Vec<SocketAddr> {
+    let held: HashSet<u64> = all(run).into_iter().flat_map(sockets).collect();
     let addrs: BTreeSet<SocketAddr> =
         listening().into_iter().filter(|(inode, _)| held.contains(inode)).map(|(_, addr)| addr).collect();
     addrs.into_iter().collect()
 }
 
-/// Whether a connection to `127.0.0.1` may reach a listener on this address: that very address, and the wildcards of both
-/// families. `::1` is another one: whoever listens there neither answers for the app nor stands in its way.
+/// Whether a connection to `127.0.0.1` may reach a listener on this address: that very address, and the
+/// wildcards of both families. `::1` does not count: a listener there neither answers for the app nor
+/// stands in its way.
 fn may_be_reached(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified()
@@ -134,7 +126,7 @@ fn remove_held(open: &mut HashSet<u64>, pid: u32) {
     }
 }
 
-/// The inodes of the sockets that a process holds; none where it may not be looked at.
+/// The inodes of the sockets that a process holds; none if it may not be looked at.
 fn sockets(pid: u32) -> impl Iterator<Item = u64> {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
@@ -146,8 +138,8 @@ fn sockets(pid: u32) -> impl Iterator<Item = u64> {
 
 /// All listening TCP sockets of this network namespace, by inode.
 ///
-/// The kernel lists them before all connections, of which a busy host has tens of thousands: reading those too would keep
-/// a deploy waiting for 100 ms and more.
+/// The kernel lists them before all connections. A busy host has tens of thousands of those; reading them
+/// too would keep a deploy waiting for 100 ms and more.
 fn listening() -> HashMap<u64, SocketAddr> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()
@@ -160,10 +152,11 @@ fn listening() -> HashMap<u64, SocketAddr> {
         .collect()
 }
 
-/// The state of a socket that listens.
+/// The state of a listening socket.
 const LISTEN: &str = "0A";
 
-/// A line of the table, if its socket listens: `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`.
+/// Parses a line of the table, if its socket listens:
+/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`.
 fn parse(line: &str) -> Option<(u64, SocketAddr)> {
     let mut fields = line.split_ascii_whitespace();
     let (local, state) = (fields.nth(1)?, fields.nth(1)?);
@@ -231,7 +224,7 @@ mod tests {
     #[test]
     fn a_listener_of_this_process_is_found_and_is_a_stranger_to_a_run() {
         let lease = super::super::Lease::new(true).unwrap();
-        let run = Run { leader: u32::MAX, start_time: 0, tag: "0".repeat(32) };
+        let run = Identity { boot_id: String::new(), pid: u32::MAX, start_time: 0, tag: "0".repeat(32) };
         // The placeholder is bound and does not listen.
         assert_eq!(of_port(&run, lease.port()), Owner::Nobody);
         let _listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, lease.port())).unwrap();
@@ -241,7 +234,7 @@ mod tests {
         assert_eq!(pid, std::process::id());
     }
 
-    /// What `listening` relies on, asked of the kernel that runs this: connections stand behind all listeners.
+    /// `listening` relies on it: the kernel lists connections behind all listeners.
     #[test]
     fn listeners_are_found_before_connections_wherever_these_come_from() {
         let first = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

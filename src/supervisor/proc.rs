@@ -1,15 +1,17 @@
-//! What `/proc` says about processes: a look, no state. Everything here blocks (proc(5) may take locks of the
-//! process it describes), so it belongs on a blocking thread.
+//! What `/proc` says about processes. No state.
+//!
+//! Everything here blocks (the kernel may take locks of the process it describes, proc(5)), so it
+//! belongs on a blocking thread.
 
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-/// The longest environment that is searched for a tag: more than the kernel lets a process start with
-/// (three quarters of 8 MiB, execve(2)).
+/// The longest environment that is searched for a tag. The kernel lets no process start with more than
+/// three quarters of this (execve(2)).
 const ENVIRON_LIMIT: usize = 8 << 20;
 
-/// Most environments are shorter.
+/// How much of an environment is read at first. Most are shorter.
 const ENVIRON_USUAL: usize = 32 << 10;
 
 /// The variable that carries a run's tag.
@@ -18,7 +20,7 @@ pub(super) const TAG_VARIABLE: &str = "PORTOK_RUN";
 /// With this number kill(2) only checks whether the process is there.
 pub(super) const NO_SIGNAL: i32 = 0;
 
-/// Among the flags of a process: it belongs to the kernel (`PF_KTHREAD` of linux/sched.h).
+/// The flag of a process that is a thread of the kernel (`PF_KTHREAD` of linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// One process as `/proc/PID/stat` has it.
@@ -31,34 +33,34 @@ pub(super) struct Stat {
     pub(super) start_time: u64,
     state: u8,
     threads: u32,
-    /// It may have an environment later, or has one that is not empty.
+    /// It has an environment that is not empty, or may get one.
     may_have_environment: bool,
 }
 
 impl Stat {
-    /// Whether it can still do anything: a zombie cannot, however long its parent leaves it unread, unless it is only the first
-    /// of several threads that has ended (another one may be in the middle of execve(2), which ends it).
+    /// Whether it still runs. A zombie does not, even if it is never reaped; except when only its first
+    /// thread has ended and others live on (as while another thread calls execve(2)).
     pub(super) fn lives(&self) -> bool {
         !matches!(self.state, b'Z' | b'X') || self.threads > 1
     }
 
-    /// The kernel's letter for what it does (`D`: waits where no signal reaches it).
+    /// The kernel's letter for its state (`D`: it waits where no signal reaches it).
     pub(super) fn state(&self) -> char {
         char::from(self.state)
     }
 }
 
-/// One process, `None` when there is none with this pid.
+/// The process with this pid, if there is one.
 pub(super) fn stat(pid: u32) -> Option<Stat> {
-    // Where a thread that is not the first calls execve(2) it becomes the first, and who was it until then has no group any more:
-    // the second look finds the other.
+    // A thread that calls execve(2) takes the place of the first thread, which has no group from then
+    // on. The second look finds the new one.
     const LOOKS: usize = 2;
     // Bytes, not text: a process may give itself any name.
     (0..LOOKS).find_map(|_| parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?))
 }
 
 fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
-    // The name stands in parentheses and may contain anything, parentheses too: the last one ends it.
+    // The name stands in parentheses and may contain parentheses: the last one ends it.
     let rest = &line[line.iter().rposition(|&byte| byte == b')')? + 1..];
     let rest = std::str::from_utf8(rest).ok()?;
     let mut fields = rest.split_ascii_whitespace();
@@ -94,36 +96,36 @@ pub(super) fn descendants(table: &[Stat], root: u32) -> HashSet<u32> {
     found
 }
 
-/// What the environment that a process was started with says about whose it is.
+/// Whose a process is, as the environment that it was started with says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mark {
+pub(super) enum Tagged {
     /// The value of `PORTOK_RUN`.
     Tag(String),
-    /// It is none of ours, or nobody may know.
+    /// It is none of ours, or its environment may not be read.
     None,
-    /// It was in the middle of execve(2): what it was before is gone, and its environment is not there yet.
+    /// It is in the middle of execve(2): its new environment is not there yet.
     NotYet,
 }
 
-/// The mark of the process `pid`.
-pub(super) fn mark(pid: u32) -> Mark {
+/// Reads whose the process `pid` is. Never this process itself.
+pub(super) fn tagged(pid: u32) -> Tagged {
     if pid == std::process::id() {
-        return Mark::None;
+        return Tagged::None;
     }
-    let Some(environ) = environ(pid) else { return Mark::None };
+    let Some(environ) = environ(pid) else { return Tagged::None };
     if environ.is_empty() {
-        // Asked after it was read: one that has an environment by now is looked at once more.
+        // Checked after the read: a process that has an environment by now is looked at again.
         let becomes = stat(pid).is_some_and(|stat| stat.lives() && stat.may_have_environment);
-        return if becomes { Mark::NotYet } else { Mark::None };
+        return if becomes { Tagged::NotYet } else { Tagged::None };
     }
     let value = environ.split(|&byte| byte == 0).find_map(|variable| {
         variable.strip_prefix(TAG_VARIABLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
     });
-    value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(Mark::None, Mark::Tag)
+    value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(Tagged::None, Tagged::Tag)
 }
 
-/// The environment that a process was started with, where it may be read. In one read(2): execve(2) may take it away between two,
-/// and then what was read would look like the whole.
+/// The environment that a process was started with, if it may be read. Read with one read(2): between two
+/// of them execve(2) may take it away, and the part that was read would look like the whole.
 fn environ(pid: u32) -> Option<Vec<u8>> {
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut environ = vec![0; ENVIRON_USUAL];
@@ -139,9 +141,9 @@ fn environ(pid: u32) -> Option<Vec<u8>> {
 
 /// The tag of the process `pid`.
 pub(super) fn tag(pid: u32) -> Option<String> {
-    match mark(pid) {
-        Mark::Tag(tag) => Some(tag),
-        Mark::None | Mark::NotYet => None,
+    match tagged(pid) {
+        Tagged::Tag(tag) => Some(tag),
+        Tagged::None | Tagged::NotYet => None,
     }
 }
 
@@ -203,7 +205,7 @@ mod tests {
         let mut input = empty.stdin.take().unwrap();
         input.write_all(b"x").unwrap();
         empty.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        assert_eq!(mark(empty.id()), Mark::None);
+        assert_eq!(tagged(empty.id()), Tagged::None);
         drop(input);
         empty.wait().unwrap();
     }
@@ -215,8 +217,8 @@ mod tests {
         long.env("A", "a".repeat(100_000)).env(TAG_VARIABLE, "tag").env("Z", "z".repeat(100_000));
         let mut long = long.stdin(Stdio::piped()).spawn().unwrap();
         // From the moment on in which it has become what it is to be.
-        while mark(long.id()) == Mark::NotYet {}
-        assert_eq!(mark(long.id()), Mark::Tag("tag".to_owned()));
+        while tagged(long.id()) == Tagged::NotYet {}
+        assert_eq!(tagged(long.id()), Tagged::Tag("tag".to_owned()));
         drop(long.stdin.take());
         long.wait().unwrap();
     }

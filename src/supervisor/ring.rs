@@ -20,7 +20,7 @@ const FOLLOW: usize = 256;
 /// Numbers all lines of all runs in the order in which they were read.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// What one run printed: its last lines, and who reads along.
+/// What one run printed: its last lines, and those who follow it.
 #[derive(Debug)]
 pub(super) struct RunLog {
     release: String,
@@ -54,7 +54,7 @@ impl RunLog {
                 ring.bytes -= oldest.line.len();
             }
         }
-        // Without followers this is an error and keeps nothing.
+        // Without followers this is an error, and does nothing.
         let _ = self.followers.send(line);
     }
 
@@ -66,7 +66,7 @@ impl RunLog {
         self.lock().lines.is_empty()
     }
 
-    /// The lines with their numbers, to merge them with other runs'.
+    /// The lines with their numbers, to merge them with those of other runs.
     pub(super) fn numbered(&self) -> Vec<(u64, Arc<LogLine>)> {
         self.lock().lines.iter().cloned().collect()
     }
@@ -88,7 +88,7 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next bytes, gives out the lines that are complete.
+    /// Takes the next bytes and gives the lines that are complete to `line`.
     pub(super) fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(String)) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let (piece, complete) = match piece.strip_suffix(b"\n") {
@@ -108,7 +108,7 @@ impl Splitter {
         }
     }
 
-    /// What is there without a line's end.
+    /// Takes what is there without a line's end.
     pub(super) fn rest(&mut self) -> Option<String> {
         let rest = std::mem::take(&mut self.partial);
         (!rest.is_empty()).then(|| text(&rest))
@@ -119,7 +119,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Where a line that is too long is cut: not in the middle of a character.
+/// Where to cut a line that is too long: not in the middle of a character.
 fn boundary(bytes: &[u8]) -> usize {
     (LINE_LIMIT - 3..=LINE_LIMIT).rev().find(|&at| bytes[at] & 0xc0 != 0x80).unwrap_or(LINE_LIMIT)
 }

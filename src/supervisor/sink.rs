@@ -1,7 +1,8 @@
 //! Where the lines go beside the ring: a thread that may block, behind a queue that never does.
 //!
-//! A terminal that is stopped, a pipe that nobody reads or a journal that hangs holds up this thread alone. What does
-//! not fit in the queue meanwhile is counted, and the count is said once there is room again.
+//! A terminal that is stopped, a pipe that nobody reads or a journal that hangs holds up this thread
+//! alone. Lines that do not fit into the queue meanwhile are counted, and the count is printed once
+//! there is room again.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -14,7 +15,7 @@ use std::thread;
 use crate::plain::plain;
 use crate::wire::{LogLine, Stream};
 
-/// Lines that may wait: with the longest lines, 8 MiB.
+/// Lines that may wait: at most 8 MiB, if all have the longest length.
 const QUEUE: usize = 512;
 /// journald's socket for structured entries (systemd.journal-fields(7), "native protocol").
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -32,40 +33,40 @@ pub enum Sink {
     None,
 }
 
-/// The readers' end of the queue.
+/// The reader's end of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Passer {
     /// `None` where lines go nowhere.
     queue: Option<SyncSender<Arc<LogLine>>>,
     dropped: Arc<AtomicU64>,
-    /// Nobody sends on it: that all its copies are gone tells that the last line was passed on.
+    /// Nothing is sent on it. When all its copies are gone, the last line was passed on.
     _end: Sender<()>,
 }
 
 impl Passer {
-    /// Starts the thread. `end` is dropped when it, and every clone of this, has ended.
+    /// Starts the thread. `end` is dropped when the thread and every clone of this have ended.
     pub(super) fn start(sink: Sink, instance: &str, end: Sender<()>) -> io::Result<Self> {
-        let target: Box<dyn Target> = match sink {
+        let destination: Box<dyn Destination> = match sink {
             Sink::Stdout => Box::new(Plain { to: io::stdout(), head: Head::App }),
             Sink::Stderr => Box::new(Plain { to: io::stderr(), head: Head::Release }),
             Sink::Journal => Box::new(Journal::new(instance, Path::new(JOURNAL))?),
             Sink::None => return Ok(Self { queue: None, dropped: Arc::default(), _end: end }),
         };
-        Self::to(target, end)
+        Self::to(destination, end)
     }
 
-    fn to(mut target: Box<dyn Target>, end: Sender<()>) -> io::Result<Self> {
+    fn to(mut destination: Box<dyn Destination>, end: Sender<()>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let (count, ends) = (Arc::clone(&dropped), end.clone());
         thread::Builder::new().name("portok-sink".to_owned()).spawn(move || {
-            pass_on(&lines, target.as_mut(), &count);
+            pass_on(&lines, destination.as_mut(), &count);
             drop(ends);
         })?;
         Ok(Self { queue: Some(queue), dropped, _end: end })
     }
 
-    /// Passes a line on, or counts it where there is no room. Never blocks.
+    /// Passes a line on; counts it if there is no room. Never blocks.
     pub(super) fn pass(&self, line: Arc<LogLine>) {
         if let Some(queue) = &self.queue
             && queue.try_send(line).is_err()
@@ -75,22 +76,22 @@ impl Passer {
     }
 }
 
-trait Target: Send {
+trait Destination: Send {
     fn write(&mut self, line: &LogLine) -> io::Result<()>;
-    /// Everything that is there now was written.
+    /// Called when everything that is there now was written.
     fn flush(&mut self) -> io::Result<()>;
 }
 
-fn pass_on(lines: &Receiver<Arc<LogLine>>, target: &mut dyn Target, dropped: &AtomicU64) {
+fn pass_on(lines: &Receiver<Arc<LogLine>>, destination: &mut dyn Destination, dropped: &AtomicU64) {
     while let Ok(first) = lines.recv() {
         let mut next = Some(first);
         while let Some(line) = next {
-            // A sink that is broken stays so, or does not: the next line will show. The ring has the lines.
-            let _ = target.write(&line);
+            // Where the sink is broken, the ring still has the line, and the next one is tried again.
+            let _ = destination.write(&line);
             let lost = dropped.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 let notice = format!("portok: {lost} lines of output were not passed on: too many at once");
-                let _ = target.write(&LogLine {
+                let _ = destination.write(&LogLine {
                     at: line.at.clone(),
                     release: line.release.clone(),
                     stream: Stream::Stderr,
@@ -99,7 +100,7 @@ fn pass_on(lines: &Receiver<Arc<LogLine>>, target: &mut dyn Target, dropped: &At
             }
             next = lines.try_recv().ok();
         }
-        let _ = target.flush();
+        let _ = destination.flush();
     }
 }
 
@@ -114,7 +115,7 @@ enum Head {
     Release,
 }
 
-impl<W: Write + Send> Target for Plain<W> {
+impl<W: Write + Send> Destination for Plain<W> {
     fn write(&mut self, line: &LogLine) -> io::Result<()> {
         // One write for a line, so that the daemon's own lines do not end up inside it.
         let text = plain(&line.line);
@@ -142,9 +143,10 @@ impl Journal {
     }
 }
 
-impl Target for Journal {
+impl Destination for Journal {
     fn write(&mut self, line: &LogLine) -> io::Result<()> {
-        // No value has a newline in it, so the simple form does. 6 and 4 are LOG_INFO and LOG_WARNING (syslog(3)).
+        // No value has a newline in it, so the protocol's simple form is enough. 6 and 4 are LOG_INFO and
+        // LOG_WARNING (syslog(3)).
         let priority = match line.stream {
             Stream::Stdout => 6,
             Stream::Stderr => 4,
@@ -153,7 +155,7 @@ impl Target for Journal {
             "SYSLOG_IDENTIFIER={0}\nPRIORITY={priority}\nPORTOK_APP={0}\nPORTOK_RELEASE={1}\nMESSAGE={2}\n",
             self.instance, line.release, line.line
         );
-        // Addressed anew each time: a journald that was restarted has the same name.
+        // By name each time: a journald that was restarted has the same one.
         self.socket.send_to(entry.as_bytes(), &self.path).map(drop)
     }
 
@@ -181,7 +183,7 @@ mod tests {
         seen: Arc<Mutex<Vec<String>>>,
     }
 
-    impl Target for Gate {
+    impl Destination for Gate {
         fn write(&mut self, line: &LogLine) -> io::Result<()> {
             let _ = self.tokens.recv();
             self.seen.lock().unwrap().push(line.line.clone());
@@ -240,7 +242,7 @@ mod tests {
             entry,
             "SYSLOG_IDENTIFIER=web\nPRIORITY=4\nPORTOK_APP=web\nPORTOK_RELEASE=r7\nMESSAGE=oh = no\n"
         );
-        // Without a journald, lines are lost, nothing else.
+        // Without a journald only the lines are lost.
         drop(journald);
         std::fs::remove_file(&path).unwrap();
         assert!(journal.write(&line(Stream::Stdout, "x")).is_err());

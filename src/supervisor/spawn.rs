@@ -47,7 +47,7 @@ impl SpawnError {
 }
 
 /// All of a child, ready to be started.
-pub(super) struct Plan {
+pub(super) struct ChildPlan {
     /// Program and arguments.
     pub(super) words: Vec<String>,
     pub(super) env: BTreeMap<OsString, OsString>,
@@ -66,8 +66,8 @@ const USER: u8 = 3;
 const DIRECTORY: u8 = 4;
 
 /// Starts the plan as the leader of a new process group. Blocks until the child has executed its program or failed to.
-pub(super) fn start(plan: Plan) -> Result<AsyncGroupChild, SpawnError> {
-    let Plan { words, env, directory, identity, open_files, stdout, stderr } = plan;
+pub(super) fn start(plan: ChildPlan) -> Result<AsyncGroupChild, SpawnError> {
+    let ChildPlan { words, env, directory, identity, open_files, stdout, stderr } = plan;
     let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty()) else {
         return Err(SpawnError {
             message: "cannot start the app: its command names no program".to_owned(),

@@ -1,8 +1,9 @@
-//! The stop ladder's shared parts: what was ordered, how long each rung may take, and the sweep of processes that are in
-//! no group of ours.
+//! The stop ladder's shared parts: the order to stop, how long each rung may take, and the sweep of
+//! processes that are in no group of a run.
 //!
-//! The ladder of a run: the signal to the whole group (and `SIGCONT`), SIGKILL to it at the deadline, then the same for
-//! everything else that carries the run's tag. The sweep ends when one look at all processes finds nothing more.
+//! The ladder of a run: the signal to the whole group (and `SIGCONT`), SIGKILL to it at the deadline,
+//! then the same for everything else that carries the run's tag. The sweep ends when one look at all
+//! processes finds nothing more.
 
 use std::time::Duration;
 
@@ -14,44 +15,47 @@ use super::identity::Identity;
 use super::proc::NO_SIGNAL;
 use crate::config::StopSignal;
 
-/// Between the stop signal and SIGKILL where nobody said how long: a leader that ended by itself left something behind.
+/// The time between the stop signal and SIGKILL where no order gives one: a leader that ended by itself
+/// left something behind.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// What left the group gets at least this between its signal and SIGKILL, even when the group has used up all the time.
+/// The least time between signal and SIGKILL for what left the group, even when the group has used up all
+/// the time.
 const STRAY_GRACE: Duration = Duration::from_secs(1);
-/// How long after SIGKILL a process that is still there is waited for. Only the kernel can hold it that long (state D:
-/// a dead disk or network share); it will end when the kernel lets it, and portok goes on without it.
+/// How long a process is waited for after SIGKILL. Only the kernel can hold it longer (state D: a dead disk
+/// or network share). It ends when the kernel lets it, and portok goes on without it.
 pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause between two looks.
 pub(super) const FIRST_LOOK: Duration = Duration::from_millis(1);
 pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(50);
-/// How long a process that is in the middle of execve(2) is waited for, so that it shows whose it is. The kernel takes
-/// milliseconds for it; one that hangs on a dead disk is somebody else's, most likely.
+/// How long to wait for a process in the middle of execve(2) to show whose it is. The kernel takes
+/// milliseconds for it; a process that hangs on a dead disk is most likely none of ours.
 const BECOMING: Duration = Duration::from_secs(1);
-/// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold up who reads about it.
+/// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold the
+/// reader up.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);
 
-/// A stop that was asked for.
+/// An order to stop a run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Order {
+pub(super) struct StopOrder {
     /// The first signal, by number.
     pub(super) signal: i32,
     /// When SIGKILL follows.
     pub(super) kill_at: Instant,
-    /// How long that is after the signal, where this daemon sent it.
+    /// How long that is after the signal, if this daemon sent it.
     timeout: Option<Duration>,
-    /// Nothing of it may get any more time.
+    /// SIGKILL is due now, for everything.
     pub(super) at_once: bool,
 }
 
-impl Order {
+impl StopOrder {
     pub(super) fn stop(signal: StopSignal, timeout: Duration) -> Self {
         let now = Instant::now();
-        // A time that no clock can hold is as good as a year.
+        // A time that the clock cannot hold counts as a year.
         let kill_at = now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400));
         Self { signal: signal.number, kill_at, timeout: Some(timeout), at_once: false }
     }
 
-    /// The rest of a stop whose signal an earlier daemon has sent: none is sent again, and SIGKILL is due after `left`.
+    /// The rest of a stop whose signal an earlier daemon has sent: no signal now, SIGKILL after `left`.
     pub(super) fn continued(left: Duration) -> Self {
         Self { timeout: None, ..Self::stop(StopSignal { number: NO_SIGNAL, name: "none" }, left) }
     }
@@ -60,8 +64,8 @@ impl Order {
         Self { signal: Signal::SIGKILL as i32, kill_at: Instant::now(), timeout: None, at_once: true }
     }
 
-    /// Lays a later order over the first: the signal stays, the time may only become shorter. Says whether
-    /// anything changed.
+    /// Lays a later order over the first: the signal stays, the time may only become shorter. Returns
+    /// whether anything changed.
     pub(super) fn merge(slot: &mut Option<Self>, later: Self) -> bool {
         match slot {
             None => {
@@ -78,10 +82,10 @@ impl Order {
     }
 }
 
-/// What is said of a process that is killed because its time to end by itself is over.
-pub(super) fn overdue(order: Option<Order>) -> String {
+/// The log's sentence about a process that is killed because its time to end by itself is over.
+pub(super) fn overdue(order: Option<StopOrder>) -> String {
     match order {
-        Some(Order { timeout: Some(timeout), .. }) => format!(
+        Some(StopOrder { timeout: Some(timeout), .. }) => format!(
             "still runs {} after its stop signal (app.stop_timeout): killed with SIGKILL",
             humantime::format_duration(timeout)
         ),
@@ -98,13 +102,13 @@ pub(super) fn longer(pause: Duration) -> Duration {
     (pause * 2).min(LONGEST_LOOK)
 }
 
-/// Runs a look at `/proc` on a blocking thread. `None`: it did not come back in time.
+/// Runs a look at `/proc` on a blocking thread. `None`: it was not over in time.
 pub(super) async fn look<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     timeout(LOOK_DEADLINE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
-/// Stops everything that `hunt` finds: `signal` once to each, SIGKILL from the time on that `order` gives. Returns when
-/// nothing is found any more, or what is left cannot be ended.
+/// Stops everything that `hunt` finds: `signal` once to each, SIGKILL from the time on that `order` gives.
+/// Returns when nothing is found any more, or what is left cannot be ended.
 pub(super) async fn sweep(mut hunt: Hunt, signal: i32, order: impl Fn() -> (Instant, bool)) {
     let begun = Instant::now();
     let mut killed_at = None;
@@ -152,7 +156,7 @@ pub(super) async fn leftovers(
         tracing::error!("cannot look for left-over processes: /proc does not answer");
         return;
     };
-    let order = Order::stop(signal, timeout);
+    let order = StopOrder::stop(signal, timeout);
     sweep(hunt, signal.number, || (order.kill_at, false)).await;
 }
 
@@ -165,21 +169,21 @@ mod tests {
         let term = StopSignal { number: Signal::SIGTERM as i32, name: "SIGTERM" };
         let int = StopSignal { number: Signal::SIGINT as i32, name: "SIGINT" };
         let mut slot = None;
-        assert!(Order::merge(&mut slot, Order::stop(term, Duration::from_secs(10))));
+        assert!(StopOrder::merge(&mut slot, StopOrder::stop(term, Duration::from_secs(10))));
         let first = slot.unwrap();
-        assert!(!Order::merge(&mut slot, Order::stop(int, Duration::from_secs(60))));
+        assert!(!StopOrder::merge(&mut slot, StopOrder::stop(int, Duration::from_secs(60))));
         assert_eq!(slot.unwrap().kill_at, first.kill_at);
-        assert!(Order::merge(&mut slot, Order::stop(int, Duration::from_secs(1))));
+        assert!(StopOrder::merge(&mut slot, StopOrder::stop(int, Duration::from_secs(1))));
         assert_eq!(slot.unwrap().signal, Signal::SIGTERM as i32);
         assert!(slot.unwrap().kill_at < first.kill_at && !slot.unwrap().at_once);
-        assert!(Order::merge(&mut slot, Order::kill()));
+        assert!(StopOrder::merge(&mut slot, StopOrder::kill()));
         assert!(slot.unwrap().at_once && slot.unwrap().kill_at <= Instant::now());
-        assert!(!Order::merge(&mut slot, Order::kill()));
+        assert!(!StopOrder::merge(&mut slot, StopOrder::kill()));
     }
 
     #[test]
     fn no_time_is_too_long() {
         let term = StopSignal { number: 15, name: "SIGTERM" };
-        assert!(Order::stop(term, Duration::MAX).kill_at > Instant::now());
+        assert!(StopOrder::stop(term, Duration::MAX).kill_at > Instant::now());
     }
 }

@@ -60,9 +60,9 @@ async fn it_is_stopped_with_its_whole_group() {
     until("its child", || (members(pid) == 2).then_some(())).await;
     let process = adopt(&bench, &survivor).await.unwrap();
     let reaper = reap(child);
-    assert!(!process.was_asked_to_stop());
+    assert!(!process.was_signalled());
     process.stop(TERM, DEADLINE);
-    within("the signal", process.asked_to_stop()).await;
+    within("the signal", process.signalled()).await;
     within("nothing of it", process.gone()).await;
     assert_eq!(members(pid), 0);
     assert_eq!(reaper.join().unwrap().signal(), Some(Signal::SIGTERM as i32));
