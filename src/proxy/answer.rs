@@ -14,138 +14,12 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::ReservedBody;
-use super::record::Record;
+use super::connection::ClientConnection;
+use super::fault::Fault;
+use super::ticket::Ticket;
 use super::upstream::exchange::{Failed, Incoming, Step};
 use super::upstream::pool::Claim;
-use super::worker::Ticket;
 use crate::http1::fields::decimal;
-use crate::want;
-
-/// The field that marks portok's own answers.
-const ERROR: &str = "portok-error";
-
-/// Why portok answers itself.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// Nothing serves.
-    NoLiveTarget,
-    /// The app takes no connection.
-    Refused(io::Error),
-    /// No connection can be made for a want of portok's own.
-    Want(io::Error),
-    /// The app broke off before its answer.
-    Reset(io::Error),
-    /// The app's answer cannot be read.
-    Invalid(&'static str),
-    /// It took too long: what.
-    Timeout(&'static str),
-    /// It is `CONNECT`.
-    Method,
-    /// The request's body is longer than the limit.
-    BodyTooLarge,
-    /// The client sends nothing more of its body.
-    BodyTimeout,
-    /// Its client has too many requests under way.
-    TooManyAtOnce,
-    /// There are too many tunnels.
-    TooManyTunnels,
-    /// All connections to the app are in use.
-    UpstreamFull,
-}
-
-impl Fault {
-    /// Why no connection came about.
-    pub(super) fn of_connect(error: io::Error) -> Self {
-        if want::is_own(&error) { Self::Want(error) } else { Self::Refused(error) }
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoLiveTarget | Self::Want(_) | Self::TooManyTunnels | Self::UpstreamFull => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-        }
-    }
-
-    /// The value of `portok-error`.
-    pub(super) fn code(&self) -> &'static str {
-        match self {
-            Self::Method => "method_not_allowed",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyTimeout => "body_timeout",
-            Self::TooManyAtOnce => "too_many_at_once",
-            Self::TooManyTunnels => "too_many_tunnels",
-            Self::UpstreamFull => "upstream_full",
-            Self::Refused(_) => "upstream_refused",
-            Self::Reset(_) => "upstream_reset",
-            Self::Invalid(_) => "upstream_invalid",
-            Self::NoLiveTarget => "no_live_target",
-            Self::Want(_) => "upstream_full",
-            Self::Timeout(_) => "upstream_timeout",
-        }
-    }
-
-    /// What happened, for the log and the metrics.
-    pub(super) fn cause(&self) -> String {
-        match self {
-            Self::Method => "portok opens no tunnels for CONNECT".to_owned(),
-            Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
-            Self::Want(error) => format!("portok itself cannot connect to the app: {error}"),
-            Self::BodyTimeout => {
-                "the client sent nothing more of its body for limits.body_timeout".to_owned()
-            }
-            Self::TooManyAtOnce => {
-                "the client's address has limits.requests_per_address requests under way".to_owned()
-            }
-            Self::TooManyTunnels => "limits.tunnels are open".to_owned(),
-            Self::UpstreamFull => "all of upstream.max_connections are in use".to_owned(),
-            Self::Refused(error) => format!("the app takes no connection: {error}"),
-            Self::Reset(error) => format!("the app broke off before its answer: {error}"),
-            Self::Invalid(what) => format!("the app's answer is not valid HTTP/1.1: {what}"),
-            Self::NoLiveTarget => "no app is live".to_owned(),
-            Self::Timeout(what) => format!("timed out: {what}"),
-        }
-    }
-
-    /// The answer. `verbose`: with the cause. `close`: the connection ends with it. `late`: the status where the app took
-    /// too long.
-    pub(super) fn answer(&self, verbose: bool, close: bool, late: u16) -> Response<Bytes> {
-        let status = match self {
-            Self::Timeout(_) => StatusCode::from_u16(late).unwrap_or(self.status()),
-            _ => self.status(),
-        };
-        let mut text = serde_json::json!({
-            "error": status.canonical_reason().unwrap_or_default(),
-            "code": self.code(),
-        });
-        if verbose {
-            text["message"] = self.cause().into();
-        }
-        let mut response = Response::new(Bytes::from(format!("{text}\n")));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(ERROR, HeaderValue::from_static(self.code()));
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
-            headers.insert(header::ALLOW, allow);
-        }
-        if close {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
-}
 
 /// A bare answer after which the connection is closed.
 pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
@@ -157,15 +31,15 @@ pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
 
 /// A client connection's turn to be answered; its next head is waited for when this is dropped.
 #[derive(Debug)]
-pub(super) struct Turn(Rc<Record>);
+pub(super) struct Turn(Rc<ClientConnection>);
 
 impl Turn {
-    pub(super) fn new(record: Rc<Record>) -> Self {
+    pub(super) fn new(record: Rc<ClientConnection>) -> Self {
         record.begin();
         Self(record)
     }
 
-    pub(super) fn record(&self) -> &Rc<Record> {
+    pub(super) fn record(&self) -> &Rc<ClientConnection> {
         &self.0
     }
 }

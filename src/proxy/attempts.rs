@@ -11,16 +11,21 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::answer::Fault;
 use super::clock;
-use super::record::Record;
+use super::connection::ClientConnection;
+use super::fault::Fault;
+use super::here::NoTarget;
+use super::settings::Settings;
 use super::upstream::connection::Connection;
 use super::upstream::exchange::{Exchange, Failed, PollHead};
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::{self, Claim, Local, Slot};
+use super::upstream::pool::{self, Claim, Lent, LocalTarget};
 use super::waits::Patience;
-use super::worker::{NoTarget, REFUSED_PAUSE, Settings, Worker};
+use super::worker::Worker;
 use crate::http1::head::{Fields, Head};
+
+/// How long a refused connection is left alone before it is tried again: at first, and at the most.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// What is asked, whoever read it.
 pub(super) trait Ask {
@@ -46,7 +51,7 @@ pub(super) enum Ended {
     Fault {
         fault: Fault,
         /// Whose target was asked, where one was.
-        at: Option<Rc<Local>>,
+        at: Option<Rc<LocalTarget>>,
     },
     /// The client's own doing: it broke off (`gone`), or sent what is no body.
     Client { gone: bool },
@@ -60,7 +65,7 @@ impl From<Fault> for Ended {
 
 impl Ended {
     /// It happened at this target.
-    fn at(mut self, local: &Rc<Local>) -> Self {
+    fn at(mut self, local: &Rc<LocalTarget>) -> Self {
         if let Self::Fault { at, .. } = &mut self {
             *at = Some(local.clone());
         }
@@ -72,7 +77,7 @@ impl Ended {
 pub(super) struct Attempts<'a> {
     pub(super) worker: &'a Worker,
     pub(super) settings: &'a Settings,
-    pub(super) record: &'a Record,
+    pub(super) client: &'a ClientConnection,
 }
 
 impl Attempts<'_> {
@@ -83,13 +88,13 @@ impl Attempts<'_> {
         outgoing: &mut Outgoing,
         replayable: bool,
     ) -> Result<Answered, Ended> {
-        let (record, upstream) = (self.record, &self.settings.config.upstream);
-        let whole_by = upstream.timeout.map_or(clock::NEVER, |time| record.waits().begin(time));
+        let (client, upstream) = (self.client, &self.settings.config.upstream);
+        let whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
         let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
         let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
         let (mut written, mut retried) = (false, false);
         loop {
-            let claim = match self.worker.claim(record, self.settings.config.drain.affinity) {
+            let claim = match self.worker.here.claim(client, &self.settings.config) {
                 Ok(claim) => claim,
                 Err(NoTarget::Held) if clock::now() < connect_by => {
                     Box::pin(refused.wait()).await;
@@ -110,7 +115,7 @@ impl Attempts<'_> {
                         // It may be started again, then at another address: look at the switchboard again.
                         let local = claim.local.clone();
                         drop(claim);
-                        record.pinned.take();
+                        client.pinned.take();
                         let paused = Box::pin(refused.pause(error, connect_by)).await;
                         paused.map_err(|fault| Ended::from(fault).at(&local))?;
                         continue;
@@ -140,18 +145,18 @@ impl Attempts<'_> {
 
     /// Waits for a connection, or for the right to open one, and opens it.
     async fn open(&self, claim: &Claim, fresh: bool, connect_by: u64) -> Opened {
-        let (record, upstream) = (self.record, &self.settings.config.upstream);
-        let slot = match claim.local.try_take(fresh, upstream) {
-            Some(slot) => Some(slot),
-            None => record.until(connect_by, claim.local.wait(fresh, upstream)).await,
+        let (client, upstream) = (self.client, &self.settings.config.upstream);
+        let lent = match claim.local.try_take(fresh, upstream) {
+            Some(lent) => Some(lent),
+            None => client.until(connect_by, claim.local.wait(fresh, upstream)).await,
         };
-        let permit = match slot {
+        let permit = match lent {
             None => return Opened::Full,
-            Some(Slot::Kept(connection)) => return Opened::Connection(connection),
-            Some(Slot::Fresh(permit)) => permit,
+            Some(Lent::Kept(connection)) => return Opened::Connection(connection),
+            Some(Lent::Fresh(permit)) => permit,
         };
         let open = Connection::open(claim.local.target.addr(), permit, upstream);
-        match record.until(connect_by, open).await {
+        match client.until(connect_by, open).await {
             Some(Ok(connection)) => Opened::Connection(connection),
             Some(Err(error)) => Opened::Refused(error),
             None => Opened::Late,
@@ -173,14 +178,14 @@ impl Attempts<'_> {
             return PollHead(&mut exchange).await;
         }
         let head = Box::pin(self.converse_in_time(&mut exchange)).await;
-        self.record.set_deadline(clock::NEVER);
+        self.client.set_deadline(clock::NEVER);
         head
     }
 
     /// Waits for the head as long as the limits allow.
     async fn converse_in_time(&self, exchange: &mut Exchange<'_>) -> Result<Head, Failed> {
         let upstream = &self.settings.config.upstream;
-        let exchange_patience = Patience::new(self.record.waits().clone(), None);
+        let exchange_patience = Patience::new(self.client.waits().clone(), None);
         let (mut written, mut progress) = (0, 0);
         let (mut sent, mut moved) = (clock::now(), clock::now());
         poll_fn(|cx| {
@@ -199,7 +204,7 @@ impl Attempts<'_> {
             let head = until(sent, upstream.response_timeout);
             // The first byte is waited for as long as the head.
             let byte = until(moved, upstream.read_timeout.filter(|_| progress > 0));
-            self.record.set_deadline(head.min(byte));
+            self.client.set_deadline(head.min(byte));
             let late = match exchange_patience.exchange_is_late() {
                 Some(what) => Some(what),
                 None if now >= byte => Some("upstream.read_timeout"),

@@ -23,11 +23,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::connection::ClientConnection;
 use super::crowd::Visit;
 use super::forward;
 use super::plain;
-use super::record::Record;
 use super::socket::Socket;
+use super::tunnel::TunnelSlot;
 use super::worker::Worker;
 
 /// The smallest buffers a connection may grow to, whatever the limit of a head.
@@ -46,39 +47,39 @@ pub(super) fn serve(
     visit: Visit,
     send_timeout: u32,
 ) -> impl Future<Output = ()> + use<> {
-    let listed = worker.list(Record::new(peer, visit, send_timeout));
+    let listed = worker.list(ClientConnection::new(peer, visit, send_timeout));
     async move {
-        let (worker, record) = (listed.worker(), listed.record());
-        let other = uncut(record, pin!(plain::serve(worker, record, stream))).await.flatten();
+        let (worker, client) = (listed.worker(), listed.client());
+        let other = uncut(client, pin!(plain::serve(worker, client, stream))).await.flatten();
         if let Some((stream, early)) = other {
             // In a box of its own: hyper's state is large, and most connections never need it.
-            Box::pin(go_on(worker, record, stream, early)).await;
+            Box::pin(go_on(worker, client, stream, early)).await;
         }
     }
 }
 
 /// Runs `future` to its end, unless the connection is cut before.
-async fn uncut<F: Future>(record: &Record, mut future: Pin<&mut F>) -> Option<F::Output> {
+async fn uncut<F: Future>(client: &ClientConnection, mut future: Pin<&mut F>) -> Option<F::Output> {
     poll_fn(|cx| {
-        record.watch(cx.waker());
-        if record.is_cut() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+        client.watch(cx.waker());
+        if client.is_cut() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
     })
     .await
 }
 
 /// Serves what is no plain request, and everything behind it.
-async fn go_on(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Vec<u8>) {
-    if http(worker, record, stream, early).await == Ended::ByUs {
+async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpStream, early: Vec<u8>) {
+    let slot = TunnelSlot::default();
+    if http(worker, client, stream, early, &slot).await == Ended::ByUs {
         return;
     }
-    let tunnel = record.tunnel.borrow_mut().take();
-    if let Some(tunnel) = tunnel {
-        record.become_tunnel();
+    if let Some(tunnel) = slot.take() {
+        client.become_tunnel();
         worker.tunnelled();
-        uncut(record, pin!(tunnel.run(worker, record))).await;
+        uncut(client, pin!(tunnel.run(worker, client))).await;
         return;
     }
-    let left = record.socket.left();
+    let left = client.socket.left();
     if let Some(mut stream) = left {
         // Whatever comes of it, the answer had its chance.
         let _ = tokio::time::timeout(LINGER.1, discard(&mut stream)).await;
@@ -92,45 +93,45 @@ enum Ended {
 }
 
 /// Runs hyper over the connection.
-async fn http(worker: &Rc<Worker>, record: &Rc<Record>, stream: TcpStream, early: Vec<u8>) -> Ended {
+async fn http(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    stream: TcpStream,
+    early: Vec<u8>,
+    slot: &TunnelSlot,
+) -> Ended {
     let settings = worker.settings();
     let head = settings.config.proxy.max_header_size;
     let mut builder = http1::Builder::new();
     builder.max_header_size(head).max_buf_size(head.max(BUFFER)).keep_alive(!worker.is_draining());
     builder.max_headers(settings.config.limits.headers);
-    let service = {
-        let (worker, record) = (worker.clone(), record.clone());
-        service_fn(move |request| {
-            let (worker, record) = (worker.clone(), record.clone());
-            async move {
-                let mut answer = forward::forward(worker.clone(), record.clone(), request).await?;
-                let is_last = worker.is_draining() || record.is_last(&worker.settings());
-                if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(answer)
-            }
-        })
-    };
-    let socket = Socket::new(stream, &early, record.socket.clone());
-    worker.keep_head_buffer(early);
+    let service = service_fn(async |request| {
+        let mut answer = forward::forward(worker, client, request, slot).await?;
+        let is_last = worker.is_draining() || client.is_last(&worker.settings());
+        if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok::<_, Infallible>(answer)
+    });
+    let socket = Socket::new(stream, &early, client.socket.clone());
+    worker.spares.keep_head(early);
     drop(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
-    let state = &record.socket;
+    let state = &client.socket;
     let mut told = false;
     poll_fn(|cx| {
-        record.watch(cx.waker());
+        client.watch(cx.waker());
         loop {
-            if record.is_cut() {
+            if client.is_cut() {
                 return Poll::Ready(Ended::ByUs);
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if ended.is_err_and(|error| error.is_parse()) {
-                    record.linger();
+                    client.linger();
                 }
                 return Poll::Ready(Ended::ByItself);
             }
-            if told || !record.is_to_close() {
+            if told || !client.is_to_close() {
                 return Poll::Pending;
             }
             if state.ask_the_kernel() {

@@ -16,25 +16,29 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{self, Body, Fault, Held, Turn};
+use super::answer::{self, Body, Held, Turn};
 use super::attempts::{Answered, Ask, Attempts, Ended};
+use super::connection::ClientConnection;
+use super::fault::Fault;
 use super::headers;
 use super::judge::{Facts, judge};
-use super::record::Record;
-use super::tunnel::Tunnel;
+use super::settings::Settings;
+use super::ticket::Ticket;
+use super::tunnel::{Tunnel, TunnelSlot};
 use super::upstream::exchange;
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::Local;
+use super::upstream::pool::LocalTarget;
 use super::waits::Patience;
-use super::worker::{Settings, Ticket, Worker, trusts};
+use super::worker::Worker;
 use crate::http1::head::{Fields, Framing, Head};
 use crate::http1::target::Target;
 
 /// Answers one request of a client.
 pub(super) async fn forward(
-    worker: Rc<Worker>,
-    record: Rc<Record>,
+    worker: &Rc<Worker>,
+    record: &Rc<ClientConnection>,
     request: Request<Incoming>,
+    slot: &TunnelSlot,
 ) -> Result<Response<Body>, Infallible> {
     let turn = Turn::new(record.clone());
     let raw = record.socket.take_target();
@@ -59,20 +63,22 @@ pub(super) async fn forward(
         return Ok(answer.await.map(|body| Body::reserved(body, turn)));
     }
     let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
-    let response = Forward { worker, settings, turn, ticket }.run(request, target, facts).await;
+    let worker = worker.clone();
+    let response = Forward { worker, settings, turn, ticket, slot }.run(request, target, facts).await;
     raw.into_iter().for_each(|raw| record.socket.give_back(raw));
     Ok(response)
 }
 
 /// One request on its way.
-struct Forward {
+struct Forward<'s> {
     worker: Rc<Worker>,
     settings: Rc<Settings>,
     turn: Turn,
     ticket: Ticket,
+    slot: &'s TunnelSlot,
 }
 
-impl Forward {
+impl Forward<'_> {
     async fn run(
         mut self,
         mut request: Request<Incoming>,
@@ -91,14 +97,14 @@ impl Forward {
         if let Err(fault) = self.admit(&parts, facts.is_forwarded, upgrade.is_some()) {
             return self.refuse(&fault, None, has_body);
         }
-        let mut outgoing = Outgoing::new(self.worker.head_buffer(), body, chunked, limit);
+        let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
         if let (true, Some(time)) = (has_body, self.settings.config.limits.body_timeout) {
             outgoing.wait_with(Patience::new(self.turn.record().waits().clone(), Some(time)));
         }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
         let mut asked = Asking { forward: &self, parts: &mut parts, target, facts: &facts, upgrade: offered };
-        let path = Attempts { worker: &self.worker, settings: &self.settings, record: self.turn.record() };
+        let path = Attempts { worker: &self.worker, settings: &self.settings, client: self.turn.record() };
         match path.exchange(&mut asked, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
@@ -122,7 +128,7 @@ impl Forward {
         let fields =
             || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let guest = match is_forwarded {
-            true => self.worker.named_guest(record, settings, fields),
+            true => self.worker.guests.named(record, settings, fields),
             false => record.guest().clone(),
         };
         self.ticket.admit(guest, settings)?;
@@ -135,7 +141,7 @@ impl Forward {
         self.ticket.leave_tunnels();
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let rest = if outgoing.is_done() {
-            self.worker.keep_head_buffer(outgoing.into_buffer());
+            self.worker.spares.keep_head(outgoing.into_buffer());
             None
         } else {
             Some(outgoing)
@@ -187,7 +193,7 @@ impl Forward {
         self.turn.record().socket.limit_sending(0);
         connection.become_tunnel();
         let held = Held { claim: Some(claim), ticket: self.ticket };
-        self.turn.record().tunnel.replace(Some(Box::new(Tunnel { client, app: connection, held })));
+        self.slot.set(Some(Box::new(Tunnel { upgraded: client, app: connection, held })));
         let protocol = head.upgrade.clone();
         let mut response = respond(head, Body::whole(Bytes::new(), self.turn));
         let headers = response.headers_mut();
@@ -199,7 +205,7 @@ impl Forward {
     }
 
     /// Answers with an error of portok's own.
-    fn refuse(self, fault: &Fault, at: Option<&Local>, unread: bool) -> Response<Body> {
+    fn refuse(self, fault: &Fault, at: Option<&LocalTarget>, unread: bool) -> Response<Body> {
         if unread {
             self.turn.record().linger();
         }
@@ -211,7 +217,7 @@ impl Forward {
 
 /// What goes out of the head that hyper read.
 struct Asking<'a> {
-    forward: &'a Forward,
+    forward: &'a Forward<'a>,
     parts: &'a mut Parts,
     target: Target<'a>,
     facts: &'a Facts,
@@ -228,7 +234,7 @@ impl Ask for Asking<'_> {
         let (record, Parts { method, headers, .. }) = (turn.record(), &*self.parts);
         let context = headers::Context {
             peer: record.peer_text(),
-            trusted: trusts(settings, record),
+            trusted: settings.trusts(record.peer.ip()),
             forwarded: settings.config.proxy.forwarded,
             target,
             chunked: self.facts.chunked,
@@ -236,7 +242,7 @@ impl Ask for Asking<'_> {
             trailers: self.facts.trailers,
             keep_alive: settings.config.upstream.keepalive,
         };
-        let asked = headers::Asked {
+        let asked = headers::RequestHead {
             method: method.as_str(),
             target: self.target.path,
             authority: self.target.authority,

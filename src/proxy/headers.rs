@@ -13,7 +13,7 @@ use crate::config::Forwarded;
 use crate::http1::fields::{Kind, field, is_among, line, tokens};
 
 /// A request's head as the client sent it.
-pub(super) struct Asked<'a, F> {
+pub(super) struct RequestHead<'a, F> {
     pub(super) method: &'a str,
     /// Path and query, byte for byte.
     pub(super) target: &'a [u8],
@@ -48,7 +48,7 @@ pub(super) struct Context<'a> {
 }
 
 /// Writes the head of `asked` as the app gets it.
-pub(super) fn write_head<'a, F, I>(out: &mut Vec<u8>, asked: &Asked<'a, F>, context: &Context<'_>)
+pub(super) fn write_head<'a, F, I>(out: &mut Vec<u8>, asked: &RequestHead<'a, F>, context: &Context<'_>)
 where
     F: Fn() -> I,
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -135,7 +135,7 @@ fn write_connection(out: &mut Vec<u8>, context: &Context<'_>) {
 #[inline(never)]
 fn write_believed<'a, F, I>(
     out: &mut Vec<u8>,
-    asked: &Asked<'a, F>,
+    asked: &RequestHead<'a, F>,
     context: &Context<'_>,
     host: Option<&[u8]>,
 ) where

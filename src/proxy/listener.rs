@@ -120,9 +120,9 @@ impl Door {
         let peer = headers::canonical(peer);
         // The last descriptors are not the data plane's.
         if !want::may_keep(&stream) {
-            return self.worker.lacks_descriptors();
+            return self.worker.guests.refuse_for_descriptors();
         }
-        if let Some(visit) = self.worker.admit(peer.ip()) {
+        if let Some(visit) = self.worker.guests.admit(peer.ip(), &self.worker.settings()) {
             let connection = client::serve(&self.worker, stream, peer, visit, self.send_timeout);
             tokio::task::spawn_local(connection);
         }

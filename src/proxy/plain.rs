@@ -14,40 +14,39 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use self::passing::{Rest, give_back};
 use self::request::{MOST_FIELDS, Plain};
-use super::answer::{self, Fault, Turn};
-use super::attempts::{self, Answered, Ask, Attempts, Ended};
+use super::answer::{self, Turn};
+use super::attempts::{Answered, Ask, Attempts, Ended};
 use super::clock;
+use super::connection::ClientConnection;
 use super::crowd::Guest;
+use super::fault::Fault;
 use super::pieces::Pieces;
-use super::record::Record;
+use super::settings::Settings;
 use super::socket;
-use super::upstream::exchange::{self, Failed, Incoming, Step};
+use super::ticket::Ticket;
+use super::upstream::exchange::Incoming;
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::{Claim, Local};
-use super::worker::{BufferSize, Settings, Ticket, Worker};
+use super::upstream::pool::LocalTarget;
+use super::worker::Worker;
 use crate::http1::fields;
 use crate::http1::head::{self, Fields, Framing, Room};
 
+mod passing;
 mod request;
 
 /// A head that is not complete after so many bytes is hyper's.
 const LONGEST: usize = 16 * 1024;
-
-/// Parts of an answer up to this size are put together; larger ones are written from where they were read.
-const SMALL: usize = 8 * 1024;
-
-/// How much is put together at most, about.
-const BATCH: usize = 16 * 1024;
 
 /// A connection that has to go on with hyper, with what was read and not used.
 pub(super) type Other = (TcpStream, Vec<u8>);
@@ -55,20 +54,20 @@ pub(super) type Other = (TcpStream, Vec<u8>);
 /// Serves `stream` as long as its requests are plain.
 pub(super) fn serve<'a>(
     worker: &'a Rc<Worker>,
-    record: &'a Rc<Record>,
+    client: &'a Rc<ClientConnection>,
     stream: TcpStream,
 ) -> impl Future<Output = Option<Other>> {
-    let mut client = Client { worker, record, stream, input: Vec::new() };
+    let mut way = ShortWay { worker, client, stream, input: Vec::new() };
     async move {
         loop {
-            match client.next().await {
+            match way.next().await {
                 Next::Plain(request) => {
                     // In a box, so that a connection that waits has no room for it: 1 KiB, for 0.4k of 9.4k instructions.
-                    if !Box::pin(client.answer(request)).await {
+                    if !Box::pin(way.answer(request)).await {
                         return None;
                     }
                 }
-                Next::Other => return Some((client.stream, client.input)),
+                Next::Other => return Some((way.stream, way.input)),
                 Next::Over => return None,
             }
         }
@@ -76,9 +75,9 @@ pub(super) fn serve<'a>(
 }
 
 /// A client's connection.
-struct Client<'a> {
+struct ShortWay<'a> {
     worker: &'a Rc<Worker>,
-    record: &'a Rc<Record>,
+    client: &'a Rc<ClientConnection>,
     stream: TcpStream,
     /// Received and not yet used. Without memory while it is empty.
     input: Vec<u8>,
@@ -105,11 +104,11 @@ struct Request {
     settings: Rc<Settings>,
 }
 
-impl Client<'_> {
+impl ShortWay<'_> {
     /// Waits for the next request.
     async fn next(&mut self) -> Next {
         if !self.input.is_empty() {
-            self.record.note_read();
+            self.client.note_read();
         }
         poll_fn(|cx| {
             loop {
@@ -119,11 +118,11 @@ impl Client<'_> {
                     return Poll::Ready(next);
                 }
                 match self.poll_read(cx) {
-                    Poll::Ready(Ok(1..)) => self.record.note_read(),
+                    Poll::Ready(Ok(1..)) => self.client.note_read(),
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
                     // A head that has begun to come is waited for: its answer says that it is the last.
                     Poll::Pending
-                        if self.record.is_to_close()
+                        if self.client.is_to_close()
                             && self.input.is_empty()
                             && !socket::has_arrived(&self.stream) =>
                     {
@@ -139,11 +138,11 @@ impl Client<'_> {
     /// Reads once behind what is there, into a buffer of the thread's: a connection that waits holds none.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.input.capacity() == 0 {
-            self.input = self.worker.head_buffer();
+            self.input = self.worker.spares.head();
         }
         let read = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
         if self.input.is_empty() {
-            self.worker.keep_head_buffer(std::mem::take(&mut self.input));
+            self.worker.spares.keep_head(std::mem::take(&mut self.input));
         }
         read
     }
@@ -175,11 +174,11 @@ impl Client<'_> {
         let Some(plain) = Plain::of(&request).filter(|plain| plain.fits(length, &settings)) else {
             return Some(Next::Other);
         };
-        let mut head = self.worker.head_buffer();
-        plain.write(&mut head, self.record, &settings);
+        let mut head = self.worker.spares.head();
+        plain.write(&mut head, self.client, &settings);
         let (to_head, close) = (plain.to_head, plain.close);
         let guest =
-            plain.is_forwarded.then(|| self.worker.named_guest(self.record, &settings, || plain.pairs()));
+            plain.is_forwarded.then(|| self.worker.guests.named(self.client, &settings, || plain.pairs()));
         self.consume(length);
         Some(Next::Plain(Request { head, to_head, close, guest, settings }))
     }
@@ -188,13 +187,13 @@ impl Client<'_> {
         if length < self.input.len() {
             self.input.drain(..length);
         } else {
-            self.worker.keep_head_buffer(std::mem::take(&mut self.input));
+            self.worker.spares.keep_head(std::mem::take(&mut self.input));
         }
     }
 
     /// Answers; whether the connection goes on.
     async fn answer(&mut self, request: Request) -> bool {
-        let turn = Turn::new(self.record.clone());
+        let turn = Turn::new(self.client.clone());
         // A future of its own, and what is large in a box: this is what every idle connection has room for.
         let Some(Answer { mut pieces, rest, close }) = self.ask(request).await else { return false };
         let mut written = self.write(&mut pieces).await.is_ok();
@@ -205,7 +204,7 @@ impl Client<'_> {
                 Box::pin(self.copy(*rest)).await
             };
         }
-        self.worker.keep_head_buffer(pieces.bytes);
+        self.worker.spares.keep_head(pieces.bytes);
         drop(turn);
         written && !close
     }
@@ -213,18 +212,18 @@ impl Client<'_> {
     /// Waits for an answer; `None` when the client has gone.
     async fn ask(&mut self, request: Request) -> Option<Answer> {
         let Request { head, to_head, close, guest, settings } = request;
-        let socket = &self.record.socket;
+        let socket = &self.client.socket;
         socket.limit_sending(settings.send_timeout);
         socket.prepare_sending(&self.stream);
         let mut ticket = Ticket::new(self.worker.clone(), settings.config.proxy.fast_path);
-        if let Err(fault) = ticket.admit(guest.unwrap_or_else(|| self.record.guest().clone()), &settings) {
+        if let Err(fault) = ticket.admit(guest.unwrap_or_else(|| self.client.guest().clone()), &settings) {
             let refused = Refused { fault, at: None, lines: Vec::new(), to_head, close };
             return Some(self.refuse(refused, &ticket, &settings));
         }
         let mut outgoing = Outgoing::bodyless(head);
         let mut asked = Asking { to_head, worker: self.worker, lines: Vec::new() };
         let outcome = {
-            let attempts = Attempts { worker: self.worker, settings: &settings, record: self.record };
+            let attempts = Attempts { worker: self.worker, settings: &settings, client: self.client };
             let mut exchange = pin!(attempts.exchange(&mut asked, &mut outgoing, true));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -251,7 +250,7 @@ impl Client<'_> {
 
     /// Whether the connection ends with the answer that is due, whatever the client wants.
     fn is_last(&self, settings: &Settings) -> bool {
-        self.record.is_to_close() || self.worker.is_draining() || self.record.is_last(settings)
+        self.client.is_to_close() || self.worker.is_draining() || self.client.is_last(settings)
     }
 
     /// An answer of portok's own.
@@ -275,7 +274,7 @@ impl Client<'_> {
         let Answered { head, connection, claim } = answered;
         ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let unsent = if outgoing.is_done() {
-            self.worker.keep_head_buffer(outgoing.into_buffer());
+            self.worker.spares.keep_head(outgoing.into_buffer());
             None
         } else {
             Some(outgoing)
@@ -293,150 +292,19 @@ impl Client<'_> {
             None => {
                 incoming.take_arrived_into(&mut lines);
                 if settings.is_impatient
-                    && let Some(patience) = self.record.patience(settings)
+                    && let Some(patience) = self.client.patience(settings)
                 {
                     incoming.wait_with(patience);
                 }
                 // A head of lines ends where its fields do.
                 if chunked && is_event_stream(&lines) {
-                    self.record.socket.limit_sending(0);
-                    self.record.socket.prepare_sending(&self.stream);
+                    self.client.socket.limit_sending(0);
+                    self.client.socket.prepare_sending(&self.stream);
                 }
                 Some(Box::new(Rest { incoming, chunked, claim, ticket }))
             }
         };
         Answer { pieces: Pieces::new(lines), rest, close }
-    }
-
-    /// Copies the rest of an answer whose length is told; whether all of it was. The thread's buffers are read into and
-    /// written from, each held only while bytes move: a buffer for each part was a fifth of the CPU of 1 MiB, most of it for
-    /// memory that went back to the kernel and came again.
-    ///
-    /// A client that takes a whole buffer at once gets the next parts by [`Self::copy_large`]: a quarter of the CPU of 1 MiB,
-    /// which goes into wake-ups at both ends. One that has to be waited for holds no more than a usual buffer.
-    async fn copy(&mut self, rest: Rest) -> bool {
-        let Rest { mut incoming, claim, ticket, .. } = rest;
-        let mut held = Some((claim, ticket));
-        loop {
-            let part = poll_fn(|cx| {
-                let mut buffer = self.worker.buffer(BufferSize::Usual);
-                match incoming.poll_copy(cx, &mut buffer) {
-                    Poll::Ready(Ok(length)) => return Poll::Ready(Some(Ok((buffer, length)))),
-                    Poll::Ready(Err(failed)) => return Poll::Ready(Some(Err(failed))),
-                    Poll::Pending => self.worker.keep_buffer(buffer),
-                }
-                self.poll_gone(cx).map(|()| None)
-            });
-            let (buffer, length) = match part.await {
-                None => return false,
-                Some(Ok(part)) => part,
-                Some(Err(failed)) => return broke(failed, held.as_ref()),
-            };
-            if incoming.is_over()
-                && let Some((claim, ticket)) = held.take()
-            {
-                ticket.finish();
-                give_back(&claim, incoming.over());
-            }
-            let written = self.write_part(&buffer[..length]).await;
-            let was_full = length == buffer.len();
-            self.worker.keep_buffer(buffer);
-            let Ok(at_once) = written else { return false };
-            if held.is_none() {
-                return true;
-            }
-            if at_once && was_full {
-                match self.copy_large(&mut incoming).await {
-                    Copied::Waiting => (),
-                    Copied::Over => return false,
-                    Copied::Failed(failed) => return broke(failed, held.as_ref()),
-                }
-            }
-        }
-    }
-
-    /// Copies through a large buffer as long as the client takes all there is at once, but for the last part. What it does not
-    /// take stays in the kernel: a client that stops reading holds nothing of it.
-    async fn copy_large(&mut self, incoming: &mut Incoming) -> Copied {
-        loop {
-            // Others have their turn after so much.
-            tokio::task::yield_now().await;
-            let step = poll_fn(|cx| {
-                let mut buffer = self.worker.buffer(BufferSize::Large);
-                let step = match incoming.poll_peek(cx, &mut buffer, BufferSize::Usual.length()) {
-                    Poll::Ready(Ok(0)) => Poll::Ready(Some(Copied::Waiting)),
-                    Poll::Ready(Ok(length)) => {
-                        let written = Pin::new(&mut self.stream).poll_write(cx, &buffer[..length]);
-                        Poll::Ready(taken(written, length, incoming))
-                    }
-                    Poll::Ready(Err(failed)) => Poll::Ready(Some(Copied::Failed(failed))),
-                    Poll::Pending => self.poll_gone(cx).map(|()| Some(Copied::Over)),
-                };
-                self.worker.keep_buffer(buffer);
-                step
-            });
-            if let Some(copied) = step.await {
-                return copied;
-            }
-        }
-    }
-
-    /// Writes all of `bytes`; whether nothing had to be waited for.
-    async fn write_part(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
-        let mut at_once = true;
-        poll_fn(|cx| {
-            while !bytes.is_empty() {
-                let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-                at_once &= written.is_ready();
-                match ready!(written)? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    count => bytes = &bytes[count..],
-                }
-            }
-            Poll::Ready(Ok(at_once))
-        })
-        .await
-    }
-
-    /// Passes the rest of an answer on in chunks; whether all of it was.
-    async fn stream(&mut self, rest: Rest, pieces: &mut Pieces) -> bool {
-        let Rest { mut incoming, claim, ticket, .. } = rest;
-        let mut held = Some((claim, ticket));
-        loop {
-            let filled = poll_fn(|cx| match poll_fill(cx, &mut incoming, pieces) {
-                Poll::Ready(filled) => Poll::Ready(Some(filled)),
-                Poll::Pending => self.poll_gone(cx).map(|()| None),
-            });
-            let over = match filled.await {
-                None => return false,
-                Some(Ok(over)) => over,
-                Some(Err(failed)) => return broke(failed, held.as_ref()),
-            };
-            let ended = over.is_some();
-            if let Some(over) = over
-                && let Some((claim, ticket)) = held.take()
-            {
-                ticket.finish();
-                give_back(&claim, over);
-            }
-            if self.write(pieces).await.is_err() {
-                return false;
-            }
-            if ended {
-                return true;
-            }
-        }
-    }
-
-    async fn write(&mut self, pieces: &mut Pieces) -> io::Result<()> {
-        poll_fn(|cx| {
-            while pieces.is_pending() {
-                ready!(pieces.poll_write(cx, &mut self.stream))?;
-            }
-            pieces.clear();
-            Poll::Ready(Ok(()))
-        })
-        .await
     }
 }
 
@@ -444,33 +312,11 @@ impl Client<'_> {
 struct Refused {
     fault: Fault,
     /// Whose target was asked.
-    at: Option<Rc<Local>>,
+    at: Option<Rc<LocalTarget>>,
     /// Where its answer is written to.
     lines: Vec<u8>,
     to_head: bool,
     close: bool,
-}
-
-/// Why a large buffer is of no more use.
-enum Copied {
-    /// The client takes no more for now, or little is left.
-    Waiting,
-    /// The client has gone.
-    Over,
-    Failed(Failed),
-}
-
-/// What it means that a client has `written` of `length` bytes that are still in the kernel; `None`: the next ones may follow.
-fn taken(written: Poll<io::Result<usize>>, length: usize, incoming: &mut Incoming) -> Option<Copied> {
-    let count = match written {
-        Poll::Ready(Ok(count @ 1..)) => count,
-        Poll::Ready(Ok(0) | Err(_)) => return Some(Copied::Over),
-        Poll::Pending => return Some(Copied::Waiting),
-    };
-    match incoming.skip(count) {
-        Ok(()) => (count < length).then_some(Copied::Waiting),
-        Err(failed) => Some(Copied::Failed(failed)),
-    }
 }
 
 /// What is written to the client.
@@ -482,79 +328,10 @@ struct Answer {
     close: bool,
 }
 
-/// What has not arrived yet of an app's answer, and what counts it.
-struct Rest {
-    incoming: Incoming,
-    chunked: bool,
-    claim: Claim,
-    ticket: Ticket,
-}
-
 /// Whether a head, as it is written to the client, is that of an event stream.
 fn is_event_stream(head: &[u8]) -> bool {
     let types = head.split(|&byte| byte == b'\n').filter_map(|line| line.strip_prefix(b"content-type: "));
     types.into_iter().any(|content_type| answer::is_event_stream(Some(content_type)))
-}
-
-fn give_back(claim: &Claim, over: exchange::Over) {
-    if let Some(connection) = over.connection {
-        claim.local.give_back(connection);
-    }
-}
-
-/// Notes why an answer broke off, which ends the connection: false.
-fn broke(failed: Failed, held: Option<&(Claim, Ticket)>) -> bool {
-    if let (Ended::Fault { fault, .. }, Some((_, ticket))) = (attempts::ended(failed), held) {
-        ticket.broke(&fault);
-    }
-    false
-}
-
-/// Takes what there is of the answer, to be written at once in chunks; with what the body leaves, when it is over. Pending
-/// while there is nothing.
-fn poll_fill(
-    cx: &mut Context<'_>,
-    incoming: &mut Incoming,
-    pieces: &mut Pieces,
-) -> Poll<Result<Option<exchange::Over>, Failed>> {
-    while pieces.payload.is_empty() && pieces.bytes.len() < BATCH {
-        let step = match incoming.poll_step(cx) {
-            // What came before an error, or before a pause, goes first; an error comes again.
-            Poll::Pending | Poll::Ready(Err(_)) if pieces.is_pending() => break,
-            step => ready!(step)?,
-        };
-        match step {
-            Step::Frame(frame) => {
-                // Only a client that asks for trailers gets them, and its requests are not plain.
-                if let Ok(data) = frame.into_data() {
-                    add_chunk(pieces, data);
-                }
-            }
-            Step::Over(over) => {
-                pieces.bytes.extend_from_slice(b"0\r\n\r\n");
-                return Poll::Ready(Ok(Some(over)));
-            }
-        }
-    }
-    Poll::Ready(Ok(None))
-}
-
-/// Adds a part of the body as a chunk.
-fn add_chunk(pieces: &mut Pieces, data: Bytes) {
-    let (mut digits, mut at, mut left) = ([0; 16], 16, data.len());
-    while left > 0 {
-        at -= 1;
-        digits[at] = b"0123456789abcdef"[left % 16];
-        left /= 16;
-    }
-    pieces.bytes.extend_from_slice(&digits[at..]);
-    pieces.bytes.extend_from_slice(b"\r\n");
-    if data.len() > SMALL {
-        (pieces.payload, pieces.tail) = (data, b"\r\n");
-    } else {
-        pieces.bytes.extend_from_slice(&data);
-        pieces.bytes.extend_from_slice(b"\r\n");
-    }
 }
 
 /// Writes the fields that portok adds to an answer, and the empty line.
@@ -597,7 +374,7 @@ struct Asking<'a> {
 impl Room for Asking<'_> {
     fn lines(&mut self) -> &mut Vec<u8> {
         if self.lines.capacity() == 0 {
-            self.lines = self.worker.head_buffer();
+            self.lines = self.worker.spares.head();
         }
         &mut self.lines
     }

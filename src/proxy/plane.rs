@@ -19,7 +19,7 @@ use super::listener::{self, Acceptor};
 use super::stats::Stats;
 use super::switchboard::Switchboard;
 use super::upstream::pool::Doorbells;
-use super::worker::{Parts, Worker};
+use super::worker::{Until, Worker, WorkerParts};
 use crate::config::Config;
 
 /// Commands that may wait for a thread.
@@ -51,15 +51,6 @@ enum Command {
     /// Say that commands are carried out.
     Beat(oneshot::Sender<()>),
     Stop,
-}
-
-/// How far a drain goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// Until every connection and tunnel has ended.
-    Empty,
-    /// Until nothing is left but tunnels, which end by themselves at some time or never.
-    OnlyTunnels,
 }
 
 /// Asks the threads whether they turn; does not keep them.
@@ -111,7 +102,7 @@ impl Plane {
         for lane in 0..count {
             let (config, switchboard, stats) = (config.clone(), switchboard.clone(), stats.clone());
             let (reserved, bells, crowd) = (reserved.clone(), bells.clone(), crowd.clone());
-            let parts = Parts { lane, config, switchboard, stats, reserved, bells, crowd };
+            let parts = WorkerParts { lane, config, switchboard, stats, reserved, bells, crowd };
             threads.push(Thread::start(parts, listener.try_clone()?)?);
         }
         Ok(Self { threads, config })
@@ -179,7 +170,7 @@ async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> C
 }
 
 impl Thread {
-    fn start(parts: Parts, listener: TcpListener) -> io::Result<Self> {
+    fn start(parts: WorkerParts, listener: TcpListener) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (commands, told) = mpsc::channel(COMMANDS);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
@@ -205,7 +196,7 @@ fn ended() -> io::Error {
 /// The life of one thread.
 fn run(
     runtime: &Runtime,
-    parts: Parts,
+    parts: WorkerParts,
     listener: TcpListener,
     told: mpsc::Receiver<Command>,
     ready: &std::sync::mpsc::SyncSender<io::Result<()>>,

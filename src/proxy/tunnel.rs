@@ -4,6 +4,7 @@
 //! passed on as such, the other direction goes on (half-close). Buffers are taken from the thread only while bytes
 //! move. Dropped, both connections are closed.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -16,40 +17,46 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::answer::Held;
-use super::record::Record;
+use super::connection::ClientConnection;
 use super::socket::Socket;
+use super::spares::BufferSize;
 use super::upstream::connection::Connection;
-use super::worker::{BufferSize, Worker};
+use super::worker::Worker;
+
+/// Where the exchange that became a tunnel leaves it for the task of the client's connection. In a box,
+/// because few do.
+pub(super) type TunnelSlot = Cell<Option<Box<Tunnel>>>;
 
 /// What is needed to open a tunnel once the 101 is written.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     /// The client's side, when hyper lets go of it.
-    pub(super) client: OnUpgrade,
+    pub(super) upgraded: OnUpgrade,
     pub(super) app: Connection,
     pub(super) held: Held,
 }
 
 impl Tunnel {
     /// Moves bytes until both sides have ended or one broke.
-    pub(super) async fn run(self, worker: &Worker, record: &Record) {
-        let Self { client, mut app, held } = self;
-        let Ok(client) = client.await else { return };
-        let Ok(client) = client.downcast::<TokioIo<Socket>>() else { return };
-        let Ok((mut stream, rest)) = client.io.into_inner().into_stream() else { return };
-        let early = if rest.is_empty() { client.read_buf } else { [client.read_buf, rest].concat().into() };
+    pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
+        let Self { upgraded, mut app, held } = self;
+        let Ok(upgraded) = upgraded.await else { return };
+        let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket>>() else { return };
+        let Ok((mut stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
+        let early =
+            if rest.is_empty() { upgraded.read_buf } else { [upgraded.read_buf, rest].concat().into() };
         let (from_client, to_client) = stream.split();
         let (from_app, to_app) = app.stream.split();
         let mut up = Direction::new(from_client, to_app, early);
         let mut down = Direction::new(from_app, to_client, app.buf.split().freeze());
         let moved = poll_fn(|cx| {
-            let up = up.poll(cx, worker, record)?;
-            let down = down.poll(cx, worker, record)?;
+            let up = up.poll(cx, worker, client)?;
+            let down = down.poll(cx, worker, client)?;
             if down.is_ready()
-                && record.app_ended.borrow().is_none()
+                && client.app_ended.borrow().is_none()
                 && let Some(claim) = &held.claim
             {
-                record.app_ended.replace(Some(claim.local.target.clone()));
+                client.app_ended.replace(Some(claim.local.target.clone()));
             }
             if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
         })
@@ -85,7 +92,12 @@ impl<'a> Direction<'a> {
         Self { from, to, state: State::Early(early) }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, worker: &Worker, record: &Record) -> Poll<io::Result<()>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: &Worker,
+        client: &ClientConnection,
+    ) -> Poll<io::Result<()>> {
         loop {
             match &mut self.state {
                 State::Early(bytes) => {
@@ -96,17 +108,17 @@ impl<'a> Direction<'a> {
                     self.state = State::Reading;
                 }
                 State::Reading => {
-                    let mut buffer = worker.buffer(BufferSize::Usual);
+                    let mut buffer = worker.spares.buffer(BufferSize::Usual);
                     let mut read = ReadBuf::new(&mut buffer);
                     let outcome = Pin::new(&mut self.from).poll_read(cx, &mut read);
                     let end = read.filled().len();
                     match outcome {
                         Poll::Ready(Ok(())) if end > 0 => {
-                            record.note_moved();
+                            client.note_moved();
                             self.state = State::Writing { buffer, at: 0, end };
                         }
                         outcome => {
-                            worker.keep_buffer(buffer);
+                            worker.spares.keep(buffer);
                             ready!(outcome)?;
                             self.state = State::Ending;
                         }
@@ -116,7 +128,7 @@ impl<'a> Direction<'a> {
                     while at < end {
                         *at += ready!(Pin::new(&mut self.to).poll_write(cx, &buffer[*at..*end]))?;
                     }
-                    worker.keep_buffer(std::mem::take(buffer));
+                    worker.spares.keep(std::mem::take(buffer));
                     self.state = State::Reading;
                 }
                 State::Ending => {

@@ -1,8 +1,8 @@
 //! Which requests are plain, and their head as the app gets it: decided from what was parsed, without I/O.
 
+use super::super::connection::ClientConnection;
 use super::super::headers;
-use super::super::record::Record;
-use super::super::worker::{Settings, trusts};
+use super::super::settings::Settings;
 use crate::http1::fields::{self, Kind};
 use crate::http1::host::is_host;
 
@@ -66,20 +66,20 @@ impl<'a> Plain<'a> {
         self.fields.iter().map(|field| (field.name.as_bytes(), field.value))
     }
 
-    pub(super) fn write(&self, out: &mut Vec<u8>, record: &Record, settings: &Settings) {
+    pub(super) fn write(&self, out: &mut Vec<u8>, client: &ClientConnection, settings: &Settings) {
         let context = headers::Context {
-            peer: record.peer_text(),
+            peer: client.peer_text(),
             // Asked of those alone that name somebody: a look through the list costs what it is long.
-            trusted: self.is_forwarded && trusts(settings, record),
+            trusted: self.is_forwarded && settings.trusts(client.peer.ip()),
             forwarded: settings.config.proxy.forwarded,
             // Not asked for: there is a host.
-            target: record.peer,
+            target: client.peer,
             chunked: false,
             upgrade: None,
             trailers: false,
             keep_alive: settings.config.upstream.keepalive,
         };
-        let asked = headers::Asked {
+        let asked = headers::RequestHead {
             method: self.method,
             target: self.target.as_bytes(),
             authority: None,

@@ -4,11 +4,12 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::proxy::connection::ClientConnection;
 use crate::proxy::crowd::Crowd;
-use crate::proxy::record::Record;
+use crate::proxy::here::NoTarget;
 use crate::proxy::switchboard::switchboard;
 use crate::proxy::upstream::pool::Doorbells;
-use crate::proxy::worker::{NoTarget, Parts, Worker};
+use crate::proxy::worker::{Worker, WorkerParts};
 
 /// How often the app crashes and comes back.
 const RECOVERIES: u16 = 20_000;
@@ -23,16 +24,18 @@ struct Looks {
 }
 
 /// One data-plane thread whose requests claim a target without pause until `over`.
-fn look_without_pause(parts: Parts, looking: &AtomicBool, over: &AtomicBool) -> Looks {
+fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBool) -> Looks {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
     local.block_on(&runtime, async {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let worker = Worker::start(parts);
-        let record = Record::new(peer, worker.admit(peer.ip()).unwrap(), 0);
+        let settings = worker.settings();
+        let visit = worker.guests.admit(peer.ip(), &settings).unwrap();
+        let client = ClientConnection::new(peer, visit, 0);
         let mut looks = Looks::default();
         while !over.load(Ordering::SeqCst) {
-            match worker.claim(&record, Affinity::Request) {
+            match worker.here.claim(&client, &settings.config) {
                 Ok(_) => looks.served += 1,
                 Err(NoTarget::Held) => (),
                 Err(NoTarget::Empty) => looks.refused += 1,
@@ -58,7 +61,7 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
                 let (config, switchboard, stats) = (follow.clone(), switchboard.clone(), stats.clone());
                 let (reserved, bells) = (Arc::new(Admins), bells.clone());
                 let crowd = Crowd::new();
-                let parts = Parts { lane, config, switchboard, stats, reserved, bells, crowd };
+                let parts = WorkerParts { lane, config, switchboard, stats, reserved, bells, crowd };
                 let (looking, over) = (&looking[lane], &over);
                 threads.spawn(move || look_without_pause(parts, looking, over))
             })

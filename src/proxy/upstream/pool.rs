@@ -36,7 +36,7 @@ impl Doorbells {
 
 /// A target as one thread uses it.
 #[derive(Debug)]
-pub(in crate::proxy) struct Local {
+pub(in crate::proxy) struct LocalTarget {
     pub(in crate::proxy) target: Arc<Target>,
     pub(in crate::proxy) lane: usize,
     bells: Arc<Doorbells>,
@@ -51,12 +51,12 @@ pub(in crate::proxy) struct Local {
 
 /// A connection to use, or the right to open one.
 #[derive(Debug)]
-pub(in crate::proxy) enum Slot {
+pub(in crate::proxy) enum Lent {
     Kept(Connection),
     Fresh(Permit),
 }
 
-impl Local {
+impl LocalTarget {
     pub(in crate::proxy) fn new(
         target: Arc<Target>,
         lane: usize,
@@ -77,7 +77,7 @@ impl Local {
     }
 
     /// A connection or a permit without waiting. `fresh`: not a kept one.
-    pub(in crate::proxy) fn try_take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
+    pub(in crate::proxy) fn try_take(&self, fresh: bool, settings: &Upstream) -> Option<Lent> {
         if self.waiting.get() > 0 {
             return None;
         }
@@ -85,7 +85,7 @@ impl Local {
     }
 
     /// Waits for a connection or a permit; the caller watches the time.
-    pub(in crate::proxy) async fn wait(&self, fresh: bool, settings: &Upstream) -> Slot {
+    pub(in crate::proxy) async fn wait(&self, fresh: bool, settings: &Upstream) -> Lent {
         let _elsewhere = self.target.wait();
         let _here = WaitingHere::new(self);
         loop {
@@ -94,12 +94,12 @@ impl Local {
             let (mut handed, mut freed) = (handed, freed);
             handed.as_mut().enable();
             freed.as_mut().enable();
-            if let Some(slot) = self.take(fresh, settings) {
+            if let Some(lent) = self.take(fresh, settings) {
                 // More may lie here than wake-ups were kept.
                 if self.waiting.get() > 1 && !self.idle.borrow().is_empty() {
                     self.handed.notify_one();
                 }
-                return slot;
+                return lent;
             }
             self.bells.ring(self.lane);
             tokio::select! {
@@ -118,13 +118,13 @@ impl Local {
         None
     }
 
-    fn take(&self, fresh: bool, settings: &Upstream) -> Option<Slot> {
+    fn take(&self, fresh: bool, settings: &Upstream) -> Option<Lent> {
         if !fresh && let Some(kept) = self.kept() {
-            return Some(Slot::Kept(kept));
+            return Some(Lent::Kept(kept));
         }
         loop {
             if let Some(permit) = self.target.permit(settings.max_connections) {
-                return Some(Slot::Fresh(permit));
+                return Some(Lent::Fresh(permit));
             }
             // A fresh one was asked for: at the limit an idle one makes room for it.
             drop(self.pop()?);
@@ -188,7 +188,7 @@ fn share(all: usize, lanes: usize, lane: usize) -> usize {
 struct WaitingHere<'a>(&'a Cell<usize>);
 
 impl<'a> WaitingHere<'a> {
-    fn new(local: &'a Local) -> Self {
+    fn new(local: &'a LocalTarget) -> Self {
         local.waiting.set(local.waiting.get() + 1);
         Self(&local.waiting)
     }
@@ -203,11 +203,11 @@ impl Drop for WaitingHere<'_> {
 /// One claim of a target, given back when dropped.
 #[derive(Debug)]
 pub(in crate::proxy) struct Claim {
-    pub(in crate::proxy) local: Rc<Local>,
+    pub(in crate::proxy) local: Rc<LocalTarget>,
 }
 
 impl Claim {
-    pub(in crate::proxy) fn new(local: Rc<Local>, pinned: bool) -> Option<Self> {
+    pub(in crate::proxy) fn new(local: Rc<LocalTarget>, pinned: bool) -> Option<Self> {
         // Only a granted claim is one: dropping it gives back.
         if local.target.claim(local.lane, pinned) { Some(Self { local }) } else { None }
     }
@@ -222,11 +222,11 @@ impl Drop for Claim {
 /// A client connection that stays with a target; let go when dropped.
 #[derive(Debug)]
 pub(in crate::proxy) struct Pinned {
-    pub(in crate::proxy) local: Rc<Local>,
+    pub(in crate::proxy) local: Rc<LocalTarget>,
 }
 
 impl Pinned {
-    pub(in crate::proxy) fn new(local: Rc<Local>) -> Self {
+    pub(in crate::proxy) fn new(local: Rc<LocalTarget>) -> Self {
         local.target.pin(local.lane);
         Self { local }
     }

@@ -1,6 +1,6 @@
 //! What is known about one client connection.
 //!
-//! State: a [`Record`] per connection, owned by its task and listed by its thread's worker, which looks at all of them once a
+//! State: a [`ClientConnection`] per connection, owned by its task and listed by its thread's worker, which looks at all of them once a
 //! tick and gives orders: close politely, or cut. What is waited for and since when is kept in plain cells; no request sets
 //! a timer.
 
@@ -13,16 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 
-use super::Target;
 use super::clock;
 use super::crowd::{Guest, Visit};
 use super::gate;
 use super::headers;
+use super::settings::Settings;
 use super::socket::SocketState;
-use super::tunnel::Tunnel;
+use super::target::Target;
 use super::upstream::pool::Pinned;
 use super::waits::{Patience, Waits};
-use super::worker::Settings;
 use crate::config::Affinity;
 
 /// What a connection does now.
@@ -38,7 +37,7 @@ enum Phase {
 
 /// What its thread wants a connection to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
+enum CloseOrder {
     None,
     /// Close when nothing is under way.
     Close,
@@ -48,13 +47,13 @@ enum Order {
 
 /// What is known about one client connection; belongs to its thread.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct ClientConnection {
     pub(super) peer: SocketAddr,
     peer_text: OnceCell<String>,
     visit: Visit,
     pub(super) socket: Arc<SocketState>,
     phase: Cell<Phase>,
-    order: Cell<Order>,
+    order: Cell<CloseOrder>,
     closing_since: Cell<u64>,
     /// When the wait of the exchange under way ends.
     deadline: Cell<u64>,
@@ -66,15 +65,13 @@ pub(super) struct Record {
     moved: Cell<u64>,
     waker: RefCell<Option<Waker>>,
     pub(super) pinned: RefCell<Option<Pinned>>,
-    /// Left by the exchange that became a tunnel. In a box, because few do.
-    pub(super) tunnel: RefCell<Option<Box<Tunnel>>>,
     /// The tunnel's target, once the app has ended its side.
     pub(super) app_ended: RefCell<Option<Arc<Target>>>,
     /// Its place among the thread's connections.
     pub(super) index: Cell<usize>,
 }
 
-impl Record {
+impl ClientConnection {
     /// `peer` as it is compared; `send_timeout` as the kernel was told.
     pub(super) fn new(peer: SocketAddr, visit: Visit, send_timeout: u32) -> Rc<Self> {
         Rc::new(Self {
@@ -83,7 +80,7 @@ impl Record {
             visit,
             socket: Arc::new(SocketState::new(send_timeout)),
             phase: Cell::new(Phase::Waiting { since: clock::now(), idle: false }),
-            order: Cell::new(Order::None),
+            order: Cell::new(CloseOrder::None),
             closing_since: Cell::new(clock::NEVER),
             deadline: Cell::new(clock::NEVER),
             waits: OnceCell::new(),
@@ -91,7 +88,6 @@ impl Record {
             moved: Cell::new(clock::now()),
             waker: RefCell::default(),
             pinned: RefCell::default(),
-            tunnel: RefCell::default(),
             app_ended: RefCell::default(),
             index: Cell::new(0),
         })
@@ -172,12 +168,12 @@ impl Record {
 
     /// Whether the connection is to end when nothing is under way.
     pub(super) fn is_to_close(&self) -> bool {
-        self.order.get() != Order::None
+        self.order.get() != CloseOrder::None
     }
 
     /// Whether it is to end now.
     pub(super) fn is_cut(&self) -> bool {
-        self.order.get() == Order::Cut
+        self.order.get() == CloseOrder::Cut
     }
 
     /// The client sends something nobody will read: closing at once would take the answer from it.
@@ -185,7 +181,7 @@ impl Record {
         self.socket.linger.store(true, Relaxed);
     }
 
-    /// When the exchange under way stops waiting; seen by [`Record::is_overdue`].
+    /// When the exchange under way stops waiting; seen by [`ClientConnection::is_overdue`].
     pub(super) fn set_deadline(&self, deadline: u64) {
         self.deadline.set(deadline);
     }
@@ -218,13 +214,13 @@ impl Record {
         {
             self.wake();
             if waits.is_long_overdue() {
-                self.order(Order::Cut);
+                self.order(CloseOrder::Cut);
             }
         }
         if let Some(target) = &*self.app_ended.borrow()
             && target.is_closed()
         {
-            self.order(Order::Cut);
+            self.order(CloseOrder::Cut);
         }
         let by_request = settings.config.drain.affinity == Affinity::Request;
         self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
@@ -233,7 +229,7 @@ impl Record {
             // While the thread stops, an answer's head says that it is the last. One whose head is out already said that
             // another may come: the connection is closed when none does.
             Phase::Tunnel if now >= self.moved.get().saturating_add(settings.tunnel_idle) => {
-                self.order(Order::Cut);
+                self.order(CloseOrder::Cut);
             }
             Phase::Tunnel | Phase::Busy => (),
             // An answer is still on its way to a slow client.
@@ -244,24 +240,24 @@ impl Record {
                 if first > 0 || !idle {
                     let since = if first > 0 { first } else { since };
                     if late(since, settings.header_timeout) {
-                        self.order(Order::Cut);
+                        self.order(CloseOrder::Cut);
                     }
                 }
                 // What arrived before the last tick has been read by now.
                 if first == 0 && draining && late(since, clock::millis(clock::TICK) * 2) {
-                    self.order(Order::Close);
+                    self.order(CloseOrder::Close);
                 }
                 if first == 0 && idle && late(since, settings.idle_timeout) {
-                    self.order(Order::Close);
+                    self.order(CloseOrder::Close);
                 }
                 if late(self.closing_since.get(), settings.header_timeout) {
-                    self.order(Order::Cut);
+                    self.order(CloseOrder::Cut);
                 }
             }
         }
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, order: CloseOrder) {
         if order > self.order.get() {
             self.order.set(order);
             self.closing_since.set(clock::now());

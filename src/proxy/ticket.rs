@@ -1,0 +1,155 @@
+//! One request in the counters, from its head to the last byte of its answer or the end of its tunnel.
+//!
+//! State: owned by the request, later by its answer's body or its tunnel. What a dropped [`Ticket`] did not
+//! [`finish`](Ticket::finish) leaves the gauge of requests under way, but is not measured.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Response;
+
+use super::clock;
+use super::crowd::{Guest, Limit, Stay};
+use super::fault::Fault;
+use super::headers;
+use super::settings::Settings;
+use super::target::Target;
+use super::upstream::pool::LocalTarget;
+use super::worker::Worker;
+
+/// One request in the counters; ends when it is dropped.
+pub(super) struct Ticket {
+    worker: Rc<Worker>,
+    /// `None`: not measured (`proxy.fast_path`).
+    started: Option<Instant>,
+    /// Its answer was given whole. A tunnel, or a client that went away, took no measured time.
+    finished: Cell<bool>,
+    /// `None`: not admitted yet.
+    stay: Option<Stay>,
+}
+
+impl Ticket {
+    /// Counts a request that has begun. `fast`: it is not measured.
+    pub(super) fn new(worker: Rc<Worker>, fast: bool) -> Self {
+        let second = (!fast).then(|| clock::now() / 1_000);
+        if worker.shard().begin(second) {
+            worker.stats.sample_inflight();
+        }
+        let started = (!fast).then(Instant::now);
+        Self { worker, started, finished: Cell::new(false), stay: None }
+    }
+
+    /// Counts it for its client's address, unless that has too many under way.
+    pub(super) fn admit(&mut self, guest: Rc<Guest>, settings: &Settings) -> Result<(), Fault> {
+        let (stay, number) = Stay::begin(guest);
+        if number > settings.requests_per_address {
+            self.one_too_many(stay, settings)
+        } else {
+            self.stay = Some(stay);
+            Ok(())
+        }
+    }
+
+    /// Refuses it. A trusted peer that names no client stands for many, and is let through.
+    #[cold]
+    fn one_too_many(&mut self, stay: Stay, settings: &Settings) -> Result<(), Fault> {
+        let ip = stay.guest().ip();
+        if headers::is_trusted(ip, &settings.config.proxy.trusted) {
+            self.stay = Some(stay);
+            return Ok(());
+        }
+        drop(stay);
+        let most = settings.requests_per_address;
+        self.worker.guests.warn_full(Limit::RequestsPerAddress, Some(most), Some(ip));
+        Err(Fault::TooManyAtOnce)
+    }
+
+    /// Takes a place for the tunnel that the request may become.
+    pub(super) fn reserve_tunnel(&mut self, settings: &Settings) -> Result<(), Fault> {
+        let most = settings.config.limits.tunnels;
+        if self.stay.as_mut().is_none_or(|stay| stay.reserve_tunnel(most)) {
+            return Ok(());
+        }
+        self.worker.guests.warn_full(Limit::Tunnels, Some(most), None);
+        Err(Fault::TooManyTunnels)
+    }
+
+    /// It has become a tunnel.
+    pub(super) fn become_tunnel(&mut self) {
+        if let Some(stay) = &mut self.stay {
+            stay.become_tunnel();
+        }
+    }
+
+    /// It becomes no tunnel: gives its place back.
+    pub(super) fn leave_tunnels(&mut self) {
+        if let Some(stay) = &mut self.stay {
+            stay.leave_tunnels();
+        }
+    }
+
+    /// Counts the answer's status, for `target`'s release too.
+    pub(super) fn answered(&self, status: u16, target: Option<&Target>) {
+        self.worker.shard().answered(status);
+        if let (Some(target), true) = (target, self.started.is_some()) {
+            target.release_counters().answered(self.worker.lane, status);
+        }
+    }
+
+    /// The answer is whole.
+    pub(super) fn finish(&self) {
+        self.finished.set(true);
+    }
+
+    /// Answers with an error of portok's own, and counts it. `at`: the target that failed, if one was asked;
+    /// a server error counts for its release.
+    pub(super) fn refuse(
+        &self,
+        fault: &Fault,
+        at: Option<&LocalTarget>,
+        settings: &Settings,
+        close: bool,
+    ) -> Response<Bytes> {
+        let config = &settings.config;
+        if matches!(fault, Fault::UpstreamFull) {
+            let most = config.upstream.max_connections;
+            self.worker.guests.warn_full(Limit::UpstreamConnections, Some(most), None);
+        }
+        self.worker.stats.request_refused(fault.code());
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
+        self.count_error(fault, cause);
+        let response = fault.answer(config.log.verbose_errors, close, config.upstream.timeout_status);
+        let at = at.filter(|_| response.status().is_server_error());
+        self.answered(response.status().as_u16(), at.map(|at| &*at.target));
+        self.finish();
+        response
+    }
+
+    /// Counts an answer that broke off, and returns why it did.
+    pub(super) fn broke(&self, fault: &Fault) -> String {
+        let cause = fault.cause();
+        tracing::debug!(code = fault.code(), %cause, "an answer broke off");
+        self.count_error(fault, cause.clone());
+        cause
+    }
+
+    fn count_error(&self, fault: &Fault, cause: String) {
+        self.worker.stats.error(self.worker.lane, fault.code(), cause);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let measured = self.started.filter(|_| self.finished.get());
+        self.worker.shard().end(measured.map(|started| started.elapsed()));
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
