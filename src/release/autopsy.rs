@@ -59,15 +59,15 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// From what was seen, with the verdict that it would get now.
-    pub(super) fn of(verdict: &Verdict, evidence: &Evidence) -> Self {
-        Self { listeners: evidence.listeners.clone(), hint: hint(verdict, evidence) }
+    /// From what was seen, with the cause that it would get now.
+    pub(super) fn of(cause: &Cause, evidence: &Evidence) -> Self {
+        Self { listeners: evidence.listeners.clone(), hint: hint(cause, evidence) }
     }
 }
 
 /// Why it was given up.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Cause {
     /// It ended before it was healthy.
     Exited,
     /// Its time was over.
@@ -79,22 +79,22 @@ pub(super) enum Verdict {
 }
 
 /// Puts the evidence together.
-pub(super) fn examine(verdict: &Verdict, evidence: Evidence) -> Autopsy {
-    let hint = hint(verdict, &evidence);
-    let summary = match verdict {
-        Verdict::Exited => {
+pub(super) fn examine(cause: &Cause, evidence: Evidence) -> Autopsy {
+    let hint = hint(cause, &evidence);
+    let summary = match cause {
+        Cause::Exited => {
             let exit = evidence.exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
             format!("it ended before it was healthy ({exit})")
         }
-        Verdict::TooSlow(limit) => {
+        Cause::TooSlow(limit) => {
             let said = evidence.probe.as_ref().and_then(ProbeReport::said);
             let said = said.map_or_else(String::new, |said| format!(": {said}"));
             format!("it was not healthy within {}{said}", humantime::format_duration(*limit))
         }
-        Verdict::Stranger(who) => {
+        Cause::Stranger(who) => {
             format!("port {} is answered by another process ({who}), not by the candidate", evidence.port)
         }
-        Verdict::Unproven => {
+        Cause::Unproven => {
             format!("the listener on port {} cannot be proven to be the candidate's", evidence.port)
         }
     };
@@ -118,18 +118,18 @@ fn is_asked(addr: SocketAddr, port: u16) -> bool {
     addr.port() == port && (ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified())
 }
 
-fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
+fn hint(cause: &Cause, evidence: &Evidence) -> Option<String> {
     let Evidence { port, port_env, .. } = evidence;
-    match verdict {
-        Verdict::Stranger(_) => {
+    match cause {
+        Cause::Stranger(_) => {
             return Some(format!("find out what listens on port {port}; the next deploy gets another port"));
         }
-        Verdict::Unproven => {
+        Cause::Unproven => {
             return Some(
                 "set app.owner_check = \"warn\" if the app runs in a container or as another user".into(),
             );
         }
-        Verdict::Exited | Verdict::TooSlow(_) => {}
+        Cause::Exited | Cause::TooSlow(_) => {}
     }
     let text = evidence.output.join("\n").to_lowercase();
     if tells_taken_port(&text) {
@@ -138,7 +138,7 @@ fn hint(verdict: &Verdict, evidence: &Evidence) -> Option<String> {
         ));
     }
     let by_status = hint_by_status(evidence);
-    if matches!(verdict, Verdict::Exited) {
+    if matches!(cause, Cause::Exited) {
         let before = by_status.or_else(|| evidence.diagnosis.as_ref()?.hint.clone());
         return match evidence.exit {
             Some(Exit::Status(127)) => Some("the shell did not find the command: check its name and PATH".into()),
@@ -222,8 +222,8 @@ mod tests {
         }
     }
 
-    fn late() -> Verdict {
-        Verdict::TooSlow(Duration::from_secs(60))
+    fn late() -> Cause {
+        Cause::TooSlow(Duration::from_secs(60))
     }
 
     #[test]
@@ -241,22 +241,22 @@ mod tests {
         let exited = |code| Evidence { exit: Some(Exit::Status(code)), ..evidence() };
         let in_use = Evidence { output: vec!["Error: listen EADDRINUSE: 3000".into()], ..evidence() };
         let hangs = Evidence { listeners: vec!["0.0.0.0:41237".parse().unwrap()], ..evidence() };
-        for (verdict, seen, part) in [
+        for (cause, seen, part) in [
             (late(), with_status(302), "redirects"),
             (late(), with_status(404), "has no /health"),
             (late(), with_status(401), "credentials"),
             (late(), with_status(500), "not with 2xx"),
             (late(), hangs, "does not answer"),
             (late(), evidence(), "nothing listens"),
-            (Verdict::Exited, exited(127), "did not find"),
-            (Verdict::Exited, exited(126), "not executable"),
-            (Verdict::Exited, exited(0), "foreground"),
-            (Verdict::Exited, exited(1), "printed nothing"),
-            (Verdict::Exited, in_use, "in use"),
-            (Verdict::Unproven, evidence(), "owner_check"),
-            (Verdict::Stranger("nc, pid 7".into()), evidence(), "what listens"),
+            (Cause::Exited, exited(127), "did not find"),
+            (Cause::Exited, exited(126), "not executable"),
+            (Cause::Exited, exited(0), "foreground"),
+            (Cause::Exited, exited(1), "printed nothing"),
+            (Cause::Exited, in_use, "in use"),
+            (Cause::Unproven, evidence(), "owner_check"),
+            (Cause::Stranger("nc, pid 7".into()), evidence(), "what listens"),
         ] {
-            let autopsy = examine(&verdict, seen);
+            let autopsy = examine(&cause, seen);
             let hint = autopsy.hint.unwrap_or_default();
             assert!(hint.contains(part), "{part}: {hint}");
         }
@@ -292,7 +292,7 @@ mod tests {
         let diagnosis = Some(Diagnosis::of(&late(), &running));
         let ended = |code| {
             let (diagnosis, probe) = (diagnosis.clone(), refused.clone());
-            examine(&Verdict::Exited, Evidence { exit: exit(code), diagnosis, probe, ..evidence() })
+            examine(&Cause::Exited, Evidence { exit: exit(code), diagnosis, probe, ..evidence() })
         };
         for code in [0, 1, 124] {
             let hint = ended(code).hint.unwrap_or_default();
@@ -303,7 +303,7 @@ mod tests {
         let probe = Some(ProbeReport { status: Some(404), ..ProbeReport::default() });
         let output = vec!["bye".into()];
         let seen = Evidence { exit: exit(1), probe, output, ..evidence() };
-        assert!(examine(&Verdict::Exited, seen).hint.unwrap_or_default().contains("has no /health"));
+        assert!(examine(&Cause::Exited, seen).hint.unwrap_or_default().contains("has no /health"));
     }
 
     #[test]

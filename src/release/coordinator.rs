@@ -7,7 +7,17 @@
 //! Dropping its future leaves processes running; the record names them, and the next start takes them over.
 //!
 //! The ordering that matters is the machine's; this file adds one: the record is made from the state after all
-//! effects of a step, so that what is written is never half a step. While it stands still ([`super::leave`]) it makes no step.
+//! effects of a step, so that what is written is never half a step. While it stands still ([`still`]) it makes no step.
+
+mod boot;
+mod hear;
+mod in_force;
+mod perform;
+mod recording;
+mod requests;
+mod snapshot;
+mod still;
+mod tell;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,19 +31,20 @@ use tokio_util::sync::CancellationToken;
 use super::events::{Attempt, AttemptLog};
 use super::handle::Handle;
 use super::history::History;
-use super::leave::Still;
 use super::message::{Message, Reports};
 use super::placeholder::Placeholder;
-use super::recorder::keep_record;
+use super::record::{Failure, Record};
 use super::spec::ReleaseSpec;
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
-use super::store::{Failure, Found, Record, Store};
+use super::store::{Found, Store};
 use super::view::View;
 use crate::config::{Config, Standby};
 use crate::health::Unable;
 use crate::proxy::{RouteWriter, Stats, Target};
 use crate::supervisor::{Identity, Process, Supervisor};
 use crate::wire::{self, ProbeReport};
+use recording::keep_record;
+use still::Still;
 
 /// Messages that may wait; senders wait beyond it.
 const INBOX: usize = 256;
@@ -65,113 +76,113 @@ pub struct Parts {
 }
 
 /// What is known of a run beside what the machine knows.
-pub(super) struct Slot {
-    pub(super) release: String,
-    pub(super) port: Option<u16>,
-    pub(super) process: Option<Process>,
+struct RunFacts {
+    release: String,
+    port: Option<u16>,
+    process: Option<Process>,
     /// Ordered before there was a process.
-    pub(super) stop: bool,
+    stop: bool,
     /// Ordered before there was a process.
-    pub(super) kill: bool,
+    kill: bool,
     /// When SIGKILL is due, once a stop was ordered.
-    pub(super) kill_at: Option<SystemTime>,
-    pub(super) settled: CancellationToken,
-    pub(super) asking: Option<AbortHandle>,
-    pub(super) targets: Vec<Arc<Target>>,
-    pub(super) started_at: Option<SystemTime>,
-    pub(super) autopsy: Option<Box<wire::Autopsy>>,
-    pub(super) probe: Option<ProbeReport>,
-    pub(super) exit: Option<String>,
+    kill_at: Option<SystemTime>,
+    settled: CancellationToken,
+    asking: Option<AbortHandle>,
+    targets: Vec<Arc<Target>>,
+    started_at: Option<SystemTime>,
+    autopsy: Option<Box<wire::Autopsy>>,
+    probe: Option<ProbeReport>,
+    exit: Option<String>,
 }
 
 /// The content of a release that is asked for.
 #[derive(Debug, Default)]
-pub(super) struct Offered {
-    pub(super) spec: Option<ReleaseSpec>,
+struct Offered {
+    spec: Option<ReleaseSpec>,
     /// The fingerprint of `[app]`, where it is nothing but that.
-    pub(super) app: Option<String>,
+    app: Option<String>,
 }
 
 /// A move of traffic whose record is being written.
-pub(super) struct Unconfirmed {
-    pub(super) seq: u64,
-    pub(super) log: AttemptLog,
-    pub(super) event: wire::Event,
-    pub(super) moved: wire::Moved,
+struct Unconfirmed {
+    seq: u64,
+    log: AttemptLog,
+    event: wire::Event,
+    moved: wire::Moved,
 }
 
 /// The driver.
 pub struct Coordinator {
-    pub(super) state: State,
-    pub(super) config: watch::Receiver<Arc<Config>>,
-    pub(super) supervisor: Arc<Supervisor>,
-    pub(super) stats: Arc<Stats>,
-    pub(super) route: RouteWriter,
-    pub(super) notify: Box<dyn Fn(wire::HookEvent) + Send>,
-    pub(super) history: History,
-    pub(super) slots: HashMap<RunId, Slot>,
-    pub(super) timers: super::timers::Timers,
-    pub(super) tasks: JoinSet<()>,
-    pub(super) keeper: JoinHandle<()>,
-    pub(super) reports: Reports,
-    pub(super) attempt: Option<AttemptLog>,
-    pub(super) unconfirmed: Vec<Unconfirmed>,
+    state: State,
+    config: watch::Receiver<Arc<Config>>,
+    supervisor: Arc<Supervisor>,
+    stats: Arc<Stats>,
+    route: RouteWriter,
+    notify: Box<dyn Fn(wire::HookEvent) + Send>,
+    history: History,
+    slots: HashMap<RunId, RunFacts>,
+    timers: super::timers::Timers,
+    tasks: JoinSet<()>,
+    keeper: JoinHandle<()>,
+    reports: Reports,
+    attempt: Option<AttemptLog>,
+    unconfirmed: Vec<Unconfirmed>,
     /// Requests that came before the start.
-    pub(super) early: Vec<Message>,
+    early: Vec<Message>,
     /// The attempt that began in this step, for whoever asked for it.
-    pub(super) accepted: Option<Attempt>,
+    accepted: Option<Attempt>,
     /// The content of the release that is asked for in this step.
-    pub(super) offered: Option<Offered>,
-    pub(super) refusal: Option<Refusal>,
-    pub(super) already_live: bool,
-    pub(super) finished: bool,
-    pub(super) last_switch: Option<wire::Switch>,
+    offered: Option<Offered>,
+    refusal: Option<Refusal>,
+    already_live: bool,
+    finished: bool,
+    last_switch: Option<wire::Switch>,
     /// Until a later attempt succeeds.
-    pub(super) last_failure: Option<Failure>,
+    last_failure: Option<Failure>,
     /// Until the live release is settled again.
-    pub(super) last_exit: Option<wire::LastExit>,
+    last_exit: Option<wire::LastExit>,
     /// Why the watch window's verdict is bad.
-    pub(super) verdict: Option<String>,
-    pub(super) health: wire::HealthMetrics,
-    pub(super) state_error: Option<String>,
+    verdict: Option<String>,
+    health: wire::HealthMetrics,
+    state_error: Option<String>,
     /// Who waits for the end of which save.
-    pub(super) disk_looks: Vec<(u64, oneshot::Sender<()>)>,
+    disk_looks: Vec<(u64, oneshot::Sender<()>)>,
     /// The save that this step wants.
-    pub(super) save: Option<u64>,
+    save: Option<u64>,
     /// Whether it is known if somebody else's app can be live at the start.
-    pub(super) first_probe: watch::Sender<bool>,
+    first_probe: watch::Sender<bool>,
     /// The newest that was asked for: one asked for again stands for all before it.
-    pub(super) last_save: u64,
-    pub(super) app_attempted: Option<String>,
-    pub(super) app_edited: bool,
-    pub(super) placeholder: Placeholder,
+    last_save: u64,
+    app_attempted: Option<String>,
+    app_edited: bool,
+    placeholder: Placeholder,
     /// The `[app]` that was not deployed because its content is in quarantine.
-    pub(super) app_quarantined: Option<String>,
+    app_quarantined: Option<String>,
     /// The record of the earlier daemon, until the machine has heard of it.
-    pub(super) found: Option<Record>,
+    found: Option<Record>,
     /// What was taken over of its runs.
-    pub(super) taken_over: Vec<Option<Process>>,
+    taken_over: Vec<Option<Process>>,
     /// The processes that the earlier daemon recorded, while what nobody takes over is still being stopped.
-    pub(super) leftovers: Option<Vec<Identity>>,
-    pub(super) fresh: bool,
-    pub(super) alone: CancellationToken,
-    pub(super) inbox: mpsc::Receiver<Message>,
-    pub(super) saves: watch::Sender<Option<(u64, Arc<Record>)>>,
-    pub(super) save_retry: Option<Instant>,
-    pub(super) next_watch: Option<Instant>,
+    leftovers: Option<Vec<Identity>>,
+    fresh: bool,
+    alone: CancellationToken,
+    inbox: mpsc::Receiver<Message>,
+    saves: watch::Sender<Option<(u64, Arc<Record>)>>,
+    save_retry: Option<Instant>,
+    next_watch: Option<Instant>,
     /// The run whose probe is under way.
-    pub(super) watching: Option<RunId>,
+    watching: Option<RunId>,
     /// It was said that portok itself cannot probe now.
-    pub(super) unable_told: bool,
-    pub(super) began: Instant,
+    unable_told: bool,
+    began: Instant,
     /// The same moment as time since 1970.
-    pub(super) began_at: Duration,
-    pub(super) view: watch::Sender<Arc<View>>,
-    pub(super) stopped: Option<oneshot::Sender<()>>,
+    began_at: Duration,
+    view: watch::Sender<Arc<View>>,
+    stopped: Option<oneshot::Sender<()>>,
     /// While it stands still.
-    pub(super) still: Option<Still>,
+    still: Option<Still>,
     /// Its processes stay when it ends.
-    pub(super) leaves: bool,
+    leaves: bool,
 }
 
 impl Coordinator {
@@ -345,7 +356,7 @@ impl Coordinator {
 
     // ---- messages ----
 
-    pub(super) fn receive(&mut self, message: Message) {
+    fn receive(&mut self, message: Message) {
         let message = if self.still.is_some() { self.receive_while_still(message) } else { Some(message) };
         let Some(message) = message else { return };
         let message = if self.found.is_some() { self.receive_before_boot(message) } else { Some(message) };
@@ -379,12 +390,12 @@ impl Coordinator {
             }
             Message::Freeze { interrupt, reply } => self.freeze(interrupt, reply),
             Message::Thaw => self.thaw(),
-            Message::Leave { done } => self.leave(done),
+            Message::Leave { done } => self.go_without_end(done),
             Message::Beat(done) => {
                 let _nobody_waits = done.send(());
             }
             Message::Run(run, report) => self.reported(run, *report),
-            Message::Asked(run, report) => {
+            Message::ProbeEnded(run, report) => {
                 let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
                 if let Some(slot) = self.slots.get_mut(&run) {
                     slot.probe = Some(*report);
@@ -392,7 +403,7 @@ impl Coordinator {
                 }
                 self.step(event);
             }
-            Message::Watched(run, report) => self.watched(run, report),
+            Message::LiveProbed(run, report) => self.watched(run, report),
             Message::Saved { seq, result } => self.saved(seq, result),
             Message::LookAtDisk(done) => self.look_at_disk(done),
             Message::ConfigNotPrepared { error } => {
@@ -406,7 +417,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn needed(&self) -> Vec<String> {
+    fn needed(&self) -> Vec<String> {
         let live = self.state.live_release().map(|release| release.id.clone());
         let previous = self.state.previous().map(|previous| previous.release.id);
         let runs = self.state.runs().map(|run| run.release.id.clone());
@@ -414,7 +425,7 @@ impl Coordinator {
     }
 
     /// One step of the machine, and all that follows from it.
-    pub(super) fn step(&mut self, event: Event) {
+    fn step(&mut self, event: Event) {
         let config = Arc::clone(&self.config.borrow());
         let policy = policy(&config);
         tracing::debug!(?event, "step");
@@ -441,12 +452,12 @@ impl Coordinator {
 
     /// The machine's clock: monotonic, and at this daemon's start the time since 1970, so that what the record says in it
     /// is of the same clock.
-    pub(super) fn clock(&self) -> Duration {
+    fn clock(&self) -> Duration {
         self.began_at + self.began.elapsed()
     }
 
     /// What went wrong is kept until a later attempt succeeds.
-    pub(super) fn failed(&mut self, message: String) {
+    fn failed(&mut self, message: String) {
         self.last_failure = Some(Failure { message, at: wire::rfc3339(SystemTime::now()) });
     }
 
@@ -463,7 +474,7 @@ impl Coordinator {
         self.watching = Some(id);
         self.tasks.spawn(async move {
             let report = probe.ask().await.map(Box::new);
-            let _coordinator_gone = reports.send(Message::Watched(id, report)).await;
+            let _coordinator_gone = reports.send(Message::LiveProbed(id, report)).await;
         });
     }
 
@@ -502,13 +513,13 @@ impl Coordinator {
             }
             self.verdict = Some(format!("{fails} failed probes in a row, the last: {said}"));
         }
-        self.step(Event::Probed { run, healthy: report.healthy });
+        self.step(Event::LiveProbed { run, healthy: report.healthy });
     }
 
     // ---- drains ----
 
     /// The runs whose drain is not over, each with what names the drain.
-    pub(super) fn draining(&self) -> Vec<(RunId, u64)> {
+    fn draining(&self) -> Vec<(RunId, u64)> {
         let drain = |leaving: &super::state::Leaving| match leaving.stage {
             super::state::LeavingStage::Draining { over: false, seq } => Some((leaving.run.id, seq)),
             _ => None,
@@ -527,7 +538,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn publish(&mut self) {
+    fn publish(&mut self) {
         let past = &self.state.past;
         self.history.mark(|release| past.is_quarantined(release));
         self.view.send_replace(Arc::new(self.make_view()));
@@ -535,7 +546,7 @@ impl Coordinator {
 }
 
 /// What the machine decides by.
-pub(super) fn policy(config: &Config) -> Policy {
+fn policy(config: &Config) -> Policy {
     Policy {
         window: !config.rollback.window.is_zero(),
         threshold: config.rollback.threshold,

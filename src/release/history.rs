@@ -9,8 +9,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use super::record::StoredRelease;
 use super::spec::ReleaseSpec;
-use super::store::StoredRelease;
 use crate::wire::{Outcome, ReleaseRow};
 
 /// Attempts that are remembered; beyond it the oldest that is not needed goes.

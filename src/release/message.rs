@@ -58,8 +58,8 @@ pub(super) enum Message {
     /// Say that messages are received.
     Beat(oneshot::Sender<()>),
     Run(RunId, Box<Report>),
-    Asked(RunId, Box<ProbeReport>),
-    Watched(RunId, Result<Box<ProbeReport>, Unable>),
+    ProbeEnded(RunId, Box<ProbeReport>),
+    LiveProbed(RunId, Result<Box<ProbeReport>, Unable>),
     Saved {
         seq: u64,
         result: Result<(), String>,
@@ -115,7 +115,7 @@ pub(super) enum Report {
     /// Not healthy in time, not startable, or not to be trusted.
     NotReady(Box<Autopsy>),
     /// The stop signal has reached it.
-    Asked,
+    Signalled,
     /// The leader has ended.
     Exited { exit: Exit, port_taken: Option<PortTaken>, autopsy: Option<Box<Autopsy>> },
     /// Nothing is left.

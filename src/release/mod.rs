@@ -1,41 +1,33 @@
 //! Releases: the pure machine, its one driver, and the durable record.
 //!
 //! - [`state`] decides: a pure function from state and event to state and effects;
-//! - [`coordinator`] drives: one task per app, the only owner of the machine's state, the history and the route's
-//!   writer; `boot` is how it begins, `leave` how it stands still and goes without an end, `effects` are its hands, `tell` its voice, `recorder` its pen, `timers` its clock,
-//!   `history` its memory, `snapshot` its face;
-//! - `requests` is what others ask of it, `refusal` the texts of its refusals, `in_force` whether
-//!   `[app]` is what runs, `changed` whether a directory still is what a release ran from;
-//! - `message` is what reaches it, `view` what others see of it;
-//! - `run` is the task of one process from its start until nothing is left of it, `autopsy` says why it failed,
-//!   `placeholder` knows how its port can be held;
-//! - `failpoint` is where a daemon under test dies;
-//! - [`store`] keeps the record on disk, [`spec`] is what a release is;
-//! - [`events`] is what whoever asked for a deploy reads; [`Handle`] is how others ask.
+//! - [`coordinator`] drives: one task per app, which turns the world into the machine's events and its effects into calls;
+//! - `message` is what reaches the coordinator, [`Handle`] how others ask it, `view` what they see of it;
+//! - `run` is the task of one process, from its start until nothing is left of it; `autopsy` finds out why it failed;
+//! - [`record`] is the shape of what is kept on disk, [`store`] the file; `history` holds the attempts, [`events`] is the
+//!   stream of one of them; `explain` and `refusal` are the texts of attempts that failed and of refusals;
+//! - [`spec`] is what a release is, `changed` tells whether its directory is still what it ran from, `placeholder` whether its
+//!   port can be held;
+//! - `timers` and `clock` keep time; `failpoint` is where a daemon under test dies.
 
 mod autopsy;
-mod boot;
 mod changed;
+mod clock;
 pub mod coordinator;
-mod effects;
 pub mod events;
+mod explain;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod handle;
 mod history;
-mod in_force;
-mod leave;
 mod message;
 mod placeholder;
-mod recorder;
+pub mod record;
 mod refusal;
-mod requests;
 mod run;
-mod snapshot;
 pub mod spec;
 pub mod state;
 pub mod store;
-mod tell;
 mod timers;
 mod view;
 

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::autopsy::{Diagnosis, Evidence, OUTPUT_LINES, Verdict, examine};
+use super::autopsy::{Cause, Diagnosis, Evidence, OUTPUT_LINES, examine};
 use super::events::MAX_OUTPUT;
 use super::message::{Message, Report, Reports, Waiting};
 use super::spec::ReleaseSpec;
@@ -95,7 +95,7 @@ pub(super) async fn see_through(start: Start, process: Process, reports: Reports
         Readiness::Ended { last, diagnosis } => {
             let taken = process.port_taken().await;
             let seen = Evidence { exit: Some(exit), diagnosis, ..evidence(&start, &process, last) };
-            (taken, Some(Box::new(examine(&Verdict::Exited, seen))))
+            (taken, Some(Box::new(examine(&Cause::Exited, seen))))
         }
         Readiness::Told => (None, None),
     };
@@ -117,7 +117,7 @@ async fn until_ended(process: &Process, tell: &Teller) -> Exit {
         biased;
         exit = process.exited() => exit,
         () = process.signalled() => {
-            tell.that(Report::Asked).await;
+            tell.that(Report::Signalled).await;
             process.exited().await
         }
     }
@@ -278,7 +278,7 @@ async fn tell_what_is_waited_for(
         tokio::time::sleep_until(began + next).await;
         let last = lock(&seen).so_far();
         let evidence = look(start, process, last.clone()).await;
-        let diagnosis = Diagnosis::of(&Verdict::TooSlow(start.start_timeout), &evidence);
+        let diagnosis = Diagnosis::of(&Cause::TooSlow(start.start_timeout), &evidence);
         let hint = if next < EXPLAINED { None } else { diagnosis.hint.clone() };
         let known = {
             let mut seen = lock(&seen);
@@ -330,18 +330,18 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
         Settled,
         Ended,
         TooSlow,
-        Asked(Owner, ProbeReport),
+        Answered(Owner, ProbeReport),
         Failed(Option<ProbeReport>),
         Line(Result<Arc<LogLine>, broadcast::error::RecvError>),
     }
-    let verdict = loop {
+    let cause = loop {
         // What it prints comes last: a flood must not hide that it ended or that its time is over.
         let step = tokio::select! {
             biased;
             () = start.settled.cancelled() => Step::Settled,
             _exit = process.exited() => Step::Ended,
             () = &mut deadline => Step::TooSlow,
-            (owner, report) = &mut asking => Step::Asked(owner, report),
+            (owner, report) = &mut asking => Step::Answered(owner, report),
             report = failed.recv() => Step::Failed(report),
             line = lines.recv(), if lines_left > 0 => Step::Line(line),
             never = &mut telling => match never {},
@@ -349,7 +349,7 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
         match step {
             Step::Settled => return Readiness::Told,
             Step::Ended => return Readiness::ended(&seen),
-            Step::TooSlow => break Verdict::TooSlow(start.start_timeout),
+            Step::TooSlow => break Cause::TooSlow(start.start_timeout),
             Step::Failed(report) => {
                 if let Some(report) = report {
                     tell.that(Report::Probe(report)).await;
@@ -361,16 +361,16 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
             }
             Step::Line(Err(broadcast::error::RecvError::Lagged(_))) => {}
             Step::Line(Err(broadcast::error::RecvError::Closed)) => lines_left = 0,
-            Step::Asked(Owner::Stranger { pid, command }, _) => {
+            Step::Answered(Owner::Stranger { pid, command }, _) => {
                 if tokio::time::timeout(STRANGER_GRACE, process.exited()).await.is_ok() {
                     return Readiness::ended(&seen);
                 }
-                break Verdict::Stranger(format!("{command}, pid {pid}"));
+                break Cause::Stranger(format!("{command}, pid {pid}"));
             }
-            Step::Asked(Owner::Unproven, _) if start.owner_check == OwnerCheck::Strict => {
-                break Verdict::Unproven;
+            Step::Answered(Owner::Unproven, _) if start.owner_check == OwnerCheck::Strict => {
+                break Cause::Unproven;
             }
-            Step::Asked(owner, report) => {
+            Step::Answered(owner, report) => {
                 process.listening();
                 if owner == Owner::Unproven {
                     tell.that(Report::Unproven).await;
@@ -382,10 +382,10 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
     };
     let last = {
         let seen = lock(&seen);
-        if matches!(verdict, Verdict::TooSlow(_)) { seen.so_far() } else { seen.last.clone() }
+        if matches!(cause, Cause::TooSlow(_)) { seen.so_far() } else { seen.last.clone() }
     };
     let seen = look(start, process, last).await;
-    tell.that(Report::NotReady(Box::new(examine(&verdict, seen)))).await;
+    tell.that(Report::NotReady(Box::new(examine(&cause, seen)))).await;
     Readiness::Told
 }
 

@@ -366,13 +366,13 @@ impl State {
             Event::Recorded { seq, ok } => self.saved(seq, ok, now, policy, &mut out),
             Event::Spawned { run, port } => self.spawned(run, port, &mut out),
             // That it was asked is written down, so that no later daemon asks it again.
-            Event::Asked { run } if self.runs().any(|known| known.id == run) => drop(self.save(&mut out)),
-            Event::Asked { .. } => {}
+            Event::Signalled { run } if self.runs().any(|known| known.id == run) => drop(self.save(&mut out)),
+            Event::Signalled { .. } => {}
             Event::Ready { run } => self.ready(run, policy, &mut out),
             Event::NotReady { run } => self.not_ready(run, now, policy, &mut out),
             Event::Exited { run, port_taken } => self.exited(run, port_taken, now, policy, &mut out),
             Event::Gone { run } => self.gone(run, &mut out),
-            Event::Probed { run, healthy } => {
+            Event::LiveProbed { run, healthy } => {
                 self.note_probe(run, healthy, policy, &mut out);
                 self.probed(run, healthy, policy, &mut out);
             }
@@ -453,7 +453,7 @@ impl State {
             Stage::Reviving { run } => Some(run),
             Stage::Starting { run, .. } => {
                 let id = run.id;
-                self.leave(run, out);
+                self.retire_run(run, out);
                 Some(id)
             }
         };
@@ -472,7 +472,7 @@ impl State {
     }
 
     /// A run that gets no traffic (any more) is stopped, or forgotten where it is not ours to stop.
-    fn leave(&mut self, run: Run, out: &mut Vec<Effect>) {
+    fn retire_run(&mut self, run: Run, out: &mut Vec<Effect>) {
         if run.managed() {
             out.push(Effect::Stop { run: run.id });
             self.leaving.push(Leaving { run, stage: LeavingStage::Stopping });
@@ -499,7 +499,7 @@ impl State {
         });
         self.leaving = stay;
         for Leaving { run, .. } in stop {
-            self.leave(run, out);
+            self.retire_run(run, out);
         }
     }
 

@@ -85,7 +85,7 @@ impl State {
                 self.leaving.push(Leaving { run, stage: LeavingStage::Draining { over: false, seq } });
             }
             Role::Stopping => self.leaving.push(Leaving { run, stage: LeavingStage::Stopping }),
-            Role::Live | Role::Restoring | Role::Candidate => self.leave(run, out),
+            Role::Live | Role::Restoring | Role::Candidate => self.retire_run(run, out),
         }
     }
 

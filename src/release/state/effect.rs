@@ -13,7 +13,7 @@ pub enum Effect {
         /// Its number; they grow.
         seq: u64,
     },
-    /// Start a process; answer with `Spawned`, then `Ready` or `NotReady`, later `Asked` (when it is stopped) and `Exited`,
+    /// Start a process; answer with `Spawned`, then `Ready` or `NotReady`, later `Signalled` (when it is stopped) and `Exited`,
     /// at last exactly one `Gone`.
     Spawn {
         /// Its run.

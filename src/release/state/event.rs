@@ -129,7 +129,7 @@ pub enum Event {
         port: u16,
     },
     /// A run has got its stop signal.
-    Asked {
+    Signalled {
         /// Which.
         run: RunId,
     },
@@ -156,7 +156,7 @@ pub enum Event {
         run: RunId,
     },
     /// The live run was probed.
-    Probed {
+    LiveProbed {
         /// Which.
         run: RunId,
         /// Whether it answered with 2xx.

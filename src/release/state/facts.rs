@@ -86,7 +86,7 @@ impl State {
         let former = match std::mem::replace(&mut self.live, Live::Up { run: run.clone() }) {
             Live::Up { run } => Some(run),
             Live::Down { stage: DownStage::Starting { run, .. }, .. } => {
-                self.leave(run, out);
+                self.retire_run(run, out);
                 None
             }
             Live::None | Live::Down { .. } => None,
@@ -131,7 +131,7 @@ impl State {
             }
             (_, Live::Down { stage: DownStage::Starting { run, .. }, .. }) if run.id == id => {
                 let run = run.clone();
-                self.leave(run, out);
+                self.retire_run(run, out);
                 self.crashed(now, policy, out);
             }
             _ => {}
@@ -158,7 +158,7 @@ impl State {
                 if let Some(Task { stage: Stage::Starting { run, tries }, .. }) = &mut self.task {
                     *tries += 1;
                     let former = std::mem::replace(run, next);
-                    self.leave(former, out);
+                    self.retire_run(former, out);
                 }
             }
             (_, Live::Up { run }) if run.id == id => {
@@ -166,7 +166,7 @@ impl State {
                 let release = run.release.clone();
                 out.push(Effect::Hold);
                 out.push(Effect::Close { run: id });
-                self.leave(run, out);
+                self.retire_run(run, out);
                 let down = |stage| Live::Down { release, cause: DownCause::Crash, stage };
                 if self.stopping != Stopping::No {
                     self.live = down(DownStage::GivenUp);
@@ -182,13 +182,13 @@ impl State {
             (_, Live::Down { stage: DownStage::Starting { run, tries }, .. }) if run.id == id => {
                 let (run, tries) = (run.clone(), *tries);
                 if !port_taken || tries >= PORT_TRIES {
-                    self.leave(run, out);
+                    self.retire_run(run, out);
                     self.crashed(now, policy, out);
                     return;
                 }
                 out.push(Effect::Tell(Tell::PortTaken { run: id }));
                 let next = self.start(&run.release, out);
-                self.leave(run, out);
+                self.retire_run(run, out);
                 if let Live::Down { stage, .. } = &mut self.live {
                     *stage = DownStage::Starting { run: next, tries: tries + 1 };
                 }
@@ -203,7 +203,7 @@ impl State {
         {
             let Leaving { run, .. } = self.leaving.remove(at);
             out.push(Effect::Close { run: id });
-            self.leave(run, out);
+            self.retire_run(run, out);
         }
         // What was to be made live again has just ended: it is started instead.
         if let Some(Task { stage: stage @ Stage::Reviving { .. }, .. }) = &mut self.task

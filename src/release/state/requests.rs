@@ -81,7 +81,7 @@ impl State {
         if let Live::Down { stage, .. } = &mut self.live
             && let DownStage::Starting { run, .. } = std::mem::replace(stage, DownStage::GivenUp)
         {
-            self.leave(run, out);
+            self.retire_run(run, out);
         }
     }
 
@@ -96,7 +96,7 @@ impl State {
             };
             out.push(Effect::Unroute);
             out.push(Effect::Close { run: run.id });
-            self.leave(run, out);
+            self.retire_run(run, out);
         }
         for leaving in &mut self.leaving {
             if let LeavingStage::Draining { over, seq } = leaving.stage {

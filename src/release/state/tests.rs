@@ -318,9 +318,9 @@ fn a_bad_window_goes_back_once_and_flapping_does_not() {
     let first = bench.make_live("v1", 1);
     let second = bench.make_live("v2", 2);
     for healthy in [false, false, true, false, false] {
-        assert_eq!(bench.send(Event::Probed { run: second, healthy }), []);
+        assert_eq!(bench.send(Event::LiveProbed { run: second, healthy }), []);
     }
-    let effects = bench.send(Event::Probed { run: second, healthy: false });
+    let effects = bench.send(Event::LiveProbed { run: second, healthy: false });
     assert!(effects.contains(&Effect::Probe { run: first, patient: false }), "{effects:?}");
     let effects = bench.send(Event::Ready { run: first });
     assert_eq!(routes(&effects), Some((first, Some((second, FormerTarget::Close)))));

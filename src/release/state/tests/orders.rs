@@ -176,7 +176,7 @@ impl World {
             }
             Kind::Probed => {
                 let healthy = chance < 128;
-                state.live_run().map(|run| Event::Probed { run: run.id, healthy }).into_iter().collect()
+                state.live_run().map(|run| Event::LiveProbed { run: run.id, healthy }).into_iter().collect()
             }
             Kind::Saved => {
                 let ok = mostly(chance, true);
@@ -425,7 +425,7 @@ impl Life {
         let moved = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Switched { .. }));
         let verdict = match event {
             Event::Exited { run, .. } => before.live_run().is_some_and(|live| live.id == *run),
-            Event::Probed { healthy: false, .. } => window.fails + 1 >= self.policy.threshold,
+            Event::LiveProbed { healthy: false, .. } => window.fails + 1 >= self.policy.threshold,
             _ => false,
         };
         let ends =

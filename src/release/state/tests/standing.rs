@@ -86,7 +86,7 @@ fn a_release_that_fails_its_probes_outside_the_window_is_unhealthy_and_saved_as_
     bench.policy.window = false;
     let run = bench.make_live("v1", 1);
     for fails in 1..=5 {
-        let effects = bench.send(Event::Probed { run, healthy: false });
+        let effects = bench.send(Event::LiveProbed { run, healthy: false });
         assert_eq!(saves(&effects), usize::from(fails == bench.policy.threshold), "after {fails} fails");
     }
     assert_eq!((bench.state.phase(), bench.state.failed_probes()), (Phase::Unhealthy, 5));
@@ -96,7 +96,7 @@ fn a_release_that_fails_its_probes_outside_the_window_is_unhealthy_and_saved_as_
     let mut next = Bench::new();
     next.send(Event::Boot(Boot { runs, ..boot }));
     assert_eq!(next.state.phase(), Phase::Unhealthy);
-    assert_eq!(saves(&bench.send(Event::Probed { run, healthy: true })), 1);
+    assert_eq!(saves(&bench.send(Event::LiveProbed { run, healthy: true })), 1);
     assert_eq!(bench.state.phase(), Phase::Settled);
 }
 
@@ -105,12 +105,12 @@ fn while_portok_goes_back_by_itself_the_release_is_watched_and_without_a_way_bac
     let mut bench = Bench::new();
     let run = bench.make_live("v1", 1);
     for _ in 0..3 {
-        bench.send(Event::Probed { run, healthy: false });
+        bench.send(Event::LiveProbed { run, healthy: false });
     }
     assert_eq!(bench.state.phase(), Phase::Unhealthy, "there is nothing to go back to");
     let run = bench.make_live("v2", 2);
     for _ in 0..3 {
-        bench.send(Event::Probed { run, healthy: false });
+        bench.send(Event::LiveProbed { run, healthy: false });
     }
     assert!(bench.state.task.is_some());
     assert_eq!(bench.state.phase(), Phase::Watching);
@@ -119,7 +119,7 @@ fn while_portok_goes_back_by_itself_the_release_is_watched_and_without_a_way_bac
 #[test]
 fn why_portok_goes_back_nowhere_is_told_truly() {
     let told = |bench: &mut Bench, run| {
-        let fails = (0..3).flat_map(|_| bench.send(Event::Probed { run, healthy: false }));
+        let fails = (0..3).flat_map(|_| bench.send(Event::LiveProbed { run, healthy: false }));
         let said: Vec<_> = fails.filter(|effect| matches!(effect, Effect::Tell(_))).collect();
         said
     };

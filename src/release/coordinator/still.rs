@@ -10,9 +10,9 @@
 
 use tokio::sync::oneshot;
 
-use super::coordinator::Coordinator;
-use super::message::{Message, Report};
-use super::state::Hindrance;
+use super::Coordinator;
+use crate::release::message::{Message, Report};
+use crate::release::state::Hindrance;
 use crate::wire::{Code, ErrorBody};
 
 /// What is known while nothing moves.
@@ -147,7 +147,7 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn leave(&mut self, done: oneshot::Sender<()>) {
+    pub(super) fn go_without_end(&mut self, done: oneshot::Sender<()>) {
         // Where the record could not be written it went on until now.
         self.interrupted();
         self.stopped = Some(done);

@@ -6,11 +6,12 @@ use std::time::SystemTime;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant};
 
-use super::coordinator::{Coordinator, Unconfirmed};
-use super::message::{Message, Reports};
-use super::placeholder::Placeholder;
-use super::state::{Event, Role};
-use super::store::{Intent, Record, Store, StoredRun};
+use super::{Coordinator, Unconfirmed};
+use crate::release::message::{Message, Reports};
+use crate::release::placeholder::Placeholder;
+use crate::release::record::{Intent, Record, StoredRun};
+use crate::release::state::{Event, Role};
+use crate::release::store::Store;
 use crate::wire::rfc3339;
 
 /// How long a write may take before it counts as failed.

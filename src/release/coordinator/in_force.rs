@@ -1,9 +1,9 @@
 //! Whether the live release is what `[app]` says, and if not, why.
 
-use super::coordinator::Coordinator;
-use super::spec;
-use super::state::Origin;
+use super::Coordinator;
 use crate::config::{AppChange, app_change, app_fingerprint};
+use crate::release::spec;
+use crate::release::state::Origin;
 use crate::wire::{AppInForce, Outcome, Reason};
 
 impl Coordinator {

@@ -6,16 +6,18 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
-use super::coordinator::Coordinator;
-use super::effects::now;
-use super::history::attempt;
-use super::message::Message;
-use super::refusal::refused;
-use super::run::follow;
-use super::spec;
-use super::state::{Adopted, Boot, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served};
-use super::store::{Record, StoredRun};
+use super::Coordinator;
 use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
+use crate::release::clock::now;
+use crate::release::history::attempt;
+use crate::release::message::Message;
+use crate::release::record::{Record, StoredRun};
+use crate::release::refusal::refused;
+use crate::release::run::follow;
+use crate::release::spec;
+use crate::release::state::{
+    Adopted, Boot, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
+};
 use crate::supervisor::{Process, Survivor};
 use crate::wire::{self, Code, ErrorBody, Reason};
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::coordinator::{Coordinator, Slot};
-use super::state::{DownStage, Live, RunId, Stage, Task};
-use super::view::{View, empty_status};
+use super::{Coordinator, RunFacts};
 use crate::proxy::Target;
+use crate::release::state::{DownStage, Live, RunId, Stage, Task};
+use crate::release::view::{View, empty_status};
 use crate::wire;
 
 impl Coordinator {
@@ -81,7 +81,7 @@ impl Coordinator {
         run: Option<RunId>,
         restarts: u32,
     ) -> Option<wire::ReleaseStatus> {
-        let slot: Option<&Slot> = run.and_then(|run| self.slots.get(&run));
+        let slot: Option<&RunFacts> = run.and_then(|run| self.slots.get(&run));
         // A leader that has ended is nobody's pid any more.
         let process = slot.filter(|slot| slot.exit.is_none()).and_then(|slot| slot.process.as_ref());
         Some(wire::ReleaseStatus {

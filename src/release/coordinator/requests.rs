@@ -1,13 +1,13 @@
 //! What others ask of the coordinator, and what they are told at once: deploy, switch, rollback,
 //! cancel.
 
-use super::coordinator::{Coordinator, Offered, policy};
-use super::effects::now;
-use super::events::{Attempt, AttemptLog};
-use super::message::{PlannedRollback, RollbackReply, SwitchReply};
-use super::refusal::refused;
-use super::spec::{self, Prepared, ReleaseSpec};
-use super::state::{Event, Origin, Refusal, WayBack, WayTo};
+use super::{Coordinator, Offered, policy};
+use crate::release::clock::now;
+use crate::release::events::{Attempt, AttemptLog};
+use crate::release::message::{PlannedRollback, RollbackReply, SwitchReply};
+use crate::release::refusal::refused;
+use crate::release::spec::{self, Prepared, ReleaseSpec};
+use crate::release::state::{Event, Origin, Refusal, WayBack, WayTo};
 use crate::wire::{self, Code, ErrorBody, EventKind, Outcome, Reason};
 
 impl Coordinator {
