@@ -244,6 +244,7 @@ struct Daemon {
     alone: CancellationToken,
     manager: Manager,
     plane: Plane,
+    common: Arc<crate::supervisor::Common>,
     app: release::Handle,
     coordinator: tokio::task::JoinHandle<()>,
     admin: Arc<Admin>,

@@ -75,7 +75,12 @@ impl Daemon {
         if predecessor.is_none() {
             keep(&public);
         }
-        let supervisor = supervisor(&config, found.mark.clone(), foreground, open_files)?;
+        let common = Arc::new(common(&config, foreground, open_files)?);
+        let recorded: Vec<_> = found.record.runs.iter().map(|run| run.identity.clone()).collect();
+        common.remove_pipes_but(&recorded);
+        let mark = found.mark.clone().map_or_else(supervisor::new_mark, Ok);
+        let mark = mark.map_err(io("read the kernel's random numbers"))?;
+        let supervisor = Supervisor::for_app(&common, mark).map_err(io("start the supervisor"))?;
 
         let stats = proxy::Stats::new(config.proxy.threads);
         let (switchboard, route) = proxy::switchboard();
@@ -191,6 +196,7 @@ impl Daemon {
             alone,
             manager,
             plane,
+            common,
             app,
             coordinator,
             admin,
@@ -251,21 +257,18 @@ impl Place {
     }
 }
 
-fn supervisor(
+fn common(
     config: &Config,
-    mark: Option<String>,
     foreground: bool,
     open_files: Option<u64>,
-) -> Result<Supervisor, StartError> {
+) -> Result<supervisor::Common, StartError> {
     let sink = match (foreground, logging::under_journal()) {
         (true, _) => Sink::Stdout,
         (false, true) => Sink::Journal,
         (false, false) => Sink::Stderr,
     };
-    let mark = mark.map_or_else(supervisor::new_mark, Ok).map_err(io("read the kernel's random numbers"))?;
-    Supervisor::new(supervisor::Settings {
+    supervisor::Common::start(supervisor::Settings {
         instance: config.name.clone(),
-        mark,
         run_dir: config.run_dir.clone(),
         env: std::env::vars_os().collect(),
         keeper: true,

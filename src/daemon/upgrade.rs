@@ -144,6 +144,7 @@ struct Estate {
     public: TcpListener,
     lock: Option<File>,
     open_files: Option<u64>,
+    common: Arc<crate::supervisor::Common>,
     app: release::Handle,
 }
 
@@ -249,7 +250,7 @@ async fn attempt(estate: Estate) -> Result<Heir, Failed> {
     tracing::info!("upgrade: {path} prepares to take over");
     let version = successor.expect("ready", READY_WITHIN).await.map_err(|why| failed(false, why))?;
     estate.app.freeze(false).await.map_err(|error| Failed { went: false, error })?;
-    estate.app.hush(true);
+    estate.common.hush(true);
     // Where it cannot be told, it is not heard either, and its last words are.
     let _gone = successor.control.say("go").await;
     let pid = successor.expect("serving", SERVING_WITHIN).await.map_err(|why| failed(true, why))?;
@@ -284,10 +285,10 @@ impl Daemon {
             }
         };
         tracing::error!("{}", error.message);
-        self.app.hush(false);
+        self.common.hush(false);
         self.app.thaw().await;
         if went {
-            self.app.restore();
+            self.common.restore();
             self.take_socket_back();
         }
         outcome(error)
@@ -323,6 +324,7 @@ impl Daemon {
             public: public.try_clone().map_err(cannot)?,
             lock: self.lock.as_ref().map(File::try_clone).transpose().map_err(cannot)?,
             open_files: self.open_files,
+            common: Arc::clone(&self.common),
             app: self.app.clone(),
         })
     }

@@ -210,16 +210,6 @@ impl Handle {
         self.until_done(Message::Beat).await;
     }
 
-    /// Leaves what the apps print in their pipes, for a successor to read; `false` reads it again.
-    pub fn hush(&self, hushed: bool) {
-        self.supervisor.hush(hushed);
-    }
-
-    /// Puts back what a successor that came to nothing may have taken the place of.
-    pub fn restore(&self) {
-        self.supervisor.restore();
-    }
-
     /// Whether another daemon could take over now without a loss, so that none is started in vain. The answer may be
     /// another one by the time of [`Handle::freeze`].
     ///

@@ -61,7 +61,8 @@ pub(super) fn words(command: &CommandLine, port: u16) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::{Ids, Lease};
+    use crate::supervisor::Ids;
+    use crate::supervisor::port::Ports;
 
     fn launch() -> Launch {
         Launch {
@@ -72,7 +73,7 @@ mod tests {
             identity: None,
             limits: crate::config::Limits::default(),
             port_env: "PORT".into(),
-            lease: Lease::new(false).unwrap(),
+            lease: Ports::default().lease(false).unwrap(),
         }
     }
 

@@ -1,25 +1,39 @@
 //! Processes: one task owns one process group from its start until nothing of it is left.
 //!
-//! **Who owns what.** [`Supervisor`] has what all processes of a daemon share. Each process group is owned by one task
-//! ([`group`]): it alone reaps the leader, signals the group and climbs the stop ladder ([`stop`]). [`Process`] is a
-//! handle on that task: it asks for a stop and waits on what the task publishes. One thread of its own reads what all
-//! apps print ([`output`]), so that a flood never starves the control plane. Leased ports are in one table ([`port`]).
+//! **Who owns what.** Each app has a [`Supervisor`] of its own: its mark, its groups, what is remembered of
+//! their lines. What all apps of a daemon share is in [`Common`]. Each process group is owned by one task
+//! ([`group`]): it alone reaps the leader, signals the group and climbs the stop ladder ([`stop`]).
+//! [`Process`] is a handle on that task: it orders a stop, and waits for what the task publishes.
 //!
-//! **What ends it.** The task ends when nothing of the run is left: the leader is reaped, its group is empty, no
-//! process carries the run's tag, and what was printed is read. Dropping handles, or the [`Supervisor`], stops nothing.
+//! **What ends it.** The task ends when nothing of the run is left: the leader is reaped, its group is
+//! empty, no process carries the run's tag, and what was printed is read. Dropping handles, or the
+//! [`Supervisor`], stops nothing.
 //!
 //! **A dropped future.** All waits are cancel safe. A dropped [`Supervisor::spawn`] kills what it started.
 //!
-//! **The one ordering that matters.** A process is reaped, and its group seen empty, before its id is forgotten: until
-//! then the kernel gives the number to nobody else, and after it the number is never signalled again. Whatever is
-//! found in another way (by its tag, or from the record of an earlier daemon) is pinned by a pidfd first, then checked,
-//! then signalled ([`hunt`]).
+//! **The one ordering that matters.** A process is reaped, and its group seen empty, before its id is
+//! forgotten. Until then the kernel gives the number to no other process; after it, the number is never
+//! signalled again. A process that is found in another way (by its tag, or from the record of an earlier
+//! daemon) is pinned by a pidfd first, then checked, then signalled ([`hunt`]).
 //!
-//! Neither `PR_SET_PDEATHSIG` nor `PR_SET_CHILD_SUBREAPER` is used: the former fires when a *thread* ends, the latter
-//! would make strangers our children (prctl(2)).
+//! Neither `PR_SET_PDEATHSIG` nor `PR_SET_CHILD_SUBREAPER` is used: the former fires when a *thread* ends,
+//! the latter would make strangers our children (prctl(2)).
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | [`common`] | what the supervisors of all apps share |
+//! | [`group`], [`adopt`] | the task of a process group: of a child, and of a group that an earlier daemon started |
+//! | [`stop`], [`hunt`] | the stop ladder; the search for what left its group or was left by an earlier daemon |
+//! | [`spawn`], [`command`], [`scope`] | the fork; what is executed; an app with limits |
+//! | [`identity`], [`proc`] | which process it is; what `/proc` says |
+//! | [`port`], [`owner`] | leased ports; whose a listener is |
+//! | [`pipe`], [`reader`], [`output`] | the pipes on disk; the thread that reads them; the memory of the lines |
+//! | [`keeper`] | the process that keeps the pipes from filling up while there is no daemon |
+//! | [`ring`], [`sink`] | the last lines of a run; where lines go beside that |
+//! | [`ids`], [`directory`], [`exit`] | users and groups; working directories; how a process ended |
+//! | [`oom`], [`orphans`] | whom the kernel kills first; the work of process 1 in a container |
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +47,7 @@ use crate::wire::LogLine;
 
 mod adopt;
 mod command;
+mod common;
 mod directory;
 mod exit;
 mod group;
@@ -56,6 +71,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use common::{Common, Settings};
 pub use directory::resolve_directory;
 pub use exit::Exit;
 pub use group::Process;
@@ -68,41 +84,18 @@ pub use port::{Lease, PortTaken};
 pub use sink::Sink;
 pub use spawn::SpawnError;
 
-/// What stays the same for all processes of a daemon: base environment, folder for output pipes, leased ports,
-/// the thread that reads what the apps print. Lives as long as the daemon: with it the reading ends.
+/// The supervisor of one app: starts its process groups, takes over and stops what an earlier daemon left
+/// of them. Touches nothing of another app's.
 #[derive(Debug)]
 pub struct Supervisor {
-    instance: String,
+    common: Arc<Common>,
+    /// What the tags of all the app's runs begin with, whichever daemon started them.
     mark: String,
     /// What the tags of the runs that are started here begin with.
     series: String,
-    env: BTreeMap<OsString, OsString>,
-    open_files: Option<u64>,
     output: output::Output,
     groups: TaskTracker,
     letting_go: CancellationToken,
-}
-
-/// What a [`Supervisor`] needs.
-#[derive(Debug)]
-pub struct Settings {
-    /// The instance's name, for `PORTOK_INSTANCE`.
-    pub instance: String,
-    /// What the tags of all runs begin with: the durable record's mark, or [`new_mark`] where there is none. 32
-    /// hexadecimal digits.
-    pub mark: String,
-    /// Where output FIFOs are made (mode 0700, made when missing).
-    pub run_dir: PathBuf,
-    /// The daemon's environment; scrubbed here of what no app may see.
-    pub env: BTreeMap<OsString, OsString>,
-    /// Start a keeper, which keeps the pipes from filling up while there is no daemon: this program's `main` asks
-    /// [`run_keeper_if_asked`].
-    pub keeper: bool,
-    /// Where the apps' lines are passed on to, beside the ring that `logs` reads.
-    pub sink: Sink,
-    /// The soft limit of open files that apps get: what the daemon was started with, when it raised its own.
-    /// `None`: they inherit the daemon's.
-    pub open_files: Option<u64>,
 }
 
 /// One process to start.
@@ -118,67 +111,60 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// The user and group to become.
     pub identity: Option<Ids>,
-    /// What it may use at most.
+    /// The most that it may use.
     pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
-    /// The port, held until the process listens.
+    /// The port. Held until the process listens.
     pub lease: Lease,
 }
 
 /// A process that an earlier daemon recorded.
 #[derive(Debug, Clone)]
 pub struct Survivor {
-    /// Which process.
+    /// Which process it is.
     pub identity: Identity,
     /// Its release's id.
     pub release: String,
     /// The port it was told to listen on.
     pub port: u16,
-    /// It has got its stop signal; SIGKILL is due after this time.
+    /// Set if it has had its stop signal: SIGKILL is due after this time.
     pub stopping: Option<Duration>,
 }
 
 impl Supervisor {
-    /// Starts the reader's thread.
+    /// Makes the supervisor of the app whose durable record has this mark (or [`new_mark`], where there is
+    /// none): 32 hexadecimal digits that no other app has.
     ///
     /// # Errors
-    /// The run folder cannot be made, `/proc` or the kernel's random numbers cannot be read, or a thread cannot be started.
-    pub fn new(settings: Settings) -> io::Result<Self> {
-        let Settings { instance, mark, run_dir, env, keeper, sink, open_files } = settings;
-        identity::boot_id()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot read the boot id: {error}")))?;
+    /// The kernel's random numbers cannot be read.
+    pub fn for_app(common: &Arc<Common>, mark: String) -> io::Result<Self> {
         let series = identity::new_series(&mark).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot read the kernel's random numbers: {error}"))
         })?;
-        let folder = pipe::PipeFolder::make(run_dir)?;
-        let reader = reader::Reader::start(&instance, &folder, sink, keeper)?;
-        let output = output::Output::new(folder, reader);
         Ok(Self {
-            instance,
+            common: Arc::clone(common),
             mark,
             series,
-            env: command::scrub(env),
-            open_files,
-            output,
+            output: common.output(),
             groups: TaskTracker::new(),
             letting_go: CancellationToken::new(),
         })
     }
 
-    /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not set
-    /// `SO_REUSEADDR`).
+    /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not
+    /// set `SO_REUSEADDR`).
     ///
     /// # Errors
     /// No port could be found.
     pub fn lease(&self, hold: bool) -> io::Result<Lease> {
-        Lease::new(hold)
+        self.common.ports.lease(hold)
     }
 
     /// Starts a process group. Must be called within a tokio runtime, which then runs the group's task.
     ///
     /// # Errors
-    /// The program, the directory or the identity is not usable; says which and why.
+    /// The program, the directory or the identity is not usable. The error names it and the cause.
     pub async fn spawn(&self, launch: Launch) -> Result<Process, SpawnError> {
         let tag = identity::new_tag(&self.series)
             .map_err(|error| SpawnError::new(format!("cannot make the run's tag: {error}"), error))?;
@@ -186,14 +172,14 @@ impl Supervisor {
             self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
                 SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
             })?;
-        let env = command::environment(&self.env, &self.instance, &launch, &tag);
+        let env = command::environment(&self.common.env, &self.common.instance, &launch, &tag);
         let mut words = command::words(&launch.command, launch.lease.port());
         let mut identity = launch.identity;
         if launch.limits.need_scope() {
             let unit = std::fs::read_to_string("/proc/self/cgroup").ok();
             let unit = unit.and_then(|cgroups| scope::unit_in(&cgroups));
             let of = scope::Of {
-                instance: &self.instance,
+                instance: &self.common.instance,
                 release: &launch.release,
                 tag: &tag,
                 unit: unit.as_deref(),
@@ -205,42 +191,40 @@ impl Supervisor {
             env,
             directory: launch.directory,
             identity,
-            open_files: launch.limits.open_files.or(self.open_files),
+            open_files: launch.limits.open_files.or(self.common.open_files),
             stdout,
             stderr,
         };
         group::start(&self.groups, &self.letting_go, plan, tag, launch.lease, reading).await
     }
 
-    /// The last `lines` that the processes of `release` (or of all) printed, ended ones included as far as
-    /// they are remembered.
+    /// The last `lines` that the processes of `release` (or of all) printed. Processes that have ended are
+    /// included as far as they are remembered.
     pub fn logs(&self, release: Option<&str>, lines: usize) -> Vec<LogLine> {
         self.output.logs(release, lines)
     }
 
-    /// Takes over a process that an earlier daemon started. Must be called within a tokio runtime, which then runs the group's
-    /// task. What it prints is read on, from what it printed meanwhile.
+    /// Takes over a process that an earlier daemon started, with what it printed meanwhile. Must be called
+    /// within a tokio runtime, which then runs the group's task.
     ///
     /// # Errors
-    /// It is not there any more, or cannot be proven to be the recorded one: it is none of ours, and never signalled.
+    /// It is not there any more, or cannot be proven to be the recorded one. Then it is none of ours, and
+    /// never signalled.
     pub async fn adopt(&self, survivor: &Survivor) -> io::Result<Process> {
         let Survivor { identity, release, port, stopping } = survivor;
         let leader = adopt::Leader::find(identity)?;
-        let lease = Lease::taken_over(*port)
-            .ok_or_else(|| io::Error::other(format!("port {port} is recorded for another process too")))?;
+        let lease =
+            self.common.ports.take_over(*port).ok_or_else(|| {
+                io::Error::other(format!("port {port} is recorded for another process too"))
+            })?;
         let reading = self.output.reopen(identity, release).await?;
         Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
     }
 
-    /// Removes the output pipes of processes that are not in `kept`: nobody prints into them any more. To be called before
-    /// anything is started.
-    pub fn remove_pipes_but(&self, kept: &[Identity]) {
-        self.output.remove_pipes_but(kept);
-    }
-
-    /// Stops what an earlier daemon left: every group in `recorded` whose identity still holds, and every
-    /// process that carries one of their tags or a tag with the record's mark, but for those of the runs in `spared` and of what
-    /// is started here, before it or meanwhile. Never signals anything else. Returns when all is gone.
+    /// Stops what an earlier daemon left of this app: every group in `recorded` whose identity still holds,
+    /// and every process that carries one of their tags, or a tag with the record's mark. Exempt: the runs in
+    /// `spared`, and everything that this supervisor starts, whenever. Never signals anything else. Returns
+    /// when all is gone.
     pub async fn stop_leftovers(
         &self,
         recorded: Vec<Identity>,
@@ -253,23 +237,13 @@ impl Supervisor {
         stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
     }
 
-    /// Leaves what the apps print from now on in their pipes, for a successor to read; `false` reads it again.
-    pub fn hush(&self, hushed: bool) {
-        self.output.hush(hushed);
-    }
-
-    /// To be called when a successor came to nothing after it had begun: it may have taken the place of this one's helpers.
-    pub fn restore(&self) {
-        self.output.renew_keeper();
-    }
-
-    /// Ends the tasks of all groups without a signal to anybody: the processes stay as they are, for another daemon to take
-    /// over. A stop that is under way goes no further.
+    /// Ends the tasks of all groups without a signal to any process: they stay as they are, for another
+    /// daemon to take over. A stop that is under way goes no further.
     pub fn let_go(&self) {
         self.letting_go.cancel();
     }
 
-    /// Waits until nothing of any process that was ever started here is left.
+    /// Waits until nothing is left of any process that was started here.
     pub async fn idle(&self) {
         self.groups.close();
         self.groups.wait().await;
@@ -277,12 +251,13 @@ impl Supervisor {
     }
 }
 
-/// Whether what an app printed, in lower case, tells that its address is in use: by the code's name or its text.
+/// Whether what an app printed, in lower case, says that its address is in use: by the error's name or its
+/// text.
 pub fn tells_taken_port(printed: &str) -> bool {
     printed.contains("eaddrinuse") || printed.contains("address already in use")
 }
 
-/// A number of lines from the end of `lines`.
+/// The last `count` of `lines`.
 fn last(lines: Vec<Arc<LogLine>>, count: usize) -> Vec<LogLine> {
     let skip = lines.len().saturating_sub(count);
     lines.into_iter().skip(skip).map(|line| (*line).clone()).collect()

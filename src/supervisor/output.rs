@@ -1,4 +1,4 @@
-//! What the runs of an app print: their pipes, and the memory of the lines.
+//! What the runs of one app print: their pipes, and the memory of the lines.
 //!
 //! A run's pipes ([`super::pipe`]) are read by the thread of all apps ([`super::reader`]) into the
 //! run's log. [`Output`] remembers the logs of the runs that live, and of the last ones that ended.
@@ -29,7 +29,7 @@ const CATCH_UP_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Output {
     folder: PipeFolder,
-    reader: Reader,
+    reader: Arc<Reader>,
     memory: Arc<Mutex<Memory>>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Reading {
 }
 
 impl Output {
-    pub(super) fn new(folder: PipeFolder, reader: Reader) -> Self {
+    pub(super) fn new(folder: PipeFolder, reader: Arc<Reader>) -> Self {
         Self { folder, reader, memory: Arc::default() }
     }
 
@@ -98,21 +98,6 @@ impl Output {
     fn remember(&self, log: Arc<RunLog>, pipes: RunPipes, streams: [Option<PipeReading>; 2]) -> Reading {
         lock(&self.memory).living.push(Arc::clone(&log));
         Reading { log, pipes, streams, memory: Arc::clone(&self.memory) }
-    }
-
-    /// Leaves what is printed from now on in the pipes, or reads it (again).
-    pub(super) fn hush(&self, hushed: bool) {
-        self.reader.hush(hushed);
-    }
-
-    /// Starts a new keeper where a successor dismissed the former one, but did not take over.
-    pub(super) fn renew_keeper(&self) {
-        self.reader.renew_keeper();
-    }
-
-    /// Removes pipes whose runs are not in `kept`.
-    pub(super) fn remove_pipes_but(&self, kept: &[Identity]) {
-        self.folder.remove_all_but(kept);
     }
 
     /// The last lines of a release's runs, or of all, in the order in which they were read.

@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_listener_of_this_process_is_found_and_is_a_stranger_to_a_run() {
-        let lease = super::super::Lease::new(true).unwrap();
+        let lease = super::super::port::Ports::default().lease(true).unwrap();
         let run = Identity { boot_id: String::new(), pid: u32::MAX, start_time: 0, tag: "0".repeat(32) };
         // The placeholder is bound and does not listen.
         assert_eq!(of_port(&run, lease.port()), Owner::Nobody);

@@ -1,15 +1,16 @@
 //! Ports: which are leased, and how one is held until its app listens.
 //!
-//! The table of leased ports is the process's own, so that no two leases ever name one port. Against other
-//! processes a lease holds a *placeholder*: a socket bound to `127.0.0.1:port` that never listens. It is bound
-//! without `SO_REUSEADDR`, so that the bind itself proves that nobody else has the port (not even bound), and gets
-//! the option afterwards: an app that sets it too may listen beside the placeholder, while `bind(0)` and outgoing
-//! connections of others can no longer be given the port (socket(7)).
+//! All apps of a daemon lease from one table ([`Ports`]), so that no two leases ever name one port.
+//! Against other processes a lease holds a *placeholder*: a socket bound to `127.0.0.1:port` that never
+//! listens. It is bound without `SO_REUSEADDR`, so that the bind itself proves that no other process has
+//! the port, not even bound. It gets the option afterwards: an app that sets it too may listen beside the
+//! placeholder, while the kernel no longer gives the port to `bind(0)` and to outgoing connections
+//! (socket(7)).
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -18,8 +19,11 @@ use crate::want;
 /// How many ports are tried before giving up.
 const TRIES: u32 = 64;
 
-/// The ports that some lease of this process has. One table for the process, because ports are the host's.
-static LEASED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// The table of leased ports. A clone is the same table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ports {
+    leased: Arc<Mutex<BTreeSet<u16>>>,
+}
 
 /// What kept a process from listening on its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +34,11 @@ pub enum PortTaken {
     ByPlaceholder,
 }
 
-/// A port that no other lease of this process has, held against others by a bound, never listening socket
-/// until [`Lease::let_go`]. Dropping it gives the port back.
+/// A port that no other lease of the same table has, held against other processes by a socket that is bound
+/// and never listens, until [`Lease::let_go`]. Dropping it gives the port back.
 #[derive(Debug)]
 pub struct Lease {
+    ports: Ports,
     port: u16,
     /// Whether there was a placeholder when the process was started.
     held: bool,
@@ -60,14 +65,16 @@ impl Lease {
     pub(super) fn is_free(&self) -> bool {
         claim(self.port).is_ok()
     }
+}
 
-    /// The lease of a port that a process which is taken over was started with; `None` where another lease has it.
-    pub(super) fn taken_over(port: u16) -> Option<Self> {
-        lock(&LEASED).insert(port).then(|| Self { port, held: false, placeholder: Mutex::new(None) })
+impl Ports {
+    /// Leases the port of a process that is taken over; `None` if another lease has it.
+    pub(super) fn take_over(&self, port: u16) -> Option<Lease> {
+        self.insert(port).then(|| self.leased(port, false, None))
     }
 
-    /// Leases a free port, with a placeholder when `hold`.
-    pub(super) fn new(hold: bool) -> io::Result<Self> {
+    /// Leases a free port, with a placeholder if `hold`.
+    pub(super) fn lease(&self, hold: bool) -> io::Result<Lease> {
         let mut last = io::Error::new(io::ErrorKind::AddrInUse, "every port that was tried is leased");
         for attempt in 0..TRIES {
             // portpicker stays outside the range of outgoing connections, but finds nothing at all on a host
@@ -82,20 +89,28 @@ impl Lease {
                     continue;
                 }
             };
-            if lock(&LEASED).insert(port) {
-                let placeholder = Mutex::new(hold.then_some(placeholder));
-                return Ok(Self { port, held: hold, placeholder });
+            if self.insert(port) {
+                return Ok(self.leased(port, hold, hold.then_some(placeholder)));
             }
         }
         Err(io::Error::new(last.kind(), format!("no free port on 127.0.0.1 after {TRIES} tries: {last}")))
+    }
+
+    /// False if the port is leased already.
+    fn insert(&self, port: u16) -> bool {
+        lock(&self.leased).insert(port)
+    }
+
+    fn leased(&self, port: u16, held: bool, placeholder: Option<Socket>) -> Lease {
+        Lease { ports: self.clone(), port, held, placeholder: Mutex::new(placeholder) }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // The socket first: who gets the port next must be able to bind it.
+        // The socket first: the next lease of the port must be able to bind it.
         self.let_go();
-        lock(&LEASED).remove(&self.port);
+        lock(&self.ports.leased).remove(&self.port);
     }
 }
 
@@ -108,7 +123,7 @@ fn claim(port: u16) -> io::Result<(u16, Socket)> {
     Ok((bound, socket))
 }
 
-/// A panic elsewhere leaves these tables whole: every change is one call.
+/// A panic elsewhere leaves what is locked whole: every change is one call.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -120,17 +135,21 @@ mod tests {
 
     #[test]
     fn leases_are_unique_until_given_back() {
-        let leases: Vec<Lease> = (0..50).map(|index| Lease::new(index % 2 == 0).unwrap()).collect();
+        let table = Ports::default();
+        let leases: Vec<Lease> = (0..50).map(|index| table.lease(index % 2 == 0).unwrap()).collect();
         let ports: BTreeSet<u16> = leases.iter().map(Lease::port).collect();
         assert_eq!(ports.len(), leases.len());
-        assert!(ports.iter().all(|port| lock(&LEASED).contains(port)));
+        assert!(ports.iter().all(|&port| table.take_over(port).is_none()));
+        drop(leases);
+        assert!(ports.iter().all(|&port| table.take_over(port).is_some()));
     }
 
     #[test]
     fn an_app_listens_beside_the_placeholder_and_others_cannot_bind() {
-        let lease = Lease::new(true).unwrap();
+        let ports = Ports::default();
+        let lease = ports.lease(true).unwrap();
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, lease.port()));
-        // Another daemon's claim does not set SO_REUSEADDR before its bind.
+        // As another daemon would: its claim does not set SO_REUSEADDR before the bind.
         assert_eq!(claim(lease.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         // std sets SO_REUSEADDR, as Node, Go and Python's servers do.
         let app = TcpListener::bind(addr).unwrap();
@@ -138,7 +157,7 @@ mod tests {
         let client = std::net::TcpStream::connect(addr).unwrap();
         assert_eq!(app.accept().unwrap().1, client.local_addr().unwrap());
         // The lease outlives the placeholder.
-        assert!(lock(&LEASED).contains(&lease.port()));
+        assert!(ports.take_over(lease.port()).is_none());
     }
 
     #[test]
@@ -150,7 +169,7 @@ mod tests {
 
     #[test]
     fn without_a_placeholder_an_app_may_bind_as_it_likes() {
-        let lease = Lease::new(false).unwrap();
+        let lease = Ports::default().lease(false).unwrap();
         claim(lease.port()).unwrap();
     }
 
@@ -158,7 +177,7 @@ mod tests {
     fn a_dropped_lease_frees_its_port() {
         // Somebody else may take one port at that very moment, not every time.
         let freed = (0..10).any(|_| {
-            let lease = Lease::new(true).unwrap();
+            let lease = Ports::default().lease(true).unwrap();
             let port = lease.port();
             drop(lease);
             claim(port).is_ok()

@@ -69,8 +69,6 @@ impl Coordinator {
         let recorded = self.found.as_ref().filter(|_| !self.fresh);
         let runs = recorded.map(|record| record.runs.clone()).unwrap_or_default();
         let identities = self.leftovers.clone().unwrap_or_default();
-        // Before anything is started, so that no new pipe is among them.
-        self.supervisor.remove_pipes_but(&identities);
         let app = self.config.borrow().app.clone();
         let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
         self.tasks.spawn(async move {

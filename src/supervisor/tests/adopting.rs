@@ -113,7 +113,7 @@ async fn what_it_prints_is_read_though_the_names_of_its_pipes_are_gone() {
     names.iter().for_each(|name| std::fs::remove_file(name.path()).unwrap());
     // Its daemon reads no more.
     let next = Bench::new();
-    drop(std::mem::replace(&mut bench.supervisor, next.supervisor_only()));
+    drop(std::mem::replace(&mut bench.supervisor, next.next_daemon()));
     let (mut helper, other) = left("cat");
     let survivor = Survivor { identity: started.identity().clone(), ..other };
     let process = adopt(&next, &survivor).await.unwrap();

@@ -12,7 +12,7 @@ fn fresh_tag() -> String {
 }
 
 /// A `cat` in a group of its own, and the record that an earlier daemon would have made of it.
-fn left(tag: Option<&str>, text: &str) -> (Child, Identity) {
+pub(super) fn left(tag: Option<&str>, text: &str) -> (Child, Identity) {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", text]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
     if let Some(tag) = tag {
@@ -35,7 +35,7 @@ pub(super) fn assert_untouched(cat: &mut Child) {
 }
 
 /// Waits until the shell has said that it is ready.
-fn wait_for_line(child: &mut Child) {
+pub(super) fn wait_for_line(child: &mut Child) {
     let mut byte = [0];
     while byte != *b"\n" {
         child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
@@ -84,11 +84,10 @@ async fn a_tag_is_enough_and_outlives_the_leader() {
 
 #[tokio::test]
 async fn what_was_started_too_late_to_be_recorded_is_found_by_the_records_mark() {
-    let mark = identity::new_mark().unwrap();
-    let (mut ours, _) = left(Some(&new_tag(&mark)), "echo; exec sleep 600");
+    let bench = Bench::new();
+    let (mut ours, _) = left(Some(&new_tag(&bench.supervisor.mark)), "echo; exec sleep 600");
     let (mut others, _) = left(Some(&fresh_tag()), "exec cat");
     wait_for_line(&mut ours);
-    let bench = Bench::with(|settings| settings.mark = mark);
     within("stopping what was left", bench.supervisor.stop_leftovers(Vec::new(), &[], TERM, DEADLINE)).await;
     assert_eq!(ours.wait().unwrap().signal(), Some(15));
     assert_untouched(&mut others);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -12,10 +12,11 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hunt::Hunt;
-use super::{Launch, Process, Settings, Sink, SpawnError, Supervisor, identity, proc};
+use super::{Common, Launch, Process, Settings, Sink, SpawnError, Supervisor, identity, proc};
 use crate::config::{CommandLine, StopSignal};
 
 mod adopting;
+mod apps;
 mod leftovers;
 mod ownership;
 mod printing;
@@ -40,17 +41,24 @@ impl Bench {
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut settings = Settings {
-            instance: "web".into(),
-            mark: crate::supervisor::new_mark().unwrap(),
-            run_dir: folder.path().join("run"),
-            env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
-            keeper: false,
-            sink: Sink::None,
-            open_files: None,
-        };
+        let mut settings = settings(folder.path());
         change(&mut settings);
-        Self { supervisor: Supervisor::new(settings).unwrap(), folder, tags: Mutex::default() }
+        let common = Arc::new(Common::start(settings).unwrap());
+        let supervisor = Supervisor::for_app(&common, crate::supervisor::new_mark().unwrap()).unwrap();
+        Self { supervisor, folder, tags: Mutex::default() }
+    }
+
+    /// The bench of another app of the same daemon.
+    fn beside(&self) -> Self {
+        let supervisor =
+            Supervisor::for_app(&self.supervisor.common, crate::supervisor::new_mark().unwrap()).unwrap();
+        Self { supervisor, folder: tempfile::tempdir().unwrap(), tags: Mutex::default() }
+    }
+
+    /// Another daemon in this bench's folder, with the app's mark: what comes after this one.
+    fn next_daemon(&self) -> Supervisor {
+        let common = Arc::new(Common::start(settings(self.path())).unwrap());
+        Supervisor::for_app(&common, self.supervisor.mark.clone()).unwrap()
     }
 
     fn path(&self) -> &Path {
@@ -86,6 +94,17 @@ impl Bench {
         let mut launch = self.launch(CommandLine::Exec(fixture_words()));
         launch.env.insert(MODE.into(), mode.into());
         self.start(launch).await.unwrap()
+    }
+}
+
+fn settings(folder: &Path) -> Settings {
+    Settings {
+        instance: "web".into(),
+        run_dir: folder.join("run"),
+        env: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+        keeper: false,
+        sink: Sink::None,
+        open_files: None,
     }
 }
 

@@ -58,27 +58,11 @@ async fn an_app_outlives_its_reader() {
     let process = bench.sh(text).await;
     said(&process, "ready").await;
     let unread = Bench::new();
-    drop(std::mem::replace(&mut bench.supervisor, unread.supervisor_only()));
+    drop(std::mem::replace(&mut bench.supervisor, unread.next_daemon()));
     std::fs::write(bench.path().join("go"), "").unwrap();
     assert_eq!(within("the end", process.gone()).await, Exit::Status(0));
     assert!(bench.path().join("through").exists());
     assert!(!bench.path().join("broken").exists());
-}
-
-impl Bench {
-    /// A supervisor to stand in for another, in this bench's folder.
-    pub(super) fn supervisor_only(&self) -> Supervisor {
-        Supervisor::new(Settings {
-            instance: "web".into(),
-            mark: crate::supervisor::new_mark().unwrap(),
-            run_dir: self.path().join("run"),
-            env: BTreeMap::new(),
-            keeper: false,
-            sink: Sink::None,
-            open_files: None,
-        })
-        .unwrap()
-    }
 }
 
 #[tokio::test]
