@@ -45,6 +45,15 @@ pub fn json(text: &str) -> String {
     shown
 }
 
+/// A system error in words, without its number.
+pub fn describe_io(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_lowercase(),
+        None => text,
+    }
+}
+
 /// Controls of both kinds (C0, C1) but the tab, what changes the direction of text, and what ends a line unseen.
 fn is_hidden(c: char) -> bool {
     (c.is_control() && c != '\t')

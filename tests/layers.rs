@@ -20,7 +20,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("proxy", &["wire", "config", "want", "http1"]),
     ("release", &["wire", "config", "want", "folder", "supervisor", "health", "proxy"]),
     ("admin", &["wire", "config", "want", "folder", "proxy", "release"]),
-    ("host", &["wire", "config", "cli"]),
+    ("host", &["wire", "config", "plain"]),
     ("cli", &["wire", "config", "plain", "host"]),
     ("hooks", &["wire", "config", "supervisor"]),
     ("systemd", &["wire", "config"]),

@@ -11,9 +11,9 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::client::{ANSWER_DEADLINE, Call, DENIED_HINT, Limits};
+use super::call::{ANSWER_DEADLINE, Call, Limits};
 use super::connect::describe;
-use super::failure::{Attempt, Failure};
+use super::failure::{Attempt, DENIED_HINT, Failure};
 use crate::wire::{Code, ErrorBody};
 
 /// An answer whose body is read by the line or as a whole.

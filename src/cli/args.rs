@@ -9,11 +9,12 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::RunPlan;
 use super::failure::Failure;
 use super::typo;
-use crate::host::args::HostCommand;
+use super::values::{health_path, instance_name, release_id, shell_text, variable, wait_time};
 use crate::wire::CommandLine;
 
-/// The longest id of a release and name of an instance, in characters.
-const MAX_NAME: usize = 64;
+mod host;
+
+pub(crate) use host::{Add, HostCommand, Init, Shell};
 
 /// How many lines `logs` shows unless told.
 const LOG_LINES: u32 = 100;
@@ -299,7 +300,7 @@ pub(crate) struct Logs {
 
 /// What was typed, checked as a whole.
 #[derive(Debug)]
-pub(crate) enum Order {
+pub(crate) enum Invocation {
     /// For the caller of [`super::main`].
     Run(RunPlan),
     /// For a daemon.
@@ -312,10 +313,10 @@ pub(crate) enum Order {
 ///
 /// # Errors
 /// What clap answers for `--help`, `--version` and wrong usage; or a contradiction between options.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
     let Typed { mut global, command } = Typed::try_parse_from(&arguments)
-        .map_err(|error| Refusal::Clap(typo::advise(error, &Typed::command(), &arguments)))?;
-    let Some(command) = command else { return Err(Refusal::Nothing) };
+        .map_err(|error| Unparsed::Clap(typo::advise(error, &Typed::command(), &arguments)))?;
+    let Some(command) = command else { return Err(Unparsed::Nothing) };
     if global.url.is_some() && global.socket.is_some() {
         return Err(contradiction(
             "--url and --socket are two different ways to a daemon",
@@ -334,7 +335,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
                 let hint = "leave out --url, --socket, --token and --json";
                 return Err(contradiction("run starts a daemon of its own and asks none", hint));
             }
-            return Ok(Order::Run(RunPlan {
+            return Ok(Invocation::Run(RunPlan {
                 listen: run.listen,
                 health: run.health,
                 command,
@@ -359,7 +360,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
                 let hint = "leave out --url, --socket, --token and --instance";
                 return Err(contradiction("this command concerns the host and asks no single daemon", hint));
             }
-            return Ok(Order::Host(global, command));
+            return Ok(Invocation::Host(global, command));
         }
         Command::Metrics { prometheus: true, .. } if global.json => {
             return Err(contradiction(
@@ -373,12 +374,12 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Order, Refusal> {
         let hint = "leave out -f, or --json";
         return Err(contradiction("--json prints one value, which -f never completes", hint));
     }
-    Ok(Order::Ask(global, Box::new(command)))
+    Ok(Invocation::Ask(global, Box::new(command)))
 }
 
 /// Why there is nothing to carry out.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+pub(crate) enum Unparsed {
     /// Help, version or an error, rendered by clap.
     Clap(clap::Error),
     /// No command at all.
@@ -387,75 +388,21 @@ pub(crate) enum Refusal {
     Contradiction(Failure),
 }
 
-fn contradiction(message: &str, hint: &str) -> Refusal {
-    Refusal::Contradiction(Failure::usage(message, hint))
-}
-
-/// Checks an instance's name; it becomes part of a path.
-pub(crate) fn instance_name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    name(text, fits, "letters, digits, `_` and `-`")
-}
-
-/// Checks a release's id.
-fn release_id(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    name(text, fits, "letters, digits, `.`, `_` and `-`")
-}
-
-fn name(text: &str, fits: impl Fn(char) -> bool, expected: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(fits) {
-        return Err(format!("expected 1 to {MAX_NAME} of {expected}"));
-    }
-    Ok(text.to_owned())
-}
-
-pub(crate) fn shell_text(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() { Err("the command is empty".into()) } else { Ok(text.to_owned()) }
-}
-
-pub(crate) fn health_path(text: &str) -> Result<String, String> {
-    let fits = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("expected a path that starts with `/`, such as `/health`".into())
-    }
-}
-
-/// How long to wait at most.
-fn wait_time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "expected a time such as 30s or 10m".to_owned())
-}
-
-/// Takes `K=V` apart.
-fn variable(text: &str) -> Result<(String, String), String> {
-    let Some((key, value)) = text.split_once('=') else {
-        return Err("expected NAME=VALUE".into());
-    };
-    if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err("expected NAME=VALUE, NAME not empty and without a digit in front".into());
-    }
-    if let Some(bad) = key.chars().find(|c| !c.is_ascii_graphic() || "\"'`$\\".contains(*c)) {
-        return Err(format!("{bad:?} cannot stand in a variable's name"));
-    }
-    if value.contains('\0') {
-        return Err("a value cannot hold a NUL".into());
-    }
-    Ok((key.to_owned(), value.to_owned()))
+fn contradiction(message: &str, hint: &str) -> Unparsed {
+    Unparsed::Contradiction(Failure::usage(message, hint))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(line: &[&str]) -> Result<Order, Refusal> {
+    fn parsed(line: &[&str]) -> Result<Invocation, Unparsed> {
         parse(std::iter::once("portok").chain(line.iter().copied()).map(OsString::from).collect())
     }
 
     fn clap_error(line: &[&str]) -> clap::Error {
         match parsed(line) {
-            Err(Refusal::Clap(error)) => error,
+            Err(Unparsed::Clap(error)) => error,
             other => panic!("{line:?}: {other:?}"),
         }
     }
@@ -473,12 +420,12 @@ mod tests {
 
     #[test]
     fn run_is_handed_over() {
-        let Ok(Order::Run(plan)) = parsed(&["run", "--listen", "8080", "--cmd", "node app.js"]) else {
+        let Ok(Invocation::Run(plan)) = parsed(&["run", "--listen", "8080", "--cmd", "node app.js"]) else {
             panic!()
         };
         let command = CommandLine::Shell("node app.js".into());
         assert_eq!(plan, RunPlan { listen: Some("8080".into()), health: None, command, name: None });
-        let Ok(Order::Run(plan)) = parsed(&["--instance", "api", "run", "--", "./server", "-v"]) else {
+        let Ok(Invocation::Run(plan)) = parsed(&["--instance", "api", "run", "--", "./server", "-v"]) else {
             panic!()
         };
         let command = CommandLine::Exec(vec!["./server".into(), "-v".into()]);
@@ -486,17 +433,20 @@ mod tests {
         for line in
             [&["run"][..], &["run", "--cmd", "a", "--json"], &["run", "--cmd", "a", "--url", "http://h"]]
         {
-            assert!(matches!(parsed(line), Err(Refusal::Contradiction(_))), "{line:?}");
+            assert!(matches!(parsed(line), Err(Unparsed::Contradiction(_))), "{line:?}");
         }
     }
 
     #[test]
     fn the_instance_is_accepted_as_positional() {
         for command in ["status", "metrics", "health"] {
-            let Ok(Order::Ask(global, _)) = parsed(&[command, "api"]) else { panic!("{command}") };
+            let Ok(Invocation::Ask(global, _)) = parsed(&[command, "api"]) else { panic!("{command}") };
             assert_eq!(global.instance.as_deref(), Some("api"));
             assert!(parsed(&[command, "api", "--instance", "api"]).is_ok());
-            assert!(matches!(parsed(&[command, "api", "--instance", "web"]), Err(Refusal::Contradiction(_))));
+            assert!(matches!(
+                parsed(&[command, "api", "--instance", "web"]),
+                Err(Unparsed::Contradiction(_))
+            ));
         }
     }
 
@@ -536,9 +486,9 @@ mod tests {
             &["metrics", "--json", "--prometheus"],
             &["logs", "-f", "--json"],
         ] {
-            assert!(matches!(parsed(line), Err(Refusal::Contradiction(_))), "{line:?}");
+            assert!(matches!(parsed(line), Err(Unparsed::Contradiction(_))), "{line:?}");
         }
-        assert!(matches!(parsed(&[]), Err(Refusal::Nothing)));
+        assert!(matches!(parsed(&[]), Err(Unparsed::Nothing)));
     }
 
     #[test]
@@ -571,11 +521,5 @@ mod tests {
             assert_eq!(told.contains("similar"), meant.is_some(), "{told}");
             assert!(meant.is_none_or(|meant| told.contains(&format!("'{meant}'"))), "{told}");
         }
-    }
-
-    #[test]
-    fn variables_keep_what_follows_the_first_equals_sign() {
-        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
-        assert_eq!(variable("A="), Ok(("A".into(), String::new())));
     }
 }

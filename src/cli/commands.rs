@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 
 use super::args;
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
 use super::follow::{What, follow};
-use super::order::Session;
 use super::render;
+use super::session::Session;
 use crate::wire::{
     Accepted, Health, Metrics, ReleaseRow, Reloaded, RollbackPlan, Status, Switched, UpgradeRequest,
     Upgraded, exit,

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
-use super::locate::Way;
+use super::way::Way;
+use crate::plain::describe_io;
 
 /// When a silent TCP peer is asked whether it is still there, and how often.
 const TCP_PROBE: Duration = Duration::from_secs(15);
@@ -92,13 +93,4 @@ pub(crate) fn describe(error: &hyper::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-/// The system's words without its number.
-pub(crate) fn describe_io(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_lowercase(),
-        None => text,
-    }
 }

@@ -5,17 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::pin;
 
-use http::HeaderValue;
-
 use super::args;
-use super::client::Call;
+use super::call::Call;
+use super::directory::{absolute_directory, own_directory};
 use super::failure::Failure;
 use super::follow::{What, follow};
-use super::order::Session;
+
 use super::render;
+use super::session::Session;
 use super::watch::{Watched, watch};
 use crate::wire::{Accepted, DeployRequest, exit};
 
@@ -60,40 +59,9 @@ pub(crate) async fn deploy(
     Ok(exit::DONE)
 }
 
-/// The operator's `--dir`, which is relative to where `portok` runs, for those who run elsewhere.
-///
-/// # Errors
-/// It is not text.
-pub(crate) fn directory(dir: &Path) -> Result<String, Failure> {
-    let absolute = std::path::absolute(dir).map_err(|error| Failure::Usage {
-        message: format!("--dir {}: {error}", dir.display()),
-        hint: None,
-    })?;
-    absolute.into_os_string().into_string().map_err(|path| {
-        Failure::usage(
-            format!("--dir {}: not valid UTF-8", path.display()),
-            "name it by a path of UTF-8 characters, a link for example",
-        )
-    })
-}
-
-/// Where `portok` was called, for a command that is to run there unless the instance says otherwise.
-fn own_directory() -> Result<HeaderValue, Failure> {
-    let unusable = |why: String| {
-        Failure::usage(
-            format!("the current directory cannot be told to the daemon: {why}"),
-            "give it with --dir",
-        )
-    };
-    let directory = std::env::current_dir().map_err(|error| unusable(error.to_string()))?;
-    let text = directory.to_str().ok_or_else(|| unusable("its name is not UTF-8".to_owned()))?;
-    HeaderValue::from_bytes(text.as_bytes())
-        .map_err(|_| unusable("its name holds a control character".to_owned()))
-}
-
 /// The body of the request.
 fn request(options: &args::Deploy) -> Result<DeployRequest, Failure> {
-    let directory = options.dir.as_deref().map(directory).transpose()?;
+    let directory = options.dir.as_deref().map(absolute_directory).transpose()?;
     let env: BTreeMap<_, _> = options.env.iter().cloned().collect();
     Ok(DeployRequest {
         command: options.command.line(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::host::HostFailure;
 use crate::wire::{Code, ErrorBody, Outcome, exit};
 
 /// Every way in which a command can end without having done what was asked.
@@ -36,28 +37,9 @@ pub(crate) enum Failure {
     /// The operator pressed Ctrl-C.
     Interrupted { message: String, hint: String },
     /// A command that concerns this host was not carried out, or not to its end.
-    Host { code: HostCode, message: String, causes: Vec<String>, hint: Option<String> },
+    Host(HostFailure),
     /// Standard output took no more.
     Output { cause: String },
-}
-
-/// Why a command that concerns this host was not carried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HostCode {
-    /// What was to be made is there already, and is not portok's to replace.
-    Exists,
-    /// Somebody else has the port.
-    InUse,
-    /// There is no such instance.
-    NotFound,
-    /// The instance runs.
-    Running,
-    /// Its configuration does not validate.
-    Invalid,
-    /// It takes `--force`.
-    NotForced,
-    /// The system did not do it.
-    Failed,
 }
 
 /// One way to the daemon that could not be used.
@@ -71,6 +53,10 @@ pub(crate) struct Attempt {
     pub(crate) denied: bool,
 }
 
+/// What to do where rights are missing.
+pub(crate) const DENIED_HINT: &str =
+    "use sudo, or become a member of the socket's group (admin.socket_group)";
+
 /// The exit code after Ctrl-C, as shells count it: 128 and the number of SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -80,11 +66,6 @@ impl Failure {
         Self::Usage { message: message.into(), hint: Some(hint.into()) }
     }
 
-    /// A host command that was not carried out, with a hint.
-    pub(crate) fn host(code: HostCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Host { code, message: message.into(), causes: Vec::new(), hint: Some(hint.into()) }
-    }
-
     /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -92,9 +73,7 @@ impl Failure {
             Self::Unreachable { .. } | Self::Lost { .. } | Self::Foreign { .. } => exit::UNREACHABLE,
             Self::Refused { body, .. } => refused_exit(body),
             Self::RolledBack { .. } => exit::ROLLED_BACK,
-            Self::Host { code: HostCode::Failed, .. } => exit::FAILED,
-            Self::Host { code: HostCode::Invalid, .. } => exit::USAGE,
-            Self::Host { .. } => exit::REFUSED,
+            Self::Host(failure) => failure.code.exit_code(),
             Self::Unstable { .. } | Self::Output { .. } => exit::FAILED,
             Self::Interrupted { .. } => INTERRUPTED,
         }
@@ -109,7 +88,7 @@ impl Failure {
             Self::RolledBack { .. } => "rolled_back",
             Self::Unstable { .. } => "unstable",
             Self::Interrupted { .. } => "interrupted",
-            Self::Host { code, .. } => code.as_str(),
+            Self::Host(failure) => failure.code.as_str(),
             Self::Output { .. } => "internal",
         }
     }
@@ -131,18 +110,9 @@ impl Failure {
     }
 }
 
-impl HostCode {
-    /// The stable code for scripts.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Exists => "exists",
-            Self::InUse => "in_use",
-            Self::NotFound => "not_found",
-            Self::Running => "running",
-            Self::Invalid => "config_invalid",
-            Self::NotForced => "not_forced",
-            Self::Failed => "failed",
-        }
+impl From<HostFailure> for Failure {
+    fn from(failure: HostFailure) -> Self {
+        Self::Host(failure)
     }
 }
 

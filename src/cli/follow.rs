@@ -11,10 +11,10 @@ use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::answer::Answer;
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
-use super::order::Session;
 use super::render::Progress;
+use super::session::Session;
 use crate::wire::{Code, ErrorBody, Event, EventKind, Moved, NDJSON, Outcome};
 
 /// How often the line of a terminal that shows the passing time is drawn anew.

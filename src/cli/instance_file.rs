@@ -3,16 +3,14 @@
 //! Read leniently: what fits is taken, the rest is passed over. Judging a file is the daemon's task.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::connect::describe_io;
-use super::locate::{DEFAULT_PORT, Token};
+use super::way::{DEFAULT_PORT, Token};
 use crate::config::Secret;
-
-/// The longest instance or token file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
+use crate::host::files::read_limited;
+use crate::plain::describe_io;
 
 /// What an instance's files say about where it is.
 #[derive(Debug)]
@@ -154,13 +152,4 @@ fn read_optional(path: &Path) -> Result<Option<String>, Unreadable> {
             })
         }
     }
-}
-
-pub(crate) fn read_limited(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let n_bytes = std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if n_bytes as u64 > MAX_FILE {
-        return Err(std::io::Error::new(ErrorKind::FileTooLarge, format!("longer than {MAX_FILE} bytes")));
-    }
-    Ok(text)
 }

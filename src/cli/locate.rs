@@ -8,131 +8,17 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::args::Global;
-use super::connect::describe_io;
 use super::failure::Failure;
-use super::instance_file::{InstanceFile, Unreadable, read_limited};
-use super::sockets;
+use super::instance_file::{InstanceFile, Unreadable};
+use super::surroundings::Surroundings;
+use super::way::{DEFAULT_PORT, Daemon, Token, Way};
 use crate::config::Secret;
-use crate::host::Places;
 
 /// The instance that is meant when none is named.
 const DEFAULT_INSTANCE: &str = "default";
 
 /// The admin prefix unless the instance's file says otherwise.
 const DEFAULT_PREFIX: &str = crate::wire::PREFIX;
-
-/// The port of a daemon that was told none.
-pub(crate) const DEFAULT_PORT: u16 = 3000;
-
-/// What the process finds around it. A parameter, so that tests have surroundings of their own.
-pub(crate) struct Surroundings {
-    /// The folders of this host.
-    pub(crate) places: Places,
-    /// The places in which an instance's socket may lie by default, the likeliest first; never empty.
-    pub(crate) socket_places: SocketPlaces,
-    /// The admin sockets that lie where daemons of this host put them by default.
-    pub(crate) sockets: Box<dyn Fn() -> Vec<PathBuf>>,
-    /// Whether systemd runs this host.
-    pub(crate) systemd: bool,
-    /// `PORTOK_URL`.
-    pub(crate) url: Option<String>,
-    /// `PORTOK_TOKEN`.
-    pub(crate) token: Option<Secret>,
-}
-
-/// From an instance's name to where its socket may lie.
-pub(crate) type SocketPlaces = Box<dyn Fn(&str) -> Vec<PathBuf>>;
-
-impl Surroundings {
-    /// Those of this process.
-    pub(crate) fn of_process() -> Self {
-        let text = |key| std::env::var(key).ok().filter(|value| !value.is_empty());
-        let uid = nix::unistd::geteuid().as_raw();
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        Self {
-            places: Places::of_process(),
-            socket_places: {
-                let runtime = runtime.clone();
-                Box::new(move |name| sockets::places(name, uid, runtime.as_deref()))
-            },
-            sockets: Box::new(move || sockets::all(uid, runtime.as_deref())),
-            // sd_booted(3)
-            systemd: std::path::Path::new("/run/systemd/system").is_dir(),
-            url: text("PORTOK_URL"),
-            token: text("PORTOK_TOKEN").map(Secret::new),
-        }
-    }
-}
-
-/// A daemon, as far as it can be known without asking it.
-#[derive(Debug, Clone)]
-pub(crate) struct Daemon {
-    /// The ways to it, to be tried in order.
-    pub(crate) ways: Vec<Way>,
-    /// What every admin path starts with.
-    pub(crate) prefix: String,
-    /// The instance, where one is meant.
-    pub(crate) instance: Option<String>,
-    /// What to do when no way works.
-    pub(crate) advice: String,
-    /// What is wrong with the instance's file, which therefore led to no way.
-    pub(crate) broken_file: Option<String>,
-}
-
-/// One way to a daemon.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Way {
-    /// A unix socket: the peer's uid is its right.
-    Socket(PathBuf),
-    /// Plain HTTP: the token is its right.
-    Tcp { host: String, port: u16, token: Token },
-}
-
-/// Where a token comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Token {
-    /// There is none.
-    None,
-    /// Given.
-    Value(Secret),
-    /// In this file, read when it is needed.
-    File(PathBuf),
-}
-
-impl std::fmt::Display for Way {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(path) => write!(f, "{}", path.display()),
-            Self::Tcp { host, port, .. } => write!(f, "http://{}", authority(host, *port)),
-        }
-    }
-}
-
-/// `host:port` as it stands in a URL.
-pub(crate) fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-impl Token {
-    /// The token itself.
-    ///
-    /// # Errors
-    /// Its file cannot be read: the reason, with the file's name and without its content.
-    pub(crate) fn read(&self) -> Result<Option<Secret>, (String, ErrorKind)> {
-        match self {
-            Self::None => Ok(None),
-            Self::Value(secret) => Ok(Some(secret.clone())),
-            Self::File(path) => match read_limited(path) {
-                Ok(text) => Ok(Some(Secret::new(text.trim().to_owned()))),
-                Err(error) => {
-                    let cause =
-                        format!("cannot read the token file {}: {}", path.display(), describe_io(&error));
-                    Err((cause, error.kind()))
-                }
-            },
-        }
-    }
-}
 
 /// Finds the daemon that `global` means; the order is the contract's.
 ///

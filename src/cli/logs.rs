@@ -10,10 +10,10 @@ use std::pin::pin;
 use tokio::time::{Instant, sleep};
 
 use super::args;
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
-use super::order::Session;
 use super::render;
+use super::session::Session;
 use crate::wire::{LogLine, Logs, exit};
 
 /// How many lines a question asks for while following.

@@ -19,27 +19,37 @@ use std::process::ExitCode;
 
 use crate::wire::CommandLine;
 
-pub(crate) mod answer;
-pub(crate) mod args;
-pub(crate) mod client;
+mod administer;
+mod answer;
+mod args;
+mod asking;
+mod call;
+mod client;
 mod commands;
-pub(crate) mod connect;
-pub(crate) mod daemon_args;
-pub(crate) mod deploy;
-pub(crate) mod failure;
+mod connect;
+mod daemon_args;
+mod deploy;
+mod directory;
+mod failure;
 mod follow;
-pub(crate) mod instance_file;
-pub(crate) mod locate;
+mod generate;
+mod instance_file;
+mod journal;
+mod locate;
 mod logs;
 mod order;
-pub(crate) mod render;
+mod render;
+mod session;
 mod sockets;
+mod surroundings;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod typo;
+mod values;
 mod watch;
+mod way;
 
 pub use daemon_args::DaemonArguments;
 

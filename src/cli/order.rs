@@ -3,63 +3,19 @@
 use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use serde_json::Value;
-
-use super::args::{self, Command, Global, Order, Refusal, SHORT_HELP};
-use super::client::{Client, Limits};
+use super::administer::administer;
+use super::args::{self, Command, Global, Invocation, SHORT_HELP, Unparsed};
+use super::call::Limits;
+use super::client::Client;
 use super::failure::Failure;
-use super::locate::{Surroundings, locate};
+use super::locate::locate;
 use super::render::{self, Screen};
-use super::{RunPlan, commands, deploy, logs, typo};
-use crate::host::{self, Journal};
+use super::session::{Pace, Session};
+use super::surroundings::Surroundings;
+use super::{RunPlan, commands, deploy, journal, logs, typo};
+use crate::host::Journal;
 use crate::wire::exit;
-
-/// What a command needs to do its work.
-pub(crate) struct Session<'a> {
-    /// The daemon.
-    pub(crate) client: Client,
-    /// Where everything is printed.
-    pub(crate) screen: &'a mut Screen,
-    /// `--json`.
-    pub(crate) json: bool,
-    /// How fast the daemon is asked again.
-    pub(crate) pace: Pace,
-}
-
-/// The times of whatever asks again and again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// Between two questions.
-    pub(crate) poll: Duration,
-    /// Between two questions where the daemon counts them (10 a minute unless configured otherwise).
-    pub(crate) counted_poll: Duration,
-    /// How long the daemon may be gone, as when it is started again, before that is a failure.
-    pub(crate) absence: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            poll: Duration::from_millis(500),
-            counted_poll: Duration::from_secs(10),
-            absence: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Session<'_> {
-    /// Prints the data of a command: the daemon's own JSON, or text for people.
-    pub(crate) fn show(&mut self, value: &Value, text: impl FnOnce() -> String) {
-        if self.json { self.screen.value(value) } else { self.screen.data(&text()) }
-    }
-
-    /// How long to wait before the daemon is asked again.
-    pub(crate) fn poll_every(&self) -> Duration {
-        if self.client.is_rate_limited() { self.pace.counted_poll } else { self.pace.poll }
-    }
-}
 
 /// The process's `main`.
 pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
@@ -67,7 +23,7 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
     let json = wants_json(&arguments);
     let mut screen = Screen::of_process();
     let code = match args::parse(arguments) {
-        Ok(Order::Run(plan)) => return run(plan),
+        Ok(Invocation::Run(plan)) => return run(plan),
         Ok(order) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
@@ -100,20 +56,20 @@ pub(crate) struct Signals<I, R> {
 
 /// Does what `order` says; tells about a failure and returns the exit code.
 pub(crate) async fn obey(
-    order: Order,
+    order: Invocation,
     around: &Surroundings,
     screen: &mut Screen,
     pace: Pace,
     signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> u8 {
     let (global, result) = match order {
-        Order::Run(_) => (Global::default(), Err(not_a_question())),
-        Order::Host(global, command) => {
+        Invocation::Run(_) => (Global::default(), Err(not_a_question())),
+        Invocation::Host(global, command) => {
             // What it hints at names its instance itself.
             let unnamed = Global { json: global.json, ..Global::default() };
-            (unnamed, host::carry_out(&global, command, &around.places, around, screen).await)
+            (unnamed, administer(&global, command, around, screen).await)
         }
-        Order::Ask(global, command) => {
+        Invocation::Ask(global, command) => {
             let result = ask(&global, *command, around, screen, pace, signals).await;
             (global, result)
         }
@@ -144,7 +100,7 @@ async fn ask(
     if let Command::Logs(args::Logs { name: Some(name), release: None, lines, follow }) = &command
         && let Some(journal) = Journal::of(&around.places, name, *lines).await
     {
-        return journal.show(screen, json, *follow, signals.reader_gone).await;
+        return journal::show(journal, screen, json, *follow, signals.reader_gone).await;
     }
     let daemon = locate(global, around)?;
     if let Some(broken) = &daemon.broken_file {
@@ -192,21 +148,21 @@ fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &str) -> u8
 }
 
 /// Answers arguments that ask for nothing that could be carried out.
-pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Refusal) -> u8 {
+pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Unparsed) -> u8 {
     match refusal {
-        Refusal::Contradiction(failure) => tell(screen, json, &failure, ""),
-        Refusal::Nothing if json => {
+        Unparsed::Contradiction(failure) => tell(screen, json, &failure, ""),
+        Unparsed::Nothing if json => {
             tell(screen, json, &Failure::usage("no command", "`portok --help` lists all commands"), "")
         }
-        Refusal::Nothing => {
+        Unparsed::Nothing => {
             screen.note(SHORT_HELP);
             exit::USAGE
         }
-        Refusal::Clap(error) if !error.use_stderr() => {
+        Unparsed::Clap(error) if !error.use_stderr() => {
             screen.data(&error.render().ansi().to_string());
             exit::DONE
         }
-        Refusal::Clap(error) => {
+        Unparsed::Clap(error) => {
             let text = error.render();
             if json {
                 let failure =

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args;
-use super::locate::Surroundings;
-use super::order::{self, Pace, Signals};
+
+use super::order::{self, Signals};
 use super::render::{Screen, Sink};
+use super::session::Pace;
+use super::surroundings::Surroundings;
 use crate::host::Places;
 
 /// Longer than any command of a test takes on a busy machine.
@@ -259,7 +261,7 @@ pub(crate) async fn run_on(
         std::iter::once("portok").chain(line.iter().copied()).map(std::ffi::OsString::from).collect();
     let json = line.contains(&"--json");
     let code = match args::parse(arguments) {
-        Ok(args::Order::Run(plan)) => panic!("{plan:?}"),
+        Ok(args::Invocation::Run(plan)) => panic!("{plan:?}"),
         Ok(order) => {
             let pace = Pace {
                 poll: Duration::from_millis(2),

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Call, Client, Limits};
+use super::call::{Call, Limits};
+use super::client::Client;
 use super::failure::Failure;
-use super::locate::{Daemon, Way};
 use super::testing::{Fake, Reply, Terminals, around, run};
+use super::way::{Daemon, Way};
 use crate::wire::{Code, ErrorBody, NDJSON, TOKEN_HEADER};
 
 fn status() -> Value {

@@ -6,10 +6,8 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
+use super::asking;
 use crate::config::is_instance_name;
-
-/// The commands that ask a daemon and take no instance's name as a word.
-const ASKING: [&str; 7] = ["deploy", "switch", "rollback", "cancel", "releases", "reload", "upgrade"];
 
 /// Edits that make one option of another, at most.
 const EDITS: usize = 2;
@@ -23,7 +21,7 @@ pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -
     if !typed.starts_with('-') {
         // Some commands take an instance's name as a word, so it is tried with the others too.
         let command = command(tree, arguments).map(Command::get_name);
-        if is_instance_name(typed) && command.is_some_and(|name| ASKING.contains(&name)) {
+        if is_instance_name(typed) && command.is_some_and(asking::needs_instance_option) {
             let tip = format!("an instance is named with '--instance {typed}'").into();
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
         }

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
-use super::order::Session;
 use super::render;
+use super::session::Session;
 use crate::wire::{Outcome, Phase, ReleaseRow, Status};
 
 /// What a status says about a release that traffic was moved to.

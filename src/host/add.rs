@@ -4,17 +4,38 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::args::Add;
+use super::failure::{HostCode, HostFailure};
 use super::files::{self, Existing, Readers};
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
-use super::report::Report;
+use super::report::HostReport;
 use super::{harden, installed, named, ports, unit};
-use crate::cli::deploy;
-use crate::cli::failure::{Failure, HostCode};
 
 /// Random bytes of a token: as many as no one will ever try.
 const TOKEN_BYTES: usize = 32;
+
+/// What [`add`] is asked for.
+#[derive(Debug)]
+pub(crate) struct AddOptions {
+    /// The new instance's name.
+    pub(crate) name: String,
+    /// The public port; `None` chooses one.
+    pub(crate) port: Option<u16>,
+    /// The port of an unmanaged app.
+    pub(crate) target: Option<u16>,
+    /// The command of a managed app, for `/bin/sh -c`.
+    pub(crate) command: Option<String>,
+    /// Where the command runs, as an absolute path.
+    pub(crate) directory: Option<String>,
+    /// The app's health path.
+    pub(crate) health: Option<String>,
+    /// Write `NAME.toml`.
+    pub(crate) toml: bool,
+    /// Write `NAME.env`.
+    pub(crate) env: bool,
+    /// Overwrite an instance of that name, and take ports that are in use.
+    pub(crate) force: bool,
+}
 
 /// What the new instance is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +71,7 @@ enum Format {
 ///
 /// # Errors
 /// It is there already, a port is taken, or a file cannot be written.
-pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
+pub(crate) fn add(places: &Places, options: &AddOptions) -> Result<HostReport, HostFailure> {
     let name = options.name.as_str();
     files::make_folder(&places.config)?;
     // Two at once would choose the same free ports, or give one name files of both formats.
@@ -59,7 +80,11 @@ pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
     let (others, existing): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.name != name);
     if let (Some(existing), false) = (existing.first(), options.force) {
         let message = format!("there is an instance `{name}` already: {}", existing.file_names());
-        return Err(Failure::host(HostCode::Exists, message, "--force overwrites it; portok list shows all"));
+        return Err(HostFailure::new(
+            HostCode::Exists,
+            message,
+            "--force overwrites it; portok list shows all",
+        ));
     }
     let is_toml = options.toml || (options.command.is_some() && !options.env);
     let listen = public_port(options, &others)?;
@@ -82,7 +107,7 @@ pub(crate) fn add(places: &Places, options: &Add) -> Result<Report, Failure> {
         (Some(user), Format::Toml) => Readers::Group(user.gid.as_raw()),
         _ => Readers::Owner,
     };
-    let mut report = Report::about(name);
+    let mut report = HostReport::about(name);
     store(places, &new, format, readers, options.force, &mut report)?;
     harden::bring_about(places, name, matches!(new.app, App::Target(_)), &mut report);
     what_next(places, &new, &mut report)?;
@@ -96,8 +121,8 @@ fn store(
     format: Format,
     readers: Readers,
     force: bool,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    report: &mut HostReport,
+) -> Result<(), HostFailure> {
     let existing = if force { Existing::Replace } else { Existing::Keep };
     let file = |ending: &str| places.file(new.name, ending);
     let token = files::random_hex(TOKEN_BYTES)
@@ -133,20 +158,18 @@ fn store(
 }
 
 /// The app's directory, which has to be there.
-fn directory(options: &Add) -> Result<Option<String>, Failure> {
-    let Some(directory) = options.directory.as_deref().map(deploy::directory).transpose()? else {
-        return Ok(None);
-    };
-    match named::directory("--dir", Path::new(&directory)) {
+fn directory(options: &AddOptions) -> Result<Option<String>, HostFailure> {
+    let Some(directory) = &options.directory else { return Ok(None) };
+    match named::directory("--dir", Path::new(directory)) {
         Some(missing) => {
             let message = format!("`{}` was not added: {}", options.name, missing.text);
-            Err(Failure::usage(message, missing.hint))
+            Err(HostFailure::new(HostCode::Usage, message, missing.hint))
         }
-        None => Ok(Some(directory)),
+        None => Ok(Some(directory.clone())),
     }
 }
 
-fn public_port(options: &Add, others: &[Instance]) -> Result<u16, Failure> {
+fn public_port(options: &AddOptions, others: &[Instance]) -> Result<u16, HostFailure> {
     let taken: BTreeSet<u16> = others.iter().flat_map(Instance::ports).collect();
     let Some(port) = options.port else {
         return ports::choose(ports::PUBLIC, &taken, ports::is_free).ok_or_else(|| none_free("--port"));
@@ -160,16 +183,17 @@ fn public_port(options: &Add, others: &[Instance]) -> Result<u16, Failure> {
     if options.force {
         return Ok(port);
     }
-    Err(Failure::host(
+    Err(HostFailure::new(
         HostCode::InUse,
         format!("port {port} is taken: {why}"),
         "choose another one, or let portok choose: leave out --port; --force takes it all the same",
     ))
 }
 
-fn target_port(options: &Add, listen: u16, others: &[Instance]) -> Result<u16, Failure> {
+fn target_port(options: &AddOptions, listen: u16, others: &[Instance]) -> Result<u16, HostFailure> {
     if options.target == Some(listen) {
-        return Err(Failure::usage(
+        return Err(HostFailure::new(
+            HostCode::Usage,
             format!("--target {listen} is the public port itself"),
             "the app needs a port of its own, such as --target 8080",
         ));
@@ -181,15 +205,15 @@ fn target_port(options: &Add, listen: u16, others: &[Instance]) -> Result<u16, F
     chosen.ok_or_else(|| none_free("--target"))
 }
 
-fn none_free(option: &str) -> Failure {
-    Failure::host(
+fn none_free(option: &str) -> HostFailure {
+    HostFailure::new(
         HostCode::Failed,
         "no port is free where portok looks for one",
         format!("name one: {option} PORT"),
     )
 }
 
-fn what_next(places: &Places, new: &New<'_>, report: &mut Report) -> Result<(), Failure> {
+fn what_next(places: &Places, new: &New<'_>, report: &mut HostReport) -> Result<(), HostFailure> {
     let name = new.name;
     if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
         report.next("portok init", "the systemd units, which are not there yet");
@@ -302,10 +326,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().to_owned();
         let places = Places { state: config.clone(), units: config.clone(), packaged: Vec::new(), config };
-        let mut report = Report::about("api");
+        let mut report = HostReport::about("api");
         store(&places, new, format, Readers::Owner, false, &mut report).unwrap();
         let again = store(&places, new, format, Readers::Owner, false, &mut report).unwrap_err();
-        assert_eq!(again.code(), "exists");
+        assert_eq!(again.code, HostCode::Exists);
         let mut env = match format {
             Format::Env => config::read_env_file(&places.file("api", "env"), None, None).unwrap(),
             Format::Toml => Default::default(),

@@ -11,13 +11,14 @@ use std::process::Command;
 use nix::unistd::User;
 use serde::Serialize;
 
+use super::daemons::Daemons;
+use super::failure::HostFailure;
 use super::instances::{self, Instance, Reading};
-use super::list::{self, Row};
+use super::list::{self, InstanceRow};
 use super::places::Places;
 use super::systemctl::{Trouble, systemctl};
-use super::{Asker, files, harden, installed, named, portokd_beside, unit};
-use crate::cli::connect::describe_io;
-use crate::cli::failure::Failure;
+use super::{files, harden, installed, named, unit};
+use crate::plain::describe_io;
 use crate::wire::Phase;
 
 /// Open files that a daemon should be allowed: each client takes up to two.
@@ -28,7 +29,7 @@ const OPEN_FILES: u64 = 8192;
 pub(crate) struct Check {
     /// What: `version`, `unit`, `folder`, `instance`…
     pub(crate) check: &'static str,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: CheckVerdict,
     /// What was found.
     pub(crate) text: String,
     /// What to do.
@@ -38,7 +39,7 @@ pub(crate) struct Check {
 /// How it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
+pub(crate) enum CheckVerdict {
     Good,
     /// It works, but somebody should know.
     Warning,
@@ -46,27 +47,24 @@ pub(crate) enum Verdict {
 }
 
 fn good(check: &'static str, text: impl Into<String>) -> Check {
-    Check { check, verdict: Verdict::Good, text: text.into(), hint: None }
+    Check { check, verdict: CheckVerdict::Good, text: text.into(), hint: None }
 }
 
 fn warning(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Check {
-    Check { check, verdict: Verdict::Warning, text: text.into(), hint: Some(hint.into()) }
+    Check { check, verdict: CheckVerdict::Warning, text: text.into(), hint: Some(hint.into()) }
 }
 
 fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>) -> Check {
-    Check { check, verdict: Verdict::Bad, text: text.into(), hint: Some(hint.into()) }
+    Check { check, verdict: CheckVerdict::Bad, text: text.into(), hint: Some(hint.into()) }
 }
 
 /// What could not be looked at.
-fn unknown(check: &'static str, failure: Failure) -> Check {
-    match failure {
-        Failure::Host { message, hint, .. } => Check { check, verdict: Verdict::Bad, text: message, hint },
-        other => bad(check, format!("cannot be looked at: {}", other.code()), "use sudo"),
-    }
+fn unknown(check: &'static str, failure: HostFailure) -> Check {
+    Check { check, verdict: CheckVerdict::Bad, text: failure.message, hint: failure.hint }
 }
 
 /// Looks at everything.
-pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
+pub(crate) async fn doctor(places: &Places, daemons: &dyn Daemons) -> Vec<Check> {
     let mut checks = programs(places);
     checks.extend(unit_files(places));
     checks.push(systemd());
@@ -82,7 +80,7 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
         }
         Err(failure) => checks.push(unknown("configuration", failure)),
     }
-    let rows = list::list(places, asker).await.map(|listing| listing.rows).unwrap_or_default();
+    let rows = list::list(places, daemons).await.map(|listing| listing.rows).unwrap_or_default();
     checks.extend(rows.iter().map(running));
     checks.extend(rows.iter().filter_map(outdated));
     checks.extend(open_files(places, &rows));
@@ -92,7 +90,7 @@ pub(crate) async fn doctor(places: &Places, asker: &Asker<'_>) -> Vec<Check> {
 /// portok and portokd are of one version, those beside one another and the one that systemd starts.
 fn programs(places: &Places) -> Vec<Check> {
     let own = env!("CARGO_PKG_VERSION");
-    let portokd = match portokd_beside() {
+    let portokd = match installed::portokd_beside() {
         Ok(portokd) => portokd,
         Err(_) => {
             let hint = "install both programs of one version into one folder";
@@ -311,7 +309,7 @@ fn quoted(names: &[&str]) -> String {
 }
 
 /// Whether an instance does what systemd thinks it does.
-fn running(row: &Row) -> Check {
+fn running(row: &InstanceRow) -> Check {
     let name = &row.name;
     let active = row.unit.as_ref().map_or("", |unit| unit.active.as_str());
     let logs = format!("portok logs {name}");
@@ -354,7 +352,7 @@ fn running(row: &Row) -> Check {
 }
 
 /// An instance whose daemon does not run, and that nobody counts as failed.
-fn down(row: &Row) -> Check {
+fn down(row: &InstanceRow) -> Check {
     let name = &row.name;
     match &row.unit {
         Some(unit) if unit.enabled => {
@@ -370,7 +368,7 @@ fn down(row: &Row) -> Check {
 }
 
 /// A daemon that was started before portok was updated.
-fn outdated(row: &Row) -> Option<Check> {
+fn outdated(row: &InstanceRow) -> Option<Check> {
     let (name, own) = (&row.name, env!("CARGO_PKG_VERSION"));
     let running = row.version.as_ref().filter(|version| *version != own)?;
     let text = format!("`{name}` still runs portokd {running}, installed is {own}");
@@ -378,7 +376,7 @@ fn outdated(row: &Row) -> Option<Check> {
 }
 
 /// Enough open files: for the daemons that run, as the kernel counts; for others, as the unit says.
-fn open_files(places: &Places, rows: &[Row]) -> Vec<Check> {
+fn open_files(places: &Places, rows: &[InstanceRow]) -> Vec<Check> {
     let hint = format!("systemctl edit {}: [Service] LimitNOFILE=65536", unit::SERVICE_NAME);
     let mut checks = Vec::new();
     for row in rows {
@@ -405,7 +403,7 @@ fn judge_limit(subject: &str, limit: u64, hint: &str) -> Check {
         return good("descriptors", format!("{subject} {limit} files"));
     }
     let text = format!("{subject} {limit} files, too few for many clients");
-    Check { check: "descriptors", verdict: Verdict::Warning, text, hint: Some(hint.to_owned()) }
+    Check { check: "descriptors", verdict: CheckVerdict::Warning, text, hint: Some(hint.to_owned()) }
 }
 
 /// The soft limit of a process (proc(5)).
@@ -420,50 +418,53 @@ fn limit_of(pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::list::Unit;
+    use super::super::list::UnitRow;
     use super::*;
 
-    fn row(active: &str, phase: Option<Phase>) -> Row {
-        let unit = Some(Unit { active: active.into(), enabled: true, app_alone: false });
-        Row { name: "api".into(), unit, phase, ..Row::default() }
+    fn row(active: &str, phase: Option<Phase>) -> InstanceRow {
+        let unit = Some(UnitRow { active: active.into(), enabled: true, app_alone: false });
+        InstanceRow { name: "api".into(), unit, phase, ..InstanceRow::default() }
     }
 
     #[test]
     fn an_instance_is_judged_by_systemd_and_by_itself() {
         let table = [
-            ("active", Some(Phase::Settled), Verdict::Good),
-            ("active", Some(Phase::Failed), Verdict::Bad),
-            ("active", Some(Phase::Unhealthy), Verdict::Bad),
-            ("active", Some(Phase::Unstable), Verdict::Warning),
-            ("active", Some(Phase::Empty), Verdict::Warning),
-            ("active", None, Verdict::Warning),
-            ("failed", None, Verdict::Bad),
+            ("active", Some(Phase::Settled), CheckVerdict::Good),
+            ("active", Some(Phase::Failed), CheckVerdict::Bad),
+            ("active", Some(Phase::Unhealthy), CheckVerdict::Bad),
+            ("active", Some(Phase::Unstable), CheckVerdict::Warning),
+            ("active", Some(Phase::Empty), CheckVerdict::Warning),
+            ("active", None, CheckVerdict::Warning),
+            ("failed", None, CheckVerdict::Bad),
             // Enabled, and nobody serves it.
-            ("inactive", None, Verdict::Bad),
+            ("inactive", None, CheckVerdict::Bad),
             // Started by somebody else.
-            ("inactive", Some(Phase::Settled), Verdict::Good),
+            ("inactive", Some(Phase::Settled), CheckVerdict::Good),
         ];
         for (active, phase, verdict) in table {
             let check = running(&row(active, phase));
             assert_eq!(check.verdict, verdict, "{active} {phase:?}: {check:?}");
-            assert_eq!(check.hint.is_none(), verdict == Verdict::Good, "{check:?}");
+            assert_eq!(check.hint.is_none(), verdict == CheckVerdict::Good, "{check:?}");
         }
     }
 
     #[test]
     fn a_daemon_of_another_version_is_told() {
-        let of = |version: &str| Row { version: Some(version.into()), ..row("active", Some(Phase::Settled)) };
+        let of = |version: &str| InstanceRow {
+            version: Some(version.into()),
+            ..row("active", Some(Phase::Settled))
+        };
         assert_eq!(outdated(&of(env!("CARGO_PKG_VERSION"))), None);
         assert_eq!(outdated(&row("inactive", None)), None);
         let check = outdated(&of("0.0.1")).unwrap();
-        assert_eq!(check.verdict, Verdict::Warning);
+        assert_eq!(check.verdict, CheckVerdict::Warning);
         assert!(check.hint.unwrap().contains("portok upgrade --instance api"));
     }
 
     #[test]
     fn few_descriptors_are_a_warning() {
-        assert_eq!(judge_limit("x may open", 1024, "h").verdict, Verdict::Warning);
-        assert_eq!(judge_limit("x may open", 524_288, "h").verdict, Verdict::Good);
+        assert_eq!(judge_limit("x may open", 1024, "h").verdict, CheckVerdict::Warning);
+        assert_eq!(judge_limit("x may open", 524_288, "h").verdict, CheckVerdict::Good);
         assert!(limit_of(std::process::id()).is_some());
     }
 }

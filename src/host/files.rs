@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
 };
@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::cli::connect::describe_io;
-use crate::cli::failure::{Failure, HostCode};
+use super::failure::{HostCode, HostFailure};
+use crate::plain::describe_io;
+
+/// The longest configuration, token or unit file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// Who may read a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,12 @@ pub(crate) enum Existing {
 ///
 /// # Errors
 /// It is there and is to be kept; or the folder cannot be written.
-pub(crate) fn write(path: &Path, text: &str, readers: Readers, existing: Existing) -> Result<(), Failure> {
+pub(crate) fn write(
+    path: &Path,
+    text: &str,
+    readers: Readers,
+    existing: Existing,
+) -> Result<(), HostFailure> {
     let result = random_hex(8).and_then(|random| {
         let temporary = beside(path, &random)?;
         let result = fill(&temporary, text, readers).and_then(|()| match existing {
@@ -65,7 +73,7 @@ pub(crate) fn write(path: &Path, text: &str, readers: Readers, existing: Existin
     result.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => {
             let message = format!("{} is there already", path.display());
-            Failure::host(HostCode::Exists, message, "--force overwrites it")
+            HostFailure::new(HostCode::Exists, message, "--force overwrites it")
         }
         _ => failed("write", path, &error),
     })
@@ -111,7 +119,7 @@ pub(crate) struct Lock {
 ///
 /// # Errors
 /// Its file cannot be made.
-pub(crate) fn lock(path: &Path) -> Result<Lock, Failure> {
+pub(crate) fn lock(path: &Path) -> Result<Lock, HostFailure> {
     let take = || -> io::Result<Lock> {
         loop {
             let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
@@ -140,7 +148,7 @@ impl Drop for Lock {
 ///
 /// # Errors
 /// It is no regular file, or not this user's to change.
-pub(crate) fn share(path: &Path, readers: Readers) -> Result<(), Failure> {
+pub(crate) fn share(path: &Path, readers: Readers) -> Result<(), HostFailure> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let result = OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(|file| {
         if !file.metadata()?.is_file() {
@@ -155,7 +163,7 @@ pub(crate) fn share(path: &Path, readers: Readers) -> Result<(), Failure> {
 ///
 /// # Errors
 /// It cannot be made, or what has its name cannot be trusted.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), HostFailure> {
     let result = match path.parent() {
         Some(parent) => fs::create_dir_all(parent),
         None => Ok(()),
@@ -173,7 +181,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// It is not this user's.
-pub(crate) fn open_folder(path: &Path) -> Result<(), Failure> {
+pub(crate) fn open_folder(path: &Path) -> Result<(), HostFailure> {
     let result = fs::set_permissions(path, Permissions::from_mode(0o755)).and_then(|()| sync_folder_of(path));
     result.map_err(|error| failed("open", path, &error))
 }
@@ -182,11 +190,11 @@ pub(crate) fn open_folder(path: &Path) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Why it cannot be trusted, and what to do.
-pub(crate) fn check_folder(path: &Path) -> Result<(), Failure> {
+pub(crate) fn check_folder(path: &Path) -> Result<(), HostFailure> {
     match distrust(path) {
         Ok(None) => Ok(()),
         Ok(Some((why, hint))) => {
-            Err(Failure::host(HostCode::Failed, format!("{} is not used: {why}", path.display()), hint))
+            Err(HostFailure::new(HostCode::Failed, format!("{} is not used: {why}", path.display()), hint))
         }
         Err(error) => Err(failed("look at", path, &error)),
     }
@@ -215,7 +223,7 @@ pub(crate) fn distrust(path: &Path) -> io::Result<Option<(String, String)>> {
 ///
 /// # Errors
 /// It cannot be removed.
-pub(crate) fn remove(path: &Path) -> Result<bool, Failure> {
+pub(crate) fn remove(path: &Path) -> Result<bool, HostFailure> {
     let result = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -237,7 +245,7 @@ pub(crate) fn remove_if_empty(path: &Path) -> bool {
 ///
 /// # Errors
 /// It cannot be read.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, HostFailure> {
     let found = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
     match found {
@@ -254,19 +262,32 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 ///
 /// # Errors
 /// It is there and cannot be read.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
-    match crate::cli::instance_file::read_limited(path) {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, HostFailure> {
+    match read_limited(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("read", path, &error)),
     }
 }
 
+/// The text of a file, refused beyond [`MAX_FILE`] bytes.
+///
+/// # Errors
+/// It cannot be read, is not UTF-8, or is too long.
+pub(crate) fn read_limited(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let n_bytes = File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if n_bytes as u64 > MAX_FILE {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("longer than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
 /// A file operation that failed.
-pub(crate) fn failed(verb: &str, path: &Path, error: &io::Error) -> Failure {
+pub(crate) fn failed(verb: &str, path: &Path, error: &io::Error) -> HostFailure {
     let message = format!("cannot {verb} {}: {}", path.display(), describe_io(error));
     let denied = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
-    Failure::Host {
+    HostFailure {
         code: HostCode::Failed,
         message,
         causes: Vec::new(),
@@ -308,7 +329,7 @@ mod tests {
         write(&path, "s", Readers::Owner, Existing::Keep).unwrap();
         assert_eq!(mode(&path), 0o600);
         let again = write(&path, "other", Readers::Owner, Existing::Keep).unwrap_err();
-        assert_eq!(again.code(), "exists");
+        assert_eq!(again.code, HostCode::Exists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "s");
         write(&path, "other", Readers::Group(nix::unistd::getegid().as_raw()), Existing::Replace).unwrap();
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("other", 0o640));
@@ -324,7 +345,7 @@ mod tests {
         fs::write(&victim, "precious").unwrap();
         let link = folder.path().join("api.toml");
         symlink(&victim, &link).unwrap();
-        assert_eq!(write(&link, "x", Readers::Owner, Existing::Keep).unwrap_err().code(), "exists");
+        assert_eq!(write(&link, "x", Readers::Owner, Existing::Keep).unwrap_err().code, HostCode::Exists);
         assert!(share(&link, Readers::Everybody).is_err());
         write(&link, "x", Readers::Owner, Existing::Replace).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_file());

@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
+use super::failure::HostFailure;
 use super::files::{self, Existing, Readers};
 use super::instances::Instance;
 use super::places::Places;
-use super::report::Report;
+use super::report::HostReport;
 use super::systemctl::{self, Trouble};
 use super::{installed, unit};
-use crate::cli::failure::Failure;
 use crate::config::Config;
 
 /// Whether portokd starts nothing for an instance with this configuration.
@@ -26,7 +26,7 @@ pub(super) fn path(places: &Places, instance: &str) -> PathBuf {
 ///
 /// # Errors
 /// It is there and cannot be read.
-pub(super) fn written(places: &Places, instance: &str) -> Result<Option<PathBuf>, Failure> {
+pub(super) fn written(places: &Places, instance: &str) -> Result<Option<PathBuf>, HostFailure> {
     let path = path(places, instance);
     Ok(files::read(&path)?.filter(|text| unit::is_ours(text)).map(|_| path))
 }
@@ -39,23 +39,19 @@ pub(super) fn wanted(places: &Places, instances: &[Instance]) -> Vec<PathBuf> {
 
 /// Writes the drop-in of a new `instance`, or takes away that of the one it replaces. Where there is no unit yet, `init` does it
 /// later. An instance serves without it, too: what goes wrong is said and ends nothing.
-pub(super) fn bring_about(places: &Places, instance: &str, is_hardened: bool, report: &mut Report) {
+pub(super) fn bring_about(places: &Places, instance: &str, is_hardened: bool, report: &mut HostReport) {
     let result =
         if is_hardened { write(places, instance, report) } else { take_away(places, instance, report) };
     match result {
         Ok(true) => read_again(report),
         Ok(false) => {}
         Err(failure) => {
-            let why = match &failure {
-                Failure::Host { message, .. } => message.clone(),
-                other => other.code().to_owned(),
-            };
-            report.note(format!("the unit of `{instance}` is as it was: {why}"));
+            report.note(format!("the unit of `{instance}` is as it was: {}", failure.message));
         }
     }
 }
 
-fn write(places: &Places, instance: &str, report: &mut Report) -> Result<bool, Failure> {
+fn write(places: &Places, instance: &str, report: &mut HostReport) -> Result<bool, HostFailure> {
     if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
         return Ok(false);
     }
@@ -77,7 +73,11 @@ fn write(places: &Places, instance: &str, report: &mut Report) -> Result<bool, F
 ///
 /// # Errors
 /// It cannot be read or removed.
-pub(super) fn take_away(places: &Places, instance: &str, report: &mut Report) -> Result<bool, Failure> {
+pub(super) fn take_away(
+    places: &Places,
+    instance: &str,
+    report: &mut HostReport,
+) -> Result<bool, HostFailure> {
     let Some(path) = written(places, instance)? else { return Ok(false) };
     files::remove(&path)?;
     report.step("removed", path.display());
@@ -86,7 +86,7 @@ pub(super) fn take_away(places: &Places, instance: &str, report: &mut Report) ->
 }
 
 /// Has systemd read its units again, where there is one.
-pub(super) fn read_again(report: &mut Report) {
+pub(super) fn read_again(report: &mut HostReport) {
     match systemctl::systemctl(&["daemon-reload"]) {
         Ok(_) | Err(Trouble::Missing | Trouble::NotRunning) => {}
         Err(trouble) => report.note(format!("systemd did not read the units again: {}", trouble.describe())),

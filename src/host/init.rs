@@ -6,13 +6,23 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::args::Init;
+use super::failure::{HostCode, HostFailure};
 use super::files::{self, Existing, Readers};
 use super::instances::{self, Reading};
 use super::places::Places;
-use super::report::Report;
-use super::{harden, installed, portokd_beside, systemctl, unit};
-use crate::cli::failure::{Failure, HostCode};
+use super::report::HostReport;
+use super::{harden, installed, systemctl, unit};
+
+/// What [`init`] is asked for.
+#[derive(Debug)]
+pub(crate) struct InitOptions {
+    /// Report what would be done, and do nothing.
+    pub(crate) dry_run: bool,
+    /// The user that portokd runs as; `root` undoes an earlier choice, and `None` leaves it.
+    pub(crate) user: Option<String>,
+    /// Replace unit files that portok did not write.
+    pub(crate) force: bool,
+}
 
 /// What `init` is to bring about.
 #[derive(Debug)]
@@ -23,7 +33,7 @@ struct Wanted {
     /// The drop-ins of instances whose app portok does not start.
     hardened: Vec<PathBuf>,
     /// The drop-in's new text; `None` leaves it as it is.
-    user: Option<User>,
+    user: Option<RunsAs>,
     portokd: PathBuf,
     force: bool,
 }
@@ -33,12 +43,12 @@ struct WantedUnit {
     path: PathBuf,
     text: String,
     /// The package's, where there is one.
-    packaged: Option<installed::Unit>,
+    packaged: Option<installed::UnitFile>,
 }
 
 /// Whom portokd is to run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum User {
+enum RunsAs {
     /// root: no drop-in.
     Root,
     /// Somebody else, and the group by which they may read the configurations.
@@ -62,7 +72,7 @@ fn plan(
     wanted: &Wanted,
     folder_exists: impl Fn(&Path) -> bool,
     read: impl Fn(&Path) -> Option<String>,
-) -> Result<Vec<Act>, Failure> {
+) -> Result<Vec<Act>, HostFailure> {
     let mut acts = Vec::new();
     for folder in &wanted.folders {
         let folder = folder.clone();
@@ -80,9 +90,9 @@ fn plan(
     let drop_in = read(&wanted.drop_in);
     match &wanted.user {
         None => {}
-        Some(User::Root) if drop_in.is_some() => acts.push(Act::Remove(wanted.drop_in.clone())),
-        Some(User::Root) => {}
-        Some(User::Other { name, .. }) => {
+        Some(RunsAs::Root) if drop_in.is_some() => acts.push(Act::Remove(wanted.drop_in.clone())),
+        Some(RunsAs::Root) => {}
+        Some(RunsAs::Other { name, .. }) => {
             write(wanted.drop_in.clone(), unit::drop_in(name), drop_in, &mut acts)
         }
     }
@@ -94,7 +104,7 @@ fn plan_unit(
     unit: &WantedUnit,
     found: Option<String>,
     acts: &mut Vec<Act>,
-) -> Result<(), Failure> {
+) -> Result<(), HostFailure> {
     let path = unit.path.clone();
     let is_ours = found.as_deref().is_some_and(unit::is_ours);
     if let Some(package) = &unit.packaged {
@@ -119,7 +129,7 @@ fn plan_unit(
     }
     if found.is_some() && !is_ours && !wanted.force {
         let message = format!("{} is not of portok's making", path.display());
-        return Err(Failure::host(HostCode::Exists, message, "--force replaces it"));
+        return Err(HostFailure::new(HostCode::Exists, message, "--force replaces it"));
     }
     write(path, unit.text.clone(), found, acts);
     Ok(())
@@ -136,9 +146,11 @@ fn write(path: PathBuf, text: String, found: Option<String>, acts: &mut Vec<Act>
 ///
 /// # Errors
 /// A file that is not portok's is in the way; something cannot be written; there is no such user.
-pub(crate) fn init(places: &Places, options: &Init) -> Result<Report, Failure> {
-    let portokd = portokd_beside()?;
-    let refuse = |problem: String| Failure::usage(problem, "use paths of letters, digits and ._-+@~,:");
+pub(crate) fn init(places: &Places, options: &InitOptions) -> Result<HostReport, HostFailure> {
+    let portokd = installed::portokd_beside()?;
+    let refuse = |problem: String| {
+        HostFailure::new(HostCode::Usage, problem, "use paths of letters, digits and ._-+@~,:")
+    };
     let wanted_unit = |name: &str, text: String| {
         Ok(WantedUnit { path: places.units.join(name), text, packaged: installed::packaged(places, name)? })
     };
@@ -162,7 +174,7 @@ pub(crate) fn init(places: &Places, options: &Init) -> Result<Report, Failure> {
     if let Some(user) = &wanted.user {
         acts.extend(share(places, user)?);
     }
-    let mut report = Report { dry_run: options.dry_run, ..Report::default() };
+    let mut report = HostReport { dry_run: options.dry_run, ..HostReport::default() };
     let changes_units = acts.iter().any(|act| match act {
         Act::Write { path, .. } | Act::Remove(path) => path.starts_with(&places.units),
         _ => false,
@@ -181,7 +193,7 @@ pub(crate) fn init(places: &Places, options: &Init) -> Result<Report, Failure> {
     Ok(report)
 }
 
-fn carry_out(act: Act, dry_run: bool, report: &mut Report) -> Result<(), Failure> {
+fn carry_out(act: Act, dry_run: bool, report: &mut HostReport) -> Result<(), HostFailure> {
     match act {
         Act::MakeFolder(path) => {
             if !dry_run {
@@ -229,7 +241,7 @@ fn carry_out(act: Act, dry_run: bool, report: &mut Report) -> Result<(), Failure
 
 /// Makes systemd read its units again. Where there is none, as in the making of an image, the files are all there is
 /// to do.
-fn reload(report: &mut Report) {
+fn reload(report: &mut HostReport) {
     if report.dry_run {
         report.step("reloaded", "systemd's units");
         return;
@@ -237,11 +249,12 @@ fn reload(report: &mut Report) {
     systemctl::read_units_again(report);
 }
 
-fn user(name: &str) -> Result<User, Failure> {
+fn user(name: &str) -> Result<RunsAs, HostFailure> {
     match nix::unistd::User::from_name(name) {
-        Ok(Some(user)) if user.uid.is_root() => Ok(User::Root),
-        Ok(Some(user)) => Ok(User::Other { name: name.to_owned(), group: user.gid.as_raw() }),
-        _ => Err(Failure::usage(
+        Ok(Some(user)) if user.uid.is_root() => Ok(RunsAs::Root),
+        Ok(Some(user)) => Ok(RunsAs::Other { name: name.to_owned(), group: user.gid.as_raw() }),
+        _ => Err(HostFailure::new(
+            HostCode::Usage,
             format!("--user {name}: there is no such user"),
             format!("make one: useradd --system --shell /usr/sbin/nologin {name}"),
         )),
@@ -250,14 +263,14 @@ fn user(name: &str) -> Result<User, Failure> {
 
 /// Existing configurations and tokens become readable for the new user, as does their folder. systemd itself reads `.env`
 /// files.
-fn share(places: &Places, user: &User) -> Result<Vec<Act>, Failure> {
+fn share(places: &Places, user: &RunsAs) -> Result<Vec<Act>, HostFailure> {
     let readers = match user {
-        User::Root => Readers::Owner,
-        User::Other { group, .. } => Readers::Group(*group),
+        RunsAs::Root => Readers::Owner,
+        RunsAs::Other { group, .. } => Readers::Group(*group),
     };
     let mut acts = Vec::new();
     let is_open = |folder: &Path| folder.metadata().is_ok_and(|meta| meta.mode() & 0o005 == 0o005);
-    if *user != User::Root && places.config.is_dir() && !is_open(&places.config) {
+    if *user != RunsAs::Root && places.config.is_dir() && !is_open(&places.config) {
         acts.push(Act::Open(places.config.clone()));
     }
     for instance in instances::all(places, Reading::Lenient)? {
@@ -274,9 +287,9 @@ fn share(places: &Places, user: &User) -> Result<Vec<Act>, Failure> {
 mod tests {
     use super::*;
 
-    fn wanted(packaged: Option<&str>, user: Option<User>, force: bool) -> Wanted {
+    fn wanted(packaged: Option<&str>, user: Option<RunsAs>, force: bool) -> Wanted {
         let packaged =
-            packaged.map(|text| installed::Unit { path: "/lib/p@.service".into(), text: text.into() });
+            packaged.map(|text| installed::UnitFile { path: "/lib/p@.service".into(), text: text.into() });
         Wanted {
             folders: vec!["/c".into()],
             units: vec![WantedUnit { path: "/u/p@.service".into(), text: unit::socket(), packaged }],
@@ -288,7 +301,7 @@ mod tests {
         }
     }
 
-    fn planned(wanted: &Wanted, found: &[(&str, &str)]) -> Result<Vec<Act>, Failure> {
+    fn planned(wanted: &Wanted, found: &[(&str, &str)]) -> Result<Vec<Act>, HostFailure> {
         let read = |path: &Path| {
             found.iter().find(|(name, _)| Path::new(name) == path).map(|(_, text)| (*text).to_owned())
         };
@@ -297,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_second_time_nothing_is_left_to_do() {
-        let other = || Some(User::Other { name: "deploy".into(), group: 7 });
+        let other = || Some(RunsAs::Other { name: "deploy".into(), group: 7 });
         let acts = planned(&wanted(None, other(), false), &[]).unwrap();
         assert!(
             matches!(&acts[..], [Act::MakeFolder(_), Act::Write { is_new: true, .. }, Act::Write { text, .. }]
@@ -307,7 +320,7 @@ mod tests {
             [("/c", ""), ("/u/p@.service", &*unit::socket()), ("/u/d.conf", &*unit::drop_in("deploy"))];
         let acts = planned(&wanted(None, other(), false), &found).unwrap();
         assert!(acts.iter().all(|act| matches!(act, Act::Keep(_))), "{acts:?}");
-        let acts = planned(&wanted(None, Some(User::Root), false), &found).unwrap();
+        let acts = planned(&wanted(None, Some(RunsAs::Root), false), &found).unwrap();
         assert_eq!(acts.last(), Some(&Act::Remove("/u/d.conf".into())));
     }
 
@@ -330,7 +343,7 @@ mod tests {
         let acts = planned(&wanted(None, None, false), &[("/u/p@.service", &old)]).unwrap();
         assert!(matches!(acts[1], Act::Write { is_new: false, .. }));
         let foreign = [("/u/p@.service", "[Service]\n")];
-        assert_eq!(planned(&wanted(None, None, false), &foreign).unwrap_err().code(), "exists");
+        assert_eq!(planned(&wanted(None, None, false), &foreign).unwrap_err().code, HostCode::Exists);
         assert!(matches!(planned(&wanted(None, None, true), &foreign).unwrap()[1], Act::Write { .. }));
     }
 

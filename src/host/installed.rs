@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::failure::{HostCode, HostFailure};
 use super::places::Places;
 use super::{files, unit};
-use crate::cli::failure::Failure;
+use crate::plain::describe_io;
 
 /// A unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unit {
+pub(crate) struct UnitFile {
     /// Where it lies.
     pub(crate) path: PathBuf,
     /// What it says.
@@ -19,11 +20,11 @@ pub(crate) struct Unit {
 ///
 /// # Errors
 /// It is there and cannot be read.
-pub(crate) fn packaged(places: &Places, name: &str) -> Result<Option<Unit>, Failure> {
+pub(crate) fn packaged(places: &Places, name: &str) -> Result<Option<UnitFile>, HostFailure> {
     for folder in &places.packaged {
         let path = folder.join(name);
         if let Some(text) = files::read(&path)? {
-            return Ok(Some(Unit { path, text }));
+            return Ok(Some(UnitFile { path, text }));
         }
     }
     Ok(None)
@@ -33,10 +34,10 @@ pub(crate) fn packaged(places: &Places, name: &str) -> Result<Option<Unit>, Fail
 ///
 /// # Errors
 /// It is there and cannot be read.
-pub(crate) fn effective(places: &Places, name: &str) -> Result<Option<Unit>, Failure> {
+pub(crate) fn effective(places: &Places, name: &str) -> Result<Option<UnitFile>, HostFailure> {
     let path = places.units.join(name);
     match files::read(&path)? {
-        Some(text) => Ok(Some(Unit { path, text })),
+        Some(text) => Ok(Some(UnitFile { path, text })),
         None => packaged(places, name),
     }
 }
@@ -46,7 +47,7 @@ pub(crate) fn effective(places: &Places, name: &str) -> Result<Option<Unit>, Fai
 ///
 /// # Errors
 /// One of them cannot be read.
-pub(crate) fn user(places: &Places) -> Result<Option<nix::unistd::User>, Failure> {
+pub(crate) fn user(places: &Places) -> Result<Option<nix::unistd::User>, HostFailure> {
     let mut texts: Vec<_> =
         effective(places, unit::SERVICE_NAME)?.map(|unit| unit.text).into_iter().collect();
     for path in files::entries(&places.units.join(format!("{}.d", unit::SERVICE_NAME)))? {
@@ -57,4 +58,21 @@ pub(crate) fn user(places: &Places) -> Result<Option<nix::unistd::User>, Failure
     let name = unit::user(texts.iter().map(String::as_str));
     let user = name.and_then(|name| nix::unistd::User::from_name(&name).ok().flatten());
     Ok(user.filter(|user| !user.uid.is_root()))
+}
+
+/// The portokd beside this portok: the two are installed together.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn portokd_beside() -> Result<PathBuf, HostFailure> {
+    let own = std::env::current_exe().map_err(|error| {
+        let message = format!("cannot find out where this portok lies: {}", describe_io(&error));
+        HostFailure::new(HostCode::Failed, message, "is /proc mounted?")
+    })?;
+    let portokd = own.with_file_name("portokd");
+    if portokd.is_file() {
+        return Ok(portokd);
+    }
+    let message = format!("there is no portokd beside {}", own.display());
+    Err(HostFailure::new(HostCode::Failed, message, "install both programs into one folder"))
 }

@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::failure::{HostCode, HostFailure};
 use super::places::Places;
 use super::{files, installed};
-use crate::cli::failure::{Failure, HostCode};
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, is_instance_name};
 
 /// One instance, as far as its files tell.
@@ -35,7 +35,7 @@ pub(crate) enum Reading {
 ///
 /// # Errors
 /// The folder cannot be read.
-pub(crate) fn all(places: &Places, reading: Reading) -> Result<Vec<Instance>, Failure> {
+pub(crate) fn all(places: &Places, reading: Reading) -> Result<Vec<Instance>, HostFailure> {
     let mut names = BTreeSet::new();
     for path in files::entries(&places.config)? {
         let ending = path.extension().and_then(|ending| ending.to_str());
@@ -63,13 +63,13 @@ pub(crate) fn find(places: &Places, name: &str, reading: Reading) -> Option<Inst
 ///
 /// # Errors
 /// It has no file.
-pub(crate) fn get(places: &Places, name: &str, reading: Reading) -> Result<Instance, Failure> {
+pub(crate) fn get(places: &Places, name: &str, reading: Reading) -> Result<Instance, HostFailure> {
     find(places, name, reading).ok_or_else(|| {
         let message = format!(
             "there is no instance `{name}`: neither {name}.toml nor {name}.env is in {}",
             places.config.display()
         );
-        Failure::host(
+        HostFailure::new(
             HostCode::NotFound,
             message,
             format!("portok list shows all; make one: portok add {name}"),
@@ -170,6 +170,6 @@ mod tests {
         assert_eq!(found[2].listen(), Some(4001));
         assert_eq!(found[2].files.len(), 2);
         assert_eq!(found[3].ports().collect::<Vec<_>>(), [80, 8080]);
-        assert_eq!(get(&places, "none", Reading::Strict).unwrap_err().code(), "not_found");
+        assert_eq!(get(&places, "none", Reading::Strict).unwrap_err().code, HostCode::NotFound);
     }
 }

@@ -4,8 +4,6 @@
 //! name too; only what carries a release is the app's. Where there is no journal, or nothing in it, the daemon is asked instead.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::pin;
 use std::process::Stdio;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,23 +12,22 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
+use super::failure::{HostCode, HostFailure};
 use super::instances::{self, Reading};
 use super::places::Places;
 use super::unit::service_of;
-use crate::cli::failure::{Failure, HostCode};
-use crate::cli::render::{self, Screen};
-use crate::wire::{exit, rfc3339};
+use crate::wire::rfc3339;
 
 /// The longest line that is read from journalctl, in bytes; it escapes what is not text.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Line {
+pub(crate) struct JournalLine {
     /// When, RFC 3339.
     pub(crate) at: String,
     /// Who said it.
-    pub(crate) source: Source,
+    pub(crate) source: JournalSource,
     /// The app's release.
     pub(crate) release: Option<String>,
     /// As syslog(3) counts: 3 and less are errors, 4 is a warning.
@@ -44,7 +41,7 @@ pub(crate) struct Line {
 /// Who said a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Source {
+pub(crate) enum JournalSource {
     /// portokd, or systemd about it.
     Daemon,
     /// What it runs.
@@ -57,7 +54,7 @@ pub(crate) struct Journal {
     unit: String,
     called: String,
     lines: u32,
-    first: Vec<Line>,
+    first: Vec<JournalLine>,
 }
 
 impl Journal {
@@ -77,45 +74,27 @@ impl Journal {
         (is_good && !journal.first.is_empty()).then_some(journal)
     }
 
-    /// Prints the lines; with `follow`, goes on until the process is ended or nobody reads any more.
+    /// The last lines, as many as were asked for.
+    pub(crate) fn lines(&self) -> &[JournalLine] {
+        &self.first
+    }
+
+    /// The same lines once more, and then each new one as it is written. journalctl begins anew, because lines
+    /// would be lost between two runs of it.
     ///
     /// # Errors
     /// journalctl cannot be started again.
-    pub(crate) async fn show(
-        self,
-        screen: &mut Screen,
-        json: bool,
-        follow: bool,
-        reader_gone: impl Future<Output = ()>,
-    ) -> Result<u8, Failure> {
-        if json {
-            screen.value(&serde_json::json!({ "lines": self.first }));
-            return Ok(exit::DONE);
-        }
-        if !follow {
-            screen.data(&render::journal_lines(&self.first));
-            return Ok(exit::DONE);
-        }
+    pub(crate) fn follow(self) -> Result<Following, HostFailure> {
         let broken = |error: std::io::Error| {
-            Failure::host(
+            HostFailure::new(
                 HostCode::Failed,
                 format!("cannot follow the journal: {error}"),
                 "see journalctl -f",
             )
         };
-        // From the start again: between two runs lines would be lost.
         let mut child = self.journalctl(true).map_err(broken)?;
-        let Some(mut reader) = Reader::of(&mut child) else { return Ok(exit::DONE) };
-        let mut reader_gone = pin!(reader_gone);
-        while !screen.is_out_closed() {
-            let line = tokio::select! {
-                line = reader.next(&self) => line,
-                () = reader_gone.as_mut() => None,
-            };
-            let Some(line) = line else { break };
-            screen.data(&render::journal_lines(&[line]));
-        }
-        Ok(exit::DONE)
+        let reader = Reader::of(&mut child);
+        Ok(Following { journal: self, reader, _child: child })
     }
 
     /// journalctl ends with this process's interest in it.
@@ -140,7 +119,7 @@ impl Journal {
     }
 
     /// One entry as journalctl prints it; `None` for what is of another program.
-    fn line(&self, entry: &str) -> Option<Line> {
+    fn line(&self, entry: &str) -> Option<JournalLine> {
         let entry: Value = serde_json::from_str(entry).ok()?;
         let get = |field: &str| field_text(entry.get(field)?);
         let release = get("PORTOK_RELEASE");
@@ -152,14 +131,28 @@ impl Journal {
         // When it was said, not when the journal got to it.
         let at = get("_SOURCE_REALTIME_TIMESTAMP").or_else(|| get("__REALTIME_TIMESTAMP"));
         let at = at.and_then(|micros| micros.parse().ok()).unwrap_or(0);
-        Some(Line {
+        Some(JournalLine {
             at: rfc3339(UNIX_EPOCH + Duration::from_micros(at)),
-            source: if is_of_app { Source::App } else { Source::Daemon },
+            source: if is_of_app { JournalSource::App } else { JournalSource::Daemon },
             release,
             priority: get("PRIORITY").and_then(|priority| priority.parse().ok()).unwrap_or(6),
             line: get("MESSAGE")?,
             about: if is_of_app { BTreeMap::new() } else { about(&entry) },
         })
+    }
+}
+
+/// A journal that is followed. Dropping it ends journalctl.
+pub(crate) struct Following {
+    journal: Journal,
+    reader: Option<Reader>,
+    _child: Child,
+}
+
+impl Following {
+    /// The next line; `None` when journalctl has ended. Cancel safe only as the last call.
+    pub(crate) async fn next(&mut self) -> Option<JournalLine> {
+        self.reader.as_mut()?.next(&self.journal).await
     }
 }
 
@@ -195,7 +188,7 @@ impl Reader {
     }
 
     /// The next line that is the instance's; `None` when journalctl ended.
-    async fn next(&mut self, journal: &Journal) -> Option<Line> {
+    async fn next(&mut self, journal: &Journal) -> Option<JournalLine> {
         let mut entry = Vec::new();
         loop {
             entry.clear();
@@ -232,7 +225,7 @@ impl Reader {
 mod tests {
     use super::*;
 
-    fn line(entry: &str) -> Option<Line> {
+    fn line(entry: &str) -> Option<JournalLine> {
         let journal =
             Journal { unit: "portok@api.service".into(), called: "api".into(), lines: 1, first: Vec::new() };
         journal.line(entry)
@@ -244,13 +237,16 @@ mod tests {
             r#"{"_SYSTEMD_UNIT":"portok@api.service","SYSLOG_IDENTIFIER":"portokd","PRIORITY":"4","MESSAGE":"hm","__REALTIME_TIMESTAMP":"1767225600000000","PORTOK_RELEASE":"v1"}"#,
         );
         let daemon = daemon.unwrap();
-        assert_eq!((daemon.source, daemon.priority, daemon.line.as_str()), (Source::Daemon, 4, "hm"));
+        assert_eq!((daemon.source, daemon.priority, daemon.line.as_str()), (JournalSource::Daemon, 4, "hm"));
         assert_eq!(daemon.at, "2026-01-01T00:00:00.000Z");
         assert_eq!(daemon.about, BTreeMap::from([("release".to_owned(), "v1".to_owned())]));
         let app = line(r#"{"SYSLOG_IDENTIFIER":"api","PORTOK_RELEASE":"v1","MESSAGE":[104,105]}"#).unwrap();
-        assert_eq!((app.source, app.release.as_deref(), app.line.as_str()), (Source::App, Some("v1"), "hi"));
+        assert_eq!(
+            (app.source, app.release.as_deref(), app.line.as_str()),
+            (JournalSource::App, Some("v1"), "hi")
+        );
         let systemd = line(r#"{"UNIT":"portok@api.service","_PID":"1","MESSAGE":"Started"}"#).unwrap();
-        assert_eq!(systemd.source, Source::Daemon);
+        assert_eq!(systemd.source, JournalSource::Daemon);
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::Asker;
+use super::daemons::Daemons;
+use super::failure::HostFailure;
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::systemctl::{self, UnitState};
 use super::unit::service_of;
-use crate::cli::failure::Failure;
 use crate::wire::{Phase, Status};
 
 /// One instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Row {
+pub(crate) struct InstanceRow {
     /// Its name.
     pub(crate) name: String,
     /// Where it accepts requests; where it is to, while it does not run.
@@ -22,13 +22,13 @@ pub(crate) struct Row {
     /// Where the app's life stands; null when its daemon does not answer.
     pub(crate) phase: Option<Phase>,
     /// The release that serves.
-    pub(crate) live: Option<Live>,
+    pub(crate) live: Option<LiveRow>,
     /// The daemon's process.
     pub(crate) daemon_pid: Option<u32>,
     /// Its version.
     pub(crate) version: Option<String>,
     /// What systemd says; null where there is none.
-    pub(crate) unit: Option<Unit>,
+    pub(crate) unit: Option<UnitRow>,
     /// Its configuration files; none where it has none, as under `portok run`.
     pub(crate) files: Vec<String>,
     /// The admin socket by which it was found, where no file leads to it.
@@ -39,7 +39,7 @@ pub(crate) struct Row {
 
 /// The release that serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Live {
+pub(crate) struct LiveRow {
     pub(crate) release: String,
     pub(crate) port: Option<u16>,
     pub(crate) pid: Option<u32>,
@@ -48,7 +48,7 @@ pub(crate) struct Live {
 /// What systemd says about an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Unit {
+pub(crate) struct UnitRow {
     /// `active`, `inactive`, `failed`…
     pub(crate) active: String,
     /// Whether it is started at boot.
@@ -60,7 +60,7 @@ pub(crate) struct Unit {
 /// All instances, and what could not be found out about them.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<InstanceRow>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Listing {
 ///
 /// # Errors
 /// The folder of the configurations cannot be read.
-pub(crate) async fn list(places: &Places, asker: &Asker<'_>) -> Result<Listing, Failure> {
+pub(crate) async fn list(places: &Places, daemons: &dyn Daemons) -> Result<Listing, HostFailure> {
     let instances = instances::all(places, Reading::Lenient)?;
     let mut listing = Listing::default();
     let units: Vec<_> = instances.iter().map(|instance| service_of(&instance.name)).collect();
@@ -78,7 +78,7 @@ pub(crate) async fn list(places: &Places, asker: &Asker<'_>) -> Result<Listing, 
     });
     let mut asking = JoinSet::new();
     for (n, instance) in instances.iter().enumerate() {
-        let question = asker.question(&instance.name, instance.called());
+        let question = daemons.ask_instance(&instance.name, instance.called());
         asking.spawn(async move { (n, question.await) });
     }
     let mut answers: Vec<Option<Status>> = vec![None; instances.len()];
@@ -92,7 +92,7 @@ pub(crate) async fn list(places: &Places, asker: &Asker<'_>) -> Result<Listing, 
     }
     let known: Vec<_> = listing.rows.iter().filter_map(|row| row.daemon_pid).collect();
     listing.rows.extend(
-        without_files(asker)
+        without_files(daemons)
             .await
             .into_iter()
             .filter(|row| row.daemon_pid.is_some_and(|pid| !known.contains(&pid))),
@@ -101,13 +101,13 @@ pub(crate) async fn list(places: &Places, asker: &Asker<'_>) -> Result<Listing, 
 }
 
 /// The daemons of this host that answer at their usual places, by name.
-async fn without_files(asker: &Asker<'_>) -> Vec<Row> {
-    let mut asking: JoinSet<Option<Row>> = JoinSet::new();
-    for socket in asker.sockets() {
-        let question = asker.question_at(&socket);
+async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
+    let mut asking: JoinSet<Option<InstanceRow>> = JoinSet::new();
+    for socket in daemons.sockets() {
+        let question = daemons.ask_socket(&socket);
         asking.spawn(async move {
             let status = question.await?;
-            let mut row = Row { name: status.instance.clone(), ..Row::default() };
+            let mut row = InstanceRow { name: status.instance.clone(), ..InstanceRow::default() };
             row.files.extend(status.config.file.clone());
             row.socket = Some(socket.display().to_string()).filter(|_| row.files.is_empty());
             row.answered(status);
@@ -120,7 +120,7 @@ async fn without_files(asker: &Asker<'_>) -> Vec<Row> {
     rows
 }
 
-impl Row {
+impl InstanceRow {
     /// Takes in what its daemon says.
     fn answered(&mut self, status: Status) {
         // It has loaded the same files: what is wrong with them is said once.
@@ -131,26 +131,26 @@ impl Row {
         self.phase = Some(status.phase);
         self.daemon_pid = Some(status.pid);
         self.version = Some(status.version);
-        self.live = status.live.map(|live| Live { release: live.release, port: live.port, pid: live.pid });
+        self.live = status.live.map(|live| LiveRow { release: live.release, port: live.port, pid: live.pid });
     }
 }
 
-fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) -> Row {
+fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) -> InstanceRow {
     let (configured, errors) = match &instance.config {
         Ok(config) => (Some(config.listen.to_string()), Vec::new()),
         Err(errors) => (None, errors.problems.clone()),
     };
-    let mut row = Row {
+    let mut row = InstanceRow {
         name: instance.name.clone(),
         listen: configured,
-        unit: unit.map(|state| Unit {
+        unit: unit.map(|state| UnitRow {
             active: state.active.clone(),
             enabled: state.is_enabled(),
             app_alone: state.has_left_its_app(),
         }),
         files: instance.files.iter().map(|file| file.display().to_string()).collect(),
         errors,
-        ..Row::default()
+        ..InstanceRow::default()
     };
     if let Some(status) = status {
         row.answered(status);

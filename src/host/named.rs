@@ -10,8 +10,8 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
-use crate::cli::connect::describe_io;
 use crate::config::{CommandLine, Config};
+use crate::plain::describe_io;
 
 /// Something that is not as its key needs it.
 #[derive(Debug, PartialEq, Eq)]

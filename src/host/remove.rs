@@ -5,31 +5,46 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::args::Remove;
+use super::daemons::Daemons;
+use super::failure::{HostCode, HostFailure};
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
-use super::report::Report;
+use super::report::HostReport;
 use super::systemctl::{self, Trouble, systemctl};
-use super::unit::{self, service_of, socket_of};
-use super::{Asker, files, harden};
-use crate::cli::failure::{Failure, HostCode};
+use super::unit::{service_of, socket_of};
+use super::{files, harden};
 use crate::config::is_instance_name;
+
+/// What [`remove`] is asked for.
+#[derive(Debug)]
+pub(crate) struct RemoveOptions<'a> {
+    /// The instance.
+    pub(crate) name: &'a str,
+    /// Stop it if it runs.
+    pub(crate) force: bool,
+    /// Leave its state where it is.
+    pub(crate) keep_state: bool,
+}
 
 /// Stops an instance and removes its files.
 ///
 /// # Errors
 /// There is no such instance; it runs and `--force` is not given, or runs outside systemd; something cannot be removed.
-pub(crate) async fn remove(places: &Places, options: &Remove, asker: &Asker<'_>) -> Result<Report, Failure> {
-    let name = options.name.as_str();
+pub(crate) async fn remove(
+    places: &Places,
+    options: &RemoveOptions<'_>,
+    daemons: &dyn Daemons,
+) -> Result<HostReport, HostFailure> {
+    let name = options.name;
     let instance = instances::find(places, name, Reading::Lenient);
     let files = files_of(places, name, instance.as_ref())?;
     let state = if options.keep_state { Vec::new() } else { state_of(places, name)? };
     if instance.is_none() && files.is_empty() && state.is_empty() {
         instances::get(places, name, Reading::Lenient)?;
     }
-    let mut report = Report::about(name);
+    let mut report = HostReport::about(name);
     let called = instance.as_ref().map_or(name, Instance::called);
-    end(name, called, options.force, asker, &mut report).await?;
+    end(name, called, options.force, daemons, &mut report).await?;
     for path in files.iter().chain(&state) {
         if files::remove(path)? {
             report.step("removed", path.display());
@@ -49,13 +64,13 @@ pub(crate) async fn remove(places: &Places, options: &Remove, asker: &Asker<'_>)
 }
 
 /// Ends the daemon through systemd and makes sure that none is left.
-async fn end(
+pub(super) async fn end(
     name: &str,
     called: &str,
     force: bool,
-    asker: &Asker<'_>,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    daemons: &dyn Daemons,
+    report: &mut HostReport,
+) -> Result<(), HostFailure> {
     let service = service_of(name);
     let operation = format!("removal of `{name}`");
     let is_running = match systemctl::states(std::slice::from_ref(&service)) {
@@ -67,12 +82,16 @@ async fn end(
     };
     if is_running && !force {
         let message = format!("`{name}` runs");
-        return Err(Failure::host(HostCode::Running, message, "--force stops it first, and its app with it"));
+        return Err(HostFailure::new(
+            HostCode::Running,
+            message,
+            "--force stops it first, and its app with it",
+        ));
     }
     shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
     // Where systemd does not know of one, somebody else may have started it.
-    match asker.question(name, called).await {
-        Some(status) => Err(Failure::host(
+    match daemons.ask_instance(name, called).await {
+        Some(status) => Err(HostFailure::new(
             HostCode::Running,
             format!("`{name}` runs as process {}, which systemd did not start", status.pid),
             format!("end it first: kill {}", status.pid),
@@ -82,7 +101,7 @@ async fn end(
 }
 
 /// Stops and disables both units of an instance, those that systemd knows.
-async fn shut_down(name: &str, report: &mut Report) -> Result<(), Trouble> {
+async fn shut_down(name: &str, report: &mut HostReport) -> Result<(), Trouble> {
     let units = [socket_of(name), service_of(name)];
     let states = match systemctl::states(&units) {
         Ok(states) => states,
@@ -111,7 +130,11 @@ async fn shut_down(name: &str, report: &mut Report) -> Result<(), Trouble> {
 }
 
 /// The configuration files of an instance, and what `portok add` put beside them.
-fn files_of(places: &Places, name: &str, instance: Option<&Instance>) -> Result<Vec<PathBuf>, Failure> {
+pub(super) fn files_of(
+    places: &Places,
+    name: &str,
+    instance: Option<&Instance>,
+) -> Result<Vec<PathBuf>, HostFailure> {
     let mut found: BTreeSet<PathBuf> =
         instance.map(|instance| instance.files.iter().cloned().collect()).unwrap_or_default();
     for path in files::entries(&places.config)? {
@@ -132,14 +155,14 @@ fn is_leftover(path: &Path, name: &str) -> bool {
 }
 
 /// The state of an instance: `NAME.json` with what lies beside it, and the folder that systemd made for it.
-fn state_of(places: &Places, name: &str) -> Result<Vec<PathBuf>, Failure> {
+fn state_of(places: &Places, name: &str) -> Result<Vec<PathBuf>, HostFailure> {
     Ok(files::entries(&places.state)?.into_iter().filter(|path| state_owner(path) == Some(name)).collect())
 }
 
 /// The instance that an entry of the state folder belongs to, going by its name: `api` for `api.json`, for
 /// `api.json.corrupt-…` and for a folder `api` with such a file, or with nothing, as systemd makes it. Another folder of that
 /// name is somebody else's: the place of the states may be one that others use too.
-fn state_owner(path: &Path) -> Option<&str> {
+pub(super) fn state_owner(path: &Path) -> Option<&str> {
     let file = path.file_name()?.to_str()?;
     let name = match file.split_once(".json") {
         Some((name, rest)) if rest.is_empty() || rest.starts_with(['.', '-']) => name,
@@ -156,108 +179,6 @@ fn is_state_folder(folder: &Path, name: &str) -> bool {
         path.file_name().is_some_and(|file| file.as_encoded_bytes().starts_with(state.as_bytes()))
     };
     files::entries(folder).is_ok_and(|entries| entries.is_empty() || entries.iter().any(is_state))
-}
-
-/// Removes everything that portok made on this host.
-///
-/// # Errors
-/// `--force` is not given, and there is something to remove; something cannot be stopped or removed.
-pub(crate) async fn clean(places: &Places, force: bool, asker: &Asker<'_>) -> Result<Report, Failure> {
-    let instances = instances::all(places, Reading::Lenient)?;
-    let mut names: BTreeSet<String> = instances.iter().map(|instance| instance.name.clone()).collect();
-    match systemctl::loaded() {
-        Ok(units) => names.extend(units.iter().filter_map(|unit| instance_of(unit))),
-        Err(Trouble::Missing | Trouble::NotRunning) => {}
-        Err(trouble) => return Err(trouble.into_failure("clean", None)),
-    }
-    let mut paths = Vec::new();
-    for name in &names {
-        let instance = instances.iter().find(|instance| instance.name == *name);
-        paths.extend(files_of(places, name, instance)?);
-    }
-    paths.extend(Some(places.lock()).filter(|path| path.exists()));
-    paths.extend(files::entries(&places.state)?.into_iter().filter(|path| state_owner(path).is_some()));
-    let (units, foreign) = units_of(places)?;
-    let changes_units = !units.is_empty();
-    paths.extend(units);
-    let mut report = Report { dry_run: !force, ..Report::default() };
-    foreign.iter().for_each(|path| report.step("kept", path.display()));
-    if !force {
-        names.iter().for_each(|name| report.step("would stop", service_of(name)));
-        paths.iter().for_each(|path| report.step("would remove", path.display()));
-        for folder in [&places.config, &places.state].into_iter().filter(|folder| folder.is_dir()) {
-            match files::entries(folder)?.iter().all(|path| paths.contains(path)) {
-                true => report.step("would remove", folder.display()),
-                false => keep_folder(folder, &mut report),
-            }
-        }
-        return Ok(report);
-    }
-    for name in &names {
-        let instance = instances.iter().find(|instance| instance.name == *name);
-        let called = instance.map_or(name.as_str(), Instance::called);
-        end(name, called, true, asker, &mut report).await?;
-    }
-    for path in &paths {
-        if files::remove(path)? {
-            report.step("removed", path.display());
-        }
-    }
-    for folder in
-        paths.iter().filter_map(|path| path.parent()).filter(|folder| folder.starts_with(&places.units))
-    {
-        if *folder != places.units {
-            files::remove_if_empty(folder);
-        }
-    }
-    if changes_units {
-        systemctl::read_units_again(&mut report);
-    }
-    for folder in [&places.config, &places.state] {
-        if files::remove_if_empty(folder) {
-            report.step("removed", folder.display());
-        } else if folder.is_dir() {
-            keep_folder(folder, &mut report);
-        }
-    }
-    Ok(report)
-}
-
-fn keep_folder(folder: &Path, report: &mut Report) {
-    report.step("kept", format!("{}, which holds what is not portok's", folder.display()));
-}
-
-/// Whether `clean` would do anything.
-pub(crate) fn has_work(report: &Report) -> bool {
-    report.steps.iter().any(|step| step.action.starts_with("would"))
-}
-
-/// The name in `portok@NAME.service`.
-fn instance_of(unit: &str) -> Option<String> {
-    let name = unit.strip_prefix("portok@")?;
-    let name = name.strip_suffix(".service").or_else(|| name.strip_suffix(".socket"))?;
-    is_instance_name(name).then(|| name.to_owned())
-}
-
-/// Whether it is the folder of the drop-ins of one instance: `portok@api.service.d`.
-fn is_drop_in_folder(path: &Path) -> bool {
-    let unit = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".d"));
-    unit.and_then(instance_of).is_some() && path.is_dir()
-}
-
-/// The unit files that `init` and `add` wrote, and those of their names that it did not.
-fn units_of(places: &Places) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Failure> {
-    let (mut ours, mut foreign) = (Vec::new(), Vec::new());
-    let own = [unit::USER_DROP_IN, unit::SERVICE_NAME, unit::SOCKET_NAME].map(|name| places.units.join(name));
-    let folders = files::entries(&places.units)?.into_iter().filter(|path| is_drop_in_folder(path));
-    for path in own.into_iter().chain(folders.map(|folder| folder.join(unit::HARDENED))) {
-        match files::read(&path)? {
-            Some(text) if unit::is_ours(&text) => ours.push(path),
-            Some(_) => foreign.push(path),
-            None => {}
-        }
-    }
-    Ok((ours, foreign))
 }
 
 #[cfg(test)]
@@ -281,15 +202,6 @@ mod tests {
         assert_eq!(owner("api2").as_deref(), Some("api2"));
         for foreign in ["api.jsonx", "a b.json", "README", "lost+found", ".json"] {
             assert_eq!(owner(foreign), None, "{foreign}");
-        }
-    }
-
-    #[test]
-    fn only_names_of_instances_are_taken_from_systemd() {
-        assert_eq!(instance_of("portok@api.service").as_deref(), Some("api"));
-        assert_eq!(instance_of("portok@api.socket").as_deref(), Some("api"));
-        for other in ["portok@.service", "portok@a\\x2fb.service", "portok@api.slice", "api.service"] {
-            assert_eq!(instance_of(other), None, "{other}");
         }
     }
 

@@ -7,23 +7,23 @@ use serde::Serialize;
 /// The outcome of a command that changes the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Report {
+pub(crate) struct HostReport {
     /// The instance it was about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) instance: Option<String>,
     /// Nothing of it was done.
     pub(crate) dry_run: bool,
     /// What was done, in order.
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<HostStep>,
     /// What else should be known.
     pub(crate) notes: Vec<String>,
     /// What to type next.
-    pub(crate) next: Vec<Next>,
+    pub(crate) next: Vec<Suggestion>,
 }
 
 /// One thing that was done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Step {
+pub(crate) struct HostStep {
     /// `created`, `updated`, `replaced`, `unchanged`, `removed`, `kept`, `started`…
     pub(crate) action: &'static str,
     /// A path or a unit.
@@ -35,27 +35,27 @@ pub(crate) struct Step {
 
 /// A line to type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Next {
+pub(crate) struct Suggestion {
     /// The line.
     pub(crate) command: String,
     /// What it is good for.
     pub(crate) purpose: String,
 }
 
-impl Report {
+impl HostReport {
     /// Nothing done yet about `instance`.
     pub(crate) fn about(instance: &str) -> Self {
         Self { instance: Some(instance.to_owned()), ..Self::default() }
     }
 
     pub(crate) fn step(&mut self, action: &'static str, subject: impl ToString) {
-        self.steps.push(Step { action, subject: subject.to_string(), text: None });
+        self.steps.push(HostStep { action, subject: subject.to_string(), text: None });
     }
 
     /// A file that is written with `text`.
     pub(crate) fn file(&mut self, action: &'static str, path: &Path, text: &str) {
         let text = Some(text.to_owned()).filter(|_| self.dry_run);
-        self.steps.push(Step { action, subject: path.display().to_string(), text });
+        self.steps.push(HostStep { action, subject: path.display().to_string(), text });
     }
 
     pub(crate) fn note(&mut self, text: impl Into<String>) {
@@ -63,6 +63,6 @@ impl Report {
     }
 
     pub(crate) fn next(&mut self, command: impl Into<String>, purpose: impl Into<String>) {
-        self.next.push(Next { command: command.into(), purpose: purpose.into() });
+        self.next.push(Suggestion { command: command.into(), purpose: purpose.into() });
     }
 }

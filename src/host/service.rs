@@ -1,12 +1,12 @@
 //! `portok start`, `stop`, `restart`, `enable` and `disable`: systemd does it, portok names the unit and explains.
 
+use super::failure::{HostCode, HostFailure};
 use super::installed;
 use super::instances::{self, Reading};
 use super::places::Places;
-use super::report::Report;
+use super::report::HostReport;
 use super::systemctl::{self, Trouble, systemctl};
 use super::unit::{self, service_of};
-use crate::cli::failure::{Failure, HostCode};
 
 /// What systemd is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +67,13 @@ impl Verb {
 ///
 /// # Errors
 /// There is no such instance (for what brings it up), no unit, or systemd did not do it.
-pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<Report, Failure> {
+pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<HostReport, HostFailure> {
     let operation = format!("{} of `{name}`", verb.noun());
     if verb.starts() || matches!(verb, Verb::Enable { .. }) {
         instances::get(places, name, Reading::Lenient)?;
         if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
             let message = format!("{operation} failed: there is no {} on this host", unit::SERVICE_NAME);
-            return Err(Failure::host(HostCode::Failed, message, "portok init writes it"));
+            return Err(HostFailure::new(HostCode::Failed, message, "portok init writes it"));
         }
     }
     let service = service_of(name);
@@ -81,7 +81,7 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<R
     if matches!(verb, Verb::Stop | Verb::Disable { .. }) && !is_known(&service) {
         instances::get(places, name, Reading::Lenient)?;
     }
-    let mut report = Report::about(name);
+    let mut report = HostReport::about(name);
     if verb == Verb::Restart {
         spare(places, name, &service, &mut report)?;
     }
@@ -119,7 +119,7 @@ fn is_known(service: &str) -> bool {
 
 /// Spares a daemon that runs well from a restart that it would not survive. Where its unit, most likely by a drop-in, tells it
 /// more than its files do, that cannot be known here.
-fn spare(places: &Places, name: &str, service: &str, report: &mut Report) -> Result<(), Failure> {
+fn spare(places: &Places, name: &str, service: &str, report: &mut HostReport) -> Result<(), HostFailure> {
     let is_running = systemctl::states(&[service.to_owned()])
         .is_ok_and(|states| states.get(service).is_some_and(|state| state.is_running()));
     // What this user may not read is the daemon's to judge.
@@ -137,22 +137,20 @@ fn spare(places: &Places, name: &str, service: &str, report: &mut Report) -> Res
     let message =
         format!("restart of `{name}` refused: it runs, and would not start again with this configuration");
     let hint = Some(format!("correct it; systemctl restart {service} does it all the same"));
-    Err(Failure::Host { code: HostCode::Invalid, message, causes: errors.problems, hint })
+    Err(HostFailure { code: HostCode::Invalid, message, causes: errors.problems, hint })
 }
 
 /// A daemon that does not come up most often does not like its configuration: then that is the reason to give.
-fn explain(places: &Places, verb: Verb, name: &str, operation: &str, trouble: Trouble) -> Failure {
+fn explain(places: &Places, verb: Verb, name: &str, operation: &str, trouble: Trouble) -> HostFailure {
     if verb.starts()
         && matches!(trouble, Trouble::Failed(_))
         && let Some(instance) = instances::find(places, name, Reading::Strict)
         && let Err(errors) = instance.config
     {
-        let Failure::Host { mut causes, message, hint, .. } = trouble.into_failure(operation, Some(name))
-        else {
-            return Failure::usage(format!("{operation} failed"), errors.to_string());
-        };
-        causes.extend(errors.problems);
-        return Failure::Host { code: HostCode::Invalid, message, causes, hint };
+        let mut failure = trouble.into_failure(operation, Some(name));
+        failure.code = HostCode::Invalid;
+        failure.causes.extend(errors.problems);
+        return failure;
     }
     trouble.into_failure(operation, Some(name))
 }

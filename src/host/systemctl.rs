@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::report::Report;
-use crate::cli::connect::describe_io;
-use crate::cli::failure::{Failure, HostCode};
+use super::failure::{HostCode, HostFailure};
+use super::report::HostReport;
+use crate::plain::describe_io;
 
 /// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
 const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
@@ -212,7 +212,7 @@ fn is_more(text: &str, instance: &str, env_file: &Path) -> bool {
 }
 
 /// Makes systemd read its units again; where it cannot, the report says so.
-pub(crate) fn read_units_again(report: &mut Report) {
+pub(crate) fn read_units_again(report: &mut HostReport) {
     match systemctl(&["daemon-reload"]) {
         Ok(_) => report.step("reloaded", "systemd's units"),
         Err(trouble) => report.note(format!("systemd did not read the units again: {}", trouble.describe())),
@@ -228,7 +228,7 @@ pub(crate) fn loaded() -> Result<Vec<String>, Trouble> {
 
 impl Trouble {
     /// As the failure of `operation` on an instance.
-    pub(crate) fn into_failure(self, operation: &str, instance: Option<&str>) -> Failure {
+    pub(crate) fn into_failure(self, operation: &str, instance: Option<&str>) -> HostFailure {
         let (why, causes) = match self {
             Self::Missing => ("there is no systemctl on this host", Vec::new()),
             Self::NotRunning => ("systemd does not run this host", Vec::new()),
@@ -244,7 +244,7 @@ impl Trouble {
             Some(name) => Some(format!("what the daemon said: portok logs {name}")),
             None => None,
         };
-        Failure::Host { code: HostCode::Failed, message: format!("{operation} failed: {why}"), causes, hint }
+        HostFailure { code: HostCode::Failed, message: format!("{operation} failed: {why}"), causes, hint }
     }
 
     /// In a few words.
@@ -271,14 +271,9 @@ mod tests {
         );
         let failure = told("Failed to start: Interactive authentication required.\n", "")
             .into_failure("start of `api`", Some("api"));
-        let Failure::Host { hint, causes, .. } = &failure else { panic!() };
-        assert_eq!((hint.as_deref(), causes.len()), (Some("use sudo"), 1));
-        assert_eq!(failure.exit_code(), 1);
-        let Failure::Host { hint: Some(hint), .. } =
-            Trouble::Missing.into_failure("start of `api`", Some("api"))
-        else {
-            panic!()
-        };
+        assert_eq!((failure.hint.as_deref(), failure.causes.len()), (Some("use sudo"), 1));
+        assert_eq!(failure.code.exit_code(), 1);
+        let hint = Trouble::Missing.into_failure("start of `api`", Some("api")).hint.unwrap();
         assert!(hint.contains("portokd --instance api"), "{hint}");
     }
 

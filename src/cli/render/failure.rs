@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::super::failure::{Failure, HostCode};
+use super::super::asking;
+use super::super::failure::Failure;
 use super::words::{ADVICE, BAD, DIM, paint, plain};
+use crate::host::HostCode;
 use crate::wire::{Autopsy, ErrorBody, Outcome, ProbeReport, exit};
 
 /// A failure for people: the operation, its subject and the cause; what lies behind it; what to do.
@@ -47,35 +49,21 @@ pub(crate) fn failure_value(failure: &Failure, address: &str) -> Value {
             value["outcome"] = Outcome::RolledBack.as_str().into();
         }
         Failure::Unstable { release, .. } => value["release"] = release.as_str().into(),
-        Failure::Host { causes, .. } if !causes.is_empty() => value["causes"] = causes.as_slice().into(),
+        Failure::Host(failure) if !failure.causes.is_empty() => {
+            value["causes"] = failure.causes.as_slice().into();
+        }
         _ => {}
     }
     value
 }
 
-/// The commands that ask a daemon.
-const ASKING: [&str; 11] = [
-    "deploy", "switch", "rollback", "cancel", "status", "metrics", "health", "releases", "logs", "reload",
-    "upgrade",
-];
-
-/// `hint` with its commands led to the instance that was asked: typed as they stand, they would ask
-/// the default one. Where the daemon was not reached, the hint is about the way to it.
+/// `hint` with its commands addressed to the daemon that was asked. Where the daemon was not reached, the hint is about
+/// the way to it and stays as it is.
 fn addressed(failure: &Failure, hint: String, address: &str) -> String {
-    if address.is_empty() || matches!(failure, Failure::Usage { .. } | Failure::Unreachable { .. }) {
-        return hint;
+    match failure {
+        Failure::Usage { .. } | Failure::Unreachable { .. } => hint,
+        _ => asking::addressed(&hint, address),
     }
-    let mut parts = hint.split("portok ");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let word = part.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
-        text.push_str("portok ");
-        if ASKING.contains(&word) {
-            text.push_str(&format!("{address} "));
-        }
-        text.push_str(part);
-    }
-    text
 }
 
 fn title(failure: &Failure) -> &'static str {
@@ -88,8 +76,11 @@ fn title(failure: &Failure) -> &'static str {
         Failure::RolledBack { .. } => "Rolled back",
         Failure::Unstable { .. } => "Release does not stay up",
         Failure::Interrupted { .. } => "Interrupted",
-        Failure::Host { code: HostCode::Failed, .. } => "Failed",
-        Failure::Host { .. } => "Refused",
+        Failure::Host(failure) => match failure.code {
+            HostCode::Usage => "Wrong usage",
+            HostCode::Failed => "Failed",
+            _ => "Refused",
+        },
         Failure::Output { .. } => "Output failed",
     }
 }
@@ -136,11 +127,11 @@ fn parts(failure: &Failure) -> (String, String, Option<String>) {
         Failure::Interrupted { message, hint } => {
             (format!("interrupted: {message}"), details, Some(hint.clone()))
         }
-        Failure::Host { message, causes, hint, .. } => {
-            for why in causes {
+        Failure::Host(failure) => {
+            for why in &failure.causes {
                 cause(&mut details, why);
             }
-            (message.clone(), details, hint.clone())
+            (failure.message.clone(), details, failure.hint.clone())
         }
         Failure::Output { cause } => (cause.clone(), details, None),
     }

@@ -6,10 +6,10 @@ use anstyle::Style;
 
 use super::tables::columns;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, phase_style, plain, port};
-use crate::host::{Check, Line, Report, Row, Source, Verdict};
+use crate::host::{Check, CheckVerdict, HostReport, InstanceRow, JournalLine, JournalSource};
 
 /// What a command did, what should be known, what to type next.
-pub(crate) fn report(report: &Report) -> String {
+pub(crate) fn report(report: &HostReport) -> String {
     let mut text = String::new();
     if report.dry_run && !report.steps.is_empty() {
         _ = writeln!(text, "{}", paint(BUSY, "nothing is done yet; this would be:"));
@@ -44,7 +44,7 @@ pub(crate) fn report(report: &Report) -> String {
 }
 
 /// All instances.
-pub(crate) fn instances(rows: &[Row]) -> String {
+pub(crate) fn instances(rows: &[InstanceRow]) -> String {
     if rows.is_empty() {
         return "no instances yet; make one: portok add NAME --cmd \"node server.js\"".to_owned();
     }
@@ -82,7 +82,7 @@ pub(crate) fn instances(rows: &[Row]) -> String {
 }
 
 /// What leads to an instance: its files, or its socket where it has none.
-fn place_of(row: &Row) -> String {
+fn place_of(row: &InstanceRow) -> String {
     match &row.socket {
         Some(socket) => format!("no file; {}", plain(socket)),
         None => plain(&row.files.join(" + ")),
@@ -94,9 +94,9 @@ pub(crate) fn checks(checks: &[Check]) -> String {
     let mut text = String::new();
     for check in checks {
         let (style, mark) = match check.verdict {
-            Verdict::Good => (GOOD, "✓"),
-            Verdict::Warning => (BUSY, "!"),
-            Verdict::Bad => (BAD, "✗"),
+            CheckVerdict::Good => (GOOD, "✓"),
+            CheckVerdict::Warning => (BUSY, "!"),
+            CheckVerdict::Bad => (BAD, "✗"),
         };
         _ = writeln!(text, "{} {}", paint(style, mark), plain(&check.text));
         if let Some(hint) = &check.hint {
@@ -104,7 +104,7 @@ pub(crate) fn checks(checks: &[Check]) -> String {
         }
     }
     let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count();
-    let (n_bad, n_warnings) = (count(Verdict::Bad), count(Verdict::Warning));
+    let (n_bad, n_warnings) = (count(CheckVerdict::Bad), count(CheckVerdict::Warning));
     _ = match (n_bad, n_warnings) {
         (0, 0) => writeln!(text, "{}", paint(GOOD, "all is well")),
         (0, n) => writeln!(text, "{}", paint(BUSY, format_args!("all works, {n} to look at"))),
@@ -114,13 +114,13 @@ pub(crate) fn checks(checks: &[Check]) -> String {
 }
 
 /// Lines of the journal.
-pub(crate) fn journal_lines(lines: &[Line]) -> String {
+pub(crate) fn journal_lines(lines: &[JournalLine]) -> String {
     let mut text = String::new();
     for line in lines {
         let (style, who) = match (line.source, &line.release) {
-            (Source::App, Some(release)) => (DIM, plain(release)),
-            (Source::App, None) => (DIM, "app".to_owned()),
-            (Source::Daemon, _) => (ADVICE, "portokd".to_owned()),
+            (JournalSource::App, Some(release)) => (DIM, plain(release)),
+            (JournalSource::App, None) => (DIM, "app".to_owned()),
+            (JournalSource::Daemon, _) => (ADVICE, "portokd".to_owned()),
         };
         let mark = match line.priority {
             0..=3 => paint(BAD, "err"),
@@ -139,7 +139,7 @@ pub(crate) fn journal_lines(lines: &[Line]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Row;
+    use crate::host::InstanceRow;
     use crate::wire::Phase;
 
     fn stripped(text: &str) -> String {
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_report_ends_with_what_to_type_next() {
-        let mut done = Report::about("api");
+        let mut done = HostReport::about("api");
         done.step("created", "/etc/portok/api.token");
         done.step("unchanged", "/etc/portok");
         done.note("port 3000");
@@ -161,16 +161,21 @@ next:
   portok start api  start it
 ";
         assert_eq!(stripped(&report(&done)), expected);
-        assert_eq!(report(&Report::default()), "there is nothing to do");
+        assert_eq!(report(&HostReport::default()), "there is nothing to do");
     }
 
     #[test]
     fn instances_stand_in_columns_with_what_is_wrong_below() {
-        let mut api = Row { name: "api".into(), listen: Some("0.0.0.0:80".into()), ..Row::default() };
+        let mut api =
+            InstanceRow { name: "api".into(), listen: Some("0.0.0.0:80".into()), ..InstanceRow::default() };
         api.phase = Some(Phase::Settled);
         api.files = vec!["/etc/portok/api.toml".into()];
-        let bad = Row { name: "bad".into(), errors: vec!["bad.toml:1:1 no".into()], ..Row::default() };
-        let run = Row { name: "run".into(), socket: Some("/tmp/s".into()), ..Row::default() };
+        let bad = InstanceRow {
+            name: "bad".into(),
+            errors: vec!["bad.toml:1:1 no".into()],
+            ..InstanceRow::default()
+        };
+        let run = InstanceRow { name: "run".into(), socket: Some("/tmp/s".into()), ..InstanceRow::default() };
         let expected = "\
 NAME  LISTEN      PHASE    LIVE  PORT  PID  UNIT  CONFIG
 api   0.0.0.0:80  settled  -     -     -    -     /etc/portok/api.toml

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::args::{health_path, instance_name, shell_text};
+use super::super::values::{health_path, instance_name, shell_text, user_name};
 
 /// The commands that concern this host and not one daemon.
 #[derive(Debug, Subcommand)]
@@ -198,14 +198,4 @@ pub(crate) enum Shell {
     Zsh,
     /// fish
     Fish,
-}
-
-/// Checks a user's name; it becomes part of a unit file.
-fn user_name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    if !begins || text.len() > 32 || !text.chars().all(fits) {
-        return Err("expected a user's name".into());
-    }
-    Ok(text.to_owned())
 }

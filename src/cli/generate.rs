@@ -7,12 +7,10 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::aot;
 use clap_mangen::Man;
 
-use super::args::Shell;
-use super::files::{self, Existing, Readers};
-use super::report::Report;
-use crate::cli::args::Typed;
-use crate::cli::daemon_args::DaemonArguments;
-use crate::cli::failure::Failure;
+use super::args::{Shell, Typed};
+use super::daemon_args::DaemonArguments;
+use crate::host::files::{self, Existing, Readers};
+use crate::host::{HostFailure, HostReport};
 
 /// The completions of `portok` for a shell.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {
@@ -30,8 +28,8 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 ///
 /// # Errors
 /// They cannot be written.
-pub(crate) fn man(folder: &Path) -> Result<Report, Failure> {
-    let mut report = Report::default();
+pub(crate) fn man(folder: &Path) -> Result<HostReport, HostFailure> {
+    let mut report = HostReport::default();
     for (name, page) in [("portok.1", portok_page()), ("portokd.8", portokd_page())] {
         let path = folder.join(name);
         let page = page.map_err(|error| files::failed("make", &path, &error))?;
