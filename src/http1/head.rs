@@ -20,6 +20,9 @@ pub(crate) const MAX_INTERIM: u32 = 64;
 /// So many fields have room on the stack; the few heads that have more get theirs from the heap.
 const USUAL_FIELDS: usize = 128;
 
+/// How many places are noted without an allocation; fewer, because they are cleared each time.
+const USUAL_PLACES: usize = 32;
+
 /// Why a response cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -140,9 +143,9 @@ pub(crate) fn parse(
         }
         Fields::Map(map) => {
             let start = buf.as_ptr().addr();
-            let (mut usual, mut more) = ([Place::default(); USUAL_FIELDS], Vec::new());
+            let (mut usual, mut more) = ([Place::default(); USUAL_PLACES], Vec::new());
             let places = match response.headers.len() {
-                count if count > USUAL_FIELDS => {
+                count if count > USUAL_PLACES => {
                     more.resize(count, Place::default());
                     &mut more[..]
                 }
@@ -238,6 +241,7 @@ impl Span {
 }
 
 /// What the fields seen so far say about the message.
+#[derive(Default)]
 struct Draft {
     minor: u8,
     status: StatusCode,
@@ -248,6 +252,8 @@ struct Draft {
     close: bool,
     keep_alive: bool,
     dated: bool,
+    /// Some of the fields do not pass.
+    drops: bool,
     /// How many options `Connection` has.
     options: usize,
     /// Fields named in `Connection`.
@@ -258,14 +264,14 @@ struct Draft {
 
 impl Draft {
     fn new(minor: u8, status: StatusCode) -> Self {
-        let (length, options, nominated, upgrade) = (None, 0, Vec::new(), Vec::new());
-        let (told, chunked, close, keep_alive, dated) = (false, false, false, false, false);
-        Self { minor, status, length, told, chunked, close, keep_alive, dated, options, nominated, upgrade }
+        Self { minor, status, ..Self::default() }
     }
 
     /// Takes a field into account. httparse has judged its bytes.
     fn look_at(&mut self, name: &[u8], value: &[u8]) -> Result<(), Invalid> {
-        match Kind::of(name) {
+        let kind = Kind::of(name);
+        self.drops |= kind.is_hop_by_hop();
+        match kind {
             Kind::Connection => {
                 for token in fields::tokens(value) {
                     self.options += 1;
@@ -290,7 +296,7 @@ impl Draft {
                 if self.length.is_some_and(|known| known != length) {
                     return Err(Invalid("two differing content-lengths"));
                 }
-                self.length = Some(length);
+                self.drops |= self.length.replace(length).is_some() || self.has_no_length();
             }
             Kind::Upgrade if self.status == StatusCode::SWITCHING_PROTOCOLS => {
                 if !self.upgrade.is_empty() {
@@ -306,12 +312,19 @@ impl Draft {
 
     /// Whether the field goes on to the client; of several lengths that are the same, the first.
     fn passes(&mut self, name: &[u8]) -> bool {
+        if !self.drops {
+            return true;
+        }
         let kind = Kind::of(name);
         if kind == Kind::ContentLength {
-            let bodyless = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS);
-            return !std::mem::replace(&mut self.told, true) && !bodyless;
+            return !std::mem::replace(&mut self.told, true) && !self.has_no_length();
         }
         !kind.is_hop_by_hop() && !fields::is_among(&self.nominated, name)
+    }
+
+    /// Whether such an answer tells no length (RFC 9110, 8.6).
+    fn has_no_length(&self) -> bool {
+        matches!(self.status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS)
     }
 
     /// The head without its fields.
@@ -417,7 +430,7 @@ mod tests {
             let fields: String = (0..count).map(|n| format!("x-{n}: {n}\r\n")).collect();
             read([format!("HTTP/1.1 204 No Content\r\n{fields}\r\n").as_bytes()], false)
         };
-        for count in [0, 1, USUAL_FIELDS, USUAL_FIELDS + 1, MOST] {
+        for count in [0, 1, USUAL_PLACES, USUAL_PLACES + 1, USUAL_FIELDS, USUAL_FIELDS + 1, MOST] {
             let (head, _) = with(count).unwrap().unwrap();
             assert_eq!(head.headers.len(), count);
             assert!(count == 0 || head.headers[format!("x-{}", count - 1)] == (count - 1).to_string());

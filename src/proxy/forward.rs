@@ -34,39 +34,45 @@ use crate::http1::head::{Fields, Framing, Head};
 use crate::http1::target::Target;
 
 /// Answers one request of a client.
-pub(super) async fn forward(
+///
+/// No `async fn`, which would move the request once more.
+pub(super) fn forward(
     worker: &Rc<Worker>,
-    record: &Rc<ClientConnection>,
+    client: &Rc<ClientConnection>,
     request: Request<Incoming>,
     slot: &TunnelSlot,
-) -> Result<Response<Body>, Infallible> {
-    let turn = Turn::new(record.clone());
-    let raw = record.socket.take_target();
-    let (target, facts) = match judge(&request, raw.as_deref()) {
-        Ok(judged) => judged,
-        Err(status) => {
-            if exchange::has_body(request.body()) {
-                turn.record().linger();
+) -> impl Future<Output = Result<Response<Body>, Infallible>> {
+    let (mut parts, body) = request.into_parts();
+    async move {
+        let turn = Turn::new(client.clone());
+        let raw = client.socket.take_target();
+        let (target, facts) = match judge(&parts, raw.as_deref()) {
+            Ok(judged) => judged,
+            Err(status) => {
+                if exchange::has_body(&body) {
+                    turn.record().linger();
+                }
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    let verbose = worker.settings().config.log.verbose_errors;
+                    return Ok(Fault::Method.answer(verbose, true, 0).map(|text| Body::whole(text, turn)));
+                }
+                return Ok(answer::bare(status, turn));
             }
-            if status == StatusCode::METHOD_NOT_ALLOWED {
-                let verbose = worker.settings().config.log.verbose_errors;
-                return Ok(Fault::Method.answer(verbose, true, 0).map(|text| Body::whole(text, turn)));
-            }
-            return Ok(answer::bare(status, turn));
+        };
+        turn.record().judged(facts.body());
+        let settings = worker.settings();
+        let admin = &settings.config.admin;
+        if admin.public && target.path.starts_with(admin.prefix.as_bytes()) {
+            let request = Request::from_parts(parts, body);
+            let answer = worker.reserved.answer(turn.record().peer, request);
+            return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }
-    };
-    turn.record().judged(facts.body());
-    let settings = worker.settings();
-    let admin = &settings.config.admin;
-    if admin.public && target.path.starts_with(admin.prefix.as_bytes()) {
-        let answer = worker.reserved.answer(turn.record().peer, request);
-        return Ok(answer.await.map(|body| Body::reserved(body, turn)));
+        let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
+        let forward = Forward { worker: worker.clone(), settings, turn, ticket, slot };
+        let response = forward.run(&mut parts, body, target, facts).await;
+        raw.into_iter().for_each(|raw| client.socket.give_back(raw));
+        Ok(response)
     }
-    let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
-    let worker = worker.clone();
-    let response = Forward { worker, settings, turn, ticket, slot }.run(request, target, facts).await;
-    raw.into_iter().for_each(|raw| record.socket.give_back(raw));
-    Ok(response)
 }
 
 /// One request on its way.
@@ -81,20 +87,20 @@ struct Forward<'s> {
 impl Forward<'_> {
     async fn run(
         mut self,
-        mut request: Request<Incoming>,
+        parts: &mut Parts,
+        body: Incoming,
         target: Target<'_>,
         facts: Facts,
     ) -> Response<Body> {
         let allowed = &self.settings.config.proxy.upgrades;
-        let upgrade = if facts.upgrade { upgrade_of(&mut request, allowed) } else { None };
-        let (mut parts, body) = request.into_parts();
+        let upgrade = if facts.upgrade { upgrade_of(parts, allowed) } else { None };
         let limit = self.settings.config.proxy.max_body;
         let Facts { length, chunked, .. } = facts;
         let has_body = chunked || exchange::has_body(&body);
         if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
             return self.refuse(&Fault::BodyTooLarge, None, has_body);
         }
-        if let Err(fault) = self.admit(&parts, facts.is_forwarded, upgrade.is_some()) {
+        if let Err(fault) = self.admit(parts, facts.is_forwarded, upgrade.is_some()) {
             return self.refuse(&fault, None, has_body);
         }
         let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
@@ -103,7 +109,7 @@ impl Forward<'_> {
         }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
-        let mut asked = Asking { forward: &self, parts: &mut parts, target, facts: &facts, upgrade: offered };
+        let mut asked = Asking { forward: &self, parts, target, facts: &facts, upgrade: offered };
         let path = Attempts { worker: &self.worker, settings: &self.settings, client: self.turn.record() };
         match path.exchange(&mut asked, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -246,7 +252,8 @@ impl Ask for Asking<'_> {
             method: method.as_str(),
             target: self.target.path,
             authority: self.target.authority,
-            host: headers.get(header::HOST).map(HeaderValue::as_bytes),
+            // Nearly always the first field: found sooner than looked up.
+            host: headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, value)| value.as_bytes()),
             nominated: &self.facts.nominated,
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         };
@@ -262,8 +269,9 @@ impl Ask for Asking<'_> {
 
 /// A body that has arrived whole; where there is none, the length that the head tells goes on.
 fn whole(head: &Head, bytes: Bytes, turn: Turn) -> Body {
-    match answer::told_length(&head.headers) {
-        Some(length) if head.framing == Framing::None && length > 0 => Body::told(length, turn),
+    let told = (head.framing == Framing::None).then(|| answer::told_length(&head.headers)).flatten();
+    match told {
+        Some(length) if length > 0 => Body::told(length, turn),
         _ => Body::whole(bytes, turn),
     }
 }
@@ -287,9 +295,9 @@ struct Upgrade {
 }
 
 /// What a request that asks for another protocol may get.
-fn upgrade_of(request: &mut Request<Incoming>, allowed: &[String]) -> Option<Upgrade> {
-    let offered = headers::offered(request.headers(), allowed)?;
-    Some(Upgrade { client: hyper::upgrade::on(request), offered })
+fn upgrade_of(request: &mut Parts, allowed: &[String]) -> Option<Upgrade> {
+    let offered = headers::offered(&request.headers, allowed)?;
+    Some(Upgrade { client: request.extensions.remove()?, offered })
 }
 
 /// Whether sending it twice does what sending it once does (RFC 9110, 9.2.2).

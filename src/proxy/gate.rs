@@ -157,24 +157,28 @@ impl Gate {
         end + 1
     }
 
-    /// Looks at the fields; how many bytes belong to the head.
+    /// Looks at the fields, line by line; how many bytes belong to the head.
     fn head(&mut self, bytes: &[u8]) -> usize {
-        let Some(end) = memchr::memchr(b'\n', bytes) else {
-            self.keep_of_line(bytes);
-            return bytes.len();
-        };
-        let part = &bytes[..end];
-        if self.line.is_empty() {
-            // Most lines come whole and are not copied.
-            self.look_at_line(part);
-        } else {
-            self.keep_of_line(part);
-            let line = std::mem::take(&mut self.line);
-            self.look_at_line(&line);
-            self.line = line;
-            self.line.clear();
+        let mut rest = bytes;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let (part, behind) = (&rest[..end], &rest[end + 1..]);
+            if self.line.is_empty() {
+                // Most lines come whole and are not copied.
+                self.look_at_line(part);
+            } else {
+                self.keep_of_line(part);
+                let line = std::mem::take(&mut self.line);
+                self.look_at_line(&line);
+                self.line = line;
+                self.line.clear();
+            }
+            rest = behind;
+            if self.place != Place::Fields {
+                return bytes.len() - rest.len();
+            }
         }
-        end + 1
+        self.keep_of_line(rest);
+        bytes.len()
     }
 
     /// Keeps a part of a line, but no more than the longest that tells a body's length.

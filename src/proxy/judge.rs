@@ -1,6 +1,7 @@
 //! What the head of a request that hyper has read says, and whether it may pass. The fields are walked once. Pure.
 
-use http::{HeaderName, Method, Request, StatusCode, Version};
+use http::request::Parts;
+use http::{HeaderName, Method, StatusCode, Version};
 
 use super::gate;
 use crate::http1::fields::{self, Kind, MOST_OPTIONS, tokens};
@@ -33,17 +34,14 @@ impl Facts {
 
 /// Refuses what hyper lets pass although it can be understood in two ways (RFC 9112, 3.2, 6.1), and `CONNECT`. `raw` is the
 /// target as the client wrote it.
-pub(super) fn judge<'a, B>(
-    request: &Request<B>,
-    raw: Option<&'a [u8]>,
-) -> Result<(Target<'a>, Facts), StatusCode> {
-    if request.method() == Method::CONNECT {
+pub(super) fn judge<'a>(request: &Parts, raw: Option<&'a [u8]>) -> Result<(Target<'a>, Facts), StatusCode> {
+    if request.method == Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
     let mut facts = Facts::default();
     let (mut hosts, mut codings, mut options) = (0, 0, 0);
     let (mut fits, mut protocols, mut asks_for_one) = (true, false, false);
-    for (name, value) in request.headers() {
+    for (name, value) in &request.headers {
         let value = value.as_bytes();
         match Kind::of(name.as_str().as_bytes()) {
             Kind::Host => {
@@ -71,9 +69,9 @@ pub(super) fn judge<'a, B>(
             _ => (),
         }
     }
-    let one_host = hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11;
-    facts.upgrade = protocols && asks_for_one && request.version() == Version::HTTP_11;
-    let target = raw.and_then(|raw| Target::of(raw, request.method() == Method::OPTIONS));
+    let one_host = hosts == 1 || hosts == 0 && request.version < Version::HTTP_11;
+    facts.upgrade = protocols && asks_for_one && request.version == Version::HTTP_11;
+    let target = raw.and_then(|raw| Target::of(raw, request.method == Method::OPTIONS));
     let target = target.filter(|_| fits && one_host && codings <= 1).ok_or(StatusCode::BAD_REQUEST)?;
     Ok((target, facts))
 }

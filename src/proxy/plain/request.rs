@@ -142,14 +142,15 @@ mod tests {
         let seen = RefCell::new(None);
         let service = service_fn(async |request: http::Request<Incoming>| {
             let target = bytes.split(|&byte| byte == b' ').nth(1);
-            if judge(&request, target).is_ok() && request.body().is_end_stream() {
-                let (uri, headers) = (request.uri(), request.headers());
+            let (request, body) = request.into_parts();
+            if judge(&request, target).is_ok() && body.is_end_stream() {
+                let (uri, headers) = (&request.uri, &request.headers);
                 let options = headers.get_all(http::header::CONNECTION).iter();
                 let mut options = options.map(http::HeaderValue::as_bytes).flat_map(tokens);
                 let close = options.any(|option| option.eq_ignore_ascii_case(b"close"));
                 let all = fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
                 let target = uri.path_and_query().unwrap().as_str();
-                seen.replace(Some((request.method().to_string(), target.to_owned(), close, all)));
+                seen.replace(Some((request.method.to_string(), target.to_owned(), close, all)));
             }
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
