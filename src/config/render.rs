@@ -87,7 +87,7 @@ pub(super) fn value(config: &Config, key: &str, secrets: Secrets) -> Option<Stri
         "admin.socket" => path(admin.socket.as_ref()?),
         "admin.socket_group" => string(admin.socket_group.as_ref()?),
         "admin.allow" => list(admin.allow.iter().map(net)),
-        "admin.hosts" => list(admin.hosts.iter().map(String::as_str).map(string)),
+        "admin.hosts" => list(&admin.hosts),
         "admin.allow_forwarded" => admin.allow_forwarded.to_string(),
         "admin.rate_limit" => admin.rate_limit.to_string(),
         "admin.public" => admin.public.to_string(),

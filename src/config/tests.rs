@@ -512,7 +512,7 @@ fn the_effective_configuration_loads_again_and_hides_secrets() {
         "[app]\ncommand = [\"a b\", \"\\\"q\\\"\", \"\\n\"]\nuser = \"api\"\n\
          env = { API_KEY = \"hunter2\", \"odd name\" = \"x\\ny\" }\n\
          [admin]\ntoken = \"hunter2-hunter2-hunter2\"\nallow = [\"10.0.0.0/8\", \"::1\"]\n\
-         [proxy]\nmax_body = \"10MiB\"\n[upstream]\nresponse_timeout = \"90s\"\n",
+         hosts = [\"example.com\"]\n[proxy]\nmax_body = \"10MiB\"\n[upstream]\nresponse_timeout = \"90s\"\n",
     );
     let config = case.good();
     let text = config.effective_toml();
