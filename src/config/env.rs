@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::keys::KEYS;
+use super::keys::keys;
 
 /// The environment as the configuration reads it.
 #[derive(Debug, Clone, Copy)]
@@ -37,5 +37,5 @@ impl<'a> Env<'a> {
 
 /// The variables that configure portok: what an app does not inherit from the daemon.
 pub fn variables() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter_map(|key| key.variable)
+    keys().filter_map(|key| key.variable)
 }

@@ -7,8 +7,8 @@ use super::env::Env;
 use super::files::{self, Content, Owner, Who};
 use super::limits::Host;
 use super::raw::{self, Problem};
-use super::read::Reader;
-use super::validate::{Given, validate};
+use super::read::{Given, Reader};
+use super::validate::validate;
 use super::values;
 use super::{Config, ConfigErrors, Sources};
 
@@ -40,8 +40,9 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
         Err(Problem { text, .. }) => return Err(ConfigErrors { problems: vec![text] }),
     };
 
-    let mut reader = Reader::new(raw.as_ref(), Env(&sources.env), problems);
-    let mut config = validate(&Given { sources, file, who, host }, &mut reader);
+    let given = Given { sources, file, who, host };
+    let mut reader = Reader::new(&given, raw.as_ref(), problems);
+    let mut config = validate(&mut reader);
     if let (Some(file), true) = (file, content.is_some_and(|content| content.world_readable))
         && reader.in_file("admin.token")
     {

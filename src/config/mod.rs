@@ -3,18 +3,23 @@
 //! [`Config`] is the meant configuration: every value present, parsed and in its range. It is
 //! immutable; a reload makes a new one. How it comes about:
 //!
-//! - `keys` names every key and its environment variable, once;
-//! - `raw` mirrors the TOML file key by key and keeps every value's place;
-//! - `env` reads the environment variables (compatible with npm portok);
-//! - `values` parses one value of a kind, `read` lays file and environment over one another and collects
-//!   **all** problems, `validate` knows defaults, ranges and what has to fit together;
-//! - `env_file` reads a file of variables in systemd's syntax: an app's, or an instance's;
-//! - `files`, `paths` and `limits` know whom to trust with a file, where things lie by default, and what this host can hold an
-//!   app to;
-//! - [`load()`] is the one way through all of them; `render` is the way back to text;
-//! - [`diff()`] compares two configurations and says what each difference needs;
-//! - [`watch`] tells when the file may have changed. It does I/O, as do [`load()`], which reads configuration and token
-//!   file once, and [`read_env_file`].
+//! - `keys` declares every key once: its name, its variable, whose setting it is, how it is read and
+//!   shown;
+//! - `defaults` has the value of every field that no source sets;
+//! - `raw` parses the TOML file and keeps the place of every value; `env` reads the environment
+//!   variables (compatible with npm portok);
+//! - `values` parses and `show` writes one value of a kind;
+//! - `read` lays file and environment over one another and collects **all** problems;
+//! - `validate` goes through the keys and checks what has to fit together;
+//! - [`load()`] is the one way through all of them;
+//! - [`diff()`] says what a change of the configuration needs, `fingerprint` whether an edit of
+//!   `[app]` makes another release;
+//! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
+//!   limits this host can hold an app to;
+//! - [`read_env_file`] reads a file of variables in systemd's syntax;
+//! - [`watch`] tells when the file may have changed.
+//!
+//! Only `load`, `read_env_file`, the reader of the token's file and `watch` do I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,11 +29,13 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use self::diff::{AppChange, Diff, app_change, app_fingerprint, diff};
+pub use self::diff::{Diff, diff};
 pub use self::env::variables;
 pub use self::env_file::read_env_file;
+pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
-pub use self::keys::{KEYS, Key, looks_secret};
+pub use self::keys::secret::looks_secret;
+pub use self::keys::{Key, keys};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
@@ -36,10 +43,12 @@ pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
 
+mod defaults;
 mod diff;
 mod env;
 mod env_file;
 mod files;
+mod fingerprint;
 mod fnv;
 mod keys;
 mod limits;
@@ -47,7 +56,7 @@ mod load;
 mod paths;
 mod raw;
 mod read;
-mod render;
+mod show;
 mod validate;
 mod values;
 pub mod watch;

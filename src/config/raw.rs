@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys;
+use super::keys::secret::{MASK, is_secret};
 
 /// A problem and its place: what is told in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,8 +103,8 @@ impl<'t> Raw<'t> {
     /// The value of `key` as the file has it: on one line, cut to what a message can carry, without secrets.
     pub(super) fn shown(&self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
         const LONGEST: usize = 80;
-        if keys::is_secret(key) {
-            return keys::MASK.to_owned();
+        if is_secret(key) {
+            return MASK.to_owned();
         }
         let text = self.text.get(value.span()).unwrap_or("");
         if value.get_ref().is_table() && !text.starts_with('{') {

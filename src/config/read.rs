@@ -4,35 +4,90 @@
 //! value. Owns the problems until [`Reader::finish`]. Pure.
 
 use std::fmt::Display;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::Sources;
 use super::env::Env;
+use super::files::Who;
 use super::keys;
+use super::keys::secret::{MASK, is_secret};
+use super::limits::Host;
 use super::raw::{Problem, Raw};
 use super::values::{Input, Parsed};
+
+/// What is known beside the keys.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    /// Flags and environment.
+    pub(super) sources: &'a Sources,
+    /// The file that was read.
+    pub(super) file: Option<&'a Path>,
+    /// Who runs.
+    pub(super) who: &'a Who,
+    /// Where.
+    pub(super) host: &'a Host,
+}
+
+impl<'a> Given<'a> {
+    /// The environment's variables.
+    pub(super) fn env(&self) -> Env<'a> {
+        Env(&self.sources.env)
+    }
+
+    /// Whether the environment alone configures a daemon: then its defaults are those of npm portok.
+    pub(super) fn as_npm(&self) -> bool {
+        self.file.is_none() && !self.sources.overrides.foreground
+    }
+}
 
 /// Reads keys, notes problems and warnings.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
+    /// What is known beside the keys.
+    pub(super) given: &'a Given<'a>,
     raw: Option<&'a Raw<'a>>,
-    env: Env<'a>,
     problems: Vec<Problem>,
     /// What is odd, but no error.
     pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of `raw`, whose `problems` are known already, and `env`.
-    pub(super) fn new(raw: Option<&'a Raw<'a>>, env: Env<'a>, problems: Vec<Problem>) -> Self {
-        Self { raw, env, problems, warnings: Vec::new() }
+    /// A reader of the environment and of `raw`, whose `problems` are known already.
+    pub(super) fn new(given: &'a Given<'a>, raw: Option<&'a Raw<'a>>, problems: Vec<Problem>) -> Self {
+        Self { given, raw, problems, warnings: Vec::new() }
     }
 
     /// All problems, those of the file in its order, then the others.
     pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
         self.problems.sort_by_key(|problem| problem.at);
         (self.problems.into_iter().map(|problem| problem.text).collect(), self.warnings)
+    }
+
+    /// Puts the value of `key` into `field`, which keeps its default where nobody set it, or badly.
+    pub(super) fn set<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+        field: &mut T,
+    ) {
+        if let Some(value) = self.read(key, parse) {
+            *field = value;
+        }
+    }
+
+    /// As [`Reader::set`], for a list.
+    pub(super) fn set_list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+        field: &mut Vec<T>,
+    ) {
+        if let Some(list) = self.read_list(key, parse) {
+            *field = list;
+        }
     }
 
     /// The value of `key`: the environment's, else the file's. `None` when nobody set it, or badly.
@@ -74,11 +129,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list: an array in the file, separated by commas in the environment; each bad item is a problem.
-    pub(super) fn read_list<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(Input<'_>) -> Parsed<T>,
-    ) -> Option<Vec<T>> {
+    fn read_list<T>(&mut self, key: &'static str, parse: impl Fn(Input<'_>) -> Parsed<T>) -> Option<Vec<T>> {
         let mut from_file = None;
         if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
             if let DeValue::Array(items) = value.get_ref() {
@@ -133,12 +184,12 @@ impl<'a> Reader<'a> {
         entries
     }
 
-    /// Whether any source names `key`, well or badly.
-    pub(super) fn given(&self, key: &'static str) -> bool {
+    /// Whether any source sets `key`, well or badly.
+    pub(super) fn is_set(&self, key: &'static str) -> bool {
         self.in_file(key) || self.variable(key).is_some()
     }
 
-    /// Whether the file names `key`.
+    /// Whether the file sets `key`.
     pub(super) fn in_file(&self, key: &'static str) -> bool {
         self.raw.is_some_and(|raw| raw.get(key).is_some())
     }
@@ -173,14 +224,10 @@ impl<'a> Reader<'a> {
 
     fn variable(&self, key: &'static str) -> Option<(&'static str, &'a str)> {
         let variable = keys::find(key)?.variable?;
-        Some((variable, self.env.get(variable)?))
+        Some((variable, self.given.env().get(variable)?))
     }
 }
 
 fn shown(key: &str, text: &str) -> String {
-    if keys::is_secret(key) {
-        keys::MASK.to_owned()
-    } else {
-        format!("{:?}", text.chars().take(80).collect::<String>())
-    }
+    if is_secret(key) { MASK.to_owned() } else { format!("{:?}", text.chars().take(80).collect::<String>()) }
 }

@@ -517,7 +517,7 @@ fn the_effective_configuration_loads_again_and_hides_secrets() {
     let config = case.good();
     let text = config.effective_toml();
     assert!(!text.contains("hunter2"), "{text}");
-    for key in KEYS {
+    for key in keys() {
         let word = key.name.rsplit('.').next().unwrap();
         assert!(text.lines().any(|line| line.starts_with(&format!("{word} = "))
             || line .starts_with(&format!("# {word}"))), "{} is not in\n{text}", key.name);
@@ -582,10 +582,10 @@ fn the_full_example_has_every_key_with_its_default() {
             found.push(format!("{table}{word}"));
         }
     }
-    for key in KEYS {
+    for key in keys() {
         assert!(found.iter().any(|name| name == key.name), "{} is not in full.toml", key.name);
     }
-    assert_eq!(found.len(), KEYS.len(), "a key twice, or an unknown one: {found:?}");
+    assert_eq!(found.len(), keys().count(), "a key twice, or an unknown one: {found:?}");
     let case = Case::file("");
     let defaults = case.good();
     case.write("api.toml", &text);

@@ -131,11 +131,21 @@ pub(super) fn duration(min: Duration) -> impl Fn(Input<'_>) -> Parsed<Duration> 
     }
 }
 
+/// A value that need not be there.
+pub(super) fn some<T>(parse: impl Fn(Input<'_>) -> Parsed<T>) -> impl Fn(Input<'_>) -> Parsed<Option<T>> {
+    move |input| parse(input).map(Some)
+}
+
+/// A value where zero stands for none.
+pub(super) fn none_if_zero<T: Default + PartialEq>(
+    parse: impl Fn(Input<'_>) -> Parsed<T>,
+) -> impl Fn(Input<'_>) -> Parsed<Option<T>> {
+    move |input| parse(input).map(|value| Some(value).filter(|value| *value != T::default()))
+}
+
 /// A time where zero stands for none.
 pub(super) fn duration_or_none(input: Input<'_>) -> Parsed<Option<Duration>> {
-    duration(Duration::ZERO)(input)
-        .map(|time| Some(time).filter(|time| !time.is_zero()))
-        .map_err(|expected| format!("{expected}; \"0\" for none"))
+    none_if_zero(duration(Duration::ZERO))(input).map_err(|expected| format!("{expected}; \"0\" for none"))
 }
 
 /// A number of bytes from `min` to `max`, with or without a unit.

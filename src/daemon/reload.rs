@@ -90,8 +90,7 @@ impl Daemon {
         } else {
             None
         };
-        let moved = old.admin.socket != new.admin.socket || old.admin.socket_group != new.admin.socket_group;
-        let socket = if moved {
+        let socket = if diff.socket {
             Some(self.prepare_socket(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?)
         } else {
             None

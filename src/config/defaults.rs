@@ -1,0 +1,160 @@
+//! The values of a configuration in which no source sets anything.
+//!
+//! A few depend on who configures: the environment alone configures as npm portok, and what clients
+//! may use depends on what the host allows this process.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::read::Given;
+use super::values::{self, Input};
+use super::*;
+
+/// The name of an instance that has neither a file nor a name.
+pub(super) const NAME: &str = "default";
+
+/// The variable that carries the port.
+pub(super) const PORT_ENV: &str = "PORT";
+
+/// The most data-plane threads.
+pub(super) const THREADS_MAX: usize = 256;
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The configuration before any source is read. What carries the instance's name is set with it.
+pub(super) fn config(given: &Given<'_>) -> Config {
+    let foreground = given.sources.overrides.foreground;
+    // On a developer's machine nobody else is meant to reach it unasked.
+    let host = if foreground { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    Config {
+        name: String::new(),
+        file: given.file.map(Path::to_owned),
+        listen: SocketAddr::from((host, 3000)),
+        state_file: PathBuf::new(),
+        run_dir: PathBuf::new(),
+        warnings: Vec::new(),
+        app: app(),
+        health: Health {
+            path: "/health".to_owned(),
+            host: "127.0.0.1".to_owned(),
+            timeout: secs(5),
+            successes: 1,
+        },
+        drain: Drain {
+            period: secs(30),
+            early: false,
+            affinity: if given.as_npm() { Affinity::Connection } else { Affinity::Request },
+        },
+        rollback: Rollback { window: secs(60), interval: secs(5), threshold: 3, standby: Standby::Drain },
+        admin: admin(),
+        proxy: proxy(given),
+        upstream: upstream(),
+        limits: client_limits(given),
+        hooks: Hooks { on_event: None },
+        log: Log { verbose_errors: false },
+    }
+}
+
+fn app() -> App {
+    App {
+        target: None,
+        command: None,
+        directory: None,
+        env: BTreeMap::new(),
+        env_file: None,
+        user: None,
+        group: None,
+        limits: Limits::default(),
+        port_env: PORT_ENV.to_owned(),
+        start_timeout: secs(60),
+        stop_signal: values::SIGTERM,
+        stop_timeout: secs(10),
+        restart: Restart {
+            backoff: Duration::from_millis(100),
+            max_backoff: secs(30),
+            burst: 5,
+            within: secs(60),
+            give_up: false,
+        },
+        owner_check: OwnerCheck::Warn,
+        deploy_on_change: true,
+    }
+}
+
+fn upstream() -> Upstream {
+    Upstream {
+        keepalive: true,
+        max_connections: 1024,
+        connect_timeout: secs(2),
+        response_timeout: None,
+        read_timeout: None,
+        timeout: None,
+        timeout_status: 504,
+        idle_timeout: secs(4),
+        max_idle: 1024,
+        tcp_keepalive: secs(1),
+        debug: false,
+    }
+}
+
+fn admin() -> Admin {
+    Admin {
+        token: None,
+        socket: None,
+        socket_configured: false,
+        socket_group: None,
+        allow: nets(&["127.0.0.1", "::1"]),
+        hosts: Vec::new(),
+        allow_forwarded: false,
+        rate_limit: 10,
+        public: true,
+        prefix: crate::wire::PREFIX.to_owned(),
+        remote_deploy: false,
+    }
+}
+
+fn proxy(given: &Given<'_>) -> Proxy {
+    Proxy {
+        threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS_MAX)),
+        forwarded: if given.as_npm() { Forwarded::Append } else { Forwarded::Trusted },
+        trusted: nets(&["127.0.0.1", "::1"]),
+        upgrades: vec!["websocket".to_owned()],
+        idle_timeout: secs(5),
+        header_timeout: secs(6),
+        max_header_size: 64 * 1024,
+        max_body: None,
+        fast_path: false,
+    }
+}
+
+fn client_limits(given: &Given<'_>) -> ClientLimits {
+    // A connection of a client takes one to the app as well, and each release its own files.
+    let connections = (given.host.open_files / 4).clamp(512, 50_000);
+    ClientLimits {
+        connections: usize::try_from(connections).unwrap_or(usize::MAX),
+        connections_per_address: None,
+        // Depends on what is read: see `requests_per_address`.
+        requests_per_address: None,
+        tunnels: 10_000,
+        headers: 256,
+        body_timeout: Some(secs(60)),
+        send_timeout: Some(secs(60)),
+        tunnel_idle: None,
+        requests_per_connection: None,
+    }
+}
+
+/// How many requests one address may have at a time by default: half of the connections to the app.
+pub(super) fn requests_per_address(given: &Given<'_>, upstream: &Upstream) -> Option<usize> {
+    (!given.as_npm()).then_some((upstream.max_connections / 2).max(1))
+}
+
+fn nets(addresses: &[&str]) -> Vec<IpNet> {
+    addresses.iter().filter_map(|address| values::net(Input::Text(address)).ok()).collect()
+}

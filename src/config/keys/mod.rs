@@ -1,0 +1,292 @@
+//! The keys of the configuration, each declared once.
+//!
+//! A [`Key`] is a row: its name in the file, its environment variable, how its value is read and
+//! shown, what a change of it needs, and whether it is part of what makes a release. The rows stand
+//! in [`app`] (one app's keys) and [`instance`] (everybody else's), a table of the file each. A new
+//! key is a row here, a field in its struct, and its default in [`super::defaults`].
+
+use super::read::Reader;
+use super::show::Secrets;
+use super::{App, Config};
+
+/// Declares a key that a parser reads and a function shows, both of one field.
+macro_rules! row {
+    ($scope:ident, $name:literal, [$parse:expr], $show:expr, $($field:ident).+) => {
+        Key::$scope(
+            $name,
+            |key, reader, config| reader.set_list(key, $parse, &mut config.$($field).+),
+            |config, _| Into::into($show(&config.$($field).+)),
+        )
+    };
+    ($scope:ident, $name:literal, $parse:expr, $show:expr, $($field:ident).+) => {
+        Key::$scope(
+            $name,
+            |key, reader, config| reader.set(key, $parse, &mut config.$($field).+),
+            |config, _| Into::into($show(&config.$($field).+)),
+        )
+    };
+}
+
+mod app;
+mod instance;
+pub(super) mod secret;
+
+/// One key of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its dotted name in the TOML file.
+    pub name: &'static str,
+    /// The variable that sets it over the file, where it has one.
+    pub variable: Option<&'static str>,
+    /// What a changed value needs in a running daemon.
+    pub(super) on_change: OnChange,
+    /// Whose it is, and how it is read and shown.
+    scope: Scope,
+    /// Its part in what makes a release.
+    release: Option<fn(&App) -> Records>,
+}
+
+/// Whose setting a key is.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    /// The whole instance's.
+    Instance(Access<Config>),
+    /// One app's.
+    App(Access<Config>),
+}
+
+/// How a key is read into a configuration, and shown from it.
+#[derive(Debug)]
+struct Access<T> {
+    /// Reads the key and keeps the default where nobody sets it.
+    read: fn(&'static str, &mut Reader<'_>, &mut T),
+    /// The value as TOML; `None` where there is none.
+    show: fn(&T, Secrets) -> Option<String>,
+}
+
+impl<T> Clone for Access<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Access<T> {}
+
+/// What a changed value needs in a running daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnChange {
+    /// Nothing but the new value.
+    Apply,
+    /// Another listener.
+    Rebind,
+    /// Another admin socket, or other rights for it.
+    ReopenSocket,
+    /// A restart, for this reason.
+    Refuse(&'static str),
+}
+
+/// What a key adds to the fingerprint of a release: each record's name and value. Empty where the
+/// value is the default.
+pub(super) type Records = Vec<(&'static str, String)>;
+
+impl Key {
+    /// A key of the instance.
+    const fn instance(
+        name: &'static str,
+        read: fn(&'static str, &mut Reader<'_>, &mut Config),
+        show: fn(&Config, Secrets) -> Option<String>,
+    ) -> Self {
+        Self::new(name, Scope::Instance(Access { read, show }))
+    }
+
+    /// A key of one app.
+    const fn app(
+        name: &'static str,
+        read: fn(&'static str, &mut Reader<'_>, &mut Config),
+        show: fn(&Config, Secrets) -> Option<String>,
+    ) -> Self {
+        Self::new(name, Scope::App(Access { read, show }))
+    }
+
+    const fn new(name: &'static str, scope: Scope) -> Self {
+        Self { name, variable: None, on_change: OnChange::Apply, scope, release: None }
+    }
+
+    /// Also set by `variable`.
+    const fn variable(self, variable: &'static str) -> Self {
+        Self { variable: Some(variable), ..self }
+    }
+
+    /// A change needs more than the new value.
+    const fn on_change(self, on_change: OnChange) -> Self {
+        Self { on_change, ..self }
+    }
+
+    /// Part of what makes a release.
+    const fn makes_release(self, records: fn(&App) -> Records) -> Self {
+        Self { release: Some(records), ..self }
+    }
+
+    /// Reads the key into `config`.
+    pub(super) fn read(&self, reader: &mut Reader<'_>, config: &mut Config) {
+        match self.scope {
+            Scope::Instance(access) => (access.read)(self.name, reader, config),
+            Scope::App(access) => (access.read)(self.name, reader, config),
+        }
+    }
+
+    /// Its value in `config` as TOML; `None` where it has none.
+    pub(super) fn show(&self, config: &Config, secrets: Secrets) -> Option<String> {
+        match self.scope {
+            Scope::Instance(access) => (access.show)(config, secrets),
+            Scope::App(access) => (access.show)(config, secrets),
+        }
+    }
+
+    /// What it adds to the fingerprint of a release of `app`; `None` where a change of it makes no
+    /// other release.
+    pub(super) fn release_records(&self, app: &App) -> Option<Records> {
+        self.release.map(|records| records(app))
+    }
+}
+
+/// The tables of the file with their keys, in the order in which they are shown.
+const TABLES: &[&[Key]] = &[
+    instance::TOP,
+    app::APP,
+    app::HEALTH,
+    app::DRAIN,
+    app::ROLLBACK,
+    instance::ADMIN,
+    instance::PROXY,
+    app::UPSTREAM,
+    instance::LIMITS,
+    instance::HOOKS,
+    instance::LOG,
+];
+
+/// All keys, in the order in which they are shown.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    TABLES.iter().copied().flatten()
+}
+
+/// All keys, in the order in which they are read. A key may take its default from those before it.
+/// Bad variables are reported in this order.
+pub(super) fn in_reading_order() -> Vec<&'static Key> {
+    // Keys and tables out of turn, then the others in the order in which they are shown.
+    const ORDER: [&str; 15] = [
+        "name",
+        "state_file",
+        "upstream.tcp_keepalive",
+        "upstream",
+        "listen",
+        "app.port_env",
+        "app.",
+        "health",
+        "drain",
+        "rollback",
+        "admin.socket",
+        "admin",
+        "proxy.forwarded",
+        "proxy",
+        "limits",
+    ];
+    let turn = |key: &&Key| ORDER.iter().position(|begin| key.name.starts_with(begin)).unwrap_or(ORDER.len());
+    let mut all: Vec<_> = keys().collect();
+    all.sort_by_key(turn);
+    all
+}
+
+/// The key called `name`.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    keys().find(|key| key.name == name)
+}
+
+/// Whether `name` is a table with known keys in it.
+pub(super) fn is_table(name: &str) -> bool {
+    tables().any(|table| table == name)
+}
+
+/// The table that a key or table stands in, `""` for the top, and its own last word.
+pub(super) fn split(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or(("", name))
+}
+
+fn tables() -> impl Iterator<Item = &'static str> {
+    let mut last = "";
+    keys().filter_map(move |key| {
+        let table = split(key.name).0;
+        let new = !table.is_empty() && table != last;
+        last = table;
+        new.then_some(table)
+    })
+}
+
+/// What somebody who wrote the unknown key `name` most likely meant: a like word in the same table, else the same
+/// word in another one, else the nearest of the table, or of all when there is no such table.
+pub(super) fn nearest(name: &str) -> &'static str {
+    let (table, word) = split(name);
+    let known = || keys().map(|key| key.name).chain(tables());
+    let distance = |candidate: &str| {
+        let known_word = split(candidate).1;
+        let begins = word.len() >= 3 && (known_word.starts_with(word) || word.starts_with(known_word));
+        let distance = strsim::damerau_levenshtein(word, known_word);
+        if begins { distance.min(2) } else { distance }
+    };
+    let beside = known().filter(|candidate| split(candidate).0 == table).min_by_key(|key| distance(key));
+    let like = |candidate: &&str| distance(candidate) <= 2;
+    beside
+        .filter(like)
+        .or_else(|| known().find(|candidate| split(candidate).1 == word))
+        .or(beside)
+        .or_else(|| known().min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate)))
+        .unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_told_the_nearest_one() {
+        for (wrote, meant) in [
+            ("helth", "health"),
+            ("Listen", "listen"),
+            ("health.pth", "health.path"),
+            ("health.timout", "health.timeout"),
+            ("app.name", "name"),
+            ("threads", "proxy.threads"),
+            ("app.restart.bakoff", "app.restart.backoff"),
+            ("drain.perod", "drain.period"),
+            ("app.port", "app.port_env"),
+            ("app.token_file", "admin.token_file"),
+            ("log.verbose", "log.verbose_errors"),
+            ("app.xyzzy", "app.env"),
+            ("helth.path", "health.path"),
+            ("admin.tokn", "admin.token"),
+            ("upsteam", "upstream"),
+            ("proxy.max_connections", "upstream.max_connections"),
+        ] {
+            assert_eq!(nearest(wrote), meant, "for {wrote}");
+        }
+    }
+
+    #[test]
+    fn keys_and_variables_are_unique_and_tables_stand_together() {
+        let mut names: Vec<_> = keys().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), keys().count());
+        let mut variables: Vec<_> = keys().filter_map(|key| key.variable).collect();
+        let count = variables.len();
+        variables.sort_unstable();
+        variables.dedup();
+        assert_eq!(variables.len(), count);
+        let mut seen: Vec<_> = tables().collect();
+        let count = seen.len();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "a table's keys must follow one another");
+        assert!(is_table("app.restart") && is_table("app") && !is_table("app.env") && !is_table(""));
+    }
+}
