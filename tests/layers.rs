@@ -3,7 +3,7 @@
 //! wire <- config, http1 <- mechanisms (supervisor, health, proxy) <- release <- admin, cli <- daemon <- the binaries.
 //! Mechanisms never import one another; the command line knows nothing of the daemon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,10 @@ const ALLOWED: [(&str, &[&str]); 17] = [
 /// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
 const PURE: [&str; 5] = ["wire.rs", "release/state", "config/diff", "config/fingerprint", "http1"];
 
+/// Parts whose files import one another in no circle. A parent and its children count as one idea cut by
+/// role: between them arrows may go both ways.
+const WITHOUT_CIRCLES: [&str; 1] = ["proxy"];
+
 /// Words that a pure file cannot contain.
 const IMPURE: [&str; 8] = [
     "tokio::",
@@ -84,6 +88,18 @@ fn every_part_imports_only_what_lies_below_it() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_files_import_one_another_in_a_circle() {
+    let sources = sources();
+    let mut circles = Vec::new();
+    for part in WITHOUT_CIRCLES {
+        let files = Files::of(part, &sources);
+        assert!(files.imports.len() > 1, "{part} has no files to look at");
+        circles.extend(circles_in(&files.arrows()));
+    }
+    assert!(circles.is_empty(), "files that need one another: {circles:#?}");
 }
 
 #[test]
@@ -199,6 +215,30 @@ fn the_reader_itself_sees_imports_and_nothing_else() {
     assert_eq!(found, ["bin", "config", "health", "proxy", "release", "supervisor", "wire"]);
 }
 
+#[test]
+fn a_circle_is_seen_however_it_is_written() {
+    let source = |path: &str, text: &str| Source {
+        path: format!("src/x/{path}"),
+        part: "x".to_owned(),
+        code: strip(text),
+    };
+    let sources = [
+        source("mod.rs", "mod a; mod b; mod c; pub use a::A; pub use b::{self, B};"),
+        // By a re-export of the parent's.
+        source("a.rs", "use super::B; use std::fmt;"),
+        // In a group, and only in the middle of the code.
+        source("b.rs", "use super::{c::{self, d::D as E}}; fn f() {}"),
+        source("c.rs", "mod d; use self::d::D; fn f() { super::e::f() }"),
+        // A child may use what is its parent's.
+        source("c/d.rs", "use super::C; use crate::y::a;"),
+        source("e.rs", "use crate::x::a::A;"),
+        source("f.rs", "use super::a::A;"),
+    ];
+    let arrows = Files::of("x", &sources).arrows();
+    let circles = circles_in(&arrows);
+    assert_eq!(circles, [["src/x/a.rs", "src/x/b.rs", "src/x/c.rs", "src/x/e.rs"]], "{arrows:#?}");
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -269,6 +309,164 @@ fn imports(source: &Source) -> BTreeSet<String> {
     // What begins with a capital is an item that `lib.rs` itself would define, `self` is the crate.
     found.retain(|name| name.starts_with(|c: char| c.is_lowercase()) && name != "self" && name != "super");
     found
+}
+
+/// A path of a module or of an item, one name after the other.
+type Names = Vec<String>;
+
+/// The files of one part as modules, and the paths that each of them names.
+struct Files {
+    /// Every module's file.
+    paths: BTreeMap<Names, String>,
+    /// What every module names, as whole paths from the crate on.
+    imports: BTreeMap<Names, BTreeSet<Names>>,
+}
+
+impl Files {
+    fn of(part: &str, sources: &[Source]) -> Self {
+        let mut files = Self { paths: BTreeMap::new(), imports: BTreeMap::new() };
+        let of_part = || sources.iter().filter(|source| source.part == part);
+        for source in of_part() {
+            files.paths.insert(module_of(source), source.path.clone());
+        }
+        for source in of_part() {
+            let module = module_of(source);
+            let named = named_paths(&source.code);
+            let whole = named.into_iter().filter_map(|path| files.whole(&module, path)).collect();
+            files.imports.insert(module, whole);
+        }
+        files
+    }
+
+    /// `path`, which `module` names, from the crate on; `None` for what another crate has.
+    fn whole(&self, module: &Names, path: Names) -> Option<Names> {
+        let mut whole = module.clone();
+        let mut rest = path.into_iter().peekable();
+        match rest.peek()?.as_str() {
+            "crate" => {
+                whole.clear();
+                rest.next();
+            }
+            "self" => drop(rest.next()),
+            "super" => {
+                while rest.next_if(|name| name == "super").is_some() {
+                    whole.pop()?;
+                }
+            }
+            child => {
+                let child = [module.clone(), vec![child.to_owned()]].concat();
+                self.paths.contains_key(&child).then_some(())?;
+            }
+        }
+        whole.extend(rest);
+        Some(whole)
+    }
+
+    /// The module that has the item at `path`: one that only passes it on is looked through.
+    fn owner(&self, path: &Names, depth: usize) -> Option<Names> {
+        let mut module = path.clone();
+        while !self.paths.contains_key(&module) {
+            module.pop()?;
+        }
+        let passed_on = path.get(module.len()).filter(|_| depth > 0).and_then(|item| {
+            let mut imports = self.imports.get(&module)?.iter();
+            imports.find(|import| import.last() == Some(item) && !import.starts_with(path))
+        });
+        match passed_on {
+            Some(import) => self.owner(import, depth - 1),
+            None => Some(module),
+        }
+    }
+
+    /// Which file needs which, but for a parent and its children.
+    fn arrows(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let of_file = |(module, imports): (&Names, &BTreeSet<Names>)| {
+            let owners = imports.iter().filter_map(|path| self.owner(path, 4));
+            let others = owners.filter(|owner| !owner.starts_with(module) && !module.starts_with(owner));
+            (self.paths[module].clone(), others.map(|owner| self.paths[&owner].clone()).collect())
+        };
+        self.imports.iter().map(of_file).collect()
+    }
+}
+
+/// The module that a file is.
+fn module_of(source: &Source) -> Names {
+    let inner = source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    inner.split('/').map(str::to_owned).collect()
+}
+
+/// The paths that `code` names, each import of a group as one of its own.
+fn named_paths(code: &str) -> Vec<Names> {
+    let mut found = Vec::new();
+    for start in ["use ", "crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start) {
+            if code[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | ':')) {
+                continue;
+            }
+            let text = if start == "use " { &code[at + start.len()..] } else { &code[at..] };
+            let end = text.find(';').unwrap_or(text.len());
+            path_tree(&mut text[..end].chars().peekable(), &[], &mut found);
+        }
+    }
+    found
+}
+
+/// Reads `path::{tree, tree as name}` and adds every path in it, each behind `before`.
+fn path_tree(text: &mut std::iter::Peekable<std::str::Chars<'_>>, before: &[String], found: &mut Vec<Names>) {
+    let mut path = before.to_vec();
+    loop {
+        while text.next_if(|c| c.is_whitespace()).is_some() {}
+        let mut name = String::new();
+        while let Some(c) = text.next_if(|c| c.is_alphanumeric() || *c == '_') {
+            name.push(c);
+        }
+        // In a group `self` is the module itself.
+        let is_itself = name == "self" && !path.is_empty();
+        if !name.is_empty() && !is_itself {
+            path.push(name);
+        }
+        if text.next_if_eq(&':').is_some() && text.next_if_eq(&':').is_some() {
+            continue;
+        }
+        if text.next_if_eq(&'{').is_some() {
+            while !matches!(text.peek(), None | Some('}')) {
+                path_tree(text, &path, found);
+                while !matches!(text.peek(), None | Some(',' | '}')) {
+                    // A new name behind `as`.
+                    text.next();
+                }
+                text.next_if_eq(&',');
+                while text.next_if(|c| c.is_whitespace()).is_some() {}
+            }
+            text.next();
+        } else {
+            found.push(path);
+        }
+        return;
+    }
+}
+
+/// The groups of files of which each needs, over others or not, every other.
+fn circles_in(arrows: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
+    let reached_from = |start: &String| {
+        let mut reached = BTreeSet::new();
+        let mut next: Vec<_> = arrows.get(start).into_iter().flatten().collect();
+        while let Some(file) = next.pop() {
+            if reached.insert(file.clone()) {
+                next.extend(arrows.get(file).into_iter().flatten());
+            }
+        }
+        reached
+    };
+    let reach: BTreeMap<_, _> = arrows.keys().map(|file| (file, reached_from(file))).collect();
+    let mut circles: Vec<Vec<String>> = Vec::new();
+    for (file, reached) in &reach {
+        if reached.contains(*file) && !circles.iter().flatten().any(|known| known == *file) {
+            let back = |other: &&String| reach.get(other).is_some_and(|reached| reached.contains(*file));
+            circles.push(reached.iter().filter(back).cloned().collect());
+        }
+    }
+    circles
 }
 
 /// The first names of the entries of an import group, whose opening brace was read.

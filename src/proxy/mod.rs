@@ -59,7 +59,7 @@ use hyper::body::Incoming;
 
 pub use listener::bind;
 pub use plane::{Plane, Pulse};
-pub use stats::{Snapshot, Stats};
+pub use stats::{ReleaseCounters, Snapshot, Stats};
 pub use switchboard::{RouteWriter, Switchboard, switchboard};
 pub use target::Target;
 pub use worker::Until;

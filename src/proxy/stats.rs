@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::target::Target;
 use crate::wire::ProxyErrorView;
 
 /// How many releases keep counters of their own.
@@ -31,7 +30,7 @@ const CONNECTION_REASONS: [&str; 3] = ["connections", "connections_per_address",
 const REQUEST_REASONS: [&str; 5] =
     ["too_many_at_once", "too_many_tunnels", "upstream_full", "body_timeout", "body_too_large"];
 
-/// The counters of all threads, and the maker of targets (whose counters outlive them here, bounded).
+/// The counters of all threads and releases.
 #[derive(Debug)]
 pub struct Stats {
     started: Instant,
@@ -92,10 +91,10 @@ impl Stats {
         })
     }
 
-    /// A new tenure of `127.0.0.1:port` for `release`.
-    pub fn target(&self, release: &str, port: u16) -> Arc<Target> {
-        let counters = lock(&self.releases).counters(release, self.shards.len());
-        Arc::new(Target::new(port, counters, self.shards.len()))
+    /// The counters of `release`, for its targets. They outlive the targets here: the last few releases by name,
+    /// older ones in a sum.
+    pub fn release(&self, name: &str) -> Arc<ReleaseCounters> {
+        lock(&self.releases).counters(name, self.shards.len())
     }
 
     /// All counters as they are now.
@@ -315,7 +314,7 @@ fn slot(second: u64) -> usize {
 
 /// The answers of one release, over all its targets; one lane per thread.
 #[derive(Debug)]
-pub(super) struct ReleaseCounters {
+pub struct ReleaseCounters {
     name: String,
     lanes: Box<[ReleaseLane]>,
 }
@@ -327,6 +326,10 @@ struct ReleaseLane(Classes);
 impl ReleaseCounters {
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.lanes.len()
     }
 
     pub(super) fn answered(&self, lane: usize, status: u16) {

@@ -8,7 +8,7 @@
 //! sequentially consistent, so either the claim sees the flag and gives back, or the drain sees the claim.
 //! Loading the route alone is no claim.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
@@ -46,17 +46,18 @@ struct Connections {
 }
 
 impl Target {
-    pub(super) fn new(port: u16, release: Arc<ReleaseCounters>, lanes: usize) -> Self {
-        Self {
-            addr: (Ipv4Addr::LOCALHOST, port).into(),
-            release,
+    /// A new tenure of `addr`, whose answers count for `release`.
+    pub fn new(addr: SocketAddr, release: Arc<ReleaseCounters>) -> Arc<Self> {
+        Arc::new(Self {
+            addr,
             flags: AtomicU8::new(0),
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            lanes: (0..release.threads()).map(|_| Lane::default()).collect(),
             connections: Connections::default(),
-        }
+            release,
+        })
     }
 
-    /// Where it is: always loopback.
+    /// Where it is.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }

@@ -70,7 +70,7 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
             std::thread::yield_now();
         }
         for port in 1..=RECOVERIES {
-            let target = stats.target("v1", port);
+            let target = target(&stats, "v1", port);
             routes.route(Some(target.clone()));
             routes.hold();
             target.close();

@@ -97,7 +97,7 @@ async fn a_refused_request_finds_the_app_that_was_started_again() {
     let port = gone.local_addr().unwrap().port();
     drop(gone);
     let mut rig = Rig::start(|config| config.upstream.connect_timeout = LONG);
-    rig.routes.route(Some(rig.stats.target("r1", port)));
+    rig.routes.route(Some(target(&rig.stats, "r1", port)));
     let mut client = rig.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await;
     let stats = rig.stats.clone();
@@ -115,7 +115,7 @@ async fn a_refused_connection_is_a_502_in_the_end() {
     let port = gone.local_addr().unwrap().port();
     drop(gone);
     let mut rig = Rig::start(|config| config.upstream.connect_timeout = Duration::from_millis(100));
-    let target = rig.stats.target("r1", port);
+    let target = target(&rig.stats, "r1", port);
     rig.routes.route(Some(target.clone()));
     let reply = rig.ask(GET).await;
     assert_eq!((reply.status(), reply.header("portok-error")), (502, Some("upstream_refused")));

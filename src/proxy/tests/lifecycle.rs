@@ -234,10 +234,10 @@ async fn a_panic_costs_one_connection() {
 #[tokio::test]
 async fn counts_and_releases_are_bounded() {
     let stats = Stats::new(2);
-    let kept = stats.target("r0", 1);
+    let kept = target(&stats, "r0", 1);
     kept.release_counters().answered(1, 204);
     for n in 1..20 {
-        stats.target(&format!("r{n}"), 1).release_counters().answered(0, 500);
+        target(&stats, &format!("r{n}"), 1).release_counters().answered(0, 500);
     }
     kept.release_counters().answered(0, 404);
     let by_release = stats.snapshot().by_release;

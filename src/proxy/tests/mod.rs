@@ -145,6 +145,11 @@ impl Reserved for Admins {
     }
 }
 
+/// A new tenure of `port` for `release`.
+fn target(stats: &Stats, release: &str, port: u16) -> Arc<Target> {
+    Target::new(([127, 0, 0, 1], port).into(), stats.release(release))
+}
+
 /// A running plane with everything that steers it.
 struct Rig {
     plane: Plane,
@@ -176,7 +181,7 @@ impl Rig {
 
     /// Makes `app` live; gives its new target.
     fn route(&mut self, app: &Backend) -> Arc<Target> {
-        let target = self.stats.target(&app.release, app.addr.port());
+        let target = target(&self.stats, &app.release, app.addr.port());
         self.routes.route(Some(target.clone()));
         target
     }

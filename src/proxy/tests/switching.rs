@@ -31,7 +31,7 @@ async fn a_switch_from_inside_a_request_moves_the_next_one() {
                 let replaced = {
                     let mut rig = rig.lock().unwrap();
                     let rig = rig.as_mut().unwrap();
-                    let target = rig.stats.target("new", new_port);
+                    let target = target(&rig.stats, "new", new_port);
                     rig.routes.route(Some(target)).unwrap()
                 };
                 replaced.retire();
@@ -72,7 +72,7 @@ async fn a_retired_target_takes_nobody_and_a_closed_live_one_is_a_503() {
     let first = rig.route(&old);
     let mut client = rig.connect().await;
     assert_eq!(ask(&mut client).await, "old");
-    let second = rig.stats.target("new", new.addr.port());
+    let second = target(&rig.stats, "new", new.addr.port());
     let replaced = rig.routes.route(Some(second.clone())).unwrap();
     assert!(Arc::ptr_eq(&first, &replaced));
     replaced.retire();
@@ -158,7 +158,7 @@ async fn switches_under_load_lose_nothing_and_drain_to_zero() {
     let mut targets = Vec::new();
     for round in 0..60 {
         let target =
-            rig.stats.target(&format!("r{round}"), if round % 2 == 0 { &blue } else { &red }.addr.port());
+            target(&rig.stats, &format!("r{round}"), if round % 2 == 0 { &blue } else { &red }.addr.port());
         let former = rig.routes.route(Some(target)).unwrap();
         former.retire();
         let before = rig.stats.snapshot().total_requests;

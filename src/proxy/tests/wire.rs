@@ -336,7 +336,7 @@ async fn a_502_counts_for_the_release_whose_target_gave_it() {
     };
     drop(closed);
     let mut rig = Rig::start(|config| config.upstream.connect_timeout = Duration::from_millis(50));
-    rig.routes.route(Some(rig.stats.target("r2", port)));
+    rig.routes.route(Some(target(&rig.stats, "r2", port)));
     let status = rig.ask(GET).await.status();
     assert!(matches!(status, 502 | 504), "{status}");
     assert_eq!(rig.stats.snapshot().by_release, [("r2".to_owned(), [0, 0, 0, 0, 1])]);

@@ -1,5 +1,6 @@
 //! The coordinator's hands: carries out the machine's effects, and tells the world about them.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Coordinator, RunFacts};
 use crate::config::Config;
 use crate::health::Probe;
+use crate::proxy::Target;
 use crate::release::clock::now;
 use crate::release::events::AttemptLog;
 use crate::release::message::{Message, Report};
@@ -193,7 +195,8 @@ impl Coordinator {
     fn point(&mut self, id: RunId, former: Option<(RunId, FormerTarget)>) {
         let Some(run) = self.state.runs().find(|run| run.id == id) else { return };
         let Some(port) = run.port else { return };
-        let target = self.stats.target(&run.release.id, port);
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let target = Target::new(addr, self.stats.release(&run.release.id));
         let slot = self.slot(id);
         // Whoever is pinned to an earlier tenure of this run moves to the new one.
         slot.targets.retain(|tenure| {
@@ -234,7 +237,7 @@ impl Coordinator {
 fn probe(config: &Config, port: u16, path: Option<String>) -> Probe {
     let health = &config.health;
     Probe {
-        addr: (std::net::Ipv4Addr::LOCALHOST, port).into(),
+        addr: (Ipv4Addr::LOCALHOST, port).into(),
         path: path.unwrap_or_else(|| health.path.clone()),
         host: health.host.clone(),
         timeout: health.timeout,
