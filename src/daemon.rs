@@ -1,33 +1,52 @@
-//! The composition root: binds, starts the long-lived tasks, reloads, and ends them all.
+//! The composition root: takes the daemon's place, starts the long-lived tasks, reloads, and ends them all.
 //!
-//! Two planes: the control plane is one single-threaded runtime on the main thread (coordinator, admin, probes, reloads);
-//! the data plane has threads of its own. Everything long-lived that is started here is joined here.
+//! Two planes: the control plane is one single-threaded runtime on the main thread (coordinators, admin,
+//! probes, reloads); the data plane has threads of its own. Everything long-lived that is started here is
+//! joined here. What concerns the fate of the apps is in [`crate::apps`].
 //!
-//! The end, in this order: nothing new is begun, no connection is accepted, requests finish within `drain.period`, every process
-//! group is stopped by the ladder, the last record is written. A second signal skips the waiting.
+//! The end, in this order: nothing new is begun, no connection is accepted, requests finish within
+//! `drain.period`, every process group is stopped by the ladder, the last records are written. A second
+//! signal skips the waiting.
 //!
-//! Leaving (SIGUSR2) is the same without the app: the record is written first, nothing is stopped, and the next daemon takes over
-//! what runs. The connections that come meanwhile wait in the queue of the listening socket, where the service manager keeps it.
+//! Leaving (SIGUSR2) is the same without stopping: the records are written first, and the next daemon takes
+//! over what runs. Connections that come meanwhile wait in the queue of the listening socket, if the service
+//! manager keeps it.
 //!
-//! An upgrade is leaving without a gap: the next daemon is started by this one and serves before this one stops accepting
-//! (`handover` says what passes between the two, `upgrade` is the one side, `succession` the other).
+//! An upgrade is leaving without a gap: this daemon starts the next one, which serves before this one stops
+//! accepting.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `start`, `place` | how a daemon begins; the state and the socket that only one can have |
+//! | `configuration`, `reload` | the configuration in force; a newer one |
+//! | `admin_server` | the admin socket, and the orders that come through it |
+//! | `signals` | the signals that a daemon obeys |
+//! | `background`, `upkeep` | the tasks beside the loop; what the service manager hears of them |
+//! | `handover` | what a daemon and its successor say to one another |
+//! | `upgrade`, `successor` | the daemon's side of it; the process of the successor |
+//! | `succession` | the successor's side |
+//! | `end` | the two ends: with the apps, and without them |
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::handover::{Control, Heritage};
+use self::admin_server::{AdminServer, socket_group};
+use self::background::Background;
+use self::configuration::Configuration;
+use self::handover::{ControlSocket, Heritage};
 use self::signals::{Signals, Told};
 use self::start::Origin;
 use self::succession::Predecessor;
+use self::successor::Program;
 use self::upgrade::Outcome;
-use crate::admin::{self, Admin};
+use crate::admin;
+use crate::apps::{Apps, Coordinators};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
@@ -37,20 +56,25 @@ use crate::release::store::{Store, StoreError};
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
+mod admin_server;
+mod background;
+mod configuration;
 mod end;
 mod handover;
+mod place;
 mod reload;
 mod signals;
 mod start;
 mod succession;
+mod successor;
 mod upgrade;
 mod upkeep;
 
 /// How long blocking work may still take at the very end.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
-/// After a reload that failed: what stood in its way (a file that was gone for a moment, an address in use) may pass
-/// without an edit.
+/// The pause after a reload that failed. Its cause (a file that was gone for a moment, an address in use)
+/// may pass without an edit.
 const RELOAD_RETRY: Duration = Duration::from_secs(1);
 
 /// Who started the daemon, and how.
@@ -58,14 +82,14 @@ const RELOAD_RETRY: Duration = Duration::from_secs(1);
 pub struct Options {
     /// Where the configuration comes from.
     pub sources: Sources,
-    /// For `portok run`: the command that released the next version is shown with this program's name.
+    /// Set for `portok run`.
     pub foreground: Option<Foreground>,
 }
 
 /// `portok run`.
 #[derive(Debug)]
 pub struct Foreground {
-    /// How the command line was called, for the line to type next.
+    /// How the command line was called, to show the command that releases the next version.
     pub program: String,
 }
 
@@ -107,13 +131,10 @@ impl StartError {
 /// Runs the daemon until it is told to end.
 pub fn run(options: Options) -> ExitCode {
     // First of all: before there is another thread or a child.
-    let program = upgrade::Program::of_this_process().ok();
+    let program = Program::of_this_process().ok();
     let heritage = match Heritage::take().transpose() {
         Ok(heritage) => heritage,
-        Err(error) => {
-            complain(&format!("error: cannot take over from the running daemon: {error}"));
-            return ExitCode::from(exit::FAILED);
-        }
+        Err(error) => return failed(&format!("cannot take over from the running daemon: {error}")),
     };
     let (passed, heritage) = match heritage {
         Some(Heritage { listener, control, lock, error }) => {
@@ -121,7 +142,7 @@ pub fn run(options: Options) -> ExitCode {
         }
         None => (Passed::from_env(), None),
     };
-    // Watched before it is read: an edit in between is seen.
+    // Watched before it is read, so that an edit in between is seen.
     let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
     let config = match config::load(&options.sources) {
         Ok(config) => config,
@@ -133,8 +154,7 @@ pub fn run(options: Options) -> ExitCode {
     if let Some((_, _, error)) = &heritage
         && let Err(cause) = rustix::stdio::dup2_stderr(error)
     {
-        complain(&format!("error: cannot write to the standard error of the running daemon: {cause}"));
-        return ExitCode::from(exit::FAILED);
+        return failed(&format!("cannot write to the standard error of the running daemon: {cause}"));
     }
     let reader =
         if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service };
@@ -142,21 +162,38 @@ pub fn run(options: Options) -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    // A daemon in the foreground leaves nothing behind in a folder that it made for itself.
+    let made_here = options.foreground.is_some() && config.state_file.parent() == Some(&*config.run_dir);
+    let remains = made_here.then(|| (config.state_file.clone(), config.run_dir.clone()));
+    let code =
+        live(options, config, watch, passed, heritage.map(|(control, lock, _)| (control, lock)), program);
+    if let (true, Some((record, folder))) = (code == exit::DONE, remains) {
+        Store::discard(&record, &folder);
+    }
+    ExitCode::from(code)
+}
+
+/// The daemon's life on its runtime. Returns the exit code.
+fn live(
+    options: Options,
+    config: Config,
+    watch: Option<Watch>,
+    passed: Passed,
+    predecessor: Option<(UnixStream, Option<std::fs::File>)>,
+    program: Option<Program>,
+) -> u8 {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!("cannot start the control plane's runtime: {error}");
-            return ExitCode::from(exit::FAILED);
+            return exit::FAILED;
         }
     };
-    // Whoever runs it in the foreground for a while finds nothing of it afterwards.
-    let made_here = options.foreground.is_some() && config.state_file.parent() == Some(&*config.run_dir);
-    let remains = made_here.then(|| (config.state_file.clone(), config.run_dir.clone()));
-    let last_word = heritage.as_ref().and_then(|(control, ..)| control.try_clone().ok());
+    let last_word = predecessor.as_ref().and_then(|(control, _)| control.try_clone().ok());
     let outcome = runtime.block_on(async {
-        let predecessor = match heritage {
-            Some((control, lock, _)) => {
-                let control = Control::new(control).map_err(StartError::Predecessor)?;
+        let predecessor = match predecessor {
+            Some((control, lock)) => {
+                let control = ControlSocket::new(control).map_err(StartError::Predecessor)?;
                 Some(Predecessor::new(control, lock))
             }
             None => None,
@@ -168,12 +205,7 @@ pub fn run(options: Options) -> ExitCode {
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
     runtime.shutdown_timeout(LAST_THREADS);
     match outcome {
-        Ok(()) => {
-            if let Some((record, folder)) = remains {
-                Store::discard(&record, &folder);
-            }
-            ExitCode::from(exit::DONE)
-        }
+        Ok(()) => exit::DONE,
         Err(error) => {
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
@@ -181,12 +213,18 @@ pub fn run(options: Options) -> ExitCode {
             if let Some(control) = last_word {
                 handover::fail(control, &format!("{error}{source}"));
             }
-            ExitCode::from(exit::FAILED)
+            exit::FAILED
         }
     }
 }
 
-/// Prints the effective configuration, secrets masked; says all that is wrong with it otherwise.
+/// Complains, before there is a log.
+fn failed(why: &str) -> ExitCode {
+    complain(&format!("error: {why}"));
+    ExitCode::from(exit::FAILED)
+}
+
+/// Prints the effective configuration, secrets masked; or all that is wrong with it.
 pub fn check(sources: &Sources) -> ExitCode {
     match config::load(sources) {
         Ok(config) => {
@@ -197,14 +235,14 @@ pub fn check(sources: &Sources) -> ExitCode {
                 complain(&format!("error: admin.socket_group: {error}"));
                 return ExitCode::from(exit::USAGE);
             }
-            // What a deploy of [app] would refuse may still come about before it, so it is no error here.
+            // No error here: what a deploy of [app] would refuse may come about before it.
             if config.app.command.is_some()
                 && let Err(error) = release::spec::prepare(wire::DeployRequest::default(), &config)
             {
                 complain(&format!("warning: [app] cannot be deployed as it is: {}", error.message));
             }
             use std::io::Write;
-            // A closed pipe is no news to the one who closed it.
+            // A reader that closed the pipe needs no error.
             let _pipe_closed = std::io::stdout().write_all(config.effective_toml().as_bytes());
             ExitCode::from(exit::DONE)
         }
@@ -221,60 +259,39 @@ fn last_words(errors: &ConfigErrors) {
     }
 }
 
-/// Before there is a log, standard error is it.
+/// Writes to standard error: the log, as long as there is none.
 fn complain(line: &str) {
     use std::io::Write as _;
-    // Whoever closed it does not want to know; `eprintln!` would panic.
+    // Where it is closed, nobody reads; `eprintln!` would panic.
     let _closed = writeln!(std::io::stderr(), "{line}");
 }
 
 struct Daemon {
-    sources: Sources,
-    config: watch::Sender<Arc<Config>>,
-    config_status: watch::Sender<wire::ConfigStatus>,
+    configuration: Configuration,
+    /// Where requests are accepted now.
     listen: watch::Sender<SocketAddr>,
-    /// The listening socket once more, while it is listened on.
+    /// A duplicate of the listening socket, as long as connections are accepted.
     public: Option<TcpListener>,
-    /// The lock of the state once more, for a successor.
+    /// A duplicate of the state's lock, for a successor.
     lock: Option<std::fs::File>,
-    /// How a successor is started; `None` where none is.
-    program: Option<upgrade::Program>,
+    /// How a successor is started; `None` where there is none to be.
+    program: Option<Program>,
+    /// The apps' limit of open files.
     open_files: Option<u64>,
     /// Cancelled once no predecessor is left.
     alone: CancellationToken,
     manager: Manager,
     plane: Plane,
-    common: Arc<crate::supervisor::Common>,
-    app: release::Handle,
-    coordinator: tokio::task::JoinHandle<()>,
-    admin: Arc<Admin>,
-    socket: Option<SocketTask>,
-    /// Cancelled when everything else has ended: the hooks and the watch on the file end with it.
-    over: CancellationToken,
-    /// Cancelled with it, or once the service manager is another daemon's to talk to.
-    voice: CancellationToken,
-    background: JoinSet<()>,
-    reloads: mpsc::Receiver<admin::ReloadReply>,
-    upgrades: mpsc::Receiver<admin::UpgradeOrder>,
+    apps: Apps,
+    coordinators: Coordinators,
+    admin: AdminServer,
+    background: Background,
     edits: mpsc::Receiver<()>,
     signals: Signals,
 }
 
-struct SocketTask {
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl SocketTask {
-    /// Answers what is under way and leaves.
-    async fn end(self) {
-        self.stop.cancel();
-        let _panicked = self.task.await;
-    }
-}
-
 impl Daemon {
-    /// Reloads when asked, until a signal ends it.
+    /// Carries out orders until one ends the daemon.
     async fn serve(mut self) -> Result<(), StartError> {
         enum Turn {
             Booted,
@@ -287,15 +304,15 @@ impl Daemon {
         }
         let mut booted = false;
         loop {
-            let failed = self.config_status.borrow().error.is_some();
+            let failed = self.configuration.is_in_error();
             let turn = tokio::select! {
-                () = upkeep::extending(&self.manager, self.app.booted()), if !booted => Turn::Booted,
-                Some(answer) = self.reloads.recv() => Turn::Reload(answer),
-                Some(order) = self.upgrades.recv() => Turn::Upgrade(order),
+                () = upkeep::extending(&self.manager, self.apps.booted()), if !booted => Turn::Booted,
+                Some(answer) = self.admin.reloads.recv() => Turn::Reload(answer),
+                Some(order) = self.admin.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
                 told = self.signals.next() => Turn::Told(told),
-                () = self.app.ended() => Turn::Lost,
+                () = self.apps.lost() => Turn::Lost,
             };
             match turn {
                 Turn::Booted => {
@@ -306,7 +323,7 @@ impl Daemon {
                     let outcome = self.announced_reload(booted).await;
                     let _asker_gone = answer.send(outcome);
                 }
-                // The outcome is in the log and in the status.
+                // Its outcome is in the log and in the status.
                 Turn::Edited | Turn::Told(Told::Reload) => {
                     let _outcome = self.announced_reload(booted).await;
                 }
@@ -314,7 +331,7 @@ impl Daemon {
                     let _outcome = self.reload().await;
                 }
                 Turn::Lost => {
-                    // Without it nothing watches the app: better to be started again.
+                    // Without it nothing watches the app. The service manager starts the daemon again.
                     tracing::error!("the coordinator has ended; the daemon cannot go on without it");
                     self.end().await?;
                     return Err(StartError::Lost);
@@ -336,7 +353,7 @@ impl Daemon {
                 }
                 Turn::Told(Told::End(cause)) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
-                    // Nobody is to wait in a queue that nothing will accept from.
+                    // Nothing will accept from its queue.
                     self.manager.forget();
                     return self.end().await;
                 }
@@ -353,29 +370,4 @@ fn watched_file(sources: &Sources) -> Option<PathBuf> {
         (None, Some(instance)) => Some(config::instance_file(sources, instance)),
         (None, None) => None,
     }
-}
-
-/// Serves the admin socket, bound by `bind`. Where the default place cannot be made, that is a warning.
-fn open_socket(
-    config: &Config,
-    admin: &Arc<Admin>,
-    bind: fn(&std::path::Path, Option<u32>) -> Result<tokio::net::UnixListener, String>,
-) -> Result<Option<SocketTask>, StartError> {
-    let Some(path) = &config.admin.socket else { return Ok(None) };
-    let group = socket_group(config)?;
-    let listener = match bind(path, group) {
-        Ok(listener) => listener,
-        Err(error) if config.admin.socket_configured => return Err(StartError::Socket(error)),
-        Err(error) => {
-            tracing::warn!("there is no admin socket: {error}");
-            return Ok(None);
-        }
-    };
-    let stop = CancellationToken::new();
-    let task = tokio::spawn(admin::serve_socket(listener, path.clone(), Arc::clone(admin), stop.clone()));
-    Ok(Some(SocketTask { stop, task }))
-}
-
-fn socket_group(config: &Config) -> Result<Option<u32>, StartError> {
-    config.admin.socket_group.as_deref().map(admin::group_id).transpose().map_err(StartError::Socket)
 }

@@ -63,6 +63,7 @@
 //! a deploy up before the switch, a **rollback** goes back after it.
 
 pub mod admin;
+pub mod apps;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -53,11 +53,11 @@ const DESCRIPTORS: usize = 8;
 
 /// One end of the socket, once the descriptors have gone over it.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(super) struct ControlSocket {
     stream: BufReader<tokio::net::UnixStream>,
 }
 
-impl Control {
+impl ControlSocket {
     /// Must be called within a tokio runtime.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;

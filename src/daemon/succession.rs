@@ -1,7 +1,7 @@
 //! The successor's side of an upgrade: how a daemon starts while another one still runs.
 //!
-//! Up to `go` it changes nothing that the running daemon has. What fails after that leaves the apps alone: they are the running
-//! daemon's again. The word `main` makes it the daemon.
+//! Up to `go` it changes nothing that the running daemon has. If it fails after that, it leaves the apps
+//! alone: they are the running daemon's again. The word `main` makes it the daemon.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
-use super::handover::Control;
+use super::handover::ControlSocket;
 use crate::config::Config;
 use crate::release::store::Store;
 
@@ -21,19 +21,19 @@ const GO_WITHIN: Duration = Duration::from_secs(30);
 /// How long the running daemon may take to tell the service manager.
 const MAIN_WITHIN: Duration = Duration::from_secs(10);
 
-/// The daemon that is to be succeeded.
+/// The daemon to succeed.
 #[derive(Debug)]
 pub(super) struct Predecessor {
-    control: Control,
+    control: ControlSocket,
     lock: Option<File>,
 }
 
 impl Predecessor {
-    pub(super) fn new(control: Control, lock: Option<File>) -> Self {
+    pub(super) fn new(control: ControlSocket, lock: Option<File>) -> Self {
         Self { control, lock }
     }
 
-    /// All is prepared: says so, and waits until the running daemon stands still. Gives back its lock.
+    /// Says that all is prepared, and waits until the running daemon stands still. Returns its lock.
     pub(super) async fn stand_by(&mut self, config: &Config) -> Result<Option<File>, StartError> {
         if let Some(lock) = &self.lock {
             Store::check(&config.state_file, lock)?;
@@ -43,14 +43,20 @@ impl Predecessor {
         Ok(self.lock.take())
     }
 
-    /// Requests are answered here.
-    pub(super) async fn serving(&mut self) -> Result<(), StartError> {
-        self.say(&format!("serving {}", std::process::id())).await
-    }
-
-    /// Waits until this is the daemon.
-    pub(super) async fn until_main(&mut self) -> Result<(), StartError> {
-        self.expect("main", MAIN_WITHIN).await
+    /// Says that requests are answered here, and waits until this is the daemon.
+    ///
+    /// # Errors
+    /// The running daemon is gone. If it is gone once this one serves, that is an error only where a service
+    /// manager (`managed`) starts another daemon, which takes over what runs.
+    pub(super) async fn succeed(mut self, managed: bool) -> Result<Self, StartError> {
+        self.say(&format!("serving {}", std::process::id())).await?;
+        if let Err(error) = self.expect("main", MAIN_WITHIN).await {
+            if managed {
+                return Err(error);
+            }
+            tracing::warn!("{error}: going on alone");
+        }
+        Ok(self)
     }
 
     /// Waits until nothing is left of it, then cancels `alone`.

@@ -1,44 +1,55 @@
-//! What goes on beside the daemon's work as long as it lives: the status line, the watchdog, and more time where the end
-//! takes long. Tasks of the daemon's; they end when they are told to.
+//! What the service manager is told as long as the daemon lives: the status line, that the daemon is alive,
+//! and that something takes longer. The daemon's background tasks, which it ends.
 
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::proxy::Pulse;
-use crate::release;
+use super::background::Background;
+use crate::apps::Apps;
+use crate::proxy::{Plane, Pulse};
 use crate::systemd::{self, Manager};
 
-/// How much longer what is under way may take, each time it is asked for.
+/// How much more time is asked for at once.
 const EXTENSION: Duration = Duration::from_secs(30);
 
 /// How often it is asked for.
 const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
+/// Starts what the service manager wants to hear.
+pub(super) fn start(background: &mut Background, manager: &Manager, plane: &Plane, apps: &Apps) {
+    if manager.listens() {
+        background.until_silent(follow_status(manager.clone(), apps.clone()));
+    }
+    if let Some(every) = systemd::watchdog() {
+        background.until_silent(prove_alive(manager.clone(), every, plane.pulse(), apps.clone()));
+    }
+}
+
 /// Tells the service manager how the app is, whenever that changes.
-pub(super) async fn follow_status(manager: Manager, mut app: release::Handle) {
+async fn follow_status(manager: Manager, mut apps: Apps) {
     let mut said = String::new();
     loop {
-        let line = systemd::status_line(&app.status());
+        let line = systemd::status_line(&apps.only().status());
         if line != said {
             manager.status(&line);
             said = line;
         }
-        if !app.changed().await {
+        if !apps.changed().await {
             return;
         }
     }
 }
 
-/// Tells the service manager `every` so often that the daemon is alive, as long as every data-plane thread and the
-/// coordinator have answered since the last time.
-pub(super) async fn prove_alive(manager: Manager, every: Duration, pulse: Pulse, app: release::Handle) {
+/// Tells the service manager `every` so often that the daemon is alive, as long as every data-plane thread
+/// and every coordinator has answered since the last time.
+async fn prove_alive(manager: Manager, every: Duration, pulse: Pulse, apps: Apps) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut said = false;
     loop {
         ticks.tick().await;
-        let both = async { tokio::join!(pulse.beat(), app.beat()) };
+        let both = async { tokio::join!(pulse.beat(), apps.beat()) };
         if timeout(every, both).await.is_ok() {
             manager.alive();
             said = false;
@@ -50,7 +61,7 @@ pub(super) async fn prove_alive(manager: Manager, every: Duration, pulse: Pulse,
     }
 }
 
-/// Asks for more time again and again while `work` goes on: it has deadlines of its own.
+/// Asks for more time again and again while `work` goes on, which has deadlines of its own.
 pub(super) async fn extending<T>(manager: &Manager, work: impl Future<Output = T>) -> T {
     let ask = async {
         let mut ticks = interval(EXTEND_EVERY);
