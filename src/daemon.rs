@@ -236,8 +236,8 @@ pub fn check(sources: &Sources) -> ExitCode {
                 return ExitCode::from(exit::USAGE);
             }
             // No error here: what a deploy of [app] would refuse may come about before it.
-            if config.app.command.is_some()
-                && let Err(error) = release::spec::prepare(wire::DeployRequest::default(), &config)
+            if config.app.app.command.is_some()
+                && let Err(error) = release::spec::prepare(wire::DeployRequest::default(), &config.app)
             {
                 complain(&format!("warning: [app] cannot be deployed as it is: {}", error.message));
             }

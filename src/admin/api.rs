@@ -120,7 +120,7 @@ impl Admin {
         let listen = self.parts.listen.borrow().port();
         let mut call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
         if let (Call::Deploy { request: deploy, .. }, Peer::Unix { .. }) = (&mut call, peer)
-            && config.app.directory.is_none()
+            && config.app.app.directory.is_none()
         {
             request::run_where_the_caller_is(deploy, &head.headers)?;
         }
@@ -220,7 +220,7 @@ impl Admin {
             counters,
             self.parts.app.health(),
             wire::rfc3339(self.parts.started_at),
-            config.upstream.debug,
+            config.app.upstream.debug,
         )
     }
 

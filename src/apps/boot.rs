@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Apps, Waiting};
-use crate::config::Config;
+use crate::config::AppConfig;
 use crate::proxy::{RouteWriter, Stats};
 use crate::release::store::{Found, Store};
 use crate::release::{self, Coordinator};
@@ -19,8 +19,8 @@ use crate::wire::HookEvent;
 
 /// What the apps need to begin.
 pub struct Parts {
-    /// The configuration in force.
-    pub config: watch::Receiver<Arc<Config>>,
+    /// The app's configuration in force.
+    pub config: watch::Receiver<Arc<AppConfig>>,
     /// What all apps' processes share.
     pub common: Arc<Common>,
     /// Makes targets.

@@ -39,6 +39,21 @@ pub(super) fn config(given: &Given<'_>) -> Config {
         state_file: PathBuf::new(),
         run_dir: PathBuf::new(),
         warnings: Vec::new(),
+        app: Arc::new(app_config(given)),
+        admin: admin(),
+        proxy: proxy(given),
+        limits: client_limits(given),
+        hooks: Hooks { on_event: None },
+        log: Log { verbose_errors: false },
+    }
+}
+
+/// What it takes from its instance is set when that is read.
+fn app_config(given: &Given<'_>) -> AppConfig {
+    AppConfig {
+        name: String::new(),
+        in_file: given.file.is_some(),
+        max_fields: 0,
         app: app(),
         health: Health {
             path: "/health".to_owned(),
@@ -52,12 +67,7 @@ pub(super) fn config(given: &Given<'_>) -> Config {
             affinity: if given.as_npm() { Affinity::Connection } else { Affinity::Request },
         },
         rollback: Rollback { window: secs(60), interval: secs(5), threshold: 3, standby: Standby::Drain },
-        admin: admin(),
-        proxy: proxy(given),
         upstream: upstream(),
-        limits: client_limits(given),
-        hooks: Hooks { on_event: None },
-        log: Log { verbose_errors: false },
     }
 }
 

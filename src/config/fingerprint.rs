@@ -66,7 +66,7 @@ mod tests {
 
     /// What the new `[app]` asks for when the old one was attempted.
     fn change(old: &str, new: &str) -> AppChange {
-        app_change(Some(&app_fingerprint(&config(old).app)), &config(new).app)
+        app_change(Some(&app_fingerprint(&config(old).app.app)), &config(new).app.app)
     }
 
     const APP: &str = "[app]\ncommand = \"node a.js\"\n";
@@ -123,17 +123,17 @@ mod tests {
 
     #[test]
     fn what_was_attempted_last_decides() {
-        let app = config(APP).app;
-        assert_eq!(app_change(None, &app), AppChange::Redeploy);
-        assert_eq!(app_change(Some("other"), &app), AppChange::Redeploy);
-        assert_eq!(app_change(Some(&app_fingerprint(&app)), &app), AppChange::None);
-        assert_eq!(app_change(None, &config("").app), AppChange::None);
+        let app = &config(APP).app.app;
+        assert_eq!(app_change(None, app), AppChange::Redeploy);
+        assert_eq!(app_change(Some("other"), app), AppChange::Redeploy);
+        assert_eq!(app_change(Some(&app_fingerprint(app)), app), AppChange::None);
+        assert_eq!(app_change(None, &config("").app.app), AppChange::None);
     }
 
     #[test]
     fn the_fingerprint_is_the_published_hash_and_stays_what_it_is() {
         // Kept on disk: these must never change.
-        let app = |text: &str| app_fingerprint(&config(text).app);
+        let app = |text: &str| app_fingerprint(&config(text).app.app);
         assert_eq!(app(""), "6c62272e07bb014262b821756295c58d");
         assert_eq!(app("[app]\ntarget = 4000\n"), "bc503959a53287ffa82cc8b9d2a9cd25");
         assert_eq!(app(APP), "3b648bed88852abd5ff121ffea049320");
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_fingerprint_knows_what_belongs_to_what() {
-        let app = |lines: &str| app_fingerprint(&config(&format!("[app]\n{lines}\n")).app);
+        let app = |lines: &str| app_fingerprint(&config(&format!("[app]\n{lines}\n")).app.app);
         let different = [
             "command = \"a b\"",
             "command = [\"a b\"]",

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -83,6 +84,29 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Things worth saying that are no errors, for the log (a fallback taken, an odd value).
     pub warnings: Vec<String>,
+    /// Its app.
+    pub app: Arc<AppConfig>,
+    /// Who may steer.
+    pub admin: Admin,
+    /// The side towards clients.
+    pub proxy: Proxy,
+    /// What clients may use at most.
+    pub limits: ClientLimits,
+    /// Who is told.
+    pub hooks: Hooks,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// The configuration of one app.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppConfig {
+    /// The app's name: its instance's.
+    pub name: String,
+    /// Whether a file configures it, and not the environment alone.
+    pub in_file: bool,
+    /// The most fields in the head of an answer: its instance's `limits.headers`.
+    pub max_fields: usize,
     /// What to run, or where it runs already.
     pub app: App,
     /// How health is probed.
@@ -91,18 +115,8 @@ pub struct Config {
     pub drain: Drain,
     /// When to go back.
     pub rollback: Rollback,
-    /// Who may steer.
-    pub admin: Admin,
-    /// The side towards clients.
-    pub proxy: Proxy,
-    /// The side towards apps.
+    /// The side towards the app.
     pub upstream: Upstream,
-    /// What clients may use at most.
-    pub limits: ClientLimits,
-    /// Who is told.
-    pub hooks: Hooks,
-    /// What is logged.
-    pub log: Log,
 }
 
 /// `[app]`.

@@ -113,10 +113,10 @@ fn an_empty_file_gives_the_defaults_of_a_file_and_waits_for_a_deploy() {
     assert_eq!(config.file, Some(case.config()));
     assert_eq!(config.listen, "0.0.0.0:3000".parse().unwrap());
     assert_eq!(config.state_file, case.path("state/api.json"));
-    assert_eq!((&config.app.target, &config.app.command), (&None, &None));
+    assert_eq!((&config.app.app.target, &config.app.app.command), (&None, &None));
     assert!(warned(&config, "waiting for a first deploy or switch"), "{:?}", config.warnings);
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
-    assert_eq!(config.drain.affinity, Affinity::Request);
+    assert_eq!(config.app.drain.affinity, Affinity::Request);
     assert_eq!(config.proxy.forwarded, Forwarded::Trusted);
     assert!(config.admin.token.is_none() && config.admin.public && !config.admin.socket_configured);
 }
@@ -128,16 +128,16 @@ fn the_environment_alone_gives_the_defaults_of_npm_portok() {
     assert_eq!(config.name, "default");
     assert_eq!(config.file, None);
     assert_eq!(config.listen.port(), 3000);
-    assert_eq!(config.app.target, Some(8080));
+    assert_eq!(config.app.app.target, Some(8080));
     assert_eq!(config.state_file, case.path("state/default.json"));
-    assert_eq!((config.health.path.as_str(), config.health.timeout), ("/health", secs(5)));
-    assert_eq!((config.drain.period, config.drain.affinity), (secs(30), Affinity::Connection));
-    let Rollback { window, interval, threshold, .. } = config.rollback;
+    assert_eq!((config.app.health.path.as_str(), config.app.health.timeout), ("/health", secs(5)));
+    assert_eq!((config.app.drain.period, config.app.drain.affinity), (secs(30), Affinity::Connection));
+    let Rollback { window, interval, threshold, .. } = config.app.rollback;
     assert_eq!((window, interval, threshold), (secs(60), secs(5), 3));
     assert_eq!(config.proxy.forwarded, Forwarded::Append);
     assert_eq!((config.proxy.idle_timeout, config.proxy.header_timeout), (secs(5), secs(6)));
-    assert!(!config.proxy.fast_path && config.upstream.keepalive && !config.upstream.debug);
-    assert_eq!((config.upstream.max_connections, config.upstream.tcp_keepalive), (1024, secs(1)));
+    assert!(!config.proxy.fast_path && config.app.upstream.keepalive && !config.app.upstream.debug);
+    assert_eq!((config.app.upstream.max_connections, config.app.upstream.tcp_keepalive), (1024, secs(1)));
     assert_eq!(config.admin.allow, ["127.0.0.1/32".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()]);
     assert!(!config.log.verbose_errors && config.proxy.threads >= 1);
     assert_eq!(config.warnings, Vec::<String>::new());
@@ -181,22 +181,22 @@ fn every_variable_reaches_its_key() {
     }
     let config = case.good();
     assert_eq!((config.name.as_str(), config.listen.to_string().as_str()), ("web", "[::1]:8081"));
-    assert_eq!(config.app.command, Some(CommandLine::Shell("node app.js --x".to_owned())));
+    assert_eq!(config.app.app.command, Some(CommandLine::Shell("node app.js --x".to_owned())));
     assert_eq!(config.state_file, case.path("s.json"));
-    assert_eq!((config.health.path.as_str(), config.health.timeout.as_millis()), ("/up?x=1", 1500));
-    assert_eq!((config.drain.period, config.drain.affinity), (Duration::ZERO, Affinity::Request));
-    assert_eq!((config.rollback.window, config.rollback.interval.as_millis()), (Duration::ZERO, 250));
-    assert_eq!(config.rollback.threshold, 7);
+    assert_eq!((config.app.health.path.as_str(), config.app.health.timeout.as_millis()), ("/up?x=1", 1500));
+    assert_eq!((config.app.drain.period, config.app.drain.affinity), (Duration::ZERO, Affinity::Request));
+    assert_eq!((config.app.rollback.window, config.app.rollback.interval.as_millis()), (Duration::ZERO, 250));
+    assert_eq!(config.app.rollback.threshold, 7);
     let allow: Vec<_> = config.admin.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["10.0.0.0/8", "127.0.0.1/32", "192.168.0.0/16"]);
     assert_eq!(config.admin.socket, Some(case.path("a.sock")));
-    assert!(config.admin.socket_configured && config.proxy.fast_path && !config.upstream.keepalive);
+    assert!(config.admin.socket_configured && config.proxy.fast_path && !config.app.upstream.keepalive);
     assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("0123456789abcdef"));
-    assert_eq!((config.proxy.threads, config.upstream.max_connections), (3, 9));
-    assert_eq!(config.upstream.tcp_keepalive, secs(2), "the kernel counts whole seconds");
+    assert_eq!((config.proxy.threads, config.app.upstream.max_connections), (3, 9));
+    assert_eq!(config.app.upstream.tcp_keepalive, secs(2), "the kernel counts whole seconds");
     assert_eq!((config.proxy.idle_timeout, config.proxy.header_timeout), (secs(7), secs(8)));
     assert_eq!(config.proxy.forwarded, Forwarded::Off);
-    assert!(config.upstream.debug && config.log.verbose_errors);
+    assert!(config.app.upstream.debug && config.log.verbose_errors);
 }
 
 #[test]
@@ -213,14 +213,17 @@ fn environment_wins_over_the_file_and_flags_over_both() {
     case.set("ADMIN_ALLOWLIST", "10.1.1.1");
     case.set("DRAIN_AFFINITY", "");
     let config = case.good();
-    assert_eq!((config.name.as_str(), config.listen.port(), config.app.target), ("env", 2222, Some(5000)));
-    assert_eq!((config.drain.period, config.drain.affinity), (secs(2), Affinity::Connection));
+    assert_eq!(
+        (config.name.as_str(), config.listen.port(), config.app.app.target),
+        ("env", 2222, Some(5000))
+    );
+    assert_eq!((config.app.drain.period, config.app.drain.affinity), (secs(2), Affinity::Connection));
     assert_eq!(config.admin.allow, ["10.1.1.1/32".parse().unwrap()]);
     case.sources.overrides.listen = Some("127.0.0.1:0".to_owned());
     case.sources.overrides.command = Some(CommandLine::Shell("node app.js".to_owned()));
     let config = case.good();
     assert_eq!(config.listen.to_string(), "127.0.0.1:0");
-    assert_eq!((config.app.target, config.app.command.is_some()), (None, true));
+    assert_eq!((config.app.app.target, config.app.app.command.is_some()), (None, true));
     case.sources.overrides.listen = Some("nowhere".to_owned());
     case.sources.overrides.command = Some(CommandLine::Exec(Vec::new()));
     let problems = case.problems();
@@ -260,16 +263,19 @@ fn all_kinds_of_values_in_a_file() {
     .good();
     assert_eq!(config.listen.to_string(), "0.0.0.0:3001");
     let words = ["node", "app.js", "{port}"].map(str::to_owned).to_vec();
-    assert_eq!(config.app.command, Some(CommandLine::Exec(words)));
-    assert_eq!(config.app.stop_signal, StopSignal { name: "SIGINT", number: 2 });
-    assert_eq!(config.app.env.get("NODE_ENV").map(String::as_str), Some("production"));
-    assert_eq!(config.app.env.get("EMPTY").map(String::as_str), Some(""));
-    assert_eq!(config.app.owner_check, OwnerCheck::Strict);
-    assert_eq!((config.app.restart.backoff.as_millis(), config.app.restart.give_up), (1500, true));
-    assert_eq!(config.rollback.standby, Standby::Window);
+    assert_eq!(config.app.app.command, Some(CommandLine::Exec(words)));
+    assert_eq!(config.app.app.stop_signal, StopSignal { name: "SIGINT", number: 2 });
+    assert_eq!(config.app.app.env.get("NODE_ENV").map(String::as_str), Some("production"));
+    assert_eq!(config.app.app.env.get("EMPTY").map(String::as_str), Some(""));
+    assert_eq!(config.app.app.owner_check, OwnerCheck::Strict);
+    assert_eq!((config.app.app.restart.backoff.as_millis(), config.app.app.restart.give_up), (1500, true));
+    assert_eq!(config.app.rollback.standby, Standby::Window);
     assert_eq!((config.proxy.max_body, config.proxy.max_header_size), (Some(1_500_000), 8192));
     assert_eq!((config.proxy.upgrades, config.limits.headers), (vec!["websocket".into(), "tcp".into()], 99));
-    assert_eq!((config.upstream.response_timeout, config.upstream.max_connections), (Some(secs(120)), 1000));
+    assert_eq!(
+        (config.app.upstream.response_timeout, config.app.upstream.max_connections),
+        (Some(secs(120)), 1000)
+    );
     assert_eq!(config.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
 }
 
@@ -473,19 +479,19 @@ fn in_the_foreground_nothing_is_required_but_a_command() {
     case.sources.overrides.command = Some(CommandLine::Shell("node app.js".to_owned()));
     case.set("INITIAL_TARGET_PORT", "9999");
     let config = case.good();
-    assert_eq!((config.app.target, config.admin.token), (None, None));
+    assert_eq!((config.app.app.target, config.admin.token), (None, None));
     assert_eq!(config.run_dir, run.join("portok/default"));
     assert_eq!(config.state_file, run.join("portok/default/state.json"));
     assert_eq!(config.admin.socket, Some(run.join("portok/default/admin.sock")));
     assert!(config.admin.public);
     assert_eq!(config.listen, "127.0.0.1:3000".parse().unwrap());
-    assert_eq!((config.drain.affinity, config.proxy.forwarded), (Affinity::Request, Forwarded::Trusted));
+    assert_eq!((config.app.drain.affinity, config.proxy.forwarded), (Affinity::Request, Forwarded::Trusted));
     assert_eq!(config.limits.requests_per_address, Some(512), "as with a file");
     case.set("LISTEN_PORT", "4000");
     case.set("DRAIN_AFFINITY", "connection");
     let config = case.good();
     assert_eq!(config.listen, "127.0.0.1:4000".parse().unwrap());
-    assert_eq!(config.drain.affinity, Affinity::Connection);
+    assert_eq!(config.app.drain.affinity, Affinity::Connection);
     case.sources.overrides.listen = Some("0.0.0.0:5000".to_owned());
     assert_eq!(case.good().listen, "0.0.0.0:5000".parse().unwrap());
 
@@ -525,7 +531,10 @@ fn the_effective_configuration_loads_again_and_hides_secrets() {
     case.write("api.toml", &text);
     let mut again = case.good();
     assert_eq!(again.admin.token.as_ref().map(Secret::expose), Some("***"));
-    assert_eq!(again.app.env.insert("API_KEY".to_owned(), "hunter2".to_owned()).as_deref(), Some("***"));
+    assert_eq!(
+        Arc::make_mut(&mut again.app).app.env.insert("API_KEY".to_owned(), "hunter2".to_owned()).as_deref(),
+        Some("***")
+    );
     again.admin.token = config.admin.token.clone();
     again.admin.socket_configured = false;
     again.warnings = config.warnings.clone();
@@ -602,7 +611,7 @@ fn the_full_example_has_every_key_with_its_default() {
     }
     let config = Case::file(&all).good();
     assert_eq!(config.name, "api");
-    assert_eq!(config.app.command, Some(CommandLine::Shell("node server.js".to_owned())));
+    assert_eq!(config.app.app.command, Some(CommandLine::Shell("node server.js".to_owned())));
     assert!(config.admin.socket_configured && config.hooks.on_event.is_some());
 }
 
@@ -612,12 +621,12 @@ const LIMITS: &str = "[app]\nopen_files = 4096\nmemory = \"512MiB\"\ncpu = \"150
 fn an_app_gets_the_limits_that_the_host_can_hold_it_to() {
     let config = Case::file(LIMITS).good();
     let limits = Limits { open_files: Some(4096), memory: Some(512 << 20), cpu: Some(150), tasks: Some(200) };
-    assert_eq!(config.app.limits, limits);
+    assert_eq!(config.app.app.limits, limits);
     let shown = config.effective_toml();
     for line in ["open_files = 4096", "memory = \"512MiB\"", "cpu = \"150%\"", "tasks = 200"] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
-    assert!(Case::file("").good().app.limits.is_none());
+    assert!(Case::file("").good().app.app.limits.is_none());
 }
 
 #[test]

@@ -5,8 +5,10 @@
 //! bad, and notes each problem in the reader; the caller throws the configuration away when there
 //! are any. So nothing stops at the first error.
 
+use std::sync::Arc;
+
 use super::read::Reader;
-use super::{App, Config, Limits, Sources, defaults, keys};
+use super::{App, AppConfig, Config, Limits, Sources, defaults, keys};
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
@@ -18,11 +20,14 @@ pub(super) fn validate(r: &mut Reader<'_>) -> Config {
         key.read(r, &mut config);
     }
     if !r.is_set("limits.requests_per_address") {
-        config.limits.requests_per_address = defaults::requests_per_address(r.given, &config.upstream);
+        config.limits.requests_per_address = defaults::requests_per_address(r.given, &config.app.upstream);
     }
     if !r.given.sources.client {
-        host_allows(r, &config.app.limits);
+        host_allows(r, &config.app.app.limits);
     }
+    let app = Arc::make_mut(&mut config.app);
+    app.name.clone_from(&config.name);
+    app.max_fields = config.limits.headers;
     fits_together(r, &config);
     config
 }
@@ -50,7 +55,8 @@ fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
 
 /// What is only wrong, missing or odd together with something else.
 fn fits_together(r: &mut Reader<'_>, config: &Config) {
-    let Config { app, admin, proxy, rollback, .. } = config;
+    let Config { admin, proxy, .. } = config;
+    let AppConfig { app, rollback, .. } = &*config.app;
     if app.target == Some(config.listen.port()) && r.is_set("app.target") {
         let port = config.listen.port();
         r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));

@@ -44,8 +44,8 @@ impl Daemon {
     pub(super) async fn end(mut self) -> Result<(), StartError> {
         self.begin_the_end();
         let config = self.configuration.current();
-        let period = config.drain.period;
-        let stop = humantime::format_duration(config.app.stop_timeout);
+        let period = config.app.drain.period;
+        let stop = humantime::format_duration(config.app.app.stop_timeout);
         let apps = self.apps.clone();
         let orderly = async {
             apps.shut_down().await;
@@ -78,7 +78,7 @@ impl Daemon {
         if let Err(error) = self.apps.freeze(true).await {
             tracing::warn!("{}; the next daemon begins from the record before", error.message);
         }
-        let period = self.configuration.current().drain.period;
+        let period = self.configuration.current().app.drain.period;
         let apps = self.apps.clone();
         let orderly = async {
             // Tunnels cannot outlive this process, so nothing is gained by waiting for them alone.

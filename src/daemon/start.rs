@@ -76,7 +76,7 @@ impl Daemon {
         background.run(hooks);
         background.until_over(supervisor::reap_orphans());
         let (apps, waiting) = Apps::boot(apps::Parts {
-            config: configuration.follow(),
+            config: configuration.follow_app(),
             common,
             stats: Arc::clone(&stats),
             route,
@@ -213,7 +213,7 @@ fn invite(foreground: &Foreground, config: &Config, bound: SocketAddr) {
     let reachable = if unspecified { SocketAddr::from((Ipv4Addr::LOCALHOST, bound.port())) } else { bound };
     let instance =
         if config.name == "default" { String::new() } else { format!(" --instance {}", config.name) };
-    let command = config.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
+    let command = config.app.app.command.as_ref().map(ToString::to_string).unwrap_or_default();
     let program = &foreground.program;
     let command = command.replace('\'', r"'\''");
     let lines = [

@@ -345,17 +345,17 @@ mod tests {
         for format in [Format::Toml, Format::Env] {
             let config = loaded(&new(App::Command { line: COMMAND, directory: None }), format);
             assert_eq!((config.name.as_str(), config.listen.port()), ("api", 3000));
-            assert_eq!(config.app.command, Some(CommandLine::Shell(COMMAND.into())));
-            assert_eq!(config.health.path, "/ready");
+            assert_eq!(config.app.app.command, Some(CommandLine::Shell(COMMAND.into())));
+            assert_eq!(config.app.health.path, "/ready");
             assert_eq!(config.admin.token.unwrap().expose().len(), 2 * TOKEN_BYTES);
             assert_eq!(config.admin.socket.unwrap(), Path::new("/run/portok/api/admin.sock"));
             let config = loaded(&new(App::Target(8080)), format);
-            assert_eq!((config.app.target, config.app.command), (Some(8080), None));
+            assert_eq!((config.app.app.target, &config.app.app.command), (Some(8080), &None));
         }
         let directory = Some("/srv/a \"b\"".to_owned());
         let config = loaded(&new(App::Command { line: "true", directory: directory.clone() }), Format::Toml);
-        assert_eq!(config.app.directory, directory.map(PathBuf::from));
-        assert_eq!(loaded(&new(App::Later), Format::Toml).app.target, None);
+        assert_eq!(config.app.app.directory, directory.map(PathBuf::from));
+        assert_eq!(loaded(&new(App::Later), Format::Toml).app.app.target, None);
     }
 
     #[test]

@@ -291,7 +291,7 @@ fn clashes(instances: &[Instance]) -> Vec<Check> {
         checks.push(bad("ports", text, format!("change `listen` of {}", quoted(&names[1..]))));
     }
     for instance in instances {
-        let target = instance.config.as_ref().ok().and_then(|config| config.app.target);
+        let target = instance.config.as_ref().ok().and_then(|config| config.app.app.target);
         if let Some((port, names)) = target.and_then(|port| listeners.get_key_value(&port)) {
             let text =
                 format!("`{}` passes on to port {port}, the public port of {}", instance.name, quoted(names));

@@ -14,7 +14,7 @@ use crate::config::Config;
 
 /// Whether portokd starts nothing for an instance with this configuration.
 pub(super) fn fits(config: &Config) -> bool {
-    config.app.target.is_some() && config.app.command.is_none()
+    config.app.app.target.is_some() && config.app.app.command.is_none()
 }
 
 /// Where the drop-in of `instance` lies.

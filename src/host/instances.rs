@@ -119,7 +119,7 @@ impl Instance {
 
     /// The ports that belong to it.
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
-        let target = self.config.as_ref().ok().and_then(|config| config.app.target);
+        let target = self.config.as_ref().ok().and_then(|config| config.app.app.target);
         self.listen().into_iter().chain(target)
     }
 

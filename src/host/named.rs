@@ -24,7 +24,7 @@ pub(super) struct Missing {
 
 /// What `config` names in vain.
 pub(super) fn missing(config: &Config) -> Vec<Missing> {
-    let app = &config.app;
+    let app = &config.app.app;
     let programs = [
         ("app.command", first_word(app.command.as_ref())),
         (

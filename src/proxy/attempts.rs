@@ -88,13 +88,13 @@ impl Attempts<'_> {
         outgoing: &mut Outgoing,
         replayable: bool,
     ) -> Result<Answered, Ended> {
-        let (client, upstream) = (self.client, &self.settings.config.upstream);
+        let (client, upstream) = (self.client, &self.settings.app.upstream);
         let whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
         let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
         let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
         let (mut written, mut retried) = (false, false);
         loop {
-            let claim = match self.worker.here.claim(client, &self.settings.config) {
+            let claim = match self.worker.here.claim(client, &self.settings.app) {
                 Ok(claim) => claim,
                 Err(NoTarget::Held) if clock::now() < connect_by => {
                     Box::pin(refused.wait()).await;
@@ -145,7 +145,7 @@ impl Attempts<'_> {
 
     /// Waits for a connection, or for the right to open one, and opens it.
     async fn open(&self, claim: &Claim, fresh: bool, connect_by: u64) -> Opened {
-        let (client, upstream) = (self.client, &self.settings.config.upstream);
+        let (client, upstream) = (self.client, &self.settings.app.upstream);
         let lent = match claim.local.try_take(fresh, upstream) {
             Some(lent) => Some(lent),
             None => client.until(connect_by, claim.local.wait(fresh, upstream)).await,
@@ -184,7 +184,7 @@ impl Attempts<'_> {
 
     /// Waits for the head as long as the limits allow.
     async fn converse_in_time(&self, exchange: &mut Exchange<'_>) -> Result<Head, Failed> {
-        let upstream = &self.settings.config.upstream;
+        let upstream = &self.settings.app.upstream;
         let exchange_patience = Patience::new(self.client.waits().clone(), None);
         let (mut written, mut progress) = (0, 0);
         let (mut sent, mut moved) = (clock::now(), clock::now());

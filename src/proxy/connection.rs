@@ -110,7 +110,7 @@ impl ClientConnection {
 
     /// How long the app may be silent once its answer has begun; `None`: for ever.
     pub(super) fn patience(&self, settings: &Settings) -> Option<Patience> {
-        let upstream = &settings.config.upstream;
+        let upstream = &settings.app.upstream;
         let is_limited = upstream.read_timeout.or(upstream.timeout).is_some();
         is_limited.then(|| Patience::new(self.waits().clone(), upstream.read_timeout))
     }
@@ -222,7 +222,7 @@ impl ClientConnection {
         {
             self.order(CloseOrder::Cut);
         }
-        let by_request = settings.config.drain.affinity == Affinity::Request;
+        let by_request = settings.app.drain.affinity == Affinity::Request;
         self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
         let now = clock::now();
         match self.phase.get() {

@@ -152,7 +152,7 @@ impl Forward<'_> {
         } else {
             Some(outgoing)
         };
-        let keep_alive = head.keep_alive && self.settings.config.upstream.keepalive;
+        let keep_alive = head.keep_alive && self.settings.app.upstream.keepalive;
         let mut incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
         if let Some(patience) = self.turn.record().patience(&self.settings) {
             incoming.wait_with(patience);
@@ -246,7 +246,7 @@ impl Ask for Asking<'_> {
             chunked: self.facts.chunked,
             upgrade: self.upgrade,
             trailers: self.facts.trailers,
-            keep_alive: settings.config.upstream.keepalive,
+            keep_alive: settings.app.upstream.keepalive,
         };
         let asked = headers::RequestHead {
             method: method.as_str(),

@@ -11,7 +11,7 @@ use super::connection::ClientConnection;
 use super::switchboard::{Now, Reader, Switchboard};
 use super::target::Target;
 use super::upstream::pool::{Claim, Doorbells, LocalTarget, Pinned};
-use crate::config::{Affinity, Config, Upstream};
+use crate::config::{Affinity, AppConfig, Upstream};
 
 /// The live target as one thread uses it, and the value of the switchboard that names it.
 struct Current {
@@ -46,7 +46,7 @@ impl Here {
     }
 
     /// Claims a target for a request of `client`: the one it is pinned to, else the live one.
-    pub(super) fn claim(&self, client: &ClientConnection, config: &Config) -> Result<Claim, NoTarget> {
+    pub(super) fn claim(&self, client: &ClientConnection, config: &AppConfig) -> Result<Claim, NoTarget> {
         let affinity = config.drain.affinity;
         let mut pinned = client.pinned.borrow_mut();
         if affinity == Affinity::Request {

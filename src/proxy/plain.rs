@@ -281,7 +281,7 @@ impl ShortWay<'_> {
         };
         let chunked = matches!(head.framing, Framing::Chunked | Framing::Eof);
         write_ending(&mut lines, chunked, head.dated, close);
-        let keep_alive = head.keep_alive && settings.config.upstream.keepalive;
+        let keep_alive = head.keep_alive && settings.app.upstream.keepalive;
         let mut incoming = Incoming::new(connection, unsent, head.framing, keep_alive);
         let rest = match incoming.take_whole_into(&mut lines) {
             Some(over) => {

@@ -112,16 +112,16 @@ impl Ticket {
         settings: &Settings,
         close: bool,
     ) -> Response<Bytes> {
-        let config = &settings.config;
+        let (config, upstream) = (&settings.config, &settings.app.upstream);
         if matches!(fault, Fault::UpstreamFull) {
-            let most = config.upstream.max_connections;
+            let most = upstream.max_connections;
             self.worker.guests.warn_full(Limit::UpstreamConnections, Some(most), None);
         }
         self.worker.stats.request_refused(fault.code());
         let cause = fault.cause();
         tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
         self.count_error(fault, cause);
-        let response = fault.answer(config.log.verbose_errors, close, config.upstream.timeout_status);
+        let response = fault.answer(config.log.verbose_errors, close, upstream.timeout_status);
         let at = at.filter(|_| response.status().is_server_error());
         self.answered(response.status().as_u16(), at.map(|at| &*at.target));
         self.finish();

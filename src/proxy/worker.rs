@@ -158,7 +158,7 @@ impl Worker {
                 self.sweep_connections();
                 self.stats.sample_inflight();
             }
-            self.here.sweep(&self.settings().config.upstream);
+            self.here.sweep(&self.settings().app.upstream);
         }
     }
 

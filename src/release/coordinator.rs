@@ -38,7 +38,7 @@ use super::spec::ReleaseSpec;
 use super::state::{Event, Live, Policy, Refusal, RunId, State};
 use super::store::{Found, Store};
 use super::view::View;
-use crate::config::{Config, Standby};
+use crate::config::{AppConfig, Standby};
 use crate::health::Unable;
 use crate::proxy::{RouteWriter, Stats, Target};
 use crate::supervisor::{Identity, Process, Supervisor};
@@ -55,7 +55,7 @@ const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
 /// What a coordinator is made of.
 pub struct Parts {
     /// The configuration in force.
-    pub config: watch::Receiver<Arc<Config>>,
+    pub config: watch::Receiver<Arc<AppConfig>>,
     /// Starts processes.
     pub supervisor: Arc<Supervisor>,
     /// Makes targets.
@@ -114,7 +114,7 @@ struct Unconfirmed {
 /// The driver.
 pub struct Coordinator {
     state: State,
-    config: watch::Receiver<Arc<Config>>,
+    config: watch::Receiver<Arc<AppConfig>>,
     supervisor: Arc<Supervisor>,
     stats: Arc<Stats>,
     route: RouteWriter,
@@ -546,7 +546,7 @@ impl Coordinator {
 }
 
 /// What the machine decides by.
-fn policy(config: &Config) -> Policy {
+fn policy(config: &AppConfig) -> Policy {
     Policy {
         window: !config.rollback.window.is_zero(),
         threshold: config.rollback.threshold,

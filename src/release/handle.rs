@@ -10,7 +10,7 @@ use super::events::Attempt;
 use super::message::{Message, PlannedRollback, RollbackReply, SwitchReply};
 use super::spec;
 use super::view::{View, empty_status};
-use crate::config::Config;
+use crate::config::AppConfig;
 use crate::supervisor::Supervisor;
 use crate::wire::{self, Code, ErrorBody, Reason};
 
@@ -31,7 +31,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(2);
 pub struct Handle {
     requests: mpsc::Sender<Message>,
     views: watch::Receiver<Arc<View>>,
-    config: watch::Receiver<Arc<Config>>,
+    config: watch::Receiver<Arc<AppConfig>>,
     supervisor: Arc<Supervisor>,
     first_probe: watch::Receiver<bool>,
 }
@@ -40,7 +40,7 @@ impl Handle {
     pub(super) fn new(
         requests: mpsc::Sender<Message>,
         views: watch::Receiver<Arc<View>>,
-        config: watch::Receiver<Arc<Config>>,
+        config: watch::Receiver<Arc<AppConfig>>,
         supervisor: Arc<Supervisor>,
         first_probe: watch::Receiver<bool>,
     ) -> Self {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Origin, ReleaseRef};
-use crate::config::{self, CommandLine, Config, Limits};
+use crate::config::{self, AppConfig, CommandLine, Limits};
 use crate::supervisor;
 use crate::wire::{Code, DeployRequest, ErrorBody};
 
@@ -63,7 +63,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// `no_app` without any command; `bad_request` where the directory, the environment file or the user is not usable.
-pub fn prepare(request: DeployRequest, config: &Config) -> Result<Prepared, ErrorBody> {
+pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, ErrorBody> {
     let app = &config.app;
     let app_alone = request.command.is_none() && request.directory.is_none() && request.env.is_none();
     let Some(command) = request.command.or_else(|| app.command.clone()) else {

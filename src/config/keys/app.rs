@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::read::Reader;
 use super::super::show::{self, optional, or_zero};
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
-use super::super::{Affinity, CommandLine, Config, OwnerCheck, Standby, StopSignal, defaults};
+use super::super::{Affinity, AppConfig, CommandLine, OwnerCheck, Standby, StopSignal, defaults};
 use super::{Key, Records};
 
 /// The most of what is counted: probes, crashes.
@@ -147,7 +147,7 @@ pub(super) const UPSTREAM: &[Key] = &[
 ];
 
 /// The command, from the command line's flag before all other sources. It excludes a target.
-fn read_command(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
+fn read_command(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) {
     let app = &mut config.app;
     r.set(key, some(values::command), &mut app.command);
     if let Some(flag) = &r.given.sources.overrides.command {
@@ -170,7 +170,7 @@ fn read_command(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
 }
 
 /// The variables, among which the port's own cannot be.
-fn read_env(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
+fn read_env(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) {
     let app = &mut config.app;
     let port_env = &app.port_env;
     let env = r.read_map(key, |name| match name {

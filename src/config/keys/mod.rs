@@ -5,9 +5,11 @@
 //! in [`app`] (one app's keys) and [`instance`] (everybody else's), a table of the file each. A new
 //! key is a row here, a field in its struct, and its default in [`super::defaults`].
 
+use std::sync::Arc;
+
 use super::read::Reader;
 use super::show::Secrets;
-use super::{App, Config};
+use super::{App, AppConfig, Config};
 
 /// Declares a key that a parser reads and a function shows, both of one field.
 macro_rules! row {
@@ -52,7 +54,7 @@ enum Scope {
     /// The whole instance's.
     Instance(Access<Config>),
     /// One app's.
-    App(Access<Config>),
+    App(Access<AppConfig>),
 }
 
 /// How a key is read into a configuration, and shown from it.
@@ -102,8 +104,8 @@ impl Key {
     /// A key of one app.
     const fn app(
         name: &'static str,
-        read: fn(&'static str, &mut Reader<'_>, &mut Config),
-        show: fn(&Config, Secrets) -> Option<String>,
+        read: fn(&'static str, &mut Reader<'_>, &mut AppConfig),
+        show: fn(&AppConfig, Secrets) -> Option<String>,
     ) -> Self {
         Self::new(name, Scope::App(Access { read, show }))
     }
@@ -131,7 +133,7 @@ impl Key {
     pub(super) fn read(&self, reader: &mut Reader<'_>, config: &mut Config) {
         match self.scope {
             Scope::Instance(access) => (access.read)(self.name, reader, config),
-            Scope::App(access) => (access.read)(self.name, reader, config),
+            Scope::App(access) => (access.read)(self.name, reader, Arc::make_mut(&mut config.app)),
         }
     }
 
@@ -139,7 +141,7 @@ impl Key {
     pub(super) fn show(&self, config: &Config, secrets: Secrets) -> Option<String> {
         match self.scope {
             Scope::Instance(access) => (access.show)(config, secrets),
-            Scope::App(access) => (access.show)(config, secrets),
+            Scope::App(access) => (access.show)(&config.app, secrets),
         }
     }
 

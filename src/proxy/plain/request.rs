@@ -77,7 +77,7 @@ impl<'a> Plain<'a> {
             chunked: false,
             upgrade: None,
             trailers: false,
-            keep_alive: settings.config.upstream.keepalive,
+            keep_alive: settings.app.upstream.keepalive,
         };
         let asked = headers::RequestHead {
             method: self.method,

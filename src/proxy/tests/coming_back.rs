@@ -35,7 +35,7 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
         let client = ClientConnection::new(peer, visit, 0);
         let mut looks = Looks::default();
         while !over.load(Ordering::SeqCst) {
-            match worker.here.claim(&client, &settings.config) {
+            match worker.here.claim(&client, &settings.app) {
                 Ok(_) => looks.served += 1,
                 Err(NoTarget::Held) => (),
                 Err(NoTarget::Empty) => looks.refused += 1,

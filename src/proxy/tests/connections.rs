@@ -96,7 +96,7 @@ async fn a_refused_request_finds_the_app_that_was_started_again() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = gone.local_addr().unwrap().port();
     drop(gone);
-    let mut rig = Rig::start(|config| config.upstream.connect_timeout = LONG);
+    let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = LONG);
     rig.routes.route(Some(target(&rig.stats, "r1", port)));
     let mut client = rig.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await;
@@ -114,7 +114,7 @@ async fn a_refused_connection_is_a_502_in_the_end() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = gone.local_addr().unwrap().port();
     drop(gone);
-    let mut rig = Rig::start(|config| config.upstream.connect_timeout = Duration::from_millis(100));
+    let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(100));
     let target = target(&rig.stats, "r1", port);
     rig.routes.route(Some(target.clone()));
     let reply = rig.ask(GET).await;
@@ -127,7 +127,7 @@ async fn a_refused_connection_is_a_502_in_the_end() {
 #[tokio::test]
 async fn without_keepalive_every_request_has_its_connection() {
     let app = Backend::fixed(OK).await;
-    let rig = Rig::serving(&app, |config| config.upstream.keepalive = false);
+    let rig = Rig::serving(&app, |config| of_app(config).upstream.keepalive = false);
     let mut client = rig.connect().await;
     for _ in 0..3 {
         client.send(GET).await;
@@ -150,13 +150,13 @@ async fn idle_connections_to_the_app_are_closed() {
         }
     })
     .await;
-    let mut rig = Rig::start(|config| config.upstream.idle_timeout = Duration::from_millis(200));
+    let mut rig = Rig::start(|config| of_app(config).upstream.idle_timeout = Duration::from_millis(200));
     let target = rig.route(&app);
     rig.ask(GET).await;
     tokio::time::timeout(LONG, told.recv()).await.unwrap();
     // And at once when the target closes, however long they might have stayed.
     let mut settings = config();
-    settings.upstream.idle_timeout = LONG;
+    of_app(&mut settings).upstream.idle_timeout = LONG;
     rig.config.send(Arc::new(settings)).unwrap();
     rig.ask(GET).await;
     target.close();
@@ -185,8 +185,8 @@ async fn requests_wait_for_a_connection_and_all_get_one() {
     .await;
     let rig = Rig::serving(&app, |config| {
         config.proxy.threads = 3;
-        config.upstream.max_connections = 2;
-        config.upstream.connect_timeout = LONG;
+        of_app(config).upstream.max_connections = 2;
+        of_app(config).upstream.connect_timeout = LONG;
     });
     let clients: Vec<_> = (0..24)
         .map(|_| {
@@ -215,8 +215,8 @@ async fn who_waits_too_long_for_a_connection_gets_a_503() {
     })
     .await;
     let rig = Rig::serving(&app, |config| {
-        config.upstream.max_connections = 1;
-        config.upstream.connect_timeout = Duration::from_millis(100);
+        of_app(config).upstream.max_connections = 1;
+        of_app(config).upstream.connect_timeout = Duration::from_millis(100);
     });
     let mut first = rig.connect().await;
     first.send(GET).await;
@@ -232,7 +232,8 @@ async fn an_app_that_does_not_answer_in_time_is_a_504() {
         while !connection.is_closed().await {}
     })
     .await;
-    let mut rig = Rig::start(|config| config.upstream.response_timeout = Some(Duration::from_millis(100)));
+    let mut rig =
+        Rig::start(|config| of_app(config).upstream.response_timeout = Some(Duration::from_millis(100)));
     let target = rig.route(&app);
     let mut client = rig.connect().await;
     client.send(GET).await;

@@ -151,7 +151,7 @@ async fn tunnels_have_a_limit_of_their_own() {
     let rig = Rig::serving(&app, |config| {
         config.limits.tunnels = 2;
         config.limits.requests_per_address = Some(1);
-        config.upstream.max_connections = 1;
+        of_app(config).upstream.max_connections = 1;
     });
     let mut tunnels = Vec::new();
     for _ in 0..2 {
@@ -339,8 +339,8 @@ async fn a_connection_serves_so_many_requests() {
 async fn a_full_target_is_503_and_no_failure_of_the_app() {
     let app = holding().await;
     let rig = Rig::serving(&app, |config| {
-        config.upstream.max_connections = 1;
-        config.upstream.connect_timeout = SHORT;
+        of_app(config).upstream.max_connections = 1;
+        of_app(config).upstream.connect_timeout = SHORT;
     });
     let mut held = rig.connect().await;
     held.send(HELD).await;
@@ -370,9 +370,9 @@ async fn slow_app(parts: &'static [&'static str]) -> Backend {
 #[tokio::test]
 async fn an_app_that_falls_silent_is_504_before_its_head_and_cut_behind_it() {
     type Change = fn(&mut Config);
-    let read: Change = |config| config.upstream.read_timeout = Some(SHORT);
-    let whole: Change = |config| config.upstream.timeout = Some(SHORT);
-    let response: Change = |config| config.upstream.response_timeout = Some(SHORT);
+    let read: Change = |config| of_app(config).upstream.read_timeout = Some(SHORT);
+    let whole: Change = |config| of_app(config).upstream.timeout = Some(SHORT);
+    let response: Change = |config| of_app(config).upstream.response_timeout = Some(SHORT);
     let plain = GET;
     let other = "GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n";
     for request in [plain, other] {
@@ -385,7 +385,7 @@ async fn an_app_that_falls_silent_is_504_before_its_head_and_cut_behind_it() {
             let app = slow_app(parts).await;
             let rig = Rig::serving(&app, |config| {
                 change(config);
-                config.upstream.timeout_status = 503;
+                of_app(config).upstream.timeout_status = 503;
             });
             let reply = rig.ask(request).await;
             assert_eq!((reply.status(), reply.header("portok-error")), (503, Some("upstream_timeout")));
@@ -413,7 +413,7 @@ async fn an_app_that_falls_silent_is_504_before_its_head_and_cut_behind_it() {
 #[tokio::test]
 async fn the_whole_exchange_ends_although_the_client_takes_nothing() {
     let app = endless("text/plain").await;
-    let rig = Rig::serving(&app, |config| config.upstream.timeout = Some(SHORT));
+    let rig = Rig::serving(&app, |config| of_app(config).upstream.timeout = Some(SHORT));
     let mut client = rig.connect().await;
     client.send(GET).await;
     assert_eq!(client.reply_to_head().await.status(), 200);
@@ -431,7 +431,7 @@ async fn so_many_idle_connections_are_kept() {
             }
         })
         .await;
-        let rig = Rig::serving(&app, |config| config.upstream.max_idle = most);
+        let rig = Rig::serving(&app, |config| of_app(config).upstream.max_idle = most);
         let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n";
         let (mut one, mut two) = (rig.connect().await, rig.connect().await);
         for _ in 0..2 {

@@ -38,26 +38,44 @@ fn config() -> Config {
         state_file: PathBuf::new(),
         run_dir: PathBuf::new(),
         warnings: Vec::new(),
-        app: App {
-            target: None,
-            command: None,
-            directory: None,
-            env: BTreeMap::new(),
-            env_file: None,
-            user: None,
-            group: None,
-            limits: Default::default(),
-            port_env: "PORT".into(),
-            start_timeout: LONG,
-            stop_signal: StopSignal { number: 15, name: "SIGTERM" },
-            stop_timeout: LONG,
-            restart: Restart { backoff: LONG, max_backoff: LONG, burst: 5, within: LONG, give_up: false },
-            owner_check: OwnerCheck::Warn,
-            deploy_on_change: true,
-        },
-        health: Health { path: "/health".into(), host: "127.0.0.1".into(), timeout: LONG, successes: 1 },
-        drain: Drain { period: LONG, early: false, affinity: Affinity::Request },
-        rollback: Rollback { window: LONG, interval: LONG, threshold: 3, standby: Standby::Drain },
+        app: Arc::new(AppConfig {
+            name: "test".into(),
+            in_file: false,
+            max_fields: 256,
+            app: App {
+                target: None,
+                command: None,
+                directory: None,
+                env: BTreeMap::new(),
+                env_file: None,
+                user: None,
+                group: None,
+                limits: Default::default(),
+                port_env: "PORT".into(),
+                start_timeout: LONG,
+                stop_signal: StopSignal { number: 15, name: "SIGTERM" },
+                stop_timeout: LONG,
+                restart: Restart { backoff: LONG, max_backoff: LONG, burst: 5, within: LONG, give_up: false },
+                owner_check: OwnerCheck::Warn,
+                deploy_on_change: true,
+            },
+            health: Health { path: "/health".into(), host: "127.0.0.1".into(), timeout: LONG, successes: 1 },
+            drain: Drain { period: LONG, early: false, affinity: Affinity::Request },
+            rollback: Rollback { window: LONG, interval: LONG, threshold: 3, standby: Standby::Drain },
+            upstream: Upstream {
+                keepalive: true,
+                max_connections: 1024,
+                connect_timeout: Duration::from_secs(2),
+                response_timeout: None,
+                read_timeout: None,
+                timeout: None,
+                timeout_status: 504,
+                idle_timeout: LONG,
+                max_idle: 1024,
+                tcp_keepalive: Duration::from_secs(1),
+                debug: false,
+            },
+        }),
         admin: Admin {
             token: None,
             socket: None,
@@ -82,19 +100,6 @@ fn config() -> Config {
             max_body: None,
             fast_path: false,
         },
-        upstream: Upstream {
-            keepalive: true,
-            max_connections: 1024,
-            connect_timeout: Duration::from_secs(2),
-            response_timeout: None,
-            read_timeout: None,
-            timeout: None,
-            timeout_status: 504,
-            idle_timeout: LONG,
-            max_idle: 1024,
-            tcp_keepalive: Duration::from_secs(1),
-            debug: false,
-        },
         limits: ClientLimits {
             connections: 50_000,
             connections_per_address: None,
@@ -109,6 +114,11 @@ fn config() -> Config {
         hooks: Hooks { on_event: None },
         log: Log { verbose_errors: false },
     }
+}
+
+/// The app's part of `config`.
+fn of_app(config: &mut Config) -> &mut AppConfig {
+    Arc::make_mut(&mut config.app)
 }
 
 /// What holds up the thread that answers `/__hang/N` for as long as it is closed.

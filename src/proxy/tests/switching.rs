@@ -53,7 +53,7 @@ async fn a_switch_from_inside_a_request_moves_the_next_one() {
 #[tokio::test]
 async fn while_the_next_target_is_near_a_request_waits_for_it_and_then_gets_503() {
     let app = named("again").await;
-    let mut rig = Rig::start(|config| config.upstream.connect_timeout = Duration::from_millis(300));
+    let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(300));
     rig.routes.hold();
     assert!(ask(&mut rig.connect().await).await.starts_with("no_live_target"));
     let mut rig = Rig::start(|_| ());
@@ -89,7 +89,7 @@ async fn a_retired_target_takes_nobody_and_a_closed_live_one_is_a_503() {
 #[tokio::test]
 async fn a_pinned_connection_stays_until_its_target_closes() {
     let (old, new) = (named("old").await, named("new").await);
-    let mut rig = Rig::start(|config| config.drain.affinity = Affinity::Connection);
+    let mut rig = Rig::start(|config| of_app(config).drain.affinity = Affinity::Connection);
     let first = rig.route(&old);
     let (mut pinned, mut gone) = (rig.connect().await, rig.connect().await);
     assert_eq!(ask(&mut pinned).await, "old");
@@ -113,7 +113,7 @@ async fn a_pinned_connection_stays_until_its_target_closes() {
 #[tokio::test]
 async fn a_pinned_connection_whose_app_is_gone_moves_at_once() {
     let new = named("new").await;
-    let mut rig = Rig::start(|config| config.drain.affinity = Affinity::Connection);
+    let mut rig = Rig::start(|config| of_app(config).drain.affinity = Affinity::Connection);
     let old = named("old").await;
     let first = rig.route(&old);
     let mut client = rig.connect().await;
@@ -123,8 +123,8 @@ async fn a_pinned_connection_whose_app_is_gone_moves_at_once() {
     old._task.abort();
     // The app's kept connection still answers; make the proxy open another.
     let mut settings = config();
-    settings.drain.affinity = Affinity::Connection;
-    settings.upstream.keepalive = false;
+    of_app(&mut settings).drain.affinity = Affinity::Connection;
+    of_app(&mut settings).upstream.keepalive = false;
     rig.config.send(Arc::new(settings)).unwrap();
     for _ in 0..1_000 {
         if ask(&mut client).await == "new" {

@@ -335,7 +335,7 @@ async fn a_502_counts_for_the_release_whose_target_gave_it() {
         (listener.local_addr().unwrap().port(), listener)
     };
     drop(closed);
-    let mut rig = Rig::start(|config| config.upstream.connect_timeout = Duration::from_millis(50));
+    let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(50));
     rig.routes.route(Some(target(&rig.stats, "r2", port)));
     let status = rig.ask(GET).await.status();
     assert!(matches!(status, 502 | 504), "{status}");

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Coordinator, RunFacts};
-use crate::config::Config;
+use crate::config::AppConfig;
 use crate::health::Probe;
 use crate::proxy::Target;
 use crate::release::clock::now;
@@ -24,7 +24,7 @@ const PATIENT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Coordinator {
     /// Carries out one effect. Never waits.
-    pub(super) fn perform(&mut self, effect: Effect, config: &Arc<Config>) {
+    pub(super) fn perform(&mut self, effect: Effect, config: &Arc<AppConfig>) {
         match effect {
             Effect::Save { seq } => self.save = Some(seq),
             Effect::Spawn { run, release } => self.spawn(run, release, config),
@@ -103,7 +103,7 @@ impl Coordinator {
         })
     }
 
-    fn spawn(&mut self, id: RunId, release: String, config: &Config) {
+    fn spawn(&mut self, id: RunId, release: String, config: &AppConfig) {
         self.slot(id);
         let Some(spec) = self.history.get(&release).and_then(|entry| entry.spec.clone()) else {
             // Cannot be: every release is known before the machine hears of it. Said instead of hung.
@@ -123,7 +123,7 @@ impl Coordinator {
     }
 
     /// A run that was taken over before it was ready.
-    fn await_readiness(&mut self, id: RunId, config: &Config) {
+    fn await_readiness(&mut self, id: RunId, config: &AppConfig) {
         let slot = self.slot(id);
         let (release, process) = (slot.release.clone(), slot.process.clone());
         let spec = self.history.get(&release).and_then(|entry| entry.spec.clone());
@@ -133,7 +133,7 @@ impl Coordinator {
         self.tasks.spawn(see_through(start, process, self.reports.clone()));
     }
 
-    fn how_to_start(&mut self, id: RunId, release: String, spec: ReleaseSpec, config: &Config) -> Start {
+    fn how_to_start(&mut self, id: RunId, release: String, spec: ReleaseSpec, config: &AppConfig) -> Start {
         Start {
             run: id,
             // The port is known when the process is.
@@ -143,7 +143,7 @@ impl Coordinator {
             successes: config.health.successes,
             start_timeout: config.app.start_timeout,
             owner_check: config.app.owner_check,
-            has_file: config.file.is_some(),
+            has_file: config.in_file,
             settled: self.slot(id).settled.clone(),
         }
     }
@@ -234,13 +234,13 @@ impl Coordinator {
 }
 
 /// The probe of what listens on `port`, at the release's own path where it has one.
-fn probe(config: &Config, port: u16, path: Option<String>) -> Probe {
+fn probe(config: &AppConfig, port: u16, path: Option<String>) -> Probe {
     let health = &config.health;
     Probe {
         addr: (Ipv4Addr::LOCALHOST, port).into(),
         path: path.unwrap_or_else(|| health.path.clone()),
         host: health.host.clone(),
         timeout: health.timeout,
-        most_fields: config.limits.headers,
+        most_fields: config.max_fields,
     }
 }
