@@ -21,6 +21,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The scopes of all apps that have limits, as portokd names them; those that systemd knows.
 const SCOPES: &str = "portok-*.scope";
 
+/// How long what was killed may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Between two looks at it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -151,17 +154,20 @@ fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
 /// does not do it: only the daemon itself is systemd's to stop.
 pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
     let start = Instant::now();
-    let mut asked = false;
+    let (mut asked, mut killed) = (false, false);
     loop {
         let left = left_by(unit)?;
         if left.is_empty() {
             return Ok(asked);
         }
-        if start.elapsed() > LEFTOVERS_WITHIN {
-            kill(unit, &left, "SIGKILL")?;
-            return Ok(asked);
+        let elapsed = start.elapsed();
+        if elapsed > LEFTOVERS_WITHIN + GONE_WITHIN {
+            return Err(Trouble::Failed(vec![format!("{} still runs after SIGKILL", left.join(", "))]));
         }
-        if !asked && start.elapsed() > LAST_WORDS {
+        if !killed && elapsed > LEFTOVERS_WITHIN {
+            kill(unit, &left, "SIGKILL")?;
+            killed = true;
+        } else if !asked && elapsed > LAST_WORDS {
             kill(unit, &left, "SIGTERM")?;
             asked = true;
         }
