@@ -1,12 +1,13 @@
-//! What went wrong, as the daemon says it and as the command line ends with it.
+//! Errors: the body of an error answer, its code, and the exit codes of the command line.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Autopsy, Outcome};
+use super::autopsy::Autopsy;
+use super::release::Outcome;
 
-/// What kind of error an answer reports: stable, for scripts.
+/// The kind of an error. The names are stable, so that scripts can rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
@@ -18,38 +19,38 @@ pub enum Code {
     Unauthorized,
     /// No such path under the admin prefix.
     NotFound,
-    /// The path exists, the method does not fit.
+    /// The path exists, but not with this method.
     MethodNotAllowed,
-    /// A parameter or the body is not what was expected.
+    /// A parameter or the body is not valid.
     BadRequest,
     /// Another deploy, switch or rollback is under way.
     Busy,
     /// The target did not answer its health path with 2xx.
     HealthFailed,
-    /// The deploy was given up before traffic moved.
+    /// The deploy was aborted before traffic moved.
     DeployAborted,
     /// There is no previous release to go back to.
     NoPrevious,
-    /// No release of this id was ever live.
+    /// No release with this id was ever live.
     NoSuchRelease,
-    /// A rollback took traffic away from the release, and nobody insists on it.
+    /// The release is in quarantine after a rollback, and the request does not force it.
     Quarantined,
-    /// A deploy without a command, and the configuration has none either.
+    /// Neither the deploy nor the configuration has a command.
     NoApp,
-    /// The configuration file does not validate.
+    /// The configuration file is not valid.
     ConfigInvalid,
-    /// The state file cannot be written: nothing new is started.
+    /// The state file cannot be written, so nothing new is started.
     StateUnwritable,
-    /// The daemon is going down.
+    /// The daemon is shutting down.
     ShuttingDown,
-    /// The new portokd did not take over: the running one goes on.
+    /// The new portokd did not take over; the running one goes on.
     UpgradeFailed,
     /// A fault of portok itself.
     Internal,
 }
 
 impl Code {
-    /// The HTTP status an answer with this code carries.
+    /// The HTTP status of an answer with this code.
     pub fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
@@ -81,7 +82,7 @@ impl Code {
         }
     }
 
-    /// The code as it stands in an answer.
+    /// The name of the code in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Forbidden => "forbidden",
@@ -116,9 +117,9 @@ impl fmt::Display for Code {
 pub mod exit {
     /// Done.
     pub const DONE: u8 = 0;
-    /// Failed: unhealthy, or a fault of portok.
+    /// Failed: the app is unhealthy, or portok is at fault.
     pub const FAILED: u8 = 1;
-    /// Wrong usage or configuration.
+    /// The arguments or the configuration are wrong.
     pub const USAGE: u8 = 2;
     /// A deploy was aborted or cancelled: traffic never moved.
     pub const ABORTED: u8 = 3;
@@ -130,29 +131,29 @@ pub mod exit {
     pub const UNREACHABLE: u8 = 6;
 }
 
-/// The body of every answer that reports an error.
+/// The body of an error answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ErrorBody {
     /// What failed, in two or three words.
     pub error: String,
-    /// What failed on which subject, and why.
+    /// What failed, on what, and why, as a sentence.
     pub message: String,
     /// The stable code.
     pub code: Code,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The release that the failed operation was about.
+    /// The release of the failed operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
-    /// How the deploy ended, where the error is a deploy's.
+    /// How the deploy ended, if a deploy failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Why a deploy was aborted.
+    /// Why the deploy was aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autopsy: Option<Autopsy>,
-    /// Every problem, where there are several (an invalid configuration).
+    /// Every problem, if there are several, as in an invalid configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
@@ -172,7 +173,7 @@ impl ErrorBody {
         }
     }
 
-    /// The same error with what to do about it.
+    /// The same error with a hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -1,10 +1,13 @@
-//! What happens to an attempt, as its followers and hooks read it.
+//! Events: what happens during a deploy or rollback, as the command line and hooks read it.
 
 use serde::{Deserialize, Serialize};
 
-use super::{ErrorBody, Outcome, ProbeReport, Switch, is_false};
+use super::autopsy::ProbeReport;
+use super::error::ErrorBody;
+use super::moves::is_false;
+use super::release::{Outcome, Switch};
 
-/// What an [`Event`] tells.
+/// The kind of an [`Event`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -12,13 +15,13 @@ pub enum EventKind {
     Accepted,
     /// The process was started.
     Spawned,
-    /// A probe failed in a new way, or it is known what most likely is wrong (what is equal is told once).
+    /// A probe failed in another way than the one before, or the likely cause is known.
     Probe,
-    /// The release answers its health path.
+    /// The release is healthy.
     Healthy,
     /// Traffic moved.
     Switched,
-    /// The old target finishes what it has.
+    /// The old target finishes its requests.
     Draining,
     /// The old target's drain is over.
     Drained,
@@ -26,16 +29,16 @@ pub enum EventKind {
     Stopped,
     /// Traffic moved back.
     RolledBack,
-    /// Given up before the switch.
+    /// The deploy was aborted before the switch.
     Aborted,
     /// The release printed a line.
     Output,
-    /// The end of a deploy's stream.
+    /// The last event of the stream.
     Finished,
 }
 
 impl EventKind {
-    /// The event's name as it stands in the stream.
+    /// The name of the event in the stream.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -54,38 +57,38 @@ impl EventKind {
     }
 }
 
-/// One line of a deploy's stream.
+/// One event: one line of the stream of a deploy or rollback.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// When, RFC 3339.
     pub at: String,
-    /// What.
+    /// What kind of event it is.
     pub event: EventKind,
-    /// Which release it is about.
+    /// The release it is about.
     pub release: String,
-    /// The port, where the event has one.
+    /// The port, if the event has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The process id, where the event has one.
+    /// The process id, if the event has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// What happened, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// `accepted`: the directory in which the command runs, where it is not the daemon's own.
+    /// `accepted`: the directory in which the command runs, if it is not the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
-    /// `probe`: what it saw.
+    /// `probe`: its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
-    /// `probe`: what most likely is wrong and how to mend it, once the release was waited for a while.
+    /// `probe`: what most likely is wrong and what to do, once the release has taken a while.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// `output`: the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
-    /// `switched`, `rolled_back`: the move. `finished`: the deploy's move, when traffic moved.
+    /// `switched`, `rolled_back`: the switch. `finished`: the deploy's switch, if traffic moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<Switch>,
     /// `finished`: how it ended.
@@ -94,10 +97,10 @@ pub struct Event {
     /// `finished`, `aborted`: why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
-    /// `finished`: the release was live already, nothing moved.
+    /// `finished`: whether the release was live already, so that nothing moved.
     #[serde(default, skip_serializing_if = "is_false")]
     pub already_live: bool,
-    /// `finished`: the candidate that was cancelled for a rollback.
+    /// `finished`: the candidate that a rollback cancelled first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<String>,
 }
@@ -125,7 +128,7 @@ impl Event {
     }
 }
 
-/// What a hook gets on its standard input.
+/// The event that a hook reads from its standard input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HookEvent {
     /// When, RFC 3339.
@@ -138,7 +141,7 @@ pub struct HookEvent {
     pub release: Option<String>,
     /// What happened, as a sentence.
     pub message: String,
-    /// The move of traffic, where there was one.
+    /// The switch, if traffic moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<Switch>,
 }

@@ -1,0 +1,154 @@
+//! What `GET /__status` answers: which releases an app has, and how they are.
+
+use serde::{Deserialize, Serialize};
+
+use super::metrics::HealthMetrics;
+use super::release::Switch;
+
+/// The state of an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing is live, and nothing starts.
+    Empty,
+    /// Nothing is live yet; the first release starts.
+    Starting,
+    /// Live, but it fails its probes, and portok does not roll back by itself.
+    Unhealthy,
+    /// Live, but it crashed recently.
+    Unstable,
+    /// Live, within its watch window.
+    Watching,
+    /// Live, and its watch window has passed.
+    Settled,
+    /// The live release crashed and is being restarted.
+    Restarting,
+    /// The live release crashed too often: portok restarts it rarely, or not at all.
+    Failed,
+    /// The daemon is shutting down.
+    Stopping,
+}
+
+impl Phase {
+    /// The name of the phase in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Starting => "starting",
+            Self::Unhealthy => "unhealthy",
+            Self::Unstable => "unstable",
+            Self::Watching => "watching",
+            Self::Settled => "settled",
+            Self::Restarting => "restarting",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// The answer to `GET /__status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The port to which new requests go; null when nothing is live.
+    pub active_port: Option<u16>,
+    /// When the drain under way ends at the latest, RFC 3339.
+    pub drain_until: Option<String>,
+    /// The last switch of traffic.
+    pub last_switch: Option<Switch>,
+    /// The instance's name.
+    pub instance: String,
+    /// The state of the app.
+    pub phase: Phase,
+    /// The live release.
+    pub live: Option<ReleaseStatus>,
+    /// The release that is being deployed.
+    pub candidate: Option<ReleaseStatus>,
+    /// The release to which a rollback goes.
+    pub previous: Option<ReleaseStatus>,
+    /// When the watch window ends, RFC 3339.
+    pub watch_until: Option<String>,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// The daemon's version.
+    pub version: String,
+    /// The address on which requests are accepted.
+    pub listen: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Why the state file cannot be written; null when it can.
+    pub state_error: Option<String>,
+    /// Why the last deploy or rollback failed, or why portok rolled back by itself; null once an
+    /// attempt succeeds.
+    pub last_failure: Option<String>,
+    /// When `last_failure` happened, RFC 3339.
+    #[serde(default)]
+    pub last_failure_at: Option<String>,
+    /// The live release's last crash; null once the release is settled again.
+    #[serde(default)]
+    pub last_exit: Option<LastExit>,
+    /// The last probe of the live target.
+    #[serde(default)]
+    pub health: HealthMetrics,
+    /// The releases in quarantine, the one that was live most recently first. Absent when there are
+    /// none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<String>,
+}
+
+/// One release in a [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseStatus {
+    /// The release's id; `port-8081` for an unmanaged app.
+    pub release: String,
+    /// The port on which it listens; null while it has no process.
+    pub port: Option<u16>,
+    /// The leader of its process group; null when it has no process, or when it is unmanaged.
+    pub pid: Option<u32>,
+    /// When this process was started, RFC 3339.
+    pub started_at: Option<String>,
+    /// How often it was restarted after a crash.
+    pub restarts: u32,
+    /// Its requests and tunnels in flight.
+    pub inflight: u64,
+}
+
+/// The last crash of the live release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastExit {
+    /// The release.
+    pub release: String,
+    /// Its exit status or signal.
+    pub exit: String,
+    /// When, RFC 3339.
+    pub at: String,
+}
+
+/// The configuration in a [`Status`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatus {
+    /// The configuration file; null when the environment alone configures.
+    pub file: Option<String>,
+    /// When the configuration in force was loaded, RFC 3339.
+    pub loaded_at: String,
+    /// Why the newest version of the file was not loaded; null when it was.
+    pub error: Option<String>,
+    /// Whether the live release is what `[app]` says.
+    #[serde(default)]
+    pub app_in_force: Option<AppInForce>,
+}
+
+/// Whether the live release is what `[app]` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppInForce {
+    /// True when it is, or when `[app]` says nothing.
+    pub in_force: bool,
+    /// Why it is not: `pending` (its deploy is due), `quarantined` (the same content was rolled
+    /// back), `aborted` (its deploy failed), `deploy_on_change` (it waits for a `portok deploy`),
+    /// `replaced` (another release was made live since).
+    pub why: Option<String>,
+}
