@@ -1,17 +1,19 @@
-//! Folders of portok's are made and used nowhere that a link of somebody else's leads to.
+//! Makes portok's folders, and never behind a link that another user planted.
 //!
-//! Where everybody may make entries (`/tmp`), anybody can put a link in the place of a folder that is about to be made. It
-//! would be followed like any other, and what is made behind it lies where its owner wants it.
+//! In a folder that everybody may write, such as `/tmp`, another user can put a link in the place
+//! of a folder that is about to be made. The link would be followed, and the folder made where that
+//! user wants it.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// Makes `folder` with `mode`, and the missing ones above it with 0755. One that is there is left as it is.
+/// Makes `folder` with `mode`, and its missing parents with 0755. An existing folder stays as it
+/// is.
 ///
 /// # Errors
-/// A planted link is in the way, which is named; or the kernel's own.
+/// A planted link is in the way, which the error names; or the kernel's error.
 pub fn make(folder: &Path, mode: u32) -> io::Result<()> {
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
     let mut missing: Vec<_> = folder.ancestors().take_while(|path| !is_there(path)).collect();
@@ -19,7 +21,7 @@ pub fn make(folder: &Path, mode: u32) -> io::Result<()> {
     while let Some(path) = missing.pop() {
         let mode = if path == folder { mode } else { 0o755 };
         match fs::DirBuilder::new().mode(mode).create(path) {
-            // Made by somebody since: what it is now counts.
+            // Another process has made it meanwhile: check what it is now.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => refuse_planted(path)?,
             made => made?,
         }
@@ -40,8 +42,9 @@ fn refuse_planted(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The link on the way to `path` (or `path` itself) that somebody else may have put there: neither root's nor this process's
-/// user's, in a folder that everybody may write to, or in one of a stranger's that lies in such a one.
+/// The planted link on the way to `path`, or `path` itself: it belongs neither to root nor to this
+/// process's user, and lies in a folder that everybody may write, or in another user's folder
+/// within such a one.
 pub fn planted_link(path: &Path) -> Option<(PathBuf, u32)> {
     let own = nix::unistd::geteuid().as_raw();
     let mut link = None;

@@ -1,16 +1,18 @@
-//! Text that an app or a client wrote, made harmless before portok prints it: it must neither steer a terminal nor look like
-//! something else than it is, on a terminal and in a file that somebody will show on one.
+//! Makes text of apps, clients and the system fit for printing. It must neither control a terminal
+//! nor look like something else, neither on a terminal nor in a file that is shown on one later.
 
 use std::fmt::Write as _;
 
-/// `text` without escape sequences; what else would not show, or would show the rest in another order, is `U+FFFD`.
+/// `text` without escape sequences. Other characters that are invisible or reorder text become
+/// `U+FFFD`.
 pub fn plain(text: &str) -> String {
     let stripped = anstream::adapter::strip_str(text).to_string();
     stripped.chars().map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// A line of portok's own log with what it quotes. Colours (`ESC [ digits m`) stay where `has_colour`; further lines are
-/// indented, so that none of them looks like one of its own.
+/// Makes a line of portok's own log harmless, which may quote other text. Colours (`ESC [ digits
+/// m`) stay if `has_colour`. Further lines are indented, so that none looks like a log line of its
+/// own.
 pub fn log_line(line: &str, has_colour: bool) -> String {
     let mut shown = String::with_capacity(line.len());
     let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
@@ -31,11 +33,11 @@ pub fn log_line(line: &str, has_colour: bool) -> String {
     shown + end
 }
 
-/// JSON with the same values: what a terminal would obey is escaped in it.
+/// The same JSON values, with the characters escaped that a terminal would obey.
 pub fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // Line ends stand between values; within one they are escaped already.
+        // Line ends occur only between values; within a string they are escaped already.
         if is_hidden(c) && c != '\n' {
             _ = write!(shown, "\\u{:04x}", u32::from(c));
         } else {
@@ -54,13 +56,14 @@ pub fn describe_io(error: &std::io::Error) -> String {
     }
 }
 
-/// Controls of both kinds (C0, C1) but the tab, what changes the direction of text, and what ends a line unseen.
+/// Whether `c` is a control character (C0 or C1) other than the tab, changes the direction of text,
+/// or ends a line invisibly.
 fn is_hidden(c: char) -> bool {
     (c.is_control() && c != '\t')
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The colour that `text` begins with.
+/// The colour sequence at the start of `text`.
 fn colour(text: &str) -> Option<&str> {
     let digits = text.strip_prefix("\x1b[")?;
     let end = digits.find(|c: char| !c.is_ascii_digit() && c != ';')?;

@@ -1,11 +1,12 @@
-//! The daemon's side of systemd's protocols: what is said to the service manager (sd_notify(3)), and what it passed on
-//! ([`passed`], sd_listen_fds(3)).
+//! The daemon's side of systemd's protocols: messages to the service manager (sd_notify(3)), and
+//! the sockets that it passes ([`passed`], sd_listen_fds(3)).
 //!
-//! State: a queue and the thread that sends from it, so that a service manager that does not read holds nobody up; what
-//! does not fit any more is dropped, as a datagram would be. Messages go out in the order in which they were given. The
-//! thread ends when the last [`Manager`] is dropped; [`Manager::flush`] waits until all that was given has been sent.
+//! The state is a queue and the thread that sends from it, so that a service manager that does not
+//! read delays nothing. A message that does not fit is dropped, as a datagram would be. Messages
+//! are sent in the order in which they were queued. The thread ends when the last [`Manager`] is
+//! dropped. [`Manager::flush`] waits until all queued messages have been sent.
 //!
-//! Without `NOTIFY_SOCKET` there is no thread and nothing is said: every call is for nothing and harmless.
+//! Without `NOTIFY_SOCKET` there is no thread, and every call is a no-op.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,16 +22,17 @@ mod passed;
 
 pub use passed::{Claimed, PASSED_VARIABLES, Passed};
 
-/// The name under which systemd keeps the public listening socket, and under which a socket unit passes it.
+/// The name under which systemd keeps the public listening socket, and under which a socket unit
+/// passes it.
 pub const SOCKET_NAME: &str = "listen";
 
-/// Messages that may wait for the service manager.
+/// The most messages that wait in the queue.
 const QUEUE: usize = 64;
 
-/// How long the last messages may take.
+/// How long [`Manager::flush`] waits.
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
 
-/// How much of a sentence fits into the status line, in characters.
+/// The longest sentence in the status line, in characters.
 const STATUS_WORDS: usize = 200;
 
 /// The way to the service manager. Cheap to clone.
@@ -43,12 +45,12 @@ pub struct Manager {
 enum Message {
     /// Lines of the protocol, with a descriptor where they are about one.
     Tell(String, Option<OwnedFd>),
-    /// Answered when all before it was sent.
+    /// Answered when all earlier messages have been sent.
     Flush(oneshot::Sender<()>),
 }
 
 impl Manager {
-    /// To the service manager that started this process, if one did and wants to be told.
+    /// The service manager that started this process, if it wants notifications.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -61,57 +63,57 @@ impl Manager {
         Ok(Self { queue: Some(queue) })
     }
 
-    /// To nobody.
+    /// No service manager.
     pub fn none() -> Self {
         Self { queue: None }
     }
 
-    /// Whether anybody listens.
+    /// Whether there is a service manager.
     pub fn listens(&self) -> bool {
         self.queue.is_some()
     }
 
-    /// The sockets are bound and it is known what runs; also: a reload is over.
+    /// Says that the sockets are bound and it is known what runs, or that a reload is over.
     pub fn ready(&self) {
         self.tell(&[NotifyState::Ready]);
     }
 
-    /// A reload begins; [`Manager::ready`] ends it.
+    /// Says that a reload begins. [`Manager::ready`] ends it.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.tell(&[NotifyState::Reloading, now]),
-            // Newer managers want the time with it; there is no kernel that cannot tell.
+            // Newer managers need the time. Every kernel has the clock.
             Err(error) => tracing::debug!(%error, "no monotonic clock"),
         }
     }
 
-    /// The daemon ends.
+    /// Says that the daemon is ending.
     pub fn stopping(&self) {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    /// From now on `pid` is the daemon: nothing that this process says is heard any more.
+    /// Says that `pid` is the daemon now. Later messages of this process are ignored.
     pub fn main_pid(&self, pid: u32) {
         self.tell(&[NotifyState::MainPid(pid)]);
     }
 
-    /// What `systemctl status` shows.
+    /// Sets the line that `systemctl status` shows.
     pub fn status(&self, line: &str) {
         self.tell(&[NotifyState::Status(line)]);
     }
 
-    /// What is under way may take `time` longer, from now on.
+    /// Extends the time for the operation under way: `time`, from now on.
     pub fn extend(&self, time: Duration) {
         self.tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
     }
 
-    /// Both planes turn.
+    /// Tells the watchdog that both planes still run.
     pub fn alive(&self) {
         self.tell(&[NotifyState::Watchdog]);
     }
 
-    /// Gives `socket` to the service manager, which passes it to the next daemon whatever becomes of this one. One that it
-    /// keeps already is kept once.
+    /// Gives `socket` to the service manager, which passes it to the next daemon even if this one
+    /// is killed. A socket that the manager already has is kept once.
     pub fn keep(&self, socket: impl AsFd) {
         if self.queue.is_none() {
             return;
@@ -127,16 +129,16 @@ impl Manager {
         }
     }
 
-    /// Lets the service manager drop every socket that it keeps under the name.
+    /// Makes the service manager drop every socket that it keeps under [`SOCKET_NAME`].
     pub fn forget(&self) {
         self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(SOCKET_NAME)]);
     }
 
-    /// Waits until all that was said so far has been sent, but not for long.
+    /// Waits until all messages so far have been sent, for at most [`FLUSH_WITHIN`].
     pub async fn flush(&self) {
         let (done, sent) = oneshot::channel();
         if self.give(Message::Flush(done)) {
-            // In vain where the manager does not read: nothing more can be done.
+            // If the manager does not read, nothing more can be done.
             let _unread = tokio::time::timeout(FLUSH_WITHIN, sent).await;
         }
     }
@@ -150,7 +152,7 @@ impl Manager {
     }
 }
 
-/// How often the service manager wants to hear that the daemon is alive: twice within its patience. `None` where it has no
+/// How often to call [`Manager::alive`]: twice within the watchdog's time. `None` if there is no
 /// watchdog.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|patience| patience / 2).filter(|every| !every.is_zero())
@@ -181,7 +183,7 @@ fn send_all(messages: &Receiver<Message>) {
     }
 }
 
-/// One line that says how the app is.
+/// The status line: how the app is.
 pub fn status_line(status: &wire::Status) -> String {
     let phase = status.phase.as_str();
     let mut line = match (&status.live, status.phase) {
@@ -207,7 +209,7 @@ pub fn status_line(status: &wire::Status) -> String {
     line
 }
 
-/// The time within an RFC 3339 date, in whole seconds.
+/// The time of day in an RFC 3339 date, in whole seconds.
 fn time_of_day(date: &str) -> Option<&str> {
     date.split_once('T').and_then(|(_, time)| time.get(..8))
 }

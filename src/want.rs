@@ -1,9 +1,10 @@
-//! What portok itself may want for: descriptors, memory, local ports. Such a want is never held against an app.
+//! Shortages of portok itself: descriptors, memory, local ports. An app is never blamed for one.
 //!
-//! Descriptors are kept back for probes, state, admin and what is started: the data plane, which clients can fill, may not
-//! have the last ones. The kernel gives the lowest number that is free (POSIX, 2.14), so a bound on the *numbers* that the
-//! data plane keeps is a bound on how many it has, without anybody counting: below [`line()`] it takes what it gets, and what
-//! it gets from there on it closes at once. So all numbers above the line but one a data-plane thread are free for others.
+//! Descriptors are reserved for probes, state, the admin API and started processes. Clients can
+//! fill the data plane, so it may not take the last ones. The kernel hands out the lowest free
+//! number (POSIX, 2.14), so a limit on the *numbers* that the data plane keeps limits how many it
+//! has, without counting. It keeps a descriptor below [`line()`], and closes any other one at once.
+//! So all numbers above the line, but one per data-plane thread, stay free for the rest.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,13 +13,13 @@ use std::sync::OnceLock;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The least and the most descriptors that are kept back; between them a quarter of all.
+/// The least and the most descriptors that are reserved. Between them it is a quarter of the limit.
 const KEPT_BACK: (u64, u64) = (32, 256);
 
-/// Whether an operation failed for a want of this process or host, not for what is at its other end.
+/// Whether an operation failed by a shortage of this process or machine, and not by its other end.
 ///
-/// For connecting, accepting, opening and starting. `EAGAIN` is that of fork(2) and connect(2): whoever reads or writes
-/// without waiting has to look at it first.
+/// For connecting, accepting, opening and starting. `EAGAIN` is that of fork(2) and connect(2):
+/// non-blocking reads and writes must handle it first.
 pub fn is_own(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -26,22 +27,22 @@ pub fn is_own(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the data plane may keep `socket`, which it has just made.
+/// Whether the data plane may keep `socket`, which it has just opened.
 pub fn may_keep(socket: &impl AsRawFd) -> bool {
     socket.as_raw_fd() < line()
 }
 
-/// What the data plane says of a socket that it may not keep.
+/// The error for a socket that the data plane may not keep.
 pub fn none_left() -> io::Error {
     io::Error::from_raw_os_error(libc::EMFILE)
 }
 
-/// How many descriptors others than the data plane can count on.
+/// How many descriptors are reserved for the rest of the daemon.
 pub fn kept_back() -> u64 {
     back_of(limit())
 }
 
-/// The first number that the data plane does not keep. Looked up once, after the limit was raised.
+/// The first number that the data plane does not keep. Determined once, after the limit was raised.
 fn line() -> RawFd {
     static LINE: OnceLock<RawFd> = OnceLock::new();
     *LINE.get_or_init(|| {
@@ -51,7 +52,7 @@ fn line() -> RawFd {
 }
 
 fn limit() -> u64 {
-    // Where it is not known it is what the kernel starts processes with.
+    // If the limit is unknown, the kernel's default applies.
     getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
 }
 

@@ -1,4 +1,5 @@
-//! The commands that administer this machine: from what was typed to [`crate::host`], and what it reports to the screen.
+//! The commands that administer this machine: from what was typed to [`crate::host`], and what it
+//! reports to the screen.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +23,8 @@ use crate::host::{
 };
 use crate::wire::{Status, exit};
 
-/// How long a daemon may take to answer with its status, before it counts as one that does not answer.
+/// How long a daemon may take to answer with its status, before it counts as one that does not
+/// answer.
 const STATUS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Carries out `command` and prints what it did. The caller tells of a failure.

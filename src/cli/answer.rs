@@ -1,4 +1,5 @@
-//! An answer of a daemon: read within limits, decoded, and told as a [`Failure`] where it is one.
+//! An answer of a daemon: read within limits, decoded, and turned into a [`Failure`] if it reports
+//! an error.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use super::connect::describe;
 use super::failure::{Attempt, DENIED_HINT, Failure};
 use crate::wire::{Code, ErrorBody};
 
-/// An answer whose body is read by the line or as a whole.
+/// An answer whose body is read line by line or as a whole.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// The status.
     pub(crate) status: StatusCode,
-    /// Whether the body is one event a line.
+    /// Whether the body is a stream of events, one per line.
     pub(crate) is_stream: bool,
     pub(super) retry_after: Option<Duration>,
     pub(super) call: Call,
@@ -30,7 +31,7 @@ pub(crate) struct Answer {
     pub(super) limits: Limits,
     pub(super) body: Incoming,
     pub(super) buffer: BytesMut,
-    /// Ends the connection when it is dropped.
+    /// Drives the connection, and ends it when dropped.
     pub(super) _driver: JoinSet<()>,
 }
 
@@ -38,7 +39,7 @@ impl Answer {
     /// The whole body.
     ///
     /// # Errors
-    /// The connection broke, the body is too long, or it came too slowly.
+    /// The connection broke, or the body is too long or too slow.
     pub(crate) async fn bytes(&mut self) -> Result<Bytes, Failure> {
         let reading = async {
             while let Some(data) = self.frame().await? {
@@ -57,11 +58,11 @@ impl Answer {
         }
     }
 
-    /// The body as JSON, where the status is a success.
+    /// The body as JSON, if the status is a success.
     ///
     /// # Errors
-    /// As [`Answer::bytes`]; an error status is [`Failure::Refused`], anything but the JSON of a `T`
-    /// [`Failure::Foreign`].
+    /// As [`Answer::bytes`]. An error status is [`Failure::Refused`]; a body that is not the JSON
+    /// of a `T` is [`Failure::Foreign`].
     pub(crate) async fn json<T: DeserializeOwned>(mut self) -> Result<(T, Value), Failure> {
         let bytes = self.bytes().await?;
         if !self.status.is_success() {
@@ -78,7 +79,8 @@ impl Answer {
         Ok((typed, value))
     }
 
-    /// The next line of the stream, without its end; `None` when the stream is over. Cancel safe.
+    /// The next line of the stream without its line end; `None` at the end of the stream. Cancel
+    /// safe.
     ///
     /// # Errors
     /// The connection broke or a line is too long.
@@ -116,17 +118,17 @@ impl Answer {
         }
     }
 
-    /// The connection ended before what was waited for.
+    /// The failure of an answer that ended before its last event.
     pub(crate) fn ended_early(&self) -> Failure {
         lost(&self.call, &self.way, "the answer ended early".to_owned())
     }
 
-    /// The error that `bytes` tell of; what is not portokd's is told as such.
+    /// The failure that the error body in `bytes` describes.
     pub(crate) fn refused(&self, bytes: &[u8]) -> Failure {
         let Some(mut body) = error_body(self.status, bytes) else {
             return self.foreign(format!("it answered `{}` without an error of portokd's", self.status));
         };
-        // The daemon names the headers that a client of its API sends; here they are options.
+        // The daemon's hint names headers of its API. The command line has options instead.
         if body.hint.is_none() || body.code == Code::Unauthorized {
             let denied = self.failed.iter().find(|attempt| attempt.denied);
             body.hint = match (body.code, denied) {
@@ -136,7 +138,7 @@ impl Answer {
                 _ => default_hint(body.code, self.retry_after),
             };
         }
-        // Whoever is not let in may have knocked at another door than meant.
+        // Somebody who is refused may have reached another daemon than intended: name it.
         let operation = match body.code {
             Code::Unauthorized | Code::Forbidden | Code::RateLimited => {
                 format!("{} at {}", self.call.operation, self.way)
@@ -151,7 +153,7 @@ impl Answer {
     }
 }
 
-/// Reads an error leniently: an older daemon, or npm portok, sends no code.
+/// Reads an error body leniently: an older daemon, or npm portok, sends no code.
 fn error_body(status: StatusCode, bytes: &[u8]) -> Option<ErrorBody> {
     if let Ok(body) = serde_json::from_slice(bytes) {
         return Some(body);

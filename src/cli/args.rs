@@ -1,4 +1,5 @@
-//! What may be typed: the clap tree, its help texts and the checks of single values.
+//! What may be typed at `portok`: the clap tree, its help texts, and the checks across several
+//! options.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,10 +17,10 @@ mod host;
 
 pub(crate) use host::{Add, HostCommand, Init, Shell};
 
-/// How many lines `logs` shows unless told.
+/// How many lines `logs` shows by default.
 const LOG_LINES: u32 = 100;
 
-/// How many lines `logs` may ask for.
+/// The most lines that `logs` shows.
 const MAX_LOG_LINES: i64 = 10_000;
 
 /// The usual flow, shown by `portok` alone.
@@ -58,7 +59,7 @@ pub(crate) struct Typed {
     pub(crate) command: Option<Command>,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
@@ -220,7 +221,7 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// The command, in the form that was given.
+    /// The command in the form in which it was typed.
     pub(crate) fn line(&self) -> Option<CommandLine> {
         match &self.shell {
             Some(text) => Some(CommandLine::Shell(text.clone())),
@@ -298,21 +299,21 @@ pub(crate) struct Logs {
     pub(crate) follow: bool,
 }
 
-/// What was typed, checked as a whole.
+/// A valid command with its options.
 #[derive(Debug)]
 pub(crate) enum Invocation {
-    /// For the caller of [`super::main`].
+    /// For the caller of [`super::main`]: `portok run`.
     Run(RunPlan),
     /// For a daemon.
     Ask(Global, Box<Command>),
-    /// For this host.
+    /// For this machine.
     Host(Global, HostCommand),
 }
 
 /// Parses `arguments`, the program's name included.
 ///
 /// # Errors
-/// What clap answers for `--help`, `--version` and wrong usage; or a contradiction between options.
+/// clap's output for `--help`, `--version` and wrong usage, or a contradiction between options.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
     let Typed { mut global, command } = Typed::try_parse_from(&arguments)
         .map_err(|error| Unparsed::Clap(typo::advise(error, &Typed::command(), &arguments)))?;
@@ -377,14 +378,14 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
     Ok(Invocation::Ask(global, Box::new(command)))
 }
 
-/// Why there is nothing to carry out.
+/// Why the arguments name no command to carry out.
 #[derive(Debug)]
 pub(crate) enum Unparsed {
     /// Help, version or an error, rendered by clap.
     Clap(clap::Error),
     /// No command at all.
     Nothing,
-    /// Options that do not go together.
+    /// Options that contradict one another.
     Contradiction(Failure),
 }
 

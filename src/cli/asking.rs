@@ -26,8 +26,8 @@ pub(crate) fn needs_instance_option(command: &str) -> bool {
     ASKING.iter().any(|asking| asking.name == command && !asking.takes_instance)
 }
 
-/// `hint` with `address` (such as `--instance api`) in each command that asks a daemon: typed as they stand, the
-/// commands would ask the default instance.
+/// `hint` with `address` (such as `--instance api`) in each command that asks a daemon: typed as
+/// they stand, the commands would ask the default instance.
 pub(crate) fn addressed(hint: &str, address: &str) -> String {
     if address.is_empty() {
         return hint.to_owned();

@@ -5,11 +5,10 @@ use std::time::Duration;
 use http::Method;
 use http::header::HeaderValue;
 
-/// How long the whole answer may take where nothing but the daemon's own thought is waited for, a probe of the
-/// app included.
+/// How long the answer to a question may take. It includes a probe of the app.
 pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Limits on what an answer may hold, in bytes.
+/// The limits of an answer's size, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// A whole answer.
@@ -24,37 +23,38 @@ impl Default for Limits {
     }
 }
 
-/// One request.
+/// One request to a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
-    /// What the operator wants, for messages: `switch to port 8081`.
+    /// The operation in words, for messages: `switch to port 8081`.
     pub(crate) operation: String,
     /// The method.
     pub(crate) method: Method,
-    /// What follows the prefix: `status`, `logs?lines=5`.
+    /// The path after the admin prefix: `status`, `logs?lines=5`.
     pub(crate) path: String,
     /// The JSON body.
     pub(crate) body: Option<Vec<u8>>,
-    /// Over the unix socket alone, whose other end is on this host: the directory of whoever asks.
+    /// The caller's directory. It is sent over the unix socket only, whose other end is on this
+    /// machine.
     pub(crate) directory: Option<HeaderValue>,
-    /// The media type of the answer.
+    /// The media type that the answer should have.
     pub(crate) accept: &'static str,
-    /// Who bounds the time until the answer is there.
+    /// Who bounds the time until the answer.
     pub(crate) patience: Patience,
 }
 
 /// Who bounds the time of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Patience {
-    /// This client: a question.
+    /// This client, by [`ANSWER_DEADLINE`].
     Question,
-    /// The daemon, by the app's own limits (`start_timeout` and such), which only it knows. That it is still
-    /// there is seen from the connection.
+    /// The daemon, by the app's own limits such as `start_timeout`, which only the daemon knows.
+    /// The connection shows that the daemon is still there.
     Operation,
 }
 
 impl Call {
-    /// A question.
+    /// A question: it changes nothing.
     pub(crate) fn get(operation: impl Into<String>, path: impl Into<String>) -> Self {
         Self {
             operation: operation.into(),
@@ -67,7 +67,7 @@ impl Call {
         }
     }
 
-    /// An operation.
+    /// An operation: it changes something.
     pub(crate) fn post(operation: impl Into<String>, path: impl Into<String>) -> Self {
         Self { method: Method::POST, patience: Patience::Operation, ..Self::get(operation, path) }
     }

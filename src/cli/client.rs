@@ -1,10 +1,11 @@
-//! One request to a daemon, one answer: over the first way that can be connected, without TLS.
+//! Sends one request to a daemon, over the first way that connects, without TLS.
 //!
-//! A connection serves one request and ends with its [`Answer`]; dropping an answer closes the connection,
-//! which cancels nothing in the daemon. Every answer has a limit on its size and, unless the daemon itself
-//! bounds the operation, on its time. The token goes over TCP alone and is never part of a message.
+//! A connection serves one request and ends with its [`Answer`]. Dropping an answer closes the
+//! connection, which cancels nothing in the daemon. Every answer is bounded in size and, unless the
+//! daemon itself bounds the operation, in time. The token is sent over TCP only, and is never part
+//! of a message.
 //!
-//! The ordering that matters: another way is tried only as long as nothing was sent, so no request is ever
+//! The order that matters: another way is tried only while nothing has been sent, so no request is
 //! made twice.
 
 use std::time::Duration;
@@ -36,16 +37,16 @@ pub(crate) struct Client {
     limits: Limits,
 }
 
-/// A connection that nothing was sent over yet.
+/// A connection over which nothing has been sent yet.
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
     driver: JoinSet<()>,
     way: String,
-    /// It is a unix socket.
+    /// Whether it is a unix socket.
     local: bool,
     host: String,
     token: Option<HeaderValue>,
-    /// The ways before it, which did not work.
+    /// The ways before it that did not work.
     failed: Vec<Attempt>,
 }
 
@@ -55,12 +56,12 @@ impl Client {
         Self { daemon, limits }
     }
 
-    /// Whether requests are counted against a limit, so that polling must be slow.
+    /// Whether the daemon limits the number of requests on every way, so that polling must be slow.
     pub(crate) fn is_rate_limited(&self) -> bool {
         self.daemon.ways.iter().all(|way| matches!(way, Way::Tcp { .. }))
     }
 
-    /// Sends `call` and reads the answer's JSON, both as it is and as `T`.
+    /// Sends `call` and returns the answer's JSON, both decoded as `T` and as it is.
     ///
     /// # Errors
     /// Every [`Failure`] of a request; an error status is [`Failure::Refused`].
@@ -68,10 +69,11 @@ impl Client {
         self.send(call).await?.json().await
     }
 
-    /// Sends `call`; the answer's body is not read yet. An error status is not a failure here.
+    /// Sends `call` and returns the answer before its body is read. An error status is not a
+    /// failure here.
     ///
     /// # Errors
-    /// No way could be connected, or the connection ended before the answer's head.
+    /// No way connects, or the connection ends before the answer's head.
     pub(crate) async fn send(&self, call: Call) -> Result<Answer, Failure> {
         let mut connection = self.connect(&call.operation).await?;
         let lost = |cause: String| answer::lost(&call, &connection.way, cause);

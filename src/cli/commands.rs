@@ -1,4 +1,4 @@
-//! The plain commands: one request, one answer, one text each.
+//! The quick commands: one request, one answer, one text each.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(crate) async fn prometheus(session: &mut Session<'_>) -> Done {
     Ok(exit::DONE)
 }
 
-/// `portok health`: both verdicts are answers, the bad one with a status that says so too.
+/// `portok health`. An unhealthy app is an answer too, with status 503.
 pub(crate) async fn health(session: &mut Session<'_>) -> Done {
     let mut answer = session.client.send(Call::get("health check", "health")).await?;
     let bytes = answer.bytes().await?;
@@ -101,7 +101,7 @@ pub(crate) async fn cancel(session: &mut Session<'_>) -> Done {
 /// `portok releases`.
 pub(crate) async fn releases(session: &mut Session<'_>) -> Done {
     let (rows, value) = session.client.ask::<Vec<ReleaseRow>>(Call::get("releases", "releases")).await?;
-    // Which of them serves now is the status' to say; without it no row claims to.
+    // Only the status knows which of them is live. Without it, no row is marked.
     let status = match rows.is_empty() || session.json {
         true => None,
         false => {
@@ -119,7 +119,7 @@ pub(crate) async fn reload(session: &mut Session<'_>) -> Done {
     Ok(exit::DONE)
 }
 
-/// `portok upgrade`; asked again for as long as `wait` says while the daemon is busy.
+/// `portok upgrade`. While the daemon is busy, it is asked again until `wait` has passed.
 pub(crate) async fn upgrade(
     session: &mut Session<'_>,
     binary: Option<PathBuf>,
@@ -151,7 +151,7 @@ pub(crate) async fn upgrade(
     Ok(exit::DONE)
 }
 
-/// The daemon has another working directory.
+/// `path` as an absolute path, because the daemon has another working directory.
 fn absolute(path: &Path) -> Result<String, Failure> {
     let wrong = |why: String| {
         Failure::usage(format!("cannot use --binary {}: {why}", path.display()), "give an absolute path")

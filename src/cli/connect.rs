@@ -1,4 +1,4 @@
-//! Opens one way to a daemon: a connected HTTP/1.1 connection over which nothing was sent yet.
+//! Opens one way to a daemon: an HTTP/1.1 connection over which nothing has been sent yet.
 
 use std::io;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use tokio::task::JoinSet;
 use super::way::Way;
 use crate::plain::describe_io;
 
-/// When a silent TCP peer is asked whether it is still there, and how often.
+/// The idle time after which TCP probes a silent peer, and the interval of the probes.
 const TCP_PROBE: Duration = Duration::from_secs(15);
 
 /// A connection, the task that drives it, and the token for the request.
 pub(crate) type Opened = (http1::SendRequest<Full<Bytes>>, JoinSet<()>, Option<HeaderValue>);
 
-/// Why a way could not be opened.
+/// The reason why a way could not be opened.
 pub(crate) struct NotOpened {
     pub(crate) cause: String,
-    /// Rights were missing.
+    /// Whether the user lacks a right.
     pub(crate) denied: bool,
 }
 
@@ -34,10 +34,10 @@ impl From<io::Error> for NotOpened {
     }
 }
 
-/// Opens `way`. The caller bounds the time.
+/// Opens `way`. The caller limits the time.
 ///
 /// # Errors
-/// The way cannot be connected, or its token cannot be read.
+/// The way does not connect, or its token cannot be read.
 pub(crate) async fn open(way: &Way) -> Result<Opened, NotOpened> {
     match way {
         Way::Socket(path) => {
@@ -79,12 +79,12 @@ where
         .await
         .map_err(|error| NotOpened { cause: describe(&error), denied: false })?;
     let mut driver = JoinSet::new();
-    // Its error reaches the request or the body, whichever waits.
+    // An error of the connection also reaches the request or the body, which report it.
     driver.spawn(async move { drop(connection.await) });
     Ok((sender, driver))
 }
 
-/// hyper's error with what lies behind it.
+/// hyper's error with its causes.
 pub(crate) fn describe(error: &hyper::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

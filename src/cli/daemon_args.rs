@@ -1,5 +1,5 @@
-//! What `portokd` may be told: its clap tree stands beside that of `portok`, so that the man pages of both come out of
-//! one place.
+//! What may be typed at `portokd`. Its clap tree lies beside that of `portok`, because one command
+//! makes the man pages of both.
 
 use std::path::PathBuf;
 

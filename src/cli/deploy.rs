@@ -1,7 +1,8 @@
-//! `portok deploy`: from options to the request, and with `--wait-window` on to the end of the watch window.
+//! `portok deploy`: sends the request, follows the deploy and, with `--wait-window`, the watch
+//! window.
 //!
-//! The deploy is the daemon's from its acceptance: Ctrl-C, a broken connection or a dropped future here end
-//! the report alone.
+//! Once accepted, the deploy belongs to the daemon: Ctrl-C or a broken connection ends the report,
+//! not the deploy.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,10 +19,11 @@ use super::session::Session;
 use super::watch::{Watched, watch};
 use crate::wire::{Accepted, DeployRequest, exit};
 
-/// Deploys what `options` say.
+/// Deploys what `options` describe.
 ///
 /// # Errors
-/// The deploy was refused, aborted, cancelled or rolled back; the report ended early; wrong options.
+/// The options are wrong; the deploy was refused, aborted, cancelled or rolled back; or the report
+/// ended early.
 pub(crate) async fn deploy(
     session: &mut Session<'_>,
     options: &args::Deploy,
@@ -52,7 +54,7 @@ pub(crate) async fn deploy(
         true => watch(session, &moved.release, interrupt).await?,
         false => Watched::Passed,
     };
-    // Of a release that was replaced it was told what is live instead.
+    // For a replaced release, what is live instead has been printed already.
     if session.json || watched == Watched::Passed {
         session.show(&value, || render::moved(&moved));
     }

@@ -198,7 +198,8 @@ async fn an_abort_ends_with_3_and_its_autopsy() {
     let fake = Fake::new(move |_, _| Reply::events(&events).ended());
     let ran = fake.portok(&["deploy"]).await;
     assert_eq!(ran.code, 3);
-    // Once: the event says nothing that the error does not say, and what was printed before is not printed again.
+    // Once: the event says nothing that the error does not say, and what was printed before is not
+    // printed again.
     assert_eq!(ran.err.matches("it exited before").count(), 1, "{}", ran.err);
     assert_eq!(ran.err.matches("soon").count(), 1, "{}", ran.err);
     let whole = fake.portok(&["deploy", "--json"]).await.value();

@@ -1,4 +1,4 @@
-//! Directories that are told to others than this process: absolute, and as text.
+//! Directories as other processes need them: absolute, and as text.
 
 use std::path::Path;
 
@@ -6,10 +6,11 @@ use http::HeaderValue;
 
 use super::failure::Failure;
 
-/// The operator's `--dir`, which is relative to where `portok` runs, for those who run elsewhere.
+/// `--dir` as an absolute path. It may be relative to where `portok` runs, and the daemon runs
+/// elsewhere.
 ///
 /// # Errors
-/// It is not text.
+/// It is not valid UTF-8.
 pub(crate) fn absolute_directory(dir: &Path) -> Result<String, Failure> {
     let absolute = std::path::absolute(dir).map_err(|error| Failure::Usage {
         message: format!("--dir {}: {error}", dir.display()),
@@ -23,7 +24,10 @@ pub(crate) fn absolute_directory(dir: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Where `portok` was called, for a command that is to run there unless the instance says otherwise.
+/// The current directory. A deploy's command runs there if the instance names no directory.
+///
+/// # Errors
+/// It is unknown, or no header can carry it.
 pub(crate) fn own_directory() -> Result<HeaderValue, Failure> {
     let unusable = |why: String| {
         Failure::usage(

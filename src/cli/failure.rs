@@ -5,63 +5,63 @@ use std::time::Duration;
 use crate::host::HostFailure;
 use crate::wire::{Code, ErrorBody, Outcome, exit};
 
-/// Every way in which a command can end without having done what was asked.
+/// The ways in which a command can fail.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
-    /// The arguments, or the files they lead to, do not fit.
+    /// The arguments, or the files that they name, are wrong.
     Usage { message: String, hint: Option<String> },
-    /// No way to the daemon could be used.
+    /// No way to the daemon worked.
     Unreachable {
         operation: String,
-        /// The instance, where one is meant.
+        /// The instance, if one was named.
         instance: Option<String>,
-        /// Each way that was tried and why it failed, in order.
+        /// Each way that was tried, in order, with the reason why it failed.
         tried: Vec<Attempt>,
         hint: Option<String>,
     },
-    /// The connection ended before the answer did: what was asked may have been done.
+    /// The connection ended before the answer did. The request may have been carried out.
     Lost { operation: String, way: String, cause: String, hint: String },
-    /// What answered is not portokd, or not one that this command line understands.
+    /// The answer is not portokd's, or of a version that this command line does not understand.
     Foreign { operation: String, way: String, cause: String },
     /// The daemon answered with an error.
     Refused {
         operation: String,
         body: Box<ErrorBody>,
-        /// `Retry-After`, where the answer had one.
+        /// The answer's `Retry-After`, if it had one.
         retry_after: Option<Duration>,
     },
     /// Traffic moved to the release, and back within its watch window.
     RolledBack { release: String, reason: Option<String> },
-    /// The release is live and its watch window is over, but it does not stay up.
+    /// The release is live and its watch window has passed, but it does not stay up.
     Unstable { release: String, reason: String },
     /// The operator pressed Ctrl-C.
     Interrupted { message: String, hint: String },
-    /// A command that concerns this host was not carried out, or not to its end.
+    /// A command that administers this machine failed.
     Host(HostFailure),
-    /// Standard output took no more.
+    /// Standard output could not be written.
     Output { cause: String },
 }
 
-/// One way to the daemon that could not be used.
+/// One way to the daemon that did not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     /// The socket or URL.
     pub(crate) way: String,
     /// Why.
     pub(crate) cause: String,
-    /// Whether rights were missing.
+    /// Whether the user lacks a right.
     pub(crate) denied: bool,
 }
 
-/// What to do where rights are missing.
+/// What to do when the user may not use the socket.
 pub(crate) const DENIED_HINT: &str =
     "use sudo, or become a member of the socket's group (admin.socket_group)";
 
-/// The exit code after Ctrl-C, as shells count it: 128 and the number of SIGINT.
+/// The exit code after Ctrl-C, by the shells' convention: 128 plus the number of SIGINT.
 const INTERRUPTED: u8 = 130;
 
 impl Failure {
-    /// Wrong usage with a hint.
+    /// Wrong usage, with a hint.
     pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: Some(hint.into()) }
     }
@@ -93,13 +93,13 @@ impl Failure {
         }
     }
 
-    /// Whether the daemon refused because something else is under way.
+    /// Whether the daemon refused because another operation is under way.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self, Self::Refused { body, .. } if body.code == Code::Busy)
     }
 
-    /// Whether asking again after a while may succeed, although nobody mends anything: the daemon is being
-    /// started again, or it has had enough requests for a minute.
+    /// Whether the same question may succeed later by itself: the daemon restarts, or has reached
+    /// its limit of requests per minute.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { tried, .. } => !tried.iter().all(|attempt| attempt.denied),
@@ -116,8 +116,8 @@ impl From<HostFailure> for Failure {
     }
 }
 
-/// The code decides, but for what no code tells: that traffic moved and was moved back, or that a deploy ended with
-/// the daemon.
+/// The exit code of an error answer. The outcome decides where no code tells it: traffic moved and
+/// moved back, or the deploy ended with the daemon. Otherwise the code decides.
 fn refused_exit(body: &ErrorBody) -> u8 {
     match body.outcome {
         Some(Outcome::RolledBack) => exit::ROLLED_BACK,

@@ -1,7 +1,7 @@
-//! The report of a deploy or rollback: its events as they come, and how it ended.
+//! The report of a deploy or rollback: its events as they arrive, and its result.
 //!
-//! What is reported on is the daemon's; whatever ends the report early (Ctrl-C, a broken connection, a dropped
-//! future) ends nothing else, and every failure of the report says so.
+//! The operation belongs to the daemon. What ends the report early (Ctrl-C, a broken connection)
+//! does not end the operation, and every failure of the report says so.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,13 +17,13 @@ use super::render::Progress;
 use super::session::Session;
 use crate::wire::{Code, ErrorBody, Event, EventKind, Moved, NDJSON, Outcome};
 
-/// How often the line of a terminal that shows the passing time is drawn anew.
+/// How often the progress line on a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// What to do when the report ends before what it is about.
+/// What to do when the report ends before the operation.
 const GOES_ON: &str = "`portok status` shows where it is, `portok cancel` ends it before traffic moves";
 
-/// What a report is about.
+/// The operation that a report follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     Deploy,
@@ -31,7 +31,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// Its name with the release, as far as that is known.
+    /// The operation in words, with the release if it is known.
     pub(crate) fn of(self, release: Option<&str>) -> String {
         match (self, release) {
             (Self::Deploy, None) => "deploy".to_owned(),
@@ -41,16 +41,16 @@ impl What {
         }
     }
 
-    /// Whether `outcome` is what was asked for.
+    /// Whether `outcome` is a success.
     fn is_reached_by(self, outcome: Outcome) -> bool {
         outcome == Outcome::Live || (self == Self::Rollback && outcome == Outcome::RolledBack)
     }
 }
 
-/// Sends `call`, which is a `what`, and shows its events until traffic moved.
+/// Sends `call`, which requests `what`, and shows its events until the operation has ended.
 ///
 /// # Errors
-/// It was refused or traffic did not move; the report ended early.
+/// The operation was refused or failed, or the report ended early.
 pub(crate) async fn follow(
     session: &mut Session<'_>,
     what: What,
@@ -65,14 +65,14 @@ pub(crate) async fn follow(
     result
 }
 
-/// What a report waits for.
+/// What happens next in a report.
 enum Next {
     Line(Result<Option<bytes::Bytes>, Failure>),
     Redraw,
     Interrupted,
 }
 
-/// A report that goes on.
+/// A report under way.
 struct Report {
     what: What,
     progress: Progress,
@@ -124,7 +124,7 @@ impl Report {
         }
     }
 
-    /// The result, as the event that ends the stream tells it.
+    /// The result, from the last event of the stream.
     fn finished(&self, event: Event) -> Result<(Moved, Value), Failure> {
         let Event { release, message, switch, outcome, error, already_live, cancelled, .. } = event;
         if let (Some(outcome), None) = (outcome, &error)
@@ -154,7 +154,8 @@ impl Report {
         })
     }
 
-    /// Takes out of a failure for people the output that they have been shown already.
+    /// Removes from a failure the output that has been shown already. With `--json`, nothing has
+    /// been shown.
     fn once(&self, mut failure: Failure, json: bool) -> Failure {
         if let (false, Failure::Refused { body, .. }) = (json, &mut failure)
             && let Some(autopsy) = &mut body.autopsy
@@ -171,7 +172,7 @@ impl Report {
         Failure::Interrupted { message, hint: GOES_ON.to_owned() }
     }
 
-    /// A report that broke off says that what it is about did not.
+    /// Adds to the failure of a report that the operation itself goes on.
     fn goes_on(&self, failure: Failure) -> Failure {
         let operation = self.what.of(self.progress.release());
         let hint = format!("the {} goes on as long as the daemon runs; {GOES_ON}", self.what.of(None));
@@ -184,7 +185,7 @@ impl Report {
     }
 }
 
-/// One line of the stream; `None` for an empty one and for an event that a newer daemon added.
+/// Reads one line of the stream; `None` for an empty line and for an event of a newer daemon.
 fn event(answer: &Answer, line: &[u8]) -> Result<Option<Event>, Failure> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);

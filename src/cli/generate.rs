@@ -1,4 +1,5 @@
-//! Completions and man pages, made from the clap trees. `contrib/` holds them as they are made here; a test compares.
+//! Makes completions and man pages from the clap trees. `contrib/` holds copies, and a test
+//! compares them.
 
 use std::io;
 use std::path::Path;
@@ -39,7 +40,7 @@ pub(crate) fn man(folder: &Path) -> Result<HostReport, HostFailure> {
     Ok(report)
 }
 
-/// One page with all commands, since that can be searched.
+/// One page with all commands: it can be searched as a whole.
 fn portok_page() -> io::Result<Vec<u8>> {
     let tree = Typed::command();
     let man = man_of(tree.clone(), "1");
@@ -58,11 +59,11 @@ fn portok_page() -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// A command as a part of the page: its sections become paragraphs.
+/// A command as a part of the page. Its sections become paragraphs.
 fn render_command(command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     let name = format!("portok {}", command.get_name());
     page.extend(format!(".SS \"{name}\"\n").as_bytes());
-    // Every command has --help; it is told once.
+    // Every command has --help; the page mentions it once.
     let man = man_of(command.clone().bin_name(name).disable_help_flag(true), "1");
     let mut part = Vec::new();
     man.render_synopsis_section(&mut part)?;
@@ -140,12 +141,12 @@ fn render_text(title: &str, text: Option<String>, page: &mut Vec<u8>) {
     }
 }
 
-/// Text whose lines stay as they are.
+/// Text with its line breaks kept.
 fn render_lines(text: &str, page: &mut Vec<u8>) {
     page.extend(b".nf\n");
     for line in text.lines() {
         let line = line.replace('\\', "\\e").replace('-', "\\-");
-        // A line that begins with one of these would be an order.
+        // roff reads a line that begins with one of these as a request.
         let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
         page.extend(format!("{guard}{line}\n").as_bytes());
     }

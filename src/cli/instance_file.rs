@@ -1,6 +1,7 @@
-//! What an instance's files say about where its daemon is.
+//! Reads from an instance's files where its daemon is.
 //!
-//! Read leniently: what fits is taken, the rest is passed over. Judging a file is the daemon's task.
+//! Reading is lenient: what is understood is taken, the rest is ignored. Validating a file is the
+//! daemon's task.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,7 +13,7 @@ use crate::config::Secret;
 use crate::host::files::read_limited;
 use crate::plain::describe_io;
 
-/// What an instance's files say about where it is.
+/// Where an instance's daemon is, according to its files.
 #[derive(Debug)]
 pub(crate) struct InstanceFile {
     pub(crate) name: Option<String>,
@@ -23,7 +24,7 @@ pub(crate) struct InstanceFile {
     pub(crate) public: bool,
 }
 
-/// Why an instance's file says nothing.
+/// The reason why an instance's file cannot be used.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
     pub(crate) message: String,
@@ -32,7 +33,8 @@ pub(crate) struct Unreadable {
 }
 
 impl InstanceFile {
-    /// Reads `NAME.toml`, then lays `NAME.env` over it, as the daemon does; `None` when neither is there.
+    /// Reads `NAME.toml`, then `NAME.env`, which wins, as the daemon does; `None` when neither
+    /// exists.
     pub(crate) fn read(folder: &Path, name: &str) -> Result<Option<Self>, Unreadable> {
         let toml_path = folder.join(format!("{name}.toml"));
         let toml_text = read_optional(&toml_path)?;
@@ -65,7 +67,7 @@ impl InstanceFile {
         Ok(Some(file))
     }
 
-    /// Takes what fits and passes over the rest: judging the file is the daemon's task.
+    /// Takes what is understood and ignores the rest.
     fn apply_toml(&mut self, table: &toml::Table, folder: &Path) {
         let text = |value: &toml::Value| value.as_str().map(str::to_owned);
         self.name = table.get("name").and_then(text);
@@ -77,7 +79,7 @@ impl InstanceFile {
         let Some(admin) = table.get("admin").and_then(toml::Value::as_table) else { return };
         self.socket = admin.get("socket").and_then(text).map(PathBuf::from);
         self.prefix = admin.get("prefix").and_then(text);
-        // Without it the admin paths, and a token with them, would go to the app.
+        // A daemon that is not public passes admin paths, and the token with them, on to the app.
         self.public = admin.get("public").and_then(toml::Value::as_bool).unwrap_or(true);
         if let Some(path) = admin.get("token_file").and_then(text) {
             self.token = Token::File(folder.join(path));
@@ -104,7 +106,7 @@ impl InstanceFile {
     }
 }
 
-/// Where to connect to reach what listens on `listen` (a port or an address); `None` for what cannot be.
+/// The address to connect to for `listen`, a port or an address; `None` if there is none.
 fn connectable(listen: &str) -> Option<(String, u16)> {
     let (ip, port) = match listen.parse::<u16>() {
         Ok(port) => (IpAddr::V4(Ipv4Addr::LOCALHOST), port),
@@ -121,7 +123,7 @@ fn connectable(listen: &str) -> Option<(String, u16)> {
     (port != 0).then(|| (ip.to_string(), port))
 }
 
-/// The variables of a file in systemd's syntax, as far as names, paths and tokens need it: comments, quotes.
+/// The variables of a file in systemd's syntax: as much of it as names, paths and tokens need.
 fn parse_env(text: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     for line in text.lines().map(str::trim) {

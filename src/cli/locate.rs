@@ -1,7 +1,8 @@
-//! Where the daemon is: arguments, an instance's file and the environment become an ordered list of ways.
+//! Where the daemon is: turns arguments, an instance's file and the environment into an ordered
+//! list of ways.
 //!
-//! Nothing is connected here and no token file is read: a token is looked up when a way over TCP is really
-//! taken, so that somebody who may use the socket needs no right to read the token.
+//! Nothing is connected here, and no token file is read. A token is read only when a way over TCP
+//! is taken, so that a user of the socket needs no right to read the token.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -14,17 +15,17 @@ use super::surroundings::Surroundings;
 use super::way::{DEFAULT_PORT, Daemon, Token, Way};
 use crate::config::Secret;
 
-/// The instance that is meant when none is named.
+/// The instance that is asked when none is named.
 const DEFAULT_INSTANCE: &str = "default";
 
 /// The admin prefix unless the instance's file says otherwise.
 const DEFAULT_PREFIX: &str = crate::wire::PREFIX;
 
-/// Finds the daemon that `global` means; the order is the contract's.
+/// Finds the daemon that `global` names. The order of precedence is part of the contract.
 ///
 /// # Errors
-/// A URL that cannot be used; an instance's file that cannot be read, or is not TOML, where no socket lies
-/// at the instance's usual places.
+/// A URL is not usable. Or an instance's file cannot be read or is not TOML, and no socket lies at
+/// the instance's default places.
 pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, Failure> {
     let given = global.token.clone().map(Secret::new);
     let plain = |ways, prefix, advice: &str| Daemon {
@@ -68,7 +69,7 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
     })
 }
 
-/// The ways to the instance `name`, by what reading its files brought.
+/// The ways to the instance `name`, given the result of reading its files.
 fn instance(
     name: &str,
     given: Option<Secret>,
@@ -86,7 +87,7 @@ fn instance(
         Ok(Some(file)) => file,
         Ok(None) => {
             daemon.ways = default_ways(name, around);
-            // `portok run` has no file; systemd knows nothing of it.
+            // `portok run` has no file, and systemd does not know it.
             daemon.advice = format!(
                 "there is no {name}.toml or {name}.env in {}: if it was a `portok run`, it has ended; `portok list` shows \
                  what runs",
@@ -95,8 +96,8 @@ fn instance(
             return Ok(daemon);
         }
         Err(unreadable) => {
-            // A member of the socket's group may use the socket without a right to the file, and a
-            // daemon that runs is led back although somebody broke its file meanwhile.
+            // A member of the socket's group may use the socket without a right to the file. And a
+            // running daemon can be reached although its file was broken meanwhile.
             daemon.ways = existing(name, around);
             if daemon.ways.is_empty() {
                 return Err(Failure::Usage { message: unreadable.message, hint: unreadable.hint });
@@ -124,7 +125,7 @@ fn instance(
     Ok(daemon)
 }
 
-/// How a configured instance is started here.
+/// How to start a configured instance on this machine.
 fn start_advice(name: &str, systemd: bool) -> String {
     if systemd {
         format!("start it: portok start {name}; why it ended: portok logs {name}")
@@ -133,7 +134,8 @@ fn start_advice(name: &str, systemd: bool) -> String {
     }
 }
 
-/// The default sockets of `name` that may be there; when none is, the likeliest, so that an error names it.
+/// The default sockets of `name` that may exist. If none does, the likeliest one, so that an error
+/// names it.
 fn default_ways(name: &str, around: &Surroundings) -> Vec<Way> {
     let mut ways = existing(name, around);
     if ways.is_empty() {
@@ -145,13 +147,13 @@ fn default_ways(name: &str, around: &Surroundings) -> Vec<Way> {
 fn existing(name: &str, around: &Surroundings) -> Vec<Way> {
     let there = |path: &PathBuf| match std::fs::symlink_metadata(path) {
         Ok(_) => true,
-        // Its folder is closed to this user: connecting will say so.
+        // Its folder is closed to this user; connecting will report that.
         Err(error) => error.kind() == ErrorKind::PermissionDenied,
     };
     (around.socket_places)(name).into_iter().filter(there).map(Way::Socket).collect()
 }
 
-/// Takes a URL apart: where to connect, and the admin prefix when the URL has a path.
+/// Splits a URL into the way, and the admin prefix, which is the URL's path.
 fn parse_url(source: &str, url: &str, token: Token) -> Result<(Way, String), Failure> {
     let refuse = |why: &str, hint: &str| {
         let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);

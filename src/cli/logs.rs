@@ -1,8 +1,8 @@
-//! `portok logs`: the last lines an app printed, and with `-f` each new one.
+//! `portok logs`: the last lines that an app printed, and with `-f` each new one.
 //!
-//! The daemon keeps a window of lines and is asked for it again and again; what is new is found by laying the
-//! windows over one another ([`new_lines`]). Each question is bounded, so a chatty app can outrun the window;
-//! that is said rather than hidden.
+//! The daemon keeps a window of lines and is polled for it. New lines are found by comparing two
+//! windows ([`new_lines`]). The windows are bounded, so a chatty app may print more than one window
+//! between two polls; the gap is reported.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,13 +16,14 @@ use super::render;
 use super::session::Session;
 use crate::wire::{LogLine, Logs, exit};
 
-/// How many lines a question asks for while following.
+/// How many lines one poll asks for.
 const WINDOW: u32 = 1000;
 
-/// Prints the last lines; with `follow`, goes on until the process is ended or standard output is closed.
+/// Prints the last lines; with `follow`, continues until the process ends or nobody reads standard
+/// output.
 ///
 /// # Errors
-/// The daemon cannot be reached or refuses; while following, only after it was gone for long.
+/// The daemon refuses or cannot be reached; while following, only after it has been gone for long.
 pub(crate) async fn logs(
     session: &mut Session<'_>,
     options: &args::Logs,
@@ -86,7 +87,7 @@ fn call(options: &args::Logs, lines: u32) -> Call {
     }
 }
 
-/// The lines of `now` that `before` did not hold, and whether the two windows touch.
+/// The lines of `now` that are not in `before`, and whether the two windows overlap.
 fn new_lines<'a>(before: &[LogLine], now: &'a [LogLine]) -> (&'a [LogLine], bool) {
     let longest = before.len().min(now.len());
     let overlap = (1..=longest).rev().find(|n| before[before.len() - n..] == now[..*n]);

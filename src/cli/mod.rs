@@ -1,19 +1,31 @@
-//! The command line: turns arguments into one request to a daemon and its answer into text.
+//! The command line: turns arguments into a request to a daemon or a change of this machine, and
+//! the result into text.
 //!
-//! It owns no state that outlives a command; what happens to releases is decided by the daemon alone, so a
-//! command line that ends early (Ctrl-C, a closed terminal, a dropped future) ends nothing but its own report.
+//! It owns no state that outlives a command. The daemon alone decides what happens to releases, so
+//! a command line that ends early (Ctrl-C, a closed terminal) ends its own report and nothing else.
 //!
-//! - `args`: what may be typed (`daemon_args`: at `portokd`), `typo`: what was meant instead; `order`: from arguments to exit code;
-//! - `locate`, `instance_file`, `sockets`: where the daemon is; `connect`, `client`, `answer`: one request, one bounded answer;
-//! - `commands`: a function for each plain command; `deploy`, `follow`, `watch`, `logs`: what takes time;
-//! - `host`: the commands that concern this host;
-//! - `failure`: why a command did not succeed, and its exit code;
-//! - `render`: the only place that makes text of it and prints.
+//! From the top down; a file imports files of its own line or of a line below:
 //!
-//! The one ordering that matters: a deploy's result is printed after its last progress line was cleared, so
-//! that standard output and a terminal never hold half a line of each other.
+//! - `order`: from arguments to exit code;
+//! - `commands`, `deploy`, `follow`, `watch`, `logs`: the commands that ask a daemon, the quick and
+//!   the long ones;
+//! - `administer`, `generate`, `journal`: the commands of [`crate::host`], completions and man
+//!   pages, the journal;
+//! - `session`: the daemon, the screen and the pace of a command that asks;
+//! - `client`, `answer`, `connect`, `call`: one request and its bounded answer;
+//! - `locate`, `instance_file`, `surroundings`, `sockets`, `way`: where the daemon is;
+//! - `render`: the only place that prints, and makes the text;
+//! - `args`, `values`, `typo`: what may be typed, and what was probably meant; `daemon_args`: the
+//!   same of `portokd`;
+//! - `directory`, `asking`: directories as text; the commands that ask, and how a hint names the
+//!   daemon;
+//! - `failure`: why a command did not succeed, and its exit code.
 //!
-//! `run` needs the daemon, which lies in a layer above this one: it is handed to the caller as a [`RunPlan`].
+//! The one order that matters: a deploy's last progress line is cleared before its result is
+//! printed, so that standard output and the terminal never share a line.
+//!
+//! `portok run` needs the daemon, which lies above this layer: the command is handed to the caller
+//! as a [`RunPlan`].
 
 use std::process::ExitCode;
 
@@ -53,12 +65,12 @@ mod way;
 
 pub use daemon_args::DaemonArguments;
 
-/// What `portok run` asks for.
+/// The arguments of `portok run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunPlan {
-    /// `--listen`: an address or a port, not checked yet.
+    /// `--listen`: an address or a port, not validated yet.
     pub listen: Option<String>,
-    /// `--health`: the health path, not checked yet.
+    /// `--health`: the health path, not validated yet.
     pub health: Option<String>,
     /// The app's command.
     pub command: CommandLine,
@@ -66,8 +78,8 @@ pub struct RunPlan {
     pub name: Option<String>,
 }
 
-/// Parses the process's arguments, does what they say and returns the exit code. The command `run` is handed
-/// to `run`; nothing is printed and no runtime is started before it is called.
+/// Parses the process's arguments, carries out the command and returns the exit code. The command
+/// `portok run` is passed to `run`, before anything is printed and before any runtime is started.
 pub fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
     order::main(run)
 }

@@ -1,4 +1,4 @@
-//! From arguments to exit code: parse, find the daemon, do what was asked, tell how it went.
+//! From arguments to exit code: parse, find the daemon, carry out the command, report the result.
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -46,15 +46,15 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
     ExitCode::from(screen.close(code))
 }
 
-/// What may happen around a command while it waits.
+/// What may end a command that waits.
 pub(crate) struct Signals<I, R> {
-    /// Ends with Ctrl-C.
+    /// Completes with Ctrl-C.
     pub(crate) interrupt: I,
-    /// Ends when nobody reads standard output any more.
+    /// Completes when nobody reads standard output any more.
     pub(crate) reader_gone: R,
 }
 
-/// Does what `order` says; tells about a failure and returns the exit code.
+/// Carries out `order`, prints a failure and returns the exit code.
 pub(crate) async fn obey(
     order: Invocation,
     around: &Surroundings,
@@ -65,7 +65,7 @@ pub(crate) async fn obey(
     let (global, result) = match order {
         Invocation::Run(_) => (Global::default(), Err(not_a_question())),
         Invocation::Host(global, command) => {
-            // What it hints at names its instance itself.
+            // Hints of these commands name the instance themselves.
             let unnamed = Global { json: global.json, ..Global::default() };
             (unnamed, administer(&global, command, around, screen).await)
         }
@@ -80,13 +80,13 @@ pub(crate) async fn obey(
     }
 }
 
-/// How `global` names an instance, as options to be typed again.
+/// The options by which `global` names an instance, for commands that a hint proposes.
 fn address(global: &Global) -> String {
     let named = global.instance.as_ref().filter(|_| global.url.is_none() && global.socket.is_none());
     named.map(|name| format!("--instance {name}")).unwrap_or_default()
 }
 
-/// Asks the daemon what `command` says.
+/// Asks the daemon for what `command` wants; `logs NAME` reads the journal first.
 async fn ask(
     global: &Global,
     command: Command,
@@ -96,7 +96,7 @@ async fn ask(
     signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> Result<u8, Failure> {
     let json = global.json;
-    // A release's lines are the app's alone, and the daemon knows which those are.
+    // With `--release`, only the app's lines are wanted, and the daemon knows which those are.
     if let Command::Logs(args::Logs { name: Some(name), release: None, lines, follow }) = &command
         && let Some(journal) = Journal::of(&around.places, name, *lines).await
     {
@@ -137,7 +137,7 @@ async fn carry_out(
     }
 }
 
-/// Prints `failure` where it belongs and returns its exit code.
+/// Prints `failure` and returns its exit code.
 fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &str) -> u8 {
     if json {
         screen.value(&render::failure_value(failure, address));
@@ -147,7 +147,7 @@ fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &str) -> u8
     failure.exit_code()
 }
 
-/// Answers arguments that ask for nothing that could be carried out.
+/// Answers arguments that name no command to carry out: help, version, a usage error.
 pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Unparsed) -> u8 {
     match refusal {
         Unparsed::Contradiction(failure) => tell(screen, json, &failure, ""),
@@ -176,18 +176,20 @@ pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Unparsed) -> u8 {
     }
 }
 
-/// What clap says before it comes to tips and usage.
+/// clap's message without its tips and usage.
 fn one_line(text: &str) -> String {
     let said: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
     said.join(" ").trim_start_matches("error: ").to_owned()
 }
 
-/// Whether `--json` stands among the options, for errors that are found before they are all understood.
+/// Whether `--json` is among the options. Errors in the options themselves need it before parsing
+/// succeeds.
 fn wants_json(arguments: &[OsString]) -> bool {
     arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
 }
 
-/// Ends with the first SIGINT; never, where it cannot be listened for (the default action ends the process).
+/// Completes with the first SIGINT. Never completes if the signal cannot be caught: then its
+/// default action ends the process.
 async fn ctrl_c() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;

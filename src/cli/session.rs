@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::render::Screen;
 
-/// What a command needs to do its work.
+/// What a command that asks a daemon needs.
 pub(crate) struct Session<'a> {
     /// The daemon.
     pub(crate) client: Client,
@@ -15,18 +15,18 @@ pub(crate) struct Session<'a> {
     pub(crate) screen: &'a mut Screen,
     /// `--json`.
     pub(crate) json: bool,
-    /// How fast the daemon is asked again.
+    /// How often the daemon is asked again.
     pub(crate) pace: Pace,
 }
 
-/// The times of whatever asks again and again.
+/// The pace of repeated questions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
-    /// Between two questions.
+    /// The pause between two questions.
     pub(crate) poll: Duration,
-    /// Between two questions where the daemon counts them (10 a minute unless configured otherwise).
+    /// The pause where the daemon limits the number of questions (10 per minute by default).
     pub(crate) counted_poll: Duration,
-    /// How long the daemon may be gone, as when it is started again, before that is a failure.
+    /// How long the daemon may be gone, as during a restart, before the command fails.
     pub(crate) absence: Duration,
 }
 
@@ -41,12 +41,12 @@ impl Default for Pace {
 }
 
 impl Session<'_> {
-    /// Prints the data of a command: the daemon's own JSON, or text for people.
+    /// Prints a command's data: the daemon's JSON with `--json`, else the text.
     pub(crate) fn show(&mut self, value: &Value, text: impl FnOnce() -> String) {
         if self.json { self.screen.value(value) } else { self.screen.data(&text()) }
     }
 
-    /// How long to wait before the daemon is asked again.
+    /// The pause before the next question.
     pub(crate) fn poll_every(&self) -> Duration {
         if self.client.is_rate_limited() { self.pace.counted_poll } else { self.pace.poll }
     }

@@ -1,7 +1,7 @@
-//! Where daemons of this host put their admin sockets by default: of one name, and all that are there.
+//! The default places of admin sockets on this machine: those of one instance, and all that exist.
 //!
-//! Only folders that nobody but their user may write are looked into: somebody else's socket would be handed the
-//! environment of a deploy.
+//! Only folders that their owner alone may write count. A socket planted by another user would
+//! receive the environment of a deploy.
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,11 @@ use crate::config::default_socket;
 /// The folder of root's daemons.
 const ROOTS: &str = "/run/portok";
 
-/// All places for the socket of `name` that the user `uid` can trust, the user's own first.
+/// The places of the socket of `name` that the user `uid` can trust, the user's own first.
 pub(crate) fn places(name: &str, uid: u32, runtime: Option<&Path>) -> Vec<PathBuf> {
     let mut places = Vec::new();
-    // `run` puts its socket into the user's own runtime folder or the temporary one, root's too.
+    // `portok run` puts its socket into the user's runtime folder or the temporary one, for root
+    // too.
     let temporary = temporary(uid).join(name).join("admin.sock");
     let own =
         runtime.filter(|dir| dir.is_absolute()).map(|dir| dir.join("portok").join(name).join("admin.sock"));
@@ -28,7 +29,7 @@ pub(crate) fn places(name: &str, uid: u32, runtime: Option<&Path>) -> Vec<PathBu
     places
 }
 
-/// The admin sockets that are there: those of the user `uid` and of root, and for root everybody's.
+/// The admin sockets that exist: those of the user `uid` and of root; for root, every user's.
 pub(crate) fn all(uid: u32, runtime: Option<&Path>) -> Vec<PathBuf> {
     let mut folders = vec![(PathBuf::from(ROOTS), 0), (temporary(uid), uid)];
     folders.extend(runtime.filter(|dir| dir.is_absolute()).map(|dir| (dir.join("portok"), uid)));
@@ -66,7 +67,8 @@ fn temporary(uid: u32) -> PathBuf {
     PathBuf::from(format!("/tmp/portok-{uid}"))
 }
 
-/// Whether the folder of `socket` under the temporary folder, which everybody may write, is `uid`'s alone.
+/// Whether only `uid` may write the folder of `socket`. The temporary folder above it is writable
+/// for everybody.
 fn is_private(socket: &Path, uid: u32) -> bool {
     socket.parent().and_then(Path::parent).is_some_and(|folder| belongs_to(folder, uid))
 }

@@ -1,4 +1,5 @@
-//! What a command finds around itself: the folders of this machine, default sockets, environment variables.
+//! What a command finds around itself: the folders of this machine, default sockets, environment
+//! variables.
 
 use std::path::PathBuf;
 
@@ -6,15 +7,17 @@ use super::sockets;
 use crate::config::Secret;
 use crate::host::Places;
 
-/// What the process finds around it. A parameter, so that tests have surroundings of their own.
+/// What a command finds around itself. It is a parameter, so that tests have surroundings of their
+/// own.
 pub(crate) struct Surroundings {
-    /// The folders of this host.
+    /// The folders of this machine.
     pub(crate) places: Places,
-    /// The places in which an instance's socket may lie by default, the likeliest first; never empty.
+    /// From an instance's name to the default places of its socket, the likeliest first; never
+    /// empty.
     pub(crate) socket_places: SocketPlaces,
-    /// The admin sockets that lie where daemons of this host put them by default.
+    /// Finds the admin sockets at the default places of this machine.
     pub(crate) sockets: Box<dyn Fn() -> Vec<PathBuf>>,
-    /// Whether systemd runs this host.
+    /// Whether systemd runs this machine.
     pub(crate) systemd: bool,
     /// `PORTOK_URL`.
     pub(crate) url: Option<String>,
@@ -22,11 +25,11 @@ pub(crate) struct Surroundings {
     pub(crate) token: Option<Secret>,
 }
 
-/// From an instance's name to where its socket may lie.
+/// From an instance's name to the default places of its socket.
 pub(crate) type SocketPlaces = Box<dyn Fn(&str) -> Vec<PathBuf>>;
 
 impl Surroundings {
-    /// Those of this process.
+    /// The surroundings of this process.
     pub(crate) fn of_process() -> Self {
         let text = |key| std::env::var(key).ok().filter(|value| !value.is_empty());
         let uid = nix::unistd::geteuid().as_raw();

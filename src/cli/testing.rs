@@ -1,4 +1,5 @@
-//! What the tests of this folder share: paper to print on and a daemon that answers by script.
+//! What the tests of this folder share: outputs that can be read, and a daemon that answers from a
+//! script.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -13,10 +14,10 @@ use super::session::Pace;
 use super::surroundings::Surroundings;
 use crate::host::Places;
 
-/// Longer than any command of a test takes on a busy machine.
+/// Longer than any tested command takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Keeps what is printed on it.
+/// An output that keeps what is printed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Paper(Arc<Mutex<Vec<u8>>>);
 
@@ -36,12 +37,12 @@ impl Write for Paper {
     }
 }
 
-/// A request as the daemon got it.
+/// A request as the daemon received it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Received {
     /// `GET /__status`.
     pub(crate) line: String,
-    /// The head's lines, in lower case.
+    /// The header lines, in lower case.
     pub(crate) headers: Vec<String>,
     pub(crate) body: String,
 }
@@ -52,11 +53,11 @@ impl Received {
     }
 }
 
-/// What the daemon sends back, byte by byte.
+/// The bytes that the daemon answers with.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     bytes: Vec<u8>,
-    /// Leave the connection open afterwards.
+    /// Whether the connection stays open afterwards.
     is_open: bool,
 }
 
@@ -82,7 +83,7 @@ impl Reply {
                 .to_vec();
         for event in events {
             let line = format!("{event}\n");
-            // Cut in the middle: a line is not a chunk.
+            // Split in the middle, because a line need not be one chunk.
             for part in [&line[..5], &line[5..]] {
                 bytes.extend_from_slice(format!("{:x}\r\n{part}\r\n", part.len()).as_bytes());
             }
@@ -90,7 +91,7 @@ impl Reply {
         Self { bytes, is_open: false }
     }
 
-    /// The stream's regular end.
+    /// Adds the regular end of the stream.
     pub(crate) fn ended(mut self) -> Self {
         self.bytes.extend_from_slice(b"0\r\n\r\n");
         self
@@ -105,7 +106,7 @@ impl Reply {
 /// Answers the n-th request.
 type Script = Arc<dyn Fn(usize, &Received) -> Reply + Send + Sync>;
 
-/// A daemon that answers by script, on a unix socket and on a TCP port.
+/// A daemon that answers from a script, on a unix socket and on a TCP port.
 pub(crate) struct Fake {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
@@ -200,7 +201,7 @@ where
     reply.is_open.then_some(stream)
 }
 
-/// Surroundings in which `folder` holds files and sockets.
+/// Surroundings whose files and sockets lie in `folder`.
 pub(crate) fn around(folder: &std::path::Path) -> Surroundings {
     let sockets = folder.to_owned();
     Surroundings {
@@ -213,7 +214,7 @@ pub(crate) fn around(folder: &std::path::Path) -> Surroundings {
     }
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ran {
     pub(crate) code: u8,
@@ -222,20 +223,20 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// Standard output as the one JSON value it must be.
+    /// Standard output, which must be one JSON value.
     pub(crate) fn value(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-/// What is a terminal.
+/// Which output is a terminal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Terminals {
     None,
     Err,
 }
 
-/// Runs a command with papers instead of outputs.
+/// Runs a command, and keeps what it prints.
 pub(crate) async fn run(
     line: &[&str],
     around: &Surroundings,
@@ -245,7 +246,7 @@ pub(crate) async fn run(
     run_on(line, around, terminals, &Paper::default(), interrupt).await
 }
 
-/// As [`run`], with a paper for standard error that the caller reads meanwhile.
+/// As [`run`], with an output for standard error that the caller reads meanwhile.
 pub(crate) async fn run_on(
     line: &[&str],
     around: &Surroundings,

@@ -1,5 +1,5 @@
-//! A mistyped option is answered with the nearest one that is there, and never with advice that would make it a
-//! word of the app's command.
+//! Advice for mistyped arguments: the nearest option that exists. Never advice that would turn the
+//! option into a word of the app's command.
 
 use std::ffi::OsString;
 
@@ -9,17 +9,18 @@ use clap::{Command, Error};
 use super::asking;
 use crate::config::is_instance_name;
 
-/// Edits that make one option of another, at most.
+/// The greatest edit distance at which an option counts as near.
 const EDITS: usize = 2;
 
-/// `error`, with the nearest option of `tree` in place of clap's own advice where an option is mistyped.
+/// `error`, with the nearest option of `tree` in place of clap's own advice if an option is
+/// mistyped.
 pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -> Error {
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else { return error };
     if error.kind() != ErrorKind::UnknownArgument {
         return error;
     }
     if !typed.starts_with('-') {
-        // Some commands take an instance's name as a word, so it is tried with the others too.
+        // Some commands take an instance's name as a word, so people try it with the others too.
         let command = command(tree, arguments).map(Command::get_name);
         if is_instance_name(typed) && command.is_some_and(asking::needs_instance_option) {
             let tip = format!("an instance is named with '--instance {typed}'").into();
@@ -38,7 +39,7 @@ pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -
     error
 }
 
-/// What a clap error recommends, for scripts.
+/// The advice in a clap error, for `--json`.
 pub(crate) fn hint(error: &Error) -> Option<String> {
     if let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) {
         return tips.first().map(ToString::to_string);
@@ -52,7 +53,7 @@ pub(crate) fn hint(error: &Error) -> Option<String> {
     Some(format!("did you mean `{meant}`?"))
 }
 
-/// The options of the command that was typed, or those of every command where none is recognised.
+/// The global options, and those of the command that was typed.
 fn options(tree: &Command, arguments: &[OsString]) -> Vec<String> {
     [tree]
         .into_iter()
@@ -69,7 +70,7 @@ fn command<'a>(tree: &'a Command, arguments: &[OsString]) -> Option<&'a Command>
     words.filter(|word| !word.starts_with('-')).find_map(|word| tree.find_subcommand(word))
 }
 
-/// The likeliest of `options`: by edits, else one that is an abbreviation of what was typed.
+/// The likeliest of `options`: the nearest by edits, else one that abbreviates what was typed.
 fn nearest(typed: &str, options: &[String]) -> Option<String> {
     let edits = |option: &&String| strsim::damerau_levenshtein(typed, option);
     let near = options.iter().min_by_key(edits).filter(|option| edits(option) <= EDITS);
@@ -78,7 +79,7 @@ fn nearest(typed: &str, options: &[String]) -> Option<String> {
     near.or_else(short).cloned()
 }
 
-/// Whether `short` is `long` with characters left out, the first one kept: `cmd` of `comand`.
+/// Whether `short` is `long` with characters left out, but not the first: `cmd` of `comand`.
 fn abbreviates(short: &str, long: &str) -> bool {
     let mut rest = long.chars();
     short.chars().next() == long.chars().next() && short.chars().all(|c| rest.any(|other| other == c))

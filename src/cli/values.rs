@@ -1,4 +1,4 @@
-//! The checks of single values that may be typed. Each returns the value, or what was expected instead.
+//! Checks of single typed values. Each returns the value, or a description of what was expected.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(crate) fn instance_name(text: &str) -> Result<String, String> {
     name(text, fits, "letters, digits, `_` and `-`")
 }
 
-/// Checks a release's id.
+/// A release's id.
 pub(crate) fn release_id(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     name(text, fits, "letters, digits, `.`, `_` and `-`")
@@ -24,10 +24,12 @@ fn name(text: &str, fits: impl Fn(char) -> bool, expected: &str) -> Result<Strin
     Ok(text.to_owned())
 }
 
+/// A command for the shell.
 pub(crate) fn shell_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("the command is empty".into()) } else { Ok(text.to_owned()) }
 }
 
+/// A health path.
 pub(crate) fn health_path(text: &str) -> Result<String, String> {
     let fits = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());
     if fits {
@@ -37,12 +39,12 @@ pub(crate) fn health_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// How long to wait at most.
+/// A duration.
 pub(crate) fn wait_time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time such as 30s or 10m".to_owned())
 }
 
-/// Takes `K=V` apart.
+/// `NAME=VALUE`, split at the first `=`.
 pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     let Some((key, value)) = text.split_once('=') else {
         return Err("expected NAME=VALUE".into());
@@ -59,7 +61,7 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Checks a user's name; it becomes part of a unit file.
+/// A user's name. It becomes part of a unit file.
 pub(crate) fn user_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');

@@ -1,6 +1,7 @@
-//! `--wait-window`: asks until the watch window of a release has passed, so that a pipeline sees a rollback.
+//! `--wait-window`: polls until the watch window of a release has passed, so that a pipeline sees a
+//! rollback.
 //!
-//! The watch is the daemon's; this one only looks on, and may stop at any time.
+//! The daemon does the watching. This only observes, and may stop at any time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,16 +15,16 @@ use super::render;
 use super::session::Session;
 use crate::wire::{Outcome, Phase, ReleaseRow, Status};
 
-/// What a status says about a release that traffic was moved to.
+/// What a status tells about the watch window of a release.
 #[derive(Debug, PartialEq, Eq)]
 enum Window {
-    /// Its watch window is open, or it is being started again.
+    /// The window is open, or the release is being restarted.
     Open,
-    /// It is live and its window has passed.
+    /// The release is live and its window has passed.
     Passed,
-    /// It is live, its window is over, and it does not stay up.
+    /// The release is live and its window is over, but it does not stay up.
     Failed,
-    /// Something else is live: the list of releases tells why.
+    /// Another release is live, or none: the list of releases tells why.
     Left,
 }
 
@@ -31,7 +32,7 @@ fn window(release: &str, status: &Status) -> Window {
     match (&status.live, status.phase) {
         (Some(live), Phase::Settled) if live.release == release => Window::Passed,
         (Some(live), Phase::Failed) if live.release == release => Window::Failed,
-        // Nothing is gone back to: it stays as it is.
+        // Without a window there is no rollback: the release stays as it is.
         (Some(live), Phase::Unhealthy) if live.release == release && status.watch_until.is_none() => {
             Window::Failed
         }
@@ -40,20 +41,21 @@ fn window(release: &str, status: &Status) -> Window {
     }
 }
 
-/// How a watch window ended that nothing went wrong in.
+/// How a watch window ended without a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watched {
-    /// The release is live.
+    /// The window has passed, and the release is live.
     Passed,
-    /// A newer one is, and that was told.
+    /// A newer release is live instead, which has been reported.
     Superseded,
 }
 
-/// Asks until the watch window of `release` has passed. The daemon may be gone for a while: it may be started
-/// again within the window, and continues it.
+/// Polls until the watch window of `release` has passed. The daemon may be gone for a while: when
+/// it restarts, it continues the window.
 ///
 /// # Errors
-/// The release was rolled back or does not stay up; the daemon was gone for long; Ctrl-C.
+/// The release was rolled back or does not stay up, the daemon was gone for too long, or Ctrl-C was
+/// pressed.
 pub(crate) async fn watch(
     session: &mut Session<'_>,
     release: &str,
@@ -106,7 +108,7 @@ async fn look_on(
     }
 }
 
-/// One look at the window: `Some` when it is over.
+/// Polls once. Returns `Some` when the window is over.
 async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Watched>, Failure> {
     let operation = || format!("watch over `{release}`");
     let (status, _) = session.client.ask::<Status>(Call::get(operation(), "status")).await?;
@@ -137,7 +139,7 @@ async fn look(session: &mut Session<'_>, release: &str) -> Result<Option<Watched
             session.screen.note(&render::superseded(release, &live.release));
             Ok(Some(Watched::Superseded))
         }
-        // The daemon goes down, or has just been started and brings the release back.
+        // The daemon is shutting down, or has just started and brings the release back.
         (Some(Outcome::Live) | None, None, Phase::Starting | Phase::Restarting | Phase::Stopping) => Ok(None),
         (Some(Outcome::Live) | None, None, _) => {
             unstable(status.last_failure.unwrap_or_else(|| "nothing is live any more".to_owned()))

@@ -7,41 +7,41 @@ use crate::config::Secret;
 use crate::host::files::read_limited;
 use crate::plain::describe_io;
 
-/// The port of a daemon that was told none.
+/// The port of a daemon whose configuration names none.
 pub(crate) const DEFAULT_PORT: u16 = 3000;
 
-/// A daemon, as far as it can be known without asking it.
+/// A daemon, as far as it is known before it is asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Daemon {
-    /// The ways to it, to be tried in order.
+    /// The ways to it, in the order in which they are tried.
     pub(crate) ways: Vec<Way>,
-    /// What every admin path starts with.
+    /// The prefix of every admin path.
     pub(crate) prefix: String,
-    /// The instance, where one is meant.
+    /// The instance, if one was named.
     pub(crate) instance: Option<String>,
-    /// What to do when no way works.
+    /// What to do if no way works.
     pub(crate) advice: String,
-    /// What is wrong with the instance's file, which therefore led to no way.
+    /// What is wrong with the instance's file, which was therefore ignored.
     pub(crate) broken_file: Option<String>,
 }
 
 /// One way to a daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Way {
-    /// A unix socket: the peer's uid is its right.
+    /// A unix socket. The caller's uid grants access.
     Socket(PathBuf),
-    /// Plain HTTP: the token is its right.
+    /// Plain HTTP. The token grants access.
     Tcp { host: String, port: u16, token: Token },
 }
 
-/// Where a token comes from.
+/// The source of a token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Token {
-    /// There is none.
+    /// There is no token.
     None,
-    /// Given.
+    /// The token itself.
     Value(Secret),
-    /// In this file, read when it is needed.
+    /// A file, read when the token is needed.
     File(PathBuf),
 }
 
@@ -54,7 +54,7 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// `host:port` as it stands in a URL.
+/// `host:port` as in a URL.
 pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
@@ -63,7 +63,7 @@ impl Token {
     /// The token itself.
     ///
     /// # Errors
-    /// Its file cannot be read: the reason, with the file's name and without its content.
+    /// The file cannot be read. The reason names the file and nothing of its content.
     pub(crate) fn read(&self) -> Result<Option<Secret>, (String, ErrorKind)> {
         match self {
             Self::None => Ok(None),

@@ -11,7 +11,7 @@ use super::places::Places;
 use super::report::HostReport;
 use super::{harden, installed, named, ports, unit};
 
-/// Random bytes of a token: as many as no one will ever try.
+/// The random bytes of a token: too many to guess.
 const TOKEN_BYTES: usize = 32;
 
 /// What [`add`] is asked for.
@@ -44,21 +44,21 @@ struct New<'a> {
     listen: u16,
     app: App<'a>,
     health: Option<&'a str>,
-    /// Where portokd's own user cannot use the default.
+    /// The admin socket, if portokd's own user cannot use the default place.
     socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum App<'a> {
-    /// portok starts it.
+    /// A managed app: portok starts it.
     Command { line: &'a str, directory: Option<String> },
-    /// Somebody else does.
+    /// An unmanaged app on this port.
     Target(u16),
-    /// The first deploy says what runs.
+    /// No app yet: the first deploy brings its command.
     Later,
 }
 
-/// The files of an instance, its secret in exactly one of them.
+/// The files of an instance. Exactly one of them holds the secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     /// `NAME.toml` and `NAME.token`.
@@ -70,11 +70,12 @@ enum Format {
 /// Writes the configuration of a new instance.
 ///
 /// # Errors
-/// It is there already, a port is taken, or a file cannot be written.
+/// The instance exists already, a port is taken, or a file cannot be written.
 pub(crate) fn add(places: &Places, options: &AddOptions) -> Result<HostReport, HostFailure> {
     let name = options.name.as_str();
     files::make_folder(&places.config)?;
-    // Two at once would choose the same free ports, or give one name files of both formats.
+    // Two `add` at once would choose the same free ports, or write files of both formats for one
+    // name.
     let _alone = files::lock(&places.lock())?;
     let others = instances::all(places, Reading::Lenient)?;
     let (others, existing): (Vec<_>, Vec<_>) = others.into_iter().partition(|other| other.name != name);
@@ -103,7 +104,7 @@ pub(crate) fn add(places: &Places, options: &AddOptions) -> Result<HostReport, H
     };
     let format = if is_toml { Format::Toml } else { Format::Env };
     let readers = match (&user, format) {
-        // systemd reads the variables itself.
+        // A `.env` file is read by systemd itself.
         (Some(user), Format::Toml) => Readers::Group(user.gid.as_raw()),
         _ => Readers::Owner,
     };
@@ -114,7 +115,8 @@ pub(crate) fn add(places: &Places, options: &AddOptions) -> Result<HostReport, H
     Ok(report)
 }
 
-/// Writes the secret first: a configuration that names a token file finds it.
+/// Writes the files of the instance. The secret comes first, so that a configuration never names a
+/// missing token file.
 fn store(
     places: &Places,
     new: &New<'_>,
@@ -138,7 +140,7 @@ fn store(
         let path = file(ending);
         let is_new = path.symlink_metadata().is_err();
         if let Err(failure) = files::write(&path, text, readers, existing) {
-            // A token that took another's place stays: the configuration that is there names it.
+            // A token that replaced another one stays, because the existing configuration names it.
             for path in &created {
                 drop(files::remove(path));
             }
@@ -157,7 +159,7 @@ fn store(
     Ok(())
 }
 
-/// The app's directory, which has to be there.
+/// The app's directory, which must exist.
 fn directory(options: &AddOptions) -> Result<Option<String>, HostFailure> {
     let Some(directory) = &options.directory else { return Ok(None) };
     match named::directory("--dir", Path::new(directory)) {
@@ -200,7 +202,7 @@ fn target_port(options: &AddOptions, listen: u16, others: &[Instance]) -> Result
     }
     let mut taken: BTreeSet<u16> = others.iter().flat_map(Instance::ports).collect();
     taken.insert(listen);
-    // Whoever listens on a port that is named is taken to be the app.
+    // If something listens on a port that the operator named, it is taken to be the app.
     let chosen = options.target.or_else(|| ports::choose(ports::TARGETS, &taken, ports::is_free));
     chosen.ok_or_else(|| none_free("--target"))
 }
@@ -293,7 +295,7 @@ fn env_text(new: &New<'_>, token: &str) -> String {
     text
 }
 
-/// A value as systemd reads it back (systemd.exec(5), `EnvironmentFile=`).
+/// A value in the syntax of systemd's `EnvironmentFile=` (systemd.exec(5)).
 fn env_word(value: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+=".contains(c);
     if value.chars().all(is_plain) {

@@ -1,4 +1,5 @@
-//! `portok clean`: removes everything that portok made on this machine. What others made stays and is named.
+//! `portok clean`: removes everything that portok made on this machine. Files of others stay, and
+//! the report names them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use super::systemctl::{self, Trouble};
 use super::unit::{self, service_of};
 use crate::config::is_instance_name;
 
-/// Removes everything that portok made on this host.
+/// Removes everything that portok made on this machine. Without `force`, only reports what it would
+/// do.
 ///
 /// # Errors
-/// `--force` is not given, and there is something to remove; something cannot be stopped or removed.
+/// A daemon cannot be stopped, or a file cannot be removed.
 pub(crate) async fn clean(
     places: &Places,
     force: bool,
@@ -87,25 +89,26 @@ fn keep_folder(folder: &Path, report: &mut HostReport) {
     report.step("kept", format!("{}, which holds what is not portok's", folder.display()));
 }
 
-/// Whether `clean` would do anything.
+/// Whether `report` lists work that was not done.
 pub(crate) fn has_work(report: &HostReport) -> bool {
     report.steps.iter().any(|step| step.action.starts_with("would"))
 }
 
-/// The name in `portok@NAME.service`.
+/// The `NAME` in `portok@NAME.service`.
 fn instance_of(unit: &str) -> Option<String> {
     let name = unit.strip_prefix("portok@")?;
     let name = name.strip_suffix(".service").or_else(|| name.strip_suffix(".socket"))?;
     is_instance_name(name).then(|| name.to_owned())
 }
 
-/// Whether it is the folder of the drop-ins of one instance: `portok@api.service.d`.
+/// Whether `path` is the drop-in folder of one instance, such as `portok@api.service.d`.
 fn is_drop_in_folder(path: &Path) -> bool {
     let unit = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".d"));
     unit.and_then(instance_of).is_some() && path.is_dir()
 }
 
-/// The unit files that `init` and `add` wrote, and those of their names that it did not.
+/// The unit files that `init` and `add` wrote, and the files of the same names that they did not
+/// write.
 fn units_of(places: &Places) -> Result<(Vec<PathBuf>, Vec<PathBuf>), HostFailure> {
     let (mut ours, mut foreign) = (Vec::new(), Vec::new());
     let own = [unit::USER_DROP_IN, unit::SERVICE_NAME, unit::SOCKET_NAME].map(|name| places.units.join(name));

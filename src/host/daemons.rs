@@ -17,6 +17,7 @@ pub(crate) trait Daemons {
     /// Asks the daemon behind `socket`, whichever instance it serves.
     fn ask_socket(&self, socket: &Path) -> StatusAnswer;
 
-    /// Asks the daemon of the instance `name`, which calls itself `called`. An answer of another daemon counts as none.
+    /// Asks the daemon of the instance `name`, which calls itself `called`. An answer of another
+    /// daemon counts as none.
     fn ask_instance(&self, name: &str, called: &str) -> StatusAnswer;
 }

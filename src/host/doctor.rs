@@ -1,6 +1,7 @@
-//! `portok doctor`: whether this host is as portok needs it, and what to do where it is not.
+//! `portok doctor`: checks this machine, and advises what to do where something is wrong.
 //!
-//! Each part looks at one thing and says how it is; nothing is changed. What needs rights that this user lacks is said too.
+//! Each function checks one thing. Nothing is changed. A check that needs rights which this user
+//! lacks says so.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,13 +22,13 @@ use super::{files, harden, installed, named, unit};
 use crate::plain::describe_io;
 use crate::wire::Phase;
 
-/// Open files that a daemon should be allowed: each client takes up to two.
+/// The open files that a daemon should be allowed. Each client takes up to two.
 const OPEN_FILES: u64 = 8192;
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Check {
-    /// What: `version`, `unit`, `folder`, `instance`…
+    /// What was checked: `version`, `unit`, `folder`, `instance`…
     pub(crate) check: &'static str,
     pub(crate) verdict: CheckVerdict,
     /// What was found.
@@ -36,12 +37,12 @@ pub(crate) struct Check {
     pub(crate) hint: Option<String>,
 }
 
-/// How it is.
+/// The verdict of a [`Check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum CheckVerdict {
     Good,
-    /// It works, but somebody should know.
+    /// It works, but the operator should know about it.
     Warning,
     Bad,
 }
@@ -58,12 +59,12 @@ fn bad(check: &'static str, text: impl Into<String>, hint: impl Into<String>) ->
     Check { check, verdict: CheckVerdict::Bad, text: text.into(), hint: Some(hint.into()) }
 }
 
-/// What could not be looked at.
+/// A check that could not be made.
 fn unknown(check: &'static str, failure: HostFailure) -> Check {
     Check { check, verdict: CheckVerdict::Bad, text: failure.message, hint: failure.hint }
 }
 
-/// Looks at everything.
+/// Makes all checks.
 pub(crate) async fn doctor(places: &Places, daemons: &dyn Daemons) -> Vec<Check> {
     let mut checks = programs(places);
     checks.extend(unit_files(places));
@@ -87,7 +88,7 @@ pub(crate) async fn doctor(places: &Places, daemons: &dyn Daemons) -> Vec<Check>
     checks
 }
 
-/// portok and portokd are of one version, those beside one another and the one that systemd starts.
+/// portok, the portokd beside it and the portokd that systemd starts have the same version.
 fn programs(places: &Places) -> Vec<Check> {
     let own = env!("CARGO_PKG_VERSION");
     let portokd = match installed::portokd_beside() {
@@ -121,7 +122,7 @@ fn version(program: &Path, own: &str) -> Check {
     }
 }
 
-/// The template is there, is the only one, and starts a program that exists.
+/// The unit template exists once, and starts a program that exists.
 fn unit_files(places: &Places) -> Vec<Check> {
     let unit = match installed::effective(places, unit::SERVICE_NAME) {
         Ok(Some(unit)) => unit,
@@ -159,12 +160,13 @@ fn is_executable(program: &Path) -> bool {
 }
 
 fn systemd() -> Check {
-    // It ends with an error for everything but `running`, and says the word all the same.
+    // It fails for every state but `running`.
     let hint = "start portokd --instance NAME by what runs this host";
     match systemctl(&["is-system-running", "--quiet"]) {
         Ok(_) => good("systemd", "systemd runs this host"),
         Err(trouble @ (Trouble::Missing | Trouble::NotRunning)) => bad("systemd", trouble.describe(), hint),
-        // A unit of somebody else failed, or the host is starting still: portok's own are looked at below.
+        // Another unit failed, or the machine is still starting. portok's own units are checked
+        // below.
         Err(Trouble::Failed(_)) => match systemctl(&["show", "--property=Version"]) {
             Ok(_) => {
                 good("systemd", "systemd runs this host (not all of its units are well: systemctl --failed)")
@@ -183,7 +185,7 @@ fn folder(what: &'static str, path: &Path) -> Check {
     }
 }
 
-/// The configuration validates, and nobody but its readers can read the secrets in it.
+/// The configuration is valid, what it names exists, and nobody else can read its secrets.
 fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> Vec<Check> {
     let name = &instance.name;
     let mut checks = Vec::new();
@@ -234,13 +236,13 @@ fn configuration(places: &Places, instance: &Instance, user: Option<&User>) -> V
     checks
 }
 
-/// A daemon without a child has a hardened unit, and no child lives in one that was made for none.
+/// A daemon that starts no app has a hardened unit, and a daemon that starts one has none.
 fn hardening(places: &Places, instance: &Instance) -> Option<Check> {
     let (name, config) = (&instance.name, instance.config.as_ref().ok()?);
     let path = harden::path(places, name);
     let shown = path.display();
     match (harden::fits(config), path.is_file()) {
-        // Without the template there is no unit to harden: that is said above.
+        // Without the template there is no unit to harden; `unit_files` reports that.
         _ if installed::effective(places, unit::SERVICE_NAME).ok().flatten().is_none() => None,
         (true, true) => Some(good("unit", format!("`{name}` has a hardened unit: {shown}"))),
         (true, false) => Some(warning(
@@ -259,7 +261,7 @@ fn hardening(places: &Places, instance: &Instance) -> Option<Check> {
     }
 }
 
-/// What portokd's user needs and has no right to. (systemd itself reads `NAME.env`.)
+/// The files that portokd's user needs and may not use. (systemd itself reads `NAME.env`.)
 fn shut_out(user: &User, paths: &[&Path], right: u32) -> Vec<Check> {
     let is_shut = |path: &Path| {
         let Ok(meta) = fs::metadata(path) else { return false };
@@ -277,7 +279,7 @@ fn shut_out(user: &User, paths: &[&Path], right: u32) -> Vec<Check> {
     paths.iter().filter(|path| is_shut(path)).map(|path| check(path)).collect()
 }
 
-/// No two instances accept on one port, and none sends its requests to another's public port.
+/// No two instances have the same public port, and no instance's target is another's public port.
 fn clashes(instances: &[Instance]) -> Vec<Check> {
     let mut listeners: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
     for instance in instances {
@@ -308,7 +310,7 @@ fn quoted(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and ")
 }
 
-/// Whether an instance does what systemd thinks it does.
+/// Whether an instance runs as systemd believes, and serves.
 fn running(row: &InstanceRow) -> Check {
     let name = &row.name;
     let active = row.unit.as_ref().map_or("", |unit| unit.active.as_str());
@@ -351,7 +353,7 @@ fn running(row: &InstanceRow) -> Check {
     }
 }
 
-/// An instance whose daemon does not run, and that nobody counts as failed.
+/// An instance whose daemon does not run although it has not failed.
 fn down(row: &InstanceRow) -> Check {
     let name = &row.name;
     match &row.unit {
@@ -367,7 +369,7 @@ fn down(row: &InstanceRow) -> Check {
     }
 }
 
-/// A daemon that was started before portok was updated.
+/// A daemon that still runs an older version than the installed one.
 fn outdated(row: &InstanceRow) -> Option<Check> {
     let (name, own) = (&row.name, env!("CARGO_PKG_VERSION"));
     let running = row.version.as_ref().filter(|version| *version != own)?;
@@ -375,7 +377,7 @@ fn outdated(row: &InstanceRow) -> Option<Check> {
     Some(warning("version", text, format!("portok upgrade --instance {name} (no connection is lost)")))
 }
 
-/// Enough open files: for the daemons that run, as the kernel counts; for others, as the unit says.
+/// Enough open files: of running daemons by the kernel's limit; if none runs, by the unit's.
 fn open_files(places: &Places, rows: &[InstanceRow]) -> Vec<Check> {
     let hint = format!("systemctl edit {}: [Service] LimitNOFILE=65536", unit::SERVICE_NAME);
     let mut checks = Vec::new();
@@ -386,7 +388,8 @@ fn open_files(places: &Places, rows: &[InstanceRow]) -> Vec<Check> {
     if checks.is_empty() {
         let text = installed::effective(places, unit::SERVICE_NAME).ok().flatten().map(|unit| unit.text);
         let said = text.as_deref().and_then(unit::open_files);
-        // Without a word of the unit it is systemd's default: 524288, which portokd raises itself to.
+        // A unit without a limit has systemd's default: portokd raises its own limit to the hard
+        // one, 524288.
         match said.and_then(|said| said.rsplit(':').next()?.parse().ok()) {
             Some(limit) => checks.push(judge_limit("the unit allows", limit, &hint)),
             None => checks.push(good(
@@ -406,7 +409,7 @@ fn judge_limit(subject: &str, limit: u64, hint: &str) -> Check {
     Check { check: "descriptors", verdict: CheckVerdict::Warning, text, hint: Some(hint.to_owned()) }
 }
 
-/// The soft limit of a process (proc(5)).
+/// The soft limit of open files of a process (proc(5)).
 fn limit_of(pid: u32) -> Option<u64> {
     let limits = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/limits"))).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

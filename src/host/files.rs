@@ -1,5 +1,6 @@
-//! Makes and removes files where others may try to be first: a file is complete and has its rights before it has its
-//! name, an existing name is replaced and never written through, and a link is removed and never followed.
+//! Makes and removes files safely in folders where others may interfere. A file is complete and has
+//! its mode before it gets its name. An existing file is replaced, and never written through. A
+//! link is removed, and never followed.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -29,7 +30,7 @@ pub(crate) enum Readers {
 }
 
 impl Readers {
-    /// Whether a file has them already.
+    /// Whether a file has exactly these readers.
     pub(crate) fn are_those_of(self, meta: &fs::Metadata) -> bool {
         let mode = meta.mode() & 0o777;
         match self {
@@ -40,19 +41,19 @@ impl Readers {
     }
 }
 
-/// What happens to a file that is there already.
+/// What to do if the file exists already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Existing {
-    /// It stays, and writing fails.
+    /// Keep it, and fail.
     Keep,
-    /// The new one takes its name.
+    /// Replace it.
     Replace,
 }
 
-/// Writes a file, complete or not at all.
+/// Writes a file, completely or not at all.
 ///
 /// # Errors
-/// It is there and is to be kept; or the folder cannot be written.
+/// The file exists and is to be kept, or the folder cannot be written.
 pub(crate) fn write(
     path: &Path,
     text: &str,
@@ -63,10 +64,10 @@ pub(crate) fn write(
         let temporary = beside(path, &random)?;
         let result = fill(&temporary, text, readers).and_then(|()| match existing {
             Existing::Replace => fs::rename(&temporary, path),
-            // Unlike a rename, a link never takes a name that is there.
+            // Unlike a rename, a hard link never replaces an existing name.
             Existing::Keep => fs::hard_link(&temporary, path),
         });
-        // After a rename it is gone.
+        // Does nothing after a rename.
         drop(fs::remove_file(&temporary));
         result.and_then(|()| sync_folder_of(path))
     });
@@ -88,14 +89,14 @@ fn beside(path: &Path, random: &str) -> io::Result<PathBuf> {
 }
 
 fn fill(temporary: &Path, text: &str, readers: Readers) -> io::Result<()> {
-    // `create_new` fails on whatever has the name, links included.
+    // `create_new` fails if anything has the name, a link included.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
     file.write_all(text.as_bytes())?;
     set_readers(&file, readers)?;
     file.sync_all()
 }
 
-/// The group before the mode: nobody else's group may read it for a moment.
+/// Sets the group before the mode, so that the previous group can never read the file.
 fn set_readers(file: &File, readers: Readers) -> io::Result<()> {
     let mode = match readers {
         Readers::Owner => 0o600,
@@ -108,7 +109,7 @@ fn set_readers(file: &File, readers: Readers) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))
 }
 
-/// What only one process at a time may hold: a file that goes with it.
+/// An exclusive lock between processes. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     path: PathBuf,
@@ -118,16 +119,16 @@ pub(crate) struct Lock {
 /// Waits until nobody else holds the lock at `path`, and takes it.
 ///
 /// # Errors
-/// Its file cannot be made.
+/// The lock's file cannot be made.
 pub(crate) fn lock(path: &Path) -> Result<Lock, HostFailure> {
     let take = || -> io::Result<Lock> {
         loop {
             let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-            // Nobody else may open it: whoever can, can hold it.
+            // Mode 0600: whoever can open the file can hold the lock.
             let file =
                 OpenOptions::new().write(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
             rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive))?;
-            // Its last holder has taken the file away meanwhile: then others hold the next one.
+            // If its last holder has removed the file meanwhile, others lock a new one: try again.
             let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
             let there = fs::symlink_metadata(path).ok().map(inode);
             if there == Some(inode(file.metadata()?)) {
@@ -144,10 +145,10 @@ impl Drop for Lock {
     }
 }
 
-/// Lets `readers` read a file that is there.
+/// Sets the readers of an existing file.
 ///
 /// # Errors
-/// It is no regular file, or not this user's to change.
+/// It is not a regular file, or this user may not change it.
 pub(crate) fn share(path: &Path, readers: Readers) -> Result<(), HostFailure> {
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let result = OpenOptions::new().read(true).custom_flags(flags).open(path).and_then(|file| {
@@ -159,10 +160,10 @@ pub(crate) fn share(path: &Path, readers: Readers) -> Result<(), HostFailure> {
     result.map_err(|error| failed("change the rights of", path, &error))
 }
 
-/// Makes a folder that everybody may look into and only its owner may change; its parents too.
+/// Makes a folder, and its parents, that everybody may read and only the owner may change.
 ///
 /// # Errors
-/// It cannot be made, or what has its name cannot be trusted.
+/// It cannot be made, or what exists there cannot be trusted.
 pub(crate) fn make_folder(path: &Path) -> Result<(), HostFailure> {
     let result = match path.parent() {
         Some(parent) => fs::create_dir_all(parent),
@@ -170,26 +171,26 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), HostFailure> {
     };
     let made = result.and_then(|()| DirBuilder::new().mode(0o755).create(path));
     match made {
-        // Whatever the umask took away.
+        // The umask may have removed rights.
         Ok(()) => open_folder(path),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => check_folder(path),
         Err(error) => Err(failed("make", path, &error)),
     }
 }
 
-/// Lets everybody look into a folder.
+/// Lets everybody read a folder.
 ///
 /// # Errors
-/// It is not this user's.
+/// The folder is not this user's.
 pub(crate) fn open_folder(path: &Path) -> Result<(), HostFailure> {
     let result = fs::set_permissions(path, Permissions::from_mode(0o755)).and_then(|()| sync_folder_of(path));
     result.map_err(|error| failed("open", path, &error))
 }
 
-/// Refuses a folder in which somebody else may put files in place of ours.
+/// Refuses a folder in which another user could replace files.
 ///
 /// # Errors
-/// Why it cannot be trusted, and what to do.
+/// The folder cannot be trusted; the failure says why and what to do.
 pub(crate) fn check_folder(path: &Path) -> Result<(), HostFailure> {
     match distrust(path) {
         Ok(None) => Ok(()),
@@ -200,7 +201,7 @@ pub(crate) fn check_folder(path: &Path) -> Result<(), HostFailure> {
     }
 }
 
-/// Why a folder cannot be trusted, and what to do about it; `None` when it can.
+/// Why a folder cannot be trusted, and what to do; `None` if it can be trusted.
 pub(crate) fn distrust(path: &Path) -> io::Result<Option<(String, String)>> {
     let own = nix::unistd::geteuid().as_raw();
     let trusted = |uid: u32| uid == 0 || uid == own;
@@ -219,7 +220,7 @@ pub(crate) fn distrust(path: &Path) -> io::Result<Option<(String, String)>> {
     })
 }
 
-/// Removes a file, link or whole folder, without following links; whether there was one.
+/// Removes a file, a link or a whole folder without following links. Returns whether there was one.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -236,12 +237,12 @@ pub(crate) fn remove(path: &Path) -> Result<bool, HostFailure> {
     }
 }
 
-/// Removes a folder that is empty; whether it is gone.
+/// Removes a folder if it is empty. Returns whether it was removed.
 pub(crate) fn remove_if_empty(path: &Path) -> bool {
     fs::remove_dir(path).is_ok()
 }
 
-/// The paths of `folder`'s entries in order; none where there is no such folder.
+/// The paths in `folder`, sorted; none if there is no such folder.
 ///
 /// # Errors
 /// It cannot be read.
@@ -258,10 +259,10 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, HostFailure> {
     }
 }
 
-/// The text of a small file; `None` where there is none.
+/// The text of a file; `None` if there is no such file.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It exists and cannot be read.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, HostFailure> {
     match read_limited(path) {
         Ok(text) => Ok(Some(text)),
@@ -283,7 +284,7 @@ pub(crate) fn read_limited(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// A file operation that failed.
+/// The failure of an operation on a file.
 pub(crate) fn failed(verb: &str, path: &Path, error: &io::Error) -> HostFailure {
     let message = format!("cannot {verb} {}: {}", path.display(), describe_io(error));
     let denied = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
@@ -295,7 +296,7 @@ pub(crate) fn failed(verb: &str, path: &Path, error: &io::Error) -> HostFailure 
     }
 }
 
-/// `n_bytes` random bytes of the kernel as hexadecimal digits.
+/// `n_bytes` random bytes from the kernel, as hexadecimal digits.
 ///
 /// # Errors
 /// The kernel gives none.

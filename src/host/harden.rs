@@ -1,5 +1,5 @@
-//! The unit of an instance whose app portok does not start: portokd has no child there that could need rights, so a
-//! drop-in takes them away.
+//! Hardens the unit of an instance whose app is unmanaged. Its portokd has no child that could need
+//! rights, so a drop-in takes the rights away.
 
 use std::path::PathBuf;
 
@@ -12,20 +12,20 @@ use super::systemctl::{self, Trouble};
 use super::{installed, unit};
 use crate::config::Config;
 
-/// Whether portokd starts nothing for an instance with this configuration.
+/// Whether an instance with this configuration has only an unmanaged app.
 pub(super) fn fits(config: &Config) -> bool {
     config.app.app.target.is_some() && config.app.app.command.is_none()
 }
 
-/// Where the drop-in of `instance` lies.
+/// The path of the drop-in of `instance`.
 pub(super) fn path(places: &Places, instance: &str) -> PathBuf {
     places.units.join(unit::hardened_of(instance))
 }
 
-/// The drop-in of `instance`, where portok wrote one.
+/// The path of the drop-in of `instance`, if portok wrote one.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It exists and cannot be read.
 pub(super) fn written(places: &Places, instance: &str) -> Result<Option<PathBuf>, HostFailure> {
     let path = path(places, instance);
     Ok(files::read(&path)?.filter(|text| unit::is_ours(text)).map(|_| path))
@@ -37,8 +37,9 @@ pub(super) fn wanted(places: &Places, instances: &[Instance]) -> Vec<PathBuf> {
     instances.iter().filter(fits).map(|instance| path(places, &instance.name)).collect()
 }
 
-/// Writes the drop-in of a new `instance`, or takes away that of the one it replaces. Where there is no unit yet, `init` does it
-/// later. An instance serves without it, too: what goes wrong is said and ends nothing.
+/// Writes the drop-in of a new `instance`, or removes that of the instance that it replaces. If
+/// there is no unit yet, `init` does it later. An instance also serves without it, so a failure is
+/// only noted in the report.
 pub(super) fn bring_about(places: &Places, instance: &str, is_hardened: bool, report: &mut HostReport) {
     let result =
         if is_hardened { write(places, instance, report) } else { take_away(places, instance, report) };
@@ -69,7 +70,7 @@ fn write(places: &Places, instance: &str, report: &mut HostReport) -> Result<boo
     Ok(true)
 }
 
-/// Takes the drop-in away, and its folder where nothing else is in it; whether there was one.
+/// Removes the drop-in, and its folder if it is empty then. Returns whether there was one.
 ///
 /// # Errors
 /// It cannot be read or removed.
@@ -85,7 +86,7 @@ pub(super) fn take_away(
     Ok(true)
 }
 
-/// Has systemd read its units again, where there is one.
+/// Makes systemd read its units again, if systemd runs this machine.
 pub(super) fn read_again(report: &mut HostReport) {
     match systemctl::systemctl(&["daemon-reload"]) {
         Ok(_) | Err(Trouble::Missing | Trouble::NotRunning) => {}

@@ -1,7 +1,8 @@
 //! `portok init`: the folders and units that an instance needs.
 //!
-//! What is to be done is decided from what was found ([`plan`]), then done or only told. Repeating it changes nothing;
-//! after an update of portok it brings the units up to date. A package's units are used as they are.
+//! [`plan`] decides what to do from what exists; then it is done, or only reported. Repeating
+//! `init` changes nothing; after an update of portok it brings the units up to date. The units of a
+//! package are used as they are.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -30,9 +31,9 @@ struct Wanted {
     folders: Vec<PathBuf>,
     units: Vec<WantedUnit>,
     drop_in: PathBuf,
-    /// The drop-ins of instances whose app portok does not start.
+    /// The drop-ins of instances whose app is unmanaged.
     hardened: Vec<PathBuf>,
-    /// The drop-in's new text; `None` leaves it as it is.
+    /// The user that the drop-in names; `None` leaves the drop-in as it is.
     user: Option<RunsAs>,
     portokd: PathBuf,
     force: bool,
@@ -42,20 +43,20 @@ struct Wanted {
 struct WantedUnit {
     path: PathBuf,
     text: String,
-    /// The package's, where there is one.
+    /// The package's unit, if there is one.
     packaged: Option<installed::UnitFile>,
 }
 
-/// Whom portokd is to run as.
+/// The user that portokd runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RunsAs {
     /// root: no drop-in.
     Root,
-    /// Somebody else, and the group by which they may read the configurations.
+    /// Another user, and the group by which that user reads the configurations.
     Other { name: String, group: u32 },
 }
 
-/// One thing to do, or to tell.
+/// One thing to do, or to report.
 #[derive(Debug, PartialEq, Eq)]
 enum Act {
     MakeFolder(PathBuf),
@@ -67,7 +68,7 @@ enum Act {
     Note(String),
 }
 
-/// Decides from the texts of what is there (`None`: nothing).
+/// Decides what to do. `read` returns the text of an existing file, or `None`.
 fn plan(
     wanted: &Wanted,
     folder_exists: impl Fn(&Path) -> bool,
@@ -142,10 +143,11 @@ fn write(path: PathBuf, text: String, found: Option<String>, acts: &mut Vec<Act>
     });
 }
 
-/// Does it, or with `--dry-run` tells it.
+/// Prepares this machine, or with `dry_run` reports what it would do.
 ///
 /// # Errors
-/// A file that is not portok's is in the way; something cannot be written; there is no such user.
+/// A file that portok did not write is in the way, a file cannot be written, or there is no such
+/// user.
 pub(crate) fn init(places: &Places, options: &InitOptions) -> Result<HostReport, HostFailure> {
     let portokd = installed::portokd_beside()?;
     let refuse = |problem: String| {
@@ -239,8 +241,8 @@ fn carry_out(act: Act, dry_run: bool, report: &mut HostReport) -> Result<(), Hos
     Ok(())
 }
 
-/// Makes systemd read its units again. Where there is none, as in the making of an image, the files are all there is
-/// to do.
+/// Makes systemd read its units again. Where systemd does not run, as while an image is built, the
+/// files are enough.
 fn reload(report: &mut HostReport) {
     if report.dry_run {
         report.step("reloaded", "systemd's units");
@@ -261,8 +263,8 @@ fn user(name: &str) -> Result<RunsAs, HostFailure> {
     }
 }
 
-/// Existing configurations and tokens become readable for the new user, as does their folder. systemd itself reads `.env`
-/// files.
+/// Makes existing configurations and tokens, and their folder, readable for the new user. systemd
+/// itself reads `.env` files.
 fn share(places: &Places, user: &RunsAs) -> Result<Vec<Act>, HostFailure> {
     let readers = match user {
         RunsAs::Root => Readers::Owner,

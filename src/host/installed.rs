@@ -1,4 +1,5 @@
-//! What is installed on this host: the units that systemd would read.
+//! What is installed on this machine: the units that systemd reads, and the portokd beside this
+//! program.
 
 use std::path::PathBuf;
 
@@ -10,16 +11,16 @@ use crate::plain::describe_io;
 /// A unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UnitFile {
-    /// Where it lies.
+    /// Its path.
     pub(crate) path: PathBuf,
-    /// What it says.
+    /// Its text.
     pub(crate) text: String,
 }
 
-/// The package's unit of that name.
+/// The unit `name` of a package.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It exists and cannot be read.
 pub(crate) fn packaged(places: &Places, name: &str) -> Result<Option<UnitFile>, HostFailure> {
     for folder in &places.packaged {
         let path = folder.join(name);
@@ -30,10 +31,10 @@ pub(crate) fn packaged(places: &Places, name: &str) -> Result<Option<UnitFile>, 
     Ok(None)
 }
 
-/// The unit that systemd uses: the administrator's, else the package's.
+/// The unit `name` that systemd uses: the administrator's, else the package's.
 ///
 /// # Errors
-/// It is there and cannot be read.
+/// It exists and cannot be read.
 pub(crate) fn effective(places: &Places, name: &str) -> Result<Option<UnitFile>, HostFailure> {
     let path = places.units.join(name);
     match files::read(&path)? {
@@ -42,8 +43,8 @@ pub(crate) fn effective(places: &Places, name: &str) -> Result<Option<UnitFile>,
     }
 }
 
-/// The user that portokd runs as under systemd, where it is another than root: as the unit and its drop-ins say, in
-/// the order in which systemd reads them.
+/// The user that portokd runs as under systemd, if it is not root. The unit and its drop-ins name
+/// it, read in systemd's order.
 ///
 /// # Errors
 /// One of them cannot be read.
@@ -60,7 +61,7 @@ pub(crate) fn user(places: &Places) -> Result<Option<nix::unistd::User>, HostFai
     Ok(user.filter(|user| !user.uid.is_root()))
 }
 
-/// The portokd beside this portok: the two are installed together.
+/// The portokd in the folder of this portok. The two are installed together.
 ///
 /// # Errors
 /// There is none.

@@ -1,4 +1,5 @@
-//! The instances of this host: every `NAME.toml` and `NAME.env`, read as their daemon would read them.
+//! The instances of this machine: every `NAME.toml` and `NAME.env`, read as their daemon would read
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -11,27 +12,27 @@ use super::places::Places;
 use super::{files, installed};
 use crate::config::{self, Config, ConfigErrors, Overrides, Sources, is_instance_name};
 
-/// One instance, as far as its files tell.
+/// One instance, according to its files.
 #[derive(Debug)]
 pub(crate) struct Instance {
     /// The stem of its files.
     pub(crate) name: String,
-    /// `NAME.toml` and `NAME.env`, those that are there.
+    /// `NAME.toml` and `NAME.env`, as far as they exist.
     pub(crate) files: Vec<PathBuf>,
-    /// What they say.
+    /// Their configuration, or what is wrong with it.
     pub(crate) config: Result<Config, ConfigErrors>,
 }
 
-/// Who reads the configurations.
+/// How strictly a configuration is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// Somebody who wants to know about them.
+    /// As a client that wants to know about the instance.
     Lenient,
     /// As strictly as the daemon.
     Strict,
 }
 
-/// All instances, by name. A file whose stem can be no instance's name is something else.
+/// All instances, sorted by name. A file whose stem is not a valid instance name is ignored.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -49,7 +50,7 @@ pub(crate) fn all(places: &Places, reading: Reading) -> Result<Vec<Instance>, Ho
     Ok(names.into_iter().filter_map(|name| find(places, &name, reading)).collect())
 }
 
-/// One instance; `None` when it has no file.
+/// One instance; `None` if it has no file.
 pub(crate) fn find(places: &Places, name: &str, reading: Reading) -> Option<Instance> {
     let (toml, env) = (places.file(name, "toml"), places.file(name, "env"));
     let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
@@ -59,7 +60,7 @@ pub(crate) fn find(places: &Places, name: &str, reading: Reading) -> Option<Inst
     (!files.is_empty()).then(|| Instance { name: name.to_owned(), files, config })
 }
 
-/// The same; an instance that is not there is a failure.
+/// One instance, which must exist.
 ///
 /// # Errors
 /// It has no file.
@@ -77,7 +78,8 @@ pub(crate) fn get(places: &Places, name: &str, reading: Reading) -> Result<Insta
     })
 }
 
-/// Whether portokd's own user has a file of it, which that user may use and another, such as root, would distrust.
+/// Whether a file of the instance belongs to portokd's own user. That user may use it; another one,
+/// such as root, would distrust it.
 fn belongs_to_daemon(places: &Places, name: &str) -> bool {
     let Ok(Some(user)) = installed::user(places) else { return false };
     let is_theirs = |path: PathBuf| path.metadata().is_ok_and(|meta| meta.uid() == user.uid.as_raw());
@@ -107,7 +109,7 @@ fn load(
 }
 
 impl Instance {
-    /// The name that its daemon and its app go by in the journal.
+    /// The name of its daemon and its app in the journal.
     pub(crate) fn called(&self) -> &str {
         self.config.as_ref().map_or(&self.name, |config| &config.name)
     }
@@ -117,13 +119,13 @@ impl Instance {
         self.config.as_ref().ok().map(|config| config.listen.port()).filter(|port| *port != 0)
     }
 
-    /// The ports that belong to it.
+    /// Its public port and its target port.
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
         let target = self.config.as_ref().ok().and_then(|config| config.app.app.target);
         self.listen().into_iter().chain(target)
     }
 
-    /// The file of it that this user may not read.
+    /// The first of its files that this user may not read.
     pub(crate) fn closed_file(&self) -> Option<&Path> {
         let is_closed = |file: &&PathBuf| {
             File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
@@ -131,7 +133,7 @@ impl Instance {
         self.files.iter().find(is_closed).map(PathBuf::as_path)
     }
 
-    /// The names of its files, as a list for people.
+    /// The paths of its files, as a list for people.
     pub(crate) fn file_names(&self) -> String {
         let names: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
         names.join(" + ")

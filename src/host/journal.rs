@@ -1,7 +1,8 @@
-//! `portok logs NAME`: what the daemon and its app said, from the journal.
+//! Reads from the journal what an instance's daemon and its app printed.
 //!
-//! The journal has both: the daemon's lines under its unit, the app's under the instance's name. Another program may go by that
-//! name too; only what carries a release is the app's. Where there is no journal, or nothing in it, the daemon is asked instead.
+//! The daemon's lines are under its unit, the app's under the instance's name. Another program may
+//! have that name too; only a line with a release is the app's. If there is no journal, or nothing
+//! in it, the caller asks the daemon instead.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -18,37 +19,38 @@ use super::places::Places;
 use super::unit::service_of;
 use crate::wire::rfc3339;
 
-/// The longest line that is read from journalctl, in bytes; it escapes what is not text.
+/// The longest line that is read from journalctl, in bytes. journalctl escapes what is not text, so
+/// lines can be long.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
-/// One line.
+/// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct JournalLine {
     /// When, RFC 3339.
     pub(crate) at: String,
-    /// Who said it.
+    /// Who printed it.
     pub(crate) source: JournalSource,
     /// The app's release.
     pub(crate) release: Option<String>,
-    /// As syslog(3) counts: 3 and less are errors, 4 is a warning.
+    /// The priority of syslog(3): 3 and less are errors, 4 is a warning.
     pub(crate) priority: u8,
-    /// What was said.
+    /// The line itself.
     pub(crate) line: String,
-    /// What it was about, where the daemon said so: `pid`, `phase`…
+    /// The fields of the daemon's event, such as `pid` and `phase`.
     pub(crate) about: BTreeMap<String, String>,
 }
 
-/// Who said a line.
+/// Who printed a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum JournalSource {
     /// portokd, or systemd about it.
     Daemon,
-    /// What it runs.
+    /// The app.
     App,
 }
 
-/// The journal's part about one instance.
+/// The lines of one instance in the journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     unit: String,
@@ -58,7 +60,8 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// What the journal has about `name`; `None` where there is no journal, it may not be read, or it has nothing.
+    /// The last lines of `name`; `None` if there is no journal, it may not be read, or it has no
+    /// such line.
     pub(crate) async fn of(places: &Places, name: &str, lines: u32) -> Option<Self> {
         let called = instances::find(places, name, Reading::Lenient)
             .map_or_else(|| name.to_owned(), |instance| instance.called().to_owned());
@@ -79,8 +82,8 @@ impl Journal {
         &self.first
     }
 
-    /// The same lines once more, and then each new one as it is written. journalctl begins anew, because lines
-    /// would be lost between two runs of it.
+    /// The same lines once more, and then each new line. journalctl starts anew with the old lines,
+    /// because lines would be lost between two runs.
     ///
     /// # Errors
     /// journalctl cannot be started again.
@@ -97,7 +100,7 @@ impl Journal {
         Ok(Following { journal: self, reader, _child: child })
     }
 
-    /// journalctl ends with this process's interest in it.
+    /// Starts journalctl. It ends when the child is dropped.
     fn journalctl(&self, follow: bool) -> std::io::Result<Child> {
         let mut command = Command::new("journalctl");
         command.args(["--output=json", "--all", "--no-pager", "--quiet"]);
@@ -105,7 +108,7 @@ impl Journal {
         if follow {
             command.arg("--follow");
         }
-        // `-u` cannot be joined with another match, so these are the matches that it stands for.
+        // `-u` cannot be combined with other matches, so these are the matches that it stands for.
         let unit = &self.unit;
         command.args([
             format!("_SYSTEMD_UNIT={unit}"),
@@ -118,7 +121,7 @@ impl Journal {
         command.kill_on_drop(true).spawn()
     }
 
-    /// One entry as journalctl prints it; `None` for what is of another program.
+    /// Reads one entry as journalctl prints it; `None` if it is of another program.
     fn line(&self, entry: &str) -> Option<JournalLine> {
         let entry: Value = serde_json::from_str(entry).ok()?;
         let get = |field: &str| field_text(entry.get(field)?);
@@ -128,7 +131,7 @@ impl Journal {
         if !is_of_unit && !is_of_app {
             return None;
         }
-        // When it was said, not when the journal got to it.
+        // The time at which it was printed, not at which the journal received it.
         let at = get("_SOURCE_REALTIME_TIMESTAMP").or_else(|| get("__REALTIME_TIMESTAMP"));
         let at = at.and_then(|micros| micros.parse().ok()).unwrap_or(0);
         Some(JournalLine {
@@ -150,20 +153,22 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// The next line; `None` when journalctl has ended. Cancel safe only as the last call.
+    /// The next line; `None` when journalctl has ended. After a cancelled call, part of a line is
+    /// lost.
     pub(crate) async fn next(&mut self) -> Option<JournalLine> {
         self.reader.as_mut()?.next(&self.journal).await
     }
 }
 
-/// The fields in which portokd says what an event is about; whose it is, is known.
+/// portokd's own fields of an entry, without the app's name, which is known.
 fn about(entry: &Value) -> BTreeMap<String, String> {
     let fields = entry.as_object().into_iter().flatten();
     let own = fields.filter_map(|(name, value)| Some((name.strip_prefix("PORTOK_")?, field_text(value)?)));
     own.filter(|(name, _)| *name != "APP").map(|(name, text)| (name.to_lowercase(), text)).collect()
 }
 
-/// A field is a text, or an array of bytes where it is none, or an array of both where it is there several times.
+/// The text of a field. A field that is not text is an array of bytes; one that occurs several
+/// times is an array of values.
 fn field_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -187,7 +192,7 @@ impl Reader {
         Some(Self { from: BufReader::new(child.stdout.take()?) })
     }
 
-    /// The next line that is the instance's; `None` when journalctl ended.
+    /// The next line of the instance; `None` when journalctl has ended.
     async fn next(&mut self, journal: &Journal) -> Option<JournalLine> {
         let mut entry = Vec::new();
         loop {
@@ -201,7 +206,7 @@ impl Reader {
         }
     }
 
-    /// Reads one entry; of one that is too long only so much that it is no entry any more.
+    /// Reads one entry. An entry that is too long is truncated, and then no valid entry any more.
     async fn read_entry(&mut self, entry: &mut Vec<u8>) -> bool {
         loop {
             let Ok(part) = self.from.fill_buf().await else { return false };

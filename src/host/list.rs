@@ -1,4 +1,5 @@
-//! `portok list`: every instance of this host with what is live, those of `portok run` too.
+//! `portok list`: every instance of this machine with what is live, including those of `portok
+//! run`.
 
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -17,27 +18,27 @@ use crate::wire::{Phase, Status};
 pub(crate) struct InstanceRow {
     /// Its name.
     pub(crate) name: String,
-    /// Where it accepts requests; where it is to, while it does not run.
+    /// The address on which it accepts requests; the configured one while it does not run.
     pub(crate) listen: Option<String>,
-    /// Where the app's life stands; null when its daemon does not answer.
+    /// The state of its app; null if its daemon does not answer.
     pub(crate) phase: Option<Phase>,
-    /// The release that serves.
+    /// The live release.
     pub(crate) live: Option<LiveRow>,
-    /// The daemon's process.
+    /// The daemon's process id.
     pub(crate) daemon_pid: Option<u32>,
-    /// Its version.
+    /// The daemon's version.
     pub(crate) version: Option<String>,
-    /// What systemd says; null where there is none.
+    /// The state of its unit; null if systemd does not know it.
     pub(crate) unit: Option<UnitRow>,
-    /// Its configuration files; none where it has none, as under `portok run`.
+    /// Its configuration files; empty if it has none, as under `portok run`.
     pub(crate) files: Vec<String>,
-    /// The admin socket by which it was found, where no file leads to it.
+    /// The admin socket by which it was found, if no file leads to it.
     pub(crate) socket: Option<String>,
-    /// What is wrong with them.
+    /// What is wrong with its files.
     pub(crate) errors: Vec<String>,
 }
 
-/// The release that serves.
+/// The live release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LiveRow {
     pub(crate) release: String,
@@ -45,29 +46,29 @@ pub(crate) struct LiveRow {
     pub(crate) pid: Option<u32>,
 }
 
-/// What systemd says about an instance.
+/// The state of an instance's unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UnitRow {
     /// `active`, `inactive`, `failed`…
     pub(crate) active: String,
-    /// Whether it is started at boot.
+    /// Whether it starts at boot.
     pub(crate) enabled: bool,
-    /// Whether its daemon is gone, and its app is not.
+    /// Whether its daemon has ended and its app has not.
     pub(crate) app_alone: bool,
 }
 
-/// All instances, and what could not be found out about them.
+/// All instances, with notes about what could not be found out.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) rows: Vec<InstanceRow>,
     pub(crate) notes: Vec<String>,
 }
 
-/// Looks at every instance; the daemons are asked at once, and none for long.
+/// Lists every instance. The daemons are asked concurrently, each for a limited time.
 ///
 /// # Errors
-/// The folder of the configurations cannot be read.
+/// The configuration folder cannot be read.
 pub(crate) async fn list(places: &Places, daemons: &dyn Daemons) -> Result<Listing, HostFailure> {
     let instances = instances::all(places, Reading::Lenient)?;
     let mut listing = Listing::default();
@@ -100,7 +101,7 @@ pub(crate) async fn list(places: &Places, daemons: &dyn Daemons) -> Result<Listi
     Ok(listing)
 }
 
-/// The daemons of this host that answer at their usual places, by name.
+/// The daemons of this machine that answer at the default sockets, by name.
 async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
     let mut asking: JoinSet<Option<InstanceRow>> = JoinSet::new();
     for socket in daemons.sockets() {
@@ -121,9 +122,9 @@ async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
 }
 
 impl InstanceRow {
-    /// Takes in what its daemon says.
+    /// Takes over what the daemon answers.
     fn answered(&mut self, status: Status) {
-        // It has loaded the same files: what is wrong with them is said once.
+        // The daemon has read the same files, so its error replaces those found here.
         if let Some(error) = status.config.error {
             self.errors = error.lines().map(str::to_owned).collect();
         }

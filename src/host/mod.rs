@@ -1,20 +1,22 @@
 //! Administers this machine for `portok`: folders, units, instances, and whether all is well.
 //!
-//! Nothing is kept between two commands: files, systemd and the daemons are asked anew each time. Pure functions
-//! (`init::plan`, `ports::choose`, `unit`) decide what is to be done, and the drivers around them touch the system. A
-//! command that ends early leaves whole files or none, and may be repeated. Nothing is printed here: each command
-//! returns what it did or found.
+//! Nothing is kept between two commands: files, systemd and the daemons are asked anew each time.
+//! Pure functions (`init::plan`, `ports::choose`, `unit`) decide what is to be done, and the
+//! drivers around them touch the system. A command that ends early leaves whole files or none, and
+//! may be repeated. Nothing is printed here: each command returns what it did or found.
 //!
 //! - `places`: the folders; `files`: making and removing files where others may interfere;
-//! - `unit`: the texts of the units; `installed`: which units and programs this machine has; `systemctl`: systemd;
+//! - `unit`: the texts of the units; `installed`: which units and programs this machine has;
+//!   `systemctl`: systemd;
 //! - `instances`: every instance's files; `ports`: the port of a new instance;
-//! - `harden`: the drop-in of a unit whose daemon starts no app; `named`: what a configuration names and needs;
+//! - `harden`: the drop-in of a unit whose daemon starts no app; `named`: what a configuration
+//!   names and needs;
 //! - `daemons`: the one face by which daemons are asked for their status;
 //! - `init`, `add`, `remove`, `clean`, `service`, `list`, `journal`, `doctor`: the commands;
 //! - `report`: what a command did; `failure`: why it did not.
 //!
-//! The order that matters: a daemon ends before its files are removed, and a secret is written before the file that
-//! names it.
+//! The order that matters: a daemon ends before its files are removed, and a secret is written
+//! before the file that names it.
 
 mod add;
 mod clean;

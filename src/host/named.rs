@@ -1,7 +1,7 @@
-//! What a configuration names and has to be there: folders, files, programs, users, groups.
+//! Checks that what a configuration names exists: folders, files, programs, users, groups.
 //!
-//! portokd itself looks at most of them only when a release is started, so that a folder may be made after the
-//! configuration; here somebody asks whether all is well.
+//! portokd itself checks most of them only when it starts a release, so that a folder may be made
+//! after the configuration. `doctor` checks them before.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use nix::unistd::{Group, User};
 use crate::config::{CommandLine, Config};
 use crate::plain::describe_io;
 
-/// Something that is not as its key needs it.
+/// Something that is missing, or not as its key needs it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     /// `app.directory "/srv/api": no such directory`.
@@ -22,7 +22,7 @@ pub(super) struct Missing {
     pub(super) hint: String,
 }
 
-/// What `config` names in vain.
+/// Everything that `config` names and that does not exist.
 pub(super) fn missing(config: &Config) -> Vec<Missing> {
     let app = &config.app.app;
     let programs = [
@@ -64,7 +64,7 @@ fn env_file(path: &Path) -> Option<Missing> {
     Some(Missing { text: format!("app.env_file {}: {why}", path.display()), hint })
 }
 
-/// A program that is named by its whole path; others are looked for when they are started.
+/// A program named by an absolute path. Other programs are searched for only when they start.
 fn program_of(key: &str, path: &Path) -> Option<Missing> {
     if !path.is_absolute() {
         return None;
@@ -78,7 +78,8 @@ fn program_of(key: &str, path: &Path) -> Option<Missing> {
     Some(Missing { text: format!("{key} {}: {why}", path.display()), hint })
 }
 
-/// The program of a command that is executed as it is; a shell's line is the shell's to understand.
+/// The program of a command without a shell. Only the shell can tell the programs of a shell
+/// command.
 fn first_word(command: Option<&CommandLine>) -> Option<&str> {
     match command? {
         CommandLine::Exec(words) => words.first().map(String::as_str),
@@ -91,7 +92,7 @@ fn account(key: &str, kind: &str, name: &str) -> Option<Missing> {
         "user" => User::from_name(name).map(|user| user.is_some()),
         _ => Group::from_name(name).map(|group| group.is_some()),
     };
-    // A directory of users that does not answer is not proof of anything.
+    // A user database that does not answer proves nothing.
     if is_there.unwrap_or(true) {
         return None;
     }
@@ -99,7 +100,8 @@ fn account(key: &str, kind: &str, name: &str) -> Option<Missing> {
     Some(Missing { text: format!("{key} {name}: no such {kind}"), hint })
 }
 
-/// What may not be looked at is not known to be missing.
+/// Why something is absent; `None` if this user may not look, because then it is not known to be
+/// missing.
 fn absence(error: &io::Error, missing: &str) -> Option<String> {
     match error.kind() {
         io::ErrorKind::PermissionDenied => None,

@@ -1,17 +1,17 @@
-//! Where portok's files lie on this host. Pure: the environment is handed in.
+//! The folders of portok's files on this machine. Pure: the environment is a parameter.
 
 use std::path::{Path, PathBuf};
 
-/// Where configurations lie unless moved.
+/// The default folder of configurations.
 pub(crate) const CONFIG: &str = "/etc/portok";
-/// Where state lies unless moved.
+/// The default folder of state files.
 pub(crate) const STATE: &str = "/var/lib/portok";
-/// Where an administrator's units lie unless moved.
+/// The default folder of the administrator's units.
 const UNITS: &str = "/etc/systemd/system";
-/// Where a package's units lie.
+/// The folders of a package's units.
 const PACKAGED: [&str; 2] = ["/usr/lib/systemd/system", "/lib/systemd/system"];
 
-/// The folders of this host.
+/// The folders of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Places {
     /// `NAME.toml`, `NAME.env`, `NAME.token`.
@@ -20,17 +20,18 @@ pub(crate) struct Places {
     pub(crate) state: PathBuf,
     /// The units that `init` writes.
     pub(crate) units: PathBuf,
-    /// The units of packages. None where `units` was moved: then that folder is the whole of systemd's world.
+    /// The folders of packages' units. Empty if `units` was moved: then that folder stands for all
+    /// of them.
     pub(crate) packaged: Vec<PathBuf>,
 }
 
 impl Places {
-    /// Those of this process.
+    /// The folders according to this process's environment.
     pub(crate) fn of_process() -> Self {
         Self::from(|variable| std::env::var_os(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from))
     }
 
-    /// As `moved` says by variable.
+    /// The folders according to `moved`, which looks up a variable.
     pub(crate) fn from(moved: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let place = |variable, default: &str| {
             let folder = moved(variable).unwrap_or_else(|| PathBuf::from(default));
@@ -47,22 +48,23 @@ impl Places {
         }
     }
 
-    /// Whether the configurations lie elsewhere than a unit expects by itself.
+    /// Whether the configuration folder is not the default one, so that units must name it.
     pub(crate) fn is_config_moved(&self) -> bool {
         self.config != Path::new(CONFIG)
     }
 
-    /// Whether state lies elsewhere than a unit expects by itself.
+    /// Whether the state folder is not the default one, so that units must name it.
     pub(crate) fn is_state_moved(&self) -> bool {
         self.state != Path::new(STATE)
     }
 
-    /// What an `add` holds while it chooses and writes. No instance's name begins with a dot.
+    /// The lock file that `add` holds while it chooses ports and writes. No instance's name begins
+    /// with a dot.
     pub(crate) fn lock(&self) -> PathBuf {
         self.config.join(".add.lock")
     }
 
-    /// `NAME.toml`, `NAME.env` or `NAME.token` of an instance. The name was checked when it was typed or listed.
+    /// `NAME.toml`, `NAME.env` or `NAME.token` of an instance. The caller has validated the name.
     pub(crate) fn file(&self, name: &str, ending: &str) -> PathBuf {
         self.config.join(format!("{name}.{ending}"))
     }

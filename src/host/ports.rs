@@ -1,14 +1,15 @@
-//! Which ports a new instance takes: those that no other instance has and that nobody listens on.
+//! Chooses the ports of a new instance: ports that no other instance has and on which nobody
+//! listens.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::RangeInclusive;
 
-/// Where a public port is looked for.
+/// The range of public ports.
 pub(crate) const PUBLIC: RangeInclusive<u16> = 3000..=3999;
 
-/// Where the port of somebody else's app is looked for.
+/// The range of ports for unmanaged apps.
 pub(crate) const TARGETS: RangeInclusive<u16> = 8080..=8999;
 
 /// The first port of `range` that is neither `taken` nor in use.
@@ -20,8 +21,8 @@ pub(crate) fn choose(
     range.into_iter().find(|port| !taken.contains(port) && is_free(*port))
 }
 
-/// Whether nobody listens on `port`, on any address: found out by binding it. A port that this user may not bind
-/// is nobody's.
+/// Whether nobody listens on `port`, on any address. It is found out by binding the port. A port
+/// that this user may not bind counts as free.
 pub(crate) fn is_free(port: u16) -> bool {
     match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => true,

@@ -1,6 +1,6 @@
-//! `portok remove` and `portok clean`: what portok made goes, what others made stays and is named.
+//! `portok remove`: stops one instance and removes its files.
 //!
-//! The daemon ends before its files go: a running one would write its state again.
+//! The daemon ends before its files are removed: a running one would write its state again.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ pub(crate) struct RemoveOptions<'a> {
 /// Stops an instance and removes its files.
 ///
 /// # Errors
-/// There is no such instance; it runs and `--force` is not given, or runs outside systemd; something cannot be removed.
+/// There is no such instance, it runs and `force` is not set, it runs outside systemd, or a file
+/// cannot be removed.
 pub(crate) async fn remove(
     places: &Places,
     options: &RemoveOptions<'_>,
@@ -63,7 +64,7 @@ pub(crate) async fn remove(
     Ok(report)
 }
 
-/// Ends the daemon through systemd and makes sure that none is left.
+/// Ends the daemon through systemd, and makes sure that none is left.
 pub(super) async fn end(
     name: &str,
     called: &str,
@@ -89,7 +90,7 @@ pub(super) async fn end(
         ));
     }
     shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
-    // Where systemd does not know of one, somebody else may have started it.
+    // A daemon may still run that systemd did not start.
     match daemons.ask_instance(name, called).await {
         Some(status) => Err(HostFailure::new(
             HostCode::Running,
@@ -100,7 +101,7 @@ pub(super) async fn end(
     }
 }
 
-/// Stops and disables both units of an instance, those that systemd knows.
+/// Stops and disables the units of an instance that systemd knows.
 async fn shut_down(name: &str, report: &mut HostReport) -> Result<(), Trouble> {
     let units = [socket_of(name), service_of(name)];
     let states = match systemctl::states(&units) {
@@ -122,7 +123,7 @@ async fn shut_down(name: &str, report: &mut HostReport) -> Result<(), Trouble> {
             report.step("disabled", unit);
         }
         if state.active == "failed" {
-            // Otherwise systemd goes on listing it.
+            // Otherwise systemd keeps listing it.
             systemctl(&["reset-failed", unit])?;
         }
     }
@@ -145,7 +146,7 @@ pub(super) fn files_of(
     Ok(found.into_iter().collect())
 }
 
-/// What an interrupted `add` may have left: `.NAME.toml.0123456789abcdef`.
+/// Whether `path` is what an interrupted `add` left: `.NAME.toml.0123456789abcdef`.
 fn is_leftover(path: &Path, name: &str) -> bool {
     let Some(file) = path.file_name().and_then(|file| file.to_str()) else { return false };
     ["toml", "env", "token"].iter().any(|ending| {
@@ -154,14 +155,16 @@ fn is_leftover(path: &Path, name: &str) -> bool {
     })
 }
 
-/// The state of an instance: `NAME.json` with what lies beside it, and the folder that systemd made for it.
+/// The state files of an instance: `NAME.json` with the files beside it, and the folder that
+/// systemd made for it.
 fn state_of(places: &Places, name: &str) -> Result<Vec<PathBuf>, HostFailure> {
     Ok(files::entries(&places.state)?.into_iter().filter(|path| state_owner(path) == Some(name)).collect())
 }
 
-/// The instance that an entry of the state folder belongs to, going by its name: `api` for `api.json`, for
-/// `api.json.corrupt-…` and for a folder `api` with such a file, or with nothing, as systemd makes it. Another folder of that
-/// name is somebody else's: the place of the states may be one that others use too.
+/// The instance to which an entry of the state folder belongs, by its name: `api` for `api.json`,
+/// for `api.json.corrupt-…`, and for a folder `api` that holds such a file or nothing, as systemd
+/// makes it. Another folder of that name is not portok's: other programs may use the same parent
+/// folder.
 pub(super) fn state_owner(path: &Path) -> Option<&str> {
     let file = path.file_name()?.to_str()?;
     let name = match file.split_once(".json") {

@@ -1,49 +1,49 @@
-//! What a host command did, or would do: one shape for all of them, for people and as JSON.
+//! What a host command did, or would do: one shape for all commands, for people and as JSON.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-/// The outcome of a command that changes the host.
+/// The result of a command that changes this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HostReport {
-    /// The instance it was about.
+    /// The instance that the command was about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) instance: Option<String>,
-    /// Nothing of it was done.
+    /// Whether nothing was done, and the steps are what would be done.
     pub(crate) dry_run: bool,
-    /// What was done, in order.
+    /// The steps, in order.
     pub(crate) steps: Vec<HostStep>,
-    /// What else should be known.
+    /// What else the operator should know.
     pub(crate) notes: Vec<String>,
-    /// What to type next.
+    /// Commands to type next.
     pub(crate) next: Vec<Suggestion>,
 }
 
-/// One thing that was done.
+/// One thing that was done, or would be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct HostStep {
     /// `created`, `updated`, `replaced`, `unchanged`, `removed`, `kept`, `started`…
     pub(crate) action: &'static str,
     /// A path or a unit.
     pub(crate) subject: String,
-    /// What would be written there, where nothing is done yet.
+    /// The text that would be written; only if nothing was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) text: Option<String>,
 }
 
-/// A line to type.
+/// A command to type next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Suggestion {
-    /// The line.
+    /// The command.
     pub(crate) command: String,
-    /// What it is good for.
+    /// What it does.
     pub(crate) purpose: String,
 }
 
 impl HostReport {
-    /// Nothing done yet about `instance`.
+    /// An empty report about `instance`.
     pub(crate) fn about(instance: &str) -> Self {
         Self { instance: Some(instance.to_owned()), ..Self::default() }
     }
@@ -52,7 +52,7 @@ impl HostReport {
         self.steps.push(HostStep { action, subject: subject.to_string(), text: None });
     }
 
-    /// A file that is written with `text`.
+    /// A step that writes `text` into a file.
     pub(crate) fn file(&mut self, action: &'static str, path: &Path, text: &str) {
         let text = Some(text.to_owned()).filter(|_| self.dry_run);
         self.steps.push(HostStep { action, subject: path.display().to_string(), text });

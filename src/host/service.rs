@@ -1,4 +1,5 @@
-//! `portok start`, `stop`, `restart`, `enable` and `disable`: systemd does it, portok names the unit and explains.
+//! `portok start`, `stop`, `restart`, `enable` and `disable`: systemd does the work; portok names
+//! the unit and explains failures.
 
 use super::failure::{HostCode, HostFailure};
 use super::installed;
@@ -8,17 +9,17 @@ use super::report::HostReport;
 use super::systemctl::{self, Trouble, systemctl};
 use super::unit::{self, service_of};
 
-/// What systemd is asked for.
+/// What systemd is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
     Start,
     Stop,
     Restart,
-    /// And start it now.
+    /// `now`: also start it.
     Enable {
         now: bool,
     },
-    /// And stop it now.
+    /// `now`: also stop it.
     Disable {
         now: bool,
     },
@@ -37,7 +38,7 @@ impl Verb {
         }
     }
 
-    /// Whether it brings the daemon up.
+    /// Whether it starts the daemon.
     fn starts(self) -> bool {
         matches!(self, Self::Start | Self::Restart | Self::Enable { now: true })
     }
@@ -63,10 +64,10 @@ impl Verb {
     }
 }
 
-/// Has systemd do it.
+/// Makes systemd do `verb` to the instance `name`.
 ///
 /// # Errors
-/// There is no such instance (for what brings it up), no unit, or systemd did not do it.
+/// There is no such instance or no unit, or systemd failed.
 pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<HostReport, HostFailure> {
     let operation = format!("{} of `{name}`", verb.noun());
     if verb.starts() || matches!(verb, Verb::Enable { .. }) {
@@ -77,7 +78,8 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<H
         }
     }
     let service = service_of(name);
-    // What has lost its files may still run, and systemd finds nothing wrong with stopping what never was.
+    // An instance that lost its files may still run. But systemd also "stops" instances that never
+    // existed.
     if matches!(verb, Verb::Stop | Verb::Disable { .. }) && !is_known(&service) {
         instances::get(places, name, Reading::Lenient)?;
     }
@@ -117,12 +119,13 @@ fn is_known(service: &str) -> bool {
     })
 }
 
-/// Spares a daemon that runs well from a restart that it would not survive. Where its unit, most likely by a drop-in, tells it
-/// more than its files do, that cannot be known here.
+/// Refuses to restart a running daemon whose configuration is invalid, because it would not start
+/// again. If its unit or a drop-in passes more than the instance's files, validity cannot be judged
+/// here, and the restart goes on with a note.
 fn spare(places: &Places, name: &str, service: &str, report: &mut HostReport) -> Result<(), HostFailure> {
     let is_running = systemctl::states(&[service.to_owned()])
         .is_ok_and(|states| states.get(service).is_some_and(|state| state.is_running()));
-    // What this user may not read is the daemon's to judge.
+    // A file that this user may not read cannot be judged here.
     let instance = instances::find(places, name, Reading::Strict)
         .filter(|instance| is_running && instance.closed_file().is_none());
     let Some(Err(errors)) = instance.map(|instance| instance.config) else { return Ok(()) };
@@ -140,7 +143,8 @@ fn spare(places: &Places, name: &str, service: &str, report: &mut HostReport) ->
     Err(HostFailure { code: HostCode::Invalid, message, causes: errors.problems, hint })
 }
 
-/// A daemon that does not come up most often does not like its configuration: then that is the reason to give.
+/// The failure of `verb`. A daemon mostly fails to start because its configuration is invalid: then
+/// that is the cause given.
 fn explain(places: &Places, verb: Verb, name: &str, operation: &str, trouble: Trouble) -> HostFailure {
     if verb.starts()
         && matches!(trouble, Trouble::Failed(_))

@@ -1,4 +1,4 @@
-//! Asks systemd, through `systemctl` as it is found by `PATH`, and explains why it could not.
+//! Talks to systemd through the `systemctl` found in `PATH`, and explains its failures.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,19 +12,20 @@ use super::failure::{HostCode, HostFailure};
 use super::report::HostReport;
 use crate::plain::describe_io;
 
-/// How long an app without a daemon may take to end, before it is killed: as long as `app.stop_timeout` unless configured.
+/// How long an app without a daemon may take to end before it is killed: the default of
+/// `app.stop_timeout`.
 const LEFTOVERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What ends by itself, now that the daemon has ended, has done so after this time.
+/// How long to wait for processes that end by themselves once their daemon has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The scopes of all apps that have limits, as portokd names them; those that systemd knows.
+/// The pattern of the scopes that portokd makes for apps with limits.
 const SCOPES: &str = "portok-*.scope";
 
 /// How long what was killed may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Between two looks at it.
+/// The pause between two looks at the processes that are left.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why systemd did not do what was asked.
@@ -32,52 +33,53 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) enum Trouble {
     /// There is no `systemctl`.
     Missing,
-    /// There is one, but systemd does not run this host.
+    /// There is one, but systemd does not run this machine.
     NotRunning,
-    /// It refused or failed: its own words.
+    /// It refused or failed. The lines are its own words.
     Failed(Vec<String>),
 }
 
-/// What systemd says about one unit.
+/// The state of one unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct UnitState {
     /// `loaded`, `not-found`, `masked`…
     pub(crate) load: String,
     /// `active`, `inactive`, `failed`…
     pub(crate) active: String,
-    /// `enabled`, `disabled`; empty where systemd says nothing.
+    /// `enabled`, `disabled`; empty if systemd says nothing.
     pub(crate) file_state: String,
     /// Whether any process is in it.
     pub(crate) has_processes: bool,
-    /// The scopes of its apps that have limits: units of their own, each with processes.
+    /// The scopes of its app, if the app has limits: separate units, each with processes.
     pub(crate) scopes: Vec<String>,
 }
 
 impl UnitState {
-    /// Whether anything of it runs, or is about to.
+    /// Whether it runs, or is about to.
     pub(crate) fn is_running(&self) -> bool {
         !matches!(self.active.as_str(), "" | "inactive" | "failed")
     }
 
-    /// Whether it has ended without its app, which lives on: a daemon that was killed and could not start again.
+    /// Whether its daemon has ended and its app has not: the daemon was killed and could not start
+    /// again.
     pub(crate) fn has_left_its_app(&self) -> bool {
         !self.is_running() && (self.has_processes || !self.scopes.is_empty())
     }
 
-    /// Whether it is started at boot.
+    /// Whether it starts at boot.
     pub(crate) fn is_enabled(&self) -> bool {
         self.file_state.starts_with("enabled")
     }
 }
 
-/// Runs `systemctl` to its end and gives back what it printed.
+/// Runs `systemctl` to its end and returns what it printed.
 pub(crate) fn systemctl(words: &[&str]) -> Result<String, Trouble> {
     let output = Command::new("systemctl")
         .args(words)
         .env("LC_ALL", "C")
         .env("SYSTEMD_COLORS", "0")
         .env("SYSTEMD_PAGER", "")
-        // It may ask for a password there.
+        // systemctl may ask for a password.
         .stdin(Stdio::inherit())
         .output();
     let output = match output {
@@ -93,7 +95,7 @@ pub(crate) fn systemctl(words: &[&str]) -> Result<String, Trouble> {
     Err(told(&String::from_utf8_lossy(&output.stderr), &output.status.to_string()))
 }
 
-/// What systemctl's complaint means.
+/// The meaning of systemctl's error output.
 fn told(stderr: &str, status: &str) -> Trouble {
     let not_running = ["not been booted with systemd", "Host is down"];
     if not_running.iter().any(|words| stderr.contains(words)) {
@@ -107,7 +109,7 @@ fn told(stderr: &str, status: &str) -> Trouble {
     Trouble::Failed(causes)
 }
 
-/// The states of units, by name.
+/// The states of `units`, by name.
 pub(crate) fn states(units: &[String]) -> Result<BTreeMap<String, UnitState>, Trouble> {
     if units.is_empty() {
         return Ok(BTreeMap::new());
@@ -124,11 +126,12 @@ fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
     for block in text.split("\n\n") {
         let pairs: BTreeMap<_, _> = block.lines().filter_map(|line| line.split_once('=')).collect();
         let get = |key| pairs.get(key).map(|value| (*value).to_owned()).unwrap_or_default();
-        // It goes with the last process.
+        // The control group disappears with the last process.
         let has_processes = !get("ControlGroup").is_empty();
         let id = get("Id");
         if id.ends_with(".scope") {
-            // By the order and not by its name, where the release follows the instance and both may have hyphens.
+            // A scope is ordered before its daemon's unit. Its name is ambiguous: the instance and
+            // the release may both contain hyphens.
             let before = get("Before").split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             scopes.extend(has_processes.then_some((id, before)));
         } else if !id.is_empty() {
@@ -150,8 +153,8 @@ fn parse_states(text: &str) -> BTreeMap<String, UnitState> {
     states
 }
 
-/// Ends what a daemon that is gone has left running in `unit` and its scopes; whether there was anything. Stopping the unit
-/// does not do it: only the daemon itself is systemd's to stop.
+/// Ends the processes that an ended daemon left in `unit` and its scopes. Returns whether it
+/// signalled any. Stopping the unit is not enough: systemd stops only the daemon itself.
 pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
     let start = Instant::now();
     let (mut asked, mut killed) = (false, false);
@@ -175,19 +178,20 @@ pub(crate) async fn end_leftovers(unit: &str) -> Result<bool, Trouble> {
     }
 }
 
-/// Signals all processes in the units that `unit` has left.
+/// Signals all processes in the units `left`.
 fn kill(unit: &str, left: &[String], signal: &str) -> Result<(), Trouble> {
     let signal = format!("--signal={signal}");
     let mut words = vec!["kill", "--kill-who=all", &signal];
     words.extend(left.iter().map(String::as_str));
     match systemctl(&words) {
-        // A scope goes with its last process, and then there is no such unit any more; the others have been signalled.
+        // A scope disappears with its last process. Then systemctl fails, but the others have been
+        // signalled.
         Err(trouble) if left_by(unit)? == left => Err(trouble),
         _ => Ok(()),
     }
 }
 
-/// The units in which the app of `unit`, whose daemon is gone, runs on.
+/// The units in which the app of `unit` runs on without its daemon.
 fn left_by(unit: &str) -> Result<Vec<String>, Trouble> {
     let state = states(&[unit.to_owned()])?.remove(unit).filter(UnitState::has_left_its_app);
     let state = state.unwrap_or_default();
@@ -195,8 +199,8 @@ fn left_by(unit: &str) -> Result<Vec<String>, Trouble> {
     Ok(own.into_iter().chain(state.scopes).collect())
 }
 
-/// Whether systemd starts the daemon of `service` with more than portok's own units say: variables beside those of `env_file`,
-/// or other words.
+/// Whether systemd starts the daemon of `service` with more than portok's own units pass: variables
+/// beside those of `env_file`, or other arguments.
 pub(crate) fn tells_more(service: &str, instance: &str, env_file: &Path) -> Result<bool, Trouble> {
     let property = "--property=Environment,EnvironmentFiles,PassEnvironment,ExecStart";
     Ok(is_more(&systemctl(&["show", property, "--", service])?, instance, env_file))
@@ -217,7 +221,7 @@ fn is_more(text: &str, instance: &str, env_file: &Path) -> bool {
     })
 }
 
-/// Makes systemd read its units again; where it cannot, the report says so.
+/// Makes systemd read its units again. A failure is noted in the report.
 pub(crate) fn read_units_again(report: &mut HostReport) {
     match systemctl(&["daemon-reload"]) {
         Ok(_) => report.step("reloaded", "systemd's units"),
@@ -225,7 +229,7 @@ pub(crate) fn read_units_again(report: &mut HostReport) {
     }
 }
 
-/// The names of all units of instances that systemd has in memory.
+/// The names of all units of instances that systemd knows.
 pub(crate) fn loaded() -> Result<Vec<String>, Trouble> {
     let words = ["list-units", "--all", "--plain", "--no-legend", "portok@*.service", "portok@*.socket"];
     let text = systemctl(&words)?;
@@ -233,7 +237,7 @@ pub(crate) fn loaded() -> Result<Vec<String>, Trouble> {
 }
 
 impl Trouble {
-    /// As the failure of `operation` on an instance.
+    /// The failure of `operation` on `instance`.
     pub(crate) fn into_failure(self, operation: &str, instance: Option<&str>) -> HostFailure {
         let (why, causes) = match self {
             Self::Missing => ("there is no systemctl on this host", Vec::new()),
@@ -253,7 +257,7 @@ impl Trouble {
         HostFailure { code: HostCode::Failed, message: format!("{operation} failed: {why}"), causes, hint }
     }
 
-    /// In a few words.
+    /// The trouble in a few words.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Missing => "there is no systemctl on this host".to_owned(),

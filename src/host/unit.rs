@@ -1,29 +1,29 @@
-//! The texts of the systemd units: how the repository's own become those of this host, and what is read from
-//! those that are installed. Pure.
+//! The texts of the systemd units: adapts the repository's units to this machine, and reads the
+//! installed ones. Pure.
 
 use std::path::{Path, PathBuf};
 
 use super::places::{CONFIG, Places};
 
-/// The template of all instances.
+/// The service template of all instances.
 pub(crate) const SERVICE_NAME: &str = "portok@.service";
-/// The template of the sockets that an instance may have.
+/// The socket template. An instance may do without a socket unit.
 pub(crate) const SOCKET_NAME: &str = "portok@.socket";
-/// Where `init --user` writes its choice: a drop-in, so that it fits a package's unit too.
+/// Where `init --user` writes the user: a drop-in, so that it also applies to a package's unit.
 pub(crate) const USER_DROP_IN: &str = "portok@.service.d/10-user.conf";
 
-/// What makes the unit of one instance a hardened one, in the folder of its drop-ins.
+/// The name of the drop-in that hardens the unit of one instance.
 pub(crate) const HARDENED: &str = "50-hardened.conf";
 
 const SERVICE: &str = include_str!("../../systemd/portok@.service");
 const SOCKET: &str = include_str!("../../systemd/portok@.socket");
 const UNMANAGED: &str = include_str!("../../systemd/portok@.service.d/unmanaged.conf");
 
-/// The first line of every file that `init` writes: such a file may be replaced and removed.
+/// The first line of every file that `init` writes. portok may replace and remove such a file.
 const MARK: &str =
     "# Written by `portok init`, which replaces it; changes belong into a drop-in: systemctl edit";
 
-/// The first line of the drop-ins that `add` writes: the same holds for them.
+/// The first line of the drop-ins that `add` writes. portok may replace and remove them too.
 const MARK_OF_ADD: &str = "# Written by `portok add`, brought up to date by `portok init`; a drop-in with a later name wins over it";
 
 /// The folder of the programs in the repository's units.
@@ -39,12 +39,12 @@ pub(crate) fn socket_of(instance: &str) -> String {
     format!("portok@{instance}.socket")
 }
 
-/// The hardened drop-in of an instance, in the folder of units.
+/// The path of the hardening drop-in of an instance, relative to the folder of units.
 pub(crate) fn hardened_of(instance: &str) -> String {
     format!("{}.d/{HARDENED}", service_of(instance))
 }
 
-/// What is in it.
+/// The text of the hardening drop-in.
 pub(crate) fn hardened() -> String {
     format!("{MARK_OF_ADD}\n{UNMANAGED}")
 }
@@ -57,12 +57,12 @@ pub(crate) fn is_ours(text: &str) -> bool {
 /// The service unit for programs in the folder of `portokd` and the folders of `places`.
 ///
 /// # Errors
-/// A path that cannot stand in a unit.
+/// A path contains characters that a unit cannot hold.
 pub(crate) fn service(portokd: &Path, places: &Places) -> Result<String, String> {
     adapt(SERVICE, portokd, places)
 }
 
-/// The socket unit. It names no path.
+/// The text of the socket unit. It names no path.
 pub(crate) fn socket() -> String {
     format!("{MARK}\n{SOCKET}")
 }
@@ -75,7 +75,7 @@ fn adapt(template: &str, portokd: &Path, places: &Places) -> Result<String, Stri
         if line.starts_with('#') || line.is_empty() {
             text.push_str(line);
         } else if places.is_state_moved() && line.starts_with("StateDirectory") {
-            // systemd's own folders are below /var/lib always.
+            // systemd's own state folders are always below /var/lib.
             continue;
         } else {
             let line = line.replace(&format!("{PROGRAMS}/portok"), &format!("{programs}/portok"));
@@ -94,7 +94,7 @@ fn adapt(template: &str, portokd: &Path, places: &Places) -> Result<String, Stri
     Ok(text)
 }
 
-/// A path as it stands in a unit: without anything that systemd would read as more than itself.
+/// A path for a unit. A character that systemd would interpret is refused.
 fn word(path: &Path) -> Result<&str, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "/._-+@~,:".contains(c);
     match path.to_str() {
@@ -103,7 +103,7 @@ fn word(path: &Path) -> Result<&str, String> {
     }
 }
 
-/// The drop-in by which portokd runs as `user`.
+/// The text of the drop-in by which portokd runs as `user`.
 pub(crate) fn drop_in(user: &str) -> String {
     format!(
         "{MARK}\n\n[Service]\nUser={user}\n# Ports below 1024 without being root.\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"
@@ -121,13 +121,13 @@ pub(crate) fn program(text: &str) -> Option<PathBuf> {
     program.map(PathBuf::from)
 }
 
-/// The user that a unit, or the last of its drop-ins that says so, runs as.
+/// The user named by the last of `texts`, the unit and its drop-ins, that names one.
 pub(crate) fn user<'t>(texts: impl IntoIterator<Item = &'t str>) -> Option<String> {
     let last = texts.into_iter().filter_map(|text| values(text, "User").last()).last();
     last.filter(|user| !user.is_empty()).map(str::to_owned)
 }
 
-/// The limit of open files in a unit.
+/// The limit of open files that a unit sets.
 pub(crate) fn open_files(text: &str) -> Option<&str> {
     values(text, "LimitNOFILE").last()
 }

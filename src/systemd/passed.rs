@@ -1,36 +1,38 @@
-//! Listening sockets that were passed to this process: from systemd's descriptor store, or by a socket unit.
+//! Listening sockets that systemd passed to this process, from its descriptor store or by a socket
+//! unit.
 //!
-//! What is taken here is owned: whatever nobody claims is closed. Taken before anything is started, so that no child
-//! inherits one (they are passed without `CLOEXEC`).
+//! The sockets are owned from here on, and unclaimed ones are closed. They arrive without
+//! `CLOEXEC`, so they are taken before anything is started that could inherit them.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 use socket2::{SockRef, Type};
 
-/// What systemd says to one process about itself, by its id: nothing for a successor to read.
+/// The variables that systemd passes to one process, named by its id. A successor must not inherit
+/// them.
 pub const PASSED_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
-/// All that was passed.
+/// The sockets that were passed.
 #[derive(Debug, Default)]
 pub struct Passed {
     sockets: Vec<(String, TcpListener)>,
-    /// Names of what is no listening TCP socket.
+    /// The names of descriptors that are not listening TCP sockets.
     others: Vec<String>,
 }
 
-/// What became of it.
+/// The result of [`Passed::claim`].
 #[derive(Debug)]
 pub struct Claimed {
     /// The socket for the address in question.
     pub listener: Option<TcpListener>,
-    /// What was closed because nobody wants it, for the log: address or name.
+    /// The addresses or names of what was closed unclaimed, for the log.
     pub stale: Vec<String>,
 }
 
 impl Passed {
-    /// Takes what `LISTEN_FDS` says; nothing, where `LISTEN_PID` is another process. To be called once, before there is
-    /// another thread.
+    /// Takes the descriptors of `LISTEN_FDS`; none if `LISTEN_PID` is another process. Must be
+    /// called once, before there is another thread.
     pub fn from_env() -> Self {
         let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()));
         if !for_us {
@@ -47,7 +49,8 @@ impl Passed {
                 Ok(_) => passed.others.push(name),
                 Err(_) => {
                     if let Ok(Some(descriptor)) = descriptors.take_raw_fd(index) {
-                        // Not ours to use, and not an app's to inherit. What cannot be closed is not open.
+                        // Neither the daemon nor an app may use it. If it cannot be closed, it is
+                        // not open.
                         let _not_open = nix::unistd::close(descriptor);
                     }
                     passed.others.push(name);
@@ -57,12 +60,12 @@ impl Passed {
         passed
     }
 
-    /// What a predecessor listened on.
+    /// The address on which the predecessor listened.
     pub fn inherited(listener: TcpListener) -> Self {
         Self { sockets: vec![(super::SOCKET_NAME.to_owned(), listener)], others: Vec::new() }
     }
 
-    /// Gives the socket for `wanted` and closes all others.
+    /// Returns the socket for `wanted`, and closes all others.
     pub fn claim(self, wanted: SocketAddr) -> Claimed {
         let mut claimed = Claimed { listener: None, stale: self.others };
         let mut taken = None;
@@ -74,13 +77,13 @@ impl Passed {
             } else if taken != Some(addr) {
                 claimed.stale.push(format!("{addr} ({name})"));
             }
-            // The same socket once more, by the store and by a socket unit: one of them is enough.
+            // The same socket came twice, from the store and by a socket unit. One is enough.
         }
         claimed
     }
 }
 
-/// A bound socket that does not listen would never be connected to.
+/// A bound socket that does not listen accepts no connection.
 fn is_listening(listener: &TcpListener) -> bool {
     let socket = SockRef::from(listener);
     socket.is_listener().unwrap_or(false) && socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
@@ -90,8 +93,8 @@ fn is_v6_only(listener: &TcpListener) -> bool {
     SockRef::from(listener).only_v6().unwrap_or(false)
 }
 
-/// Whether a socket at `addr` is what was to be bound as `wanted`. Port 0 is any port. A socket unit with a port alone
-/// binds `[::]`, which takes connections to IPv4 addresses too.
+/// Whether a socket at `addr` serves as one bound to `wanted`. Port 0 is any port. A socket unit
+/// with only a port binds `[::]`, which also accepts IPv4 connections.
 fn serves(addr: SocketAddr, v6_only: bool, wanted: SocketAddr) -> bool {
     let port = wanted.port() == 0 || wanted.port() == addr.port();
     let all = match (addr.ip(), wanted.ip()) {

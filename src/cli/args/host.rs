@@ -1,4 +1,4 @@
-//! What may be typed to manage a host.
+//! What may be typed to administer this machine.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::super::values::{health_path, instance_name, shell_text, user_name};
 
-/// The commands that concern this host and not one daemon.
+/// The commands that administer this machine and do not ask one particular daemon.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostCommand {
     /// Prepare this host: folders and systemd units; may be repeated

@@ -10,8 +10,8 @@ use super::words::{ADVICE, BAD, DIM, paint, plain};
 use crate::host::HostCode;
 use crate::wire::{Autopsy, ErrorBody, Outcome, ProbeReport, exit};
 
-/// A failure for people: the operation, its subject and the cause; what lies behind it; what to do.
-/// `address` is how an instance was named, for the commands in the hint.
+/// A failure for people: what failed, the causes, what to do.
+/// `address` is how the daemon was named, for the commands in the hint.
 pub(crate) fn failure(failure: &Failure, address: &str) -> String {
     let (headline, details, hint) = parts(failure);
     let hint = hint.map(|hint| addressed(failure, hint, address));
@@ -23,7 +23,7 @@ pub(crate) fn failure(failure: &Failure, address: &str) -> String {
     text
 }
 
-/// A failure for scripts: the daemon's own error, or one of the same shape.
+/// A failure for scripts: the daemon's error body, or a value of the same shape.
 pub(crate) fn failure_value(failure: &Failure, address: &str) -> Value {
     if let Failure::Refused { body, .. } = failure
         && let Ok(mut value) = serde_json::to_value(body)
@@ -57,8 +57,8 @@ pub(crate) fn failure_value(failure: &Failure, address: &str) -> Value {
     value
 }
 
-/// `hint` with its commands addressed to the daemon that was asked. Where the daemon was not reached, the hint is about
-/// the way to it and stays as it is.
+/// `hint` with its commands addressed to the daemon that was asked. Where the daemon was not
+/// reached, the hint is about the way to it and stays as it is.
 fn addressed(failure: &Failure, hint: String, address: &str) -> String {
     match failure {
         Failure::Usage { .. } | Failure::Unreachable { .. } => hint,
@@ -85,7 +85,7 @@ fn title(failure: &Failure) -> &'static str {
     }
 }
 
-/// Headline, finished detail lines, hint.
+/// The headline, the detail lines and the hint.
 fn parts(failure: &Failure) -> (String, String, Option<String>) {
     let mut details = String::new();
     match failure {
@@ -149,7 +149,7 @@ fn refused(operation: &str, body: &ErrorBody) -> (String, String, Option<String>
         _ => "failed",
     };
     let mut details = String::new();
-    // A single one is the message itself.
+    // A single error is the message itself.
     for error in body.errors.iter().filter(|_| body.errors.len() > 1) {
         cause(&mut details, error);
     }
@@ -162,7 +162,7 @@ fn refused(operation: &str, body: &ErrorBody) -> (String, String, Option<String>
     (format!("{operation} {verb}: {summary}"), details, hint)
 }
 
-/// What `summary` does not say yet.
+/// The findings of an autopsy that `summary` does not contain.
 fn write_autopsy(details: &mut String, summary: &str, autopsy: &Autopsy) {
     if let Some(exit) = autopsy.exit.as_ref().filter(|exit| !summary.contains(exit.as_str())) {
         cause(details, exit);
@@ -197,7 +197,7 @@ fn cause(details: &mut String, text: &str) {
     _ = writeln!(details, "  caused by: {}", plain(text));
 }
 
-/// What a probe saw, in a few words.
+/// The result of a probe in a few words.
 pub(super) fn probe_text(probe: &ProbeReport) -> String {
     probe.said().map_or_else(|| "no answer".to_owned(), |said| plain(&said))
 }

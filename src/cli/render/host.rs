@@ -1,4 +1,5 @@
-//! The host commands: what was done, the table of instances, the doctor's lines, the journal's.
+//! The texts of the host commands: reports, the table of instances, the doctor's checks, lines of
+//! the journal.
 
 use std::fmt::Write as _;
 
@@ -8,7 +9,7 @@ use super::tables::columns;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, phase_style, plain, port};
 use crate::host::{Check, CheckVerdict, HostReport, InstanceRow, JournalLine, JournalSource};
 
-/// What a command did, what should be known, what to type next.
+/// A report: what was done, what else to know, what to type next.
 pub(crate) fn report(report: &HostReport) -> String {
     let mut text = String::new();
     if report.dry_run && !report.steps.is_empty() {
@@ -43,7 +44,7 @@ pub(crate) fn report(report: &HostReport) -> String {
     if text.is_empty() { "there is nothing to do".to_owned() } else { text }
 }
 
-/// All instances.
+/// The table of instances.
 pub(crate) fn instances(rows: &[InstanceRow]) -> String {
     if rows.is_empty() {
         return "no instances yet; make one: portok add NAME --cmd \"node server.js\"".to_owned();
@@ -81,7 +82,7 @@ pub(crate) fn instances(rows: &[InstanceRow]) -> String {
     text
 }
 
-/// What leads to an instance: its files, or its socket where it has none.
+/// The files of an instance, or its socket if it has none.
 fn place_of(row: &InstanceRow) -> String {
     match &row.socket {
         Some(socket) => format!("no file; {}", plain(socket)),
@@ -89,7 +90,7 @@ fn place_of(row: &InstanceRow) -> String {
     }
 }
 
-/// One line a check, and one for what to do.
+/// One line per check, with its advice below.
 pub(crate) fn checks(checks: &[Check]) -> String {
     let mut text = String::new();
     for check in checks {

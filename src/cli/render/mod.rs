@@ -1,8 +1,9 @@
 //! Text for people, and the one place that prints.
 //!
-//! The functions are pure: they take an answer and the present time and return text with colours, which
-//! [`Screen`] strips where they do not belong. Text that an app or a daemon made goes through `words::plain`
-//! first, so that it can neither move a terminal's cursor nor colour what is not its own.
+//! The functions are pure: they take an answer and the present time and return text with colours,
+//! which [`Screen`] strips where they do not belong. Text that an app or a daemon made goes through
+//! `words::plain` first, so that it can neither move a terminal's cursor nor colour what is not its
+//! own.
 
 mod failure;
 mod host;

@@ -1,6 +1,7 @@
-//! A deploy or rollback as it goes: a finished line for each event, and a live line for what is waited for.
+//! The progress of a deploy or rollback: a permanent line for each event, and a live line for what
+//! is awaited.
 //!
-//! Pure: it is told events and moments and returns text.
+//! Pure: events and times go in, text comes out.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -11,13 +12,13 @@ use super::failure::probe_text;
 use super::words::{BUSY, DIM, GOOD, STRONG, duration, movement, paint, place, plain, port};
 use crate::wire::{Event, EventKind};
 
-/// The turning sign of the live line; one step a redraw.
+/// The spinner of the live line; one step per redraw.
 const TURNS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
-/// The lines of output that are remembered; no autopsy has more.
+/// How many lines of output are remembered. No autopsy has more.
 const REMEMBERED_LINES: usize = 100;
 
-/// How far it is.
+/// The progress of one operation.
 #[derive(Debug)]
 pub(crate) struct Progress {
     began: Instant,
@@ -26,12 +27,13 @@ pub(crate) struct Progress {
     release: Option<String>,
     waits_for: String,
     turn: std::cell::Cell<usize>,
-    /// The last lines of the app's output.
+    /// The last lines of the app's output that were shown.
     output: VecDeque<String>,
 }
 
 impl Progress {
-    /// One that is asked for at `began`; `caller` is the directory in which its command runs unless the daemon has another.
+    /// The progress of an operation requested at `began`. `caller` is the directory in which its
+    /// command runs unless the daemon has another.
     pub(crate) fn new(began: Instant, caller: Option<String>) -> Self {
         Self {
             began,
@@ -44,12 +46,12 @@ impl Progress {
         }
     }
 
-    /// The release, once the daemon named it.
+    /// The release, once the daemon has named it.
     pub(crate) fn release(&self) -> Option<&str> {
         self.release.as_deref()
     }
 
-    /// Takes an event in; the line that stays of it, if one does.
+    /// Takes in an event, and returns its permanent line, if it has one.
     pub(crate) fn event(&mut self, event: &Event, now: Instant) -> Option<String> {
         let release = plain(&event.release);
         self.release.get_or_insert_with(|| event.release.clone());
@@ -103,12 +105,12 @@ impl Progress {
                 }
                 Some(paint(DIM, format_args!("           | {}", plain(line))))
             }
-            // The result, which comes next, says why.
+            // The result, which follows, says why.
             EventKind::Aborted | EventKind::Finished => None,
         }
     }
 
-    /// The live line: what is waited for, and for how long.
+    /// The live line: what is awaited, and since when.
     pub(crate) fn line(&self, now: Instant) -> Option<String> {
         let turn = self.turn.get();
         self.turn.set((turn + 1) % TURNS.len());
@@ -118,7 +120,7 @@ impl Progress {
         Some(line)
     }
 
-    /// Whether `line` of the app's output has been shown lately.
+    /// Whether `line` of the app's output is among the last ones shown.
     pub(crate) fn has_shown(&self, line: &str) -> bool {
         self.output.iter().any(|shown| shown == line)
     }
@@ -127,7 +129,7 @@ impl Progress {
         event.switch.as_ref().map_or_else(|| self.message(event), movement)
     }
 
-    /// Where its command runs, and why there.
+    /// The directory in which the command runs, and why.
     fn runs_in(&self, event: &Event) -> String {
         let Some(directory) = &event.directory else { return String::new() };
         let why = match &self.caller {
@@ -142,7 +144,7 @@ impl Progress {
         event.message.as_deref().map(plain).unwrap_or_default()
     }
 
-    /// `text` behind the time since the beginning.
+    /// `text` after the time since the beginning.
     fn stamped(&self, now: Instant, text: &str) -> String {
         let stamp = format!("[{:>7}]", duration(now.duration_since(self.began)));
         format!("{} {}", paint(DIM, stamp), text.trim_end())

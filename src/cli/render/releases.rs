@@ -1,4 +1,4 @@
-//! `releases`: every attempt to make something live, and what became of it.
+//! `portok releases`: every deploy, and how it ended.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -9,21 +9,21 @@ use super::tables::columns;
 use super::words::{BAD, BUSY, DIM, GOOD, STRONG, ago, cut, paint, plain, port};
 use crate::wire::{Outcome, ReleaseRow, Status};
 
-/// The widest command and reason in a table; `--json` has them whole.
+/// The width at which a command or reason is cut. `--json` has the whole text.
 const WIDEST: usize = 60;
 
-/// What a row is now.
+/// The present role of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It serves.
+    /// The live release.
     Live,
-    /// It served last before that: a rollback goes there.
+    /// The previous release, to which a rollback goes.
     Previous,
-    /// It served once.
+    /// It was live once.
     Served,
-    /// Its attempt goes on.
+    /// Its deploy is under way.
     UnderWay,
-    /// It ended otherwise.
+    /// Its deploy ended in another way.
     Ended(Outcome),
 }
 
@@ -49,7 +49,7 @@ impl Standing {
     }
 }
 
-/// The known releases, newest first. Without a status nobody knows which of them serves now.
+/// The table of the known releases, newest first. Without a status, no row is marked as live.
 pub(crate) fn releases(rows: &[ReleaseRow], status: Option<&Status>, now: SystemTime) -> String {
     if rows.is_empty() {
         return "no releases yet".to_owned();
@@ -81,13 +81,14 @@ pub(crate) fn releases(rows: &[ReleaseRow], status: Option<&Status>, now: System
     text
 }
 
-/// The word for what a row is, with a mark where the release is in quarantine.
+/// The word for a row's role, with a mark if the release is in quarantine.
 fn outcome(row: &ReleaseRow, standing: Standing) -> String {
     let mark = if row.quarantined { " (quarantine)" } else { "" };
     format!("{}{mark}", standing.word())
 }
 
-/// What each row is now. Of several rows of one release the newest that served is the one meant.
+/// The present role of each row. If a release has several rows, the newest one that was live
+/// counts.
 fn standings(rows: &[ReleaseRow], status: Option<&Status>) -> Vec<Standing> {
     let newest = |release: &str| {
         let is_it = |row: &&ReleaseRow| row.release == release && row.outcome == Some(Outcome::Live);
@@ -108,7 +109,7 @@ fn standings(rows: &[ReleaseRow], status: Option<&Status>) -> Vec<Standing> {
     rows.iter().map(standing).collect()
 }
 
-/// Why a row ended as it did, without what its other columns say.
+/// Why a row ended as it did, without what other columns show.
 fn reason(row: &ReleaseRow) -> Option<&str> {
     let reason = row.reason.as_deref()?;
     let told = format!("of `{}` aborted: ", row.release);

@@ -1,4 +1,4 @@
-//! The one or two lines in which most commands tell their result.
+//! The results of most commands, in one or two lines each.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -19,7 +19,7 @@ pub(crate) fn moved(moved: &Moved) -> String {
     format!("{release} is {live} on port {}{}{cancelled}", switch.to, was(switch))
 }
 
-/// What served before: `, was v1 (port 24884)`.
+/// What was live before: `, was v1 (port 24884)`.
 fn was(switch: &Switch) -> String {
     let from = place(switch.from_release.as_deref(), switch.from);
     from.map(|from| format!(", was {from}")).unwrap_or_default()
@@ -47,12 +47,12 @@ pub(crate) fn switched(switched: &Switched, asked: u16) -> String {
     format!("{}{}", plain(&switched.message), moved.map(was).unwrap_or_default())
 }
 
-/// Something that goes on in the daemon.
+/// An operation that continues in the daemon.
 pub(crate) fn accepted(accepted: &Accepted) -> String {
     plain(&accepted.message)
 }
 
-/// A reload: what changed.
+/// A reload, with the keys that changed.
 pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
     let mut text = plain(&reloaded.message);
     if !reloaded.changed.is_empty() {
@@ -66,7 +66,7 @@ pub(crate) fn upgraded(upgraded: &Upgraded) -> String {
     plain(&upgraded.message)
 }
 
-/// The verdict on the live target.
+/// The health of the live target.
 pub(crate) fn health(health: &Health) -> String {
     let verdict = if health.healthy { paint(GOOD, "healthy") } else { paint(BAD, "unhealthy") };
     let Some(port) = health.port else {
@@ -93,7 +93,7 @@ pub(crate) fn log_lines(lines: &[LogLine]) -> String {
     text
 }
 
-/// The beginning of `--wait-window`.
+/// The first line of `--wait-window`.
 pub(crate) fn watching(release: &str) -> String {
     format!("watching `{}` until its watch window has passed", plain(release))
 }
@@ -105,7 +105,7 @@ pub(crate) fn watch_line(release: &str, status: &Status, now: SystemTime) -> Str
     format!("{} `{}` is {}{rest}", paint(BUSY, "…"), plain(release), status.phase.as_str())
 }
 
-/// The daemon is gone or busy for a while.
+/// The daemon is absent or busy, and the command waits.
 pub(crate) fn absent(failure: &Failure) -> String {
     match failure {
         Failure::Refused { body, .. } => format!("waiting: {}", plain(&body.message)),
@@ -113,13 +113,13 @@ pub(crate) fn absent(failure: &Failure) -> String {
     }
 }
 
-/// An instance's file cannot be used; its daemon is asked all the same.
+/// An instance's file cannot be used, and its daemon is asked at its default socket.
 pub(crate) fn broken_file(why: &str) -> String {
     let text = format!("{}; its daemon is asked over its usual socket", plain(why));
     format!("{} {text}", paint(ADVICE, "note:"))
 }
 
-/// The watch window ended because something newer became live.
+/// The watch window ended because a newer release became live.
 pub(crate) fn superseded(release: &str, live: &str) -> String {
     let (release, live) = (plain(release), plain(live));
     format!("`{release}` was replaced by `{live}`, which is live and ended its watch window")

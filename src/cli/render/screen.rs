@@ -1,7 +1,8 @@
-//! Standard output, standard error, and the one line of a terminal that is drawn again and again.
+//! Standard output, standard error, and the live line that a terminal redraws.
 //!
-//! Writing never stops a command: a deploy goes on although nobody reads about it. What standard output did
-//! not take is remembered and told at the end; a closed pipe is no error, its reader had enough.
+//! A failed write never stops a command: a deploy goes on although nobody reads about it. An error
+//! of standard output is kept and reported at the end. A closed pipe is no error: its reader had
+//! enough.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd;
@@ -15,15 +16,17 @@ use super::super::failure::Failure;
 use crate::plain;
 use crate::wire::exit;
 
-/// Clears the terminal's line and puts the cursor at its start.
+/// Clears the terminal's line, and moves the cursor to its start.
 const CLEAR: &str = "\r\x1b[2K";
 
-/// A terminal cuts what does not fit between these, so that the line never becomes two.
+/// Switches line wrapping off and on, so that a long live line is cut and never becomes two.
 const NO_WRAP: (&str, &str) = ("\x1b[?7l", "\x1b[?7h");
 
-/// Ends when nobody reads `out` any more; never, where that cannot be known (a file, a device).
+/// Completes when nobody reads `out` any more. Never completes if that cannot be known, as for a
+/// file.
 pub(crate) async fn reader_gone(out: impl AsFd) {
-    // Unchecked: the checked form would make the output non-blocking for everybody who shares it.
+    // Unchecked: the checked form would make the output non-blocking for every process that shares
+    // it.
     let out = out.as_fd().try_clone_to_owned().and_then(pipe::Sender::from_owned_fd_unchecked);
     let is_gone = match out {
         Ok(out) => out.ready(Interest::ERROR).await.is_ok(),
@@ -34,7 +37,7 @@ pub(crate) async fn reader_gone(out: impl AsFd) {
     }
 }
 
-/// Where everything is printed.
+/// The two outputs of a command, and the live line.
 pub(crate) struct Screen {
     out: Sink,
     err: Sink,
@@ -50,7 +53,7 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    /// An output that shows colours, or is a terminal, or neither.
+    /// An output, whether it shows colours, and whether it is a terminal.
     pub(crate) fn new(to: impl Write + Send + 'static, has_colour: bool, is_terminal: bool) -> Self {
         Self { to: Box::new(to), has_colour, is_terminal }
     }
@@ -66,12 +69,12 @@ impl Sink {
 }
 
 impl Screen {
-    /// The process's own outputs.
+    /// The outputs of this process.
     pub(crate) fn of_process() -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let out_colour = AutoStream::choice(&out) != ColorChoice::Never;
         let err_colour = AutoStream::choice(&err) != ColorChoice::Never;
-        // A terminal that calls itself dumb cannot draw a line anew.
+        // A dumb terminal cannot redraw a line.
         let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let (out_terminal, err_terminal) = (out.is_terminal(), err.is_terminal() && !is_dumb);
         Self::new(Sink::new(out, out_colour, out_terminal), Sink::new(err, err_colour, err_terminal))
@@ -82,17 +85,17 @@ impl Screen {
         Self { out, err, out_error: None, is_line_drawn: false }
     }
 
-    /// Whether progress is drawn live.
+    /// Whether the live line is drawn.
     pub(crate) fn is_live(&self) -> bool {
         self.err.is_terminal
     }
 
-    /// Whether standard output takes no more.
+    /// Whether writing to standard output has failed.
     pub(crate) fn is_out_closed(&self) -> bool {
         self.out_error.is_some()
     }
 
-    /// Prints data; a line end is added where it lacks one.
+    /// Prints text on standard output, and ends its last line.
     pub(crate) fn data(&mut self, text: &str) {
         self.line(None);
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
@@ -100,31 +103,31 @@ impl Screen {
         self.remember(result);
     }
 
-    /// Prints data as it is.
+    /// Prints bytes on standard output as they are.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let result = self.out.to.write_all(bytes).and_then(|()| self.out.to.flush());
         self.remember(result);
     }
 
-    /// Prints one JSON value.
+    /// Prints one JSON value on standard output.
     pub(crate) fn value(&mut self, value: &Value) {
         self.line(None);
         self.bytes(plain::json(&format!("{value:#}\n")).as_bytes());
     }
 
-    /// Prints what is not data.
+    /// Prints text on standard error.
     pub(crate) fn note(&mut self, text: &str) {
         self.line(None);
         let end = if text.ends_with('\n') { "" } else { "\n" };
         self.tell(&format!("{text}{end}"));
     }
 
-    /// Draws the live line anew, or with `None` takes it away. Nothing happens where there is no terminal.
+    /// Redraws the live line, or removes it with `None`. Does nothing without a terminal.
     pub(crate) fn line(&mut self, text: Option<&str>) {
         if !self.is_live() || (text.is_none() && !self.is_line_drawn) {
             return;
         }
-        // Not through the colour filter: it is about the cursor, and this is a terminal.
+        // Cursor codes must not go through the colour filter.
         let drawn = text.map_or_else(String::new, |text| {
             let text = if self.err.has_colour {
                 text.to_owned()
@@ -139,7 +142,7 @@ impl Screen {
         drop(result);
     }
 
-    /// Ends the printing: `code`, unless data was lost.
+    /// Ends the printing and returns the exit code: `code`, unless data was lost.
     pub(crate) fn close(&mut self, code: u8) -> u8 {
         match self.out_error.take() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -157,7 +160,7 @@ impl Screen {
         }
     }
 
-    /// There is nobody to tell that standard error is closed.
+    /// Writes to standard error. If that fails, there is no place to report it.
     fn tell(&mut self, text: &str) {
         drop(self.err.write(text));
     }

@@ -1,4 +1,4 @@
-//! `portok status`: the one look at three in the morning.
+//! `portok status`: everything an operator needs at a glance.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::words::{BAD, BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
 use crate::wire::{ReleaseStatus, Status};
 
-/// The whole overview: what is wrong first, then the roles, then what goes on.
+/// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     let mut text = String::new();
     let style = phase_style(status.phase);
@@ -80,7 +80,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     text
 }
 
-/// Why that is not live which a daemon without a file was started with.
+/// Why the app that a daemon without a file was started with is not live.
 fn not_live(why: &str) -> String {
     match why {
         "aborted" => "its deploy came to nothing; `portok deploy` tries it again".to_owned(),
@@ -89,7 +89,7 @@ fn not_live(why: &str) -> String {
     }
 }
 
-/// Why `[app]` is not what is live.
+/// Why the live release is not what `[app]` says.
 fn not_in_force(why: &str) -> String {
     match why {
         "pending" => "it is about to be deployed".to_owned(),
@@ -104,7 +104,7 @@ fn not_in_force(why: &str) -> String {
     }
 }
 
-/// A problem may have several lines; each stays under its name.
+/// Writes a problem. Further lines of it are indented below its name.
 fn write_problem(text: &mut String, what: &str, problem: &str) {
     let mut lines = problem.lines();
     _ = writeln!(

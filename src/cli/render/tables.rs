@@ -1,4 +1,4 @@
-//! `metrics`, and the columns of every table.
+//! `portok metrics`, and the columns of every table.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use anstyle::Style;
 use super::words::{BAD, DIM, GOOD, ago, paint, plain};
 use crate::wire::Metrics;
 
-/// The lines of a table: cells under their heads, two blanks between columns.
+/// The lines of a table: cells under their headings, two blanks between columns.
 pub(super) fn columns<const N: usize>(
     head: [&str; N],
     rows: impl IntoIterator<Item = [(Style, String); N]>,
@@ -20,7 +20,8 @@ pub(super) fn columns<const N: usize>(
     let line = |cells: &[(Style, String); N]| {
         let mut line = String::new();
         for ((style, cell), width) in cells.iter().zip(widths) {
-            // Nothing is not painted: it would keep the line's end from being trimmed.
+            // An empty cell is not painted, because codes for colour would keep the line's end from
+            // being trimmed.
             let painted = if cell.is_empty() { String::new() } else { paint(*style, cell) };
             _ = write!(line, "{painted}{:gap$}", "", gap = width - cell.chars().count() + 2);
         }
@@ -29,7 +30,7 @@ pub(super) fn columns<const N: usize>(
     table.iter().map(line).collect()
 }
 
-/// The numbers.
+/// The metrics as text.
 pub(crate) fn metrics(metrics: &Metrics, now: SystemTime) -> String {
     let mut text = String::new();
     let mut row =

@@ -1,4 +1,4 @@
-//! Colours, durations and moments in the words of people.
+//! The words of all texts: styles, durations, times, counts.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,18 +9,18 @@ use crate::wire::{Phase, Switch};
 
 /// What is good.
 pub(super) const GOOD: Style = AnsiColor::Green.on_default().bold();
-/// What goes on.
+/// What is in progress, or needs attention.
 pub(super) const BUSY: Style = AnsiColor::Yellow.on_default().bold();
 /// What is wrong.
 pub(super) const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What one looks for first.
+/// What the eye should find first.
 pub(super) const STRONG: Style = Style::new().bold();
-/// What one looks for last.
+/// What the eye should find last.
 pub(super) const DIM: Style = Style::new().dimmed();
 /// Advice.
 pub(super) const ADVICE: Style = AnsiColor::Cyan.on_default();
 
-/// How a phase is shown.
+/// The style of a phase.
 pub(super) fn phase_style(phase: Phase) -> Style {
     match phase {
         Phase::Settled => GOOD,
@@ -47,19 +47,19 @@ pub(super) fn duration(time: Duration) -> String {
     }
 }
 
-/// How long the moment `at` (RFC 3339) is ago; zero where the clocks differ. `None`: not a moment.
+/// The time since `at` (RFC 3339); zero if `at` is in the future. `None` if `at` cannot be read.
 pub(super) fn since(at: &str, now: SystemTime) -> Option<String> {
     let at = humantime::parse_rfc3339_weak(at).ok()?;
     Some(coarse(now.duration_since(at).unwrap_or_default()))
 }
 
-/// How long it is until the moment `at`; `None` when it has passed.
+/// The time until `at` (RFC 3339); `None` if it has passed.
 pub(super) fn left(at: &str, now: SystemTime) -> Option<String> {
     let at = humantime::parse_rfc3339_weak(at).ok()?;
     at.duration_since(now).ok().filter(|left| !left.is_zero()).map(coarse)
 }
 
-/// Between two looks of a person, tenths of a second say nothing.
+/// Tenths of a second mean nothing to a reader.
 fn coarse(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 1..10 => format!("{seconds}s"),
@@ -67,7 +67,7 @@ fn coarse(time: Duration) -> String {
     }
 }
 
-/// `12m 3s ago`, or the moment itself where it cannot be read.
+/// `12m 3s ago`, or `at` itself if it cannot be read.
 pub(super) fn ago(at: &str, now: SystemTime) -> String {
     match since(at, now).as_deref() {
         None => plain(at),
@@ -89,10 +89,10 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     text.chars().take(width - 1).chain(['…']).collect()
 }
 
-/// A release with its port in brackets: `v2 (port 24884)`. `None`: neither is known.
+/// A release with its port: `v2 (port 24884)`. `None` if neither is known.
 pub(super) fn place(release: Option<&str>, port: Option<u16>) -> Option<String> {
     match (release, port) {
-        // What portok names by its port: the app of somebody else.
+        // An unmanaged app is already named by its port.
         (Some(release), Some(port)) if release == format!("port-{port}") => Some(format!("port {port}")),
         (Some(release), Some(port)) => Some(format!("{} (port {port})", plain(release))),
         (Some(release), None) => Some(plain(release)),
@@ -101,7 +101,7 @@ pub(super) fn place(release: Option<&str>, port: Option<u16>) -> Option<String> 
     }
 }
 
-/// From where traffic moved, and where to: `v1 (port 24884) → v2 (port 21075)`.
+/// A switch: `v1 (port 24884) → v2 (port 21075)`.
 pub(super) fn movement(switch: &Switch) -> String {
     let to = place(switch.to_release.as_deref(), Some(switch.to)).unwrap_or_default();
     match place(switch.from_release.as_deref(), switch.from) {
@@ -110,7 +110,7 @@ pub(super) fn movement(switch: &Switch) -> String {
     }
 }
 
-/// A port, or a dash.
+/// A port, or a dash if there is none.
 pub(super) fn port(port: Option<u16>) -> String {
     port.map_or_else(|| "-".to_owned(), |port| port.to_string())
 }
