@@ -1,7 +1,9 @@
-//! Holds the arrows of the design by reading the sources: who may import whom, and what may be done where.
+//! Holds the arrows of the design by reading the sources: who may import whom, and what may be done
+//! where.
 //!
-//! wire <- config, http1 <- mechanisms (supervisor, health, proxy) <- release <- apps <- admin, cli <- daemon <- the binaries.
-//! Mechanisms never import one another; the command line knows nothing of the daemon.
+//! wire <- config, http1 <- mechanisms (supervisor, health, proxy) <- release <- apps, admin <- daemon
+//! <- the binaries; config <- host <- cli <- the binaries. Mechanisms never import one another; the
+//! command line knows nothing of the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! The command line's entrance. `run` is the daemon in this very process.
+//! The entry point of the command line. `portok run` runs the daemon in this process.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         let mut env: std::collections::BTreeMap<_, _> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        // A flag wins over the variable of the same meaning.
+        // The flag wins over the variable.
         env.extend(plan.health.map(|path| ("HEALTH_PATH".to_owned(), path)));
         let program = std::env::args().next().unwrap_or_else(|| "portok".into());
         daemon::run(Options {

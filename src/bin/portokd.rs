@@ -1,4 +1,4 @@
-//! The daemon's entrance: arguments in, exit code out.
+//! The entry point of the daemon: arguments in, exit code out.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let sources = Sources {
         file: arguments.config,
         instance: arguments.instance,
-        // What is not UTF-8 is none of portok's variables; apps get it unchanged.
+        // A variable that is not UTF-8 is none of portok's; apps get it unchanged.
         env: std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect(),

@@ -1,4 +1,4 @@
-//! What a test says about the fixture app: which version it is and how it misbehaves.
+//! Describes the fixture app for a test: its version, and how it misbehaves.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +17,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// A well-behaved app that writes what happens to it into `folder/VERSION.journal`.
+    /// A well-behaved app. It writes what happens to it into `folder/VERSION.journal`.
     pub(crate) fn new(folder: &Path, version: &str) -> Self {
         let journal = folder.join(format!("{version}.journal"));
         let words = vec![format!("version={version}"), format!("journal={}", journal.display())];
@@ -42,13 +42,13 @@ impl App {
         &self.version
     }
 
-    /// Shell text that becomes the app without a shell in between.
+    /// The app as shell text. The shell replaces itself by the app.
     pub(crate) fn command(&self) -> String {
         let words: Vec<String> = self.exec().iter().map(|word| format!("'{word}'")).collect();
         format!("exec {}", words.join(" "))
     }
 
-    /// The same in words, for the exec form.
+    /// The app as words, executed without a shell.
     pub(crate) fn exec(&self) -> Vec<String> {
         let mut words = vec!["/usr/bin/env".to_owned(), format!("{FIXTURE}={}", self.words.join(" "))];
         words.push(this_binary().display().to_string());
@@ -56,7 +56,8 @@ impl App {
         words
     }
 
-    /// What happened to it so far: `start PID PORT`, `listen PORT`, `signal SIGTERM`, `hold begin`, ...
+    /// The lines of its journal: `start PID PORT`, `listen PORT`, `signal SIGTERM`, `hold begin`,
+    /// ...
     pub(crate) fn journal(&self) -> Vec<String> {
         lines(&self.journal)
     }
@@ -66,7 +67,8 @@ impl App {
         self.journal().iter().filter(|line| line.starts_with(prefix)).count()
     }
 
-    /// Waits until its journal has `number` lines that begin with `prefix`; gives back the last such line's rest.
+    /// Waits until its journal has `number` lines that begin with `prefix`, and returns the rest of
+    /// the last one.
     #[track_caller]
     pub(crate) fn wait_for(&self, number: usize, prefix: &str) -> String {
         let what = format!("{} journals {number} times {prefix:?}", self.version);
@@ -85,7 +87,7 @@ impl App {
             .collect()
     }
 
-    /// Starts it as somebody else's app, on a port of its own choice.
+    /// Starts it as an unmanaged app, on a port of its own choice.
     #[track_caller]
     pub(crate) fn start_unmanaged(&self) -> Unmanaged {
         let words = self.exec();
@@ -136,7 +138,7 @@ impl Unmanaged {
 
     /// Kills it and waits for its end.
     pub(crate) fn kill(&mut self) {
-        // An error means that it is gone already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Runs the built binaries to their end, with output in files so that no pipe can block them.
+//! Runs the built binaries. Their output goes to files, so that no pipe can block them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,24 +19,24 @@ pub(crate) const PORTOKD: &str = env!("CARGO_BIN_EXE_portokd");
 /// The command line's binary.
 pub(crate) const PORTOK: &str = env!("CARGO_BIN_EXE_portok");
 
-/// What a finished command said.
+/// The result of a finished command.
 #[derive(Debug)]
 pub(crate) struct Said {
-    /// The exit code; 128 + the signal's number when one ended it.
+    /// The exit code; 128 plus the number of the signal that ended it.
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
 impl Said {
-    /// Panics unless it ended with `code`; gives it back.
+    /// Panics unless it ended with `code`, and returns it.
     #[track_caller]
     pub(crate) fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
 
-    /// Standard output as the one JSON value it has to be.
+    /// Standard output, which must be one JSON value.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| {
@@ -45,7 +45,7 @@ impl Said {
     }
 }
 
-/// A command that runs. Dropping it kills it.
+/// A running command. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -54,13 +54,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts `program` with exactly the variables `env`; `stem` names its output files.
+    /// Starts `program` with exactly the variables `env`. `stem` names its output files.
     #[track_caller]
     pub(crate) fn start(program: &str, words: &[&str], env: &BTreeMap<String, String>, stem: &Path) -> Self {
         Self::start_into(program, words, env, stem, create(&stem.with_extension("err")).into())
     }
 
-    /// The same with a standard error of the test's own: then [`said`](Self::said) knows nothing of it.
+    /// The same with a standard error of the test's own, which [`said`](Self::said) does not see.
     #[track_caller]
     pub(crate) fn start_into(
         program: &str,
@@ -103,7 +103,7 @@ impl Running {
         procs::send(self.child.id(), signal);
     }
 
-    /// What it wrote so far.
+    /// What it has written so far.
     pub(crate) fn said(&self) -> (String, String) {
         (text(&self.out), text(&self.err))
     }
@@ -130,7 +130,7 @@ pub(crate) fn create(path: &Path) -> File {
     File::create(path).expect("the test's folder takes files")
 }
 
-/// A pipe that is full: its end to write to blocks whoever does, for as long as the other end is kept and not read.
+/// A full pipe: writing to it blocks as long as the other end is kept and not read.
 pub(crate) fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().expect("pipes can be made");
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe takes the flag");
@@ -145,7 +145,7 @@ fn text(file: &Path) -> String {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Errors mean that it has ended already.
+        // An error means that it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! A TOML configuration that tests put together key by key.
+//! A TOML configuration that a test builds key by key.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::app::App;
 
-/// The content of an instance's file, and where it lies.
+/// The content of an instance's file, and its path.
 #[derive(Debug, Clone)]
 pub(crate) struct Conf {
     file: PathBuf,
@@ -17,7 +17,7 @@ pub(crate) struct Conf {
 }
 
 impl Conf {
-    /// Nothing in it yet.
+    /// An empty configuration.
     pub(crate) fn new(file: PathBuf) -> Self {
         Self { file, table: Table::new() }
     }
@@ -44,7 +44,7 @@ impl Conf {
         table.insert(leaf.to_owned(), value.into());
     }
 
-    /// Makes `app` what the instance runs.
+    /// Makes the instance run `app`.
     #[must_use]
     pub(crate) fn app(self, app: &App) -> Self {
         self.set("app.command", app.command())
@@ -54,19 +54,19 @@ impl Conf {
         toml::to_string(&self.table).expect("a table of plain values can be written")
     }
 
-    /// Writes it as editors do: a new file that takes the old one's name.
+    /// Saves it as editors do: a new file replaces the old one.
     pub(crate) fn save(&self) {
         self.save_text(&self.text());
     }
 
-    /// Writes `text` in its place.
+    /// Saves `text` instead of it.
     pub(crate) fn save_text(&self, text: &str) {
         let new = self.file.with_extension("new");
         write_private(&new, text);
         fs::rename(&new, &self.file).expect("renaming the new configuration file");
     }
 
-    /// Writes it into the file that is there, without replacing it.
+    /// Writes it into the existing file, without replacing the file.
     pub(crate) fn save_in_place(&self) {
         write_private(&self.file, &self.text());
     }

@@ -1,4 +1,4 @@
-//! A test's world (its folder, its instance name) and the daemon in it.
+//! A test's world (its folder and its instance name) and the daemon in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,17 +24,18 @@ use super::wait::wait_until;
 /// The admin token of every daemon of the suite.
 pub(crate) const TOKEN: &str = "correct-horse-battery-staple";
 
-/// A folder and an instance name that no other test has. When it ends, nothing of the instance may run.
+/// A folder and an instance name that no other test has. When it is dropped, no process of the
+/// instance may be left.
 #[derive(Debug)]
 pub(crate) struct World {
-    /// Taken out when it is to be kept.
+    /// `None` once the folder is to be kept.
     folder: Option<TempDir>,
     name: String,
     commands: AtomicUsize,
 }
 
 impl World {
-    /// Under `/tmp`, since the path of a unix socket has at most 107 bytes.
+    /// Under `/tmp`, because the path of a unix socket has at most 107 bytes.
     pub(crate) fn new() -> Self {
         static WORLDS: AtomicUsize = AtomicUsize::new(0);
         let folder = tempfile::Builder::new().prefix("pk-").tempdir_in("/tmp").expect("/tmp takes folders");
@@ -56,19 +57,19 @@ impl World {
         self.folder.as_ref().expect("only taken out at the end").path().join(inner)
     }
 
-    /// Makes a file that some app waits for.
+    /// Makes a file for which an app waits.
     pub(crate) fn touch(&self, inner: &str) {
         self.write(inner, "");
     }
 
-    /// Writes a file, complete at once.
+    /// Writes a file atomically.
     pub(crate) fn write(&self, inner: &str, text: &str) {
         let new = self.path(&format!("{inner}.new"));
         write_private(&new, text);
         fs::rename(new, self.path(inner)).expect("renaming within the test's folder");
     }
 
-    /// A well-behaved app of that version (a version is used as release id too).
+    /// A well-behaved app of that version. The version is also the release's id.
     pub(crate) fn app(&self, version: &str) -> App {
         App::new(&self.path(""), version)
     }
@@ -83,8 +84,8 @@ impl World {
         self.path("state/state.json")
     }
 
-    /// The base of all configurations: port 0, all files in the test's folder, short waits, drains that end
-    /// early. It has no `[app]`.
+    /// The base of all configurations: port 0, all files in the test's folder, short waits, drains
+    /// that end early. It has no `[app]`.
     pub(crate) fn conf(&self) -> Conf {
         Conf::new(self.path(&format!("conf/{}.toml", self.name)))
             .set("name", self.name.as_str())
@@ -98,7 +99,7 @@ impl World {
             .set("admin.rate_limit", 10_000)
     }
 
-    /// The environment of a configuration in npm portok's manner, without its app.
+    /// A configuration by npm portok's environment variables, without its app.
     pub(crate) fn npm_env(&self) -> BTreeMap<String, String> {
         let mut env = self.env();
         for (key, value) in [
@@ -114,7 +115,7 @@ impl World {
         env
     }
 
-    /// What every process of the test has in its environment.
+    /// The environment of every process of the test.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         BTreeMap::from([
@@ -129,7 +130,7 @@ impl World {
         self.path(&format!("{what}-{}", self.commands.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Starts a command that the test looks after.
+    /// Starts a command that ends with the test.
     #[track_caller]
     pub(crate) fn spawn(&self, program: &str, words: &[&str], env: &BTreeMap<String, String>) -> Running {
         let stem =
@@ -137,7 +138,7 @@ impl World {
         Running::start(program, words, env, &stem)
     }
 
-    /// Saves `conf` and starts the daemon with it and that standard error.
+    /// Saves `conf`, and starts the daemon with it and that standard error.
     #[track_caller]
     pub(crate) fn start_into(&self, conf: &Conf, stderr: impl Into<Stdio>) -> Daemon<'_> {
         conf.save();
@@ -146,14 +147,15 @@ impl World {
         Daemon::attach(self, Running::start_into(PORTOKD, &words, &self.env(), &stem, stderr.into()))
     }
 
-    /// Saves `conf` and starts the daemon under a service manager, which passes on the socket that it keeps.
+    /// Saves `conf`, and starts the daemon under a service manager, which passes the socket that it
+    /// keeps.
     #[track_caller]
     pub(crate) fn start_managed(&self, conf: &Conf, manager: &Manager) -> Daemon<'_> {
         conf.save();
         Daemon::attach(self, self.spawn_managed(conf, manager))
     }
 
-    /// The same without the wait until it answers.
+    /// The same without waiting until it answers.
     #[track_caller]
     pub(crate) fn spawn_managed(&self, conf: &Conf, manager: &Manager) -> Running {
         let file = conf.file().display().to_string();
@@ -164,7 +166,7 @@ impl World {
         let Some(socket) = manager.kept_socket() else {
             return Running::start_into(PORTOKD, &["--config", &file], &env, &stem, stderr);
         };
-        // The process that becomes the daemon has to be the one that `LISTEN_PID` names.
+        // `LISTEN_PID` must name the process that becomes the daemon.
         let script = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=listen exec \"$@\"";
         let words = ["-c", script, "sh", PORTOKD, "--config", &file];
         Running::start_over("/bin/sh", &words, &env, &stem, socket.into(), stderr)
@@ -182,32 +184,33 @@ impl World {
         self.spawn(PORTOK, words, env).wait()
     }
 
-    /// Saves `conf` and starts the daemon with it.
+    /// Saves `conf`, and starts the daemon with it.
     #[track_caller]
     pub(crate) fn start(&self, conf: &Conf) -> Daemon<'_> {
         conf.save();
         self.start_saved(conf)
     }
 
-    /// Starts the daemon with the file as it is.
+    /// Starts the daemon with the file as it was last saved.
     #[track_caller]
     pub(crate) fn start_saved(&self, conf: &Conf) -> Daemon<'_> {
         let file = conf.file().display().to_string();
         self.start_with(&["--config", &file], &self.env())
     }
 
-    /// Starts a daemon with exactly these words and variables; its socket has to be [`socket`](Self::socket).
+    /// Starts a daemon with exactly these words and variables. Its socket must be
+    /// [`socket`](Self::socket).
     #[track_caller]
     pub(crate) fn start_with(&self, words: &[&str], env: &BTreeMap<String, String>) -> Daemon<'_> {
         Daemon::attach(self, self.spawn(PORTOKD, words, env))
     }
 
-    /// What runs of this instance.
+    /// The processes of this instance.
     pub(crate) fn processes(&self) -> Vec<Tagged> {
         procs::of_instance(&self.name)
     }
 
-    /// Waits until nothing of this instance runs, except the daemon itself.
+    /// Waits until no process of this instance is left, except the daemon itself.
     #[track_caller]
     pub(crate) fn wait_for_none_left(&self) {
         let explain = || format!("{:#?}", self.processes());
@@ -221,7 +224,7 @@ impl Drop for World {
     fn drop(&mut self) {
         let left = self.processes();
         left.iter().for_each(|process| procs::send(process.pid, Signal::SIGKILL));
-        // Root's daemons keep the apps' pipes there, whatever the environment says.
+        // Daemons of root keep the apps' pipes there, whatever the environment says.
         let _ = fs::remove_dir_all(Path::new("/run/portok").join(&self.name));
         let failed = std::thread::panicking();
         if (failed || !left.is_empty())
@@ -233,16 +236,17 @@ impl Drop for World {
     }
 }
 
-/// A running `portokd`. Dropping it ends it with SIGTERM and asserts that it ended well and left nothing.
+/// A running `portokd`. Dropping it ends it with SIGTERM, and asserts that it ended well and left
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Daemon<'w> {
     pub(crate) world: &'w World,
     running: Running,
-    /// Whether somebody has seen its end already.
+    /// Whether the test has waited for its end already.
     ended: bool,
     /// The process that took over from it.
     heir: Option<u32>,
-    /// Where it accepts requests, as it said when it started.
+    /// The address on which it accepts requests, as its log says.
     pub(crate) addr: SocketAddr,
 }
 
@@ -280,7 +284,7 @@ impl<'w> Daemon<'w> {
         self.running.said().1
     }
 
-    /// The log's last lines, none of them endless: what a failure shows.
+    /// The last lines of the log, shortened, for the message of a failed test.
     fn last_log(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
@@ -297,21 +301,21 @@ impl<'w> Daemon<'w> {
         self.running.signal(signal);
     }
 
-    /// Waits for its end, whatever brings it.
+    /// Waits for its end, whatever the cause.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Said {
         self.ended = true;
         self.running.wait()
     }
 
-    /// Puts a new daemon in its place with `portok upgrade`; gives back the new one's process.
+    /// Upgrades it with `portok upgrade`, and returns the new daemon's process id.
     #[track_caller]
     pub(crate) fn upgrade(&mut self) -> u32 {
         let said = self.portok(&["--json", "upgrade"]).ended(0);
         self.has_handed_over(&said)
     }
 
-    /// Looks after the process that `portok --json upgrade` said has taken over, too.
+    /// Adopts the process that took over, according to `portok --json upgrade`.
     #[track_caller]
     pub(crate) fn has_handed_over(&mut self, said: &Said) -> u32 {
         let said = said.json();
@@ -328,7 +332,7 @@ impl<'w> Daemon<'w> {
         wait_until("the successor ends", explain, || (!procs::is_alive(heir)).then_some(()));
     }
 
-    /// SIGTERM, and nothing else but a good end.
+    /// Sends SIGTERM, and asserts that it ends well.
     #[track_caller]
     pub(crate) fn terminate(mut self) {
         if let Some(heir) = self.heir {
@@ -343,7 +347,7 @@ impl<'w> Daemon<'w> {
         self.world.wait_for_none_left();
     }
 
-    /// SIGKILL: what it started stays.
+    /// Sends SIGKILL. What it started stays.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::SIGKILL);
         self.wait();
@@ -398,14 +402,14 @@ impl<'w> Daemon<'w> {
         serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{error} in {value:#}"))
     }
 
-    /// Waits until `check` holds for the status, and gives it back.
+    /// Waits until `check` holds for the status, and returns it.
     #[track_caller]
     pub(crate) fn wait_until(&self, what: &str, check: impl Fn(&Status) -> bool) -> Status {
         let explain = || format!("last status: {:#?}\nlog:\n{}", self.status(), self.last_log());
         wait_until(what, explain, || Some(self.status()).filter(|status| check(status)))
     }
 
-    /// Waits until that release serves.
+    /// Waits until that release is live.
     #[track_caller]
     pub(crate) fn wait_until_live(&self, release: &str) -> Status {
         self.wait_until(&format!("{release} is live"), |status| live(status) == Some(release))
@@ -420,7 +424,7 @@ impl<'w> Daemon<'w> {
         self.status()
     }
 
-    /// Waits until the last move of traffic is on disk, and gives back the status. From here on it survives the
+    /// Waits until the last switch is on disk, and returns the status. From here on it survives the
     /// daemon; before, a daemon that is killed may come back to where it was.
     #[track_caller]
     pub(crate) fn wait_until_recorded(&self) -> Status {
@@ -430,7 +434,7 @@ impl<'w> Daemon<'w> {
         })
     }
 
-    /// Waits until the live release has process id and port, and gives back the pid.
+    /// Waits until the live release has a process and a port, and returns the process id.
     #[track_caller]
     pub(crate) fn live_pid(&self) -> u32 {
         let status = self.wait_until("the live release has a process", |status| pid(status).is_some());
@@ -452,7 +456,7 @@ impl<'w> Daemon<'w> {
         row.cloned().unwrap_or_else(|| panic!("no release {release} in {rows:#?}"))
     }
 
-    /// Waits until `check` holds for the row of a release, and gives it back.
+    /// Waits until `check` holds for the row of a release, and returns it.
     #[track_caller]
     pub(crate) fn wait_for_row(
         &self,
@@ -477,13 +481,13 @@ impl<'w> Daemon<'w> {
         self.admin("POST", "/__deploy", Some(&deploy_body(app)))
     }
 
-    /// Starts a deploy of `app` and returns once it is accepted.
+    /// Starts a deploy of `app`, and returns once it is accepted.
     #[track_caller]
     pub(crate) fn deploy_detached(&self, app: &App) {
         self.admin("POST", "/__deploy?detach=1", Some(&deploy_body(app))).expect(202);
     }
 
-    /// Deploys `app` and gives back the stream's events.
+    /// Deploys `app`, and returns the events of the stream.
     #[track_caller]
     pub(crate) fn deploy_stream(&self, app: &App) -> Vec<Value> {
         let body = deploy_body(app).to_string().into_bytes();

@@ -1,7 +1,7 @@
 //! The fixture app: this test binary, started again with `FIXTURE` in its environment.
 //!
-//! `FIXTURE` holds words separated by blanks. Without any it is a well-behaved app: it listens on `PORT`, answers
-//! everything with 200 and its version, and ends at once when it is asked to with SIGTERM.
+//! `FIXTURE` holds words separated by blanks. Without any word it is a well-behaved app: it listens
+//! on `PORT`, answers everything with 200 and its version, and ends at once on SIGTERM.
 //!
 //! | word | effect |
 //! | --- | --- |
@@ -42,10 +42,10 @@ use super::app::{FIXTURE, this_binary};
 use super::http::find;
 use super::wait::{DEADLINE, pause};
 
-/// Set once the signals of the process are blocked, so that one thread can take them.
+/// Set once the signals of the process are blocked, so that one thread can receive them.
 const BLOCKED: &str = "FIXTURE_BLOCKED";
 
-/// Signals it takes notice of.
+/// The signals that it records.
 const SIGNALS: [Signal; 6] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
@@ -75,7 +75,7 @@ impl Spec {
         self.get("version").unwrap_or("unnamed")
     }
 
-    /// The spec of a helper process: the same without the words that would repeat its making.
+    /// The words for a helper process: the same without those that would start another helper.
     fn without(&self, left_out: &[&str], added: &str) -> String {
         let kept = self.words.iter().filter(|(key, _)| !left_out.contains(&key.as_str()));
         let words: Vec<_> = kept.map(|(key, value)| format!("{key}={value}")).collect();
@@ -103,7 +103,7 @@ impl Spec {
     }
 }
 
-/// Is the app, and never returns, where `FIXTURE` is set.
+/// Runs the app, and never returns, if `FIXTURE` is set.
 pub(crate) fn run_if_asked() {
     let Ok(text) = std::env::var(FIXTURE) else { return };
     if std::env::var_os(BLOCKED).is_none() {
@@ -124,7 +124,8 @@ pub(crate) fn run_if_asked() {
     serve(&spec);
 }
 
-/// Blocks the signals in a process image that has no other thread yet: the mask survives `execv`.
+/// Blocks the signals while the process has no other thread, by executing itself once more: the
+/// mask survives `execv`.
 fn block_signals() {
     let mut set = SigSet::empty();
     SIGNALS.iter().for_each(|signal| set.add(*signal));
@@ -138,7 +139,7 @@ fn block_signals() {
     end(&format!("executing myself again: {error:?}"), 70)
 }
 
-/// Takes signals as they come: an ordinary app ends at once at SIGTERM.
+/// Receives signals. An ordinary app ends at once on SIGTERM.
 fn take_signals(spec: &Arc<Spec>) {
     let spec = Arc::clone(spec);
     std::thread::spawn(move || {
@@ -174,7 +175,7 @@ fn serve(spec: &Arc<Spec>) -> ! {
     let port: u16 =
         told.and_then(|port| port.parse().ok()).unwrap_or_else(|| end(&format!("no port in {port_env}"), 64));
     spec.note(&format!("start {} {port}", std::process::id()));
-    // The test runner left its line open.
+    // The test runner has not ended its line.
     print_line("");
     if let Some(word) = spec.get("say") {
         print_line(word);
@@ -203,7 +204,7 @@ fn serve(spec: &Arc<Spec>) -> ! {
         let spec = Arc::clone(spec);
         spec.connections.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
-            // An error here is the client going away.
+            // An error means that the client is gone.
             let _ = Connection { stream, buffer: Vec::new(), spec: &spec }.serve();
             spec.connections.fetch_sub(1, Ordering::SeqCst);
         });
@@ -243,7 +244,7 @@ fn misbehave(spec: &Arc<Spec>) {
     }
 }
 
-/// Starts this binary again in the same process group, and takes note of its end.
+/// Starts this binary again in the same process group, and records its end.
 fn start_again(spec: &str) -> JoinHandle<()> {
     let mut command = Command::new(this_binary());
     command.arg0("fixture").args(["--exact", "fixture_app", "--nocapture", "--test-threads=1"]);
@@ -254,7 +255,7 @@ fn start_again(spec: &str) -> JoinHandle<()> {
         .spawn()
         .unwrap_or_else(|error| end(&format!("starting myself again: {error}"), 70));
     std::thread::spawn(move || {
-        // Only so that it does not stay as a zombie.
+        // Only so that it does not remain a zombie.
         let _ = child.wait();
     })
 }
@@ -352,7 +353,7 @@ impl Connection<'_> {
         Ok(read > 0)
     }
 
-    /// Answers one request; false when the connection is to be closed.
+    /// Answers one request. Returns false when the connection is to be closed.
     fn answer(&mut self, request: &Request) -> Handled {
         let spec = self.spec;
         let health = spec.get("health_path").unwrap_or("/health");
@@ -435,7 +436,8 @@ impl Connection<'_> {
         self.reply(request, status, "", format!("health of {} is {status}\n", self.spec.version()).as_bytes())
     }
 
-    /// A tunnel that says its version first and then gives back every byte, until the client ends its direction.
+    /// A tunnel that sends its version and then echoes every byte, until the client ends its
+    /// direction.
     fn echo_tunnel(&mut self) -> Handled {
         self.stream.set_read_timeout(None)?;
         let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
@@ -445,7 +447,7 @@ impl Connection<'_> {
             let bytes = std::mem::take(&mut self.buffer);
             self.stream.write_all(&bytes)?;
             if !self.fill()? {
-                // Half-close: the client is done, this side has a last word.
+                // Half-close: the client has ended its direction, and this side still sends.
                 self.stream.write_all(b"bye\n")?;
                 self.spec.note("tunnel end");
                 return Ok(false);
@@ -485,7 +487,7 @@ impl Connection<'_> {
         Ok(!close)
     }
 
-    /// The request's body; `None` when the client broke off within it.
+    /// The request's body; `None` if the client broke off within it.
     fn body(&mut self, request: &Request) -> std::io::Result<Option<Vec<u8>>> {
         if request.header("transfer-encoding").is_some() {
             return self.chunked_body();
@@ -534,7 +536,7 @@ impl Connection<'_> {
     }
 }
 
-/// What a POST is answered with, so that a torn body shows (FNV-1a).
+/// The checksum (FNV-1a) that answers a POST, so that a damaged body shows.
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -562,7 +564,7 @@ fn wait_for_file(file: &str) {
     }
 }
 
-/// Waits for its end for ever, but not longer than any test takes.
+/// Waits until the process is killed; ends by itself after longer than any test takes.
 fn park() -> ! {
     let start = std::time::Instant::now();
     while start.elapsed() < 10 * DEADLINE {

@@ -1,4 +1,5 @@
-//! A raw, blocking HTTP/1.1 client: it sends exactly the bytes a test wants and reads answers strictly.
+//! A raw, blocking HTTP/1.1 client. It sends exactly the bytes of a test, and reads answers
+//! strictly.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -13,7 +14,7 @@ use super::wait::DEADLINE;
 #[derive(Debug)]
 pub(crate) struct Conn {
     stream: Stream,
-    /// Read and not yet used.
+    /// Bytes that were read and not used yet.
     buffer: Vec<u8>,
 }
 
@@ -60,7 +61,7 @@ impl Answer {
         self.head.header(name)
     }
 
-    /// The release that answered, as the fixture app says it.
+    /// The version of the fixture app that answered.
     pub(crate) fn version(&self) -> &str {
         self.header("x-version").unwrap_or("none")
     }
@@ -82,14 +83,15 @@ impl Answer {
         !self.head.has_token("connection", "close")
     }
 
-    /// Panics unless the status is `status`; gives the answer back.
+    /// Panics unless the status is `status`, and returns the answer.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status(), status, "{:?}\n{}", self.head, self.text());
         self
     }
 
-    /// Panics unless it is an error of the admin API with this status and code; gives its body back.
+    /// Panics unless it is an error of the admin API with this status and code, and returns its
+    /// body.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status(), status, "{:?}\n{}", self.head, self.text());
@@ -191,7 +193,7 @@ impl Conn {
         }
     }
 
-    /// Reads one chunk of a chunked body; `None` after the last (its trailers are read away).
+    /// Reads one chunk of a chunked body; `None` after the last one, whose trailers are discarded.
     pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;
         let size = line.split(';').next().unwrap_or_default().trim();
@@ -249,7 +251,7 @@ impl Conn {
     }
 }
 
-/// A read with a deadline is not resumed by the kernel after a signal (signal(7)).
+/// Reads again after a signal: the kernel does not resume a read with a deadline (signal(7)).
 pub(crate) fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match read() {
@@ -259,7 +261,7 @@ pub(crate) fn uninterrupted<T>(mut read: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
-/// The bytes of a request with `Host` and, where there is a body, `Content-Length`.
+/// The bytes of a request with `Host` and, if there is a body, `Content-Length`.
 pub(crate) fn request_bytes(
     method: &str,
     path: &str,
@@ -268,7 +270,7 @@ pub(crate) fn request_bytes(
 ) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        // The admin API is asked by a name that it knows.
+        // The admin API accepts only known names in `Host`.
         let host = if path.starts_with("/__") { "localhost" } else { "app.test" };
         head.push_str(&format!("host: {host}\r\n"));
     }
@@ -308,7 +310,7 @@ fn unexpected_end(buffer: &[u8], what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, format!("the peer closed within {what}, after {read:?}"))
 }
 
-/// Where `needle` begins in `bytes`.
+/// The position of `needle` in `bytes`.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)
 }

@@ -11,7 +11,7 @@ use super::fixture::checksum;
 use super::http::{Answer, Conn};
 use super::wait::{pause, wait_until};
 
-/// What a worker does over and over.
+/// What a worker does repeatedly.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// GETs over one kept-alive connection.
@@ -26,7 +26,7 @@ enum Kind {
 struct Shared {
     stop: AtomicBool,
     answered: AtomicU64,
-    /// Versions that may not answer a request that is sent from now on, each with the number of its ban.
+    /// Versions that may not answer new requests, each with the number of its ban.
     banned: Mutex<BTreeMap<String, u64>>,
     bans: AtomicU64,
     /// The first failures, in full.
@@ -34,18 +34,18 @@ struct Shared {
     by_version: Mutex<BTreeMap<String, u64>>,
 }
 
-/// Workers that send requests until they are told to stop.
+/// Workers that send requests until they are stopped.
 #[derive(Debug)]
 pub(crate) struct Load {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// What a load saw.
+/// The results of a load.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) answered: u64,
-    /// Each with what was wrong; at most 20.
+    /// What was wrong with each failed request; at most 20.
     pub(crate) failures: Vec<String>,
     pub(crate) by_version: BTreeMap<String, u64>,
 }
@@ -64,18 +64,18 @@ impl Load {
         load
     }
 
-    /// From now on an answer of `version` to a request that was sent from now on is a failure.
+    /// Makes answers of `version` to new requests failures.
     pub(crate) fn ban(&self, version: &str) {
         let number = self.shared.bans.fetch_add(1, Ordering::Relaxed);
         lock(&self.shared.banned).insert(version.to_owned(), number);
     }
 
-    /// `version` may answer again.
+    /// Lets `version` answer again.
     pub(crate) fn allow(&self, version: &str) {
         lock(&self.shared.banned).remove(version);
     }
 
-    /// Waits until `number` more requests were answered.
+    /// Waits until `number` more requests have been answered.
     #[track_caller]
     pub(crate) fn wait_for_more(&self, number: u64) {
         let goal = self.shared.answered.load(Ordering::Relaxed) + number;
@@ -85,7 +85,7 @@ impl Load {
         });
     }
 
-    /// What went wrong so far.
+    /// The failures so far.
     pub(crate) fn failures(&self) -> Vec<String> {
         lock(&self.shared.failures).clone()
     }
@@ -148,12 +148,12 @@ impl Worker {
                     }
                 }
             }
-            // Bounded, so that the machine has something left for what is tested.
+            // The load is bounded, so that the machine can also run what is tested.
             pause(Duration::from_millis(2));
         }
     }
 
-    /// One request; gives back the version that answered, or what was wrong.
+    /// Sends one request. Returns the version that answered, or what was wrong.
     fn one(
         &self,
         kept: &mut Option<Conn>,
@@ -179,7 +179,7 @@ impl Worker {
             }
         };
         let version = check(&answer)?;
-        // A ban that was lifted meanwhile, and perhaps laid again, allowed it.
+        // A ban that was lifted meanwhile, and perhaps imposed again, allowed it.
         let ban = banned.get(&version);
         if ban.is_some() && ban == lock(&self.shared.banned).get(&version) {
             return Err(format!("{version} answered a request that was sent after its end"));

@@ -1,4 +1,5 @@
-//! A service manager as the daemon sees it: a socket that takes its messages, and a store that keeps its sockets.
+//! A service manager as the daemon sees it: a socket that receives its messages, and a store that
+//! keeps its sockets.
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
@@ -14,7 +15,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::World;
 use super::wait::wait_until;
 
-/// What ends its thread.
+/// The message that ends its thread.
 const QUIT: &[u8] = b"QUIT";
 
 /// A running service manager of one test.
@@ -46,14 +47,14 @@ impl Manager {
         Self { path, variables: BTreeMap::new(), heard, thread: Some(thread) }
     }
 
-    /// Adds a variable to what its daemons find in their environment.
+    /// Adds a variable to the environment of its daemons.
     #[must_use]
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// What it adds to the environment of the daemon.
+    /// The variables that it adds to the environment of a daemon.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         let mut env = self.variables.clone();
         env.insert("NOTIFY_SOCKET".to_owned(), self.path.display().to_string());
@@ -65,13 +66,13 @@ impl Manager {
         lock(&self.heard).messages.clone()
     }
 
-    /// How many lines it heard that begin with `beginning`.
+    /// How many received lines begin with `beginning`.
     pub(crate) fn count(&self, beginning: &str) -> usize {
         let messages = self.messages();
         messages.iter().flat_map(|message| message.lines()).filter(|line| line.starts_with(beginning)).count()
     }
 
-    /// Waits until it has heard `number` lines that begin with `beginning`.
+    /// Waits until it has received `number` lines that begin with `beginning`.
     #[track_caller]
     pub(crate) fn wait_for(&self, number: usize, beginning: &str) {
         let what = format!("the service manager hears {beginning:?} {number} times");
@@ -89,7 +90,7 @@ impl Manager {
         lines.next().unwrap_or_default().to_owned()
     }
 
-    /// Waits until the status line is so.
+    /// Waits until `check` holds for the status line.
     #[track_caller]
     pub(crate) fn wait_for_status(&self, what: &str, check: impl Fn(&str) -> bool) -> String {
         wait_until(
@@ -131,7 +132,7 @@ impl Drop for Manager {
         if told.is_ok()
             && let Some(thread) = self.thread.take()
         {
-            // A panic in it has shown in the messages that never came.
+            // A panic of the thread has shown already: its messages are missing.
             let _ = thread.join();
         }
     }

@@ -1,5 +1,6 @@
-//! What the tests stand on: a folder and a daemon of their own, an app that misbehaves on command, a load that
-//! checks every answer, a raw client, a service manager that keeps sockets, and the one way to wait.
+//! What all tests use: a folder and a daemon of their own, an app that misbehaves on command, a
+//! load that checks every answer, a raw client, a service manager that keeps sockets, and the one
+//! way to wait.
 
 pub(crate) mod app;
 pub(crate) mod command;

@@ -1,4 +1,4 @@
-//! What processes there are, read from `/proc`.
+//! Finds processes in `/proc`.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -9,12 +9,12 @@ use super::wait::wait_until;
 #[derive(Debug, Clone)]
 pub(crate) struct Tagged {
     pub(crate) pid: u32,
-    /// Its words, for the report of a failure.
+    /// Its command line, for the message of a failed test.
     #[expect(dead_code, reason = "shown by Debug")]
     command: String,
 }
 
-/// All living processes that portok started for `instance`: they carry `PORTOK_INSTANCE=instance`.
+/// All living processes that portok started for `instance`, which carry `PORTOK_INSTANCE=instance`.
 pub(crate) fn of_instance(instance: &str) -> Vec<Tagged> {
     let tag = format!("PORTOK_INSTANCE={instance}").into_bytes();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -34,15 +34,16 @@ pub(crate) fn of_instance(instance: &str) -> Vec<Tagged> {
 /// Whether `pid` exists and is no zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The command name stands in parentheses and may contain anything; the state follows the last one.
+    // The command's name is in parentheses and may contain any character. The state follows the
+    // last parenthesis.
     stat.rsplit_once(')')
         .is_some_and(|(_, rest)| !matches!(rest.trim_start().chars().next(), Some('Z' | 'X')))
 }
 
-/// Sends `signal` to `pid`, which a test knows to be its own or its daemon's.
+/// Sends `signal` to `pid`, which must belong to the test or its daemon.
 pub(crate) fn send(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).expect("a pid fits");
-    // An error means that it is gone already.
+    // An error means that it has ended already.
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
@@ -52,7 +53,7 @@ pub(crate) fn written(pid: u32) -> u64 {
     io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or_default()
 }
 
-/// Waits until `pid` has written far more than a pipe holds: it would stand still if nobody took it.
+/// Waits until `pid` has written far more than a pipe holds, which proves that something reads it.
 #[track_caller]
 pub(crate) fn wait_until_it_writes_on(pid: u32) {
     let before = written(pid);
@@ -63,7 +64,7 @@ pub(crate) fn wait_until_it_writes_on(pid: u32) {
     );
 }
 
-/// The processes whose command line has all of these words in it.
+/// The processes whose command line contains all of these words.
 pub(crate) fn with_words(words: &[&str]) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

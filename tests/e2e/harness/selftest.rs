@@ -1,4 +1,5 @@
-//! The harness against itself: a client that reads wrongly, or an app that answers wrongly, would blame portok.
+//! Tests the harness itself. A client that reads wrongly, or an app that answers wrongly, would
+//! blame portok.
 
 use std::net::SocketAddr;
 

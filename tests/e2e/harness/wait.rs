@@ -1,21 +1,21 @@
-//! Waiting for conditions. The only place of the suite that sleeps.
+//! Waits for conditions. This is the only place of the suite that sleeps.
 
 use std::fmt::Debug;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long any condition may take. Long, because it is only reached by a failure.
+/// How long any condition may take. It is long, because only a failure reaches it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 const POLL: Duration = Duration::from_millis(20);
 
-/// Gives the processor away for `time`: between two looks at a condition, or to keep a load bounded.
+/// Sleeps for `time`, between two checks of a condition or to bound a load.
 #[expect(clippy::disallowed_methods, reason = "the one pause between two looks at a condition")]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Looks every 20 ms whether `check` gives something, and panics with `explain` after [`DEADLINE`].
+/// Calls `check` every 20 ms until it returns something. Panics with `explain` after [`DEADLINE`].
 #[track_caller]
 pub(crate) fn wait_until<T>(
     what: &str,
@@ -33,7 +33,7 @@ pub(crate) fn wait_until<T>(
     }
 }
 
-/// As [`wait_until`] without any pause between two looks, for what has to be seen as soon as it is there.
+/// As [`wait_until`] without a pause, for what must be seen as soon as it happens.
 #[track_caller]
 pub(crate) fn wait_eagerly<T>(
     what: &str,
@@ -50,7 +50,8 @@ pub(crate) fn wait_eagerly<T>(
     }
 }
 
-/// Waits until `check` holds for the lines of a file (none while it does not exist), and gives them back.
+/// Waits until `check` holds for the lines of a file (none while it does not exist), and returns
+/// them.
 #[track_caller]
 pub(crate) fn wait_for_lines(what: &str, path: &Path, check: impl Fn(&[String]) -> bool) -> Vec<String> {
     wait_until(
@@ -67,7 +68,7 @@ pub(crate) fn lines(path: &Path) -> Vec<String> {
     complete.lines().map(str::to_owned).collect()
 }
 
-/// Asserts that `text` contains every one of `words`, and shows it when not.
+/// Asserts that `text` contains all of `words`. The message of a failure shows the text.
 #[track_caller]
 pub(crate) fn assert_mentions(text: &str, words: &[&str]) {
     for word in words {
@@ -75,7 +76,7 @@ pub(crate) fn assert_mentions(text: &str, words: &[&str]) {
     }
 }
 
-/// Asserts equality of the value at a JSON pointer.
+/// Asserts that the value at a JSON pointer is the expected one.
 #[track_caller]
 pub(crate) fn assert_at<V: Debug>(value: &serde_json::Value, pointer: &str, expected: V)
 where
