@@ -26,7 +26,7 @@ const PHASES: [Phase; 9] = [
     Phase::Stopping,
 ];
 
-/// What is written.
+/// What the text tells of.
 pub(super) struct Exposition<'a> {
     pub(super) counters: &'a Snapshot,
     pub(super) health: &'a HealthMetrics,
@@ -38,121 +38,158 @@ pub(super) struct Exposition<'a> {
 pub(super) fn write(from: &Exposition<'_>) -> String {
     let Exposition { counters, health, status, started_at } = from;
     let mut page = Page(String::with_capacity(4096));
-
-    page.family("portok_info", "gauge", "The daemon's version and instance.");
-    page.sample("portok_info", &[("version", &status.version), ("instance", &status.instance)], 1);
-    let started = started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    page.gauge(
-        "portok_start_time_seconds",
-        "When the daemon started, in seconds since the epoch.",
-        Float(started),
-    );
-
-    page.family("portok_phase", "gauge", "Where the app's life stands: 1 for its phase, 0 for the others.");
-    for phase in PHASES {
-        page.sample("portok_phase", &[("phase", phase.as_str())], u8::from(phase == status.phase));
-    }
-    page.family("portok_live_release", "gauge", "The release that serves.");
-    if let Some(live) = &status.live {
-        page.sample("portok_live_release", &[("release", &live.release)], 1);
-    }
-    let port = status.active_port.unwrap_or(0);
-    page.gauge("portok_active_port", "Where new requests go, 0 when nothing serves.", port);
-    let restarts = status.live.as_ref().map_or(0, |live| live.restarts);
-    page.gauge(
-        "portok_live_restarts",
-        "How often the live release was started again after a crash.",
-        restarts,
-    );
-
-    page.gauge(
-        "portok_target_healthy",
-        "Whether the live target answered its last probe with 2xx.",
-        u8::from(health.active_port_ok),
-    );
-    page.gauge(
-        "portok_target_failed_probes",
-        "Failed probes of the live target in a row.",
-        health.consecutive_fails,
-    );
-    page.gauge(
-        "portok_config_error",
-        "Whether the newest configuration file was refused.",
-        u8::from(status.config.error.is_some()),
-    );
-    page.gauge(
-        "portok_state_error",
-        "Whether the state file cannot be written.",
-        u8::from(status.state_error.is_some()),
-    );
-
-    page.gauge("portok_client_connections", "Client connections that are open.", counters.client_connections);
-    page.gauge("portok_requests_inflight", "Requests and tunnels under way.", counters.inflight);
-    page.gauge(
-        "portok_requests_inflight_max",
-        "The most requests and tunnels at once.",
-        counters.inflight_max,
-    );
-    page.counter(
-        "portok_requests_total",
-        "Requests to the app, without admin requests.",
-        counters.total_requests,
-    );
-    page.counter(
-        "portok_proxy_errors_total",
-        "Requests that portok answered with an error of its own, or broke off.",
-        counters.total_proxy_errors,
-    );
-    page.counter(
-        "portok_upstream_connections_total",
-        "Connections opened to apps.",
-        counters.upstream_sockets_created,
-    );
-
-    page.family(
-        "portok_connections_refused_total",
-        "counter",
-        "Client connections that were closed at once, by the limit that was full.",
-    );
-    for (reason, count) in &counters.connections_refused {
-        page.sample("portok_connections_refused_total", &[("reason", reason)], count);
-    }
-    page.family("portok_requests_refused_total", "counter", "Requests that a limit refused, by code.");
-    for (reason, count) in &counters.requests_refused {
-        page.sample("portok_requests_refused_total", &[("reason", reason)], count);
-    }
-
-    page.family("portok_responses_total", "counter", "Answers by class of their status.");
-    for (class, count) in CLASSES.iter().zip(counters.by_class) {
-        page.sample("portok_responses_total", &[("class", class)], count);
-    }
-    page.family("portok_release_responses_total", "counter", "Answers by release and class of their status.");
-    for (release, by_class) in merged(&counters.by_release) {
-        for (class, count) in CLASSES.iter().zip(by_class) {
-            page.sample("portok_release_responses_total", &[("release", release), ("class", class)], count);
-        }
-    }
+    page.daemon(status, *started_at);
+    page.app(status, health);
+    page.troubles(status);
+    page.traffic(counters);
+    page.refusals(counters);
+    page.responses(counters);
     page.durations(counters);
     page.0
 }
 
-/// A release may have the name that the older ones are summed up under; a sample is written once.
-fn merged(by_release: &[(String, [u64; 5])]) -> Vec<(&str, [u64; 5])> {
-    let mut rows: Vec<(&str, [u64; 5])> = Vec::with_capacity(by_release.len());
-    for (release, by_class) in by_release {
-        if let Some((_, sums)) = rows.iter_mut().find(|(known, _)| known == release) {
-            for (sum, count) in sums.iter_mut().zip(by_class) {
-                *sum = sum.saturating_add(*count);
-            }
-        } else {
-            rows.push((release, *by_class));
-        }
-    }
-    rows
-}
-
+/// The text so far.
 struct Page(String);
 
+/// The families.
+impl Page {
+    fn daemon(&mut self, status: &Status, started_at: SystemTime) {
+        self.family("portok_info", "gauge", "The daemon's version and instance.");
+        self.sample("portok_info", &[("version", &status.version), ("instance", &status.instance)], 1);
+        let started = started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.gauge(
+            "portok_start_time_seconds",
+            "When the daemon started, in seconds since the epoch.",
+            Float(started),
+        );
+    }
+
+    fn app(&mut self, status: &Status, health: &HealthMetrics) {
+        self.family(
+            "portok_phase",
+            "gauge",
+            "Where the app's life stands: 1 for its phase, 0 for the others.",
+        );
+        for phase in PHASES {
+            self.sample("portok_phase", &[("phase", phase.as_str())], u8::from(phase == status.phase));
+        }
+        self.family("portok_live_release", "gauge", "The release that serves.");
+        if let Some(live) = &status.live {
+            self.sample("portok_live_release", &[("release", &live.release)], 1);
+        }
+        let port = status.active_port.unwrap_or(0);
+        self.gauge("portok_active_port", "Where new requests go, 0 when nothing serves.", port);
+        let restarts = status.live.as_ref().map_or(0, |live| live.restarts);
+        self.gauge(
+            "portok_live_restarts",
+            "How often the live release was started again after a crash.",
+            restarts,
+        );
+        self.gauge(
+            "portok_target_healthy",
+            "Whether the live target answered its last probe with 2xx.",
+            u8::from(health.active_port_ok),
+        );
+        self.gauge(
+            "portok_target_failed_probes",
+            "Failed probes of the live target in a row.",
+            health.consecutive_fails,
+        );
+    }
+
+    fn troubles(&mut self, status: &Status) {
+        self.gauge(
+            "portok_config_error",
+            "Whether the newest configuration file was refused.",
+            u8::from(status.config.error.is_some()),
+        );
+        self.gauge(
+            "portok_state_error",
+            "Whether the state file cannot be written.",
+            u8::from(status.state_error.is_some()),
+        );
+    }
+
+    fn traffic(&mut self, counters: &Snapshot) {
+        self.gauge(
+            "portok_client_connections",
+            "Client connections that are open.",
+            counters.client_connections,
+        );
+        self.gauge("portok_requests_inflight", "Requests and tunnels under way.", counters.inflight);
+        self.gauge(
+            "portok_requests_inflight_max",
+            "The most requests and tunnels at once.",
+            counters.inflight_max,
+        );
+        self.counter(
+            "portok_requests_total",
+            "Requests to the app, without admin requests.",
+            counters.total_requests,
+        );
+        self.counter(
+            "portok_proxy_errors_total",
+            "Requests that portok answered with an error of its own, or broke off.",
+            counters.total_proxy_errors,
+        );
+        self.counter(
+            "portok_upstream_connections_total",
+            "Connections opened to apps.",
+            counters.upstream_sockets_created,
+        );
+    }
+
+    fn refusals(&mut self, counters: &Snapshot) {
+        self.family(
+            "portok_connections_refused_total",
+            "counter",
+            "Client connections that were closed at once, by the limit that was full.",
+        );
+        for (reason, count) in &counters.connections_refused {
+            self.sample("portok_connections_refused_total", &[("reason", reason)], count);
+        }
+        self.family("portok_requests_refused_total", "counter", "Requests that a limit refused, by code.");
+        for (reason, count) in &counters.requests_refused {
+            self.sample("portok_requests_refused_total", &[("reason", reason)], count);
+        }
+    }
+
+    fn responses(&mut self, counters: &Snapshot) {
+        self.family("portok_responses_total", "counter", "Answers by class of their status.");
+        for (class, count) in CLASSES.iter().zip(counters.by_class) {
+            self.sample("portok_responses_total", &[("class", class)], count);
+        }
+        const BY_RELEASE: &str = "portok_release_responses_total";
+        self.family(BY_RELEASE, "counter", "Answers by release and class of their status.");
+        for (release, by_class) in merged(&counters.by_release) {
+            for (class, count) in CLASSES.iter().zip(by_class) {
+                self.sample(BY_RELEASE, &[("release", release), ("class", class)], count);
+            }
+        }
+    }
+
+    fn durations(&mut self, counters: &Snapshot) {
+        const NAME: &str = "portok_request_duration_seconds";
+        const BUCKET: &str = "portok_request_duration_seconds_bucket";
+        self.family(
+            NAME,
+            "histogram",
+            "How long requests took, from their head to the last byte of the answer.",
+        );
+        // The threads go on counting while this is read, and no bucket may be larger than a later one.
+        let mut reached = 0;
+        for (bound, count) in &counters.latency_buckets {
+            reached = reached.max(*count);
+            self.sample(BUCKET, &[("le", &Float(*bound).to_string())], reached);
+        }
+        reached = reached.max(counters.latency_count);
+        self.sample(BUCKET, &[("le", "+Inf")], reached);
+        self.sample(&format!("{NAME}_sum"), &[], Float(counters.latency_sum));
+        self.sample(&format!("{NAME}_count"), &[], reached);
+    }
+}
+
+/// The format.
 impl Page {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}"));
@@ -192,31 +229,26 @@ impl Page {
         self.line(format_args!("{name}{text} {value}"));
     }
 
-    fn durations(&mut self, counters: &Snapshot) {
-        const NAME: &str = "portok_request_duration_seconds";
-        const BUCKET: &str = "portok_request_duration_seconds_bucket";
-        self.family(
-            NAME,
-            "histogram",
-            "How long requests took, from their head to the last byte of the answer.",
-        );
-        // The threads count while this is read: what was counted between two reads must not make a bucket
-        // larger than a later one.
-        let mut reached = 0;
-        for (bound, count) in &counters.latency_buckets {
-            reached = reached.max(*count);
-            self.sample(BUCKET, &[("le", &Float(*bound).to_string())], reached);
-        }
-        reached = reached.max(counters.latency_count);
-        self.sample(BUCKET, &[("le", "+Inf")], reached);
-        self.sample(&format!("{NAME}_sum"), &[], Float(counters.latency_sum));
-        self.sample(&format!("{NAME}_count"), &[], reached);
-    }
-
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{line}");
     }
+}
+
+/// The counters of each release. Older releases are summed up under one name, which another release
+/// may have too: a sample is written once.
+fn merged(by_release: &[(String, [u64; 5])]) -> Vec<(&str, [u64; 5])> {
+    let mut rows: Vec<(&str, [u64; 5])> = Vec::with_capacity(by_release.len());
+    for (release, by_class) in by_release {
+        if let Some((_, sums)) = rows.iter_mut().find(|(known, _)| known == release) {
+            for (sum, count) in sums.iter_mut().zip(by_class) {
+                *sum = sum.saturating_add(*count);
+            }
+        } else {
+            rows.push((release, *by_class));
+        }
+    }
+    rows
 }
 
 /// A number as the format spells it: `+Inf` where Rust says `inf`.

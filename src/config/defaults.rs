@@ -6,13 +6,17 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::read::Given;
 use super::values::{self, Input};
-use super::*;
+use super::{
+    Admin, Affinity, App, AppConfig, ClientLimits, Config, Drain, Forwarded, Health, Hooks, Limits, Log,
+    OwnerCheck, Proxy, Restart, Rollback, Standby, Upstream,
+};
 
 /// The name of an instance that has neither a file nor a name.
 pub(super) const NAME: &str = "default";

@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::keys::keys;
-
 /// The environment as the configuration reads it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Env<'a>(pub(super) &'a BTreeMap<String, String>);
@@ -33,9 +31,4 @@ impl<'a> Env<'a> {
     pub(super) fn state_dir(self) -> PathBuf {
         self.get("PORTOK_STATE_DIR").unwrap_or("/var/lib/portok").into()
     }
-}
-
-/// The variables that configure portok: what an app does not inherit from the daemon.
-pub fn variables() -> impl Iterator<Item = &'static str> {
-    keys().filter_map(|key| key.variable)
 }

@@ -1,10 +1,11 @@
 //! Environment files in systemd's syntax.
 //!
-//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads it: `#` and `;` begin
-//! a comment line, a line without `=` is ignored, white space around a value is dropped, a value may be quoted and then
-//! spans lines, a backslash at a line's end continues it. Nothing is expanded. Stricter in one way: what systemd
-//! passes over (a quote that is never closed, a name that no variable can have) is an error here, because a
-//! release that starts without a variable it was given is worse than one that does not start.
+//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads it:
+//! `#` and `;` begin a comment line, a line without `=` is ignored, white space around a value is
+//! dropped, a value may be quoted and then spans lines, a backslash at a line's end continues it.
+//! Nothing is expanded. What systemd passes over (a quote that is never closed, a name that no
+//! variable can have) is an error here: a release that starts without one of its variables is worse
+//! than one that does not start.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +15,10 @@ use super::files::{self, Owner, Who};
 /// The largest file that is read, in bytes.
 const SIZE_LIMIT: u64 = 1 << 20;
 
-/// Reads an environment file in systemd's syntax (`EnvironmentFile=` in systemd.exec(5)). Who may write it says what runs (it
-/// may set `PATH`), so it has to be root's or the reader's, of `user`, or of who owns the app's `directory` where it lies below
-/// that, and nobody else's to write.
+/// Reads an environment file in systemd's syntax (`EnvironmentFile=` in systemd.exec(5)).
+///
+/// The file decides what runs, because it may set `PATH`. So it belongs to root, to the reader, to
+/// `user`, or, below the app's `directory`, to the owner of that; and nobody else may write it.
 ///
 /// # Errors
 /// Names the file and, for a bad line, its number.
@@ -31,8 +33,27 @@ pub fn read_env_file(
     parse(&bytes).map_err(|(line, problem)| format!("{shown}, line {line}: {problem}"))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The problem and the number of its line, from 1.
+type Problem = (usize, String);
+
+fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, Problem> {
+    let line_of = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| (line_of(error.valid_up_to()), "is not UTF-8 text".to_owned()))?;
+    if let Some(at) = text.find('\0') {
+        return Err((line_of(at), "contains a NUL byte".to_owned()));
+    }
+    let mut parser = Parser::default();
+    for c in text.chars() {
+        parser.take(c)?;
+        parser.line += usize::from(c == '\n');
+    }
+    parser.finish()
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum State {
+    #[default]
     BeforeKey,
     Key,
     BeforeValue,
@@ -45,118 +66,154 @@ enum State {
     CommentEscape,
 }
 
-/// The problem and the number of its line, from 1.
-type Problem = (usize, String);
-
-fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, Problem> {
-    let line_of = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| (line_of(error.valid_up_to()), "is not UTF-8 text".to_owned()))?;
-    if let Some(at) = text.find('\0') {
-        return Err((line_of(at), "contains a NUL byte".to_owned()));
-    }
-
-    let mut variables = BTreeMap::new();
-    let mut state = State::BeforeKey;
-    let (mut key, mut value) = (String::new(), String::new());
-    // How much of the value stays when unquoted white space at its end is dropped.
-    let mut keep = 0;
-    let (mut line, mut started, mut quoted) = (1, 1, 1);
-    for c in text.chars() {
-        let newline = matches!(c, '\n' | '\r');
-        let blank = newline || matches!(c, ' ' | '\t');
-        match state {
-            State::BeforeKey if matches!(c, '#' | ';') => state = State::Comment,
-            State::BeforeKey if blank => {}
-            State::BeforeKey if c == '=' => (state, started) = (State::BeforeValue, line),
-            State::BeforeKey => {
-                (state, started) = (State::Key, line);
-                key.push(c);
-            }
-            State::Key if newline => {
-                state = State::BeforeKey;
-                key.clear();
-            }
-            State::Key if c == '=' => state = State::BeforeValue,
-            State::Key => key.push(c),
-            State::BeforeValue | State::Value if newline => {
-                if state == State::Value {
-                    value.truncate(keep);
-                }
-                insert(&mut variables, &mut key, &mut value, started)?;
-                (state, keep) = (State::BeforeKey, 0);
-            }
-            State::BeforeValue if c == '\'' => (state, quoted) = (State::SingleQuoted, line),
-            State::BeforeValue if c == '"' => (state, quoted) = (State::DoubleQuoted, line),
-            State::BeforeValue | State::Value if c == '\\' => state = State::ValueEscape,
-            State::BeforeValue if blank => {}
-            State::BeforeValue | State::Value => {
-                state = State::Value;
-                value.push(c);
-                if !blank {
-                    keep = value.len();
-                }
-            }
-            State::ValueEscape => {
-                state = State::Value;
-                if !newline {
-                    value.push(c);
-                }
-                keep = value.len();
-            }
-            State::SingleQuoted if c == '\'' => (state, keep) = (State::BeforeValue, value.len()),
-            State::SingleQuoted => value.push(c),
-            State::DoubleQuoted if c == '"' => (state, keep) = (State::BeforeValue, value.len()),
-            State::DoubleQuoted if c == '\\' => state = State::DoubleQuotedEscape,
-            State::DoubleQuoted => value.push(c),
-            State::DoubleQuotedEscape => {
-                state = State::DoubleQuoted;
-                if matches!(c, '"' | '\\' | '`' | '$') {
-                    value.push(c);
-                } else if c != '\n' {
-                    value.push('\\');
-                    value.push(c);
-                }
-            }
-            State::Comment if newline => state = State::BeforeKey,
-            State::Comment if c == '\\' => state = State::CommentEscape,
-            State::Comment => {}
-            // Since systemd 254 a comment ends with its line, whatever that ends with.
-            State::CommentEscape => state = if newline { State::BeforeKey } else { State::Comment },
-        }
-        line += usize::from(c == '\n');
-    }
-    match state {
-        State::SingleQuoted | State::DoubleQuoted | State::DoubleQuotedEscape => {
-            return Err((quoted, "the quote that opens here is never closed".to_owned()));
-        }
-        State::Value => value.truncate(keep),
-        _ => {}
-    }
-    if matches!(state, State::BeforeValue | State::Value | State::ValueEscape) {
-        insert(&mut variables, &mut key, &mut value, started)?;
-    }
-    Ok(variables)
+/// Takes a file character by character. Lines are counted from 0.
+#[derive(Default)]
+struct Parser {
+    variables: BTreeMap<String, String>,
+    state: State,
+    key: String,
+    value: String,
+    /// The length of the value without unquoted white space at its end.
+    keep: usize,
+    line: usize,
+    /// Where the assignment began.
+    started: usize,
+    /// Where the last quote was opened.
+    quoted: usize,
 }
 
-/// A later assignment wins. The value is not quoted in errors: it may be a secret.
-fn insert(
-    variables: &mut BTreeMap<String, String>,
-    key: &mut String,
-    value: &mut String,
-    line: usize,
-) -> Result<(), Problem> {
-    let name = key.trim_end_matches([' ', '\t']).to_owned();
-    let good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        && !name.as_bytes().first().is_none_or(u8::is_ascii_digit);
-    if !good {
-        let hint = if name.starts_with("export ") { "; leave `export` out" } else { "" };
-        let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
-        return Err((line, format!("`{shown}` is not a variable's name (letters, digits and `_`){hint}")));
+impl Parser {
+    fn take(&mut self, c: char) -> Result<(), Problem> {
+        match self.state {
+            State::BeforeKey | State::Key | State::Comment | State::CommentEscape => self.take_key(c),
+            State::BeforeValue | State::Value | State::ValueEscape => return self.take_value(c),
+            State::SingleQuoted | State::DoubleQuoted | State::DoubleQuotedEscape => self.take_quoted(c),
+        }
+        Ok(())
     }
-    key.clear();
-    variables.insert(name, std::mem::take(value));
-    Ok(())
+
+    /// Outside of a value: a name or a comment.
+    fn take_key(&mut self, c: char) {
+        let newline = is_newline(c);
+        match self.state {
+            State::BeforeKey if matches!(c, '#' | ';') => self.state = State::Comment,
+            State::BeforeKey if is_blank(c) => {}
+            State::BeforeKey => {
+                self.started = self.line;
+                if c == '=' {
+                    self.state = State::BeforeValue;
+                } else {
+                    self.state = State::Key;
+                    self.key.push(c);
+                }
+            }
+            State::Key if newline => {
+                self.state = State::BeforeKey;
+                self.key.clear();
+            }
+            State::Key if c == '=' => self.state = State::BeforeValue,
+            State::Key => self.key.push(c),
+            State::Comment if newline => self.state = State::BeforeKey,
+            State::Comment if c == '\\' => self.state = State::CommentEscape,
+            // Since systemd 254 a comment ends with its line, whatever that ends with.
+            State::CommentEscape => self.state = if newline { State::BeforeKey } else { State::Comment },
+            _ => {}
+        }
+    }
+
+    /// In a value, outside of quotes.
+    fn take_value(&mut self, c: char) -> Result<(), Problem> {
+        if self.state == State::ValueEscape {
+            self.state = State::Value;
+            if !is_newline(c) {
+                self.value.push(c);
+            }
+            self.keep = self.value.len();
+            return Ok(());
+        }
+        let begins = self.state == State::BeforeValue;
+        match c {
+            _ if is_newline(c) => {
+                self.insert()?;
+                self.state = State::BeforeKey;
+            }
+            '\'' if begins => (self.state, self.quoted) = (State::SingleQuoted, self.line),
+            '"' if begins => (self.state, self.quoted) = (State::DoubleQuoted, self.line),
+            '\\' => self.state = State::ValueEscape,
+            _ if begins && is_blank(c) => {}
+            _ => {
+                self.state = State::Value;
+                self.value.push(c);
+                if !is_blank(c) {
+                    self.keep = self.value.len();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_quoted(&mut self, c: char) {
+        match self.state {
+            State::SingleQuoted if c == '\'' => self.end_quote(),
+            State::DoubleQuoted if c == '"' => self.end_quote(),
+            State::DoubleQuoted if c == '\\' => self.state = State::DoubleQuotedEscape,
+            State::DoubleQuotedEscape => {
+                self.state = State::DoubleQuoted;
+                match c {
+                    '"' | '\\' | '`' | '$' => self.value.push(c),
+                    '\n' => {}
+                    _ => self.value.extend(['\\', c]),
+                }
+            }
+            _ => self.value.push(c),
+        }
+    }
+
+    fn end_quote(&mut self) {
+        (self.state, self.keep) = (State::BeforeValue, self.value.len());
+    }
+
+    /// The end of the file.
+    fn finish(mut self) -> Result<BTreeMap<String, String>, Problem> {
+        match self.state {
+            State::SingleQuoted | State::DoubleQuoted | State::DoubleQuotedEscape => {
+                Err((1 + self.quoted, "the quote that opens here is never closed".to_owned()))
+            }
+            State::BeforeValue | State::Value | State::ValueEscape => {
+                self.insert()?;
+                Ok(self.variables)
+            }
+            State::BeforeKey | State::Key | State::Comment | State::CommentEscape => Ok(self.variables),
+        }
+    }
+
+    /// The end of an assignment. A later one wins. Errors do not quote the value: it may be a secret.
+    fn insert(&mut self) -> Result<(), Problem> {
+        if self.state == State::Value {
+            self.value.truncate(self.keep);
+        }
+        self.keep = 0;
+        let name = self.key.trim_end_matches([' ', '\t']).to_owned();
+        let good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            && !name.as_bytes().first().is_none_or(u8::is_ascii_digit);
+        if !good {
+            let hint = if name.starts_with("export ") { "; leave `export` out" } else { "" };
+            let shown: String = name.chars().take(80).flat_map(char::escape_default).collect();
+            let problem = format!("`{shown}` is not a variable's name (letters, digits and `_`){hint}");
+            return Err((1 + self.started, problem));
+        }
+        self.key.clear();
+        self.variables.insert(name, std::mem::take(&mut self.value));
+        Ok(())
+    }
+}
+
+fn is_newline(c: char) -> bool {
+    matches!(c, '\n' | '\r')
+}
+
+fn is_blank(c: char) -> bool {
+    is_newline(c) || matches!(c, ' ' | '\t')
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::files::{self, Content, Owner, Who};
+use super::keys;
 use super::limits::Host;
 use super::raw::{self, Problem};
 use super::read::{Given, Reader};
@@ -31,7 +32,7 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
         None => (None, None),
     };
     let parsed = match (file, content) {
-        (Some(file), Some(content)) => Some(raw::parse(file, &content.text)),
+        (Some(file), Some(content)) => Some(raw::parse(file, &content.text, keys::known)),
         _ => None,
     };
     let (raw, problems) = match parsed.transpose() {
@@ -41,7 +42,7 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
     };
 
     let given = Given { sources, file, who, host };
-    let mut reader = Reader::new(&given, raw.as_ref(), problems);
+    let mut reader = Reader::new(&given, raw.as_ref(), keys::variable_of, problems);
     let mut config = validate(&mut reader);
     if let (Some(file), true) = (file, content.is_some_and(|content| content.world_readable))
         && reader.in_file("admin.token")

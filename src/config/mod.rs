@@ -10,6 +10,7 @@
 //!   variables (compatible with npm portok);
 //! - `values` parses and `show` writes one value of a kind;
 //! - `read` lays file and environment over one another and collects **all** problems;
+//! - `secret` knows which values are never shown; `effective` shows all others;
 //! - `validate` goes through the keys and checks what has to fit together;
 //! - [`load()`] is the one way through all of them;
 //! - [`diff()`] says what a change of the configuration needs, `fingerprint` whether an edit of
@@ -31,21 +32,21 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::diff::{Diff, diff};
-pub use self::env::variables;
 pub use self::env_file::read_env_file;
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
-pub use self::keys::secret::looks_secret;
-pub use self::keys::{Key, keys};
+pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
+pub use self::secret::looks_secret;
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
 
 mod defaults;
 mod diff;
+mod effective;
 mod env;
 mod env_file;
 mod files;
@@ -57,14 +58,13 @@ mod load;
 mod paths;
 mod raw;
 mod read;
+mod secret;
 mod show;
 mod validate;
 mod values;
 pub mod watch;
 mod withheld;
 
-#[cfg(test)]
-mod rejected;
 #[cfg(test)]
 mod tests;
 

@@ -1,8 +1,8 @@
 //! The TOML file, key by key, each value with its place.
 //!
-//! [`parse`] knows which keys exist and nothing of what their values mean. It reports every key that does not
-//! exist and every value that stands where a table belongs, and keeps the rest for [`super::read`]; serde's
-//! derived types would stop at the first error. Pure.
+//! [`parse`] asks which names are keys and knows nothing of what their values mean. It reports every
+//! unknown name and every value that stands where a table belongs, and keeps the rest for
+//! [`super::read`]. (serde's derived types would stop at the first error.) Pure.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +10,9 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys;
-use super::keys::secret::{MASK, is_secret};
+use super::secret::{MASK, is_secret};
 
-/// A problem and its place: what is told in the order of the file.
+/// A problem and its place. Problems are reported in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     /// Byte offset in the file; [`Problem::ELSEWHERE`] for environment and flags, which come last.
@@ -23,8 +22,19 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// The place of what is in no file.
+    /// The place of a problem that is in no file.
     pub(super) const ELSEWHERE: usize = usize::MAX;
+}
+
+/// What a name in the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// A key, by its name.
+    Key(&'static str),
+    /// A table with keys in it.
+    Table,
+    /// Neither. `nearest` is what was most likely meant.
+    No { nearest: &'static str },
 }
 
 /// A configuration file's known keys.
@@ -39,7 +49,11 @@ pub(super) struct Raw<'t> {
 ///
 /// # Errors
 /// The text is not TOML: the first place where it is not.
-pub(super) fn parse<'t>(file: &'t Path, text: &'t str) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
+pub(super) fn parse<'t>(
+    file: &'t Path,
+    text: &'t str,
+    known: fn(&str) -> Known,
+) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
     let mut raw = Raw { file, text, values: BTreeMap::new() };
     // Not the error's own display: it quotes the line, which may hold a secret.
     let table = DeTable::parse(text).map_err(|error| {
@@ -48,12 +62,19 @@ pub(super) fn parse<'t>(file: &'t Path, text: &'t str) -> Result<(Raw<'t>, Vec<P
         Problem { at, text: format!("{}: not valid TOML: {why}", raw.position(at)) }
     })?;
     let mut problems = Vec::new();
-    raw.walk("", table.into_inner(), &mut problems);
+    raw.walk("", table.into_inner(), known, &mut problems);
     Ok((raw, problems))
 }
 
 impl<'t> Raw<'t> {
-    fn walk(&mut self, prefix: &str, table: DeTable<'t>, problems: &mut Vec<Problem>) {
+    /// Keeps the keys of `table`, which is called `prefix`, and notes what is wrong with its names.
+    fn walk(
+        &mut self,
+        prefix: &str,
+        table: DeTable<'t>,
+        known: fn(&str) -> Known,
+        problems: &mut Vec<Problem>,
+    ) {
         for (key, value) in table {
             let at = key.span().start;
             let name = if prefix.is_empty() {
@@ -61,28 +82,25 @@ impl<'t> Raw<'t> {
             } else {
                 format!("{prefix}.{}", key.get_ref())
             };
-            if let Some(known) = keys::find(&name) {
-                self.values.insert(known.name, value);
-            } else if keys::is_table(&name) {
-                if value.get_ref().is_table() {
+            match known(&name) {
+                Known::Key(name) => {
+                    self.values.insert(name, value);
+                }
+                Known::Table if value.get_ref().is_table() => {
                     let DeValue::Table(inner) = value.into_inner() else { continue };
-                    self.walk(&name, inner, problems);
-                } else {
+                    self.walk(&name, inner, known, problems);
+                }
+                Known::Table => {
                     let position = self.position(value.span().start);
                     let shown = self.shown(&name, &value);
                     let text = format!("{position}: {name} = {shown}: expected a table, [{name}]");
                     problems.push(Problem { at, text });
                 }
-            } else {
-                problems.push(Problem {
-                    at,
-                    text: format!(
-                        "{}: unknown key `{}`, did you mean `{}`?",
-                        self.position(at),
-                        name.escape_debug(),
-                        keys::nearest(&name)
-                    ),
-                });
+                Known::No { nearest } => {
+                    let (position, name) = (self.position(at), name.escape_debug());
+                    let text = format!("{position}: unknown key `{name}`, did you mean `{nearest}`?");
+                    problems.push(Problem { at, text });
+                }
             }
         }
     }

@@ -12,10 +12,9 @@ use toml::de::DeValue;
 use super::Sources;
 use super::env::Env;
 use super::files::Who;
-use super::keys;
-use super::keys::secret::{MASK, is_secret};
 use super::limits::Host;
 use super::raw::{Problem, Raw};
+use super::secret::{MASK, is_secret};
 use super::values::{Input, Parsed};
 
 /// What is known beside the keys.
@@ -49,6 +48,8 @@ pub(super) struct Reader<'a> {
     /// What is known beside the keys.
     pub(super) given: &'a Given<'a>,
     raw: Option<&'a Raw<'a>>,
+    /// The variable of a key.
+    variable_of: fn(&str) -> Option<&'static str>,
     problems: Vec<Problem>,
     /// What is odd, but no error.
     pub(super) warnings: Vec<String>,
@@ -56,8 +57,13 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader of the environment and of `raw`, whose `problems` are known already.
-    pub(super) fn new(given: &'a Given<'a>, raw: Option<&'a Raw<'a>>, problems: Vec<Problem>) -> Self {
-        Self { given, raw, problems, warnings: Vec::new() }
+    pub(super) fn new(
+        given: &'a Given<'a>,
+        raw: Option<&'a Raw<'a>>,
+        variable_of: fn(&str) -> Option<&'static str>,
+        problems: Vec<Problem>,
+    ) -> Self {
+        Self { given, raw, variable_of, problems, warnings: Vec::new() }
     }
 
     /// All problems, those of the file in its order, then the others.
@@ -223,7 +229,7 @@ impl<'a> Reader<'a> {
     }
 
     fn variable(&self, key: &'static str) -> Option<(&'static str, &'a str)> {
-        let variable = keys::find(key)?.variable?;
+        let variable = (self.variable_of)(key)?;
         Some((variable, self.given.env().get(variable)?))
     }
 }

@@ -1,17 +1,16 @@
-//! The way back from values to TOML: for `--check`, and to compare two configurations key by key.
+//! From values to TOML: for `--check`, and to compare two configurations key by key.
 //!
 //! A function for each kind of value; [`super::keys`] says which key is of which kind. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::keys::secret::{MASK, looks_secret};
-use super::keys::{keys, split};
-use super::{CommandLine, Config};
+use super::CommandLine;
+use super::secret::{MASK, looks_secret};
 
 /// Whether secrets stand in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,30 +19,6 @@ pub(super) enum Secrets {
     Masked,
     /// As they are: only for comparing.
     Shown,
-}
-
-impl Config {
-    /// The whole configuration as TOML that loads again: every key with its value, secrets as `***`.
-    /// Keys without a value are comments.
-    pub fn effective_toml(&self) -> String {
-        let mut text = String::new();
-        let mut last = "";
-        for key in keys() {
-            let (table, word) = split(key.name);
-            if table != last {
-                let _ = write!(text, "\n[{table}]\n");
-                last = table;
-            }
-            let _ = match key.show(self, Secrets::Masked) {
-                Some(value) => writeln!(text, "{word} = {value}"),
-                None if key.name == "admin.token_file" && self.admin.token.is_some() => {
-                    writeln!(text, "# {word}: what is in it shows as token")
-                }
-                None => writeln!(text, "# {word} is not set"),
-            };
-        }
-        text
-    }
 }
 
 /// A value that need not be there.

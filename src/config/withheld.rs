@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use super::env::variables;
+use super::keys::variables;
 
 /// portok's own variables with these beginnings, and systemd's that come in families: the watchdog and the passed
 /// sockets are the daemon's, and whoever answered or took them would speak for it.

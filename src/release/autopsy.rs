@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::keys;
+use crate::config::variable_of;
 use crate::health::REFUSED;
 use crate::supervisor::{Exit, tells_taken_port};
 use crate::wire::{Autopsy, ProbeReport};
@@ -45,7 +45,7 @@ impl Evidence {
         if self.has_file {
             return Some(key);
         }
-        keys().find(|known| known.name == key)?.variable
+        variable_of(key)
     }
 }
 

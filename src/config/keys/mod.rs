@@ -31,7 +31,10 @@ macro_rules! row {
 
 mod app;
 mod instance;
-pub(super) mod secret;
+mod names;
+
+pub use self::names::variable_of;
+pub(super) use self::names::{known, split};
 
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -199,79 +202,15 @@ pub(super) fn in_reading_order() -> Vec<&'static Key> {
     all
 }
 
-/// The key called `name`.
-pub(super) fn find(name: &str) -> Option<&'static Key> {
-    keys().find(|key| key.name == name)
-}
-
-/// Whether `name` is a table with known keys in it.
-pub(super) fn is_table(name: &str) -> bool {
-    tables().any(|table| table == name)
-}
-
-/// The table that a key or table stands in, `""` for the top, and its own last word.
-pub(super) fn split(name: &str) -> (&str, &str) {
-    name.rsplit_once('.').unwrap_or(("", name))
-}
-
-fn tables() -> impl Iterator<Item = &'static str> {
-    let mut last = "";
-    keys().filter_map(move |key| {
-        let table = split(key.name).0;
-        let new = !table.is_empty() && table != last;
-        last = table;
-        new.then_some(table)
-    })
-}
-
-/// What somebody who wrote the unknown key `name` most likely meant: a like word in the same table, else the same
-/// word in another one, else the nearest of the table, or of all when there is no such table.
-pub(super) fn nearest(name: &str) -> &'static str {
-    let (table, word) = split(name);
-    let known = || keys().map(|key| key.name).chain(tables());
-    let distance = |candidate: &str| {
-        let known_word = split(candidate).1;
-        let begins = word.len() >= 3 && (known_word.starts_with(word) || word.starts_with(known_word));
-        let distance = strsim::damerau_levenshtein(word, known_word);
-        if begins { distance.min(2) } else { distance }
-    };
-    let beside = known().filter(|candidate| split(candidate).0 == table).min_by_key(|key| distance(key));
-    let like = |candidate: &&str| distance(candidate) <= 2;
-    beside
-        .filter(like)
-        .or_else(|| known().find(|candidate| split(candidate).1 == word))
-        .or(beside)
-        .or_else(|| known().min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate)))
-        .unwrap_or("")
+/// The variables that configure portok: what an app does not inherit from the daemon.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    keys().filter_map(|key| key.variable)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::names::{is_table, tables};
     use super::*;
-
-    #[test]
-    fn an_unknown_key_is_told_the_nearest_one() {
-        for (wrote, meant) in [
-            ("helth", "health"),
-            ("Listen", "listen"),
-            ("health.pth", "health.path"),
-            ("health.timout", "health.timeout"),
-            ("app.name", "name"),
-            ("threads", "proxy.threads"),
-            ("app.restart.bakoff", "app.restart.backoff"),
-            ("drain.perod", "drain.period"),
-            ("app.port", "app.port_env"),
-            ("app.token_file", "admin.token_file"),
-            ("log.verbose", "log.verbose_errors"),
-            ("app.xyzzy", "app.env"),
-            ("helth.path", "health.path"),
-            ("admin.tokn", "admin.token"),
-            ("upsteam", "upstream"),
-            ("proxy.max_connections", "upstream.max_connections"),
-        ] {
-            assert_eq!(nearest(wrote), meant, "for {wrote}");
-        }
-    }
 
     #[test]
     fn keys_and_variables_are_unique_and_tables_stand_together() {

@@ -1,6 +1,6 @@
 //! Configurations that are refused, each with what its message has to say.
 
-use super::tests::Case;
+use super::Case;
 
 /// The one line that is wrong (a table header in front of it where there is one), the column of the complaint,
 /// the key and value it names, and what it expected.
@@ -358,9 +358,9 @@ proptest::proptest! {
 
     #[test]
     fn any_value_of_any_key_is_read_or_refused(
-        index in 0..super::keys().count(),
+        index in 0..crate::config::keys().count(),
         value in "(\"[^\"\\\\]{0,20}\"|[0-9]{1,20}|true|\\[\\]|\\{\\}|-?[0-9]\\.[0-9]|\\[\"[a-z]{0,3}\"\\])",
     ) {
-        let _ = Case::file(&format!("{} = {value}\n", super::keys().nth(index).unwrap().name)).load();
+        let _ = Case::file(&format!("{} = {value}\n", crate::config::keys().nth(index).unwrap().name)).load();
     }
 }

@@ -1,7 +1,7 @@
 //! Which values are never shown: in no log, no error, no status.
 
 /// What stands in the place of a secret.
-pub(in crate::config) const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// Whether a variable of this name probably holds a secret.
 pub fn looks_secret(name: &str) -> bool {
@@ -30,7 +30,7 @@ pub fn looks_secret(name: &str) -> bool {
 
 /// Whether the value of `name` (a key, a table or an entry of `app.env`) is a secret, even a bad
 /// value.
-pub(in crate::config) fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     match name.strip_prefix("app.env.") {
         Some(variable) => looks_secret(variable),
         None => ["admin", "admin.token", "app.env"].contains(&name),

@@ -1,0 +1,106 @@
+//! What `--check` shows, and that the examples load.
+
+use super::*;
+
+#[test]
+fn the_effective_configuration_loads_again_and_hides_secrets() {
+    let case = Case::file(
+        "[app]\ncommand = [\"a b\", \"\\\"q\\\"\", \"\\n\"]\nuser = \"api\"\n\
+         env = { API_KEY = \"hunter2\", \"odd name\" = \"x\\ny\" }\n\
+         [admin]\ntoken = \"hunter2-hunter2-hunter2\"\nallow = [\"10.0.0.0/8\", \"::1\"]\n\
+         hosts = [\"example.com\"]\n[proxy]\nmax_body = \"10MiB\"\n[upstream]\nresponse_timeout = \"90s\"\n",
+    );
+    let config = case.good();
+    let text = config.effective_toml();
+    assert!(!text.contains("hunter2"), "{text}");
+    for key in keys() {
+        let word = key.name.rsplit('.').next().unwrap();
+        assert!(text.lines().any(|line| line.starts_with(&format!("{word} = "))
+            || line .starts_with(&format!("# {word}"))), "{} is not in\n{text}", key.name);
+    }
+    case.write("api.toml", &text);
+    let mut again = case.good();
+    assert_eq!(again.admin.token.as_ref().map(Secret::expose), Some("***"));
+    assert_eq!(
+        Arc::make_mut(&mut again.app).app.env.insert("API_KEY".to_owned(), "hunter2".to_owned()).as_deref(),
+        Some("***")
+    );
+    again.admin.token = config.admin.token.clone();
+    again.admin.socket_configured = false;
+    again.warnings = config.warnings.clone();
+    assert_eq!(again, config);
+    assert_eq!(format!("{:?}", config.admin.token), "Some(***)");
+
+    // Also from the environment alone.
+    let config = Case::environment().good();
+    case.write("api.toml", &config.effective_toml());
+    assert_eq!(case.good().effective_toml(), config.effective_toml());
+}
+
+fn example(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)).unwrap()
+}
+
+#[test]
+fn every_example_loads_without_warnings() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for entry in fs::read_dir(examples).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let config = if name.ends_with(".toml") {
+            Case::file(&example(&name)).good()
+        } else if name.ends_with(".env") {
+            let mut case = Case::new();
+            for line in example(&name).lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+                let (variable, value) = line.split_once('=').unwrap();
+                assert!(variables().any(|known| known == variable), "{name}: {variable}");
+                case.set(variable, value);
+            }
+            case.good()
+        } else {
+            continue;
+        };
+        seen += 1;
+        let expected: &[&str] =
+            if name == "full.toml" { &["neither app.command nor app.target"] } else { &[] };
+        assert_eq!(config.warnings.len(), expected.len(), "{name}: {:?}", config.warnings);
+        assert!(expected.iter().all(|part| warned(&config, part)), "{name}: {:?}", config.warnings);
+    }
+    assert!(seen >= 5, "only {seen} examples were found");
+}
+
+#[test]
+fn the_full_example_has_every_key_with_its_default() {
+    let text = example("full.toml");
+    let mut table = String::new();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if let Some(header) = line.strip_prefix('[').and_then(|line| line.split(']').next()) {
+            table = format!("{header}.");
+        } else if let Some((word, _)) = line.trim_start_matches("# ").split_once(" = ") {
+            found.push(format!("{table}{word}"));
+        }
+    }
+    for key in keys() {
+        assert!(found.iter().any(|name| name == key.name), "{} is not in full.toml", key.name);
+    }
+    assert_eq!(found.len(), keys().count(), "a key twice, or an unknown one: {found:?}");
+    let case = Case::file("");
+    let defaults = case.good();
+    case.write("api.toml", &text);
+    assert_eq!(case.good(), defaults);
+
+    // What is commented out there is good as well.
+    let mut all = String::new();
+    for line in text.lines() {
+        let (word, rest) = line.trim_start_matches("# ").split_once(" = ").unwrap_or(("", ""));
+        let excluded = line.starts_with("# target") || line.starts_with("# token_file");
+        let is_key = !excluded && !rest.is_empty() && found.iter().any(|name| name.ends_with(word));
+        all.push_str(if is_key { line.trim_start_matches("# ") } else { line });
+        all.push('\n');
+    }
+    let config = Case::file(&all).good();
+    assert_eq!(config.name, "api");
+    assert_eq!(config.app.app.command, Some(CommandLine::Shell("node server.js".to_owned())));
+    assert!(config.admin.socket_configured && config.hooks.on_event.is_some());
+}

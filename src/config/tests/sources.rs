@@ -1,0 +1,235 @@
+//! Which source wins, and what the values are then.
+
+use super::*;
+
+#[test]
+fn an_empty_file_gives_the_defaults_of_a_file_and_waits_for_a_deploy() {
+    let case = Case::file("");
+    let config = case.good();
+    assert_eq!(config.name, "api");
+    assert_eq!(config.file, Some(case.config()));
+    assert_eq!(config.listen, "0.0.0.0:3000".parse().unwrap());
+    assert_eq!(config.state_file, case.path("state/api.json"));
+    assert_eq!((&config.app.app.target, &config.app.app.command), (&None, &None));
+    assert!(warned(&config, "waiting for a first deploy or switch"), "{:?}", config.warnings);
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert_eq!(config.app.drain.affinity, Affinity::Request);
+    assert_eq!(config.proxy.forwarded, Forwarded::Trusted);
+    assert!(config.admin.token.is_none() && config.admin.public && !config.admin.socket_configured);
+}
+
+#[test]
+fn the_environment_alone_gives_the_defaults_of_npm_portok() {
+    let case = Case::environment();
+    let config = case.good();
+    assert_eq!(config.name, "default");
+    assert_eq!(config.file, None);
+    assert_eq!(config.listen.port(), 3000);
+    assert_eq!(config.app.app.target, Some(8080));
+    assert_eq!(config.state_file, case.path("state/default.json"));
+    assert_eq!((config.app.health.path.as_str(), config.app.health.timeout), ("/health", secs(5)));
+    assert_eq!((config.app.drain.period, config.app.drain.affinity), (secs(30), Affinity::Connection));
+    let Rollback { window, interval, threshold, .. } = config.app.rollback;
+    assert_eq!((window, interval, threshold), (secs(60), secs(5), 3));
+    assert_eq!(config.proxy.forwarded, Forwarded::Append);
+    assert_eq!((config.proxy.idle_timeout, config.proxy.header_timeout), (secs(5), secs(6)));
+    assert!(!config.proxy.fast_path && config.app.upstream.keepalive && !config.app.upstream.debug);
+    assert_eq!((config.app.upstream.max_connections, config.app.upstream.tcp_keepalive), (1024, secs(1)));
+    assert_eq!(config.admin.allow, ["127.0.0.1/32".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()]);
+    assert!(!config.log.verbose_errors && config.proxy.threads >= 1);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn every_variable_reaches_its_key() {
+    let mut case = Case::environment();
+    let socket = case.path("a.sock").display().to_string();
+    let state = case.path("s.json").display().to_string();
+    case.sources.env.remove("INITIAL_TARGET_PORT");
+    for (variable, value) in [
+        ("INSTANCE_NAME", "web"),
+        ("LISTEN_PORT", "[::1]:8081"),
+        ("APP_COMMAND", "node app.js --x"),
+        ("STATE_FILE", &state),
+        ("HEALTH_PATH", "/up?x=1"),
+        ("HEALTH_TIMEOUT_MS", "1500"),
+        ("DRAIN_MS", "0"),
+        ("DRAIN_AFFINITY", "request"),
+        ("ROLLBACK_WINDOW_MS", "0"),
+        ("ROLLBACK_CHECK_EVERY_MS", "250"),
+        ("ROLLBACK_FAIL_THRESHOLD", "7"),
+        ("ADMIN_ALLOWLIST", "10.0.0.0/8, ::ffff:127.0.0.1 ,::ffff:192.168.0.0/112,"),
+        ("ADMIN_UNIX_SOCKET", &socket),
+        ("FAST_PATH", "true"),
+        ("PORTOK_THREADS", "3"),
+        ("UPSTREAM_KEEPALIVE", "false"),
+        ("UPSTREAM_MAX_SOCKETS", "9"),
+        ("UPSTREAM_KEEPALIVE_MSECS", "1500"),
+        ("SERVER_KEEPALIVE_TIMEOUT", "7000"),
+        ("SERVER_HEADERS_TIMEOUT", "8000"),
+        ("ENABLE_XFWD", "0"),
+        ("DEBUG_UPSTREAM", "1"),
+        ("VERBOSE_ERRORS", "1"),
+    ] {
+        case.set(variable, value);
+    }
+    for variable in variables().filter(|variable| *variable != "INITIAL_TARGET_PORT") {
+        assert!(case.sources.env.contains_key(variable), "{variable} is not tested here");
+    }
+    let config = case.good();
+    assert_eq!((config.name.as_str(), config.listen.to_string().as_str()), ("web", "[::1]:8081"));
+    assert_eq!(config.app.app.command, Some(CommandLine::Shell("node app.js --x".to_owned())));
+    assert_eq!(config.state_file, case.path("s.json"));
+    assert_eq!((config.app.health.path.as_str(), config.app.health.timeout.as_millis()), ("/up?x=1", 1500));
+    assert_eq!((config.app.drain.period, config.app.drain.affinity), (Duration::ZERO, Affinity::Request));
+    assert_eq!((config.app.rollback.window, config.app.rollback.interval.as_millis()), (Duration::ZERO, 250));
+    assert_eq!(config.app.rollback.threshold, 7);
+    let allow: Vec<_> = config.admin.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(allow, ["10.0.0.0/8", "127.0.0.1/32", "192.168.0.0/16"]);
+    assert_eq!(config.admin.socket, Some(case.path("a.sock")));
+    assert!(config.admin.socket_configured && config.proxy.fast_path && !config.app.upstream.keepalive);
+    assert_eq!(config.admin.token.as_ref().map(Secret::expose), Some("0123456789abcdef"));
+    assert_eq!((config.proxy.threads, config.app.upstream.max_connections), (3, 9));
+    assert_eq!(config.app.upstream.tcp_keepalive, secs(2), "the kernel counts whole seconds");
+    assert_eq!((config.proxy.idle_timeout, config.proxy.header_timeout), (secs(7), secs(8)));
+    assert_eq!(config.proxy.forwarded, Forwarded::Off);
+    assert!(config.app.upstream.debug && config.log.verbose_errors);
+}
+
+#[test]
+fn environment_wins_over_the_file_and_flags_over_both() {
+    let mut case = Case::file(
+        "name = \"file\"\nlisten = 1111\n[app]\ntarget = 4000\n[drain]\nperiod = \"1s\"\naffinity = \"connection\"\n\
+         [admin]\nallow = [\"::1\"]\n",
+    );
+    assert_eq!(case.good().listen.port(), 1111);
+    case.set("LISTEN_PORT", "2222");
+    case.set("INITIAL_TARGET_PORT", "5000");
+    case.set("INSTANCE_NAME", "env");
+    case.set("DRAIN_MS", "2000");
+    case.set("ADMIN_ALLOWLIST", "10.1.1.1");
+    case.set("DRAIN_AFFINITY", "");
+    let config = case.good();
+    assert_eq!(
+        (config.name.as_str(), config.listen.port(), config.app.app.target),
+        ("env", 2222, Some(5000))
+    );
+    assert_eq!((config.app.drain.period, config.app.drain.affinity), (secs(2), Affinity::Connection));
+    assert_eq!(config.admin.allow, ["10.1.1.1/32".parse().unwrap()]);
+    case.sources.overrides.listen = Some("127.0.0.1:0".to_owned());
+    case.sources.overrides.command = Some(CommandLine::Shell("node app.js".to_owned()));
+    let config = case.good();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:0");
+    assert_eq!((config.app.app.target, config.app.app.command.is_some()), (None, true));
+    case.sources.overrides.listen = Some("nowhere".to_owned());
+    case.sources.overrides.command = Some(CommandLine::Exec(Vec::new()));
+    let problems = case.problems();
+    assert!(problems[0].starts_with("--listen = \"nowhere\": expected a port"), "{problems:?}");
+    assert!(problems[1].starts_with("--cmd"), "{problems:?}");
+}
+
+#[test]
+fn a_bad_value_is_bad_even_where_another_source_wins() {
+    let mut case = Case::file("[drain]\nperiod = 5\n");
+    case.set("DRAIN_MS", "5000");
+    assert!(case.problems()[0].contains("drain.period = 5"));
+}
+
+#[test]
+fn enable_xfwd_switches_the_file_s_value_off_and_on() {
+    let mut case = Case::file("[proxy]\nforwarded = \"append\"\n");
+    assert_eq!(case.good().proxy.forwarded, Forwarded::Append);
+    case.set("ENABLE_XFWD", "1");
+    assert_eq!(case.good().proxy.forwarded, Forwarded::Append);
+    case.set("ENABLE_XFWD", "0");
+    assert_eq!(case.good().proxy.forwarded, Forwarded::Off);
+    let mut case = Case::file("[proxy]\nforwarded = \"off\"\n");
+    case.set("ENABLE_XFWD", "true");
+    assert_eq!(case.good().proxy.forwarded, Forwarded::Trusted);
+}
+
+#[test]
+fn all_kinds_of_values_in_a_file() {
+    let config = Case::file(
+        "listen = \"3001\"\n[app]\ncommand = [\"node\", \"app.js\", \"{port}\"]\nstop_signal = \"int\"\n\
+         env = { NODE_ENV = \"production\", EMPTY = \"\" }\nowner_check = \"strict\"\n\
+         restart = { backoff = \"1s 500ms\", give_up = true }\n\
+         [rollback]\nstandby = \"window\"\n[proxy]\nmax_body = \"1.5MB\"\nmax_header_size = \"8KiB\"\n\
+         trusted = [\"10.0.0.0/8\"]\nupgrades = [\"WebSocket\", \"tcp\"]\n[limits]\nheaders = 99\n[upstream]\nresponse_timeout = \"2m\"\nmax_connections = 1_000\n[hooks]\non_event = [\"/bin/true\", \"\"]\n",
+    )
+    .good();
+    assert_eq!(config.listen.to_string(), "0.0.0.0:3001");
+    let words = ["node", "app.js", "{port}"].map(str::to_owned).to_vec();
+    assert_eq!(config.app.app.command, Some(CommandLine::Exec(words)));
+    assert_eq!(config.app.app.stop_signal, StopSignal { name: "SIGINT", number: 2 });
+    assert_eq!(config.app.app.env.get("NODE_ENV").map(String::as_str), Some("production"));
+    assert_eq!(config.app.app.env.get("EMPTY").map(String::as_str), Some(""));
+    assert_eq!(config.app.app.owner_check, OwnerCheck::Strict);
+    assert_eq!((config.app.app.restart.backoff.as_millis(), config.app.app.restart.give_up), (1500, true));
+    assert_eq!(config.app.rollback.standby, Standby::Window);
+    assert_eq!((config.proxy.max_body, config.proxy.max_header_size), (Some(1_500_000), 8192));
+    assert_eq!((config.proxy.upgrades, config.limits.headers), (vec!["websocket".into(), "tcp".into()], 99));
+    assert_eq!(
+        (config.app.upstream.response_timeout, config.app.upstream.max_connections),
+        (Some(secs(120)), 1000)
+    );
+    assert_eq!(config.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
+}
+
+#[test]
+fn names_come_from_the_flag_the_environment_the_file_or_its_stem() {
+    let mut case = Case::new();
+    case.write("etc/web.toml", "[app]\ntarget = 4000\n");
+    case.sources.instance = Some("web".to_owned());
+    let config = case.good();
+    assert_eq!((config.name.as_str(), config.file), ("web", Some(case.path("etc/web.toml"))));
+
+    case.write("etc/web.toml", "name = \"other\"\n");
+    let problems = case.problems();
+    assert!(problems[0].contains("web.toml:1:8: name = \"other\": expected \"web\", as --instance says"));
+    case.write("etc/web.toml", "");
+    case.set("INSTANCE_NAME", "third");
+    assert!(case.problems()[0].starts_with("INSTANCE_NAME = \"third\": expected \"web\", as --instance"));
+
+    let mut case = Case::environment();
+    case.sources.instance = Some("none".to_owned());
+    let config = case.good();
+    assert_eq!((config.name.as_str(), config.file), ("none", None));
+    case.sources.instance = Some("../etc".to_owned());
+    assert!(case.problems()[0].starts_with("--instance = \"../etc\": expected 1 to 64"));
+
+    let mut case = Case::new();
+    case.write("my app.toml", "");
+    case.sources.file = Some(case.path("my app.toml"));
+    let problems = case.problems();
+    assert!(problems[0].contains("name is missing") && problems[0].contains("\"my app\""), "{problems:?}");
+}
+
+#[test]
+fn a_named_file_that_is_not_there_is_an_error_an_instance_s_is_not() {
+    let mut case = Case::environment();
+    case.sources.file = Some(case.config());
+    let problems = case.problems();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with(&case.config().display().to_string()), "{problems:?}");
+    assert!(problems[0].contains("No such file"), "{problems:?}");
+    case.sources.file = Some(case.dir.path().to_owned());
+    assert!(case.problems()[0].contains("expected a regular file"));
+}
+
+#[test]
+fn what_is_odd_is_warned_about() {
+    let case = Case::file("[app]\ntarget = 1\n[admin]\ntoken = \"short\"\n");
+    mode(&case.config(), 0o644);
+    let config = case.good();
+    assert!(warned(&config, "admin.token: the token is shorter than 16"), "{:?}", config.warnings);
+    assert!(warned(&config, "everybody may read"), "{:?}", config.warnings);
+    assert!(!config.warnings.concat().contains("\"short\""));
+
+    let mut case = Case::environment();
+    case.set("SERVER_KEEPALIVE_TIMEOUT", "6000");
+    let config = case.good();
+    assert!(warned(&config, "proxy.header_timeout: 6s is not above SERVER_KEEPALIVE_TIMEOUT (6s)"));
+    case.set("ROLLBACK_WINDOW_MS", "1000");
+    assert!(warned(&case.good(), "rollback.interval: 5s is longer than the watch window (1s)"));
+}
