@@ -1,26 +1,22 @@
-//! The admin API: shape in, domain call, shape out.
+//! The admin API: it takes a request's form apart, makes one call, and gives the answer a form.
 //!
-//! Responsible for who may ask, for the paths under the reserved prefix, for the form of parameters and
-//! bodies, and for the form of answers. It decides nothing about releases: every request becomes one call of
-//! [`release::Handle`], the counters or the configuration.
+//! A request's way in: [`socket`] (the unix socket) or [`Public`] (the public port) gives it to
+//! [`Admin`]; [`browser`] refuses what a page of another site made a browser send; [`auth`] admits
+//! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
+//! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body; the
+//! call goes to [`release::Handle`], the counters or the daemon; [`answer`] or [`prometheus`] writes
+//! what came of it. [`bind`] makes the unix socket, and [`seats`] shares it out.
 //!
-//! - [`browser`] refuses what a page of another site made a browser send;
-//! - [`auth`] admits a request or refuses it: peer, rate, token, in that order;
-//! - [`rate`] counts requests by address, in bounded memory;
-//! - [`routes`] finds what a path means and turns a request into one [`routes::Call`];
-//! - [`request`] reads query, `Accept` and the body of a deploy;
-//! - [`answer`] makes the responses, whole or streamed;
-//! - [`prometheus`] writes the counters in the text format;
-//! - [`api`] puts these together and makes the calls;
-//! - [`bind`] makes the unix socket, [`socket`] serves it, [`seats`] says who makes room on it.
+//! Nothing about releases is decided here.
 //!
-//! State: the limiters' tables, owned by [`Admin`] behind a lock that is never held over an await. Everything
-//! else is read from what others own. All work runs on the control plane's runtime as a task that [`Admin`]
-//! tracks; [`Admin::finish`] joins them. A dropped answer (the client went away) cancels nothing: the task
-//! behind it runs to its end, and a deploy belongs to the coordinator anyway.
+//! [`Admin`] owns the limiters' tables, behind a lock that is never held over an await. All other
+//! state is read from its owners. Each request is answered by a task on the control plane's runtime;
+//! [`Admin::finish`] joins them. When a client goes away, its task runs to its end all the same, and
+//! a deploy belongs to the coordinator anyway.
 //!
-//! The one ordering that matters: browser, peer, rate, token, change, path, method, parameters. A body is read only after the
-//! token was right, so that a stranger can neither learn what exists nor make portok hold bytes for him.
+//! The one ordering that matters: browser, address, rate, token, right to change, path, method,
+//! parameters. The body is read only after the token was right. So a stranger can neither learn
+//! what exists here nor make portok hold bytes.
 
 mod answer;
 mod api;
@@ -52,7 +48,7 @@ use crate::{proxy, release, wire};
 /// What the admin API reads and calls.
 #[derive(Debug)]
 pub struct Parts {
-    /// The coordinator.
+    /// The app's coordinator.
     pub app: release::Handle,
     /// The configuration in force.
     pub config: watch::Receiver<Arc<Config>>,
@@ -60,9 +56,9 @@ pub struct Parts {
     pub config_status: watch::Receiver<wire::ConfigStatus>,
     /// The data plane's counters.
     pub stats: Arc<proxy::Stats>,
-    /// Asks for a reload; the outcome comes back through the inner channel.
+    /// Orders a reload; the outcome comes back through the inner channel.
     pub reload: mpsc::Sender<ReloadReply>,
-    /// Asks for another daemon in this one's place.
+    /// Orders another daemon in this one's place.
     pub upgrade: mpsc::Sender<UpgradeOrder>,
     /// Where requests are accepted now.
     pub listen: watch::Receiver<SocketAddr>,
@@ -75,7 +71,7 @@ pub struct Parts {
 /// Where the outcome of a reload is sent.
 pub type ReloadReply = oneshot::Sender<Result<wire::Reloaded, wire::ErrorBody>>;
 
-/// Puts another daemon in this one's place.
+/// Orders another daemon in this one's place.
 #[derive(Debug)]
 pub struct UpgradeOrder {
     /// Its program; `None`: the one that this daemon was started from.
@@ -87,7 +83,7 @@ pub struct UpgradeOrder {
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP connection's other end: the socket's own word, never a header's.
+    /// The other end of a TCP connection, as the socket says it and no header.
     Tcp(SocketAddr),
     /// A process on this host, as the kernel names it (`SO_PEERCRED`, unix(7)).
     Unix {
@@ -95,8 +91,8 @@ pub enum Peer {
         uid: u32,
         /// Its effective group.
         gid: u32,
-        /// Whether it belongs to the socket's group (by its effective group, or its user in the group
-        /// database), as of the moment it connected.
+        /// Whether it belonged to the socket's group when it connected: by its effective group, or by
+        /// its user in the group database.
         member: bool,
     },
 }

@@ -2,7 +2,10 @@ use std::net::SocketAddr;
 
 use http::header::{ALLOW, RETRY_AFTER};
 use http_body_util::Full;
+use tokio::sync::mpsc;
 
+use super::body::{DISCARDED, read};
+use super::calls::metrics;
 use super::*;
 use crate::config::{self, Secret};
 
