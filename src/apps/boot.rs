@@ -13,7 +13,7 @@ use super::{Apps, Waiting};
 use crate::config::AppConfig;
 use crate::proxy::{RouteWriter, Stats};
 use crate::release::store::{Found, Store};
-use crate::release::{self, Coordinator};
+use crate::release::{self, Coordinator, Traffic};
 use crate::supervisor::{Common, Supervisor, new_mark};
 use crate::wire::HookEvent;
 
@@ -50,7 +50,8 @@ impl Apps {
         common.remove_pipes_but(&recorded);
         let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
         let supervisor = Arc::new(Supervisor::for_app(&common, mark)?);
-        let parts = release::Parts { config, supervisor, stats, route, store, found, notify, fresh, alone };
+        let traffic = Traffic::new(route, stats, alone);
+        let parts = release::Parts { config, supervisor, traffic, store, found, notify, fresh };
         let (coordinator, app) = Coordinator::new(parts);
         Ok((Self { app, common }, Waiting { coordinator }))
     }

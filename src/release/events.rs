@@ -95,6 +95,23 @@ impl AttemptLog {
     }
 }
 
+/// An attempt that succeeded, whose readers are to hear of it.
+#[derive(Debug)]
+pub(super) struct Succeeded {
+    pub(super) log: AttemptLog,
+    /// The last event.
+    pub(super) event: Event,
+    /// The result.
+    pub(super) moved: Moved,
+}
+
+impl Succeeded {
+    /// Ends the attempt; nothing follows.
+    pub(super) fn end(self) {
+        self.log.end(self.event, Ok(self.moved));
+    }
+}
+
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)

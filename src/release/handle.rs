@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::changed;
 use super::events::Attempt;
@@ -26,6 +27,10 @@ pub enum Rollback {
 /// How long a status waits for another look at a disk that could not be written.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long after the start a request waits for the boot before it is refused. Mostly nothing is left to be stopped, and the
+/// boot is over at once.
+const BOOT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The coordinator as the admin API and the daemon see it.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -34,6 +39,8 @@ pub struct Handle {
     config: watch::Receiver<Arc<AppConfig>>,
     supervisor: Arc<Supervisor>,
     first_probe: watch::Receiver<bool>,
+    /// When a request does not wait for the boot any more.
+    boot_patience_ends: Instant,
 }
 
 impl Handle {
@@ -44,7 +51,8 @@ impl Handle {
         supervisor: Arc<Supervisor>,
         first_probe: watch::Receiver<bool>,
     ) -> Self {
-        Self { requests, views, config, supervisor, first_probe }
+        let boot_patience_ends = Instant::now() + BOOT_PATIENCE;
+        Self { requests, views, config, supervisor, first_probe, boot_patience_ends }
     }
 
     /// Starts a new release; with `force` also one that is live already, or in quarantine. Returns once it is accepted and its intent is written down.
@@ -59,7 +67,7 @@ impl Handle {
             .await
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))??;
         let mut attempt = self
-            .ask(|reply| {
+            .ask_booted(|reply| {
                 let prepared = Box::new(prepared);
                 Message::Deploy { prepared, reason: Reason::Deploy, force, reply }
             })
@@ -73,7 +81,7 @@ impl Handle {
     /// # Errors
     /// `busy`, `health_failed`, `state_unwritable`, `shutting_down`.
     pub async fn switch(&self, port: u16) -> Result<wire::Switched, ErrorBody> {
-        let answer = self.ask(|reply| Message::Switch { port, reason: Reason::Manual, reply }).await?;
+        let answer = self.ask_booted(|reply| Message::Switch { port, reason: Reason::Manual, reply }).await?;
         let (message, switch) = match answer {
             SwitchReply::AlreadyLive(last) => (format!("Port {port} is live already"), last),
             SwitchReply::Accepted(attempt) => {
@@ -88,7 +96,7 @@ impl Handle {
     /// # Errors
     /// `no_previous`, `no_such_release`, `quarantined`, `busy` (before the start), `shutting_down`.
     pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
-        let planned = match self.ask(|reply| Message::Rollback { asked, reply }).await? {
+        let planned = match self.ask_booted(|reply| Message::Rollback { asked, reply }).await? {
             RollbackReply::Accepted(attempt) => return Ok(Rollback::Accepted(attempt)),
             RollbackReply::Plan(planned) => planned,
         };
@@ -122,13 +130,13 @@ impl Handle {
     pub fn status(&self) -> wire::Status {
         let view = Arc::clone(&self.views.borrow());
         let mut status = view.status.clone().unwrap_or_else(empty_status);
-        for (part, targets) in [
+        for (part, requests) in [
             (&mut status.live, &view.live),
             (&mut status.candidate, &view.candidate),
             (&mut status.previous, &view.previous),
         ] {
             if let Some(part) = part {
-                part.inflight = targets.iter().map(|target| target.inflight()).sum();
+                part.inflight = requests.count();
             }
         }
         status
@@ -265,6 +273,15 @@ impl Handle {
         if self.requests.send(message(done)).await.is_ok() {
             let _coordinator_gone = waited.await;
         }
+    }
+
+    /// As [`Handle::ask`], after the boot where that is over soon: nothing can be started before.
+    async fn ask_booted<T>(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<T, ErrorBody>>) -> Message,
+    ) -> Result<T, ErrorBody> {
+        let _refused_then = tokio::time::timeout_at(self.boot_patience_ends, self.booted()).await;
+        self.ask(message).await
     }
 
     async fn ask<T>(

@@ -164,8 +164,17 @@ impl History {
     }
 }
 
+/// The content of a release; empty for an unmanaged app.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    pub(super) spec: Option<ReleaseSpec>,
+    /// The fingerprint of `[app]`, where it is nothing but that.
+    pub(super) app: Option<String>,
+}
+
 /// An attempt that begins.
-pub(super) fn attempt(id: &str, spec: Option<ReleaseSpec>, app: Option<String>) -> StoredRelease {
+pub(super) fn attempt(id: &str, content: Content) -> StoredRelease {
+    let Content { spec, app } = content;
     let row = ReleaseRow {
         release: id.to_owned(),
         command: spec.as_ref().map(|spec| spec.command.clone()),
@@ -189,7 +198,7 @@ mod tests {
     fn the_newest_comes_first_and_what_is_needed_stays() {
         let mut history = History::default();
         for n in 0..REMEMBERED + 5 {
-            history.begin(attempt(&format!("v{n}"), None, None), &["v0".to_owned()]);
+            history.begin(attempt(&format!("v{n}"), Content::default()), &["v0".to_owned()]);
         }
         let rows = history.rows();
         assert_eq!(rows.len(), REMEMBERED);
@@ -211,7 +220,10 @@ mod tests {
             health_path: None,
         };
         for n in 0..10 {
-            history.begin(attempt(&format!("v{n}"), Some(spec.clone()), None), &["v0".to_owned()]);
+            history.begin(
+                attempt(&format!("v{n}"), Content { spec: Some(spec.clone()), app: None }),
+                &["v0".to_owned()],
+            );
         }
         let rows = history.rows();
         let ids: Vec<_> = rows.iter().map(|row| row.release.as_str()).collect();
@@ -226,10 +238,10 @@ mod tests {
     fn a_release_that_is_tried_again_has_another_row() {
         let mut history = History::default();
         for (id, outcome) in [("a", Outcome::Live), ("b", Outcome::Live), ("a", Outcome::Aborted)] {
-            history.begin(attempt(id, None, None), &[]);
+            history.begin(attempt(id, Content::default()), &[]);
             history.ended(id, outcome, |_| {});
         }
-        history.begin(attempt("b", None, None), &[]);
+        history.begin(attempt("b", Content::default()), &[]);
         history.rolled_back("b", "bad");
         history.take_back("b");
         let of = |id: &str, outcome| (id.to_owned(), Some(outcome));
@@ -245,7 +257,7 @@ mod tests {
     fn the_end_of_a_process_is_told_where_its_start_is() {
         let mut history = History::default();
         for start in ["09:00", "10:00"] {
-            history.begin(attempt("a", None, None), &[]);
+            history.begin(attempt("a", Content::default()), &[]);
             history.started("a", true, start.to_owned(), 1);
             history.ended("a", Outcome::Live, |_| {});
         }
@@ -259,7 +271,7 @@ mod tests {
     fn of_a_needed_release_the_newest_attempt_stays() {
         let mut history = History::default();
         for _ in 0..REMEMBERED + 5 {
-            history.begin(attempt("a", None, None), &["a".to_owned()]);
+            history.begin(attempt("a", Content::default()), &["a".to_owned()]);
         }
         assert_eq!(history.rows().len(), REMEMBERED);
     }

@@ -74,6 +74,25 @@ pub(super) enum Message {
     LeftoversGone,
 }
 
+impl Message {
+    /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback and cancel are.
+    pub(super) fn refuse(self, error: impl FnOnce() -> ErrorBody) -> Option<Self> {
+        match self {
+            Self::Deploy { reply: asker, .. } => reply(asker, Err(error())),
+            Self::Switch { reply: asker, .. } => reply(asker, Err(error())),
+            Self::Rollback { reply: asker, .. } => reply(asker, Err(error())),
+            Self::Cancel { reply: asker } => reply(asker, Err(error())),
+            other => return Some(other),
+        }
+        None
+    }
+}
+
+/// Answers whoever asked. An asker that has gone does not matter.
+pub(super) fn reply<T>(asker: oneshot::Sender<T>, answer: T) {
+    let _asker_gone = asker.send(answer);
+}
+
 /// How a switch was received.
 #[derive(Debug)]
 pub(super) enum SwitchReply {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::traffic::InFlight;
 use crate::health::Probe;
-use crate::proxy::Target;
 use crate::wire;
 
 /// A snapshot, made after each turn of the coordinator.
@@ -17,9 +17,9 @@ pub(super) struct View {
     pub(super) releases: Arc<[wire::ReleaseRow]>,
     pub(super) health: wire::HealthMetrics,
     pub(super) probe: Option<Probe>,
-    pub(super) live: Vec<Arc<Target>>,
-    pub(super) candidate: Vec<Arc<Target>>,
-    pub(super) previous: Vec<Arc<Target>>,
+    pub(super) live: InFlight,
+    pub(super) candidate: InFlight,
+    pub(super) previous: InFlight,
 }
 
 /// A status that says nothing yet.

@@ -1,31 +1,28 @@
-//! How the coordinator begins: leftovers, the record, `[app]`; and what an edit of `[app]` brings later.
+//! How the coordinator begins: it takes over what the earlier daemon left running, stops the leftovers, and tells the
+//! machine what the record says.
+//!
+//! The ordering that matters: nothing is started before the leftovers are gone, so that no release runs twice. Where
+//! nothing has to be started the machine begins before that.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
-use super::Coordinator;
-use crate::config::{AppChange, StopSignal, app_change, app_fingerprint};
+use super::{Coordinator, Step};
 use crate::release::clock::now;
-use crate::release::history::attempt;
+use crate::release::history::{Content, attempt};
+use crate::release::life::{Booting, Life};
 use crate::release::message::Message;
 use crate::release::record::{Record, StoredRun};
 use crate::release::refusal::refused;
-use crate::release::run::follow;
 use crate::release::spec;
 use crate::release::state::{
-    Adopted, Boot, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
+    Adopted, Boot, Event, Live, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
 };
+use crate::release::tasks::report;
 use crate::supervisor::{Process, Survivor};
-use crate::wire::{self, Code, ErrorBody, Reason};
-
-/// How long a request waits for leftovers to be gone before it is refused.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How many requests may wait so.
-const EARLY: usize = 16;
+use crate::wire::{self, Reason};
 
 /// What the supervisor needs to take a recorded run over.
 fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
@@ -66,11 +63,11 @@ fn past_of(record: &Record) -> Past {
 impl Coordinator {
     /// Takes over what the record names and still runs, and stops what it does not name.
     pub(super) fn take_stock(&mut self) {
-        let recorded = self.found.as_ref().filter(|_| !self.fresh);
-        let runs = recorded.map(|record| record.runs.clone()).unwrap_or_default();
-        let identities = self.leftovers.clone().unwrap_or_default();
+        let runs = self.life.booting().map(|booting| booting.record.runs.clone()).unwrap_or_default();
+        let identities = self.runs.leftovers().to_vec();
+        let supervisor = self.runs.supervisor();
         let app = self.config.borrow().app.clone();
-        let (supervisor, reports) = (Arc::clone(&self.supervisor), self.reports.clone());
+        let reports = self.tasks.reports();
         self.tasks.spawn(async move {
             let mut processes = Vec::with_capacity(runs.len());
             for run in &runs {
@@ -82,190 +79,158 @@ impl Coordinator {
             }
             let spared: Vec<_> =
                 processes.iter().flatten().map(|process| process.identity().clone()).collect();
-            let _coordinator_gone = reports.send(Message::TakenOver(processes)).await;
+            report(&reports, Message::TakenOver(processes)).await;
             let others = identities.into_iter().filter(|identity| !spared.contains(identity)).collect();
             supervisor.stop_leftovers(others, &spared, app.stop_signal, app.stop_timeout).await;
-            let _coordinator_gone = reports.send(Message::LeftoversGone).await;
+            report(&reports, Message::LeftoversGone).await;
         });
     }
 
-    /// Begins at once where nothing has to be started: what serves goes on serving. Otherwise what is left of the former
-    /// daemon's processes has to be gone first, so that no release runs twice.
+    /// Begins at once where nothing has to be started: what serves goes on serving.
     pub(super) fn stock_taken(&mut self, processes: Vec<Option<Process>>) {
-        self.taken_over = processes;
-        let Some(record) = self.found.as_ref().filter(|_| !self.fresh) else { return };
-        let serves = |(run, process): (&StoredRun, &Option<Process>)| {
-            process.is_some() && matches!(run.role, Role::Live | Role::Restoring)
-        };
-        let starts_nothing = match &record.live {
-            Some(release) if release.origin == Origin::Managed => {
-                record.runs.iter().zip(&self.taken_over).any(serves)
-            }
-            Some(_) => true,
-            None => self.unfinished(record).is_some(),
-        };
-        if starts_nothing && self.state.phase() != wire::Phase::Stopping {
+        let Life::Booting(booting) = &mut self.life else { return };
+        booting.taken_over = processes;
+        if self.starts_nothing() && !self.is_stopping() {
             self.begin();
         }
     }
 
-    /// What is asked while leftovers are looked for and stopped: nothing is known to be live yet, and nothing may be
-    /// started. It waits a moment, since mostly there is nothing to stop; then it is refused. Gives back what means
-    /// the same as later.
-    pub(super) fn receive_before_boot(&mut self, message: Message) -> Option<Message> {
-        let asks =
-            matches!(message, Message::Deploy { .. } | Message::Rollback { .. } | Message::Switch { .. });
+    /// Whether the boot will start no process.
+    fn starts_nothing(&self) -> bool {
+        let Some(booting) = self.life.booting() else { return false };
+        let Booting { record, taken_over, .. } = booting;
+        let serves = |(run, process): (&StoredRun, &Option<Process>)| {
+            process.is_some() && matches!(run.role, Role::Live | Role::Restoring)
+        };
+        match &record.live {
+            Some(release) if release.origin == Origin::Managed => {
+                record.runs.iter().zip(taken_over).any(serves)
+            }
+            Some(_) => true,
+            None => self.unfinished(booting).is_some(),
+        }
+    }
+
+    /// Refuses what would move traffic, and notes the wish to stop everything. Gives back what means the same as later.
+    pub(super) fn receive_while_booting(&mut self, message: Message) -> Option<Message> {
         match message {
-            message if asks => {
-                let waits = self.began.elapsed() < PATIENCE && self.early.len() < EARLY;
-                if waits && self.state.phase() != wire::Phase::Stopping {
-                    self.early.push(message);
-                } else {
-                    self.refuse_early(message);
-                }
+            Message::Deploy { .. } | Message::Rollback { .. } | Message::Switch { .. } => {
+                let refusal = if self.is_stopping() { Refusal::ShuttingDown } else { Refusal::Booting };
+                message.refuse(|| refused(&refusal))
             }
-            Message::StopAll { done } => self.stopped = Some(done),
-            Message::Kill => self.kill_leftovers(),
-            other => return Some(other),
-        }
-        None
-    }
-
-    /// When those who wait for the start have waited long enough.
-    pub(super) fn patience_ends(&self) -> Option<Instant> {
-        (!self.early.is_empty()).then(|| self.began + PATIENCE)
-    }
-
-    pub(super) fn lose_patience(&mut self) {
-        for message in std::mem::take(&mut self.early) {
-            self.refuse_early(message);
+            Message::StopAll { done } => {
+                self.stop_after_boot(done);
+                None
+            }
+            Message::Kill => {
+                self.runs.kill_leftovers(&mut self.tasks);
+                None
+            }
+            other => Some(other),
         }
     }
 
-    fn refuse_early(&self, message: Message) {
-        let stopping = self.state.phase() == wire::Phase::Stopping;
-        let refusal = refused(if stopping { &Refusal::ShuttingDown } else { &Refusal::Booting });
-        match message {
-            Message::Deploy { reply, .. } => {
-                let _asker_gone = reply.send(Err(refusal));
-            }
-            Message::Rollback { reply, .. } => {
-                let _asker_gone = reply.send(Err(refusal));
-            }
-            Message::Switch { reply, .. } => {
-                let _asker_gone = reply.send(Err(refusal));
-            }
-            _ => {}
+    fn stop_after_boot(&mut self, done: oneshot::Sender<()>) {
+        self.end_awaited = Some(done);
+        if let Life::Booting(booting) = &mut self.life {
+            booting.stop_all = true;
         }
-    }
-
-    /// Those who are in a hurry do not wait for the ladder.
-    pub(super) fn kill_leftovers(&mut self) {
-        const KILL: StopSignal = StopSignal { number: 9, name: "SIGKILL" };
-        let Some(identities) = self.leftovers.clone() else { return };
-        let supervisor = Arc::clone(&self.supervisor);
-        self.tasks.spawn(async move {
-            supervisor.stop_leftovers(identities, &[], KILL, Duration::ZERO).await;
-        });
     }
 
     /// Begins, where that has not been done yet.
     pub(super) fn leftovers_gone(&mut self) {
-        self.leftovers = None;
-        if self.found.is_some() {
-            self.begin();
-        }
+        self.runs.leftovers_gone();
+        self.begin();
     }
 
     fn begin(&mut self) {
-        self.boot();
-        if self.stopped.is_some() {
-            self.lose_patience();
+        let unfinished = self.life.booting().and_then(|booting| self.unfinished(booting));
+        let Some(booting) = self.life.take_booting() else { return };
+        let stop_all = booting.stop_all;
+        self.boot(booting, unfinished);
+        if stop_all {
             self.step(Event::StopAll);
-        }
-        for message in std::mem::take(&mut self.early) {
-            self.receive(message);
         }
     }
 
-    fn boot(&mut self) {
-        let record = self.found.take().filter(|_| !self.fresh).unwrap_or_default();
-        let unfinished = self.unfinished(&record);
+    fn boot(&mut self, booting: Booting, unfinished: Option<(ReleaseRef, Reason)>) {
+        let Booting { record, taken_over, rewrite, .. } = booting;
         if let Some(intent) = record.intent.as_ref().filter(|_| unfinished.is_none()) {
             self.history.ended(&intent.release.id, wire::Outcome::Interrupted, |row| {
                 row.reason = Some("the daemon ended while it was under way".into());
             });
         }
-        let runs = self.take_over(&record, unfinished.as_ref().map(|(release, _)| release));
-        let serves = runs.iter().any(|adopted| adopted.role == Role::Live);
-        let ended =
-            !serves && record.runs.iter().any(|run| run.role == Role::Live && run.identity.is_of_this_boot());
-        let going_back = record.intent.as_ref().is_some_and(|intent| intent.reason == Reason::AutoRollback);
-        // After a boot of the host nothing can be said about a release that had to go with it.
-        let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
-        let window = left(record.watch_until.filter(|_| of_this_boot), self.config.borrow().rollback.window);
-        let known = |release: &ReleaseRef| {
-            release.origin != Origin::Managed
-                || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
-        };
-        let mut past = past_of(&record);
-        past.retain(known);
-        let went_back = record.last_switch.is_some_and(|switch| switch.reason == Reason::AutoRollback);
-        let mut live = record.live.filter(known);
+        let runs = self.take_over(&record, taken_over, unfinished.as_ref().map(|(release, _)| release));
+        let (live, past) = self.what_was_live(&record);
+        let live = live.or_else(|| self.configured_target());
         let app = self.config.borrow().app.clone();
-        if live.is_none()
-            && let Some(port) = app.target
-        {
-            let release = spec::unmanaged(port);
-            self.history.begin(attempt(&release.id, None, None), &[]);
-            self.app_attempted = Some(app_fingerprint(&app));
-            live = Some(release);
-        }
-        // What is recorded is started first; an edit that was made meanwhile is deployed over it. Nothing live and a
-        // command: that is the first deploy, or another try of one that failed.
-        self.app_edited = match app_change(self.app_attempted.as_deref(), &app) {
-            AppChange::Redeploy => true,
-            // A recorded port wins over the configured one, now and at the next reload of something else.
-            AppChange::Switch(_) => {
-                self.app_attempted = Some(app_fingerprint(&app));
-                false
-            }
-            AppChange::None => live.is_none() && unfinished.is_none() && app.command.is_some(),
-        };
-        self.step(Event::Boot(Boot {
+        // What is recorded is started first; an edit that was made meanwhile is deployed over it.
+        self.edits.look_at_start(&app, live.is_none() && unfinished.is_none());
+        let serves = runs.iter().any(|adopted| adopted.role == Role::Live);
+        let boot = Boot {
             live,
             past,
             restarts: record.restarts,
             crashes: self.moments(&record.crashes),
             failed_probes: record.failed_probes,
             unfinished,
-            window: Some(window).filter(|left| !left.is_zero()),
-            went_back,
-            ended,
-            going_back,
+            window: self.window_left(&record),
+            went_back: record.last_switch.as_ref().is_some_and(|last| last.reason == Reason::AutoRollback),
+            ended: !serves && record.runs.iter().any(served_until_lately),
+            going_back: record.intent.is_some_and(|intent| intent.reason == Reason::AutoRollback),
             runs,
-        }));
+        };
+        let save = rewrite.then(|| self.recorder.last());
+        self.step_with(Event::Boot(boot), Step { save, ..Step::default() });
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
         }
     }
 
+    /// The release that was live, and all that were, as far as their content is known.
+    fn what_was_live(&self, record: &Record) -> (Option<ReleaseRef>, Past) {
+        let known = |release: &ReleaseRef| {
+            release.origin != Origin::Managed
+                || self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some())
+        };
+        let mut past = past_of(record);
+        past.retain(known);
+        (record.live.clone().filter(known), past)
+    }
+
+    /// The unmanaged app that is configured, which is made live where nothing was.
+    fn configured_target(&mut self) -> Option<ReleaseRef> {
+        let app = self.config.borrow().app.clone();
+        let release = spec::unmanaged(app.target?);
+        self.history.begin(attempt(&release.id, Content::default()), &[]);
+        self.edits.adopt(&app);
+        Some(release)
+    }
+
+    /// What is left of the watch window. After a boot of the host nothing can be said about a release that had to end with
+    /// it.
+    fn window_left(&self, record: &Record) -> Option<Duration> {
+        let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
+        let until = record.watch_until.filter(|_| of_this_boot);
+        Some(left(until, self.config.borrow().rollback.window)).filter(|left| !left.is_zero())
+    }
+
     /// What was to become live while nothing was, where its process still runs.
-    fn unfinished(&self, record: &Record) -> Option<(ReleaseRef, Reason)> {
+    fn unfinished(&self, booting: &Booting) -> Option<(ReleaseRef, Reason)> {
+        let Booting { record, taken_over, .. } = booting;
         let intent = record.intent.as_ref().filter(|_| record.live.is_none())?;
         let release = &intent.release;
         let known = self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some());
         let candidate = |(run, process): (&StoredRun, &Option<Process>)| {
             process.is_some() && run.role == Role::Candidate && run.release == release.id
         };
-        let runs = record.runs.iter().zip(&self.taken_over).any(candidate);
-        let ends = self.state.phase() == wire::Phase::Stopping;
-        (known && runs && !ends).then(|| (release.clone(), intent.reason))
+        let runs = record.runs.iter().zip(taken_over).any(candidate);
+        (known && runs && !self.is_stopping()).then(|| (release.clone(), intent.reason))
     }
 
     /// Moments of the record by the machine's clock; none is later than now, whatever the host's clock said.
     fn moments(&self, written: &[String]) -> Vec<Duration> {
-        let now = self.clock();
+        let now = self.clock.now();
         let moment = |text: &String| {
             let time = humantime::parse_rfc3339(text).ok()?;
             time.duration_since(SystemTime::UNIX_EPOCH).ok()
@@ -273,90 +238,59 @@ impl Coordinator {
         written.iter().filter_map(moment).map(|at| at.min(now)).collect()
     }
 
-    /// Makes the slots of what was taken over, and follows it.
-    fn take_over(&mut self, record: &Record, mut unfinished: Option<&ReleaseRef>) -> Vec<Adopted> {
-        let processes = std::mem::take(&mut self.taken_over);
+    /// Makes runs of what was taken over, and follows them. The record names the runs in the order of `processes`.
+    fn take_over(
+        &mut self,
+        record: &Record,
+        processes: Vec<Option<Process>>,
+        mut unfinished: Option<&ReleaseRef>,
+    ) -> Vec<Adopted> {
         let (period, stop_timeout) = {
             let config = self.config.borrow();
             (config.drain.period, config.app.stop_timeout)
         };
         let mut adopted = Vec::new();
-        for (run, process) in record.runs.iter().zip(processes) {
-            let release = spec::managed(&run.release);
+        for (stored, process) in record.runs.iter().zip(processes) {
+            let release = spec::managed(&stored.release);
             let Some(process) = process else {
-                let started_at = run.started_at.map(wire::rfc3339);
-                self.history.process_ended(&run.release, started_at.as_deref(), None, Some(&now()));
+                let started_at = stored.started_at.map(wire::rfc3339);
+                self.history.process_ended(&stored.release, started_at.as_deref(), None, Some(&now()));
                 continue;
             };
             let id = RunId(adopted.len() as u64 + 1);
-            let role = run.role;
-            let (port, pid) = (run.port, process.pid());
-            tracing::info!(release = run.release, pid, port, ?role, "taken over");
-            let slot = self.slot(id);
-            slot.release = run.release.clone();
-            slot.port = Some(port);
-            slot.started_at = run.started_at;
-            slot.process = Some(process.clone());
-            let until = run.until;
-            // As it is really due, whatever the record says: the next daemon reads it too.
-            slot.kill_at = SystemTime::now().checked_add(left(until, stop_timeout));
+            let (role, port, pid) = (stored.role, stored.port, process.pid());
+            tracing::info!(release = stored.release, pid, port, ?role, "taken over");
             let resumes =
                 role == Role::Candidate && unfinished.take_if(|wanted| **wanted == release).is_some();
-            // The machine lets the readiness of the others be awaited, and that follows them too.
-            if role != Role::Restoring && !resumes {
-                self.tasks.spawn(follow(id, process, self.reports.clone()));
-            }
             let run = Run { id, release, port: Some(port) };
-            adopted.push(Adopted { run, role, left: left(until, period) });
+            self.runs.take_over(&run, stored, process, left(stored.until, stop_timeout));
+            // The machine has the readiness of the others awaited, which follows them too.
+            if role != Role::Restoring && !resumes {
+                self.runs.follow(id, &mut self.tasks);
+            }
+            adopted.push(Adopted { run, role, left: left(stored.until, period) });
         }
         adopted
     }
 
-    /// Whether `[app]` is to be deployed, as it is configured now.
-    pub(super) fn look_at_app(&mut self) {
-        let app = &self.config.borrow_and_update().app;
-        self.app_edited = app_change(self.app_attempted.as_deref(), app) != AppChange::None;
+    /// Whether an app that may serve already has not been probed yet: an unmanaged one, or a first release whose
+    /// switch was not written down.
+    fn awaits_first_probe(&self) -> bool {
+        match &self.state.live {
+            Live::Down { release, .. } => release.origin != Origin::Managed,
+            Live::None => self.state.task.is_some(),
+            Live::Up { .. } => false,
+        }
     }
 
-    /// Deploys an edited `[app]` as soon as nothing else is under way.
-    pub(super) fn deploy_edited_app(&mut self) {
-        let stopping = self.state.phase() == wire::Phase::Stopping;
-        if !self.app_edited || stopping || self.state.task.is_some() || self.found.is_some() {
-            return;
-        }
-        self.app_edited = false;
-        let config = Arc::clone(&self.config.borrow());
-        let reports = self.reports.clone();
-        self.app_attempted = Some(app_fingerprint(&config.app));
-        if let Some(port) = config.app.target {
-            let (reply, mut answer) = oneshot::channel();
-            self.receive(Message::Switch { port, reason: Reason::Config, reply });
-            if let Ok(Err(error)) = answer.try_recv() {
-                tracing::error!("cannot switch to the edited app.target: {}", error.message);
-                self.failed(error.message);
-                self.save_again();
-            }
-            return;
-        }
-        let (reply, _nobody_waits) = oneshot::channel();
-        self.tasks.spawn(async move {
-            let prepared =
-                tokio::task::spawn_blocking(move || spec::prepare(wire::DeployRequest::default(), &config))
-                    .await;
-            let message = match prepared {
-                Ok(Ok(prepared)) => {
-                    let prepared = Box::new(prepared);
-                    Message::Deploy { prepared, reason: Reason::Config, force: false, reply }
-                }
-                Ok(Err(error)) => Message::ConfigNotPrepared { error: Box::new(error) },
-                Err(error) => {
-                    let error = ErrorBody::new(Code::Internal, "Internal error", error.to_string());
-                    Message::ConfigNotPrepared { error: Box::new(error) }
-                }
-            };
-            let _coordinator_gone = reports.send(message).await;
-        });
+    pub(super) fn is_stopping(&self) -> bool {
+        self.state.phase() == wire::Phase::Stopping
     }
+}
+
+/// Whether this run was live when it was written down, since the host was booted.
+fn served_until_lately(run: &StoredRun) -> bool {
+    run.role == Role::Live && run.identity.is_of_this_boot()
 }
 
 #[cfg(test)]

@@ -1,162 +1,142 @@
-//! How the coordinator takes in what its runs report: facts first, then the machine's event.
+//! How the reports of the runs are heard: first the facts are kept and told, then the machine takes its step.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Coordinator;
+use super::perform::stop_ladder;
 use crate::release::clock::now;
 use crate::release::message::Report;
-use crate::release::state::{Event, Live, RunId};
-use crate::supervisor::Exit;
-use crate::wire::{self, EventKind};
+use crate::release::state::{DownStage, Event, Live, RunId, Stage, Task};
+use crate::supervisor::{Exit, Process};
+use crate::wire::{self, EventKind, ProbeReport};
 
 impl Coordinator {
     /// What a run's task saw.
-    pub(super) fn reported(&mut self, id: RunId, report: Report) {
-        let news = !matches!(report, Report::Spawned(_) | Report::Output(_));
-        if news && self.state.live == Live::None {
-            // A first release has been asked, whatever it said.
+    pub(super) fn hear(&mut self, run: RunId, report: Report) {
+        let is_news = !matches!(report, Report::Spawned(_) | Report::Output(_));
+        if is_news && self.state.live == Live::None {
+            // A first release has been probed, whatever it said.
             self.first_probe.send_replace(true);
         }
         match report {
-            Report::Spawned(process) => {
-                let (pid, port, time) = (process.pid(), process.port(), SystemTime::now());
-                let config = Arc::clone(&self.config.borrow());
-                let slot = self.slot(id);
-                if slot.stop {
-                    process.stop(config.app.stop_signal, config.app.stop_timeout);
-                }
-                if slot.kill {
-                    process.kill();
-                }
-                slot.process = Some(process);
-                slot.port = Some(port);
-                slot.started_at = Some(time);
-                let release = slot.release.clone();
-                let candidate = !self.restores(id);
-                self.history.started(&release, candidate, wire::rfc3339(time), port);
-                tracing::info!(release, pid, port, "started");
-                self.event_of(id, EventKind::Spawned, |event| {
-                    event.pid = Some(pid);
-                    event.port = Some(port);
-                });
-                self.step(Event::Spawned { run: id, port });
-            }
-            Report::Signalled => self.step(Event::Signalled { run: id }),
+            Report::Spawned(process) => self.spawned(run, process),
+            Report::Signalled => drop(self.step(Event::Signalled { run })),
             Report::Probe(report) => {
                 let message = report.said();
-                self.event_of(id, EventKind::Probe, |event| {
+                self.tell_event(run, EventKind::Probe, |event| {
                     event.message = message;
                     event.probe = Some(report);
                 });
             }
             Report::Output(line) => {
                 let line = line.line.clone();
-                self.event_of(id, EventKind::Output, |event| event.line = Some(line));
+                self.tell_event(run, EventKind::Output, |event| event.line = Some(line));
             }
-            Report::Waiting(waiting) => self.tell_waiting(id, waiting),
+            Report::Waiting(waiting) => {
+                let is_candidate = self.candidate() == Some(run);
+                self.voice.waiting(&self.release_of(run), is_candidate, waiting);
+            }
             Report::Unproven => {
-                let release = self.slot(id).release.clone();
+                let release = self.release_of(run);
                 tracing::warn!(release, "the listener cannot be proven to be the release's own");
             }
-            Report::Ready(report) => {
-                self.placeholder.succeeded();
-                let message =
-                    format!("status {} after {} probes", report.status.unwrap_or(0), report.attempts);
-                self.event_of(id, EventKind::Healthy, |event| {
-                    event.message = Some(message);
-                    event.probe = Some(report);
-                });
-                self.step(Event::Ready { run: id });
-            }
+            Report::Ready(report) => self.ready(run, report),
             Report::NotReady(autopsy) => {
-                if self.restores(id) {
-                    self.verdict = Some(autopsy.summary.clone());
+                if self.restores(run) {
+                    self.voice.notice(autopsy.summary.clone());
                 }
-                self.slot(id).autopsy = Some(autopsy);
-                self.placeholder.failed(None);
-                self.step(Event::NotReady { run: id });
+                self.runs.not_ready(run, autopsy);
+                self.step(Event::NotReady { run });
             }
             Report::Exited { exit, port_taken, autopsy } => {
-                let slot = self.slot(id);
-                slot.exit = Some(exit.to_string());
-                let unready = autopsy.is_some();
-                if unready {
-                    slot.autopsy = autopsy;
-                }
-                let release = slot.release.clone();
-                self.process_ended(id, Some(&exit.to_string()), None);
-                if self.restores(id) {
-                    self.verdict = Some(format!("it ended: {exit}"));
-                    if port_taken.is_none() {
-                        self.note_crash(release.clone(), &exit);
-                    }
-                }
-                if self.state.live_run().is_some_and(|run| run.id == id) {
-                    tracing::error!(release, "the live release ended: {exit}");
-                    self.verdict = Some(format!("it ended: {exit}"));
-                    self.note_crash(release, &exit);
-                }
-                if unready {
-                    self.placeholder.failed(port_taken);
-                }
-                self.step(Event::Exited { run: id, port_taken: port_taken.is_some() });
+                let port_is_taken = port_taken.is_some();
+                self.runs.exited(run, exit, port_taken, autopsy);
+                self.exited(run, exit, port_is_taken);
             }
             Report::Gone(exit) => {
-                self.process_ended(id, exit.map(|exit| exit.to_string()).as_deref(), Some(&now()));
-                self.step(Event::Gone { run: id });
+                self.process_ended(run, exit.map(|exit| exit.to_string()).as_deref(), Some(&now()));
+                self.step(Event::Gone { run });
             }
         }
+    }
+
+    fn spawned(&mut self, run: RunId, process: Process) {
+        let (pid, port, at) = (process.pid(), process.port(), SystemTime::now());
+        let config = Arc::clone(&self.config.borrow());
+        self.runs.spawned(run, process, at, stop_ladder(&config));
+        let release = self.release_of(run);
+        let is_candidate = !self.restores(run);
+        self.history.started(&release, is_candidate, wire::rfc3339(at), port);
+        tracing::info!(release, pid, port, "started");
+        self.tell_event(run, EventKind::Spawned, |event| {
+            event.pid = Some(pid);
+            event.port = Some(port);
+        });
+        self.step(Event::Spawned { run, port });
+    }
+
+    fn ready(&mut self, run: RunId, report: ProbeReport) {
+        self.runs.ready();
+        let message = format!("status {} after {} probes", report.status.unwrap_or(0), report.attempts);
+        self.tell_event(run, EventKind::Healthy, |event| {
+            event.message = Some(message);
+            event.probe = Some(report);
+        });
+        self.step(Event::Ready { run });
+    }
+
+    fn exited(&mut self, run: RunId, exit: Exit, port_taken: bool) {
+        let release = self.release_of(run);
+        let exit = exit.to_string();
+        self.process_ended(run, Some(&exit), None);
+        if self.restores(run) {
+            self.voice.notice(format!("it ended: {exit}"));
+            if !port_taken {
+                self.voice.live_exited(&release, exit.clone());
+            }
+        }
+        if self.live_run() == Some(run) {
+            tracing::error!(release, "the live release ended: {exit}");
+            self.voice.notice(format!("it ended: {exit}"));
+            self.voice.live_exited(&release, exit);
+        }
+        self.step(Event::Exited { run, port_taken });
     }
 
     /// Writes the end of a run's process into the history.
-    fn process_ended(&mut self, id: RunId, exit: Option<&str>, stopped_at: Option<&str>) {
-        let slot = self.slot(id);
-        let (release, started_at) = (slot.release.clone(), slot.started_at.map(wire::rfc3339));
-        self.history.process_ended(&release, started_at.as_deref(), exit, stopped_at);
-    }
-
-    fn note_crash(&mut self, release: String, exit: &Exit) {
-        self.last_exit = Some(wire::LastExit { release, exit: exit.to_string(), at: now() });
+    fn process_ended(&mut self, run: RunId, exit: Option<&str>, stopped_at: Option<&str>) {
+        let Some(facts) = self.runs.get(run) else { return };
+        let started_at = facts.started_at().map(wire::rfc3339);
+        self.history.process_ended(facts.release(), started_at.as_deref(), exit, stopped_at);
     }
 
     /// Whether this run is to bring the live release back.
-    pub(super) fn restores(&self, id: RunId) -> bool {
+    fn restores(&self, id: RunId) -> bool {
         matches!(
             &self.state.live,
-            Live::Down { stage: crate::release::state::DownStage::Starting { run, .. }, .. } if run.id == id
+            Live::Down { stage: DownStage::Starting { run, .. }, .. } if run.id == id
         )
     }
 
-    /// Adds an event to the attempt under way, where it is about its run.
-    pub(super) fn event_of(&mut self, id: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::Event)) {
-        let candidate = match &self.state.task {
-            Some(crate::release::state::Task {
-                stage: crate::release::state::Stage::Starting { run, .. },
-                ..
-            }) => Some(run.id),
+    /// The run that is starting for the task under way.
+    fn candidate(&self) -> Option<RunId> {
+        match &self.state.task {
+            Some(Task { stage: Stage::Starting { run, .. }, .. }) => Some(run.id),
             _ => None,
-        };
-        if candidate == Some(id)
-            && let Some(attempt) = &mut self.attempt
-        {
-            let mut event = wire::Event::new(now(), kind, self.slots[&id].release.clone());
-            fill(&mut event);
-            attempt.push(event);
         }
     }
 
-    /// Lets whoever waits for the attempt know that its intent is written down.
-    pub(super) fn begin_attempt(&self) {
-        let recorded = !matches!(
-            self.state.task,
-            None | Some(crate::release::state::Task {
-                stage: crate::release::state::Stage::Recording { .. },
-                ..
-            })
-        );
-        if recorded && let Some(attempt) = &self.attempt {
-            attempt.begin();
+    /// Adds an event to the attempt under way, where it is about its run.
+    fn tell_event(&mut self, run: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::Event)) {
+        if self.candidate() == Some(run) {
+            let release = self.release_of(run);
+            self.voice.event(kind, &release, fill);
         }
+    }
+
+    /// The release of a run.
+    pub(super) fn release_of(&self, run: RunId) -> String {
+        self.runs.get(run).map(|facts| facts.release().to_owned()).unwrap_or_default()
     }
 }

@@ -21,7 +21,7 @@ impl Coordinator {
                 let entry = self.history.get(&live.id);
                 let made_of_app = entry.is_some_and(|entry| entry.app.is_some());
                 let same = || {
-                    let attempted = self.app_attempted.as_ref() == Some(&fingerprint);
+                    let attempted = self.edits.attempted() == Some(&*fingerprint);
                     attempted
                         && entry.and_then(|entry| entry.spec.as_ref()).map(|spec| &spec.command)
                             == app.command.as_ref()
@@ -32,18 +32,18 @@ impl Coordinator {
         };
         let quarantined = || {
             let target = app.target.map(|port| spec::unmanaged(port).id);
-            self.app_quarantined.as_ref() == Some(&fingerprint)
+            self.edits.quarantined() == Some(&*fingerprint)
                 || self.state.past.quarantined().any(|id| is_this(id) || target.as_deref() == Some(id))
         };
         let under_way = self.state.task.as_ref().is_some_and(|task| task.reason == Reason::Config);
         let why = if in_force {
             None
-        } else if under_way || self.app_edited {
+        } else if under_way || self.edits.is_pending() {
             Some("pending")
         } else if quarantined() {
             Some("quarantined")
-        } else if app_change(self.app_attempted.as_deref(), app) == AppChange::None
-            && self.app_attempted.as_ref() != Some(&fingerprint)
+        } else if app_change(self.edits.attempted(), app) == AppChange::None
+            && self.edits.attempted() != Some(&*fingerprint)
         {
             Some("deploy_on_change")
         } else if self.state.live_release().is_none()

@@ -1,14 +1,13 @@
-//! What others ask of the coordinator, and what they are told at once: deploy, switch, rollback,
-//! cancel.
+//! The requests for a move of traffic, and their answers: deploy, switch, rollback, cancel.
 
-use super::{Coordinator, Offered, policy};
-use crate::release::clock::now;
-use crate::release::events::{Attempt, AttemptLog};
+use super::{Answer, Coordinator, Step, policy};
+use crate::release::events::Attempt;
+use crate::release::history::Content;
 use crate::release::message::{PlannedRollback, RollbackReply, SwitchReply};
 use crate::release::refusal::refused;
 use crate::release::spec::{self, Prepared, ReleaseSpec};
 use crate::release::state::{Event, Origin, Refusal, WayBack, WayTo};
-use crate::wire::{self, Code, ErrorBody, EventKind, Outcome, Reason};
+use crate::wire::{self, Code, ErrorBody, Reason};
 
 impl Coordinator {
     pub(super) fn deploy(
@@ -23,22 +22,21 @@ impl Coordinator {
             && let Some(release) = self.quarantined_like(&spec)
         {
             tracing::warn!(release, "[app] is not deployed: its content is that of a release in quarantine");
-            self.app_quarantined = app_fingerprint;
+            self.edits.quarantine(app_fingerprint);
             return Err(refused(&Refusal::Quarantined { release }));
         }
-        self.offered = Some(Offered { spec: Some(spec), app: app_fingerprint.clone() });
-        let before = app_fingerprint.map(|now| self.app_attempted.replace(now));
-        self.step(Event::Deploy { release: spec::managed(&id), reason, force });
-        self.offered = None;
-        let answer = self.answer(&id);
+        let content = Some(Content { spec: Some(spec), app: app_fingerprint.clone() });
+        let before = app_fingerprint.map(|fingerprint| self.edits.attempt(fingerprint));
+        let event = Event::Deploy { release: spec::managed(&id), reason, force };
+        let answer = self.step_with(event, Step { content, ..Step::default() });
+        let answer = self.reader(answer, &id);
         if let (Err(_), Some(before)) = (&answer, before) {
-            self.app_attempted = before;
+            self.edits.take_back(before);
         }
-        // Somebody was faster: the edit's turn comes.
+        // Another request was faster: the edit's turn comes.
         let not_yet = matches!(&answer, Err(error) if matches!(error.code, Code::Busy | Code::ShuttingDown));
         if not_yet && reason == Reason::Config {
-            self.app_attempted = None;
-            self.app_edited = true;
+            self.edits.postpone();
         }
         answer
     }
@@ -69,11 +67,10 @@ impl Coordinator {
     pub(super) fn switch(&mut self, port: u16, reason: Reason) -> Result<SwitchReply, ErrorBody> {
         let release = spec::unmanaged(port);
         let id = release.id.clone();
-        self.step(Event::Switch { release, port, reason });
-        if std::mem::take(&mut self.already_live) {
-            return Ok(SwitchReply::AlreadyLive(self.last_switch.clone()));
+        match self.step(Event::Switch { release, port, reason }) {
+            Some(Answer::AlreadyLive) => Ok(SwitchReply::AlreadyLive(self.voice.last_switch().cloned())),
+            answer => self.reader(answer, &id).map(SwitchReply::Accepted),
         }
-        self.answer(&id).map(SwitchReply::Accepted)
     }
 
     pub(super) fn roll_back(&mut self, asked: &wire::RollbackRequest) -> Result<RollbackReply, ErrorBody> {
@@ -83,15 +80,15 @@ impl Coordinator {
         if asked.dry_run {
             return Ok(RollbackReply::Plan(Box::new(self.planned(way))));
         }
-        self.step(Event::Rollback { to: asked.release.clone(), force: asked.force });
-        if let (Some(log), Some(cancelled)) = (&mut self.attempt, &way.cancels) {
-            log.cancelled = Some(cancelled.id.clone());
+        let answer = self.step(Event::Rollback { to: asked.release.clone(), force: asked.force });
+        if let Some(cancelled) = &way.cancels {
+            self.voice.cancelled_for_it(&cancelled.id);
         }
-        let mut answer = self.answer(&way.to.id)?;
+        let mut attempt = self.reader(answer, &way.to.id)?;
         if let Some(cancelled) = way.cancels.filter(|_| way.by == WayTo::Serves) {
-            answer = self.nothing_to_do(&way.to.id, Some(cancelled.id));
+            attempt = self.voice.nothing_to_do(&way.to.id, Some(cancelled.id));
         }
-        Ok(RollbackReply::Accepted(answer))
+        Ok(RollbackReply::Accepted(attempt))
     }
 
     /// What that way back means.
@@ -134,56 +131,21 @@ impl Coordinator {
     }
 
     pub(super) fn cancel(&mut self) -> Result<wire::Accepted, ErrorBody> {
-        let release = self.state.task.as_ref().map(|task| task.release.id.clone());
-        self.step(Event::Cancel);
-        if let Some(refusal) = self.refusal.take() {
+        let release = self.state.task.as_ref().map(|task| task.release.id.clone()).unwrap_or_default();
+        if let Some(Answer::Refused(refusal)) = self.step(Event::Cancel) {
             return Err(refused(&refusal));
         }
-        let release = release.unwrap_or_default();
         let message = format!("cancelled `{release}`; traffic did not move");
         Ok(wire::Accepted { success: true, message, release })
     }
 
-    /// What the machine said to the request in hand, which is about release `id`.
-    fn answer(&mut self, id: &str) -> Result<Attempt, ErrorBody> {
-        let already_live = std::mem::take(&mut self.already_live);
-        match (self.refusal.take(), self.accepted.take()) {
-            (Some(refusal), _) => Err(refused(&refusal)),
-            (None, Some(attempt)) => Ok(attempt),
-            (None, None) if already_live => Ok(self.nothing_to_do(id, None)),
-            (None, None) => {
-                Err(ErrorBody::new(Code::Internal, "Internal error", "the request had no effect"))
-            }
+    /// The machine's answer to a request about release `id`, as something to read.
+    fn reader(&self, answer: Option<Answer>, id: &str) -> Result<Attempt, ErrorBody> {
+        match answer {
+            Some(Answer::Refused(refusal)) => Err(refused(&refusal)),
+            Some(Answer::Accepted(attempt)) => Ok(attempt),
+            Some(Answer::AlreadyLive) => Ok(self.voice.nothing_to_do(id, None)),
+            None => Err(ErrorBody::new(Code::Internal, "Internal error", "the request had no effect")),
         }
-    }
-
-    /// An attempt that has ended: `id` is live already.
-    fn nothing_to_do(&self, id: &str, cancelled: Option<String>) -> Attempt {
-        let log = AttemptLog::new(id);
-        let attempt = log.reader();
-        let switch = self.last_switch.clone();
-        let message = match &cancelled {
-            Some(cancelled) => format!("`{id}` is live already; the candidate `{cancelled}` was cancelled"),
-            None => format!("`{id}` is live already"),
-        };
-        let mut event = wire::Event::new(now(), EventKind::Finished, id);
-        event.outcome = Some(Outcome::Live);
-        event.message = Some(message.clone());
-        event.switch = switch.clone();
-        event.already_live = true;
-        event.cancelled = cancelled.clone();
-        log.end(
-            event,
-            Ok(wire::Moved {
-                success: true,
-                message,
-                release: id.to_owned(),
-                outcome: Outcome::Live,
-                switch,
-                already_live: true,
-                cancelled,
-            }),
-        );
-        attempt
     }
 }

@@ -1,9 +1,6 @@
 //! How the coordinator shows itself to others.
 
-use std::sync::Arc;
-
-use super::{Coordinator, RunFacts};
-use crate::proxy::Target;
+use super::Coordinator;
 use crate::release::state::{DownStage, Live, RunId, Stage, Task};
 use crate::release::view::{View, empty_status};
 use crate::wire;
@@ -33,7 +30,7 @@ impl Coordinator {
         let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
         // What an earlier daemon left is being stopped; what it recorded as live comes next.
-        let booting = self.found.as_ref().and_then(|record| record.live.as_ref()).filter(|_| !self.fresh);
+        let booting = self.life.booting().and_then(|booting| booting.record.live.as_ref());
         let live_status = live_status.or_else(|| self.release_status(&booting?.id, None, 0));
         let phase = match self.state.phase() {
             wire::Phase::Empty if booting.is_some() => wire::Phase::Starting,
@@ -42,37 +39,32 @@ impl Coordinator {
         let status = wire::Status {
             active_port: live.and_then(|run| run.port),
             drain_until: drain_until.map(wire::rfc3339),
-            last_switch: self.last_switch.clone(),
+            last_switch: self.voice.last_switch().cloned(),
             instance: self.config.borrow().name.clone(),
             phase,
-            health: self.health.clone(),
+            health: self.live_probe.health().clone(),
             live: live_status,
             candidate: candidate_status,
             previous: previous_status,
             watch_until: watch_until.map(wire::rfc3339),
-            state_error: self.state_error.clone(),
-            last_failure: self.last_failure.as_ref().map(|failure| failure.message.clone()),
-            last_failure_at: self.last_failure.as_ref().map(|failure| failure.at.clone()),
-            last_exit: self.last_exit.clone(),
+            state_error: self.recorder.error().map(str::to_owned),
+            last_failure: self.voice.last_failure().map(|failure| failure.message.clone()),
+            last_failure_at: self.voice.last_failure().map(|failure| failure.at.clone()),
+            last_exit: self.voice.last_exit().cloned(),
             quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };
         View {
-            booted: self.found.is_none(),
+            booted: self.life.booting().is_none(),
             status: Some(status),
             app_in_force: self.app_in_force(),
             releases: self.history.rows(),
-            health: self.health.clone(),
+            health: self.live_probe.health().clone(),
             probe: live.and_then(|run| self.probe_of(run.id)),
-            live: self.targets(live.map(|run| run.id)),
-            candidate: self.targets(candidate.and_then(|(_, run)| run)),
-            previous: self.targets(previous.and_then(|previous| previous.run)),
+            live: self.traffic.in_flight(live.map(|run| run.id)),
+            candidate: self.traffic.in_flight(candidate.and_then(|(_, run)| run)),
+            previous: self.traffic.in_flight(previous.and_then(|previous| previous.run)),
         }
-    }
-
-    fn targets(&self, run: Option<RunId>) -> Vec<Arc<Target>> {
-        let slot = run.and_then(|run| self.slots.get(&run));
-        slot.map(|slot| slot.targets.clone()).unwrap_or_default()
     }
 
     fn release_status(
@@ -81,14 +73,12 @@ impl Coordinator {
         run: Option<RunId>,
         restarts: u32,
     ) -> Option<wire::ReleaseStatus> {
-        let slot: Option<&RunFacts> = run.and_then(|run| self.slots.get(&run));
-        // A leader that has ended is nobody's pid any more.
-        let process = slot.filter(|slot| slot.exit.is_none()).and_then(|slot| slot.process.as_ref());
+        let facts = run.and_then(|run| self.runs.get(run));
         Some(wire::ReleaseStatus {
             release: release.to_owned(),
-            port: slot.and_then(|slot| slot.port),
-            pid: process.map(crate::supervisor::Process::pid),
-            started_at: slot.and_then(|slot| slot.started_at).map(wire::rfc3339),
+            port: facts.and_then(|facts| facts.port()),
+            pid: facts.and_then(|facts| facts.pid_that_runs()),
+            started_at: facts.and_then(|facts| facts.started_at()).map(wire::rfc3339),
             restarts,
             inflight: 0,
         })

@@ -1,53 +1,37 @@
 //! How the coordinator stands still, and how it goes without an end.
 //!
-//! Standing still begins with the record on disk: from then on it makes no step, so that what is written stays what is
-//! true as far as this daemon is concerned, and another one may begin from it. What is reported meanwhile is kept and
-//! dealt with when it goes on; timers that ran out meanwhile are due then. It ends by [`Message::Thaw`], as if nothing had
-//! been, or by [`Message::Leave`]: the coordinator ends, its processes stay.
+//! Standing still begins when the record is on disk. From then on the coordinator takes no step, so the record stays
+//! true and a successor can start from it. What is reported meanwhile is kept and dealt with after [`Message::Thaw`];
+//! timers that ran out meanwhile are due then. After [`Message::Leave`] the coordinator ends and its processes stay.
 //!
-//! The ordering that matters: after it said that it stands still it never writes the record again unless it goes on. The
-//! record may be another daemon's by then.
+//! The ordering that matters: once the coordinator has answered that it stands still, it never writes the record
+//! unless it goes on. The record may be another daemon's by then.
 
 use tokio::sync::oneshot;
 
 use super::Coordinator;
-use crate::release::message::{Message, Report};
+use crate::release::life::{Life, StillRecord};
+use crate::release::message::{Message, Report, reply};
 use crate::release::state::Hindrance;
 use crate::wire::{Code, ErrorBody};
 
-/// What is known while nothing moves.
-#[derive(Debug)]
-pub(super) struct Still {
-    record: StillRecord,
-    /// What was reported meanwhile.
-    kept: Vec<Message>,
-}
-
-#[derive(Debug)]
-enum StillRecord {
-    /// Being written, as this save.
-    Writing { seq: u64, reply: oneshot::Sender<Result<(), ErrorBody>> },
-    /// On disk, or as an earlier daemon left it.
-    Written,
-}
-
 impl Coordinator {
-    pub(super) fn freeze(&mut self, interrupt: bool, reply: oneshot::Sender<Result<(), ErrorBody>>) {
+    /// Stands still. With `interrupt` also where something is under way that a hand-over would lose.
+    pub(super) fn freeze(&mut self, interrupt: bool, asker: oneshot::Sender<Result<(), ErrorBody>>) {
         if let Err(error) = if interrupt { Ok(()) } else { self.may_freeze() } {
-            let _asker_gone = reply.send(Err(error));
+            reply(asker, Err(error));
             return;
         }
-        // Before the start the record is still what an earlier daemon wrote.
-        if self.found.is_some() {
-            self.still = Some(Still { record: StillRecord::Written, kept: Vec::new() });
-            self.interrupted();
-            let _asker_gone = reply.send(Ok(()));
+        // Before the boot the record is still what an earlier daemon wrote.
+        if self.life.booting().is_some() {
+            self.life.stand_still(StillRecord::Written);
+            self.tell_interrupted();
+            reply(asker, Ok(()));
             return;
         }
         let seq = self.state.fresh();
-        self.save = Some(seq);
-        self.write_record();
-        self.still = Some(Still { record: StillRecord::Writing { seq, reply }, kept: Vec::new() });
+        self.write_record(seq);
+        self.life.stand_still(StillRecord::Writing { seq, asker });
     }
 
     /// Whether another daemon can take over now without a loss.
@@ -66,44 +50,20 @@ impl Coordinator {
             .with_hint("try again when it is over, or wait for it: portok upgrade --wait 10m"))
     }
 
-    /// Whether the record on disk is the last one that this coordinator may write.
-    pub(super) fn is_recorded(&self) -> bool {
-        self.still.as_ref().is_some_and(|still| matches!(still.record, StillRecord::Written))
-    }
-
-    /// Gives back what is not answered or kept.
+    /// Refuses requests and keeps reports. Gives back what means the same as at any time.
     pub(super) fn receive_while_still(&mut self, message: Message) -> Option<Message> {
-        let leaving = || {
-            ErrorBody::new(
-                Code::ShuttingDown,
-                "Shutting down",
-                "the daemon is handing over to its successor and begins nothing new",
-            )
-            .with_hint("try again in a moment")
-        };
+        let message = message.refuse(handing_over)?;
         match message {
-            Message::Deploy { reply, .. } => {
-                let _asker_gone = reply.send(Err(leaving()));
-            }
-            Message::Rollback { reply, .. } => {
-                let _asker_gone = reply.send(Err(leaving()));
-            }
-            Message::Switch { reply, .. } => {
-                let _asker_gone = reply.send(Err(leaving()));
-            }
-            Message::Cancel { reply } => {
-                let _asker_gone = reply.send(Err(leaving()));
-            }
-            Message::Freeze { reply, .. } | Message::MayFreeze { reply } => {
-                let _asker_gone = reply.send(Err(leaving()));
+            Message::Freeze { reply: asker, .. } | Message::MayFreeze { reply: asker } => {
+                reply(asker, Err(handing_over()));
             }
             Message::Saved { seq, result } => self.saved_while_still(seq, result),
             Message::Thaw | Message::Leave { .. } | Message::Beat(_) => return Some(message),
-            // Lines for a stream that nobody may miss anything else in.
+            // Lines of output may be many, and an attempt's readers can do without them.
             Message::Run(_, report) if matches!(*report, Report::Output(_)) => {}
             other => {
-                if let Some(still) = &mut self.still {
-                    still.kept.push(other);
+                if let Life::Still(still) = &mut self.life {
+                    still.keep(other);
                 }
             }
         }
@@ -111,47 +71,46 @@ impl Coordinator {
     }
 
     fn saved_while_still(&mut self, seq: u64, result: Result<(), String>) {
-        let Some(still) = &mut self.still else { return };
-        let awaited = match &still.record {
-            StillRecord::Writing { seq, .. } => Some(*seq),
-            StillRecord::Written => None,
-        };
+        let Life::Still(still) = &mut self.life else { return };
+        let error = result.as_ref().err().cloned();
         // The machine learns of it when it moves again.
-        let failed = result.as_ref().err().cloned();
-        still.kept.push(Message::Saved { seq, result });
-        if awaited != Some(seq) {
-            return;
-        }
-        let record = std::mem::replace(&mut still.record, StillRecord::Written);
-        let StillRecord::Writing { reply, .. } = record else { return };
-        match failed {
+        still.keep(Message::Saved { seq, result });
+        let Some(asker) = still.written(seq) else { return };
+        match error {
             None => {
-                self.interrupted();
-                let _asker_gone = reply.send(Ok(()));
+                self.tell_interrupted();
+                reply(asker, Ok(()));
             }
             Some(error) => {
                 self.thaw();
-                let _asker_gone =
-                    reply.send(Err(ErrorBody::new(Code::StateUnwritable, "State cannot be written", error)));
+                reply(asker, Err(ErrorBody::new(Code::StateUnwritable, "State cannot be written", error)));
             }
         }
     }
 
+    /// Goes on as if nothing had been.
     pub(super) fn thaw(&mut self) {
-        let kept = self.still.take().map(|still| still.kept).unwrap_or_default();
-        // A successor that failed may have written its own.
-        self.save = Some(self.last_save);
-        self.write_record();
+        let kept = self.life.go_on();
+        // A successor that failed may have written its own record.
+        if let Life::Booting(booting) = &mut self.life {
+            booting.rewrite = true;
+        }
+        self.write_record(self.recorder.last());
         for message in kept {
             self.receive(message);
         }
     }
 
+    /// Ends and leaves every process as it is.
     pub(super) fn go_without_end(&mut self, done: oneshot::Sender<()>) {
         // Where the record could not be written it went on until now.
-        self.interrupted();
-        self.stopped = Some(done);
-        self.leaves = true;
-        self.finished = true;
+        self.tell_interrupted();
+        self.end_awaited = Some(done);
+        self.life = Life::Leaving { recorded: self.life.is_recorded() };
     }
+}
+
+fn handing_over() -> ErrorBody {
+    let message = "the daemon is handing over to its successor and begins nothing new";
+    ErrorBody::new(Code::ShuttingDown, "Shutting down", message).with_hint("try again in a moment")
 }

@@ -122,6 +122,8 @@ pub enum Tell {
         reason: Reason,
         /// The release that lost traffic.
         from_release: Option<ReleaseRef>,
+        /// The save that records it.
+        seq: u64,
     },
     /// A run finishes what it has.
     Draining {

@@ -106,6 +106,7 @@ impl State {
             from: former_id,
             reason: task.reason,
             from_release: left,
+            seq,
         }));
         if let Some(former) = former {
             out.push(Effect::Tell(Tell::Draining { run: former.id }));

@@ -1,0 +1,60 @@
+//! How runs are probed that are not starting: the live one from time to time, and one that is to become live.
+
+use super::Coordinator;
+use crate::health::{Probe, Unable};
+use crate::release::message::Message;
+use crate::release::probing::{Probing, probe};
+use crate::release::state::{Event, RunId};
+use crate::wire::ProbeReport;
+
+impl Coordinator {
+    /// The probe of a run, with the settings in force now.
+    pub(super) fn probe_of(&self, id: RunId) -> Option<Probe> {
+        let run = self.run_of(id)?;
+        let config = self.config.borrow();
+        let entry = self.history.get(&run.release.id);
+        let path = entry.and_then(|entry| entry.spec.as_ref()?.health_path.clone());
+        Some(probe(&config, run.port?, path))
+    }
+
+    /// Probes a run that no process is started for; the machine hears [`Event::Ready`] or [`Event::NotReady`].
+    pub(super) fn start_probing(&mut self, id: RunId, patient: bool) {
+        let Some(run) = self.run_of(id).cloned() else { return };
+        let Some(probe) = self.probe_of(id) else { return };
+        let (config, first_probe) = (self.config.clone(), self.first_probe.clone());
+        let probing = Probing { run: id, probe, patient, config, first_probe };
+        let task = self.tasks.spawn_for(probing.run());
+        self.runs.probing(&run, task);
+    }
+
+    pub(super) fn probe_ended(&mut self, run: RunId, report: ProbeReport) {
+        let event = if report.healthy { Event::Ready { run } } else { Event::NotReady { run } };
+        self.runs.probed(run, report);
+        self.step(event);
+    }
+
+    /// Probes the live run once.
+    pub(super) fn probe_live(&mut self) {
+        let Some(run) = self.live_probe.due(self.live_run()) else { return };
+        let Some(probe) = self.probe_of(run) else { return };
+        self.live_probe.began(run);
+        self.tasks.spawn_for(async move { Message::LiveProbed(run, probe.ask().await.map(Box::new)) });
+    }
+
+    pub(super) fn live_probed(&mut self, run: RunId, report: Result<Box<ProbeReport>, Unable>) {
+        let (interval, threshold) = {
+            let config = self.config.borrow();
+            (config.rollback.interval, config.rollback.threshold)
+        };
+        if !self.live_probe.ended(run, interval) || self.live_run() != Some(run) {
+            return;
+        }
+        let Some(judged) = self.live_probe.judge(report, self.state.failed_probes(), threshold) else {
+            return;
+        };
+        if let Some(symptom) = judged.symptom {
+            self.voice.notice(symptom);
+        }
+        self.step(Event::LiveProbed { run, healthy: judged.healthy });
+    }
+}

@@ -1,0 +1,59 @@
+//! What an edit of `[app]` brings: a deploy or a switch, as soon as nothing else is under way.
+
+use std::sync::Arc;
+
+use super::Coordinator;
+use crate::release::life::Life;
+use crate::release::message::Message;
+use crate::release::spec;
+use crate::wire::{self, Code, ErrorBody, Reason};
+use tokio::sync::oneshot;
+
+impl Coordinator {
+    /// Looks whether `[app]` is to be deployed, as it is configured now.
+    pub(super) fn look_at_app(&mut self) {
+        self.edits.look_at(&self.config.borrow_and_update().app);
+    }
+
+    /// Deploys an edited `[app]`, unless something else is under way.
+    pub(super) fn deploy_edited_app(&mut self) {
+        let is_free = matches!(self.life, Life::Moving) && !self.is_stopping() && self.state.task.is_none();
+        if !self.edits.is_pending() || !is_free {
+            return;
+        }
+        let config = Arc::clone(&self.config.borrow());
+        self.edits.begin(&config.app);
+        if let Some(port) = config.app.target {
+            if let Err(error) = self.switch(port, Reason::Config) {
+                tracing::error!("cannot switch to the edited app.target: {}", error.message);
+                self.voice.failed(error.message);
+                self.save_again();
+            }
+            return;
+        }
+        self.tasks.spawn_for(async move {
+            let prepare = move || spec::prepare(wire::DeployRequest::default(), &config);
+            let prepared = tokio::task::spawn_blocking(prepare).await;
+            let prepared = prepared.unwrap_or_else(|error| {
+                Err(ErrorBody::new(Code::Internal, "Internal error", error.to_string()))
+            });
+            match prepared {
+                Ok(prepared) => {
+                    let (prepared, reason) = (Box::new(prepared), Reason::Config);
+                    // Nobody waits for the answer: what it comes to is told by the attempt.
+                    let (reply, _) = oneshot::channel();
+                    Message::Deploy { prepared, reason, force: false, reply }
+                }
+                Err(error) => Message::ConfigNotPrepared { error: Box::new(error) },
+            }
+        });
+    }
+
+    /// The edit cannot be deployed as it is.
+    pub(super) fn edit_not_prepared(&mut self, error: ErrorBody) {
+        tracing::error!("cannot deploy [app]: {}", error.message);
+        self.voice.failed(format!("[app] was not deployed: {}", error.message));
+        self.save_again();
+        self.voice.hook("aborted", None, error.message, None);
+    }
+}

@@ -1,0 +1,85 @@
+//! What is written into the record, and what follows when that has ended.
+
+use std::time::SystemTime;
+
+use tokio::sync::oneshot;
+
+use super::Coordinator;
+use crate::release::message::reply;
+use crate::release::placeholder::Placeholder;
+use crate::release::record::{Intent, Record};
+use crate::release::state::Event;
+use crate::wire::rfc3339;
+
+impl Coordinator {
+    /// Writes the record as save `seq`. Before the machine has heard of the earlier daemon's record, that one stays.
+    pub(super) fn write_record(&mut self, seq: u64) {
+        if self.life.booting().is_none() {
+            let record = self.make_record();
+            self.recorder.write(seq, record);
+        }
+    }
+
+    fn make_record(&self) -> Record {
+        let state = &self.state;
+        let drains = self.draining();
+        let drain_ends = |id| {
+            let (run, seq) = drains.iter().find(|(run, _)| *run == id)?;
+            self.timers.drain_ends(*run, *seq)
+        };
+        let intent = state.task.as_ref();
+        let intent = intent.map(|task| Intent { release: task.release.clone(), reason: task.reason });
+        Record {
+            live: state.live_release().cloned(),
+            previous: state.previous().map(|previous| previous.release),
+            past: Some(state.past.clone()),
+            intent,
+            app_attempted: self.edits.attempted().map(str::to_owned),
+            app_quarantined: self.edits.quarantined().map(str::to_owned),
+            last_switch: self.voice.last_switch().cloned(),
+            releases: self.history.stored(),
+            runs: self.runs.stored(|run, signalled| state.role(run, signalled), drain_ends),
+            restarts: state.restarts,
+            no_placeholder: self.runs.placeholder() == Placeholder::Impossible,
+            crashes: state.crashes().map(|at| rfc3339(SystemTime::UNIX_EPOCH + at)).collect(),
+            failed_probes: state.failed_probes(),
+            last_failure: self.voice.last_failure().cloned(),
+            last_exit: self.voice.last_exit().cloned(),
+            watch_until: state.window.and_then(|window| self.timers.window_ends(window.ticket)),
+            ..Record::default()
+        }
+    }
+
+    /// Writes the record although the machine has taken no step.
+    pub(super) fn save_again(&mut self) {
+        let seq = self.state.fresh();
+        self.write_record(seq);
+    }
+
+    /// Tries once more to write what could not be written.
+    pub(super) fn repeat_save(&mut self) {
+        self.recorder.retried();
+        self.write_record(self.recorder.last());
+    }
+
+    /// Answers `done` once a record that could not be written has been tried again. At once where it was written.
+    pub(super) fn look_at_disk(&mut self, done: oneshot::Sender<()>) {
+        if self.recorder.error().is_none() {
+            reply(done, ());
+            return;
+        }
+        self.save_again();
+        self.recorder.wait_for_last(done);
+    }
+
+    pub(super) fn saved(&mut self, seq: u64, result: Result<(), String>) {
+        let ended = self.recorder.ended(seq, result);
+        self.step(Event::Recorded { seq, ok: ended.ok });
+        // Whoever waited is to find what it came to.
+        self.publish();
+        self.recorder.answer(seq);
+        if ended.recovered {
+            self.look_at_app();
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What is told of an app's releases: to the readers of the attempt under way, to the hooks, to the log, and as the last
+//! switch and the last failure in `status`.
+//!
+//! Owned by the coordinator, which hands it plain facts. Nothing is decided by what it knows.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::clock::now;
+use super::events::{Attempt, AttemptLog, Succeeded};
+use super::message::Waiting;
+use super::record::{Failure, Record};
+use super::spec;
+use crate::wire::{self, ErrorBody, Event, EventKind, LastExit, Outcome, Reason, Switch};
+
+/// Tells the hooks; must not block.
+pub(super) type Notify = Box<dyn Fn(wire::HookEvent) + Send>;
+
+/// What there is to tell, and to whom.
+pub(super) struct Voice {
+    instance: String,
+    notify: Notify,
+    /// The attempt under way.
+    attempt: Option<AttemptLog>,
+    last_switch: Option<Switch>,
+    /// What went wrong last, until a later attempt succeeds.
+    last_failure: Option<Failure>,
+    /// The live release's last crash, until it is settled again.
+    last_exit: Option<LastExit>,
+    /// What is wrong with the live release, until it is told as the reason of what follows.
+    symptom: Option<String>,
+}
+
+/// A run, as the log names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) release: &'a str,
+    pub(super) pid: Option<u32>,
+    /// The phase of the app.
+    pub(super) phase: &'static str,
+}
+
+/// A move of traffic.
+#[derive(Debug)]
+pub(super) struct Move {
+    /// The release that gets it, and its port.
+    pub(super) to: (String, u16),
+    /// Its process.
+    pub(super) pid: Option<u32>,
+    /// The release of the run that had it, and its port.
+    pub(super) from: Option<(String, Option<u16>)>,
+    /// The release that was live, also where it was down.
+    pub(super) left: Option<String>,
+    pub(super) reason: Reason,
+    /// The phase after it.
+    pub(super) phase: &'static str,
+}
+
+/// What became of a move.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) switch: Switch,
+    /// Why it went back, where it did.
+    pub(super) why_back: Option<String>,
+    /// The attempt that it ends, once its record is on disk.
+    pub(super) attempt: Option<Succeeded>,
+}
+
+impl fmt::Debug for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Voice").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+impl Voice {
+    /// Goes on from what `record` says.
+    pub(super) fn new(instance: String, notify: Notify, record: &Record) -> Self {
+        Self {
+            instance,
+            notify,
+            attempt: None,
+            last_switch: record.last_switch.clone(),
+            last_failure: record.last_failure.clone(),
+            last_exit: record.last_exit.clone(),
+            symptom: None,
+        }
+    }
+
+    /// The last move of traffic.
+    pub(super) fn last_switch(&self) -> Option<&Switch> {
+        self.last_switch.as_ref()
+    }
+
+    /// What went wrong last, until a later attempt succeeds.
+    pub(super) fn last_failure(&self) -> Option<&Failure> {
+        self.last_failure.as_ref()
+    }
+
+    /// The live release's last crash, until it is settled again.
+    pub(super) fn last_exit(&self) -> Option<&LastExit> {
+        self.last_exit.as_ref()
+    }
+
+    // ---- the attempt under way ----
+
+    /// An attempt begins. Gives back a reader of it.
+    pub(super) fn accepted(
+        &mut self,
+        release: &str,
+        reason: Reason,
+        directory: Option<String>,
+        phase: &'static str,
+    ) -> Attempt {
+        tracing::info!(release, reason = reason.as_str(), phase, "accepted");
+        let mut log = AttemptLog::new(release);
+        let mut event = Event::new(now(), EventKind::Accepted, release);
+        event.message = Some(reason.as_str().to_owned());
+        event.directory = directory;
+        log.push(event);
+        self.attempt.insert(log).reader()
+    }
+
+    /// The intent of the attempt is written down.
+    pub(super) fn begun(&self) {
+        if let Some(attempt) = &self.attempt {
+            attempt.begin();
+        }
+    }
+
+    /// A reader of the attempt under way.
+    pub(super) fn reader(&self) -> Option<Attempt> {
+        self.attempt.as_ref().map(AttemptLog::reader)
+    }
+
+    /// The attempt under way took the place of the candidate `release`.
+    pub(super) fn cancelled_for_it(&mut self, release: &str) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.cancelled = Some(release.to_owned());
+        }
+    }
+
+    /// Something happened to the candidate `release`.
+    pub(super) fn event(&mut self, kind: EventKind, release: &str, fill: impl FnOnce(&mut Event)) {
+        if self.attempt.is_some() {
+            let mut event = Event::new(now(), kind, release);
+            fill(&mut event);
+            self.push(event);
+        }
+    }
+
+    fn push(&mut self, event: Event) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.push(event);
+        }
+    }
+
+    /// A run is not healthy yet. `is_candidate`: the readers of the attempt hear of it.
+    pub(super) fn waiting(&mut self, release: &str, is_candidate: bool, waiting: Waiting) {
+        let Waiting { port, path, probe, told, hint } = waiting;
+        let saw = probe.as_ref().and_then(wire::ProbeReport::said).unwrap_or_else(|| "no answer yet".into());
+        let explained = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        tracing::info!(release, "waiting for 2xx from http://127.0.0.1:{port}{path}: {saw}{explained}");
+        if is_candidate && (!told || hint.is_some()) {
+            self.event(EventKind::Probe, release, |event| {
+                event.message = Some(saw);
+                event.probe = probe;
+                event.hint = hint;
+            });
+        }
+    }
+
+    /// Traffic has moved.
+    pub(super) fn switched(&mut self, moved: Move) -> Moved {
+        let Move { to: (release, port), pid, from, left, reason, phase } = moved;
+        let from_port = from.as_ref().and_then(|(_, port)| *port);
+        let switch = Switch {
+            from: from_port,
+            from_release: from.as_ref().map(|(release, _)| release.clone()),
+            to: port,
+            to_release: Some(release.clone()),
+            at: now(),
+            reason,
+            id: spec::switch_id(),
+        };
+        self.last_switch = Some(switch.clone());
+        self.last_failure = None;
+        self.last_exit = None;
+        let left = left.filter(|_| reason.is_rollback());
+        let why_back = left.as_ref().map(|_| match reason {
+            Reason::AutoRollback => self.symptom.take().unwrap_or_else(|| "its watch failed".into()),
+            _ => "an operator asked for it".to_owned(),
+        });
+        let message = match (&left, &why_back) {
+            (Some(left), Some(why)) => {
+                format!("rolled back from `{left}` to `{release}` on port {port}: {why}")
+            }
+            _ => format!("`{release}` is live on port {port}"),
+        };
+        if reason == Reason::AutoRollback {
+            self.failed(message.clone());
+        }
+        let reason_text = reason.as_str();
+        tracing::info!(release, pid, from = from_port, to = port, reason = reason_text, phase, "{message}");
+        let kind = if reason.is_rollback() { EventKind::RolledBack } else { EventKind::Switched };
+        let about = left.unwrap_or_else(|| release.clone());
+        self.event(kind, &about, |event| {
+            event.port = Some(port);
+            event.switch = Some(switch.clone());
+            event.message = Some(message.clone());
+        });
+        self.hook(kind.as_str(), Some(about), message.clone(), Some(switch.clone()));
+        if let Some((from, port)) = from {
+            self.event(EventKind::Draining, &from, |event| event.port = port);
+        }
+        let attempt = self.attempt.take().map(|log| succeeded(log, release, message, Some(switch.clone())));
+        Moved { switch, why_back, attempt }
+    }
+
+    /// An attempt that has ended before it began: `release` is live already.
+    pub(super) fn nothing_to_do(&self, release: &str, cancelled: Option<String>) -> Attempt {
+        let mut log = AttemptLog::new(release);
+        let attempt = log.reader();
+        let message = match &cancelled {
+            Some(cancelled) => {
+                format!("`{release}` is live already; the candidate `{cancelled}` was cancelled")
+            }
+            None => format!("`{release}` is live already"),
+        };
+        log.cancelled = cancelled;
+        let mut success = succeeded(log, release.to_owned(), message, self.last_switch.clone());
+        success.event.already_live = true;
+        success.moved.already_live = true;
+        success.end();
+        attempt
+    }
+
+    /// The attempt under way ends with `error`.
+    pub(super) fn ended(&mut self, release: &str, error: ErrorBody) {
+        self.event(EventKind::Aborted, release, |event| event.message = Some(error.message.clone()));
+        let mut event = Event::new(now(), EventKind::Finished, release);
+        event.outcome = error.outcome;
+        event.error = Some(error.clone());
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(event, Err(error));
+        }
+    }
+
+    // ---- the live release ----
+
+    /// Something is wrong with the live release. The newest symptom counts.
+    pub(super) fn notice(&mut self, symptom: String) {
+        self.symptom = Some(symptom);
+    }
+
+    /// The live release ended.
+    pub(super) fn live_exited(&mut self, release: &str, exit: String) {
+        self.last_exit = Some(LastExit { release: release.to_owned(), exit, at: now() });
+    }
+
+    /// The live release is settled: its last crash is history.
+    pub(super) fn forget_exit(&mut self) {
+        self.last_exit = None;
+    }
+
+    /// The live release crashed; it is started again after `delay`. `loops_now`: with this crash its crashes are too many.
+    pub(super) fn crashed(
+        &mut self,
+        release: &str,
+        delay: Option<Duration>,
+        loops_now: bool,
+        phase: &'static str,
+    ) {
+        let exit = self.symptom.take().unwrap_or_else(|| "it is not healthy".into());
+        let next = match delay {
+            Some(delay) => format!("started again in {}", humantime::format_duration(delay)),
+            None => "not started again before the next deploy".to_owned(),
+        };
+        tracing::error!(release, phase, "the live release crashed: {exit}; {next}");
+        if loops_now {
+            let message = format!("`{release}` crashes again and again: {exit}; {next}");
+            self.failed(message.clone());
+            self.hook("failed", Some(release.to_owned()), message, None);
+        }
+    }
+
+    /// The live release is bad, and portok goes back nowhere. `went_back`: because it has just gone back to it.
+    pub(super) fn no_way_back(&mut self, release: Option<String>, went_back: bool, phase: &'static str) {
+        let symptom = self.symptom.take().unwrap_or_default();
+        let why = if went_back {
+            "portok has just gone back to it, and goes back once a deploy"
+        } else {
+            "there is nothing to go back to"
+        };
+        let message = format!("the live release is bad ({symptom}) and {why}");
+        tracing::error!(release, phase, "{message}");
+        self.failed(message.clone());
+        self.hook("failed", release, message, None);
+    }
+
+    /// A run is one step further on its way out, or in.
+    pub(super) fn run_is(&self, run: Named<'_>, what: &'static str) {
+        let Named { release, pid, phase } = run;
+        tracing::info!(release, pid, phase, "{what}");
+    }
+
+    // ---- failures and hooks ----
+
+    /// Keeps what went wrong, until a later attempt succeeds.
+    pub(super) fn failed(&mut self, message: String) {
+        self.last_failure = Some(Failure { message, at: now() });
+    }
+
+    /// Tells the hooks.
+    pub(super) fn hook(&self, event: &str, release: Option<String>, message: String, switch: Option<Switch>) {
+        let (event, instance) = (event.to_owned(), self.instance.clone());
+        (self.notify)(wire::HookEvent { at: now(), event, instance, release, message, switch });
+    }
+}
+
+/// The success of an attempt to make `release` live.
+fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<Switch>) -> Succeeded {
+    let cancelled = log.cancelled.clone();
+    let mut event = Event::new(now(), EventKind::Finished, release.clone());
+    event.outcome = Some(Outcome::Live);
+    event.switch = switch.clone();
+    event.message = Some(message.clone());
+    event.cancelled = cancelled.clone();
+    let moved = wire::Moved {
+        success: true,
+        message,
+        release,
+        outcome: Outcome::Live,
+        switch,
+        already_live: false,
+        cancelled,
+    };
+    Succeeded { log, event, moved }
+}
