@@ -1,4 +1,5 @@
-//! What most likely is wrong with a release that did not become healthy: pure, from what was seen.
+//! What most likely is wrong with a release that did not become healthy: pure, without state, from
+//! what was seen.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -20,17 +21,18 @@ pub(super) struct Evidence {
     pub output: Vec<String>,
     /// The last probe.
     pub probe: Option<ProbeReport>,
-    /// The port it was told.
+    /// Its port.
     pub port: u16,
-    /// The variable that told it.
+    /// The variable that carried the port.
     pub port_env: String,
     /// Where its processes listen.
     pub listeners: Vec<SocketAddr>,
     /// The health path.
     pub health_path: String,
-    /// Whether a file configures the daemon: without one, only keys that have a variable can be set.
+    /// Whether a file configures the daemon. Without one, only keys that have a variable can be
+    /// set.
     pub has_file: bool,
-    /// What was found out while it ran, where it has ended.
+    /// What was found out while it ran, where it has ended since.
     pub diagnosis: Option<Diagnosis>,
 }
 
@@ -40,7 +42,7 @@ impl Evidence {
         !self.listeners.is_empty() || self.probe.as_ref().is_some_and(|probe| probe.status.is_some())
     }
 
-    /// The key as it can be set here: its name in the file, or else its variable.
+    /// How the key can be set: by its name in the file, or by its variable where there is no file.
     fn setting(&self, key: &'static str) -> Option<&'static str> {
         if self.has_file {
             return Some(key);
@@ -49,7 +51,8 @@ impl Evidence {
     }
 }
 
-/// What is found out about a candidate that runs, for the case that it ends by itself.
+/// What is found out about a candidate while it runs. It is kept for the case that the candidate
+/// ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Diagnosis {
     /// Where its processes listen.
@@ -59,26 +62,26 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// From what was seen, with the cause that it would get now.
+    /// The diagnosis from what was seen, if the candidate were given up now for this cause.
     pub(super) fn of(cause: &Cause, evidence: &Evidence) -> Self {
         Self { listeners: evidence.listeners.clone(), hint: hint(cause, evidence) }
     }
 }
 
-/// Why it was given up.
+/// Why a candidate was given up.
 #[derive(Debug)]
 pub(super) enum Cause {
     /// It ended before it was healthy.
     Exited,
     /// Its time was over.
     TooSlow(Duration),
-    /// Somebody else's process answered on its port.
+    /// Another process answered on its port.
     Stranger(String),
-    /// Whose the listener is cannot be proven, and the configuration asks for proof.
+    /// The owner of the listener cannot be proven, and the configuration asks for proof.
     Unproven,
 }
 
-/// Puts the evidence together.
+/// Makes the autopsy of the evidence.
 pub(super) fn examine(cause: &Cause, evidence: Evidence) -> Autopsy {
     let hint = hint(cause, &evidence);
     let summary = match cause {
@@ -112,7 +115,8 @@ pub(super) fn examine(cause: &Cause, evidence: Evidence) -> Autopsy {
     }
 }
 
-/// Whether a connection to `127.0.0.1:port`, which is what portok makes, reaches a listener at `addr`.
+/// Whether a connection to `127.0.0.1:port`, which is what portok makes, reaches a listener at
+/// `addr`.
 fn is_asked(addr: SocketAddr, port: u16) -> bool {
     let ip = addr.ip().to_canonical();
     addr.port() == port && (ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified())
@@ -181,7 +185,7 @@ fn hint_by_status(evidence: &Evidence) -> Option<String> {
 fn hint_by_listeners(evidence: &Evidence) -> String {
     let Evidence { port, port_env, health_path, listeners, .. } = evidence;
     let refused = evidence.probe.as_ref().is_some_and(|probe| probe.error.as_deref() == Some(REFUSED));
-    // A wildcard of IPv6 may be of IPv6 alone, which only the probe can tell.
+    // A wildcard of IPv6 may or may not take IPv4; only the probe can tell.
     let reached = |addr: &SocketAddr| is_asked(*addr, *port) && !(refused && addr.is_ipv6());
     if listeners.iter().any(reached) {
         let setting = in_brackets(evidence.setting("health.timeout"));

@@ -1,13 +1,14 @@
-//! Whether a directory changed since a release ran from it: a look at the disk, bounded.
+//! Whether a directory changed since a release ran from it: one bounded look at the disk, without
+//! state.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// Entries that are looked at; what is beyond is not known.
+/// How many entries are looked at. Changes beyond are not seen.
 const ENTRIES: usize = 20_000;
 
-/// What changed in `directory` after `since`, as a sentence; `None`: nothing that was seen.
+/// What changed in `directory` after `since`, as a sentence; `None` where no change was seen.
 /// Blocking.
 pub(super) fn changed_since(directory: &Path, since: SystemTime) -> Option<String> {
     let newer = |path: &Path| {
@@ -20,7 +21,7 @@ pub(super) fn changed_since(directory: &Path, since: SystemTime) -> Option<Strin
     let mut folders = vec![directory.to_owned()];
     let mut seen = 0;
     while let Some(folder) = folders.pop() {
-        // One that cannot be read, or has gone meanwhile, says nothing.
+        // A folder that cannot be read, or has gone meanwhile, is skipped.
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         for entry in entries.flatten() {
             seen += 1;
@@ -33,7 +34,7 @@ pub(super) fn changed_since(directory: &Path, since: SystemTime) -> Option<Strin
             }
         }
     }
-    // A file that was taken away is seen by its folder alone.
+    // Only the folder tells that a file was removed.
     newer(directory).then(|| format!("{} changed since it was started last", directory.display()))
 }
 

@@ -11,8 +11,8 @@ pub(super) fn now() -> String {
     wire::rfc3339(SystemTime::now())
 }
 
-/// The machine's clock. It is monotonic and shows the time since 1970 as of its start, so that moments in
-/// a record can be compared with its own.
+/// The machine's clock. It is monotonic and shows the time since 1970 as of its start, so that
+/// moments in a record can be compared with its own.
 #[derive(Debug)]
 pub(super) struct Clock {
     started: Instant,

@@ -1,14 +1,15 @@
 //! The one driver of an app: turns requests, reports, timers and saves into events of the machine
 //! ([`super::state`]), and the machine's effects into calls.
 //!
-//! It owns the machine's state, the history, and one object for each thing that it drives: the runs, the traffic, the record,
-//! the live release's probes, the edits of `[app]`, and what is told of all that. It never waits: what takes time (a
-//! process, a probe, a disk) is a task that sends a [`Message`] back. It ends after [`Message::StopAll`], when every
-//! group is gone and the last record is written, or after [`Message::Leave`], when every process stays. Dropping its
-//! future leaves processes running; the record names them, and the next daemon takes them over.
+//! It owns the machine's state, the history, and one object for each thing that it drives: the
+//! runs, the traffic, the record, the live release's probes, the edits of `[app]`, and what is told
+//! of all that. It never waits: what takes time (a process, a probe, a disk) is a task that sends a
+//! [`Message`] back. It ends after [`Message::StopAll`], when every group is gone and the last
+//! record is written, or after [`Message::Leave`], when every process stays. Dropping its future
+//! leaves processes running; the record names them, and the next daemon takes them over.
 //!
-//! The ordering that matters is the machine's. This file adds one: the record is made from the state after all
-//! effects of a step, so that what is written is never half a step.
+//! The ordering that matters is the machine's. This file adds one: the record is made from the
+//! state after all effects of a step, so that what is written is never half a step.
 
 mod boot;
 mod hear;
@@ -133,7 +134,8 @@ enum Turn {
 }
 
 impl Coordinator {
-    /// Makes the coordinator and the handle that others use. Nothing happens before [`Coordinator::run`].
+    /// Makes the coordinator and the handle that others use. Nothing happens before
+    /// [`Coordinator::run`].
     pub fn new(parts: Parts) -> (Self, Handle) {
         let Parts { config, supervisor, traffic, store, found, notify, fresh } = parts;
         for warning in &found.warnings {

@@ -1,6 +1,8 @@
-//! The edits of `[app]`: which one was attempted last, and whether a newer one waits for its deploy.
+//! The edits of `[app]`: which one was attempted last, and whether a newer one waits for its
+//! deploy.
 //!
-//! Owned by the coordinator. An `[app]` is known by its fingerprint ([`app_fingerprint`]), which the record keeps.
+//! Owned by the coordinator. An `[app]` is known by its fingerprint ([`app_fingerprint`]), which
+//! the record keeps.
 
 use super::record::Record;
 use crate::config::{App, AppChange, app_change, app_fingerprint};
@@ -16,7 +18,8 @@ pub(super) struct Edits {
     pending: bool,
 }
 
-/// The `[app]` that was attempted before the one of a request, to go back to where the request is refused.
+/// The `[app]` that was attempted before the one of a request, to go back to where the request is
+/// refused.
 #[derive(Debug)]
 pub(super) struct Before(Option<String>);
 
@@ -47,11 +50,13 @@ impl Edits {
         self.pending = app_change(self.attempted(), app) != AppChange::None;
     }
 
-    /// Compares `app` with what the record says, at the start. `is_due`: nothing is live or becomes live.
+    /// Compares `app` with what the record says, at the start. `is_due`: nothing is live or becomes
+    /// live.
     pub(super) fn look_at_start(&mut self, app: &App, is_due: bool) {
         self.pending = match app_change(self.attempted(), app) {
             AppChange::Redeploy => true,
-            // A recorded port wins over the configured one, now and at the next reload of something else.
+            // A recorded port wins over the configured one, now and at the next reload of something
+            // else.
             AppChange::Switch(_) => {
                 self.adopt(app);
                 false
@@ -88,7 +93,8 @@ impl Edits {
         self.pending = true;
     }
 
-    /// The deploy of an edit was never begun because the state could not be written: its turn comes when it can.
+    /// The deploy of an edit was never begun because the state could not be written: its turn comes
+    /// when it can.
     pub(super) fn never_attempted(&mut self) {
         self.attempted = None;
     }

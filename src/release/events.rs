@@ -1,8 +1,9 @@
 //! The events of one attempt (a deploy, switch or rollback), for any number of readers.
 //!
-//! The coordinator is the only writer. Readers come and go, each sees everything from the first event on; that a
-//! reader goes away changes nothing. The log is bounded: lines that the app prints are dropped beyond
-//! [`MAX_OUTPUT`], the few events of the attempt itself never are.
+//! The coordinator's voice is the only writer. Readers come and go, and each sees everything from
+//! the first event on. A reader that goes away changes nothing. The log is bounded: lines that the
+//! app prints are dropped beyond [`MAX_OUTPUT`]; the few events of the attempt itself never are. It
+//! ends with the attempt.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::wire::{ErrorBody, Event, EventKind, Moved};
 
-/// Lines of output that one attempt's stream carries at the most; `portok logs` has the newest.
+/// The most lines of output in the stream of one attempt. `portok logs` has the newest.
 pub(super) const MAX_OUTPUT: usize = 500;
 
 /// The writer's side.
@@ -19,11 +20,11 @@ pub(super) struct AttemptLog {
     shared: Arc<Shared>,
     progress: watch::Sender<Progress>,
     output: usize,
-    /// The candidate that was cancelled for it.
+    /// The candidate that was cancelled for this attempt.
     pub(super) cancelled: Option<String>,
 }
 
-/// The reader's side: an attempt that was accepted, its events so far and to come.
+/// The reader's side: an accepted attempt with its events so far and to come.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     shared: Arc<Shared>,
@@ -34,7 +35,7 @@ pub struct Attempt {
 #[derive(Debug)]
 struct Shared {
     release: String,
-    // Locked for a push or a clone of one event, never over an await.
+    // Locked to push or clone one event, never over an await.
     log: Mutex<Log>,
 }
 
@@ -63,7 +64,7 @@ impl AttemptLog {
         Attempt { shared: Arc::clone(&self.shared), progress: self.progress.subscribe(), read: 0 }
     }
 
-    /// The intent is written down: the attempt is more than asked for.
+    /// The intent is written down, so the attempt has begun.
     pub(super) fn begin(&self) {
         self.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.begun, true));
     }
@@ -132,7 +133,7 @@ impl Attempt {
     /// Waits until the attempt's intent is written down, or it has ended.
     ///
     /// # Errors
-    /// Why it ended without having begun.
+    /// The intent could not be written down, or the daemon has ended.
     pub(super) async fn begun(&mut self) -> Result<(), ErrorBody> {
         let lost = self.progress.wait_for(|progress| progress.begun).await.is_err();
         match &self.shared.lock().end {
@@ -144,16 +145,17 @@ impl Attempt {
         }
     }
 
-    /// Its result, where what was asked for was live already.
+    /// Its result, where its release was live already.
     pub fn already_live(&self) -> Option<Moved> {
         let end = self.shared.lock().end.clone();
         end.and_then(Result::ok).filter(|moved| moved.already_live)
     }
 
-    /// The next event; `None` after the last. Cancel safe. Dropping the attempt cancels nothing.
+    /// The next event; `None` after the last one. Cancel safe. Dropping the reader does not cancel
+    /// the attempt.
     pub async fn next(&mut self) -> Option<Event> {
         let read = self.read;
-        // An error means that the writer has gone: what it wrote is still read.
+        // An error means that the writer has gone. What it wrote is still read.
         let _writer_gone =
             self.progress.wait_for(|progress| progress.events > read || progress.ended).await.is_err();
         let event = self.shared.lock().events.get(read).cloned();

@@ -3,7 +3,7 @@
 use super::state::{Abort, Origin, ReleaseRef};
 use crate::wire::{self, Code, ErrorBody, Outcome, Reason};
 
-/// Why an attempt was given up, for whoever asked for it.
+/// Why an attempt was given up, as the answer to the request that began it.
 pub(super) fn explain(
     release: &ReleaseRef,
     reason: Reason,

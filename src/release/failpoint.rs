@@ -1,7 +1,9 @@
-//! Where a daemon under test dies: each effect of the machine, the end of each step, and each stage of a write of the record.
+//! The points at which a test can kill the daemon: each effect of the machine, the end of each
+//! step, and each stage of a write of the record.
 //!
-//! Only in builds with debug assertions. `PORTOK_DIE_AT=N` in the environment kills the daemon with SIGKILL when it comes to
-//! the N-th such point; that is what a crash of the host's memory, an OOM kill or an operator's `kill -9` may do.
+//! They exist in builds with debug assertions only. `PORTOK_DIE_AT=N` in the environment kills the
+//! daemon with SIGKILL at the N-th point that it reaches, as the OOM killer or an operator's `kill
+//! -9` may do.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Dies here, if this is the point to die at.
+/// Dies here, if this is the N-th point.
 pub(super) fn reached() {
     static LAST: OnceLock<Option<u64>> = OnceLock::new();
     static REACHED: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,7 @@
-//! The coordinator as others see it: requests in, snapshots out. Cheap to clone; dropping it changes nothing.
+//! The coordinator as others see it: requests in, snapshots out.
+//!
+//! A handle is cheap to clone, and dropping it changes nothing. A request whose future is dropped
+//! may be carried out all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +18,20 @@ use crate::config::AppConfig;
 use crate::supervisor::Supervisor;
 use crate::wire::{self, Code, ErrorBody, Reason};
 
-/// What came of asking for a rollback.
+/// The answer to a request for a rollback.
 #[derive(Debug)]
 pub enum Rollback {
-    /// It was only asked what it would do.
+    /// What the rollback would do: the request was a dry run.
     Plan(wire::RollbackPlan),
     /// It is under way, or has nothing to do.
     Accepted(Attempt),
 }
 
-/// How long a status waits for another look at a disk that could not be written.
+/// How long a status waits for another try to write a disk that could not be written.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long after the start a request waits for the boot before it is refused. Mostly nothing is left to be stopped, and the
-/// boot is over at once.
+/// How long after the start a request waits for the boot before it is refused. Mostly nothing is
+/// left to be stopped, and the boot is over at once.
 const BOOT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The coordinator as the admin API and the daemon see it.
@@ -55,14 +58,15 @@ impl Handle {
         Self { requests, views, config, supervisor, first_probe, boot_patience_ends }
     }
 
-    /// Starts a new release; with `force` also one that is live already, or in quarantine. Returns once it is accepted and its intent is written down.
+    /// Starts a new release; with `force` also one that is live already, or in quarantine. Returns
+    /// once the attempt is accepted and its intent is written down.
     ///
     /// # Errors
-    /// Refused: `busy`, `quarantined`, `no_app`, `bad_request` (a known id with other content, an unusable directory, environment file or user),
-    /// `state_unwritable`, `shutting_down`.
+    /// `busy`, `quarantined`, `no_app`, `bad_request` (a known id with other content; an unusable
+    /// directory, environment file or user), `state_unwritable`, `shutting_down`.
     pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
         let config = Arc::clone(&self.config.borrow());
-        // Reads files: not on the thread that drives everything.
+        // It reads files, which must not block the control plane's thread.
         let prepared = tokio::task::spawn_blocking(move || spec::prepare(request, &config))
             .await
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))??;
@@ -91,10 +95,11 @@ impl Handle {
         Ok(wire::Switched { success: true, message, switch })
     }
 
-    /// Goes back to the previous release or the one that is named, or says what that would do.
+    /// Goes back to the previous release or to the named one. A dry run only returns what that
+    /// would do.
     ///
     /// # Errors
-    /// `no_previous`, `no_such_release`, `quarantined`, `busy` (before the start), `shutting_down`.
+    /// `no_previous`, `no_such_release`, `quarantined`, `busy` (before the boot), `shutting_down`.
     pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
         let planned = match self.ask_booted(|reply| Message::Rollback { asked, reply }).await? {
             RollbackReply::Accepted(attempt) => return Ok(Rollback::Accepted(attempt)),
@@ -108,7 +113,7 @@ impl Handle {
         Ok(Rollback::Plan(plan))
     }
 
-    /// Ends what is under way and has not switched yet.
+    /// Ends the attempt under way, which has not moved traffic yet.
     ///
     /// # Errors
     /// `not_found` when nothing is under way.
@@ -116,17 +121,18 @@ impl Handle {
         self.ask(|reply| Message::Cancel { reply }).await
     }
 
-    /// As [`Handle::status`]; where the state could not be written, after another try: a disk that is free again is not
-    /// said to be full.
+    /// As [`Handle::status`], after another try where the state could not be written: a disk that
+    /// is free again is not reported as full.
     pub async fn status_of_now(&self) -> wire::Status {
         if self.status().state_error.is_some() {
-            // A disk that does not answer in time is as bad as it was.
+            // A disk that does not answer in time is reported as it was.
             let _late = tokio::time::timeout(LOOK_WITHIN, self.until_done(Message::LookAtDisk)).await;
         }
         self.status()
     }
 
-    /// The coordinator's part of `status`. The caller fills in `config`, `listen`, `version` and `pid`.
+    /// The coordinator's part of `status`. The caller fills in `config`, `listen`, `version` and
+    /// `pid`.
     pub fn status(&self) -> wire::Status {
         let view = Arc::clone(&self.views.borrow());
         let mut status = view.status.clone().unwrap_or_else(empty_status);
@@ -142,7 +148,7 @@ impl Handle {
         status
     }
 
-    /// Whether live is what `[app]` says.
+    /// Whether the live release is what `[app]` says.
     pub fn app_in_force(&self) -> wire::AppInForce {
         self.views.borrow().app_in_force.clone()
     }
@@ -152,7 +158,7 @@ impl Handle {
         self.views.borrow().releases.to_vec()
     }
 
-    /// The last lines of a release's output, or of all.
+    /// The last lines of output, of one release or of all.
     ///
     /// # Errors
     /// `not_found` for an unknown release.
@@ -171,7 +177,7 @@ impl Handle {
         self.views.borrow().health.clone()
     }
 
-    /// Asks the live target now.
+    /// Probes the live release now.
     pub async fn check_health(&self) -> wire::Health {
         let (probe, status) = {
             let view = self.views.borrow();
@@ -194,32 +200,33 @@ impl Handle {
         }
     }
 
-    /// Waits until a first probe of somebody else's app has told whether it can be live, so that a daemon in front of
-    /// a healthy app never answers 503 at its start. At once where there is nothing to wait for.
+    /// Waits until an unmanaged app has been probed for the first time, so that a daemon in front
+    /// of a healthy app never answers 503 at its start. At once where there is nothing to wait for.
     pub async fn first_probe(&self) {
         let mut asked = self.first_probe.clone();
         let _coordinator_gone = asked.wait_for(|asked| *asked).await;
     }
 
-    /// Waits until it is known what runs: what an earlier daemon left has been dealt with, and what was live is being made
-    /// live again. At once when the coordinator has ended.
+    /// Waits until the boot is over: the leftovers of an earlier daemon are gone, and the release
+    /// that was live is being made live again. At once when the coordinator has ended.
     pub async fn booted(&self) {
         let mut views = self.views.clone();
         let _coordinator_gone = views.wait_for(|view| view.booted).await;
     }
 
-    /// Waits for the next snapshot; false when there will be none.
+    /// Waits for the next snapshot. False when there will be none.
     pub async fn changed(&mut self) -> bool {
         self.views.changed().await.is_ok()
     }
 
-    /// Waits until the coordinator has received a message sent now. At once when it has ended. Cancel safe.
+    /// Waits until the coordinator has received a message that is sent now. At once when it has
+    /// ended. Cancel safe.
     pub async fn beat(&self) {
         self.until_done(Message::Beat).await;
     }
 
-    /// Whether another daemon could take over now without a loss, so that none is started in vain. The answer may be
-    /// another one by the time of [`Handle::freeze`].
+    /// Whether another daemon can take over now without a loss, so that none is started in vain.
+    /// The answer may have changed by the time of [`Handle::freeze`].
     ///
     /// # Errors
     /// `busy`: an attempt is under way, or requests wait for a crashed app. `shutting_down`.
@@ -227,11 +234,13 @@ impl Handle {
         self.ask(|reply| Message::MayFreeze { reply }).await
     }
 
-    /// Makes the coordinator stand still, its record written: nothing is begun, started, probed, drained or stopped until
-    /// [`Handle::thaw`] or [`Handle::leave`]. With `interrupt` an attempt under way and requests that wait are no hindrance.
+    /// Makes the coordinator write its record and stand still: nothing is begun, started, probed,
+    /// drained or stopped until [`Handle::thaw`] or [`Handle::leave`]. With `interrupt` also where
+    /// an attempt is under way or requests wait.
     ///
     /// # Errors
-    /// `busy` (as [`Handle::may_freeze`]), `state_unwritable`; nothing has changed then. `shutting_down`.
+    /// `busy` as [`Handle::may_freeze`], `state_unwritable`, `shutting_down`. Nothing has changed
+    /// then.
     pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
         self.ask(|reply| Message::Freeze { interrupt, reply }).await
     }
@@ -241,35 +250,36 @@ impl Handle {
         let _coordinator_gone = self.requests.send(Message::Thaw).await;
     }
 
-    /// Ends the coordinator and leaves all processes as they are. What it wrote when it was told to stand still is its last
-    /// record.
+    /// Ends the coordinator and leaves all processes as they are. The record that
+    /// [`Handle::freeze`] wrote is its last one.
     pub async fn leave(&self) {
         self.until_done(|done| Message::Leave { done }).await;
     }
 
-    /// Waits for the coordinator's end, which nobody but the daemon's own end should bring.
+    /// Waits for the coordinator's end, which only the daemon's own end should bring.
     pub async fn ended(&self) {
         self.requests.closed().await;
     }
 
-    /// Begins nothing new from now on; what is under way and has not switched is given up.
+    /// Begins nothing new from now on, and gives up the attempt under way.
     pub async fn shut_down(&self) {
         let _coordinator_gone = self.requests.send(Message::Shutdown).await;
     }
 
-    /// Stops every group by the ladder and waits until nothing is left and the last record is written.
+    /// Stops every run, and waits until nothing is left and the last record is written.
     pub async fn stop_all(&self) {
         self.until_done(|done| Message::StopAll { done }).await;
     }
 
-    /// SIGKILL to what [`Handle::stop_all`] is still stopping.
+    /// Sends SIGKILL to what [`Handle::stop_all`] is still stopping.
     pub async fn kill_all(&self) {
         let _coordinator_gone = self.requests.send(Message::Kill).await;
     }
 
     async fn until_done(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message) {
         let (done, waited) = oneshot::channel();
-        // A message that nobody took has the other end in it: as long as it is kept, that end is waited for.
+        // If sending fails, the error still owns `done`: it is dropped before the wait, which would
+        // never end otherwise.
         if self.requests.send(message(done)).await.is_ok() {
             let _coordinator_gone = waited.await;
         }
@@ -280,7 +290,8 @@ impl Handle {
         &self,
         message: impl FnOnce(oneshot::Sender<Result<T, ErrorBody>>) -> Message,
     ) -> Result<T, ErrorBody> {
-        let _refused_then = tokio::time::timeout_at(self.boot_patience_ends, self.booted()).await;
+        // Then it is refused.
+        let _late = tokio::time::timeout_at(self.boot_patience_ends, self.booted()).await;
         self.ask(message).await
     }
 

@@ -1,10 +1,10 @@
-//! The attempts to make a release live: what each was about and what became of it. Owned by the
+//! The attempts to make a release live: what each was about, and what became of it. Owned by the
 //! coordinator.
 //!
 //! Every attempt (a deploy, a switch, a rollback) has a row of its own. Its outcome is written
-//! once; only a `live` one becomes `rolled_back`, when a rollback takes the traffic away again. A
-//! process belongs to the rows that have its start: those of the attempt that started it, and of
-//! those that made it live again.
+//! once; only `live` becomes `rolled_back`, when a rollback takes traffic away again. A process
+//! belongs to every row with its start: that of the attempt that started it, and those of attempts
+//! that made it live again.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -13,13 +13,13 @@ use super::record::StoredRelease;
 use super::spec::ReleaseSpec;
 use crate::wire::{Outcome, ReleaseRow};
 
-/// Attempts that are remembered; beyond it the oldest that is not needed goes.
+/// How many attempts are remembered. Beyond it the oldest one that is not needed is forgotten.
 const REMEMBERED: usize = 50;
 
-/// Bytes that the contents of all of them may take: what is kept is written with each record.
+/// How many bytes the contents of all attempts may take. All of them are written with each record.
 const REMEMBERED_BYTES: usize = 4 << 20;
 
-/// Oldest first.
+/// The attempts, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct History {
     entries: Vec<StoredRelease>,
@@ -37,7 +37,7 @@ impl History {
         self.entries.iter().rev().find(|entry| entry.row.release == id)
     }
 
-    /// Begins an attempt. What is not `needed` may be forgotten for it.
+    /// Begins an attempt. Releases that are not `needed` may be forgotten for it.
     pub(super) fn begin(&mut self, attempt: StoredRelease, needed: &[String]) {
         self.rows.take();
         self.entries.push(attempt);
@@ -48,7 +48,7 @@ impl History {
         }
     }
 
-    /// Of a release that is needed its newest attempt is.
+    /// Whether an attempt is the newest one at a release that is needed.
     fn is_needed(&self, at: usize, needed: &[String]) -> bool {
         let id = &self.entries[at].row.release;
         needed.contains(id) && !self.entries[at + 1..].iter().any(|later| later.row.release == *id)
@@ -58,7 +58,7 @@ impl History {
         self.entries.iter().filter_map(|entry| entry.spec.as_ref()).map(ReleaseSpec::bytes).sum()
     }
 
-    /// When a process of `id` was started last.
+    /// When the newest process of `id` was started.
     pub(super) fn last_start(&self, id: &str) -> Option<SystemTime> {
         let starts = self.entries.iter().rev().filter(|entry| entry.row.release == id);
         let last = starts.filter_map(|entry| entry.row.started_at.as_deref()).next()?;
@@ -71,7 +71,7 @@ impl History {
         self.entries.iter().rev().find(made_of_it)?.row.outcome
     }
 
-    /// Takes the attempt at `id` that is under way out again: it was never begun.
+    /// Removes the attempt at `id` that is under way: it never began.
     pub(super) fn take_back(&mut self, id: &str) {
         self.rows.take();
         let under_way = |row: &ReleaseRow| row.release == id && row.outcome.is_none();
@@ -80,7 +80,7 @@ impl History {
         }
     }
 
-    /// The attempt at `id` that is under way has ended so.
+    /// Ends the attempt at `id` that is under way.
     pub(super) fn ended(&mut self, id: &str, outcome: Outcome, change: impl FnOnce(&mut ReleaseRow)) {
         if let Some(row) = self.newest(|row| row.release == id && row.outcome.is_none()) {
             row.outcome = Some(outcome);
@@ -96,7 +96,8 @@ impl History {
         }
     }
 
-    /// `id` serves, and no attempt had to make it do so: it was configured and ran.
+    /// `id` serves although no attempt moved traffic to it: it was configured, and ran. Its first
+    /// attempt counts as live.
     pub(super) fn serves(&mut self, id: &str) {
         let known = |entry: &StoredRelease| entry.row.release == id && entry.row.outcome.is_some();
         if !self.entries.iter().any(known) {
@@ -104,8 +105,8 @@ impl History {
         }
     }
 
-    /// A process of `id` was started: of the attempt that is under way, or of the one that made it
-    /// live.
+    /// A process of `id` was started: by the attempt under way where it is a `candidate`, otherwise
+    /// for the attempt that made it live.
     pub(super) fn started(&mut self, id: &str, candidate: bool, at: String, port: u16) {
         let row = self.newest(|row| row.release == id && row.outcome.is_none() == candidate);
         if let Some(row) = row {
@@ -116,8 +117,8 @@ impl History {
         }
     }
 
-    /// The process of `id` that was started then has ended so, and nothing is left of it where
-    /// `stopped_at` is known.
+    /// The process of `id` with this start has ended. Nothing is left of it where `stopped_at` is
+    /// given.
     pub(super) fn process_ended(
         &mut self,
         id: &str,
@@ -150,7 +151,7 @@ impl History {
         }
     }
 
-    /// For the record, oldest first; quarantine stands elsewhere in it.
+    /// For the record, oldest first. The record has the quarantine elsewhere.
     pub(super) fn stored(&self) -> Vec<StoredRelease> {
         let mut stored = self.entries.clone();
         stored.iter_mut().for_each(|entry| entry.row.quarantined = false);

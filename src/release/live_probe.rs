@@ -39,8 +39,8 @@ impl LiveProbe {
         self.next
     }
 
-    /// Requests are pointed at a run that has failed `fails` probes in a row. One that was taken over may have failed for
-    /// long.
+    /// Requests are pointed at a run that has failed `fails` probes in a row. One that was taken
+    /// over may have failed for long.
     pub(super) fn routed(&mut self, fails: u32) {
         self.health = HealthMetrics {
             active_port_ok: fails == 0,
@@ -59,7 +59,8 @@ impl LiveProbe {
         self.next = serves.then(|| Instant::now() + interval);
     }
 
-    /// A probe is due. Gives back the run to probe now: the live one, unless its probe is under way.
+    /// A probe is due. Gives back the run to probe now: the live one, unless its probe is under
+    /// way.
     pub(super) fn due(&mut self, live: Option<RunId>) -> Option<RunId> {
         self.next = None;
         live.filter(|run| self.under_way != Some(*run))
@@ -70,7 +71,8 @@ impl LiveProbe {
         self.under_way = Some(run);
     }
 
-    /// A probe of `run` has ended; the next one is due after `interval`. False where it is not the one that is waited for.
+    /// A probe of `run` has ended; the next one is due after `interval`. False where it is not the
+    /// one that is waited for.
     pub(super) fn ended(&mut self, run: RunId, interval: Duration) -> bool {
         if self.under_way != Some(run) {
             return false;
@@ -80,8 +82,8 @@ impl LiveProbe {
         true
     }
 
-    /// Judges the live release by a probe's report, after `failed` failures in a row. `None` where portok itself could not
-    /// probe: that says nothing of the app.
+    /// Judges the live release by a probe's report, after `failed` failures in a row. `None` where
+    /// portok itself could not probe: that says nothing of the app.
     pub(super) fn judge(
         &mut self,
         report: Result<Box<ProbeReport>, Unable>,

@@ -19,7 +19,7 @@ pub(super) enum Message {
     Deploy {
         prepared: Box<Prepared>,
         reason: Reason,
-        /// Also where it is live already, or in quarantine.
+        /// Also where the release is live already, or in quarantine.
         force: bool,
         reply: oneshot::Sender<Result<Attempt, ErrorBody>>,
     },
@@ -40,22 +40,22 @@ pub(super) enum Message {
         done: oneshot::Sender<()>,
     },
     Kill,
-    /// Say whether another daemon could take over now.
+    /// Answer whether another daemon can take over now.
     MayFreeze {
         reply: oneshot::Sender<Result<(), ErrorBody>>,
     },
-    /// Stand still with the record written.
+    /// Write the record and stand still.
     Freeze {
         interrupt: bool,
         reply: oneshot::Sender<Result<(), ErrorBody>>,
     },
     /// Go on.
     Thaw,
-    /// End and leave everything as it is.
+    /// End, and leave every process as it is.
     Leave {
         done: oneshot::Sender<()>,
     },
-    /// Say that messages are received.
+    /// Answer, to show that messages are received.
     Beat(oneshot::Sender<()>),
     Run(RunId, Box<Report>),
     ProbeEnded(RunId, Box<ProbeReport>),
@@ -64,18 +64,19 @@ pub(super) enum Message {
         seq: u64,
         result: Result<(), String>,
     },
-    /// Try to write a record that could not be written, and say when that is done.
+    /// Try once more to write a record that could not be written, and answer when that has ended.
     LookAtDisk(oneshot::Sender<()>),
     ConfigNotPrepared {
         error: Box<ErrorBody>,
     },
-    /// What was taken over of what the record names, in the record's order.
+    /// The processes that were taken over, one for each run of the record, in its order.
     TakenOver(Vec<Option<Process>>),
     LeftoversGone,
 }
 
 impl Message {
-    /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback and cancel are.
+    /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback
+    /// and cancel are.
     pub(super) fn refuse(self, error: impl FnOnce() -> ErrorBody) -> Option<Self> {
         match self {
             Self::Deploy { reply: asker, .. } => reply(asker, Err(error())),
@@ -93,22 +94,22 @@ pub(super) fn reply<T>(asker: oneshot::Sender<T>, answer: T) {
     let _asker_gone = asker.send(answer);
 }
 
-/// How a switch was received.
+/// The answer to a switch.
 #[derive(Debug)]
 pub(super) enum SwitchReply {
     AlreadyLive(Option<wire::Switch>),
     Accepted(Attempt),
 }
 
-/// How a rollback was received.
+/// The answer to a rollback.
 #[derive(Debug)]
 pub(super) enum RollbackReply {
-    /// It was only asked what it would do.
+    /// What the rollback would do: the request was a dry run.
     Plan(Box<PlannedRollback>),
     Accepted(Attempt),
 }
 
-/// What a rollback would do, as far as that is known without a look at the disk.
+/// What a rollback would do, before a look at the disk.
 #[derive(Debug)]
 pub(super) struct PlannedRollback {
     pub(super) plan: wire::RollbackPlan,
@@ -116,43 +117,43 @@ pub(super) struct PlannedRollback {
     pub(super) directory: Option<(PathBuf, SystemTime)>,
 }
 
-/// What a run tells.
+/// What the task of a run reports.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// The process runs.
+    /// The process was started.
     Spawned(Process),
     /// A probe failed in another way than the one before.
     Probe(ProbeReport),
     /// The candidate printed a line.
     Output(Arc<LogLine>),
-    /// It is not healthy yet.
+    /// The run is not healthy yet.
     Waiting(Waiting),
-    /// The listener cannot be proven to be the candidate's.
+    /// The listener cannot be proven to be the run's own.
     Unproven,
-    /// Healthy.
+    /// The run is healthy.
     Ready(ProbeReport),
-    /// Not healthy in time, not startable, or not to be trusted.
+    /// The run could not be started, was not healthy in time, or could not be proven to be its own.
     NotReady(Box<Autopsy>),
-    /// The stop signal has reached it.
+    /// Its stop signal was delivered.
     Signalled,
-    /// The leader has ended.
+    /// The leader of its group has ended.
     Exited { exit: Exit, port_taken: Option<PortTaken>, autopsy: Option<Box<Autopsy>> },
-    /// Nothing is left.
+    /// Nothing is left of its group.
     Gone(Option<Exit>),
 }
 
-/// What a run that is not healthy yet is waited for with.
+/// A run that is not healthy yet, and what it is waited for with.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) port: u16,
     pub(super) path: String,
     /// What the last probe saw.
     pub(super) probe: Option<ProbeReport>,
-    /// Whether that has been told already.
+    /// Whether that is known to the attempt's readers already.
     pub(super) told: bool,
-    /// What most likely is wrong, once that can be said.
+    /// What most likely is wrong, once that is known.
     pub(super) hint: Option<String>,
 }
 
-/// Where the reports go.
+/// Where tasks send their reports.
 pub(super) type Reports = mpsc::Sender<Message>;

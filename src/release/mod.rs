@@ -1,14 +1,46 @@
 //! Releases: the pure machine, its one driver, and the durable record.
 //!
-//! - [`state`] decides: a pure function from state and event to state and effects;
-//! - [`coordinator`] drives: one task per app, which turns the world into the machine's events and its effects into calls;
-//! - `message` is what reaches the coordinator, [`Handle`] how others ask it, `view` what they see of it;
-//! - `run` is the task of one process, from its start until nothing is left of it; `autopsy` finds out why it failed;
-//! - [`record`] is the shape of what is kept on disk, [`store`] the file; `history` holds the attempts, [`events`] is the
-//!   stream of one of them; `explain` and `refusal` are the texts of attempts that failed and of refusals;
-//! - [`spec`] is what a release is, `changed` tells whether its directory is still what it ran from, `placeholder` whether its
-//!   port can be held;
-//! - `timers` and `clock` keep time; `failpoint` is where a daemon under test dies.
+//! A deploy's way through the files:
+//! 1. `handle` makes a release of the request (`spec`) and sends a `message` to the `coordinator`,
+//!    which has the machine (`state`) accept it; `recorder` writes the intent into the `store`.
+//! 2. When that is on disk, `runs` starts the process in a task (`run`), which probes it and
+//!    reports.
+//! 3. When it is healthy, `traffic` points new requests at it, `recorder` writes that down, and
+//!    `voice` tells it.
+//! 4. The former run drains, is stopped when its drain (`timers`) is over, and reports its end.
+//!
+//! The driver:
+//! - [`coordinator`]: one task per app. It turns the world into the machine's events, and its
+//!   effects into calls.
+//! - `life`: where the coordinator is between its boot and its end.
+//! - `runs`: the runs, with what is known of each and what was ordered for it.
+//! - [`traffic`]: where requests go. All use of the proxy is here.
+//! - `recorder`: the saves of the record, one after the other.
+//! - `voice`: what is told of releases to readers, hooks and the log.
+//! - `live_probe`: the probes of the live release.
+//! - `edits`: which `[app]` was attempted last, and whether a newer one waits.
+//! - `history`: the attempts, and what became of them.
+//! - `timers`, `clock`, `tasks`: what the coordinator waits for.
+//!
+//! The tasks that it starts:
+//! - `run`: one process from its start until nothing is left of it.
+//! - `probing`: a run that no process is started for, until it is healthy or not.
+//!
+//! Pure:
+//! - [`state`]: the machine, a function from state and event to state and effects.
+//! - `autopsy`: what most likely is wrong with a release that did not become healthy.
+//! - `explain`, `refusal`: the texts of attempts that were given up, and of refusals.
+//! - `placeholder`: whether the app can listen on a port that is held for it.
+//!
+//! On disk:
+//! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
+//! - [`record`]: what must be known after the daemon has died. [`store`]: its file. `failpoint`:
+//!   where a test kills the daemon.
+//!
+//! For others:
+//! - [`Handle`]: requests to the coordinator. `message`: what reaches it. `view`: the snapshot it
+//!   publishes.
+//! - [`events`]: the events of one attempt.
 
 mod autopsy;
 mod changed;
@@ -36,7 +68,7 @@ pub mod state;
 pub mod store;
 mod tasks;
 mod timers;
-mod traffic;
+pub mod traffic;
 mod view;
 mod voice;
 

@@ -1,22 +1,26 @@
-//! Whether an app can listen beside the placeholder that holds its port (it has to set `SO_REUSEADDR` for that): learned from
-//! its starts, pure. One for each app; the record keeps what is certain.
+//! Whether an app can listen beside the placeholder, the socket that holds its port against others:
+//! pure, learned from the app's starts.
+//!
+//! An app can where it sets `SO_REUSEADDR`. The runs own the knowledge; the record keeps what is
+//! certain.
 
 use crate::supervisor::PortTaken;
 
 /// What is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Placeholder {
-    /// Nothing speaks against it.
+    /// The port is held; nothing speaks against it.
     #[default]
     Held,
-    /// A start failed because of it, as it seems: this attempt goes on without.
+    /// A start failed, as it seems because of it: this attempt goes on without.
     Suspected,
-    /// A start failed with it, and the next one was healthy without: the app is never started with one again.
+    /// A start failed with it, and the next one was healthy without it: the app never gets one
+    /// again.
     Impossible,
 }
 
 impl Placeholder {
-    /// What an earlier daemon had learned.
+    /// Goes on from what an earlier daemon has learned.
     pub(super) fn remembered(impossible: bool) -> Self {
         if impossible { Self::Impossible } else { Self::Held }
     }
@@ -26,11 +30,11 @@ impl Placeholder {
         self == Self::Held
     }
 
-    /// A run ended before it was healthy.
+    /// A run ended before it was healthy. `taken`: because its port was taken, and by what.
     pub(super) fn failed(&mut self, taken: Option<PortTaken>) {
         *self = match (*self, taken) {
             (Self::Held, Some(PortTaken::ByPlaceholder)) => Self::Suspected,
-            // It failed without one, too: that was not the reason.
+            // It failed without one, too, so that was not the reason.
             (Self::Suspected, None) => Self::Held,
             (known, _) => known,
         };
@@ -53,7 +57,8 @@ mod tests {
         let mut placeholder = Placeholder::default();
         placeholder.failed(Some(PortTaken::ByPlaceholder));
         assert!(!placeholder.is_held());
-        // Another process was faster on the port that nothing held: that says nothing about the app.
+        // Another process was faster on the port that nothing held: that says nothing about the
+        // app.
         placeholder.failed(Some(PortTaken::ByAnother));
         assert_eq!(placeholder, Placeholder::Suspected);
         placeholder.succeeded();

@@ -1,4 +1,5 @@
-//! The task that probes a run which no process is started for: an unmanaged app, or a run that is to be made live again.
+//! The task that probes a run which no process is started for: an unmanaged app, or a run that is
+//! to be made live again.
 //!
 //! It owns no state. It ends with [`Message::ProbeEnded`], or when the coordinator cancels it.
 
@@ -21,7 +22,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Probing {
     pub(super) run: RunId,
     pub(super) probe: Probe,
-    /// Probe until it is healthy, with the configuration of the moment: a wrong path may be mended meanwhile.
+    /// Probe until it is healthy, with the configuration of the moment: a wrong path may be mended
+    /// meanwhile.
     pub(super) patient: bool,
     pub(super) config: watch::Receiver<Arc<AppConfig>>,
     /// Set with the first probe, whatever it says.
@@ -39,8 +41,8 @@ impl Probing {
             let probe = if patient { probe(&config, first.addr.port(), None) } else { first.clone() };
             let report = match probe.ask().await {
                 Ok(report) => report,
-                // portok itself cannot probe now, which says nothing of the app. Where an operator waits for the
-                // answer, that is not tried for ever.
+                // portok itself cannot probe now, which says nothing of the app. Where an operator
+                // waits for the answer, that is not tried for ever.
                 Err(_) if patient || began.elapsed() < config.health.timeout => {
                     first_probe.send_replace(true);
                     tokio::time::sleep(PAUSE).await;

@@ -1,4 +1,5 @@
-//! The shape of the durable record: what must be known after the daemon has died.
+//! The shape of the durable record: what must be known after the daemon has died. Plain data;
+//! [`super::store`] keeps it on disk.
 
 use std::time::SystemTime;
 
@@ -9,7 +10,7 @@ use super::state::{Past, ReleaseRef, Role};
 use crate::supervisor::Identity;
 use crate::wire::{LastExit, Reason, ReleaseRow, Switch};
 
-/// The record's version; another one is not read.
+/// The record's version. A record of another version is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Schema(pub(super) u32);
@@ -20,25 +21,26 @@ impl Default for Schema {
     }
 }
 
-/// All that is kept.
+/// The record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// Its version.
     pub schema: Schema,
-    /// The release that serves or should.
+    /// The release that serves, or should.
     #[serde(default)]
     pub live: Option<ReleaseRef>,
-    /// The one to go back to, for daemons that do not know `past`.
+    /// The release to go back to, for older daemons, which do not know `past`.
     #[serde(default)]
     pub previous: Option<ReleaseRef>,
-    /// What was live, and what of it is in quarantine; missing in the record of an older daemon.
+    /// The releases that were live, and which of them are in quarantine. Missing in the record of
+    /// an older daemon.
     #[serde(default)]
     pub past: Option<Past>,
-    /// What was under way.
+    /// The attempt under way.
     #[serde(default)]
     pub intent: Option<Intent>,
-    /// The fingerprint of the `[app]` last attempted.
+    /// The fingerprint of the `[app]` that was attempted last.
     #[serde(default)]
     pub app_attempted: Option<String>,
     /// The fingerprint of the `[app]` that was not deployed because its content is in quarantine.
@@ -50,19 +52,19 @@ pub struct Record {
     /// The attempts to make a release live, oldest first.
     #[serde(default)]
     pub releases: Vec<StoredRelease>,
-    /// The processes that exist.
+    /// The runs that have a process.
     #[serde(default)]
     pub runs: Vec<StoredRun>,
     /// How often the live release was started again after a crash.
     #[serde(default)]
     pub restarts: u32,
-    /// The app cannot listen beside the placeholder that holds its port.
+    /// The app cannot listen beside the socket that holds its port against others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_placeholder: bool,
-    /// When it crashed lately, RFC 3339, oldest first.
+    /// When the live release crashed lately, RFC 3339, oldest first.
     #[serde(default)]
     pub crashes: Vec<String>,
-    /// How many of its probes had failed in a row.
+    /// How many of its probes have failed in a row.
     #[serde(default)]
     pub failed_probes: u32,
     /// What went wrong last, until a later attempt succeeds.
@@ -85,10 +87,10 @@ pub struct Failure {
     pub at: String,
 }
 
-/// What was under way when the record was written.
+/// An attempt under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// The release that was to become live.
+    /// The release that is to become live.
     pub release: ReleaseRef,
     /// Why.
     pub reason: Reason,
@@ -99,36 +101,36 @@ pub struct Intent {
 pub struct StoredRelease {
     /// What became of it.
     pub row: ReleaseRow,
-    /// What the release is; `None` for an unmanaged app.
+    /// The content of the release; `None` for an unmanaged app.
     pub spec: Option<ReleaseSpec>,
-    /// The fingerprint of `[app]`, where the release is nothing but `[app]`.
+    /// The fingerprint of `[app]`, where the release is `[app]` without additions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
 }
 
-/// A process in the record.
+/// A run in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredRun {
     /// Its release.
     pub release: String,
-    /// Beyond doubt which process.
+    /// Its process, beyond doubt.
     pub identity: Identity,
-    /// The port it was told to listen on.
+    /// Its port.
     #[serde(default)]
     pub port: u16,
-    /// When it was started.
+    /// When the process was started.
     #[serde(default, with = "moment")]
     pub started_at: Option<SystemTime>,
-    /// What it was doing.
+    /// What the run was doing.
     #[serde(default)]
     pub role: Role,
-    /// When its drain ends, or SIGKILL is due. The clock's time, because a daemon's own ends with it; whoever reads it
-    /// trusts it no further than the configured period.
+    /// Wall-clock deadline of its drain, or of SIGKILL; a monotonic time would not survive the
+    /// daemon. It is clamped to the configured period when read.
     #[serde(default, with = "moment")]
     pub until: Option<SystemTime>,
 }
 
-/// A moment as RFC 3339, for whoever reads the record.
+/// A moment as RFC 3339.
 mod moment {
     use std::time::SystemTime;
 

@@ -1,8 +1,8 @@
 //! The way to the disk: numbered saves of the record, written one after the other by a task.
 //!
-//! Owned by the coordinator. A save covers all saves before it, so only the newest is written. What ends a save is
-//! [`Message::Saved`] with its number. A failed save is repeated until it succeeds. The task ends with
-//! [`Recorder::close`], after it has written what it was given last.
+//! Owned by the coordinator. A save covers all saves before it, so only the newest is written. What
+//! ends a save is [`Message::Saved`] with its number. A failed save is repeated until it succeeds.
+//! The task ends with [`Recorder::close`], after it has written what it was given last.
 
 use std::sync::Arc;
 
@@ -103,8 +103,8 @@ impl Recorder {
         self.waiting.push((self.last, done));
     }
 
-    /// Save `seq` has ended so. The attempts that it covers are over: traffic has moved even where their record
-    /// could not be written.
+    /// Save `seq` has ended so. The attempts that it covers are over: traffic has moved even where
+    /// their record could not be written.
     pub(super) fn ended(&mut self, seq: u64, result: Result<(), String>) -> SaveEnded {
         let ok = result.is_ok();
         let recovered = ok && self.error.is_some();
@@ -134,8 +134,8 @@ impl Recorder {
         }
     }
 
-    /// Ends the task once the last save has been written. Cancelling it leaves the former record or the new one, both
-    /// whole.
+    /// Ends the task once the last save has been written. Cancelling it leaves the former record or
+    /// the new one, both whole.
     pub(super) fn close(mut self) -> impl Future<Output = ()> {
         self.confirm(u64::MAX);
         let Self { saves, keeper, .. } = self;
@@ -146,7 +146,8 @@ impl Recorder {
     }
 }
 
-/// Writes the newest record that was asked for. What was asked for meanwhile is written with the next one.
+/// Writes the newest record that was asked for. What was asked for meanwhile is written with the
+/// next one.
 async fn keep_record(store: Store, mut requests: watch::Receiver<Option<Save>>, reports: Reports) {
     let store = Arc::new(store);
     while requests.changed().await.is_ok() {

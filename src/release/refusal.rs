@@ -1,4 +1,4 @@
-//! The texts of refusals, for whoever asked.
+//! The answers to refused requests: pure, one text for each refusal.
 
 use super::state::Refusal;
 use crate::wire::{Code, ErrorBody};

@@ -1,9 +1,9 @@
 //! One run of a managed release, from its start until nothing is left of it.
 //!
-//! A task of the coordinator's, which it joins. It owns no state: it reports what it sees, in the order
-//! `Spawned`, `Ready` or `NotReady`, `Exited`, `Gone`; the last exactly once, whatever happens. Stopping goes through the
-//! [`Process`] handle, not through this task; cancelling `settled` only ends the wait for readiness, because the
-//! verdict no longer matters.
+//! It is a task of the coordinator, which joins it. It owns no state. It reports `Spawned`, `Ready`
+//! or `NotReady`, `Exited` and `Gone`, in this order, and the last one exactly once. The process is
+//! stopped through its [`Process`] handle, not through this task; cancelling `settled` only ends
+//! the wait for readiness.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,23 +25,26 @@ use crate::supervisor::{Exit, Ids, Launch, Owner, Process, SpawnError, Superviso
 use crate::want;
 use crate::wire::{Autopsy, LogLine, ProbeReport};
 
-/// How long a candidate may take to end by itself after a stranger was seen on its port: one that finds its port
-/// taken says so by ending, and is then started on another.
+/// How long a candidate may take to end by itself after another process was seen on its port. One
+/// that finds its port taken ends, and is then started on another port.
 const STRANGER_GRACE: Duration = Duration::from_secs(1);
 
-/// Between two tries of what portok itself cannot do for now.
+/// Between two tries to start a process when portok itself lacks what it needs.
 const WANT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks at a listener that answered and was gone when it was looked for.
+/// Between two looks for the owner of a listener that answered and was gone when its owner was
+/// looked for.
 const OWNER_RETRY: Duration = Duration::from_millis(10);
 
-/// How long a candidate that does not listen yet is no news.
+/// How long nothing is reported of a candidate that does not listen yet.
 const STARTING: Duration = Duration::from_secs(1);
 
-/// From when on it is said, too, what most likely is wrong; later looks are each twice as late.
+/// After how long a report names what most likely is wrong. Each later look comes after twice the
+/// time.
 const EXPLAINED: Duration = Duration::from_secs(3);
 
-/// A probe that is not answered for longer than this, at the end of the start timeout, is told as the last one.
+/// A probe without an answer for longer than this counts as the last probe at the end of the start
+/// timeout.
 const HANGING: Duration = Duration::from_millis(500);
 
 /// What a run needs to know.
@@ -59,13 +62,12 @@ pub(super) struct Start {
     pub(super) settled: CancellationToken,
 }
 
-/// Starts it and stays with it.
-///
-/// `hold_port`: the port is held against others until the process listens.
+/// Starts the process and stays with it until nothing is left. `hold_port`: the port is held
+/// against others until the process listens.
 pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Supervisor>, reports: Reports) {
     let tell = Teller { run: start.run, reports: reports.clone() };
     let mut want = None;
-    // A future of a spawn that is dropped kills what it started.
+    // Dropping the future of a spawn kills what it started.
     let spawned = tokio::select! {
         spawned = spawn_when_possible(&start, hold_port, &supervisor, &mut want) => Some(spawned),
         () = start.settled.cancelled() => Some(Err(unstarted("it was given up before it was started"))),
@@ -86,7 +88,7 @@ pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Superviso
     see_through(start, process, reports).await;
 }
 
-/// Stays with a process from its first probe on.
+/// Stays with a process from its first probe until nothing is left of it.
 pub(super) async fn see_through(start: Start, process: Process, reports: Reports) {
     let tell = Teller { run: start.run, reports };
     let readiness = until_ready(&start, &process, &tell).await;
@@ -103,7 +105,7 @@ pub(super) async fn see_through(start: Start, process: Process, reports: Reports
     until_gone(&process, &tell).await;
 }
 
-/// Stays with a process whose readiness is no question any more.
+/// Stays with a process whose readiness does not matter until nothing is left of it.
 pub(super) async fn follow(run: RunId, process: Process, reports: Reports) {
     let tell = Teller { run, reports };
     let exit = until_ended(&process, &tell).await;
@@ -111,7 +113,7 @@ pub(super) async fn follow(run: RunId, process: Process, reports: Reports) {
     until_gone(&process, &tell).await;
 }
 
-/// Waits for the end of the leader; tells when it was asked for it.
+/// Waits for the end of the leader, and reports the delivery of its stop signal.
 async fn until_ended(process: &Process, tell: &Teller) -> Exit {
     tokio::select! {
         biased;
@@ -135,8 +137,7 @@ struct Teller {
 
 impl Teller {
     async fn that(&self, report: Report) {
-        // The coordinator outlives its runs; where it does not, nobody is left to be told.
-        let _coordinator_gone = self.reports.send(Message::Run(self.run, Box::new(report))).await;
+        super::tasks::report(&self.reports, Message::Run(self.run, Box::new(report))).await;
     }
 }
 
@@ -144,8 +145,8 @@ fn unstarted(why: &str) -> SpawnError {
     SpawnError { message: why.to_owned(), source: None }
 }
 
-/// Starts it as soon as portok itself has what it needs for that: a want of its own is no failure of the app. The last one
-/// is left in `want`.
+/// Starts the process as soon as portok itself has what it needs for that. A want of portok (of
+/// memory, of descriptors) is no failure of the app; the last one is left in `want`.
 async fn spawn_when_possible(
     start: &Start,
     hold_port: bool,
@@ -173,7 +174,7 @@ async fn spawn_when_possible(
 
 async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Result<Process, SpawnError> {
     let ReleaseSpec { command, directory, env, user, group, limits, port_env, .. } = start.spec.clone();
-    // The system's databases may ask a network.
+    // The system's databases may be on the network.
     let identity = tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
@@ -185,7 +186,7 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
     supervisor.spawn(Launch { release, command, directory, env, identity, limits, port_env, lease }).await
 }
 
-/// What tells one failed probe from another.
+/// What makes one failed probe differ from another.
 type Kind = (Option<u16>, Option<String>);
 
 fn kind(report: &ProbeReport) -> Kind {
@@ -196,21 +197,21 @@ fn kind(report: &ProbeReport) -> Kind {
 #[derive(Debug)]
 struct Seen {
     last: Option<ProbeReport>,
-    /// What was told of it.
+    /// What was reported of it.
     told: Option<Kind>,
-    /// What was found out about it last.
+    /// What was found out last.
     diagnosis: Option<Diagnosis>,
     began: Instant,
     answered: Instant,
 }
 
 impl Seen {
-    /// Takes a report in. True: it is worth telling, a failure of another kind than the one before.
+    /// Takes a report in. True where it is news: a failure of another kind than the one before.
     fn note(&mut self, report: &ProbeReport) -> bool {
         let before = self.last.replace(report.clone());
         self.answered = Instant::now();
         let changed = before.is_none_or(|before| kind(&before) != kind(report));
-        // Nobody listens yet: that is how every start begins.
+        // Nothing listens yet, as at the beginning of every start.
         let early = report.status.is_none() && self.began.elapsed() < STARTING;
         let worth = changed && !report.healthy && !early;
         if worth {
@@ -219,7 +220,7 @@ impl Seen {
         worth
     }
 
-    /// What was seen last: a probe that was sent and is not answered counts.
+    /// What was seen last. A probe without an answer counts.
     fn so_far(&self) -> Option<ProbeReport> {
         let silent = self.answered.elapsed();
         if silent <= HANGING {
@@ -234,7 +235,7 @@ impl Seen {
     }
 }
 
-/// Asks until the answers are healthy and it is known whose they are.
+/// Probes until the answers are healthy and the owner of the listener is known.
 async fn ask_until_owned(
     start: &Start,
     process: &Process,
@@ -247,7 +248,7 @@ async fn ask_until_owned(
         let (seen, failures) = (Arc::clone(&seen), failures.clone());
         let each = move |report: &ProbeReport| {
             if lock(&seen).note(report) {
-                // Telling about each kind of failure once is a courtesy; a full queue may lose one.
+                // A report is a courtesy: a full queue may lose it.
                 let _full = failures.try_send(report.clone());
             }
         };
@@ -263,8 +264,8 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells what is waited for, as long as a candidate is not healthy: at first what the probe saw, then what most likely is
-/// wrong. Never ends. Cancel safe.
+/// Reports what is waited for while a candidate is not healthy: at first what the probe saw, later
+/// what most likely is wrong. Never ends. Cancel safe.
 async fn tell_what_is_waited_for(
     start: &Start,
     process: &Process,
@@ -299,9 +300,9 @@ async fn tell_what_is_waited_for(
 
 /// How the wait for readiness went.
 enum Readiness {
-    /// Reported: ready, or not.
+    /// It was reported, or does not matter any more.
     Told,
-    /// The process ended first: what its last probe saw, and what was found out while it ran.
+    /// The process ended first. What its last probe saw, and what was found out while it ran.
     Ended { last: Option<ProbeReport>, diagnosis: Option<Diagnosis> },
 }
 
@@ -335,7 +336,8 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
         Line(Result<Arc<LogLine>, broadcast::error::RecvError>),
     }
     let cause = loop {
-        // What it prints comes last: a flood must not hide that it ended or that its time is over.
+        // Output comes last: a flood of lines must not hide that the process ended or that its time
+        // is over.
         let step = tokio::select! {
             biased;
             () = start.settled.cancelled() => Step::Settled,
@@ -389,7 +391,7 @@ async fn until_ready(start: &Start, process: &Process, tell: &Teller) -> Readine
     Readiness::Told
 }
 
-/// What is seen of a process that runs.
+/// What is known of a process, with a look at where it listens.
 async fn look(start: &Start, process: &Process, probe: Option<ProbeReport>) -> Evidence {
     Evidence { listeners: process.listeners().await, ..evidence(start, process, probe) }
 }

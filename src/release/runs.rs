@@ -1,7 +1,8 @@
 //! The runs of an app: the process of each, what is known of it, and what was ordered for it.
 //!
-//! Owned by the coordinator. The machine decides which runs exist; what is known of a run is dropped when the machine forgets
-//! it. An order that comes before the process is carried out as soon as there is one.
+//! Owned by the coordinator. The machine decides which runs exist; what is known of a run is
+//! dropped when the machine forgets it. An order that comes before the process is carried out as
+//! soon as there is one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,7 +76,8 @@ impl RunFacts {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// The pid of its leader; `None` when that has ended, because the number may be another process's by then.
+    /// The pid of its leader; `None` when that has ended, because the number may be another
+    /// process's by then.
     pub(super) fn pid_that_runs(&self) -> Option<u32> {
         self.pid().filter(|_| self.exit.is_none())
     }
@@ -162,7 +164,8 @@ impl Runs {
         tasks.spawn(see_through(start, process, reports));
     }
 
-    /// Takes over the process of a recorded run. SIGKILL is due after `left`, where it is being stopped.
+    /// Takes over the process of a recorded run. SIGKILL is due after `left`, where it is being
+    /// stopped.
     pub(super) fn take_over(&mut self, run: &Run, stored: &StoredRun, process: Process, left: Duration) {
         let facts = self.entry(run);
         facts.started_at = stored.started_at;
@@ -269,8 +272,8 @@ impl Runs {
         self.known.get_mut(&run)?.autopsy.take().map(|autopsy| *autopsy)
     }
 
-    /// The runs that have a process, for the record. `role` tells what a run does, given whether its stop signal was
-    /// delivered; `drain_ends` when its drain does.
+    /// The runs that have a process, for the record. `role` tells what a run does, given whether
+    /// its stop signal was delivered; `drain_ends` when its drain does.
     pub(super) fn stored(
         &self,
         role: impl Fn(RunId, bool) -> Role,

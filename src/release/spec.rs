@@ -1,7 +1,7 @@
 //! What a release is: resolved once, durable, never changed.
 //!
-//! A crash restart and a rollback run exactly this again, whatever the configuration, the environment file or a
-//! symbolic link say by then.
+//! A crash restart and a rollback run exactly this again, even if the configuration, the
+//! environment file or a symbolic link have changed by then.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,33 +36,34 @@ pub struct ReleaseSpec {
 }
 
 impl ReleaseSpec {
-    /// About how much of the record it takes.
+    /// About how many bytes of the record it takes.
     pub fn bytes(&self) -> usize {
         let words = match &self.command {
             CommandLine::Shell(text) => text.len(),
             CommandLine::Exec(words) => words.iter().map(String::len).sum(),
         };
-        // The command stands in the history's row once more.
+        // The command is in the history's row once more.
         2 * words + self.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 }
 
-/// A release that is about to be asked for.
+/// A release that is ready to be deployed.
 #[derive(Debug, Clone)]
 pub struct Prepared {
     /// Its id, given or made.
     pub id: String,
     /// Its content.
     pub spec: ReleaseSpec,
-    /// The fingerprint of `[app]`, where the release is nothing but `[app]`.
+    /// The fingerprint of `[app]`, where the release is `[app]` without additions.
     pub app_fingerprint: Option<String>,
 }
 
-/// Makes a release of a request and the configuration. Reads the environment file and resolves the directory:
-/// blocking.
+/// Makes a release of a request and the configuration. Blocking: it reads the environment file and
+/// resolves the directory.
 ///
 /// # Errors
-/// `no_app` without any command; `bad_request` where the directory, the environment file or the user is not usable.
+/// `no_app` without any command; `bad_request` where the directory, the environment file or the
+/// user cannot be used.
 pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, ErrorBody> {
     let app = &config.app;
     let app_alone = request.command.is_none() && request.directory.is_none() && request.env.is_none();
@@ -106,7 +107,7 @@ pub fn managed(id: &str) -> ReleaseRef {
     ReleaseRef { id: id.to_owned(), origin: Origin::Managed }
 }
 
-/// The release that stands for somebody else's app on `port`.
+/// The release that stands for an unmanaged app on `port`.
 pub fn unmanaged(port: u16) -> ReleaseRef {
     ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
 }
@@ -129,7 +130,7 @@ pub fn switch_id() -> String {
     format!("sw-{:012x}", random() & 0xffff_ffff_ffff)
 }
 
-/// Unpredictable enough to tell two things apart: std seeds its hasher from the kernel.
+/// Random enough to tell two things apart: std seeds its hasher from the kernel.
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()

@@ -1,8 +1,9 @@
 //! The release machine: what happens next, decided without clock, I/O or async.
 //!
 //! [`State::step`] takes one [`Event`] and returns the [`Effect`]s that the driver
-//! ([`super::coordinator`]) has to carry out, in their order. Boot, deploy, switch, rollback, crash and configuration edit all
-//! walk the same edges with another [`Reason`].
+//! ([`super::coordinator`]) has to carry out, in their order. Boot, deploy, switch, rollback, crash
+//! and configuration edit all walk the same edges with another [`Reason`]. `event` lists what the
+//! machine hears, `effect` what it wants done; the other files hold its edges by cause.
 //!
 //! ```text
 //!              Deploy / Switch / Rollback                    Ready
@@ -14,13 +15,16 @@
 //!   what live replaces: leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶ forgotten
 //! ```
 //!
-//! Rules that hold after every step (the property test asserts them): at most one task; the route points only at a
-//! run that was ready; every run that was started is stopped exactly once, and never while it is live; a
-//! stop is never sent before the outcome of the switch that retired it was written down (or the writing failed).
+//! The property test asserts what holds after every step:
+//! - there is at most one task;
+//! - the route points only at a run that was ready;
+//! - every run that was started is stopped exactly once, and never while it is live;
+//! - a run is stopped only after the switch that retired it was written down, or the writing
+//!   failed.
 //!
-//! The orderings that matter: `Save` comes before `Spawn` and is waited for (a daemon that dies in between finds its
-//! intent); `Route` comes before the `Save` of its outcome, because traffic must not wait for a disk; `Stop` of the former
-//! run waits for that `Save`.
+//! Three orderings matter. `Spawn` waits for the end of the `Save` before it, so that a daemon that
+//! dies in between finds its intent. `Route` comes before the `Save` of its outcome, because
+//! traffic must not wait for a disk. `Stop` of the former run waits for the end of that `Save`.
 
 mod boot;
 mod effect;
@@ -46,7 +50,8 @@ pub use way_back::{WayBack, WayTo};
 
 /// How often a candidate whose port was taken is started again on another port.
 const PORT_TRIES: u32 = 3;
-/// One tenure of a process (or of somebody else's app) under portok.
+
+/// One tenure of a process, or of an unmanaged app, under portok.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(pub u64);
 
@@ -65,7 +70,7 @@ pub struct ReleaseRef {
 pub enum Origin {
     /// portok does.
     Managed,
-    /// Somebody else did; it listens on this port of 127.0.0.1.
+    /// portok does not; it listens on this port of 127.0.0.1.
     Unmanaged {
         /// The port.
         port: u16,
@@ -75,7 +80,7 @@ pub enum Origin {
 /// One run of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// Its identity within this daemon's life.
+    /// Its id, unique within this daemon's life.
     pub id: RunId,
     /// The release it runs.
     pub release: ReleaseRef,
@@ -89,17 +94,17 @@ impl Run {
     }
 }
 
-/// What serves, or should.
+/// The release that serves, or should.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Live {
-    /// Nothing ever became live.
+    /// No release ever became live.
     None,
     /// It serves.
     Up {
         /// The run that the route points at.
         run: Run,
     },
-    /// It should serve and has no process that is ready.
+    /// It should serve, and no process of it is ready.
     Down {
         /// The release that should serve.
         release: ReleaseRef,
@@ -117,18 +122,18 @@ pub enum DownCause {
     Boot,
     /// Its process ended.
     Crash,
-    /// It ended too often within a time.
+    /// Its process ended too often within `app.restart.within`.
     CrashLoop,
 }
 
 /// What is done about a live release that is down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DownStage {
-    /// A rollback is under way; nothing before it has ended.
+    /// Nothing for now: a rollback is under way.
     AwaitingRollback,
-    /// The delay before the next start runs.
+    /// It is started when the delay is over.
     Waiting {
-        /// Names the timer; others are stale.
+        /// Names the timer; a timer with another ticket is stale.
         ticket: u64,
     },
     /// A run of it is starting.
@@ -138,7 +143,7 @@ pub enum DownStage {
         /// How many ports were tried.
         tries: u32,
     },
-    /// Nothing, until the next deploy (or the end of the daemon).
+    /// Nothing, until the next deploy or the end of the daemon.
     GivenUp,
 }
 
@@ -154,7 +159,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// What another request hears meanwhile.
+    /// The refusal of another request meanwhile.
     pub fn busy(&self) -> Refusal {
         Refusal::Busy { release: self.release.id.clone(), reason: self.reason }
     }
@@ -167,24 +172,24 @@ pub enum Stage {
     Recording {
         /// The save that carries it.
         seq: u64,
-        /// A run that is still there and may be made live again.
+        /// A run that still drains and may be made live again.
         revive: Option<RunId>,
     },
-    /// Started (or, unmanaged, being probed), not ready yet.
+    /// It was started, or (unmanaged) is being probed, and is not ready yet.
     Starting {
         /// The candidate's run.
         run: Run,
         /// How many ports were tried.
         tries: u32,
     },
-    /// A run that was leaving is probed.
+    /// A run that still drains is probed.
     Reviving {
         /// The run, still in [`State::leaving`].
         run: RunId,
     },
 }
 
-/// A run that traffic left, or that never got any.
+/// A run on its way out: traffic left it, or it never got any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaving {
     /// The run.
@@ -196,14 +201,14 @@ pub struct Leaving {
 /// How far a [`Leaving`] run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeavingStage {
-    /// It finishes what it has.
+    /// It finishes its requests.
     Draining {
         /// The drain has ended.
         over: bool,
-        /// The save that tells of the switch that retired it.
+        /// The save that records the switch that retired it.
         seq: u64,
     },
-    /// The stop ladder runs.
+    /// Its stop was ordered.
     Stopping,
 }
 
@@ -212,18 +217,19 @@ pub enum LeavingStage {
 pub struct Previous {
     /// The release.
     pub release: ReleaseRef,
-    /// Its run, which may still be among the leaving.
+    /// Its run, where that still drains.
     pub run: Option<RunId>,
 }
 
-/// The watch window. It belongs to the live release until traffic moves.
+/// The watch window of the live release. It ends when traffic moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// Names its timer; others are stale.
+    /// Names its timer; a timer with another ticket is stale.
     pub ticket: u64,
     /// Failed probes in a row.
     pub fails: u32,
-    /// Whether a bad verdict goes back. It does not where portok itself has just gone back: once a deploy.
+    /// Whether a bad verdict brings a rollback. After an automatic rollback it does not: portok
+    /// goes back once a deploy.
     pub goes_back: bool,
 }
 
@@ -243,11 +249,11 @@ pub struct State {
     /// How often the live release was started again after a crash.
     pub restarts: u32,
     crashes: VecDeque<Duration>,
-    /// Names the timer that ends the time in which the last crash matters, while it runs.
+    /// Names the timer after which the last crash does not matter any more, while it runs.
     calm: Option<u64>,
     /// Probes of the live run that failed in a row.
     fails: u32,
-    /// They are as many as the policy bears.
+    /// As many as `rollback.threshold` have failed.
     unhealthy: bool,
     stopping: Stopping,
     recorded: u64,
@@ -257,7 +263,7 @@ pub struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
-    /// Nothing new is begun; requests finish.
+    /// Nothing new is begun, and requests finish.
     Announced,
     /// All groups are being stopped.
     Groups,
@@ -309,7 +315,7 @@ impl State {
         Some(Previous { release, run })
     }
 
-    /// The newest run of this release that still finishes what it has.
+    /// The newest run of this release that still drains.
     fn draining_run_of(&self, release: &ReleaseRef) -> Option<RunId> {
         let drains = |leaving: &&Leaving| {
             leaving.run.release == *release && matches!(leaving.stage, LeavingStage::Draining { .. })
@@ -317,13 +323,14 @@ impl State {
         self.leaving.iter().rev().find(drains).map(|leaving| leaving.run.id)
     }
 
-    /// What a run does. `asked`: its stop signal has reached it. One whose signal is on its way counts as of no use: it
-    /// may get it once more.
-    pub fn role(&self, id: RunId, asked: bool) -> Role {
+    /// The role to write down for a run. `signalled`: its stop signal has been delivered. A run
+    /// whose stop was only ordered is recorded as `Candidate`; the next daemon signals it, possibly
+    /// a second time.
+    pub fn role(&self, id: RunId, signalled: bool) -> Role {
         match &self.live {
             Live::Up { run } if run.id == id => Role::Live,
             Live::Down { stage: DownStage::Starting { run, .. }, .. } if run.id == id => Role::Restoring,
-            _ if asked => Role::Stopping,
+            _ if signalled => Role::Stopping,
             _ if self.is_draining(id) => Role::Draining,
             _ => Role::Candidate,
         }
@@ -344,7 +351,7 @@ impl State {
 }
 
 impl State {
-    /// Takes one event at the moment `now` (any monotonic clock) and says what to do.
+    /// Takes one event at the moment `now` (of any monotonic clock). Returns what is to be done.
     pub fn step(&mut self, event: Event, now: Duration, policy: &Policy) -> Vec<Effect> {
         let mut out = Vec::new();
         let was_up = self.live_run().map(|run| run.id);
@@ -365,7 +372,7 @@ impl State {
             }
             Event::Recorded { seq, ok } => self.saved(seq, ok, now, policy, &mut out),
             Event::Spawned { run, port } => self.spawned(run, port, &mut out),
-            // That it was asked is written down, so that no later daemon asks it again.
+            // It is written down, so that no later daemon signals it again.
             Event::Signalled { run } if self.runs().any(|known| known.id == run) => drop(self.save(&mut out)),
             Event::Signalled { .. } => {}
             Event::Ready { run } => self.ready(run, policy, &mut out),
@@ -396,7 +403,7 @@ impl State {
 
     // ---- edges shared by several causes ----
 
-    /// The live release has no process: decide when the next one is started.
+    /// The live release has no process: decides when the next one is started.
     fn crashed(&mut self, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
         let restart = &policy.restart;
         self.crashes.push_back(now);
@@ -404,10 +411,11 @@ impl State {
             self.crashes.pop_front();
         }
         let count = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
-        // Once it is there, it stays: the rare tries of a crash loop would look like a fresh start otherwise.
+        // A crash loop ends with a deploy only: its rare tries would look like single crashes
+        // otherwise.
         let was_looping = matches!(self.live, Live::Down { cause: DownCause::CrashLoop, .. });
         let looping = was_looping || count >= restart.burst;
-        // The record of crashes stays as long as it can matter.
+        // Only as many crashes are remembered as can matter.
         while self.crashes.len() > restart.burst.max(1) as usize {
             self.crashes.pop_front();
         }
@@ -436,7 +444,7 @@ impl State {
         self.save(out);
     }
 
-    /// Gives the task up; what is down is brought back. Traffic stays where it is.
+    /// Gives the task up and brings back what is down. Traffic stays where it is.
     fn abort(&mut self, why: Abort, now: Duration, policy: &Policy, out: &mut Vec<Effect>) {
         self.give_up(why, out);
         let waits = matches!(self.live, Live::Down { stage: DownStage::AwaitingRollback, .. });
@@ -463,7 +471,7 @@ impl State {
         }
     }
 
-    /// The live release has proven itself: no window watches it any more, and it is in no quarantine.
+    /// The live release has proven itself: its window and its quarantine end.
     fn settle(&mut self) {
         self.window = None;
         if let Some(id) = self.live_release().map(|release| release.id.clone()) {
@@ -471,7 +479,7 @@ impl State {
         }
     }
 
-    /// A run that gets no traffic (any more) is stopped, or forgotten where it is not ours to stop.
+    /// Stops a run that gets no traffic any more. An unmanaged one is forgotten instead.
     fn retire_run(&mut self, run: Run, out: &mut Vec<Effect>) {
         if run.managed() {
             out.push(Effect::Stop { run: run.id });
@@ -503,12 +511,12 @@ impl State {
         }
     }
 
-    /// Starts a run of the live release, patiently where it is somebody else's.
+    /// Starts a run of the live release. An unmanaged one is probed until it is healthy.
     fn start(&mut self, release: &ReleaseRef, out: &mut Vec<Effect>) -> Run {
         self.begin(release, true, out)
     }
 
-    /// Starts a candidate; somebody else's app is asked once.
+    /// Starts a candidate. An unmanaged one is probed until the first bad answer.
     fn start_candidate(&mut self, release: &ReleaseRef, out: &mut Vec<Effect>) -> Run {
         self.begin(release, false, out)
     }
@@ -540,7 +548,7 @@ impl State {
         seq
     }
 
-    /// A number that nothing else has.
+    /// A number that nothing else of this machine has.
     pub(super) fn fresh(&mut self) -> u64 {
         self.next += 1;
         self.next

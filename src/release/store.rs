@@ -1,10 +1,14 @@
 //! The file of the durable record, crash-safe and locked.
 //!
-//! Owned by one [`Store`], which the coordinator alone calls. Written whole: to a temporary file in the same
-//! folder, synced, renamed over the former one, the folder synced; so that a crash or a full disk leaves the former one. A
-//! dropped write future may leave the temporary file, never a torn record. A lock file beside it keeps a second daemon away
-//! for as long as this one lives: the lock belongs to the open file, so that a successor who is given it holds it too, without a
-//! moment in which nobody does (flock(2)).
+//! Owned by one [`Store`], which the coordinator's recorder alone calls.
+//!
+//! The record is written whole: to a temporary file in the same folder, which is synced and renamed
+//! over the former one; then the folder is synced. A crash or a full disk leaves the former record.
+//! A write that is cut off may leave the temporary file, never a torn record.
+//!
+//! A lock file beside the record keeps a second daemon away for as long as this one lives. The lock
+//! belongs to the open file (flock(2)), so a successor that is given the descriptor holds it too,
+//! without a gap.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,11 +24,12 @@ use super::record::{Record, Schema};
 use crate::config::Fnv;
 use crate::folder;
 
-/// The largest record that is read, in bytes: far above what the history's and the requests' bounds let grow.
+/// The largest record that is read, in bytes. The bounds of the history and of requests keep
+/// records far smaller.
 const MAX_RECORD: u64 = 64 << 20;
 
-/// How long a child of a killed daemon may take to become what it is to be: fork and exec wait for the disk that the program
-/// is on.
+/// How long a child of a killed daemon may take from fork to exec, which wait for the disk that the
+/// program is on.
 const BETWEEN_FORK_AND_EXEC: Duration = Duration::from_secs(1);
 
 /// Between two looks whether the lock is free.
@@ -41,7 +46,7 @@ pub enum StoreError {
         /// The lock file.
         lock: PathBuf,
     },
-    /// A successor that is configured for another place.
+    /// The inherited lock is that of another state file.
     #[error(
         "the state file {} is not that of the running daemon, whose lock was passed on: the place of the state changes with a \
          restart only",
@@ -51,21 +56,21 @@ pub enum StoreError {
         /// The state file.
         file: PathBuf,
     },
-    /// Somebody else chose where it would lie.
+    /// Another user could choose where the record lies.
     #[error("{} is a link that uid {uid} has made where everybody may: the state is not kept behind it", link.display())]
     Planted {
         /// The link.
         link: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         uid: u32,
     },
-    /// What has the name is nothing of ours: it is neither read nor set aside.
+    /// Something else than a file has the name. It is neither read nor set aside.
     #[error("{} is no regular file, which the state and its lock have to be", file.display())]
     NotAFile {
         /// The state file, or its lock.
         file: PathBuf,
     },
-    /// A successor that cannot go on from the record.
+    /// A successor cannot go on from the record.
     #[error("the state file {} cannot be used: {source}", file.display())]
     Unreadable {
         /// The state file.
@@ -79,27 +84,31 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     file: PathBuf,
-    // Held for the daemon's life; `None` where the folder cannot be written: then nothing is saved either.
+    // Held for the daemon's life. `None` where the folder cannot be written; nothing can be saved
+    // then either.
     lock: Option<File>,
 }
 
-/// What was found at the start.
+/// What a store found when it was opened.
 #[derive(Debug)]
 pub struct Found {
     /// The record; empty where there was none, or none that can be read.
     pub record: Record,
-    /// What the tags of all processes begin with that are started under this record: made of the lock file's identity, so that
-    /// they are found again even when the record is lost. `None` where there is no lock file.
+    /// The beginning of the tags of all processes that are started under this record. It is made of
+    /// the lock file's identity, so that the processes are found again even when the record is
+    /// lost. `None` where there is no lock file.
     pub mark: Option<String>,
-    /// What is worth a word in the log: a broken record set aside, a folder that cannot be written.
+    /// What is to be logged: a broken record that was set aside, a folder that cannot be written.
     pub warnings: Vec<String>,
 }
 
 impl Store {
-    /// As [`Store::open`], where the daemon before this one may just have been killed: a child that it was starting at that
-    /// moment has its descriptors, the lock's too, until it becomes the app or ends. So a lock that is taken is tried again
-    /// for a moment. A lock that does not pass to children (fcntl(2)) would be none: it cannot be given to a successor, and goes
-    /// with the first descriptor of the file that is closed.
+    /// As [`Store::open`], and tries again for a moment where the lock is taken.
+    ///
+    /// The daemon before this one may just have been killed. A child that it was starting then
+    /// holds the lock until it executes its program or ends. A lock that children do not inherit
+    /// (fcntl(2)) is no way out: it cannot be given to a successor, and is released with the first
+    /// descriptor of the file that is closed.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -116,15 +125,16 @@ impl Store {
         }
     }
 
-    /// Locks the place and reads what is there. A record that cannot be understood is set aside as
-    /// `<file>.corrupt-<time>`. `inherited` is the lock as a predecessor held it.
+    /// Locks the place and reads the record. A record that cannot be understood is set aside as
+    /// `<file>.corrupt-<time>`. `inherited` is the lock of a predecessor.
     ///
     /// # Errors
-    /// Another daemon holds the lock, or the inherited one is that of another place; something else than a file has the name of
-    /// the record or the lock.
+    /// Another daemon holds the lock; the inherited lock is that of another place; something else
+    /// than a file has the name of the record or the lock; another user's link leads there.
     pub fn open(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
         let mut warnings = Vec::new();
-        // Other instances, whoever runs them, have their records there too; each is private by itself.
+        // Instances of other users have their records there too, so the folder is not private. Each
+        // record is.
         if let Some(folder) = file.parent()
             && let Err(error) = folder::make(folder, 0o755)
         {
@@ -164,10 +174,10 @@ impl Store {
         Ok((Self { file: file.to_owned(), lock }, Found { record, mark, warnings }))
     }
 
-    /// Whether a successor with the predecessor's lock could open the place and go on from its record. Changes nothing.
+    /// Checks that a successor with the inherited lock can go on from the record. Changes nothing.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it cannot.
     pub fn check(file: &Path, inherited: &File) -> Result<(), StoreError> {
         if !is_at(inherited, &with_suffix(file, ".lock")) {
             return Err(StoreError::Elsewhere { file: file.to_owned() });
@@ -180,8 +190,8 @@ impl Store {
         }
     }
 
-    /// Takes the record and its lock away, and then `folder` and the one above it, where nothing else lies in them. What
-    /// another daemon has locked meanwhile stays.
+    /// Removes the record and its lock, and then `folder` and the one above it where they are
+    /// empty. Does nothing where another daemon has the lock.
     pub fn discard(file: &Path, folder: &Path) {
         let lock_file = with_suffix(file, ".lock");
         let Ok(Some(_locked)) = open_lock(&lock_file) else { return };
@@ -193,15 +203,16 @@ impl Store {
         }
     }
 
-    /// The lock once more; the place stays locked until the last of them is closed. `None` where there is none.
+    /// A copy of the lock. The place stays locked until the last copy is closed. `None` where there
+    /// is no lock.
     pub fn lock(&self) -> Option<File> {
         self.lock.as_ref().and_then(|lock| lock.try_clone().ok())
     }
 
-    /// Writes the record: blocking, a few milliseconds on a good disk.
+    /// Writes the record. Blocking: a few milliseconds on a good disk.
     ///
     /// # Errors
-    /// The operation that failed and on which path; the former record is whole.
+    /// The operation that failed, and its path. The former record is whole.
     pub fn write(&self, record: &Record) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(record)?;
         let temporary = with_suffix(&self.file, ".tmp");
@@ -221,7 +232,7 @@ impl Store {
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         })();
         written.map_err(|error: io::Error| {
-            // What is left of a failed attempt only takes room on a disk that may be full.
+            // The rest of a failed attempt only takes room on a disk that may be full.
             let _may_not_exist = fs::remove_file(&temporary);
             io::Error::new(
                 error.kind(),
@@ -231,25 +242,25 @@ impl Store {
     }
 }
 
-/// Opens and locks; `None` where another daemon has it.
+/// Opens and locks the lock file; `None` where another daemon has the lock.
 fn open_lock(path: &Path) -> io::Result<Option<File>> {
     let options = &mut OpenOptions::new();
     let opened = open_regular(options.create(true).truncate(false).write(true).mode(0o600), path);
-    // A disk that has become read-only still says who has the place, and by which mark its processes are known.
+    // A lock file on a read-only disk can still be locked, and tells the mark.
     let opened = opened.or_else(|error| {
         open_regular(OpenOptions::new().read(true), path)
             .map_err(|second| if is_refused(&second) { second } else { error })
     })?;
     match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        // A daemon that ended meanwhile may have taken it away: another file is the lock then.
+        // A daemon that ended meanwhile may have removed this file: another one is the lock then.
         Ok(()) => Ok(Some(opened).filter(|opened| is_at(opened, path))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Opens nothing but a regular file: a named pipe would wait for somebody at its other end, and a link leads to what somebody
-/// else chose.
+/// Opens a regular file and nothing else. A named pipe would block, and a link may lead to another
+/// user's choice.
 fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let opened = options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
@@ -263,12 +274,12 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether the error is the refusal of [`open_regular`].
+/// Whether the error says that [`open_regular`] found something else than a file.
 fn is_refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
 
-/// Whether `path` leads to the open file.
+/// Whether `path` is the path of the open file.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
     match (file.metadata(), fs::metadata(path)) {
@@ -277,7 +288,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Device, inode and path: another daemon with the same path has another file system below it (a container's).
+/// The hash of device, inode and path. A daemon in a container may have the same path, on another
+/// file system.
 fn mark(lock: &File, path: &Path) -> Option<String> {
     let meta = lock.metadata().ok()?;
     let mut hash = Fnv::new();
@@ -327,7 +339,8 @@ mod tests {
         Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
     }
 
-    /// Opens what was dropped just now: a child that another test is starting has the lock for a moment, too.
+    /// Opens a store that was dropped just now. A child that another test is starting may hold the
+    /// lock for a moment.
     fn again(file: &Path) -> (Store, Found) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(Store::open_when_free(file, None)).unwrap()
@@ -362,7 +375,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
         let (killed, _) = Store::open(&file, None).unwrap();
-        // It holds the descriptor until it ends, as a child does until it executes its program.
+        // It holds the descriptor until it ends, as a child holds it until it executes its program.
         let mut child = std::process::Command::new("/bin/sh")
             .args(["-c", "exec sleep 0.1"])
             .stdin(killed.lock().unwrap())
@@ -380,7 +393,7 @@ mod tests {
     fn a_lock_file_that_cannot_be_written_locks_all_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
-        // Nobody, not even root, may write a program that runs: as on a disk that is read-only.
+        // Nobody, not even root, may write to a program that runs, as on a read-only disk.
         let lock = with_suffix(&file, ".lock");
         fs::copy("/bin/sleep", &lock).unwrap();
         let mut runs = std::process::Command::new(&lock).arg("60").spawn().unwrap();
@@ -481,7 +494,7 @@ mod tests {
                 assert!(folder.path().join(name).exists());
             }
         }
-        // A temporary file is ours to replace.
+        // A temporary file may be replaced.
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
         let (store, _) = Store::open(&file, None).unwrap();
@@ -497,7 +510,8 @@ mod tests {
         let file = folder.path().join("state.json");
         let (store, _) = Store::open(&file, None).unwrap();
         store.write(&record()).unwrap();
-        // A folder in the temporary file's place: it can be neither opened nor replaced, root or not.
+        // A folder in the temporary file's place: it can be neither opened nor replaced, root or
+        // not.
         fs::create_dir(folder.path().join("state.json.tmp")).unwrap();
         let error = store.write(&Record::default()).unwrap_err().to_string();
         assert!(error.contains("state.json"), "{error}");

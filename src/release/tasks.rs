@@ -1,6 +1,8 @@
-//! The tasks of a coordinator: everything that takes time, and reports by a [`Message`] when it is done.
+//! The tasks of a coordinator: everything that takes time, and reports by a [`Message`] when it is
+//! done.
 //!
-//! The coordinator owns them and joins each one. A task that still runs at the coordinator's end is cancelled.
+//! The coordinator owns them and joins each one. A task that still runs at the coordinator's end is
+//! cancelled.
 
 use std::future::Future;
 

@@ -1,4 +1,7 @@
-//! The machine's timers: a handful, so a list will do.
+//! The machine's timers: a handful, kept in a list.
+//!
+//! Owned by the coordinator, which turns the end of each into an event. A timer that the machine
+//! does not want any more is not cancelled; the machine ignores its end.
 
 use std::time::SystemTime;
 
@@ -6,7 +9,7 @@ use tokio::time::{Duration, Instant};
 
 use super::state::{RunId, Timer};
 
-/// Timers that run. Owned by the coordinator; a timer that the machine has forgotten ends and is ignored there.
+/// The timers that run.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     running: Vec<Running>,
@@ -20,19 +23,20 @@ struct Running {
 }
 
 impl Timers {
+    /// Starts a timer.
     pub(super) fn start(&mut self, timer: Timer, after: Duration) {
         let wall = SystemTime::now().checked_add(after).unwrap_or(SystemTime::UNIX_EPOCH);
-        // A time beyond what the clock can say is never reached.
+        // A moment beyond the clock's range never comes.
         let Some(due) = Instant::now().checked_add(after) else { return };
         self.running.push(Running { due, wall, timer });
     }
 
-    /// When the next one is due.
+    /// When the next timer is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.running.iter().map(|running| running.due).min()
     }
 
-    /// Takes one that is due.
+    /// Takes a timer out that is due.
     pub(super) fn take_due(&mut self) -> Option<Timer> {
         let now = Instant::now();
         let at = self.running.iter().position(|running| running.due <= now)?;

@@ -1,7 +1,8 @@
-//! An app's requests: which run they go to, and how many each run still has. All use of the proxy is here.
+//! An app's requests: which run they go to, and how many each run still has. All use of the proxy
+//! is here.
 //!
-//! Owned by the coordinator. A run has a target for each tenure, from the moment at which requests are pointed at it;
-//! a target that was retired or closed never gets a new request.
+//! Owned by the coordinator. A run has a target for each tenure, from the moment at which requests
+//! are pointed at it; a target that was retired or closed never gets a new request.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,9 +31,9 @@ pub struct Traffic {
 pub(super) struct InFlight(Vec<Arc<Target>>);
 
 impl Traffic {
-    /// Points nowhere. `stats` makes targets, `route` points requests at them. `alone` is cancelled once no
-    /// predecessor serves requests that it took before this daemon came: until then nobody here can tell whether a
-    /// target is idle.
+    /// Points nowhere. `stats` makes targets, `route` points requests at them. `alone` is cancelled
+    /// once no predecessor serves requests that it took before this daemon came: until then nobody
+    /// here can tell whether a target is idle.
     pub fn new(route: RouteWriter, stats: Arc<Stats>, alone: CancellationToken) -> Self {
         Self { route, stats, alone, targets: HashMap::new() }
     }

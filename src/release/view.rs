@@ -1,4 +1,4 @@
-//! The coordinator's snapshot for others: plain data.
+//! What others see of a coordinator: plain data, published after each of its turns.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,10 +7,10 @@ use super::traffic::InFlight;
 use crate::health::Probe;
 use crate::wire;
 
-/// A snapshot, made after each turn of the coordinator.
+/// A snapshot of the app.
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// It is known what runs.
+    /// The machine knows what an earlier daemon left.
     pub(super) booted: bool,
     pub(super) status: Option<wire::Status>,
     pub(super) app_in_force: wire::AppInForce,
@@ -22,7 +22,7 @@ pub(super) struct View {
     pub(super) previous: InFlight,
 }
 
-/// A status that says nothing yet.
+/// A status without an app; the coordinator and the admin API fill it in.
 pub(super) fn empty_status() -> wire::Status {
     wire::Status {
         active_port: None,

@@ -1,5 +1,5 @@
-//! What is told of an app's releases: to the readers of the attempt under way, to the hooks, to the log, and as the last
-//! switch and the last failure in `status`.
+//! What is told of an app's releases: to the readers of the attempt under way, to the hooks, to the
+//! log, and as the last switch and the last failure in `status`.
 //!
 //! Owned by the coordinator, which hands it plain facts. Nothing is decided by what it knows.
 
@@ -29,15 +29,6 @@ pub(super) struct Voice {
     last_exit: Option<LastExit>,
     /// What is wrong with the live release, until it is told as the reason of what follows.
     symptom: Option<String>,
-}
-
-/// A run, as the log names it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Named<'a> {
-    pub(super) release: &'a str,
-    pub(super) pid: Option<u32>,
-    /// The phase of the app.
-    pub(super) phase: &'static str,
 }
 
 /// A move of traffic.
@@ -262,7 +253,8 @@ impl Voice {
         self.last_exit = None;
     }
 
-    /// The live release crashed; it is started again after `delay`. `loops_now`: with this crash its crashes are too many.
+    /// The live release crashed; it is started again after `delay`. `loops_now`: with this crash
+    /// its crashes are too many.
     pub(super) fn crashed(
         &mut self,
         release: &str,
@@ -283,7 +275,8 @@ impl Voice {
         }
     }
 
-    /// The live release is bad, and portok goes back nowhere. `went_back`: because it has just gone back to it.
+    /// The live release is bad, and portok goes back nowhere. `went_back`: because it has just gone
+    /// back to it.
     pub(super) fn no_way_back(&mut self, release: Option<String>, went_back: bool, phase: &'static str) {
         let symptom = self.symptom.take().unwrap_or_default();
         let why = if went_back {
@@ -295,12 +288,6 @@ impl Voice {
         tracing::error!(release, phase, "{message}");
         self.failed(message.clone());
         self.hook("failed", release, message, None);
-    }
-
-    /// A run is one step further on its way out, or in.
-    pub(super) fn run_is(&self, run: Named<'_>, what: &'static str) {
-        let Named { release, pid, phase } = run;
-        tracing::info!(release, pid, phase, "{what}");
     }
 
     // ---- failures and hooks ----

@@ -1,8 +1,8 @@
-//! How the coordinator begins: it takes over what the earlier daemon left running, stops the leftovers, and tells the
-//! machine what the record says.
+//! How the coordinator begins: it takes over what the earlier daemon left running, stops the
+//! leftovers, and tells the machine what the record says.
 //!
-//! The ordering that matters: nothing is started before the leftovers are gone, so that no release runs twice. Where
-//! nothing has to be started the machine begins before that.
+//! The ordering that matters: nothing is started before the leftovers are gone, so that no release
+//! runs twice. Where nothing has to be started the machine begins before that.
 
 use std::time::SystemTime;
 
@@ -30,13 +30,14 @@ fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
     Survivor { identity: run.identity.clone(), release: run.release.clone(), port: run.port, stopping }
 }
 
-/// What is left until then, nothing where no time is known; never more than the whole, whatever the clock says by now.
+/// The time left until a recorded moment: nothing where none is known, and never more than the
+/// whole, even if the clock was changed since.
 fn left(until: Option<SystemTime>, whole: Duration) -> Duration {
     let left = until.and_then(|until| until.duration_since(SystemTime::now()).ok());
     left.unwrap_or_default().min(whole)
 }
 
-/// What was live. An older daemon wrote down only what became of the attempts.
+/// The releases that were live. The record of an older daemon has only the outcome of the attempts.
 fn past_of(record: &Record) -> Past {
     if let Some(past) = &record.past {
         return past.clone();
@@ -111,7 +112,8 @@ impl Coordinator {
         }
     }
 
-    /// Refuses what would move traffic, and notes the wish to stop everything. Gives back what means the same as later.
+    /// Refuses what would move traffic, and notes the wish to stop everything. Gives back what
+    /// means the same as later.
     pub(super) fn receive_while_booting(&mut self, message: Message) -> Option<Message> {
         match message {
             Message::Deploy { .. } | Message::Rollback { .. } | Message::Switch { .. } => {
@@ -207,8 +209,8 @@ impl Coordinator {
         Some(release)
     }
 
-    /// What is left of the watch window. After a boot of the host nothing can be said about a release that had to end with
-    /// it.
+    /// What is left of the watch window. After a boot of the host nothing can be said about a
+    /// release that had to end with it.
     fn window_left(&self, record: &Record) -> Option<Duration> {
         let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
         let until = record.watch_until.filter(|_| of_this_boot);
@@ -228,7 +230,8 @@ impl Coordinator {
         (known && runs && !self.is_stopping()).then(|| (release.clone(), intent.reason))
     }
 
-    /// Moments of the record by the machine's clock; none is later than now, whatever the host's clock said.
+    /// Moments of the record by the machine's clock; none is later than now, whatever the host's
+    /// clock said.
     fn moments(&self, written: &[String]) -> Vec<Duration> {
         let now = self.clock.now();
         let moment = |text: &String| {
@@ -238,7 +241,8 @@ impl Coordinator {
         written.iter().filter_map(moment).map(|at| at.min(now)).collect()
     }
 
-    /// Makes runs of what was taken over, and follows them. The record names the runs in the order of `processes`.
+    /// Makes runs of what was taken over, and follows them. The record names the runs in the order
+    /// of `processes`.
     fn take_over(
         &mut self,
         record: &Record,
@@ -273,8 +277,8 @@ impl Coordinator {
         adopted
     }
 
-    /// Whether an app that may serve already has not been probed yet: an unmanaged one, or a first release whose
-    /// switch was not written down.
+    /// Whether an app that may serve already has not been probed yet: an unmanaged one, or a first
+    /// release whose switch was not written down.
     fn awaits_first_probe(&self) -> bool {
         match &self.state.live {
             Live::Down { release, .. } => release.origin != Origin::Managed,

@@ -1,4 +1,5 @@
-//! How the reports of the runs are heard: first the facts are kept and told, then the machine takes its step.
+//! How the reports of the runs are heard: first the facts are kept and told, then the machine takes
+//! its step.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! Whether the live release is what `[app]` says, and if not, why.
+//! Whether the live release is what `[app]` says, and if not, why: `config.in_force` of `status`.
 
 use super::Coordinator;
 use crate::config::{AppChange, app_change, app_fingerprint};
@@ -16,7 +16,7 @@ impl Coordinator {
         let in_force = match (self.state.live_release(), app.target) {
             _ if !asks => true,
             (Some(live), Some(port)) => *live == spec::unmanaged(port),
-            // A release of an older daemon's record: by what it runs.
+            // A release of an older daemon's record has no fingerprint: its command decides.
             (Some(live), None) if live.origin == Origin::Managed => {
                 let entry = self.history.get(&live.id);
                 let made_of_app = entry.is_some_and(|entry| entry.app.is_some());

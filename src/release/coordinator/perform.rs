@@ -60,7 +60,8 @@ impl Coordinator {
         let Some(run) = self.run_of(id).cloned() else { return };
         self.runs.enter(&run);
         let Some(spec) = self.content(&release) else {
-            // Cannot be: every release is known before the machine hears of it. Told instead of hung.
+            // Cannot be: every release is known before the machine hears of it. Told instead of
+            // hung.
             let autopsy =
                 wire::Autopsy { summary: format!("release `{release}` is not known"), ..Default::default() };
             let reports = self.tasks.reports();

@@ -1,4 +1,5 @@
-//! How runs are probed that are not starting: the live one from time to time, and one that is to become live.
+//! How runs are probed that are not starting: the live one from time to time, and one that is to
+//! become live.
 
 use super::Coordinator;
 use crate::health::{Probe, Unable};
@@ -17,7 +18,8 @@ impl Coordinator {
         Some(probe(&config, run.port?, path))
     }
 
-    /// Probes a run that no process is started for; the machine hears [`Event::Ready`] or [`Event::NotReady`].
+    /// Probes a run that no process is started for; the machine hears [`Event::Ready`] or
+    /// [`Event::NotReady`].
     pub(super) fn start_probing(&mut self, id: RunId, patient: bool) {
         let Some(run) = self.run_of(id).cloned() else { return };
         let Some(probe) = self.probe_of(id) else { return };

@@ -41,7 +41,7 @@ impl Coordinator {
         answer
     }
 
-    /// A release never changes.
+    /// Refuses a known release with other content: a release never changes.
     fn check_content(&self, id: &str, spec: &ReleaseSpec) -> Result<(), ErrorBody> {
         let wrong = |message| ErrorBody::new(Code::BadRequest, "Bad request", message);
         if spec::unmanaged_port(id).is_some() {
@@ -91,7 +91,7 @@ impl Coordinator {
         Ok(RollbackReply::Accepted(attempt))
     }
 
-    /// What that way back means.
+    /// What a way back means, for a dry run.
     fn planned(&self, way: WayBack) -> PlannedRollback {
         let WayBack { to, by, from, cancels, watched } = way;
         let managed = to.origin == Origin::Managed;

@@ -12,7 +12,8 @@ use crate::release::state::Event;
 use crate::wire::rfc3339;
 
 impl Coordinator {
-    /// Writes the record as save `seq`. Before the machine has heard of the earlier daemon's record, that one stays.
+    /// Writes the record as save `seq`. Before the machine has heard of the earlier daemon's
+    /// record, that one stays.
     pub(super) fn write_record(&mut self, seq: u64) {
         if self.life.booting().is_none() {
             let record = self.make_record();
@@ -62,7 +63,8 @@ impl Coordinator {
         self.write_record(self.recorder.last());
     }
 
-    /// Answers `done` once a record that could not be written has been tried again. At once where it was written.
+    /// Answers `done` once a record that could not be written has been tried again. At once where
+    /// it was written.
     pub(super) fn look_at_disk(&mut self, done: oneshot::Sender<()>) {
         if self.recorder.error().is_none() {
             reply(done, ());

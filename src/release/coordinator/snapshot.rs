@@ -1,4 +1,4 @@
-//! How the coordinator shows itself to others.
+//! How the snapshot for others is made.
 
 use super::Coordinator;
 use crate::release::state::{DownStage, Live, RunId, Stage, Task};
@@ -6,7 +6,7 @@ use crate::release::view::{View, empty_status};
 use crate::wire;
 
 impl Coordinator {
-    /// What everybody may know now.
+    /// The app as it is now.
     pub(super) fn make_view(&self) -> View {
         let live = self.state.live_run();
         let live_status = match &self.state.live {
@@ -29,7 +29,7 @@ impl Coordinator {
         let drains = self.draining().into_iter();
         let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
-        // What an earlier daemon left is being stopped; what it recorded as live comes next.
+        // Before the boot the recorded release counts as starting.
         let booting = self.life.booting().and_then(|booting| booting.record.live.as_ref());
         let live_status = live_status.or_else(|| self.release_status(&booting?.id, None, 0));
         let phase = match self.state.phase() {

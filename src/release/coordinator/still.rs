@@ -1,11 +1,12 @@
 //! How the coordinator stands still, and how it goes without an end.
 //!
-//! Standing still begins when the record is on disk. From then on the coordinator takes no step, so the record stays
-//! true and a successor can start from it. What is reported meanwhile is kept and dealt with after [`Message::Thaw`];
-//! timers that ran out meanwhile are due then. After [`Message::Leave`] the coordinator ends and its processes stay.
+//! Standing still begins when the record is on disk. From then on the coordinator takes no step, so
+//! the record stays true and a successor can start from it. What is reported meanwhile is kept and
+//! dealt with after [`Message::Thaw`]; timers that ran out meanwhile are due then. After
+//! [`Message::Leave`] the coordinator ends and its processes stay.
 //!
-//! The ordering that matters: once the coordinator has answered that it stands still, it never writes the record
-//! unless it goes on. The record may be another daemon's by then.
+//! The ordering that matters: once the coordinator has answered that it stands still, it never
+//! writes the record unless it goes on. The record may be another daemon's by then.
 
 use tokio::sync::oneshot;
 
@@ -16,7 +17,8 @@ use crate::release::state::Hindrance;
 use crate::wire::{Code, ErrorBody};
 
 impl Coordinator {
-    /// Stands still. With `interrupt` also where something is under way that a hand-over would lose.
+    /// Stands still. With `interrupt` also where something is under way that a hand-over would
+    /// lose.
     pub(super) fn freeze(&mut self, interrupt: bool, asker: oneshot::Sender<Result<(), ErrorBody>>) {
         if let Err(error) = if interrupt { Ok(()) } else { self.may_freeze() } {
             reply(asker, Err(error));

@@ -4,7 +4,7 @@ use super::{Answer, Coordinator, Step};
 use crate::release::explain::explain;
 use crate::release::history::{Content, attempt};
 use crate::release::state::{Abort, ReleaseRef, RunId, Stage, Task, Tell};
-use crate::release::voice::{Move, Named};
+use crate::release::voice::Move;
 use crate::wire::{self, Outcome, Reason};
 
 impl Coordinator {
@@ -67,8 +67,8 @@ impl Coordinator {
     }
 
     fn tell_run(&self, run: RunId, what: &'static str) {
-        let (release, pid) = (&*self.release_of(run), self.pid_of(run));
-        self.voice.run_is(Named { release, pid, phase: self.state.phase().as_str() }, what);
+        let (release, phase) = (self.release_of(run), self.state.phase().as_str());
+        tracing::info!(release, pid = self.pid_of(run), phase, "{what}");
     }
 
     fn pid_of(&self, run: RunId) -> Option<u32> {
@@ -185,8 +185,8 @@ impl Coordinator {
         self.voice.ended(&release.id, error);
     }
 
-    /// Ends the attempt under way for its readers when this daemon hands over. Nothing is recorded here; the next daemon
-    /// records it as interrupted.
+    /// Ends the attempt under way for its readers when this daemon hands over. Nothing is recorded
+    /// here; the next daemon records it as interrupted.
     pub(super) fn tell_interrupted(&mut self) {
         let Some(task) = &self.state.task else { return };
         let (release, reason) = (task.release.clone(), task.reason);

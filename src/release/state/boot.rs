@@ -1,4 +1,4 @@
-//! What happens at a start: what an earlier daemon left is taken up where it was.
+//! The boot: the machine goes on where an earlier daemon left the app.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl State {
             self.window = Some(Window { ticket, fails: 0, goes_back: !went_back });
             out.push(Effect::Resume(Timer::Window(ticket), left));
         }
-        // Asked to end while the leftovers were looked for: nothing is started any more.
+        // Nothing is started where the daemon was told to end while the leftovers were looked for.
         if self.stopping == Stopping::No {
             self.take_up(ended, going_back, now, policy, out);
         }
@@ -46,13 +46,14 @@ impl State {
         }
     }
 
-    /// Whether this run is to become live: nothing else was, so nothing is given up for it.
+    /// Whether this run may still become live: it may where no release was, because nothing is
+    /// given up for it.
     fn may_resume(&self, release: &ReleaseRef, run: &Run) -> bool {
         let free = self.live == Live::None && self.task.is_none() && self.stopping == Stopping::No;
         free && run.release == *release
     }
 
-    /// The candidate of an earlier daemon, which may have served already, stays one.
+    /// Keeps the candidate of an earlier daemon, which may have served already.
     fn resume(&mut self, run: Run, reason: Reason, out: &mut Vec<Effect>) {
         out.push(Effect::Await { run: run.id });
         out.push(Effect::Tell(Tell::Resumed { run: run.id }));
@@ -60,9 +61,10 @@ impl State {
         self.task = Some(Task { release, reason, stage: Stage::Starting { run, tries: 1 } });
     }
 
-    /// A run of an earlier daemon.
+    /// Takes over a run of an earlier daemon.
     fn take_over(&mut self, run: Run, role: Role, left: Duration, out: &mut Vec<Effect>) {
-        // One takes the place; a second one, whatever wrote it down, is stopped.
+        // One run takes the place of the live release; a second one, whatever wrote it down, is
+        // stopped.
         let is_live = matches!(
             &self.live,
             Live::Down { release, stage: DownStage::GivenUp, .. } if *release == run.release
@@ -79,7 +81,7 @@ impl State {
                 self.live = Live::Down { release, cause: DownCause::Boot, stage };
             }
             Role::Draining => {
-                // No save of this daemon's has to come before its stop.
+                // It may be stopped before this daemon has saved anything.
                 let seq = self.recorded;
                 out.push(Effect::Resume(Timer::Drain(run.id, seq), left));
                 self.leaving.push(Leaving { run, stage: LeavingStage::Draining { over: false, seq } });
@@ -89,7 +91,8 @@ impl State {
         }
     }
 
-    /// The live release goes on where the earlier daemon left it, or is started.
+    /// Brings the live release up, unless a run of it was taken over; an end that nobody saw counts
+    /// as a crash.
     fn take_up(
         &mut self,
         ended: bool,
@@ -100,7 +103,7 @@ impl State {
     ) {
         if let Live::Down { release, cause, stage: stage @ DownStage::GivenUp } = &mut self.live {
             if ended && (self.window.is_some() || going_back) {
-                // Its end is one in the watch window, although nobody saw it.
+                // It ended in its watch window.
                 *cause = DownCause::Crash;
                 *stage = DownStage::AwaitingRollback;
                 let goes_back = self.window.take().is_none_or(|window| window.goes_back);

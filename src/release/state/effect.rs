@@ -1,4 +1,4 @@
-//! What the machine wants done and told.
+//! What the machine wants done and told: data that the driver carries out.
 
 use std::time::Duration;
 
@@ -8,91 +8,92 @@ use crate::wire::Reason;
 /// What the driver has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Write the record; answer with `Recorded`.
+    /// Write the record. `Recorded` follows.
     Save {
-        /// Its number; they grow.
+        /// Its number, larger than any before.
         seq: u64,
     },
-    /// Start a process; answer with `Spawned`, then `Ready` or `NotReady`, later `Signalled` (when it is stopped) and `Exited`,
-    /// at last exactly one `Gone`.
+    /// Start a process. `Spawned` follows, then `Ready` or `NotReady`, `Signalled` when it is
+    /// stopped, `Exited`, and at last exactly one `Gone`.
     Spawn {
         /// Its run.
         run: RunId,
         /// The release to run.
         release: String,
     },
-    /// Wait for the readiness of a run that was taken over; answer with `Ready` or `NotReady`.
+    /// Wait for the readiness of a run that was taken over. `Ready` or `NotReady` follows.
     Await {
         /// Its run.
         run: RunId,
     },
-    /// Ask a run that no process is started for; answer with `Ready` or `NotReady`.
+    /// Probe a run that no process is started for. `Ready` or `NotReady` follows.
     Probe {
         /// Its run.
         run: RunId,
-        /// Ask until it is healthy.
+        /// Probe until it is healthy.
         patient: bool,
     },
     /// Point new requests at a run.
     Route {
         /// The run.
         run: RunId,
-        /// The run that had them; `close`: nobody stays pinned to it.
+        /// The run that had them, and what becomes of its target.
         former: Option<(RunId, FormerTarget)>,
     },
-    /// No target; requests wait a little for the next.
+    /// Take the target away; requests wait a little for the next one.
     Hold,
-    /// No target; requests are refused.
+    /// Take the target away; requests are refused.
     Unroute,
-    /// A run's target takes no request any more.
+    /// Let a run take no request any more.
     Close {
         /// The run.
         run: RunId,
     },
-    /// Start the stop ladder.
+    /// Stop a run: its stop signal now, SIGKILL after `app.stop_timeout`.
     Stop {
         /// The run.
         run: RunId,
     },
-    /// SIGKILL now.
+    /// Send SIGKILL to a run now.
     Kill {
         /// The run.
         run: RunId,
     },
-    /// A run without a process of ours is of no interest any more.
+    /// Forget an unmanaged run.
     Forget {
         /// The run.
         run: RunId,
     },
     /// Start a timer.
     Timer(Timer),
-    /// Start a timer that an earlier daemon had started, with what is left of it.
+    /// Start a timer of an earlier daemon for the rest of its time.
     Resume(Timer, Duration),
-    /// Tell everybody who wants to know.
+    /// Tell the attempt's readers, the history, the hooks and the log.
     Tell(Tell),
-    /// The request in hand is refused.
+    /// Refuse the request in hand.
     Refuse(Refusal),
-    /// What was asked for is live already: nothing to do.
+    /// The release of the request in hand is live already.
     AlreadyLive,
-    /// What was asked for is under way already: whoever asked follows that.
+    /// What the request in hand asks for is under way already.
     UnderWay,
-    /// Everything is gone: the daemon may end.
+    /// Every run is gone: the daemon may end.
     Finished,
 }
 
-/// What becomes of the target that a route leaves.
+/// What becomes of the target that traffic leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormerTarget {
-    /// Pinned connections may stay for the drain.
+    /// Pinned clients may stay for the drain.
     Retire,
-    /// Nobody stays.
+    /// Pinned clients move, too.
     Close,
 }
 
-/// A timer; its end comes back as the event of the same name.
+/// A timer. Its end is an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// `drain.period`, then [`super::Event::DrainOver`] for this drain of the run; one that was revived has another.
+    /// `drain.period`, then [`super::Event::DrainOver`] for this drain of the run. A run that is
+    /// made live again gets another one.
     Drain(RunId, u64),
     /// `rollback.window`, then [`super::Event::WindowOver`].
     Window(u64),
@@ -125,7 +126,7 @@ pub enum Tell {
         /// The save that records it.
         seq: u64,
     },
-    /// A run finishes what it has.
+    /// A run finishes its requests.
     Draining {
         /// Which.
         run: RunId,
@@ -135,14 +136,14 @@ pub enum Tell {
         /// Which.
         run: RunId,
     },
-    /// Nothing is left of it.
+    /// Nothing is left of a run.
     Stopped {
         /// Which.
         run: RunId,
         /// Its release.
         release: ReleaseRef,
     },
-    /// A task was given up; traffic did not move.
+    /// A task was given up, and traffic did not move.
     Aborted {
         /// The release that did not become live.
         release: ReleaseRef,
@@ -153,13 +154,13 @@ pub enum Tell {
         /// Why.
         why: Abort,
     },
-    /// The live run ended; it is started again after a delay.
+    /// The live run ended, and its release is started again after a delay.
     Crashed {
         /// The release.
         release: ReleaseRef,
-        /// The delay; `None`: not at all.
+        /// The delay; `None` where it is not started again.
         delay: Option<Duration>,
-        /// With this crash the limit is reached.
+        /// With this crash it has ended too often.
         loops_now: bool,
     },
     /// The live release serves again (or, at boot, for the first time).
@@ -169,7 +170,7 @@ pub enum Tell {
         /// At boot, not after a crash.
         boot: bool,
     },
-    /// The first release of all is made live by this daemon, as an earlier one had begun to.
+    /// This daemon makes the first release of all live, as an earlier one had begun to.
     Resumed {
         /// Its run.
         run: RunId,
@@ -179,15 +180,15 @@ pub enum Tell {
         /// The run that serves.
         run: RunId,
     },
-    /// The window's verdict is bad and portok goes back nowhere.
+    /// The live release is bad, and portok goes back nowhere.
     NoWayBack {
-        /// It has just gone back to the live release by itself, which it does once a deploy; else there is nothing to go
-        /// back to.
+        /// Because it has just gone back to the live release by itself, which it does once a
+        /// deploy. Otherwise there is nothing to go back to.
         went_back: bool,
     },
     /// The watch window has passed.
     Settled,
-    /// The live release has not crashed for long enough.
+    /// The live release has not crashed for `app.restart.within`.
     Calm,
 }
 
@@ -196,13 +197,14 @@ pub enum Tell {
 pub enum Abort {
     /// The candidate's process ended.
     Exited,
-    /// The candidate could not be started, was not healthy in time, or could not be trusted.
+    /// The candidate could not be started, was not healthy in time, or could not be proven to be
+    /// the release's own.
     NotReady,
     /// The target did not answer its health path with 2xx.
     Unhealthy,
     /// An operator ended it.
     Cancelled,
-    /// It made way for a rollback.
+    /// It was given up for a rollback.
     MadeWay,
     /// The intent could not be written down.
     Unrecorded,
@@ -213,16 +215,16 @@ pub enum Abort {
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another one is under way.
+    /// Another task is under way.
     Busy {
-        /// What it wants to make live.
+        /// The release that it is to make live.
         release: String,
         /// Why.
         reason: Reason,
     },
     /// There is no previous release.
     NoPrevious {
-        /// The one in quarantine that was live last: a person may name it.
+        /// The release in quarantine that was live last: an operator may name it.
         quarantined: Option<String>,
     },
     /// No release of this id was ever live.
@@ -230,24 +232,24 @@ pub enum Refusal {
         /// The id.
         release: String,
     },
-    /// Traffic was taken away from it, and nobody insists on it.
+    /// Traffic was taken away from the release, and the request does not force it.
     Quarantined {
         /// The id.
         release: String,
     },
-    /// It is what is live, and down: it is being restarted, or given up.
+    /// The release is live and down: it is being restarted, or given up.
     LiveIsDown {
         /// The id.
         release: String,
     },
-    /// There is nothing to cancel.
+    /// No task is under way.
     NothingUnderWay,
-    /// The port is a run's of ours that is being stopped, or is not ready.
+    /// The port belongs to a managed run that is not ready, or is being stopped.
     PortInUse {
         /// The run's release.
         release: String,
     },
-    /// The daemon has not begun yet.
+    /// What an earlier daemon left running is still being stopped.
     Booting,
     /// The daemon is going down.
     ShuttingDown,

@@ -1,4 +1,5 @@
-//! What the machine hears, and the settings that its decisions depend on.
+//! What the machine hears, and the settings that its decisions depend on: data that the driver
+//! collects.
 
 use std::time::Duration;
 
@@ -7,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::{Past, ReleaseRef, Run, RunId};
 use crate::wire::Reason;
 
-/// The settings that decisions depend on, as they are in force at this step.
+/// The settings that decisions depend on, as they are in force at a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Whether a switch opens a watch window.
     pub window: bool,
     /// Failed probes in a row that bring a rollback.
     pub threshold: u32,
-    /// Keep the former release running until the window has passed.
+    /// Whether the former release runs until the window has passed.
     pub standby: bool,
     /// What happens after a crash.
     pub restart: crate::config::Restart,
 }
 
-/// What an earlier daemon left: what it wrote down, and what still runs of it.
+/// What an earlier daemon left: what it wrote down, and which of its runs were taken over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Boot {
     /// The recorded live release.
@@ -29,22 +30,23 @@ pub struct Boot {
     pub past: Past,
     /// How often the live release was started again after a crash.
     pub restarts: u32,
-    /// When it crashed lately, oldest first, by the clock of the steps.
+    /// When it crashed lately, oldest first, by the clock of [`super::State::step`].
     pub crashes: Vec<Duration>,
     /// How many of its probes had failed in a row.
     pub failed_probes: u32,
-    /// What was to become live while nothing was, and why: its run may serve already, and only the record of that is
-    /// missing.
+    /// The release that was to become live while nothing was, and why. Its run may serve already,
+    /// and only the record of that may be missing.
     pub unfinished: Option<(ReleaseRef, Reason)>,
-    /// What is left of the watch window that was open.
+    /// The rest of the watch window that was open.
     pub window: Option<Duration>,
-    /// The last move of traffic was one by which portok itself went back.
+    /// The last move of traffic was an automatic rollback.
     pub went_back: bool,
-    /// The live release ran when it was written down, since the host was booted, and has ended with nobody watching.
+    /// The live release ran when it was written down, and has ended while there was no daemon. A
+    /// boot of the host in between does not count.
     pub ended: bool,
-    /// A rollback that portok had decided on itself was under way.
+    /// An automatic rollback was under way.
     pub going_back: bool,
-    /// What was taken over. The ids are the driver's choice, from 1 on.
+    /// The runs that were taken over. The driver numbers them from 1 on.
     pub runs: Vec<Adopted>,
 }
 
@@ -55,23 +57,24 @@ pub struct Adopted {
     pub run: Run,
     /// What it was doing.
     pub role: Role,
-    /// What is left of its drain, where it drains.
+    /// The rest of its drain, where it drains.
     pub left: Duration,
 }
 
-/// What a run does for its release: written down, so that the next daemon knows what to do with it.
+/// What a run does for its release. It is written down, so that the next daemon knows what to do
+/// with the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
     /// It serves.
     Live,
-    /// It is to serve and is not ready yet.
+    /// It is to serve, and is not ready yet.
     Restoring,
     /// Traffic has left it.
     Draining,
-    /// It has got its stop signal.
+    /// Its stop signal was delivered.
     Stopping,
-    /// It is to become live, or is of no use any more.
+    /// It is to become live, or is to be stopped.
     #[default]
     Candidate,
 }
@@ -92,31 +95,31 @@ pub enum Event {
     },
     /// Move traffic to a port.
     Switch {
-        /// The release that stands for the port, where it is nobody's we know.
+        /// The release that stands for the port, where no run of the machine has it.
         release: ReleaseRef,
         /// The port.
         port: u16,
         /// `Manual` or `Config`.
         reason: Reason,
     },
-    /// Go back.
+    /// Go back to a release that was live.
     Rollback {
-        /// The release to go to; missing: the previous one.
+        /// The release; `None` for the previous one.
         to: Option<String>,
-        /// Also where that one is in quarantine.
+        /// Also where the release is in quarantine.
         force: bool,
     },
-    /// Give up what is under way.
+    /// Give up the task under way.
     Cancel,
-    /// The daemon is asked to end: begin nothing new.
+    /// The daemon is to end: begin nothing new.
     Shutdown,
-    /// Requests have finished or had their time: stop all groups.
+    /// Requests have finished or had their time: stop all runs.
     StopAll,
-    /// Kill what is left.
+    /// Kill the runs that are being stopped.
     KillAll,
     /// A save has ended.
     Recorded {
-        /// Which; it stands for all before it too.
+        /// Which. It covers all before it.
         seq: u64,
         /// Whether it is on disk.
         ok: bool,
@@ -128,17 +131,18 @@ pub enum Event {
         /// On which port.
         port: u16,
     },
-    /// A run has got its stop signal.
+    /// A run's stop signal was delivered.
     Signalled {
         /// Which.
         run: RunId,
     },
-    /// A run answers its health path and its listener is its own.
+    /// A run is healthy, and its listener is its own.
     Ready {
         /// Which.
         run: RunId,
     },
-    /// A run could not be started, is not healthy in time, or must not be trusted.
+    /// A run could not be started, was not healthy in time, or could not be proven to be the
+    /// release's own.
     NotReady {
         /// Which.
         run: RunId,
@@ -147,7 +151,7 @@ pub enum Event {
     Exited {
         /// Which.
         run: RunId,
-        /// It found its port taken.
+        /// Because it found its port taken.
         port_taken: bool,
     },
     /// Nothing is left of a run.
@@ -166,7 +170,7 @@ pub enum Event {
     DrainOver {
         /// Which.
         run: RunId,
-        /// Which of its drains: the `seq` of the switch that began it.
+        /// Which of its drains: the save of the switch that began it.
         seq: u64,
     },
     /// A watch window's time is over.
@@ -179,9 +183,9 @@ pub enum Event {
         /// Which.
         ticket: u64,
     },
-    /// The live release's last crash matters no more.
+    /// The live release's last crash does not matter any more.
     Calm {
-        /// Which wait for that is over.
+        /// Which wait is over.
         ticket: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! What happens when something became true: a save ended, a run is ready, ended, or is gone, a timer is over.
+//! The edges that a fact causes: the end of a save, of a run or of a timer, and what a probe said.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl State {
         }
     }
 
-    /// Traffic moves to `run`. `started`: its process was started for that.
+    /// Moves traffic to `run`. `started`: its process was started for that.
     fn go_live(&mut self, run: Run, started: bool, policy: &Policy, out: &mut Vec<Effect>) {
         let Some(task) = self.task.take() else { return };
         let back = task.reason.is_rollback();
@@ -113,7 +113,7 @@ impl State {
             out.push(Effect::Timer(Timer::Drain(former.id, seq)));
             self.leaving.push(Leaving { run: former, stage: LeavingStage::Draining { over: false, seq } });
         }
-        // Going back to what ran all the time proves nothing new.
+        // A rollback to a run that never stopped needs no proof.
         if policy.window && (started || !back) {
             self.watch(task.reason, out);
         } else {
@@ -206,7 +206,7 @@ impl State {
             out.push(Effect::Close { run: id });
             self.retire_run(run, out);
         }
-        // What was to be made live again has just ended: it is started instead.
+        // The run that was to be made live again has just ended: its release is started instead.
         if let Some(Task { stage: stage @ Stage::Reviving { .. }, .. }) = &mut self.task
             && matches!(stage, Stage::Reviving { run } if *run == id)
         {
@@ -232,7 +232,7 @@ impl State {
         let decided = self.goes_back() || self.stopping != Stopping::No;
         let Some(window) = &mut self.window else { return };
         window.fails = if healthy { 0 } else { window.fails.saturating_add(1) };
-        // While it is gone back anyway the count goes on: should that fail, the next probe decides.
+        // During a rollback the failures are only counted: should it fail, the next probe decides.
         if window.fails < policy.threshold || decided {
             return;
         }

@@ -1,4 +1,4 @@
-//! What there is to go back to: the releases that were live, and which of them are in quarantine.
+//! The releases that were live, and which of them are in quarantine: what there is to go back to.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,13 +14,13 @@ pub struct Served {
     pub quarantined: bool,
 }
 
-/// The releases that were live, each once; the one that became so last stands at the end.
+/// The releases that were live, each once, in the order in which they became so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Past(Vec<Served>);
 
 impl Past {
-    /// Of releases in the order in which they became live.
+    /// The past of these releases, given in the order in which they became live.
     pub fn new(served: impl IntoIterator<Item = Served>) -> Self {
         let mut past = Self::default();
         for served in served {
@@ -35,7 +35,7 @@ impl Past {
         self.0.iter().find(|served| served.release.id == id)
     }
 
-    /// Whether traffic was taken away from it.
+    /// Whether the release is in quarantine.
     pub fn is_quarantined(&self, id: &str) -> bool {
         self.get(id).is_some_and(|served| served.quarantined)
     }
@@ -45,26 +45,26 @@ impl Past {
         self.0.iter().rev().filter(|served| served.quarantined).map(|served| served.release.id.as_str())
     }
 
-    /// The newest other one than `live` that is not in quarantine: what portok goes back to by
+    /// The newest release but `live` that is not in quarantine: the one that portok goes back to by
     /// itself.
     pub fn previous(&self, live: Option<&str>) -> Option<&ReleaseRef> {
         let fit = |served: &&Served| !served.quarantined && Some(served.release.id.as_str()) != live;
         self.0.iter().rev().find(fit).map(|served| &served.release)
     }
 
-    /// A release becomes live. One that is in quarantine stays there until it has settled.
+    /// A release becomes live. A quarantine lasts until it has settled.
     pub(super) fn went_live(&mut self, release: &ReleaseRef) {
         let quarantined = self.is_quarantined(&release.id);
         self.0.retain(|served| served.release.id != release.id);
         self.0.push(Served { release: release.clone(), quarantined });
     }
 
-    /// Traffic was taken away from it.
+    /// A rollback takes traffic away from the release.
     pub(super) fn quarantine(&mut self, id: &str) {
         self.mark(id, true);
     }
 
-    /// It has settled.
+    /// The release has settled.
     pub(super) fn absolve(&mut self, id: &str) {
         self.mark(id, false);
     }
@@ -75,7 +75,7 @@ impl Past {
         }
     }
 
-    /// Keeps those that this holds for.
+    /// Keeps the releases that `known` holds for.
     pub fn retain(&mut self, known: impl Fn(&ReleaseRef) -> bool) {
         self.0.retain(|served| known(&served.release));
     }

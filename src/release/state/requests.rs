@@ -1,10 +1,12 @@
-//! What happens when somebody asks: deploy, switch, rollback, the end.
+//! The edges that a request causes: deploy, switch, and the daemon's end. `way_back` has the
+//! rollback.
 
 use std::time::Duration;
 
 use super::*;
 
 impl State {
+    /// Whether a task can begin; refuses the request otherwise.
     pub(super) fn admits(&self, out: &mut Vec<Effect>) -> bool {
         let refusal = match &self.task {
             _ if self.stopping != Stopping::No => Refusal::ShuttingDown,
@@ -36,7 +38,7 @@ impl State {
             out.push(Effect::AlreadyLive);
             return;
         }
-        // A person who names a port means it; an edit that names one in quarantine is nobody's wish.
+        // An operator may switch to a port in quarantine. An edit may not.
         if reason == Reason::Config && self.past.is_quarantined(&release.id) {
             out.push(Effect::Refuse(Refusal::Quarantined { release: release.id }));
             return;
@@ -46,7 +48,7 @@ impl State {
             out.push(Effect::Refuse(Refusal::PortInUse { release: run.release.id.clone() }));
             return;
         }
-        // The port of a run of ours that has not been told to stop: that very run is meant.
+        // The port of a managed run that still drains: that very run is meant.
         let ours = self.leaving.iter().find(|leaving| {
             leaving.run.port == Some(port) && matches!(leaving.stage, LeavingStage::Draining { .. })
         });
@@ -57,7 +59,7 @@ impl State {
         self.record_intent(release, reason, revive, out);
     }
 
-    /// A task begins.
+    /// Begins a task.
     pub(super) fn record_intent(
         &mut self,
         release: ReleaseRef,

@@ -1,4 +1,4 @@
-//! Where the app's life stands, for people and for an upgrade of the daemon.
+//! The phase of the app, its health, and what an upgrade of the daemon would interrupt.
 
 use super::*;
 
@@ -7,15 +7,15 @@ use super::*;
 pub enum Hindrance {
     /// A deploy, switch or rollback is under way.
     Task {
-        /// What it wants to make live.
+        /// The release that it is to make live.
         release: String,
         /// Why.
         reason: Reason,
         /// How far it is.
         step: &'static str,
     },
-    /// Requests wait for the live release, which crashed. They would wait in vain: this daemon does not hear of its
-    /// return once another one drives the app.
+    /// Requests wait for the live release, which crashed. They would wait in vain: this daemon does
+    /// not hear of the release's return once another daemon drives the app.
     Held {
         /// The live release.
         release: String,
@@ -25,7 +25,7 @@ pub enum Hindrance {
 }
 
 impl State {
-    /// Where the app's life stands.
+    /// The phase of the app.
     pub fn phase(&self) -> Phase {
         if self.stopping != Stopping::No {
             return Phase::Stopping;
@@ -44,7 +44,7 @@ impl State {
         }
     }
 
-    /// The watch window's verdict was bad and the way back is not done yet.
+    /// An automatic rollback is under way.
     fn goes_back_by_itself(&self) -> bool {
         self.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback)
     }
@@ -54,19 +54,19 @@ impl State {
         self.crashes.iter().copied()
     }
 
-    /// How many probes of the live run failed in a row, in its watch window or outside.
+    /// How many probes of the live run have failed in a row, in its watch window or later.
     pub fn failed_probes(&self) -> u32 {
         self.fails
     }
 
-    /// What the record says about the live release.
+    /// Takes up what the record says about the live release.
     pub(super) fn resume_standing(&mut self, crashes: Vec<Duration>, fails: u32, policy: &Policy) {
         self.crashes = crashes.into();
         self.fails = fails;
         self.unhealthy = fails >= policy.threshold;
     }
 
-    /// A probe of the live run ended.
+    /// Counts a probe of the live run.
     pub(super) fn note_probe(&mut self, id: RunId, healthy: bool, policy: &Policy, out: &mut Vec<Effect>) {
         if self.live_run().is_none_or(|run| run.id != id) {
             return;
@@ -78,8 +78,8 @@ impl State {
         }
     }
 
-    /// Another run than `was_up` serves, or none: what is known of its probes is another's, and its crashes matter for
-    /// a while from now on.
+    /// Where another run than `was_up` serves, or none: forgets the probes, and lets the last crash
+    /// matter for a while.
     pub(super) fn note_who_serves(
         &mut self,
         was_up: Option<RunId>,
@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    /// The last crash is as old as it has to be.
+    /// The last crash does not matter any more.
     pub(super) fn calmed(&mut self, ticket: u64, out: &mut Vec<Effect>) {
         if self.calm == Some(ticket) {
             self.calm = None;

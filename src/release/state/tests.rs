@@ -1,5 +1,5 @@
-//! The machine's edges by example ([`boot`]: those of a start), and its invariants under random orders of events
-//! ([`orders`]).
+//! The machine's edges by example ([`boot`]: those of a start), and its invariants under random
+//! orders of events ([`orders`]).
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ mod boot;
 mod orders;
 mod standing;
 
-/// What is left of an earlier daemon's timers.
+/// The rest of the time of an earlier daemon's timers.
 const LEFT: Duration = Duration::from_secs(3);
 
 fn policy() -> Policy {
@@ -36,7 +36,7 @@ fn unmanaged(port: u16) -> ReleaseRef {
     ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
 }
 
-/// The machine with a world that does what it is told, as far as a test does not say otherwise.
+/// The machine in a world where every order is carried out, unless a test says otherwise.
 struct Bench {
     state: State,
     now: Duration,
@@ -64,7 +64,7 @@ impl Bench {
         self.send(Event::Rollback { to: None, force: false })
     }
 
-    /// Back to this release, whatever is known of it.
+    /// Back to this release, also where it is in quarantine.
     fn roll_back_to(&mut self, id: &str) -> Vec<Effect> {
         self.send(Event::Rollback { to: Some(id.into()), force: true })
     }
@@ -86,7 +86,7 @@ impl Bench {
         self.log.iter().rev().find_map(spawned).expect("a spawn")
     }
 
-    /// The end of the drain that the run is in.
+    /// The end of the run's drain.
     fn drain_over(&mut self, run: RunId) -> Vec<Effect> {
         let timer = |effect: &Effect| match effect {
             Effect::Timer(Timer::Drain(drained, seq)) if *drained == run => Some(*seq),
@@ -224,7 +224,7 @@ fn a_rollback_to_where_it_is_gone_already_joins_and_another_one_takes_its_place(
         |effect: &Effect| matches!(effect, Effect::Tell(Tell::Aborted { why: Abort::MadeWay, .. }));
     assert!(effects.iter().any(made_way), "{effects:?}");
     assert!(bench.state.task.as_ref().is_some_and(|task| task.release == managed("v0")));
-    // To stay where it is ends it.
+    // A rollback to the live release ends the task.
     bench.roll_back_to("v2");
     assert!(bench.state.task.is_none());
 }
@@ -261,7 +261,7 @@ fn by_itself_portok_goes_back_once_a_deploy() {
     assert_eq!(bench.state.phase(), Phase::Watching, "it had to be started, so it is watched");
     bench.send(Event::Exited { run: again, port_taken: false });
     assert!(bench.state.task.is_none(), "not from one to the next by itself");
-    // By hand it may.
+    // An operator may go there.
     bench.roll_back();
     assert!(bench.state.task.as_ref().is_some_and(|task| task.release == managed("v0")));
 }
@@ -292,7 +292,7 @@ fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop
     assert_eq!(bench.state.phase(), Phase::Settled, "a rollback opens no window");
     bench.record();
     assert_eq!(stops(&bench.drain_over(first)), [], "a stale timer");
-    // And forth again.
+    // And forward again.
     assert_eq!(bench.roll_back(), [Effect::Refuse(Refusal::NoPrevious { quarantined: Some("v2".into()) })]);
     bench.roll_back_to("v2");
     let effects = bench.send(Event::Ready { run: second });
@@ -378,12 +378,12 @@ fn crashes_are_restarted_with_growing_delays_until_the_limit() {
             bench.send(Event::Ready { run });
         }
     }
-    // Once at the limit it stays there, although the first crashes are forgotten by then.
+    // It stays a crash loop, although the first crashes are forgotten by then.
     assert_eq!(delays, [100, 200, 400, 800, 30_000, 30_000, 30_000, 30_000, 30_000, 30_000]);
     let loops = |effect: &&Effect| matches!(effect, Effect::Tell(Tell::Crashed { loops_now: true, .. }));
     assert_eq!(bench.log.iter().filter(loops).count(), 1, "told once");
     assert_eq!(bench.state.phase(), Phase::Failed);
-    // A deploy mends it.
+    // A deploy ends it.
     bench.make_live("v2", 2);
     assert_eq!(bench.state.phase(), Phase::Settled);
 }

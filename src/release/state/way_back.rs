@@ -1,15 +1,15 @@
-//! The way back: what a rollback does, decided once for those who go it and for those who only ask.
+//! The way back: what a rollback does, decided once for the rollback itself and for a dry run.
 
 use super::*;
 
 /// What a rollback does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WayBack {
-    /// Where traffic goes.
+    /// The release that gets traffic.
     pub to: ReleaseRef,
-    /// How it comes to serve there.
+    /// How that release comes to serve.
     pub by: WayTo,
-    /// The release that is live now; a move takes its traffic away, and it enters quarantine.
+    /// The release that is live now. It loses traffic, and enters quarantine.
     pub from: Option<ReleaseRef>,
     /// The candidate that is given up first.
     pub cancels: Option<ReleaseRef>,
@@ -24,17 +24,17 @@ pub enum WayTo {
     Serves,
     /// A rollback to it is under way.
     UnderWay,
-    /// This run of it still finishes what it has: it is made live again.
+    /// This run of it still drains, and is made live again.
     Revive(RunId),
-    /// It is started (or, where somebody else starts it, asked).
+    /// It is started or, where it is unmanaged, probed.
     Start,
 }
 
 impl State {
-    /// What a rollback would do now: to the release `to`, else to the previous one.
+    /// What a rollback would do now. `to` names the release; `None` is the previous one.
     ///
     /// # Errors
-    /// Why there would be none.
+    /// Why there is no way back.
     pub fn way_back(&self, to: Option<&str>, force: bool, policy: &Policy) -> Result<WayBack, Refusal> {
         if self.stopping != Stopping::No {
             return Err(Refusal::ShuttingDown);
@@ -64,7 +64,7 @@ impl State {
         })
     }
 
-    /// The release of this id, where it is one to go back to.
+    /// The release of this id, where one may go back to it.
     fn named(&self, id: &str, force: bool) -> Result<&ReleaseRef, Refusal> {
         let release = || id.to_owned();
         let Some(served) = self.past.get(id) else {
@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// Goes that way.
+    /// Goes back.
     pub(super) fn go_back(&mut self, way: WayBack, reason: Reason, out: &mut Vec<Effect>) {
         if way.cancels.is_some() {
             self.give_up(Abort::MadeWay, out);
@@ -89,7 +89,8 @@ impl State {
         match way.by {
             WayTo::Serves => out.push(Effect::AlreadyLive),
             WayTo::UnderWay => out.push(Effect::UnderWay),
-            // Its process still runs: no disk stands between the verdict and the way back.
+            // Its process still runs, so nothing is written down before: the way back does not wait
+            // for a disk.
             WayTo::Revive(run) => {
                 out.push(Effect::Probe { run, patient: false });
                 self.task = Some(Task { release: way.to, reason, stage: Stage::Reviving { run } });
@@ -99,8 +100,8 @@ impl State {
         }
     }
 
-    /// The verdict of the watch window is bad: begins to go back by itself. False where there is
-    /// nothing to go back to, or it is being gone back already.
+    /// Begins an automatic rollback. False where there is nothing to go back to, or a rollback is
+    /// under way already.
     pub(super) fn roll_back(&mut self, policy: &Policy, out: &mut Vec<Effect>) -> bool {
         if self.goes_back() {
             return false;
@@ -115,7 +116,7 @@ impl State {
         self.task.as_ref().is_some_and(|task| task.reason.is_rollback())
     }
 
-    /// A watch window opens for what has just become live.
+    /// Opens the watch window of the release that has just become live.
     pub(super) fn watch(&mut self, reason: Reason, out: &mut Vec<Effect>) {
         let ticket = self.fresh();
         self.window = Some(Window { ticket, fails: 0, goes_back: reason != Reason::AutoRollback });

@@ -1,4 +1,4 @@
-//! What an earlier daemon left.
+//! The boot, by example: what is taken up of what an earlier daemon left.
 
 use super::*;
 

@@ -78,23 +78,23 @@ fn survives(run: RunId, chance: u8) -> bool {
 /// What became of a run so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Facts {
-    /// There is a process of ours for it.
+    /// portok has started a process for it.
     ours: bool,
     port: Option<u16>,
-    /// Whoever asked whether it is ready has no answer yet.
+    /// Its readiness was asked for and is not reported yet.
     judged: Judged,
     was_ready: bool,
     stops: u32,
     exited: bool,
     gone: bool,
-    /// The save that tells of the switch that took its traffic away.
+    /// The save that records the switch that took its traffic away.
     retired_at: Option<u64>,
 }
 
 /// The answer to a `Spawn`, `Await` or `Probe`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Judged {
-    /// Nobody asked, or it was given.
+    /// It was not asked for, or has been given.
     #[default]
     No,
     /// Due once.
@@ -268,7 +268,7 @@ impl World {
                 Effect::Probe { run, .. } => {
                     let run = self.run(*run);
                     run.judged = Judged::Due;
-                    // Of an app that nobody here starts.
+                    // Of an unmanaged app.
                     run.port = run.port.or(Some(1));
                 }
                 Effect::Route { run, former } => {

@@ -1,4 +1,4 @@
-//! The phases of a live release that is not as it should be.
+//! The phases of a live release that crashes or fails its probes, by example.
 
 use super::*;
 
