@@ -117,7 +117,7 @@ mod tests {
         let file = folder.path().join("web.toml");
         std::fs::write(&file, format!("[app]\ncommand = \"{command}\"\n")).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        load(&Sources { file: Some(file), ..Sources::default() }).unwrap().app.app
+        load(&Sources { file: Some(file), ..Sources::default() }).unwrap().app.app.clone()
     }
 
     #[test]
