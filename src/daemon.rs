@@ -1,23 +1,25 @@
-//! The composition root: takes the daemon's place, starts the long-lived tasks, reloads, and ends them all.
+//! The composition root: takes the daemon's place, starts the long-lived tasks, reloads, and ends
+//! them all.
 //!
-//! Two planes: the control plane is one single-threaded runtime on the main thread (coordinators, admin,
-//! probes, reloads); the data plane has threads of its own. Everything long-lived that is started here is
-//! joined here. What concerns the fate of the apps is in [`crate::apps`].
+//! Two planes: the control plane is one single-threaded runtime on the main thread (coordinators,
+//! admin, probes, reloads); the data plane has threads of its own. Everything long-lived that is
+//! started here is joined here. What concerns the fate of the apps is in [`crate::apps`].
 //!
 //! The end, in this order: nothing new is begun, no connection is accepted, requests finish within
-//! `drain.period`, every process group is stopped by the ladder, the last records are written. A second
-//! signal skips the waiting.
+//! `drain.period`, every process group is stopped by the ladder, the last records are written. A
+//! second signal skips the waiting.
 //!
-//! Leaving (SIGUSR2) is the same without stopping: the records are written first, and the next daemon takes
-//! over what runs. Connections that come meanwhile wait in the queue of the listening socket, if the service
-//! manager keeps it.
+//! Leaving (SIGUSR2) is the same without stopping: the records are written first, and the next
+//! daemon takes over what runs. Connections that come meanwhile wait in the queue of the listening
+//! socket, if the service manager keeps it.
 //!
-//! An upgrade is leaving without a gap: this daemon starts the next one, which serves before this one stops
-//! accepting.
+//! An upgrade is leaving without a gap: this daemon starts the next one, which serves before this
+//! one stops accepting.
 //!
 //! | file | what it has |
 //! | --- | --- |
-//! | `start`, `place` | how a daemon begins; the state and the socket that only one can have |
+//! | `start`, `place` | how a daemon begins; the state and the sockets that only one can have |
+//! | `listeners` | the listening sockets, for the service manager and for a successor |
 //! | `configuration`, `reload` | the configuration in force; a newer one |
 //! | `admin_server` | the admin socket, and the orders that come through it |
 //! | `signals` | the signals that a daemon obeys |
@@ -27,19 +29,20 @@
 //! | `succession` | the successor's side |
 //! | `end` | the two ends: with the apps, and without them |
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::admin_server::{AdminServer, socket_group};
 use self::background::Background;
 use self::configuration::Configuration;
 use self::handover::{ControlSocket, Heritage};
+use self::listeners::Listeners;
 use self::signals::{Signals, Told};
 use self::start::Origin;
 use self::succession::Predecessor;
@@ -61,6 +64,7 @@ mod background;
 mod configuration;
 mod end;
 mod handover;
+mod listeners;
 mod place;
 mod reload;
 mod signals;
@@ -73,8 +77,8 @@ mod upkeep;
 /// How long blocking work may still take at the very end.
 const LAST_THREADS: Duration = Duration::from_secs(1);
 
-/// The pause after a reload that failed. Its cause (a file that was gone for a moment, an address in use)
-/// may pass without an edit.
+/// The pause after a reload that failed. Its cause (a file that was gone for a moment, an address
+/// in use) may pass without an edit.
 const RELOAD_RETRY: Duration = Duration::from_secs(1);
 
 /// Who started the daemon, and how.
@@ -111,6 +115,10 @@ enum StartError {
 }
 
 impl StartError {
+    fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { operation, source }
+    }
+
     fn hint(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "; choose another address: --listen, listen or LISTEN_PORT",
@@ -137,8 +145,8 @@ pub fn run(options: Options) -> ExitCode {
         Err(error) => return failed(&format!("cannot take over from the running daemon: {error}")),
     };
     let (passed, heritage) = match heritage {
-        Some(Heritage { listener, control, lock, error }) => {
-            (Passed::inherited(listener), Some((control, lock, error)))
+        Some(Heritage { listeners, control, lock, error }) => {
+            (Passed::inherited(listeners), Some((control, lock, error)))
         }
         None => (Passed::from_env(), None),
     };
@@ -268,10 +276,7 @@ fn complain(line: &str) {
 
 struct Daemon {
     configuration: Configuration,
-    /// Where requests are accepted now.
-    listen: watch::Sender<SocketAddr>,
-    /// A duplicate of the listening socket, as long as connections are accepted.
-    public: Option<TcpListener>,
+    listeners: Listeners,
     /// A duplicate of the state's lock, for a successor.
     lock: Option<std::fs::File>,
     /// How a successor is started; `None` where there is none to be.
@@ -331,7 +336,8 @@ impl Daemon {
                     let _outcome = self.reload().await;
                 }
                 Turn::Lost => {
-                    // Without it nothing watches the app. The service manager starts the daemon again.
+                    // Without it nothing watches the app. The service manager starts the daemon
+                    // again.
                     tracing::error!("the coordinator has ended; the daemon cannot go on without it");
                     self.end().await?;
                     return Err(StartError::Lost);
@@ -354,7 +360,7 @@ impl Daemon {
                 Turn::Told(Told::End(cause)) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
                     // Nothing will accept from its queue.
-                    self.manager.forget();
+                    self.listeners.forget(&self.manager);
                     return self.end().await;
                 }
             }

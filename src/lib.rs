@@ -57,7 +57,7 @@
 //! | which target gets new requests | the coordinator, through the one [`proxy::RouteWriter`] | a wait-free read |
 //! | requests in flight on a target | [`proxy::Target`]: claims are guards | a count |
 //! | a process group and its end | its task in [`supervisor`] | what [`supervisor::Process`] publishes |
-//! | leased ports | the table behind [`supervisor::Lease`] | a guard |
+//! | leased ports | the table in [`supervisor::Common`] | a guard ([`supervisor::Lease`]) |
 //! | bytes on disk | [`release::store::Store`], called by the coordinator alone | loaded once at the start |
 //! | the configuration in force | the daemon's reload | a `watch` channel |
 //!

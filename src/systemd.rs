@@ -20,11 +20,7 @@ use crate::wire;
 
 mod passed;
 
-pub use passed::{Claimed, PASSED_VARIABLES, Passed};
-
-/// The name under which systemd keeps the public listening socket, and under which a socket unit
-/// passes it.
-pub const SOCKET_NAME: &str = "listen";
+pub use passed::{PASSED_VARIABLES, Passed, Unclaimed};
 
 /// The most messages that wait in the queue.
 const QUEUE: usize = 64;
@@ -112,15 +108,15 @@ impl Manager {
         self.tell(&[NotifyState::Watchdog]);
     }
 
-    /// Gives `socket` to the service manager, which passes it to the next daemon even if this one
-    /// is killed. A socket that the manager already has is kept once.
-    pub fn keep(&self, socket: impl AsFd) {
+    /// Gives `socket` to the service manager, which passes it to the next daemon under this name
+    /// even if this one is killed. A socket that the manager already has is kept once.
+    pub fn keep(&self, name: &str, socket: impl AsFd) {
         if self.queue.is_none() {
             return;
         }
         match socket.as_fd().try_clone_to_owned() {
             Ok(socket) => {
-                let lines = [NotifyState::FdStore, NotifyState::FdName(SOCKET_NAME)];
+                let lines = [NotifyState::FdStore, NotifyState::FdName(name)];
                 self.give(Message::Tell(text(&lines), Some(socket)));
             }
             Err(error) => {
@@ -129,9 +125,9 @@ impl Manager {
         }
     }
 
-    /// Makes the service manager drop every socket that it keeps under [`SOCKET_NAME`].
-    pub fn forget(&self) {
-        self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(SOCKET_NAME)]);
+    /// Makes the service manager drop every socket that it keeps under this name.
+    pub fn forget(&self, name: &str) {
+        self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 
     /// Waits until all messages so far have been sent, for at most [`FLUSH_WITHIN`].
@@ -280,7 +276,7 @@ mod tests {
         let manager = Manager::none();
         manager.ready();
         manager.reloading();
-        manager.keep(io::stderr());
+        manager.keep("listen", io::stderr());
         manager.flush().await;
         assert!(!manager.listens());
     }

@@ -1,7 +1,7 @@
 //! How the apps begin: from their records, with a supervisor each.
 //!
-//! The ordering that matters: the pipes that belong to no recorded run of any app are removed before
-//! anything is started. Each app's own boot follows when its coordinator runs.
+//! The ordering that matters: the pipes that belong to no recorded run of any app are removed
+//! before anything is started. Each app's own boot follows when its coordinator runs.
 
 use std::io;
 use std::sync::Arc;

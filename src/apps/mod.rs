@@ -1,11 +1,11 @@
 //! The apps of a daemon: how they begin, and what all of them are told together.
 //!
-//! [`Apps`] is the daemon's face to their fate: freeze, leave, stop. Each app has a coordinator of its
-//! own, which decides everything about it and owns its state; nothing is decided here. Today there is one
-//! app, so every call goes to its coordinator.
+//! [`Apps`] is the daemon's face to their fate: freeze, leave, stop. Each app has a coordinator of
+//! its own, which decides everything about it and owns its state; nothing is decided here. Today
+//! there is one app, so every call goes to its coordinator.
 //!
-//! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks: they end
-//! after [`Apps::stop_all`] or [`Apps::leave`].
+//! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
+//! they end after [`Apps::stop_all`] or [`Apps::leave`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,8 @@ impl Apps {
         &self.app
     }
 
-    /// Waits until it is known what every app's requests can be answered by, but no longer than `within`.
+    /// Waits until it is known what every app's requests can be answered by, but no longer than
+    /// `within`.
     pub async fn ready_to_serve(&self, within: Duration) {
         let known = async {
             self.app.first_probe().await;
@@ -134,8 +135,8 @@ impl Apps {
         self.app.shut_down().await;
     }
 
-    /// Stops every process group by the ladder. Waits until nothing is left and the last records are
-    /// written.
+    /// Stops every process group by the ladder. Waits until nothing is left and the last records
+    /// are written.
     pub async fn stop_all(&self) {
         self.app.stop_all().await;
     }

@@ -1,8 +1,8 @@
-//! The admin API's place in the daemon: the socket on which it is served, and the orders to the daemon
-//! itself that come through it.
+//! The admin API's place in the daemon: the socket on which it is served, and the orders to the
+//! daemon itself that come through it.
 //!
-//! A socket that is replaced or given up still answers what is under way: its [`SocketTask`] is returned,
-//! for somebody to join.
+//! A socket that is replaced or given up still answers what is under way: its [`SocketTask`] is
+//! returned, for the caller to join.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,8 @@ impl AdminServer {
         while self.upgrades.try_recv().is_ok() {}
     }
 
-    /// Prepares the socket of a new configuration: all of it that can fail, before anything else changes.
+    /// Prepares the socket of a new configuration: all of it that can fail, before anything else
+    /// changes.
     ///
     /// # Errors
     /// As [`AdminServer::open`].
@@ -149,7 +150,8 @@ impl AdminServer {
     }
 }
 
-/// Serves the admin socket, bound by `bind`. If the default place cannot be made, that is a warning.
+/// Serves the admin socket, bound by `bind`. If the default place cannot be made, that is a
+/// warning.
 fn open_socket(config: &Config, admin: &Arc<Admin>, bind: Bind) -> Result<Option<SocketTask>, StartError> {
     let Some(path) = &config.admin.socket else { return Ok(None) };
     let group = socket_group(config)?;

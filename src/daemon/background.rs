@@ -1,7 +1,8 @@
-//! The tasks that run beside the daemon's own loop: hooks, watches, upkeep, sockets that still answer.
+//! The tasks that run beside the daemon's own loop: hooks, watches, upkeep, sockets that still
+//! answer.
 //!
-//! All of them are joined at the end. Those that talk to the service manager end earlier, once that is
-//! another daemon's to talk to.
+//! All of them are joined at the end. Those that talk to the service manager end earlier, once that
+//! is another daemon's to talk to.
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

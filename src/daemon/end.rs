@@ -1,8 +1,8 @@
 //! The two ends of the daemon: with the apps, and without them.
 //!
-//! The ordering that matters: a daemon that stops writes the records after the last process is gone. A
-//! daemon that leaves writes them before it waits for the first request. Either closes the sockets before
-//! the coordinators end, so that it answers nobody once it knows nothing any more.
+//! The ordering that matters: a daemon that stops writes the records after the last process is
+//! gone. A daemon that leaves writes them before it waits for the first request. Either closes the
+//! sockets before the coordinators end, so that it answers nobody once it knows nothing any more.
 
 use std::io::IsTerminal as _;
 use std::pin::pin;
@@ -101,8 +101,7 @@ impl Daemon {
     pub(super) fn begin_the_end(&mut self) {
         self.manager.stopping();
         self.admin.close();
-        // As long as it is open, its queue takes connections.
-        self.public = None;
+        self.listeners.close();
     }
 
     /// Joins all that is left once the apps are stopped or left alone.

@@ -1,8 +1,11 @@
 //! What a daemon and its successor say to one another, and what is passed on between them.
 //!
-//! The successor is started through a shell that waits for it ([`upgrade`](super::upgrade)). Its standard input is one end of a socket pair, over which it gets, with the first
-//! line, the descriptors that cannot be opened a second time: the listening socket with its queue, the lock of the state, and
-//! the daemon's standard error (its own is a pipe until then, so that its complaints can be told). After that:
+//! The successor is started through a shell that waits for it ([`successor`](super::successor)).
+//! Its standard input is one end of a socket pair, the control socket. Over it come, with the first
+//! line, the descriptors that cannot be opened a second time: the listening sockets with their
+//! queues (`listen`, then `listen:NAME` for each further one), the lock of the state, and the
+//! daemon's standard error. (The successor's own is a pipe until then, so that the daemon can read
+//! its complaints.) After that:
 //!
 //! ```text
 //!   daemon                                successor
@@ -16,8 +19,9 @@
 //!   finishes what it has, ends ───end──▶  is alone
 //! ```
 //!
-//! `failed REASON` may come from the successor instead of any of its words. An end of the socket before `serving` is a failure
-//! too, on whichever side it is seen: the daemon goes on, the successor ends. All waits have deadlines.
+//! The successor may say `failed REASON` instead of any of its words. An end of the socket before
+//! `serving` is a failure too, on whichever side it is seen: the daemon goes on, the successor
+//! ends. All waits have deadlines.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
@@ -33,10 +37,11 @@ use rustix::net::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
-/// Tells a process that it is a successor: the version of what is said here.
+/// Set for a successor: the version of what is said here.
 pub(super) const VARIABLE: &str = "PORTOK_HANDOVER";
 
-/// Tells a successor the limit of open files that its apps get: its own was raised before it was started.
+/// Tells a successor the limit of open files that its apps get: its own was raised before its
+/// start.
 pub(super) const OPEN_FILES: &str = "PORTOK_OPEN_FILES";
 
 /// The version of what is said here.
@@ -46,10 +51,10 @@ pub(super) const VERSION: &str = "1";
 const FIRST_LINE: Duration = Duration::from_secs(10);
 
 /// The longest line.
-const LINE: usize = 4096;
+const LINE: usize = 16 * 1024;
 
 /// The most descriptors.
-const DESCRIPTORS: usize = 8;
+const DESCRIPTORS: usize = 64;
 
 /// One end of the socket, once the descriptors have gone over it.
 #[derive(Debug)]
@@ -70,7 +75,7 @@ impl ControlSocket {
         self.stream.get_mut().write_all(line.as_bytes()).await
     }
 
-    /// The next line; an error of the kind `UnexpectedEof` where the other side is gone.
+    /// The next line. An error of the kind `UnexpectedEof` says that the other side is gone.
     pub(super) async fn hear(&mut self) -> io::Result<String> {
         let mut line = String::new();
         let read = (&mut self.stream).take(LINE as u64).read_line(&mut line).await?;
@@ -101,18 +106,20 @@ pub(super) fn pass_on(stream: &UnixStream, descriptors: &[(&str, BorrowedFd<'_>)
 #[derive(Debug)]
 pub(super) struct Heritage {
     pub(super) control: UnixStream,
-    pub(super) listener: TcpListener,
-    /// `None` where the daemon had none.
+    /// By the names under which they were passed on: `listen` first.
+    pub(super) listeners: Vec<(String, TcpListener)>,
+    /// `None` if the daemon has none.
     pub(super) lock: Option<File>,
     /// The daemon's standard error.
     pub(super) error: OwnedFd,
 }
 
 impl Heritage {
-    /// What was passed to this process, where it is a successor. To be called once, before there is another thread.
+    /// Takes what was passed to this process, if it is a successor. To be called once, before there
+    /// is another thread.
     ///
     /// # Errors
-    /// It is said to be one, and did not get what it needs.
+    /// It is a successor and did not get what it needs.
     pub(super) fn take() -> Option<io::Result<Self>> {
         let version = std::env::var(VARIABLE).ok()?;
         Some(Self::receive(&version))
@@ -124,10 +131,15 @@ impl Heritage {
             return Err(io::Error::other(why));
         }
         let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-        // Nobody else is to hear or say anything there.
+        // No child is to hear or say anything there.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Self::read(control)
+    }
+
+    /// Reads the first line, and takes the descriptors that it names.
+    fn read(control: UnixStream) -> io::Result<Self> {
         control.set_read_timeout(Some(FIRST_LINE))?;
-        let mut text = [0; LINE];
+        let mut text = vec![0; LINE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let received =
@@ -138,26 +150,61 @@ impl Heritage {
             _ => None,
         });
         let mut files = files.by_ref().flatten();
-        let (mut listener, mut lock, mut error) = (None, None, None);
+        let (mut listeners, mut lock, mut error) = (Vec::new(), None, None);
         for name in line.split_whitespace().skip(2) {
             let file = files.next().ok_or_else(|| io::Error::other(format!("`{name}` was not passed on")))?;
             match name {
-                "listen" => listener = Some(TcpListener::from(file)),
                 "lock" => lock = Some(File::from(file)),
                 "error" => error = Some(file),
-                // A later daemon's, which this one does without.
+                name if name == "listen" || name.starts_with("listen:") => {
+                    listeners.push((name.to_owned(), TcpListener::from(file)));
+                }
+                // A later daemon's. This one does without it.
                 _ => {}
             }
         }
-        match (listener, error) {
-            (Some(listener), Some(error)) => Ok(Self { control, listener, lock, error }),
+        match error {
+            Some(error) if !listeners.is_empty() => Ok(Self { control, listeners, lock, error }),
             _ => Err(io::Error::other("the running daemon did not pass its sockets on")),
         }
     }
 }
 
-/// A successor's last word, where it has come to nothing. Blocking, and in vain where the daemon is gone.
+/// Says a successor's last word: why it does not take over. Blocking; in vain if the daemon is
+/// gone.
 pub(super) fn fail(mut control: UnixStream, why: &str) {
     let line = format!("failed {}\n", why.replace('\n', " "));
     let _predecessor_gone = control.set_nonblocking(false).and_then(|()| control.write_all(line.as_bytes()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listener_arrives_under_its_name_and_what_is_unknown_is_left() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets: Vec<_> = (0..40).map(|_| bind()).collect();
+        let names: Vec<_> = (1..sockets.len()).map(|number| format!("listen:l{number}")).collect();
+        let names: Vec<_> = ["listen"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        let error = io::stderr();
+        let mut sent: Vec<_> = names.iter().copied().zip(sockets.iter().map(AsFd::as_fd)).collect();
+        sent.extend([("error", error.as_fd()), ("later", error.as_fd())]);
+        pass_on(&ours, &sent).unwrap();
+        let heritage = Heritage::read(theirs).unwrap();
+        let addr = |socket: &TcpListener| socket.local_addr().unwrap();
+        let arrived: Vec<_> =
+            heritage.listeners.iter().map(|(name, socket)| (name.as_str(), addr(socket))).collect();
+        let expected: Vec<_> = names.iter().copied().zip(sockets.iter().map(addr)).collect();
+        assert_eq!(arrived, expected);
+        assert!(heritage.lock.is_none());
+    }
+
+    #[test]
+    fn a_daemon_that_passes_no_socket_is_not_taken_over_from() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        pass_on(&ours, &[("error", io::stderr().as_fd())]).unwrap();
+        assert!(Heritage::read(theirs).is_err());
+    }
 }

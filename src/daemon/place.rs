@@ -1,15 +1,17 @@
-//! A daemon's place: the state and the listening socket, which only one daemon can have.
+//! A daemon's place: the state and the listening sockets, which only one daemon can have.
 //!
-//! The ordering that matters: the state's lock before the port, so that a second daemon hears that it is
-//! one. A successor has its socket first, and the state once its predecessor lets go of it.
+//! The ordering that matters: the state's lock before the ports, so that a second daemon hears that
+//! it is one. A successor has its sockets first, and the state once its predecessor lets go of it.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use super::StartError;
-use super::start::io;
+use super::listeners::Listeners;
 use super::succession::Predecessor;
 use crate::config::Config;
-use crate::proxy;
+use crate::proxy::{self, ListenerId};
 use crate::release::store::{Found, Store};
 use crate::systemd::Passed;
 
@@ -17,42 +19,51 @@ use crate::systemd::Passed;
 pub(super) struct Place {
     pub(super) store: Store,
     pub(super) found: Found,
-    pub(super) listener: TcpListener,
-    /// A duplicate of the socket.
-    pub(super) public: TcpListener,
-    pub(super) bound: SocketAddr,
-    /// Whether the service manager keeps sockets that are not wanted any more.
-    pub(super) stale: bool,
+    pub(super) sockets: Vec<(ListenerId, TcpListener)>,
+    pub(super) listeners: Listeners,
+    /// The names of passed descriptors that are not wanted: the service manager may keep them.
+    pub(super) stale: BTreeSet<String>,
 }
 
 impl Place {
     /// Takes the place over from whoever has it, or makes it.
     pub(super) async fn take(
-        passed: Passed,
+        mut passed: Passed,
         predecessor: Option<&mut Predecessor>,
         config: &Config,
     ) -> Result<Self, StartError> {
-        let claimed = passed.claim(config.listen);
-        let bind = || {
-            proxy::bind(config.listen).map_err(|source| StartError::Listen { addr: config.listen, source })
+        // What is at no configured address is closed at once.
+        let wanted = [(ListenerId::HTTP, config.listen)];
+        let claimed = wanted.map(|(id, addr)| (id, addr, passed.claim(addr)));
+        let unwanted = passed.close();
+        let bind = |(id, addr, claimed): (ListenerId, _, Option<_>)| -> Result<_, StartError> {
+            let bind = || proxy::bind(addr).map_err(|source| StartError::Listen { addr, source });
+            Ok((id, claimed.map_or_else(bind, Ok)?))
         };
-        let ((store, found), listener) = match predecessor {
-            None => {
-                let opened = Store::open_when_free(&config.state_file, None).await?;
-                (opened, claimed.listener.map_or_else(bind, Ok)?)
-            }
+        let bind_all = || claimed.into_iter().map(bind).collect::<Result<Vec<_>, StartError>>();
+        let ((store, found), sockets) = match predecessor {
+            None => (Store::open_when_free(&config.state_file, None).await?, bind_all()?),
             Some(predecessor) => {
-                let listener = claimed.listener.map_or_else(bind, Ok)?;
+                let sockets = bind_all()?;
                 let lock = predecessor.stand_by(config).await?;
-                (Store::open_when_free(&config.state_file, lock).await?, listener)
+                (Store::open_when_free(&config.state_file, lock).await?, sockets)
             }
         };
-        let stale = claimed.stale.join(", ");
-        if !stale.is_empty() {
-            tracing::warn!("closed what was passed to the daemon and is not at {}: {stale}", config.listen);
+        if !unwanted.is_empty() {
+            let all: Vec<_> = unwanted.iter().map(ToString::to_string).collect();
+            let all = all.join(", ");
+            tracing::warn!("closed what was passed to the daemon and is not at {}: {all}", config.listen);
         }
-        let bound = listener.local_addr().map_err(io("read the listening address"))?;
-        let public = listener.try_clone().map_err(io("keep the listening socket"))?;
-        Ok(Self { store, found, listener, public, bound, stale: !stale.is_empty() })
+        let stale = unwanted.into_iter().map(|unwanted| unwanted.name).collect();
+        let bound = bound(&sockets).map_err(StartError::io("read the listening address"))?;
+        let listeners =
+            Listeners::of(&sockets, bound).map_err(StartError::io("keep the listening socket"))?;
+        Ok(Self { store, found, sockets, listeners, stale })
     }
+}
+
+/// Where the listener `http` accepts.
+fn bound(sockets: &[(ListenerId, TcpListener)]) -> io::Result<SocketAddr> {
+    let http = sockets.iter().find(|(id, _)| *id == ListenerId::HTTP);
+    http.ok_or(io::ErrorKind::NotConnected)?.1.local_addr()
 }

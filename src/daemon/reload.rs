@@ -1,4 +1,5 @@
-//! A reload of the configuration: all of it, or nothing. What can fail is done before anything changes.
+//! A reload of the configuration: all of it, or nothing. What can fail is done before anything
+//! changes.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -6,14 +7,15 @@ use std::time::Duration;
 
 use super::Daemon;
 use crate::config::{self, Config};
-use crate::proxy;
+use crate::proxy::{self, ListenerId};
 use crate::wire::{self, Code, ErrorBody};
 
 /// How long reading the configuration may take.
 const LOAD_WITHIN: Duration = Duration::from_secs(10);
 
 impl Daemon {
-    /// Reloads, and tells the service manager of it, if that has been told that the daemon is ready.
+    /// Reloads, and tells the service manager of it, if that has been told that the daemon is
+    /// ready.
     pub(super) async fn announced_reload(&mut self, booted: bool) -> Result<wire::Reloaded, ErrorBody> {
         if booted {
             self.manager.reloading();
@@ -97,19 +99,15 @@ impl Daemon {
 
     /// Accepts on another socket from now on.
     async fn listen_on(&mut self, listener: TcpListener, wanted: SocketAddr) -> Result<(), ErrorBody> {
-        let bound = listener.local_addr();
-        let public = listener.try_clone().map_err(|error| invalid(vec![format!("listen: {error}")]))?;
+        let id = ListenerId::HTTP;
+        let duplicate = listener.try_clone().map_err(|error| invalid(vec![format!("listen: {error}")]))?;
         self.plane
-            .rebind(listener)
+            .rebind(id, listener)
             .await
             .map_err(|error| invalid(vec![format!("listen: cannot accept on {wanted}: {error}")]))?;
-        self.manager.forget();
-        self.manager.keep(&public);
-        self.public = Some(public);
-        if let Ok(bound) = bound {
-            tracing::info!("listening on {bound}");
-            self.listen.send_replace(bound);
-        }
+        self.listeners.forget(&self.manager);
+        self.listeners.replace(id, duplicate);
+        self.listeners.keep(&self.manager);
         Ok(())
     }
 }

@@ -15,27 +15,28 @@ pub(super) enum Told {
     End(&'static str),
 }
 
-/// They are caught from the moment on in which this was made.
+/// The signals. They are caught from the moment at which this is made.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where it stays ignored.
+    /// `None` if it stays ignored.
     hangup: Option<Signal>,
     leave: Signal,
     foreground: bool,
-    /// When the last one came that ends the daemon.
+    /// When the last signal came that ends the daemon.
     ending_since: Option<Instant>,
 }
 
-/// Closer together than this, two signals are one: Ctrl-C reaches a whole process group, and whoever started the daemon there
-/// (npm, a script) may pass its own on.
+/// Two signals closer together than this are one: Ctrl-C reaches a whole process group, and the
+/// program in it that started the daemon (npm, a script) may pass its own on.
 const SAME_WISH: Duration = Duration::from_millis(300);
 
 impl Signals {
-    /// `foreground`: the daemon ends with its terminal, and its app with it; it has no file to load, and nobody takes over.
+    /// With `foreground` every signal ends the daemon: it has no file to load again, nobody takes
+    /// over, and it ends with its terminal.
     pub(super) fn catch(foreground: bool) -> Result<Self, StartError> {
         let catch = |kind, operation| signal(kind).map_err(|source| StartError::Io { operation, source });
-        // nohup(1) means that it stays ignored.
+        // nohup(1) wants it to stay ignored.
         let hangup = match foreground && is_hangup_ignored() {
             true => None,
             false => Some(catch(SignalKind::hangup(), "wait for SIGHUP")?),
@@ -50,7 +51,7 @@ impl Signals {
         })
     }
 
-    /// The next one. Cancel safe.
+    /// Waits for the next one. Cancel safe.
     pub(super) async fn next(&mut self) -> Told {
         let told = self.any().await;
         if matches!(told, Told::End(_) | Told::Leave) {
@@ -74,8 +75,8 @@ impl Signals {
         }
     }
 
-    /// The next one that says to end: while the daemon ends already, it says to hurry. One that comes too soon after the
-    /// first is the same wish. Cancel safe.
+    /// Waits for the next one that ends the daemon. While the daemon ends already, it means to
+    /// hurry. One that comes too soon after the first is the same wish. Cancel safe.
     pub(super) async fn end(&mut self) {
         loop {
             tokio::select! {
@@ -92,7 +93,7 @@ impl Signals {
     }
 }
 
-/// Whether whoever started this process had it ignore SIGHUP (proc_pid_status(5)).
+/// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

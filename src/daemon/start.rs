@@ -1,18 +1,21 @@
 //! How a daemon begins: its place, the long-lived tasks, and the order among them.
 //!
-//! The ordering that matters: the place before anything is started, the records before the first request.
-//! A failure on the way ends the process. A successor that fails leaves the apps to the daemon before it.
+//! The ordering that matters: the place before anything is started, the records before the first
+//! request. A failure on the way ends the process. A successor that fails leaves the apps to the
+//! daemon before it.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admin_server::AdminServer;
 use super::background::Background;
 use super::configuration::Configuration;
+use super::listeners::Listeners;
 use super::place::Place;
 use super::signals::Signals;
 use super::succession::Predecessor;
@@ -55,22 +58,20 @@ impl Daemon {
         make_unreadable();
         let open_files = open_files_of_apps(predecessor.is_some());
         let signals = Signals::catch(foreground.is_some())?;
-        let manager = Manager::from_env().map_err(io("start the thread that tells the service manager"))?;
-        let Place { store, found, listener, public, bound, stale } =
+        let manager =
+            Manager::from_env().map_err(StartError::io("start the thread that tells the service manager"))?;
+        let Place { store, found, sockets, listeners, stale } =
             Place::take(passed, predecessor.as_mut(), &config).await?;
         let lock = store.lock();
+        let alone = CancellationToken::new();
         if predecessor.is_none() {
-            keep(&manager, &public, stale);
+            keep(&manager, &listeners, &stale);
+            alone.cancel();
         }
         let common = Arc::new(common(&config, foreground.is_some(), open_files)?);
         let stats = proxy::Stats::new(config.proxy.threads);
         let (switchboard, route) = proxy::switchboard();
         let configuration = Configuration::new(sources, config);
-        let listen = watch::Sender::new(bound);
-        let alone = CancellationToken::new();
-        if predecessor.is_none() {
-            alone.cancel();
-        }
         let mut background = Background::new();
         let (hook_sender, hooks) = hooks::start(configuration.follow(), background.over());
         background.run(hooks);
@@ -86,39 +87,31 @@ impl Daemon {
             fresh: foreground.is_some(),
             alone: alone.clone(),
         })
-        .map_err(io("start the supervisor"))?;
+        .map_err(StartError::io("start the supervisor"))?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
-        let admin = AdminServer::open(&configuration, &apps, &stats, listen.subscribe(), bind)?;
+        let admin = AdminServer::open(&configuration, &apps, &stats, listeners.follow(), bind)?;
         let (coordinators, edits) = begin(waiting, watch, &mut background);
         // Connections wait in the kernel's queue meanwhile.
         let first = if predecessor.is_some() { FIRST_PROBE_OF_A_SUCCESSOR } else { FIRST_PROBE };
         apps.ready_to_serve(first).await;
-        let plane = Plane::start(listener, configuration.follow(), switchboard, stats, admin.public());
-        let plane = match plane {
-            Ok(plane) => plane,
-            Err(error) => {
-                // What has been started meanwhile does not stay behind, unless it is another daemon's.
-                if predecessor.is_none() {
-                    apps.shut_down().await;
-                    apps.stop_all().await;
-                }
-                return Err(io("start the data plane")(error));
-            }
-        };
+        let plane = Plane::start(sockets, configuration.follow(), switchboard, stats, admin.public());
+        if plane.is_err() && predecessor.is_none() {
+            // What has been started meanwhile does not stay behind. A successor's is another
+            // daemon's.
+            apps.shut_down().await;
+            apps.stop_all().await;
+        }
+        let plane = plane.map_err(StartError::io("start the data plane"))?;
         if let Some(predecessor) = predecessor {
             let predecessor = predecessor.succeed(manager.listens()).await?;
-            keep(&manager, &public, stale);
+            keep(&manager, &listeners, &stale);
             background.until_over(predecessor.until_gone(alone.clone()));
         }
-        tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
         upkeep::start(&mut background, &manager, &plane, &apps);
-        if let Some(foreground) = &foreground {
-            invite(foreground, &configuration.current(), bound);
-        }
+        announce(foreground.as_ref(), &configuration.current(), listeners.bound());
         Ok(Self {
             configuration,
-            listen,
-            public: Some(public),
+            listeners,
             lock,
             program: program.filter(|_| foreground.is_none()),
             open_files,
@@ -150,15 +143,17 @@ fn begin(
     (coordinators, edits)
 }
 
-/// Gives the listening socket to the service manager, which drops what it kept if that is stale.
-fn keep(manager: &Manager, public: &TcpListener, stale: bool) {
-    if stale {
-        manager.forget();
+/// Gives the listening sockets to the service manager, once that has dropped what it keeps under
+/// the names of stale ones.
+fn keep(manager: &Manager, listeners: &Listeners, stale: &BTreeSet<String>) {
+    for name in stale {
+        manager.forget(name);
     }
-    manager.keep(public);
+    listeners.keep(manager);
 }
 
-/// Keeps the token in this process's environment from other processes, the app above all (prctl(2)).
+/// Keeps the token in this process's environment from other processes, the app above all
+/// (prctl(2)).
 fn make_unreadable() {
     if let Err(errno) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot make the process unreadable for others: {errno}");
@@ -184,27 +179,32 @@ fn common(
         sink,
         open_files,
     })
-    .map_err(io("start the supervisor"))
+    .map_err(StartError::io("start the supervisor"))
 }
 
-pub(super) fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
-    move |source| StartError::Io { operation, source }
-}
-
-/// Raises this process's limit of open files, and returns what the apps get. A successor's own was raised
-/// before it was started; it is told the apps' limit.
+/// Raises this process's limit of open files, and returns what the apps get. A successor's own was
+/// raised before it was started; it is told the apps' limit.
 fn open_files_of_apps(is_successor: bool) -> Option<u64> {
     let raised = raise_open_files();
     let told = std::env::var(handover::OPEN_FILES).ok().and_then(|limit| limit.parse().ok());
     told.filter(|_| is_successor).or(raised)
 }
 
-/// Raises the soft limit of open files to the hard one: every request needs two. Returns what it was.
+/// Raises the soft limit of open files to the hard one: every request needs two. Returns what it
+/// was.
 fn raise_open_files() -> Option<u64> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| soft));
     raised.inspect_err(|errno| tracing::warn!("cannot raise the limit of open files: {errno}")).ok()
+}
+
+/// Says that the daemon serves.
+fn announce(foreground: Option<&Foreground>, config: &Config, bound: SocketAddr) {
+    tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
+    if let Some(foreground) = foreground {
+        invite(foreground, config, bound);
+    }
 }
 
 /// Shows what to do next to a person at the terminal.

@@ -1,7 +1,7 @@
 //! The successor's side of an upgrade: how a daemon starts while another one still runs.
 //!
-//! Up to `go` it changes nothing that the running daemon has. If it fails after that, it leaves the apps
-//! alone: they are the running daemon's again. The word `main` makes it the daemon.
+//! Up to `go` it changes nothing that the running daemon has. If it fails after that, it leaves the
+//! apps alone: they are the running daemon's again. The word `main` makes it the daemon.
 
 use std::fs::File;
 use std::io;
@@ -33,7 +33,8 @@ impl Predecessor {
         Self { control, lock }
     }
 
-    /// Says that all is prepared, and waits until the running daemon stands still. Returns its lock.
+    /// Says that all is prepared, and waits until the running daemon stands still. Returns its
+    /// lock.
     pub(super) async fn stand_by(&mut self, config: &Config) -> Result<Option<File>, StartError> {
         if let Some(lock) = &self.lock {
             Store::check(&config.state_file, lock)?;
@@ -46,8 +47,8 @@ impl Predecessor {
     /// Says that requests are answered here, and waits until this is the daemon.
     ///
     /// # Errors
-    /// The running daemon is gone. If it is gone once this one serves, that is an error only where a service
-    /// manager (`managed`) starts another daemon, which takes over what runs.
+    /// The running daemon is gone. If it is gone once this one serves, that is an error only where
+    /// a service manager (`managed`) starts another daemon, which takes over what runs.
     pub(super) async fn succeed(mut self, managed: bool) -> Result<Self, StartError> {
         self.say(&format!("serving {}", std::process::id())).await?;
         if let Err(error) = self.expect("main", MAIN_WITHIN).await {

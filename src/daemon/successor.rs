@@ -1,7 +1,8 @@
 //! A successor: found, started, heard, and killed if it does not take over.
 //!
 //! It is started through a shell in a process group of its own. Until it serves, dropping the
-//! [`Successor`] kills the whole group. Once it serves, it becomes the [`Heir`], which nobody here kills.
+//! [`Successor`] kills the whole group. Once it serves, it becomes the [`Heir`], which nobody here
+//! kills.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -43,8 +44,8 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// To be called at the start: later another file may lie at the path, and the kernel's name for the
-    /// running one is of no use.
+    /// To be called at the start: later another file may lie at the path, and the kernel's name for
+    /// the running one is of no use.
     pub(super) fn of_this_process() -> io::Result<Self> {
         let mut words = std::env::args_os();
         let first = words.next().unwrap_or_default();
@@ -74,13 +75,14 @@ fn same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some() && identity(one) == identity(other)
 }
 
-/// Starts the successor and exits with its status. Once the successor serves, this shell is killed, so that
-/// systemd (as subreaper) becomes the successor's parent *before* it is told `MAINPID=`. systemd does not
-/// wait for a main process that is not its child: on stop it would kill it at once.
+/// Starts the successor and exits with its status. Once the successor serves, this shell is killed,
+/// so that systemd (as subreaper) becomes the successor's parent *before* it is told `MAINPID=`.
+/// systemd does not wait for a main process that is not its child: on stop it would kill it at
+/// once.
 const LAUNCHER: &str = r#""$0" "$@"; exit $?"#;
 
-/// The launcher: leader of a process group of its own, which is killed with everything in it unless the
-/// launcher was taken out.
+/// The launcher: leader of a process group of its own, which is killed with everything in it unless
+/// the launcher was taken out.
 #[derive(Debug)]
 struct Guarded(Option<Child>);
 
@@ -101,7 +103,8 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         if let Some(mut child) = self.0.take() {
-            // An error says that it has ended already. The wait is not here: the kernel may hold it.
+            // An error says that it has ended already. The wait is not here: the kernel may hold
+            // it.
             let _ended = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
             let _no_thread = std::thread::Builder::new().spawn(move || child.wait());
         }
@@ -126,7 +129,8 @@ pub(super) struct Heir {
 /// What a successor is started with.
 pub(super) struct Estate {
     pub(super) program: Program,
-    pub(super) public: TcpListener,
+    /// By the names under which they are handed over.
+    pub(super) listeners: Vec<(String, TcpListener)>,
     pub(super) lock: Option<File>,
     pub(super) open_files: Option<u64>,
 }
@@ -150,7 +154,8 @@ impl Successor {
         let errors = errors.ok_or_else(|| io::Error::other("it has no standard error"))?;
         let errors = ChildStderr::from_std(errors)?;
         let error = io::stderr();
-        let mut descriptors = vec![("listen", estate.public.as_fd()), ("error", error.as_fd())];
+        let listeners = estate.listeners.iter().map(|(name, socket)| (name.as_str(), socket.as_fd()));
+        let mut descriptors: Vec<_> = listeners.chain([("error", error.as_fd())]).collect();
         descriptors.extend(estate.lock.as_ref().map(|lock| ("lock", lock.as_fd())));
         handover::pass_on(&ours, &descriptors)?;
         Ok(Self { child, control: ControlSocket::new(ours)?, errors })
@@ -198,7 +203,8 @@ impl Successor {
     pub(super) fn into_heir(self, version: String, pid: u32) -> Heir {
         let Self { mut child, control, .. } = self;
         if let Some(mut launcher) = child.0.take() {
-            // An error says that it has ended already. Once it is reaped, the heir has another parent.
+            // An error says that it has ended already. Once it is reaped, the heir has another
+            // parent.
             let _ended = launcher.kill();
             let _reaped = launcher.wait();
         }

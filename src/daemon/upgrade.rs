@@ -1,7 +1,9 @@
-//! The daemon's side of an upgrade: it starts its successor, hands over to it, or takes everything back.
+//! The daemon's side of an upgrade: it starts its successor, hands over to it, or takes everything
+//! back.
 //!
-//! Until the successor says that it serves, a failure leaves things as they were: the successor is killed,
-//! the apps' coordinators go on, the apps' lines are read again, the admin socket is put back in its place.
+//! Until the successor says that it serves, a failure leaves things as they were: the successor is
+//! killed, the apps' coordinators go on, the apps' lines are read again, the admin socket is put
+//! back in its place.
 
 use std::fs::File;
 use std::io;
@@ -20,8 +22,8 @@ use crate::wire::{self, Code, ErrorBody};
 /// How long a successor may take to prepare.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a successor may take to take over: it reads the record, looks at every process, and probes the
-/// app once.
+/// How long a successor may take to take over: it reads the record, looks at every process, and
+/// probes the app once.
 const SERVING_WITHIN: Duration = Duration::from_secs(30);
 
 /// What became of an attempt.
@@ -122,10 +124,9 @@ impl Daemon {
         let cannot = |error: io::Error| {
             ErrorBody::new(Code::Internal, "Internal error", format!("cannot pass the sockets on: {error}"))
         };
-        let public = self.public.as_ref().ok_or_else(|| cannot(io::ErrorKind::NotConnected.into()))?;
         Ok(Estate {
             program: program.at(binary),
-            public: public.try_clone().map_err(cannot)?,
+            listeners: self.listeners.for_successor().map_err(cannot)?,
             lock: self.lock.as_ref().map(File::try_clone).transpose().map_err(cannot)?,
             open_files: self.open_files,
         })
@@ -139,8 +140,8 @@ impl Daemon {
         }
     }
 
-    /// Makes the heir the daemon. This one finishes the connections that it has, however long they last,
-    /// and ends.
+    /// Makes the heir the daemon. This one finishes the connections that it has, however long they
+    /// last, and ends.
     pub(super) async fn hand_over(
         mut self,
         heir: Heir,
@@ -153,7 +154,8 @@ impl Daemon {
         // The service manager is the heir's to talk to.
         self.background.fall_silent();
         self.manager = Manager::none();
-        // From here on there is no way back: if the heir dies, the service manager starts another one.
+        // From here on there is no way back: if the heir dies, the service manager starts another
+        // one.
         let _heir_gone = control.say("main").await;
         tracing::info!("{}; finishing the connections that are open here", outcome.message);
         let _asker_gone = reply.send(Ok(outcome));
@@ -162,7 +164,8 @@ impl Daemon {
         self.apps.leave().await;
         self.lock = None;
         let hurried = self.signals.end();
-        // If the heir ends, the service manager starts the next daemon, and this one must be gone by then.
+        // If the heir ends, the service manager starts the next daemon, and this one must be gone
+        // by then.
         let inherited = async {
             control.gone().await;
             if !managed {

@@ -1,5 +1,5 @@
-//! What the service manager is told as long as the daemon lives: the status line, that the daemon is alive,
-//! and that something takes longer. The daemon's background tasks, which it ends.
+//! What the service manager is told as long as the daemon lives: the status line, that the daemon
+//! is alive, and that something takes longer. The daemon's background tasks, which it ends.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ async fn follow_status(manager: Manager, mut apps: Apps) {
     }
 }
 
-/// Tells the service manager `every` so often that the daemon is alive, as long as every data-plane thread
-/// and every coordinator has answered since the last time.
+/// Tells the service manager `every` so often that the daemon is alive, as long as every data-plane
+/// thread and every coordinator has answered since the last time.
 async fn prove_alive(manager: Manager, every: Duration, pulse: Pulse, apps: Apps) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -25,6 +25,20 @@ const BACKLOG: i32 = 4096;
 /// How long nothing is accepted when file descriptors or memory ran out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
+/// Which of the daemon's listeners: its name in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerId(&'static str);
+
+impl ListenerId {
+    /// The listener at `listen`.
+    pub const HTTP: Self = Self("http");
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.0
+    }
+}
+
 /// Binds and listens, with the options the data plane wants (backlog, `SO_REUSEADDR`).
 ///
 /// # Errors

@@ -57,7 +57,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-pub use listener::bind;
+pub use listener::{ListenerId, bind};
 pub use plane::{Plane, Pulse};
 pub use stats::{ReleaseCounters, Snapshot, Stats};
 pub use switchboard::{RouteWriter, Switchboard, switchboard};

@@ -15,7 +15,7 @@ use tokio::task::LocalSet;
 
 use super::Reserved;
 use super::crowd::Crowd;
-use super::listener::{self, Acceptor};
+use super::listener::{self, Acceptor, ListenerId};
 use super::stats::Stats;
 use super::switchboard::Switchboard;
 use super::upstream::pool::Doorbells;
@@ -41,12 +41,12 @@ struct Thread {
 /// What a thread is told; it says when it is done.
 #[derive(Debug)]
 enum Command {
-    /// Accept from this socket too.
-    Listen(TcpListener, oneshot::Sender<io::Result<()>>),
-    /// Stop accepting from all sockets but the newest.
-    LeaveFormer(oneshot::Sender<()>),
-    /// Stop accepting from the newest socket.
-    LeaveNewest(oneshot::Sender<()>),
+    /// Accept from this socket of the listener too.
+    Listen(ListenerId, TcpListener, oneshot::Sender<io::Result<()>>),
+    /// Stop accepting from all sockets of the listener but the newest.
+    LeaveFormer(ListenerId, oneshot::Sender<()>),
+    /// Stop accepting from the newest socket of the listener.
+    LeaveNewest(ListenerId, oneshot::Sender<()>),
     Drain(Until, oneshot::Sender<()>),
     /// Say that commands are carried out.
     Beat(oneshot::Sender<()>),
@@ -78,12 +78,12 @@ impl Pulse {
 }
 
 impl Plane {
-    /// Starts `config.proxy.threads` threads that accept from `listener` (bound and listening).
+    /// Starts `config.proxy.threads` threads that accept from `listeners` (bound and listening).
     ///
     /// # Errors
-    /// The listener cannot be shared among threads, or a thread cannot be started.
+    /// A listener cannot be shared among threads, or a thread cannot be started.
     pub fn start(
-        listener: TcpListener,
+        listeners: Vec<(ListenerId, TcpListener)>,
         config: watch::Receiver<Arc<Config>>,
         switchboard: Switchboard,
         stats: Arc<Stats>,
@@ -95,7 +95,9 @@ impl Plane {
             let why = format!("{count} data-plane threads do not fit counters for {}", stats.threads());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        listener::prepare(&listener, send_timeout)?;
+        for (_, listener) in &listeners {
+            listener::prepare(listener, send_timeout)?;
+        }
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
         let crowd = Crowd::new();
         let mut threads = Vec::with_capacity(count);
@@ -103,30 +105,30 @@ impl Plane {
             let (config, switchboard, stats) = (config.clone(), switchboard.clone(), stats.clone());
             let (reserved, bells, crowd) = (reserved.clone(), bells.clone(), crowd.clone());
             let parts = WorkerParts { lane, config, switchboard, stats, reserved, bells, crowd };
-            threads.push(Thread::start(parts, listener.try_clone()?)?);
+            threads.push(Thread::start(parts, shared(&listeners)?)?);
         }
         Ok(Self { threads, config })
     }
 
-    /// Accepts from `listener` on every thread, then stops accepting on the former one (what is in its queue
-    /// is accepted first). Open connections stay.
+    /// Accepts from `listener` on every thread, then stops accepting on the former one of this id (what is in
+    /// its queue is accepted first). Open connections stay.
     ///
     /// # Errors
     /// The listener cannot be shared among threads; nothing has changed then.
-    pub async fn rebind(&self, listener: TcpListener) -> io::Result<()> {
+    pub async fn rebind(&self, id: ListenerId, listener: TcpListener) -> io::Result<()> {
         let send_timeout = self.config.borrow().limits.send_timeout;
         listener::prepare(&listener, send_timeout)?;
         let listeners: Vec<_> =
             self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         drop(listener);
         for (index, listener) in listeners.into_iter().enumerate() {
-            let listening = self.threads[index].tell(|done| Command::Listen(listener, done)).await;
+            let listening = self.threads[index].tell(|done| Command::Listen(id, listener, done)).await;
             if let Err(error) = listening.unwrap_or_else(|| Err(ended())) {
-                tell_all(&self.threads[..index], Command::LeaveNewest).await;
+                tell_all(&self.threads[..index], |done| Command::LeaveNewest(id, done)).await;
                 return Err(error);
             }
         }
-        tell_all(&self.threads, Command::LeaveFormer).await;
+        tell_all(&self.threads, |done| Command::LeaveFormer(id, done)).await;
         Ok(())
     }
 
@@ -170,14 +172,14 @@ async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> C
 }
 
 impl Thread {
-    fn start(parts: WorkerParts, listener: TcpListener) -> io::Result<Self> {
+    fn start(parts: WorkerParts, listeners: Vec<(ListenerId, TcpListener)>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (commands, told) = mpsc::channel(COMMANDS);
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let name = format!("portok-proxy-{}", parts.lane);
         let handle = std::thread::Builder::new()
             .name(name)
-            .spawn(move || run(&runtime, parts, listener, told, &ready))?;
+            .spawn(move || run(&runtime, parts, listeners, told, &ready))?;
         started.recv().unwrap_or_else(|_| Err(ended()))?;
         Ok(Self { commands, handle })
     }
@@ -197,51 +199,60 @@ fn ended() -> io::Error {
 fn run(
     runtime: &Runtime,
     parts: WorkerParts,
-    listener: TcpListener,
+    listeners: Vec<(ListenerId, TcpListener)>,
     told: mpsc::Receiver<Command>,
     ready: &std::sync::mpsc::SyncSender<io::Result<()>>,
 ) {
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let worker = Worker::start(parts);
-        let acceptor = Acceptor::start(worker.clone(), listener);
-        let (acceptor, started) = match acceptor {
-            Ok(acceptor) => (Some(acceptor), Ok(())),
+        let start = |(id, listener): (ListenerId, _)| -> io::Result<_> {
+            Ok((id, Acceptor::start(worker.clone(), listener)?))
+        };
+        let acceptors: io::Result<Vec<_>> = listeners.into_iter().map(start).collect();
+        let (acceptors, started) = match acceptors {
+            Ok(acceptors) => (Some(acceptors), Ok(())),
             Err(error) => (None, Err(error)),
         };
         // Whoever started the thread waits for this.
         let _ = ready.send(started);
-        if let Some(acceptor) = acceptor {
-            obey(worker, acceptor, told).await;
+        if let Some(acceptors) = acceptors {
+            obey(worker, acceptors, told).await;
         }
     });
 }
 
 /// Carries out commands until told to stop.
-async fn obey(worker: std::rc::Rc<Worker>, first: Acceptor, mut told: mpsc::Receiver<Command>) {
-    let mut acceptors = vec![first];
+async fn obey(
+    worker: std::rc::Rc<Worker>,
+    mut acceptors: Vec<(ListenerId, Acceptor)>,
+    mut told: mpsc::Receiver<Command>,
+) {
     while let Some(command) = told.recv().await {
         match command {
-            Command::Listen(listener, done) => {
+            Command::Listen(id, listener, done) => {
                 let started =
-                    Acceptor::start(worker.clone(), listener).map(|acceptor| acceptors.push(acceptor));
+                    Acceptor::start(worker.clone(), listener).map(|acceptor| acceptors.push((id, acceptor)));
                 // Nobody waits any more: it listens all the same.
                 let _ = done.send(started);
             }
-            Command::LeaveFormer(done) => {
-                let newest = acceptors.pop();
-                stop(&mut acceptors).await;
+            Command::LeaveFormer(id, done) => {
+                let newest = newest(&acceptors, id).map(|index| acceptors.remove(index));
+                let (former, others) =
+                    std::mem::take(&mut acceptors).into_iter().partition(|(of, _)| *of == id);
+                stop(former).await;
+                acceptors = others;
                 acceptors.extend(newest);
                 let _ = done.send(());
             }
-            Command::LeaveNewest(done) => {
-                let mut newest: Vec<_> = acceptors.pop().into_iter().collect();
-                stop(&mut newest).await;
+            Command::LeaveNewest(id, done) => {
+                let newest = newest(&acceptors, id).map(|index| acceptors.remove(index));
+                stop(newest.into_iter().collect()).await;
                 let _ = done.send(());
             }
             Command::Drain(until, done) => {
                 worker.drain();
-                stop(&mut acceptors).await;
+                stop(std::mem::take(&mut acceptors)).await;
                 let worker = worker.clone();
                 tokio::task::spawn_local(async move {
                     worker.drained(until).await;
@@ -256,8 +267,18 @@ async fn obey(worker: std::rc::Rc<Worker>, first: Acceptor, mut told: mpsc::Rece
     }
 }
 
-async fn stop(acceptors: &mut Vec<Acceptor>) {
-    for acceptor in acceptors.drain(..) {
+/// Where the newest socket of a listener is.
+fn newest(acceptors: &[(ListenerId, Acceptor)], id: ListenerId) -> Option<usize> {
+    acceptors.iter().rposition(|(other, _)| *other == id)
+}
+
+async fn stop(acceptors: Vec<(ListenerId, Acceptor)>) {
+    for (_, acceptor) in acceptors {
         acceptor.stop().await;
     }
+}
+
+/// One thread's duplicates.
+fn shared(listeners: &[(ListenerId, TcpListener)]) -> io::Result<Vec<(ListenerId, TcpListener)>> {
+    listeners.iter().map(|(id, listener)| Ok((*id, listener.try_clone()?))).collect()
 }

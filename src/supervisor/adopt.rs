@@ -1,12 +1,12 @@
 //! A process group that an earlier daemon started: taken over, watched and stopped like any other.
 //!
-//! Its leader is no child of this daemon, so it is watched through a pidfd, and how it ended cannot be
-//! known. It is proven first: the pidfd is taken, then boot id and start time are compared with the
-//! record, so that proof and watch concern one process (pidfd_open(2)).
+//! Its leader is no child of this daemon, so it is watched through a pidfd, and how it ended cannot
+//! be known. It is proven first: the pidfd is taken, then boot id and start time are compared with
+//! the record, so that proof and watch concern one process (pidfd_open(2)).
 //!
-//! Its group is never signalled by number. The daemon cannot keep the leader as a zombie, so once the
-//! group is empty the kernel may give the number to another one. All members are pinned one by one
-//! instead ([`super::hunt`]).
+//! Its group is never signalled by number. The daemon cannot keep the leader as a zombie, so once
+//! the group is empty the kernel may give the number to another one. All members are pinned one by
+//! one instead ([`super::hunt`]).
 //!
 //! The task ends as that of a child does ([`super::group`]). A dropped future stops nothing.
 
@@ -44,8 +44,8 @@ impl Leader {
     /// Finds the recorded process.
     ///
     /// # Errors
-    /// It cannot be taken over: it has ended, the pid is another process's, the host was booted since, or
-    /// the kernel has no pidfds (before 5.3).
+    /// It cannot be taken over: it has ended, the pid is another process's, the host was booted
+    /// since, or the kernel has no pidfds (before 5.3).
     pub(super) fn find(identity: &Identity) -> io::Result<Self> {
         let gone = |why: &str| io::Error::new(io::ErrorKind::NotFound, why.to_owned());
         if !identity.is_of_this_boot() {
@@ -63,8 +63,8 @@ impl Leader {
         if stat.start_time != identity.start_time {
             return Err(gone("its pid is another process's now"));
         }
-        // SAFETY: the descriptor was just opened, and `OwnedFd` keeps it open and the same until the
-        // `AsyncFd` that owns it is dropped; nothing takes it out.
+        // SAFETY: the descriptor was just opened, and `OwnedFd` keeps it open and the same until
+        // the `AsyncFd` that owns it is dropped; nothing takes it out.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
         Ok(Self { identity: identity.clone(), pidfd })
     }
@@ -77,8 +77,8 @@ impl Leader {
     }
 }
 
-/// Starts the task that owns it. `left`: an earlier daemon has sent it its stop signal, and SIGKILL is
-/// due after this time.
+/// Starts the task that owns it. `left`: an earlier daemon has sent it its stop signal, and SIGKILL
+/// is due after this time.
 pub(super) fn take(
     groups: &TaskTracker,
     letting_go: CancellationToken,

@@ -9,7 +9,7 @@ use crate::config::{CommandLine, is_withheld};
 
 type Env = BTreeMap<OsString, OsString>;
 
-/// Where the daemon was started from; the app's directory is another.
+/// The directory in which the daemon was started. The app has its own.
 const PLACE: [&str; 2] = ["PWD", "OLDPWD"];
 
 /// The daemon's environment without what no app may see.
@@ -18,15 +18,16 @@ pub(super) fn scrub(env: Env) -> Env {
 }
 
 fn may_see(name: &OsStr, value: &OsStr) -> bool {
-    // Some shells export the machine's name as HOST; an app would bind to it. An address was meant as one.
+    // Some shells export the machine's name as HOST, and an app would bind to it. An address is
+    // kept.
     if name == "HOST" {
         return value.to_str().is_some_and(|host| host == "localhost" || host.parse::<IpAddr>().is_ok());
     }
     !is_withheld(name) && !PLACE.iter().any(|place| name == *place)
 }
 
-/// The whole environment of one run. What the operator gave wins over what the user's account says, and the port
-/// over everything: an app that listened elsewhere could not be reached.
+/// The whole environment of one run. What the operator gave wins over what the user's account says.
+/// The port wins over everything: an app that listened elsewhere could not be reached.
 pub(super) fn environment(base: &Env, instance: &str, launch: &Launch, tag: &str) -> Env {
     let mut env = base.clone();
     let mut set = |name: &str, value: &OsStr| drop(env.insert(name.into(), value.into()));

@@ -1,5 +1,5 @@
-//! What the supervisors of all apps of a daemon share: what every app is started with, the folder of
-//! the pipes and the thread that reads them, and the table of leased ports.
+//! What the supervisors of all apps of a daemon share: what every app is started with, the folder
+//! of the pipes and the thread that reads them, and the table of leased ports.
 //!
 //! It lives as long as one of them, or another holder of it. With it the reading ends.
 
@@ -37,13 +37,13 @@ pub struct Settings {
     pub run_dir: PathBuf,
     /// The daemon's environment. What no app may see is taken out here.
     pub env: BTreeMap<OsString, OsString>,
-    /// Start a keeper, which keeps the pipes from filling up while there is no daemon. The program's
-    /// `main` calls [`run_keeper_if_asked`](super::run_keeper_if_asked).
+    /// Start a keeper, which keeps the pipes from filling up while there is no daemon. The
+    /// program's `main` calls [`run_keeper_if_asked`](super::run_keeper_if_asked).
     pub keeper: bool,
     /// Where the apps' lines go, beside the ring that `logs` reads.
     pub sink: Sink,
-    /// The soft limit of open files for apps: what the daemon was started with, if it raised its own.
-    /// `None`: they inherit the daemon's.
+    /// The soft limit of open files for apps: what the daemon was started with, if it raised its
+    /// own. `None`: they inherit the daemon's.
     pub open_files: Option<u64>,
 }
 
@@ -73,8 +73,8 @@ impl Common {
         self.folder.remove_all_but(kept);
     }
 
-    /// Leaves what the apps print from now on in their pipes, for a successor to read; `false` reads it
-    /// again.
+    /// Leaves what the apps print from now on in their pipes, for a successor to read; `false`
+    /// reads it again.
     pub fn hush(&self, hushed: bool) {
         self.reader.hush(hushed);
     }

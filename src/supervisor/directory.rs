@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// Resolves a working directory (realpath), so that a later change of a symbolic link does not move it.
+/// Resolves a working directory (realpath), so that a later change of a symbolic link does not move
+/// it.
 ///
 /// # Errors
-/// Names the directory and why it cannot be used.
+/// It cannot be used. The error names it and the cause.
 pub fn resolve_directory(path: &Path) -> Result<PathBuf, String> {
     let shown = path.display();
     let resolved =

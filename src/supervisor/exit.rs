@@ -14,7 +14,7 @@ pub enum Exit {
     Status(i32),
     /// This signal ended it.
     Signal(i32),
-    /// Nobody can know any more.
+    /// It cannot be known any more.
     Unknown,
 }
 

@@ -1,13 +1,15 @@
 //! One process group: the task that owns it, and the handle on that task.
 //!
-//! The task ([`Owned::run`]) is the only one that reaps the leader and signals the group. It goes through
-//! three stages: *running*, until the leader ends or a stop is ordered; *the group's ladder*, until the
-//! group is empty; *the sweep* of what left the group. Then it publishes that all is gone, and ends.
-//! A group that an earlier daemon started goes the same way by other means: [`super::adopt`].
+//! The task ([`Owned::run`]) is the only one that reaps the leader and signals the group. It goes
+//! through three stages: *running*, until the leader ends or a stop is ordered; *the group's
+//! ladder*, until the group is empty; *the sweep* of what left the group. Then it publishes that
+//! all is gone, and ends. A group that an earlier daemon started goes the same way by other means:
+//! [`super::adopt`].
 //!
-//! The leader is only waited for with `inner().wait()` of the group child: command-group's own `wait`
-//! and `try_wait` reap by group and lose the status that tokio waits for. `exited` is published after
-//! the output was read once more, so that a task that sees the exit also sees the last lines.
+//! The leader is only waited for with `inner().wait()` of the group child: command-group's own
+//! `wait` and `try_wait` reap by group and lose the status that tokio waits for. `exited` is
+//! published after the output was read once more, so that a task that sees the exit also sees the
+//! last lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,8 +71,8 @@ pub(super) fn pair(identity: Identity, lease: Lease, reading: Reading) -> (Proce
 
 /// Starts the plan and the task that owns what it became.
 ///
-/// The task is spawned before the process, and owns it from the first moment: if the caller is dropped
-/// midway, the process is killed, never forgotten.
+/// The task is spawned before the process, and owns it from the first moment: if the caller is
+/// dropped midway, the process is killed, never forgotten.
 pub(super) async fn start(
     groups: &TaskTracker,
     letting_go: &CancellationToken,
@@ -99,7 +101,8 @@ pub(super) async fn start(
         if let Err(Ok(unwanted)) = answer.send(Ok(process)) {
             unwanted.kill();
         }
-        // Once let go, its processes are another daemon's: dropping the child neither signals nor waits.
+        // Once let go, its processes are another daemon's: dropping the child neither signals nor
+        // waits.
         letting_go.run_until_cancelled(owned.run(child)).await;
     });
     started.await.unwrap_or_else(|_| {
@@ -141,18 +144,20 @@ impl Process {
         self.shared.lease.port()
     }
 
-    /// Waits until the leader has ended and what it printed is read. Cancel safe, any number of waiters.
+    /// Waits until the leader has ended and what it printed is read. Cancel safe, any number of
+    /// waiters.
     pub async fn exited(&self) -> Exit {
         published(self.shared.exited.clone()).await
     }
 
-    /// Waits until the whole group and everything that carries the run's tag is gone. Where the leader
-    /// ends by itself, what it left behind is stopped by the ladder first. Cancel safe.
+    /// Waits until the whole group and everything that carries the run's tag is gone. Where the
+    /// leader ends by itself, what it left behind is stopped by the ladder first. Cancel safe.
     pub async fn gone(&self) -> Exit {
         published(self.shared.gone.clone()).await
     }
 
-    /// Waits until the stop signal has reached the group; for ever where no stop is ordered. Cancel safe.
+    /// Waits until the stop signal has reached the group; for ever where no stop is ordered. Cancel
+    /// safe.
     pub async fn signalled(&self) {
         if self.shared.signalled.clone().wait_for(|signalled| *signalled).await.is_err() {
             std::future::pending::<()>().await;
@@ -164,8 +169,8 @@ impl Process {
         *self.shared.signalled.borrow()
     }
 
-    /// Starts the stop ladder: `signal` to the group, after `timeout` SIGKILL to all that is left. The
-    /// first call decides the signal; a later one may only shorten the time.
+    /// Starts the stop ladder: `signal` to the group, after `timeout` SIGKILL to all that is left.
+    /// The first call decides the signal; a later one may only shorten the time.
     pub fn stop(&self, signal: StopSignal, timeout: Duration) {
         self.order(StopOrder::stop(signal, timeout));
     }
@@ -201,8 +206,8 @@ impl Process {
         last(self.shared.log.lines(), lines)
     }
 
-    /// What has its port, if its end looks as if the port was taken: its output says so, or a stranger
-    /// listens there.
+    /// What has its port, if its end looks as if the port was taken: its output says so, or a
+    /// stranger listens there.
     pub async fn port_taken(&self) -> Option<PortTaken> {
         let says_so = self.shared.log.lines().iter().any(|line| {
             let line = line.line.to_ascii_lowercase();
@@ -380,8 +385,8 @@ impl Owned {
     }
 }
 
-/// Sends the signal to the whole group, and `SIGCONT`, so that stopped members act on it. Only called
-/// while the group has not been seen empty.
+/// Sends the signal to the whole group, and `SIGCONT`, so that stopped members act on it. Only
+/// called while the group has not been seen empty.
 fn send(group: u32, number: i32) {
     let Some(group) = raw(group) else { return };
     if let Ok(signal) = Signal::try_from(number) {
@@ -392,8 +397,9 @@ fn send(group: u32, number: i32) {
     }
 }
 
-/// Whether no member of the group is left. A zombie that its parent does not reap (in a container without
-/// an init) is no member; to tell, all processes are looked at, once the quick answer stays away.
+/// Whether no member of the group is left. A zombie that its parent does not reap (in a container
+/// without an init) is no member; to tell, all processes are looked at, once the quick answer stays
+/// away.
 async fn is_empty(group: u32, pause: Duration) -> bool {
     match raw(group).map(|group| killpg(group, None)) {
         None | Some(Err(Errno::ESRCH)) => true,

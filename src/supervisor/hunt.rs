@@ -1,10 +1,10 @@
-//! The search for processes that left their group, or that an earlier daemon left: found in `/proc`,
-//! pinned, checked, signalled.
+//! The search for processes that left their group, or that an earlier daemon left: found in
+//! `/proc`, pinned, checked, signalled.
 //!
-//! A pid that was read somewhere may be another process's by now. So a process is *pinned* by a pidfd
-//! first, then checked again (start time, tag or group), and signalled only through that pidfd: check
-//! and signal concern one process (pidfd_open(2)). On a kernel without pidfds (before 5.3), kill(2)
-//! follows directly on the check.
+//! A pid that was read somewhere may be another process's by now. So a process is *pinned* by a
+//! pidfd first, then checked again (start time, tag or group), and signalled only through that
+//! pidfd: check and signal concern one process (pidfd_open(2)). On a kernel without pidfds (before
+//! 5.3), kill(2) follows directly on the check.
 //!
 //! Everything here blocks on `/proc`.
 
@@ -24,8 +24,8 @@ pub(super) struct Hunt {
     tags: Vec<String>,
     /// ... unless the tag begins with one of these, which are the tags of runs that stay.
     spared: Vec<String>,
-    /// Process groups whose processes are members. A group id is trusted only while a known member is
-    /// alive in it; afterwards the kernel may have reused the number.
+    /// Process groups whose processes are members. A group id is trusted only while a known member
+    /// is alive in it; afterwards the kernel may have reused the number.
     groups: Vec<u32>,
     members: Vec<Member>,
 }
@@ -56,14 +56,14 @@ impl Hunt {
         Self { tags: vec![tag.to_owned()], ..Self::default() }
     }
 
-    /// Hunts everything with the tag of a recorded run; also its group, if its leader is proven to be the
-    /// recorded one.
+    /// Hunts everything with the tag of a recorded run; also its group, if its leader is proven to
+    /// be the recorded one.
     pub(super) fn for_run(identity: &Identity) -> Self {
         Self::for_leftovers(std::slice::from_ref(identity), "", &[])
     }
 
-    /// Does the same for several runs, and hunts everything whose tag begins with the record's mark,
-    /// except for tags that begin with one of `spared`.
+    /// Does the same for several runs, and hunts everything whose tag begins with the record's
+    /// mark, except for tags that begin with one of `spared`.
     pub(super) fn for_leftovers(recorded: &[Identity], mark: &str, spared: &[String]) -> Self {
         let mut hunt = Self { spared: spared.to_vec(), ..Self::default() };
         if is_tag(mark) {
@@ -85,8 +85,8 @@ impl Hunt {
         hunt
     }
 
-    /// Adds the descendants of the leader `root` that are not in its group. Once the leader is gone, only
-    /// their tag tells whose they were, and they may have cleared it.
+    /// Adds the descendants of the leader `root` that are not in its group. Once the leader is
+    /// gone, only their tag tells whose they were, and they may have cleared it.
     pub(super) fn note_descendants(&mut self, root: u32) {
         let table = proc::all();
         let below = proc::descendants(&table, root);
@@ -95,8 +95,8 @@ impl Hunt {
         }
     }
 
-    /// Looks for members, forgets those that are gone, signals those that have no signal yet; with `again`,
-    /// signals all. `SIGCONT` follows, so that a stopped process acts on the signal.
+    /// Looks for members, forgets those that are gone, signals those that have no signal yet; with
+    /// `again`, signals all. `SIGCONT` follows, so that a stopped process acts on the signal.
     pub(super) fn round(&mut self, signal: i32, again: bool) -> Left {
         let table = proc::all();
         let living = |member: &Member| {
@@ -171,8 +171,9 @@ impl Hunt {
 }
 
 impl Member {
-    /// Pins the process with this pid, if it is the one that started at `start_time`. The tag, group or
-    /// parent that it was chosen for was read for the same pid and start time, so it is the pinned one's.
+    /// Pins the process with this pid, if it is the one that started at `start_time`. The tag,
+    /// group or parent that it was chosen for was read for the same pid and start time, so it is
+    /// the pinned one's.
     fn pin(pid: u32, start_time: u64) -> Option<Self> {
         let raw = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
         let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {

@@ -1,4 +1,4 @@
-//! Which process it was: facts that outlive the daemon and do not fit another process.
+//! Which process it is: facts that outlive the daemon and are true of one process only.
 
 use std::fs;
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::proc;
 
-/// A process beyond doubt: a pid alone is reused, all three together are not.
+/// A process, beyond doubt: a pid is reused, but not together with start time and boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
@@ -23,7 +23,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of a process that was just started and is not reaped yet.
+    /// Identifies a process that was just started and is not reaped yet.
     pub(super) fn of(pid: u32, tag: String) -> io::Result<Self> {
         let boot_id = boot_id()?.to_owned();
         let stat = proc::stat(pid).ok_or_else(|| {
@@ -32,7 +32,7 @@ impl Identity {
         Ok(Self { boot_id, pid, start_time: stat.start_time, tag })
     }
 
-    /// Whether it was made since this host booted: only then its pid and start time mean anything.
+    /// Whether the host has not booted since. Otherwise pid and start time mean nothing.
     pub fn is_of_this_boot(&self) -> bool {
         boot_id().is_ok_and(|current| current == self.boot_id)
     }
@@ -48,9 +48,9 @@ pub(super) fn boot_id() -> io::Result<&'static str> {
     Ok(BOOT_ID.get_or_init(|| read.trim().to_owned()))
 }
 
-/// A mark for a daemon that has no durable one: 128 random bits in hexadecimal. The tags of all runs begin with the mark, so
-/// that a process which was started a moment before the daemon died, too late to be recorded itself, is found by what
-/// the next daemon knows without a record.
+/// A mark for an app that has no durable one: 128 random bits in hexadecimal. The tags of all runs
+/// of an app begin with its mark. So the next daemon also finds a process that was started a moment
+/// before the daemon died, too late to be recorded.
 ///
 /// # Errors
 /// The kernel's random numbers cannot be read.
@@ -58,8 +58,8 @@ pub fn new_mark() -> io::Result<String> {
     Ok(format!("{}{}", random()?, random()?))
 }
 
-/// What the tags of one daemon's runs begin with: the record's mark, and what tells them from those of every other daemon with
-/// the same record.
+/// What the tags of an app's runs under one daemon begin with: the app's mark, and random bits that
+/// tell them from its runs under every other daemon.
 pub(super) fn new_series(mark: &str) -> io::Result<String> {
     Ok(format!("{mark}{}", random()?))
 }
@@ -76,8 +76,8 @@ fn random() -> io::Result<String> {
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
-/// Whether this has the form of a mark or a tag. A record that was damaged or written by hand must not
-/// make every process with an empty variable ours.
+/// Whether this has the form of a mark or a tag. Otherwise a damaged record could make every
+/// process with an empty variable ours.
 pub(super) fn is_tag(tag: &str) -> bool {
     matches!(tag.len(), 32 | 64) && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -21,12 +21,12 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// Looks `user` and `group` (names, or numbers) up in the system's databases. Without a user it is the
-    /// daemon's own, without a group the user's. `Ok(None)`: neither was given. May block on the network where
-    /// the databases are there.
+    /// Looks `user` and `group` (names, or numbers) up in the system's databases. The default for
+    /// the user is the daemon's, for the group the user's. `Ok(None)`: neither was given. May block
+    /// on the network, if the databases are there.
     ///
     /// # Errors
-    /// A sentence that names the one that does not exist.
+    /// One of them does not exist. The error names it.
     pub fn resolve(user: Option<&str>, group: Option<&str>) -> Result<Option<Self>, String> {
         if user.is_none() && group.is_none() {
             return Ok(None);
@@ -53,7 +53,7 @@ impl Ids {
         }))
     }
 
-    /// Whether the daemon is it already, so that nothing has to be switched (which only root may).
+    /// Whether it is the daemon's own identity, so that nothing has to be switched (only root may).
     pub(super) fn is_own(&self) -> bool {
         !Uid::effective().is_root()
             && Uid::effective().as_raw() == self.uid
@@ -85,7 +85,7 @@ fn find_user(user: &str) -> Result<Account, String> {
     }
 }
 
-/// A number need not be in the database; its group is then the same number, as useradd(8) makes it.
+/// A number need not be in the database. Its group is then the same number, as useradd(8) makes it.
 fn by_uid(uid: Uid) -> Result<Account, String> {
     match User::from_uid(uid) {
         Ok(Some(found)) => Ok(found.into()),

@@ -1,19 +1,20 @@
-//! The keeper: a small process of portok's that keeps the apps' pipes from filling up while there is no
-//! daemon.
+//! The keeper: a small process of portok's that keeps the apps' pipes from filling up while there
+//! is no daemon.
 //!
 //! A pipe that nobody reads is full after [`PIPE_SIZE`] bytes, and then an app that prints into it
-//! stands still. So each daemon starts a keeper, which sleeps until the daemon is gone: its standard
-//! input, which only the daemon holds, ends then. From then on it takes the oldest bytes out of every
-//! pipe that is more than half full; the newest half stays for the next daemon.
+//! stands still. So each daemon starts a keeper, which sleeps until the daemon is gone: its
+//! standard input, which only the daemon holds, ends then. From then on it takes the oldest bytes
+//! out of every pipe that is more than half full; the newest half stays for the next daemon.
 //!
-//! It ends when the next daemon dismisses it, by a byte in the pipe [`CALL`], or when no app prints any
-//! more. (The pipe is the keeper's standard output, so it has the pipe whatever becomes of the name.)
-//! A keeper that ends for another reason while its daemon lives is started again, after a pause that
-//! grows while that goes on.
+//! It ends when the next daemon dismisses it, by a byte in the pipe [`CALL`], or when no app prints
+//! any more. (The pipe is the keeper's standard output, so it has the pipe whatever becomes of the
+//! name.) A keeper that ends for another reason while its daemon lives is started again, after a
+//! pause that grows while that goes on.
 //!
-//! State: the open pipes, which are those in its working directory. It keeps them when the names or the
-//! folder are removed, as systemd does with a unit that failed. Nobody can dismiss it then, and it ends
-//! with the last app that prints. If the keeper is lost, only the room in the pipes is lost with it.
+//! State: the open pipes, which are those in its working directory. It keeps them when the names or
+//! the folder are removed, as systemd does with a unit that failed. Nobody can dismiss it then, and
+//! it ends with the last app that prints. If the keeper is lost, only the room in the pipes is lost
+//! with it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -49,13 +50,14 @@ const IDLE: Duration = Duration::from_millis(50);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The daemon's side of a keeper that sleeps as long as this process lives. Its futures belong to the
-/// runtime in which it was started.
+/// The daemon's side of a keeper that sleeps as long as this process lives. Its futures belong to
+/// the runtime in which it was started.
 #[derive(Debug)]
 pub(super) struct Keeper {
     run_dir: PathBuf,
     child: io::Result<Child>,
-    /// It sleeps as long as this is open. Taken out of the child, because [`Child::wait`] would close it.
+    /// It sleeps as long as this is open. Taken out of the child, because [`Child::wait`] would
+    /// close it.
     _life: Option<ChildStdin>,
     began: Instant,
     pause: Duration,
@@ -70,9 +72,9 @@ impl Keeper {
         Self { run_dir, child, _life: life, began: Instant::now(), pause: SHORTEST_PAUSE }
     }
 
-    /// Sees to it that there is a keeper until `ending` is cancelled; replaces it at each `renewal`.
-    /// Where runs are left for the next daemon, so is the keeper: this daemon may have failed before it
-    /// took them over.
+    /// Sees to it that there is a keeper until `ending` is cancelled; replaces it at each
+    /// `renewal`. Where runs are left for the next daemon, so is the keeper: this daemon may have
+    /// failed before it took them over.
     pub(super) async fn run(mut self, renewal: Arc<Notify>, ending: CancellationToken) {
         let mut dismissed = false;
         loop {

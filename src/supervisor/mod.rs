@@ -1,36 +1,38 @@
 //! Processes: one task owns one process group from its start until nothing of it is left.
 //!
-//! **Who owns what.** Each app has a [`Supervisor`] of its own: its mark, its groups, what is remembered of
-//! their lines. What all apps of a daemon share is in [`Common`]. Each process group is owned by one task
-//! ([`group`]): it alone reaps the leader, signals the group and climbs the stop ladder ([`stop`]).
-//! [`Process`] is a handle on that task: it orders a stop, and waits for what the task publishes.
+//! **Who owns what.** Each app has a [`Supervisor`] of its own: its mark, its groups, what is
+//! remembered of their lines. What all apps of a daemon share is in [`Common`]. Each process group
+//! is owned by one task ([`group`]): it alone reaps the leader, signals the group and climbs the
+//! stop ladder ([`stop`]). [`Process`] is a handle on that task: it orders a stop, and waits for
+//! what the task publishes.
 //!
-//! **What ends it.** The task ends when nothing of the run is left: the leader is reaped, its group is
-//! empty, no process carries the run's tag, and what was printed is read. Dropping handles, or the
-//! [`Supervisor`], stops nothing.
+//! **What ends it.** The task ends when nothing of the run is left: the leader is reaped, its group
+//! is empty, no process carries the run's tag, and what was printed is read. Dropping handles, or
+//! the [`Supervisor`], stops nothing.
 //!
-//! **A dropped future.** All waits are cancel safe. A dropped [`Supervisor::spawn`] kills what it started.
+//! **A dropped future.** All waits are cancel safe. A dropped [`Supervisor::spawn`] kills what it
+//! started.
 //!
-//! **The one ordering that matters.** A process is reaped, and its group seen empty, before its id is
-//! forgotten. Until then the kernel gives the number to no other process; after it, the number is never
-//! signalled again. A process that is found in another way (by its tag, or from the record of an earlier
-//! daemon) is pinned by a pidfd first, then checked, then signalled ([`hunt`]).
+//! **The one ordering that matters.** A process is reaped, and its group seen empty, before its id
+//! is forgotten. Until then the kernel gives the number to no other process; after it, the number
+//! is never signalled again. A process that is found in another way (by its tag, or from the record
+//! of an earlier daemon) is pinned by a pidfd first, then checked, then signalled ([`hunt`]).
 //!
-//! Neither `PR_SET_PDEATHSIG` nor `PR_SET_CHILD_SUBREAPER` is used: the former fires when a *thread* ends,
-//! the latter would make strangers our children (prctl(2)).
+//! Neither `PR_SET_PDEATHSIG` nor `PR_SET_CHILD_SUBREAPER` is used: the former fires when a
+//! *thread* ends, the latter would make strangers our children (prctl(2)).
 //!
 //! | file | what it has |
 //! | --- | --- |
 //! | [`common`] | what the supervisors of all apps share |
-//! | [`group`], [`adopt`] | the task of a process group: of a child, and of a group that an earlier daemon started |
-//! | [`stop`], [`hunt`] | the stop ladder; the search for what left its group or was left by an earlier daemon |
+//! | [`group`], [`adopt`] | the task of a process group: of a child; of an earlier daemon's |
+//! | [`stop`], [`hunt`] | the stop ladder; the search for what left its group |
 //! | [`spawn`], [`command`], [`scope`] | the fork; what is executed; an app with limits |
 //! | [`identity`], [`proc`] | which process it is; what `/proc` says |
 //! | [`port`], [`owner`] | leased ports; whose a listener is |
-//! | [`pipe`], [`reader`], [`output`] | the pipes on disk; the thread that reads them; the memory of the lines |
+//! | [`pipe`], [`reader`], [`output`] | the pipes on disk; their reader; the memory of the lines |
 //! | [`keeper`] | the process that keeps the pipes from filling up while there is no daemon |
 //! | [`ring`], [`sink`] | the last lines of a run; where lines go beside that |
-//! | [`ids`], [`directory`], [`exit`] | users and groups; working directories; how a process ended |
+//! | [`ids`], [`directory`], [`exit`] | users and groups; working directories; ends |
 //! | [`oom`], [`orphans`] | whom the kernel kills first; the work of process 1 in a container |
 
 use std::collections::BTreeMap;
@@ -84,8 +86,8 @@ pub use port::{Lease, PortTaken};
 pub use sink::Sink;
 pub use spawn::SpawnError;
 
-/// The supervisor of one app: starts its process groups, takes over and stops what an earlier daemon left
-/// of them. Touches nothing of another app's.
+/// The supervisor of one app: starts its process groups, takes over and stops what an earlier
+/// daemon left of them. Touches nothing of another app's.
 #[derive(Debug)]
 pub struct Supervisor {
     common: Arc<Common>,
@@ -133,8 +135,8 @@ pub struct Survivor {
 }
 
 impl Supervisor {
-    /// Makes the supervisor of the app whose durable record has this mark (or [`new_mark`], where there is
-    /// none): 32 hexadecimal digits that no other app has.
+    /// Makes the supervisor of the app whose durable record has this mark (or [`new_mark`], where
+    /// there is none): 32 hexadecimal digits that no other app has.
     ///
     /// # Errors
     /// The kernel's random numbers cannot be read.
@@ -152,8 +154,8 @@ impl Supervisor {
         })
     }
 
-    /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that do not
-    /// set `SO_REUSEADDR`).
+    /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that
+    /// do not set `SO_REUSEADDR`).
     ///
     /// # Errors
     /// No port could be found.
@@ -161,7 +163,8 @@ impl Supervisor {
         self.common.ports.lease(hold)
     }
 
-    /// Starts a process group. Must be called within a tokio runtime, which then runs the group's task.
+    /// Starts a process group. Must be called within a tokio runtime, which then runs the group's
+    /// task.
     ///
     /// # Errors
     /// The program, the directory or the identity is not usable. The error names it and the cause.
@@ -198,18 +201,18 @@ impl Supervisor {
         group::start(&self.groups, &self.letting_go, plan, tag, launch.lease, reading).await
     }
 
-    /// The last `lines` that the processes of `release` (or of all) printed. Processes that have ended are
-    /// included as far as they are remembered.
+    /// The last `lines` that the processes of `release` (or of all) printed. Processes that have
+    /// ended are included as far as they are remembered.
     pub fn logs(&self, release: Option<&str>, lines: usize) -> Vec<LogLine> {
         self.output.logs(release, lines)
     }
 
-    /// Takes over a process that an earlier daemon started, with what it printed meanwhile. Must be called
-    /// within a tokio runtime, which then runs the group's task.
+    /// Takes over a process that an earlier daemon started, with what it printed meanwhile. Must be
+    /// called within a tokio runtime, which then runs the group's task.
     ///
     /// # Errors
-    /// It is not there any more, or cannot be proven to be the recorded one. Then it is none of ours, and
-    /// never signalled.
+    /// It is not there any more, or cannot be proven to be the recorded one. Then it is none of
+    /// ours, and never signalled.
     pub async fn adopt(&self, survivor: &Survivor) -> io::Result<Process> {
         let Survivor { identity, release, port, stopping } = survivor;
         let leader = adopt::Leader::find(identity)?;
@@ -221,10 +224,10 @@ impl Supervisor {
         Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
     }
 
-    /// Stops what an earlier daemon left of this app: every group in `recorded` whose identity still holds,
-    /// and every process that carries one of their tags, or a tag with the record's mark. Exempt: the runs in
-    /// `spared`, and everything that this supervisor starts, whenever. Never signals anything else. Returns
-    /// when all is gone.
+    /// Stops what an earlier daemon left of this app: every group in `recorded` whose identity
+    /// still holds, and every process that carries one of their tags, or a tag with the record's
+    /// mark. Exempt: the runs in `spared`, and everything that this supervisor starts, whenever.
+    /// Never signals anything else. Returns when all is gone.
     pub async fn stop_leftovers(
         &self,
         recorded: Vec<Identity>,
@@ -237,8 +240,8 @@ impl Supervisor {
         stop::leftovers(recorded, self.mark.clone(), spared, signal, timeout).await;
     }
 
-    /// Ends the tasks of all groups without a signal to any process: they stay as they are, for another
-    /// daemon to take over. A stop that is under way goes no further.
+    /// Ends the tasks of all groups without a signal to any process: they stay as they are, for
+    /// another daemon to take over. A stop that is under way goes no further.
     pub fn let_go(&self) {
         self.letting_go.cancel();
     }
@@ -251,8 +254,8 @@ impl Supervisor {
     }
 }
 
-/// Whether what an app printed, in lower case, says that its address is in use: by the error's name or its
-/// text.
+/// Whether what an app printed, in lower case, says that its address is in use: by the error's name
+/// or its text.
 pub fn tells_taken_port(printed: &str) -> bool {
     printed.contains("eaddrinuse") || printed.contains("address already in use")
 }

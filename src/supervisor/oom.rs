@@ -1,16 +1,18 @@
-//! Whom the kernel kills first when memory runs out: what spares the daemon must not spare its apps.
+//! Which process the kernel kills first when memory runs out: what spares the daemon must not spare
+//! its apps.
 
 use std::fs;
 
-/// Gives a process that was just started the ordinary score back, where the daemon has a better one (`OOMScoreAdjust=` of its
-/// unit), which a child inherits. From here and after its exec: before it, the file is not the child's own to write once
-/// the daemon has made itself unreadable (proc(5), "dumpable").
+/// Gives a process that was just started the ordinary score. A child inherits the daemon's, which
+/// may be a better one (`OOMScoreAdjust=` of its unit). Done from here, after the child's exec:
+/// before it the child may not write the file itself, because the daemon has made itself unreadable
+/// (proc(5), "dumpable").
 pub(super) fn spare_no_more(pid: u32) {
     let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|score| score.trim().parse().ok());
     if own.is_none_or(|score: i32| score >= 0) {
         return;
     }
-    // One that has ended by now needs none.
+    // A process that has ended needs none.
     if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), "0")
         && fs::exists(format!("/proc/{pid}")).unwrap_or_default()
     {

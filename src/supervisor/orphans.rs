@@ -1,11 +1,13 @@
-//! As process 1 of a container: reaps the processes that the kernel leaves to it, and only those.
+//! The work of process 1 in a container: reaps the processes that the kernel leaves to it, and only
+//! those.
 //!
-//! Every child of this daemon's own is waited for by whoever started it, who wants its exit status. So own children are
-//! started through [`start_child`] and known by pid and start time; any other child was left here by its parent's end, and is
-//! reaped once it has ended. Outside of a container, where an init does that, all of this does nothing.
+//! The daemon's own children are waited for where they were started, for their exit status. So they
+//! are started through [`start_child`], and known by pid and start time. Any other child was left
+//! here by the end of its parent, and is reaped once it has ended. Outside of a container an init
+//! does that, and all of this does nothing.
 //!
-//! The ordering that matters: a child is known before the reaper looks again. While one is being started the reaper stands
-//! back, and it looks under the same lock.
+//! The ordering that matters: a child is known before the reaper looks again. While one is being
+//! started, the reaper does nothing; it looks under the same lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,10 +19,11 @@ use tokio::time::sleep;
 
 use super::{proc, stop};
 
-/// Between two looks: an app whose children end by the hundred is not looked after a hundred times.
+/// The pause between two looks, so that children that end by the hundred do not cost a hundred
+/// looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The children of this process. One table, because children are the process's.
+/// The children of this process. One table for all apps, because children are the process's.
 static OWN: Mutex<Own> = Mutex::new(Own { starting: 0, known: BTreeMap::new() });
 
 struct Own {
@@ -39,7 +42,7 @@ fn is_init() -> bool {
     std::process::id() == 1
 }
 
-/// Starts a child of this process, of which `id` tells the pid, so that its exit status stays for the one who started it.
+/// Starts a child of this process whose exit status the reaper leaves alone. `id` returns its pid.
 ///
 /// # Errors
 /// Those of `start`.
@@ -52,7 +55,7 @@ pub fn start_child<C, E>(
     }
     own().starting += 1;
     let started = start();
-    // Nobody has waited for it yet, so it is there, as a zombie at least.
+    // Nothing has waited for it yet, so it is there, at least as a zombie.
     let stat = started.as_ref().ok().and_then(id).and_then(proc::stat);
     let mut own = own();
     own.starting -= 1;
@@ -60,7 +63,8 @@ pub fn start_child<C, E>(
     started
 }
 
-/// Reaps, as process 1, what is left to this process. Never ends then; at once otherwise. Cancel safe.
+/// Reaps what is left to this process. Returns at once if it is not process 1; never otherwise.
+/// Cancel safe.
 pub async fn reap_orphans() {
     if !is_init() {
         return;
@@ -81,8 +85,8 @@ pub async fn reap_orphans() {
     }
 }
 
-/// Reaps every zombie that is a child of this process and none of its own. False: a child is being started, so nothing was
-/// done.
+/// Reaps every zombie that was left to this process. False: a child is being started, so nothing
+/// was done.
 fn reap() -> bool {
     let mut own = own();
     if own.starting > 0 {
@@ -95,12 +99,12 @@ fn reap() -> bool {
     for stat in &children {
         if !stat.lives() && !is_own(&own.known, stat) {
             let pid = i32::try_from(stat.pid).ok().and_then(Pid::from_raw);
-            // Gone meanwhile, it is as good as reaped.
+            // An error says that it is gone.
             let _gone =
                 pid.map(|pid| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG));
         }
     }
-    // Forgotten once they are reaped, before the number is another's.
+    // Own children are forgotten once they are reaped.
     own.known.retain(|pid, start_time| {
         children.iter().any(|stat| stat.pid == *pid && stat.start_time == *start_time)
     });

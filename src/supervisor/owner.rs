@@ -1,5 +1,5 @@
-//! Whose a listener is: the listening sockets of `/proc/net/tcp{,6}`, compared with the descriptors of
-//! processes.
+//! Whose a listener is: the listening sockets of `/proc/net/tcp{,6}`, compared with the descriptors
+//! of processes.
 //!
 //! The run's leader and its children are looked at first, which nearly always settles it. All other
 //! processes are looked at only if those do not hold the socket. Blocks on `/proc`.
@@ -12,7 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::identity::Identity;
 use super::proc;
 
-/// Programs that hold a port for a container. Whose container it is cannot be seen, so they prove nothing.
+/// Programs that hold a port for a container. Whose container it is cannot be seen, so they prove
+/// nothing.
 const RELAYS: [&str; 5] = ["docker-proxy", "rootlessport", "slirp4netns", "pasta", "rootlesskit"];
 
 /// Whose the listener on a port is.
@@ -66,8 +67,8 @@ fn children(pid: u32) -> Vec<u32> {
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Whose the listeners on `port` are that a connection to `127.0.0.1` may reach. Of several listeners
-/// (`SO_REUSEPORT`) one stranger's is enough: the kernel spreads connections over all.
+/// Whose the listeners on `port` are that a connection to `127.0.0.1` may reach. Of several
+/// listeners (`SO_REUSEPORT`) one stranger's is enough: the kernel spreads connections over all.
 pub(super) fn of_port(run: &Identity, port: u16) -> Owner {
     let mut open: HashSet<u64> = listening()
         .into_iter()
@@ -112,9 +113,9 @@ pub(super) fn listeners(run: &Identity) -> Vec<SocketAddr> {
     addrs.into_iter().collect()
 }
 
-/// Whether a connection to `127.0.0.1` may reach a listener on this address: that very address, and the
-/// wildcards of both families. `::1` does not count: a listener there neither answers for the app nor
-/// stands in its way.
+/// Whether a connection to `127.0.0.1` may reach a listener on this address: that very address, and
+/// the wildcards of both families. `::1` does not count: a listener there neither answers for the
+/// app nor stands in its way.
 fn may_be_reached(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip.is_unspecified()
@@ -138,8 +139,8 @@ fn sockets(pid: u32) -> impl Iterator<Item = u64> {
 
 /// All listening TCP sockets of this network namespace, by inode.
 ///
-/// The kernel lists them before all connections. A busy host has tens of thousands of those; reading them
-/// too would keep a deploy waiting for 100 ms and more.
+/// The kernel lists them before all connections. A busy host has tens of thousands of those;
+/// reading them too would keep a deploy waiting for 100 ms and more.
 fn listening() -> HashMap<u64, SocketAddr> {
     ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .into_iter()

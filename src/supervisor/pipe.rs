@@ -1,4 +1,5 @@
-//! The named pipes that apps print into, as they lie in the run folder: one for each stream of a run.
+//! The named pipes that apps print into, as they lie in the run folder: one for each stream of a
+//! run.
 //!
 //! The app's end is opened for reading *and* writing, so that the pipe has a reader as long as the
 //! app lives: neither a reader that stopped nor the daemon's death is an EPIPE or a SIGPIPE for it
@@ -110,7 +111,8 @@ impl RunPipes {
     }
 }
 
-/// Makes a folder that is ours alone, below folders that other instances, whoever runs them, use too.
+/// Makes a folder that is ours alone, below folders that other instances, whoever runs them, use
+/// too.
 fn make_private(folder: &Path) -> io::Result<()> {
     crate::folder::make(folder, 0o700)
 }
@@ -139,7 +141,8 @@ fn open_ends(path: &Path, identity: Option<&Ids>) -> io::Result<Ends> {
     let app = OpenOptions::new().read(true).write(true).open(path)?;
     let reader = reading_end(path)?;
     if let Some(ids) = identity.filter(|ids| !ids.is_own()) {
-        // So that the app may open /dev/stdout again. Where this is not allowed, the app runs without.
+        // So that the app may open /dev/stdout again. Where this is not allowed, the app runs
+        // without.
         let _ = fchown(&app, Some(Uid::from_raw(ids.uid)), Some(Gid::from_raw(ids.gid)));
     }
     // Where the kernel's limit for the user is used up, the pipe keeps its default size.

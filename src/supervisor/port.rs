@@ -1,11 +1,11 @@
 //! Ports: which are leased, and how one is held until its app listens.
 //!
 //! All apps of a daemon lease from one table ([`Ports`]), so that no two leases ever name one port.
-//! Against other processes a lease holds a *placeholder*: a socket bound to `127.0.0.1:port` that never
-//! listens. It is bound without `SO_REUSEADDR`, so that the bind itself proves that no other process has
-//! the port, not even bound. It gets the option afterwards: an app that sets it too may listen beside the
-//! placeholder, while the kernel no longer gives the port to `bind(0)` and to outgoing connections
-//! (socket(7)).
+//! Against other processes a lease holds a *placeholder*: a socket bound to `127.0.0.1:port` that
+//! never listens. It is bound without `SO_REUSEADDR`, so that the bind itself proves that no other
+//! process has the port, not even bound. It gets the option afterwards: an app that sets it too may
+//! listen beside the placeholder, while the kernel no longer gives the port to `bind(0)` and to
+//! outgoing connections (socket(7)).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -34,8 +34,8 @@ pub enum PortTaken {
     ByPlaceholder,
 }
 
-/// A port that no other lease of the same table has, held against other processes by a socket that is bound
-/// and never listens, until [`Lease::let_go`]. Dropping it gives the port back.
+/// A port that no other lease of the same table has, held against other processes by a socket that
+/// is bound and never listens, until [`Lease::let_go`]. Dropping it gives the port back.
 #[derive(Debug)]
 pub struct Lease {
     ports: Ports,
@@ -77,8 +77,8 @@ impl Ports {
     pub(super) fn lease(&self, hold: bool) -> io::Result<Lease> {
         let mut last = io::Error::new(io::ErrorKind::AddrInUse, "every port that was tried is leased");
         for attempt in 0..TRIES {
-            // portpicker stays outside the range of outgoing connections, but finds nothing at all on a host
-            // without IPv6; the kernel's own choice always works.
+            // portpicker stays outside the range of outgoing connections, but finds nothing at all
+            // on a host without IPv6; the kernel's own choice always works.
             let wished = if attempt < TRIES / 2 { portpicker::pick_unused_port().unwrap_or(0) } else { 0 };
             let (port, placeholder) = match claim(wished) {
                 Ok(claimed) => claimed,

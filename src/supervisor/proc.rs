@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-/// The longest environment that is searched for a tag. The kernel lets no process start with more than
-/// three quarters of this (execve(2)).
+/// The longest environment that is searched for a tag. The kernel lets no process start with more
+/// than three quarters of this (execve(2)).
 const ENVIRON_LIMIT: usize = 8 << 20;
 
 /// How much of an environment is read at first. Most are shorter.
@@ -38,8 +38,8 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Whether it still runs. A zombie does not, even if it is never reaped; except when only its first
-    /// thread has ended and others live on (as while another thread calls execve(2)).
+    /// Whether it still runs. A zombie does not, even if it is never reaped; except when only its
+    /// first thread has ended and others live on (as while another thread calls execve(2)).
     pub(super) fn lives(&self) -> bool {
         !matches!(self.state, b'Z' | b'X') || self.threads > 1
     }
@@ -52,8 +52,8 @@ impl Stat {
 
 /// The process with this pid, if there is one.
 pub(super) fn stat(pid: u32) -> Option<Stat> {
-    // A thread that calls execve(2) takes the place of the first thread, which has no group from then
-    // on. The second look finds the new one.
+    // A thread that calls execve(2) takes the place of the first thread, which has no group from
+    // then on. The second look finds the new one.
     const LOOKS: usize = 2;
     // Bytes, not text: a process may give itself any name.
     (0..LOOKS).find_map(|_| parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?))
@@ -124,8 +124,9 @@ pub(super) fn tagged(pid: u32) -> Tagged {
     value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(Tagged::None, Tagged::Tag)
 }
 
-/// The environment that a process was started with, if it may be read. Read with one read(2): between two
-/// of them execve(2) may take it away, and the part that was read would look like the whole.
+/// The environment that a process was started with, if it may be read. Read with one read(2):
+/// between two of them execve(2) may take it away, and the part that was read would look like the
+/// whole.
 fn environ(pid: u32) -> Option<Vec<u8>> {
     let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut environ = vec![0; ENVIRON_USUAL];

@@ -4,8 +4,8 @@
 //! plane's. It ends with the [`Reader`]; dropping that waits a moment, so that the last lines reach
 //! the sink.
 //!
-//! Because an app holds its own pipe open for reading too, an end of file says little: the reading of
-//! a pipe stops when its [`PipeReading`] is dropped, after what is left in the pipe was read.
+//! Because an app holds its own pipe open for reading too, an end of file says little: the reading
+//! of a pipe stops when its [`PipeReading`] is dropped, after what is left in the pipe was read.
 
 use std::fs::File;
 use std::io;
@@ -193,8 +193,8 @@ async fn read_one(
                 if reader.read().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
                     break;
                 }
-                // Nothing else here gives way: without this, a pipe that is never empty would keep the
-                // others waiting.
+                // Nothing else here gives way: without this, a pipe that is never empty would keep
+                // the others waiting.
                 tokio::task::yield_now().await;
             }
             PipeEvent::Hush => {}
@@ -224,8 +224,8 @@ struct PipeReader {
 }
 
 impl PipeReader {
-    /// Reads once, where the runtime has seen that something is there. The error `UnexpectedEof` says
-    /// that no writer is left.
+    /// Reads once, where the runtime has seen that something is there. The error `UnexpectedEof`
+    /// says that no writer is left.
     fn read(&mut self) -> io::Result<()> {
         let count = self.pipe.try_read(&mut self.chunk)?;
         if count == 0 {

@@ -1,22 +1,25 @@
-//! An app with limits: started through `systemd-run --scope`, which asks systemd for a cgroup with the limits, enters it, and
-//! then becomes the app in place. The process stays portokd's child and leads its group; not one instruction of the app
-//! runs outside. What goes wrong before it becomes the app, it prints and ends with, as an app would. Pure.
+//! An app with limits: started through `systemd-run --scope`. Pure.
+//!
+//! `systemd-run` asks systemd for a cgroup with the limits, enters it, and then becomes the app in
+//! place. The process stays portokd's child and leads its group; not one instruction of the app
+//! runs outside. If something fails before it becomes the app, it prints that and ends, as an app
+//! would.
 
 use crate::config::{Limits, SYSTEMD_RUN};
 
 use super::Ids;
 
-/// Whose scope it is: what makes its name, and what it is ordered by.
+/// Whose scope it is: for its name, and for its order.
 pub(super) struct Of<'a> {
     pub(super) instance: &'a str,
     pub(super) release: &'a str,
-    /// The run's, which nobody else has.
+    /// The run's own.
     pub(super) tag: &'a str,
     /// The daemon's own unit, if it has one.
     pub(super) unit: Option<&'a str>,
 }
 
-/// `words` in a scope with `limits`, by root, who becomes `identity` on the way: the scope has to be asked for before.
+/// `words` in a scope with `limits`. Root asks for the scope and becomes `identity` after that.
 pub(super) fn words(words: Vec<String>, limits: &Limits, of: &Of<'_>, identity: Option<&Ids>) -> Vec<String> {
     let unique = &of.tag[of.tag.len().saturating_sub(8)..];
     let name = format!("portok-{}-{}-{unique}", of.instance, of.release);
@@ -24,7 +27,8 @@ pub(super) fn words(words: Vec<String>, limits: &Limits, of: &Of<'_>, identity: 
         [SYSTEMD_RUN, "--scope", "--quiet", "--collect", "--slice-inherit"].map(str::to_owned).into();
     all.push(format!("--unit={name}"));
     all.push(format!("--description=release {} of {}, started by portokd", of.release, of.instance));
-    // When the host is shut down, portokd stops its app and not systemd: stopping goes against the order.
+    // Units stop against their order: when the host is shut down, portokd stops its app before
+    // systemd would.
     let order = of.unit.map(|unit| format!("Before={unit}"));
     let limits = [
         limits.memory.map(|bytes| format!("MemoryMax={bytes}")),
@@ -47,7 +51,8 @@ pub(super) fn words(words: Vec<String>, limits: &Limits, of: &Of<'_>, identity: 
         });
         all.push("--".to_owned());
     }
-    // systemd-run names the scope's start to it, and some libraries take that for "standard error is the journal".
+    // systemd-run sets INVOCATION_ID, which some libraries take for "standard error is the
+    // journal".
     all.extend(["/bin/sh", "-c", "unset INVOCATION_ID; exec \"$@\"", "sh"].map(str::to_owned));
     all.extend(words);
     all

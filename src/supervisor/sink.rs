@@ -1,8 +1,8 @@
 //! Where the lines go beside the ring: a thread that may block, behind a queue that never does.
 //!
-//! A terminal that is stopped, a pipe that nobody reads or a journal that hangs holds up this thread
-//! alone. Lines that do not fit into the queue meanwhile are counted, and the count is printed once
-//! there is room again.
+//! A terminal that is stopped, a pipe that nobody reads or a journal that hangs holds up this
+//! thread alone. Lines that do not fit into the queue meanwhile are counted, and the count is
+//! printed once there is room again.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -86,7 +86,8 @@ fn pass_on(lines: &Receiver<Arc<LogLine>>, destination: &mut dyn Destination, dr
     while let Ok(first) = lines.recv() {
         let mut next = Some(first);
         while let Some(line) = next {
-            // Where the sink is broken, the ring still has the line, and the next one is tried again.
+            // Where the sink is broken, the ring still has the line, and the next one is tried
+            // again.
             let _ = destination.write(&line);
             let lost = dropped.swap(0, Ordering::Relaxed);
             if lost > 0 {
@@ -145,8 +146,8 @@ impl Journal {
 
 impl Destination for Journal {
     fn write(&mut self, line: &LogLine) -> io::Result<()> {
-        // No value has a newline in it, so the protocol's simple form is enough. 6 and 4 are LOG_INFO and
-        // LOG_WARNING (syslog(3)).
+        // No value has a newline in it, so the protocol's simple form is enough. 6 and 4 are
+        // LOG_INFO and LOG_WARNING (syslog(3)).
         let priority = match line.stream {
             Stream::Stdout => 6,
             Stream::Stderr => 4,

@@ -1,10 +1,13 @@
 //! From a launch to a running group leader: the one place that forks.
 //!
-//! What has to happen between fork and exec is prepared before the fork, because in the child of a process with
-//! several threads only async-signal-safe calls are allowed (signal-safety(7)): no allocation, no lock. The order there
-//! matters: everything that needs privileges (groups, then group, then user), then what must be tried with the
-//! app's own rights (entering the directory), then exec. A step that fails writes its number into a pipe, so that the
-//! error can say which it was; exec's own failure is reported by the standard library.
+//! Everything that happens between fork and exec is prepared before the fork. In the child of a
+//! process with several threads only async-signal-safe calls are allowed (signal-safety(7)): no
+//! allocation, no lock.
+//!
+//! The order there matters: first what needs privileges (groups, then group, then user), then what
+//! must be tried with the app's own rights (entering the directory), then exec. A step that fails
+//! writes its number into a pipe, so that the error can name it. The standard library reports
+//! exec's own failure.
 
 #![expect(unsafe_code, reason = "what a child becomes between fork and exec has no safe interface")]
 
@@ -65,7 +68,8 @@ const GROUP: u8 = 2;
 const USER: u8 = 3;
 const DIRECTORY: u8 = 4;
 
-/// Starts the plan as the leader of a new process group. Blocks until the child has executed its program or failed to.
+/// Starts the plan as the leader of a new process group. Blocks until the child has executed its
+/// program, or has failed to.
 pub(super) fn start(plan: ChildPlan) -> Result<AsyncGroupChild, SpawnError> {
     let ChildPlan { words, env, directory, identity, open_files, stdout, stderr } = plan;
     let Some((program, arguments)) = words.split_first().filter(|(program, _)| !program.is_empty()) else {
@@ -88,13 +92,13 @@ pub(super) fn start(plan: ChildPlan) -> Result<AsyncGroupChild, SpawnError> {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&env);
     command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-    // SAFETY: the closure only makes async-signal-safe calls on what was prepared before the fork: it neither
-    // allocates nor takes a lock (see `Becoming::apply`).
+    // SAFETY: the closure only makes async-signal-safe calls, on what was prepared before the fork.
+    // It neither allocates nor takes a lock (see `Becoming::apply`).
     unsafe {
         command.pre_exec(move || becoming.apply());
     }
     start_child(|| command.group_spawn(), AsyncGroupChild::id).map_err(|error| {
-        // The child is gone and has written what it had to.
+        // The child is gone: if a step failed, its number is in the pipe.
         let mut step = [0];
         let step = told.read(&mut step).map_or(0, |read| if read == 1 { step[0] } else { 0 });
         failed(step, error)
@@ -135,23 +139,24 @@ impl Becoming {
 
     /// Runs in the child. Nothing here may allocate, lock, or panic.
     fn apply(&self) -> io::Result<()> {
-        // What a daemon ignores or blocks stays so through exec; an app expects nothing of the kind.
+        // Signals that the daemon ignores or blocks would stay so through exec.
         for number in 1..=64 {
-            // SAFETY: only sets the default action, and no other thread exists in this child. SIGKILL, SIGSTOP and the
-            // two that the C library keeps for itself are refused, which does not matter.
+            // SAFETY: only sets the default action, and no other thread exists in this child.
+            // SIGKILL, SIGSTOP and the two signals of the C library are refused, which does not
+            // matter.
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }
         SigSet::empty().thread_set_mask()?;
-        // SAFETY: takes numbers only. Descriptors of ours close on exec by themselves; those that the daemon was started
-        // with (sockets that systemd passed, what a shell left open) need not. A kernel before 5.11 does not know the
-        // call, and then they stay.
+        // SAFETY: takes numbers only. The daemon's own descriptors close on exec anyway; those that
+        // it was started with (sockets that systemd passed, what a shell left open) may not. A
+        // kernel before 5.11 does not know the call; there they stay open.
         unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         if let Some((soft, hard)) = self.open_files {
             setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         }
-        // SAFETY: takes numbers only. Capabilities that a unit gave the daemon (to bind port 80, say) would survive
-        // exec; a kernel without them says EINVAL, which is as good.
+        // SAFETY: takes numbers only. Capabilities that a unit gave the daemon (to bind port 80,
+        // say) would survive exec. A kernel without them answers EINVAL, which is as good.
         unsafe {
             libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0)
         };
@@ -174,7 +179,7 @@ impl Becoming {
     }
 }
 
-/// One sentence: what was tried, on what, why it failed.
+/// One sentence: what was tried, on what, and why it failed.
 fn explain(
     step: u8,
     error: &io::Error,
@@ -217,7 +222,7 @@ fn explain(
     format!("cannot start `{program}`{place}{user}: {cause}: {error}")
 }
 
-/// Whether a program that is given by its path is there, seen from where the app would run.
+/// Whether a program that is given by its path exists, seen from the app's directory.
 fn exists(program: &str, directory: Option<&Path>) -> bool {
     directory.map_or_else(|| PathBuf::from(program), |directory| directory.join(program)).exists()
 }

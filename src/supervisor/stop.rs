@@ -1,9 +1,9 @@
 //! The stop ladder's shared parts: the order to stop, how long each rung may take, and the sweep of
 //! processes that are in no group of a run.
 //!
-//! The ladder of a run: the signal to the whole group (and `SIGCONT`), SIGKILL to it at the deadline,
-//! then the same for everything else that carries the run's tag. The sweep ends when one look at all
-//! processes finds nothing more.
+//! The ladder of a run: the signal to the whole group (and `SIGCONT`), SIGKILL to it at the
+//! deadline, then the same for everything else that carries the run's tag. The sweep ends when one
+//! look at all processes finds nothing more.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::identity::Identity;
 use super::proc::NO_SIGNAL;
 use crate::config::StopSignal;
 
-/// The time between the stop signal and SIGKILL where no order gives one: a leader that ended by itself
-/// left something behind.
+/// The time between the stop signal and SIGKILL where no order gives one: a leader that ended by
+/// itself left something behind.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// The least time between signal and SIGKILL for what left the group, even when the group has used up all
-/// the time.
+/// The least time between signal and SIGKILL for what left the group, even when the group has used
+/// up all the time.
 const STRAY_GRACE: Duration = Duration::from_secs(1);
-/// How long a process is waited for after SIGKILL. Only the kernel can hold it longer (state D: a dead disk
-/// or network share). It ends when the kernel lets it, and portok goes on without it.
+/// How long a process is waited for after SIGKILL. Only the kernel can hold it longer (state D: a
+/// dead disk or network share). It ends when the kernel lets it, and portok goes on without it.
 pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause between two looks.
 pub(super) const FIRST_LOOK: Duration = Duration::from_millis(1);
@@ -55,7 +55,8 @@ impl StopOrder {
         Self { signal: signal.number, kill_at, timeout: Some(timeout), at_once: false }
     }
 
-    /// The rest of a stop whose signal an earlier daemon has sent: no signal now, SIGKILL after `left`.
+    /// The rest of a stop whose signal an earlier daemon has sent: no signal now, SIGKILL after
+    /// `left`.
     pub(super) fn continued(left: Duration) -> Self {
         Self { timeout: None, ..Self::stop(StopSignal { number: NO_SIGNAL, name: "none" }, left) }
     }
@@ -64,8 +65,8 @@ impl StopOrder {
         Self { signal: Signal::SIGKILL as i32, kill_at: Instant::now(), timeout: None, at_once: true }
     }
 
-    /// Lays a later order over the first: the signal stays, the time may only become shorter. Returns
-    /// whether anything changed.
+    /// Lays a later order over the first: the signal stays, the time may only become shorter.
+    /// Returns whether anything changed.
     pub(super) fn merge(slot: &mut Option<Self>, later: Self) -> bool {
         match slot {
             None => {
@@ -107,8 +108,8 @@ pub(super) async fn look<T: Send + 'static>(work: impl FnOnce() -> T + Send + 's
     timeout(LOOK_DEADLINE, tokio::task::spawn_blocking(work)).await.ok()?.ok()
 }
 
-/// Stops everything that `hunt` finds: `signal` once to each, SIGKILL from the time on that `order` gives.
-/// Returns when nothing is found any more, or what is left cannot be ended.
+/// Stops everything that `hunt` finds: `signal` once to each, SIGKILL from the time on that `order`
+/// gives. Returns when nothing is found any more, or what is left cannot be ended.
 pub(super) async fn sweep(mut hunt: Hunt, signal: i32, order: impl Fn() -> (Instant, bool)) {
     let begun = Instant::now();
     let mut killed_at = None;

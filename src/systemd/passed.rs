@@ -1,9 +1,10 @@
-//! Listening sockets that systemd passed to this process, from its descriptor store or by a socket
-//! unit.
+//! Listening sockets that were passed to this process: from systemd's descriptor store, by a socket
+//! unit, or by the daemon before this one.
 //!
-//! The sockets are owned from here on, and unclaimed ones are closed. They arrive without
-//! `CLOEXEC`, so they are taken before anything is started that could inherit them.
+//! Taken before anything is started, so that no child inherits one (they are passed without
+//! `CLOEXEC`). What is taken is owned: a socket that nothing claims is closed.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
@@ -13,25 +14,36 @@ use socket2::{SockRef, Type};
 /// them.
 pub const PASSED_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
-/// The sockets that were passed.
+/// The sockets that were passed and are not claimed yet.
 #[derive(Debug, Default)]
 pub struct Passed {
+    /// By the names under which they were passed.
     sockets: Vec<(String, TcpListener)>,
     /// The names of descriptors that are not listening TCP sockets.
     others: Vec<String>,
 }
 
-/// The result of [`Passed::claim`].
+/// A descriptor that was passed and not claimed.
 #[derive(Debug)]
-pub struct Claimed {
-    /// The socket for the address in question.
-    pub listener: Option<TcpListener>,
-    /// The addresses or names of what was closed unclaimed, for the log.
-    pub stale: Vec<String>,
+pub struct Unclaimed {
+    /// The name under which it was passed.
+    pub name: String,
+    /// Where it listened, if it is a listening TCP socket.
+    addr: Option<SocketAddr>,
+}
+
+impl fmt::Display for Unclaimed {
+    /// The address with the name, or the name alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.addr {
+            Some(addr) => write!(f, "{addr} ({})", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 impl Passed {
-    /// Takes the descriptors of `LISTEN_FDS`; none if `LISTEN_PID` is another process. Must be
+    /// Takes the descriptors of `LISTEN_FDS`; none, if `LISTEN_PID` is another process. To be
     /// called once, before there is another thread.
     pub fn from_env() -> Self {
         let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid.parse() == Ok(std::process::id()));
@@ -60,30 +72,34 @@ impl Passed {
         passed
     }
 
-    /// The address on which the predecessor listened.
-    pub fn inherited(listener: TcpListener) -> Self {
-        Self { sockets: vec![(super::SOCKET_NAME.to_owned(), listener)], others: Vec::new() }
+    /// What a predecessor listened on.
+    pub fn inherited(sockets: Vec<(String, TcpListener)>) -> Self {
+        Self { sockets, others: Vec::new() }
     }
 
-    /// Returns the socket for `wanted`, and closes all others.
-    pub fn claim(self, wanted: SocketAddr) -> Claimed {
-        let mut claimed = Claimed { listener: None, stale: self.others };
-        let mut taken = None;
-        for (name, socket) in self.sockets {
-            let Ok(addr) = socket.local_addr() else { continue };
-            if claimed.listener.is_none() && serves(addr, is_v6_only(&socket), wanted) {
-                taken = Some(addr);
-                claimed.listener = Some(socket);
-            } else if taken != Some(addr) {
-                claimed.stale.push(format!("{addr} ({name})"));
-            }
-            // The same socket came twice, from the store and by a socket unit. One is enough.
-        }
-        claimed
+    /// Takes the socket for one address out, if there is one. The same socket may be there twice,
+    /// by the store and by a socket unit: then the others are closed.
+    pub fn claim(&mut self, wanted: SocketAddr) -> Option<TcpListener> {
+        let is_wanted = |(_, socket): &(String, TcpListener)| {
+            socket.local_addr().is_ok_and(|addr| serves(addr, is_v6_only(socket), wanted))
+        };
+        let (_, claimed) = self.sockets.remove(self.sockets.iter().position(is_wanted)?);
+        let addr = claimed.local_addr().ok();
+        self.sockets.retain(|(_, socket)| socket.local_addr().ok() != addr);
+        Some(claimed)
+    }
+
+    /// Closes what was not claimed, and returns what that was.
+    pub fn close(self) -> Vec<Unclaimed> {
+        let other = |name| Unclaimed { name, addr: None };
+        let addressed = |(name, socket): (String, TcpListener)| {
+            socket.local_addr().ok().map(|addr| Unclaimed { name, addr: Some(addr) })
+        };
+        self.others.into_iter().map(other).chain(self.sockets.into_iter().filter_map(addressed)).collect()
     }
 }
 
-/// A bound socket that does not listen accepts no connection.
+/// A bound socket that does not listen would never be connected to.
 fn is_listening(listener: &TcpListener) -> bool {
     let socket = SockRef::from(listener);
     socket.is_listener().unwrap_or(false) && socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
@@ -93,8 +109,8 @@ fn is_v6_only(listener: &TcpListener) -> bool {
     SockRef::from(listener).only_v6().unwrap_or(false)
 }
 
-/// Whether a socket at `addr` serves as one bound to `wanted`. Port 0 is any port. A socket unit
-/// with only a port binds `[::]`, which also accepts IPv4 connections.
+/// Whether a socket at `addr` can be used where `wanted` would be bound. Port 0 is any port. A
+/// socket unit with a port alone binds `[::]`, which takes connections to IPv4 addresses too.
 fn serves(addr: SocketAddr, v6_only: bool, wanted: SocketAddr) -> bool {
     let port = wanted.port() == 0 || wanted.port() == addr.port();
     let all = match (addr.ip(), wanted.ip()) {
@@ -132,18 +148,22 @@ mod tests {
     }
 
     #[test]
-    fn one_socket_is_claimed_its_double_is_closed_and_the_rest_is_stale() {
-        let (one, other) =
-            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-        let (wanted, stale) = (one.local_addr().unwrap(), other.local_addr().unwrap());
+    fn each_address_claims_one_socket_its_double_is_closed_and_the_rest_is_stale() {
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (one, two, other) = (bind(), bind(), bind());
+        let addr = |socket: &TcpListener| socket.local_addr().unwrap();
+        let (first, second, stale) = (addr(&one), addr(&two), addr(&other));
         let double = one.try_clone().unwrap();
-        let passed = Passed {
-            sockets: vec![("listen".into(), other), ("listen".into(), one), ("listen".into(), double)],
+        let sockets = [("listen", other), ("listen-https", two), ("listen", one), ("listen", double)];
+        let mut passed = Passed {
+            sockets: sockets.map(|(name, socket)| (name.to_owned(), socket)).into(),
             others: vec!["stored".into()],
         };
-        let claimed = passed.claim(wanted);
-        assert_eq!(claimed.listener.unwrap().local_addr().unwrap(), wanted);
-        assert_eq!(claimed.stale, ["stored".to_owned(), format!("{stale} (listen)")]);
+        assert_eq!(addr(&passed.claim(first).unwrap()), first);
+        assert!(passed.claim(first).is_none());
+        assert_eq!(addr(&passed.claim(second).unwrap()), second);
+        let unclaimed: Vec<_> = passed.close().iter().map(ToString::to_string).collect();
+        assert_eq!(unclaimed, ["stored".to_owned(), format!("{stale} (listen)")]);
         assert!(std::net::TcpStream::connect(stale).is_err(), "closed");
     }
 }

@@ -17,7 +17,7 @@ async fn rebinding_loses_no_connection() {
     }
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
-    rig.plane.rebind(listener).await.unwrap();
+    rig.plane.rebind(ListenerId::HTTP, listener).await.unwrap();
     assert!(TcpStream::connect(rig.addr).await.is_err());
     queued.push(Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() });
     queued.push(open);
@@ -212,7 +212,14 @@ async fn more_threads_than_counters_are_refused() {
     many.proxy.threads = 2;
     let (_keep, follow) = watch::channel(Arc::new(many));
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let error = Plane::start(listener, follow, switchboard().0, Stats::new(1), Arc::new(Admins)).unwrap_err();
+    let error = Plane::start(
+        vec![(ListenerId::HTTP, listener)],
+        follow,
+        switchboard().0,
+        Stats::new(1),
+        Arc::new(Admins),
+    )
+    .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
 

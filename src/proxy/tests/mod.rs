@@ -178,7 +178,14 @@ impl Rig {
         let (switchboard, routes) = switchboard();
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let plane = Plane::start(listener, follow, switchboard, stats.clone(), Arc::new(Admins)).unwrap();
+        let plane = Plane::start(
+            vec![(ListenerId::HTTP, listener)],
+            follow,
+            switchboard,
+            stats.clone(),
+            Arc::new(Admins),
+        )
+        .unwrap();
         Self { plane, addr, stats, routes, config }
     }
 

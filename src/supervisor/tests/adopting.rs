@@ -8,7 +8,8 @@ use super::super::{Exit, Identity, Survivor, identity};
 use super::leftovers::assert_untouched;
 use super::*;
 
-/// A shell in a group of its own, as an earlier daemon would have left it, and what that one would have recorded.
+/// A shell in a group of its own, as an earlier daemon would have left it, and what that one would
+/// have recorded.
 fn left(text: &str) -> (Child, Survivor) {
     let tag = new_tag(&identity::new_mark().unwrap());
     let mut command = Command::new("/bin/sh");

@@ -52,7 +52,8 @@ async fn stop(recorded: &[Identity], timeout: Duration) {
 
 #[tokio::test]
 async fn a_recorded_group_is_stopped_to_its_last_member() {
-    // No tag in its environment: known by pid, start time and boot alone, its members by their group.
+    // No tag in its environment: known by pid, start time and boot alone, its members by their
+    // group.
     let (mut child, identity) = left(None, "sleep 600 & echo; wait");
     wait_for_line(&mut child);
     let members =

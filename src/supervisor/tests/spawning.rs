@@ -65,7 +65,8 @@ fn nothing_of_the_daemon_leaks_into_the_child() {
             .await;
         within("the end", process.gone()).await;
         let mut lines = texts(&process);
-        // SIGPIPE, which Rust ignores, above all. 32 and 33 are the C library's own and out of reach.
+        // SIGPIPE, which Rust ignores, above all. 32 and 33 are the C library's own and out of
+        // reach.
         let ignored = lines.iter().position(|line| line.starts_with("SigIgn:")).unwrap();
         let ignored = u64::from_str_radix(lines.remove(ignored).trim_start_matches("SigIgn:\t"), 16).unwrap();
         assert_eq!(ignored & !(0b11 << 31), 0, "{ignored:x}");

@@ -125,7 +125,8 @@ async fn a_helper_without_a_tag_is_found_while_its_parent_lives() {
 #[tokio::test]
 async fn a_zombie_that_its_parent_keeps_is_no_member() {
     let bench = Bench::new();
-    // A parent that leaves the group and never reads its child's end: the group would never be empty.
+    // A parent that leaves the group and never reads its child's end: the group would never be
+    // empty.
     let text = "perl -e 'if (my $c = fork) { setpgrp(0, 0); print STDERR qq(zombie $c\\n); sleep 600 }' & exec sleep 600";
     if std::process::Command::new("perl").arg("-v").output().is_err() {
         eprintln!("SKIPPED: a zombie that is kept needs perl, which is not there");
