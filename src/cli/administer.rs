@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::args::{Add, Global, HostCommand, Init};
+use super::args::{AddArgs, Global, HostCommand, InitArgs};
 use super::call::{Call, Limits};
 use super::client::Client;
 use super::directory::absolute_directory;
@@ -125,18 +125,18 @@ fn to_value(data: &impl serde::Serialize) -> Result<Value, Failure> {
         .map_err(|error| Failure::Output { cause: format!("cannot write JSON: {error}") })
 }
 
-impl From<Init> for InitOptions {
-    fn from(typed: Init) -> Self {
-        let Init { dry_run, user, force } = typed;
+impl From<InitArgs> for InitOptions {
+    fn from(typed: InitArgs) -> Self {
+        let InitArgs { dry_run, user, force } = typed;
         Self { dry_run, user, force }
     }
 }
 
-impl TryFrom<Add> for AddOptions {
+impl TryFrom<AddArgs> for AddOptions {
     type Error = Failure;
 
-    fn try_from(typed: Add) -> Result<Self, Failure> {
-        let Add { name, port, target, command, directory, health, toml, env, force } = typed;
+    fn try_from(typed: AddArgs) -> Result<Self, Failure> {
+        let AddArgs { name, port, target, command, directory, health, toml, env, force } = typed;
         let directory = directory.as_deref().map(absolute_directory).transpose()?;
         Ok(Self { name, port, target, command, directory, health, toml, env, force })
     }

@@ -15,7 +15,7 @@ use crate::wire::CommandLine;
 
 mod host;
 
-pub(crate) use host::{Add, HostCommand, Init, Shell};
+pub(crate) use host::{AddArgs, HostCommand, InitArgs, Shell};
 
 /// How many lines `logs` shows by default.
 const LOG_LINES: u32 = 100;
@@ -89,7 +89,7 @@ Examples:
   portok run --cmd \"node app.js\"
   portok run --listen 8080 --health / --cmd \"python3 -m http.server {port}\"
   portok run --listen 127.0.0.1:8080 -- ./server --verbose")]
-    Run(Run),
+    Run(RunArgs),
     /// Start a release, move traffic to it once it is healthy, drain and stop the old one
     #[command(after_help = "\
 Examples:
@@ -103,7 +103,7 @@ Ctrl-C ends the report, not the deploy; `portok cancel` ends the deploy.
 Exit codes:
   0 live    3 aborted or cancelled: traffic never moved    4 rolled back
             5 refused                                      6 daemon not reachable")]
-    Deploy(Deploy),
+    Deploy(DeployArgs),
     /// Move traffic to an app that somebody else started on this host
     #[command(after_help = "\
 Examples:
@@ -122,7 +122,7 @@ Examples:
   portok rollback v41                             to this release, which was live
   portok rollback v42 --force                     also to one that was rolled back from
   portok rollback --instance api --json")]
-    Rollback(Rollback),
+    Rollback(RollbackArgs),
     /// End a deploy that has not moved traffic yet
     #[command(after_help = "\
 Examples:
@@ -168,7 +168,7 @@ Examples:
   portok logs -n 20 -f
   portok logs --release v2
   portok logs api -f              the daemon's and the app's lines, from the journal where there is one")]
-    Logs(Logs),
+    Logs(LogsArgs),
     /// Load the configuration file again and tell what changed
     #[command(after_help = "\
 Examples:
@@ -198,7 +198,7 @@ When the new one does not come up, nothing has changed and the error says why.")
 
 /// `run`.
 #[derive(Debug, Args)]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     /// The address to accept requests on; a port alone is one of 127.0.0.1
     #[arg(long, value_name = "PORT")]
     listen: Option<String>,
@@ -233,7 +233,7 @@ impl Words {
 
 /// `deploy`.
 #[derive(Debug, Args)]
-pub(crate) struct Deploy {
+pub(crate) struct DeployArgs {
     #[command(flatten)]
     pub(crate) command: Words,
     /// Add a variable to the app's environment; may be given several times
@@ -261,7 +261,7 @@ pub(crate) struct Deploy {
 
 /// `rollback`.
 #[derive(Debug, Args)]
-pub(crate) struct Rollback {
+pub(crate) struct RollbackArgs {
     /// The release to go back to, instead of the previous one
     #[arg(value_name = "RELEASE", value_parser = release_id)]
     pub(crate) release: Option<String>,
@@ -283,7 +283,7 @@ pub(crate) struct Named {
 
 /// `logs`.
 #[derive(Debug, Args)]
-pub(crate) struct Logs {
+pub(crate) struct LogsArgs {
     /// The instance's name: its daemon's lines and its app's, from the journal
     #[arg(value_name = "INSTANCE", value_parser = instance_name)]
     pub(crate) name: Option<String>,
@@ -346,7 +346,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
         Command::Status(Named { name: Some(ref name) })
         | Command::Health(Named { name: Some(ref name) })
         | Command::Metrics { named: Named { name: Some(ref name) }, .. }
-        | Command::Logs(Logs { name: Some(ref name), .. }) => {
+        | Command::Logs(LogsArgs { name: Some(ref name), .. }) => {
             if global.instance.as_ref().is_some_and(|instance| instance != name) {
                 return Err(contradiction("two different instances are named", "give one of them"));
             }
@@ -371,7 +371,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
         }
         _ => {}
     }
-    if global.json && matches!(command, Command::Logs(Logs { follow: true, .. })) {
+    if global.json && matches!(command, Command::Logs(LogsArgs { follow: true, .. })) {
         let hint = "leave out -f, or --json";
         return Err(contradiction("--json prints one value, which -f never completes", hint));
     }

@@ -45,6 +45,15 @@ pub(crate) fn addressed(hint: &str, address: &str) -> String {
     text
 }
 
+/// `text` as one word of a command for a shell.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,@%+=".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -74,5 +83,12 @@ mod tests {
             "wait (portok --instance b status), or: portok --instance b cancel; portok list shows all";
         assert_eq!(addressed(hint, "--instance b"), expected);
         assert_eq!(addressed(hint, ""), hint);
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_back() {
+        assert_eq!(shell_word("/run/portok/api/admin.sock"), "/run/portok/api/admin.sock");
+        assert_eq!(shell_word("/tmp/it's here"), r"'/tmp/it'\''s here'");
+        assert_eq!(shell_word(""), "''");
     }
 }

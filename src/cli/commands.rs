@@ -71,7 +71,7 @@ pub(crate) async fn switch(session: &mut Session<'_>, port: u16) -> Done {
 /// `portok rollback`.
 pub(crate) async fn rollback(
     session: &mut Session<'_>,
-    options: &args::Rollback,
+    options: &args::RollbackArgs,
     interrupt: impl Future<Output = ()>,
 ) -> Done {
     let release = options.release.as_ref().map(|id| format!("release={id}"));

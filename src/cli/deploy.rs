@@ -26,7 +26,7 @@ use crate::wire::{Accepted, DeployRequest, exit};
 /// ended early.
 pub(crate) async fn deploy(
     session: &mut Session<'_>,
-    options: &args::Deploy,
+    options: &args::DeployArgs,
     interrupt: impl Future<Output = ()>,
 ) -> Result<u8, Failure> {
     let request = request(options)?;
@@ -62,7 +62,7 @@ pub(crate) async fn deploy(
 }
 
 /// The body of the request.
-fn request(options: &args::Deploy) -> Result<DeployRequest, Failure> {
+fn request(options: &args::DeployArgs) -> Result<DeployRequest, Failure> {
     let directory = options.dir.as_deref().map(absolute_directory).transpose()?;
     let env: BTreeMap<_, _> = options.env.iter().cloned().collect();
     Ok(DeployRequest {

@@ -235,7 +235,8 @@ async fn a_refused_deploy_tells_why() {
         "{}",
         ran.err
     );
-    assert!(ran.err.contains("hint: `portok status` shows what is under way"), "{}", ran.err);
+    let hint = format!("hint: `portok --socket {} status` shows what is under way", fake.socket());
+    assert!(ran.err.contains(&hint), "{}", ran.err);
 }
 
 #[tokio::test]
@@ -246,11 +247,8 @@ async fn a_broken_stream_says_that_the_deploy_goes_on() {
         let ran = fake.portok(&["deploy"]).await;
         assert_eq!(ran.code, 6);
         assert!(ran.err.contains("error: the report of the deploy of `v2` broke off"), "{}", ran.err);
-        assert!(
-            ran.err.contains("hint: the deploy goes on as long as the daemon runs; `portok status`"),
-            "{}",
-            ran.err
-        );
+        let hint = "hint: the deploy goes on as long as the daemon runs; `portok --socket";
+        assert!(ran.err.contains(hint), "{}", ran.err);
         assert_eq!(fake.portok(&["deploy", "--json"]).await.value()["code"], "unreachable");
     }
 }
@@ -281,7 +279,8 @@ async fn ctrl_c_ends_the_report_and_not_the_deploy() {
         "{}",
         ran.err
     );
-    assert!(ran.err.contains("`portok cancel` ends it"), "{}", ran.err);
+    let hint = format!("`portok --socket {} cancel` ends it", fake.socket());
+    assert!(ran.err.contains(&hint), "{}", ran.err);
     let requests: Vec<_> = fake.received().into_iter().map(|one| one.line).collect();
     assert_eq!(requests, ["POST /__deploy"]);
 }

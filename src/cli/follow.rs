@@ -59,8 +59,8 @@ pub(crate) async fn follow(
 ) -> Result<(Moved, Value), Failure> {
     call.accept = NDJSON;
     let caller = call.directory.as_ref().map(|place| String::from_utf8_lossy(place.as_bytes()).into_owned());
-    let mut report = Report { what, progress: Progress::new(Instant::now(), caller) };
-    let result = report.run(session, call, interrupt).await;
+    let mut follower = Follower { what, progress: Progress::new(Instant::now(), caller) };
+    let result = follower.run(session, call, interrupt).await;
     session.screen.line(None);
     result
 }
@@ -72,13 +72,13 @@ enum Next {
     Interrupted,
 }
 
-/// A report under way.
-struct Report {
+/// Follows one operation, and reports on it.
+struct Follower {
     what: What,
     progress: Progress,
 }
 
-impl Report {
+impl Follower {
     async fn run(
         &mut self,
         session: &mut Session<'_>,

@@ -26,7 +26,7 @@ const WINDOW: u32 = 1000;
 /// The daemon refuses or cannot be reached; while following, only after it has been gone for long.
 pub(crate) async fn logs(
     session: &mut Session<'_>,
-    options: &args::Logs,
+    options: &args::LogsArgs,
     reader_gone: impl Future<Output = ()>,
 ) -> Result<u8, Failure> {
     if !options.follow {
@@ -78,7 +78,7 @@ fn print(session: &mut Session<'_>, lines: &[LogLine]) {
     }
 }
 
-fn call(options: &args::Logs, lines: u32) -> Call {
+fn call(options: &args::LogsArgs, lines: u32) -> Call {
     match &options.release {
         Some(release) => {
             Call::get(format!("logs of `{release}`"), format!("logs?release={release}&lines={lines}"))

@@ -13,7 +13,7 @@ use super::locate::locate;
 use super::render::{self, Screen};
 use super::session::{Pace, Session};
 use super::surroundings::Surroundings;
-use super::{RunPlan, commands, deploy, journal, logs, typo};
+use super::{RunPlan, asking, commands, deploy, journal, logs, typo};
 use crate::host::Journal;
 use crate::wire::exit;
 
@@ -80,10 +80,15 @@ pub(crate) async fn obey(
     }
 }
 
-/// The options by which `global` names an instance, for commands that a hint proposes.
+/// The options by which `global` names a daemon, for commands that a hint proposes. The token is never
+/// among them.
 fn address(global: &Global) -> String {
-    let named = global.instance.as_ref().filter(|_| global.url.is_none() && global.socket.is_none());
-    named.map(|name| format!("--instance {name}")).unwrap_or_default()
+    match (&global.url, &global.socket, &global.instance) {
+        (Some(url), ..) => format!("--url {}", asking::shell_word(url)),
+        (None, Some(socket), _) => format!("--socket {}", asking::shell_word(&socket.to_string_lossy())),
+        (None, None, Some(name)) => format!("--instance {name}"),
+        (None, None, None) => String::new(),
+    }
 }
 
 /// Asks the daemon for what `command` wants; `logs NAME` reads the journal first.
@@ -97,7 +102,7 @@ async fn ask(
 ) -> Result<u8, Failure> {
     let json = global.json;
     // With `--release`, only the app's lines are wanted, and the daemon knows which those are.
-    if let Command::Logs(args::Logs { name: Some(name), release: None, lines, follow }) = &command
+    if let Command::Logs(args::LogsArgs { name: Some(name), release: None, lines, follow }) = &command
         && let Some(journal) = Journal::of(&around.places, name, *lines).await
     {
         return journal::show(journal, screen, json, *follow, signals.reader_gone).await;

@@ -1,7 +1,7 @@
 //! The environment's side of the configuration: the variables of npm portok and the folders of the system.
 //!
 //! An empty variable counts as not set: that is how unit files and container definitions leave one out.
-//! Which variable belongs to which key stands in [`super::keys`]; units and words of the values in
+//! Which variable belongs to which key stands in [`mod@super::keys`]; units and words of the values in
 //! [`super::values`]. Pure: the environment is handed in as it was when the process started.
 
 use std::collections::BTreeMap;

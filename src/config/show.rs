@@ -1,6 +1,6 @@
 //! From values to TOML: for `--check`, and to compare two configurations key by key.
 //!
-//! A function for each kind of value; [`super::keys`] says which key is of which kind. Pure.
+//! A function for each kind of value; [`mod@super::keys`] says which key is of which kind. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -42,18 +42,18 @@ pub(crate) struct AddOptions {
 struct New<'a> {
     name: &'a str,
     listen: u16,
-    app: App<'a>,
+    app: NewApp<'a>,
     health: Option<&'a str>,
     /// The admin socket, if portokd's own user cannot use the default place.
     socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum App<'a> {
+enum NewApp<'a> {
     /// A managed app: portok starts it.
-    Command { line: &'a str, directory: Option<String> },
+    Managed { line: &'a str, directory: Option<String> },
     /// An unmanaged app on this port.
-    Target(u16),
+    Unmanaged(u16),
     /// No app yet: the first deploy brings its command.
     Later,
 }
@@ -95,9 +95,9 @@ pub(crate) fn add(places: &Places, options: &AddOptions) -> Result<HostReport, H
         name,
         listen,
         app: match &options.command {
-            Some(line) => App::Command { line, directory },
-            None if options.toml && options.target.is_none() => App::Later,
-            None => App::Target(target_port(options, listen, &others)?),
+            Some(line) => NewApp::Managed { line, directory },
+            None if options.toml && options.target.is_none() => NewApp::Later,
+            None => NewApp::Unmanaged(target_port(options, listen, &others)?),
         },
         health: options.health.as_deref(),
         socket: user.as_ref().map(|_| PathBuf::from(format!("/run/portok/{name}/admin.sock"))),
@@ -110,7 +110,7 @@ pub(crate) fn add(places: &Places, options: &AddOptions) -> Result<HostReport, H
     };
     let mut report = HostReport::about(name);
     store(places, &new, format, readers, options.force, &mut report)?;
-    harden::bring_about(places, name, matches!(new.app, App::Target(_)), &mut report);
+    harden::bring_about(places, name, matches!(new.app, NewApp::Unmanaged(_)), &mut report);
     what_next(places, &new, &mut report)?;
     Ok(report)
 }
@@ -222,7 +222,7 @@ fn what_next(places: &Places, new: &New<'_>, report: &mut HostReport) -> Result<
     }
     let health = new.health.unwrap_or("/health");
     let (app, way) = match &new.app {
-        App::Target(port) => ("your app", format!("has to listen on 127.0.0.1:{port}")),
+        NewApp::Unmanaged(port) => ("your app", format!("has to listen on 127.0.0.1:{port}")),
         _ => ("the app", "has to listen on 127.0.0.1, on the port in $PORT".to_owned()),
     };
     report.note(format!("`{name}` answers on port {}", new.listen));
@@ -230,7 +230,7 @@ fn what_next(places: &Places, new: &New<'_>, report: &mut HostReport) -> Result<
     report.next(format!("portok enable {name} --now"), "start it, now and at every boot");
     report.next(format!("portok status {name}"), "look at it");
     match &new.app {
-        App::Target(_) => {
+        NewApp::Unmanaged(_) => {
             report.next(format!("portok switch PORT --instance {name}"), "move traffic to the next version")
         }
         _ => report.next(format!("portok deploy --instance {name}"), "release the next version"),
@@ -247,7 +247,7 @@ fn toml_text(new: &New<'_>, token: &Path) -> String {
         name = new.name,
     );
     match &new.app {
-        App::Command { line, directory } => {
+        NewApp::Managed { line, directory } => {
             _ = write!(
                 text,
                 "\n[app]\n# Has to listen on 127.0.0.1, on the port in $PORT.\ncommand = {}\n",
@@ -259,8 +259,10 @@ fn toml_text(new: &New<'_>, token: &Path) -> String {
             };
             _ = writeln!(text, "# user = \"{}\"    # default: the user of portokd", new.name);
         }
-        App::Target(port) => _ = write!(text, "\n[app]\n# Somebody else starts it there.\ntarget = {port}\n"),
-        App::Later => _ = write!(text, "\n# [app]\n# command = \"node server.js\"\n"),
+        NewApp::Unmanaged(port) => {
+            _ = write!(text, "\n[app]\n# Somebody else starts it there.\ntarget = {port}\n")
+        }
+        NewApp::Later => _ = write!(text, "\n# [app]\n# command = \"node server.js\"\n"),
     }
     if let Some(path) = new.health {
         _ = write!(text, "\n[health]\npath = {}\n", string(path));
@@ -281,9 +283,9 @@ fn env_text(new: &New<'_>, token: &str) -> String {
     set("INSTANCE_NAME", new.name);
     set("LISTEN_PORT", &new.listen.to_string());
     match &new.app {
-        App::Command { line, .. } => set("APP_COMMAND", line),
-        App::Target(port) => set("INITIAL_TARGET_PORT", &port.to_string()),
-        App::Later => {}
+        NewApp::Managed { line, .. } => set("APP_COMMAND", line),
+        NewApp::Unmanaged(port) => set("INITIAL_TARGET_PORT", &port.to_string()),
+        NewApp::Later => {}
     }
     if let Some(path) = new.health {
         set("HEALTH_PATH", path);
@@ -319,7 +321,7 @@ mod tests {
 
     const COMMAND: &str = "FOO='a b' node \"x.js\" --port=$PORT \\\n  `pwd`";
 
-    fn new(app: App<'static>) -> New<'static> {
+    fn new(app: NewApp<'static>) -> New<'static> {
         let socket = Some("/run/portok/api/admin.sock".into());
         New { name: "api", listen: 3000, app, health: Some("/ready"), socket }
     }
@@ -345,19 +347,20 @@ mod tests {
     #[test]
     fn what_is_written_is_what_the_daemon_reads() {
         for format in [Format::Toml, Format::Env] {
-            let config = loaded(&new(App::Command { line: COMMAND, directory: None }), format);
+            let config = loaded(&new(NewApp::Managed { line: COMMAND, directory: None }), format);
             assert_eq!((config.name.as_str(), config.listen.port()), ("api", 3000));
             assert_eq!(config.app.app.command, Some(CommandLine::Shell(COMMAND.into())));
             assert_eq!(config.app.health.path, "/ready");
             assert_eq!(config.admin.token.unwrap().expose().len(), 2 * TOKEN_BYTES);
             assert_eq!(config.admin.socket.unwrap(), Path::new("/run/portok/api/admin.sock"));
-            let config = loaded(&new(App::Target(8080)), format);
+            let config = loaded(&new(NewApp::Unmanaged(8080)), format);
             assert_eq!((config.app.app.target, &config.app.app.command), (Some(8080), &None));
         }
         let directory = Some("/srv/a \"b\"".to_owned());
-        let config = loaded(&new(App::Command { line: "true", directory: directory.clone() }), Format::Toml);
+        let config =
+            loaded(&new(NewApp::Managed { line: "true", directory: directory.clone() }), Format::Toml);
         assert_eq!(config.app.app.directory, directory.map(PathBuf::from));
-        assert_eq!(loaded(&new(App::Later), Format::Toml).app.app.target, None);
+        assert_eq!(loaded(&new(NewApp::Later), Format::Toml).app.app.target, None);
     }
 
     #[test]

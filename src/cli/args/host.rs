@@ -15,7 +15,7 @@ Examples:
   portok init --dry-run          only tell what would be done
   portok init
   portok init --user deploy      portokd runs as this user, and may still use ports below 1024")]
-    Init(Init),
+    Init(InitArgs),
     /// Write the configuration of a new instance, with a token and free ports
     #[command(after_help = "\
 Examples:
@@ -25,14 +25,14 @@ Examples:
 
 --cmd writes NAME.toml and its token to NAME.token, otherwise NAME.env is written, as npm portok does it;
 --toml and --env choose the other one.")]
-    Add(Add),
+    Add(AddArgs),
     /// Stop an instance and remove its configuration, token and state
     #[command(after_help = "\
 Examples:
   portok remove api
   portok remove api --force          stop it first if it runs
   portok remove api --keep-state     a later instance of that name goes on where it was")]
-    Remove(Remove),
+    Remove(RemoveArgs),
     /// Remove everything that portok made on this host; without --force only tell what that is
     #[command(after_help = "\
 Examples:
@@ -56,29 +56,29 @@ Examples:
     #[command(after_help = "\
 Examples:
   portok start api")]
-    Start(Instance),
+    Start(InstanceArgs),
     /// Stop an instance: requests finish, the app is stopped, then the daemon ends
     #[command(after_help = "\
 Examples:
   portok stop api")]
-    Stop(Instance),
+    Stop(InstanceArgs),
     /// Restart an instance's daemon
     #[command(after_help = "\
 Examples:
   portok restart api")]
-    Restart(Instance),
+    Restart(InstanceArgs),
     /// Start an instance at every boot
     #[command(after_help = "\
 Examples:
   portok enable api
   portok enable api --now")]
-    Enable(Toggle),
+    Enable(ToggleArgs),
     /// No longer start an instance at boot
     #[command(after_help = "\
 Examples:
   portok disable api
   portok disable api --now")]
-    Disable(Toggle),
+    Disable(ToggleArgs),
     /// Check this host and every instance, and say what to do; exit code 1 when something is wrong
     #[command(after_help = "\
 Examples:
@@ -112,7 +112,7 @@ Examples:
 
 /// `init`.
 #[derive(Debug, Args)]
-pub(crate) struct Init {
+pub(crate) struct InitArgs {
     /// Tell what would be done and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -126,7 +126,7 @@ pub(crate) struct Init {
 
 /// `add`.
 #[derive(Debug, Args)]
-pub(crate) struct Add {
+pub(crate) struct AddArgs {
     /// The new instance's name
     #[arg(value_name = "NAME", value_parser = instance_name)]
     pub(crate) name: String,
@@ -158,7 +158,7 @@ pub(crate) struct Add {
 
 /// `remove`.
 #[derive(Debug, Args)]
-pub(crate) struct Remove {
+pub(crate) struct RemoveArgs {
     /// The instance's name
     #[arg(value_name = "NAME", value_parser = instance_name)]
     pub(crate) name: String,
@@ -172,7 +172,7 @@ pub(crate) struct Remove {
 
 /// A command that takes nothing but an instance.
 #[derive(Debug, Args)]
-pub(crate) struct Instance {
+pub(crate) struct InstanceArgs {
     /// The instance's name
     #[arg(value_name = "NAME", value_parser = instance_name)]
     pub(crate) name: String,
@@ -180,7 +180,7 @@ pub(crate) struct Instance {
 
 /// `enable` and `disable`.
 #[derive(Debug, Args)]
-pub(crate) struct Toggle {
+pub(crate) struct ToggleArgs {
     /// The instance's name
     #[arg(value_name = "NAME", value_parser = instance_name)]
     pub(crate) name: String,
