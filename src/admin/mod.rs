@@ -55,7 +55,7 @@ pub struct Parts {
     /// Where it came from, and why a newer one was refused.
     pub config_status: watch::Receiver<wire::ConfigStatus>,
     /// The data plane's counters.
-    pub stats: Arc<proxy::Stats>,
+    pub counters: Arc<proxy::Counters>,
     /// Orders a reload; the outcome comes back through the inner channel.
     pub reload: mpsc::Sender<ReloadReply>,
     /// Orders another daemon in this one's place.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Apps, Waiting};
 use crate::config::AppConfig;
-use crate::proxy::{RouteWriter, Stats};
+use crate::proxy::{RouteWriter, ServiceCounters};
 use crate::release::store::{Found, Store};
 use crate::release::{self, Coordinator, Traffic};
 use crate::supervisor::{Common, Supervisor, new_mark};
@@ -24,7 +24,7 @@ pub struct Parts {
     /// What all apps' processes share.
     pub common: Arc<Common>,
     /// Makes targets.
-    pub stats: Arc<Stats>,
+    pub counters: Arc<ServiceCounters>,
     /// Points the app's requests at them.
     pub route: RouteWriter,
     /// Keeps the app's record.
@@ -45,12 +45,12 @@ impl Apps {
     /// # Errors
     /// The kernel's random numbers cannot be read.
     pub fn boot(parts: Parts) -> io::Result<(Self, Waiting)> {
-        let Parts { config, common, stats, route, store, found, notify, fresh, alone } = parts;
+        let Parts { config, common, counters, route, store, found, notify, fresh, alone } = parts;
         let recorded: Vec<_> = found.record.runs.iter().map(|run| run.identity.clone()).collect();
         common.remove_pipes_but(&recorded);
         let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
         let supervisor = Arc::new(Supervisor::for_app(&common, mark)?);
-        let traffic = Traffic::new(route, stats, alone);
+        let traffic = Traffic::new(route, counters, alone);
         let parts = release::Parts { config, supervisor, traffic, store, found, notify, fresh };
         let (coordinator, app) = Coordinator::new(parts);
         Ok((Self { app, common }, Waiting { coordinator }))

@@ -19,7 +19,7 @@ use super::configuration::Configuration;
 use crate::admin::{self, Admin};
 use crate::apps::Apps;
 use crate::config::Config;
-use crate::proxy::Stats;
+use crate::proxy::Counters;
 
 /// How long admin requests may still be answered when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ impl AdminServer {
     pub(super) fn open(
         configuration: &Configuration,
         apps: &Apps,
-        stats: &Arc<Stats>,
+        counters: &Arc<Counters>,
         listen: watch::Receiver<SocketAddr>,
         bind: Bind,
     ) -> Result<Self, StartError> {
@@ -75,7 +75,7 @@ impl AdminServer {
             app: apps.only().clone(),
             config: configuration.follow(),
             config_status: configuration.follow_status(),
-            stats: Arc::clone(stats),
+            counters: Arc::clone(counters),
             reload,
             upgrade,
             listen,

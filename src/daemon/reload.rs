@@ -77,7 +77,8 @@ impl Daemon {
         for warning in &new.warnings {
             tracing::warn!("{warning}");
         }
-        self.configuration.replace(new);
+        self.configuration.replace(Arc::clone(&new));
+        self.plane.configure(new);
         let differs = if diff.is_empty() { "; nothing differs" } else { "" };
         Ok(wire::Reloaded {
             success: true,

@@ -69,9 +69,9 @@ impl Daemon {
             alone.cancel();
         }
         let common = Arc::new(common(&config, foreground.is_some(), open_files)?);
-        let stats = proxy::Stats::new(config.proxy.threads);
-        let (switchboard, route) = proxy::switchboard();
+        let counters = proxy::Counters::new(config.proxy.threads);
         let configuration = Configuration::new(sources, config);
+        let (board, route) = proxy::Board::new(configuration.current(), Arc::clone(counters.service()));
         let mut background = Background::new();
         let (hook_sender, hooks) = hooks::start(configuration.follow(), background.over());
         background.run(hooks);
@@ -79,7 +79,7 @@ impl Daemon {
         let (apps, waiting) = Apps::boot(apps::Parts {
             config: configuration.follow_app(),
             common,
-            stats: Arc::clone(&stats),
+            counters: Arc::clone(counters.service()),
             route,
             store,
             found,
@@ -89,12 +89,12 @@ impl Daemon {
         })
         .map_err(StartError::io("start the supervisor"))?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
-        let admin = AdminServer::open(&configuration, &apps, &stats, listeners.follow(), bind)?;
+        let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
         let (coordinators, edits) = begin(waiting, watch, &mut background);
         // Connections wait in the kernel's queue meanwhile.
         let first = if predecessor.is_some() { FIRST_PROBE_OF_A_SUCCESSOR } else { FIRST_PROBE };
         apps.ready_to_serve(first).await;
-        let plane = Plane::start(sockets, configuration.follow(), switchboard, stats, admin.public());
+        let plane = Plane::start(sockets, board, counters, admin.public());
         if plane.is_err() && predecessor.is_none() {
             // What has been started meanwhile does not stay behind. A successor's is another
             // daemon's.

@@ -1,8 +1,8 @@
-//! What a client is answered: a body of the app's, or an answer of portok's own.
+//! What a client is answered: the body of the app's answer, or an answer of portok's own.
 //!
-//! [`Body`] holds whatever must live until the last byte is handed on: the claim, the ticket, the
-//! connection to the app. Dropped early (the client went away), all of it is given back and the connection to
-//! the app is closed.
+//! [`Body`] holds what must live until the last byte is handed on: the claim, the ticket, the
+//! connection to the app. Dropped early (the client has gone), all of it is given back, and the
+//! connection to the app is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -29,17 +29,18 @@ pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
     response
 }
 
-/// A client connection's turn to be answered; its next head is waited for when this is dropped.
+/// A client connection's turn to be answered. Once it is dropped the connection waits for its next
+/// head.
 #[derive(Debug)]
 pub(super) struct Turn(Rc<ClientConnection>);
 
 impl Turn {
-    pub(super) fn new(record: Rc<ClientConnection>) -> Self {
-        record.begin();
-        Self(record)
+    pub(super) fn new(client: Rc<ClientConnection>) -> Self {
+        client.begin();
+        Self(client)
     }
 
-    pub(super) fn record(&self) -> &Rc<ClientConnection> {
+    pub(super) fn client(&self) -> &Rc<ClientConnection> {
         &self.0
     }
 }
@@ -50,9 +51,9 @@ impl Drop for Turn {
     }
 }
 
-/// What counts a request until its answer is over.
+/// What counts a request as under way until its answer is over.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct InFlight {
     pub(super) claim: Option<Claim>,
     pub(super) ticket: Ticket,
 }
@@ -61,8 +62,8 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct Body {
     kind: Kind,
-    // Given back in this order: first what is counted, then the connection's turn.
-    held: Option<Held>,
+    // Dropped in this order: first what counts the request, then the connection's turn.
+    inflight: Option<InFlight>,
     turn: Turn,
 }
 
@@ -70,42 +71,43 @@ pub(super) struct Body {
 enum Kind {
     Over,
     Whole(Bytes),
-    /// No body, although a length is told (an answer to `HEAD`, a 304).
+    /// No body, although the head tells a length (an answer to `HEAD`, a 304).
     Told(u64),
     App(Box<Incoming>),
     Reserved(Box<ReservedBody>),
-    /// What the app sent broke off. Told only when hyper had its turn to write what came before, the head above all.
+    /// The app's answer broke off. hyper learns of it one turn later, after it has written what
+    /// came before.
     Broken(Option<io::Error>),
 }
 
 impl Body {
-    /// Known bytes.
+    /// A body of known bytes.
     pub(super) fn whole(bytes: Bytes, turn: Turn) -> Self {
         let kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
-        Self { kind, held: None, turn }
+        Self { kind, inflight: None, turn }
     }
 
-    /// Nothing, behind a head that tells a length.
+    /// No body, behind a head that tells a length.
     pub(super) fn told(length: u64, turn: Turn) -> Self {
-        Self { kind: Kind::Told(length), held: None, turn }
+        Self { kind: Kind::Told(length), inflight: None, turn }
     }
 
-    /// What comes from an app.
+    /// The body of an app's answer.
     pub(super) fn app(incoming: Incoming, turn: Turn) -> Self {
-        Self { kind: Kind::App(Box::new(incoming)), held: None, turn }
+        Self { kind: Kind::App(Box::new(incoming)), inflight: None, turn }
     }
 
-    /// What the control plane says.
+    /// The body of the control plane's answer.
     pub(super) fn reserved(body: ReservedBody, turn: Turn) -> Self {
-        Self { kind: Kind::Reserved(Box::new(body)), held: None, turn }
+        Self { kind: Kind::Reserved(Box::new(body)), inflight: None, turn }
     }
 
-    /// Keeps `held` until the body is over.
-    pub(super) fn hold(mut self, held: Held) -> Self {
+    /// Keeps `inflight` until the body is over.
+    pub(super) fn hold(mut self, inflight: InFlight) -> Self {
         if matches!(self.kind, Kind::Over | Kind::Told(_)) {
-            held.ticket.finish();
+            inflight.ticket.finish();
         }
-        self.held = Some(held);
+        self.inflight = Some(inflight);
         self
     }
 
@@ -113,16 +115,16 @@ impl Body {
         self.kind = Kind::Over;
         if let Some(over) = incoming {
             if over.unread {
-                self.turn.record().linger();
+                self.turn.client().linger();
             }
             if let (Some(connection), Some(claim)) =
-                (over.connection, self.held.as_ref().and_then(|h| h.claim.as_ref()))
+                (over.connection, self.inflight.as_ref().and_then(|h| h.claim.as_ref()))
             {
                 claim.local.give_back(connection);
             }
         }
-        if let Some(held) = self.held.take() {
-            held.ticket.finish();
+        if let Some(inflight) = self.inflight.take() {
+            inflight.ticket.finish();
         }
     }
 
@@ -138,15 +140,15 @@ impl Body {
         if let Kind::App(incoming) = &mut self.kind
             && incoming.over().unread
         {
-            self.turn.record().linger();
+            self.turn.client().linger();
         }
-        self.held = None;
+        self.inflight = None;
         error
     }
 
     fn broke(&self, fault: &Fault) -> io::Error {
-        let held = self.held.as_ref();
-        io::Error::other(held.map_or_else(|| fault.cause(), |held| held.ticket.broke(fault)))
+        let inflight = self.inflight.as_ref();
+        io::Error::other(inflight.map_or_else(|| fault.cause(), |inflight| inflight.ticket.broke(fault)))
     }
 }
 
@@ -210,7 +212,7 @@ impl http_body::Body for Body {
     }
 }
 
-/// Whether this content type is one of event streams, which may be silent, and unread, for long.
+/// Whether this content type is that of event streams, which may be silent, or unread, for long.
 pub(super) fn is_event_stream(content_type: Option<&[u8]>) -> bool {
     const KIND: &[u8] = b"text/event-stream";
     let kind = content_type.and_then(|value| value.get(..KIND.len()));

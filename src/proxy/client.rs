@@ -1,12 +1,12 @@
 //! The task that serves one client connection.
 //!
-//! A connection begins on the short way of [`plain`] requests and goes on with hyper once another kind has come. It ends when
-//! the client, [`plain`] or hyper is done with it and, after an upgrade, when the tunnel is; or by an order of its
-//! thread's. The task dropped, everything it holds is dropped: the claim is given back, an unfinished connection to
-//! the app is closed.
+//! A connection begins on the short way of [`plain`] requests, and goes on with hyper from the
+//! first request that is not plain. It ends when the client, [`plain`] or hyper is done with it,
+//! after an upgrade with the tunnel, or by an order of its thread. A dropped task drops all it
+//! holds: the claim is given back, an unfinished connection to the app is closed.
 //!
-//! The order that matters: a connection is closed politely only after the kernel was asked whether a request has arrived,
-//! so that the moment in which one is lost is as short as it can be.
+//! The order that matters: before a connection is closed politely the kernel is asked whether a
+//! request has arrived, so that the moment in which one can be lost is as short as possible.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -31,15 +31,17 @@ use super::socket::Socket;
 use super::tunnel::TunnelSlot;
 use super::worker::Worker;
 
-/// The smallest buffers a connection may grow to, whatever the limit of a head.
+/// hyper's buffers may grow at least this large, however short a head has to be.
 const BUFFER: usize = 128 * 1024;
 
-/// How much, and how long, a client may still send after its answer before the connection is closed.
+/// How much, and how long, a client may still send after its answer before the connection is
+/// closed.
 const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(5));
 
-/// Serves `stream` until it ends. The caller spawns it on the worker's thread.
+/// Serves `stream` until it ends. The caller spawns the future on the worker's thread.
 ///
-/// No `async fn`, which would keep its arguments twice for as long as the connection lives: as they came, and as they are used.
+/// Not an `async fn`: that would keep its arguments twice for as long as the connection lives, as
+/// they came and as they are used.
 pub(super) fn serve(
     worker: &Rc<Worker>,
     stream: TcpStream,
@@ -67,7 +69,7 @@ async fn uncut<F: Future>(client: &ClientConnection, mut future: Pin<&mut F>) ->
     .await
 }
 
-/// Serves what is no plain request, and everything behind it.
+/// Serves the first request that is not plain, and everything behind it.
 async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpStream, early: Vec<u8>) {
     let slot = TunnelSlot::default();
     if http(worker, client, stream, early, &slot).await == Ended::ByUs {
@@ -81,14 +83,16 @@ async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpSt
     }
     let left = client.socket.left();
     if let Some(mut stream) = left {
-        // Whatever comes of it, the answer had its chance.
+        // Either way the client had its chance to read the answer.
         let _ = tokio::time::timeout(LINGER.1, discard(&mut stream)).await;
     }
 }
 
+/// How hyper's part of a connection ended.
 #[derive(PartialEq, Eq)]
 enum Ended {
     ByItself,
+    /// Cut, by an order of the thread.
     ByUs,
 }
 
@@ -100,14 +104,17 @@ async fn http(
     early: Vec<u8>,
     slot: &TunnelSlot,
 ) -> Ended {
-    let settings = worker.settings();
-    let head = settings.config.proxy.max_header_size;
     let mut builder = http1::Builder::new();
-    builder.max_header_size(head).max_buf_size(head.max(BUFFER)).keep_alive(!worker.is_draining());
-    builder.max_headers(settings.config.limits.headers);
+    {
+        let known = worker.here.look();
+        let config = &known.settings.config;
+        let head = config.proxy.max_header_size;
+        builder.max_header_size(head).max_buf_size(head.max(BUFFER)).keep_alive(!worker.is_draining());
+        builder.max_headers(config.limits.headers);
+    }
     let service = service_fn(async |request| {
         let mut answer = forward::forward(worker, client, request, slot).await?;
-        let is_last = worker.is_draining() || client.is_last(&worker.settings());
+        let is_last = worker.is_draining() || client.is_last(&worker.here.look().settings);
         if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -115,7 +122,6 @@ async fn http(
     });
     let socket = Socket::new(stream, &early, client.socket.clone());
     worker.spares.keep_head(early);
-    drop(settings);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let state = &client.socket;
     let mut told = false;
@@ -147,8 +153,8 @@ async fn http(
     .await
 }
 
-/// Ends this side, then reads and forgets what the client still sends: a socket closed with unread bytes takes
-/// the answer along.
+/// Ends this side, then reads and forgets what the client still sends. A socket that is closed with
+/// unread bytes resets the connection, and the client may lose the answer.
 async fn discard(stream: &mut TcpStream) {
     if stream.shutdown().await.is_err() {
         return;

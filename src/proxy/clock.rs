@@ -1,8 +1,8 @@
 //! The coarse clock of one data-plane thread.
 //!
-//! Requests read it instead of the kernel's clock, and no request sets a timer: the thread's keeper moves the
-//! clock once a [`TICK`] and then looks for whom time has run out. A deadline is therefore kept to within
-//! a tick, and never fires early.
+//! Requests read it instead of the kernel's clock, and no request sets a timer: once a [`TICK`] the
+//! thread's keeper moves the clock, then looks whose time has run out. So a deadline is kept to
+//! within a tick, and never fires early.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -30,13 +30,13 @@ pub(super) fn now() -> u64 {
     NOW.get()
 }
 
-/// Moves this thread's clock, which never goes back, and what `Date` says.
+/// Moves this thread's clock, which never goes back, and `Date` with it.
 pub(super) fn advance(since_start: Duration) {
     NOW.set(NOW.get().max(millis(since_start) + 1));
     set_date(SystemTime::now());
 }
 
-/// What `Date` says now, written once a second and not once an answer.
+/// The value of `Date` now. It is written once a second, not once an answer.
 pub(super) fn date() -> [u8; 29] {
     DATE.get().text
 }

@@ -1,8 +1,9 @@
-//! What is known about one client connection.
+//! The state of one client connection.
 //!
-//! State: a [`ClientConnection`] per connection, owned by its task and listed by its thread's worker, which looks at all of them once a
-//! tick and gives orders: close politely, or cut. What is waited for and since when is kept in plain cells; no request sets
-//! a timer.
+//! A [`ClientConnection`] is owned by the connection's task. Its thread's worker lists it too, and
+//! once a tick sweeps all of them: it looks whose time has run out, and orders them to close
+//! politely or to be cut. Every wait is a moment in a plain cell; no request sets a timer. It ends
+//! with the task.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
@@ -24,18 +25,18 @@ use super::upstream::pool::Pinned;
 use super::waits::{Patience, Waits};
 use crate::config::Affinity;
 
-/// What a connection does now.
+/// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It waits for a head, its first or (`idle`) a further one.
+    /// Waits for a head; `idle`: not its first.
     Waiting { since: u64, idle: bool },
-    /// A request is answered.
+    /// Answers a request.
     Busy,
-    /// It has become a tunnel.
+    /// Is a tunnel.
     Tunnel,
 }
 
-/// What its thread wants a connection to do.
+/// How the thread wants the connection to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum CloseOrder {
     None,
@@ -45,7 +46,7 @@ enum CloseOrder {
     Cut,
 }
 
-/// What is known about one client connection; belongs to its thread.
+/// The state of one client connection. It belongs to one thread.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     pub(super) peer: SocketAddr,
@@ -55,15 +56,17 @@ pub(super) struct ClientConnection {
     phase: Cell<Phase>,
     order: Cell<CloseOrder>,
     closing_since: Cell<u64>,
-    /// When the wait of the exchange under way ends.
+    /// When the exchange under way stops waiting for a connection or a head.
     deadline: Cell<u64>,
-    /// What else it waits for. Only where there is something: most exchanges have no such limit.
+    /// Its further deadlines. Made when one is needed: most exchanges have none.
     waits: OnceCell<Rc<Waits>>,
-    /// Requests so far.
+    /// How many requests it has had.
     served: Cell<u32>,
-    /// When a byte passed through the tunnel last.
+    /// When a byte last passed through the tunnel.
     moved: Cell<u64>,
+    /// Wakes the connection's task.
     waker: RefCell<Option<Waker>>,
+    /// The target that its requests stay with (`drain.affinity`).
     pub(super) pinned: RefCell<Option<Pinned>>,
     /// The tunnel's target, once the app has ended its side.
     pub(super) app_ended: RefCell<Option<Arc<Target>>>,
@@ -72,7 +75,7 @@ pub(super) struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// `peer` as it is compared; `send_timeout` as the kernel was told.
+    /// `peer` in its canonical form; `send_timeout`: what its socket has inherited.
     pub(super) fn new(peer: SocketAddr, visit: Visit, send_timeout: u32) -> Rc<Self> {
         Rc::new(Self {
             peer,
@@ -98,17 +101,17 @@ impl ClientConnection {
         self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
     }
 
-    /// The client's address, where nobody names another one.
+    /// The guest of the peer's own address.
     pub(super) fn guest(&self) -> &Rc<Guest> {
         self.visit.guest()
     }
 
-    /// What the exchange under way waits for.
+    /// The deadlines of the exchange under way.
     pub(super) fn waits(&self) -> &Rc<Waits> {
         self.waits.get_or_init(Rc::default)
     }
 
-    /// How long the app may be silent once its answer has begun; `None`: for ever.
+    /// How long the app may be silent once its answer has begun; `None`: without limit.
     pub(super) fn patience(&self, settings: &Settings) -> Option<Patience> {
         let upstream = &settings.app.upstream;
         let is_limited = upstream.read_timeout.or(upstream.timeout).is_some();
@@ -120,19 +123,19 @@ impl ClientConnection {
         settings.config.limits.requests_per_connection.is_some_and(|most| self.served.get() >= most)
     }
 
-    /// A head is complete: no client timeout runs until the answer is given.
+    /// Notes a complete head: no client timeout runs until the answer is given.
     pub(super) fn begin(&self) {
         self.served.set(self.served.get().saturating_add(1));
         self.phase.set(Phase::Busy);
     }
 
-    /// It has become a tunnel.
+    /// Notes that it is a tunnel now.
     pub(super) fn become_tunnel(&self) {
         self.note_moved();
         self.phase.set(Phase::Tunnel);
     }
 
-    /// A byte has passed through the tunnel.
+    /// Notes a byte that has passed through the tunnel.
     pub(super) fn note_moved(&self) {
         self.moved.set(clock::now());
     }
@@ -141,14 +144,14 @@ impl ClientConnection {
         self.phase.get() == Phase::Tunnel
     }
 
-    /// hyper's request has this body.
+    /// Tells the gate which body hyper's request has.
     pub(super) fn judged(&self, body: gate::Body) {
         if self.socket.judged(body) {
             self.wake();
         }
     }
 
-    /// The answer is given: the next head may come.
+    /// Notes that the answer is given: the next head may come.
     pub(super) fn end(&self) {
         if self.socket.is_hypers() && self.socket.answered() {
             self.wake();
@@ -161,12 +164,12 @@ impl ClientConnection {
         self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
     }
 
-    /// Something of the next request has come.
+    /// Notes that a part of the next request has come.
     pub(super) fn note_read(&self) {
         self.socket.note_read();
     }
 
-    /// Whether the connection is to end when nothing is under way.
+    /// Whether it is to end as soon as nothing is under way.
     pub(super) fn is_to_close(&self) -> bool {
         self.order.get() != CloseOrder::None
     }
@@ -176,12 +179,13 @@ impl ClientConnection {
         self.order.get() == CloseOrder::Cut
     }
 
-    /// The client sends something nobody will read: closing at once would take the answer from it.
+    /// Keeps the socket open for a while after the answer, because the client still sends bytes
+    /// that nobody will read: closing at once would take the answer from it.
     pub(super) fn linger(&self) {
         self.socket.linger.store(true, Relaxed);
     }
 
-    /// When the exchange under way stops waiting; seen by [`ClientConnection::is_overdue`].
+    /// Sets when the exchange under way stops waiting; see [`ClientConnection::is_overdue`].
     pub(super) fn set_deadline(&self, deadline: u64) {
         self.deadline.set(deadline);
     }
@@ -204,7 +208,8 @@ impl ClientConnection {
         output
     }
 
-    /// Looks whether time has run out. `draining`: the thread stops.
+    /// Looks whether a time has run out, and gives the orders that follow. `draining`: the thread
+    /// stops.
     pub(super) fn sweep(&self, settings: &Settings, draining: bool) {
         if self.is_overdue() {
             self.wake();
@@ -226,13 +231,14 @@ impl ClientConnection {
         self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
         let now = clock::now();
         match self.phase.get() {
-            // While the thread stops, an answer's head says that it is the last. One whose head is out already said that
-            // another may come: the connection is closed when none does.
+            // While the thread stops, an answer's head says that it is the last. An answer whose
+            // head went out before promised that another request may come: the connection is closed
+            // when none does.
             Phase::Tunnel if now >= self.moved.get().saturating_add(settings.tunnel_idle) => {
                 self.order(CloseOrder::Cut);
             }
             Phase::Tunnel | Phase::Busy => (),
-            // An answer is still on its way to a slow client.
+            // The answer is still on its way to a slow client.
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
             Phase::Waiting { since, idle } => {
                 let first = self.socket.first_read.load(Relaxed);
@@ -271,7 +277,7 @@ impl ClientConnection {
         }
     }
 
-    /// Remembers who runs the connection.
+    /// Remembers the task that runs the connection.
     pub(super) fn watch(&self, waker: &Waker) {
         let mut known = self.waker.borrow_mut();
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {

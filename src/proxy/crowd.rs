@@ -1,9 +1,10 @@
-//! Who is here: how many connections, requests and tunnels each client address has, over all threads.
+//! Who is here: how many connections, requests and tunnels each client address has, over all
+//! threads.
 //!
-//! State: one [`Crowd`] a data plane, shared by its threads. An address is looked up where it is not the one who came last to
-//! its thread, behind a lock that is held for one look at a map; a request adds to a counter and takes from it. An address
-//! is forgotten with the last guard that came of it: [`Visit`], [`Guest`] or [`Stay`]. Of each thread the guest who came last
-//! is kept, too.
+//! State: one [`Crowd`] a data plane, shared by its threads. Looking an address up takes a lock for
+//! one look at a map; a thread skips it for the address that came last (`guests.rs`). A request
+//! only adds to a counter and takes from it. An address is forgotten with its last guard:
+//! [`Visit`], [`Guest`] or [`Stay`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -15,10 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::clock;
 
-/// Addresses lie in so many maps, each with a lock of its own.
+/// How many maps the addresses are spread over, each with a lock of its own.
 const MAPS: usize = 16;
 
-/// A full limit is told once in so many milliseconds.
+/// How often a full limit is logged, in milliseconds.
 const TOLD_EVERY: u64 = 60_000;
 
 /// What can be full.
@@ -29,7 +30,7 @@ pub(super) enum Limit {
     RequestsPerAddress,
     Tunnels,
     UpstreamConnections,
-    /// Those of this process, but for what is kept back.
+    /// File descriptors of this process, except those that are kept back.
     Descriptors,
 }
 
@@ -49,7 +50,7 @@ impl Limit {
         }
     }
 
-    /// What becomes of those beyond it, and what an address has of it.
+    /// What happens beyond the limit, and the word for what an address has of it.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Connections | Self::ConnectionsPerAddress | Self::Descriptors => {
@@ -71,7 +72,7 @@ pub(super) struct Crowd {
     hasher: RandomState,
     connections: AtomicUsize,
     tunnels: AtomicUsize,
-    /// When each limit was last told to be full; 0: never.
+    /// When each limit was last logged as full; 0: never.
     told: [AtomicU64; Limit::COUNT],
 }
 
@@ -134,7 +135,7 @@ impl Crowd {
         Rc::new(Guest { crowd: self.clone(), address: known.address.clone() })
     }
 
-    /// Whether it is time to tell that `limit` is full: true once a minute.
+    /// Whether it is time to log that `limit` is full: true once a minute.
     pub(super) fn is_news(&self, limit: Limit) -> bool {
         let (told, now) = (&self.told[limit as usize], clock::now());
         let due = |last: u64| (last == 0 || now >= last + TOLD_EVERY).then_some(now);
@@ -147,7 +148,7 @@ impl Crowd {
         Filler { address, share }
     }
 
-    /// Who has most of what `limit` counts. Looks at all addresses.
+    /// The address that has most of what `limit` counts. Looks at all addresses.
     pub(super) fn filler(&self, limit: Limit) -> Option<Filler> {
         let most = |map: &Mutex<HashMap<IpAddr, Known>>| {
             let all = lock(map);
@@ -169,7 +170,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The line that says that `limit` is full, of which there may be `most`, where that is known.
+/// The line that says that `limit`, whose value is `most`, is full.
 pub(super) fn notice(limit: Limit, most: Option<usize>, filler: Option<Filler>) -> String {
     let (consequence, what) = limit.words();
     let most = most.map_or_else(String::new, |most| format!(" = {most}"));
@@ -183,7 +184,7 @@ pub(super) fn notice(limit: Limit, most: Option<usize>, filler: Option<Filler>) 
     text
 }
 
-/// A client's address while somebody of it is here.
+/// A client's address, while a connection or request of it is here.
 #[derive(Debug)]
 pub(super) struct Guest {
     crowd: Arc<Crowd>,
@@ -216,7 +217,8 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// Counts a connection of `guest`: where there are `most` already, or `most_each` of this address, that limit is full.
+    /// Counts a connection of `guest`. Fails with the limit that is full: there are `most` already,
+    /// or `most_each` of this address.
     pub(super) fn begin(guest: Rc<Guest>, most: usize, most_each: usize) -> Result<Self, Limit> {
         let visit = Self { guest };
         let all = visit.guest.crowd.connections.fetch_add(1, Relaxed);
@@ -251,7 +253,7 @@ pub(super) struct Stay {
 }
 
 impl Stay {
-    /// Counts a request, and says which one it is of those that the address has under way.
+    /// Counts a request. Also returns how many the address has under way now, this one included.
     pub(super) fn begin(guest: Rc<Guest>) -> (Self, usize) {
         let number = guest.address.requests.fetch_add(1, Relaxed) + 1;
         (Self { guest, request: true, tunnel: false }, number)
@@ -261,7 +263,7 @@ impl Stay {
         &self.guest
     }
 
-    /// Takes a place among `most` tunnels; false where all are taken.
+    /// Takes a place among `most` tunnels. Returns false if all are taken.
     pub(super) fn reserve_tunnel(&mut self, most: usize) -> bool {
         let more = |open| (open < most).then_some(open + 1);
         let reserved = self.guest.crowd.tunnels.fetch_update(Relaxed, Relaxed, more).is_ok();
@@ -272,14 +274,15 @@ impl Stay {
         reserved
     }
 
-    /// It has become the tunnel that it has a place for: it is no request any more.
+    /// Notes that the request is the tunnel now that it has a place for: it no longer counts as a
+    /// request.
     pub(super) fn become_tunnel(&mut self) {
         if std::mem::take(&mut self.request) {
             self.guest.address.requests.fetch_sub(1, Relaxed);
         }
     }
 
-    /// It becomes no tunnel: its place is free for another one.
+    /// Gives the place among the tunnels back.
     pub(super) fn leave_tunnels(&mut self) {
         if std::mem::take(&mut self.tunnel) {
             self.guest.address.tunnels.fetch_sub(1, Relaxed);

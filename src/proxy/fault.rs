@@ -1,6 +1,7 @@
 //! Errors of portok's own: why a request gets no answer of the app's, and what it gets instead.
 //!
-//! Pure. A [`Fault`] is made where something fails, and answered by the request's ticket, which counts it.
+//! Pure. A [`Fault`] is made where something fails, and answered by the request's ticket, which
+//! counts it.
 
 use std::io;
 
@@ -101,8 +102,8 @@ impl Fault {
         }
     }
 
-    /// The answer. `verbose`: with the cause. `close`: the connection ends with it. `late`: the status if the
-    /// app took too long.
+    /// The answer. `verbose`: with the cause. `close`: the connection ends with it. `late`: the
+    /// status if the app took too long.
     pub(super) fn answer(&self, verbose: bool, close: bool, late: u16) -> Response<Bytes> {
         let status = match self {
             Self::Timeout(_) => StatusCode::from_u16(late).unwrap_or(self.status()),

@@ -1,9 +1,10 @@
-//! The path of one request that hyper has read: judged, given a target, sent, answered.
+//! The way of one request that hyper has read: judged, given a target, sent, answered.
 //!
-//! State: owned by the request; what must outlive it goes into the answer's body or the tunnel. Dropped (the client
-//! went away), the claim is given back and the connection to the app is closed; that is no error of the
-//! proxy. The order that matters: a target is claimed before anything is connected, and the client's body is
-//! touched only when a connection is there, so that `100 Continue` promises nothing that cannot be kept.
+//! State: owned by the request; what outlives it goes into the answer's body or the tunnel. Dropped
+//! (the client has gone), the claim is given back and the connection to the app is closed; that is
+//! no error of the proxy. The order that matters: a target is claimed before a connection is
+//! opened, and the client's body is touched only once there is a connection, so that `100 Continue`
+//! promises nothing that cannot be kept.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,13 +17,13 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{self, Body, Held, Turn};
-use super::attempts::{Answered, Ask, Attempts, Ended};
+use super::answer::{self, Body, InFlight, Turn};
+use super::attempts::{Answered, Attempts, ForwardedRequest, NoAnswer};
 use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::headers;
+use super::here::ServiceHere;
 use super::judge::{Facts, judge};
-use super::settings::Settings;
 use super::ticket::Ticket;
 use super::tunnel::{Tunnel, TunnelSlot};
 use super::upstream::exchange;
@@ -33,9 +34,9 @@ use super::worker::Worker;
 use crate::http1::head::{Fields, Framing, Head};
 use crate::http1::target::Target;
 
-/// Answers one request of a client.
+/// Answers one request of a client. A tunnel that comes of it is left in `slot`.
 ///
-/// No `async fn`, which would move the request once more.
+/// Not an `async fn`: that would move the request once more.
 pub(super) fn forward(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
@@ -50,25 +51,25 @@ pub(super) fn forward(
             Ok(judged) => judged,
             Err(status) => {
                 if exchange::has_body(&body) {
-                    turn.record().linger();
+                    turn.client().linger();
                 }
                 if status == StatusCode::METHOD_NOT_ALLOWED {
-                    let verbose = worker.settings().config.log.verbose_errors;
+                    let verbose = worker.here.look().settings.config.log.verbose_errors;
                     return Ok(Fault::Method.answer(verbose, true, 0).map(|text| Body::whole(text, turn)));
                 }
                 return Ok(answer::bare(status, turn));
             }
         };
-        turn.record().judged(facts.body());
-        let settings = worker.settings();
-        let admin = &settings.config.admin;
+        turn.client().judged(facts.body());
+        let service = worker.here.look();
+        let admin = &service.settings.config.admin;
         if admin.public && target.path.starts_with(admin.prefix.as_bytes()) {
             let request = Request::from_parts(parts, body);
-            let answer = worker.reserved.answer(turn.record().peer, request);
+            let answer = worker.reserved.answer(turn.client().peer, request);
             return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }
-        let ticket = Ticket::new(worker.clone(), settings.config.proxy.fast_path);
-        let forward = Forward { worker: worker.clone(), settings, turn, ticket, slot };
+        let ticket = Ticket::new(service.clone());
+        let forward = Forward { worker, service, turn, ticket, slot };
         let response = forward.run(&mut parts, body, target, facts).await;
         raw.into_iter().for_each(|raw| client.socket.give_back(raw));
         Ok(response)
@@ -77,8 +78,8 @@ pub(super) fn forward(
 
 /// One request on its way.
 struct Forward<'s> {
-    worker: Rc<Worker>,
-    settings: Rc<Settings>,
+    worker: &'s Worker,
+    service: Rc<ServiceHere>,
     turn: Turn,
     ticket: Ticket,
     slot: &'s TunnelSlot,
@@ -92,9 +93,9 @@ impl Forward<'_> {
         target: Target<'_>,
         facts: Facts,
     ) -> Response<Body> {
-        let allowed = &self.settings.config.proxy.upgrades;
+        let allowed = &self.service.settings.config.proxy.upgrades;
         let upgrade = if facts.upgrade { upgrade_of(parts, allowed) } else { None };
-        let limit = self.settings.config.proxy.max_body;
+        let limit = self.service.settings.config.proxy.max_body;
         let Facts { length, chunked, .. } = facts;
         let has_body = chunked || exchange::has_body(&body);
         if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
@@ -104,22 +105,24 @@ impl Forward<'_> {
             return self.refuse(&fault, None, has_body);
         }
         let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
-        if let (true, Some(time)) = (has_body, self.settings.config.limits.body_timeout) {
-            outgoing.wait_with(Patience::new(self.turn.record().waits().clone(), Some(time)));
+        if let (true, Some(time)) = (has_body, self.service.settings.config.limits.body_timeout) {
+            outgoing.wait_with(Patience::new(self.turn.client().waits().clone(), Some(time)));
         }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
-        let mut asked = Asking { forward: &self, parts, target, facts: &facts, upgrade: offered };
-        let path = Attempts { worker: &self.worker, settings: &self.settings, client: self.turn.record() };
-        match path.exchange(&mut asked, &mut outgoing, replayable).await {
+        let mut request = HyperRequest { forward: &self, parts, target, facts: &facts, upgrade: offered };
+        let path = Attempts { worker: self.worker, service: &self.service, client: self.turn.client() };
+        match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
             }
             Ok(answered) => self.answer(answered, outgoing),
-            Err(Ended::Fault { fault, at }) => self.refuse(&fault, at.as_deref(), outgoing.has_body_left()),
-            Err(Ended::Client { gone }) => {
+            Err(NoAnswer::Fault { fault, at }) => {
+                self.refuse(&fault, at.as_deref(), outgoing.has_body_left())
+            }
+            Err(NoAnswer::Client { gone }) => {
                 if !gone {
-                    self.turn.record().linger();
+                    self.turn.client().linger();
                     self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
                 }
                 answer::bare(StatusCode::BAD_REQUEST, self.turn)
@@ -127,18 +130,19 @@ impl Forward<'_> {
         }
     }
 
-    /// Counts it for its client, and for the tunnels that there may be.
+    /// Counts the request for its client, and with `upgrade` among the tunnels. Fails when a limit
+    /// is full.
     fn admit(&mut self, parts: &Parts, is_forwarded: bool, upgrade: bool) -> Result<(), Fault> {
-        let (settings, record) = (&self.settings, self.turn.record());
-        record.socket.limit_sending(settings.send_timeout);
+        let (settings, client) = (&self.service.settings, self.turn.client());
+        client.socket.limit_sending(settings.send_timeout);
         let fields =
             || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let guest = match is_forwarded {
-            true => self.worker.guests.named(record, settings, fields),
-            false => record.guest().clone(),
+            true => self.worker.guests.named(client, settings, fields),
+            false => client.guest().clone(),
         };
-        self.ticket.admit(guest, settings)?;
-        if upgrade { self.ticket.reserve_tunnel(settings) } else { Ok(()) }
+        self.ticket.admit(guest, &self.worker.guests)?;
+        if upgrade { self.ticket.reserve_tunnel(&self.worker.guests) } else { Ok(()) }
     }
 
     /// Passes the app's answer on.
@@ -152,20 +156,20 @@ impl Forward<'_> {
         } else {
             Some(outgoing)
         };
-        let keep_alive = head.keep_alive && self.settings.app.upstream.keepalive;
+        let keep_alive = head.keep_alive && self.service.settings.app.upstream.keepalive;
         let mut incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
-        if let Some(patience) = self.turn.record().patience(&self.settings) {
+        if let Some(patience) = self.turn.client().patience(&self.service.settings) {
             incoming.wait_with(patience);
         }
-        let held = Held { claim: Some(claim), ticket: self.ticket };
+        let inflight = InFlight { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
         let body = match incoming.take_whole() {
             Some((bytes, over)) => {
                 close = over.unread;
                 if close {
-                    self.turn.record().linger();
+                    self.turn.client().linger();
                 }
-                if let (Some(connection), Some(claim)) = (over.connection, &held.claim) {
+                if let (Some(connection), Some(claim)) = (over.connection, &inflight.claim) {
                     claim.local.give_back(connection);
                 }
                 whole(&head, bytes, self.turn)
@@ -173,33 +177,33 @@ impl Forward<'_> {
             None => {
                 let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
                 if answer::is_event_stream(content_type) {
-                    self.turn.record().socket.limit_sending(0);
+                    self.turn.client().socket.limit_sending(0);
                 }
                 Body::app(incoming, self.turn)
             }
         };
-        let mut response = respond(head, body.hold(held));
+        let mut response = respond(head, body.hold(inflight));
         if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    /// Passes a 101 on and leaves the tunnel for the connection's task.
+    /// Passes a 101 on, and leaves the tunnel for the connection's task.
     fn tunnel(mut self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
         let Answered { head, mut connection, claim } = answered;
         let named = head.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let fits = |upgrade: &Upgrade| outgoing.is_done() && headers::is_offered(named, &upgrade.offered);
-        let Some(Upgrade { client, .. }) = upgrade.filter(fits) else {
+        let Some(Upgrade { upgraded, .. }) = upgrade.filter(fits) else {
             let fault = Fault::Invalid("it switched to a protocol that was not offered, or too early");
             return self.refuse(&fault, Some(&claim.local), outgoing.has_body_left());
         };
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         self.ticket.become_tunnel();
-        self.turn.record().socket.limit_sending(0);
+        self.turn.client().socket.limit_sending(0);
         connection.become_tunnel();
-        let held = Held { claim: Some(claim), ticket: self.ticket };
-        self.slot.set(Some(Box::new(Tunnel { upgraded: client, app: connection, held })));
+        let inflight = InFlight { claim: Some(claim), ticket: self.ticket };
+        self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, inflight })));
         let protocol = head.upgrade.clone();
         let mut response = respond(head, Body::whole(Bytes::new(), self.turn));
         let headers = response.headers_mut();
@@ -213,16 +217,16 @@ impl Forward<'_> {
     /// Answers with an error of portok's own.
     fn refuse(self, fault: &Fault, at: Option<&LocalTarget>, unread: bool) -> Response<Body> {
         if unread {
-            self.turn.record().linger();
+            self.turn.client().linger();
         }
-        let response = self.ticket.refuse(fault, at, &self.settings, unread);
-        let held = Held { claim: None, ticket: self.ticket };
-        response.map(|text| Body::whole(text, self.turn).hold(held))
+        let response = self.ticket.refuse(fault, at, unread, &self.worker.guests);
+        let inflight = InFlight { claim: None, ticket: self.ticket };
+        response.map(|text| Body::whole(text, self.turn).hold(inflight))
     }
 }
 
-/// What goes out of the head that hyper read.
-struct Asking<'a> {
+/// A request as hyper read it.
+struct HyperRequest<'a> {
     forward: &'a Forward<'a>,
     parts: &'a mut Parts,
     target: Target<'a>,
@@ -230,17 +234,18 @@ struct Asking<'a> {
     upgrade: Option<&'a [u8]>,
 }
 
-impl Ask for Asking<'_> {
+impl ForwardedRequest for HyperRequest<'_> {
     fn to_head(&self) -> bool {
         self.parts.method == Method::HEAD
     }
 
     fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr) {
-        let Forward { settings, turn, .. } = self.forward;
-        let (record, Parts { method, headers, .. }) = (turn.record(), &*self.parts);
+        let Forward { service, turn, .. } = self.forward;
+        let settings = &service.settings;
+        let (client, Parts { method, headers, .. }) = (turn.client(), &*self.parts);
         let context = headers::Context {
-            peer: record.peer_text(),
-            trusted: settings.trusts(record.peer.ip()),
+            peer: client.peer_text(),
+            trusted: settings.trusts(client.peer.ip()),
             forwarded: settings.config.proxy.forwarded,
             target,
             chunked: self.facts.chunked,
@@ -248,7 +253,7 @@ impl Ask for Asking<'_> {
             trailers: self.facts.trailers,
             keep_alive: settings.app.upstream.keepalive,
         };
-        let asked = headers::RequestHead {
+        let head = headers::RequestHead {
             method: method.as_str(),
             target: self.target.path,
             authority: self.target.authority,
@@ -257,8 +262,8 @@ impl Ask for Asking<'_> {
             nominated: &self.facts.nominated,
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         };
-        headers::write_head(out, &asked, &context);
-        // From here on only their memory is of use: the answer's fields go there.
+        headers::write_head(out, &head, &context);
+        // The request's fields are done with. Their memory takes the answer's.
         self.parts.headers.clear();
     }
 
@@ -267,7 +272,7 @@ impl Ask for Asking<'_> {
     }
 }
 
-/// A body that has arrived whole; where there is none, the length that the head tells goes on.
+/// A body that has arrived whole. If there is none, the length that the head tells is passed on.
 fn whole(head: &Head, bytes: Bytes, turn: Turn) -> Body {
     let told = (head.framing == Framing::None).then(|| answer::told_length(&head.headers)).flatten();
     match told {
@@ -288,19 +293,19 @@ fn respond(head: Head, body: Body) -> Response<Body> {
 
 /// A request that asks for another protocol.
 struct Upgrade {
-    /// The client's side of the tunnel that may come of it.
-    client: OnUpgrade,
+    /// The client's side of the tunnel, when hyper lets go of it.
+    upgraded: OnUpgrade,
     /// The protocols that the app may switch to.
     offered: Vec<u8>,
 }
 
-/// What a request that asks for another protocol may get.
+/// The upgrade that a request asks for, if it names a protocol that is `allowed`.
 fn upgrade_of(request: &mut Parts, allowed: &[String]) -> Option<Upgrade> {
     let offered = headers::offered(&request.headers, allowed)?;
-    Some(Upgrade { client: request.extensions.remove()?, offered })
+    Some(Upgrade { upgraded: request.extensions.remove()?, offered })
 }
 
-/// Whether sending it twice does what sending it once does (RFC 9110, 9.2.2).
+/// Whether sending a request twice does what sending it once does (RFC 9110, 9.2.2).
 fn is_idempotent(method: &Method) -> bool {
     matches!(
         *method,

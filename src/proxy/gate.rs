@@ -1,12 +1,15 @@
-//! What hyper is given of a client's bytes, message by message, and a request's target as the client wrote it.
+//! What hyper gets of a client's bytes, one message at a time, and a request's target as the client
+//! wrote it.
 //!
-//! hyper refuses or changes bytes of a target that are an app's business (`<`, Latin-1), and forgets what it read. So the
-//! gate stands before it: it keeps the target, writes `~` for each of its bytes that hyper would not read, and lets no byte of
-//! the next request pass before the current one is answered. Where a body ends it tells from the head's own lines, so that a body
-//! passes with its head and is never copied; who judges the request says the same, or nothing further is understood. What the
-//! gate does not understand passes as it came, and is hyper's, or the judge's, to refuse.
+//! hyper refuses or changes bytes of a target that are the app's business (`<`, Latin-1), and
+//! forgets what it read. So the gate stands before it. It keeps the target, writes `~` for each
+//! byte that hyper would not read, and lets no byte of the next request pass before the current one
+//! is answered. It finds where a body ends from the lines of the head, so that a body passes
+//! together with its head and is never copied. The judge says the same later; if it does not, the
+//! gate understands nothing any more. What the gate does not understand passes unchanged, and hyper
+//! or the judge refuses it.
 //!
-//! A pure machine over the bytes as they come, however they are cut.
+//! A pure machine over the bytes as they come, in pieces of any size.
 
 use crate::http1::fields::{self, Kind};
 
@@ -29,7 +32,7 @@ pub(super) enum Body {
     Chunked,
 }
 
-/// See the file's head.
+/// What stands between a client and hyper; see the module.
 #[derive(Debug)]
 pub(super) struct Gate {
     place: Place,
@@ -99,7 +102,8 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// How many of `bytes`, which come next, may pass now. Those of a target may be others afterwards.
+    /// How many of `bytes`, which come next, may pass now. Those of a target may be others
+    /// afterwards.
     pub(super) fn pass(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
@@ -221,7 +225,8 @@ impl Gate {
         };
     }
 
-    /// The target of the request whose head has passed, told once; `None` where the head was not understood.
+    /// The target of the request whose head has passed, told once; `None` where the head was not
+    /// understood.
     pub(super) fn take_target(&mut self) -> Option<Vec<u8>> {
         (self.unjudged && self.place != Place::Lost).then(|| std::mem::take(&mut self.target))
     }
@@ -309,7 +314,8 @@ mod tests {
 
     use super::*;
 
-    /// What passes of `requests`, each with the body that it has, in pieces of `size` bytes; and the targets.
+    /// What passes of `requests`, each with the body that it has, in pieces of `size` bytes; and
+    /// the targets.
     fn passed(requests: &[(&[u8], Body)], size: usize) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let all: Vec<u8> = requests.iter().flat_map(|(bytes, _)| bytes.to_vec()).collect();
         let mut pieces: std::collections::VecDeque<_> = all.chunks(size).map(<[u8]>::to_vec).collect();

@@ -1,9 +1,9 @@
-//! The clients that come to one thread: who is let in, whom a request counts for, and the warning when a
-//! limit is full.
+//! The clients that come to one thread: who is let in, whom a request counts for, and the warning
+//! when a limit is full.
 //!
-//! State: the address that came last, so that many connections of one address look it up once (with a proxy
-//! in front of portok, all of them). It belongs to the thread. The counts are the [`Crowd`]'s, over all
-//! threads.
+//! State: the address that came last, so that many connections of one address look it up once (with
+//! a proxy in front of portok, all of them). It belongs to the thread. The counts are the
+//! [`Crowd`]'s, over all threads.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -11,22 +11,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection::ClientConnection;
+use super::counters::Counters;
 use super::crowd::{self, Crowd, Guest, Limit, Visit};
 use super::headers::is_trusted;
 use super::settings::Settings;
-use super::stats::Stats;
 use super::who;
 
 /// One thread's entrance.
 pub(super) struct Guests {
     crowd: Arc<Crowd>,
-    stats: Arc<Stats>,
+    counters: Arc<Counters>,
     last: RefCell<Option<Rc<Guest>>>,
 }
 
 impl Guests {
-    pub(super) fn new(crowd: Arc<Crowd>, stats: Arc<Stats>) -> Self {
-        Self { crowd, stats, last: RefCell::default() }
+    pub(super) fn new(crowd: Arc<Crowd>, counters: Arc<Counters>) -> Self {
+        Self { crowd, counters, last: RefCell::default() }
     }
 
     /// Lets a connection of `peer` in; `None`: a limit is full.
@@ -40,7 +40,7 @@ impl Guests {
             Ok(visit) => return Some(visit),
             Err(limit) => limit,
         };
-        self.stats.connection_refused(reason_of(limit));
+        self.counters.connection_refused(reason_of(limit));
         match limit {
             Limit::Connections => self.warn_full(limit, Some(limits.connections), None),
             _ => self.warn_full(limit, Some(each), Some(peer)),
@@ -51,12 +51,12 @@ impl Guests {
     /// Counts a connection that cannot be let in because no file descriptor is left for it.
     #[cold]
     pub(super) fn refuse_for_descriptors(&self) {
-        self.stats.connection_refused(reason_of(Limit::Descriptors));
+        self.counters.connection_refused(reason_of(Limit::Descriptors));
         self.warn_full(Limit::Descriptors, None, None);
     }
 
-    /// Whom a request of `client` counts for: the address that its `fields` name, if the peer is trusted, else
-    /// the peer itself.
+    /// Whom a request of `client` counts for: the address that its `fields` name, if the peer is
+    /// trusted, else the peer itself.
     #[cold]
     pub(super) fn named<'a, I>(
         &self,
@@ -75,7 +75,8 @@ impl Guests {
         if named == peer { client.guest().clone() } else { self.guest(named) }
     }
 
-    /// Warns once a minute that `limit` is full, and names `address`, or else the address that has most of it.
+    /// Warns once a minute that `limit` is full, and names `address`, or else the address that has
+    /// most of it.
     #[cold]
     pub(super) fn warn_full(&self, limit: Limit, most: Option<usize>, address: Option<IpAddr>) {
         if !self.crowd.is_news(limit) {

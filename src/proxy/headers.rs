@@ -1,8 +1,9 @@
 //! Which fields pass, and the head that goes to the app (RFC 9110, 7.6.1; RFC 9112, 3).
 //!
-//! Pure functions over fields as pairs of bytes, whoever parsed them; the head is written straight to bytes, no map
-//! is built for it. Order matters in one place: what the client's `Connection` names is left out **before** portok adds
-//! its own fields, so that a client cannot make it leave them out.
+//! Pure functions over fields as pairs of bytes, so that it does not matter which parser read them.
+//! The head is written straight to bytes, without a map in between. Order matters in one place:
+//! what the client's `Connection` names is left out **before** portok adds its own fields, so that
+//! a client cannot have them left out.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,17 +24,17 @@ pub(super) struct RequestHead<'a, F> {
     pub(super) host: Option<&'a [u8]>,
     /// What `Connection` names.
     pub(super) nominated: &'a [HeaderName],
-    /// Gives all fields, name and value; lines of one name in their order.
+    /// Gives all fields as name and value, lines of one name in their order.
     pub(super) fields: F,
 }
 
-/// What the head towards the app depends on beside the request itself.
+/// What the head for the app depends on, apart from the request itself.
 pub(super) struct Context<'a> {
     /// The client's address as text.
     pub(super) peer: &'a str,
     /// Whether the client may say who came before it.
     pub(super) trusted: bool,
-    /// What happens to `X-Forwarded-*`.
+    /// How `X-Forwarded-*` is treated.
     pub(super) forwarded: Forwarded,
     /// The app's address, for requests without a host.
     pub(super) target: SocketAddr,
@@ -47,25 +48,25 @@ pub(super) struct Context<'a> {
     pub(super) keep_alive: bool,
 }
 
-/// Writes the head of `asked` as the app gets it.
-pub(super) fn write_head<'a, F, I>(out: &mut Vec<u8>, asked: &RequestHead<'a, F>, context: &Context<'_>)
+/// Writes `head` as the app gets it.
+pub(super) fn write_head<'a, F, I>(out: &mut Vec<u8>, head: &RequestHead<'a, F>, context: &Context<'_>)
 where
     F: Fn() -> I,
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
 {
-    out.extend_from_slice(asked.method.as_bytes());
+    out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
-    write_target(out, asked.target);
+    write_target(out, head.target);
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
-    // An absolute target's host wins over the field (RFC 9112, 3.2.2).
-    let host = asked.authority.or(asked.host);
+    // The host of an absolute target wins over the field (RFC 9112, 3.2.2).
+    let host = head.authority.or(head.host);
     match host {
         Some(host) => out.extend_from_slice(host),
         None => out.extend_from_slice(context.target.to_string().as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
     let mut came_forwarded = false;
-    for (name, value) in (asked.fields)() {
+    for (name, value) in (head.fields)() {
         let kind = Kind::of(name);
         came_forwarded |= kind == Kind::Forwarded;
         let skipped = match kind {
@@ -77,7 +78,7 @@ where
             Kind::Host => true,
             kind => kind.is_hop_by_hop(),
         };
-        if !skipped && !is_among(asked.nominated, name) {
+        if !skipped && !is_among(head.nominated, name) {
             field(out, name, value);
         }
     }
@@ -87,7 +88,7 @@ where
     if context.forwarded != Forwarded::Off {
         let believed = came_forwarded && (context.trusted || context.forwarded == Forwarded::Append);
         if believed {
-            write_believed(out, asked, context, host);
+            write_believed(out, head, context, host);
         } else {
             // In few parts: each costs more than its bytes.
             out.extend_from_slice(b"x-forwarded-for: ");
@@ -130,12 +131,13 @@ fn write_connection(out: &mut Vec<u8>, context: &Context<'_>) {
     });
 }
 
-/// Writes the four `X-Forwarded-*` with what came of them, but for what `Connection` names. `-For` is a list of all hops. The
-/// others are facts about the outermost one: they stay as they came, but that npm portok appends to `-Proto` and `-Port`, too.
+/// Writes the four `X-Forwarded-*` with what came of them, unless `Connection` names it. `-For` is
+/// a list of all hops. The others are facts about the outermost hop and stay as they came, except
+/// with `append`, which also adds to `-Proto` and `-Port`, as npm portok does.
 #[inline(never)]
 fn write_believed<'a, F, I>(
     out: &mut Vec<u8>,
-    asked: &RequestHead<'a, F>,
+    head: &RequestHead<'a, F>,
     context: &Context<'_>,
     host: Option<&[u8]>,
 ) where
@@ -143,7 +145,7 @@ fn write_believed<'a, F, I>(
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
 {
     let came = |name: &'static [u8]| {
-        let fields = (!is_among(asked.nominated, name)).then(&asked.fields);
+        let fields = (!is_among(head.nominated, name)).then(&head.fields);
         let named =
             move |(other, value): (&[u8], &'a [u8])| other.eq_ignore_ascii_case(name).then_some(value);
         fields.into_iter().flatten().filter_map(named).filter(|value| !value.is_empty())
@@ -193,12 +195,13 @@ fn port_of(host: &[u8]) -> Option<&[u8]> {
     (!port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(port)
 }
 
-/// The address as it is compared and shown: an IPv4 client of a dual socket is an IPv4 client.
+/// The address as it is compared and shown: an IPv4 client on an IPv6 socket is an IPv4 client.
 pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// The address as text. By hand for IPv4: the standard library's way costs each connection 0.9k instructions.
+/// The address as text. IPv4 by hand: the standard library's way costs each connection 0.9k
+/// instructions.
 pub(super) fn text_of(ip: IpAddr) -> String {
     let IpAddr::V4(v4) = ip else { return ip.to_string() };
     let mut text = String::with_capacity(15);
@@ -220,7 +223,8 @@ pub(super) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&peer))
 }
 
-/// The protocols among those of `Upgrade` that are `allowed`, each once, as the client wrote them; `None`: none of them.
+/// The protocols in `Upgrade` that are `allowed`, each once and as the client wrote it. `None`:
+/// there is none.
 pub(super) fn offered(headers: &HeaderMap, allowed: &[String]) -> Option<Vec<u8>> {
     let mut offered: Vec<&[u8]> = Vec::new();
     for token in headers.get_all(header::UPGRADE).iter().map(HeaderValue::as_bytes).flat_map(tokens) {
@@ -232,7 +236,7 @@ pub(super) fn offered(headers: &HeaderMap, allowed: &[String]) -> Option<Vec<u8>
     (!offered.is_empty()).then(|| offered.join(&b", "[..]))
 }
 
-/// Whether `named`, the protocols of a 101, are some of those that were `offered`, and at least one.
+/// Whether a 101 names at least one protocol, and none but those that were `offered`.
 pub(super) fn is_offered(named: &[u8], offered: &[u8]) -> bool {
     let mut named = tokens(named).peekable();
     named.peek().is_some()

@@ -1,4 +1,5 @@
-//! What the head of a request that hyper has read says, and whether it may pass. The fields are walked once. Pure.
+//! What the head of a request that hyper has read says, and whether it may pass. The fields are
+//! walked once. Pure.
 
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode, Version};
@@ -21,7 +22,8 @@ pub(super) struct Facts {
     pub(super) upgrade: bool,
     /// It may name another client than the peer.
     pub(super) is_forwarded: bool,
-    /// The fields that `Connection` names, but those without which the message would mean something else.
+    /// The fields that `Connection` names, except those without which the message would mean
+    /// something else.
     pub(super) nominated: Vec<HeaderName>,
 }
 
@@ -32,8 +34,8 @@ impl Facts {
     }
 }
 
-/// Refuses what hyper lets pass although it can be understood in two ways (RFC 9112, 3.2, 6.1), and `CONNECT`. `raw` is the
-/// target as the client wrote it.
+/// Judges a request. Refuses `CONNECT`, and what hyper lets pass although it can be understood in
+/// two ways (RFC 9112, 3.2 and 6.1). `raw` is the target as the client wrote it.
 pub(super) fn judge<'a>(request: &Parts, raw: Option<&'a [u8]>) -> Result<(Target<'a>, Facts), StatusCode> {
     if request.method == Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
@@ -55,7 +57,7 @@ pub(super) fn judge<'a>(request: &Parts, raw: Option<&'a [u8]>) -> Result<(Targe
                 facts.chunked = true;
             }
             Kind::Connection => {
-                // No more of them are looked at than may be.
+                // One more than may be is enough to refuse it.
                 for option in tokens(value).take(MOST_OPTIONS + 1 - options) {
                     options += 1;
                     asks_for_one |= option.eq_ignore_ascii_case(b"upgrade");

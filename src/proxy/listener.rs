@@ -1,7 +1,8 @@
-//! Listening sockets: how they are made, and the task that accepts from one on one thread.
+//! Listening sockets: how they are made, and the task that accepts from one of them on one thread.
 //!
-//! All threads accept from one shared socket, each through a duplicate of its own: its queue lives until the last
-//! duplicate is closed. A task ends when it is told to: it first takes what is in the queue.
+//! All threads accept from one shared socket, each through a duplicate of its own; the kernel's
+//! queue lives until the last duplicate is closed. A task ends when it is told to, after it has
+//! taken what is in the queue.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -39,10 +40,10 @@ impl ListenerId {
     }
 }
 
-/// Binds and listens, with the options the data plane wants (backlog, `SO_REUSEADDR`).
+/// Binds and listens, with the data plane's options (backlog, `SO_REUSEADDR`).
 ///
 /// # Errors
-/// The kernel's own, for example that the address is in use.
+/// The kernel's own, for example when the address is in use.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -51,8 +52,8 @@ pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Makes `listener` fit for the threads: accepted sockets inherit that they do not wait to fill a segment, and how long a
-/// client may take nothing.
+/// Prepares `listener` for the threads. Accepted sockets inherit two options: they do not wait to
+/// fill a segment, and a client that takes nothing for `send_timeout` is cut.
 pub(super) fn prepare(listener: &TcpListener, send_timeout: Option<Duration>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let socket = SockRef::from(listener);
@@ -121,29 +122,30 @@ async fn run(door: Door, listener: tokio::net::TcpListener, mut stopped: oneshot
     }
 }
 
-/// What accepted connections come through.
+/// Lets accepted connections in.
 struct Door {
     worker: Rc<Worker>,
-    /// What they inherit.
+    /// What accepted sockets inherit, in milliseconds.
     send_timeout: u32,
 }
 
 impl Door {
-    /// Serves a connection, unless it is one too many: then it is closed.
+    /// Serves a connection, or closes it when a limit is full.
     fn welcome(&self, stream: TcpStream, peer: SocketAddr) {
         let peer = headers::canonical(peer);
-        // The last descriptors are not the data plane's.
+        // The last descriptors are kept for the control plane.
         if !want::may_keep(&stream) {
             return self.worker.guests.refuse_for_descriptors();
         }
-        if let Some(visit) = self.worker.guests.admit(peer.ip(), &self.worker.settings()) {
+        let service = self.worker.here.look();
+        if let Some(visit) = self.worker.guests.admit(peer.ip(), &service.settings) {
             let connection = client::serve(&self.worker, stream, peer, visit, self.send_timeout);
             tokio::task::spawn_local(connection);
         }
     }
 }
 
-/// Accepts without waiting; only "nothing there" and a lack of resources end the queue.
+/// Accepts without waiting. Fails only when the queue is empty, or resources are lacking.
 fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         match listener.accept() {
@@ -157,7 +159,8 @@ fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     }
 }
 
-/// Errors that concern the connection that would have been accepted (accept(2)), not the listener.
+/// Whether an error concerns the connection that would have been accepted (accept(2)), not the
+/// listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(

@@ -1,26 +1,35 @@
 //! The data plane: accepts connections, claims a target for each request, passes bytes.
 //!
-//! The public face, used by the coordinator (switch, retire, close), by the daemon (start, rebind, stop)
-//! and by the admin API (counters). Behind it:
+//! # A request's way
+//! 1. [`listener`] accepts, [`guests`] lets the client in, [`client`] serves its connection.
+//! 2. [`plain`] reads a plain request; hyper reads any other, [`judge`] and [`forward`] take it on.
+//! 3. [`attempts`] claims the target that is live [`here`], and asks it over an [`upstream`] pool.
+//! 4. The answer comes back through [`plain`], or through [`answer`] and hyper.
 //!
-//! - [`plane`] runs the threads, [`listener`] accepts for them, [`worker`] is what the tasks of one thread share;
-//! - [`switchboard`](mod@switchboard) says which [`target`] is live, and a target who uses it;
-//! - [`client`] serves one client connection: [`plain`] its plain requests, and once another kind has come, hyper behind
-//!   a [`gate`] with [`forward`] for each that [`judge`] lets pass; [`tunnel`] is what an upgrade made of it;
-//! - [`attempts`] is a request's way to an answer's head; [`headers`] decides which fields pass, [`answer`] is what the
-//!   client gets, [`pieces`] are bytes on their way to a socket;
-//! - [`upstream`] speaks HTTP/1.1 to the app;
-//! - [`crowd`] knows how much each client address has, for the limits, [`who`] which address is the client's; [`waits`] is what an exchange waits for;
-//! - [`stats`] counts, [`clock`] keeps the threads' coarse time.
+//! # What each file is
+//! - The face for the coordinator, the daemon and the admin API: [`board`] (where requests go now,
+//!   by which configuration), [`target`] (one tenure of an address, and who uses it), [`plane`]
+//!   (the threads) and [`counters`].
+//! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`settings`]
+//!   the configuration as requests read it, [`spares`] its buffers, [`clock`] its coarse time.
+//! - One client: [`connection`] is the state of its connection, [`socket`] its socket as hyper
+//!   drives it behind a [`gate`], [`crowd`] how much each address has, [`who`] the address that a
+//!   trusted proxy names.
+//! - One request: [`ticket`] counts it, [`headers`] writes the head that goes to the app,
+//!   [`pieces`] are bytes on their way to a socket, [`waits`] its deadlines, [`fault`] why portok
+//!   answers itself, [`tunnel`] what an upgrade makes of it.
 //!
-//! A request never crosses threads and waits for no lock. Threads share the switchboard's pointer, the targets'
-//! counters, the number of a target's connections, how much each client address has, and nothing else.
+//! A request never crosses threads and waits for no lock. Threads share the board, the targets'
+//! counters, the number of a target's connections and how much each client address has, and nothing
+//! else.
 
 mod answer;
 mod attempts;
+mod board;
 mod client;
 mod clock;
 mod connection;
+mod counters;
 mod crowd;
 mod fault;
 mod forward;
@@ -36,8 +45,6 @@ mod plane;
 mod settings;
 mod socket;
 mod spares;
-mod stats;
-mod switchboard;
 mod target;
 mod ticket;
 mod tunnel;
@@ -57,19 +64,21 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use board::{Board, Now, RouteWriter};
+pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
 pub use listener::{ListenerId, bind};
 pub use plane::{Plane, Pulse};
-pub use stats::{ReleaseCounters, Snapshot, Stats};
-pub use switchboard::{RouteWriter, Switchboard, switchboard};
 pub use target::Target;
 pub use worker::Until;
 
-/// The body of an answer under the reserved prefix: streamed (a deploy's events) or whole.
+/// The body of an answer under the reserved prefix, streamed (a deploy's events) or whole.
 pub type ReservedBody = http_body_util::combinators::BoxBody<Bytes, io::Error>;
 
-/// Answers requests under the reserved admin prefix. The proxy knows the prefix, not what stands under it.
+/// Answers requests under the reserved admin prefix. The proxy knows the prefix, but not the paths
+/// below it.
 pub trait Reserved: Send + Sync + 'static {
-    /// Answers one request of `peer`. Called on a data-plane thread: hands the work to the control plane.
+    /// Answers one request of `peer`. Called on a data-plane thread, so it hands the work to the
+    /// control plane.
     fn answer(
         &self,
         peer: SocketAddr,

@@ -1,6 +1,7 @@
-//! Bytes on their way to a socket: a head or the framing of a part, then the part itself, then what ends it.
+//! Bytes on their way to a socket: a head or the framing of a part, then the part itself, then what
+//! ends it.
 //!
-//! Owned by whoever sends. Small messages go out in one write, and large parts are never copied.
+//! Owned by the sender. Small messages go out in one write, and large parts are never copied.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -31,7 +32,8 @@ impl Pieces {
         self.at < self.bytes.len() || self.payload.has_remaining() || !self.tail.is_empty()
     }
 
-    /// Makes room for the next part, when nothing is left. The former one's memory can be read into again from now on.
+    /// Makes room for the next part once nothing is left. From then on the former part's memory can
+    /// be read into again.
     pub(super) fn clear(&mut self) {
         self.payload = Bytes::new();
         if self.at > 0 {
@@ -40,12 +42,12 @@ impl Pieces {
         }
     }
 
-    /// Begins again with `bytes`; nothing else was sent.
+    /// Begins again with `bytes`. Only while nothing else was sent.
     pub(super) fn rewind(&mut self) {
         self.at = 0;
     }
 
-    /// Writes once; the number of bytes, never zero.
+    /// Writes once and returns the number of bytes, which is never zero.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<usize>> {
         let first = &self.bytes[self.at..];
         let to = Pin::new(to);

@@ -1,8 +1,9 @@
-//! The running data plane: its threads and what they are told.
+//! The running data plane: its threads, and the commands they get.
 //!
-//! State: one command channel and one join handle per thread. A thread ends when it is told to stop or when the
-//! [`Plane`] is dropped; everything it holds ends with it. A future of [`Plane::rebind`] or
-//! [`Plane::drain`] dropped half-way leaves the threads carrying out what they were told.
+//! State: one command channel and one join handle per thread. A thread ends when it is told to
+//! stop, or when the [`Plane`] is dropped, and everything it holds ends with it. If a future of
+//! [`Plane::rebind`] or [`Plane::drain`] is dropped half-way, the threads still carry out what they
+//! were told.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,14 +11,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::Reserved;
+use super::board::Board;
+use super::counters::Counters;
 use super::crowd::Crowd;
 use super::listener::{self, Acceptor, ListenerId};
-use super::stats::Stats;
-use super::switchboard::Switchboard;
 use super::upstream::pool::Doorbells;
 use super::worker::{Until, Worker, WorkerParts};
 use crate::config::Config;
@@ -25,11 +26,11 @@ use crate::config::Config;
 /// Commands that may wait for a thread.
 const COMMANDS: usize = 16;
 
-/// The running data plane: its threads, and what accepts for them.
+/// The running data plane.
 #[derive(Debug)]
 pub struct Plane {
     threads: Vec<Thread>,
-    config: watch::Receiver<Arc<Config>>,
+    board: Arc<Board>,
 }
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// What a thread is told; it says when it is done.
+/// What a thread is told. It answers when it is done.
 #[derive(Debug)]
 enum Command {
     /// Accept from this socket of the listener too.
@@ -48,7 +49,7 @@ enum Command {
     /// Stop accepting from the newest socket of the listener.
     LeaveNewest(ListenerId, oneshot::Sender<()>),
     Drain(Until, oneshot::Sender<()>),
-    /// Say that commands are carried out.
+    /// Answer, which proves that commands are carried out.
     Beat(oneshot::Sender<()>),
     Stop,
 }
@@ -60,7 +61,7 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Waits until every thread has carried out a command given now. One that has ended in order counts as well. Cancel
+    /// Waits until every thread has carried out a command given now, or has ended in order. Cancel
     /// safe; the caller has the deadline.
     pub async fn beat(&self) {
         let mut waits = Vec::with_capacity(self.threads.len());
@@ -78,46 +79,51 @@ impl Pulse {
 }
 
 impl Plane {
-    /// Starts `config.proxy.threads` threads that accept from `listeners` (bound and listening).
+    /// Starts `proxy.threads` threads that accept from `listeners`, which are bound and listen. From
+    /// now on the plane is the one that writes the board's configuration.
     ///
     /// # Errors
     /// A listener cannot be shared among threads, or a thread cannot be started.
     pub fn start(
         listeners: Vec<(ListenerId, TcpListener)>,
-        config: watch::Receiver<Arc<Config>>,
-        switchboard: Switchboard,
-        stats: Arc<Stats>,
+        board: Arc<Board>,
+        counters: Arc<Counters>,
         reserved: Arc<dyn Reserved>,
     ) -> io::Result<Self> {
-        let count = config.borrow().proxy.threads;
-        let send_timeout = config.borrow().limits.send_timeout;
-        if count == 0 || count > stats.threads() {
-            let why = format!("{count} data-plane threads do not fit counters for {}", stats.threads());
+        let config = board.config();
+        let count = config.proxy.threads;
+        if count == 0 || count > counters.threads() {
+            let why = format!("{count} data-plane threads do not fit counters for {}", counters.threads());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         for (_, listener) in &listeners {
-            listener::prepare(listener, send_timeout)?;
+            listener::prepare(listener, config.limits.send_timeout)?;
         }
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
         let crowd = Crowd::new();
         let mut threads = Vec::with_capacity(count);
         for lane in 0..count {
-            let (config, switchboard, stats) = (config.clone(), switchboard.clone(), stats.clone());
-            let (reserved, bells, crowd) = (reserved.clone(), bells.clone(), crowd.clone());
-            let parts = WorkerParts { lane, config, switchboard, stats, reserved, bells, crowd };
+            let (board, counters, reserved) = (board.clone(), counters.clone(), reserved.clone());
+            let (bells, crowd) = (bells.clone(), crowd.clone());
+            let parts = WorkerParts { lane, board, counters, reserved, bells, crowd };
             threads.push(Thread::start(parts, shared(&listeners)?)?);
         }
-        Ok(Self { threads, config })
+        Ok(Self { threads, board })
     }
 
-    /// Accepts from `listener` on every thread, then stops accepting on the former one of this id (what is in
-    /// its queue is accepted first). Open connections stay.
+    /// Puts `config` in force: every request that begins from now on finds it. The number of
+    /// threads stays.
+    pub fn configure(&mut self, config: Arc<Config>) {
+        self.board.configure(config);
+    }
+
+    /// Accepts from `listener` on every thread, then stops accepting from the former one of this
+    /// id, whose queue is accepted first. Open connections stay.
     ///
     /// # Errors
-    /// The listener cannot be shared among threads; nothing has changed then.
+    /// The listener cannot be shared among threads. Nothing has changed then.
     pub async fn rebind(&self, id: ListenerId, listener: TcpListener) -> io::Result<()> {
-        let send_timeout = self.config.borrow().limits.send_timeout;
-        listener::prepare(&listener, send_timeout)?;
+        listener::prepare(&listener, self.board.config().limits.send_timeout)?;
         let listeners: Vec<_> =
             self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         drop(listener);
@@ -132,13 +138,14 @@ impl Plane {
         Ok(())
     }
 
-    /// Stops accepting (what is in the queue is accepted first); idle client connections are closed, others after their
-    /// current answer (`Connection: close`). Returns once `until` has come about.
+    /// Stops accepting, after what is in the queue. Closes client connections, idle ones at once,
+    /// others after their current answer (`Connection: close`). Returns once no more is left than
+    /// `until` says.
     pub async fn drain(&self, until: Until) {
         tell_all(&self.threads, |done| Command::Drain(until, done)).await;
     }
 
-    /// What tells whether the threads turn.
+    /// A pulse: asks whether the threads turn.
     pub fn pulse(&self) -> Pulse {
         Pulse { threads: self.threads.iter().map(|thread| thread.commands.downgrade()).collect() }
     }
@@ -146,7 +153,7 @@ impl Plane {
     /// Cuts what is left, ends the threads and joins them.
     pub async fn shut_down(self) {
         for thread in &self.threads {
-            // Where nobody listens the thread has ended already.
+            // If nobody receives it, the thread has ended already.
             let _ = thread.commands.send(Command::Stop).await;
         }
         let join = move || self.threads.into_iter().all(|thread| thread.handle.join().is_ok());
@@ -156,7 +163,7 @@ impl Plane {
     }
 }
 
-/// Tells `threads` and waits until all are done.
+/// Gives `threads` a command each and waits until all are done.
 async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> Command) {
     let mut waits = Vec::with_capacity(threads.len());
     for thread in threads {
@@ -166,7 +173,7 @@ async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> C
         }
     }
     for wait in waits {
-        // A thread that ended meanwhile has nothing open either.
+        // A thread that has ended meanwhile has nothing open either.
         let _ = wait.await;
     }
 }
@@ -214,7 +221,7 @@ fn run(
             Ok(acceptors) => (Some(acceptors), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        // Whoever started the thread waits for this.
+        // `Thread::start` waits for this.
         let _ = ready.send(started);
         if let Some(acceptors) = acceptors {
             obey(worker, acceptors, told).await;
@@ -233,7 +240,7 @@ async fn obey(
             Command::Listen(id, listener, done) => {
                 let started =
                     Acceptor::start(worker.clone(), listener).map(|acceptor| acceptors.push((id, acceptor)));
-                // Nobody waits any more: it listens all the same.
+                // If nobody waits any more, it listens all the same.
                 let _ = done.send(started);
             }
             Command::LeaveFormer(id, done) => {

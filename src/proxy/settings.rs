@@ -1,7 +1,7 @@
 //! The configuration as requests read it.
 //!
-//! Values that would cost each request a conversion are worked out once, when a configuration comes into
-//! force. Pure data: nothing here changes.
+//! Values that would cost each request a conversion are worked out once, when a configuration comes
+//! into force. Pure data: nothing here changes.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
-//! A client's socket as hyper drives it, and what it learns on the way.
+//! A client's socket as hyper drives it, and what is learned on the way.
 //!
-//! State: shared by the socket, which hyper owns, and the connection's record; see [`SocketState`].
+//! State: [`SocketState`], shared by the socket, which hyper owns, and the state of the client's
+//! connection.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,10 +19,11 @@ use tokio::net::TcpStream;
 use super::clock;
 use super::gate::{Body, Gate};
 
-/// Writes up to this size are put together here and not by the kernel.
+/// Writes up to this size are put together here instead of by the kernel.
 const SMALL: usize = 512;
 
-/// What the socket itself learns; shared with hyper, which wants its sockets to be `Send`.
+/// What the socket learns. Atomics, because hyper wants its sockets to be `Send`; only one thread
+/// uses them.
 #[derive(Debug, Default)]
 pub(super) struct SocketState {
     /// When the first byte came since the last answer; 0: not yet.
@@ -29,33 +31,35 @@ pub(super) struct SocketState {
     /// Whether a write waits for the client.
     pub(super) blocked: AtomicBool,
     pub(super) linger: AtomicBool,
-    /// For how many milliseconds the client may take nothing of what is sent to it, 0 for ever: as it is meant to be, and as
-    /// the kernel was told last.
+    /// For how many milliseconds the client may take nothing of what is sent to it (0: without
+    /// limit): as it should be, and as the kernel was last told.
     send_timeout: AtomicU32,
     told_send_timeout: AtomicU32,
     left: Mutex<Option<TcpStream>>,
-    /// Made when hyper drives it, and in a box, because most connections never get there.
+    /// Made once hyper drives the socket, and in a box, because most connections never get there.
     gate: OnceLock<Box<Mutex<Gate>>>,
-    /// hyper asked for more and did not get what is there.
+    /// hyper has asked for more, and was not given what is there.
     waits: AtomicBool,
-    /// A polite close is near: who finds nothing to read looks again, and says in `arrived` what is there.
+    /// A polite close is near: a read that finds nothing asks the kernel, and notes in `arrived`
+    /// whether it has something.
     closing: AtomicBool,
     arrived: AtomicBool,
 }
 
 impl SocketState {
-    /// Of a socket that has inherited `send_timeout`.
+    /// The state of a socket that has inherited `send_timeout`.
     pub(super) fn new(send_timeout: u32) -> Self {
         let [meant, told] = [send_timeout; 2].map(AtomicU32::new);
         Self { send_timeout: meant, told_send_timeout: told, ..Self::default() }
     }
 
-    /// From the next write on the client may take nothing for `send_timeout` milliseconds; 0: for ever.
+    /// From the next write on, the client may take nothing for `send_timeout` milliseconds (0:
+    /// without limit).
     pub(super) fn limit_sending(&self, send_timeout: u32) {
         self.send_timeout.store(send_timeout, Relaxed);
     }
 
-    /// Tells the kernel how long the client may take nothing, when that has changed.
+    /// Tells the kernel how long the client may take nothing, if that has changed.
     pub(super) fn prepare_sending(&self, stream: &TcpStream) {
         let wanted = self.send_timeout.load(Relaxed);
         if wanted != self.told_send_timeout.load(Relaxed) {
@@ -66,7 +70,7 @@ impl SocketState {
     #[cold]
     fn tell_send_timeout(&self, stream: &TcpStream, wanted: u32) {
         let time = Duration::from_millis(wanted.into());
-        // A connection that the kernel knows no more fails by itself.
+        // If the connection is gone already, the next write fails.
         let _ = SockRef::from(stream).set_tcp_user_timeout((wanted > 0).then_some(time));
         self.told_send_timeout.store(wanted, Relaxed);
     }
@@ -77,12 +81,12 @@ impl SocketState {
         }
     }
 
-    /// From now on a read that finds nothing asks the kernel, too. True: it did not do so before.
+    /// Has reads that find nothing ask the kernel too. Returns true the first time.
     pub(super) fn ask_the_kernel(&self) -> bool {
         !self.closing.swap(true, Relaxed)
     }
 
-    /// Whether the kernel had something, when it was asked; told once.
+    /// Whether the kernel had something when it was asked. Said once.
     pub(super) fn take_arrived(&self) -> bool {
         self.arrived.swap(false, Relaxed)
     }
@@ -92,23 +96,24 @@ impl SocketState {
         self.gate.get().is_some()
     }
 
-    /// The target of the request whose head hyper has just read; `None` where it was not understood.
+    /// The target of the request whose head hyper has just read. `None`: the gate did not
+    /// understand it.
     pub(super) fn take_target(&self) -> Option<Vec<u8>> {
         self.gate().take_target()
     }
 
-    /// Takes the memory of a target back that was taken.
+    /// Takes back the memory of a target.
     pub(super) fn give_back(&self, target: Vec<u8>) {
         self.gate().give_back(target);
     }
 
-    /// What body that request has. True: hyper has to be woken.
+    /// Notes which body that request has. Returns true if hyper has to be woken.
     pub(super) fn judged(&self, body: Body) -> bool {
         self.gate().judged(body);
         self.waits.swap(false, Relaxed)
     }
 
-    /// The request is answered. True: hyper has to be woken.
+    /// Notes that the request is answered. Returns true if hyper has to be woken.
     pub(super) fn answered(&self) -> bool {
         self.gate().answered();
         self.waits.swap(false, Relaxed)
@@ -118,19 +123,19 @@ impl SocketState {
         self.gate.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The socket of somebody who still sends, once hyper is done with it.
+    /// The socket of a client that still sends, once hyper is done with it.
     pub(super) fn left(&self) -> Option<TcpStream> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// A time for which a client may take nothing, as it is kept: in milliseconds, 0 for ever.
+/// A send timeout as it is kept: in milliseconds, 0 for none.
 pub(super) fn send_timeout_of(time: Option<Duration>) -> u32 {
     time.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
 }
 
-/// Whether something is there to be read. The runtime knows that only since it last waited for events, and the thread may have
-/// been kept from running since then.
+/// Whether the kernel has something to be read. The runtime only knows how it was when it last
+/// waited for events, and the thread may have been kept from running since.
 pub(super) fn has_arrived(stream: &TcpStream) -> bool {
     matches!(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
 }
@@ -139,7 +144,7 @@ pub(super) fn has_arrived(stream: &TcpStream) -> bool {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Option<TcpStream>,
-    /// Read, and not yet given to hyper.
+    /// Was read, and not yet given to hyper.
     early: BytesMut,
     state: Arc<SocketState>,
 }
@@ -150,7 +155,7 @@ impl Socket {
         Self { stream: Some(stream), early: early.into(), state }
     }
 
-    /// The socket itself and what hyper left of the early bytes, for the tunnel it has become.
+    /// The socket itself and the early bytes that hyper left, for the tunnel that it has become.
     pub(super) fn into_stream(mut self) -> io::Result<(TcpStream, Bytes)> {
         Ok((self.stream.take().ok_or_else(closed)?, std::mem::take(&mut self.early).freeze()))
     }
@@ -202,7 +207,7 @@ impl AsyncRead for Socket {
             let passed = state.gate().pass(&mut early[..room]);
             buf.put_slice(&early.split_to(passed));
             if early.is_empty() {
-                // A connection that waits holds no buffer.
+                // An idle connection holds no buffer.
                 *early = BytesMut::new();
             }
             self.given(passed)
@@ -211,7 +216,7 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
-    /// Notes that hyper got `count` bytes; none: it has to wait although there are some.
+    /// Notes that hyper got `count` bytes. With none it has to wait, although some are there.
     fn given(&self, count: usize) -> Poll<io::Result<()>> {
         if count == 0 {
             self.state.waits.store(true, Relaxed);
@@ -245,7 +250,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A copy of a few bytes is cheaper than what the kernel does to gather them.
+        // Copying a few bytes is cheaper than having the kernel gather them.
         let mut small = [0; SMALL];
         let mut length = 0;
         for buf in bufs {
@@ -268,8 +273,8 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing: the socket is closed right after, which says the same; where it is not, the one who lingers
-    /// says it.
+    /// Does nothing. The socket is closed right after, which ends this side too; if it lingers,
+    /// that is where this side is ended.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,7 +1,8 @@
 //! Spare buffers of one thread.
 //!
-//! Requests borrow memory from here and give it back, so that a busy thread allocates none and an idle
-//! connection holds none. Owned by the thread's worker; more than a fixed number is never kept.
+//! Requests borrow memory from here and give it back, so that a busy thread allocates none and an
+//! idle connection holds none. Owned by the thread's worker; more than a fixed number is never
+//! kept.
 
 use std::cell::RefCell;
 
@@ -13,7 +14,8 @@ const SPARE_LARGE: usize = 4;
 const BUFFER: usize = 64 * 1024;
 const LARGE_BUFFER: usize = 512 * 1024;
 
-/// How many buffers for heads are kept: one for each request that comes in one turn of the event loop.
+/// How many buffers for heads are kept: one for each request that comes in one turn of the event
+/// loop.
 const SPARE_HEADS: usize = 128;
 
 /// The size of a new buffer for a head.

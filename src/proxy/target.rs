@@ -1,12 +1,13 @@
 //! A target: one tenure of an address, and who uses it.
 //!
-//! State: two flags, written by the coordinator, and per data-plane thread one lane of counters, written by
-//! that thread alone. It ends when the last claim, connection and reference are gone.
+//! State: two flags, written by the coordinator; and for each data-plane thread one lane of
+//! counters, written by that thread alone. A target ends with its last claim, connection and
+//! reference.
 //!
-//! The one ordering that matters: a claim adds to its lane and **then** reads the flags; [`Target::retire`] and
-//! [`Target::close`] store the flag and whoever drains reads the counters **after**. All four are
-//! sequentially consistent, so either the claim sees the flag and gives back, or the drain sees the claim.
-//! Loading the route alone is no claim.
+//! The one ordering that matters: a claim adds to its lane and **then** reads the flags;
+//! [`Target::retire`] and [`Target::close`] store the flag, and whoever drains reads the counters
+//! **after** that. All four are sequentially consistent, so either the claim sees the flag and
+//! gives back, or the drain sees the claim. Knowing a target is no claim.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::stats::ReleaseCounters;
+use super::counters::ReleaseCounters;
 
 const RETIRED: u8 = 1;
 const CLOSED: u8 = 2;
@@ -57,7 +58,7 @@ impl Target {
         })
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
@@ -67,12 +68,13 @@ impl Target {
         self.release.name()
     }
 
-    /// From now on only client connections that are pinned to it may claim it.
+    /// Lets only client connections that are pinned to it claim it from now on.
     pub fn retire(&self) {
         self.flags.fetch_or(RETIRED, Ordering::SeqCst);
     }
 
-    /// From now on nobody may claim it; its pooled idle connections are dropped. What is in flight goes on.
+    /// Lets nobody claim it from now on, and has its idle connections dropped. Requests in flight
+    /// go on.
     pub fn close(&self) {
         self.flags.fetch_or(CLOSED, Ordering::SeqCst);
     }
@@ -82,12 +84,14 @@ impl Target {
         self.lanes.iter().map(|lane| lane.inflight.load(Ordering::SeqCst)).sum()
     }
 
-    /// Client connections that would still claim it with their next request (affinity `connection`).
+    /// Client connections that would still claim it with their next request (affinity
+    /// `connection`).
     pub fn pinned(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.pinned.load(Ordering::SeqCst)).sum()
     }
 
-    /// Claims it for one request of thread `lane`; false when it may not be claimed any more.
+    /// Claims it for one request of thread `lane`. Returns false when it may not be claimed any
+    /// more.
     pub(super) fn claim(&self, lane: usize, pinned: bool) -> bool {
         self.lanes[lane].inflight.fetch_add(1, Ordering::SeqCst);
         let flags = self.flags.load(Ordering::SeqCst);
@@ -141,7 +145,7 @@ impl Target {
         Waiting { target: self.clone() }
     }
 
-    /// Tells one waiter that a permit is free.
+    /// Wakes one waiter when a permit is free.
     pub(super) fn freed(&self) -> &Notify {
         &self.connections.freed
     }
@@ -155,7 +159,8 @@ pub(super) struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // First the count, then the look at the waiters: a waiter adds itself first and looks at the count after.
+        // First the count, then the look at the waiters: a waiter first adds itself, then looks at
+        // the count.
         self.target.connections.open.fetch_sub(1, Ordering::SeqCst);
         if self.target.waiters() > 0 {
             self.target.connections.freed.notify_one();
@@ -163,7 +168,7 @@ impl Drop for Permit {
     }
 }
 
-/// Somebody waits for a connection to the target.
+/// Counts one waiter for a connection to the target.
 #[derive(Debug)]
 pub(super) struct Waiting {
     target: Arc<Target>,

@@ -1,7 +1,8 @@
-//! One request in the counters, from its head to the last byte of its answer or the end of its tunnel.
+//! One request in the counters, from its head to the last byte of its answer or the end of its
+//! tunnel.
 //!
-//! State: owned by the request, later by its answer's body or its tunnel. What a dropped [`Ticket`] did not
-//! [`finish`](Ticket::finish) leaves the gauge of requests under way, but is not measured.
+//! State: owned by the request, later by its answer's body or its tunnel. What a dropped [`Ticket`]
+//! did not [`finish`](Ticket::finish) leaves the gauge of requests under way, but is not measured.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,15 +14,16 @@ use http::Response;
 use super::clock;
 use super::crowd::{Guest, Limit, Stay};
 use super::fault::Fault;
+use super::guests::Guests;
 use super::headers;
-use super::settings::Settings;
+use super::here::ServiceHere;
 use super::target::Target;
 use super::upstream::pool::LocalTarget;
-use super::worker::Worker;
 
 /// One request in the counters; ends when it is dropped.
 pub(super) struct Ticket {
-    worker: Rc<Worker>,
+    /// The service that it asks.
+    service: Rc<ServiceHere>,
     /// `None`: not measured (`proxy.fast_path`).
     started: Option<Instant>,
     /// Its answer was given whole. A tunnel, or a client that went away, took no measured time.
@@ -31,21 +33,22 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    /// Counts a request that has begun. `fast`: it is not measured.
-    pub(super) fn new(worker: Rc<Worker>, fast: bool) -> Self {
+    /// Counts a request of `service` that has begun.
+    pub(super) fn new(service: Rc<ServiceHere>) -> Self {
+        let fast = service.settings.config.proxy.fast_path;
         let second = (!fast).then(|| clock::now() / 1_000);
-        if worker.shard().begin(second) {
-            worker.stats.sample_inflight();
+        if service.counts().begin(second) {
+            service.counters.sample_inflight();
         }
         let started = (!fast).then(Instant::now);
-        Self { worker, started, finished: Cell::new(false), stay: None }
+        Self { service, started, finished: Cell::new(false), stay: None }
     }
 
     /// Counts it for its client's address, unless that has too many under way.
-    pub(super) fn admit(&mut self, guest: Rc<Guest>, settings: &Settings) -> Result<(), Fault> {
+    pub(super) fn admit(&mut self, guest: Rc<Guest>, guests: &Guests) -> Result<(), Fault> {
         let (stay, number) = Stay::begin(guest);
-        if number > settings.requests_per_address {
-            self.one_too_many(stay, settings)
+        if number > self.service.settings.requests_per_address {
+            self.one_too_many(stay, guests)
         } else {
             self.stay = Some(stay);
             Ok(())
@@ -54,25 +57,25 @@ impl Ticket {
 
     /// Refuses it. A trusted peer that names no client stands for many, and is let through.
     #[cold]
-    fn one_too_many(&mut self, stay: Stay, settings: &Settings) -> Result<(), Fault> {
-        let ip = stay.guest().ip();
+    fn one_too_many(&mut self, stay: Stay, guests: &Guests) -> Result<(), Fault> {
+        let (ip, settings) = (stay.guest().ip(), &self.service.settings);
         if headers::is_trusted(ip, &settings.config.proxy.trusted) {
             self.stay = Some(stay);
             return Ok(());
         }
         drop(stay);
         let most = settings.requests_per_address;
-        self.worker.guests.warn_full(Limit::RequestsPerAddress, Some(most), Some(ip));
+        guests.warn_full(Limit::RequestsPerAddress, Some(most), Some(ip));
         Err(Fault::TooManyAtOnce)
     }
 
     /// Takes a place for the tunnel that the request may become.
-    pub(super) fn reserve_tunnel(&mut self, settings: &Settings) -> Result<(), Fault> {
-        let most = settings.config.limits.tunnels;
+    pub(super) fn reserve_tunnel(&mut self, guests: &Guests) -> Result<(), Fault> {
+        let most = self.service.settings.config.limits.tunnels;
         if self.stay.as_mut().is_none_or(|stay| stay.reserve_tunnel(most)) {
             return Ok(());
         }
-        self.worker.guests.warn_full(Limit::Tunnels, Some(most), None);
+        guests.warn_full(Limit::Tunnels, Some(most), None);
         Err(Fault::TooManyTunnels)
     }
 
@@ -92,9 +95,9 @@ impl Ticket {
 
     /// Counts the answer's status, for `target`'s release too.
     pub(super) fn answered(&self, status: u16, target: Option<&Target>) {
-        self.worker.shard().answered(status);
+        self.service.counts().answered(status);
         if let (Some(target), true) = (target, self.started.is_some()) {
-            target.release_counters().answered(self.worker.lane, status);
+            target.release_counters().answered(self.service.lane(), status);
         }
     }
 
@@ -103,21 +106,21 @@ impl Ticket {
         self.finished.set(true);
     }
 
-    /// Answers with an error of portok's own, and counts it. `at`: the target that failed, if one was asked;
-    /// a server error counts for its release.
+    /// Answers with an error of portok's own, and counts it. `at`: the target that failed, if one
+    /// was asked; a server error counts for its release.
     pub(super) fn refuse(
         &self,
         fault: &Fault,
         at: Option<&LocalTarget>,
-        settings: &Settings,
         close: bool,
+        guests: &Guests,
     ) -> Response<Bytes> {
-        let (config, upstream) = (&settings.config, &settings.app.upstream);
+        let (config, upstream) = (&self.service.settings.config, &self.service.settings.app.upstream);
         if matches!(fault, Fault::UpstreamFull) {
             let most = upstream.max_connections;
-            self.worker.guests.warn_full(Limit::UpstreamConnections, Some(most), None);
+            guests.warn_full(Limit::UpstreamConnections, Some(most), None);
         }
-        self.worker.stats.request_refused(fault.code());
+        self.service.counters.refused(fault.code());
         let cause = fault.cause();
         tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
         self.count_error(fault, cause);
@@ -137,14 +140,14 @@ impl Ticket {
     }
 
     fn count_error(&self, fault: &Fault, cause: String) {
-        self.worker.stats.error(self.worker.lane, fault.code(), cause);
+        self.service.counters.error(self.service.lane(), fault.code(), cause);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let measured = self.started.filter(|_| self.finished.get());
-        self.worker.shard().end(measured.map(|started| started.elapsed()));
+        self.service.counts().end(measured.map(|started| started.elapsed()));
     }
 }
 

@@ -1,8 +1,8 @@
 //! A tunnel: after the app's 101, bytes go both ways until both sides have ended.
 //!
-//! Owned by the client connection's task. The claim and the ticket are held until its end. An end of one side is
-//! passed on as such, the other direction goes on (half-close). Buffers are taken from the thread only while bytes
-//! move. Dropped, both connections are closed.
+//! Owned by the task of the client's connection. The claim and the ticket are held until its end.
+//! When one side ends, the end is passed on and the other direction goes on (half-close). Buffers
+//! are taken from the thread only while bytes move. Dropped, both connections are closed.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,30 +16,30 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::answer::Held;
+use super::answer::InFlight;
 use super::connection::ClientConnection;
 use super::socket::Socket;
 use super::spares::BufferSize;
 use super::upstream::connection::Connection;
 use super::worker::Worker;
 
-/// Where the exchange that became a tunnel leaves it for the task of the client's connection. In a box,
-/// because few do.
+/// Where a request that became a tunnel leaves it for the task of its client's connection. In a
+/// box, because few do.
 pub(super) type TunnelSlot = Cell<Option<Box<Tunnel>>>;
 
-/// What is needed to open a tunnel once the 101 is written.
+/// A tunnel that opens once the 101 is written.
 #[derive(Debug)]
 pub(super) struct Tunnel {
     /// The client's side, when hyper lets go of it.
     pub(super) upgraded: OnUpgrade,
     pub(super) app: Connection,
-    pub(super) held: Held,
+    pub(super) inflight: InFlight,
 }
 
 impl Tunnel {
     /// Moves bytes until both sides have ended or one broke.
     pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
-        let Self { upgraded, mut app, held } = self;
+        let Self { upgraded, mut app, inflight } = self;
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket>>() else { return };
         let Ok((mut stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
@@ -54,7 +54,7 @@ impl Tunnel {
             let down = down.poll(cx, worker, client)?;
             if down.is_ready()
                 && client.app_ended.borrow().is_none()
-                && let Some(claim) = &held.claim
+                && let Some(claim) = &inflight.claim
             {
                 client.app_ended.replace(Some(claim.local.target.clone()));
             }

@@ -1,7 +1,8 @@
-//! What an exchange waits for beside its connection, and until when.
+//! The deadlines of an exchange, apart from its connection's.
 //!
-//! State: plain cells of one client connection, set by whoever waits and looked at by the thread's sweep, which wakes the
-//! connection's task once a time has run out; that task finds out which one. No request sets a timer.
+//! State: plain cells of one client connection, set by whoever waits. The thread's sweep looks at
+//! them and wakes the connection's task once a time has run out; the task then finds out which one.
+//! No request sets a timer.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use super::clock;
 
-/// Until when something is waited for.
+/// Until when each thing is waited for.
 #[derive(Debug)]
 pub(super) struct Waits {
     /// The next byte of the client's body.
@@ -28,18 +29,18 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// Whether something was waited for too long.
+    /// Whether any time has run out.
     pub(super) fn is_overdue(&self) -> bool {
         clock::now() >= self.body.get().min(self.read.get()).min(self.whole.get())
     }
 
-    /// Whether the exchange should have ended some time ago, and whoever was woken then could not end it: a client takes
-    /// nothing.
+    /// Whether the exchange should have ended some time ago. Its task was woken then and could not
+    /// end it, because the client takes nothing.
     pub(super) fn is_long_overdue(&self) -> bool {
         clock::now() >= self.whole.get().saturating_add(2 * clock::millis(clock::TICK))
     }
 
-    /// From now on the exchange has `time`; gives its end.
+    /// Gives the exchange `time` from now on, and returns its end.
     pub(super) fn begin(&self, time: Duration) -> u64 {
         self.whole.set(clock::after(time));
         self.whole.get()
@@ -53,11 +54,11 @@ impl Waits {
     }
 }
 
-/// How long one side may leave the other waiting.
+/// How long one side of an exchange may keep the other waiting.
 #[derive(Debug, Clone)]
 pub(super) struct Patience {
     waits: Rc<Waits>,
-    /// For one byte of that side.
+    /// For each further byte. `None`: without limit.
     time: Option<Duration>,
 }
 
@@ -66,27 +67,29 @@ impl Patience {
         Self { waits, time }
     }
 
-    /// Nothing has come of the client's body; whether it was waited for too long.
+    /// Notes that nothing has come of the client's body. Returns whether it was waited for too
+    /// long.
     pub(super) fn body_is_late(&self) -> bool {
         self.is_late(&self.waits.body)
     }
 
-    /// Something of the client's body has come, or nobody waits for it any more.
+    /// Notes that a part of the client's body has come, or that nobody waits for it any more.
     pub(super) fn body_came(&self) {
         self.waits.body.set(clock::NEVER);
     }
 
-    /// Nothing has come of the app's answer; which limit was reached.
+    /// Notes that nothing has come of the app's answer. Returns the limit that was reached, if one
+    /// was.
     pub(super) fn answer_is_late(&self) -> Option<&'static str> {
         if self.is_late(&self.waits.read) { Some("upstream.read_timeout") } else { self.exchange_is_late() }
     }
 
-    /// Whether the exchange takes too long.
+    /// The limit of the whole exchange, if it was reached.
     pub(super) fn exchange_is_late(&self) -> Option<&'static str> {
         (clock::now() >= self.waits.whole.get()).then_some("upstream.timeout")
     }
 
-    /// Something of the app's answer has come.
+    /// Notes that a part of the app's answer has come.
     pub(super) fn answer_came(&self) {
         self.waits.read.set(clock::NEVER);
     }

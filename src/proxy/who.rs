@@ -1,4 +1,4 @@
-//! Who the client is, where a trusted peer says so. Pure.
+//! Who the client is when a trusted peer names it. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use super::headers::is_trusted;
 use crate::http1::fields::tokens;
 
-/// The client of a request that came from `peer`, which is trusted: the right-most address of `X-Forwarded-For` that is
-/// not, or of `Forwarded` where there is no such field. What lies beyond something that cannot be read is not believed.
+/// The client of a request that came from `peer`, which is trusted: the right-most address in
+/// `X-Forwarded-For` that is not trusted, or in `Forwarded` if there is no such field. What stands
+/// left of an unreadable entry is not believed.
 pub(super) fn client<'a, I>(peer: IpAddr, trusted: &[IpNet], fields: impl Fn() -> I) -> IpAddr
 where
     I: Iterator<Item = (&'a [u8], &'a [u8])>,
@@ -39,7 +40,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// The elements of `Forwarded` (RFC 7239, 4): a comma between quotes parts nothing.
+/// The elements of `Forwarded` (RFC 7239, 4). A comma between quotes does not end one.
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     value.split(move |&byte| {

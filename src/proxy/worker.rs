@@ -1,34 +1,31 @@
 //! One data-plane thread: what its tasks share, the list of its client connections, and its keeper.
 //!
-//! State: everything here belongs to one thread and is reached through one `Rc`; nothing is locked. It is made
-//! when the thread starts and dropped with it. No borrow is held over an await.
+//! State: everything here belongs to one thread and is reached through one `Rc`; nothing is locked.
+//! It is made when the thread starts and dropped with it. No borrow is held over an await.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::Reserved;
+use super::board::Board;
 use super::clock;
 use super::connection::ClientConnection;
+use super::counters::{ConnectionLane, Counters};
 use super::crowd::Crowd;
 use super::guests::Guests;
 use super::here::Here;
-use super::settings::Settings;
 use super::spares::Spares;
-use super::stats::{Shard, Stats};
-use super::switchboard::Switchboard;
 use super::upstream::pool::Doorbells;
-use crate::config::Config;
 
 /// What a thread is made of.
 pub(super) struct WorkerParts {
     pub(super) lane: usize,
-    pub(super) config: watch::Receiver<Arc<Config>>,
-    pub(super) switchboard: Switchboard,
-    pub(super) stats: Arc<Stats>,
+    pub(super) board: Arc<Board>,
+    pub(super) counters: Arc<Counters>,
     pub(super) reserved: Arc<dyn Reserved>,
     pub(super) bells: Arc<Doorbells>,
     pub(super) crowd: Arc<Crowd>,
@@ -46,15 +43,12 @@ pub enum Until {
 /// What the tasks of one thread share.
 pub(super) struct Worker {
     /// The thread's number: its place in all counters that are kept per thread.
-    pub(super) lane: usize,
-    pub(super) stats: Arc<Stats>,
+    lane: usize,
+    counters: Arc<Counters>,
     pub(super) reserved: Arc<dyn Reserved>,
     pub(super) here: Here,
     pub(super) guests: Guests,
     pub(super) spares: Spares,
-    /// Made of the configuration that was in force at the last look.
-    settings: RefCell<Rc<Settings>>,
-    config: RefCell<watch::Receiver<Arc<Config>>>,
     connections: RefCell<Vec<Rc<ClientConnection>>>,
     /// Rings when a connection has ended or become a tunnel.
     fewer: Notify,
@@ -65,18 +59,15 @@ pub(super) struct Worker {
 impl Worker {
     /// Makes a thread's state, and starts the task that keeps it.
     pub(super) fn start(parts: WorkerParts) -> Rc<Self> {
-        let WorkerParts { lane, mut config, switchboard, stats, reserved, bells, crowd } = parts;
-        clock::advance(stats.uptime());
-        let settings = Rc::new(Settings::new(config.borrow_and_update().clone()));
+        let WorkerParts { lane, board, counters, reserved, bells, crowd } = parts;
+        clock::advance(counters.uptime());
         let worker = Rc::new(Self {
             lane,
-            here: Here::new(lane, &switchboard, bells.clone()),
-            guests: Guests::new(crowd, stats.clone()),
+            here: Here::new(lane, board, bells.clone()),
+            guests: Guests::new(crowd, counters.clone()),
             spares: Spares::default(),
-            stats,
+            counters,
             reserved,
-            settings: RefCell::new(settings),
-            config: RefCell::new(config),
             connections: RefCell::default(),
             fewer: Notify::new(),
             draining: Cell::new(false),
@@ -86,20 +77,9 @@ impl Worker {
         worker
     }
 
-    /// The configuration in force. Once a reload has been answered, every look finds the new one. Costs one atomic
-    /// load while nothing has changed.
-    pub(super) fn settings(&self) -> Rc<Settings> {
-        // An error means that the sender has gone: the last configuration stays in force.
-        if self.config.borrow().has_changed().unwrap_or(false) {
-            let config = self.config.borrow_mut().borrow_and_update().clone();
-            self.settings.replace(Rc::new(Settings::new(config)));
-        }
-        self.settings.borrow().clone()
-    }
-
-    /// This thread's counters.
-    pub(super) fn shard(&self) -> &Shard {
-        self.stats.shard(self.lane)
+    /// What this thread counts of client connections.
+    fn counts(&self) -> &ConnectionLane {
+        self.counters.lane(self.lane)
     }
 
     /// Lists a connection until the guard is dropped.
@@ -107,7 +87,7 @@ impl Worker {
         let mut connections = self.connections.borrow_mut();
         client.index.set(connections.len());
         connections.push(client.clone());
-        self.shard().client_opened();
+        self.counts().opened();
         Listed { worker: self.clone(), client }
     }
 
@@ -153,18 +133,19 @@ impl Worker {
                 _ = tick.tick() => true,
                 () = self.bells.0[self.lane].notified() => false,
             };
-            clock::advance(self.stats.uptime());
+            clock::advance(self.counters.uptime());
             if ticked {
                 self.sweep_connections();
-                self.stats.sample_inflight();
+                self.counters.service().sample_inflight();
             }
-            self.here.sweep(&self.settings().app.upstream);
+            self.here.sweep();
         }
     }
 
     fn sweep_connections(&self) {
-        let settings = self.settings();
-        self.connections.borrow().iter().for_each(|client| client.sweep(&settings, self.draining.get()));
+        let service = self.here.look();
+        let draining = self.draining.get();
+        self.connections.borrow().iter().for_each(|client| client.sweep(&service.settings, draining));
     }
 }
 
@@ -189,7 +170,8 @@ impl Drop for Listed {
         let worker = &self.worker;
         if std::thread::panicking() {
             tracing::error!(peer = %self.client.peer, "a client connection was lost to a fault of portok itself");
-            worker.stats.error(worker.lane, "internal", "a connection was lost to a panic".to_owned());
+            let what = "a connection was lost to a panic".to_owned();
+            worker.counters.service().error(worker.lane, "internal", what);
         }
         let mut connections = worker.connections.borrow_mut();
         let index = self.client.index.get();
@@ -197,7 +179,7 @@ impl Drop for Listed {
         if let Some(moved) = connections.get(index) {
             moved.index.set(index);
         }
-        worker.shard().client_closed();
+        worker.counts().closed();
         if worker.draining.get() {
             worker.fewer.notify_waiters();
         }

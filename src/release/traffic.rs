@@ -12,7 +12,7 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{FormerTarget, RunId};
-use crate::proxy::{RouteWriter, Stats, Target};
+use crate::proxy::{Now, RouteWriter, ServiceCounters, Target};
 
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -21,7 +21,7 @@ const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Traffic {
     route: RouteWriter,
-    stats: Arc<Stats>,
+    counters: Arc<ServiceCounters>,
     alone: CancellationToken,
     targets: HashMap<RunId, Vec<Arc<Target>>>,
 }
@@ -31,11 +31,11 @@ pub struct Traffic {
 pub(super) struct InFlight(Vec<Arc<Target>>);
 
 impl Traffic {
-    /// Points nowhere. `stats` makes targets, `route` points requests at them. `alone` is cancelled
-    /// once no predecessor serves requests that it took before this daemon came: until then nobody
-    /// here can tell whether a target is idle.
-    pub fn new(route: RouteWriter, stats: Arc<Stats>, alone: CancellationToken) -> Self {
-        Self { route, stats, alone, targets: HashMap::new() }
+    /// Points nowhere. `route` points requests at targets, `counters` counts their answers by
+    /// release. `alone` is cancelled once no predecessor serves requests that it took before this
+    /// daemon came: until then nobody here can tell whether a target is idle.
+    pub fn new(route: RouteWriter, counters: Arc<ServiceCounters>, alone: CancellationToken) -> Self {
+        Self { route, counters, alone, targets: HashMap::new() }
     }
 
     /// Points new requests at `run`, and retires or closes the targets of the run that had them.
@@ -47,7 +47,7 @@ impl Traffic {
         former: Option<(RunId, FormerTarget)>,
     ) {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let target = Target::new(addr, self.stats.release(release));
+        let target = Target::new(addr, self.counters.release(release));
         let tenures = self.targets.entry(run).or_default();
         // A client that is pinned to an earlier tenure of this run moves to the new one.
         tenures.retain(|tenure| {
@@ -55,7 +55,7 @@ impl Traffic {
             tenure.inflight() > 0
         });
         tenures.push(Arc::clone(&target));
-        self.route.route(Some(target));
+        self.route.set(Now::One(target));
         let Some((former, treatment)) = former else { return };
         for target in self.of(former) {
             match treatment {
@@ -67,12 +67,12 @@ impl Traffic {
 
     /// Takes the live target away. Requests wait a little for the next one.
     pub(super) fn hold(&mut self) {
-        drop(self.route.hold());
+        drop(self.route.set(Now::Held));
     }
 
     /// Takes the live target away. Requests are refused.
     pub(super) fn unroute(&mut self) {
-        drop(self.route.route(None));
+        drop(self.route.set(Now::Empty));
     }
 
     /// Lets `run` take no request any more.

@@ -40,7 +40,7 @@ impl Admin {
             Call::Metrics(MetricsFormat::Json) => answer::json(StatusCode::OK, &self.metrics(config)),
             Call::Metrics(MetricsFormat::Prometheus) => {
                 let text = prometheus::write(&Exposition {
-                    counters: &self.parts.stats.snapshot(),
+                    counters: &self.parts.counters.snapshot(),
                     health: &app.health(),
                     status: &self.status(config).await,
                     started_at: self.parts.started_at,
@@ -111,7 +111,7 @@ impl Admin {
     }
 
     fn metrics(&self, config: &Config) -> wire::Metrics {
-        let counters = self.parts.stats.snapshot();
+        let counters = self.parts.counters.snapshot();
         metrics(
             counters,
             self.parts.app.health(),

@@ -1,8 +1,8 @@
 //! How the rest of an answer reaches the client of a plain request.
 //!
-//! State: owned by the request. Dropped, the claim is given back and the connection to the app is closed. The
-//! order that matters: the claim and the ticket end before the last part is written, so that a client that has
-//! the whole answer finds it counted.
+//! State: owned by the request. Dropped, the claim is given back and the connection to the app is
+//! closed. The order that matters: the claim and the ticket end before the last part is written, so
+//! that a client that has the whole answer finds it counted.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use super::super::attempts::{self, Ended};
+use super::super::attempts::{NoAnswer, no_answer};
 use super::super::pieces::Pieces;
 use super::super::spares::BufferSize;
 use super::super::ticket::Ticket;
@@ -20,13 +20,14 @@ use super::super::upstream::exchange::{self, Failed, Incoming, Step};
 use super::super::upstream::pool::Claim;
 use super::ShortWay;
 
-/// Parts of an answer up to this size are put together; larger ones are written from where they were read.
+/// Parts of an answer up to this size are put together. Larger ones are written from where they
+/// were read.
 const SMALL: usize = 8 * 1024;
 
-/// How much is put together at most, about.
+/// About how much is put together at most.
 const BATCH: usize = 16 * 1024;
 
-/// What has not arrived yet of an app's answer, and what counts it.
+/// The part of an app's answer that has not arrived yet, and what counts it.
 pub(super) struct Rest {
     pub(super) incoming: Incoming,
     pub(super) chunked: bool,
@@ -35,12 +36,13 @@ pub(super) struct Rest {
 }
 
 impl ShortWay<'_> {
-    /// Copies the rest of an answer whose length is told; whether all of it was. The thread's buffers are read into and
-    /// written from, each held only while bytes move: a buffer for each part was a fifth of the CPU of 1 MiB, most of it for
-    /// memory that went back to the kernel and came again.
+    /// Copies the rest of an answer whose length is told. Returns whether all of it was.
     ///
-    /// A client that takes a whole buffer at once gets the next parts by [`Self::copy_large`]: a quarter of the CPU of 1 MiB,
-    /// which goes into wake-ups at both ends. One that has to be waited for holds no more than a usual buffer.
+    /// Bytes move through the thread's buffers, each held only while they move: a buffer for each
+    /// part was a fifth of the CPU of 1 MiB, most of it for memory that went back to the kernel and
+    /// came again. A client that takes a whole buffer at once gets the next parts by
+    /// [`Self::copy_large`], which saves a quarter of the CPU of 1 MiB, in wake-ups at both ends. A
+    /// client that has to be waited for holds no more than a usual buffer.
     pub(super) async fn copy(&mut self, rest: Rest) -> bool {
         let Rest { mut incoming, claim, ticket, .. } = rest;
         let mut held = Some((claim, ticket));
@@ -82,11 +84,12 @@ impl ShortWay<'_> {
         }
     }
 
-    /// Copies through a large buffer as long as the client takes all there is at once, but for the last part. What it does not
-    /// take stays in the kernel: a client that stops reading holds nothing of it.
+    /// Copies through a large buffer as long as the client takes all of it at once, except for the
+    /// last part. What the client does not take stays in the kernel: a client that stops reading
+    /// holds no buffer.
     async fn copy_large(&mut self, incoming: &mut Incoming) -> Copied {
         loop {
-            // Others have their turn after so much.
+            // Other connections have their turn in between.
             tokio::task::yield_now().await;
             let step = poll_fn(|cx| {
                 let mut buffer = self.worker.spares.buffer(BufferSize::Large);
@@ -108,7 +111,7 @@ impl ShortWay<'_> {
         }
     }
 
-    /// Writes all of `bytes`; whether nothing had to be waited for.
+    /// Writes all of `bytes`. Returns whether the client took them at once.
     async fn write_part(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         let mut at_once = true;
         poll_fn(|cx| {
@@ -125,7 +128,7 @@ impl ShortWay<'_> {
         .await
     }
 
-    /// Passes the rest of an answer on in chunks; whether all of it was.
+    /// Passes the rest of an answer on in chunks. Returns whether all of it was.
     pub(super) async fn stream(&mut self, rest: Rest, pieces: &mut Pieces) -> bool {
         let Rest { mut incoming, claim, ticket, .. } = rest;
         let mut held = Some((claim, ticket));
@@ -168,16 +171,17 @@ impl ShortWay<'_> {
     }
 }
 
-/// Why a large buffer is of no more use.
+/// Why copying through a large buffer ends.
 enum Copied {
-    /// The client takes no more for now, or little is left.
+    /// The client takes no more for now, or only the last part is left.
     Waiting,
     /// The client has gone.
     Over,
     Failed(Failed),
 }
 
-/// What it means that a client has `written` of `length` bytes that are still in the kernel; `None`: the next ones may follow.
+/// Drops from the kernel what a client has taken (`written`) of `length` bytes. `None`: it took all
+/// of them, and the next ones may follow.
 fn taken(written: Poll<io::Result<usize>>, length: usize, incoming: &mut Incoming) -> Option<Copied> {
     let count = match written {
         Poll::Ready(Ok(count @ 1..)) => count,
@@ -197,16 +201,16 @@ pub(super) fn give_back(claim: &Claim, over: exchange::Over) {
     }
 }
 
-/// Notes why an answer broke off, which ends the connection: false.
+/// Notes why an answer broke off. Returns false: the connection ends with it.
 fn broke(failed: Failed, held: Option<&(Claim, Ticket)>) -> bool {
-    if let (Ended::Fault { fault, .. }, Some((_, ticket))) = (attempts::ended(failed), held) {
+    if let (NoAnswer::Fault { fault, .. }, Some((_, ticket))) = (no_answer(failed), held) {
         ticket.broke(&fault);
     }
     false
 }
 
-/// Takes what there is of the answer, to be written at once in chunks; with what the body leaves, when it is over. Pending
-/// while there is nothing.
+/// Takes what has come of the answer, to be written at once in chunks, and returns what the body
+/// leaves once it is over. Pending while nothing has come.
 fn poll_fill(
     cx: &mut Context<'_>,
     incoming: &mut Incoming,
@@ -214,13 +218,13 @@ fn poll_fill(
 ) -> Poll<Result<Option<exchange::Over>, Failed>> {
     while pieces.payload.is_empty() && pieces.bytes.len() < BATCH {
         let step = match incoming.poll_step(cx) {
-            // What came before an error, or before a pause, goes first; an error comes again.
+            // What came before an error or a pause goes out first. The error comes again.
             Poll::Pending | Poll::Ready(Err(_)) if pieces.is_pending() => break,
             step => ready!(step)?,
         };
         match step {
             Step::Frame(frame) => {
-                // Only a client that asks for trailers gets them, and its requests are not plain.
+                // Trailers are for clients that ask for them, and their requests are not plain.
                 if let Ok(data) = frame.into_data() {
                     add_chunk(pieces, data);
                 }
@@ -234,7 +238,7 @@ fn poll_fill(
     Poll::Ready(Ok(None))
 }
 
-/// Adds a part of the body as a chunk.
+/// Adds a part of the body as one chunk.
 fn add_chunk(pieces: &mut Pieces, data: Bytes) {
     let (mut digits, mut at, mut left) = ([0; 16], 16, data.len());
     while left > 0 {

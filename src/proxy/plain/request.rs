@@ -1,4 +1,5 @@
-//! Which requests are plain, and their head as the app gets it: decided from what was parsed, without I/O.
+//! Which requests are plain, and their head as the app gets it. Decided from what was parsed,
+//! without I/O.
 
 use super::super::connection::ClientConnection;
 use super::super::headers;
@@ -6,24 +7,24 @@ use super::super::settings::Settings;
 use crate::http1::fields::{self, Kind};
 use crate::http1::host::is_host;
 
-/// A head with more fields is hyper's.
+/// A head with more fields is left to hyper.
 pub(super) const MOST_FIELDS: usize = 64;
 
-/// What a plain request is made of.
+/// A plain request, as parsed.
 pub(super) struct Plain<'a> {
     method: &'static str,
     target: &'a str,
     host: &'a [u8],
     fields: &'a [httparse::Header<'a>],
     pub(super) to_head: bool,
-    /// The client wants the connection closed behind the answer.
+    /// The client wants the connection closed after the answer.
     pub(super) close: bool,
     /// It may name another client than the peer.
     pub(super) is_forwarded: bool,
 }
 
 impl<'a> Plain<'a> {
-    /// `None`: not plain. What passes here passes hyper and `forward`'s judgement too.
+    /// `None`: not plain. What passes here also passes hyper and the judge.
     pub(super) fn of(request: &'a httparse::Request<'_, '_>) -> Option<Self> {
         let method = match request.method? {
             "GET" => "GET",
@@ -53,7 +54,8 @@ impl<'a> Plain<'a> {
         Some(Self { method, target, host, fields, to_head, close, is_forwarded })
     }
 
-    /// Whether the settings leave it plain: no head that is too long, no path of the admin API.
+    /// Whether the settings leave it plain: its head is not too long, and its path is not the admin
+    /// API's.
     pub(super) fn fits(&self, length: usize, settings: &Settings) -> bool {
         let (proxy, admin) = (&settings.config.proxy, &settings.config.admin);
         length <= proxy.max_header_size
@@ -69,17 +71,18 @@ impl<'a> Plain<'a> {
     pub(super) fn write(&self, out: &mut Vec<u8>, client: &ClientConnection, settings: &Settings) {
         let context = headers::Context {
             peer: client.peer_text(),
-            // Asked of those alone that name somebody: a look through the list costs what it is long.
+            // Looked up only for a request that names another client: the look costs as much as the
+            // list is long.
             trusted: self.is_forwarded && settings.trusts(client.peer.ip()),
             forwarded: settings.config.proxy.forwarded,
-            // Not asked for: there is a host.
+            // Not needed: there is a host.
             target: client.peer,
             chunked: false,
             upgrade: None,
             trailers: false,
             keep_alive: settings.app.upstream.keepalive,
         };
-        let asked = headers::RequestHead {
+        let head = headers::RequestHead {
             method: self.method,
             target: self.target.as_bytes(),
             authority: None,
@@ -87,12 +90,12 @@ impl<'a> Plain<'a> {
             nominated: &[],
             fields: || self.pairs(),
         };
-        headers::write_head(out, &asked, &context);
+        headers::write_head(out, &head, &context);
     }
 }
 
-/// Bytes of a path and query that nobody reads in two ways (RFC 3986, 3.3, 3.4). A table, because every byte of every
-/// target is looked up.
+/// Bytes of a path and query that every reader takes the same way (RFC 3986, 3.3, 3.4). A table,
+/// because every byte of every target is looked up.
 const TARGET: [bool; 256] = fields::table(b"-._~!$&'()*+,;=:@/?%");
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use super::*;
 use crate::proxy::connection::ClientConnection;
 use crate::proxy::crowd::Crowd;
 use crate::proxy::here::NoTarget;
-use crate::proxy::switchboard::switchboard;
 use crate::proxy::upstream::pool::Doorbells;
 use crate::proxy::worker::{Worker, WorkerParts};
 
@@ -30,12 +29,11 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
     local.block_on(&runtime, async {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let worker = Worker::start(parts);
-        let settings = worker.settings();
-        let visit = worker.guests.admit(peer.ip(), &settings).unwrap();
+        let visit = worker.guests.admit(peer.ip(), &worker.here.look().settings).unwrap();
         let client = ClientConnection::new(peer, visit, 0);
         let mut looks = Looks::default();
         while !over.load(Ordering::SeqCst) {
-            match worker.here.claim(&client, &settings.app) {
+            match worker.here.claim(&worker.here.look(), &client) {
                 Ok(_) => looks.served += 1,
                 Err(NoTarget::Held) => (),
                 Err(NoTarget::Empty) => looks.refused += 1,
@@ -48,20 +46,18 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
 
 #[test]
 fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
-    let stats = Stats::new(READERS);
-    let (switchboard, mut routes) = switchboard();
-    let (_config, follow) = watch::channel(Arc::new(config()));
+    let counters = Counters::new(READERS);
+    let (board, mut routes) = Board::new(Arc::new(config()), counters.service().clone());
     let bells = Arc::new(Doorbells((0..READERS).map(|_| Notify::new()).collect()));
     let over = AtomicBool::new(false);
     let looking = [const { AtomicBool::new(false) }; READERS];
-    routes.hold();
+    routes.set(Now::Held);
     let looks = std::thread::scope(|threads| {
         let readers: Vec<_> = (0..READERS)
             .map(|lane| {
-                let (config, switchboard, stats) = (follow.clone(), switchboard.clone(), stats.clone());
-                let (reserved, bells) = (Arc::new(Admins), bells.clone());
-                let crowd = Crowd::new();
-                let parts = WorkerParts { lane, config, switchboard, stats, reserved, bells, crowd };
+                let (board, counters, bells) = (board.clone(), counters.clone(), bells.clone());
+                let (reserved, crowd) = (Arc::new(Admins), Crowd::new());
+                let parts = WorkerParts { lane, board, counters, reserved, bells, crowd };
                 let (looking, over) = (&looking[lane], &over);
                 threads.spawn(move || look_without_pause(parts, looking, over))
             })
@@ -70,9 +66,9 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
             std::thread::yield_now();
         }
         for port in 1..=RECOVERIES {
-            let target = target(&stats, "v1", port);
-            routes.route(Some(target.clone()));
-            routes.hold();
+            let target = target(&counters, "v1", port);
+            routes.set(Now::One(target.clone()));
+            routes.set(Now::Held);
             target.close();
         }
         over.store(true, Ordering::SeqCst);

@@ -23,7 +23,7 @@ async fn a_connection_the_app_closed_is_noticed_or_retried() {
         client.send(GET).await;
         assert_eq!(client.reply().await.text(), "ok");
     }
-    assert_eq!(rig.stats.snapshot().total_proxy_errors, 0);
+    assert_eq!(rig.counters.snapshot().total_proxy_errors, 0);
 }
 
 #[tokio::test]
@@ -97,16 +97,16 @@ async fn a_refused_request_finds_the_app_that_was_started_again() {
     let port = gone.local_addr().unwrap().port();
     drop(gone);
     let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = LONG);
-    rig.routes.route(Some(target(&rig.stats, "r1", port)));
+    rig.routes.set(Now::One(target(&rig.counters, "r1", port)));
     let mut client = rig.connect().await;
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi").await;
-    let stats = rig.stats.clone();
-    eventually("the request is under way", || stats.snapshot().inflight == 1).await;
+    let counters = rig.counters.clone();
+    eventually("the request is under way", || counters.snapshot().inflight == 1).await;
     let app = Backend::echo().await;
     rig.route(&app);
     let reply = client.reply().await;
     assert!(reply.status() == 200 && reply.text().ends_with("hi"), "{reply:?}");
-    assert_eq!(rig.stats.snapshot().total_proxy_errors, 0);
+    assert_eq!(rig.counters.snapshot().total_proxy_errors, 0);
 }
 
 #[tokio::test]
@@ -115,12 +115,12 @@ async fn a_refused_connection_is_a_502_in_the_end() {
     let port = gone.local_addr().unwrap().port();
     drop(gone);
     let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(100));
-    let target = target(&rig.stats, "r1", port);
-    rig.routes.route(Some(target.clone()));
+    let target = target(&rig.counters, "r1", port);
+    rig.routes.set(Now::One(target.clone()));
     let reply = rig.ask(GET).await;
     assert_eq!((reply.status(), reply.header("portok-error")), (502, Some("upstream_refused")));
-    assert_eq!((target.inflight(), rig.stats.snapshot().total_proxy_errors), (0, 1));
-    rig.routes.route(None);
+    assert_eq!((target.inflight(), rig.counters.snapshot().total_proxy_errors), (0, 1));
+    rig.routes.set(Now::Empty);
     assert_eq!(rig.ask(GET).await.header("portok-error"), Some("no_live_target"));
 }
 
@@ -157,7 +157,7 @@ async fn idle_connections_to_the_app_are_closed() {
     // And at once when the target closes, however long they might have stayed.
     let mut settings = config();
     of_app(&mut settings).upstream.idle_timeout = LONG;
-    rig.config.send(Arc::new(settings)).unwrap();
+    rig.plane.configure(Arc::new(settings));
     rig.ask(GET).await;
     target.close();
     tokio::time::timeout(LONG / 2, told.recv()).await.unwrap();
@@ -204,7 +204,7 @@ async fn requests_wait_for_a_connection_and_all_get_one() {
         client.await.unwrap();
     }
     assert!(most.lock().unwrap().1 <= 2, "{most:?}");
-    assert_eq!(rig.stats.snapshot().total_proxy_errors, 0);
+    assert_eq!(rig.counters.snapshot().total_proxy_errors, 0);
 }
 
 #[tokio::test]
@@ -241,7 +241,7 @@ async fn an_app_that_does_not_answer_in_time_is_a_504() {
     assert_eq!((reply.status(), reply.header("portok-error")), (504, Some("upstream_timeout")));
     eventually("the claim is given back", || target.inflight() == 0).await;
     // The client's connection goes on.
-    rig.routes.route(None);
+    rig.routes.set(Now::Empty);
     client.send(GET).await;
     assert_eq!(client.reply().await.status(), 503);
 }
@@ -291,7 +291,7 @@ async fn an_early_answer_reaches_a_client_that_is_still_sending() {
     let reply = client.reply().await;
     assert_eq!((reply.status(), reply.text(), reply.header("portok-error")), (413, "stop", None));
     assert!(client.is_closed().await);
-    eventually("it has ended", || rig.stats.snapshot().inflight == 0).await;
+    eventually("it has ended", || rig.counters.snapshot().inflight == 0).await;
 }
 
 #[tokio::test]
@@ -315,7 +315,7 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     drop(client);
     assert!(told.recv().await.unwrap());
     eventually("the claim is given back", || target.inflight() == 0).await;
-    assert_eq!(rig.stats.snapshot().total_proxy_errors, 0);
+    assert_eq!(rig.counters.snapshot().total_proxy_errors, 0);
 }
 
 #[tokio::test]
@@ -339,7 +339,7 @@ async fn slow_and_idle_clients_are_closed() {
     idle.send(GET).await;
     assert_eq!(idle.reply().await.text(), "ok");
     assert!(idle.is_closed().await);
-    eventually("no client is counted", || rig.stats.snapshot().client_connections == 0).await;
+    eventually("no client is counted", || rig.counters.snapshot().client_connections == 0).await;
 }
 
 #[tokio::test]
@@ -360,13 +360,13 @@ async fn a_slow_answer_is_no_idle_connection() {
 #[tokio::test]
 async fn a_changed_configuration_holds_for_the_next_request() {
     let app = Backend::echo().await;
-    let rig = Rig::serving(&app, |_| ());
+    let mut rig = Rig::serving(&app, |_| ());
     let mut client = rig.connect().await;
     client.send(GET).await;
     assert!(client.reply().await.text().contains("x-forwarded-for"));
     let mut off = config();
     off.proxy.forwarded = Forwarded::Off;
-    rig.config.send(Arc::new(off)).unwrap();
+    rig.plane.configure(Arc::new(off));
     for _ in 0..1_000 {
         client.send(GET).await;
         if !client.reply().await.text().contains("x-forwarded-for") {
@@ -426,7 +426,7 @@ async fn many_requests_at_once_over_threads_all_come_back() {
     for client in clients {
         client.await.unwrap();
     }
-    let snapshot = rig.stats.snapshot();
+    let snapshot = rig.counters.snapshot();
     assert_eq!((snapshot.total_requests, snapshot.by_class[1], target.inflight()), (1_000, 1_000, 0));
     assert!(snapshot.inflight_max > 1);
 }

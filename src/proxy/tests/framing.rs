@@ -21,7 +21,7 @@ async fn refused(request: impl AsRef<[u8]>, status: u16) {
     assert_eq!(answer.contains("portok-error: method_not_allowed\r\n"), status == 405, "{answer:?}");
     assert_eq!(answer.contains("portok-error"), status == 405, "{answer:?}");
     assert!(app.seen().concat().is_empty(), "{shown:?} reached the app: {:?}", app.seen());
-    eventually("nothing is in flight", || rig.stats.snapshot().inflight == 0).await;
+    eventually("nothing is in flight", || rig.counters.snapshot().inflight == 0).await;
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn a_body_that_breaks_midway_ends_both_connections() {
         told.recv().await.unwrap();
         let seen = app.seen().concat();
         assert!(!seen.contains("wrong") && !seen.ends_with("0\r\n\r\n"), "{seen}");
-        let snapshot = rig.stats.snapshot();
+        let snapshot = rig.counters.snapshot();
         let refused = if rest.is_empty() { 0 } else { 1 };
         assert_eq!((snapshot.total_proxy_errors, snapshot.by_class[3]), (0, refused));
     }
@@ -211,7 +211,7 @@ async fn ambiguous_answers_are_not_passed_on() {
             "{answer:?}"
         );
         assert!(reply.text().contains("message"), "{reply:?}");
-        let snapshot = rig.stats.snapshot();
+        let snapshot = rig.counters.snapshot();
         assert_eq!(
             (snapshot.total_proxy_errors, snapshot.last_error.unwrap().code.as_str()),
             (1, "upstream_invalid")
@@ -252,7 +252,7 @@ async fn an_answer_that_breaks_off_is_not_made_to_look_whole() {
         client.send(GET).await;
         let got = String::from_utf8(client.rest().await).unwrap();
         assert!(!got.ends_with("0\r\n\r\n") && got.matches("HTTP/1.1").count() <= 1, "{got}");
-        assert_eq!(rig.stats.snapshot().total_proxy_errors, 1, "{answer:?}");
+        assert_eq!(rig.counters.snapshot().total_proxy_errors, 1, "{answer:?}");
     }
 }
 

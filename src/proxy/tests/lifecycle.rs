@@ -47,7 +47,7 @@ async fn a_drain_finishes_what_is_under_way() {
     idle.send(GET).await;
     idle.reply().await;
     busy.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    eventually("it is in flight", || rig.stats.snapshot().inflight == 1).await;
+    eventually("it is in flight", || rig.counters.snapshot().inflight == 1).await;
     let draining = tokio::spawn({
         let rig = rig.clone();
         async move { rig.plane.drain(Until::Empty).await }
@@ -61,7 +61,7 @@ async fn a_drain_finishes_what_is_under_way() {
     assert_eq!((reply.text(), reply.header("connection")), ("ok", Some("close")));
     assert!(busy.is_closed().await);
     tokio::time::timeout(LONG, draining).await.unwrap().unwrap();
-    assert_eq!(rig.stats.snapshot().client_connections, 0);
+    assert_eq!(rig.counters.snapshot().client_connections, 0);
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_drain_waits_for_tunnels_and_a_shut_down_cuts_them() {
     assert!(tokio::time::timeout(Duration::from_millis(300), rig.plane.drain(Until::Empty)).await.is_err());
     tokio::time::timeout(LONG, rig.plane.shut_down()).await.unwrap();
     assert!(client.is_closed().await);
-    assert_eq!((target.inflight(), rig.stats.snapshot().client_connections), (0, 0));
+    assert_eq!((target.inflight(), rig.counters.snapshot().client_connections), (0, 0));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_drain_that_leaves_tunnels_ends_with_the_last_request() {
     tunnel.send("GET /tunnel HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
     tunnel.reply().await;
     busy.send(GET).await;
-    eventually("both are in flight", || rig.stats.snapshot().inflight == 2).await;
+    eventually("both are in flight", || rig.counters.snapshot().inflight == 2).await;
     let draining = tokio::spawn({
         let rig = rig.clone();
         async move { rig.plane.drain(Until::OnlyTunnels).await }
@@ -120,7 +120,7 @@ async fn a_drain_that_leaves_tunnels_ends_with_the_last_request() {
     go.send(true).unwrap();
     assert_eq!(busy.reply().await.text(), "ok");
     tokio::time::timeout(LONG, draining).await.unwrap().unwrap();
-    assert_eq!(rig.stats.snapshot().inflight, 1, "the tunnel is still there");
+    assert_eq!(rig.counters.snapshot().inflight, 1, "the tunnel is still there");
 }
 
 #[tokio::test]
@@ -196,30 +196,25 @@ async fn a_request_that_comes_while_its_connection_is_about_to_be_closed_is_answ
 #[tokio::test]
 async fn a_plane_that_is_dropped_stops() {
     let app = Backend::fixed(OK).await;
-    let Rig { plane, addr, stats, routes, config } = Rig::serving(&app, |_| ());
+    let Rig { plane, addr, counters, routes } = Rig::serving(&app, |_| ());
     let mut client = Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() };
     client.send(GET).await;
     client.reply().await;
     drop(plane);
     assert!(client.is_closed().await);
     eventually("nothing is accepted", || std::net::TcpStream::connect(addr).is_err()).await;
-    drop((stats, routes, config));
+    drop((counters, routes));
 }
 
 #[tokio::test]
 async fn more_threads_than_counters_are_refused() {
     let mut many = config();
     many.proxy.threads = 2;
-    let (_keep, follow) = watch::channel(Arc::new(many));
+    let counters = Counters::new(1);
+    let (board, _routes) = Board::new(Arc::new(many), counters.service().clone());
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let error = Plane::start(
-        vec![(ListenerId::HTTP, listener)],
-        follow,
-        switchboard().0,
-        Stats::new(1),
-        Arc::new(Admins),
-    )
-    .unwrap_err();
+    let listeners = vec![(ListenerId::HTTP, listener)];
+    let error = Plane::start(listeners, board, counters, Arc::new(Admins)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
 
@@ -234,23 +229,23 @@ async fn a_panic_costs_one_connection() {
     assert!(one.is_closed().await);
     other.send(GET).await;
     assert_eq!(other.reply().await.text(), "ok");
-    let snapshot = rig.stats.snapshot();
+    let snapshot = rig.counters.snapshot();
     assert_eq!((snapshot.client_connections, snapshot.last_error.unwrap().code.as_str()), (1, "internal"));
 }
 
 #[tokio::test]
 async fn counts_and_releases_are_bounded() {
-    let stats = Stats::new(2);
-    let kept = target(&stats, "r0", 1);
+    let counters = Counters::new(2);
+    let kept = target(&counters, "r0", 1);
     kept.release_counters().answered(1, 204);
     for n in 1..20 {
-        target(&stats, &format!("r{n}"), 1).release_counters().answered(0, 500);
+        target(&counters, &format!("r{n}"), 1).release_counters().answered(0, 500);
     }
     kept.release_counters().answered(0, 404);
-    let by_release = stats.snapshot().by_release;
+    let by_release = counters.snapshot().by_release;
     assert_eq!(by_release.len(), 9);
     assert_eq!(by_release[0], ("other".to_owned(), [0, 1, 0, 1, 11]));
     assert_eq!(by_release[8], ("r19".to_owned(), [0, 0, 0, 0, 1]));
     drop(kept);
-    assert_eq!(stats.snapshot().by_release, by_release);
+    assert_eq!(counters.snapshot().by_release, by_release);
 }

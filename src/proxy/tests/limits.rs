@@ -31,7 +31,7 @@ impl Rig {
     }
 
     fn refused(&self, reason: &str) -> u64 {
-        let counters = self.stats.snapshot();
+        let counters = self.counters.snapshot();
         let all = counters.connections_refused.iter().chain(&counters.requests_refused);
         all.filter(|(name, _)| *name == reason).map(|(_, count)| count).sum()
     }
@@ -66,7 +66,7 @@ async fn a_connection_beyond_the_limit_is_closed_and_counted() {
     assert!(rig.connect().await.is_closed().await);
     assert_eq!(rig.refused("connections"), 1);
     drop(second);
-    eventually("a place is free", || rig.stats.snapshot().client_connections == 1).await;
+    eventually("a place is free", || rig.counters.snapshot().client_connections == 1).await;
     assert_eq!(rig.ask(GET).await.status(), 200);
 }
 
@@ -96,7 +96,7 @@ async fn requests_of_one_address_at_a_time_are_limited() {
     let mut held = [rig.connect_from(STRANGER).await, rig.connect_from(STRANGER).await];
     held[0].send(HELD).await;
     held[1].send(STALLED).await;
-    eventually("both are under way", || rig.stats.snapshot().inflight == 2).await;
+    eventually("both are under way", || rig.counters.snapshot().inflight == 2).await;
     // Read by portok itself, and by hyper.
     for request in [GET.to_owned(), format!("{STALLED}{}", "x".repeat(99))] {
         let mut third = rig.connect_from(STRANGER).await;
@@ -109,9 +109,9 @@ async fn requests_of_one_address_at_a_time_are_limited() {
     }
     assert_eq!(rig.ask(GET).await.status(), 200, "another address");
     assert_eq!(rig.refused("too_many_at_once"), 2);
-    assert_eq!(rig.stats.snapshot().by_class[3], 2);
+    assert_eq!(rig.counters.snapshot().by_class[3], 2);
     drop(held);
-    eventually("they have ended", || rig.stats.snapshot().inflight == 0).await;
+    eventually("they have ended", || rig.counters.snapshot().inflight == 0).await;
     let mut again = rig.connect_from(STRANGER).await;
     again.send(GET).await;
     assert_eq!(again.reply().await.status(), 200);
@@ -129,7 +129,7 @@ async fn behind_a_trusted_front_the_named_client_counts() {
     };
     let mut held = rig.connect().await;
     held.send(from("6.6.6.6, 1.2.3.4", "/held", "")).await;
-    eventually("it is under way", || rig.stats.snapshot().inflight == 1).await;
+    eventually("it is under way", || rig.counters.snapshot().inflight == 1).await;
     for body in ["", "te: trailers\r\n"] {
         assert_eq!(rig.ask(from("1.2.3.4", "/", body)).await.status(), 429);
         assert_eq!(rig.ask(from("1.2.3.4, ::ffff:1.2.3.4", "/", body)).await.status(), 429);
@@ -138,7 +138,7 @@ async fn behind_a_trusted_front_the_named_client_counts() {
     // A front that names nobody stands for many; a stranger's word is not taken.
     let mut unnamed = rig.connect().await;
     unnamed.send(HELD).await;
-    eventually("it is under way", || rig.stats.snapshot().inflight == 2).await;
+    eventually("it is under way", || rig.counters.snapshot().inflight == 2).await;
     assert_eq!(rig.ask(GET).await.status(), 200);
     let mut stranger = rig.connect_from(STRANGER).await;
     stranger.send(from("1.2.3.4", "/", "")).await;
@@ -169,7 +169,7 @@ async fn tunnels_have_a_limit_of_their_own() {
     );
     assert_eq!(rig.ask(GET).await.status(), 200, "a tunnel is no request, and no connection to the app");
     tunnels.clear();
-    eventually("they have ended", || rig.stats.snapshot().inflight == 0).await;
+    eventually("they have ended", || rig.counters.snapshot().inflight == 0).await;
     third.send(UPGRADE).await;
     assert_eq!(third.reply().await.status(), 101);
 }
@@ -198,7 +198,7 @@ async fn an_upgrade_that_was_answered_otherwise_takes_no_place_of_a_tunnel() {
     second.send(UPGRADE).await;
     assert_eq!(second.reply().await.status(), 503);
     drop(reader);
-    eventually("the reader's request has ended", || rig.stats.snapshot().inflight == 1).await;
+    eventually("the reader's request has ended", || rig.counters.snapshot().inflight == 1).await;
     second.send(UPGRADE).await;
     assert_eq!(second.reply().await.status(), 503, "what was given back once is not given back again");
 }
@@ -217,7 +217,7 @@ async fn a_body_that_stops_is_given_up() {
         );
         assert!(client.is_closed().await);
     }
-    eventually("nothing is under way", || rig.stats.snapshot().inflight == 0).await;
+    eventually("nothing is under way", || rig.counters.snapshot().inflight == 0).await;
     assert_eq!(rig.refused("body_timeout"), 2);
 }
 
@@ -285,8 +285,8 @@ async fn a_client_that_takes_nothing_is_cut() {
         let mut client = rig.connect().await;
         client.send(request).await;
         assert_eq!(client.reply_to_head().await.status(), 200);
-        eventually("it is cut", || rig.stats.snapshot().client_connections == 0).await;
-        eventually("the app is free", || rig.stats.snapshot().inflight == 0).await;
+        eventually("it is cut", || rig.counters.snapshot().client_connections == 0).await;
+        eventually("the app is free", || rig.counters.snapshot().inflight == 0).await;
     }
 }
 
@@ -305,7 +305,7 @@ async fn an_event_stream_is_not_cut() {
         let mut other = rig.connect().await;
         other.send(GET).await;
         assert_eq!(other.reply_to_head().await.status(), 200);
-        eventually("the other is cut", || rig.stats.snapshot().client_connections == 1).await;
+        eventually("the other is cut", || rig.counters.snapshot().client_connections == 1).await;
         stream.exactly(8 << 20).await;
     }
 }
@@ -318,7 +318,7 @@ async fn a_silent_tunnel_is_cut_where_that_is_asked_for() {
     client.send(UPGRADE).await;
     assert_eq!(client.reply().await.status(), 101);
     assert!(client.is_closed().await);
-    eventually("it is over", || rig.stats.snapshot().inflight == 0).await;
+    eventually("it is over", || rig.counters.snapshot().inflight == 0).await;
 }
 
 #[tokio::test]
@@ -351,7 +351,7 @@ async fn a_full_target_is_503_and_no_failure_of_the_app() {
         (503, Some("upstream_full"), Some("1"))
     );
     assert_eq!(rig.refused("upstream_full"), 1);
-    let by_release: u64 = rig.stats.snapshot().by_release.iter().map(|(_, classes)| classes[4]).sum();
+    let by_release: u64 = rig.counters.snapshot().by_release.iter().map(|(_, classes)| classes[4]).sum();
     assert_eq!(by_release, 0);
 }
 
@@ -390,7 +390,7 @@ async fn an_app_that_falls_silent_is_504_before_its_head_and_cut_behind_it() {
             let reply = rig.ask(request).await;
             assert_eq!((reply.status(), reply.header("portok-error")), (503, Some("upstream_timeout")));
             assert_eq!(reply.header("retry-after"), Some("1"));
-            eventually("the app's connection is closed", || rig.stats.snapshot().inflight == 0).await;
+            eventually("the app's connection is closed", || rig.counters.snapshot().inflight == 0).await;
         }
         for change in [read, whole] {
             for head in ["content-length: 9\r\n\r\nsome", "transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n"] {
@@ -403,7 +403,7 @@ async fn an_app_that_falls_silent_is_504_before_its_head_and_cut_behind_it() {
                 assert_eq!(client.reply_to_head().await.status(), 200);
                 let rest = client.rest().await;
                 assert!(String::from_utf8_lossy(&rest).contains("some"), "{rest:?}");
-                let last = rig.stats.snapshot().last_error.unwrap();
+                let last = rig.counters.snapshot().last_error.unwrap();
                 assert_eq!(last.code, "upstream_timeout");
             }
         }
@@ -417,7 +417,7 @@ async fn the_whole_exchange_ends_although_the_client_takes_nothing() {
     let mut client = rig.connect().await;
     client.send(GET).await;
     assert_eq!(client.reply_to_head().await.status(), 200);
-    eventually("it is cut", || rig.stats.snapshot().client_connections == 0).await;
+    eventually("it is cut", || rig.counters.snapshot().client_connections == 0).await;
 }
 
 #[tokio::test]
@@ -437,7 +437,7 @@ async fn so_many_idle_connections_are_kept() {
         for _ in 0..2 {
             one.send(post).await;
             two.send(post).await;
-            eventually("both are under way", || rig.stats.snapshot().inflight == 2).await;
+            eventually("both are under way", || rig.counters.snapshot().inflight == 2).await;
             for client in [&mut one, &mut two] {
                 client.send("go").await;
                 assert_eq!(client.reply().await.status(), 200);
@@ -473,7 +473,7 @@ async fn a_client_that_stops_and_goes_on_gets_every_byte() {
     .await;
     body.extend(client.exactly(LENGTH - body.len()).await);
     assert!(body == pattern(), "bytes are missing, or came twice");
-    eventually("it has ended", || rig.stats.snapshot().inflight == 0).await;
+    eventually("it has ended", || rig.counters.snapshot().inflight == 0).await;
 }
 
 /// How many bytes wait in this host's sockets to be read from the app's `port`.

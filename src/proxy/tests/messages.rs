@@ -25,7 +25,7 @@ async fn requests_share_connections_on_both_sides() {
         assert!(text.contains("x-forwarded-host: example.org:81\r\n"), "{text}");
     }
     assert_eq!(app.connections(), 1);
-    let snapshot = rig.stats.snapshot();
+    let snapshot = rig.counters.snapshot();
     assert_eq!((snapshot.total_requests, snapshot.by_class), (5, [0, 5, 0, 0, 0]));
     assert_eq!(snapshot.by_release, [("r1".to_owned(), [0, 5, 0, 0, 0])]);
     assert_eq!((snapshot.upstream_sockets_created, snapshot.client_connections), (1, 1));
@@ -282,7 +282,7 @@ async fn the_reserved_prefix_is_answered_without_an_app() {
     assert_eq!((reply.status(), reply.text()), (200, "admin /__deploy 127.0.0.1 3"));
     let reply = rig.ask("GET http://x/__s HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(reply.text(), "admin /__s 127.0.0.1 0");
-    assert_eq!(rig.stats.snapshot().total_requests, 0);
+    assert_eq!(rig.counters.snapshot().total_requests, 0);
     let reply = rig.ask(GET).await;
     assert_eq!((reply.status(), reply.header("portok-error")), (503, Some("no_live_target")));
     assert_eq!(reply.header("retry-after"), Some("1"));
@@ -313,7 +313,7 @@ async fn events_are_passed_on_as_they_come() {
     assert_eq!(target.inflight(), 1);
     drop(client);
     eventually("the request has ended", || target.inflight() == 0).await;
-    assert_eq!(rig.stats.snapshot().total_proxy_errors, 0);
+    assert_eq!(rig.counters.snapshot().total_proxy_errors, 0);
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use crate::config::*;
 /// The one deadline of everything that is waited for.
 const LONG: Duration = Duration::from_secs(30);
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         name: "test".into(),
         file: None,
@@ -156,37 +156,29 @@ impl Reserved for Admins {
 }
 
 /// A new tenure of `port` for `release`.
-fn target(stats: &Stats, release: &str, port: u16) -> Arc<Target> {
-    Target::new(([127, 0, 0, 1], port).into(), stats.release(release))
+fn target(counters: &Counters, release: &str, port: u16) -> Arc<Target> {
+    Target::new(([127, 0, 0, 1], port).into(), counters.service().release(release))
 }
 
 /// A running plane with everything that steers it.
 struct Rig {
     plane: Plane,
     addr: SocketAddr,
-    stats: Arc<Stats>,
+    counters: Arc<Counters>,
     routes: RouteWriter,
-    config: watch::Sender<Arc<Config>>,
 }
 
 impl Rig {
     fn start(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
-        let stats = Stats::new(config.proxy.threads);
-        let (config, follow) = watch::channel(Arc::new(config));
-        let (switchboard, routes) = switchboard();
+        let counters = Counters::new(config.proxy.threads);
+        let (board, routes) = Board::new(Arc::new(config), counters.service().clone());
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let plane = Plane::start(
-            vec![(ListenerId::HTTP, listener)],
-            follow,
-            switchboard,
-            stats.clone(),
-            Arc::new(Admins),
-        )
-        .unwrap();
-        Self { plane, addr, stats, routes, config }
+        let listeners = vec![(ListenerId::HTTP, listener)];
+        let plane = Plane::start(listeners, board, counters.clone(), Arc::new(Admins)).unwrap();
+        Self { plane, addr, counters, routes }
     }
 
     /// With `app` live.
@@ -198,8 +190,8 @@ impl Rig {
 
     /// Makes `app` live; gives its new target.
     fn route(&mut self, app: &Backend) -> Arc<Target> {
-        let target = target(&self.stats, &app.release, app.addr.port());
-        self.routes.route(Some(target.clone()));
+        let target = target(&self.counters, &app.release, app.addr.port());
+        self.routes.set(Now::One(target.clone()));
         target
     }
 

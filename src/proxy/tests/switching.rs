@@ -31,8 +31,8 @@ async fn a_switch_from_inside_a_request_moves_the_next_one() {
                 let replaced = {
                     let mut rig = rig.lock().unwrap();
                     let rig = rig.as_mut().unwrap();
-                    let target = target(&rig.stats, "new", new_port);
-                    rig.routes.route(Some(target)).unwrap()
+                    let target = target(&rig.counters, "new", new_port);
+                    rig.routes.set(Now::One(target)).unwrap()
                 };
                 replaced.retire();
                 // The request that switched is still in flight.
@@ -54,13 +54,13 @@ async fn a_switch_from_inside_a_request_moves_the_next_one() {
 async fn while_the_next_target_is_near_a_request_waits_for_it_and_then_gets_503() {
     let app = named("again").await;
     let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(300));
-    rig.routes.hold();
+    rig.routes.set(Now::Held);
     assert!(ask(&mut rig.connect().await).await.starts_with("no_live_target"));
     let mut rig = Rig::start(|_| ());
-    rig.routes.hold();
+    rig.routes.set(Now::Held);
     let mut waiting = rig.connect().await;
     let asked = tokio::spawn(async move { ask(&mut waiting).await });
-    eventually("the request is there", || rig.stats.snapshot().inflight == 1).await;
+    eventually("the request is there", || rig.counters.snapshot().inflight == 1).await;
     rig.route(&app);
     assert_eq!(asked.await.unwrap(), "again");
 }
@@ -72,8 +72,8 @@ async fn a_retired_target_takes_nobody_and_a_closed_live_one_is_a_503() {
     let first = rig.route(&old);
     let mut client = rig.connect().await;
     assert_eq!(ask(&mut client).await, "old");
-    let second = target(&rig.stats, "new", new.addr.port());
-    let replaced = rig.routes.route(Some(second.clone())).unwrap();
+    let second = target(&rig.counters, "new", new.addr.port());
+    let replaced = rig.routes.set(Now::One(second.clone())).unwrap();
     assert!(Arc::ptr_eq(&first, &replaced));
     replaced.retire();
     assert_eq!(ask(&mut client).await, "new");
@@ -106,7 +106,7 @@ async fn a_pinned_connection_stays_until_its_target_closes() {
     assert_eq!((first.pinned(), first.inflight()), (0, 0));
     assert!(second.pinned() >= 1);
     // Without affinity nothing stays pinned, and no request is needed for that.
-    rig.config.send(Arc::new(config())).unwrap();
+    rig.plane.configure(Arc::new(config()));
     eventually("nothing is pinned", || second.pinned() == 0).await;
 }
 
@@ -125,7 +125,7 @@ async fn a_pinned_connection_whose_app_is_gone_moves_at_once() {
     let mut settings = config();
     of_app(&mut settings).drain.affinity = Affinity::Connection;
     of_app(&mut settings).upstream.keepalive = false;
-    rig.config.send(Arc::new(settings)).unwrap();
+    rig.plane.configure(Arc::new(settings));
     for _ in 0..1_000 {
         if ask(&mut client).await == "new" {
             assert_eq!(first.pinned(), 0);
@@ -157,12 +157,15 @@ async fn switches_under_load_lose_nothing_and_drain_to_zero() {
         .collect();
     let mut targets = Vec::new();
     for round in 0..60 {
-        let target =
-            target(&rig.stats, &format!("r{round}"), if round % 2 == 0 { &blue } else { &red }.addr.port());
-        let former = rig.routes.route(Some(target)).unwrap();
+        let target = target(
+            &rig.counters,
+            &format!("r{round}"),
+            if round % 2 == 0 { &blue } else { &red }.addr.port(),
+        );
+        let former = rig.routes.set(Now::One(target)).unwrap();
         former.retire();
-        let before = rig.stats.snapshot().total_requests;
-        eventually("requests go on", || rig.stats.snapshot().total_requests > before + 10).await;
+        let before = rig.counters.snapshot().total_requests;
+        eventually("requests go on", || rig.counters.snapshot().total_requests > before + 10).await;
         eventually("the former target has drained", || former.inflight() == 0).await;
         former.close();
         targets.push(former);
@@ -172,7 +175,7 @@ async fn switches_under_load_lose_nothing_and_drain_to_zero() {
         assert!(client.await.unwrap() > 0);
     }
     assert!(targets.iter().all(|target| target.inflight() == 0));
-    let snapshot = rig.stats.snapshot();
+    let snapshot = rig.counters.snapshot();
     assert_eq!((snapshot.total_proxy_errors, snapshot.inflight), (0, 0));
     assert_eq!(snapshot.by_class[1], snapshot.total_requests);
     assert!(snapshot.by_release.len() <= 9);

@@ -154,7 +154,7 @@ async fn a_connection_goes_over_to_hyper_at_any_byte() {
         assert!(client.is_closed().await && client.buf.is_empty(), "cut at {cut}");
     }
     let answered = (all.len() - 1) * requests.len();
-    assert_eq!(rig.stats.snapshot().total_requests, answered as u64);
+    assert_eq!(rig.counters.snapshot().total_requests, answered as u64);
 }
 
 /// Reads the answer to request `n`.

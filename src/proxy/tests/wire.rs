@@ -257,7 +257,7 @@ async fn the_head_of_an_answer_that_breaks_off_at_once_is_passed_and_an_error_is
             let got = String::from_utf8(client.rest().await).unwrap();
             assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{request:?} and {answer:?} gave {got:?}");
             assert!(!got.ends_with("0\r\n\r\n"), "{got}");
-            let snapshot = rig.stats.snapshot();
+            let snapshot = rig.counters.snapshot();
             assert_eq!((snapshot.total_proxy_errors, snapshot.latency_count), (1, 0), "{answer:?}");
         }
     }
@@ -298,7 +298,7 @@ async fn latency_is_that_of_whole_answers() {
     assert_eq!(client.reply().await.status(), 101);
     drop(client);
     eventually("the tunnel has ended", || target.inflight() == 0).await;
-    assert_eq!(rig.stats.snapshot().latency_count, 0);
+    assert_eq!(rig.counters.snapshot().latency_count, 0);
     let mut expected = 0;
     for way in ["", LONG_WAY] {
         for line in ["GET /", "GET /304", "HEAD /head", "POST /"] {
@@ -307,7 +307,7 @@ async fn latency_is_that_of_whole_answers() {
             client.send(format!("{line} HTTP/1.1\r\nhost: a\r\n{way}\r\n")).await;
             client.reply_to_head().await;
             expected += 1;
-            eventually("it is measured", || rig.stats.snapshot().latency_count == expected).await;
+            eventually("it is measured", || rig.counters.snapshot().latency_count == expected).await;
         }
     }
 }
@@ -325,7 +325,7 @@ async fn a_502_counts_for_the_release_whose_target_gave_it() {
         assert_eq!(rig.ask(GET).await.status(), 502);
         let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx";
         assert_eq!(rig.ask(post).await.status(), 502);
-        let snapshot = rig.stats.snapshot();
+        let snapshot = rig.counters.snapshot();
         assert_eq!(snapshot.by_release, [("r1".to_owned(), [0, 0, 0, 0, 2])]);
         assert_eq!((snapshot.by_class, snapshot.latency_count), ([0, 0, 0, 0, 2], 2));
     }
@@ -336,13 +336,13 @@ async fn a_502_counts_for_the_release_whose_target_gave_it() {
     };
     drop(closed);
     let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(50));
-    rig.routes.route(Some(target(&rig.stats, "r2", port)));
+    rig.routes.set(Now::One(target(&rig.counters, "r2", port)));
     let status = rig.ask(GET).await.status();
     assert!(matches!(status, 502 | 504), "{status}");
-    assert_eq!(rig.stats.snapshot().by_release, [("r2".to_owned(), [0, 0, 0, 0, 1])]);
-    rig.routes.route(None);
+    assert_eq!(rig.counters.snapshot().by_release, [("r2".to_owned(), [0, 0, 0, 0, 1])]);
+    rig.routes.set(Now::Empty);
     assert_eq!(rig.ask(GET).await.status(), 503);
-    assert_eq!(rig.stats.snapshot().by_release, [("r2".to_owned(), [0, 0, 0, 0, 1])]);
+    assert_eq!(rig.counters.snapshot().by_release, [("r2".to_owned(), [0, 0, 0, 0, 1])]);
 }
 
 #[tokio::test]
@@ -366,6 +366,6 @@ async fn a_client_that_ends_its_side_in_mid_answer_is_gone() {
         client.stream.shutdown().await.unwrap();
         assert!(client.rest().await.is_empty());
         told.recv().await.unwrap();
-        assert_eq!(rig.stats.snapshot().total_proxy_errors, 0);
+        assert_eq!(rig.counters.snapshot().total_proxy_errors, 0);
     }
 }

@@ -1,5 +1,7 @@
-//! One connection to an app: its socket, what was read from it and not yet used, and its place in the
-//! target's limit. Owned by one exchange, one tunnel or the pool at a time; dropped, it is closed.
+//! One connection to an app: its socket, what was read from it and not yet used, and its place in
+//! the target's limit.
+//!
+//! Owned by one exchange, one tunnel or the pool at a time. Dropped, it is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,10 +19,11 @@ use crate::proxy::clock;
 use crate::proxy::target::Permit;
 use crate::want;
 
-/// What a read asks for at first, and at most once the app proves to send more.
+/// How much a read asks for: at first, and at most once the app has proved to send more.
 const READ: (usize, usize) = (16 * 1024, 64 * 1024);
 
-/// A connection idle for longer than this is looked at with a system call before it is used again.
+/// A connection that was idle for longer, in milliseconds, is checked with a system call before it
+/// is used again.
 const SUSPECT: u64 = 1_000;
 
 /// A connection to an app.
@@ -38,7 +41,7 @@ pub(in crate::proxy) struct Connection {
 }
 
 impl Connection {
-    /// Connects; the caller watches the time. The last descriptors are not taken for it ([`want`]).
+    /// Connects; the caller has the deadline. The last file descriptors are left alone ([`want`]).
     pub(in crate::proxy) async fn open(
         addr: SocketAddr,
         permit: Permit,
@@ -55,7 +58,7 @@ impl Connection {
         Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, permit: Some(permit) })
     }
 
-    /// Reads once. Zero: the app has closed its side.
+    /// Reads once and returns the number of bytes. Zero: the app has closed its side.
     pub(in crate::proxy) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.buf.reserve(self.read_size);
         let room = self.buf.capacity() - self.buf.len();
@@ -66,14 +69,14 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
-    /// It carries a tunnel from now on: it counts for the target's connections no more.
+    /// Makes it a tunnel's: it no longer counts among the target's connections.
     pub(in crate::proxy) fn become_tunnel(&mut self) {
         self.permit = None;
     }
 
-    /// Drops `count` bytes that are there, without copying them (tcp(7), `MSG_TRUNC`).
+    /// Drops `count` bytes that have come, without copying them (tcp(7), `MSG_TRUNC`).
     pub(in crate::proxy) fn skip(&mut self, count: usize) -> io::Result<usize> {
-        // Room for them, which the kernel leaves untouched.
+        // The kernel wants room for them, and leaves it untouched.
         let mut room = Vec::<u8>::with_capacity(count);
         let room = &mut room.spare_capacity_mut()[..count];
         self.stream
@@ -95,13 +98,14 @@ impl Connection {
         self.idle_since
     }
 
-    /// Whether the app has neither closed it nor said anything unasked, as far as the kernel has told.
+    /// Whether the app has neither closed it nor sent anything unasked, as far as the runtime
+    /// knows.
     pub(in crate::proxy) fn is_quiet(&self) -> bool {
         is_blocked(&self.stream.try_read(&mut [0]))
     }
 
-    /// Whether it can carry another exchange. After a short rest this costs no system call; what is missed
-    /// then is caught by the retry.
+    /// Whether it can carry another exchange. After a short rest this costs no system call; a close
+    /// that is missed then is made good by the retry.
     pub(in crate::proxy) fn is_usable(&self) -> bool {
         let suspect = clock::now().saturating_sub(self.idle_since) > SUSPECT;
         self.is_quiet()

@@ -1,9 +1,9 @@
-//! One exchange with the app over one connection: the request goes out while the response comes in.
+//! One exchange with the app over one connection: the request goes out while the answer comes in.
 //!
-//! State: the connection and what is left of the request, owned by whoever waits for the head and then by the
-//! body of the answer. A response that begins before the request is sent whole is passed on at once, and both go
-//! on side by side; once the response is complete nothing more of the request is taken. Dropped before its end, the
-//! connection is closed, never pooled.
+//! State: the connection and the unsent rest of the request, owned by whoever waits for the head,
+//! and then by the body of the answer. An answer that begins before the request is sent whole is
+//! passed on at once, and both go on side by side. Once the answer is complete, nothing more of the
+//! request is taken. Dropped before its end, the connection is closed, never pooled.
 
 use std::io;
 use std::pin::Pin;
@@ -28,9 +28,9 @@ pub(in crate::proxy) enum Failed {
     TooLarge,
     /// The client sends nothing more of its body.
     Late,
-    /// The connection broke. `answered`: part of a response had arrived.
+    /// The connection broke. `answered`: a part of the answer had come.
     Reset { error: io::Error, answered: bool },
-    /// The response cannot be read.
+    /// The answer cannot be read.
     Invalid(Invalid),
     /// Something took longer than this key allows.
     Timeout(&'static str),
@@ -80,14 +80,14 @@ impl<'a> Exchange<'a> {
         Self { connection, outgoing, to_head, fields, most_fields, sent: None, interim: 0 }
     }
 
-    /// Sends and waits for the answer's head. Ready with an error: the connection is of no use any more.
+    /// Sends, and waits for the answer's head. After an error the connection is of no use any more.
     pub(in crate::proxy) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
         if self.sent.is_none() {
             self.outgoing.prime(cx)?;
             match self.outgoing.poll_send(cx, &mut self.connection.stream) {
                 Poll::Pending => (),
                 Poll::Ready(Ok(())) => self.sent = Some(Sent::Whole),
-                // It may have answered before it stopped listening.
+                // The app may have answered before it stopped reading.
                 Poll::Ready(Err(Stopped::App(error))) => self.sent = Some(Sent::Broken(error)),
                 Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped.into())),
             }
@@ -113,12 +113,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// How much of the answer has come, as a number that changes when more comes; 0: nothing.
+    /// A number that changes whenever more of the answer comes; 0: nothing has come.
     pub(in crate::proxy) fn progress(&self) -> usize {
         self.connection.buf.len() + self.interim as usize * (MAX_HEAD + 1)
     }
 
-    /// The error of a connection that gives nothing more.
+    /// Why a connection gives nothing more.
     fn broken(&mut self, filled: io::Result<usize>) -> Failed {
         let answered = self.interim > 0 || !self.connection.buf.is_empty();
         let error = match (self.sent.take(), filled) {
@@ -134,12 +134,12 @@ impl<'a> Exchange<'a> {
 pub(in crate::proxy) struct Incoming {
     /// `None` once the body is over or broken.
     connection: Option<Connection>,
-    /// The rest of the request; `None` once sent, or once the app takes no more of it.
+    /// The rest of the request. `None` once it is sent, or the app takes no more of it.
     outgoing: Option<Outgoing>,
     framing: Framing,
     chunked: Chunked,
     keep_alive: bool,
-    /// How long the app may be silent; `None`: for ever.
+    /// How long the app may be silent. `None`: without limit.
     patience: Option<Patience>,
 }
 
@@ -171,19 +171,20 @@ impl Incoming {
         Self { connection: Some(connection), outgoing, framing, chunked, keep_alive, patience }
     }
 
-    /// From now on it does not wait longer than `patience` for the app.
+    /// Waits no longer than `patience` for the app, from now on.
     pub(in crate::proxy) fn wait_with(&mut self, patience: Patience) {
         self.patience = Some(patience);
     }
 
-    /// The whole body with what it leaves, when all of it has arrived with the head.
+    /// The whole body and what it leaves, if all of it has come with the head.
     pub(in crate::proxy) fn take_whole(&mut self) -> Option<(Bytes, Over)> {
         let length = self.whole()?;
         let body = self.connection.as_mut()?.buf.split_to(length).freeze();
         Some((body, self.over()))
     }
 
-    /// The same, added to `out`: the buffer stays whole and is used again.
+    /// Adds the whole body to `out` in the same case, so that the connection's buffer is used
+    /// again.
     pub(in crate::proxy) fn take_whole_into(&mut self, out: &mut Vec<u8>) -> Option<Over> {
         let length = self.whole()?;
         let buf = &mut self.connection.as_mut()?.buf;
@@ -192,7 +193,7 @@ impl Incoming {
         Some(self.over())
     }
 
-    /// What has arrived of a body, added to `out`.
+    /// Adds to `out` what has come of a body whose length is told.
     pub(in crate::proxy) fn take_arrived_into(&mut self, out: &mut Vec<u8>) {
         if let (Some(connection), Framing::Length(left)) = (&mut self.connection, &mut self.framing) {
             let take = usize::try_from(*left).unwrap_or(usize::MAX).min(connection.buf.len());
@@ -202,8 +203,8 @@ impl Incoming {
         }
     }
 
-    /// The next part of a body whose length is told, of which nothing lies in the connection's buffer, read straight into
-    /// `buffer`; never zero before the body is over.
+    /// Reads the next part of a body whose length is told straight into `buffer`. Nothing of the
+    /// body may be left in the connection's buffer. Zero: the body is over.
     pub(in crate::proxy) fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
@@ -234,8 +235,8 @@ impl Incoming {
         Poll::Ready(Ok(usize::try_from(count).unwrap_or(usize::MAX)))
     }
 
-    /// Looks at what has come of a body whose length is told, but for its last `kept` bytes, and leaves it where it is; zero:
-    /// nothing but those is to come.
+    /// Copies what has come of a body whose length is told, except its last `kept` bytes, and
+    /// leaves it in the kernel. Zero: only those last bytes are still to come.
     pub(in crate::proxy) fn poll_peek(
         &mut self,
         cx: &mut Context<'_>,
@@ -276,7 +277,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// How long the body is, when all of it is there.
+    /// The length of the body, if all of it has come.
     fn whole(&self) -> Option<usize> {
         let length = match self.framing {
             Framing::None => 0,
@@ -311,7 +312,7 @@ impl Incoming {
         }
     }
 
-    /// How much is left, where that is known.
+    /// How much is left, if that is known.
     pub(in crate::proxy) fn size_hint(&self) -> SizeHint {
         match self.framing {
             Framing::None => SizeHint::with_exact(0),
@@ -320,7 +321,7 @@ impl Incoming {
         }
     }
 
-    /// Whether the last byte was given, as far as the framing told it already.
+    /// Whether the last byte was given, as far as the framing has told by now.
     pub(in crate::proxy) fn is_over(&self) -> bool {
         match self.framing {
             Framing::None | Framing::Length(0) => true,
@@ -344,7 +345,7 @@ impl Incoming {
         match outgoing.poll_send(cx, &mut connection.stream) {
             Poll::Pending => (),
             Poll::Ready(Ok(())) => self.outgoing = None,
-            // The app does not want the rest; its answer still counts.
+            // The app does not want the rest. Its answer still counts.
             Poll::Ready(Err(Stopped::App(_))) => self.keep_alive = false,
             Poll::Ready(Err(stopped)) => return Err(stopped.into()),
         }
@@ -373,7 +374,7 @@ impl Incoming {
     }
 }
 
-/// Nothing has come of the answer: pending, unless that takes too long.
+/// The outcome when nothing has come of the answer: pending, unless that has taken too long.
 fn waited<T>(patience: Option<&Patience>) -> Poll<Result<T, Failed>> {
     match patience.and_then(Patience::answer_is_late) {
         Some(what) => Poll::Ready(Err(Failed::Timeout(what))),
@@ -381,7 +382,7 @@ fn waited<T>(patience: Option<&Patience>) -> Poll<Result<T, Failed>> {
     }
 }
 
-/// Something of the answer has come.
+/// Notes that a part of the answer has come.
 fn came(patience: Option<&Patience>) {
     if let Some(patience) = patience {
         patience.answer_came();

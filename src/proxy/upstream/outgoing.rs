@@ -1,7 +1,8 @@
 //! Writes a request: its head, then its body as it comes from the client.
 //!
-//! Owned by the exchange, not by a connection: what was not sent over one can be sent over another. Small
-//! requests go out in one write. Dropped in the middle, the connection it wrote to is of no use any more.
+//! Owned by the exchange, not by a connection: what was not sent over one can be sent over another.
+//! Small requests go out in one write. Dropped half-way, the connection that it wrote to is of no
+//! use any more.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -22,9 +23,9 @@ pub(in crate::proxy) enum Stopped {
     Client(hyper::Error),
     /// The body is longer than the limit.
     TooLarge,
-    /// The client sends nothing more of it.
+    /// The client sends nothing more of the body.
     Late,
-    /// The app does not take it.
+    /// The app does not take the request.
     App(io::Error),
 }
 
@@ -52,19 +53,19 @@ impl Drop for Outgoing {
 }
 
 impl Outgoing {
-    /// `head` as it is, without a body.
+    /// A request of `head` alone.
     pub(in crate::proxy) fn bodyless(head: Vec<u8>) -> Self {
         Self { pieces: Pieces::new(head), body: None, chunked: false, allowed: 0, written: 0, patience: None }
     }
 
-    /// `head` as it is; a body that is over already is none.
+    /// A request of `head` and `body`. A body that is over already is none.
     pub(in crate::proxy) fn new(head: Vec<u8>, body: Incoming, chunked: bool, limit: Option<u64>) -> Self {
         let body = (chunked || !body.is_end_stream()).then_some(body);
         let allowed = limit.unwrap_or(u64::MAX);
         Self { pieces: Pieces::new(head), body, chunked, allowed, written: 0, patience: None }
     }
 
-    /// From now on it does not wait longer than `patience` for a part of the body.
+    /// Waits no longer than `patience` for each part of the body, from now on.
     pub(in crate::proxy) fn wait_with(&mut self, patience: Patience) {
         self.patience = Some(patience);
     }
@@ -79,7 +80,7 @@ impl Outgoing {
         self.body.is_none() && !self.pieces.is_pending()
     }
 
-    /// Whether the client's body was taken whole.
+    /// Whether the client still has some of its body to send.
     pub(in crate::proxy) fn has_body_left(&self) -> bool {
         self.body.is_some()
     }
@@ -93,7 +94,7 @@ impl Outgoing {
         self.written
     }
 
-    /// Begins again with the head; only for a request without a body, or of which nothing was sent.
+    /// Begins again with the head. Only for a request without a body, or of which nothing was sent.
     pub(in crate::proxy) fn rewind(&mut self) {
         self.pieces.rewind();
         self.written = 0;
@@ -104,8 +105,8 @@ impl Outgoing {
         std::mem::take(&mut self.pieces.bytes)
     }
 
-    /// Takes the first part of the body where it is there already, so that it goes out with the head, and
-    /// so that a body that is wrong from its first byte reaches nobody.
+    /// Takes the first part of the body if it has come already. So it goes out with the head, and a
+    /// body that is wrong from its first byte reaches nobody.
     pub(in crate::proxy) fn prime(&mut self, cx: &mut Context<'_>) -> Result<(), Stopped> {
         if !self.is_untouched() || self.pieces.payload.has_remaining() {
             return Ok(());
@@ -116,7 +117,8 @@ impl Outgoing {
         }
     }
 
-    /// Writes until everything is sent (ready), the app takes no more, or the client has no more for now.
+    /// Writes until everything is sent (ready), or the app takes no more or the client has no more
+    /// for now (pending).
     pub(in crate::proxy) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

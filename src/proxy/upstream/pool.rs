@@ -1,16 +1,20 @@
 //! A target's connections on one thread: kept alive, last in first out, and handed on.
 //!
-//! State: owned by this thread; the number of open connections is the target's, over all threads
-//! (`upstream.max_connections`). It ends with the target: a closed one keeps no idle connection.
+//! State: owned by this thread, except the number of open connections, which is the target's, over
+//! all threads (`upstream.max_connections`). It ends with the target: a closed one keeps no idle
+//! connection.
 //!
-//! Who waits for a connection when the limit is reached gets one
-//! - from this thread: an exchange that ends hands its connection to the longest waiter here;
-//! - from another: where somebody else waits, a connection is closed instead of pooled (every second time when
-//!   there are waiters here too) and its permit wakes one of them. Idle connections of other threads are
-//!   given up when their keepers are woken ([`Doorbells`]), so they starve nobody.
+//! A request that waits because the limit is reached gets a connection
+//! - from this thread: an exchange that ends hands its connection to the request that has waited
+//!   longest here;
+//! - from another thread: where others wait elsewhere, a connection is closed instead of pooled
+//!   (every second time if requests wait here too), and its permit wakes one of them. Threads give
+//!   up their idle connections when their keepers are woken ([`Doorbells`]), so that these starve
+//!   nobody.
 //!
-//! A waiter first counts itself, then looks at the pool and the limit, then sleeps; who frees something frees
-//! first and looks at the waiters after. A dropped waiter passes its wake-up on.
+//! The order that matters: a waiter first counts itself, then looks at the pool and the limit, then
+//! sleeps. Whoever frees something frees it first and looks at the waiters after that. A dropped
+//! waiter passes its wake-up on.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -43,9 +47,9 @@ pub(in crate::proxy) struct LocalTarget {
     idle: RefCell<Vec<Connection>>,
     waiting: Cell<usize>,
     handed: Notify,
-    /// How many idle ones are kept.
+    /// How many idle connections are kept.
     most_idle: Cell<usize>,
-    /// Whether the last connection that both this and other threads wanted went to another.
+    /// Whether the last connection that both this thread and another wanted went to the other.
     gave_away: Cell<bool>,
 }
 
@@ -68,7 +72,7 @@ impl LocalTarget {
         Self { target, lane, bells, idle, waiting, handed, most_idle, gave_away: Cell::new(false) }
     }
 
-    /// A kept connection without waiting; none where a `fresh` one is wanted.
+    /// A kept connection, without waiting. None if a `fresh` one is wanted.
     pub(in crate::proxy) fn try_kept(&self, fresh: bool) -> Option<Connection> {
         if fresh || self.waiting.get() > 0 {
             return None;
@@ -76,7 +80,7 @@ impl LocalTarget {
         self.kept()
     }
 
-    /// A connection or a permit without waiting. `fresh`: not a kept one.
+    /// A connection or a permit, without waiting. `fresh`: no kept connection.
     pub(in crate::proxy) fn try_take(&self, fresh: bool, settings: &Upstream) -> Option<Lent> {
         if self.waiting.get() > 0 {
             return None;
@@ -84,7 +88,7 @@ impl LocalTarget {
         self.take(fresh, settings)
     }
 
-    /// Waits for a connection or a permit; the caller watches the time.
+    /// Waits for a connection or a permit; the caller has the deadline.
     pub(in crate::proxy) async fn wait(&self, fresh: bool, settings: &Upstream) -> Lent {
         let _elsewhere = self.target.wait();
         let _here = WaitingHere::new(self);
@@ -95,7 +99,7 @@ impl LocalTarget {
             handed.as_mut().enable();
             freed.as_mut().enable();
             if let Some(lent) = self.take(fresh, settings) {
-                // More may lie here than wake-ups were kept.
+                // More connections may lie here than wake-ups were stored.
                 if self.waiting.get() > 1 && !self.idle.borrow().is_empty() {
                     self.handed.notify_one();
                 }
@@ -126,7 +130,7 @@ impl LocalTarget {
             if let Some(permit) = self.target.permit(settings.max_connections) {
                 return Some(Lent::Fresh(permit));
             }
-            // A fresh one was asked for: at the limit an idle one makes room for it.
+            // A fresh connection is wanted: at the limit, an idle one makes room for it.
             drop(self.pop()?);
         }
     }
@@ -135,7 +139,7 @@ impl LocalTarget {
         self.idle.borrow_mut().pop()
     }
 
-    /// Takes a connection back after an exchange that leaves it usable.
+    /// Takes back a connection after an exchange that left it usable.
     pub(in crate::proxy) fn give_back(&self, mut connection: Connection) {
         if self.target.is_closed() {
             return;
@@ -163,7 +167,8 @@ impl LocalTarget {
         self.idle.borrow().is_empty()
     }
 
-    /// Drops what has been idle for too long, and everything where the target is closed or others wait.
+    /// Drops connections that were idle for too long, and all of them if the target is closed or
+    /// others wait.
     pub(in crate::proxy) fn sweep(&self, settings: &Upstream) {
         let all =
             self.target.is_closed() || !settings.keepalive || self.target.waiters() > self.waiting.get();
@@ -180,7 +185,7 @@ impl LocalTarget {
     }
 }
 
-/// What thread `lane` of `lanes` may have of `all`; together they have no more.
+/// The share of thread `lane` of `lanes` in `all`. The shares add up to `all`.
 fn share(all: usize, lanes: usize, lane: usize) -> usize {
     all / lanes + usize::from(lane < all % lanes)
 }
@@ -208,7 +213,7 @@ pub(in crate::proxy) struct Claim {
 
 impl Claim {
     pub(in crate::proxy) fn new(local: Rc<LocalTarget>, pinned: bool) -> Option<Self> {
-        // Only a granted claim is one: dropping it gives back.
+        // Only a granted claim becomes one: dropping it gives back.
         if local.target.claim(local.lane, pinned) { Some(Self { local }) } else { None }
     }
 }
@@ -219,7 +224,7 @@ impl Drop for Claim {
     }
 }
 
-/// A client connection that stays with a target; let go when dropped.
+/// A client connection's pin to a target, ended when dropped.
 #[derive(Debug)]
 pub(in crate::proxy) struct Pinned {
     pub(in crate::proxy) local: Rc<LocalTarget>,
@@ -238,8 +243,8 @@ impl Drop for Pinned {
     }
 }
 
-/// Whether a failed connect may succeed a moment later: the app is being started again, or this host is
-/// short of something for now.
+/// Whether a connect that failed may succeed a moment later: the app is being started again, or
+/// this host lacks something for now.
 pub(in crate::proxy) fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     !matches!(error.kind(), Kind::PermissionDenied | Kind::Unsupported | Kind::InvalidInput)
