@@ -1,18 +1,19 @@
-//! Hooks: tells a program of the operator what happened.
+//! Hooks: runs a program of the operator's for each event.
 //!
-//! One task runs `hooks.on_event` for each event, one at a time, with the event as one JSON value on its
-//! standard input. It owns the processes it starts; [`HookSender`] only fills its queue. Nothing here affects a
-//! release: a hook that fails, hangs or floods is a line in the log.
+//! One task runs `hooks.on_event`, one event at a time, with the event as a JSON value on the program's
+//! standard input. The task owns the processes it starts; [`HookSender`] only fills its queue. A hook
+//! that fails, hangs or floods is a line in the log and never affects a release.
 //!
-//! Bounds: [`QUEUE`] events wait (the oldest goes first), a hook has [`RUN_WITHIN`] and is then killed with its
-//! whole process group, [`KEPT_OUTPUT`] bytes of each of its outputs get into the log.
+//! Bounds: [`QUEUE`] events wait (when there are more, the oldest is dropped); a hook that runs longer
+//! than [`RUN_WITHIN`] is killed with its whole process group; [`KEPT_OUTPUT`] bytes of each of its
+//! outputs are logged.
 //!
-//! The task ends when it is told to stop: what is queued then is still run, all together within [`LAST_WITHIN`].
-//! Dropping the future kills the group of the hook that runs.
+//! When the task is told to stop, it still runs what is queued, all together within [`LAST_WITHIN`]. If
+//! its future is dropped, the group of the running hook is killed.
 //!
-//! The one ordering that matters: the leader of a hook's group is waited for only once its outputs have ended.
-//! Until then it is at least a zombie, so its process id, which is the group's, cannot be somebody else's
-//! when the group is killed.
+//! The one ordering that matters: the leader of a hook's group is reaped only after its outputs have
+//! ended. Until then it is at least a zombie, so its process id, which is the group's id too, cannot
+//! belong to another process when the group is killed.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -36,7 +37,7 @@ use crate::wire::HookEvent;
 const QUEUE: usize = 16;
 /// How long one hook may run.
 const RUN_WITHIN: Duration = Duration::from_secs(30);
-/// How long the hooks that are left may run once the daemon stops.
+/// How long the remaining hooks may run once the daemon stops.
 const LAST_WITHIN: Duration = Duration::from_secs(5);
 /// How much of each of a hook's outputs is logged, in bytes.
 const KEPT_OUTPUT: usize = 4096;
@@ -48,8 +49,8 @@ pub struct HookSender {
 }
 
 impl HookSender {
-    /// Queues `event`. Never blocks and never fails: when [`QUEUE`] events wait already, the oldest is dropped
-    /// with a line in the log.
+    /// Queues `event`. Never blocks and never fails: if [`QUEUE`] events wait already, the oldest is
+    /// dropped, with a line in the log.
     pub fn send(&self, event: HookEvent) {
         let dropped = {
             let mut events = self.queue.events();
@@ -84,10 +85,10 @@ impl Queue {
     }
 }
 
-/// Makes the queue and the task that empties it until `stop`. Spawn the future on the control plane and join it
-/// after `stop`; it ends by itself within five seconds then.
+/// Makes the queue and the task that empties it until `stop`. The future is to be spawned on the control
+/// plane and joined after `stop`; then it ends within five seconds.
 ///
-/// Which program runs is read from `config` for each event; without one, events are dropped silently.
+/// The program is read from `config` for each event. Without a program, events are dropped silently.
 pub fn start(
     config: watch::Receiver<Arc<Config>>,
     stop: CancellationToken,
@@ -104,7 +105,7 @@ pub fn start(
     (HookSender { queue }, runner)
 }
 
-/// Runs `each` for one event after the other until `stop`, then for what is left, within [`LAST_WITHIN`].
+/// Runs `each` for one event after the other until `stop`, then for the rest within [`LAST_WITHIN`].
 async fn work<Run>(queue: Arc<Queue>, stop: CancellationToken, each: impl Fn(HookEvent) -> Run)
 where
     Run: Future<Output = ()>,
@@ -122,7 +123,7 @@ where
             while let Some(event) = queue.take() {
                 each(event).await;
             }
-            // A permit that was given between the look and the wait is kept: no event is missed.
+            // No event is missed: a permit given between the look and the wait is kept.
             let next = tokio::select! {
                 () = queue.filled.notified() => Next::Look,
                 () = stop.cancelled() => Next::Over,
@@ -172,13 +173,13 @@ async fn tell(argv: &[String], event: &HookEvent) {
 /// How a hook ended.
 #[derive(Debug)]
 struct Ended {
-    /// `None`: it was killed because it was overdue.
+    /// `None`: it was overdue and has been killed.
     status: Option<ExitStatus>,
     stdout: String,
     stderr: String,
 }
 
-/// Runs `argv` with `event` on its standard input until it has ended, or until `overdue` kills its group.
+/// Runs `argv` with `event` on its standard input, until it ends or `overdue` kills its group.
 async fn run(
     argv: &[String],
     event: &HookEvent,
@@ -208,7 +209,7 @@ async fn run(
         let ended = async {
             let give = async {
                 if let Some(mut stdin) = stdin {
-                    // A hook need not read it.
+                    // A hook need not read its input.
                     let _ = stdin.write_all(&input).await;
                 }
             };
@@ -222,18 +223,18 @@ async fn run(
     };
     if status.is_none() {
         group.kill();
-        // SIGKILL cannot be held off, but a process in the kernel's hands can: it is reaped later then.
+        // A process in an uninterruptible call ends late, even by SIGKILL. It is reaped later then.
         let _ = timeout(LAST_WITHIN, group.0.wait()).await;
     }
     Ok(Ended { status, stdout: shown(&out), stderr: shown(&err) })
 }
 
-/// A hook's process group, killed as a whole when it is dropped before its leader was waited for.
+/// A hook's process group. It is killed as a whole if it is dropped before its leader was reaped.
 struct Group(Child);
 
 impl Group {
     fn kill(&self) {
-        // No id: the leader was waited for, and the group's id may be another's by now.
+        // No id: the leader was reaped, and the id may belong to another group by now.
         let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
         if let Err(cause) = killpg(Pid::from_raw(id), Signal::SIGKILL) {
             tracing::warn!(group = id, %cause, "cannot kill the process group of a hook");
@@ -261,7 +262,7 @@ fn shown(output: &[u8]) -> String {
     String::from_utf8_lossy(output).trim_end().to_owned()
 }
 
-/// The daemon's environment without what is portok's own and what systemd meant for the daemon alone.
+/// The daemon's environment without portok's own variables and those of systemd for the daemon.
 fn inherited(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> impl Iterator<Item = (OsString, OsString)> {

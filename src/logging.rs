@@ -1,11 +1,12 @@
 //! Where portok's own log goes: to the journal where the process runs under it, else to standard error.
 //!
-//! In the journal every event says whose it is (`PORTOK_APP`) and carries what it is about as fields (`PORTOK_RELEASE`,
-//! `PORTOK_PHASE`, `PORTOK_PID`, ...), so that `journalctl PORTOK_RELEASE=v7` is the life of a release.
+//! In the journal every event names its instance (`PORTOK_APP`) and has its subject in fields
+//! (`PORTOK_RELEASE`, `PORTOK_PHASE`, `PORTOK_PID`, ...): `journalctl PORTOK_RELEASE=v7` shows the life of
+//! a release.
 //!
-//! Set up once, before anything is logged. Nothing is logged per request: the journal is written with a blocking
-//! socket on the calling thread. Standard error is written by a thread of its own behind a bounded queue: a pipe
-//! that nobody reads may cost lines, never the control plane.
+//! Set up once, before anything is logged. Nothing is logged per request, because the journal is written
+//! with a blocking socket on the calling thread. Standard error is written by a thread of its own behind
+//! a bounded queue: a pipe that nobody reads may cost lines, but never blocks the control plane.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -28,8 +29,8 @@ pub enum Reader {
     Person,
 }
 
-/// Whether standard error is connected to the journal: systemd says so in `JOURNAL_STREAM`, as device and inode of
-/// the stream (systemd.exec(5)).
+/// Whether standard error is connected to the journal: `JOURNAL_STREAM` names the device and the inode
+/// of the journal's stream (systemd.exec(5)).
 pub fn under_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
@@ -38,14 +39,15 @@ pub fn under_journal() -> bool {
 /// Lines that may wait for a reader.
 const QUEUE: usize = 4096;
 
-/// Keeps the log's thread; what is queued is written, within a second, when it is dropped.
+/// Keeps the log's thread. When it is dropped, what is queued is written, within a second.
 #[derive(Debug)]
 #[must_use = "without it nothing is written"]
 pub struct Log {
     _worker: Option<WorkerGuard>,
 }
 
-/// Sets the log of the instance `app` up. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets how much is said.
+/// Sets up the log of the instance `app`. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets
+/// the level.
 pub fn init(reader: Reader, app: &str) -> Log {
     let level =
         std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
@@ -59,7 +61,7 @@ pub fn init(reader: Reader, app: &str) -> Log {
             .with_field_prefix(Some("PORTOK".into()))
             .with_custom_fields([("PORTOK_APP", app)])
             .with_priority_mappings(priorities());
-        // Set up before anything else runs: a second time cannot happen, and losing the log would be the lesser harm.
+        // Fails only the second time, which does not happen.
         let _already_set = registry.with(journal.with_filter(level)).try_init();
         return Log { _worker: None };
     }
@@ -77,7 +79,7 @@ pub fn init(reader: Reader, app: &str) -> Log {
     Log { _worker: Some(worker) }
 }
 
-/// Makes harmless what a line of the log quotes of an app or a client. Each event is one write.
+/// Makes quotes of an app or a client harmless for a terminal. Each event is one write.
 struct Harmless {
     to: NonBlocking,
     has_colour: bool,
@@ -95,7 +97,7 @@ impl Write for Harmless {
     }
 }
 
-/// syslog's own meaning of the words (syslog(3)): info is no notice.
+/// The levels by syslog's own names (syslog(3)): info is not notice.
 fn priorities() -> PriorityMappings {
     PriorityMappings {
         error: Priority::Error,

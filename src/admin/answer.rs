@@ -1,7 +1,7 @@
-//! The responses: one JSON value, text, or events line by line as they come.
+//! The responses: one JSON value, text, or events line by line.
 //!
-//! The stream's body only reads a channel; a task on the control plane fills it (see [`super::api`]). A body
-//! that is dropped closes the channel, which ends that task and nothing else.
+//! The body of a stream reads a channel that a task on the control plane fills (see [`super::api`]). If
+//! the body is dropped, the channel closes and that task ends, and nothing else does.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::proxy::ReservedBody;
 use crate::wire::{self, Code, ErrorBody};
 
-/// Why a request is refused: the error, and the header that goes with it.
+/// A refused request's error, and the header that goes with it.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) body: Box<ErrorBody>,
@@ -80,7 +80,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Reser
     }
 }
 
-/// A body that is there already.
+/// A response whose body is complete.
 pub(super) fn whole(
     status: StatusCode,
     content_type: &'static str,
@@ -89,12 +89,12 @@ pub(super) fn whole(
     respond(status, content_type, Full::new(body.into()).map_err(never).boxed())
 }
 
-/// A body of lines as they come through `lines`, until its sender is dropped.
+/// A response whose body is what comes through `lines`, until the sender is dropped.
 pub(super) fn stream(lines: mpsc::Receiver<Bytes>) -> Response<ReservedBody> {
     respond(StatusCode::OK, wire::NDJSON, Lines(lines).map_err(never).boxed())
 }
 
-/// The same answer to HEAD: its length is told, its body is not sent (RFC 9110, 9.3.2).
+/// The same answer to HEAD: with the body's length and without the body (RFC 9110, 9.3.2).
 pub(super) fn without_body(response: Response<ReservedBody>) -> Response<ReservedBody> {
     let (mut head, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact() {

@@ -1,17 +1,18 @@
-//! Admission: whether a peer may use the admin API at all, and whether it may change something.
+//! Whether a peer may use the admin API at all, and whether it may change something.
 //!
-//! A pure function over the peer, the request's head, the configuration and the limiters. Over TCP the order is:
-//! address, rate, token, change. Each step answers only those that the step before let through:
+//! A pure function of the peer, the request's head, the configuration and the limiters. Over TCP the
+//! checks are, in this order:
 //!
-//! - who is not on the list gets one and the same 403, whatever else is configured. A loopback peer that speaks
-//!   for somebody else (`X-Forwarded-For`, `Forwarded`) is as much a stranger, and gets the same words;
-//! - requests with the right token are counted apart from all others: who has it is never kept out by who has not. Every
-//!   request that gets here counts, whatever becomes of it;
-//! - that no token is configured takes the place of the token's check: only listed peers learn it, no faster
-//!   than they could guess;
-//! - what changes something is done for peers on this host only. `POST` of a switch is as in npm portok.
+//! - address: a peer that is not listed gets one and the same 403, whatever else is configured. So
+//!   does a loopback peer that speaks for another one (`X-Forwarded-For`, `Forwarded`);
+//! - rate: requests with the right token are counted apart from all others, so that nobody can use up
+//!   the token holder's share. Every request that gets here counts, whatever becomes of it;
+//! - token: when none is configured, the request is refused here. So only listed peers learn that, and
+//!   no faster than they could guess a token;
+//! - change: only peers on this host may change something. (The switch is an exception, as in npm
+//!   portok.)
 //!
-//! On the unix socket the kernel's word for the peer's user decides instead.
+//! On the unix socket the kernel names the peer's user, and that decides alone.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -29,11 +30,11 @@ use crate::wire::{Code, ErrorBody, TOKEN_HEADER};
 /// What an admitted peer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
-    /// Everything; else only to look, and to switch.
+    /// Everything; otherwise only to look, and to switch.
     pub(super) may_change: bool,
 }
 
-/// Admits a request or says why not. `own_uid` is the daemon's.
+/// Admits a request. `own_uid` is the daemon's user.
 ///
 /// # Errors
 /// `forbidden`, `rate_limited` with `Retry-After`, `unauthorized`.
@@ -108,15 +109,15 @@ fn admit_tcp(
     if !is_right {
         let body = ErrorBody::new(Code::Unauthorized, "Unauthorized", "the admin token is missing or wrong")
             .with_hint(format!("send it as `{TOKEN_HEADER}` or as `Authorization: Bearer`"));
-        // RFC 9110, 15.5.2: a 401 names a scheme that would do.
+        // RFC 9110, 15.5.2: a 401 names a scheme to use.
         return Err(Refusal::with_header(body, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
     }
 
-    // What another proxy passed on is not from this host, though its connection is.
+    // A request that another proxy passed on is not from this host, though its connection is.
     Ok(Admitted { may_change: config.remote_deploy || (loopback && !forwarded) })
 }
 
-/// Refuses what changes something to a peer that may look.
+/// Refuses a change to a peer that may look.
 pub(super) fn change_from_afar() -> Refusal {
     ErrorBody::new(
         Code::Forbidden,
@@ -127,14 +128,14 @@ pub(super) fn change_from_afar() -> Refusal {
     .into()
 }
 
-/// One answer for all strangers: it tells nothing of what is configured, only what there is to configure.
+/// The one answer for all strangers. It names the settings and not what they are set to.
 fn stranger() -> Refusal {
     ErrorBody::new(Code::Forbidden, "Forbidden", "this peer may not use the admin API")
         .with_hint("admin.allow lists who may, admin.allow_forwarded admits requests that came through another proxy")
         .into()
 }
 
-/// A range that was itself written IPv4-mapped (`::ffff:192.0.2.0/120`).
+/// For a range that was itself written IPv4-mapped (`::ffff:192.0.2.0/120`).
 fn contains_mapped(range: &ipnet::IpNet, address: std::net::IpAddr) -> bool {
     match (range, address) {
         (ipnet::IpNet::V6(range), std::net::IpAddr::V4(address)) => {
@@ -144,7 +145,7 @@ fn contains_mapped(range: &ipnet::IpNet, address: std::net::IpAddr) -> bool {
     }
 }
 
-/// The token that a request carries. The header of portok's own name wins.
+/// The token that a request carries. portok's own header wins.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     if let Some(value) = headers.get(TOKEN_HEADER) {
         return Some(value.as_bytes());
@@ -155,14 +156,14 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| rest.trim_ascii())
 }
 
-/// Compares in a time that depends on the length of `presented` alone, which is the sender's anyway.
+/// Compares in a time that depends only on the length of `presented`, which the sender knows.
 fn same(presented: &[u8], token: &[u8]) -> bool {
     let mut padded = vec![0; presented.len()];
     for (index, slot) in padded.iter_mut().enumerate() {
         *slot = token.get(index).copied().unwrap_or(0);
     }
     let equal = presented.ct_eq(&padded) & presented.len().ct_eq(&token.len());
-    // An empty token would be no token.
+    // An empty token is none.
     bool::from(equal) && !token.is_empty()
 }
 

@@ -1,8 +1,8 @@
-//! Makes the admin socket so that only those may reach it who are meant to.
+//! Makes the admin socket so that only the right users can reach it.
 //!
-//! Blocking, at the start and at a reload; a handful of calls on one folder. A socket file that is there already
-//! is removed only after the kernel has refused a connection to it: nobody listens there any more. (Two daemons
-//! that start at the same moment are kept apart by the state file's lock, not here.)
+//! Blocking; called at the start and at a reload, with a handful of calls on one folder. A socket file
+//! that is already there is removed only if the kernel refuses a connection to it: then nobody listens
+//! there any more. (The state file's lock, not this, keeps apart two daemons that start at once.)
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,15 +17,17 @@ use tokio::net::UnixListener;
 /// The longest path of a unix socket in bytes: `sun_path` holds 108 with the final NUL (unix(7)).
 const MAX_PATH: usize = 107;
 
-/// Binds the admin socket at `path`; members of `group` may use it, if given. Call it within a tokio runtime.
+/// Binds the admin socket at `path`; members of `group`, if given, may use it. Has to be called within
+/// a tokio runtime.
 ///
-/// A missing folder is made, with its parents: 0700, or 0750 with the group; so is one that is private already
-/// and holds nothing else but the daemon's pipes. Any other folder stays as it is, but it has to be safe: root's or the daemon's own,
-/// not writable for others, and open to the group. The socket is 0600, or 0660 with the group.
+/// The socket gets the mode 0600, or 0660 with the group. A missing folder is made with its parents and
+/// gets 0700, or 0750 with the group; so does a private folder that holds nothing but the daemon's
+/// pipes. Any other folder is left as it is, but it has to be safe: root's or the daemon's own, not
+/// writable for others, and open to the group.
 ///
 /// # Errors
-/// A complete sentence: the path is too long, the folder is not safe, something else is there, another process
-/// listens there, or the kernel's own reason.
+/// A complete sentence: the path is too long, the folder is not safe, something else is there, another
+/// process listens there, or the kernel's own reason.
 pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, String> {
     let shown = path.display();
     let length = path.as_os_str().as_bytes().len();
@@ -43,15 +45,16 @@ pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, Stri
     bind_at(path, path, group)
 }
 
-/// The same in the place of a socket that is being served: whoever connects gets the one or the other, nobody is refused.
+/// As [`bind_socket`], in the place of a socket that is being served. No client is refused meanwhile:
+/// each reaches the old socket or the new one.
 ///
 /// # Errors
 /// As [`bind_socket`].
 pub fn replace_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, String> {
     let Some(folder) = path.parent().filter(|_| path.exists()) else { return bind_socket(path, group) };
-    // A short name: the path has little room.
+    // A short name, because the length of a socket's path is limited.
     let new = folder.join(".n");
-    // Left by one who did not come to the end.
+    // Left behind by a daemon that was killed here.
     let _mostly_not_there = fs::remove_file(&new);
     prepare(folder, path, group)?;
     let listener = bind_at(&new, path, group)?;
@@ -62,7 +65,7 @@ pub fn replace_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, S
     Ok(listener)
 }
 
-/// Binds at `path` what is to be known as `shown`.
+/// Binds at `path`. Errors name `shown`, where the socket is going to be.
 fn bind_at(path: &Path, shown: &Path, group: Option<u32>) -> Result<UnixListener, String> {
     let shown = shown.display();
     let failed = |what: &str, cause: io::Error| format!("cannot {what} the admin socket {shown}: {cause}");
@@ -73,13 +76,13 @@ fn bind_at(path: &Path, shown: &Path, group: Option<u32>) -> Result<UnixListener
     };
     open().and_then(|()| UnixListener::from_std(listener).map_err(|cause| failed("poll", cause))).inspect_err(
         |_| {
-            // It is ours and nobody serves it.
+            // It was just made, and nobody serves it.
             let _ = fs::remove_file(path);
         },
     )
 }
 
-/// Gives a socket that is being served to another group, or to none.
+/// Opens a socket that is being served to another group, or to none.
 ///
 /// # Errors
 /// As [`bind_socket`]: the folder is not safe, or the kernel's own reason.
@@ -101,7 +104,8 @@ fn open_to(path: &Path, group: Option<u32>) -> Result<(), String> {
         .map_err(|cause| failed("set the mode of", cause))
 }
 
-/// The id of the group `name` (a number that is no name is taken as the id itself). Blocks on the group database.
+/// The id of the group `name`. A number that is no group's name is taken as the id itself. Blocks on the
+/// group database.
 ///
 /// # Errors
 /// There is no such group, or the database does not answer.
@@ -113,6 +117,7 @@ pub fn group_id(name: &str) -> Result<u32, String> {
     }
 }
 
+/// Makes the folder, or checks that it is safe, and opens it to the group.
 fn prepare(folder: &Path, socket: &Path, group: Option<u32>) -> Result<(), String> {
     let shown = folder.display();
     let failed =
@@ -159,8 +164,8 @@ fn prepare(folder: &Path, socket: &Path, group: Option<u32>) -> Result<(), Strin
     }
 }
 
-/// Whether nothing is in `folder` but the socket and the pipes of the daemon and its apps, which are closed to others
-/// whoever may look into the folder.
+/// Whether `folder` holds nothing but the socket and the daemon's pipes. The pipes stay closed to others
+/// when the folder is opened to a group.
 fn is_ours_alone(folder: &Path, socket: &Path) -> bool {
     let is_closed_pipe = |entry: &fs::DirEntry| {
         entry.metadata().is_ok_and(|meta| meta.file_type().is_fifo() && meta.mode() & 0o077 == 0)
@@ -174,10 +179,10 @@ fn is_ours_alone(folder: &Path, socket: &Path) -> bool {
     })
 }
 
-/// Nobody but root and the daemon's own user may put another socket in this one's place.
+/// Checks that only root and the daemon's own user can put another socket in this one's place.
 ///
-/// A folder above that everybody may write to (`/tmp`) is good enough when it is sticky, but then what lies
-/// between has to be root's or our own: anybody could have made it.
+/// A folder above may be writable for everybody if it is sticky (`/tmp`). Then the folders below it have
+/// to be root's or the daemon's own, because anybody could have made them.
 fn check_owners(folder: &Path) -> Result<(), String> {
     let own = nix::unistd::geteuid().as_raw();
     let look = |path: &Path| {
@@ -187,7 +192,7 @@ fn check_owners(folder: &Path) -> Result<(), String> {
     };
     let trusted = |uid: u32| uid == own || uid == 0;
 
-    // A folder's mode counts where it is, not where a link to it is.
+    // The mode of the folder itself counts, not that of a link to it.
     let meta = fs::metadata(folder)
         .map_err(|cause| format!("cannot look at the admin socket's folder {}: {cause}", folder.display()))?;
     if !trusted(meta.uid()) {
@@ -230,7 +235,7 @@ fn check_owners(folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes way at `path`, if nobody listens there.
+/// Removes the file at `path` if nobody listens there.
 fn clear(path: &Path) -> Result<(), String> {
     let shown = path.display();
     match fs::symlink_metadata(path) {
@@ -257,7 +262,7 @@ fn clear(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Does not wait: a listener whose queue is full listens.
+/// Whether somebody listens at `path`. Does not wait: a full queue is a listener's.
 fn listens(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -1,9 +1,12 @@
-//! What a browser may have been talked into: a page of another site that asks this admin API for its visitor.
+//! Refuses requests that a page of another site made its visitor's browser send.
 //!
-//! Pure. It comes before everything else, on every listener: a browser is nobody's hands, whoever its user is. A page
-//! cannot leave out or choose `Sec-Fetch-Site`, `Origin` and `Host`. The last one tells a page whose own name was made to
-//! point at this host (DNS rebinding), where only a name that is known here may ask: on the unix socket, which is reached
-//! through forwarded ports, and on a loopback listener, which nobody expects to be reached from outside.
+//! A page cannot leave out or choose `Sec-Fetch-Site`, `Origin` and `Host`. `Host` gives away a page
+//! whose own name was made to point at this host (DNS rebinding). So only known names are accepted
+//! where nobody expects requests from outside: on the unix socket, which is reached through forwarded
+//! ports, and on a loopback listener.
+//!
+//! Pure. This check comes before all others and on every listener, because the browser's user may have
+//! every right and still not have meant the request.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,10 +15,11 @@ use http::{HeaderValue, request};
 
 use crate::wire::{Code, ErrorBody};
 
-/// Sent by the console's own page. A page of another site cannot send it without asking first, and is refused then.
+/// Sent by the console's own page. A page of another site would have to ask first (a CORS preflight),
+/// and is refused.
 const CONSOLE_HEADER: &str = "x-portok-console";
 
-/// Whether a page at the other end could reach the listener though it was not meant for browsers.
+/// What kind of listener a request came in by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surface {
     /// The unix socket.
@@ -26,10 +30,10 @@ pub(super) enum Surface {
     Open,
 }
 
-/// Lets a request pass that no page of another site has made. `hosts` are the further names of `admin.hosts`.
+/// Lets a request pass unless a page of another site made it. `hosts` are the names in `admin.hosts`.
 ///
 /// # Errors
-/// `forbidden`, with what stood in the way.
+/// `forbidden`, with what gave the request away.
 pub(super) fn check(surface: Surface, head: &request::Parts, hosts: &[String]) -> Result<(), ErrorBody> {
     let all = |name: HeaderName| head.headers.get_all(name).into_iter();
     let site = HeaderName::from_static("sec-fetch-site");
@@ -67,7 +71,7 @@ fn text(value: &HeaderValue) -> Option<&str> {
     value.to_str().ok()
 }
 
-/// Whether `origin` is a page of `host`. A port that is not written is the scheme's.
+/// Whether `origin` is a page of `host`. A port that is left out is the scheme's.
 fn is_of(origin: &HeaderValue, host: Option<&Host<'_>>) -> bool {
     let Some((scheme, rest)) = text(origin).and_then(|origin| origin.split_once("://")) else { return false };
     let usual = match scheme {

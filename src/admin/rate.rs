@@ -1,13 +1,12 @@
 //! How many requests an address made within the last minute.
 //!
-//! A sliding window that never admits more than the limit within any 60 seconds; requests of one second share
-//! a bucket, so a window is at most some sixty buckets whatever the limit is. A refused request is not
-//! counted: who waits as long as `Retry-After` says is admitted then.
+//! A sliding window never admits more than the limit within any 60 seconds. The requests of one second
+//! share a bucket, so that a window has some sixty buckets at most, whatever the limit is. A refused
+//! request is not counted: after the time that `Retry-After` names, the next one is admitted.
 //!
-//! Memory is bounded by [`ADDRESSES`] windows. When the table is full of windows that still count, none of them
-//! goes: all further addresses share one window more. So nobody who is limited is let in again because somebody
-//! else came with many addresses; those who came late wait with the attacker instead, and the unix socket, which
-//! has no limit, is the way around.
+//! Memory is bounded by [`ADDRESSES`] windows. When all of them still count, none is given up: all
+//! further addresses share one window more. So an attacker with many addresses cannot free a limited
+//! address; latecomers are limited together with the attacker instead. The unix socket has no limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,18 +14,18 @@ use std::time::{Duration, Instant};
 
 /// The time over which requests are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
-/// Addresses that are counted each on its own.
+/// How many addresses have a window of their own.
 const ADDRESSES: usize = 4096;
 /// Requests this close share a bucket.
 const BUCKET: Duration = Duration::from_secs(1);
-/// The table is searched for windows that count no more at most this often.
+/// How often, at most, the table is searched for windows that count no more.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Requests with the right token and all others, counted apart: nobody can keep somebody with the token out by asking
-/// without it.
+/// Requests with the right token and all others are counted apart: requests without the token cannot
+/// use up the share of those with it.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
-    /// Only who knows the token gets here, so nobody else can fill it.
+    /// Only requests with the token get here, so nobody else can fill it.
     pub(super) right: Limiter,
     pub(super) others: Limiter,
 }
@@ -35,16 +34,16 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Limiter {
     windows: HashMap<IpAddr, Window>,
-    /// Of all addresses that found the table full.
+    /// The window of all addresses that found the table full.
     shared: Window,
     swept: Option<Instant>,
 }
 
 impl Limiter {
-    /// Counts one request of `address` at `now`, if fewer than `limit` were counted in the minute before.
+    /// Counts a request of `address` at `now` if fewer than `limit` were counted in the minute before.
     ///
     /// # Errors
-    /// The time after which a request would be admitted; then nothing is counted.
+    /// The request is refused and not counted: the time after which one would be admitted.
     pub(super) fn admit(&mut self, address: IpAddr, limit: u32, now: Instant) -> Result<(), Duration> {
         let key = key(address);
         if !self.windows.contains_key(&key) && self.windows.len() >= ADDRESSES {
@@ -65,7 +64,8 @@ impl Limiter {
     }
 }
 
-/// Whom a request is counted for. One host usually has a whole IPv6 /64, and picks addresses from it at will.
+/// The address that a request is counted for. One host usually has a whole IPv6 /64 to itself, so that
+/// counts as one address.
 fn key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,
@@ -109,7 +109,7 @@ impl Window {
             }
             return Ok(());
         }
-        // The limit may have been lowered meanwhile: then several buckets have to go.
+        // If the limit was lowered meanwhile, several buckets have to expire.
         for bucket in &self.buckets {
             counted -= u64::from(bucket.count);
             if counted < u64::from(limit) {

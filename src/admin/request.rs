@@ -1,6 +1,6 @@
 //! What a request carries beside its path: query, `Accept`, and the body of a deploy.
 //!
-//! Only the form is judged here. No message repeats a value of the body: it may be a secret.
+//! Only the form is judged here. No message repeats a value of the body, because it may be a secret.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -28,10 +28,10 @@ pub(super) fn bad(message: impl Into<String>) -> Box<ErrorBody> {
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// Takes `text` apart at `&` and `=`; an empty part is none.
+    /// Takes `text` apart at `&` and `=`. Empty parts are ignored.
     ///
     /// # Errors
-    /// `bad_request` for a `%` without two hexadecimal digits, and for what is not UTF-8 once decoded.
+    /// `bad_request`: a `%` without two hexadecimal digits, or no UTF-8 once decoded.
     pub(super) fn parse(text: &'a str) -> Result<Self, Box<ErrorBody>> {
         text.split('&')
             .filter(|part| !part.is_empty())
@@ -43,10 +43,10 @@ impl<'a> Query<'a> {
             .map(Self)
     }
 
-    /// The value of `name`, if it is there.
+    /// The value of `name`, if the query has it.
     ///
     /// # Errors
-    /// `bad_request` when it is there more than once.
+    /// `bad_request`: the query has it more than once.
     pub(super) fn get(&self, name: &str) -> Result<Option<&str>, Box<ErrorBody>> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_ref());
         match (values.next(), values.next()) {
@@ -56,7 +56,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// RFC 3986, 2.1.
+/// Percent-decodes (RFC 3986, 2.1).
 fn decoded(text: &str) -> Result<Cow<'_, str>, Box<ErrorBody>> {
     if !text.contains('%') {
         return Ok(Cow::Borrowed(text));
@@ -82,8 +82,8 @@ fn decoded(text: &str) -> Result<Cow<'_, str>, Box<ErrorBody>> {
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| bad("the query is not UTF-8 once it is decoded"))
 }
 
-/// Whether `Accept` names `wanted` and does not prefer JSON to it: by quality, then by place. Wildcards name
-/// nothing, so a client that takes anything gets JSON.
+/// Whether `Accept` names `wanted` and does not prefer JSON, by quality and then by place. Wildcards
+/// count for nothing, so that a client that takes anything gets JSON.
 pub(super) fn prefers(headers: &HeaderMap, wanted: &str) -> bool {
     let mut best: Option<(&str, f32)> = None;
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -110,7 +110,7 @@ pub(super) fn is_release(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
-/// Reads the body of an upgrade: a program, or nothing for the one that is known.
+/// Reads the body of an upgrade: a program, or `None` for the daemon's own.
 ///
 /// # Errors
 /// `bad_request`: another key, or a path that is not absolute.
@@ -126,15 +126,15 @@ pub(super) fn upgrade(body: &[u8]) -> Result<Option<PathBuf>, Box<ErrorBody>> {
     }
 }
 
-/// Reads the body of a deploy. An empty one asks for the configured app as it is.
+/// Reads the body of a deploy. An empty body deploys the app as it is configured.
 ///
 /// # Errors
-/// `bad_request` that names the key and what was expected.
+/// `bad_request`, with the key and what was expected.
 pub(super) fn deploy(body: &[u8]) -> Result<DeployRequest, Box<ErrorBody>> {
     if body.trim_ascii().is_empty() {
         return Ok(DeployRequest::default());
     }
-    // An array would do for serde: the values in the order of the fields.
+    // serde would take an array as well, with the values in the order of the fields.
     let shaped = match serde_json::from_slice(body) {
         Ok(request) if body.trim_ascii().starts_with(b"{") => Ok(request),
         Ok(_) => Err("the body has to be a JSON object".to_owned()),
@@ -145,7 +145,7 @@ pub(super) fn deploy(body: &[u8]) -> Result<DeployRequest, Box<ErrorBody>> {
     Ok(request)
 }
 
-/// Lets a command that comes without a directory run where its caller is, who says so beside the body.
+/// Lets a command without a directory run in its caller's, which a header names.
 ///
 /// # Errors
 /// `bad_request`: not an absolute path, or not UTF-8.
@@ -163,7 +163,7 @@ pub(super) fn run_where_the_caller_is(
     Ok(())
 }
 
-/// What is wrong with a body that is no [`DeployRequest`], in words that serde does not have: with the key.
+/// What is wrong with a body that is no [`DeployRequest`]. It names the key, which serde does not.
 fn complaint(body: &[u8], error: &serde_json::Error) -> String {
     let root = match serde_json::from_slice::<Value>(body) {
         Ok(root) => root,
@@ -205,7 +205,8 @@ fn complaint(body: &[u8], error: &serde_json::Error) -> String {
         };
         return format!("`{key}`: expected {expected}, not {}", kind(value));
     }
-    // What is left is about keys alone (one is there twice): these messages of serde hold no value.
+    // What is left is about keys alone (one is there twice). These messages of serde have no value in
+    // them.
     error.to_string()
 }
 
@@ -254,7 +255,7 @@ fn check(request: &DeployRequest) -> Result<(), String> {
         return Err("`release` has to be 1 to 64 characters of A-Z, a-z, 0-9, `.`, `_` and `-`".to_owned());
     }
     if let Some(path) = &request.health_path {
-        // It goes into a request line as it is.
+        // It is sent in a request line as it is.
         let safe = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
         if !path.starts_with('/') || !safe || path.len() > MAX_PATH {
             return Err(format!(

@@ -1,6 +1,6 @@
-//! What a path means, and how a request becomes one call.
+//! What a path means, and which call a request becomes.
 //!
-//! Pure: [`find`] is path and method, [`call`] is parameters and body. Both judge form alone.
+//! Pure: [`find`] judges path and method, [`call`] parameters and body. Both judge the form alone.
 
 use std::path::PathBuf;
 
@@ -42,13 +42,13 @@ const ROUTES: [(&str, Route); 11] = [
     ("upgrade", Route::Upgrade),
 ];
 
-/// The lines of `logs` that are given when none are asked for.
+/// How many lines of `logs` are given if the query does not say.
 const DEFAULT_LINES: usize = 100;
-/// The most lines of `logs` that can be asked for.
+/// The most lines of `logs` that a query may ask for.
 const MAX_LINES: usize = 10_000;
 
 impl Route {
-    /// Whether it changes something: then it is a POST.
+    /// Whether it changes something; then its method is POST.
     pub(super) fn acts(self) -> bool {
         matches!(
             self,
@@ -57,11 +57,11 @@ impl Route {
     }
 }
 
-/// Finds the route of a request that was admitted. The path is compared byte for byte.
+/// Finds the route of an admitted request. The path is compared byte for byte.
 ///
 /// # Errors
-/// `forbidden` for a method that changes something where this peer may not (but a switch); then `not_found`; then
-/// `method_not_allowed` with `Allow`.
+/// First `forbidden`, for a changing method of a peer that may not change anything (but for a switch),
+/// then `not_found`, then `method_not_allowed` with `Allow`.
 pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted) -> Result<Route, Refusal> {
     let name = path.strip_prefix(prefix);
     let known = name.and_then(|name| ROUTES.into_iter().find(|(route, _)| *route == name));
@@ -105,18 +105,18 @@ pub(super) enum MetricsFormat {
     Prometheus,
 }
 
-/// What the client wants to see of a deploy or rollback.
+/// How much of a deploy or rollback the client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Follow {
     /// Its end.
     End,
     /// Every event.
     Events,
-    /// That it was accepted.
+    /// Only that it was accepted.
     Nothing,
 }
 
-/// Makes the call of a request. `listen` is the port that portok itself listens on.
+/// The call of a request. `listen` is the port that portok itself listens on.
 ///
 /// # Errors
 /// `bad_request`.
@@ -188,7 +188,7 @@ fn lines(query: &Query<'_>) -> Result<usize, Box<ErrorBody>> {
         .ok_or_else(|| bad(format!("`lines` has to be a number between 1 and {MAX_LINES}")))
 }
 
-/// `parse` alone would take a sign.
+/// `text`, if it is digits alone: `parse` would accept a sign.
 fn digits(text: &str) -> Option<&str> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)
 }

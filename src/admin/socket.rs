@@ -1,12 +1,14 @@
 //! Serves the admin API on the unix socket.
 //!
-//! [`serve_socket`] owns the listener and joins its connections: it accepts until it is told to stop, lets each
-//! connection finish its answer within [`STOP_WITHIN`], removes the socket's file if it is still this
-//! listener's, and returns. Dropped instead, it leaves the connections to end by themselves and the file behind.
+//! [`serve_socket`] owns the listener and joins its connections. It accepts until it is told to stop,
+//! lets each connection finish its answer within [`STOP_WITHIN`], removes the socket's file if it is
+//! still this listener's, and returns. If its future is dropped, the connections end by themselves and
+//! the file stays behind.
 //!
-//! Who the peer is is asked once for each connection, before its first request: the kernel names user and group
-//! as they were when it connected. A connection that asks nothing makes room for a new one ([`seats`](super::seats)). Membership comes from the group database, which may ask a directory server:
-//! that waits on a thread of its own and has a deadline.
+//! The peer of a connection is identified once, before its first request: the kernel names the user and
+//! group that it had when it connected. The group database says whether the user is a member of the
+//! socket's group. It may ask a directory server, so it is asked on a thread of its own, within a
+//! deadline. An idle connection may have to make room for a new one ([`seats`](super::seats)).
 
 use std::ffi::CString;
 use std::io;
@@ -30,12 +32,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::api::{Admin, joined};
-use super::seats::{Asked, Seat, Seats};
+use super::seats::{Busy, Seat, Seats};
 use super::{Peer, bind};
 use crate::proxy::ReservedBody;
 use crate::want;
 
-/// Connections at once: the most, and the least where few descriptors are kept back for them ([`want`]).
+/// Connections at a time: the least, where few descriptors are kept back for them ([`want`]), and the
+/// most.
 const CONNECTIONS: (u64, u64) = (8, 64);
 /// How long a client may take for a head, and between two requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -45,9 +48,9 @@ const MAX_HEAD: usize = 64 * 1024;
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// How long the group database may take.
 const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
-/// How often it is said that nobody makes room.
+/// How often the log says that no connection makes room.
 const NO_SEAT_TOLD_EVERY: Duration = Duration::from_secs(60);
-/// The pause after a failed accept (no file descriptors left), so that it does not spin.
+/// The pause after a failed accept (no file descriptors left), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `admin` on `listener`, whose file is at `path`, until `stop`.
@@ -63,7 +66,7 @@ pub async fn serve_socket(listener: UnixListener, path: PathBuf, admin: Arc<Admi
     .await;
 }
 
-/// The loop of [`serve_socket`]: `greet` says for each connection how its requests are answered.
+/// The loop of [`serve_socket`]. For each connection `greet` gives the function that answers its requests.
 async fn serve<G, Greeting, S, Answer>(
     listener: UnixListener,
     path: PathBuf,
@@ -75,7 +78,7 @@ async fn serve<G, Greeting, S, Answer>(
     S: Fn(Request<Incoming>) -> Answer + Send + Sync + 'static,
     Answer: Future<Output = Response<ReservedBody>> + Send + 'static,
 {
-    enum Next {
+    enum Turn {
         Connection(io::Result<UnixStream>),
         Stop,
     }
@@ -85,12 +88,12 @@ async fn serve<G, Greeting, S, Answer>(
     let mut told = Told::default();
     let connections = TaskTracker::new();
     loop {
-        let next = tokio::select! {
-            accepted = listener.accept() => Next::Connection(accepted.map(|(stream, _)| stream)),
-            () = stop.cancelled() => Next::Stop,
+        let turn = tokio::select! {
+            accepted = listener.accept() => Turn::Connection(accepted.map(|(stream, _)| stream)),
+            () = stop.cancelled() => Turn::Stop,
         };
-        match next {
-            Next::Connection(Ok(stream)) => {
+        match turn {
+            Turn::Connection(Ok(stream)) => {
                 told.accept_failed = false;
                 let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
                 let Some(seat) = seats.take(uid) else {
@@ -107,11 +110,11 @@ async fn serve<G, Greeting, S, Answer>(
                     drop(seat);
                 });
             }
-            Next::Connection(Err(cause)) => {
+            Turn::Connection(Err(cause)) => {
                 told.accept_failed(&cause);
                 sleep(ACCEPT_PAUSE).await;
             }
-            Next::Stop => break,
+            Turn::Stop => break,
         }
     }
     drop(listener);
@@ -122,7 +125,7 @@ async fn serve<G, Greeting, S, Answer>(
     connections.wait().await;
 }
 
-/// What was said already, so that a trouble that goes on is told once.
+/// What the log has said already, so that a lasting trouble is not repeated.
 #[derive(Debug, Default)]
 struct Told {
     accept_failed: bool,
@@ -154,10 +157,10 @@ where
     Answer: Future<Output = Response<ReservedBody>>,
 {
     let service = service_fn(|request| {
-        let asked = seat.asked();
+        let busy = seat.busy();
         let answer = answer(request);
         async move {
-            let answer = answer.await.map(|body| Answering { body, _asked: asked });
+            let answer = answer.await.map(|body| Answering { body, _busy: busy });
             Ok::<_, std::convert::Infallible>(answer)
         }
     });
@@ -192,10 +195,10 @@ where
     }
 }
 
-/// An answer's body; while there is some of it to send, its connection is not idle.
+/// An answer's body. As long as it is sent, its connection is busy.
 struct Answering {
     body: ReservedBody,
-    _asked: Asked,
+    _busy: Busy,
 }
 
 impl Body for Answering {
@@ -218,12 +221,12 @@ impl Body for Answering {
     }
 }
 
-/// Who is at the other end of `stream`.
+/// The peer at the other end of `stream`.
 async fn identify(stream: &UnixStream, group: Option<String>, own_uid: u32) -> io::Result<Peer> {
     let credentials = stream.peer_cred()?;
     let (uid, gid) = (credentials.uid(), credentials.gid());
     let member = match group {
-        // The database is not asked where the user alone decides.
+        // Where the user alone decides, the database is not asked.
         Some(group) if uid != 0 && uid != own_uid => {
             let lookup = tokio::task::spawn_blocking(move || is_member(uid, gid, &group));
             match timeout(LOOKUP_WITHIN, lookup).await {
@@ -258,7 +261,7 @@ fn is_member(uid: u32, gid: u32, group: &str) -> bool {
     getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&Gid::from_raw(group)))
 }
 
-/// The file of a listener, by what it is and not only where: another daemon may have put its own there since.
+/// The file of a listener, by its inode: another daemon may have put its own in the same place since.
 struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),

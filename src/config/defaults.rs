@@ -57,7 +57,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
     AppConfig {
         name: String::new(),
         in_file: given.file.is_some(),
-        max_fields: 0,
+        most_fields: 0,
         app: app(),
         health: Health {
             path: "/health".to_owned(),

@@ -7,13 +7,14 @@ use super::show::Secrets;
 /// The difference between the configuration in force and a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// The dotted keys that differ, in the order of the contract. Values are not in it.
+    /// The dotted keys that differ, in the order in which they are shown, without their values.
     pub changed: Vec<String>,
-    /// Another address to listen on.
+    /// Whether the address to listen on differs.
     pub listen: bool,
-    /// Another admin socket, or another group for it.
+    /// Whether the admin socket or its group differs.
     pub socket: bool,
-    /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the whole reload.
+    /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the whole
+    /// reload.
     pub refused: Vec<String>,
 }
 

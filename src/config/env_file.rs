@@ -1,6 +1,6 @@
 //! Environment files in systemd's syntax.
 //!
-//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads it:
+//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads it.
 //! `#` and `;` begin a comment line, a line without `=` is ignored, white space around a value is
 //! dropped, a value may be quoted and then spans lines, a backslash at a line's end continues it.
 //! Nothing is expanded. What systemd passes over (a quote that is never closed, a name that no

@@ -1,7 +1,7 @@
-//! Reads configuration, token and environment files: bounded, and only those that nobody else may write.
+//! Reads configuration, token and environment files: bounded in size, and safe ones only.
 //!
-//! Who may write such a file decides what runs, so a file that others may write is refused before it is
-//! believed. The rights are those of the opened file, not of its name.
+//! Such a file decides what runs. So a file that others may write is refused unread. The rights of the
+//! opened file count, not those of its name.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -15,26 +15,26 @@ pub(super) const CONFIG_MAX: u64 = 1024 * 1024;
 /// The largest token file, in bytes.
 pub(super) const TOKEN_MAX: u64 = 8 * 1024;
 
-/// Who reads: the effective ids of this process.
+/// The reader: the effective ids of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Who {
     /// Effective user.
     pub(super) uid: u32,
     /// Effective group.
     pub(super) gid: u32,
-    /// That and the supplementary ones.
+    /// Effective and supplementary groups.
     pub(super) groups: Vec<u32>,
 }
 
 impl Who {
-    /// This process (proc_pid_status(5)); without `/proc`, as if by root, who is given no fallback.
+    /// This process (proc_pid_status(5)). Without `/proc` it counts as root's, which is trusted least.
     pub(super) fn current() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let numbers = |label: &str| -> Vec<u32> {
             let line = status.lines().find_map(|line| line.strip_prefix(label)).unwrap_or("");
             line.split_whitespace().filter_map(|number| number.parse().ok()).collect()
         };
-        // Real, effective, saved, file system.
+        // The line has the real, effective, saved and file system ids.
         let effective = |label: &str| numbers(label).get(1).copied().unwrap_or(0);
         let mut groups = numbers("Groups:");
         let gid = effective("Gid:");
@@ -55,15 +55,15 @@ impl Who {
     }
 }
 
-/// Whose a file may be.
+/// Who may own a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner<'a> {
-    /// Root's or the reader's.
+    /// Root or the reader.
     Trusted,
-    /// Also that of the app's own user, or of who owns the app's directory where the file lies below that: an environment
-    /// file.
+    /// Also the app's own user, and, for a file below the app's directory, the owner of that: for an
+    /// environment file.
     App { user: Option<u32>, directory: Option<&'a Path> },
-    /// Anybody's: the reader only wants to find the daemon.
+    /// Anybody: the reader only wants to find the daemon.
     Any,
 }
 
@@ -76,7 +76,7 @@ impl Owner<'_> {
     }
 }
 
-/// A file's text, and what is to be said about its rights.
+/// A file's text, and whether it is readable for all.
 #[derive(Debug)]
 pub(super) struct Content {
     /// The whole file.
@@ -88,7 +88,7 @@ pub(super) struct Content {
 /// Reads the text in `path`, at most `limit` bytes.
 ///
 /// # Errors
-/// Why not, without the path in front; the kind is that of the operation that failed.
+/// The reason, without the path. The kind is that of the operation that failed.
 pub(super) fn read(path: &Path, limit: u64, who: &Who, owner: Owner<'_>) -> io::Result<Content> {
     let (bytes, meta) = read_bytes(path, limit, who, owner)?;
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -109,13 +109,13 @@ pub(super) fn read_bytes(
     who: &Who,
     owner: Owner<'_>,
 ) -> io::Result<(Vec<u8>, Metadata)> {
-    // Without waiting: opening a named pipe would wait for somebody to write.
+    // O_NONBLOCK, because opening a named pipe would wait for a writer.
     let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::other("expected a regular file"));
     }
-    // Where it lies, whatever links led there.
+    // The file's own place, whatever links led to it.
     let at = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).or_else(|_| path.canonicalize())?;
     let further = owner.further(&at);
     let rights = Rights { mode: meta.mode(), uid: meta.uid(), gid: meta.gid() };
@@ -145,7 +145,7 @@ struct Rights {
     gid: u32,
 }
 
-/// Why a file is not believed.
+/// Why a file is not trusted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Objection {
     #[error("{0}")]
@@ -155,8 +155,8 @@ enum Objection {
 }
 
 impl Rights {
-    /// The one rule for all files that say what runs or who may say so. A group may write where it is root's or the reader's;
-    /// the file belongs to root, to the reader or to one of `further`.
+    /// The one rule for all files that decide what runs, or who decides it. The file has to belong to
+    /// root, to the reader or to one of `further`. Only root's group or the reader's may write it.
     fn objection(self, who: &Who, is_anybodys: bool, further: [Option<u32>; 2]) -> Option<Objection> {
         let Self { mode, uid, gid } = self;
         let writers = match () {

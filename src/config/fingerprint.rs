@@ -7,7 +7,7 @@ use super::keys::keys;
 /// What an edit of `[app]` asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AppChange {
-    /// Nothing: what makes a release is the same, or `deploy_on_change` is off, or nothing is left to run.
+    /// Nothing: the release is the same, or `deploy_on_change` is off, or nothing is left to run.
     #[default]
     None,
     /// A deploy of the new `[app]`.
@@ -16,9 +16,11 @@ pub enum AppChange {
     Switch(u16),
 }
 
-/// What the `[app]` of a configuration asks for, given the [`app_fingerprint`] of the one that was attempted last,
-/// `None` when none ever was. Whoever keeps that on disk decides by it, not by the configuration before: an
-/// edit that was held back by `deploy_on_change = false` is still due when that ends.
+/// What the `[app]` of a configuration asks for. `attempted` is the [`app_fingerprint`] of the `[app]` that
+/// was attempted last; `None` if none ever was.
+///
+/// The fingerprint is kept on disk and compared, and not the configuration before, because an edit that
+/// `deploy_on_change = false` holds back is still due when that ends.
 pub fn app_change(attempted: Option<&str>, app: &App) -> AppChange {
     if !app.deploy_on_change || attempted == Some(app_fingerprint(app).as_str()) {
         return AppChange::None;

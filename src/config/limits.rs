@@ -1,8 +1,9 @@
-//! What an app may use at most, and what of it this host can hold it to.
+//! What an app may use at most, and which of these limits this host can enforce.
 //!
-//! Open files are a resource limit, which every daemon may set below its own hard one. Memory, processor and tasks are counted
-//! by the kernel for a cgroup, and a cgroup of its own is systemd's to give (a transient scope, systemd.scope(5)): portok
-//! makes none itself, because a service that hands controllers on to parts of its own tree fails to restart on systemd 252.
+//! Open files are a resource limit, which every daemon may set below its own hard one. Memory, processor
+//! time and tasks are counted by the kernel for a cgroup. portok asks systemd for a cgroup (a transient
+//! scope, systemd.scope(5)) and makes none itself: a service that delegates controllers to parts of its
+//! own tree fails to restart on systemd 252.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +12,10 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-/// The program that puts itself into a scope and becomes the app there.
+/// The program that puts itself into a scope and then becomes the app.
 pub const SYSTEMD_RUN: &str = "/usr/bin/systemd-run";
 
-/// `app.open_files`, `app.memory`, `app.cpu`, `app.tasks`: none, where they are not set.
+/// `app.open_files`, `app.memory`, `app.cpu`, `app.tasks`; `None` where a limit is not set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
@@ -29,12 +30,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether there are none.
+    /// Whether no limit is set.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether they need a scope.
+    /// Whether the limits need a scope.
     pub fn need_scope(&self) -> bool {
         self.memory.is_some() || self.cpu.is_some() || self.tasks.is_some()
     }
@@ -56,10 +57,10 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// This one, as it is now.
+    /// This host, as it is now.
     pub(super) fn current() -> Self {
         let cgroups = Path::new("/sys/fs/cgroup");
-        // One tree for all (cgroup v2), or a folder for each.
+        // One tree for all controllers (cgroup v2), or a folder for each.
         let controllers = match fs::read_to_string(cgroups.join("cgroup.controllers")) {
             Ok(unified) => unified.split_whitespace().map(str::to_owned).collect(),
             Err(_) => fs::read_dir(cgroups)
@@ -77,7 +78,7 @@ impl Host {
         }
     }
 
-    /// Why this process cannot get a scope here that limits what `controller` counts.
+    /// Why this process cannot get a scope with limits for `controller`; `None` if it can.
     pub(super) fn refuses(&self, controller: &str) -> Option<String> {
         if self.uid != 0 {
             Some(format!("only root may ask systemd for a scope, and this is uid {}", self.uid))

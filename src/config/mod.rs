@@ -1,7 +1,7 @@
-//! The configuration: what it may say, where it comes from, what a change of it needs.
+//! The configuration: what it may say, where it comes from, and what a change of it needs.
 //!
-//! [`Config`] is the meant configuration: every value present, parsed and in its range. It is
-//! immutable; a reload makes a new one. How it comes about:
+//! [`Config`] is the configuration as it is meant: every value present, parsed and in its range. One
+//! app's part of it is [`AppConfig`]. It is immutable; a reload makes a new one. How it comes about:
 //!
 //! - `keys` declares every key once: its name, its variable, whose setting it is, how it is read and
 //!   shown;
@@ -79,20 +79,20 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The durable record.
     pub state_file: PathBuf,
-    /// The folder of the default socket; the pipes of the apps lie there too, wherever the socket is. To be made
-    /// with mode 0700.
+    /// The folder of the default socket. The pipes of the apps lie there, wherever the socket is. To be
+    /// made with mode 0700.
     pub run_dir: PathBuf,
-    /// Things worth saying that are no errors, for the log (a fallback taken, an odd value).
+    /// For the log: what is odd but no error (a fallback taken, an unusual value).
     pub warnings: Vec<String>,
     /// Its app.
     pub app: Arc<AppConfig>,
-    /// Who may steer.
+    /// Who may use the admin API.
     pub admin: Admin,
     /// The side towards clients.
     pub proxy: Proxy,
     /// What clients may use at most.
     pub limits: ClientLimits,
-    /// Who is told.
+    /// Who is told of events.
     pub hooks: Hooks,
     /// What is logged.
     pub log: Log,
@@ -106,7 +106,7 @@ pub struct AppConfig {
     /// Whether a file configures it, and not the environment alone.
     pub in_file: bool,
     /// The most fields in the head of an answer: its instance's `limits.headers`.
-    pub max_fields: usize,
+    pub most_fields: usize,
     /// What to run, or where it runs already.
     pub app: App,
     /// How health is probed.
@@ -122,15 +122,15 @@ pub struct AppConfig {
 /// `[app]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct App {
-    /// The port of an app that somebody else starts. Never set together with `command`.
+    /// The port of an unmanaged app. Never set together with `command`.
     pub target: Option<u16>,
-    /// The command of an app that portok starts.
+    /// The command of a managed app.
     pub command: Option<CommandLine>,
-    /// Its working directory; resolved once per release, not here.
+    /// Its working directory; resolved for each release, not here.
     pub directory: Option<PathBuf>,
     /// Added to its environment.
     pub env: BTreeMap<String, String>,
-    /// Read once per release, not here.
+    /// Read for each release, not here.
     pub env_file: Option<PathBuf>,
     /// The user it runs as; `None`: the daemon's own.
     pub user: Option<String>,
@@ -142,7 +142,7 @@ pub struct App {
     pub port_env: String,
     /// How long a release may take until it is healthy.
     pub start_timeout: Duration,
-    /// Sent to the group first.
+    /// Sent to the process group first.
     pub stop_signal: StopSignal,
     /// Between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
@@ -245,17 +245,18 @@ pub enum Standby {
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// The token; without one, TCP access is refused for everybody.
+    /// The token; without one, nobody has access over TCP.
     pub token: Option<Secret>,
     /// Where the unix socket is; `None` when a default could not be found.
     pub socket: Option<PathBuf>,
-    /// Whether `socket` was configured: then failing to make it is an error, else a warning.
+    /// Whether `socket` was configured. Then a failure to make it is an error, otherwise a warning.
     pub socket_configured: bool,
     /// Members of this group may use the socket.
     pub socket_group: Option<String>,
     /// Peers that may use the admin API over TCP. IPv4-mapped addresses are compared as IPv4.
     pub allow: Vec<IpNet>,
-    /// Further names under which it is asked over the unix socket and on loopback listeners, in lower case.
+    /// Further names, in lower case, that requests over the unix socket and on loopback listeners may have
+    /// as `Host`.
     pub hosts: Vec<String>,
     /// Accept admin requests that came through another proxy on this host.
     pub allow_forwarded: bool,
@@ -265,7 +266,7 @@ pub struct Admin {
     pub public: bool,
     /// Their prefix, `/__`.
     pub prefix: String,
-    /// Allow what changes something from other than loopback peers.
+    /// Allow changes by other than loopback peers.
     pub remote_deploy: bool,
 }
 
@@ -400,9 +401,9 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// What the command line sets over everything else.
     pub overrides: Overrides,
-    /// Read only to find the daemon, by somebody who may not be the daemon's user: what only the daemon needs
-    /// may be missing, the files may be anybody's (but not be writable for others), and a token file that cannot
-    /// be read is left out.
+    /// Whether it is read only to find the daemon, maybe by another user. Then what only the daemon needs
+    /// may be missing, the files may belong to anybody (but not be writable for others), and a token file
+    /// that cannot be read is left out.
     pub client: bool,
 }
 
@@ -413,15 +414,15 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `run --cmd`. Takes the place of `app.target` too.
     pub command: Option<CommandLine>,
-    /// `run` needs no token, no file and no root: socket and state lie under the user's runtime folder (or
-    /// the temporary one), and the record of an earlier run is not continued.
+    /// `run`: needs no token, no file and no root. Socket and state lie under the user's runtime folder or
+    /// the temporary one, and the record of an earlier run is not continued.
     pub foreground: bool,
 }
 
-/// Every problem of a configuration at once; each names place, key, value and what was expected.
+/// Every problem of a configuration. Each names place, key, value and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// One complete sentence each, in the order of the file.
+    /// One sentence each, in the order of the file.
     pub problems: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! Where an instance's socket, pipes and state lie by default.
 //!
-//! Decides from names and the environment; of the file system it asks only whether a folder can be written.
+//! Depends on names and the environment, and on which folders can be written.
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +10,8 @@ use super::values::SOCKET_PATH_MAX;
 
 /// The default admin socket of the instance `name` whose daemon runs as `uid`.
 ///
-/// Root's is under `/run/portok`, another user's under `$XDG_RUNTIME_DIR/portok` (`xdg_runtime_dir`, ignored when
-/// relative, or too long for a unix socket), else under `/tmp/portok-<uid>`. Always short enough for a socket.
+/// Root's is under `/run/portok`. Another user's is under `$XDG_RUNTIME_DIR/portok` (`xdg_runtime_dir`),
+/// or, if that is relative or too long for a unix socket, under `/tmp/portok-<uid>`.
 pub fn default_socket(name: &str, uid: u32, xdg_runtime_dir: Option<&Path>) -> PathBuf {
     if uid == 0 {
         return socket_in("/run/portok", name);
@@ -31,9 +31,11 @@ fn socket_in(folder: impl AsRef<Path>, name: &str) -> PathBuf {
     folder.as_ref().join(name).join("admin.sock")
 }
 
-/// The folder of the default socket, which also holds the pipes of the apps. The one that systemd made for a daemon with
-/// a `User=` of its own is root's default, where everybody looks. In the foreground, which needs no root and leaves
-/// nothing behind, it is the user's own runtime folder whoever the user is, else the temporary one.
+/// The folder of the default socket, which also holds the pipes of the apps.
+///
+/// If systemd made root's default folder for a daemon with a `User=` of its own, it is that one, because
+/// everybody looks for the socket there. In the foreground it is the user's own runtime folder, root's
+/// too, or else the temporary folder.
 pub(super) fn run_dir(name: &str, who: &Who, env: Env<'_>, foreground: bool) -> PathBuf {
     let runtime = env.folder("XDG_RUNTIME_DIR");
     let by_root = Path::new("/run/portok").join(name);
@@ -52,7 +54,7 @@ pub(super) fn run_dir(name: &str, who: &Who, env: Env<'_>, foreground: bool) -> 
     socket.parent().unwrap_or(Path::new("/tmp")).to_owned()
 }
 
-/// The default state file, and what is to be said about it.
+/// The default state file, with a warning if it is not where such files usually are.
 pub(super) fn state_file(name: &str, who: &Who, env: Env<'_>) -> (PathBuf, Option<String>) {
     let file = format!("{name}.json");
     // systemd separates several folders by colons (systemd.exec(5)).

@@ -1,7 +1,7 @@
-//! Layers the sources over one another: reads a key from file and environment and collects every problem.
+//! Lays the sources over one another: reads a key from file and environment and collects every problem.
 //!
-//! Every source that names a key is checked, also one that another source overrides: a bad value is a bad
-//! value. Owns the problems until [`Reader::finish`]. Pure.
+//! Every source that sets a key is checked, even if another source overrides it. Pure; the problems are
+//! the [`Reader`]'s until [`Reader::finish`].
 
 use std::fmt::Display;
 use std::path::Path;
@@ -17,16 +17,16 @@ use super::raw::{Problem, Raw};
 use super::secret::{MASK, is_secret};
 use super::values::{Input, Parsed};
 
-/// What is known beside the keys.
+/// What a configuration depends on beside its keys.
 #[derive(Debug)]
 pub(super) struct Given<'a> {
     /// Flags and environment.
     pub(super) sources: &'a Sources,
-    /// The file that was read.
+    /// The file that is read, if there is one.
     pub(super) file: Option<&'a Path>,
-    /// Who runs.
+    /// The user that reads it.
     pub(super) who: &'a Who,
-    /// Where.
+    /// The host it is read on.
     pub(super) host: &'a Host,
 }
 
@@ -45,13 +45,13 @@ impl<'a> Given<'a> {
 /// Reads keys, notes problems and warnings.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    /// What is known beside the keys.
+    /// What the configuration depends on beside its keys.
     pub(super) given: &'a Given<'a>,
     raw: Option<&'a Raw<'a>>,
     /// The variable of a key.
     variable_of: fn(&str) -> Option<&'static str>,
     problems: Vec<Problem>,
-    /// What is odd, but no error.
+    /// What is odd but no error.
     pub(super) warnings: Vec<String>,
 }
 
@@ -66,13 +66,13 @@ impl<'a> Reader<'a> {
         Self { given, raw, variable_of, problems, warnings: Vec::new() }
     }
 
-    /// All problems, those of the file in its order, then the others.
+    /// All problems, those of the file in its order and then the others; and the warnings.
     pub(super) fn finish(mut self) -> (Vec<String>, Vec<String>) {
         self.problems.sort_by_key(|problem| problem.at);
         (self.problems.into_iter().map(|problem| problem.text).collect(), self.warnings)
     }
 
-    /// Puts the value of `key` into `field`, which keeps its default where nobody set it, or badly.
+    /// Puts the value of `key` into `field`, which keeps its default if the key is not set, or badly.
     pub(super) fn set<T>(
         &mut self,
         key: &'static str,
@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The value of `key`: the environment's, else the file's. `None` when nobody set it, or badly.
+    /// The value of `key`: the environment's, else the file's. `None` if it is not set, or badly.
     pub(super) fn read<T>(&mut self, key: &'static str, parse: impl Fn(Input<'_>) -> Parsed<T>) -> Option<T> {
         let file = self.read_file(key, &parse);
         self.read_variable(key, &parse).or(file)
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list: an array in the file, separated by commas in the environment; each bad item is a problem.
+    /// A list: an array in the file, separated by commas in the environment. Each bad item is a problem.
     fn read_list<T>(&mut self, key: &'static str, parse: impl Fn(Input<'_>) -> Parsed<T>) -> Option<Vec<T>> {
         let mut from_file = None;
         if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         Some(list)
     }
 
-    /// The entries of a table of strings in the file; `check` says what is wrong with an entry's name.
+    /// The entries of a table of strings in the file. `check` judges the name of an entry.
     pub(super) fn read_map(
         &mut self,
         key: &'static str,
@@ -200,12 +200,12 @@ impl<'a> Reader<'a> {
         self.raw.is_some_and(|raw| raw.get(key).is_some())
     }
 
-    /// How to speak of `key`: its variable where that sets it, else its name in the file.
+    /// The name of `key` for a message: its variable if that sets it, else its name in the file.
     pub(super) fn called(&self, key: &'static str) -> &'static str {
         self.variable(key).map_or(key, |(variable, _)| variable)
     }
 
-    /// Notes that the value of `key`, as it came from the source that won, is not what was `expected`.
+    /// Notes that the value of `key`, from the source that won, is not what was `expected`.
     pub(super) fn reject(&mut self, key: &'static str, expected: &str) {
         if let Some((variable, text)) = self.variable(key) {
             self.problem(format!("{variable} = {}: expected {expected}", shown(key, text)));

@@ -27,7 +27,7 @@ pub(super) fn validate(r: &mut Reader<'_>) -> Config {
     }
     let app = Arc::make_mut(&mut config.app);
     app.name.clone_from(&config.name);
-    app.max_fields = config.limits.headers;
+    app.most_fields = config.limits.headers;
     fits_together(r, &config);
     config
 }

@@ -1,6 +1,6 @@
-//! What values may look like: one small parser a kind, the same for the file and for the environment.
+//! What values look like: one parser for each kind, for the file and the environment alike.
 //!
-//! A parser gets an [`Input`] and gives the meant value, or what was expected in its place. Pure.
+//! A parser gets an [`Input`] and returns the value, or what was expected instead. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -17,18 +17,18 @@ use super::{CommandLine, StopSignal};
 /// The longest time that can be configured.
 pub(super) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// The shortest time where zero would mean nothing.
+/// The shortest time where zero makes no sense.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What an instance name looks like.
 pub(super) const NAME_EXPECTED: &str = "1 to 64 letters, digits, `_` or `-`";
 
-/// A value before it is understood.
+/// A value before it is parsed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Input<'a> {
     /// From the file.
     Toml(&'a DeValue<'a>),
-    /// From the environment or a flag: never empty, no space around it.
+    /// From the environment or a flag: never empty, without spaces around it.
     Text(&'a str),
 }
 
@@ -49,7 +49,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What a parser gives: the value, or what was expected.
+/// What a parser returns: the value, or what was expected.
 pub(super) type Parsed<T> = Result<T, String>;
 
 /// A whole number from `min` to `max`.
@@ -82,7 +82,7 @@ pub(super) fn port(input: Input<'_>) -> Parsed<u16> {
     integer(1, u16::MAX)(input).map_err(|_| "a port from 1 to 65535".to_owned())
 }
 
-/// An address to listen on; a port alone is one of `host`. Port 0: the kernel chooses.
+/// An address to listen on. A port alone belongs to `host`. Port 0: the kernel chooses.
 pub(super) fn listen(host: Ipv4Addr) -> impl Fn(Input<'_>) -> Parsed<SocketAddr> {
     move |input| listen_at(host, input)
 }
@@ -111,7 +111,8 @@ pub(super) fn boolean(input: Input<'_>) -> Parsed<bool> {
     }
 }
 
-/// A time from `min` to [`LONGEST`]: a string with a unit in the file, milliseconds in the environment.
+/// A time from `min` to [`LONGEST`]: a string with a unit in the file, milliseconds in the
+/// environment.
 pub(super) fn duration(min: Duration) -> impl Fn(Input<'_>) -> Parsed<Duration> {
     move |input| {
         let (parsed, expected) = match input {
@@ -136,14 +137,14 @@ pub(super) fn some<T>(parse: impl Fn(Input<'_>) -> Parsed<T>) -> impl Fn(Input<'
     move |input| parse(input).map(Some)
 }
 
-/// A value where zero stands for none.
+/// A value where zero means none.
 pub(super) fn none_if_zero<T: Default + PartialEq>(
     parse: impl Fn(Input<'_>) -> Parsed<T>,
 ) -> impl Fn(Input<'_>) -> Parsed<Option<T>> {
     move |input| parse(input).map(|value| Some(value).filter(|value| *value != T::default()))
 }
 
-/// A time where zero stands for none.
+/// A time where zero means none.
 pub(super) fn duration_or_none(input: Input<'_>) -> Parsed<Option<Duration>> {
     none_if_zero(duration(Duration::ZERO))(input).map_err(|expected| format!("{expected}; \"0\" for none"))
 }
@@ -221,8 +222,8 @@ pub(super) fn prefix(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
-/// A protocol that a client may upgrade to, in lower case. None that is HTTP again: what comes over such a connection
-/// would pass by everything that portok does for a request.
+/// A protocol that a client may upgrade to, in lower case. HTTP itself is refused: requests over such a
+/// connection would bypass everything that portok does for a request.
 pub(super) fn upgrade(input: Input<'_>) -> Parsed<String> {
     let is_http = |name: &str| name.starts_with("http") || name == "h2" || name == "h2c";
     let parsed = text("the name of a protocol such as \"websocket\", and not HTTP's own (h2c)", |name| {
@@ -267,13 +268,13 @@ pub(super) fn account(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
-/// A path of the file system; a relative one starts at the working directory of the process.
+/// A path of the file system. A relative path starts at the working directory of the process.
 pub(super) fn path(input: Input<'_>) -> Parsed<PathBuf> {
     text("a path", |path| (1..=4095).contains(&path.len()) && !path.contains('\0'))(input)
         .and_then(|path| std::path::absolute(path).map_err(|error| format!("a path ({error})")))
 }
 
-/// The path of a unix socket: `sun_path` has 108 bytes, one of them for the end (unix(7)).
+/// The path of a unix socket. `sun_path` has 108 bytes, the last one for NUL (unix(7)).
 pub(super) fn socket_path(input: Input<'_>) -> Parsed<PathBuf> {
     path(input).and_then(|path| match path.as_os_str().len() {
         0..=SOCKET_PATH_MAX => Ok(path),
@@ -286,7 +287,7 @@ pub(super) fn socket_path(input: Input<'_>) -> Parsed<PathBuf> {
 /// The longest path of a unix socket, in bytes.
 pub(super) const SOCKET_PATH_MAX: usize = 107;
 
-/// A command: shell text, or from the file also words.
+/// A command: shell text, or, in the file, words as well.
 pub(super) fn command(input: Input<'_>) -> Parsed<CommandLine> {
     let expected = "a command for /bin/sh, or an array of program and arguments";
     match input {
@@ -296,7 +297,7 @@ pub(super) fn command(input: Input<'_>) -> Parsed<CommandLine> {
     }
 }
 
-/// Program and arguments, executed as they are.
+/// A program and its arguments, executed without a shell.
 pub(super) fn words(input: Input<'_>) -> Parsed<Vec<String>> {
     let words = match input {
         Input::Toml(DeValue::Array(items)) => {
@@ -310,7 +311,7 @@ pub(super) fn words(input: Input<'_>) -> Parsed<Vec<String>> {
         .ok_or_else(|| "an array of strings, first the program".to_owned())
 }
 
-/// An address or a range of addresses. What is written as an IPv4-mapped IPv6 address means the IPv4 one.
+/// An address or a range of addresses. An IPv4-mapped IPv6 address means the IPv4 address.
 pub(super) fn net(input: Input<'_>) -> Parsed<IpNet> {
     let parse = |text: &str| match text.parse::<IpAddr>() {
         Ok(address) => Some(IpNet::from(address.to_canonical())),
@@ -328,7 +329,7 @@ pub(super) fn net(input: Input<'_>) -> Parsed<IpNet> {
         .ok_or_else(|| "an address or a range, such as \"10.0.0.7\", \"10.0.0.0/8\" or \"::1\"".to_owned())
 }
 
-/// The signals that may ask an app to stop, with their numbers on this system.
+/// The signals that may be configured to stop an app, with their numbers on this system.
 const SIGNALS: &[StopSignal] = &[
     StopSignal { name: "SIGTERM", number: SignalKind::terminate().as_raw_value() },
     StopSignal { name: "SIGINT", number: SignalKind::interrupt().as_raw_value() },
@@ -343,7 +344,7 @@ const SIGNALS: &[StopSignal] = &[
     StopSignal { name: "SIGKILL", number: 9 },
 ];
 
-/// What an app is sent when nothing else is configured.
+/// The default stop signal.
 pub(super) const SIGTERM: StopSignal = SIGNALS[0];
 
 /// A signal by name, with or without `SIG`.

@@ -1,14 +1,14 @@
 //! Tells when the configuration file may have changed.
 //!
-//! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder: so not the file is watched
-//! but every folder on the way to it (its own, those of the links in between, its target's). A burst of events is
-//! one message; whether anything changed is decided by content and rights, so a `touch`, or the daemon's own
-//! reading, tells nothing. Where inotify is missing or blind (its limits, network file systems, a folder that
-//! was replaced) a slow poll finds the change.
+//! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder. So every folder on
+//! the way to the file is watched (its own, those of the links in between, and their target's), and not
+//! the file itself. A burst of events is one message. Content and rights decide whether anything has
+//! changed, so neither a `touch` nor the daemon's own reading is reported. Where inotify is missing or
+//! blind (its limits, network file systems, a replaced folder), a slow poll finds the change.
 //!
-//! The watch owns what was seen last; nobody else needs it. It ends when the receiver of its messages is
-//! dropped, or its future. The ordering that matters: make the [`Watch`] **before** the file is loaded. A change
-//! between the two is then told (perhaps for nothing); the other way round it would be missed.
+//! The watch owns what was seen last; nothing else needs it. It ends when the receiver of its messages is
+//! dropped, or its own future. The ordering that matters: the [`Watch`] has to be made **before** the file
+//! is loaded. Then a change between the two is reported, perhaps needlessly; otherwise it would be missed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -27,10 +27,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::files::CONFIG_MAX;
 
-/// How long a burst of events has to pause before the file is looked at.
+/// How long events have to pause before the file is looked at.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// How long a burst that does not pause may put that off.
+/// How long events that do not pause may put that off.
 const BURST: Duration = Duration::from_secs(1);
 
 /// How often the file is looked at without any event.
@@ -46,7 +46,7 @@ pub struct Watch {
     seen: Seen,
     folders: BTreeSet<PathBuf>,
     names: Arc<ArcSwap<BTreeSet<OsString>>>,
-    /// `None` where the system refuses: then only the poll is left.
+    /// `None` if the system refuses; then only the poll is left.
     notify: Option<RecommendedWatcher>,
     woken: mpsc::Receiver<()>,
     /// Keeps `woken` open while there is no `notify`.
@@ -55,7 +55,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch `file`, which need not exist. What is there now counts as known.
+    /// Begins to watch `file`, which need not exist. Its present content counts as known.
     pub fn new(file: &Path) -> Self {
         // One slot: a second wake-up while one is waiting says nothing new.
         let (wake, woken) = mpsc::channel(1);
@@ -65,7 +65,7 @@ impl Watch {
             // On notify's own thread.
             move |event: notify::Result<Event>| {
                 if event.map_or(true, |event| concerns(&event, &names.load())) {
-                    // Full: it is awake already. Closed: it is over.
+                    // Full: it is awake already. Closed: the watch is over.
                     let _ = wake.try_send(());
                 }
             }
@@ -90,8 +90,9 @@ impl Watch {
         watch
     }
 
-    /// Sends a message whenever the file's content, rights or existence changed. A message that nobody has taken
-    /// yet stands for all later changes too, so a capacity of 1 is enough. Returns when the receiver is dropped.
+    /// Sends a message whenever the file's content, rights or existence changed. A message that is not yet
+    /// taken stands for all later changes too, so a capacity of 1 is enough. Returns when the receiver is
+    /// dropped.
     pub async fn run(mut self, changed: mpsc::Sender<()>) {
         enum Wake {
             Over,
@@ -109,7 +110,7 @@ impl Watch {
                 Wake::Event => self.settle().await,
                 Wake::Poll => {}
             }
-            // Links may lead elsewhere now. Armed first, so that what changes after the look wakes again.
+            // Links may lead elsewhere now. Armed before the look, so that a later change wakes again.
             self.arm();
             let now = Seen::look(&self.file);
             if now != self.seen {
@@ -130,14 +131,14 @@ impl Watch {
         }
     }
 
-    /// Watches exactly the folders on the way to the file. Watching one again is no error and makes a folder
-    /// that was replaced watched again.
+    /// Watches exactly the folders on the way to the file. A folder may be watched already; if it was
+    /// replaced, the new one is watched now.
     fn arm(&mut self) {
         let way = way(&self.file);
         self.names.store(Arc::new(way.names));
         let Some(notify) = &mut self.notify else { return };
         for gone in self.folders.difference(&way.folders) {
-            // Fails when the folder is gone, and its watch with it.
+            // Fails if the folder is gone, and its watch with it.
             let _ = notify.unwatch(gone);
         }
         for folder in &way.folders {
@@ -151,10 +152,10 @@ impl Watch {
     }
 }
 
-/// Where the file can be changed from.
+/// Where a change of the file can happen.
 #[derive(Debug, Default)]
 struct Way {
-    /// Resolved, so that no folder is in it twice (inotify knows folders, not names).
+    /// Resolved, so that none is in it twice (inotify knows folders, not names).
     folders: BTreeSet<PathBuf>,
     /// The entries in them that lead to the file.
     names: BTreeSet<OsString>,
@@ -164,7 +165,7 @@ fn way(file: &Path) -> Way {
     let mut way = Way::default();
     let mut step = file.to_owned();
     for _ in 0..LINKS_MAX {
-        // The file, and every folder above it that is a link: Kubernetes swaps such a one (`..data`).
+        // The file, and every folder above it that is a link: Kubernetes swaps such a link (`..data`).
         for entry in step.ancestors().filter(|path| **path == *step || path.is_symlink()) {
             let (Some(folder), Some(name)) = (entry.parent(), entry.file_name()) else { continue };
             way.names.insert(name.to_owned());
@@ -180,7 +181,8 @@ fn way(file: &Path) -> Way {
     way
 }
 
-/// Whether an event may be about the file. Opening and reading are not: the daemon would wake itself.
+/// Whether an event may be about the file. Opening and reading do not count: the daemon would wake
+/// itself.
 fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
@@ -192,7 +194,7 @@ fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
         || event.paths.iter().filter_map(|path| path.file_name()).any(|name| names.contains(name))
 }
 
-/// What was seen of the file: equal where `load` would see the same.
+/// What was seen of the file: equal if `load` would see the same.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Missing,
@@ -200,7 +202,7 @@ enum Seen {
     Unreadable(io::ErrorKind),
     Content {
         bytes: Vec<u8>,
-        /// Mode and owner: `load` refuses some.
+        /// Mode and owner, by which `load` refuses some files.
         rights: (u32, u32),
     },
 }
@@ -213,7 +215,7 @@ impl Seen {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             let mut bytes = Vec::new();
-            // One byte above what `load` accepts: beyond it all files are equally too large.
+            // One byte more than `load` accepts: all files beyond that are equally too large.
             File::open(file)?.take(CONFIG_MAX + 1).read_to_end(&mut bytes)?;
             Ok(Self::Content { bytes, rights: (meta.mode(), meta.uid()) })
         };
@@ -279,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Writes in one step, so that no half is ever seen: in place where a file of that length is there, else by
+    /// Writes in one step, so that no half is ever seen: in place if a file of that length is there, else by
     /// renaming.
     fn write(path: &Path, text: &str) {
         if fs::metadata(path).is_ok_and(|meta| meta.len() == text.len() as u64) {

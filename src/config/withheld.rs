@@ -1,17 +1,17 @@
-//! Which of the daemon's environment variables are nobody else's: neither an app's nor a hook's.
+//! Which of the daemon's environment variables no app and no hook inherits.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::keys::variables;
 
-/// portok's own variables with these beginnings, and systemd's that come in families: the watchdog and the passed
-/// sockets are the daemon's, and whoever answered or took them would speak for it.
+/// The beginnings of portok's own variables and of systemd's families: watchdog and passed sockets. A
+/// process that answered the one or took the other would speak for the daemon.
 const PREFIXES: [&str; 4] = ["ADMIN_", "PORTOK_", "WATCHDOG_", "LISTEN_"];
 
 /// What systemd tells the daemon about itself (systemd.exec(5)).
 const SYSTEMD: [&str; 16] = [
-    // Who the service's main process is and how it reports.
+    // The service's main process, and how it reports.
     "NOTIFY_SOCKET",
     "MAINPID",
     "MANAGERPID",
@@ -20,11 +20,11 @@ const SYSTEMD: [&str; 16] = [
     "FDSTORE",
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
-    // Names the start of the daemon's unit and the socket behind its standard error; libraries that see them take
-    // standard error for the journal, which the app's is not.
+    // The start of the daemon's unit, and the socket behind its standard error. Libraries that see them
+    // take standard error for the journal, which the app's is not.
     "INVOCATION_ID",
     "JOURNAL_STREAM",
-    // The daemon's secrets and folders. An app with a folder of its own gets it from `[app] env`.
+    // The daemon's secrets and folders. An app gets its own from `[app] env`.
     "CREDENTIALS_DIRECTORY",
     "RUNTIME_DIRECTORY",
     "STATE_DIRECTORY",
@@ -33,8 +33,8 @@ const SYSTEMD: [&str; 16] = [
     "CONFIGURATION_DIRECTORY",
 ];
 
-/// Whether `name` is the daemon's own: its configuration, its secrets, or what systemd says to it. An app that is itself
-/// behind another portok, or that reads a variable of the same name, must not take the daemon's for its own.
+/// Whether `name` is the daemon's own variable: its configuration, its secrets, or what systemd tells it.
+/// An app may be another portok, or read a variable of the same name, and must not take the daemon's.
 pub fn is_withheld(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     PREFIXES.iter().any(|prefix| bytes.starts_with(prefix.as_bytes()))

@@ -1,9 +1,12 @@
 //! Health: one probe, and the wait for the first good ones.
 //!
-//! A probe asks once over HTTP/1.1, on a connection of its own that it closes: what it learns is about the process that
-//! listens now, never about a connection that was kept. What goes wrong is in its report; a probe that portok itself could not
-//! make ([`Unable`]) is none, neither a success nor a failure. There is no
-//! state: what a row of reports means is decided by who asks. A dropped future closes the connection and leaves nothing.
+//! A probe sends one GET over HTTP/1.1, on a connection of its own that it closes. So it learns about
+//! the process that listens now, and not about a connection that was kept. Whatever goes wrong with the
+//! app is in the probe's report. A probe that portok itself could not make ([`Unable`]) counts neither
+//! as a success nor as a failure.
+//!
+//! There is no state here: the caller decides what a row of reports means. If a future is dropped, its
+//! connection is closed and nothing is left.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,22 +18,22 @@ mod ready;
 #[cfg(test)]
 mod tests;
 
-/// The error of a probe that met no listener.
+/// The error of a probe where nobody listened.
 pub const REFUSED: &str = "connection refused";
 
-/// A probe could not be made, for a want of portok's own.
+/// A probe could not be made because portok itself lacks something, such as a file descriptor.
 #[derive(Debug, thiserror::Error)]
 #[error("portok itself cannot probe it now: {0}")]
 pub struct Unable(pub std::io::Error);
 
 impl Unable {
-    /// For those who show a probe and judge nothing by it.
+    /// A report to be shown; nothing is to be judged by it.
     pub fn report(&self) -> ProbeReport {
         ProbeReport { error: Some(self.to_string()), ..ProbeReport::default() }
     }
 }
 
-/// Whom to ask, and how.
+/// What to ask, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The app's address.
@@ -39,7 +42,7 @@ pub struct Probe {
     pub path: String,
     /// The `Host` header.
     pub host: String,
-    /// How long it may take from connect to the end of the head.
+    /// How long a probe may take, from connecting to the end of the answer's head.
     pub timeout: Duration,
     /// How many fields an answer's head may have.
     pub most_fields: usize,

@@ -23,13 +23,13 @@ const BODY_LIMIT: usize = 512;
 const READ: usize = 4096;
 
 impl Probe {
-    /// Asks once, on a connection of its own. What goes wrong with the app is in the report.
+    /// Probes once. What goes wrong with the app is in the report.
     ///
     /// # Errors
-    /// Portok itself could not ask.
+    /// portok itself could not make the probe.
     pub async fn ask(&self) -> Result<ProbeReport, Unable> {
         let begun = Instant::now();
-        // A time that no clock can hold is as good as a day.
+        // A deadline beyond the clock's range becomes a day.
         let deadline = begun.checked_add(self.timeout).unwrap_or_else(|| begun + Duration::from_secs(86_400));
         let mut report = ProbeReport { attempts: 1, ..ProbeReport::default() };
         let mut answered = begun;
@@ -54,7 +54,7 @@ impl Probe {
                 Ok(want) => return Err(Unable(want)),
                 Err(failure) => Some(failure.to_string()),
             },
-            // The answer's head was in time; only its body was not.
+            // The answer's head came in time; only its body did not.
             Err(_) if report.status.is_some() => None,
             Err(_) => Some(format!("no answer within {}", humantime::format_duration(self.timeout))),
         };
@@ -62,7 +62,7 @@ impl Probe {
             answered = Instant::now();
         }
         report.error = failure;
-        // Microseconds are what can be told apart.
+        // To the microsecond.
         report.latency_ms = (answered.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3;
         Ok(report)
     }
@@ -70,8 +70,9 @@ impl Probe {
     async fn connect(&self) -> io::Result<App> {
         let stream = TcpStream::connect(self.addr).await?;
         if met_itself(&stream)? {
-            // Nobody listens, and the kernel happened to give this end the very port it connects to: TCP's simultaneous
-            // open (RFC 9293, 3.5) has connected the socket with itself. Reset it, so that the app finds its port free.
+            // Nobody listens, and the kernel happened to give this end the very port that it connects to:
+            // by TCP's simultaneous open (RFC 9293, 3.5) the socket is connected with itself. A reset
+            // leaves the port free for the app.
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -95,7 +96,7 @@ fn met_itself(stream: &TcpStream) -> io::Result<bool> {
     Ok(stream.local_addr()? == stream.peer_addr()?)
 }
 
-/// A connection to the app that is asked.
+/// A connection to the probed app.
 struct App {
     stream: TcpStream,
     /// Received and not yet used.
@@ -103,7 +104,7 @@ struct App {
 }
 
 impl App {
-    /// The answer's head, read by the rules by which clients get it.
+    /// The answer's head, read by the rules of the proxy.
     async fn head(&mut self, most_fields: usize) -> Result<Head, Failure> {
         let (mut map, mut interim) = (HeaderMap::new(), 0);
         loop {
@@ -124,7 +125,7 @@ impl App {
         }
     }
 
-    /// The body's first bytes as text; what has come when the time is over.
+    /// The body's first bytes as text, as far as they came in time.
     async fn beginning(mut self, framing: Framing, deadline: Instant) -> Option<String> {
         let length = match framing {
             Framing::None => 0,
@@ -172,7 +173,7 @@ enum Failure {
 }
 
 impl Failure {
-    /// What portok itself lacked, if it was that.
+    /// What portok itself lacks, if that is the cause.
     fn into_want(self) -> Result<io::Error, Self> {
         match self {
             Self::Io(error) if want::is_own(&error) => Ok(error),

@@ -1,4 +1,4 @@
-//! Decodes the chunked transfer coding (RFC 9112, 7.1), strictly and whatever the pieces it arrives in.
+//! Decodes the chunked transfer coding (RFC 9112, 7.1). Strict; the body may arrive in any pieces.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -27,7 +27,7 @@ pub(crate) enum Chunked {
     Done,
 }
 
-/// What a step of decoding gave.
+/// The result of one step.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Piece {
     /// More bytes are needed.
@@ -78,7 +78,7 @@ impl Chunked {
     }
 }
 
-/// Takes a size line: hexadecimal digits, then nothing or extensions, which are ignored.
+/// Takes a size line: hexadecimal digits, then maybe extensions, which are ignored.
 fn size_line(buf: &mut BytesMut) -> Result<Option<u64>, Invalid> {
     let end = buf.iter().take(MAX_SIZE_LINE).position(|&byte| byte == b'\n');
     let Some(end) = end else {

@@ -1,8 +1,8 @@
-//! What a field is to a proxy, by its name, and the small parts that values are made of. Pure.
+//! What a field is to a proxy, by its name, and the small parts of values. Pure.
 
 use http::{HeaderName, header};
 
-/// How many options the `Connection` of a message may have: each is compared with every field.
+/// How many options the `Connection` of a message may have. Each is compared with every field.
 pub(crate) const MOST_OPTIONS: usize = 100;
 
 /// What a field is to a proxy.
@@ -29,7 +29,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The kind of the field `name`, in whatever case. Told by its length first: most names are compared with one or none.
+    /// The kind of the field `name`, in any case. The length is looked at first, so that most names are
+    /// compared with one known name or none.
     pub(crate) fn of(name: &[u8]) -> Self {
         match name.len() {
             2 if is(name, b"te") => Self::Te,
@@ -67,17 +68,20 @@ impl Kind {
         }
     }
 
-    /// Whether it concerns one connection only, named in `Connection` or not. `Expect` is among them because
-    /// portok answers it itself.
+    /// Whether it concerns one connection only, whether or not `Connection` names it. `Expect` is among
+    /// them because portok answers it itself.
     pub(crate) fn is_hop_by_hop(self) -> bool {
         use Kind::{Connection, Expect, Http2Settings, KeepAlive, Te, TransferEncoding, Upgrade};
         matches!(self, Connection | Expect | Http2Settings | KeepAlive | Te | TransferEncoding | Upgrade)
     }
 }
 
-/// Whether `name`, a token (RFC 9110, 5.6.2), is `known`, which is in lower case and has no other characters than letters,
-/// digits and `-`. Of a token only a letter becomes another of them by the bit of its case, so eight bytes are compared at
-/// once, the last eight over the first where they overlap.
+/// Whether `name`, a token (RFC 9110, 5.6.2), is `known` in any case. `known` is in lower case and has
+/// only letters, digits and `-`.
+///
+/// Eight bytes are compared at once, with the bit of the case set in all of them: of a token's
+/// characters, that bit makes only a letter another one of these. In a name of 9 to 15 bytes the first
+/// and the last eight bytes overlap.
 fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
     const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
     let word = |bytes: &[u8]| bytes.first_chunk().map(|eight| u64::from_ne_bytes(*eight) | CASE);
@@ -88,14 +92,16 @@ fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
         }
 }
 
-/// Whether a server may read `name` as `known`, which is in lower case: CGI and its heirs make `_` of each `-`.
+/// Whether a server may read `name` as `known`, which is in lower case: CGI and its heirs turn each `-`
+/// into `_`.
 fn is_spelling(name: &[u8], known: &[u8]) -> bool {
     let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == known.len() && name.iter().map(plain).eq(known.iter().copied())
 }
 
-/// Whether a trailer must not carry the field `name` on, in whatever spelling (RFC 9110, 6.5.1): what frames or routes a
-/// message, says who asks, or had to be known before the body. A server may add a trailer's fields to those of the head.
+/// Whether the field `name`, in any spelling, must not be passed on in a trailer (RFC 9110, 6.5.1): a
+/// field that frames or routes a message, names the client, or had to be known before the body. A server
+/// may add a trailer's fields to those of the head.
 pub(crate) fn is_forbidden_trailer(name: &HeaderName) -> bool {
     const NAMES: [&[u8]; 26] = [
         b"authorization",
@@ -131,13 +137,13 @@ pub(crate) fn is_forbidden_trailer(name: &HeaderName) -> bool {
     begins || NAMES.iter().any(|known| is_spelling(name, known))
 }
 
-/// Whether `name` is one of those that `Connection` names.
+/// Whether `name` is one of the fields that `Connection` names.
 pub(crate) fn is_among(nominated: &[HeaderName], name: &[u8]) -> bool {
     nominated.iter().any(|nominated| name.eq_ignore_ascii_case(nominated.as_str().as_bytes()))
 }
 
-/// The field that an option of `Connection` names, when it is one that may be left out: not one without which the message
-/// would mean something else.
+/// The field that an option of `Connection` names, if it may be left out. A field without which the
+/// message would mean something else may not.
 pub(crate) fn nominated(option: &[u8]) -> Option<HeaderName> {
     const OPTIONS: [&[u8]; 3] = [b"close", b"keep-alive", b"upgrade"];
     if OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known)) {
@@ -147,7 +153,7 @@ pub(crate) fn nominated(option: &[u8]) -> Option<HeaderName> {
     (!matches!(name, header::HOST | header::CONTENT_LENGTH)).then_some(name)
 }
 
-/// The parts of a comma-separated value, without blanks around them; empty ones are left out.
+/// The parts of a comma-separated value without the blanks around them. Empty parts are left out.
 pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
@@ -161,7 +167,8 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
-/// Writes a field as it came, its name in lower case: nobody can tell from it who read it.
+/// Writes a field as it came, with its name in lower case, so that both ways of reading give the same
+/// bytes.
 pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let start = out.len();
     line(out, name, value);

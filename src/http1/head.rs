@@ -1,7 +1,7 @@
-//! Reads the head of a response (RFC 9112): pure, strict, whatever the pieces it arrives in.
+//! Reads the head of a response (RFC 9112). Pure and strict; the head may arrive in any pieces.
 //!
 //! What could be understood in two ways is [`Invalid`]: differing lengths, a length beside a transfer
-//! coding, another coding than `chunked`, folded lines. The judgement is the same wherever the fields go.
+//! coding, another coding than `chunked`, folded lines. It does not matter where the fields go.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -14,13 +14,13 @@ use super::fields::{self, Kind};
 /// The longest head of a response, and the longest trailer, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
-/// How many interim answers one answer may be preceded by.
+/// How many interim answers may come before an answer.
 pub(crate) const MAX_INTERIM: u32 = 64;
 
-/// So many fields have room on the stack; the few heads that have more get theirs from the heap.
+/// How many fields have room on the stack; the few heads with more get theirs from the heap.
 const USUAL_FIELDS: usize = 128;
 
-/// How many places are noted without an allocation; fewer, because they are cleared each time.
+/// How many places are noted without an allocation. Fewer, because they are cleared each time.
 const USUAL_PLACES: usize = 32;
 
 /// Why a response cannot be read.
@@ -31,22 +31,22 @@ pub(crate) struct Invalid(pub(crate) &'static str);
 /// How long the body is (RFC 9112, 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// There is none, whatever the head says.
+    /// There is no body, whatever the head says.
     None,
     /// This many bytes.
     Length(u64),
-    /// It says so itself.
+    /// In chunks.
     Chunked,
     /// Until the connection ends.
     Eof,
 }
 
-/// Where the fields of an answer go, when its head is complete.
+/// Where the fields of an answer go once its head is complete.
 pub(crate) enum Fields<'a> {
     /// Into an empty map, whose memory is used.
     Map(&'a mut HeaderMap),
-    /// As bytes, with the status line before them and without the empty line behind: 2k instructions less
-    /// than a map that is filled and written down again.
+    /// As bytes, with the status line before them and without the empty line behind them. Costs 2k
+    /// instructions less than filling a map and writing it again.
     Lines(&'a mut dyn Room),
 }
 
@@ -59,7 +59,7 @@ impl std::fmt::Debug for Fields<'_> {
     }
 }
 
-/// Gives the buffer for lines when they are there: who waits for an answer holds none.
+/// Gives the buffer for lines once they are there, so that a wait for an answer holds no buffer.
 pub(crate) trait Room {
     fn lines(&mut self) -> &mut Vec<u8>;
 }
@@ -68,31 +68,32 @@ pub(crate) trait Room {
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
-    /// The reason phrase, where it is not the usual one. Not told beside lines.
+    /// The reason phrase, where it is not the usual one. `None` if the fields went to lines.
     pub(crate) reason: Option<Bytes>,
-    /// Empty beside lines.
+    /// Empty if the fields went to lines.
     pub(crate) headers: HeaderMap,
     pub(crate) framing: Framing,
     /// Whether the connection may carry another exchange.
     pub(crate) keep_alive: bool,
-    /// Whether it says when it was made.
+    /// Whether it has a date.
     pub(crate) dated: bool,
-    /// What a 101 said in `Upgrade`, its lines as one.
+    /// The value of a 101's `Upgrade`, its lines joined.
     pub(crate) upgrade: Option<HeaderValue>,
 }
 
-/// What a look at the received bytes gave.
+/// What the received bytes are so far.
 #[derive(Debug)]
 pub(crate) enum Parsed {
     /// More bytes are needed.
     Partial,
-    /// An interim answer (1xx but 101), taken off and of no further interest.
+    /// An interim answer (1xx but 101). It is taken off the buffer.
     Interim,
-    /// The answer's head, taken off.
+    /// The answer's head. It is taken off the buffer.
     Head(Head),
 }
 
-/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `most`: how many fields it may have.
+/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `most`: how many fields
+/// it may have.
 pub(crate) fn parse(
     buf: &mut BytesMut,
     to_head: bool,
@@ -162,15 +163,15 @@ pub(crate) fn parse(
     Ok(Parsed::Head(head))
 }
 
-/// Where the reason phrase stands, when it is not the usual one. Where no phrase is usual an empty one is told too: hyper
-/// would make one up.
+/// Where the reason phrase stands, if it is not the usual one. For a status without a usual phrase that
+/// is also an empty one, because hyper would make one up.
 fn unusual_reason(status: StatusCode, given: Option<&str>, start: usize) -> Result<Option<Span>, Invalid> {
     let given = given.unwrap_or("");
     let is_told = status.canonical_reason().is_none_or(|usual| !given.is_empty() && given != usual);
     is_told.then(|| Span::of(start, given.as_bytes())).transpose()
 }
 
-/// Notes where the fields stand that pass; how many.
+/// Notes where the fields that pass stand. Returns how many there are.
 fn note_places(
     places: &mut [Place],
     fields: &[httparse::Header<'_>],
@@ -188,6 +189,7 @@ fn note_places(
     Ok(count)
 }
 
+/// Puts the noted fields into `map`.
 fn fill(map: &mut HeaderMap, head: &Bytes, places: &[Place]) -> Result<(), Invalid> {
     map.reserve(places.len());
     for place in places {
@@ -202,7 +204,7 @@ fn value_of(bytes: Bytes) -> Result<HeaderValue, Invalid> {
     HeaderValue::from_maybe_shared(bytes).map_err(|_| Invalid("a field has no valid value"))
 }
 
-/// Writes the line that an answer begins with; without a phrase it gets the usual one.
+/// Writes the status line of an answer. Without a phrase it gets the usual one.
 pub(crate) fn status_line(out: &mut Vec<u8>, status: StatusCode, reason: Option<&str>) {
     let reason = reason.filter(|reason| !reason.is_empty()).or(status.canonical_reason()).unwrap_or("");
     for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
@@ -210,8 +212,8 @@ pub(crate) fn status_line(out: &mut Vec<u8>, status: StatusCode, reason: Option<
     }
 }
 
-/// Where in the head a field's name and value stand. Small, because many are made at once: no place in a head of
-/// [`MAX_HEAD`] bytes is beyond its range.
+/// Where in the head a field's name and value stand. Small, because many are made at once; its range is
+/// enough for a head of [`MAX_HEAD`] bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     name: Span,
@@ -226,7 +228,7 @@ struct Span {
 }
 
 impl Span {
-    /// Of `part`, which lies in the head that begins at `start`.
+    /// The span of `part` in the head that begins at `start`.
     fn of(start: usize, part: &[u8]) -> Result<Self, Invalid> {
         let narrow = |number: usize| u16::try_from(number).map_err(|_| Invalid("the head is too long"));
         // An empty part may lie anywhere.
@@ -247,12 +249,12 @@ struct Draft {
     status: StatusCode,
     length: Option<u64>,
     /// Whether the one length that passes has passed.
-    told: bool,
+    length_passed: bool,
     chunked: bool,
     close: bool,
     keep_alive: bool,
     dated: bool,
-    /// Some of the fields do not pass.
+    /// Whether some of the fields do not pass.
     drops: bool,
     /// How many options `Connection` has.
     options: usize,
@@ -267,7 +269,7 @@ impl Draft {
         Self { minor, status, ..Self::default() }
     }
 
-    /// Takes a field into account. httparse has judged its bytes.
+    /// Takes a field into account. httparse has already judged its bytes.
     fn look_at(&mut self, name: &[u8], value: &[u8]) -> Result<(), Invalid> {
         let kind = Kind::of(name);
         self.drops |= kind.is_hop_by_hop();
@@ -310,19 +312,19 @@ impl Draft {
         Ok(())
     }
 
-    /// Whether the field goes on to the client; of several lengths that are the same, the first.
+    /// Whether the field goes on to the client. Of several equal lengths only the first one does.
     fn passes(&mut self, name: &[u8]) -> bool {
         if !self.drops {
             return true;
         }
         let kind = Kind::of(name);
         if kind == Kind::ContentLength {
-            return !std::mem::replace(&mut self.told, true) && !self.has_no_length();
+            return !std::mem::replace(&mut self.length_passed, true) && !self.has_no_length();
         }
         !kind.is_hop_by_hop() && !fields::is_among(&self.nominated, name)
     }
 
-    /// Whether such an answer tells no length (RFC 9110, 8.6).
+    /// Whether an answer with this status has no length (RFC 9110, 8.6).
     fn has_no_length(&self) -> bool {
         matches!(self.status, StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS)
     }

@@ -4,10 +4,11 @@ use std::net::Ipv6Addr;
 
 use super::fields;
 
-/// Bytes of a name (a `reg-name`). An IPv4 address is made of them, too.
+/// Bytes of a name (a `reg-name`). IPv4 addresses consist of them, too.
 const NAME: [bool; 256] = fields::table(b"-._~!$&'()*+,;=%");
 
-/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with at most a port up to 65535.
+/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port up
+/// to 65535.
 pub(crate) fn is_host(host: &[u8]) -> bool {
     let length = host.iter().take_while(|&&byte| NAME[usize::from(byte)]).count();
     match host.get(length) {
@@ -18,7 +19,7 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
     }
 }
 
-/// What stands behind the opening bracket: an address, the closing one, at most a port.
+/// Judges what follows the opening bracket: an address, the closing bracket, maybe a port.
 fn is_bracketed(rest: &[u8]) -> bool {
     let Some(close) = rest.iter().position(|&byte| byte == b']') else { return false };
     let is_address = str::from_utf8(&rest[..close]).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok());
@@ -30,7 +31,7 @@ fn is_bracketed(rest: &[u8]) -> bool {
         }
 }
 
-/// RFC 3986 leaves a port that is not there behind its colon.
+/// Judges what follows the colon. By RFC 3986 that may be empty.
 fn is_port(port: &[u8]) -> bool {
     let mut number = 0;
     port.iter().all(|byte| {

@@ -12,8 +12,9 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Reads `bytes`, the target of a request that asks with `OPTIONS` or not; `None` when it is none that an app could be
-    /// asked for. Whatever bytes a path has, but `#`, are the app's business; controls and space never come as far as here.
+    /// Reads `bytes`, the target of a request; `options`: its method is `OPTIONS`. Returns `None` if no
+    /// app can be asked for it. A path may have any bytes but `#`; control characters and spaces have been
+    /// refused before.
     pub(crate) fn of(bytes: &'a [u8], options: bool) -> Option<Self> {
         match bytes {
             _ if bytes.contains(&b'#') => None,
@@ -30,7 +31,7 @@ impl<'a> Target<'a> {
         let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         let fits = colon > 0 && bytes[..colon].iter().all(is_scheme) && is_host(authority);
-        // What is asked of the host as a whole (RFC 9112, 3.2.4).
+        // A request to the host as a whole (RFC 9112, 3.2.4).
         let path = if path.is_empty() && options { b"*" } else { path };
         fits.then_some(Self { authority: Some(authority), path })
     }

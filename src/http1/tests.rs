@@ -1,4 +1,4 @@
-//! hyper's client as the judge of the own codec: what this side accepts, hyper reads in the same way.
+//! hyper's client judges this codec: hyper reads in the same way what this codec accepts.
 
 use std::future::poll_fn;
 

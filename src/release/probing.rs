@@ -71,6 +71,6 @@ pub(super) fn probe(config: &AppConfig, port: u16, path: Option<String>) -> Prob
         path: path.unwrap_or_else(|| health.path.clone()),
         host: health.host.clone(),
         timeout: health.timeout,
-        most_fields: config.max_fields,
+        most_fields: config.most_fields,
     }
 }

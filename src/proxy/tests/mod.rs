@@ -41,7 +41,7 @@ pub(super) fn config() -> Config {
         app: Arc::new(AppConfig {
             name: "test".into(),
             in_file: false,
-            max_fields: 256,
+            most_fields: 256,
             app: App {
                 target: None,
                 command: None,
