@@ -54,19 +54,22 @@
 //! | fact | owner | others see |
 //! | --- | --- | --- |
 //! | phase, live, candidate, previous, history | the app's coordinator | a snapshot ([`release::Handle::status`]) |
-//! | which target gets new requests | the coordinator, through the one [`proxy::RouteWriter`] | a wait-free read |
+//! | where requests go now ([`proxy::Now`]) | the coordinator, through the one [`proxy::RouteWriter`] | a wait-free read |
 //! | requests in flight on a target | [`proxy::Target`]: claims are guards | a count |
 //! | a process group and its end | its task in [`supervisor`] | what [`supervisor::Process`] publishes |
 //! | leased ports | the table in [`supervisor::Common`] | a guard ([`supervisor::Lease`]) |
-//! | bytes on disk | [`release::store::Store`], called by the coordinator alone | loaded once at the start |
-//! | the configuration in force | the daemon's reload | a `watch` channel |
+//! | bytes on disk | [`release::store::Store`], called by the coordinator's recorder alone | loaded once at the start |
+//! | the configuration in force | the daemon's reload | a `watch` channel; the data plane by the [`proxy::Board`] |
+//! | counters of requests | the data-plane threads, a lane each ([`proxy::Counters`]) | a sum |
 //!
 //! # The words
 //!
 //! An **instance** is one configured daemon. An **app** is what it serves: **managed** if portok
 //! starts it, **unmanaged** if another program does. A **release** is one immutable version of an
-//! app, and a **run** is one process group of a release. A **target** is the address of a run as
-//! the proxy uses it. **Live**, **candidate** and **previous** are roles of releases.
+//! app, and a **run** is one process group of a release. A **service** is an app as the data plane
+//! knows it, and a **target** is the address of a run, for one tenure as live. The **board** says
+//! where the requests of a service go now. **Live**, **candidate** and **previous** are roles of
+//! releases.
 //!
 //! A **switch** changes which target gets new requests. In the **drain** after it, the old target
 //! finishes its requests. In the **watch window** after it, portok may roll back by itself. An
