@@ -1,5 +1,5 @@
 //! The counters of the data plane: of client connections, which belong to the whole plane, and of
-//! requests, which belong to a [service](service) and its [releases].
+//! requests, which belong to a [service] and its [releases].
 //!
 //! State: one lane per thread, written by that thread alone, and summed up by whoever asks.
 //! Counters begin with the daemon and end with it.
