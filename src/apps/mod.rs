@@ -56,8 +56,8 @@ impl Apps {
         &self.app
     }
 
-    /// Waits until it is known what every app's requests can be answered by, but no longer than
-    /// `within`.
+    /// Waits until a first probe has shown whether an unmanaged app can be live, so that a daemon
+    /// in front of a healthy app never answers 503 at its start. No longer than `within`.
     pub async fn ready_to_serve(&self, within: Duration) {
         let known = async {
             self.app.first_probe().await;
@@ -125,7 +125,7 @@ impl Apps {
         self.app.leave().await;
     }
 
-    /// Waits until a coordinator has ended that nobody told to.
+    /// Waits until a coordinator has ended. Before the daemon's own end, none should.
     pub async fn lost(&self) {
         self.app.ended().await;
     }

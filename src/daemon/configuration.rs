@@ -22,8 +22,8 @@ pub(super) struct Configuration {
 impl Configuration {
     /// What the daemon starts with.
     pub(super) fn new(mut sources: Sources, config: Config) -> Self {
-        // From here on the file that was read is the one that counts: if it vanishes, that is an
-        // error, not an instance without a file.
+        // From here on this file is the configuration: if it vanishes, that is an error, not an
+        // instance without a file.
         if let Some(file) = &config.file {
             sources.file = Some(file.clone());
         }

@@ -42,7 +42,6 @@ impl Listeners {
         if id == ListenerId::HTTP
             && let Ok(addr) = socket.local_addr()
         {
-            tracing::info!("listening on {addr}");
             self.bound.send_replace(addr);
         }
         self.open.retain(|(other, _)| *other != id);

@@ -26,7 +26,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Takes the place over from whoever has it, or makes it.
+    /// Takes the place over from the predecessor or the service manager, or makes it.
     pub(super) async fn take(
         mut passed: Passed,
         predecessor: Option<&mut Predecessor>,

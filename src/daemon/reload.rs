@@ -109,6 +109,7 @@ impl Daemon {
         self.listeners.forget(&self.manager);
         self.listeners.replace(id, duplicate);
         self.listeners.keep(&self.manager);
+        tracing::info!("listening on {}", self.listeners.bound());
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! A successor: found, started, heard, and killed if it does not take over.
 //!
 //! It is started through a shell in a process group of its own. Until it serves, dropping the
-//! [`Successor`] kills the whole group. Once it serves, it becomes the [`Heir`], which nobody here
-//! kills.
+//! [`Successor`] kills the whole group. Once it serves, it becomes the [`Heir`], which is not
+//! killed here.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -138,7 +138,7 @@ pub(super) struct Estate {
 impl Successor {
     pub(super) fn start(estate: &Estate) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        // A missing program is told here, not by the shell.
+        // A missing program is an error here, before the shell complains about it.
         std::fs::metadata(&estate.program.path)?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", LAUNCHER]).arg(&estate.program.path).args(&estate.program.arguments);

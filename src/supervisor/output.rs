@@ -21,8 +21,8 @@ use crate::wire::LogLine;
 
 /// Runs that have ended and are still remembered.
 const REMEMBERED: usize = 16;
-/// How long a process group's task waits for the reader. Whoever reads the last lines is better
-/// off; nothing depends on it.
+/// How long a process group's task waits for the reader. It is for the last lines only: nothing
+/// else depends on it.
 const CATCH_UP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The pipes, their reader, and what is remembered.

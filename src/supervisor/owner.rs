@@ -30,7 +30,7 @@ pub enum Owner {
     },
     /// A process listens, and whose it is cannot be seen.
     Unproven,
-    /// Nobody listens on it.
+    /// No process listens on it.
     Nobody,
 }
 

@@ -95,7 +95,7 @@ impl RunPipes {
     pub(super) fn reopen(&self, pid: u32, release: &str) -> [Option<File>; 2] {
         let [out, err] = &self.paths;
         [(out, 1), (err, 2)].map(|(path, descriptor)| {
-            // Unread, it would be full one day, and whoever prints would stand still.
+            // Unread, it would fill up, and the app would stand still when it prints.
             let opened = reading_end(path).or_else(|error| nameless(pid, descriptor, path).ok_or(error));
             opened
                 .inspect_err(|error| {
@@ -111,13 +111,13 @@ impl RunPipes {
     }
 }
 
-/// Makes a folder that is ours alone, below folders that other instances, whoever runs them, use
-/// too.
+/// Makes a folder that is ours alone, below folders that the instances of other users use too.
 fn make_private(folder: &Path) -> io::Result<()> {
     crate::folder::make(folder, 0o700)
 }
 
-/// Whoever may write the folder, or replace it, could put something else in the place of a pipe.
+/// Fails if another user could write the folder or replace it, and so put something else in the
+/// place of a pipe.
 fn check_private(folder: &Path) -> io::Result<()> {
     let own = nix::unistd::geteuid().as_raw();
     for folder in folder.ancestors().take(2) {

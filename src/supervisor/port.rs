@@ -61,7 +61,7 @@ impl Lease {
         self.held
     }
 
-    /// Whether somebody could bind the port now, where no placeholder holds it.
+    /// Whether the port could be bound now, if no placeholder holds it.
     pub(super) fn is_free(&self) -> bool {
         claim(self.port).is_ok()
     }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_dropped_lease_frees_its_port() {
-        // Somebody else may take one port at that very moment, not every time.
+        // Another process may take one port at that very moment, but not every time.
         let freed = (0..10).any(|_| {
             let lease = Ports::default().lease(true).unwrap();
             let port = lease.port();

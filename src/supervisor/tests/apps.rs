@@ -53,8 +53,9 @@ async fn the_end_of_one_is_not_the_others() {
     assert_eq!(pipes(&web, &web_runs), 0);
     assert_eq!(pipes(&web, &api_runs), 2);
     // Its task still stops it, and its lines are still read.
-    api_runs.stop(TERM, Duration::from_millis(50));
+    api_runs.stop(TERM, DEADLINE);
     said(&api_runs, "signalled").await;
+    api_runs.kill();
     within("the end", api_runs.gone()).await;
     assert_eq!(pipes(&web, &api_runs), 0);
 }
