@@ -1,19 +1,19 @@
 //! Hooks: runs a program of the operator's for each event.
 //!
-//! One task runs `hooks.on_event`, one event at a time, with the event as a JSON value on the program's
-//! standard input. The task owns the processes it starts; [`HookSender`] only fills its queue. A hook
-//! that fails, hangs or floods is a line in the log and never affects a release.
+//! One task runs `hooks.on_event`, one event at a time, with the event as a JSON value on the
+//! program's standard input. The task owns the processes it starts; [`HookSender`] only fills its
+//! queue. A hook that fails, hangs or floods is a line in the log and never affects a release.
 //!
-//! Bounds: [`QUEUE`] events wait (when there are more, the oldest is dropped); a hook that runs longer
-//! than [`RUN_WITHIN`] is killed with its whole process group; [`KEPT_OUTPUT`] bytes of each of its
-//! outputs are logged.
+//! Bounds: [`QUEUE`] events wait (when there are more, the oldest is dropped); a hook that runs
+//! longer than [`RUN_WITHIN`] is killed with its whole process group; [`KEPT_OUTPUT`] bytes of each
+//! of its outputs are logged.
 //!
-//! When the task is told to stop, it still runs what is queued, all together within [`LAST_WITHIN`]. If
-//! its future is dropped, the group of the running hook is killed.
+//! When the task is told to stop, it still runs what is queued, all together within
+//! [`LAST_WITHIN`]. If its future is dropped, the group of the running hook is killed.
 //!
-//! The one ordering that matters: the leader of a hook's group is reaped only after its outputs have
-//! ended. Until then it is at least a zombie, so its process id, which is the group's id too, cannot
-//! belong to another process when the group is killed.
+//! The one ordering that matters: the leader of a hook's group is reaped only after its outputs
+//! have ended. Until then it is at least a zombie, so its process id, which is the group's id too,
+//! cannot belong to another process when the group is killed.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -49,8 +49,8 @@ pub struct HookSender {
 }
 
 impl HookSender {
-    /// Queues `event`. Never blocks and never fails: if [`QUEUE`] events wait already, the oldest is
-    /// dropped, with a line in the log.
+    /// Queues `event`. Never blocks and never fails: if [`QUEUE`] events wait already, the oldest
+    /// is dropped, with a line in the log.
     pub fn send(&self, event: HookEvent) {
         let dropped = {
             let mut events = self.queue.events();
@@ -85,10 +85,11 @@ impl Queue {
     }
 }
 
-/// Makes the queue and the task that empties it until `stop`. The future is to be spawned on the control
-/// plane and joined after `stop`; then it ends within five seconds.
+/// Makes the queue and the task that empties it until `stop`. The future is to be spawned on the
+/// control plane and joined after `stop`; then it ends within five seconds.
 ///
-/// The program is read from `config` for each event. Without a program, events are dropped silently.
+/// The program is read from `config` for each event. Without a program, events are dropped
+/// silently.
 pub fn start(
     config: watch::Receiver<Arc<Config>>,
     stop: CancellationToken,
@@ -105,14 +106,15 @@ pub fn start(
     (HookSender { queue }, runner)
 }
 
-/// Runs `each` for one event after the other until `stop`, then for the rest within [`LAST_WITHIN`].
+/// Runs `each` for one event after the other until `stop`, then for the rest within
+/// [`LAST_WITHIN`].
 async fn work<Run>(queue: Arc<Queue>, stop: CancellationToken, each: impl Fn(HookEvent) -> Run)
 where
     Run: Future<Output = ()>,
 {
-    enum Next {
-        Look,
-        Over,
+    enum Wake {
+        Event,
+        Stop,
     }
     let too_late = async {
         stop.cancelled().await;
@@ -124,14 +126,14 @@ where
                 each(event).await;
             }
             // No event is missed: a permit given between the look and the wait is kept.
-            let next = tokio::select! {
-                () = queue.filled.notified() => Next::Look,
-                () = stop.cancelled() => Next::Over,
+            let wake = tokio::select! {
+                () = queue.filled.notified() => Wake::Event,
+                () = stop.cancelled() => Wake::Stop,
             };
-            match next {
-                Next::Look => {}
-                Next::Over if queue.events().is_empty() => return true,
-                Next::Over => {}
+            match wake {
+                Wake::Event => {}
+                Wake::Stop if queue.events().is_empty() => return true,
+                Wake::Stop => {}
             }
         }
     };

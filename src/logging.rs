@@ -1,12 +1,14 @@
-//! Where portok's own log goes: to the journal where the process runs under it, else to standard error.
+//! Where portok's own log goes: to the journal where the process runs under it, else to standard
+//! error.
 //!
 //! In the journal every event names its instance (`PORTOK_APP`) and has its subject in fields
-//! (`PORTOK_RELEASE`, `PORTOK_PHASE`, `PORTOK_PID`, ...): `journalctl PORTOK_RELEASE=v7` shows the life of
-//! a release.
+//! (`PORTOK_RELEASE`, `PORTOK_PHASE`, `PORTOK_PID`, ...): `journalctl PORTOK_RELEASE=v7` shows the
+//! life of a release.
 //!
-//! Set up once, before anything is logged. Nothing is logged per request, because the journal is written
-//! with a blocking socket on the calling thread. Standard error is written by a thread of its own behind
-//! a bounded queue: a pipe that nobody reads may cost lines, but never blocks the control plane.
+//! Set up once, before anything is logged. Nothing is logged per request, because the journal is
+//! written with a blocking socket on the calling thread. Standard error is written by a thread of
+//! its own behind a bounded queue: a pipe that nobody reads may cost lines, but never blocks the
+//! control plane.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -29,8 +31,8 @@ pub enum Reader {
     Person,
 }
 
-/// Whether standard error is connected to the journal: `JOURNAL_STREAM` names the device and the inode
-/// of the journal's stream (systemd.exec(5)).
+/// Whether standard error is connected to the journal: `JOURNAL_STREAM` names the device and the
+/// inode of the journal's stream (systemd.exec(5)).
 pub fn under_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     std::fs::metadata("/proc/self/fd/2").is_ok_and(|meta| stream == format!("{}:{}", meta.dev(), meta.ino()))
@@ -46,8 +48,8 @@ pub struct Log {
     _worker: Option<WorkerGuard>,
 }
 
-/// Sets up the log of the instance `app`. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`) sets
-/// the level.
+/// Sets up the log of the instance `app`. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`)
+/// sets the level.
 pub fn init(reader: Reader, app: &str) -> Log {
     let level =
         std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);

@@ -1,7 +1,8 @@
 //! The responses: one JSON value, text, or events line by line.
 //!
-//! The body of a stream reads a channel that a task on the control plane fills (see [`super::api`]). If
-//! the body is dropped, the channel closes and that task ends, and nothing else does.
+//! The body of a stream reads a channel that a task on the control plane fills (see
+//! [`super::api`]). If the body is dropped, the channel closes and that task ends, and nothing else
+//! does.
 
 use std::convert::Infallible;
 use std::io;

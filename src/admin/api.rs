@@ -69,8 +69,8 @@ impl Admin {
         self.tasks.spawn_on(async move { admin.answer(peer, request).await }, &self.parts.control)
     }
 
-    /// Waits until every accepted request is answered. To be called once nothing accepts requests any
-    /// more; the deadline is the caller's.
+    /// Waits until every accepted request is answered. To be called once nothing accepts requests
+    /// any more; the deadline is the caller's.
     pub async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;

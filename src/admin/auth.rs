@@ -1,14 +1,14 @@
 //! Whether a peer may use the admin API at all, and whether it may change something.
 //!
-//! A pure function of the peer, the request's head, the configuration and the limiters. Over TCP the
-//! checks are, in this order:
+//! A pure function of the peer, the request's head, the configuration and the limiters. Over TCP
+//! the checks are, in this order:
 //!
 //! - address: a peer that is not listed gets one and the same 403, whatever else is configured. So
 //!   does a loopback peer that speaks for another one (`X-Forwarded-For`, `Forwarded`);
-//! - rate: requests with the right token are counted apart from all others, so that nobody can use up
-//!   the token holder's share. Every request that gets here counts, whatever becomes of it;
-//! - token: when none is configured, the request is refused here. So only listed peers learn that, and
-//!   no faster than they could guess a token;
+//! - rate: requests with the right token are counted apart from all others, so that nobody can use
+//!   up the token holder's share. Every request that gets here counts, whatever becomes of it;
+//! - token: when none is configured, the request is refused here. So only listed peers learn that,
+//!   and no faster than they could guess a token;
 //! - change: only peers on this host may change something. (The switch is an exception, as in npm
 //!   portok.)
 //!

@@ -1,8 +1,9 @@
 //! Makes the admin socket so that only the right users can reach it.
 //!
-//! Blocking; called at the start and at a reload, with a handful of calls on one folder. A socket file
-//! that is already there is removed only if the kernel refuses a connection to it: then nobody listens
-//! there any more. (The state file's lock, not this, keeps apart two daemons that start at once.)
+//! Blocking; called at the start and at a reload, with a handful of calls on one folder. A socket
+//! file that is already there is removed only if the kernel refuses a connection to it: then nobody
+//! listens there any more. (The state file's lock, not this, keeps apart two daemons that start at
+//! once.)
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,17 +18,17 @@ use tokio::net::UnixListener;
 /// The longest path of a unix socket in bytes: `sun_path` holds 108 with the final NUL (unix(7)).
 const MAX_PATH: usize = 107;
 
-/// Binds the admin socket at `path`; members of `group`, if given, may use it. Has to be called within
-/// a tokio runtime.
+/// Binds the admin socket at `path`; members of `group`, if given, may use it. Has to be called
+/// within a tokio runtime.
 ///
-/// The socket gets the mode 0600, or 0660 with the group. A missing folder is made with its parents and
-/// gets 0700, or 0750 with the group; so does a private folder that holds nothing but the daemon's
-/// pipes. Any other folder is left as it is, but it has to be safe: root's or the daemon's own, not
-/// writable for others, and open to the group.
+/// The socket gets the mode 0600, or 0660 with the group. A missing folder is made with its parents
+/// and gets 0700, or 0750 with the group; so does a private folder that holds nothing but the
+/// daemon's pipes. Any other folder is left as it is, but it has to be safe: root's or the daemon's
+/// own, not writable for others, and open to the group.
 ///
 /// # Errors
-/// A complete sentence: the path is too long, the folder is not safe, something else is there, another
-/// process listens there, or the kernel's own reason.
+/// A complete sentence: the path is too long, the folder is not safe, something else is there,
+/// another process listens there, or the kernel's own reason.
 pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, String> {
     let shown = path.display();
     let length = path.as_os_str().as_bytes().len();
@@ -45,8 +46,8 @@ pub fn bind_socket(path: &Path, group: Option<u32>) -> Result<UnixListener, Stri
     bind_at(path, path, group)
 }
 
-/// As [`bind_socket`], in the place of a socket that is being served. No client is refused meanwhile:
-/// each reaches the old socket or the new one.
+/// As [`bind_socket`], in the place of a socket that is being served. No client is refused
+/// meanwhile: each reaches the old socket or the new one.
 ///
 /// # Errors
 /// As [`bind_socket`].
@@ -104,8 +105,8 @@ fn open_to(path: &Path, group: Option<u32>) -> Result<(), String> {
         .map_err(|cause| failed("set the mode of", cause))
 }
 
-/// The id of the group `name`. A number that is no group's name is taken as the id itself. Blocks on the
-/// group database.
+/// The id of the group `name`. A number that is no group's name is taken as the id itself. Blocks
+/// on the group database.
 ///
 /// # Errors
 /// There is no such group, or the database does not answer.
@@ -164,8 +165,8 @@ fn prepare(folder: &Path, socket: &Path, group: Option<u32>) -> Result<(), Strin
     }
 }
 
-/// Whether `folder` holds nothing but the socket and the daemon's pipes. The pipes stay closed to others
-/// when the folder is opened to a group.
+/// Whether `folder` holds nothing but the socket and the daemon's pipes. The pipes stay closed to
+/// others when the folder is opened to a group.
 fn is_ours_alone(folder: &Path, socket: &Path) -> bool {
     let is_closed_pipe = |entry: &fs::DirEntry| {
         entry.metadata().is_ok_and(|meta| meta.file_type().is_fifo() && meta.mode() & 0o077 == 0)
@@ -181,8 +182,8 @@ fn is_ours_alone(folder: &Path, socket: &Path) -> bool {
 
 /// Checks that only root and the daemon's own user can put another socket in this one's place.
 ///
-/// A folder above may be writable for everybody if it is sticky (`/tmp`). Then the folders below it have
-/// to be root's or the daemon's own, because anybody could have made them.
+/// A folder above may be writable for everybody if it is sticky (`/tmp`). Then the folders below it
+/// have to be root's or the daemon's own, because anybody could have made them.
 fn check_owners(folder: &Path) -> Result<(), String> {
     let own = nix::unistd::geteuid().as_raw();
     let look = |path: &Path| {

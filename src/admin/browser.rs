@@ -1,12 +1,12 @@
 //! Refuses requests that a page of another site made its visitor's browser send.
 //!
-//! A page cannot leave out or choose `Sec-Fetch-Site`, `Origin` and `Host`. `Host` gives away a page
-//! whose own name was made to point at this host (DNS rebinding). So only known names are accepted
-//! where nobody expects requests from outside: on the unix socket, which is reached through forwarded
-//! ports, and on a loopback listener.
+//! A page cannot leave out or choose `Sec-Fetch-Site`, `Origin` and `Host`. `Host` gives away a
+//! page whose own name was made to point at this host (DNS rebinding). So only known names are
+//! accepted where nobody expects requests from outside: on the unix socket, which is reached
+//! through forwarded ports, and on a loopback listener.
 //!
-//! Pure. This check comes before all others and on every listener, because the browser's user may have
-//! every right and still not have meant the request.
+//! Pure. This check comes before all others and on every listener, because the browser's user may
+//! have every right and still not have meant the request.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -15,8 +15,8 @@ use http::{HeaderValue, request};
 
 use crate::wire::{Code, ErrorBody};
 
-/// Sent by the console's own page. A page of another site would have to ask first (a CORS preflight),
-/// and is refused.
+/// Sent by the console's own page. A page of another site would have to ask first (a CORS
+/// preflight), and is refused.
 const CONSOLE_HEADER: &str = "x-portok-console";
 
 /// What kind of listener a request came in by.
@@ -30,7 +30,8 @@ pub(super) enum Surface {
     Open,
 }
 
-/// Lets a request pass unless a page of another site made it. `hosts` are the names in `admin.hosts`.
+/// Lets a request pass unless a page of another site made it. `hosts` are the names in
+/// `admin.hosts`.
 ///
 /// # Errors
 /// `forbidden`, with what gave the request away.
@@ -45,7 +46,8 @@ pub(super) fn check(surface: Surface, head: &request::Parts, hosts: &[String]) -
         return Err(refusal("a browser sent it (Origin) over the unix socket")
             .with_hint(format!("the console's own page sends `{CONSOLE_HEADER}: 1`")));
     }
-    // A target in absolute form names its host itself (RFC 9112, 3.2.2), and HTTP/2 in `:authority`.
+    // A target in absolute form names its host itself (RFC 9112, 3.2.2), and HTTP/2 in
+    // `:authority`.
     let named = head.uri.authority().map(|authority| Host::of(authority.as_str()));
     let asked: Vec<_> = all(HOST).map(|value| text(value).and_then(Host::of)).chain(named).collect();
     for host in &asked {

@@ -4,15 +4,15 @@
 //! [`Admin`]; [`browser`] refuses what a page of another site made a browser send; [`auth`] admits
 //! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
 //! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body; the
-//! call goes to [`release::Handle`], the counters or the daemon; [`answer`] or [`prometheus`] writes
-//! what came of it. [`bind`] makes the unix socket, and [`seats`] shares it out.
+//! call goes to [`release::Handle`], the counters or the daemon; [`answer`] or [`prometheus`]
+//! writes what came of it. [`bind`] makes the unix socket, and [`seats`] shares it out.
 //!
 //! Nothing about releases is decided here.
 //!
 //! [`Admin`] owns the limiters' tables, behind a lock that is never held over an await. All other
-//! state is read from its owners. Each request is answered by a task on the control plane's runtime;
-//! [`Admin::finish`] joins them. When a client goes away, its task runs to its end all the same, and
-//! a deploy belongs to the coordinator anyway.
+//! state is read from its owners. Each request is answered by a task on the control plane's
+//! runtime; [`Admin::finish`] joins them. When a client goes away, its task runs to its end all the
+//! same, and a deploy belongs to the coordinator anyway.
 //!
 //! The one ordering that matters: browser, address, rate, token, right to change, path, method,
 //! parameters. The body is read only after the token was right. So a stranger can neither learn
@@ -91,8 +91,8 @@ pub enum Peer {
         uid: u32,
         /// Its effective group.
         gid: u32,
-        /// Whether it belonged to the socket's group when it connected: by its effective group, or by
-        /// its user in the group database.
+        /// Whether it belonged to the socket's group when it connected: by its effective group, or
+        /// by its user in the group database.
         member: bool,
     },
 }

@@ -176,7 +176,8 @@ impl Page {
             "histogram",
             "How long requests took, from their head to the last byte of the answer.",
         );
-        // The threads go on counting while this is read, and no bucket may be larger than a later one.
+        // The threads go on counting while this is read, and no bucket may be larger than a later
+        // one.
         let mut reached = 0;
         for (bound, count) in &counters.latency_buckets {
             reached = reached.max(*count);
@@ -341,7 +342,8 @@ mod tests {
         }
     }
 
-    /// A strict reader of the format: samples by name and raw labels. Panics where the grammar is broken.
+    /// A strict reader of the format: samples by name and raw labels. Panics where the grammar is
+    /// broken.
     fn read(page: &str) -> BTreeMap<String, f64> {
         let is_name = |name: &str| {
             name.starts_with("portok_") && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')

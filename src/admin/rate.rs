@@ -1,12 +1,14 @@
 //! How many requests an address made within the last minute.
 //!
-//! A sliding window never admits more than the limit within any 60 seconds. The requests of one second
-//! share a bucket, so that a window has some sixty buckets at most, whatever the limit is. A refused
-//! request is not counted: after the time that `Retry-After` names, the next one is admitted.
+//! A sliding window never admits more than the limit within any 60 seconds. The requests of one
+//! second share a bucket, so that a window has some sixty buckets at most, whatever the limit is. A
+//! refused request is not counted: after the time that `Retry-After` names, the next one is
+//! admitted.
 //!
 //! Memory is bounded by [`ADDRESSES`] windows. When all of them still count, none is given up: all
-//! further addresses share one window more. So an attacker with many addresses cannot free a limited
-//! address; latecomers are limited together with the attacker instead. The unix socket has no limit.
+//! further addresses share one window more. So an attacker with many addresses cannot free a
+//! limited address; latecomers are limited together with the attacker instead. The unix socket has
+//! no limit.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -21,8 +23,8 @@ const BUCKET: Duration = Duration::from_secs(1);
 /// How often, at most, the table is searched for windows that count no more.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// Requests with the right token and all others are counted apart: requests without the token cannot
-/// use up the share of those with it.
+/// Requests with the right token and all others are counted apart: requests without the token
+/// cannot use up the share of those with it.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     /// Only requests with the token get here, so nobody else can fill it.
@@ -40,7 +42,8 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// Counts a request of `address` at `now` if fewer than `limit` were counted in the minute before.
+    /// Counts a request of `address` at `now` if fewer than `limit` were counted in the minute
+    /// before.
     ///
     /// # Errors
     /// The request is refused and not counted: the time after which one would be admitted.
@@ -64,8 +67,8 @@ impl Limiter {
     }
 }
 
-/// The address that a request is counted for. One host usually has a whole IPv6 /64 to itself, so that
-/// counts as one address.
+/// The address that a request is counted for. One host usually has a whole IPv6 /64 to itself, so
+/// that counts as one address.
 fn key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         v4 @ IpAddr::V4(_) => v4,

@@ -1,6 +1,7 @@
 //! What a request carries beside its path: query, `Accept`, and the body of a deploy.
 //!
-//! Only the form is judged here. No message repeats a value of the body, because it may be a secret.
+//! Only the form is judged here. No message repeats a value of the body, because it may be a
+//! secret.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -82,8 +83,8 @@ fn decoded(text: &str) -> Result<Cow<'_, str>, Box<ErrorBody>> {
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| bad("the query is not UTF-8 once it is decoded"))
 }
 
-/// Whether `Accept` names `wanted` and does not prefer JSON, by quality and then by place. Wildcards
-/// count for nothing, so that a client that takes anything gets JSON.
+/// Whether `Accept` names `wanted` and does not prefer JSON, by quality and then by place.
+/// Wildcards count for nothing, so that a client that takes anything gets JSON.
 pub(super) fn prefers(headers: &HeaderMap, wanted: &str) -> bool {
     let mut best: Option<(&str, f32)> = None;
     let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -205,8 +206,8 @@ fn complaint(body: &[u8], error: &serde_json::Error) -> String {
         };
         return format!("`{key}`: expected {expected}, not {}", kind(value));
     }
-    // What is left is about keys alone (one is there twice). These messages of serde have no value in
-    // them.
+    // What is left is about keys alone (one is there twice). These messages of serde have no value
+    // in them.
     error.to_string()
 }
 

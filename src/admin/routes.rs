@@ -60,8 +60,8 @@ impl Route {
 /// Finds the route of an admitted request. The path is compared byte for byte.
 ///
 /// # Errors
-/// First `forbidden`, for a changing method of a peer that may not change anything (but for a switch),
-/// then `not_found`, then `method_not_allowed` with `Allow`.
+/// First `forbidden`, for a changing method of a peer that may not change anything (but for a
+/// switch), then `not_found`, then `method_not_allowed` with `Allow`.
 pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted) -> Result<Route, Refusal> {
     let name = path.strip_prefix(prefix);
     let known = name.and_then(|name| ROUTES.into_iter().find(|(route, _)| *route == name));

@@ -1,8 +1,9 @@
 //! Who may keep a connection to the admin socket.
 //!
-//! Idle connections must not keep anybody out. So there is a bound for all connections and a lower one
-//! for each user, and when one is reached, the connection that has been idle for the longest time makes
-//! room for the new one. If every connection is being answered, the new one gets no seat.
+//! Idle connections must not keep anybody out. So there is a bound for all connections and a lower
+//! one for each user, and when one is reached, the connection that has been idle for the longest
+//! time makes room for the new one. If every connection is being answered, the new one gets no
+//! seat.
 //!
 //! [`Seats`] belongs to the loop that accepts; each connection keeps its [`Seat`] until it ends.
 

@@ -1,14 +1,14 @@
 //! Serves the admin API on the unix socket.
 //!
-//! [`serve_socket`] owns the listener and joins its connections. It accepts until it is told to stop,
-//! lets each connection finish its answer within [`STOP_WITHIN`], removes the socket's file if it is
-//! still this listener's, and returns. If its future is dropped, the connections end by themselves and
-//! the file stays behind.
+//! [`serve_socket`] owns the listener and joins its connections. It accepts until it is told to
+//! stop, lets each connection finish its answer within [`STOP_WITHIN`], removes the socket's file
+//! if it is still this listener's, and returns. If its future is dropped, the connections end by
+//! themselves and the file stays behind.
 //!
-//! The peer of a connection is identified once, before its first request: the kernel names the user and
-//! group that it had when it connected. The group database says whether the user is a member of the
-//! socket's group. It may ask a directory server, so it is asked on a thread of its own, within a
-//! deadline. An idle connection may have to make room for a new one ([`seats`](super::seats)).
+//! The peer of a connection is identified once, before its first request: the kernel names the user
+//! and group that it had when it connected. The group database says whether the user is a member of
+//! the socket's group. It may ask a directory server, so it is asked on a thread of its own, within
+//! a deadline. An idle connection may have to make room for a new one ([`seats`](super::seats)).
 
 use std::ffi::CString;
 use std::io;
@@ -37,8 +37,8 @@ use super::{Peer, bind};
 use crate::proxy::ReservedBody;
 use crate::want;
 
-/// Connections at a time: the least, where few descriptors are kept back for them ([`want`]), and the
-/// most.
+/// Connections at a time: the least, where few descriptors are kept back for them ([`want`]), and
+/// the most.
 const CONNECTIONS: (u64, u64) = (8, 64);
 /// How long a client may take for a head, and between two requests.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -66,7 +66,8 @@ pub async fn serve_socket(listener: UnixListener, path: PathBuf, admin: Arc<Admi
     .await;
 }
 
-/// The loop of [`serve_socket`]. For each connection `greet` gives the function that answers its requests.
+/// The loop of [`serve_socket`]. For each connection `greet` gives the function that answers its
+/// requests.
 async fn serve<G, Greeting, S, Answer>(
     listener: UnixListener,
     path: PathBuf,
@@ -261,7 +262,8 @@ fn is_member(uid: u32, gid: u32, group: &str) -> bool {
     getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&Gid::from_raw(group)))
 }
 
-/// The file of a listener, by its inode: another daemon may have put its own in the same place since.
+/// The file of a listener, by its inode: another daemon may have put its own in the same place
+/// since.
 struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),

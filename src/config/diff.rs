@@ -13,8 +13,8 @@ pub struct Diff {
     pub listen: bool,
     /// Whether the admin socket or its group differs.
     pub socket: bool,
-    /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the whole
-    /// reload.
+    /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the
+    /// whole reload.
     pub refused: Vec<String>,
 }
 

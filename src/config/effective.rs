@@ -7,8 +7,8 @@ use super::keys::{keys, split};
 use super::show::Secrets;
 
 impl Config {
-    /// The whole configuration as TOML that loads again: every key with its value, secrets as `***`.
-    /// Keys without a value are comments.
+    /// The whole configuration as TOML that loads again: every key with its value, secrets as
+    /// `***`. Keys without a value are comments.
     pub fn effective_toml(&self) -> String {
         let mut text = String::new();
         let mut last = "";

@@ -1,8 +1,8 @@
 //! The environment's side of the configuration: variables and the folders of the system.
 //!
-//! An empty variable counts as not set: that is how unit files and container definitions leave one out.
-//! [`mod@super::keys`] has the variable of each key, [`super::values`] the forms of values. Pure: the
-//! environment is handed in, as it was when the process started.
+//! An empty variable counts as not set: that is how unit files and container definitions leave one
+//! out. [`mod@super::keys`] has the variable of each key, [`super::values`] the forms of values.
+//! Pure: the environment is handed in, as it was when the process started.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ impl<'a> Env<'a> {
         self.0.get(variable).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// The absolute path in `variable`. Relative paths are ignored, as the XDG specification demands.
+    /// The absolute path in `variable`. Relative paths are ignored, as the XDG specification
+    /// demands.
     pub(super) fn folder(self, variable: &str) -> Option<&'a Path> {
         self.get(variable).map(Path::new).filter(|path| path.is_absolute())
     }
@@ -27,7 +28,8 @@ impl<'a> Env<'a> {
         self.get("PORTOK_CONFIG_DIR").unwrap_or("/etc/portok").into()
     }
 
-    /// Where `<name>.json` lies if systemd did not choose: `PORTOK_STATE_DIR`, else `/var/lib/portok`.
+    /// Where `<name>.json` lies if systemd did not choose: `PORTOK_STATE_DIR`, else
+    /// `/var/lib/portok`.
     pub(super) fn state_dir(self) -> PathBuf {
         self.get("PORTOK_STATE_DIR").unwrap_or("/var/lib/portok").into()
     }

@@ -1,9 +1,9 @@
 //! Environment files in systemd's syntax.
 //!
-//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads it.
-//! `#` and `;` begin a comment line, a line without `=` is ignored, white space around a value is
-//! dropped, a value may be quoted and then spans lines, a backslash at a line's end continues it.
-//! Nothing is expanded. What systemd passes over (a quote that is never closed, a name that no
+//! The grammar is that of `EnvironmentFile=` in systemd.exec(5), state by state as systemd reads
+//! it. `#` and `;` begin a comment line, a line without `=` is ignored, white space around a value
+//! is dropped, a value may be quoted and then spans lines, a backslash at a line's end continues
+//! it. Nothing is expanded. What systemd passes over (a quote that is never closed, a name that no
 //! variable can have) is an error here: a release that starts without one of its variables is worse
 //! than one that does not start.
 
@@ -187,7 +187,8 @@ impl Parser {
         }
     }
 
-    /// The end of an assignment. A later one wins. Errors do not quote the value: it may be a secret.
+    /// The end of an assignment. A later one wins. Errors do not quote the value: it may be a
+    /// secret.
     fn insert(&mut self) -> Result<(), Problem> {
         if self.state == State::Value {
             self.value.truncate(self.keep);

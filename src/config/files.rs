@@ -1,7 +1,7 @@
 //! Reads configuration, token and environment files: bounded in size, and safe ones only.
 //!
-//! Such a file decides what runs. So a file that others may write is refused unread. The rights of the
-//! opened file count, not those of its name.
+//! Such a file decides what runs. So a file that others may write is refused unread. The rights of
+//! the opened file count, not those of its name.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -27,7 +27,8 @@ pub(super) struct Who {
 }
 
 impl Who {
-    /// This process (proc_pid_status(5)). Without `/proc` it counts as root's, which is trusted least.
+    /// This process (proc_pid_status(5)). Without `/proc` it counts as root's, which is trusted
+    /// least.
     pub(super) fn current() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let numbers = |label: &str| -> Vec<u32> {
@@ -60,8 +61,8 @@ impl Who {
 pub(super) enum Owner<'a> {
     /// Root or the reader.
     Trusted,
-    /// Also the app's own user, and, for a file below the app's directory, the owner of that: for an
-    /// environment file.
+    /// Also the app's own user, and, for a file below the app's directory, the owner of that: for
+    /// an environment file.
     App { user: Option<u32>, directory: Option<&'a Path> },
     /// Anybody: the reader only wants to find the daemon.
     Any,
@@ -155,8 +156,9 @@ enum Objection {
 }
 
 impl Rights {
-    /// The one rule for all files that decide what runs, or who decides it. The file has to belong to
-    /// root, to the reader or to one of `further`. Only root's group or the reader's may write it.
+    /// The one rule for all files that decide what runs, or who decides it. The file has to belong
+    /// to root, to the reader or to one of `further`. Only root's group or the reader's may write
+    /// it.
     fn objection(self, who: &Who, is_anybodys: bool, further: [Option<u32>; 2]) -> Option<Objection> {
         let Self { mode, uid, gid } = self;
         let writers = match () {

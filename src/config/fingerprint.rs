@@ -16,11 +16,11 @@ pub enum AppChange {
     Switch(u16),
 }
 
-/// What the `[app]` of a configuration asks for. `attempted` is the [`app_fingerprint`] of the `[app]` that
-/// was attempted last; `None` if none ever was.
+/// What the `[app]` of a configuration asks for. `attempted` is the [`app_fingerprint`] of the
+/// `[app]` that was attempted last; `None` if none ever was.
 ///
-/// The fingerprint is kept on disk and compared, and not the configuration before, because an edit that
-/// `deploy_on_change = false` holds back is still due when that ends.
+/// The fingerprint is kept on disk and compared, and not the configuration before, because an edit
+/// that `deploy_on_change = false` holds back is still due when that ends.
 pub fn app_change(attempted: Option<&str>, app: &App) -> AppChange {
     if !app.deploy_on_change || attempted == Some(app_fingerprint(app).as_str()) {
         return AppChange::None;

@@ -1,8 +1,8 @@
 //! A hash that is the same in every version of portok.
 
-/// FNV-1a with 128 bits (draft-eastlake-fnv, section 5), over records. A record is the key, `=`, the
-/// value's length in decimal, `:`, the value, a line feed, so that no two lists of records are the same
-/// bytes. The results are kept on disk: the hash never changes.
+/// FNV-1a with 128 bits (draft-eastlake-fnv, section 5), over records. A record is the key, `=`,
+/// the value's length in decimal, `:`, the value, a line feed, so that no two lists of records are
+/// the same bytes. The results are kept on disk: the hash never changes.
 #[derive(Debug)]
 pub struct Fnv(u128);
 

@@ -1,9 +1,9 @@
 //! What an app may use at most, and which of these limits this host can enforce.
 //!
-//! Open files are a resource limit, which every daemon may set below its own hard one. Memory, processor
-//! time and tasks are counted by the kernel for a cgroup. portok asks systemd for a cgroup (a transient
-//! scope, systemd.scope(5)) and makes none itself: a service that delegates controllers to parts of its
-//! own tree fails to restart on systemd 252.
+//! Open files are a resource limit, which every daemon may set below its own hard one. Memory,
+//! processor time and tasks are counted by the kernel for a cgroup. portok asks systemd for a
+//! cgroup (a transient scope, systemd.scope(5)) and makes none itself: a service that delegates
+//! controllers to parts of its own tree fails to restart on systemd 252.
 
 use std::fs;
 use std::path::Path;

@@ -15,12 +15,12 @@ use super::{Config, ConfigErrors, Sources};
 
 /// Reads and validates a configuration. Changes nothing.
 ///
-/// The file is `sources.file`, or else `<config dir>/<instance>.toml` if that exists. Without a file the
-/// environment alone configures.
+/// The file is `sources.file`, or else `<config dir>/<instance>.toml` if that exists. Without a
+/// file the environment alone configures.
 ///
 /// # Errors
-/// Every problem at once: those of the file in its order, then those of environment and flags. If the
-/// file cannot be read, may be written by others or is not TOML, that is the only problem.
+/// Every problem at once: those of the file in its order, then those of environment and flags. If
+/// the file cannot be read, may be written by others or is not TOML, that is the only problem.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     load_as(sources, &Who::current(), &Host::current())
 }

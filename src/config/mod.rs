@@ -1,10 +1,11 @@
 //! The configuration: what it may say, where it comes from, and what a change of it needs.
 //!
-//! [`Config`] is the configuration as it is meant: every value present, parsed and in its range. One
-//! app's part of it is [`AppConfig`]. It is immutable; a reload makes a new one. How it comes about:
+//! [`Config`] is the configuration as it is meant: every value present, parsed and in its range.
+//! One app's part of it is [`AppConfig`]. It is immutable; a reload makes a new one. How it comes
+//! about:
 //!
-//! - `keys` declares every key once: its name, its variable, whose setting it is, how it is read and
-//!   shown;
+//! - `keys` declares every key once: its name, its variable, whose setting it is, how it is read
+//!   and shown;
 //! - `defaults` has the value of every field that no source sets;
 //! - `raw` parses the TOML file and keeps the place of every value; `env` reads the environment
 //!   variables (compatible with npm portok);
@@ -79,8 +80,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The durable record.
     pub state_file: PathBuf,
-    /// The folder of the default socket. The pipes of the apps lie there, wherever the socket is. To be
-    /// made with mode 0700.
+    /// The folder of the default socket. The pipes of the apps lie there, wherever the socket is.
+    /// To be made with mode 0700.
     pub run_dir: PathBuf,
     /// For the log: what is odd but no error (a fallback taken, an unusual value).
     pub warnings: Vec<String>,
@@ -255,8 +256,8 @@ pub struct Admin {
     pub socket_group: Option<String>,
     /// Peers that may use the admin API over TCP. IPv4-mapped addresses are compared as IPv4.
     pub allow: Vec<IpNet>,
-    /// Further names, in lower case, that requests over the unix socket and on loopback listeners may have
-    /// as `Host`.
+    /// Further names, in lower case, that requests over the unix socket and on loopback listeners
+    /// may have as `Host`.
     pub hosts: Vec<String>,
     /// Accept admin requests that came through another proxy on this host.
     pub allow_forwarded: bool,
@@ -401,9 +402,9 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// What the command line sets over everything else.
     pub overrides: Overrides,
-    /// Whether it is read only to find the daemon, maybe by another user. Then what only the daemon needs
-    /// may be missing, the files may belong to anybody (but not be writable for others), and a token file
-    /// that cannot be read is left out.
+    /// Whether it is read only to find the daemon, maybe by another user. Then what only the daemon
+    /// needs may be missing, the files may belong to anybody (but not be writable for others), and
+    /// a token file that cannot be read is left out.
     pub client: bool,
 }
 
@@ -414,8 +415,8 @@ pub struct Overrides {
     pub listen: Option<String>,
     /// `run --cmd`. Takes the place of `app.target` too.
     pub command: Option<CommandLine>,
-    /// `run`: needs no token, no file and no root. Socket and state lie under the user's runtime folder or
-    /// the temporary one, and the record of an earlier run is not continued.
+    /// `run`: needs no token, no file and no root. Socket and state lie under the user's runtime
+    /// folder or the temporary one, and the record of an earlier run is not continued.
     pub foreground: bool,
 }
 

@@ -10,8 +10,9 @@ use super::values::SOCKET_PATH_MAX;
 
 /// The default admin socket of the instance `name` whose daemon runs as `uid`.
 ///
-/// Root's is under `/run/portok`. Another user's is under `$XDG_RUNTIME_DIR/portok` (`xdg_runtime_dir`),
-/// or, if that is relative or too long for a unix socket, under `/tmp/portok-<uid>`.
+/// Root's is under `/run/portok`. Another user's is under `$XDG_RUNTIME_DIR/portok`
+/// (`xdg_runtime_dir`), or, if that is relative or too long for a unix socket, under
+/// `/tmp/portok-<uid>`.
 pub fn default_socket(name: &str, uid: u32, xdg_runtime_dir: Option<&Path>) -> PathBuf {
     if uid == 0 {
         return socket_in("/run/portok", name);
@@ -33,9 +34,9 @@ fn socket_in(folder: impl AsRef<Path>, name: &str) -> PathBuf {
 
 /// The folder of the default socket, which also holds the pipes of the apps.
 ///
-/// If systemd made root's default folder for a daemon with a `User=` of its own, it is that one, because
-/// everybody looks for the socket there. In the foreground it is the user's own runtime folder, root's
-/// too, or else the temporary folder.
+/// If systemd made root's default folder for a daemon with a `User=` of its own, it is that one,
+/// because everybody looks for the socket there. In the foreground it is the user's own runtime
+/// folder, root's too, or else the temporary folder.
 pub(super) fn run_dir(name: &str, who: &Who, env: Env<'_>, foreground: bool) -> PathBuf {
     let runtime = env.folder("XDG_RUNTIME_DIR");
     let by_root = Path::new("/run/portok").join(name);

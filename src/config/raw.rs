@@ -1,7 +1,7 @@
 //! The TOML file, key by key, each value with its place.
 //!
-//! [`parse`] is told which names are keys and knows nothing of what their values mean. It reports every
-//! unknown name and every value that stands in the place of a table, and keeps the rest for
+//! [`parse`] is told which names are keys and knows nothing of what their values mean. It reports
+//! every unknown name and every value that stands in the place of a table, and keeps the rest for
 //! [`super::read`]. (serde's derived types would stop at the first error.) Pure.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use super::secret::{MASK, is_secret};
 /// A problem and its place. Problems are reported in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// The byte offset in the file, or [`Problem::ELSEWHERE`] for environment and flags, which come last.
+    /// The byte offset in the file, or [`Problem::ELSEWHERE`] for environment and flags, which come
+    /// last.
     pub(super) at: usize,
     /// The whole sentence.
     pub(super) text: String,
@@ -118,7 +119,8 @@ impl<'t> Raw<'t> {
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    /// The value of `key` as the file has it: on one line, cut to the length for a message, and no secret.
+    /// The value of `key` as the file has it: on one line, cut to the length for a message, and no
+    /// secret.
     pub(super) fn shown(&self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
         const LONGEST: usize = 80;
         if is_secret(key) {

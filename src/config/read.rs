@@ -1,7 +1,8 @@
-//! Lays the sources over one another: reads a key from file and environment and collects every problem.
+//! Lays the sources over one another: reads a key from file and environment and collects every
+//! problem.
 //!
-//! Every source that sets a key is checked, even if another source overrides it. Pure; the problems are
-//! the [`Reader`]'s until [`Reader::finish`].
+//! Every source that sets a key is checked, even if another source overrides it. Pure; the problems
+//! are the [`Reader`]'s until [`Reader::finish`].
 
 use std::fmt::Display;
 use std::path::Path;
@@ -36,7 +37,8 @@ impl<'a> Given<'a> {
         Env(&self.sources.env)
     }
 
-    /// Whether the environment alone configures a daemon: then its defaults are those of npm portok.
+    /// Whether the environment alone configures a daemon: then its defaults are those of npm
+    /// portok.
     pub(super) fn as_npm(&self) -> bool {
         self.file.is_none() && !self.sources.overrides.foreground
     }
@@ -72,7 +74,8 @@ impl<'a> Reader<'a> {
         (self.problems.into_iter().map(|problem| problem.text).collect(), self.warnings)
     }
 
-    /// Puts the value of `key` into `field`, which keeps its default if the key is not set, or badly.
+    /// Puts the value of `key` into `field`, which keeps its default if the key is not set, or
+    /// badly.
     pub(super) fn set<T>(
         &mut self,
         key: &'static str,
@@ -134,7 +137,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list: an array in the file, separated by commas in the environment. Each bad item is a problem.
+    /// A list: an array in the file, separated by commas in the environment. Each bad item is a
+    /// problem.
     fn read_list<T>(&mut self, key: &'static str, parse: impl Fn(Input<'_>) -> Parsed<T>) -> Option<Vec<T>> {
         let mut from_file = None;
         if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {

@@ -1,9 +1,9 @@
-//! From keys to the meant [`Config`]: defaults, then what the sources set, then what has to fit
+//! From keys to a [`Config`]: the defaults, then what the sources set, then what has to fit
 //! together.
 //!
-//! [`validate()`] always builds a whole configuration, with the default where a value is missing or
-//! bad, and notes each problem in the reader; the caller throws the configuration away when there
-//! are any. So nothing stops at the first error.
+//! [`validate()`] does not stop at the first problem. It always builds a whole configuration, with
+//! the default where a value is missing or bad, and notes each problem in the reader. If there are
+//! any, the caller throws the configuration away.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{App, AppConfig, Config, Limits, Sources, defaults, keys};
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
 
-/// Builds the configuration. It may be used if the reader has no problems then.
+/// Builds the configuration. It may be used only if the reader has no problems afterwards.
 pub(super) fn validate(r: &mut Reader<'_>) -> Config {
     let mut config = defaults::config(r.given);
     for key in keys::in_reading_order() {
@@ -32,7 +32,7 @@ pub(super) fn validate(r: &mut Reader<'_>) -> Config {
     config
 }
 
-/// Rejects what this host cannot hold an app to. A client does not start the app and is not asked.
+/// Rejects limits that this host cannot enforce. Not for a client, which starts no app.
 fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
     let host = r.given.host;
     let hard = host.open_files;
@@ -53,7 +53,7 @@ fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
     }
 }
 
-/// What is only wrong, missing or odd together with something else.
+/// Checks what is wrong or odd only together with something else.
 fn fits_together(r: &mut Reader<'_>, config: &Config) {
     let Config { admin, proxy, .. } = config;
     let AppConfig { app, rollback, .. } = &*config.app;
@@ -97,6 +97,7 @@ fn fits_together(r: &mut Reader<'_>, config: &Config) {
     }
 }
 
+/// Checks that everything a daemon needs is set.
 fn missing(r: &mut Reader<'_>, app: &App) {
     let Sources { overrides, client, .. } = r.given.sources;
     let app_given = app.command.is_some() || r.is_set("app.target") || r.is_set("app.command");

@@ -222,8 +222,8 @@ pub(super) fn prefix(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
-/// A protocol that a client may upgrade to, in lower case. HTTP itself is refused: requests over such a
-/// connection would bypass everything that portok does for a request.
+/// A protocol that a client may upgrade to, in lower case. HTTP itself is refused: requests over
+/// such a connection would bypass everything that portok does for a request.
 pub(super) fn upgrade(input: Input<'_>) -> Parsed<String> {
     let is_http = |name: &str| name.starts_with("http") || name == "h2" || name == "h2c";
     let parsed = text("the name of a protocol such as \"websocket\", and not HTTP's own (h2c)", |name| {

@@ -1,14 +1,16 @@
 //! Tells when the configuration file may have changed.
 //!
-//! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder. So every folder on
-//! the way to the file is watched (its own, those of the links in between, and their target's), and not
-//! the file itself. A burst of events is one message. Content and rights decide whether anything has
-//! changed, so neither a `touch` nor the daemon's own reading is reported. Where inotify is missing or
-//! blind (its limits, network file systems, a replaced folder), a slow poll finds the change.
+//! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder. So every
+//! folder on the way to the file is watched (its own, those of the links in between, and their
+//! target's), and not the file itself. A burst of events is one message. Content and rights decide
+//! whether anything has changed, so neither a `touch` nor the daemon's own reading is reported.
+//! Where inotify is missing or blind (its limits, network file systems, a replaced folder), a slow
+//! poll finds the change.
 //!
-//! The watch owns what was seen last; nothing else needs it. It ends when the receiver of its messages is
-//! dropped, or its own future. The ordering that matters: the [`Watch`] has to be made **before** the file
-//! is loaded. Then a change between the two is reported, perhaps needlessly; otherwise it would be missed.
+//! The watch owns what was seen last; nothing else needs it. It ends when the receiver of its
+//! messages is dropped, or its own future. The ordering that matters: the [`Watch`] has to be made
+//! **before** the file is loaded. Then a change between the two is reported, perhaps needlessly;
+//! otherwise it would be missed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -90,9 +92,9 @@ impl Watch {
         watch
     }
 
-    /// Sends a message whenever the file's content, rights or existence changed. A message that is not yet
-    /// taken stands for all later changes too, so a capacity of 1 is enough. Returns when the receiver is
-    /// dropped.
+    /// Sends a message whenever the file's content, rights or existence changed. A message that is
+    /// not yet taken stands for all later changes too, so a capacity of 1 is enough. Returns when
+    /// the receiver is dropped.
     pub async fn run(mut self, changed: mpsc::Sender<()>) {
         enum Wake {
             Over,
@@ -110,7 +112,8 @@ impl Watch {
                 Wake::Event => self.settle().await,
                 Wake::Poll => {}
             }
-            // Links may lead elsewhere now. Armed before the look, so that a later change wakes again.
+            // Links may lead elsewhere now. Armed before the look, so that a later change wakes
+            // again.
             self.arm();
             let now = Seen::look(&self.file);
             if now != self.seen {
@@ -131,8 +134,8 @@ impl Watch {
         }
     }
 
-    /// Watches exactly the folders on the way to the file. A folder may be watched already; if it was
-    /// replaced, the new one is watched now.
+    /// Watches exactly the folders on the way to the file. A folder may be watched already; if it
+    /// was replaced, the new one is watched now.
     fn arm(&mut self) {
         let way = way(&self.file);
         self.names.store(Arc::new(way.names));
@@ -165,7 +168,8 @@ fn way(file: &Path) -> Way {
     let mut way = Way::default();
     let mut step = file.to_owned();
     for _ in 0..LINKS_MAX {
-        // The file, and every folder above it that is a link: Kubernetes swaps such a link (`..data`).
+        // The file, and every folder above it that is a link: Kubernetes swaps such a link
+        // (`..data`).
         for entry in step.ancestors().filter(|path| **path == *step || path.is_symlink()) {
             let (Some(folder), Some(name)) = (entry.parent(), entry.file_name()) else { continue };
             way.names.insert(name.to_owned());
@@ -281,8 +285,8 @@ mod tests {
         }
     }
 
-    /// Writes in one step, so that no half is ever seen: in place if a file of that length is there, else by
-    /// renaming.
+    /// Writes in one step, so that no half is ever seen: in place if a file of that length is
+    /// there, else by renaming.
     fn write(path: &Path, text: &str) {
         if fs::metadata(path).is_ok_and(|meta| meta.len() == text.len() as u64) {
             let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::keys::variables;
 
-/// The beginnings of portok's own variables and of systemd's families: watchdog and passed sockets. A
-/// process that answered the one or took the other would speak for the daemon.
+/// The beginnings of portok's own variables and of systemd's families: watchdog and passed sockets.
+/// A process that answered the one or took the other would speak for the daemon.
 const PREFIXES: [&str; 4] = ["ADMIN_", "PORTOK_", "WATCHDOG_", "LISTEN_"];
 
 /// What systemd tells the daemon about itself (systemd.exec(5)).
@@ -20,8 +20,8 @@ const SYSTEMD: [&str; 16] = [
     "FDSTORE",
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
-    // The start of the daemon's unit, and the socket behind its standard error. Libraries that see them
-    // take standard error for the journal, which the app's is not.
+    // The start of the daemon's unit, and the socket behind its standard error. Libraries that see
+    // them take standard error for the journal, which the app's is not.
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     // The daemon's secrets and folders. An app gets its own from `[app] env`.
@@ -33,8 +33,9 @@ const SYSTEMD: [&str; 16] = [
     "CONFIGURATION_DIRECTORY",
 ];
 
-/// Whether `name` is the daemon's own variable: its configuration, its secrets, or what systemd tells it.
-/// An app may be another portok, or read a variable of the same name, and must not take the daemon's.
+/// Whether `name` is the daemon's own variable: its configuration, its secrets, or what systemd
+/// tells it. An app may be another portok, or read a variable of the same name, and must not take
+/// the daemon's.
 pub fn is_withheld(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     PREFIXES.iter().any(|prefix| bytes.starts_with(prefix.as_bytes()))

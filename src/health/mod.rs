@@ -1,12 +1,12 @@
 //! Health: one probe, and the wait for the first good ones.
 //!
-//! A probe sends one GET over HTTP/1.1, on a connection of its own that it closes. So it learns about
-//! the process that listens now, and not about a connection that was kept. Whatever goes wrong with the
-//! app is in the probe's report. A probe that portok itself could not make ([`Unable`]) counts neither
-//! as a success nor as a failure.
+//! A probe sends one GET over HTTP/1.1, on a connection of its own that it closes. So it learns
+//! about the process that listens now, and not about a connection that was kept. Whatever goes
+//! wrong with the app is in the probe's report. A probe that portok itself could not make
+//! ([`Unable`]) counts neither as a success nor as a failure.
 //!
-//! There is no state here: the caller decides what a row of reports means. If a future is dropped, its
-//! connection is closed and nothing is left.
+//! There is no state here: the caller decides what a row of reports means. If a future is dropped,
+//! its connection is closed and nothing is left.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -70,9 +70,9 @@ impl Probe {
     async fn connect(&self) -> io::Result<App> {
         let stream = TcpStream::connect(self.addr).await?;
         if met_itself(&stream)? {
-            // Nobody listens, and the kernel happened to give this end the very port that it connects to:
-            // by TCP's simultaneous open (RFC 9293, 3.5) the socket is connected with itself. A reset
-            // leaves the port free for the app.
+            // Nobody listens, and the kernel happened to give this end the very port that it
+            // connects to: by TCP's simultaneous open (RFC 9293, 3.5) the socket is connected with
+            // itself. A reset leaves the port free for the app.
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             return Err(io::ErrorKind::ConnectionRefused.into());
         }

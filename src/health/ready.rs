@@ -14,9 +14,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 impl Probe {
-    /// Probes until `successes` answers in a row are healthy (0 counts as 1). The first probe comes at
-    /// once, the others after pauses that grow from 2 ms to 100 ms. `each` gets every report, numbered
-    /// by its `attempts`. A probe that portok itself could not make is reported and counts for nothing.
+    /// Probes until `successes` answers in a row are healthy (0 counts as 1). The first probe comes
+    /// at once, the others after pauses that grow from 2 ms to 100 ms. `each` gets every report,
+    /// numbered by its `attempts`. A probe that portok itself could not make is reported and counts
+    /// for nothing.
     ///
     /// Never gives up: the caller has the deadline, and drops the future.
     pub async fn until_healthy(&self, successes: u32, mut each: impl FnMut(&ProbeReport)) -> ProbeReport {

@@ -14,8 +14,8 @@ use crate::wire::ProbeReport;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A server that answers the n-th connection (from 0) with what `answer` gives and closes it. `None`
-/// holds it open.
+/// A server that answers the n-th connection (from 0) with what `answer` gives and closes it.
+/// `None` holds it open.
 async fn serve(
     answer: impl Fn(usize) -> Option<String> + Send + 'static,
 ) -> (Probe, Arc<Mutex<Vec<String>>>) {

@@ -29,8 +29,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The kind of the field `name`, in any case. The length is looked at first, so that most names are
-    /// compared with one known name or none.
+    /// The kind of the field `name`, in any case. The length is looked at first, so that most names
+    /// are compared with one known name or none.
     pub(crate) fn of(name: &[u8]) -> Self {
         match name.len() {
             2 if is(name, b"te") => Self::Te,
@@ -68,20 +68,20 @@ impl Kind {
         }
     }
 
-    /// Whether it concerns one connection only, whether or not `Connection` names it. `Expect` is among
-    /// them because portok answers it itself.
+    /// Whether it concerns one connection only, whether or not `Connection` names it. `Expect` is
+    /// among them because portok answers it itself.
     pub(crate) fn is_hop_by_hop(self) -> bool {
         use Kind::{Connection, Expect, Http2Settings, KeepAlive, Te, TransferEncoding, Upgrade};
         matches!(self, Connection | Expect | Http2Settings | KeepAlive | Te | TransferEncoding | Upgrade)
     }
 }
 
-/// Whether `name`, a token (RFC 9110, 5.6.2), is `known` in any case. `known` is in lower case and has
-/// only letters, digits and `-`.
+/// Whether `name`, a token (RFC 9110, 5.6.2), is `known` in any case. `known` is in lower case and
+/// has only letters, digits and `-`.
 ///
 /// Eight bytes are compared at once, with the bit of the case set in all of them: of a token's
-/// characters, that bit makes only a letter another one of these. In a name of 9 to 15 bytes the first
-/// and the last eight bytes overlap.
+/// characters, that bit makes only a letter another one of these. In a name of 9 to 15 bytes the
+/// first and the last eight bytes overlap.
 fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
     const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
     let word = |bytes: &[u8]| bytes.first_chunk().map(|eight| u64::from_ne_bytes(*eight) | CASE);
@@ -92,16 +92,16 @@ fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
         }
 }
 
-/// Whether a server may read `name` as `known`, which is in lower case: CGI and its heirs turn each `-`
-/// into `_`.
+/// Whether a server may read `name` as `known`, which is in lower case: CGI and its heirs turn each
+/// `-` into `_`.
 fn is_spelling(name: &[u8], known: &[u8]) -> bool {
     let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == known.len() && name.iter().map(plain).eq(known.iter().copied())
 }
 
-/// Whether the field `name`, in any spelling, must not be passed on in a trailer (RFC 9110, 6.5.1): a
-/// field that frames or routes a message, names the client, or had to be known before the body. A server
-/// may add a trailer's fields to those of the head.
+/// Whether the field `name`, in any spelling, must not be passed on in a trailer (RFC 9110, 6.5.1):
+/// a field that frames or routes a message, names the client, or had to be known before the body. A
+/// server may add a trailer's fields to those of the head.
 pub(crate) fn is_forbidden_trailer(name: &HeaderName) -> bool {
     const NAMES: [&[u8]; 26] = [
         b"authorization",
@@ -167,8 +167,8 @@ pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
     digits.iter().try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
-/// Writes a field as it came, with its name in lower case, so that both ways of reading give the same
-/// bytes.
+/// Writes a field as it came, with its name in lower case, so that both ways of reading give the
+/// same bytes.
 pub(crate) fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let start = out.len();
     line(out, name, value);

@@ -1,7 +1,8 @@
 //! Reads the head of a response (RFC 9112). Pure and strict; the head may arrive in any pieces.
 //!
-//! What could be understood in two ways is [`Invalid`]: differing lengths, a length beside a transfer
-//! coding, another coding than `chunked`, folded lines. It does not matter where the fields go.
+//! What could be understood in two ways is [`Invalid`]: differing lengths, a length beside a
+//! transfer coding, another coding than `chunked`, folded lines. It does not matter where the
+//! fields go.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -92,8 +93,8 @@ pub(crate) enum Parsed {
     Head(Head),
 }
 
-/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `most`: how many fields
-/// it may have.
+/// Takes a head from the front of `buf`. `to_head`: it answers a `HEAD` request. `most`: how many
+/// fields it may have.
 pub(crate) fn parse(
     buf: &mut BytesMut,
     to_head: bool,
@@ -163,8 +164,8 @@ pub(crate) fn parse(
     Ok(Parsed::Head(head))
 }
 
-/// Where the reason phrase stands, if it is not the usual one. For a status without a usual phrase that
-/// is also an empty one, because hyper would make one up.
+/// Where the reason phrase stands, if it is not the usual one. For a status without a usual phrase
+/// that is also an empty one, because hyper would make one up.
 fn unusual_reason(status: StatusCode, given: Option<&str>, start: usize) -> Result<Option<Span>, Invalid> {
     let given = given.unwrap_or("");
     let is_told = status.canonical_reason().is_none_or(|usual| !given.is_empty() && given != usual);
@@ -212,8 +213,8 @@ pub(crate) fn status_line(out: &mut Vec<u8>, status: StatusCode, reason: Option<
     }
 }
 
-/// Where in the head a field's name and value stand. Small, because many are made at once; its range is
-/// enough for a head of [`MAX_HEAD`] bytes.
+/// Where in the head a field's name and value stand. Small, because many are made at once; its
+/// range is enough for a head of [`MAX_HEAD`] bytes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     name: Span,

@@ -7,8 +7,8 @@ use super::fields;
 /// Bytes of a name (a `reg-name`). IPv4 addresses consist of them, too.
 const NAME: [bool; 256] = fields::table(b"-._~!$&'()*+,;=%");
 
-/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port up
-/// to 65535.
+/// Whether `host` is a name, an IPv4 address or an IPv6 address in brackets, with or without a port
+/// up to 65535.
 pub(crate) fn is_host(host: &[u8]) -> bool {
     let length = host.iter().take_while(|&&byte| NAME[usize::from(byte)]).count();
     match host.get(length) {

@@ -1,4 +1,5 @@
-//! What a request's target names (RFC 9112, 3.2): its host, and the bytes that go on to the app. Pure.
+//! What a request's target names (RFC 9112, 3.2): its host, and the bytes that go on to the app.
+//! Pure.
 
 use super::host::is_host;
 
@@ -12,9 +13,9 @@ pub(crate) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// Reads `bytes`, the target of a request; `options`: its method is `OPTIONS`. Returns `None` if no
-    /// app can be asked for it. A path may have any bytes but `#`; control characters and spaces have been
-    /// refused before.
+    /// Reads `bytes`, the target of a request; `options`: its method is `OPTIONS`. Returns `None`
+    /// if no app can be asked for it. A path may have any bytes but `#`; control characters and
+    /// spaces have been refused before.
     pub(crate) fn of(bytes: &'a [u8], options: bool) -> Option<Self> {
         match bytes {
             _ if bytes.contains(&b'#') => None,

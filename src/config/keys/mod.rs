@@ -1,9 +1,9 @@
 //! The keys of the configuration, each declared once.
 //!
-//! A [`Key`] is a row: its name in the file, its environment variable, how its value is read and
-//! shown, what a change of it needs, and whether it is part of what makes a release. The rows stand
-//! in [`app`] (one app's keys) and [`instance`] (everybody else's), a table of the file each. A new
-//! key is a row here, a field in its struct, and its default in [`super::defaults`].
+//! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
+//! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
+//! stand in [`app`] and [`instance`], by whose setting they are, with a list for each table of the
+//! file. A new key is a row there, a field in its struct, and a default in [`super::defaults`].
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use super::read::Reader;
 use super::show::Secrets;
 use super::{App, AppConfig, Config};
 
-/// Declares a key that a parser reads and a function shows, both of one field.
+/// Declares a key whose value is one field: a parser reads it, a function shows it. A parser in
+/// brackets reads each item of a list.
 macro_rules! row {
     ($scope:ident, $name:literal, [$parse:expr], $show:expr, $($field:ident).+) => {
         Key::$scope(
@@ -37,7 +38,7 @@ pub use self::names::variable_of;
 pub(super) use self::names::{known, split};
 
 /// One key of the configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Key {
     /// Its dotted name in the TOML file.
     pub name: &'static str,
@@ -52,7 +53,7 @@ pub struct Key {
 }
 
 /// Whose setting a key is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Scope {
     /// The whole instance's.
     Instance(Access<Config>),
@@ -63,19 +64,11 @@ enum Scope {
 /// How a key is read into a configuration, and shown from it.
 #[derive(Debug)]
 struct Access<T> {
-    /// Reads the key and keeps the default where nobody sets it.
+    /// Reads the key. Where no source sets it, the default stays.
     read: fn(&'static str, &mut Reader<'_>, &mut T),
     /// The value as TOML; `None` where there is none.
     show: fn(&T, Secrets) -> Option<String>,
 }
-
-impl<T> Clone for Access<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Access<T> {}
 
 /// What a changed value needs in a running daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,7 +127,7 @@ impl Key {
 
     /// Reads the key into `config`.
     pub(super) fn read(&self, reader: &mut Reader<'_>, config: &mut Config) {
-        match self.scope {
+        match &self.scope {
             Scope::Instance(access) => (access.read)(self.name, reader, config),
             Scope::App(access) => (access.read)(self.name, reader, Arc::make_mut(&mut config.app)),
         }
@@ -142,7 +135,7 @@ impl Key {
 
     /// Its value in `config` as TOML; `None` where it has none.
     pub(super) fn show(&self, config: &Config, secrets: Secrets) -> Option<String> {
-        match self.scope {
+        match &self.scope {
             Scope::Instance(access) => (access.show)(config, secrets),
             Scope::App(access) => (access.show)(&config.app, secrets),
         }
@@ -175,8 +168,8 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
     TABLES.iter().copied().flatten()
 }
 
-/// All keys, in the order in which they are read. A key may take its default from those before it.
-/// Bad variables are reported in this order.
+/// All keys, in the order in which they are read and bad variables are reported. A key may depend
+/// on those before it.
 pub(super) fn in_reading_order() -> Vec<&'static Key> {
     // Keys and tables out of turn, then the others in the order in which they are shown.
     const ORDER: [&str; 15] = [

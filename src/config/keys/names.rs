@@ -43,9 +43,9 @@ pub(super) fn tables() -> impl Iterator<Item = &'static str> {
     })
 }
 
-/// The key or table that was most likely meant by the unknown `name`: one with a similar word in the
-/// same table, else one with the same word in another table, else the nearest of the table, or the
-/// nearest of all where there is no such table.
+/// The key or table that was most likely meant by the unknown `name`: one with a similar word in
+/// the same table, else one with the same word in another table, else the nearest of the table, or
+/// the nearest of all where there is no such table.
 fn nearest(name: &str) -> &'static str {
     let (table, word) = split(name);
     let known = || keys().map(|key| key.name).chain(tables());

@@ -2,8 +2,8 @@
 
 use super::Case;
 
-/// The one line that is wrong (a table header in front of it where there is one), the column of the complaint,
-/// the key and value it names, and what it expected.
+/// The one line that is wrong (a table header in front of it where there is one), the column of the
+/// complaint, the key and value it names, and what it expected.
 const FILE: &[(&str, usize, &str, &str)] = &[
     // Unknown keys and tables.
     ("listn = 1", 1, "unknown key `listn`", "did you mean `listen`?"),
@@ -176,7 +176,8 @@ const FILE: &[(&str, usize, &str, &str)] = &[
 fn every_bad_line_of_a_file_has_a_message_of_its_own() {
     assert!(FILE.len() >= 60);
     for (line, column, key_and_value, expected) in FILE {
-        // Something in front, so that lines and columns are counted and not guessed; ü is one character.
+        // Something in front, so that lines and columns are counted and not guessed; ü is one
+        // character.
         let text = format!("# für Tests\n{line}\n");
         let case = Case::file(&text);
         let problems = case.problems();
