@@ -249,12 +249,12 @@ impl Coordinator {
         };
         let Some(message) = received else { return };
         match message {
-            Message::Deploy { prepared, reason, force, reply: asker } => {
+            Message::Deploy { prepared, reason, force, asker } => {
                 reply(asker, self.deploy(*prepared, reason, force));
             }
-            Message::Switch { port, reason, reply: asker } => reply(asker, self.switch(port, reason)),
-            Message::Rollback { asked, reply: asker } => reply(asker, self.roll_back(&asked)),
-            Message::Cancel { reply: asker } => reply(asker, self.cancel()),
+            Message::Switch { port, reason, asker } => reply(asker, self.switch(port, reason)),
+            Message::Rollback { asked, asker } => reply(asker, self.roll_back(&asked)),
+            Message::Cancel { asker } => reply(asker, self.cancel()),
             Message::Shutdown => drop(self.step(Event::Shutdown)),
             Message::StopAll { done } => {
                 self.end_awaited = Some(done);
@@ -266,8 +266,8 @@ impl Coordinator {
                 self.step(Event::StopAll);
                 self.step(Event::KillAll);
             }
-            Message::MayFreeze { reply: asker } => reply(asker, self.may_freeze()),
-            Message::Freeze { interrupt, reply: asker } => self.freeze(interrupt, asker),
+            Message::MayFreeze { asker } => reply(asker, self.may_freeze()),
+            Message::Freeze { interrupt, asker } => self.freeze(interrupt, asker),
             Message::Thaw => self.thaw(),
             Message::Leave { done } => self.go_without_end(done),
             Message::Beat(done) => reply(done, ()),

@@ -13,6 +13,7 @@ use super::changed;
 use super::events::Attempt;
 use super::message::{Message, PlannedRollback, RollbackReply, SwitchReply};
 use super::spec;
+use super::tasks::report;
 use super::view::{View, empty_status};
 use crate::config::AppConfig;
 use crate::supervisor::Supervisor;
@@ -71,9 +72,9 @@ impl Handle {
             .await
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))??;
         let mut attempt = self
-            .ask_booted(|reply| {
+            .ask_booted(|asker| {
                 let prepared = Box::new(prepared);
-                Message::Deploy { prepared, reason: Reason::Deploy, force, reply }
+                Message::Deploy { prepared, reason: Reason::Deploy, force, asker }
             })
             .await?;
         attempt.begun().await?;
@@ -85,7 +86,7 @@ impl Handle {
     /// # Errors
     /// `busy`, `health_failed`, `state_unwritable`, `shutting_down`.
     pub async fn switch(&self, port: u16) -> Result<wire::Switched, ErrorBody> {
-        let answer = self.ask_booted(|reply| Message::Switch { port, reason: Reason::Manual, reply }).await?;
+        let answer = self.ask_booted(|asker| Message::Switch { port, reason: Reason::Manual, asker }).await?;
         let (message, switch) = match answer {
             SwitchReply::AlreadyLive(last) => (format!("Port {port} is live already"), last),
             SwitchReply::Accepted(attempt) => {
@@ -101,7 +102,7 @@ impl Handle {
     /// # Errors
     /// `no_previous`, `no_such_release`, `quarantined`, `busy` (before the boot), `shutting_down`.
     pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
-        let planned = match self.ask_booted(|reply| Message::Rollback { asked, reply }).await? {
+        let planned = match self.ask_booted(|asker| Message::Rollback { asked, asker }).await? {
             RollbackReply::Accepted(attempt) => return Ok(Rollback::Accepted(attempt)),
             RollbackReply::Plan(planned) => planned,
         };
@@ -118,7 +119,7 @@ impl Handle {
     /// # Errors
     /// `not_found` when nothing is under way.
     pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
-        self.ask(|reply| Message::Cancel { reply }).await
+        self.ask(|asker| Message::Cancel { asker }).await
     }
 
     /// As [`Handle::status`], after another try where the state could not be written: a disk that
@@ -231,7 +232,7 @@ impl Handle {
     /// # Errors
     /// `busy`: an attempt is under way, or requests wait for a crashed app. `shutting_down`.
     pub async fn may_freeze(&self) -> Result<(), ErrorBody> {
-        self.ask(|reply| Message::MayFreeze { reply }).await
+        self.ask(|asker| Message::MayFreeze { asker }).await
     }
 
     /// Makes the coordinator write its record and stand still: nothing is begun, started, probed,
@@ -242,12 +243,12 @@ impl Handle {
     /// `busy` as [`Handle::may_freeze`], `state_unwritable`, `shutting_down`. Nothing has changed
     /// then.
     pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
-        self.ask(|reply| Message::Freeze { interrupt, reply }).await
+        self.ask(|asker| Message::Freeze { interrupt, asker }).await
     }
 
     /// Lets the coordinator go on as if it had never stood still.
     pub async fn thaw(&self) {
-        let _coordinator_gone = self.requests.send(Message::Thaw).await;
+        report(&self.requests, Message::Thaw).await;
     }
 
     /// Ends the coordinator and leaves all processes as they are. The record that
@@ -263,7 +264,7 @@ impl Handle {
 
     /// Begins nothing new from now on, and gives up the attempt under way.
     pub async fn shut_down(&self) {
-        let _coordinator_gone = self.requests.send(Message::Shutdown).await;
+        report(&self.requests, Message::Shutdown).await;
     }
 
     /// Stops every run, and waits until nothing is left and the last record is written.
@@ -273,7 +274,7 @@ impl Handle {
 
     /// Sends SIGKILL to what [`Handle::stop_all`] is still stopping.
     pub async fn kill_all(&self) {
-        let _coordinator_gone = self.requests.send(Message::Kill).await;
+        report(&self.requests, Message::Kill).await;
     }
 
     async fn until_done(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message) {
@@ -300,8 +301,8 @@ impl Handle {
         message: impl FnOnce(oneshot::Sender<Result<T, ErrorBody>>) -> Message,
     ) -> Result<T, ErrorBody> {
         let gone = || ErrorBody::new(Code::ShuttingDown, "Shutting down", "the daemon is going down");
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(message(reply)).await.map_err(|_closed| gone())?;
+        let (asker, answer) = oneshot::channel();
+        self.requests.send(message(asker)).await.map_err(|_closed| gone())?;
         answer.await.map_err(|_dropped| gone())?
     }
 }

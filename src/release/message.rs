@@ -21,19 +21,19 @@ pub(super) enum Message {
         reason: Reason,
         /// Also where the release is live already, or in quarantine.
         force: bool,
-        reply: oneshot::Sender<Result<Attempt, ErrorBody>>,
+        asker: oneshot::Sender<Result<Attempt, ErrorBody>>,
     },
     Switch {
         port: u16,
         reason: Reason,
-        reply: oneshot::Sender<Result<SwitchReply, ErrorBody>>,
+        asker: oneshot::Sender<Result<SwitchReply, ErrorBody>>,
     },
     Rollback {
         asked: wire::RollbackRequest,
-        reply: oneshot::Sender<Result<RollbackReply, ErrorBody>>,
+        asker: oneshot::Sender<Result<RollbackReply, ErrorBody>>,
     },
     Cancel {
-        reply: oneshot::Sender<Result<wire::Accepted, ErrorBody>>,
+        asker: oneshot::Sender<Result<wire::Accepted, ErrorBody>>,
     },
     Shutdown,
     StopAll {
@@ -42,12 +42,12 @@ pub(super) enum Message {
     Kill,
     /// Answer whether another daemon can take over now.
     MayFreeze {
-        reply: oneshot::Sender<Result<(), ErrorBody>>,
+        asker: oneshot::Sender<Result<(), ErrorBody>>,
     },
     /// Write the record and stand still.
     Freeze {
         interrupt: bool,
-        reply: oneshot::Sender<Result<(), ErrorBody>>,
+        asker: oneshot::Sender<Result<(), ErrorBody>>,
     },
     /// Go on.
     Thaw,
@@ -79,10 +79,10 @@ impl Message {
     /// and cancel are.
     pub(super) fn refuse(self, error: impl FnOnce() -> ErrorBody) -> Option<Self> {
         match self {
-            Self::Deploy { reply: asker, .. } => reply(asker, Err(error())),
-            Self::Switch { reply: asker, .. } => reply(asker, Err(error())),
-            Self::Rollback { reply: asker, .. } => reply(asker, Err(error())),
-            Self::Cancel { reply: asker } => reply(asker, Err(error())),
+            Self::Deploy { asker, .. } => reply(asker, Err(error())),
+            Self::Switch { asker, .. } => reply(asker, Err(error())),
+            Self::Rollback { asker, .. } => reply(asker, Err(error())),
+            Self::Cancel { asker } => reply(asker, Err(error())),
             other => return Some(other),
         }
         None

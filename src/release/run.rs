@@ -19,6 +19,7 @@ use super::events::MAX_OUTPUT;
 use super::message::{Message, Report, Reports, Waiting};
 use super::spec::ReleaseSpec;
 use super::state::RunId;
+use super::tasks;
 use crate::config::OwnerCheck;
 use crate::health::Probe;
 use crate::supervisor::{Exit, Ids, Launch, Owner, Process, SpawnError, Supervisor};
@@ -137,7 +138,7 @@ struct Teller {
 
 impl Teller {
     async fn that(&self, report: Report) {
-        super::tasks::report(&self.reports, Message::Run(self.run, Box::new(report))).await;
+        tasks::report(&self.reports, Message::Run(self.run, Box::new(report))).await;
     }
 }
 

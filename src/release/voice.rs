@@ -323,3 +323,66 @@ fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<S
     };
     Succeeded { log, event, moved }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    type Hooks = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
+    fn voice() -> (Voice, Hooks) {
+        let hooks = Hooks::default();
+        let told = Arc::clone(&hooks);
+        let notify = Box::new(move |event: wire::HookEvent| {
+            told.lock().unwrap().push((event.event, event.release));
+        });
+        (Voice::new("web".into(), notify, &Record::default()), hooks)
+    }
+
+    fn move_to(to: &str, from: &str, reason: Reason) -> Move {
+        Move {
+            to: (to.into(), 4001),
+            pid: None,
+            from: Some((from.into(), Some(4002))),
+            left: Some(from.into()),
+            reason,
+            phase: "settled",
+        }
+    }
+
+    #[tokio::test]
+    async fn an_automatic_rollback_is_told_with_its_symptom_and_stays_a_failure_until_a_success() {
+        let (mut voice, hooks) = voice();
+        let mut reader = voice.accepted("v1", Reason::AutoRollback, None, "watching");
+        voice.notice("3 failed probes".into());
+        let moved = voice.switched(move_to("v1", "v2", Reason::AutoRollback));
+        assert_eq!(moved.why_back.as_deref(), Some("3 failed probes"));
+        assert_eq!(*hooks.lock().unwrap(), [("rolled_back".to_owned(), Some("v2".to_owned()))]);
+        let failure = voice.last_failure().map(|failure| failure.message.clone()).unwrap();
+        assert!(failure.starts_with("rolled back from `v2` to `v1`"), "{failure}");
+        assert!(voice.reader().is_none(), "no attempt is under way any more");
+        moved.attempt.unwrap().end();
+        let mut kinds = Vec::new();
+        while let Some(event) = reader.next().await {
+            kinds.push(event.event);
+        }
+        let (back, end) = (EventKind::RolledBack, EventKind::Finished);
+        assert_eq!(kinds, [EventKind::Accepted, back, EventKind::Draining, end]);
+        voice.live_exited("v1", "status 1".into());
+        let moved = voice.switched(move_to("v3", "v1", Reason::Deploy));
+        assert!(moved.why_back.is_none() && moved.attempt.is_none());
+        assert!(voice.last_failure().is_none() && voice.last_exit().is_none());
+        assert_eq!(voice.last_switch(), Some(&moved.switch));
+    }
+
+    #[tokio::test]
+    async fn what_is_live_already_ends_at_once_and_names_the_candidate_that_made_way() {
+        let (voice, _) = voice();
+        let attempt = voice.nothing_to_do("v1", Some("v2".into()));
+        let moved = attempt.already_live().unwrap();
+        assert_eq!(moved.cancelled.as_deref(), Some("v2"));
+        assert!(moved.message.contains("`v1` is live already"), "{}", moved.message);
+    }
+}

@@ -41,8 +41,8 @@ impl Coordinator {
                 Ok(prepared) => {
                     let (prepared, reason) = (Box::new(prepared), Reason::Config);
                     // Nobody waits for the answer: what it comes to is told by the attempt.
-                    let (reply, _) = oneshot::channel();
-                    Message::Deploy { prepared, reason, force: false, reply }
+                    let (asker, _) = oneshot::channel();
+                    Message::Deploy { prepared, reason, force: false, asker }
                 }
                 Err(error) => Message::ConfigNotPrepared { error: Box::new(error) },
             }

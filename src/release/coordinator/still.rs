@@ -56,7 +56,7 @@ impl Coordinator {
     pub(super) fn receive_while_still(&mut self, message: Message) -> Option<Message> {
         let message = message.refuse(handing_over)?;
         match message {
-            Message::Freeze { reply: asker, .. } | Message::MayFreeze { reply: asker } => {
+            Message::Freeze { asker, .. } | Message::MayFreeze { asker } => {
                 reply(asker, Err(handing_over()));
             }
             Message::Saved { seq, result } => self.saved_while_still(seq, result),
