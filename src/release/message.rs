@@ -89,7 +89,7 @@ impl Message {
     }
 }
 
-/// Answers whoever asked. An asker that has gone does not matter.
+/// Answers an asker. It does nothing where the asker has gone.
 pub(super) fn reply<T>(asker: oneshot::Sender<T>, answer: T) {
     let _asker_gone = asker.send(answer);
 }

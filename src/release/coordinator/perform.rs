@@ -60,8 +60,8 @@ impl Coordinator {
         let Some(run) = self.run_of(id).cloned() else { return };
         self.runs.enter(&run);
         let Some(spec) = self.content(&release) else {
-            // Cannot be: every release is known before the machine hears of it. Told instead of
-            // hung.
+            // Every release is known before the machine hears of it. If one were not, its start
+            // would fail and not hang.
             let autopsy =
                 wire::Autopsy { summary: format!("release `{release}` is not known"), ..Default::default() };
             let reports = self.tasks.reports();

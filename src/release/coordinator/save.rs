@@ -77,7 +77,7 @@ impl Coordinator {
     pub(super) fn saved(&mut self, seq: u64, result: Result<(), String>) {
         let ended = self.recorder.ended(seq, result);
         self.step(Event::Recorded { seq, ok: ended.ok });
-        // Whoever waited is to find what it came to.
+        // The snapshot comes before the answer: who waited looks at it next.
         self.publish();
         self.recorder.answer(seq);
         if ended.recovered {

@@ -75,7 +75,7 @@ impl Coordinator {
         self.runs.get(run)?.pid()
     }
 
-    /// Lets whoever waits for the attempt know that its intent is written down.
+    /// Tells the readers of the attempt under way that its intent is written down.
     pub(super) fn tell_begun(&self) {
         let recording = matches!(self.state.task, Some(Task { stage: Stage::Recording { .. }, .. }));
         if self.state.task.is_some() && !recording {
@@ -148,7 +148,7 @@ impl Coordinator {
         if let (Some(lost), Some(why)) = (lost, moved.why_back) {
             self.history.rolled_back(&lost, &why);
         }
-        // Traffic has moved; whoever asked is told once that is on disk too.
+        // Traffic has moved. The readers hear of it once that is on disk, too.
         if let Some(attempt) = moved.attempt {
             self.recorder.confirm_after(seq, attempt);
         }
