@@ -5,14 +5,14 @@ use super::host::is_host;
 
 /// A request's target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Target<'a> {
+pub(crate) struct RequestTarget<'a> {
     /// The host of an absolute target.
     pub(crate) authority: Option<&'a [u8]>,
     /// Path and query, or `*`. The path of an absolute target may be missing.
     pub(crate) path: &'a [u8],
 }
 
-impl<'a> Target<'a> {
+impl<'a> RequestTarget<'a> {
     /// Reads `bytes`, the target of a request; `options`: its method is `OPTIONS`. Returns `None`
     /// if no app can be asked for it. A path may have any bytes but `#`; control characters and
     /// spaces have been refused before.
@@ -45,12 +45,15 @@ mod tests {
     #[test]
     fn paths_pass_as_they_are() {
         for path in [&b"/"[..], b"//a", b"/a<b", b"/?q=\"x\"", b"/{}|\\^`", b"/\xfc?\xff"] {
-            assert_eq!(Target::of(path, false), Some(Target { authority: None, path }));
+            assert_eq!(RequestTarget::of(path, false), Some(RequestTarget { authority: None, path }));
             let absolute = [b"http://h:8", path].concat();
-            assert_eq!(Target::of(&absolute, false), Some(Target { authority: Some(b"h:8"), path }));
+            assert_eq!(
+                RequestTarget::of(&absolute, false),
+                Some(RequestTarget { authority: Some(b"h:8"), path })
+            );
         }
         let read = |text: &'static str, options| {
-            let read = Target::of(text.as_bytes(), options)?;
+            let read = RequestTarget::of(text.as_bytes(), options)?;
             Some((
                 str::from_utf8(read.authority.unwrap_or_default()).unwrap(),
                 str::from_utf8(read.path).unwrap(),
@@ -86,7 +89,7 @@ mod tests {
             "http://h:x/",
             "http://[::1/",
         ] {
-            assert_eq!(Target::of(target.as_bytes(), false), None, "{target}");
+            assert_eq!(RequestTarget::of(target.as_bytes(), false), None, "{target}");
         }
     }
 }

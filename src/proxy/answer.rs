@@ -53,7 +53,7 @@ impl Drop for Turn {
 
 /// What counts a request as under way until its answer is over.
 #[derive(Debug)]
-pub(super) struct InFlight {
+pub(super) struct UnderWay {
     pub(super) claim: Option<Claim>,
     pub(super) ticket: Ticket,
 }
@@ -63,7 +63,7 @@ pub(super) struct InFlight {
 pub(super) struct Body {
     kind: Kind,
     // Dropped in this order: first what counts the request, then the connection's turn.
-    inflight: Option<InFlight>,
+    under_way: Option<UnderWay>,
     turn: Turn,
 }
 
@@ -84,30 +84,30 @@ impl Body {
     /// A body of known bytes.
     pub(super) fn whole(bytes: Bytes, turn: Turn) -> Self {
         let kind = if bytes.is_empty() { Kind::Over } else { Kind::Whole(bytes) };
-        Self { kind, inflight: None, turn }
+        Self { kind, under_way: None, turn }
     }
 
     /// No body, behind a head that tells a length.
     pub(super) fn told(length: u64, turn: Turn) -> Self {
-        Self { kind: Kind::Told(length), inflight: None, turn }
+        Self { kind: Kind::Told(length), under_way: None, turn }
     }
 
     /// The body of an app's answer.
     pub(super) fn app(incoming: Incoming, turn: Turn) -> Self {
-        Self { kind: Kind::App(Box::new(incoming)), inflight: None, turn }
+        Self { kind: Kind::App(Box::new(incoming)), under_way: None, turn }
     }
 
     /// The body of the control plane's answer.
     pub(super) fn reserved(body: ReservedBody, turn: Turn) -> Self {
-        Self { kind: Kind::Reserved(Box::new(body)), inflight: None, turn }
+        Self { kind: Kind::Reserved(Box::new(body)), under_way: None, turn }
     }
 
-    /// Keeps `inflight` until the body is over.
-    pub(super) fn hold(mut self, inflight: InFlight) -> Self {
+    /// Keeps `under_way` until the body is over.
+    pub(super) fn hold(mut self, under_way: UnderWay) -> Self {
         if matches!(self.kind, Kind::Over | Kind::Told(_)) {
-            inflight.ticket.finish();
+            under_way.ticket.finish();
         }
-        self.inflight = Some(inflight);
+        self.under_way = Some(under_way);
         self
     }
 
@@ -118,13 +118,13 @@ impl Body {
                 self.turn.client().linger();
             }
             if let (Some(connection), Some(claim)) =
-                (over.connection, self.inflight.as_ref().and_then(|h| h.claim.as_ref()))
+                (over.connection, self.under_way.as_ref().and_then(|h| h.claim.as_ref()))
             {
                 claim.local.give_back(connection);
             }
         }
-        if let Some(inflight) = self.inflight.take() {
-            inflight.ticket.finish();
+        if let Some(under_way) = self.under_way.take() {
+            under_way.ticket.finish();
         }
     }
 
@@ -142,13 +142,13 @@ impl Body {
         {
             self.turn.client().linger();
         }
-        self.inflight = None;
+        self.under_way = None;
         error
     }
 
     fn broke(&self, fault: &Fault) -> io::Error {
-        let inflight = self.inflight.as_ref();
-        io::Error::other(inflight.map_or_else(|| fault.cause(), |inflight| inflight.ticket.broke(fault)))
+        let under_way = self.under_way.as_ref();
+        io::Error::other(under_way.map_or_else(|| fault.cause(), |under_way| under_way.ticket.broke(fault)))
     }
 }
 

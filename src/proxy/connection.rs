@@ -145,7 +145,7 @@ impl ClientConnection {
     }
 
     /// Tells the gate which body hyper's request has.
-    pub(super) fn judged(&self, body: gate::Body) {
+    pub(super) fn judged(&self, body: gate::BodyFraming) {
         if self.socket.judged(body) {
             self.wake();
         }

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use super::answer::{self, Body, InFlight, Turn};
+use super::answer::{self, Body, Turn, UnderWay};
 use super::attempts::{Answered, Attempts, ForwardedRequest, NoAnswer};
 use super::connection::ClientConnection;
 use super::fault::Fault;
@@ -32,7 +32,7 @@ use super::upstream::pool::LocalTarget;
 use super::waits::Patience;
 use super::worker::Worker;
 use crate::http1::head::{Fields, Framing, Head};
-use crate::http1::target::Target;
+use crate::http1::target::RequestTarget;
 
 /// Answers one request of a client. A tunnel that comes of it is left in `slot`.
 ///
@@ -90,7 +90,7 @@ impl Forward<'_> {
         mut self,
         parts: &mut Parts,
         body: Incoming,
-        target: Target<'_>,
+        target: RequestTarget<'_>,
         facts: Facts,
     ) -> Response<Body> {
         let allowed = &self.service.settings.config.proxy.upgrades;
@@ -161,7 +161,7 @@ impl Forward<'_> {
         if let Some(patience) = self.turn.client().patience(&self.service.settings) {
             incoming.wait_with(patience);
         }
-        let inflight = InFlight { claim: Some(claim), ticket: self.ticket };
+        let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
         let body = match incoming.take_whole() {
             Some((bytes, over)) => {
@@ -169,7 +169,7 @@ impl Forward<'_> {
                 if close {
                     self.turn.client().linger();
                 }
-                if let (Some(connection), Some(claim)) = (over.connection, &inflight.claim) {
+                if let (Some(connection), Some(claim)) = (over.connection, &under_way.claim) {
                     claim.local.give_back(connection);
                 }
                 whole(&head, bytes, self.turn)
@@ -182,7 +182,7 @@ impl Forward<'_> {
                 Body::app(incoming, self.turn)
             }
         };
-        let mut response = respond(head, body.hold(inflight));
+        let mut response = respond(head, body.hold(under_way));
         if close {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -202,8 +202,8 @@ impl Forward<'_> {
         self.ticket.become_tunnel();
         self.turn.client().socket.limit_sending(0);
         connection.become_tunnel();
-        let inflight = InFlight { claim: Some(claim), ticket: self.ticket };
-        self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, inflight })));
+        let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
+        self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, under_way })));
         let protocol = head.upgrade.clone();
         let mut response = respond(head, Body::whole(Bytes::new(), self.turn));
         let headers = response.headers_mut();
@@ -220,8 +220,8 @@ impl Forward<'_> {
             self.turn.client().linger();
         }
         let response = self.ticket.refuse(fault, at, unread, &self.worker.guests);
-        let inflight = InFlight { claim: None, ticket: self.ticket };
-        response.map(|text| Body::whole(text, self.turn).hold(inflight))
+        let under_way = UnderWay { claim: None, ticket: self.ticket };
+        response.map(|text| Body::whole(text, self.turn).hold(under_way))
     }
 }
 
@@ -229,7 +229,7 @@ impl Forward<'_> {
 struct HyperRequest<'a> {
     forward: &'a Forward<'a>,
     parts: &'a mut Parts,
-    target: Target<'a>,
+    target: RequestTarget<'a>,
     facts: &'a Facts,
     upgrade: Option<&'a [u8]>,
 }

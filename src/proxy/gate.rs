@@ -27,7 +27,7 @@ const PLAIN: [bool; 256] = fields::table(b"-._~!$&'()*+,;=:@/?%[]");
 
 /// The body of a request, as its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(super) enum BodyFraming {
     Length(u64),
     Chunked,
 }
@@ -50,7 +50,7 @@ pub(super) struct Gate {
 /// What a head tells of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    Body(Body),
+    Body(BodyFraming),
     /// More than one thing, or something odd: the judge knows.
     Unclear,
 }
@@ -96,7 +96,7 @@ enum Chunked {
 
 impl Default for Gate {
     fn default() -> Self {
-        let (target, line, told) = (Vec::new(), Vec::new(), Told::Body(Body::Length(0)));
+        let (target, line, told) = (Vec::new(), Vec::new(), Told::Body(BodyFraming::Length(0)));
         Self { place: Place::Before, target, line, told, unjudged: false, busy: false }
     }
 }
@@ -134,7 +134,7 @@ impl Gate {
             (Place::Before, _) => {
                 self.target.clear();
                 self.line.clear();
-                self.told = Told::Body(Body::Length(0));
+                self.told = Told::Body(BodyFraming::Length(0));
                 Place::Method
             }
             (Place::Target, b' ') => Place::RestOfLine,
@@ -215,12 +215,12 @@ impl Gate {
         let told = match Kind::of(name) {
             // Not looked at to its end.
             Kind::ContentLength | Kind::TransferEncoding if line.len() >= LONGEST_LINE => None,
-            Kind::ContentLength => fields::decimal(value).map(Body::Length),
-            Kind::TransferEncoding => value.eq_ignore_ascii_case(b"chunked").then_some(Body::Chunked),
+            Kind::ContentLength => fields::decimal(value).map(BodyFraming::Length),
+            Kind::TransferEncoding => value.eq_ignore_ascii_case(b"chunked").then_some(BodyFraming::Chunked),
             _ => return,
         };
         self.told = match (self.told, told) {
-            (Told::Body(Body::Length(0)), Some(body)) => Told::Body(body),
+            (Told::Body(BodyFraming::Length(0)), Some(body)) => Told::Body(body),
             _ => Told::Unclear,
         };
     }
@@ -239,7 +239,7 @@ impl Gate {
     }
 
     /// What body the request has whose head has passed.
-    pub(super) fn judged(&mut self, body: Body) {
+    pub(super) fn judged(&mut self, body: BodyFraming) {
         let unjudged = std::mem::take(&mut self.unjudged);
         self.place = match self.place {
             Place::Judged if unjudged => Place::of(body),
@@ -261,11 +261,11 @@ fn may_tell(line: &[u8]) -> bool {
 
 impl Place {
     /// Before a body.
-    fn of(body: Body) -> Self {
+    fn of(body: BodyFraming) -> Self {
         match body {
-            Body::Length(0) => Self::Whole,
-            Body::Length(length) => Self::Data(length),
-            Body::Chunked => Self::Chunked(Chunked::Size(0)),
+            BodyFraming::Length(0) => Self::Whole,
+            BodyFraming::Length(length) => Self::Data(length),
+            BodyFraming::Chunked => Self::Chunked(Chunked::Size(0)),
         }
     }
 
@@ -316,7 +316,7 @@ mod tests {
 
     /// What passes of `requests`, each with the body that it has, in pieces of `size` bytes; and
     /// the targets.
-    fn passed(requests: &[(&[u8], Body)], size: usize) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    fn passed(requests: &[(&[u8], BodyFraming)], size: usize) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let all: Vec<u8> = requests.iter().flat_map(|(bytes, _)| bytes.to_vec()).collect();
         let mut pieces: std::collections::VecDeque<_> = all.chunks(size).map(<[u8]>::to_vec).collect();
         let (mut gate, mut messages, mut targets) = (Gate::default(), Vec::new(), Vec::new());
@@ -348,15 +348,15 @@ mod tests {
         #[test]
         fn a_message_passes_before_the_next_and_with_a_target_that_hyper_reads(size in 1_usize..90) {
             let long = format!("PUT /g HTTP/1.1\r\ncontent-length: {}1\r\n\r\n<", "0".repeat(2 * LONGEST_LINE)).into_bytes();
-            let requests: [(&[u8], Body); 8] = [
-                (b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n", Body::Length(0)),
-                (b"\r\nPOST /<\"\xfc#?{>` HTTP/1.1\r\nContent-Length: 6\r\n\r\nGET /<", Body::Length(6)),
-                (b"GET http://[::1]/ HTTP/1.1\nhost: a\n\n", Body::Length(0)),
-                (b"PUT /c HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n2;<=\"\r\n<<\r\n1F\r\n0123456789012345678901234567890\r\n0\r\nx: <\r\n\r\n", Body::Chunked),
-                (b"PUT /d HTTP/1.1\r\ntransfer-encoding:chunked\r\ncontent-length: 9\r\n\r\n0\r\n\r\n", Body::Chunked),
-                (b"PUT /f HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n<<<", Body::Length(3)),
-                (&long, Body::Length(1)),
-                (b"GET /e| HTTP/1.1\r\n\r\n", Body::Length(0)),
+            let requests: [(&[u8], BodyFraming); 8] = [
+                (b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n", BodyFraming::Length(0)),
+                (b"\r\nPOST /<\"\xfc#?{>` HTTP/1.1\r\nContent-Length: 6\r\n\r\nGET /<", BodyFraming::Length(6)),
+                (b"GET http://[::1]/ HTTP/1.1\nhost: a\n\n", BodyFraming::Length(0)),
+                (b"PUT /c HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n2;<=\"\r\n<<\r\n1F\r\n0123456789012345678901234567890\r\n0\r\nx: <\r\n\r\n", BodyFraming::Chunked),
+                (b"PUT /d HTTP/1.1\r\ntransfer-encoding:chunked\r\ncontent-length: 9\r\n\r\n0\r\n\r\n", BodyFraming::Chunked),
+                (b"PUT /f HTTP/1.1\r\ncontent-length: 3\r\ncontent-length: 3\r\n\r\n<<<", BodyFraming::Length(3)),
+                (&long, BodyFraming::Length(1)),
+                (b"GET /e| HTTP/1.1\r\n\r\n", BodyFraming::Length(0)),
             ];
             let (messages, targets) = passed(&requests, size);
             let expected: [&[u8]; 8] = [
@@ -381,7 +381,7 @@ mod tests {
             let mut bytes = b"PUT / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n".to_vec();
             let passed = gate.pass(&mut bytes);
             prop_assert!(gate.take_target().is_some());
-            gate.judged(Body::Length(length));
+            gate.judged(BodyFraming::Length(length));
             gate.answered();
             gate.pass(&mut bytes[passed..]);
             prop_assert_eq!(gate.take_target().is_some(), length == 3);

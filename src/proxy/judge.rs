@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode, Version};
 use super::gate;
 use crate::http1::fields::{self, Kind, MOST_OPTIONS, tokens};
 use crate::http1::host::is_host;
-use crate::http1::target::Target;
+use crate::http1::target::RequestTarget;
 
 /// What the fields of a request say to a proxy.
 #[derive(Debug, Default)]
@@ -29,14 +29,21 @@ pub(super) struct Facts {
 
 impl Facts {
     /// The body that the request has.
-    pub(super) fn body(&self) -> gate::Body {
-        if self.chunked { gate::Body::Chunked } else { gate::Body::Length(self.length.unwrap_or(0)) }
+    pub(super) fn body(&self) -> gate::BodyFraming {
+        if self.chunked {
+            gate::BodyFraming::Chunked
+        } else {
+            gate::BodyFraming::Length(self.length.unwrap_or(0))
+        }
     }
 }
 
 /// Judges a request. Refuses `CONNECT`, and what hyper lets pass although it can be understood in
 /// two ways (RFC 9112, 3.2 and 6.1). `raw` is the target as the client wrote it.
-pub(super) fn judge<'a>(request: &Parts, raw: Option<&'a [u8]>) -> Result<(Target<'a>, Facts), StatusCode> {
+pub(super) fn judge<'a>(
+    request: &Parts,
+    raw: Option<&'a [u8]>,
+) -> Result<(RequestTarget<'a>, Facts), StatusCode> {
     if request.method == Method::CONNECT {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -73,7 +80,7 @@ pub(super) fn judge<'a>(request: &Parts, raw: Option<&'a [u8]>) -> Result<(Targe
     }
     let one_host = hosts == 1 || hosts == 0 && request.version < Version::HTTP_11;
     facts.upgrade = protocols && asks_for_one && request.version == Version::HTTP_11;
-    let target = raw.and_then(|raw| Target::of(raw, request.method == Method::OPTIONS));
+    let target = raw.and_then(|raw| RequestTarget::of(raw, request.method == Method::OPTIONS));
     let target = target.filter(|_| fits && one_host && codings <= 1).ok_or(StatusCode::BAD_REQUEST)?;
     Ok((target, facts))
 }

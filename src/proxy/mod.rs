@@ -19,6 +19,10 @@
 //!   [`pieces`] are bytes on their way to a socket, [`waits`] its deadlines, [`fault`] why portok
 //!   answers itself, [`tunnel`] what an upgrade makes of it.
 //!
+//! The coordinator uses no more of it than [`RouteWriter::set`], [`Target`] (made, retired, closed,
+//! and asked who still uses it) and [`ServiceCounters::release`]. As long as that face stays so
+//! small, the data plane could become a process of its own.
+//!
 //! A request never crosses threads and waits for no lock. Threads share the board, the targets'
 //! counters, the number of a target's connections and how much each client address has, and nothing
 //! else.

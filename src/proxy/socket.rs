@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::clock;
-use super::gate::{Body, Gate};
+use super::gate::{BodyFraming, Gate};
 
 /// Writes up to this size are put together here instead of by the kernel.
 const SMALL: usize = 512;
@@ -108,7 +108,7 @@ impl SocketState {
     }
 
     /// Notes which body that request has. Returns true if hyper has to be woken.
-    pub(super) fn judged(&self, body: Body) -> bool {
+    pub(super) fn judged(&self, body: BodyFraming) -> bool {
         self.gate().judged(body);
         self.waits.swap(false, Relaxed)
     }

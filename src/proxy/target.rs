@@ -59,13 +59,8 @@ impl Target {
     }
 
     /// Its address.
-    pub fn addr(&self) -> SocketAddr {
+    pub(super) fn addr(&self) -> SocketAddr {
         self.addr
-    }
-
-    /// The release it belongs to.
-    pub fn release(&self) -> &str {
-        self.release.name()
     }
 
     /// Lets only client connections that are pinned to it claim it from now on.

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::answer::InFlight;
+use super::answer::UnderWay;
 use super::connection::ClientConnection;
 use super::socket::Socket;
 use super::spares::BufferSize;
@@ -33,13 +33,13 @@ pub(super) struct Tunnel {
     /// The client's side, when hyper lets go of it.
     pub(super) upgraded: OnUpgrade,
     pub(super) app: Connection,
-    pub(super) inflight: InFlight,
+    pub(super) under_way: UnderWay,
 }
 
 impl Tunnel {
     /// Moves bytes until both sides have ended or one broke.
     pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
-        let Self { upgraded, mut app, inflight } = self;
+        let Self { upgraded, mut app, under_way } = self;
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket>>() else { return };
         let Ok((mut stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
@@ -54,7 +54,7 @@ impl Tunnel {
             let down = down.poll(cx, worker, client)?;
             if down.is_ready()
                 && client.app_ended.borrow().is_none()
-                && let Some(claim) = &inflight.claim
+                && let Some(claim) = &under_way.claim
             {
                 client.app_ended.replace(Some(claim.local.target.clone()));
             }

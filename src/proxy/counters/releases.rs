@@ -43,10 +43,6 @@ pub struct ReleaseCounters {
 struct ReleaseLane(Classes);
 
 impl ReleaseCounters {
-    pub(in crate::proxy) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// How many threads count.
     pub(in crate::proxy) fn threads(&self) -> usize {
         self.lanes.len()

@@ -173,7 +173,8 @@ async fn a_request_that_comes_while_its_connection_is_about_to_be_closed_is_answ
     idle[1].send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").await;
     idle[1].reply().await;
 
-    // When the thread goes on, it learns of the second request and, after it, that it is time to close what is idle.
+    // When the thread goes on, it learns of the second request and, after it, that it is time to
+    // close what is idle.
     let since = std::time::Instant::now();
     first.send("GET /__hang/1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let reached = |gate: usize| move || GATES[gate].reached.load(Ordering::SeqCst);

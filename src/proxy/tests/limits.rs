@@ -355,7 +355,8 @@ async fn a_full_target_is_503_and_no_failure_of_the_app() {
     assert_eq!(by_release, 0);
 }
 
-/// Sends `parts` with a pause after each that outlasts `SHORT` several times over, unless the proxy has gone.
+/// Sends `parts` with a pause after each that outlasts `SHORT` several times over, unless the proxy
+/// has gone.
 async fn slow_app(parts: &'static [&'static str]) -> Backend {
     Backend::start(move |mut connection, _| async move {
         connection.head().await;

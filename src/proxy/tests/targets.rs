@@ -1,4 +1,5 @@
-//! Targets: whatever bytes a path has go to the app as they came, on both ways; what no app can be asked for is refused.
+//! Targets: whatever bytes a path has go to the app as they came, on both ways; what no app can be
+//! asked for is refused.
 
 use super::*;
 

@@ -1,4 +1,5 @@
-//! The short way of plain requests and hyper's: nobody can tell from a request or an answer which of the two it went.
+//! The short way of plain requests and hyper's: nobody can tell from a request or an answer which
+//! of the two it went.
 
 use super::*;
 
@@ -124,7 +125,8 @@ async fn both_ways_send_and_answer_the_same() {
     }
 }
 
-/// Requests of both kinds one behind the other, cut in two anywhere: none is lost, doubled or mixed up.
+/// Requests of both kinds one behind the other, cut in two anywhere: none is lost, doubled or mixed
+/// up.
 #[tokio::test]
 async fn a_connection_goes_over_to_hyper_at_any_byte() {
     let app = Backend::echo().await;

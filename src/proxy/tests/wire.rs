@@ -1,4 +1,5 @@
-//! What a stranger's fields, upgrades and trailers may not do, and what is counted: on both ways of a request.
+//! What a stranger's fields, upgrades and trailers may not do, and what is counted: on both ways of
+//! a request.
 
 use super::*;
 
