@@ -44,10 +44,10 @@ use self::configuration::Configuration;
 use self::handover::{ControlSocket, Heritage};
 use self::listeners::Listeners;
 use self::signals::{Signals, Told};
-use self::start::Origin;
+use self::start::Inheritance;
 use self::succession::Predecessor;
 use self::successor::Program;
-use self::upgrade::Outcome;
+use self::upgrade::UpgradeOutcome;
 use crate::admin;
 use crate::apps::{Apps, Coordinators};
 use crate::config::watch::Watch;
@@ -206,8 +206,8 @@ fn live(
             }
             None => None,
         };
-        let origin = Origin { passed, predecessor, program };
-        let daemon = Daemon::start(options, config, watch, origin).await?;
+        let inheritance = Inheritance { passed, predecessor, program };
+        let daemon = Daemon::start(options, config, watch, inheritance).await?;
         daemon.serve().await
     });
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
@@ -344,9 +344,9 @@ impl Daemon {
                 }
                 Turn::Upgrade(admin::UpgradeOrder { binary, reply }) => {
                     let (error, ending) = match self.upgrade(booted, binary).await {
-                        Outcome::Heir(heir) => return self.hand_over(*heir, reply).await,
-                        Outcome::Failed(error) => (error, false),
-                        Outcome::Ending(error) => (error, true),
+                        UpgradeOutcome::Heir(heir) => return self.hand_over(*heir, reply).await,
+                        UpgradeOutcome::Failed(error) => (error, false),
+                        UpgradeOutcome::Ending(error) => (error, true),
                     };
                     let _asker_gone = reply.send(Err(error));
                     if ending {

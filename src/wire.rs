@@ -19,7 +19,7 @@ pub use autopsy::{Autopsy, ProbeReport};
 pub use command::CommandLine;
 pub use daemon::{Reloaded, UpgradeRequest, Upgraded};
 pub use error::{Code, ErrorBody, exit};
-pub use event::{Event, EventKind, HookEvent};
+pub use event::{EventKind, HookEvent, StreamEvent};
 pub use logs::{LogLine, Logs, Stream};
 pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
@@ -36,7 +36,7 @@ pub const DIRECTORY_HEADER: &str = "x-portok-directory";
 /// The default prefix of the admin API. On the unix socket it is always this one.
 pub const PREFIX: &str = "/__";
 
-/// The media type of a streamed deploy: one [`Event`] per line.
+/// The media type of a streamed deploy: one [`StreamEvent`] per line.
 pub const NDJSON: &str = "application/x-ndjson";
 
 /// `time` in RFC 3339, UTC, with milliseconds.

@@ -15,7 +15,7 @@ use super::call::Call;
 use super::failure::Failure;
 use super::render::Progress;
 use super::session::Session;
-use crate::wire::{Code, ErrorBody, Event, EventKind, Moved, NDJSON, Outcome};
+use crate::wire::{Code, ErrorBody, EventKind, Moved, NDJSON, Outcome, StreamEvent};
 
 /// How often the progress line on a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -125,8 +125,8 @@ impl Follower {
     }
 
     /// The result, from the last event of the stream.
-    fn finished(&self, event: Event) -> Result<(Moved, Value), Failure> {
-        let Event { release, message, switch, outcome, error, already_live, cancelled, .. } = event;
+    fn finished(&self, event: StreamEvent) -> Result<(Moved, Value), Failure> {
+        let StreamEvent { release, message, switch, outcome, error, already_live, cancelled, .. } = event;
         if let (Some(outcome), None) = (outcome, &error)
             && (switch.is_some() || already_live)
             && self.what.is_reached_by(outcome)
@@ -186,7 +186,7 @@ impl Follower {
 }
 
 /// Reads one line of the stream; `None` for an empty line and for an event of a newer daemon.
-fn event(answer: &Answer, line: &[u8]) -> Result<Option<Event>, Failure> {
+fn event(answer: &Answer, line: &[u8]) -> Result<Option<StreamEvent>, Failure> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
@@ -195,5 +195,5 @@ fn event(answer: &Answer, line: &[u8]) -> Result<Option<Event>, Failure> {
     if value.get("event").and_then(Value::as_str).is_some_and(|name| !known(name)) {
         return Ok(None);
     }
-    answer.decode::<Event>(line).map(|(event, _)| Some(event))
+    answer.decode::<StreamEvent>(line).map(|(event, _)| Some(event))
 }

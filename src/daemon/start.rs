@@ -37,8 +37,8 @@ const FIRST_PROBE: Duration = Duration::from_secs(1);
 /// The same for a successor, while the daemon before it still answers.
 const FIRST_PROBE_OF_A_SUCCESSOR: Duration = Duration::from_secs(15);
 
-/// Where a daemon comes from.
-pub(super) struct Origin {
+/// What a daemon gets from whoever started it.
+pub(super) struct Inheritance {
     pub(super) passed: Passed,
     /// The daemon that it succeeds.
     pub(super) predecessor: Option<Predecessor>,
@@ -51,9 +51,9 @@ impl Daemon {
         options: Options,
         config: Config,
         watch: Option<Watch>,
-        origin: Origin,
+        inheritance: Inheritance,
     ) -> Result<Self, StartError> {
-        let Origin { passed, mut predecessor, program } = origin;
+        let Inheritance { passed, mut predecessor, program } = inheritance;
         let Options { sources, foreground } = options;
         make_unreadable();
         let open_files = open_files_of_apps(predecessor.is_some());

@@ -28,7 +28,7 @@ const SERVING_WITHIN: Duration = Duration::from_secs(30);
 
 /// What became of an attempt.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum UpgradeOutcome {
     Heir(Box<Heir>),
     /// Nothing has changed.
     Failed(ErrorBody),
@@ -66,28 +66,28 @@ async fn attempt(estate: Estate, apps: Apps) -> Result<Heir, Failed> {
 
 impl Daemon {
     /// Starts another daemon for this one's place.
-    pub(super) async fn upgrade(&mut self, booted: bool, binary: Option<PathBuf>) -> Outcome {
+    pub(super) async fn upgrade(&mut self, booted: bool, binary: Option<PathBuf>) -> UpgradeOutcome {
         let estate = match self.estate(booted, binary) {
             Ok(estate) => estate,
-            Err(error) => return Outcome::Failed(error),
+            Err(error) => return UpgradeOutcome::Failed(error),
         };
         if let Err(error) = self.apps.may_freeze().await {
-            return Outcome::Failed(error);
+            return UpgradeOutcome::Failed(error);
         }
         let ended = tokio::select! {
             outcome = attempt(estate, self.apps.clone()) => Some(outcome),
             () = self.signals.end() => None,
         };
-        let (went, error, outcome): (bool, ErrorBody, fn(ErrorBody) -> Outcome) = match ended {
-            Some(Ok(heir)) => return Outcome::Heir(Box::new(heir)),
-            Some(Err(Failed { went, error })) => (went, error, Outcome::Failed),
+        let (went, error, outcome): (bool, ErrorBody, fn(ErrorBody) -> UpgradeOutcome) = match ended {
+            Some(Ok(heir)) => return UpgradeOutcome::Heir(Box::new(heir)),
+            Some(Err(Failed { went, error })) => (went, error, UpgradeOutcome::Failed),
             None => {
                 let error = ErrorBody::new(
                     Code::ShuttingDown,
                     "Shutting down",
                     "the daemon was told to end before the new one had taken over",
                 );
-                (true, error, Outcome::Ending)
+                (true, error, UpgradeOutcome::Ending)
             }
         };
         tracing::error!("{}", error.message);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::wire::{ErrorBody, Event, EventKind, Moved};
+use crate::wire::{ErrorBody, EventKind, Moved, StreamEvent};
 
 /// The most lines of output in the stream of one attempt. `portok logs` has the newest.
 pub(super) const MAX_OUTPUT: usize = 500;
@@ -41,7 +41,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Log {
-    events: Vec<Event>,
+    events: Vec<StreamEvent>,
     end: Option<Result<Moved, ErrorBody>>,
 }
 
@@ -70,7 +70,7 @@ impl AttemptLog {
     }
 
     /// Adds an event.
-    pub(super) fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: StreamEvent) {
         if event.event == EventKind::Output {
             self.output += 1;
             if self.output > MAX_OUTPUT {
@@ -82,7 +82,7 @@ impl AttemptLog {
     }
 
     /// Ends the attempt; nothing follows.
-    pub(super) fn end(self, event: Event, result: Result<Moved, ErrorBody>) {
+    pub(super) fn end(self, event: StreamEvent, result: Result<Moved, ErrorBody>) {
         {
             let mut log = self.shared.lock();
             log.events.push(event);
@@ -101,7 +101,7 @@ impl AttemptLog {
 pub(super) struct Succeeded {
     pub(super) log: AttemptLog,
     /// The last event.
-    pub(super) event: Event,
+    pub(super) event: StreamEvent,
     /// The result.
     pub(super) moved: Moved,
 }
@@ -153,7 +153,7 @@ impl Attempt {
 
     /// The next event; `None` after the last one. Cancel safe. Dropping the reader does not cancel
     /// the attempt.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<StreamEvent> {
         let read = self.read;
         // An error means that the writer has gone. What it wrote is still read.
         let _writer_gone =
@@ -185,8 +185,8 @@ fn gone() -> ErrorBody {
 mod tests {
     use super::*;
 
-    fn event(kind: EventKind) -> Event {
-        Event::new("now".into(), kind, "v1")
+    fn event(kind: EventKind) -> StreamEvent {
+        StreamEvent::new("now".into(), kind, "v1")
     }
 
     #[tokio::test]

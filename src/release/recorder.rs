@@ -180,7 +180,7 @@ mod tests {
 
     use super::super::events::{Attempt, AttemptLog};
     use super::*;
-    use crate::wire::{Event, EventKind, Moved, Outcome};
+    use crate::wire::{EventKind, Moved, Outcome, StreamEvent};
 
     fn recorder(file: &Path) -> (Recorder, mpsc::Receiver<Message>) {
         let (store, _) = Store::open(file, None).unwrap();
@@ -207,7 +207,7 @@ mod tests {
             already_live: false,
             cancelled: None,
         };
-        let event = Event::new("now".into(), EventKind::Finished, "v1");
+        let event = StreamEvent::new("now".into(), EventKind::Finished, "v1");
         (Succeeded { log, event, moved }, reader)
     }
 

@@ -11,7 +11,7 @@ use super::events::{Attempt, AttemptLog, Succeeded};
 use super::message::Waiting;
 use super::record::{Failure, Record};
 use super::spec;
-use crate::wire::{self, ErrorBody, Event, EventKind, LastExit, Outcome, Reason, Switch};
+use crate::wire::{self, ErrorBody, EventKind, LastExit, Outcome, Reason, StreamEvent, Switch};
 
 /// Tells the hooks; must not block.
 pub(super) type Notify = Box<dyn Fn(wire::HookEvent) + Send>;
@@ -104,7 +104,7 @@ impl Voice {
     ) -> Attempt {
         tracing::info!(release, reason = reason.as_str(), phase, "accepted");
         let mut log = AttemptLog::new(release);
-        let mut event = Event::new(now(), EventKind::Accepted, release);
+        let mut event = StreamEvent::new(now(), EventKind::Accepted, release);
         event.message = Some(reason.as_str().to_owned());
         event.directory = directory;
         log.push(event);
@@ -131,15 +131,15 @@ impl Voice {
     }
 
     /// Something happened to the candidate `release`.
-    pub(super) fn event(&mut self, kind: EventKind, release: &str, fill: impl FnOnce(&mut Event)) {
+    pub(super) fn event(&mut self, kind: EventKind, release: &str, fill: impl FnOnce(&mut StreamEvent)) {
         if self.attempt.is_some() {
-            let mut event = Event::new(now(), kind, release);
+            let mut event = StreamEvent::new(now(), kind, release);
             fill(&mut event);
             self.push(event);
         }
     }
 
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: StreamEvent) {
         if let Some(attempt) = &mut self.attempt {
             attempt.push(event);
         }
@@ -228,7 +228,7 @@ impl Voice {
     /// The attempt under way ends with `error`.
     pub(super) fn ended(&mut self, release: &str, error: ErrorBody) {
         self.event(EventKind::Aborted, release, |event| event.message = Some(error.message.clone()));
-        let mut event = Event::new(now(), EventKind::Finished, release);
+        let mut event = StreamEvent::new(now(), EventKind::Finished, release);
         event.outcome = error.outcome;
         event.error = Some(error.clone());
         if let Some(attempt) = self.attempt.take() {
@@ -307,7 +307,7 @@ impl Voice {
 /// The success of an attempt to make `release` live.
 fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<Switch>) -> Succeeded {
     let cancelled = log.cancelled.clone();
-    let mut event = Event::new(now(), EventKind::Finished, release.clone());
+    let mut event = StreamEvent::new(now(), EventKind::Finished, release.clone());
     event.outcome = Some(Outcome::Live);
     event.switch = switch.clone();
     event.message = Some(message.clone());

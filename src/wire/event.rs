@@ -7,7 +7,7 @@ use super::error::ErrorBody;
 use super::moves::is_false;
 use super::release::{Outcome, Switch};
 
-/// The kind of an [`Event`].
+/// The kind of a [`StreamEvent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -60,7 +60,7 @@ impl EventKind {
 /// One event: one line of the stream of a deploy or rollback.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct StreamEvent {
     /// When, RFC 3339.
     pub at: String,
     /// What kind of event it is.
@@ -105,7 +105,7 @@ pub struct Event {
     pub cancelled: Option<String>,
 }
 
-impl Event {
+impl StreamEvent {
     /// An event without details.
     pub fn new(at: String, event: EventKind, release: impl Into<String>) -> Self {
         Self {

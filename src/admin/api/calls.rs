@@ -176,7 +176,7 @@ async fn pass_on(mut attempt: release::Attempt, lines: mpsc::Sender<Bytes>) {
 }
 
 /// One line of the stream.
-fn line(event: &wire::Event) -> Option<Bytes> {
+fn line(event: &wire::StreamEvent) -> Option<Bytes> {
     match serde_json::to_vec(event) {
         Ok(mut line) => {
             line.push(b'\n');

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::failure::probe_text;
 use super::words::{BUSY, DIM, GOOD, STRONG, duration, movement, paint, place, plain, port};
-use crate::wire::{Event, EventKind};
+use crate::wire::{EventKind, StreamEvent};
 
 /// The spinner of the live line; one step per redraw.
 const TURNS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -52,7 +52,7 @@ impl Progress {
     }
 
     /// Takes in an event, and returns its permanent line, if it has one.
-    pub(crate) fn event(&mut self, event: &Event, now: Instant) -> Option<String> {
+    pub(crate) fn event(&mut self, event: &StreamEvent, now: Instant) -> Option<String> {
         let release = plain(&event.release);
         self.release.get_or_insert_with(|| event.release.clone());
         let told = |style, word: &str, text: String| {
@@ -125,12 +125,12 @@ impl Progress {
         self.output.iter().any(|shown| shown == line)
     }
 
-    fn moved(&self, event: &Event) -> String {
+    fn moved(&self, event: &StreamEvent) -> String {
         event.switch.as_ref().map_or_else(|| self.message(event), movement)
     }
 
     /// The directory in which the command runs, and why.
-    fn runs_in(&self, event: &Event) -> String {
+    fn runs_in(&self, event: &StreamEvent) -> String {
         let Some(directory) = &event.directory else { return String::new() };
         let why = match &self.caller {
             Some(caller) if caller == directory => " (the current directory)",
@@ -140,7 +140,7 @@ impl Progress {
         format!(" in {}{why}", plain(directory))
     }
 
-    fn message(&self, event: &Event) -> String {
+    fn message(&self, event: &StreamEvent) -> String {
         event.message.as_deref().map(plain).unwrap_or_default()
     }
 

@@ -129,7 +129,7 @@ impl Coordinator {
     }
 
     /// Adds an event to the attempt under way, where it is about its run.
-    fn tell_event(&mut self, run: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::Event)) {
+    fn tell_event(&mut self, run: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::StreamEvent)) {
         if self.candidate() == Some(run) {
             let release = self.release_of(run);
             self.voice.event(kind, &release, fill);
