@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
@@ -38,6 +39,10 @@ impl World {
     /// Under `/tmp`, because the path of a unix socket has at most 107 bytes.
     pub(crate) fn new() -> Self {
         static WORLDS: AtomicUsize = AtomicUsize::new(0);
+        static BUILD_IS_ON_DISK: Once = Once::new();
+        // What the build has written goes to the disk first: else the first records wait behind it,
+        // on a slow disk for longer than a daemon waits.
+        BUILD_IS_ON_DISK.call_once(nix::unistd::sync);
         let folder = tempfile::Builder::new().prefix("pk-").tempdir_in("/tmp").expect("/tmp takes folders");
         let name = format!("e2e-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
         for inner in ["run", "conf", "state"] {
