@@ -49,7 +49,7 @@ use super::view::View;
 use super::voice::Voice;
 use crate::config::{AppConfig, Standby};
 use crate::supervisor::Supervisor;
-use crate::wire;
+use crate::wire::{self, Reason};
 
 /// Messages that may wait; senders wait beyond it.
 const INBOX: usize = 256;
@@ -249,6 +249,8 @@ impl Coordinator {
         };
         let Some(message) = received else { return };
         match message {
+            // It was interrupted, and is prepared anew.
+            Message::Deploy { reason: Reason::Config, .. } if !self.edits.prepared() => {}
             Message::Deploy { prepared, reason, force, asker } => {
                 reply(asker, self.deploy(*prepared, reason, force));
             }

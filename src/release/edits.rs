@@ -16,6 +16,18 @@ pub(super) struct Edits {
     quarantined: Option<String>,
     /// `[app]` is to be deployed as soon as nothing else is under way.
     pending: bool,
+    preparation: Preparation,
+}
+
+/// Whether the release of an edit is being prepared, so that its deploy has not begun. There is one
+/// preparation at a time.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Preparation {
+    #[default]
+    None,
+    UnderWay,
+    /// What comes of it is not deployed.
+    Interrupted,
 }
 
 /// The `[app]` that was attempted before the one of a request, to go back to where the request is
@@ -27,7 +39,7 @@ impl Edits {
     /// Goes on from what `record` says.
     pub(super) fn new(record: &Record) -> Self {
         let (attempted, quarantined) = (record.app_attempted.clone(), record.app_quarantined.clone());
-        Self { attempted, quarantined, pending: false }
+        Self { attempted, quarantined, pending: false, preparation: Preparation::None }
     }
 
     /// The fingerprint of the `[app]` that was attempted last.
@@ -43,6 +55,11 @@ impl Edits {
     /// Whether an edit waits for its deploy.
     pub(super) fn is_pending(&self) -> bool {
         self.pending
+    }
+
+    /// Whether an edit waits for its deploy, and none is being prepared.
+    pub(super) fn is_due(&self) -> bool {
+        self.pending && self.preparation == Preparation::None
     }
 
     /// Compares `app`, as it is configured now, with what was attempted last.
@@ -75,6 +92,26 @@ impl Edits {
     pub(super) fn begin(&mut self, app: &App) {
         self.pending = false;
         self.adopt(app);
+    }
+
+    /// The pending edit is being prepared for its deploy.
+    pub(super) fn prepare(&mut self, app: &App) {
+        self.begin(app);
+        self.preparation = Preparation::UnderWay;
+    }
+
+    /// The preparation is over. Whether what came of it is to be deployed.
+    pub(super) fn prepared(&mut self) -> bool {
+        std::mem::take(&mut self.preparation) == Preparation::UnderWay
+    }
+
+    /// Nothing is begun from now on: an edit that is only prepared was not attempted, and its turn
+    /// comes, here or in the next daemon.
+    pub(super) fn interrupt(&mut self) {
+        if self.preparation == Preparation::UnderWay {
+            self.preparation = Preparation::Interrupted;
+            self.postpone();
+        }
     }
 
     /// A request attempts the `[app]` with this fingerprint.
@@ -121,19 +158,37 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_whose_preparation_is_interrupted_was_not_attempted() {
+        let mut edits = Edits::default();
+        edits.prepare(&app("one"));
+        edits.look_at(&app("two"));
+        assert!(edits.attempted().is_some() && !edits.is_due(), "one at a time");
+        edits.interrupt();
+        assert!(edits.attempted().is_none());
+        assert!(
+            !edits.prepared() && edits.is_due(),
+            "what was interrupted is not deployed, and its turn comes"
+        );
+        edits.prepare(&app("two"));
+        assert!(edits.prepared());
+        edits.interrupt();
+        assert!(edits.attempted().is_some() && !edits.is_due(), "its deploy has begun");
+    }
+
+    #[test]
     fn an_edit_is_deployed_once_and_again_only_when_its_turn_had_not_come() {
         let mut edits = Edits::default();
         edits.look_at_start(&app("one"), false);
-        assert!(edits.is_pending());
+        assert!(edits.is_due());
         edits.begin(&app("one"));
         edits.look_at(&app("one"));
-        assert!(!edits.is_pending());
+        assert!(!edits.is_due());
         edits.look_at(&app("two"));
-        assert!(edits.is_pending());
+        assert!(edits.is_due());
         edits.begin(&app("two"));
         edits.postpone();
         edits.look_at(&app("two"));
-        assert!(edits.is_pending());
+        assert!(edits.is_due());
     }
 
     #[test]

@@ -153,6 +153,8 @@ impl Coordinator {
         if stop_all {
             self.step(Event::StopAll);
         }
+        // Requests that wait for the boot come before an edit that waits for it.
+        self.publish();
     }
 
     fn boot(&mut self, booting: Booting, unfinished: Option<(ReleaseRef, Reason)>) {

@@ -18,12 +18,12 @@ impl Coordinator {
     /// Deploys an edited `[app]`, unless something else is under way.
     pub(super) fn deploy_edited_app(&mut self) {
         let is_free = matches!(self.life, Life::Moving) && !self.is_stopping() && self.state.task.is_none();
-        if !self.edits.is_pending() || !is_free {
+        if !self.edits.is_due() || !is_free {
             return;
         }
         let config = Arc::clone(&self.config.borrow());
-        self.edits.begin(&config.app);
         if let Some(port) = config.app.target {
+            self.edits.begin(&config.app);
             if let Err(error) = self.switch(port, Reason::Config) {
                 tracing::error!("cannot switch to the edited app.target: {}", error.message);
                 self.voice.failed(error.message);
@@ -31,6 +31,7 @@ impl Coordinator {
             }
             return;
         }
+        self.edits.prepare(&config.app);
         self.tasks.spawn_for(async move {
             let prepare = move || spec::prepare(wire::DeployRequest::default(), &config);
             let prepared = tokio::task::spawn_blocking(prepare).await;
@@ -51,6 +52,9 @@ impl Coordinator {
 
     /// The edit cannot be deployed as it is.
     pub(super) fn edit_not_prepared(&mut self, error: ErrorBody) {
+        if !self.edits.prepared() {
+            return;
+        }
         tracing::error!("cannot deploy [app]: {}", error.message);
         self.voice.failed(format!("[app] was not deployed: {}", error.message));
         self.save_again();

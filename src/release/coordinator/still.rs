@@ -14,7 +14,7 @@ use super::Coordinator;
 use crate::release::life::{Life, StillRecord};
 use crate::release::message::{Message, Report, reply};
 use crate::release::state::Hindrance;
-use crate::wire::{Code, ErrorBody};
+use crate::wire::{Code, ErrorBody, Reason};
 
 impl Coordinator {
     /// Stands still. With `interrupt` also where something is under way that a hand-over would
@@ -31,6 +31,7 @@ impl Coordinator {
             reply(asker, Ok(()));
             return;
         }
+        self.edits.interrupt();
         let seq = self.state.fresh();
         self.write_record(seq);
         self.life.stand_still(StillRecord::Writing { seq, asker });
@@ -54,6 +55,11 @@ impl Coordinator {
 
     /// Refuses requests and keeps reports. Gives back what means the same as at any time.
     pub(super) fn receive_while_still(&mut self, message: Message) -> Option<Message> {
+        if matches!(message, Message::Deploy { reason: Reason::Config, .. }) {
+            // It was interrupted when the app began to stand still.
+            self.edits.prepared();
+            return None;
+        }
         let message = message.refuse(handing_over)?;
         match message {
             Message::Freeze { asker, .. } | Message::MayFreeze { asker } => {
