@@ -51,16 +51,8 @@ mod tests {
     use super::super::tests::Case;
     use super::*;
 
-    fn config(text: &str) -> Config {
-        let case = Case::file(text);
-        let mut config = case.good();
-        // Each case has a folder of its own.
-        config.state_file = "/state".into();
-        config
-    }
-
     fn between(old: &str, new: &str) -> Diff {
-        diff(&config(old), &config(new))
+        diff(&Case::comparable(old), &Case::comparable(new))
     }
 
     const APP: &str = "[app]\ncommand = \"node a.js\"\n";
@@ -86,8 +78,8 @@ mod tests {
 
     #[test]
     fn what_is_fixed_is_refused_with_the_reason() {
-        let old = config("[proxy]\nthreads = 1\n");
-        let mut new = config("name = \"web\"\n[proxy]\nthreads = 2\n");
+        let old = Case::comparable("[proxy]\nthreads = 1\n");
+        let mut new = Case::comparable("name = \"web\"\n[proxy]\nthreads = 2\n");
         new.state_file = "/elsewhere".into();
         let refused = diff(&old, &new).refused;
         assert_eq!(refused.len(), 3, "{refused:?}");

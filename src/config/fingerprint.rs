@@ -54,21 +54,13 @@ pub fn app_fingerprint(app: &App) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::diff;
     use super::super::tests::Case;
-    use super::super::{Config, diff};
     use super::*;
-
-    fn config(text: &str) -> Config {
-        let case = Case::file(text);
-        let mut config = case.good();
-        // Each case has a folder of its own.
-        config.state_file = "/state".into();
-        config
-    }
 
     /// What the new `[app]` asks for when the old one was attempted.
     fn change(old: &str, new: &str) -> AppChange {
-        app_change(Some(&app_fingerprint(&config(old).app.app)), &config(new).app.app)
+        app_change(Some(&app_fingerprint(&Case::comparable(old).app.app)), &Case::comparable(new).app.app)
     }
 
     const APP: &str = "[app]\ncommand = \"node a.js\"\n";
@@ -89,7 +81,7 @@ mod tests {
             "command = \"node a.js\"\ncpu = \"150%\"",
             "command = \"node a.js\"\ntasks = 200",
         ] {
-            let edited = diff(&config(APP), &config(&format!("[app]\n{line}\n")));
+            let edited = diff(&Case::comparable(APP), &Case::comparable(&format!("[app]\n{line}\n")));
             assert_eq!(change(APP, &format!("[app]\n{line}\n")), AppChange::Redeploy, "{line}");
             assert_eq!(edited.changed.len(), 1, "{line}: {:?}", edited.changed);
             let held = format!("[app]\n{line}\ndeploy_on_change = false\n");
@@ -104,7 +96,7 @@ mod tests {
             "deploy_on_change = false",
             "restart = { burst = 1, backoff = \"1s\" }",
         ] {
-            let edited = diff(&config(APP), &config(&format!("{APP}{line}\n")));
+            let edited = diff(&Case::comparable(APP), &Case::comparable(&format!("{APP}{line}\n")));
             assert_eq!(change(APP, &format!("{APP}{line}\n")), AppChange::None, "{line}");
             assert!(!edited.is_empty(), "{line}");
         }
@@ -125,17 +117,17 @@ mod tests {
 
     #[test]
     fn what_was_attempted_last_decides() {
-        let app = &config(APP).app.app;
+        let app = &Case::comparable(APP).app.app;
         assert_eq!(app_change(None, app), AppChange::Redeploy);
         assert_eq!(app_change(Some("other"), app), AppChange::Redeploy);
         assert_eq!(app_change(Some(&app_fingerprint(app)), app), AppChange::None);
-        assert_eq!(app_change(None, &config("").app.app), AppChange::None);
+        assert_eq!(app_change(None, &Case::comparable("").app.app), AppChange::None);
     }
 
     #[test]
     fn the_fingerprint_is_the_published_hash_and_stays_what_it_is() {
         // Kept on disk: these must never change.
-        let app = |text: &str| app_fingerprint(&config(text).app.app);
+        let app = |text: &str| app_fingerprint(&Case::comparable(text).app.app);
         assert_eq!(app(""), "6c62272e07bb014262b821756295c58d");
         assert_eq!(app("[app]\ntarget = 4000\n"), "bc503959a53287ffa82cc8b9d2a9cd25");
         assert_eq!(app(APP), "3b648bed88852abd5ff121ffea049320");
@@ -147,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_fingerprint_knows_what_belongs_to_what() {
-        let app = |lines: &str| app_fingerprint(&config(&format!("[app]\n{lines}\n")).app.app);
+        let app = |lines: &str| app_fingerprint(&Case::comparable(&format!("[app]\n{lines}\n")).app.app);
         let different = [
             "command = \"a b\"",
             "command = [\"a b\"]",

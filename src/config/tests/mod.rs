@@ -55,6 +55,12 @@ impl Case {
         case
     }
 
+    /// The configuration of a file with this text, without what differs from case to case: each has
+    /// a folder of its own.
+    pub(super) fn comparable(text: &str) -> Config {
+        Config { state_file: "/state".into(), ..Self::file(text).good() }
+    }
+
     /// The least environment that configures alone.
     pub(super) fn environment() -> Self {
         let mut case = Self::new();
