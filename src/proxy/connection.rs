@@ -208,9 +208,9 @@ impl ClientConnection {
         output
     }
 
-    /// Looks whether a time has run out, and gives the orders that follow. `draining`: the thread
-    /// stops.
-    pub(super) fn sweep(&self, settings: &Settings, draining: bool) {
+    /// Looks whether a time has run out, and gives the orders that follow. `quiet`, if the thread
+    /// stops: a connection that has waited since then, or longer, is closed.
+    pub(super) fn sweep(&self, settings: &Settings, quiet: Option<u64>) {
         if self.is_overdue() {
             self.wake();
         }
@@ -249,8 +249,7 @@ impl ClientConnection {
                         self.order(CloseOrder::Cut);
                     }
                 }
-                // What arrived before the last tick has been read by now.
-                if first == 0 && draining && late(since, clock::millis(clock::TICK) * 2) {
+                if first == 0 && quiet.is_some_and(|quiet| since <= quiet) {
                     self.order(CloseOrder::Close);
                 }
                 if first == 0 && idle && late(since, settings.idle_timeout) {

@@ -53,6 +53,10 @@ pub(super) struct Worker {
     /// Rings when a connection has ended or become a tunnel.
     fewer: Notify,
     draining: Cell<bool>,
+    /// When the last sweeps of the connections were, the oldest first. Which connection is quiet is
+    /// counted in sweeps, of which one at most stands for a time in which the whole machine stood
+    /// still: by the clock, all connections are quiet then.
+    swept: Cell<[u64; 3]>,
     bells: Arc<Doorbells>,
 }
 
@@ -71,6 +75,7 @@ impl Worker {
             connections: RefCell::default(),
             fewer: Notify::new(),
             draining: Cell::new(false),
+            swept: Cell::default(),
             bells,
         });
         tokio::task::spawn_local(worker.clone().keep());
@@ -136,6 +141,8 @@ impl Worker {
             clock::advance(self.counters.uptime());
             if ticked {
                 self.sweep_connections();
+                let [_, older, last] = self.swept.get();
+                self.swept.set([older, last, clock::now()]);
                 self.counters.service().sample_inflight();
             }
             self.here.sweep();
@@ -144,8 +151,9 @@ impl Worker {
 
     fn sweep_connections(&self) {
         let service = self.here.look();
-        let draining = self.draining.get();
-        self.connections.borrow().iter().for_each(|client| client.sweep(&service.settings, draining));
+        let [oldest, ..] = self.swept.get();
+        let quiet = self.draining.get().then_some(oldest);
+        self.connections.borrow().iter().for_each(|client| client.sweep(&service.settings, quiet));
     }
 }
 

@@ -125,10 +125,12 @@ impl Hunt {
             if groups.contains(&stat.group) {
                 self.add(stat);
             } else if !self.tags.is_empty() {
+                let may_become_one = stat.may_become_an_app();
                 match proc::tagged(stat.pid) {
                     Tagged::Tag(tag) if self.wants(&tag) => self.add(stat),
                     Tagged::NotYet => becoming = true,
-                    Tagged::Tag(_) | Tagged::None => (),
+                    Tagged::None => becoming |= may_become_one,
+                    Tagged::Tag(_) => (),
                 }
             }
         }

@@ -4,7 +4,9 @@
 //! belongs on a blocking thread.
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 /// The longest environment that is searched for a tag. The kernel lets no process start with more
@@ -23,6 +25,9 @@ pub(super) const NO_SIGNAL: i32 = 0;
 /// The flag of a process that is a thread of the kernel (`PF_KTHREAD` of linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
+/// The flag of a process that was forked and has not called execve(2) since (`PF_FORKNOEXEC`).
+const FORKED: u32 = 0x0000_0040;
+
 /// One process as `/proc/PID/stat` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -33,6 +38,8 @@ pub(super) struct Stat {
     pub(super) start_time: u64,
     state: u8,
     threads: u32,
+    /// It runs the program of the process that forked it, with that one's environment.
+    forked: bool,
     /// It has an environment that is not empty, or may get one.
     may_have_environment: bool,
 }
@@ -42,6 +49,12 @@ impl Stat {
     /// first thread has ended and others live on (as while another thread calls execve(2)).
     pub(super) fn lives(&self) -> bool {
         !matches!(self.state, b'Z' | b'X') || self.threads > 1
+    }
+
+    /// Whether it may be a child that a daemon forked and that has not become the app yet: its tag
+    /// comes with execve(2). Ask before its environment is read; see [`tagged`].
+    pub(super) fn may_become_an_app(&self) -> bool {
+        self.forked && program(self.pid).is_some_and(|name| Some(name) == program(std::process::id()))
     }
 
     /// The kernel's letter for its state (`D`: it waits where no signal reaches it).
@@ -67,13 +80,18 @@ fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Fields 9, 20, 22, 50 and 51 of proc(5); the next one here is field 6.
+    // Fields 9, 20, 22, 27, 50 and 51 of proc(5); the next one here is field 6.
     let flags: u32 = fields.nth(3)?.parse().ok()?;
     let threads = fields.nth(10)?.parse().ok()?;
     let start_time = fields.nth(1)?.parse().ok()?;
-    let (begin, end) = (fields.nth(27)?, fields.next()?);
-    let may_have_environment = flags & KERNEL_THREAD == 0 && (begin == "0" || begin != end);
-    Some(Stat { pid, parent, group, start_time, state, threads, may_have_environment })
+    let end_of_code = fields.nth(4)?;
+    let (begin, end) = (fields.nth(22)?, fields.next()?);
+    // execve(2) first sets where the environment begins and ends to the same place, counts its
+    // variables, then sets the end, and only after that where the code ends.
+    let is_complete = begin != "0" && end_of_code != "0";
+    let may_have_environment = flags & KERNEL_THREAD == 0 && (begin != end || !is_complete);
+    let forked = flags & FORKED != 0;
+    Some(Stat { pid, parent, group, start_time, state, threads, forked, may_have_environment })
 }
 
 /// All processes that can be seen.
@@ -148,6 +166,13 @@ pub(super) fn tag(pid: u32) -> Option<String> {
     }
 }
 
+/// The file name of the program that a process runs, also if the file has been replaced since.
+fn program(pid: u32) -> Option<OsString> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let name = path.file_name()?;
+    Some(OsStr::from_bytes(name.as_bytes().strip_suffix(b" (deleted)").unwrap_or(name.as_bytes())).to_owned())
+}
+
 /// The process's short name.
 pub(super) fn name(pid: u32) -> String {
     fs::read(format!("/proc/{pid}/comm"))
@@ -160,19 +185,19 @@ mod tests {
     use super::*;
 
     /// A line of `/proc/7/stat`.
-    fn line(flags: u32, begin: u64, end: u64) -> Vec<u8> {
+    fn line(flags: u32, end_of_code: u64, begin: u64, end: u64) -> Vec<u8> {
         let before = format!("S 3 5 5 0 -1 {flags} 1 2 3 4 5 6 7 8 20 0 1 0 12345");
-        let after = format!("{before} {}{begin} {end} 0\n", "1 ".repeat(27));
+        let after = format!("{before} 1 1 1 1 {end_of_code} {}{begin} {end} 0\n", "1 ".repeat(22));
         [b"7 (a) R (b \xff) ", after.as_bytes()].concat()
     }
 
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
-        let stat = parse(7, &line(4_194_560, 5, 6)).unwrap();
+        let stat = parse(7, &line(4_194_560, 9, 5, 6)).unwrap();
         assert_eq!((stat.parent, stat.group, stat.start_time, stat.state()), (3, 5, 12345, 'S'));
         assert!(stat.lives());
         let with = |from: &str, to: &str| {
-            let line = line(0, 5, 6);
+            let line = line(0, 9, 5, 6);
             let at = line.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
             parse(7, &[&line[..at], to.as_bytes(), &line[at + from.len()..]].concat())
         };
@@ -189,11 +214,14 @@ mod tests {
 
     #[test]
     fn only_who_has_an_environment_or_gets_one_is_looked_at_again() {
-        let may = |flags, begin, end| parse(7, &line(flags, begin, end)).unwrap().may_have_environment;
-        assert!(may(0, 0, 0), "in the middle of execve");
-        assert!(may(0, 0x7ffd_0000, 0x7ffd_1000));
-        assert!(!may(0, 0x7ffd_0000, 0x7ffd_0000), "started with none");
-        assert!(!may(KERNEL_THREAD, 0, 0), "a kernel thread has none, ever");
+        let may = |flags, end_of_code, begin, end| {
+            parse(7, &line(flags, end_of_code, begin, end)).unwrap().may_have_environment
+        };
+        assert!(may(0, 0, 0, 0), "in the middle of execve");
+        assert!(may(0, 0, 0x7ffd_0000, 0x7ffd_0000), "a step later: its variables are being counted");
+        assert!(may(0, 0x40_0000, 0x7ffd_0000, 0x7ffd_1000));
+        assert!(!may(0, 0x40_0000, 0x7ffd_0000, 0x7ffd_0000), "started with none");
+        assert!(!may(KERNEL_THREAD, 0, 0, 0), "a kernel thread has none, ever");
     }
 
     #[test]
@@ -243,6 +271,7 @@ mod tests {
             start_time: 1,
             state: b'S',
             threads: 1,
+            forked: false,
             may_have_environment: true,
         };
         // A pid reused while the table was read may even make a circle.

@@ -27,9 +27,10 @@ pub(super) const UNKILLABLE_AFTER: Duration = Duration::from_secs(30);
 /// The first and the longest pause between two looks.
 pub(super) const FIRST_LOOK: Duration = Duration::from_millis(1);
 pub(super) const LONGEST_LOOK: Duration = Duration::from_millis(50);
-/// How long to wait for a process in the middle of execve(2) to show whose it is. The kernel takes
-/// milliseconds for it; a process that hangs on a dead disk is most likely none of ours.
-const BECOMING: Duration = Duration::from_secs(1);
+/// How long to wait for a process that was just forked, or is in the middle of execve(2), to show
+/// whose it is. The kernel takes milliseconds for it, more on a busy machine; a process that hangs
+/// on a dead disk is most likely none of ours.
+const BECOMING: Duration = Duration::from_secs(5);
 /// How long one look at all of `/proc` may take. A process that is stuck in the kernel can hold the
 /// reader up.
 const LOOK_DEADLINE: Duration = Duration::from_secs(20);

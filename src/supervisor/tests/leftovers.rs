@@ -1,10 +1,14 @@
 //! What an earlier daemon left, and what only looks like it.
 
+#![expect(unsafe_code, reason = "a child that waits between fork and exec has no safe interface")]
+
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 
 use super::super::Identity;
+use super::super::hunt::Left;
 use super::*;
 
 fn fresh_tag() -> String {
@@ -119,6 +123,32 @@ async fn what_is_started_meanwhile_is_no_leftover() {
     ours.stop(TERM, DEADLINE);
     said(&ours, "asked").await;
     assert_eq!(texts(&ours).iter().filter(|text| *text == "asked").count(), 1);
+}
+
+#[tokio::test]
+async fn a_child_that_has_not_become_the_app_yet_is_waited_for() {
+    let bench = Bench::new();
+    let (mut parent, child) = UnixStream::pair().unwrap();
+    let mut command = Command::new("/bin/sleep");
+    command.arg("600").env(proc::TAG_VARIABLE, new_tag(&bench.supervisor.mark));
+    // SAFETY: only makes system calls, on what was there before the fork.
+    unsafe {
+        command.pre_exec(move || {
+            (&child).write_all(&std::process::id().to_ne_bytes())?;
+            (&child).read_exact(&mut [0])
+        });
+    }
+    // Returns once it runs its program.
+    let starting = tokio::task::spawn_blocking(move || command.spawn().unwrap());
+    let mut pid = [0; 4];
+    parent.read_exact(&mut pid).unwrap();
+    let mut hunt = Hunt::for_leftovers(&[], &bench.supervisor.mark, &[]);
+    assert_eq!(hunt.round(TERM.number, false), Left::Unknown);
+    parent.write_all(b"x").unwrap();
+    let mut child = starting.await.unwrap();
+    assert_eq!(child.id(), u32::from_ne_bytes(pid));
+    assert_eq!(hunt.round(TERM.number, false), Left::Members);
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
 
 #[tokio::test]
