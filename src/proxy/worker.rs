@@ -40,6 +40,26 @@ pub enum Until {
     OnlyTunnels,
 }
 
+/// When the last sweeps of the connections were, the oldest first.
+///
+/// Which connection is quiet is counted in sweeps. By the clock all are, after a moment in which the
+/// whole machine stood still; but that moment lies between two sweeps.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sweeps([u64; 3]);
+
+impl Sweeps {
+    /// These and one more.
+    fn and(self, now: u64) -> Self {
+        let Self([_, older, last]) = self;
+        Self([older, last, now])
+    }
+
+    /// What has waited since this moment, or longer, is quiet.
+    fn quiet(self) -> u64 {
+        self.0[0]
+    }
+}
+
 /// What the tasks of one thread share.
 pub(super) struct Worker {
     /// The thread's number: its place in all counters that are kept per thread.
@@ -53,10 +73,7 @@ pub(super) struct Worker {
     /// Rings when a connection has ended or become a tunnel.
     fewer: Notify,
     draining: Cell<bool>,
-    /// When the last sweeps of the connections were, the oldest first. Which connection is quiet is
-    /// counted in sweeps, of which one at most stands for a time in which the whole machine stood
-    /// still: by the clock, all connections are quiet then.
-    swept: Cell<[u64; 3]>,
+    swept: Cell<Sweeps>,
     bells: Arc<Doorbells>,
 }
 
@@ -141,8 +158,7 @@ impl Worker {
             clock::advance(self.counters.uptime());
             if ticked {
                 self.sweep_connections();
-                let [_, older, last] = self.swept.get();
-                self.swept.set([older, last, clock::now()]);
+                self.swept.set(self.swept.get().and(clock::now()));
                 self.counters.service().sample_inflight();
             }
             self.here.sweep();
@@ -151,8 +167,7 @@ impl Worker {
 
     fn sweep_connections(&self) {
         let service = self.here.look();
-        let [oldest, ..] = self.swept.get();
-        let quiet = self.draining.get().then_some(oldest);
+        let quiet = self.draining.get().then(|| self.swept.get().quiet());
         self.connections.borrow().iter().for_each(|client| client.sweep(&service.settings, quiet));
     }
 }
@@ -191,5 +206,37 @@ impl Drop for Listed {
         if worker.draining.get() {
             worker.fewer.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use super::super::settings::Settings;
+    use super::super::tests;
+    use super::*;
+    use crate::proxy::crowd::Visit;
+
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn a_moment_in_which_the_machine_stood_still_makes_no_connection_quiet() {
+        let settings = Settings::new(Arc::new(tests::config()));
+        let visit = Visit::begin(Crowd::new().guest(PEER), 1, 1).unwrap();
+        let client = ClientConnection::new((PEER, 1).into(), visit, 0);
+        let mut swept = Sweeps::default();
+        let mut sweep = |milliseconds| {
+            clock::advance(Duration::from_millis(milliseconds));
+            client.sweep(&settings, Some(swept.quiet()));
+            swept = swept.and(clock::now());
+            client.is_to_close()
+        };
+        assert!(!sweep(100) && !sweep(200) && !sweep(300));
+        client.begin();
+        client.end();
+        assert!(!sweep(400) && !sweep(9400), "it may send the next request in this very moment");
+        assert!(sweep(9500), "it has waited for a whole tick");
     }
 }
