@@ -45,8 +45,8 @@ pub(super) struct SocketTask {
 pub(super) enum NewSocket {
     /// At another place, or none any more.
     Fresh(Option<SocketTask>),
-    /// At the same place, for another group.
-    Shared { path: PathBuf, group: Option<u32> },
+    /// At the same place, for another group than `former`.
+    Shared { path: PathBuf, former: Option<u32> },
 }
 
 impl SocketTask {
@@ -100,28 +100,42 @@ impl AdminServer {
     }
 
     /// Prepares the socket of a new configuration: all of it that can fail, before anything else
-    /// changes.
+    /// changes. What is prepared is then [put in force](Self::change) or [given up](Self::give_up).
     ///
     /// # Errors
-    /// As [`AdminServer::open`].
+    /// As [`AdminServer::open`]; or the socket that is there cannot be given to its new group.
     pub(super) fn prepare(&self, old: &Config, new: &Config) -> Result<NewSocket, StartError> {
         match &new.admin.socket {
             // The same path cannot be bound twice: the socket that is there gets its new group.
             Some(path) if old.admin.socket == new.admin.socket && self.socket.is_some() => {
-                Ok(NewSocket::Shared { path: path.clone(), group: socket_group(new)? })
+                let group = socket_group(new)?;
+                let former = socket_group(old).ok().flatten();
+                admin::share_socket(path, group)
+                    .map_err(|error| StartError::Socket(format!("admin.socket_group: {error}")))?;
+                Ok(NewSocket::Shared { path: path.clone(), former })
             }
             _ => open_socket(new, &self.admin, admin::bind_socket).map(NewSocket::Fresh),
         }
     }
 
     /// Puts what was prepared in the place of the socket. Returns the former one.
-    ///
-    /// # Errors
-    /// The socket cannot be given to its new group.
-    pub(super) fn change(&mut self, socket: NewSocket) -> Result<Option<SocketTask>, String> {
-        match socket {
-            NewSocket::Fresh(fresh) => Ok(std::mem::replace(&mut self.socket, fresh)),
-            NewSocket::Shared { path, group } => admin::share_socket(&path, group).map(|()| None),
+    pub(super) fn change(&mut self, prepared: NewSocket) -> Option<SocketTask> {
+        match prepared {
+            NewSocket::Fresh(fresh) => std::mem::replace(&mut self.socket, fresh),
+            NewSocket::Shared { .. } => None,
+        }
+    }
+
+    /// Takes back what was prepared. Returns a socket that is served for nothing.
+    pub(super) fn give_up(prepared: NewSocket) -> Option<SocketTask> {
+        match prepared {
+            NewSocket::Fresh(fresh) => fresh,
+            NewSocket::Shared { path, former } => {
+                if let Err(error) = admin::share_socket(&path, former) {
+                    tracing::warn!("the admin socket stays open to its new group: {error}");
+                }
+                None
+            }
         }
     }
 

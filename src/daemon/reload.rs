@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Daemon;
+use super::admin_server::AdminServer;
 use crate::config::{self, Config};
 use crate::proxy::{self, ListenerId};
 use crate::wire::{self, Code, ErrorBody};
@@ -65,13 +66,16 @@ impl Daemon {
             true => Some(self.admin.prepare(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?),
             false => None,
         };
-        if let Some(listener) = listener {
-            self.listen_on(listener, new.listen).await?;
+        if let Some(listener) = listener
+            && let Err(error) = self.listen_on(listener, new.listen).await
+        {
+            let prepared = socket.and_then(AdminServer::give_up);
+            self.background.finish(prepared);
+            return Err(error);
         }
         if let Some(socket) = socket {
-            let former = self.admin.change(socket);
-            let former = former.map_err(|error| invalid(vec![format!("admin.socket_group: {error}")]))?;
             // A reload that came through the former one is answered there.
+            let former = self.admin.change(socket);
             self.background.finish(former);
         }
         for warning in &new.warnings {

@@ -298,6 +298,30 @@ fn an_address_that_cannot_be_bound_is_refused_and_the_old_one_stays() {
 }
 
 #[test]
+fn a_socket_that_cannot_be_shared_leaves_the_address_where_it_is() {
+    let Ok(Some(group)) = nix::unistd::Group::from_gid(nix::unistd::getgid()) else {
+        eprintln!("SKIPPED: the group of this process has no name");
+        return;
+    };
+    let world = World::new();
+    let conf = world.conf().app(&world.app("v1"));
+    let daemon = world.start(&conf);
+    let before = daemon.wait_until_serves("v1");
+    let aside = world.path("aside");
+    std::fs::rename(world.socket(), &aside).unwrap();
+    let both = conf.clone().set("listen", "127.0.0.2:0").set("admin.socket_group", group.name.as_str());
+    both.save();
+    let refused = daemon.send_admin("POST", "/__reload").refused(422, "config_invalid");
+    assert_mentions(&refused.to_string(), &["admin.socket_group", "give to its group"]);
+    // The watch must not find the one together with the other.
+    conf.save();
+    std::fs::rename(&aside, world.socket()).unwrap();
+    assert!(reload(&daemon)["changed"].as_array().unwrap().is_empty(), "nothing has changed");
+    assert_eq!(daemon.status().listen, before.listen);
+    assert_eq!(daemon.get("/").version(), "v1");
+}
+
+#[test]
 fn a_new_token_replaces_the_old_one_at_once() {
     let world = World::new();
     let token = world.path("conf/token");
