@@ -54,6 +54,7 @@
 //! | fact | owner | others see |
 //! | --- | --- | --- |
 //! | phase, live, candidate, previous, history | the app's coordinator | a snapshot ([`release::Handle::status`]) |
+//! | which of several apps a request is for ([`proxy::Route`]) | who keeps the apps, through [`proxy::Board::route`] | a wait-free read |
 //! | where requests go now ([`proxy::Now`]) | the coordinator, through the one [`proxy::RouteWriter`] | a wait-free read |
 //! | requests in flight on a target | [`proxy::Target`]: claims are guards | a count |
 //! | a process group and its end | its task in [`supervisor`] | what [`supervisor::Process`] publishes |
@@ -67,9 +68,9 @@
 //! An **instance** is one configured daemon. An **app** is what it serves: **managed** if portok
 //! starts it, **unmanaged** if another program does. A **release** is one immutable version of an
 //! app, and a **run** is one process group of a release. A **service** is an app as the data plane
-//! knows it, and a **target** is the address of a run, for one tenure as live. The **board** says
-//! where the requests of a service go now. **Live**, **candidate** and **previous** are roles of
-//! releases.
+//! knows it, and a **target** is the address of a run, for one tenure as live. A **route** leads
+//! requests for a host and a path to a service. The **board** says where the requests of a service
+//! go now. **Live**, **candidate** and **previous** are roles of releases.
 //!
 //! A **switch** changes which target gets new requests. In the **drain** after it, the old target
 //! finishes its requests. In the **watch window** after it, portok may roll back by itself. An

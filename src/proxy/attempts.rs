@@ -104,7 +104,7 @@ impl Attempts<'_> {
                 Ok(claim) => claim,
                 Err(NoTarget::Held) if clock::now() < connect_by => {
                     Box::pin(refused.wait()).await;
-                    latest = Some(self.worker.here.look());
+                    latest = Some(self.worker.here.look_again(self.service));
                     continue;
                 }
                 Err(NoTarget::Held | NoTarget::Empty) => return Err(Fault::NoLiveTarget.into()),
@@ -123,10 +123,10 @@ impl Attempts<'_> {
                         // It may be started again, then at another address.
                         let local = claim.local.clone();
                         drop(claim);
-                        client.pinned.take();
+                        client.pins.leave(&local.service);
                         let paused = Box::pin(refused.pause(error, connect_by)).await;
                         paused.map_err(|fault| NoAnswer::from(fault).at(&local))?;
-                        latest = Some(self.worker.here.look());
+                        latest = Some(self.worker.here.look_again(self.service));
                         continue;
                     }
                 }
@@ -144,7 +144,7 @@ impl Attempts<'_> {
                     if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
                 {
                     retried = true;
-                    latest = Some(self.worker.here.look());
+                    latest = Some(self.worker.here.look_again(self.service));
                     connect_by = clock::after(upstream.connect_timeout).min(whole_by);
                     outgoing.rewind();
                 }

@@ -1,9 +1,14 @@
 //! The board: where requests go now, and by which configuration they are served.
 //!
 //! State: an epoch, and the pointers that it covers: the configuration, which the
-//! [`Plane`](super::Plane) writes, and each service's [`Now`], which its [`RouteWriter`] writes.
-//! Every data-plane thread reads them through a view of its own (`here.rs`), without a lock. The
-//! board lives as long as anybody uses it.
+//! [`Plane`](super::Plane) writes; which services there are and the routes to them, which whoever
+//! keeps the apps writes; and each service's [`Now`], which its [`RouteWriter`] writes. Every
+//! data-plane thread reads them through a view of its own (`here.rs`), without a lock. The board
+//! lives as long as anybody uses it.
+//!
+//! A daemon with one app has one service, which gets every request; nothing is looked up for them.
+//! A daemon with several apps has a service for each and the routes to them; what would be the one
+//! app's service stands for requests that have no app.
 //!
 //! The orderings that matter:
 //! - *publish*: the pointer is stored, then the epoch is counted up, and only then is a former
@@ -18,14 +23,16 @@
 //! That an app is held and that it serves are values of one pointer, so nobody sees neither of them
 //! while one follows the other.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
-use super::counters::ServiceCounters;
+use super::counters::{Counters, ServiceCounters};
+use super::routes::{Route, Routes};
 use super::target::Target;
-use crate::config::Config;
+use crate::config::{Affinity, AppConfig, Config};
 
 /// Where a service's requests go now.
 ///
@@ -45,19 +52,79 @@ pub enum Now {
 
 /// An app as the data plane knows it.
 #[derive(Debug)]
-pub(super) struct Service {
+pub struct Service {
+    /// `None`: the configuration's own app.
+    config: Option<ArcSwap<AppConfig>>,
     now: ArcSwap<Now>,
     counters: Arc<ServiceCounters>,
 }
 
 impl Service {
+    fn new(config: Option<Arc<AppConfig>>, counters: Arc<ServiceCounters>) -> Arc<Self> {
+        let config = config.map(ArcSwap::new);
+        Arc::new(Self { config, now: ArcSwap::from_pointee(Now::Empty), counters })
+    }
+
+    /// The app's configuration; `whole` is the daemon's. Part of a look.
+    pub(super) fn config(&self, whole: &Config) -> Arc<AppConfig> {
+        self.config.as_ref().map_or_else(|| Arc::clone(&whole.app), ArcSwap::load_full)
+    }
+
+    /// What its requests stay with; `whole` is the daemon's configuration.
+    pub(super) fn affinity(&self, whole: &Config) -> Affinity {
+        self.config.as_ref().map_or(whole.app.drain.affinity, |config| config.load().drain.affinity)
+    }
+
     /// Where its requests go now. Part of a look: the epoch is read before.
     pub(super) fn now(&self) -> Arc<Now> {
         self.now.load_full()
     }
 
-    pub(super) fn counters(&self) -> &Arc<ServiceCounters> {
+    /// The counters of its requests.
+    pub fn counters(&self) -> &Arc<ServiceCounters> {
         &self.counters
+    }
+}
+
+/// The services of several apps, and the routes to them.
+#[derive(Debug)]
+pub(super) struct Services {
+    services: Vec<Arc<Service>>,
+    routes: Routes<usize>,
+}
+
+impl Services {
+    fn new(routes: Vec<Route<Arc<Service>>>) -> Self {
+        let mut services: Vec<Arc<Service>> = Vec::new();
+        let mut places = HashMap::new();
+        let routes = Routes::new(routes.into_iter().map(|Route { hosts, path, to }| {
+            let place = *places.entry(Arc::as_ptr(&to)).or_insert(services.len());
+            if place == services.len() {
+                services.push(to);
+            }
+            Route { hosts, path, to: place }
+        }));
+        Self { services, routes }
+    }
+
+    /// The place of the service that a request goes to.
+    pub(super) fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Option<usize> {
+        self.routes.find(host, path).copied()
+    }
+
+    /// The service at a place that was found.
+    pub(super) fn at(&self, place: usize) -> &Arc<Service> {
+        &self.services[place]
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.iter()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.services.len()
     }
 }
 
@@ -66,16 +133,38 @@ impl Service {
 pub struct Board {
     epoch: AtomicU64,
     config: ArcSwap<Config>,
-    service: Service,
+    own: Arc<Service>,
+    services: ArcSwapOption<Services>,
 }
 
 impl Board {
     /// A board with one service, whose requests go nowhere yet, and that service's only writer.
     pub fn new(config: Arc<Config>, counters: Arc<ServiceCounters>) -> (Arc<Self>, RouteWriter) {
-        let service = Service { now: ArcSwap::from_pointee(Now::Empty), counters };
-        let config = ArcSwap::new(config);
-        let board = Arc::new(Self { epoch: AtomicU64::new(0), config, service });
-        (board.clone(), RouteWriter { board })
+        let own = Service::new(None, counters);
+        let board = Arc::new(Self {
+            epoch: AtomicU64::new(0),
+            config: ArcSwap::new(config),
+            own: own.clone(),
+            services: ArcSwapOption::empty(),
+        });
+        (board.clone(), RouteWriter { board, service: own })
+    }
+
+    /// Makes the service of one app of several, whose requests go nowhere yet, and its only writer.
+    /// It gets requests once it is among the [routes](Self::route). `counters` are those of the
+    /// plane; the service has its own among them.
+    pub fn add(self: &Arc<Self>, config: Arc<AppConfig>, counters: &Counters) -> (Arc<Service>, RouteWriter) {
+        let service = Service::new(Some(config), counters.further_service());
+        (service.clone(), RouteWriter { board: self.clone(), service })
+    }
+
+    /// Publishes the routes to the services of several apps: every look from now on finds them. A
+    /// request that has no route gets 404. Of two routes for the same hosts and path the first
+    /// counts. The first call makes the board one of several apps for ever; it belongs before the
+    /// start of the [`Plane`](super::Plane).
+    pub fn route(&self, routes: Vec<Route<Arc<Service>>>) {
+        self.services.store(Some(Arc::new(Services::new(routes))));
+        self.advance();
     }
 
     /// Counts what was published. A request pays for this load and a comparison.
@@ -88,14 +177,27 @@ impl Board {
         self.config.load_full()
     }
 
-    /// The one service.
-    pub(super) fn service(&self) -> &Service {
-        &self.service
+    /// The one service; with several apps that of requests without a route.
+    pub(super) fn own(&self) -> &Arc<Service> {
+        &self.own
+    }
+
+    /// The services of several apps. `None`: there is one app.
+    pub(super) fn services(&self) -> Option<Arc<Services>> {
+        self.services.load_full()
     }
 
     /// Publishes `config`: every look from now on finds it.
     pub(super) fn configure(&self, config: Arc<Config>) {
         self.config.store(config);
+        self.advance();
+    }
+
+    /// Publishes the configuration of one app of several.
+    pub fn configure_app(&self, service: &Service, config: Arc<AppConfig>) {
+        if let Some(former) = &service.config {
+            former.store(config);
+        }
         self.advance();
     }
 
@@ -108,13 +210,14 @@ impl Board {
 #[derive(Debug)]
 pub struct RouteWriter {
     board: Arc<Board>,
+    service: Arc<Service>,
 }
 
 impl RouteWriter {
     /// Publishes `now` and returns the target that it replaces, which is neither retired nor closed
     /// yet: the caller decides which (`retire` after a switch, `close` after a rollback).
     pub fn set(&mut self, now: Now) -> Option<Arc<Target>> {
-        let former = self.board.service.now.swap(Arc::new(now));
+        let former = self.service.now.swap(Arc::new(now));
         self.board.advance();
         match &*former {
             Now::One(target) => Some(target.clone()),

@@ -18,10 +18,10 @@ use super::clock;
 use super::crowd::{Guest, Visit};
 use super::gate;
 use super::headers;
+use super::pins::Pins;
 use super::settings::Settings;
 use super::socket::SocketState;
 use super::target::Target;
-use super::upstream::pool::Pinned;
 use super::waits::{Patience, Waits};
 use crate::config::Affinity;
 
@@ -66,8 +66,8 @@ pub(super) struct ClientConnection {
     moved: Cell<u64>,
     /// Wakes the connection's task.
     waker: RefCell<Option<Waker>>,
-    /// The target that its requests stay with (`drain.affinity`).
-    pub(super) pinned: RefCell<Option<Pinned>>,
+    /// The targets that its requests stay with (`drain.affinity`).
+    pub(super) pins: Pins,
     /// The tunnel's target, once the app has ended its side.
     pub(super) app_ended: RefCell<Option<Arc<Target>>>,
     /// Its place among the thread's connections.
@@ -90,7 +90,7 @@ impl ClientConnection {
             served: Cell::new(0),
             moved: Cell::new(clock::now()),
             waker: RefCell::default(),
-            pinned: RefCell::default(),
+            pins: Pins::default(),
             app_ended: RefCell::default(),
             index: Cell::new(0),
         })
@@ -227,8 +227,9 @@ impl ClientConnection {
         {
             self.order(CloseOrder::Cut);
         }
-        let by_request = settings.app.drain.affinity == Affinity::Request;
-        self.pinned.borrow_mut().take_if(|pinned| by_request || pinned.local.target.is_closed());
+        self.pins.retain(|local| {
+            !local.target.is_closed() && local.service.affinity(&settings.config) != Affinity::Request
+        });
         let now = clock::now();
         match self.phase.get() {
             // While the thread stops, an answer's head says that it is the last. An answer whose

@@ -84,6 +84,11 @@ impl Counters {
         &self.service
     }
 
+    /// Counters of the requests of one app of several.
+    pub(super) fn further_service(&self) -> Arc<ServiceCounters> {
+        ServiceCounters::new(self.threads(), self.started)
+    }
+
     /// All counters as they are now.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {

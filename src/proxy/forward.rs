@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
@@ -68,9 +68,18 @@ pub(super) fn forward(
             let answer = worker.reserved.answer(turn.client().peer, request);
             return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }
+        let routed = worker.here.route(service, || host_of(&parts, &target), target.path);
+        let is_routed = routed.is_ok();
+        let (Ok(service) | Err(service)) = routed;
         let ticket = Ticket::new(service.clone());
         let forward = Forward { worker, service, turn, ticket, slot };
-        let response = forward.run(&mut parts, body, target, facts).await;
+        let response = if is_routed {
+            forward.run(&mut parts, body, target, facts).await
+        } else {
+            // As for every answer: a client that does not read must not hold the view for ever.
+            client.socket.limit_sending(forward.service.settings.send_timeout);
+            forward.refuse(&Fault::NoRoute, None, facts.chunked || exchange::has_body(&body))
+        };
         raw.into_iter().for_each(|raw| client.socket.give_back(raw));
         Ok(response)
     }
@@ -257,8 +266,7 @@ impl ForwardedRequest for HyperRequest<'_> {
             method: method.as_str(),
             target: self.target.path,
             authority: self.target.authority,
-            // Nearly always the first field: found sooner than looked up.
-            host: headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, value)| value.as_bytes()),
+            host: host_field(headers),
             nominated: &self.facts.nominated,
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         };
@@ -270,6 +278,16 @@ impl ForwardedRequest for HyperRequest<'_> {
     fn fields(&mut self) -> Fields<'_> {
         Fields::Map(&mut self.parts.headers)
     }
+}
+
+/// The host that a request is for: that of an absolute target, else of `Host`.
+fn host_of<'a>(parts: &'a Parts, target: &RequestTarget<'a>) -> Option<&'a [u8]> {
+    target.authority.or_else(|| host_field(&parts.headers))
+}
+
+/// Nearly always the first field: found sooner than looked up.
+fn host_field(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.iter().find(|(name, _)| *name == header::HOST).map(|(_, value)| value.as_bytes())
 }
 
 /// A body that has arrived whole. If there is none, the length that the head tells is passed on.

@@ -1,8 +1,9 @@
 //! The board as one thread sees it, and how a request of this thread claims a target.
 //!
-//! State: a [`ServiceHere`] with the epoch at which it was read, made anew by the first look after
-//! something was published; and every target that may still have connections on this thread. All of
-//! it belongs to the thread. A target leaves when it is over and nothing here uses it any more.
+//! State: a [`ServiceHere`] for the board's own service and for each that a request was routed to,
+//! with the epoch at which it was read, read anew by the first look after something was published;
+//! and every target that may still have connections on this thread. All of it belongs to the
+//! thread. A target leaves when it is over and nothing here uses it any more.
 //!
 //! The order that matters is the board's: the epoch is read first, the pointers after it. The first
 //! claim of a request trusts the request's own look; a claim that is refused looks again.
@@ -11,13 +12,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::board::{Board, Now};
+use super::board::{Board, Now, Service, Services};
 use super::connection::ClientConnection;
 use super::counters::{RequestLane, ServiceCounters};
 use super::settings::Settings;
 use super::target::Target;
-use super::upstream::pool::{Claim, Doorbells, LocalTarget, Pinned};
-use crate::config::{Affinity, Upstream};
+use super::upstream::pool::{Claim, Doorbells, LocalTarget};
+use crate::config::{Affinity, AppConfig};
 
 /// Why a request finds no target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +29,29 @@ pub(super) enum NoTarget {
     Held,
 }
 
-/// A service as this thread saw it last. It does not change; a request keeps the one that it began
-/// with.
+/// A service as this thread saw it last. What it says does not change; a request keeps the one that
+/// it began with.
 pub(super) struct ServiceHere {
     pub(super) settings: Settings,
     pub(super) counters: Arc<ServiceCounters>,
     lane: usize,
     live: Result<Rc<LocalTarget>, NoTarget>,
+    service: Arc<Service>,
+    /// What `live` was read from.
+    now: Arc<Now>,
+    /// Until this epoch it is what the board says.
+    epoch: Cell<u64>,
+    /// With several apps, in the view of the board's own service: theirs.
+    apps: Option<Rc<AppsHere>>,
+}
+
+/// The services of several apps as this thread sees them.
+struct AppsHere {
+    services: Arc<Services>,
+    /// By place; `None`: no request has been routed to it yet.
+    seen: RefCell<Box<[Option<Rc<ServiceHere>>]>>,
+    /// The epoch at which all of `seen` was looked through.
+    swept: Cell<u64>,
 }
 
 impl ServiceHere {
@@ -59,64 +76,102 @@ pub(super) struct Here {
     lane: usize,
     bells: Arc<Doorbells>,
     board: Arc<Board>,
-    /// The epoch that was read before `service`.
+    /// The board's own service.
+    own: RefCell<Rc<ServiceHere>>,
+    /// The epoch that was read before `own`.
     epoch: Cell<u64>,
-    service: RefCell<Rc<ServiceHere>>,
     /// All targets that may still have connections here.
     locals: RefCell<Vec<Rc<LocalTarget>>>,
 }
 
 impl Here {
     pub(super) fn new(lane: usize, board: Arc<Board>, bells: Arc<Doorbells>) -> Self {
-        let epoch = Cell::new(board.epoch());
-        let locals = RefCell::default();
-        let service = RefCell::new(Rc::new(read(lane, &board, &bells, &locals)));
-        Self { lane, bells, board, epoch, service, locals }
+        let epoch = board.epoch();
+        let reader = Reader { lane, board: &board, bells: &bells, locals: &RefCell::default() };
+        let own = reader.own(None, epoch);
+        let locals = RefCell::new(reader.locals.take());
+        Self { lane, bells, board, own: RefCell::new(own), epoch: Cell::new(epoch), locals }
     }
 
-    /// The service as it is now. One atomic load while nothing has been published.
+    fn reader(&self) -> Reader<'_> {
+        Reader { lane: self.lane, board: &self.board, bells: &self.bells, locals: &self.locals }
+    }
+
+    /// The board's own service as it is now. One atomic load while nothing has been published.
     pub(super) fn look(&self) -> Rc<ServiceHere> {
         let epoch = self.board.epoch();
         if epoch != self.epoch.get() {
             self.renew(epoch);
         }
-        self.service.borrow().clone()
+        self.own.borrow().clone()
     }
 
     #[cold]
     fn renew(&self, epoch: u64) {
-        let service = read(self.lane, &self.board, &self.bells, &self.locals);
-        self.service.replace(Rc::new(service));
+        let own = self.reader().own(Some(&self.own.borrow()), epoch);
+        self.own.replace(own);
         self.epoch.set(epoch);
+    }
+
+    /// The service of a request for `host` and `path` that has looked at `own`. `Err(own)`: there
+    /// are several apps, and none for it.
+    pub(super) fn route<'h>(
+        &self,
+        own: Rc<ServiceHere>,
+        host: impl FnOnce() -> Option<&'h [u8]>,
+        path: &[u8],
+    ) -> Result<Rc<ServiceHere>, Rc<ServiceHere>> {
+        let Some(apps) = &own.apps else { return Ok(own) };
+        let Some(place) = apps.services.find(host(), path) else { return Err(own) };
+        let mut seen = apps.seen.borrow_mut();
+        let seen = &mut seen[place];
+        // The look at `own` has read this epoch.
+        let epoch = self.epoch.get();
+        match seen {
+            Some(known) if known.epoch.get() == epoch => Ok(known.clone()),
+            _ => {
+                let service = self.reader().service(apps.services.at(place), seen.as_ref(), epoch);
+                *seen = Some(service.clone());
+                Ok(service)
+            }
+        }
+    }
+
+    /// The same service as it is now.
+    pub(super) fn look_again(&self, service: &ServiceHere) -> Rc<ServiceHere> {
+        let own = self.look();
+        if Arc::ptr_eq(&own.service, &service.service) {
+            return own;
+        }
+        // Where it has lost its routes meanwhile, it still ends what it began.
+        self.reader().service(&service.service, None, self.epoch.get())
     }
 
     /// Claims a target for a request of `client` that has looked at `service`: the target that the
     /// client is pinned to, else the live one.
     pub(super) fn claim(&self, service: &ServiceHere, client: &ClientConnection) -> Result<Claim, NoTarget> {
         let affinity = service.settings.app.drain.affinity;
-        let mut pinned = client.pinned.borrow_mut();
         if affinity == Affinity::Request {
-            *pinned = None;
-        } else if let Some(claim) = pinned.as_ref().and_then(|pinned| Claim::new(pinned.local.clone(), true))
-        {
+            client.pins.leave(&service.service);
+        } else if let Some(claim) = client.pins.of(&service.service).and_then(|pin| Claim::new(pin, true)) {
             return Ok(claim);
         }
         let claim = match service.claim() {
             Some(claim) => claim,
-            None => self.claim_anew()?,
+            None => self.claim_anew(service)?,
         };
         if affinity == Affinity::Connection {
-            *pinned = Some(Pinned::new(claim.local.clone()));
+            client.pins.pin(claim.local.clone());
         }
         Ok(claim)
     }
 
     /// Looks again until a target can be claimed or there is none.
     #[cold]
-    fn claim_anew(&self) -> Result<Claim, NoTarget> {
+    fn claim_anew(&self, service: &ServiceHere) -> Result<Claim, NoTarget> {
         let mut refused: Option<Rc<LocalTarget>> = None;
         loop {
-            let local = self.look().live.clone()?;
+            let local = self.look_again(service).live.clone()?;
             // A target that is published although nobody may claim it: nothing serves.
             if refused.is_some_and(|refused| Rc::ptr_eq(&refused, &local)) {
                 return Err(NoTarget::Empty);
@@ -128,54 +183,120 @@ impl Here {
         }
     }
 
+    /// Replaces the views that are not what the board says any more: one of an app that nobody asks
+    /// for would hold on to the target that was live before.
+    fn renew_apps(&self) {
+        let own = self.look();
+        let Some(apps) = &own.apps else { return };
+        let epoch = self.epoch.get();
+        if apps.swept.replace(epoch) == epoch {
+            return;
+        }
+        for (place, seen) in apps.seen.borrow_mut().iter_mut().enumerate() {
+            if seen.is_some() {
+                *seen = Some(self.reader().service(apps.services.at(place), seen.as_ref(), epoch));
+            }
+        }
+    }
+
+    /// Notes how much is in flight at each service.
+    pub(super) fn sample_inflight(&self) {
+        self.look().counters.sample_inflight();
+        if let Some(services) = self.board.services() {
+            services.all().for_each(|service| service.counters().sample_inflight());
+        }
+    }
+
     /// Drops idle connections that are of no use any more, and targets that are over.
     pub(super) fn sweep(&self) {
-        let service = self.look();
-        let upstream = &service.settings.app.upstream;
+        let config = self.board.config();
         let is_left = |local: &Rc<LocalTarget>| {
-            local.sweep(upstream);
-            let live = service.live.as_ref().is_ok_and(|live| Rc::ptr_eq(live, local));
+            local.sweep(&local.service.config(&config).upstream);
             let over = local.target.is_closed() || local.target.is_retired() || local.is_empty();
-            over && !live && Rc::strong_count(local) == 1
+            // A view in which it is live, a claim and a pin hold it too.
+            over && Rc::strong_count(local) == 1
         };
+        self.renew_apps();
         let left: Vec<_> = self.locals.borrow_mut().extract_if(.., |local| is_left(local)).collect();
         drop(left);
     }
 }
 
-/// Reads the board's pointers; the epoch was read before.
-fn read(
+/// Reads the board's pointers for a thread; the epoch was read before.
+struct Reader<'a> {
     lane: usize,
-    board: &Board,
-    bells: &Arc<Doorbells>,
-    locals: &RefCell<Vec<Rc<LocalTarget>>>,
-) -> ServiceHere {
-    let settings = Settings::new(board.config());
-    let live = match &*board.service().now() {
-        Now::Empty => Err(NoTarget::Empty),
-        Now::Held => Err(NoTarget::Held),
-        Now::One(target) => {
-            let upstream = &settings.app.upstream;
-            Ok(local_of(target, lane, bells, upstream, &mut locals.borrow_mut()))
-        }
-    };
-    ServiceHere { settings, counters: board.service().counters().clone(), lane, live }
+    board: &'a Board,
+    bells: &'a Arc<Doorbells>,
+    locals: &'a RefCell<Vec<Rc<LocalTarget>>>,
 }
 
-/// `target` as this thread uses it.
-fn local_of(
-    target: &Arc<Target>,
-    lane: usize,
-    bells: &Arc<Doorbells>,
-    upstream: &Upstream,
-    locals: &mut Vec<Rc<LocalTarget>>,
-) -> Rc<LocalTarget> {
-    if let Some(known) = locals.iter().find(|local| Arc::ptr_eq(&local.target, target)) {
-        return known.clone();
+impl Reader<'_> {
+    /// The board's own service, with those of several apps. What was `known` before and has not
+    /// changed stays.
+    fn own(&self, known: Option<&Rc<ServiceHere>>, epoch: u64) -> Rc<ServiceHere> {
+        let services = self.board.services();
+        let apps = services.map(|services| match known.and_then(|known| known.apps.as_ref()) {
+            Some(apps) if Arc::ptr_eq(&apps.services, &services) => apps.clone(),
+            _ => {
+                let seen = RefCell::new(std::iter::repeat_n(None, services.len()).collect());
+                Rc::new(AppsHere { services, seen, swept: Cell::new(epoch) })
+            }
+        });
+        let of = |known: &Rc<ServiceHere>| known.apps.as_ref().map(Rc::as_ptr);
+        let known = known.filter(|known| of(known) == apps.as_ref().map(Rc::as_ptr));
+        self.read(self.board.own(), known, epoch, apps)
     }
-    let local = Rc::new(LocalTarget::new(target.clone(), lane, bells.clone(), upstream));
-    locals.push(local.clone());
-    local
+
+    /// The service of one app of several.
+    fn service(
+        &self,
+        service: &Arc<Service>,
+        known: Option<&Rc<ServiceHere>>,
+        epoch: u64,
+    ) -> Rc<ServiceHere> {
+        self.read(service, known, epoch, None)
+    }
+
+    fn read(
+        &self,
+        service: &Arc<Service>,
+        known: Option<&Rc<ServiceHere>>,
+        epoch: u64,
+        apps: Option<Rc<AppsHere>>,
+    ) -> Rc<ServiceHere> {
+        let config = self.board.config();
+        let (app, now) = (service.config(&config), service.now());
+        let is_same = |known: &&Rc<ServiceHere>| {
+            Arc::ptr_eq(&known.now, &now)
+                && Arc::ptr_eq(&known.settings.config, &config)
+                && Arc::ptr_eq(&known.settings.app, &app)
+        };
+        if let Some(known) = known.filter(is_same) {
+            known.epoch.set(epoch);
+            return known.clone();
+        }
+        let live = match &*now {
+            Now::Empty => Err(NoTarget::Empty),
+            Now::Held => Err(NoTarget::Held),
+            Now::One(target) => Ok(self.local_of(target, service, &app)),
+        };
+        let (lane, counters, service) = (self.lane, service.counters().clone(), service.clone());
+        let (settings, epoch) = (Settings::new(config, app), Cell::new(epoch));
+        Rc::new(ServiceHere { settings, counters, lane, live, service, now, epoch, apps })
+    }
+
+    /// `target` as this thread uses it.
+    fn local_of(&self, target: &Arc<Target>, service: &Arc<Service>, app: &AppConfig) -> Rc<LocalTarget> {
+        let mut locals = self.locals.borrow_mut();
+        if let Some(known) = locals.iter().find(|local| Arc::ptr_eq(&local.target, target)) {
+            debug_assert!(Arc::ptr_eq(&known.service, service), "a target belongs to one service");
+            return known.clone();
+        }
+        let (target, service, bells) = (target.clone(), service.clone(), self.bells.clone());
+        let local = Rc::new(LocalTarget::new(target, service, self.lane, bells, &app.upstream));
+        locals.push(local.clone());
+        local
+    }
 }
 
 #[cfg(test)]

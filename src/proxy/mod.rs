@@ -3,18 +3,19 @@
 //! # A request's way
 //! 1. [`listener`] accepts, [`guests`] lets the client in, [`client`] serves its connection.
 //! 2. [`plain`] reads a plain request; hyper reads any other, [`judge`] and [`forward`] take it on.
+//!    With several apps, [`routes`] say which one it is for.
 //! 3. [`attempts`] claims the target that is live [`here`], and asks it over an [`upstream`] pool.
 //! 4. The answer comes back through [`plain`], or through [`answer`] and hyper.
 //!
 //! # What each file is
 //! - The face for the coordinator, the daemon and the admin API: [`board`] (where requests go now,
-//!   by which configuration), [`target`] (one tenure of an address, and who uses it), [`plane`]
-//!   (the threads) and [`counters`].
+//!   by which configuration), [`routes`] (which of several apps is asked), [`target`] (one tenure
+//!   of an address, and who uses it), [`plane`] (the threads) and [`counters`].
 //! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`settings`]
 //!   the configuration as requests read it, [`spares`] its buffers, [`clock`] its coarse time.
-//! - One client: [`connection`] is the state of its connection, [`socket`] its socket as hyper
-//!   drives it behind a [`gate`], [`crowd`] how much each address has, [`who`] the address that a
-//!   trusted proxy names.
+//! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
+//!   with, [`socket`] its socket as hyper drives it behind a [`gate`], [`crowd`] how much each
+//!   address has, [`who`] the address that a trusted proxy names.
 //! - One request: [`ticket`] counts it, [`headers`] writes the head that goes to the app,
 //!   [`pieces`] are bytes on their way to a socket, [`waits`] its deadlines, [`fault`] why portok
 //!   answers itself, [`tunnel`] what an upgrade makes of it.
@@ -44,8 +45,10 @@ mod here;
 mod judge;
 mod listener;
 mod pieces;
+mod pins;
 mod plain;
 mod plane;
+mod routes;
 mod settings;
 mod socket;
 mod spares;
@@ -68,10 +71,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-pub use board::{Board, Now, RouteWriter};
+pub use board::{Board, Now, RouteWriter, Service};
 pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
 pub use listener::{ListenerId, bind};
 pub use plane::{Plane, Pulse};
+pub use routes::{Hosts, NoHosts, Route};
 pub use target::Target;
 pub use worker::Until;
 

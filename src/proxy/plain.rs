@@ -177,11 +177,16 @@ impl ShortWay<'_> {
             Ok(httparse::Status::Partial) if self.input.len() < LONGEST => return None,
             Ok(httparse::Status::Partial) | Err(_) => return Some(Next::Other),
         };
-        let service = self.worker.here.look();
-        let settings = &service.settings;
-        let Some(plain) = Plain::of(&request).filter(|plain| plain.fits(length, settings)) else {
+        let here = &self.worker.here;
+        let own = here.look();
+        let Some(plain) = Plain::of(&request).filter(|plain| plain.fits(length, &own.settings)) else {
             return Some(Next::Other);
         };
+        // One without a route is refused on the long way.
+        let Ok(service) = here.route(own, || Some(plain.host), plain.target.as_bytes()) else {
+            return Some(Next::Other);
+        };
+        let settings = &service.settings;
         let mut head = self.worker.spares.head();
         plain.write(&mut head, self.client, settings);
         let (to_head, close) = (plain.to_head, plain.close);

@@ -14,7 +14,7 @@ use crate::config::{AppConfig, Config, Forwarded};
 /// One configuration, prepared for a thread's requests.
 pub(super) struct Settings {
     pub(super) config: Arc<Config>,
-    /// The app's part of `config`.
+    /// The app that the requests are for.
     pub(super) app: Arc<AppConfig>,
     /// Milliseconds.
     pub(super) idle_timeout: u64,
@@ -28,10 +28,10 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(config: Arc<Config>) -> Self {
+    pub(super) fn new(config: Arc<Config>, app: Arc<AppConfig>) -> Self {
         let idle_timeout = clock::millis(config.proxy.idle_timeout);
         let header_timeout = clock::millis(config.proxy.header_timeout);
-        let (limits, upstream) = (&config.limits, &config.app.upstream);
+        let (limits, upstream) = (&config.limits, &app.upstream);
         let tunnel_idle = limits.tunnel_idle.map_or(clock::NEVER, clock::millis);
         let send_timeout = socket::send_timeout_of(limits.send_timeout);
         let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);
@@ -43,7 +43,7 @@ impl Settings {
             send_timeout,
             requests_per_address,
             is_impatient,
-            app: Arc::clone(&config.app),
+            app,
             config,
         }
     }

@@ -159,7 +159,7 @@ impl Worker {
             if ticked {
                 self.sweep_connections();
                 self.swept.set(self.swept.get().and(clock::now()));
-                self.counters.service().sample_inflight();
+                self.here.sample_inflight();
             }
             self.here.sweep();
         }
@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_moment_in_which_the_machine_stood_still_makes_no_connection_quiet() {
-        let settings = Settings::new(Arc::new(tests::config()));
+        let config = Arc::new(tests::config());
+        let settings = Settings::new(config.clone(), config.app.clone());
         let visit = Visit::begin(Crowd::new().guest(PEER), 1, 1).unwrap();
         let client = ClientConnection::new((PEER, 1).into(), visit, 0);
         let mut swept = Sweeps::default();

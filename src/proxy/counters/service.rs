@@ -118,7 +118,8 @@ impl ServiceCounters {
         }
     }
 
-    fn inflight(&self) -> u64 {
+    /// Requests and tunnels under way.
+    pub(in crate::proxy) fn inflight(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.inflight.load(Relaxed)).sum()
     }
 

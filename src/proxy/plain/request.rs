@@ -13,8 +13,8 @@ pub(super) const MOST_FIELDS: usize = 64;
 /// A plain request, as parsed.
 pub(super) struct Plain<'a> {
     method: &'static str,
-    target: &'a str,
-    host: &'a [u8],
+    pub(super) target: &'a str,
+    pub(super) host: &'a [u8],
     fields: &'a [httparse::Header<'a>],
     pub(super) to_head: bool,
     /// The client wants the connection closed after the answer.

@@ -197,7 +197,7 @@ async fn a_request_that_comes_while_its_connection_is_about_to_be_closed_is_answ
 #[tokio::test]
 async fn a_plane_that_is_dropped_stops() {
     let app = Backend::fixed(OK).await;
-    let Rig { plane, addr, counters, routes } = Rig::serving(&app, |_| ());
+    let Rig { plane, addr, counters, routes, .. } = Rig::serving(&app, |_| ());
     let mut client = Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() };
     client.send(GET).await;
     client.reply().await;

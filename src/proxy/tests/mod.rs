@@ -1,5 +1,6 @@
 //! The data plane against hand-made clients and apps, over real sockets.
 
+mod apps;
 mod coming_back;
 mod connections;
 mod framing;
@@ -165,6 +166,7 @@ struct Rig {
     plane: Plane,
     addr: SocketAddr,
     counters: Arc<Counters>,
+    board: Arc<Board>,
     routes: RouteWriter,
 }
 
@@ -177,8 +179,8 @@ impl Rig {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let listeners = vec![(ListenerId::HTTP, listener)];
-        let plane = Plane::start(listeners, board, counters.clone(), Arc::new(Admins)).unwrap();
-        Self { plane, addr, counters, routes }
+        let plane = Plane::start(listeners, board.clone(), counters.clone(), Arc::new(Admins)).unwrap();
+        Self { plane, addr, counters, board, routes }
     }
 
     /// With `app` live.

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 use crate::config::Upstream;
+use crate::proxy::board::Service;
 use crate::proxy::clock;
 use crate::proxy::target::{Permit, Target};
 
@@ -42,6 +43,8 @@ impl Doorbells {
 #[derive(Debug)]
 pub(in crate::proxy) struct LocalTarget {
     pub(in crate::proxy) target: Arc<Target>,
+    /// The service that it belongs to.
+    pub(in crate::proxy) service: Arc<Service>,
     pub(in crate::proxy) lane: usize,
     bells: Arc<Doorbells>,
     idle: RefCell<Vec<Connection>>,
@@ -63,13 +66,15 @@ pub(in crate::proxy) enum Lent {
 impl LocalTarget {
     pub(in crate::proxy) fn new(
         target: Arc<Target>,
+        service: Arc<Service>,
         lane: usize,
         bells: Arc<Doorbells>,
         settings: &Upstream,
     ) -> Self {
         let (idle, waiting, handed) = (RefCell::default(), Cell::new(0), Notify::new());
         let most_idle = Cell::new(share(settings.max_idle, bells.0.len(), lane));
-        Self { target, lane, bells, idle, waiting, handed, most_idle, gave_away: Cell::new(false) }
+        let gave_away = Cell::new(false);
+        Self { target, service, lane, bells, idle, waiting, handed, most_idle, gave_away }
     }
 
     /// A kept connection, without waiting. None if a `fresh` one is wanted.
@@ -221,25 +226,6 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         self.local.target.unclaim(self.local.lane);
-    }
-}
-
-/// A client connection's pin to a target, ended when dropped.
-#[derive(Debug)]
-pub(in crate::proxy) struct Pinned {
-    pub(in crate::proxy) local: Rc<LocalTarget>,
-}
-
-impl Pinned {
-    pub(in crate::proxy) fn new(local: Rc<LocalTarget>) -> Self {
-        local.target.pin(local.lane);
-        Self { local }
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        self.local.target.unpin(self.local.lane);
     }
 }
 

@@ -1,0 +1,318 @@
+//! The route table: which of several apps a request goes to, by its host and its path. Pure data: a
+//! table does not change; a new one takes its place.
+//!
+//! - A host is compared in lower case, without its port and one dot at its end.
+//! - An exact host comes before hosts below a name, of these the longest name, then any host. A
+//!   host that has routes of its own never falls back to a less exact one.
+//! - Of a host's routes the longest path counts that the request's begins with, up to the border of
+//!   a segment. Paths are compared as they are: nothing is decoded.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest host that a route may name: the longest name of the DNS, as text (RFC 1035, 2.3.4).
+const LONGEST: usize = 253;
+
+/// The hosts that a route is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hosts {
+    /// This one.
+    Exact(Host),
+    /// Every one below this name: `a.example.com` and `a.b.example.com` are below `example.com`.
+    Below(Host),
+    /// Every one.
+    Any,
+}
+
+/// A host in the form that hosts are compared in; made by [`Hosts::from_str`] alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Host(Box<str>);
+
+/// Why a text names no hosts that a route can be for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a host is a name, an address, an IPv6 address in brackets, `*.` and a name, or `*`; without a port")]
+pub struct NoHosts;
+
+impl FromStr for Hosts {
+    type Err = NoHosts;
+
+    /// Reads `example.com`, `127.0.0.1`, `[::1]`, `*.example.com` or `*`.
+    fn from_str(text: &str) -> Result<Self, NoHosts> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let (name, is_below) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
+        let is_plain = !name.starts_with('.') && !name.contains("..") && !name.contains(['*', '%']);
+        let fits = is_plain && crate::http1::host::is_host(name.as_bytes());
+        let host = compared(name.as_bytes());
+        let without_dot = name.len() - usize::from(name.ends_with('.'));
+        // What a comparison cuts off is no part of a route.
+        if !fits || host.len() != without_dot || host.len() > LONGEST || is_below && !is_name(name) {
+            return Err(NoHosts);
+        }
+        let host = Host(String::from_utf8_lossy(&host).into());
+        Ok(if is_below { Self::Below(host) } else { Self::Exact(host) })
+    }
+}
+
+impl fmt::Display for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => f.write_str(&host.0),
+            Self::Below(name) => write!(f, "*.{}", name.0),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// A route: requests for these hosts, under this path, go to `to`.
+#[derive(Debug, Clone)]
+pub struct Route<T> {
+    /// For which hosts.
+    pub hosts: Hosts,
+    /// The path that a request's begins with, with a `/` at its beginning; `/`: every one.
+    pub path: Box<str>,
+    /// Where they go.
+    pub to: T,
+}
+
+/// Routes by host and path.
+#[derive(Debug)]
+pub(super) struct Routes<T> {
+    exact: HashMap<Box<[u8]>, Paths<T>>,
+    below: HashMap<Box<[u8]>, Paths<T>>,
+    /// The longest name in `below`: nothing longer is looked up.
+    longest_below: usize,
+    any: Option<Paths<T>>,
+}
+
+/// The routes of one host, the longest path first.
+#[derive(Debug)]
+struct Paths<T>(Vec<(Box<[u8]>, T)>);
+
+impl<T> Routes<T> {
+    /// A table of these routes. Of two for the same hosts and path the first counts.
+    pub(super) fn new(routes: impl IntoIterator<Item = Route<T>>) -> Self {
+        let mut table = Self { exact: HashMap::new(), below: HashMap::new(), longest_below: 0, any: None };
+        for Route { hosts, path, to } in routes {
+            let paths = match hosts {
+                Hosts::Exact(host) => table.exact.entry(host.0.into()).or_default(),
+                Hosts::Below(name) => {
+                    table.longest_below = table.longest_below.max(name.0.len());
+                    table.below.entry(name.0.into()).or_default()
+                }
+                Hosts::Any => table.any.get_or_insert_default(),
+            };
+            paths.0.push((path.into(), to));
+        }
+        for paths in table.exact.values_mut().chain(table.below.values_mut()).chain(&mut table.any) {
+            // Stable: of two equal ones the first is found.
+            paths.0.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+        }
+        table
+    }
+
+    /// Where a request for `host`, as the client wrote it, and `path`, with its query, goes. Without
+    /// a host only the routes for any host count.
+    pub(super) fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Option<&T> {
+        self.paths(host)?.find(path)
+    }
+
+    fn paths(&self, host: Option<&[u8]>) -> Option<&Paths<T>> {
+        let Some(host) = host else { return self.any.as_ref() };
+        let host = compared(host);
+        if let Some(paths) = self.exact.get(&*host) {
+            return Some(paths);
+        }
+        if self.longest_below > 0 {
+            let dots = host.iter().enumerate().filter(|&(at, &byte)| byte == b'.' && at > 0);
+            let mut names =
+                dots.map(|(at, _)| &host[at + 1..]).filter(|name| name.len() <= self.longest_below);
+            // The longest name comes first.
+            if let Some(paths) = names.find_map(|name| self.below.get(name)) {
+                return Some(paths);
+            }
+        }
+        self.any.as_ref()
+    }
+}
+
+impl<T> Default for Paths<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> Paths<T> {
+    fn find(&self, path: &[u8]) -> Option<&T> {
+        self.0.iter().find(|(prefix, _)| is_under(prefix, path)).map(|(_, to)| to)
+    }
+}
+
+/// Whether a host is no address: the last label of an IPv4 address is a number, and of no name that
+/// is in use (RFC 3696, 2).
+fn is_name(host: &str) -> bool {
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    !host.starts_with('[') && !last.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether `path`, with its query, begins with `prefix` and goes on at the border of a segment. `/`
+/// is the beginning of everything: of `*` and of the missing path of an absolute target, too.
+fn is_under(prefix: &[u8], path: &[u8]) -> bool {
+    prefix == b"/"
+        || path
+            .strip_prefix(prefix)
+            .is_some_and(|rest| prefix.ends_with(b"/") || matches!(rest.first(), None | Some(b'/' | b'?')))
+}
+
+/// `host` in the form that hosts are compared in: lower case, without its port and one dot at its
+/// end.
+fn compared(host: &[u8]) -> Cow<'_, [u8]> {
+    let end = match host.first() {
+        Some(b'[') => host.iter().position(|&byte| byte == b']').map_or(host.len(), |close| close + 1),
+        _ => host.iter().position(|&byte| byte == b':').unwrap_or(host.len()),
+    };
+    let host = &host[..end];
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.iter().any(u8::is_ascii_uppercase) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(routes: &[(&str, &str)]) -> Routes<String> {
+        Routes::new(routes.iter().map(|(hosts, path)| Route {
+            hosts: hosts.parse().unwrap(),
+            path: (*path).into(),
+            to: format!("{hosts}{path}"),
+        }))
+    }
+
+    #[test]
+    fn the_most_exact_host_counts_and_has_no_other_beside_it() {
+        let table = table(&[
+            ("*", "/"),
+            ("a.b", "/"),
+            ("*.b", "/"),
+            ("*.a.b", "/"),
+            ("only.b", "/x"),
+            ("*.only.b", "/x"),
+            ("127.0.0.1", "/"),
+            ("[::1]", "/"),
+        ]);
+        for (host, found) in [
+            ("a.b", Some("a.b/")),
+            ("A.B", Some("a.b/")),
+            ("a.b.", Some("a.b/")),
+            ("a.b:8080", Some("a.b/")),
+            ("A.b.:", Some("a.b/")),
+            ("a.b..", Some("*/")),
+            ("x.b", Some("*.b/")),
+            ("x.a.b", Some("*.a.b/")),
+            ("y.x.A.b:1", Some("*.a.b/")),
+            ("b", Some("*/")),
+            ("xa.b", Some("*.b/")),
+            (".b", Some("*/")),
+            ("only.b", None),
+            ("x.only.b", None),
+            ("127.0.0.1:80", Some("127.0.0.1/")),
+            ("127.0.0.1.", Some("127.0.0.1/")),
+            ("[::1]:80", Some("[::1]/")),
+            ("[::2]", Some("*/")),
+            ("_x-1.c", Some("*/")),
+        ] {
+            assert_eq!(table.find(Some(host.as_bytes()), b"/").map(String::as_str), found, "{host}");
+        }
+        assert_eq!(table.find(None, b"/").unwrap(), "*/");
+        let long = format!("{}.a.b", "x.".repeat(20_000));
+        assert_eq!(table.find(Some(long.as_bytes()), b"/").unwrap(), "*.a.b/");
+    }
+
+    #[test]
+    fn the_longest_path_counts_up_to_the_border_of_a_segment() {
+        let table = table(&[("a", "/"), ("a", "/v1"), ("a", "/v1/x"), ("a", "/slash/"), ("b", "/v1")]);
+        for (path, found) in [
+            ("/", "a/"),
+            ("", "a/"),
+            ("*", "a/"),
+            ("?q", "a/"),
+            ("/v1", "a/v1"),
+            ("/v1/", "a/v1"),
+            ("/v1?x", "a/v1"),
+            ("/v1/y", "a/v1"),
+            ("/v1x", "a/"),
+            ("/V1", "a/"),
+            ("/v%31", "a/"),
+            ("//v1", "a/"),
+            ("/v1/x", "a/v1/x"),
+            ("/v1/x/../y", "a/v1/x"),
+            ("/v1/xy", "a/v1"),
+            ("/slash", "a/"),
+            ("/slash/", "a/slash/"),
+            ("/slash/x", "a/slash/"),
+        ] {
+            assert_eq!(table.find(Some(b"a"), path.as_bytes()).unwrap(), found, "{path}");
+        }
+        assert!(table.find(Some(b"b"), b"/").is_none());
+        assert!(table.find(Some(b"c"), b"/v1").is_none());
+        assert!(table.find(None, b"/v1").is_none());
+    }
+
+    #[test]
+    fn of_two_equal_routes_the_first_counts() {
+        let route = |to| Route { hosts: Hosts::Any, path: "/".into(), to };
+        assert_eq!(Routes::new([route(1), route(2)]).find(None, b"/"), Some(&1));
+    }
+
+    #[test]
+    fn hosts_are_read_in_the_form_they_are_compared_in() {
+        for (text, shown) in [
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("*.Example.com", "*.example.com"),
+            ("*", "*"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+            ("_x.y", "_x.y"),
+        ] {
+            assert_eq!(text.parse::<Hosts>().unwrap().to_string(), shown);
+        }
+        let long = "a".repeat(254);
+        for text in [
+            "", "*.", "**", "a.*", "*.*.a", "*a", "a:80", "a:", "[::1]:80", "*.[::1]", "*.0.0.1", "[::1",
+            "a b", "a/b", ".a", "*..a", "a..", "a%20b", &long,
+        ] {
+            assert_eq!(text.parse::<Hosts>(), Err(NoHosts), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// However a client disguises a host, its route is that of its plain form.
+        #[test]
+        fn no_disguise_changes_a_route(
+            label in "[a-z0-9_-]{1,8}", name in "(a|b|a\\.b|c)", upper in proptest::bool::ANY,
+            dot in proptest::bool::ANY, port in "(|:|:80|:65535)"
+        ) {
+            let table = table(&[("a.b", "/"), ("*.a.b", "/"), ("c", "/"), ("*.b", "/")]);
+            for plain in [name.clone(), format!("{label}.{name}")] {
+                let mut disguised = if upper { plain.to_ascii_uppercase() } else { plain.clone() };
+                if dot {
+                    disguised.push('.');
+                }
+                disguised.push_str(&port);
+                proptest::prop_assert_eq!(
+                    table.find(Some(disguised.as_bytes()), b"/"),
+                    table.find(Some(plain.as_bytes()), b"/")
+                );
+            }
+        }
+    }
+}
