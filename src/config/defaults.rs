@@ -52,6 +52,18 @@ pub(super) fn config(given: &Given<'_>) -> Config {
     }
 }
 
+/// The configuration of a file in which nothing stands, whatever host the tests run on.
+#[cfg(test)]
+pub(crate) fn of_an_empty_file() -> Config {
+    let host = super::limits::Host { open_files: 524_288, ..super::limits::Host::current() };
+    config(&Given {
+        sources: &super::Sources::default(),
+        file: Some(Path::new("/etc/portok/test.toml")),
+        who: &super::files::Who::current(),
+        host: &host,
+    })
+}
+
 /// What it takes from its instance is set when that is read.
 fn app_config(given: &Given<'_>) -> AppConfig {
     AppConfig {

@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+#[cfg(test)]
+pub(crate) use self::defaults::of_an_empty_file;
 pub use self::diff::{Diff, diff};
 pub use self::env_file::read_env_file;
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};

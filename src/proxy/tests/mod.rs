@@ -13,9 +13,7 @@ mod tunnels;
 mod ways;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,90 +29,18 @@ use crate::config::*;
 /// The one deadline of everything that is waited for.
 const LONG: Duration = Duration::from_secs(30);
 
+/// The defaults, but for what a test would wait for, and for what depends on the host.
 pub(super) fn config() -> Config {
-    Config {
-        name: "test".into(),
-        file: None,
-        listen: ([127, 0, 0, 1], 0).into(),
-        state_file: PathBuf::new(),
-        run_dir: PathBuf::new(),
-        warnings: Vec::new(),
-        app: Arc::new(AppConfig {
-            name: "test".into(),
-            in_file: false,
-            most_fields: 256,
-            app: App {
-                target: None,
-                command: None,
-                directory: None,
-                env: BTreeMap::new(),
-                env_file: None,
-                user: None,
-                group: None,
-                limits: Default::default(),
-                port_env: "PORT".into(),
-                start_timeout: LONG,
-                stop_signal: StopSignal { number: 15, name: "SIGTERM" },
-                stop_timeout: LONG,
-                restart: Restart { backoff: LONG, max_backoff: LONG, burst: 5, within: LONG, give_up: false },
-                owner_check: OwnerCheck::Warn,
-                deploy_on_change: true,
-            },
-            health: Health { path: "/health".into(), host: "127.0.0.1".into(), timeout: LONG, successes: 1 },
-            drain: Drain { period: LONG, early: false, affinity: Affinity::Request },
-            rollback: Rollback { window: LONG, interval: LONG, threshold: 3, standby: Standby::Drain },
-            upstream: Upstream {
-                keepalive: true,
-                max_connections: 1024,
-                connect_timeout: Duration::from_secs(2),
-                response_timeout: None,
-                read_timeout: None,
-                timeout: None,
-                timeout_status: 504,
-                idle_timeout: LONG,
-                max_idle: 1024,
-                tcp_keepalive: Duration::from_secs(1),
-                debug: false,
-            },
-        }),
-        admin: Admin {
-            token: None,
-            socket: None,
-            socket_configured: false,
-            socket_group: None,
-            hosts: Vec::new(),
-            allow: Vec::new(),
-            allow_forwarded: false,
-            rate_limit: 10,
-            public: true,
-            prefix: "/__".into(),
-            remote_deploy: false,
-        },
-        proxy: Proxy {
-            threads: 1,
-            forwarded: Forwarded::Trusted,
-            trusted: Vec::new(),
-            upgrades: vec!["websocket".into()],
-            idle_timeout: LONG,
-            header_timeout: LONG,
-            max_header_size: 64 << 10,
-            max_body: None,
-            fast_path: false,
-        },
-        limits: ClientLimits {
-            connections: 50_000,
-            connections_per_address: None,
-            requests_per_address: None,
-            tunnels: 10_000,
-            headers: 256,
-            body_timeout: None,
-            send_timeout: None,
-            tunnel_idle: None,
-            requests_per_connection: None,
-        },
-        hooks: Hooks { on_event: None },
-        log: Log { verbose_errors: false },
-    }
+    let mut config = of_an_empty_file();
+    config.listen = ([127, 0, 0, 1], 0).into();
+    config.proxy =
+        Proxy { threads: 1, trusted: Vec::new(), idle_timeout: LONG, header_timeout: LONG, ..config.proxy };
+    config.limits = ClientLimits { body_timeout: None, send_timeout: None, ..config.limits };
+    let app = of_app(&mut config);
+    app.most_fields = 256;
+    app.drain.period = LONG;
+    app.upstream.idle_timeout = LONG;
+    config
 }
 
 /// The app's part of `config`.
