@@ -125,12 +125,10 @@ impl Hunt {
             if groups.contains(&stat.group) {
                 self.add(stat);
             } else if !self.tags.is_empty() {
-                let may_become_one = stat.may_become_an_app();
-                match proc::tagged(stat.pid) {
+                match proc::tagged(stat) {
                     Tagged::Tag(tag) if self.wants(&tag) => self.add(stat),
                     Tagged::NotYet => becoming = true,
-                    Tagged::None => becoming |= may_become_one,
-                    Tagged::Tag(_) => (),
+                    Tagged::Tag(_) | Tagged::None => (),
                 }
             }
         }

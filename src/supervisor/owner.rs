@@ -54,7 +54,7 @@ fn all(run: &Identity) -> HashSet<u32> {
     let holds = table.iter().any(|stat| stat.pid == run.pid && stat.start_time == run.start_time);
     let mut found = if holds { proc::descendants(&table, run.pid) } else { HashSet::new() };
     for stat in &table {
-        if (holds && stat.group == run.pid) || proc::tag(stat.pid).as_ref() == Some(&run.tag) {
+        if (holds && stat.group == run.pid) || proc::tag(stat).as_ref() == Some(&run.tag) {
             found.insert(stat.pid);
         }
     }

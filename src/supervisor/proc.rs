@@ -51,9 +51,8 @@ impl Stat {
         !matches!(self.state, b'Z' | b'X') || self.threads > 1
     }
 
-    /// Whether it may be a child that a daemon forked and that has not become the app yet: its tag
-    /// comes with execve(2). Ask before its environment is read; see [`tagged`].
-    pub(super) fn may_become_an_app(&self) -> bool {
+    /// Whether it may be a child that a daemon forked and that has not become the app yet.
+    fn may_become_an_app(&self) -> bool {
         self.forked && program(self.pid).is_some_and(|name| Some(name) == program(std::process::id()))
     }
 
@@ -121,25 +120,29 @@ pub(super) enum Tagged {
     Tag(String),
     /// It is none of ours, or its environment may not be read.
     None,
-    /// It is in the middle of execve(2): its new environment is not there yet.
+    /// Its new environment is not there yet: it is in the middle of execve(2), or a daemon has
+    /// forked it and it has not called execve(2).
     NotYet,
 }
 
-/// Reads whose the process `pid` is. Never this process itself.
-pub(super) fn tagged(pid: u32) -> Tagged {
+/// Reads whose a process is. Never this process itself.
+pub(super) fn tagged(process: &Stat) -> Tagged {
+    let pid = process.pid;
     if pid == std::process::id() {
         return Tagged::None;
     }
-    let Some(environ) = environ(pid) else { return Tagged::None };
+    // Asked before the read: a child that becomes the app in between has its tag by then.
+    let untagged = if process.may_become_an_app() { Tagged::NotYet } else { Tagged::None };
+    let Some(environ) = environ(pid) else { return untagged };
     if environ.is_empty() {
         // Checked after the read: a process that has an environment by now is looked at again.
         let becomes = stat(pid).is_some_and(|stat| stat.lives() && stat.may_have_environment);
-        return if becomes { Tagged::NotYet } else { Tagged::None };
+        return if becomes { Tagged::NotYet } else { untagged };
     }
     let value = environ.split(|&byte| byte == 0).find_map(|variable| {
         variable.strip_prefix(TAG_VARIABLE.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
     });
-    value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(Tagged::None, Tagged::Tag)
+    value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(untagged, Tagged::Tag)
 }
 
 /// The environment that a process was started with, if it may be read. Read with one read(2):
@@ -158,9 +161,9 @@ fn environ(pid: u32) -> Option<Vec<u8>> {
     }
 }
 
-/// The tag of the process `pid`.
-pub(super) fn tag(pid: u32) -> Option<String> {
-    match tagged(pid) {
+/// The tag of a process.
+pub(super) fn tag(process: &Stat) -> Option<String> {
+    match tagged(process) {
         Tagged::Tag(tag) => Some(tag),
         Tagged::None | Tagged::NotYet => None,
     }
@@ -234,7 +237,7 @@ mod tests {
         let mut input = empty.stdin.take().unwrap();
         input.write_all(b"x").unwrap();
         empty.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        assert_eq!(tagged(empty.id()), Tagged::None);
+        assert_eq!(tagged(&stat(empty.id()).unwrap()), Tagged::None);
         drop(input);
         empty.wait().unwrap();
     }
@@ -246,8 +249,9 @@ mod tests {
         long.env("A", "a".repeat(100_000)).env(TAG_VARIABLE, "tag").env("Z", "z".repeat(100_000));
         let mut long = long.stdin(Stdio::piped()).spawn().unwrap();
         // From the moment on in which it has become what it is to be.
-        while tagged(long.id()) == Tagged::NotYet {}
-        assert_eq!(tagged(long.id()), Tagged::Tag("tag".to_owned()));
+        let found = || tagged(&stat(long.id()).unwrap());
+        while found() == Tagged::NotYet {}
+        assert_eq!(found(), Tagged::Tag("tag".to_owned()));
         drop(long.stdin.take());
         long.wait().unwrap();
     }
@@ -259,7 +263,7 @@ mod tests {
         let found = table.iter().find(|process| process.pid == own).unwrap();
         assert_eq!(found.start_time, stat(own).unwrap().start_time);
         assert!(found.lives());
-        assert_eq!(tag(own), None);
+        assert_eq!(tag(found), None);
     }
 
     #[test]

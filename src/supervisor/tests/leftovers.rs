@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "a child that waits between fork and exec has no safe interface")]
 
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
@@ -129,11 +130,15 @@ async fn what_is_started_meanwhile_is_no_leftover() {
 async fn a_child_that_has_not_become_the_app_yet_is_waited_for() {
     let bench = Bench::new();
     let (mut parent, child) = UnixStream::pair().unwrap();
+    let parents_end = parent.as_raw_fd();
     let mut command = Command::new("/bin/sleep");
     command.arg("600").env(proc::TAG_VARIABLE, new_tag(&bench.supervisor.mark));
-    // SAFETY: only makes system calls, on what was there before the fork.
+    // SAFETY: only makes system calls, on what was there before the fork. In the child nobody else
+    // uses or closes its copy of the parent's end.
     unsafe {
         command.pre_exec(move || {
+            // Held here, it would keep the read waiting after the parent has given up.
+            drop(OwnedFd::from_raw_fd(parents_end));
             (&child).write_all(&std::process::id().to_ne_bytes())?;
             (&child).read_exact(&mut [0])
         });

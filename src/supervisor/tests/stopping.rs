@@ -116,7 +116,7 @@ async fn a_helper_without_a_tag_is_found_while_its_parent_lives() {
         (proc::stat(helper)?.group == helper && proc::name(helper) == "sleep").then_some(())
     })
     .await;
-    assert_ne!(proc::tag(helper).as_ref(), Some(&process.identity().tag));
+    assert_ne!(proc::tag(&proc::stat(helper).unwrap()).as_ref(), Some(&process.identity().tag));
     process.stop(TERM, LONG);
     within("the end", process.gone()).await;
     assert!(!lives(helper));
