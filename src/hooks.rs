@@ -96,7 +96,7 @@ pub fn start(
 ) -> (HookSender, impl Future<Output = ()> + Send + 'static) {
     let queue = Arc::new(Queue::default());
     let runner = work(Arc::clone(&queue), stop, move |event| {
-        let hook = config.borrow().hooks.on_event.clone();
+        let hook = config.borrow().app.hooks.on_event.clone();
         async move {
             if let Some(argv) = hook {
                 tell(&argv, &event).await;

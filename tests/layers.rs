@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("want", &[]),
     ("plain", &[]),
     ("folder", &[]),
-    ("config", &["wire"]),
+    ("config", &["wire", "http1"]),
     ("http1", &[]),
     ("supervisor", &["wire", "config", "want", "plain", "folder"]),
     ("health", &["wire", "config", "want", "http1"]),

@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use super::read::Given;
 use super::values::{self, Input};
 use super::{
-    Admin, Affinity, App, AppConfig, ClientLimits, Config, Drain, Forwarded, Health, Hooks, Limits, Log,
-    OwnerCheck, Proxy, Restart, Rollback, Standby, Upstream,
+    Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, ClientLimits, Config, Drain, Forwarded, Health,
+    Hooks, Limits, Log, OwnerCheck, Proxy, Restart, Rollback, Standby, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -44,10 +44,10 @@ pub(super) fn config(given: &Given<'_>) -> Config {
         run_dir: PathBuf::new(),
         warnings: Vec::new(),
         app: Arc::new(app_config(given)),
+        apps: None,
         admin: admin(),
         proxy: proxy(given),
         limits: client_limits(given),
-        hooks: Hooks { on_event: None },
         log: Log { verbose_errors: false },
     }
 }
@@ -68,6 +68,10 @@ pub(crate) fn of_an_empty_file() -> Config {
 fn app_config(given: &Given<'_>) -> AppConfig {
     AppConfig {
         name: String::new(),
+        place: String::new(),
+        routes: AppRoutes::default(),
+        targets: None,
+        redirect: None,
         in_file: given.file.is_some(),
         most_fields: 0,
         app: app(),
@@ -84,6 +88,8 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         },
         rollback: Rollback { window: secs(60), interval: secs(5), threshold: 3, standby: Standby::Drain },
         upstream: upstream(),
+        limits: app_limits(),
+        hooks: Hooks { on_event: None },
     }
 }
 
@@ -165,14 +171,19 @@ fn client_limits(given: &Given<'_>) -> ClientLimits {
     ClientLimits {
         connections: usize::try_from(connections).unwrap_or(usize::MAX),
         connections_per_address: None,
+        headers: 256,
+        requests_per_connection: None,
+    }
+}
+
+fn app_limits() -> AppLimits {
+    AppLimits {
         // Depends on what is read: see `requests_per_address`.
         requests_per_address: None,
         tunnels: 10_000,
-        headers: 256,
         body_timeout: Some(secs(60)),
         send_timeout: Some(secs(60)),
         tunnel_idle: None,
-        requests_per_connection: None,
     }
 }
 

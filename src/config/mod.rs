@@ -18,6 +18,7 @@
 //!   `[app]` makes another release;
 //! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
 //!   limits this host can hold an app to;
+//! - `hosts` reads the hosts that a route is for;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
@@ -38,6 +39,7 @@ pub use self::diff::{Diff, diff};
 pub use self::env_file::read_env_file;
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
+pub use self::hosts::{Host, Hosts, NoHosts};
 pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{instance_file, load};
@@ -55,6 +57,7 @@ mod env_file;
 mod files;
 mod fingerprint;
 mod fnv;
+mod hosts;
 mod keys;
 mod limits;
 mod load;
@@ -87,25 +90,53 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// For the log: what is odd but no error (a fallback taken, an unusual value).
     pub warnings: Vec<String>,
-    /// Its app.
+    /// Its app. With several apps: what stands for every one of them, and serves requests that have
+    /// none.
     pub app: Arc<AppConfig>,
+    /// Its several apps. `None`: there is one.
+    pub apps: Option<Several>,
     /// Who may use the admin API.
     pub admin: Admin,
     /// The side towards clients.
     pub proxy: Proxy,
-    /// What clients may use at most.
+    /// What clients may use at most, over all apps.
     pub limits: ClientLimits,
-    /// Who is told of events.
-    pub hooks: Hooks,
     /// What is logged.
     pub log: Log,
+}
+
+/// The apps of an instance that has several: each in a table of the main file or in a file of its
+/// own.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Several {
+    /// The apps by name.
+    pub apps: BTreeMap<String, Arc<AppConfig>>,
+    /// Apps whose file is not valid, by name, each with all that is wrong with it. Such an app stays
+    /// as it is.
+    pub refused: BTreeMap<String, String>,
+    /// The folder in which every file is an app.
+    pub folder: Option<PathBuf>,
+    /// Why the folder cannot be read. Then nothing is known of the apps in it, and all stay.
+    pub unreadable: Option<String>,
+    /// How long an app's file has to be gone before the app is removed.
+    pub removal_delay: Duration,
 }
 
 /// The configuration of one app.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AppConfig {
-    /// The app's name: its instance's.
+    /// The app's name; of the one app of an instance: the instance's.
     pub name: String,
+    /// Where it is configured, for messages: `file:line`; empty where no file does.
+    pub place: String,
+    /// Which requests it gets.
+    pub routes: AppRoutes,
+    /// The addresses of an unmanaged app, in which the order means nothing. Never set together with
+    /// a command.
+    pub targets: Option<Vec<SocketAddr>>,
+    /// Where its clients are sent instead, with the path and query of their request added: scheme
+    /// and authority. Never set together with a command or targets.
+    pub redirect: Option<String>,
     /// Whether a file configures it, and not the environment alone.
     pub in_file: bool,
     /// The most fields in the head of an answer: its instance's `limits.headers`.
@@ -120,6 +151,31 @@ pub struct AppConfig {
     pub rollback: Rollback,
     /// The side towards the app.
     pub upstream: Upstream,
+    /// What its clients may use at most.
+    pub limits: AppLimits,
+    /// Who is told of its events.
+    pub hooks: Hooks,
+}
+
+/// Which requests an app gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppRoutes {
+    /// For which hosts; empty: for none at the instance's addresses.
+    pub hosts: Vec<Hosts>,
+    /// The beginnings of their paths, each with a `/` at its own beginning.
+    pub paths: Vec<String>,
+    /// Whether the app gets the path without that beginning.
+    pub strip_prefix: bool,
+    /// Addresses of its own, where it gets every request.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Default for AppRoutes {
+    /// Every request at the instance's addresses.
+    fn default() -> Self {
+        let (hosts, paths) = (vec![Hosts::Any], vec!["/".to_owned()]);
+        Self { hosts, paths, strip_prefix: false, listen: Vec::new() }
+    }
 }
 
 /// `[app]`.
@@ -334,27 +390,32 @@ pub struct Upstream {
     pub debug: bool,
 }
 
-/// `[limits]`: what clients may use at most.
+/// `[limits]`: what clients may use at most, over all apps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientLimits {
     /// Client connections at a time.
     pub connections: usize,
     /// Client connections of one address at a time; `None`: no limit.
     pub connections_per_address: Option<usize>,
+    /// The most fields in the head of a request, and of an answer.
+    pub headers: usize,
+    /// Requests that a client connection serves before it is closed; `None`: no limit.
+    pub requests_per_connection: Option<u32>,
+}
+
+/// `[limits]`: what the clients of one app may use at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppLimits {
     /// Requests of one client address at a time; `None`: no limit.
     pub requests_per_address: Option<usize>,
     /// Tunnels at a time.
     pub tunnels: usize,
-    /// The most fields in the head of a request, and of an answer.
-    pub headers: usize,
     /// How long the next byte of a request's body is waited for; `None`: no limit.
     pub body_timeout: Option<Duration>,
     /// How long a client may take nothing of an answer that waits for it; `None`: no limit.
     pub send_timeout: Option<Duration>,
     /// How long no byte may pass through a tunnel; `None`: no limit.
     pub tunnel_idle: Option<Duration>,
-    /// Requests that a client connection serves before it is closed; `None`: no limit.
-    pub requests_per_connection: Option<u32>,
 }
 
 /// `[hooks]`.

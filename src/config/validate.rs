@@ -20,7 +20,8 @@ pub(super) fn validate(r: &mut Reader<'_>) -> Config {
         key.read(r, &mut config);
     }
     if !r.is_set("limits.requests_per_address") {
-        config.limits.requests_per_address = defaults::requests_per_address(r.given, &config.app.upstream);
+        let by_default = defaults::requests_per_address(r.given, &config.app.upstream);
+        Arc::make_mut(&mut config.app).limits.requests_per_address = by_default;
     }
     if !r.given.sources.client {
         host_allows(r, &config.app.app.limits);

@@ -29,7 +29,7 @@ pub(super) fn missing(config: &Config) -> Vec<Missing> {
         ("app.command", first_word(app.command.as_ref())),
         (
             "hooks.on_event",
-            config.hooks.on_event.as_ref().and_then(|words| words.first()).map(String::as_str),
+            config.app.hooks.on_event.as_ref().and_then(|words| words.first()).map(String::as_str),
         ),
     ];
     let found = [

@@ -1,5 +1,6 @@
 //! Which hosts a request may name (RFC 9112, 3.2; RFC 3986, 3.2.2). Pure.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use super::fields;
@@ -38,6 +39,22 @@ fn is_port(port: &[u8]) -> bool {
         number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
         byte.is_ascii_digit() && number <= u32::from(u16::MAX)
     })
+}
+
+/// `host` in the form that hosts are compared in: lower case, without its port and one dot at its
+/// end.
+pub(crate) fn compared(host: &[u8]) -> Cow<'_, [u8]> {
+    let end = match host.first() {
+        Some(b'[') => host.iter().position(|&byte| byte == b']').map_or(host.len(), |close| close + 1),
+        _ => host.iter().position(|&byte| byte == b':').unwrap_or(host.len()),
+    };
+    let host = &host[..end];
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.iter().any(u8::is_ascii_uppercase) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
 }
 
 #[cfg(test)]

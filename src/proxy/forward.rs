@@ -114,7 +114,7 @@ impl Forward<'_> {
             return self.refuse(&fault, None, has_body);
         }
         let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
-        if let (true, Some(time)) = (has_body, self.service.settings.config.limits.body_timeout) {
+        if let (true, Some(time)) = (has_body, self.service.settings.app.limits.body_timeout) {
             outgoing.wait_with(Patience::new(self.turn.client().waits().clone(), Some(time)));
         }
         let replayable = !has_body && is_idempotent(&parts.method);

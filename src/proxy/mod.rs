@@ -75,7 +75,7 @@ pub use board::{Board, Now, RouteWriter, Service};
 pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
 pub use listener::{ListenerId, bind};
 pub use plane::{Plane, Pulse};
-pub use routes::{Hosts, NoHosts, Route};
+pub use routes::Route;
 pub use target::Target;
 pub use worker::Until;
 

@@ -97,7 +97,7 @@ impl Plane {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         for (_, listener) in &listeners {
-            listener::prepare(listener, config.limits.send_timeout)?;
+            listener::prepare(listener, config.app.limits.send_timeout)?;
         }
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
         let crowd = Crowd::new();
@@ -123,7 +123,7 @@ impl Plane {
     /// # Errors
     /// The listener cannot be shared among threads. Nothing has changed then.
     pub async fn rebind(&self, id: ListenerId, listener: TcpListener) -> io::Result<()> {
-        listener::prepare(&listener, self.board.config().limits.send_timeout)?;
+        listener::prepare(&listener, self.board.config().app.limits.send_timeout)?;
         let listeners: Vec<_> =
             self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
         drop(listener);

@@ -7,65 +7,10 @@
 //! - Of a host's routes the longest path counts that the request's begins with, up to the border of
 //!   a segment. Paths are compared as they are: nothing is decoded.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 
-/// The longest host that a route may name: the longest name of the DNS, as text (RFC 1035, 2.3.4).
-const LONGEST: usize = 253;
-
-/// The hosts that a route is for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Hosts {
-    /// This one.
-    Exact(Host),
-    /// Every one below this name: `a.example.com` and `a.b.example.com` are below `example.com`.
-    Below(Host),
-    /// Every one.
-    Any,
-}
-
-/// A host in the form that hosts are compared in; made by [`Hosts::from_str`] alone.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host(Box<str>);
-
-/// Why a text names no hosts that a route can be for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a host is a name, an address, an IPv6 address in brackets, `*.` and a name, or `*`; without a port")]
-pub struct NoHosts;
-
-impl FromStr for Hosts {
-    type Err = NoHosts;
-
-    /// Reads `example.com`, `127.0.0.1`, `[::1]`, `*.example.com` or `*`.
-    fn from_str(text: &str) -> Result<Self, NoHosts> {
-        if text == "*" {
-            return Ok(Self::Any);
-        }
-        let (name, is_below) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
-        let is_plain = !name.starts_with('.') && !name.contains("..") && !name.contains(['*', '%']);
-        let fits = is_plain && crate::http1::host::is_host(name.as_bytes());
-        let host = compared(name.as_bytes());
-        let without_dot = name.len() - usize::from(name.ends_with('.'));
-        // What a comparison cuts off is no part of a route.
-        if !fits || host.len() != without_dot || host.len() > LONGEST || is_below && !is_name(name) {
-            return Err(NoHosts);
-        }
-        let host = Host(String::from_utf8_lossy(&host).into());
-        Ok(if is_below { Self::Below(host) } else { Self::Exact(host) })
-    }
-}
-
-impl fmt::Display for Hosts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(host) => f.write_str(&host.0),
-            Self::Below(name) => write!(f, "*.{}", name.0),
-            Self::Any => f.write_str("*"),
-        }
-    }
-}
+use crate::config::Hosts;
+use crate::http1::host::compared;
 
 /// A route: requests for these hosts, under this path, go to `to`.
 #[derive(Debug, Clone)]
@@ -98,10 +43,10 @@ impl<T> Routes<T> {
         let mut table = Self { exact: HashMap::new(), below: HashMap::new(), longest_below: 0, any: None };
         for Route { hosts, path, to } in routes {
             let paths = match hosts {
-                Hosts::Exact(host) => table.exact.entry(host.0.into()).or_default(),
+                Hosts::Exact(host) => table.exact.entry(host.as_str().as_bytes().into()).or_default(),
                 Hosts::Below(name) => {
-                    table.longest_below = table.longest_below.max(name.0.len());
-                    table.below.entry(name.0.into()).or_default()
+                    table.longest_below = table.longest_below.max(name.as_str().len());
+                    table.below.entry(name.as_str().as_bytes().into()).or_default()
                 }
                 Hosts::Any => table.any.get_or_insert_default(),
             };
@@ -151,13 +96,6 @@ impl<T> Paths<T> {
     }
 }
 
-/// Whether a host is no address: the last label of an IPv4 address is a number, and of no name that
-/// is in use (RFC 3696, 2).
-fn is_name(host: &str) -> bool {
-    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    !host.starts_with('[') && !last.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 /// Whether `path`, with its query, begins with `prefix` and goes on at the border of a segment. `/`
 /// is the beginning of everything: of `*` and of the missing path of an absolute target, too.
 fn is_under(prefix: &[u8], path: &[u8]) -> bool {
@@ -165,22 +103,6 @@ fn is_under(prefix: &[u8], path: &[u8]) -> bool {
         || path
             .strip_prefix(prefix)
             .is_some_and(|rest| prefix.ends_with(b"/") || matches!(rest.first(), None | Some(b'/' | b'?')))
-}
-
-/// `host` in the form that hosts are compared in: lower case, without its port and one dot at its
-/// end.
-fn compared(host: &[u8]) -> Cow<'_, [u8]> {
-    let end = match host.first() {
-        Some(b'[') => host.iter().position(|&byte| byte == b']').map_or(host.len(), |close| close + 1),
-        _ => host.iter().position(|&byte| byte == b':').unwrap_or(host.len()),
-    };
-    let host = &host[..end];
-    let host = host.strip_suffix(b".").unwrap_or(host);
-    if host.iter().any(u8::is_ascii_uppercase) {
-        Cow::Owned(host.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(host)
-    }
 }
 
 #[cfg(test)]
@@ -269,29 +191,6 @@ mod tests {
     fn of_two_equal_routes_the_first_counts() {
         let route = |to| Route { hosts: Hosts::Any, path: "/".into(), to };
         assert_eq!(Routes::new([route(1), route(2)]).find(None, b"/"), Some(&1));
-    }
-
-    #[test]
-    fn hosts_are_read_in_the_form_they_are_compared_in() {
-        for (text, shown) in [
-            ("Example.COM", "example.com"),
-            ("example.com.", "example.com"),
-            ("*.Example.com", "*.example.com"),
-            ("*", "*"),
-            ("127.0.0.1", "127.0.0.1"),
-            ("[::1]", "[::1]"),
-            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
-            ("_x.y", "_x.y"),
-        ] {
-            assert_eq!(text.parse::<Hosts>().unwrap().to_string(), shown);
-        }
-        let long = "a".repeat(254);
-        for text in [
-            "", "*.", "**", "a.*", "*.*.a", "*a", "a:80", "a:", "[::1]:80", "*.[::1]", "*.0.0.1", "[::1",
-            "a b", "a/b", ".a", "*..a", "a..", "a%20b", &long,
-        ] {
-            assert_eq!(text.parse::<Hosts>(), Err(NoHosts), "{text}");
-        }
     }
 
     proptest::proptest! {

@@ -31,7 +31,7 @@ impl Settings {
     pub(super) fn new(config: Arc<Config>, app: Arc<AppConfig>) -> Self {
         let idle_timeout = clock::millis(config.proxy.idle_timeout);
         let header_timeout = clock::millis(config.proxy.header_timeout);
-        let (limits, upstream) = (&config.limits, &app.upstream);
+        let (limits, upstream) = (&app.limits, &app.upstream);
         let tunnel_idle = limits.tunnel_idle.map_or(clock::NEVER, clock::millis);
         let send_timeout = socket::send_timeout_of(limits.send_timeout);
         let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);

@@ -71,7 +71,7 @@ impl Ticket {
 
     /// Takes a place for the tunnel that the request may become.
     pub(super) fn reserve_tunnel(&mut self, guests: &Guests) -> Result<(), Fault> {
-        let most = self.service.settings.config.limits.tunnels;
+        let most = self.service.settings.app.limits.tunnels;
         if self.stay.as_mut().is_none_or(|stay| stay.reserve_tunnel(most)) {
             return Ok(());
         }

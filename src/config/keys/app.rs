@@ -1,10 +1,11 @@
-//! The keys of one app: `[app]`, `[health]`, `[drain]`, `[rollback]`, `[upstream]`.
+//! The keys of one app: `[app]`, `[health]`, `[drain]`, `[rollback]`, `[upstream]`,
+//! `[hooks]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::read::Reader;
-use super::super::show::{self, optional, or_zero};
+use super::super::show::{self, list, optional, or_zero};
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
 use super::super::{Affinity, AppConfig, CommandLine, OwnerCheck, Standby, StopSignal, defaults};
 use super::{Key, Records};
@@ -145,6 +146,9 @@ pub(super) const UPSTREAM: &[Key] = &[
         .variable("UPSTREAM_KEEPALIVE_MSECS"),
     row!(app, "upstream.debug", values::boolean, show::number, upstream.debug).variable("DEBUG_UPSTREAM"),
 ];
+
+pub(super) const HOOKS: &[Key] =
+    &[row!(app, "hooks.on_event", some(values::words), optional(list(show::string)), hooks.on_event)];
 
 /// The command, from the command line's flag before all other sources. It excludes a target.
 fn read_command(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) {

@@ -1,5 +1,5 @@
-//! The keys of the instance: its name, its addresses and files, `[admin]`, `[proxy]`, `[limits]`,
-//! `[hooks]`, `[log]`.
+//! The keys of the instance: its name, its addresses and files, `[admin]`, `[proxy]`,
+//! `[log]`.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -11,15 +11,9 @@ use super::super::values::{self, Input, Parsed, SHORTEST, none_if_zero, some};
 use super::super::{Config, Forwarded, Secret, defaults, is_instance_name, paths};
 use super::{Key, OnChange};
 
-/// The most of what clients may have at a time: connections, requests, tunnels.
-const CLIENT_MAX: usize = 1_000_000;
-
 /// The sizes of a head that can be configured. Ordinary cookies do not fit below the least (and
 /// hyper refuses less); above the most, a few clients can take all memory.
 const HEADER_SIZE: (usize, usize) = (8 * 1024, 1024 * 1024);
-
-/// The numbers of fields that can be configured. Below the least, ordinary browsers are refused.
-const HEADERS: (usize, usize) = (32, 4096);
 
 const FORWARDED: &[(&str, Forwarded)] =
     &[("trusted", Forwarded::Trusted), ("append", Forwarded::Append), ("off", Forwarded::Off)];
@@ -81,39 +75,6 @@ pub(super) const PROXY: &[Key] = &[
     ),
     row!(instance, "proxy.fast_path", values::boolean, show::number, proxy.fast_path).variable("FAST_PATH"),
 ];
-
-pub(super) const LIMITS: &[Key] = &[
-    row!(instance, "limits.connections", values::integer(1, CLIENT_MAX), show::number, limits.connections),
-    row!(
-        instance,
-        "limits.connections_per_address",
-        none_if_zero(values::integer(0, CLIENT_MAX)),
-        or_zero(show::number),
-        limits.connections_per_address
-    ),
-    row!(
-        instance,
-        "limits.requests_per_address",
-        none_if_zero(values::integer(0, CLIENT_MAX)),
-        or_zero(show::number),
-        limits.requests_per_address
-    ),
-    row!(instance, "limits.tunnels", values::integer(0, CLIENT_MAX), show::number, limits.tunnels),
-    row!(instance, "limits.headers", values::integer(HEADERS.0, HEADERS.1), show::number, limits.headers),
-    row!(instance, "limits.body_timeout", values::duration_or_none, or_zero(show::time), limits.body_timeout),
-    row!(instance, "limits.send_timeout", values::duration_or_none, or_zero(show::time), limits.send_timeout),
-    row!(instance, "limits.tunnel_idle", values::duration_or_none, or_zero(show::time), limits.tunnel_idle),
-    row!(
-        instance,
-        "limits.requests_per_connection",
-        none_if_zero(values::integer(0, u32::MAX)),
-        or_zero(show::number),
-        limits.requests_per_connection
-    ),
-];
-
-pub(super) const HOOKS: &[Key] =
-    &[row!(instance, "hooks.on_event", some(values::words), optional(list(show::string)), hooks.on_event)];
 
 pub(super) const LOG: &[Key] =
     &[row!(instance, "log.verbose_errors", values::boolean, show::number, log.verbose_errors)

@@ -2,7 +2,7 @@
 //!
 //! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
 //! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
-//! stand in [`app`] and [`instance`], by whose setting they are, with a list for each table of the
+//! stand in [`app`] and [`instance`], by whose setting they are, and in [`limits`], with a list for each table of the
 //! file. A new key is a row there, a field in its struct, and a default in [`super::defaults`].
 
 use std::sync::Arc;
@@ -32,6 +32,7 @@ macro_rules! row {
 
 mod app;
 mod instance;
+mod limits;
 mod names;
 
 pub use self::names::variable_of;
@@ -158,8 +159,8 @@ const TABLES: &[&[Key]] = &[
     instance::ADMIN,
     instance::PROXY,
     app::UPSTREAM,
-    instance::LIMITS,
-    instance::HOOKS,
+    limits::LIMITS,
+    app::HOOKS,
     instance::LOG,
 ];
 

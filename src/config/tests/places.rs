@@ -70,7 +70,7 @@ fn in_the_foreground_nothing_is_required_but_a_command() {
     assert!(config.admin.public);
     assert_eq!(config.listen, "127.0.0.1:3000".parse().unwrap());
     assert_eq!((config.app.drain.affinity, config.proxy.forwarded), (Affinity::Request, Forwarded::Trusted));
-    assert_eq!(config.limits.requests_per_address, Some(512), "as with a file");
+    assert_eq!(config.app.limits.requests_per_address, Some(512), "as with a file");
     case.set("LISTEN_PORT", "4000");
     case.set("DRAIN_AFFINITY", "connection");
     let config = case.good();

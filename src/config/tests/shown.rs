@@ -102,5 +102,5 @@ fn the_full_example_has_every_key_with_its_default() {
     let config = Case::file(&all).good();
     assert_eq!(config.name, "api");
     assert_eq!(config.app.app.command, Some(CommandLine::Shell("node server.js".to_owned())));
-    assert!(config.admin.socket_configured && config.hooks.on_event.is_some());
+    assert!(config.admin.socket_configured && config.app.hooks.on_event.is_some());
 }

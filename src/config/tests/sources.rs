@@ -173,7 +173,7 @@ fn all_kinds_of_values_in_a_file() {
         (config.app.upstream.response_timeout, config.app.upstream.max_connections),
         (Some(secs(120)), 1000)
     );
-    assert_eq!(config.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
+    assert_eq!(config.app.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
 }
 
 #[test]

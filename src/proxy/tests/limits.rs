@@ -92,7 +92,7 @@ async fn connections_of_one_address_are_limited_and_trusted_peers_are_not() {
 #[tokio::test]
 async fn requests_of_one_address_at_a_time_are_limited() {
     let app = holding().await;
-    let rig = Rig::serving(&app, |config| config.limits.requests_per_address = Some(2));
+    let rig = Rig::serving(&app, |config| of_app(config).limits.requests_per_address = Some(2));
     let mut held = [rig.connect_from(STRANGER).await, rig.connect_from(STRANGER).await];
     held[0].send(HELD).await;
     held[1].send(STALLED).await;
@@ -121,7 +121,7 @@ async fn requests_of_one_address_at_a_time_are_limited() {
 async fn behind_a_trusted_front_the_named_client_counts() {
     let app = holding().await;
     let rig = Rig::serving(&app, |config| {
-        config.limits.requests_per_address = Some(1);
+        of_app(config).limits.requests_per_address = Some(1);
         config.proxy.trusted = vec!["127.0.0.1/32".parse().unwrap()];
     });
     let from = |client: &str, path: &str, body: &str| {
@@ -149,8 +149,8 @@ async fn behind_a_trusted_front_the_named_client_counts() {
 async fn tunnels_have_a_limit_of_their_own() {
     let app = holding().await;
     let rig = Rig::serving(&app, |config| {
-        config.limits.tunnels = 2;
-        config.limits.requests_per_address = Some(1);
+        of_app(config).limits.tunnels = 2;
+        of_app(config).limits.requests_per_address = Some(1);
         of_app(config).upstream.max_connections = 1;
     });
     let mut tunnels = Vec::new();
@@ -187,7 +187,7 @@ async fn an_upgrade_that_was_answered_otherwise_takes_no_place_of_a_tunnel() {
         }
     })
     .await;
-    let rig = Rig::serving(&app, |config| config.limits.tunnels = 1);
+    let rig = Rig::serving(&app, |config| of_app(config).limits.tunnels = 1);
     let mut reader = rig.connect().await;
     reader.send(UPGRADE.replace(" / ", " /plain ")).await;
     reader.until(b"begun").await;
@@ -206,7 +206,7 @@ async fn an_upgrade_that_was_answered_otherwise_takes_no_place_of_a_tunnel() {
 #[tokio::test]
 async fn a_body_that_stops_is_given_up() {
     let app = holding().await;
-    let rig = Rig::serving(&app, |config| config.limits.body_timeout = Some(SHORT));
+    let rig = Rig::serving(&app, |config| of_app(config).limits.body_timeout = Some(SHORT));
     for request in [STALLED, "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhe"] {
         let mut client = rig.connect().await;
         client.send(request).await;
@@ -229,7 +229,7 @@ async fn a_body_that_stops_behind_the_answer_s_head_cuts_the_answer() {
         connection.is_closed().await;
     })
     .await;
-    let rig = Rig::serving(&app, |config| config.limits.body_timeout = Some(SHORT));
+    let rig = Rig::serving(&app, |config| of_app(config).limits.body_timeout = Some(SHORT));
     let mut client = rig.connect().await;
     client.send(STALLED).await;
     assert_eq!(client.reply_to_head().await.status(), 200);
@@ -249,7 +249,7 @@ async fn a_body_is_not_given_up_while_the_app_does_not_take_it() {
         }
     })
     .await;
-    let rig = Rig::serving(&app, |config| config.limits.body_timeout = Some(3 * SHORT));
+    let rig = Rig::serving(&app, |config| of_app(config).limits.body_timeout = Some(3 * SHORT));
     let mut client = rig.connect().await;
     client.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", 64 << 20)).await;
     let mut sent = 0;
@@ -281,7 +281,7 @@ async fn a_client_that_takes_nothing_is_cut() {
     let app = endless("text/plain").await;
     let long = "GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n";
     for request in [GET, long] {
-        let rig = Rig::serving(&app, |config| config.limits.send_timeout = Some(SHORT));
+        let rig = Rig::serving(&app, |config| of_app(config).limits.send_timeout = Some(SHORT));
         let mut client = rig.connect().await;
         client.send(request).await;
         assert_eq!(client.reply_to_head().await.status(), 200);
@@ -294,7 +294,7 @@ async fn a_client_that_takes_nothing_is_cut() {
 async fn an_event_stream_is_not_cut() {
     let app = endless("Text/Event-Stream; charset=utf-8").await;
     for extra in ["", "te: trailers\r\n"] {
-        let rig = Rig::serving(&app, |config| config.limits.send_timeout = Some(SHORT));
+        let rig = Rig::serving(&app, |config| of_app(config).limits.send_timeout = Some(SHORT));
         let mut stream = rig.connect().await;
         stream.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{extra}\r\n")).await;
         assert_eq!(stream.reply_to_head().await.status(), 200);
@@ -313,7 +313,7 @@ async fn an_event_stream_is_not_cut() {
 #[tokio::test]
 async fn a_silent_tunnel_is_cut_where_that_is_asked_for() {
     let app = holding().await;
-    let rig = Rig::serving(&app, |config| config.limits.tunnel_idle = Some(SHORT));
+    let rig = Rig::serving(&app, |config| of_app(config).limits.tunnel_idle = Some(SHORT));
     let mut client = rig.connect().await;
     client.send(UPGRADE).await;
     assert_eq!(client.reply().await.status(), 101);

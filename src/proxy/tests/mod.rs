@@ -35,8 +35,8 @@ pub(super) fn config() -> Config {
     config.listen = ([127, 0, 0, 1], 0).into();
     config.proxy =
         Proxy { threads: 1, trusted: Vec::new(), idle_timeout: LONG, header_timeout: LONG, ..config.proxy };
-    config.limits = ClientLimits { body_timeout: None, send_timeout: None, ..config.limits };
     let app = of_app(&mut config);
+    (app.limits.body_timeout, app.limits.send_timeout) = (None, None);
     app.most_fields = 256;
     app.drain.period = LONG;
     app.upstream.idle_timeout = LONG;
