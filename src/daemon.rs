@@ -300,7 +300,7 @@ impl Daemon {
     async fn serve(mut self) -> Result<(), StartError> {
         enum Turn {
             Booted,
-            Reload(admin::ReloadReply),
+            Reload(admin::ReloadOrder),
             Edited,
             Retry,
             Upgrade(admin::UpgradeOrder),
@@ -312,7 +312,7 @@ impl Daemon {
             let failed = self.configuration.is_in_error();
             let turn = tokio::select! {
                 () = upkeep::extending(&self.manager, self.apps.booted()), if !booted => Turn::Booted,
-                Some(answer) = self.admin.reloads.recv() => Turn::Reload(answer),
+                Some(order) = self.admin.reloads.recv() => Turn::Reload(order),
                 Some(order) = self.admin.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
@@ -324,9 +324,10 @@ impl Daemon {
                     booted = true;
                     self.manager.ready();
                 }
-                Turn::Reload(answer) => {
+                // There is one app, and nothing to prune.
+                Turn::Reload(admin::ReloadOrder { prune: _, reply }) => {
                     let outcome = self.announced_reload(booted).await;
-                    let _asker_gone = answer.send(outcome);
+                    let _asker_gone = reply.send(outcome);
                 }
                 // Its outcome is in the log and in the status.
                 Turn::Edited | Turn::Told(Told::Reload) => {

@@ -4,6 +4,7 @@
 //! decides anything. The names are part of the contract: keys and values may be added, none may be
 //! renamed or removed. Keys are in camel case (`activePort`), as npm portok has them.
 
+mod apps;
 mod autopsy;
 mod command;
 mod daemon;
@@ -15,6 +16,7 @@ mod moves;
 mod release;
 mod status;
 
+pub use apps::{AppChange, AppReload, AppRow, AppSource, Replicas};
 pub use autopsy::{Autopsy, ProbeReport};
 pub use command::CommandLine;
 pub use daemon::{Reloaded, UpgradeRequest, Upgraded};

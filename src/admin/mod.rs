@@ -56,8 +56,8 @@ pub struct Parts {
     pub config_status: watch::Receiver<wire::ConfigStatus>,
     /// The data plane's counters.
     pub counters: Arc<proxy::Counters>,
-    /// Orders a reload; the outcome comes back through the inner channel.
-    pub reload: mpsc::Sender<ReloadReply>,
+    /// Orders a reload.
+    pub reload: mpsc::Sender<ReloadOrder>,
     /// Orders another daemon in this one's place.
     pub upgrade: mpsc::Sender<UpgradeOrder>,
     /// Where requests are accepted now.
@@ -68,8 +68,14 @@ pub struct Parts {
     pub control: tokio::runtime::Handle,
 }
 
-/// Where the outcome of a reload is sent.
-pub type ReloadReply = oneshot::Sender<Result<wire::Reloaded, wire::ErrorBody>>;
+/// Orders a reload.
+#[derive(Debug)]
+pub struct ReloadOrder {
+    /// Remove whatever apps are gone from the configuration, however many those are.
+    pub prune: bool,
+    /// Where the outcome is sent.
+    pub reply: oneshot::Sender<Result<wire::Reloaded, wire::ErrorBody>>,
+}
 
 /// Orders another daemon in this one's place.
 #[derive(Debug)]

@@ -94,7 +94,7 @@ pub(super) enum Call {
     Rollback(RollbackRequest, Follow),
     Releases,
     Logs { release: Option<String>, lines: usize },
-    Reload,
+    Reload { prune: bool },
     Upgrade(Option<PathBuf>),
 }
 
@@ -148,7 +148,7 @@ pub(super) fn call(
         }
         Route::Releases => Call::Releases,
         Route::Logs => Call::Logs { release: release(&query)?, lines: lines(&query)? },
-        Route::Reload => Call::Reload,
+        Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
         Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
     })
 }

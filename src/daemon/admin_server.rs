@@ -31,7 +31,7 @@ pub(super) type Bind = fn(&Path, Option<u32>) -> Result<UnixListener, String>;
 pub(super) struct AdminServer {
     admin: Arc<Admin>,
     socket: Option<SocketTask>,
-    pub(super) reloads: mpsc::Receiver<admin::ReloadReply>,
+    pub(super) reloads: mpsc::Receiver<admin::ReloadOrder>,
     pub(super) upgrades: mpsc::Receiver<admin::UpgradeOrder>,
 }
 

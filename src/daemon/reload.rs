@@ -88,6 +88,7 @@ impl Daemon {
             success: true,
             message: format!("configuration loaded{differs}"),
             changed: diff.changed,
+            apps: Vec::new(),
         })
     }
 

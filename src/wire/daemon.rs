@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apps::AppReload;
+
 /// The answer to `POST /__reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
@@ -11,6 +13,9 @@ pub struct Reloaded {
     pub message: String,
     /// The keys whose values differ from those in force before.
     pub changed: Vec<String>,
+    /// What became of which of several apps. Absent when nothing did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppReload>,
 }
 
 /// The body of `POST /__upgrade`.

@@ -33,6 +33,10 @@ pub enum Code {
     NoPrevious,
     /// No release with this id was ever live.
     NoSuchRelease,
+    /// The instance has several apps, and the request names none.
+    AppRequired,
+    /// The instance has no app of this name.
+    NoSuchApp,
     /// The release is in quarantine after a rollback, and the request does not force it.
     Quarantined,
     /// Neither the deploy nor the configuration has a command.
@@ -53,10 +57,10 @@ impl Code {
     /// The HTTP status of an answer with this code.
     pub fn status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::AppRequired => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
-            Self::NotFound | Self::NoSuchRelease => 404,
+            Self::NotFound | Self::NoSuchRelease | Self::NoSuchApp => 404,
             Self::MethodNotAllowed => 405,
             Self::Busy
             | Self::HealthFailed
@@ -96,6 +100,8 @@ impl Code {
             Self::DeployAborted => "deploy_aborted",
             Self::NoPrevious => "no_previous",
             Self::NoSuchRelease => "no_such_release",
+            Self::AppRequired => "app_required",
+            Self::NoSuchApp => "no_such_app",
             Self::Quarantined => "quarantined",
             Self::NoApp => "no_app",
             Self::ConfigInvalid => "config_invalid",

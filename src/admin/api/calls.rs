@@ -11,10 +11,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::super::UpgradeOrder;
 use super::super::answer;
 use super::super::prometheus::{self, Exposition};
 use super::super::routes::{Call, Follow, MetricsFormat};
+use super::super::{ReloadOrder, UpgradeOrder};
 use super::Admin;
 use crate::config::Config;
 use crate::proxy::{self, ReservedBody};
@@ -65,7 +65,7 @@ impl Admin {
             Call::Logs { release, lines } => {
                 answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)
             }
-            Call::Reload => answer::json(StatusCode::OK, &self.reload().await?),
+            Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
             Call::Upgrade(binary) => answer::json(StatusCode::OK, &self.upgrade(binary).await?),
         })
     }
@@ -137,10 +137,10 @@ impl Admin {
         outcome.await.map_err(|_dropped| gone())?
     }
 
-    async fn reload(&self) -> Result<wire::Reloaded, ErrorBody> {
+    async fn reload(&self, prune: bool) -> Result<wire::Reloaded, ErrorBody> {
         let (reply, outcome) = oneshot::channel();
         let asked = async {
-            self.parts.reload.send(reply).await.ok()?;
+            self.parts.reload.send(ReloadOrder { prune, reply }).await.ok()?;
             outcome.await.ok()
         };
         match timeout(RELOAD_WITHIN, asked).await {

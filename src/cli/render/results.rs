@@ -173,6 +173,7 @@ mod tests {
             success: true,
             message: "configuration loaded".into(),
             changed: vec!["health.path".into(), "app.command".into()],
+            apps: Vec::new(),
         };
         let expected = "configuration loaded\n  changed  health.path, app.command";
         assert_eq!(reloaded(&answer), expected);
