@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     board.route(routes);
     let mut end = signal(SignalKind::terminate())?;
-    let listener = proxy::bind(config.listen)?;
+    let listener = proxy::bind(config.listen[0])?;
     let address = listener.local_addr()?;
     let plane = Plane::start(vec![(ListenerId::HTTP, listener)], board, counters, Arc::new(Nobody))?;
     writeln!(std::io::stderr(), "listening on {address} with {apps} apps; the live release serves")?;

@@ -71,7 +71,9 @@ impl InstanceFile {
     fn apply_toml(&mut self, table: &toml::Table, folder: &Path) {
         let text = |value: &toml::Value| value.as_str().map(str::to_owned);
         self.name = table.get("name").and_then(text);
-        match table.get("listen") {
+        let listen =
+            table.get("listen").map(|listen| listen.as_array().map_or(Some(listen), |all| all.first()));
+        match listen.flatten() {
             Some(toml::Value::Integer(port)) => self.address = connectable(&port.to_string()),
             Some(toml::Value::String(address)) => self.address = connectable(address),
             _ => {}

@@ -39,7 +39,7 @@ pub(super) fn config(given: &Given<'_>) -> Config {
     Config {
         name: String::new(),
         file: given.file.map(Path::to_owned),
-        listen: SocketAddr::from((host, 3000)),
+        listen: vec![SocketAddr::from((host, 3000))],
         state_file: PathBuf::new(),
         run_dir: PathBuf::new(),
         warnings: Vec::new(),

@@ -81,8 +81,8 @@ pub struct Config {
     pub name: String,
     /// The file it was read from; `None` when the environment alone configures.
     pub file: Option<PathBuf>,
-    /// Where requests are accepted. Port 0: the kernel chooses.
-    pub listen: SocketAddr,
+    /// Where requests are accepted: at least one address. Port 0: the kernel chooses.
+    pub listen: Vec<SocketAddr>,
     /// The durable record.
     pub state_file: PathBuf,
     /// The folder of the default socket. The pipes of the apps lie there, wherever the socket is.

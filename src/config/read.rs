@@ -166,6 +166,53 @@ impl<'a> Reader<'a> {
         Some(list)
     }
 
+    /// The value of `key` where it is one item or an array of at least one and at most `most`
+    /// different ones; in the environment it is one. Each bad item is a problem.
+    pub(super) fn read_one_or_more<T: PartialEq>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+    ) -> Option<Vec<T>> {
+        let is_list = |value: &Spanned<DeValue<'_>>| value.get_ref().is_array();
+        let from_file = if self.raw.and_then(|raw| raw.get(key)).is_some_and(is_list) {
+            self.read_different(key, most, &parse)
+        } else {
+            self.read_file(key, &parse).map(|item| vec![item])
+        };
+        self.read_variable(key, &parse).map(|item| vec![item]).or(from_file)
+    }
+
+    /// The array of `key` in the file: at least one and at most `most` different items. Each bad
+    /// item is a problem.
+    pub(super) fn read_different<T: PartialEq>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+    ) -> Option<Vec<T>> {
+        let value = self.raw?.get(key)?;
+        let DeValue::Array(items) = value.get_ref() else {
+            self.reject_at(key, value, "an array of strings");
+            return None;
+        };
+        if !(1..=most).contains(&items.len()) {
+            self.reject_at(key, value, &format!("an array of 1 to {most} items, not of {}", items.len()));
+            return None;
+        }
+        let mut list = Vec::new();
+        for item in items.iter() {
+            match parse(Input::Toml(item.get_ref())) {
+                Ok(parsed) if list.contains(&parsed) => {
+                    self.reject_at(key, item, "each item once");
+                }
+                Ok(parsed) => list.push(parsed),
+                Err(expected) => self.reject_at(key, item, &expected),
+            }
+        }
+        Some(list)
+    }
+
     /// The entries of a table of strings in the file. `check` judges the name of an entry.
     pub(super) fn read_map(
         &mut self,

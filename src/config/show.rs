@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +37,14 @@ pub(super) fn list<T>(show: impl Fn(&T) -> String) -> impl Fn(&Vec<T>) -> String
     move |items| format!("[{}]", items.iter().map(&show).collect::<Vec<_>>().join(", "))
 }
 
+/// A single item as itself, several as an array.
+pub(super) fn one_or_more<T>(show: impl Fn(&T) -> String) -> impl Fn(&Vec<T>) -> String {
+    move |items| match &items[..] {
+        [item] => show(item),
+        _ => list(&show)(items),
+    }
+}
+
 /// One of some words.
 pub(super) fn word<T: Copy + PartialEq>(words: &'static [(&str, T)]) -> impl Fn(&T) -> String {
     move |value| string(words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word))
@@ -44,6 +53,11 @@ pub(super) fn word<T: Copy + PartialEq>(words: &'static [(&str, T)]) -> impl Fn(
 /// A number or a truth value.
 pub(super) fn number(value: &impl Display) -> String {
     value.to_string()
+}
+
+/// An address with its port.
+pub(super) fn address(address: &SocketAddr) -> String {
+    string(&address.to_string())
 }
 
 pub(super) fn string(text: &(impl AsRef<str> + ?Sized)) -> String {

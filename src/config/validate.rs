@@ -5,6 +5,7 @@
 //! the default where a value is missing or bad, and notes each problem in the reader. If there are
 //! any, the caller throws the configuration away.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::read::Reader;
@@ -58,8 +59,8 @@ fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
 fn fits_together(r: &mut Reader<'_>, config: &Config) {
     let Config { admin, proxy, .. } = config;
     let AppConfig { app, rollback, .. } = &*config.app;
-    if app.target == Some(config.listen.port()) && r.is_set("app.target") {
-        let port = config.listen.port();
+    let own = config.listen.iter().map(SocketAddr::port).find(|port| app.target == Some(*port));
+    if let Some(port) = own.filter(|_| r.is_set("app.target")) {
         r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));
     }
     if app.restart.max_backoff < app.restart.backoff {

@@ -33,7 +33,7 @@ impl Place {
         config: &Config,
     ) -> Result<Self, StartError> {
         // What is at no configured address is closed at once.
-        let wanted = [(ListenerId::HTTP, config.listen)];
+        let wanted = config.listen.first().map(|addr| (ListenerId::HTTP, *addr));
         let claimed = wanted.map(|(id, addr)| (id, addr, passed.claim(addr)));
         let unwanted = passed.close();
         let bind = |(id, addr, claimed): (ListenerId, _, Option<_>)| -> Result<_, StartError> {
@@ -52,7 +52,7 @@ impl Place {
         if !unwanted.is_empty() {
             let all: Vec<_> = unwanted.iter().map(ToString::to_string).collect();
             let all = all.join(", ");
-            tracing::warn!("closed what was passed to the daemon and is not at {}: {all}", config.listen);
+            tracing::warn!("closed what was passed to the daemon and is not at {}: {all}", config.listen[0]);
         }
         let stale = unwanted.into_iter().map(|unwanted| unwanted.name).collect();
         let bound = bound(&sockets).map_err(StartError::io("read the listening address"))?;

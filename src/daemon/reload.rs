@@ -56,8 +56,9 @@ impl Daemon {
         }
         // What can fail comes before anything is changed.
         let listener = if diff.listen {
-            let bound = proxy::bind(new.listen)
-                .map_err(|error| invalid(vec![format!("listen: cannot bind {}: {error}", new.listen)]))?;
+            let address = new.listen[0];
+            let bound = proxy::bind(address)
+                .map_err(|error| invalid(vec![format!("listen: cannot bind {address}: {error}")]))?;
             Some(bound)
         } else {
             None
@@ -67,7 +68,7 @@ impl Daemon {
             false => None,
         };
         if let Some(listener) = listener
-            && let Err(error) = self.listen_on(listener, new.listen).await
+            && let Err(error) = self.listen_on(listener, new.listen[0]).await
         {
             let prepared = socket.and_then(AdminServer::give_up);
             self.background.finish(prepared);

@@ -348,7 +348,7 @@ mod tests {
     fn what_is_written_is_what_the_daemon_reads() {
         for format in [Format::Toml, Format::Env] {
             let config = loaded(&new(NewApp::Managed { line: COMMAND, directory: None }), format);
-            assert_eq!((config.name.as_str(), config.listen.port()), ("api", 3000));
+            assert_eq!((config.name.as_str(), config.listen[0].port()), ("api", 3000));
             assert_eq!(config.app.app.command, Some(CommandLine::Shell(COMMAND.into())));
             assert_eq!(config.app.health.path, "/ready");
             assert_eq!(config.admin.token.unwrap().expose().len(), 2 * TOKEN_BYTES);

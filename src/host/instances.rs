@@ -116,7 +116,8 @@ impl Instance {
 
     /// The public port.
     pub(crate) fn listen(&self) -> Option<u16> {
-        self.config.as_ref().ok().map(|config| config.listen.port()).filter(|port| *port != 0)
+        let first = self.config.as_ref().ok()?.listen.first()?;
+        Some(first.port()).filter(|port| *port != 0)
     }
 
     /// Its public port and its target port.

@@ -138,7 +138,7 @@ impl InstanceRow {
 
 fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) -> InstanceRow {
     let (configured, errors) = match &instance.config {
-        Ok(config) => (Some(config.listen.to_string()), Vec::new()),
+        Ok(config) => (config.listen.first().map(ToString::to_string), Vec::new()),
         Err(errors) => (None, errors.problems.clone()),
     };
     let mut row = InstanceRow {

@@ -15,6 +15,9 @@ use super::{Key, OnChange};
 /// hyper refuses less); above the most, a few clients can take all memory.
 const HEADER_SIZE: (usize, usize) = (8 * 1024, 1024 * 1024);
 
+/// The most addresses to listen on: a descriptor each, in every daemon that takes them over.
+pub(super) const LISTEN_MAX: usize = 64;
+
 const FORWARDED: &[(&str, Forwarded)] =
     &[("trusted", Forwarded::Trusted), ("append", Forwarded::Append), ("off", Forwarded::Off)];
 
@@ -22,7 +25,7 @@ pub(super) const TOP: &[Key] = &[
     Key::instance("name", read_name, |config, _| Some(show::string(&config.name)))
         .variable("INSTANCE_NAME")
         .on_change(OnChange::Refuse("the instance's socket and files carry it; restart portokd")),
-    Key::instance("listen", read_listen, |config, _| Some(show::string(&config.listen.to_string())))
+    Key::instance("listen", read_listen, |config, _| Some(show::one_or_more(show::address)(&config.listen)))
         .variable("LISTEN_PORT")
         .on_change(OnChange::Rebind),
     Key::instance("state_file", read_state_file, |config, _| Some(show::path(&config.state_file)))
@@ -112,15 +115,17 @@ fn read_name(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
     config.run_dir = paths::run_dir(&config.name, given.who, given.env(), foreground);
 }
 
-/// The address, from the command line's flag before all other sources.
+/// The addresses, from the command line's flag before all other sources.
 fn read_listen(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
     // On a developer's machine nobody else is meant to reach it unasked.
     let overrides = &r.given.sources.overrides;
     let host = if overrides.foreground { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-    r.set(key, values::listen(host), &mut config.listen);
+    if let Some(listen) = r.read_one_or_more(key, LISTEN_MAX, values::listen(host)) {
+        config.listen = listen;
+    }
     if let Some(text) = overrides.listen.as_deref() {
         match values::listen(host)(Input::Text(text.trim())) {
-            Ok(listen) => config.listen = listen,
+            Ok(listen) => config.listen = vec![listen],
             Err(expected) => r.problem(format!("--listen = {text:?}: expected {expected}")),
         }
     }

@@ -68,16 +68,16 @@ fn in_the_foreground_nothing_is_required_but_a_command() {
     assert_eq!(config.state_file, run.join("portok/default/state.json"));
     assert_eq!(config.admin.socket, Some(run.join("portok/default/admin.sock")));
     assert!(config.admin.public);
-    assert_eq!(config.listen, "127.0.0.1:3000".parse().unwrap());
+    assert_eq!(config.listen, ["127.0.0.1:3000".parse().unwrap()]);
     assert_eq!((config.app.drain.affinity, config.proxy.forwarded), (Affinity::Request, Forwarded::Trusted));
     assert_eq!(config.app.limits.requests_per_address, Some(512), "as with a file");
     case.set("LISTEN_PORT", "4000");
     case.set("DRAIN_AFFINITY", "connection");
     let config = case.good();
-    assert_eq!(config.listen, "127.0.0.1:4000".parse().unwrap());
+    assert_eq!(config.listen, ["127.0.0.1:4000".parse().unwrap()]);
     assert_eq!(config.app.drain.affinity, Affinity::Connection);
     case.sources.overrides.listen = Some("0.0.0.0:5000".to_owned());
-    assert_eq!(case.good().listen, "0.0.0.0:5000".parse().unwrap());
+    assert_eq!(case.good().listen, ["0.0.0.0:5000".parse().unwrap()]);
 
     // A runtime folder that cannot be written, as after `su`.
     mode(&run, 0o700);

@@ -39,6 +39,9 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("listen = \"1.2.3.4\"", 10, "listen = \"1.2.3.4\"", "an address such as"),
     ("listen = true", 10, "listen = true", "a port from 0 to 65535"),
     ("listen = 30.5", 10, "listen = 30.5", "a port from 0 to 65535"),
+    ("listen = []", 10, "listen = []", "an array of 1 to 64 items, not of 0"),
+    ("listen = [80, \"[::]:x\"]", 15, "listen = \"[::]:x\"", "a port from 0 to 65535, or an address"),
+    ("listen = [80, \"0.0.0.0:80\"]", 15, "listen = \"0.0.0.0:80\"", "each item once"),
     ("state_file = \"\"", 14, "state_file = \"\"", "a path"),
     ("state_file = 1979-05-27", 14, "state_file = 1979-05-27", "a path"),
     // The app.

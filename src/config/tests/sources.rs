@@ -8,7 +8,7 @@ fn an_empty_file_gives_the_defaults_of_a_file_and_waits_for_a_deploy() {
     let config = case.good();
     assert_eq!(config.name, "api");
     assert_eq!(config.file, Some(case.config()));
-    assert_eq!(config.listen, "0.0.0.0:3000".parse().unwrap());
+    assert_eq!(config.listen, ["0.0.0.0:3000".parse().unwrap()]);
     assert_eq!(config.state_file, case.path("state/api.json"));
     assert_eq!((&config.app.app.target, &config.app.app.command), (&None, &None));
     assert!(warned(&config, "waiting for a first deploy or switch"), "{:?}", config.warnings);
@@ -24,7 +24,7 @@ fn the_environment_alone_gives_the_defaults_of_npm_portok() {
     let config = case.good();
     assert_eq!(config.name, "default");
     assert_eq!(config.file, None);
-    assert_eq!(config.listen.port(), 3000);
+    assert_eq!(config.listen[0].port(), 3000);
     assert_eq!(config.app.app.target, Some(8080));
     assert_eq!(config.state_file, case.path("state/default.json"));
     assert_eq!((config.app.health.path.as_str(), config.app.health.timeout), ("/health", secs(5)));
@@ -77,7 +77,7 @@ fn every_variable_reaches_its_key() {
         assert!(case.sources.env.contains_key(variable), "{variable} is not tested here");
     }
     let config = case.good();
-    assert_eq!((config.name.as_str(), config.listen.to_string().as_str()), ("web", "[::1]:8081"));
+    assert_eq!((config.name.as_str(), config.listen[0].to_string().as_str()), ("web", "[::1]:8081"));
     assert_eq!(config.app.app.command, Some(CommandLine::Shell("node app.js --x".to_owned())));
     assert_eq!(config.state_file, case.path("s.json"));
     assert_eq!((config.app.health.path.as_str(), config.app.health.timeout.as_millis()), ("/up?x=1", 1500));
@@ -102,7 +102,7 @@ fn environment_wins_over_the_file_and_flags_over_both() {
         "name = \"file\"\nlisten = 1111\n[app]\ntarget = 4000\n[drain]\nperiod = \"1s\"\naffinity = \"connection\"\n\
          [admin]\nallow = [\"::1\"]\n",
     );
-    assert_eq!(case.good().listen.port(), 1111);
+    assert_eq!(case.good().listen[0].port(), 1111);
     case.set("LISTEN_PORT", "2222");
     case.set("INITIAL_TARGET_PORT", "5000");
     case.set("INSTANCE_NAME", "env");
@@ -111,7 +111,7 @@ fn environment_wins_over_the_file_and_flags_over_both() {
     case.set("DRAIN_AFFINITY", "");
     let config = case.good();
     assert_eq!(
-        (config.name.as_str(), config.listen.port(), config.app.app.target),
+        (config.name.as_str(), config.listen[0].port(), config.app.app.target),
         ("env", 2222, Some(5000))
     );
     assert_eq!((config.app.drain.period, config.app.drain.affinity), (secs(2), Affinity::Connection));
@@ -119,7 +119,7 @@ fn environment_wins_over_the_file_and_flags_over_both() {
     case.sources.overrides.listen = Some("127.0.0.1:0".to_owned());
     case.sources.overrides.command = Some(CommandLine::Shell("node app.js".to_owned()));
     let config = case.good();
-    assert_eq!(config.listen.to_string(), "127.0.0.1:0");
+    assert_eq!(config.listen[0].to_string(), "127.0.0.1:0");
     assert_eq!((config.app.app.target, config.app.app.command.is_some()), (None, true));
     case.sources.overrides.listen = Some("nowhere".to_owned());
     case.sources.overrides.command = Some(CommandLine::Exec(Vec::new()));
@@ -158,7 +158,7 @@ fn all_kinds_of_values_in_a_file() {
          trusted = [\"10.0.0.0/8\"]\nupgrades = [\"WebSocket\", \"tcp\"]\n[limits]\nheaders = 99\n[upstream]\nresponse_timeout = \"2m\"\nmax_connections = 1_000\n[hooks]\non_event = [\"/bin/true\", \"\"]\n",
     )
     .good();
-    assert_eq!(config.listen.to_string(), "0.0.0.0:3001");
+    assert_eq!(config.listen[0].to_string(), "0.0.0.0:3001");
     let words = ["node", "app.js", "{port}"].map(str::to_owned).to_vec();
     assert_eq!(config.app.app.command, Some(CommandLine::Exec(words)));
     assert_eq!(config.app.app.stop_signal, StopSignal { name: "SIGINT", number: 2 });
@@ -174,6 +174,20 @@ fn all_kinds_of_values_in_a_file() {
         (Some(secs(120)), 1000)
     );
     assert_eq!(config.app.hooks.on_event.as_deref(), Some(&["/bin/true".to_owned(), String::new()][..]));
+}
+
+#[test]
+fn several_addresses_are_listened_on() {
+    let config = Case::file("listen = [80, \"[::]:80\"]\n[app]\ntarget = 8080\n").good();
+    assert_eq!(config.listen, ["0.0.0.0:80".parse().unwrap(), "[::]:80".parse().unwrap()]);
+    assert!(config.effective_toml().starts_with("name = \"api\"\nlisten = [\"0.0.0.0:80\", \"[::]:80\"]\n"));
+    let one = Case::file("listen = [\"[::1]:80\"]\n[app]\ntarget = 8080\n").good();
+    assert!(one.effective_toml().contains("listen = \"[::1]:80\"\n"));
+    let all: Vec<_> = (0..=64).map(|port| port.to_string()).collect();
+    let problems = Case::file(&format!("listen = [{}]\n", all.join(", "))).problems();
+    assert!(problems[0].contains("an array of 1 to 64 items, not of 65"), "{problems:?}");
+    let problems = Case::file("listen = [80, 81]\n[app]\ntarget = 81\n").problems();
+    assert!(problems[0].contains("a port other than 81, where portok itself listens"), "{problems:?}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// The defaults, but for what a test would wait for, and for what depends on the host.
 pub(super) fn config() -> Config {
     let mut config = of_an_empty_file();
-    config.listen = ([127, 0, 0, 1], 0).into();
+    config.listen = vec![([127, 0, 0, 1], 0).into()];
     config.proxy =
         Proxy { threads: 1, trusted: Vec::new(), idle_timeout: LONG, header_timeout: LONG, ..config.proxy };
     let app = of_app(&mut config);
