@@ -22,7 +22,7 @@ const ALLOWED: [(&str, &[&str]); 18] = [
     ("proxy", &["wire", "config", "want", "http1"]),
     ("release", &["wire", "config", "want", "folder", "supervisor", "health", "proxy"]),
     ("apps", &["wire", "config", "supervisor", "proxy", "release"]),
-    ("admin", &["wire", "config", "want", "folder", "proxy", "release"]),
+    ("admin", &["wire", "config", "want", "folder", "proxy", "release", "apps"]),
     ("host", &["wire", "config", "plain"]),
     ("cli", &["wire", "config", "plain", "host"]),
     ("hooks", &["wire", "config", "supervisor"]),

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Apps, Waiting};
+use super::app::{App, Kind, Known as KnownApp};
+use super::{Apps, Known, Waiting};
 use crate::config::AppConfig;
 use crate::proxy::{RouteWriter, ServiceCounters};
 use crate::release::store::{Found, Store};
 use crate::release::{self, Coordinator, Traffic};
 use crate::supervisor::{Common, Supervisor, new_mark};
-use crate::wire::HookEvent;
+use crate::wire::{AppSource, HookEvent};
 
 /// What the apps need to begin.
 pub struct Parts {
@@ -50,9 +51,20 @@ impl Apps {
         common.remove_pipes_but(&recorded);
         let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
         let supervisor = Arc::new(Supervisor::for_app(&common, mark)?);
-        let traffic = Traffic::new(route, counters, alone);
+        let first = Arc::clone(&config.borrow());
+        let traffic = Traffic::new(route, Arc::clone(&counters), alone);
         let parts = release::Parts { config, supervisor, traffic, store, found, notify, fresh };
         let (coordinator, app) = Coordinator::new(parts);
-        Ok((Self { app, common }, Waiting { coordinator }))
+        let known = App::new(KnownApp {
+            routes: first.routes.clone(),
+            config: first,
+            counters,
+            kind: Kind::Managed(app.clone()),
+            error: None,
+            source: AppSource::File,
+        });
+        let apps = [(known.name().to_owned(), known)].into();
+        let (_sender, known) = watch::channel(Arc::new(Known { several: false, apps }));
+        Ok((Self { app, known, common }, Waiting { coordinator }))
     }
 }

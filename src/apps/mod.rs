@@ -7,21 +7,38 @@
 //! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
 //! they end after [`Apps::stop_all`] or [`Apps::leave`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::release::{self, Coordinator};
 use crate::supervisor::Common;
-use crate::wire::ErrorBody;
+use crate::wire::{Code, ErrorBody};
 
+mod app;
 mod boot;
 
+pub use app::App;
 pub use boot::Parts;
+
+/// How many apps a refusal names.
+const MOST_NAMED: usize = 20;
+
+/// Which apps there are.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// Whether the instance has several apps: then each request to one names it.
+    several: bool,
+    apps: BTreeMap<String, App>,
+}
 
 /// The apps, for the rest of the daemon.
 #[derive(Debug, Clone)]
 pub struct Apps {
     app: release::Handle,
+    known: watch::Receiver<Arc<Known>>,
     common: Arc<Common>,
 }
 
@@ -51,6 +68,32 @@ impl Coordinators {
 }
 
 impl Apps {
+    /// The app that a request is for: the one that it names; without a name, the one that there
+    /// is.
+    ///
+    /// # Errors
+    /// `app_required`: there are several, and none was named. `no_such_app`.
+    pub fn find(&self, name: Option<&str>) -> Result<App, ErrorBody> {
+        let known = self.known.borrow();
+        let found = match name {
+            Some(name) => known.apps.get(name),
+            None if known.several => return Err(required(&known)),
+            None => known.apps.values().next(),
+        };
+        found.cloned().ok_or_else(|| no_such(name.unwrap_or_default(), &known))
+    }
+
+    /// All apps, in the order of the bytes of their names.
+    pub fn list(&self) -> Vec<App> {
+        self.known.borrow().apps.values().cloned().collect()
+    }
+
+    /// Whether the instance has several apps (it may be none at the moment), so that a request to
+    /// one of them names it.
+    pub fn has_several(&self) -> bool {
+        self.known.borrow().several
+    }
+
     /// The app of a daemon that has one.
     pub fn only(&self) -> &release::Handle {
         &self.app
@@ -144,5 +187,28 @@ impl Apps {
     /// Sends SIGKILL to what [`Apps::stop_all`] is still stopping.
     pub async fn kill_all(&self) {
         self.app.kill_all().await;
+    }
+}
+
+/// The refusal of a request that names none of several apps.
+fn required(known: &Known) -> ErrorBody {
+    let message = format!("there are several apps, and the request names none: {}", named(known));
+    ErrorBody::new(Code::AppRequired, "App required", message)
+        .with_hint("name one: --app NAME, or ?app=NAME over the API")
+}
+
+/// The refusal of a request for an app that is not there.
+fn no_such(name: &str, known: &Known) -> ErrorBody {
+    let message = format!("there is no app `{name}`; there is: {}", named(known));
+    ErrorBody::new(Code::NoSuchApp, "No such app", message).with_hint("portok apps shows those that are")
+}
+
+/// The names of the apps, for messages.
+fn named(known: &Known) -> String {
+    let names: Vec<_> = known.apps.keys().take(MOST_NAMED).map(String::as_str).collect();
+    match known.apps.len() {
+        0 => "none".to_owned(),
+        count if count > MOST_NAMED => format!("{} and {} more", names.join(", "), count - MOST_NAMED),
+        _ => names.join(", "),
     }
 }

@@ -149,6 +149,11 @@ impl Handle {
         status
     }
 
+    /// The phase of the app.
+    pub fn phase(&self) -> wire::Phase {
+        self.views.borrow().status.as_ref().map_or(wire::Phase::Empty, |status| status.phase)
+    }
+
     /// Whether the live release is what `[app]` says.
     pub fn app_in_force(&self) -> wire::AppInForce {
         self.views.borrow().app_in_force.clone()

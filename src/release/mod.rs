@@ -76,3 +76,4 @@ pub use coordinator::{Coordinator, Parts};
 pub use events::Attempt;
 pub use handle::{Handle, Rollback};
 pub use traffic::Traffic;
+pub use view::empty_status;

@@ -23,7 +23,7 @@ pub(super) struct View {
 }
 
 /// A status without an app; the coordinator and the admin API fill it in.
-pub(super) fn empty_status() -> wire::Status {
+pub fn empty_status() -> wire::Status {
     wire::Status {
         active_port: None,
         drain_until: None,

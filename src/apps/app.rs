@@ -1,0 +1,193 @@
+//! One app as others see it: what the registry knows of it now, and the requests to it.
+//!
+//! An [`App`] is a snapshot, cheap to clone; what it says of releases and requests is read from
+//! their owners at each call. What an app of its kind cannot do is refused here, in one place
+//! ([`App::releases_of`]).
+
+use std::sync::Arc;
+
+use crate::config::{AppConfig, AppRoutes};
+use crate::proxy::ServiceCounters;
+use crate::release::{self, Attempt, Rollback};
+use crate::wire::{self, AppSource, Code, ErrorBody, Phase};
+
+/// One app.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Known>);
+
+/// What the registry knows of an app.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) config: Arc<AppConfig>,
+    pub(super) counters: Arc<ServiceCounters>,
+    pub(super) kind: Kind,
+    /// Which of the routes of its configuration are its own.
+    pub(super) routes: AppRoutes,
+    /// Why a newer configuration of it, or some of its routes, are not in force.
+    pub(super) error: Option<String>,
+    pub(super) source: AppSource,
+}
+
+/// What answers an app's requests.
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "an instance has one app as yet, which is managed")]
+pub(super) enum Kind {
+    /// Releases, which a coordinator drives.
+    Managed(release::Handle),
+    /// Portok itself: with the way to another host.
+    Redirect,
+    /// Nothing: its first configuration was refused.
+    Absent,
+}
+
+impl App {
+    pub(super) fn new(known: Known) -> Self {
+        Self(Arc::new(known))
+    }
+
+    /// Its name; of the one app of an instance: the instance's.
+    pub fn name(&self) -> &str {
+        &self.0.config.name
+    }
+
+    /// Its configuration in force.
+    pub fn config(&self) -> &Arc<AppConfig> {
+        &self.0.config
+    }
+
+    /// The counters of its requests.
+    pub fn counters(&self) -> &Arc<ServiceCounters> {
+        &self.0.counters
+    }
+
+    /// The routes that are in force: those of its configuration that no other app has.
+    pub fn routes(&self) -> &AppRoutes {
+        &self.0.routes
+    }
+
+    /// Why its newest configuration, or one of its routes, is not in force.
+    pub fn error(&self) -> Option<&str> {
+        self.0.error.as_deref()
+    }
+
+    /// Where it comes from.
+    pub fn source(&self) -> AppSource {
+        self.0.source
+    }
+
+    /// Its coordinator, if it has one.
+    pub(super) fn coordinator(&self) -> Option<&release::Handle> {
+        match &self.0.kind {
+            Kind::Managed(handle) => Some(handle),
+            Kind::Redirect | Kind::Absent => None,
+        }
+    }
+
+    /// The coordinator for what only an app with releases can do.
+    fn releases_of(&self, what: &str) -> Result<&release::Handle, ErrorBody> {
+        let name = self.name();
+        let why = match &self.0.kind {
+            Kind::Managed(handle) => return Ok(handle),
+            Kind::Redirect => "sends its clients to another host and has no releases".to_owned(),
+            Kind::Absent => {
+                format!("is not configured: {}", self.error().unwrap_or("its file is not valid"))
+            }
+        };
+        let message = format!("{what} is not for app `{name}`: it {why}");
+        Err(ErrorBody::new(Code::BadRequest, "Bad request", message))
+    }
+
+    // ---- what is ----
+
+    /// Its phase.
+    pub fn phase(&self) -> Phase {
+        match &self.0.kind {
+            Kind::Managed(handle) => handle.phase(),
+            Kind::Redirect => Phase::Settled,
+            Kind::Absent => Phase::Empty,
+        }
+    }
+
+    /// As [`release::Handle::status`]: the app's part of `status`.
+    pub fn status(&self) -> wire::Status {
+        let own = || wire::Status { phase: self.phase(), ..release::empty_status() };
+        self.coordinator().map_or_else(own, release::Handle::status)
+    }
+
+    /// As [`release::Handle::status_of_now`].
+    pub async fn status_of_now(&self) -> wire::Status {
+        match self.coordinator() {
+            Some(handle) => handle.status_of_now().await,
+            None => self.status(),
+        }
+    }
+
+    /// Whether what serves is what its configuration says.
+    pub fn app_in_force(&self) -> wire::AppInForce {
+        let all = || wire::AppInForce { in_force: true, why: None };
+        self.coordinator().map_or_else(all, release::Handle::app_in_force)
+    }
+
+    /// All attempts, newest first.
+    pub fn releases(&self) -> Vec<wire::ReleaseRow> {
+        self.coordinator().map(release::Handle::releases).unwrap_or_default()
+    }
+
+    /// As [`release::Handle::logs`].
+    ///
+    /// # Errors
+    /// `not_found` for an unknown release, `bad_request` for an app that prints nothing here.
+    pub fn logs(&self, release: Option<&str>, lines: usize) -> Result<wire::Logs, ErrorBody> {
+        self.releases_of("a log")?.logs(release, lines)
+    }
+
+    /// The last probe of the live target.
+    pub fn health(&self) -> wire::HealthMetrics {
+        self.coordinator().map(release::Handle::health).unwrap_or_default()
+    }
+
+    /// Probes what serves now.
+    pub async fn check_health(&self) -> wire::Health {
+        let own =
+            |healthy, error| wire::Health { healthy, port: None, status: None, latency_ms: None, error };
+        match &self.0.kind {
+            Kind::Managed(handle) => handle.check_health().await,
+            Kind::Redirect => own(true, None),
+            Kind::Absent => own(false, Some("nothing serves".to_owned())),
+        }
+    }
+
+    // ---- what is asked for ----
+
+    /// As [`release::Handle::deploy`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app without releases.
+    pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
+        self.releases_of("a deploy")?.deploy(request, force).await
+    }
+
+    /// As [`release::Handle::switch`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app whose requests go to no port.
+    pub async fn switch(&self, port: u16) -> Result<wire::Switched, ErrorBody> {
+        self.releases_of("a switch")?.switch(port).await
+    }
+
+    /// As [`release::Handle::rollback`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app without releases.
+    pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
+        self.releases_of("a rollback")?.rollback(asked).await
+    }
+
+    /// As [`release::Handle::cancel`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app without releases.
+    pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
+        self.releases_of("a cancel")?.cancel().await
+    }
+}
