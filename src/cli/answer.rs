@@ -129,7 +129,7 @@ impl Answer {
             return self.foreign(format!("it answered `{}` without an error of portokd's", self.status));
         };
         // The daemon's hint names headers of its API. The command line has options instead.
-        if body.hint.is_none() || body.code == Code::Unauthorized {
+        if body.hint.is_none() || matches!(body.code, Code::Unauthorized | Code::AppRequired) {
             let denied = self.failed.iter().find(|attempt| attempt.denied);
             body.hint = match (body.code, denied) {
                 (Code::Unauthorized | Code::Forbidden, Some(attempt)) => {
@@ -185,6 +185,8 @@ fn default_hint(code: Code, retry_after: Option<Duration>) -> Option<String> {
             "give the token with --token or PORTOK_TOKEN, or use the unix socket, to which --instance NAME leads"
                 .to_owned()
         }
+        Code::AppRequired => "name one of them: --app NAME, or INSTANCE/NAME where the instance is named".to_owned(),
+        Code::NoSuchApp => "`portok apps` shows those that are there".to_owned(),
         Code::Forbidden => "run it on the daemon's host, or use the unix socket".to_owned(),
         Code::Busy => "`portok status` shows what is under way, `portok cancel` ends a deploy".to_owned(),
         Code::RateLimited => {

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::RunPlan;
 use super::failure::Failure;
 use super::typo;
-use super::values::{health_path, instance_name, release_id, shell_text, variable, wait_time};
+use super::values::{app_name, health_path, instance_or_app, release_id, shell_text, variable, wait_time};
 use crate::wire::CommandLine;
 
 mod host;
@@ -41,6 +41,8 @@ const TOP_HELP: &str = "\
 Where the daemon is, first match wins:
   --url or --socket; --instance; PORTOK_URL; the socket of the instance `default`;
   http://127.0.0.1:3000
+Which of its apps, where an instance has several:
+  --app NAME, or INSTANCE/NAME wherever an instance is named
 The token for a URL, first match wins:
   --token; the instance's file; PORTOK_TOKEN (a unix socket needs none)
 
@@ -69,9 +71,12 @@ pub(crate) struct Global {
     /// The daemon's unix socket
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// The instance's name; its file says where the daemon is
-    #[arg(long, global = true, value_name = "NAME", value_parser = instance_name)]
+    /// The instance's name; its file says where the daemon is. NAME/APP names one of its apps too
+    #[arg(long, global = true, value_name = "NAME", value_parser = instance_or_app)]
     pub(crate) instance: Option<String>,
+    /// The app, where the instance has several
+    #[arg(long, global = true, value_name = "APP", value_parser = app_name)]
+    pub(crate) app: Option<String>,
     /// The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)
     #[arg(long, global = true, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
@@ -108,11 +113,12 @@ Exit codes:
     #[command(after_help = "\
 Examples:
   portok switch 8081
-  portok switch 8081 --instance api")]
+  portok switch 8081 --instance api
+  portok switch 8081 8082 --instance edge/shop    several, for an app with `targets`")]
     Switch {
-        /// The port on 127.0.0.1 that the app listens on
-        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
-        port: u16,
+        /// The port on 127.0.0.1 that the app listens on; several for an app with `targets`
+        #[arg(required = true, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+        ports: Vec<u16>,
     },
     /// Go back to the previous release, starting it again where its process is gone
     #[command(after_help = "\
@@ -134,13 +140,29 @@ Examples:
 Examples:
   portok status
   portok status api
+  portok status edge/api                          one app of an instance that has several
+  portok status edge --wait 60s                   return when every app is healthy; exit code 1 after 60 s
   portok status --json | jq -r .live.release")]
-    Status(Named),
+    Status {
+        #[command(flatten)]
+        named: Named,
+        /// Return when the app, or every app of the instance, is healthy; exit code 1 after this time
+        #[arg(long, value_name = "TIME", value_parser = wait_time)]
+        wait: Option<Duration>,
+    },
+    /// List the apps of an instance: for which hosts, what is live, how much is asked and what fails
+    #[command(after_help = "\
+Examples:
+  portok apps
+  portok apps edge
+  portok apps edge --json | jq -r '.[] | select(.error) | .app'")]
+    Apps(Named),
     /// Show requests, errors and the live target's health as numbers
     #[command(after_help = "\
 Examples:
   portok metrics
   portok metrics api --json
+  portok metrics edge/api                         of one app; without, all apps together
   portok metrics --prometheus")]
     Metrics {
         #[command(flatten)]
@@ -167,14 +189,20 @@ Examples:
   portok logs                     what the app printed, as the daemon keeps it
   portok logs -n 20 -f
   portok logs --release v2
+  portok logs edge/api            one app of an instance that has several
   portok logs api -f              the daemon's and the app's lines, from the journal where there is one")]
     Logs(LogsArgs),
     /// Load the configuration file again and tell what changed
     #[command(after_help = "\
 Examples:
   portok reload
-  portok reload --instance api")]
-    Reload,
+  portok reload --instance api
+  portok reload --instance edge --prune           also where more than half of the apps are gone from it")]
+    Reload {
+        /// Remove the apps that are gone from the configuration, however many they are
+        #[arg(long)]
+        prune: bool,
+    },
     /// Put a new portokd in the running one's place, without losing a connection
     #[command(after_help = "\
 Examples:
@@ -276,16 +304,16 @@ pub(crate) struct RollbackArgs {
 /// The instance as a positional.
 #[derive(Debug, Args)]
 pub(crate) struct Named {
-    /// The instance's name, as --instance
-    #[arg(value_name = "INSTANCE", value_parser = instance_name)]
+    /// The instance's name, as --instance; INSTANCE/APP for one of its apps
+    #[arg(value_name = "INSTANCE", value_parser = instance_or_app)]
     name: Option<String>,
 }
 
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The instance's name: its daemon's lines and its app's, from the journal
-    #[arg(value_name = "INSTANCE", value_parser = instance_name)]
+    /// The instance's name: its daemon's lines and its app's, from the journal; INSTANCE/APP for one app
+    #[arg(value_name = "INSTANCE", value_parser = instance_or_app)]
     pub(crate) name: Option<String>,
     /// Only this release's lines
     #[arg(long, value_name = "ID", value_parser = release_id)]
@@ -324,6 +352,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
             "give one of them",
         ));
     }
+    settle_names(&mut global, command.word())?;
     match command {
         Command::Run(run) => {
             let Some(command) = run.command.line() else {
@@ -332,8 +361,9 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
                     "say what to run: portok run --cmd \"node app.js\"",
                 ));
             };
-            if global.url.is_some() || global.socket.is_some() || global.token.is_some() || global.json {
-                let hint = "leave out --url, --socket, --token and --json";
+            let asks = global.url.is_some() || global.socket.is_some() || global.token.is_some();
+            if asks || global.app.is_some() || global.json {
+                let hint = "leave out --url, --socket, --token, --app and --json";
                 return Err(contradiction("run starts a daemon of its own and asks none", hint));
             }
             return Ok(Invocation::Run(RunPlan {
@@ -343,22 +373,14 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
                 name: global.instance,
             }));
         }
-        Command::Status(Named { name: Some(ref name) })
-        | Command::Health(Named { name: Some(ref name) })
-        | Command::Metrics { named: Named { name: Some(ref name) }, .. }
-        | Command::Logs(LogsArgs { name: Some(ref name), .. }) => {
-            if global.instance.as_ref().is_some_and(|instance| instance != name) {
-                return Err(contradiction("two different instances are named", "give one of them"));
-            }
-            global.instance = Some(name.clone());
-        }
         Command::Host(command) => {
             if global.url.is_some()
                 || global.socket.is_some()
                 || global.token.is_some()
                 || global.instance.is_some()
+                || global.app.is_some()
             {
-                let hint = "leave out --url, --socket, --token and --instance";
+                let hint = "leave out --url, --socket, --token, --instance and --app";
                 return Err(contradiction("this command concerns the host and asks no single daemon", hint));
             }
             return Ok(Invocation::Host(global, command));
@@ -369,6 +391,9 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
                 "give one of them",
             ));
         }
+        Command::Reload { .. } | Command::Upgrade { .. } if global.app.is_some() => {
+            return Err(contradiction("this command concerns all apps of an instance", "leave out the app"));
+        }
         _ => {}
     }
     if global.json && matches!(command, Command::Logs(LogsArgs { follow: true, .. })) {
@@ -376,6 +401,42 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
         return Err(contradiction("--json prints one value, which -f never completes", hint));
     }
     Ok(Invocation::Ask(global, Box::new(command)))
+}
+
+impl Command {
+    /// The instance, maybe with an app, that a word of the command names.
+    fn word(&self) -> Option<&str> {
+        match self {
+            Self::Status { named, .. } | Self::Metrics { named, .. } => named.name.as_deref(),
+            Self::Apps(named) | Self::Health(named) => named.name.as_deref(),
+            Self::Logs(options) => options.name.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// Brings together what `--instance`, `--app` and a word of the command name. Afterwards
+/// `global.instance` is an instance's name alone.
+fn settle_names(global: &mut Global, word: Option<&str>) -> Result<(), Unparsed> {
+    let named: Vec<_> = global.instance.take().into_iter().chain(word.map(str::to_owned)).collect();
+    for name in named {
+        let (instance, app) =
+            name.split_once('/').map_or((&*name, None), |(instance, app)| (instance, Some(app)));
+        agree(&mut global.instance, instance, "two different instances are named")?;
+        if let Some(app) = app {
+            agree(&mut global.app, app, "two different apps are named")?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes `name`, unless another one was given before.
+fn agree(given: &mut Option<String>, name: &str, contradicting: &str) -> Result<(), Unparsed> {
+    if given.as_ref().is_some_and(|given| given != name) {
+        return Err(contradiction(contradicting, "give one of them"));
+    }
+    *given = Some(name.to_owned());
+    Ok(())
 }
 
 /// Why the arguments name no command to carry out.
@@ -394,133 +455,4 @@ fn contradiction(message: &str, hint: &str) -> Unparsed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &[&str]) -> Result<Invocation, Unparsed> {
-        parse(std::iter::once("portok").chain(line.iter().copied()).map(OsString::from).collect())
-    }
-
-    fn clap_error(line: &[&str]) -> clap::Error {
-        match parsed(line) {
-            Err(Unparsed::Clap(error)) => error,
-            other => panic!("{line:?}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_tree_is_consistent_and_each_command_has_examples() {
-        let tree = Typed::command();
-        tree.clone().debug_assert();
-        for command in tree.get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = format!("\n  portok {}", command.get_name());
-            assert!(help.contains(&example), "{}: {help:?}", command.get_name());
-        }
-    }
-
-    #[test]
-    fn run_is_handed_over() {
-        let Ok(Invocation::Run(plan)) = parsed(&["run", "--listen", "8080", "--cmd", "node app.js"]) else {
-            panic!()
-        };
-        let command = CommandLine::Shell("node app.js".into());
-        assert_eq!(plan, RunPlan { listen: Some("8080".into()), health: None, command, name: None });
-        let Ok(Invocation::Run(plan)) = parsed(&["--instance", "api", "run", "--", "./server", "-v"]) else {
-            panic!()
-        };
-        let command = CommandLine::Exec(vec!["./server".into(), "-v".into()]);
-        assert_eq!(plan, RunPlan { listen: None, health: None, command, name: Some("api".into()) });
-        for line in
-            [&["run"][..], &["run", "--cmd", "a", "--json"], &["run", "--cmd", "a", "--url", "http://h"]]
-        {
-            assert!(matches!(parsed(line), Err(Unparsed::Contradiction(_))), "{line:?}");
-        }
-    }
-
-    #[test]
-    fn the_instance_is_accepted_as_positional() {
-        for command in ["status", "metrics", "health"] {
-            let Ok(Invocation::Ask(global, _)) = parsed(&[command, "api"]) else { panic!("{command}") };
-            assert_eq!(global.instance.as_deref(), Some("api"));
-            assert!(parsed(&[command, "api", "--instance", "api"]).is_ok());
-            assert!(matches!(
-                parsed(&[command, "api", "--instance", "web"]),
-                Err(Unparsed::Contradiction(_))
-            ));
-        }
-    }
-
-    #[test]
-    fn bad_values_are_refused() {
-        let table: &[&[&str]] = &[
-            &["switch", "0"],
-            &["switch", "65536"],
-            &["switch"],
-            &["status", "../etc/passwd"],
-            &["status", ""],
-            &["--instance", "a/b", "status"],
-            &["deploy", "--env", "NOVALUE"],
-            &["deploy", "--env", "=x"],
-            &["deploy", "--env", "1A=x"],
-            &["deploy", "--env", "A B=x"],
-            &["deploy", "--release", "a/b"],
-            &["deploy", "--release", &"x".repeat(65)],
-            &["deploy", "--health", "health"],
-            &["deploy", "--cmd", " "],
-            &["deploy", "--cmd", "a", "--", "b"],
-            &["deploy", "--detach", "--wait-window"],
-            &["logs", "-n", "0"],
-            &["logs", "-n", "10001"],
-            &["upgrade", "--wait", "soon"],
-            &["frobnicate"],
-        ];
-        for line in table {
-            assert_eq!(clap_error(line).exit_code(), 2, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn contradictions_are_refused() {
-        for line in [
-            &["--url", "http://h", "--socket", "/s", "status"][..],
-            &["metrics", "--json", "--prometheus"],
-            &["logs", "-f", "--json"],
-        ] {
-            assert!(matches!(parsed(line), Err(Unparsed::Contradiction(_))), "{line:?}");
-        }
-        assert!(matches!(parsed(&[]), Err(Unparsed::Nothing)));
-    }
-
-    #[test]
-    fn a_mistyped_command_gets_a_suggestion() {
-        assert!(clap_error(&["stauts"]).to_string().contains("'status'"));
-    }
-
-    #[test]
-    fn an_instance_as_a_word_is_led_to_its_option() {
-        for command in ["deploy", "cancel", "reload", "releases", "upgrade"] {
-            let error = clap_error(&[command, "api"]);
-            assert!(error.to_string().contains("'--instance api'"), "{error}");
-            assert!(typo::hint(&error).unwrap().contains("--instance api"), "{command}");
-        }
-        let error = clap_error(&["list", "api"]);
-        assert!(!error.to_string().contains("--instance"), "{error}");
-    }
-
-    #[test]
-    fn a_mistyped_option_is_never_recommended_as_a_word_of_the_command() {
-        for (line, meant) in [
-            (&["deploy", "--comand", "x"][..], Some("--cmd")),
-            (&["deploy", "--realease", "v1"], Some("--release")),
-            (&["run", "--lsten=8080", "--cmd", "x"], Some("--listen")),
-            (&["deploy", "--frobnicate"], None),
-            (&["deploy", "-x"], None),
-        ] {
-            let told = clap_error(line).to_string();
-            assert!(!told.contains("-- -"), "{told}");
-            assert_eq!(told.contains("similar"), meant.is_some(), "{told}");
-            assert!(meant.is_none_or(|meant| told.contains(&format!("'{meant}'"))), "{told}");
-        }
-    }
-}
+mod tests;

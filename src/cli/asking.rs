@@ -1,12 +1,13 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 11] = [
+const ASKING: [Asking; 12] = [
     Asking { name: "deploy", takes_instance: false },
     Asking { name: "switch", takes_instance: false },
     Asking { name: "rollback", takes_instance: false },
     Asking { name: "cancel", takes_instance: false },
     Asking { name: "status", takes_instance: true },
+    Asking { name: "apps", takes_instance: true },
     Asking { name: "metrics", takes_instance: true },
     Asking { name: "health", takes_instance: true },
     Asking { name: "releases", takes_instance: false },

@@ -8,6 +8,7 @@
 //! The order that matters: another way is tried only while nothing has been sent, so no request is
 //! made twice.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -34,6 +35,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Client {
     daemon: Daemon,
+    /// The app that every question is about, if one was named.
+    app: Option<String>,
     limits: Limits,
 }
 
@@ -53,7 +56,12 @@ struct Connection {
 impl Client {
     /// A client of `daemon`.
     pub(crate) fn new(daemon: Daemon, limits: Limits) -> Self {
-        Self { daemon, limits }
+        Self { daemon, app: None, limits }
+    }
+
+    /// The same client, which asks about `app` alone.
+    pub(crate) fn about(self, app: Option<String>) -> Self {
+        Self { app, ..self }
     }
 
     /// Whether the daemon limits the number of requests on every way, so that polling must be slow.
@@ -107,7 +115,7 @@ impl Client {
     fn request(&self, call: &Call, connection: &Connection) -> http::Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(call.method.clone())
-            .uri(format!("{}{}", self.daemon.prefix, call.path))
+            .uri(format!("{}{}", self.daemon.prefix, self.path(call)))
             .header(HOST, &connection.host)
             .header(USER_AGENT, concat!("portok/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, call.accept);
@@ -121,6 +129,13 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         request.body(Full::from(call.body.clone().unwrap_or_default()))
+    }
+
+    /// The path of a request, with the app that it is about.
+    fn path(&self, call: &Call) -> String {
+        let Some(app) = &self.app else { return call.path.clone() };
+        let mark = if call.path.contains('?') { '&' } else { '?' };
+        format!("{}{mark}app={}", call.path, encoded(app))
     }
 
     async fn connect(&self, operation: &str) -> Result<Connection, Failure> {
@@ -155,4 +170,17 @@ impl Client {
             hint: Some(hint),
         })
     }
+}
+
+/// `text` as a value of a query (RFC 3986, 2.1).
+fn encoded(text: &str) -> String {
+    let mut value = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' => value.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => value.push(char::from(byte)),
+            _ => _ = write!(value, "%{byte:02X}"),
+        }
+    }
+    value
 }

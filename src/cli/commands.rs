@@ -14,16 +14,29 @@ use super::follow::{What, follow};
 use super::render;
 use super::session::Session;
 use crate::wire::{
-    Accepted, Health, Metrics, ReleaseRow, Reloaded, RollbackPlan, Status, Switched, UpgradeRequest,
+    Accepted, AppRow, Health, Metrics, ReleaseRow, Reloaded, RollbackPlan, Status, Switched, UpgradeRequest,
     Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
 
-/// `portok status`.
+/// `portok status`. Of an instance with several apps, none of which was named, it shows all in short.
 pub(crate) async fn status(session: &mut Session<'_>) -> Done {
-    let (status, value) = session.client.ask::<Status>(Call::get("status", "status")).await?;
-    session.show(&value, || render::status(&status, SystemTime::now()));
+    match session.client.ask::<Status>(Call::get("status", "status")).await {
+        Ok((status, value)) => session.show(&value, || render::status(&status, SystemTime::now())),
+        Err(failure) if failure.wants_an_app() => {
+            let (rows, value) = session.client.ask::<Vec<AppRow>>(Call::get("status", "apps")).await?;
+            session.show(&value, || render::overview(&rows));
+        }
+        Err(failure) => return Err(failure),
+    }
+    Ok(exit::DONE)
+}
+
+/// `portok apps`.
+pub(crate) async fn apps(session: &mut Session<'_>) -> Done {
+    let (rows, value) = session.client.ask::<Vec<AppRow>>(Call::get("apps", "apps")).await?;
+    session.show(&value, || render::apps(&rows));
     Ok(exit::DONE)
 }
 
@@ -60,11 +73,15 @@ pub(crate) async fn health(session: &mut Session<'_>) -> Done {
     Ok(if health.healthy { exit::DONE } else { exit::FAILED })
 }
 
-/// `portok switch PORT`.
-pub(crate) async fn switch(session: &mut Session<'_>, port: u16) -> Done {
-    let call = Call::post(format!("switch to port {port}"), format!("switch?port={port}"));
+/// `portok switch PORT…`.
+pub(crate) async fn switch(session: &mut Session<'_>, ports: &[u16]) -> Done {
+    let noun = if ports.len() == 1 { "port" } else { "ports" };
+    let listed: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let query: Vec<_> = ports.iter().map(|port| format!("port={port}")).collect();
+    let call =
+        Call::post(format!("switch to {noun} {}", listed.join(", ")), format!("switch?{}", query.join("&")));
     let (switched, value) = session.client.ask::<Switched>(call).await?;
-    session.show(&value, || render::switched(&switched, port));
+    session.show(&value, || render::switched(&switched, ports));
     Ok(exit::DONE)
 }
 
@@ -113,8 +130,9 @@ pub(crate) async fn releases(session: &mut Session<'_>) -> Done {
 }
 
 /// `portok reload`.
-pub(crate) async fn reload(session: &mut Session<'_>) -> Done {
-    let (reloaded, value) = session.client.ask::<Reloaded>(Call::post("reload", "reload")).await?;
+pub(crate) async fn reload(session: &mut Session<'_>, prune: bool) -> Done {
+    let path = if prune { "reload?prune=1" } else { "reload" };
+    let (reloaded, value) = session.client.ask::<Reloaded>(Call::post("reload", path)).await?;
     session.show(&value, || render::reloaded(&reloaded));
     Ok(exit::DONE)
 }

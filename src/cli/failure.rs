@@ -98,6 +98,11 @@ impl Failure {
         matches!(self, Self::Refused { body, .. } if body.code == Code::Busy)
     }
 
+    /// Whether the daemon has several apps, and the request named none.
+    pub(crate) fn wants_an_app(&self) -> bool {
+        matches!(self, Self::Refused { body, .. } if body.code == Code::AppRequired)
+    }
+
     /// Whether the same question may succeed later by itself: the daemon restarts, or has reached
     /// its limit of requests per minute.
     pub(crate) fn is_passing(&self) -> bool {
@@ -150,6 +155,8 @@ mod tests {
             (Code::DeployAborted, 3),
             (Code::NoPrevious, 5),
             (Code::NoApp, 5),
+            (Code::AppRequired, 5),
+            (Code::NoSuchApp, 5),
             (Code::ConfigInvalid, 2),
             (Code::StateUnwritable, 5),
             (Code::ShuttingDown, 5),

@@ -7,7 +7,7 @@
 //! From the top down; a file imports files of its own line or of a line below:
 //!
 //! - `order`: from arguments to exit code;
-//! - `commands`, `deploy`, `follow`, `watch`, `logs`: the commands that ask a daemon, the quick and
+//! - `commands`, `deploy`, `follow`, `watch`, `wait`, `logs`: the commands that ask a daemon, the quick and
 //!   the long ones;
 //! - `administer`, `generate`, `journal`: the commands of [`crate::host`], completions and man
 //!   pages, the journal;
@@ -60,6 +60,7 @@ mod testing;
 mod tests;
 mod typo;
 mod values;
+mod wait;
 mod watch;
 mod way;
 

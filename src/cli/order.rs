@@ -13,7 +13,7 @@ use super::locate::locate;
 use super::render::{self, Screen};
 use super::session::{Pace, Session};
 use super::surroundings::Surroundings;
-use super::{RunPlan, asking, commands, deploy, journal, logs, typo};
+use super::{RunPlan, asking, commands, deploy, journal, logs, typo, wait};
 use crate::host::Journal;
 use crate::wire::exit;
 
@@ -83,12 +83,16 @@ pub(crate) async fn obey(
 /// The options by which `global` names a daemon, for commands that a hint proposes. The token is never
 /// among them.
 fn address(global: &Global) -> String {
-    match (&global.url, &global.socket, &global.instance) {
-        (Some(url), ..) => format!("--url {}", asking::shell_word(url)),
-        (None, Some(socket), _) => format!("--socket {}", asking::shell_word(&socket.to_string_lossy())),
-        (None, None, Some(name)) => format!("--instance {name}"),
-        (None, None, None) => String::new(),
-    }
+    let way = match (&global.url, &global.socket, &global.instance) {
+        (Some(url), ..) => Some(format!("--url {}", asking::shell_word(url))),
+        (None, Some(socket), _) => {
+            Some(format!("--socket {}", asking::shell_word(&socket.to_string_lossy())))
+        }
+        (None, None, Some(name)) => Some(format!("--instance {name}")),
+        (None, None, None) => None,
+    };
+    let app = global.app.as_ref().map(|app| format!("--app {}", asking::shell_word(app)));
+    way.into_iter().chain(app).collect::<Vec<_>>().join(" ")
 }
 
 /// Asks the daemon for what `command` wants; `logs NAME` reads the journal first.
@@ -102,8 +106,9 @@ async fn ask(
 ) -> Result<u8, Failure> {
     let json = global.json;
     // With `--release`, only the app's lines are wanted, and the daemon knows which those are.
-    if let Command::Logs(args::LogsArgs { name: Some(name), release: None, lines, follow }) = &command
-        && let Some(journal) = Journal::of(&around.places, name, *lines).await
+    if let Command::Logs(args::LogsArgs { name: Some(_), release: None, lines, follow }) = &command
+        && let Some(instance) = &global.instance
+        && let Some(journal) = Journal::of(&around.places, instance, global.app.as_deref(), *lines).await
     {
         return journal::show(journal, screen, json, *follow, signals.reader_gone).await;
     }
@@ -111,7 +116,7 @@ async fn ask(
     if let Some(broken) = &daemon.broken_file {
         screen.note(&render::broken_file(broken));
     }
-    let client = Client::new(daemon, Limits::default());
+    let client = Client::new(daemon, Limits::default()).about(global.app.clone());
     carry_out(&mut Session { client, screen, json, pace }, command, signals).await
 }
 
@@ -128,16 +133,18 @@ async fn carry_out(
     match command {
         Command::Run(_) | Command::Host(_) => Err(not_a_question()),
         Command::Deploy(options) => deploy::deploy(session, &options, interrupt).await,
-        Command::Switch { port } => commands::switch(session, port).await,
+        Command::Switch { ports } => commands::switch(session, &ports).await,
         Command::Rollback(options) => commands::rollback(session, &options, interrupt).await,
         Command::Cancel => commands::cancel(session).await,
-        Command::Status(_) => commands::status(session).await,
+        Command::Status { wait: Some(within), .. } => wait::wait(session, within, interrupt).await,
+        Command::Status { .. } => commands::status(session).await,
+        Command::Apps(_) => commands::apps(session).await,
         Command::Metrics { prometheus: true, .. } => commands::prometheus(session).await,
         Command::Metrics { .. } => commands::metrics(session).await,
         Command::Health(_) => commands::health(session).await,
         Command::Releases => commands::releases(session).await,
         Command::Logs(options) => logs::logs(session, &options, reader_gone).await,
-        Command::Reload => commands::reload(session).await,
+        Command::Reload { prune } => commands::reload(session, prune).await,
         Command::Upgrade { binary, wait } => commands::upgrade(session, binary, wait).await,
     }
 }

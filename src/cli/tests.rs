@@ -25,6 +25,15 @@ fn switch() -> Value {
     json!({"from": 8080, "to": 8081, "at": "2026-01-01T00:00:00.000Z", "reason": "manual", "id": "s1"})
 }
 
+/// One app in the answer to `GET /__apps`.
+fn row(app: &str, phase: &str) -> Value {
+    json!({
+        "app": app, "hosts": ["*"], "paths": ["/"], "listen": [], "phase": phase, "live": null,
+        "replicas": {"ready": 1, "wanted": 1}, "rps": 0.5, "errorRatio": null, "p99Ms": null, "source": "file",
+        "error": null
+    })
+}
+
 /// A fitting answer for every path.
 fn answer(line: &str) -> Reply {
     let path = line.split_once("/__").unwrap().1;
@@ -42,6 +51,7 @@ fn answer(line: &str) -> Reply {
         }
         "cancel" | "deploy" => json!({"success": true, "message": "release `v2` it is", "release": "v2"}),
         "releases" => json!([]),
+        "apps" => json!([row("api", "settled")]),
         "logs" => json!({"release": null, "lines": []}),
         "reload" => json!({"success": true, "message": "nothing changed", "changed": []}),
         "upgrade" => json!({"success": true, "message": "taken over", "pid": 7, "version": "9.0.0"}),
@@ -57,6 +67,12 @@ async fn each_command_makes_its_one_request() {
         (&["metrics"], "GET /__metrics", "requests       12"),
         (&["health"], "GET /__health", "healthy: port 8081 answered 200"),
         (&["switch", "8081"], "POST /__switch?port=8081", "Switched to port 8081, was port 8080\n"),
+        (&["switch", "8081", "8082"], "POST /__switch?port=8081&port=8082", "Switched to port 8081\n"),
+        (&["apps"], "GET /__apps", "settled"),
+        (&["reload", "--prune"], "POST /__reload?prune=1", "nothing changed\n"),
+        (&["--app", "api", "status"], "GET /__status?app=api", "on 0.0.0.0:3000"),
+        (&["--app", "api", "switch", "8081"], "POST /__switch?port=8081&app=api", "Switched to"),
+        (&["logs", "--app", "redis:*.x.org"], "GET /__logs?lines=100&app=redis%3A%2A.x.org", ""),
         (&["rollback"], "POST /__rollback", "v1 is live on port 8081, was port 8080\n"),
         (&["cancel"], "POST /__cancel", "release `v2` it is\n"),
         (&["deploy", "--detach"], "POST /__deploy?detach=1", "release `v2` it is\n"),
@@ -74,7 +90,7 @@ async fn each_command_makes_its_one_request() {
         let received = fake.received();
         assert_eq!(received.len(), n + 1, "{line:?}");
         assert_eq!(received[n].line, *request);
-        let accept = if line[0] == "rollback" { NDJSON } else { "application/json" };
+        let accept = if line.contains(&"rollback") { NDJSON } else { "application/json" };
         assert_eq!(received[n].header("accept"), Some(accept));
         assert_eq!(received[n].header(TOKEN_HEADER), None);
         assert_eq!(received[n].body, if line[0] == "deploy" { "{}" } else { "" });
@@ -333,4 +349,58 @@ async fn a_broken_file_does_not_lock_the_operator_out() {
     assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows}");
     assert_eq!((&rows[0]["phase"], &rows[0]["name"]), (&json!("settled"), &json!("default")), "{rows}");
     assert!(rows[0]["errors"][0].as_str().unwrap().contains("default.toml"), "{rows}");
+}
+
+/// A daemon of several apps, whose phases come one after another, the last one for ever.
+fn several(phases: &'static [&'static str]) -> Fake {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    Fake::new(move |_, received| match received.line.as_str() {
+        "GET /__apps" => {
+            let n = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let phase = phases[n.min(phases.len() - 1)];
+            Reply::json(200, &json!([row("api", "settled"), row("web", phase)]))
+        }
+        line if line.contains("app=") => answer(line),
+        _ => {
+            let message = "there are several apps, and the request names none: api, web";
+            let body = ErrorBody::new(Code::AppRequired, "App required", message);
+            Reply::json(400, &serde_json::to_value(body).unwrap())
+        }
+    })
+}
+
+#[tokio::test]
+async fn several_apps_are_shown_in_short_until_one_is_named() {
+    let fake = several(&["failed"]);
+    let ran = fake.portok(&["status"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.contains("\nweb  *    failed"), "{}", ran.out);
+    assert!(ran.out.contains("--app api"), "{}", ran.out);
+    assert_eq!(fake.portok(&["status", "--json"]).await.value()[1]["phase"], "failed");
+    assert!(fake.portok(&["status", "--app", "api"]).await.out.contains("on 0.0.0.0:3000"));
+    for line in
+        [&["deploy"][..], &["rollback"], &["cancel"], &["releases"], &["logs"], &["health"], &["switch", "1"]]
+    {
+        let ran = fake.portok(line).await;
+        assert_eq!((ran.code, ran.out.as_str()), (5, ""), "{line:?}");
+        assert!(ran.err.contains("names none: api, web\nhint: name one of them: --app NAME"), "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_status_waits_until_all_are_healthy_or_the_time_is_over() {
+    let fake = several(&["starting", "starting", "watching"]);
+    let ran = fake.portok(&["status", "--wait", "1m"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.contains("watching"), "{}", ran.out);
+    let fake = several(&["failed"]);
+    let ran = fake.portok(&["status", "--wait", "50ms", "--json"]).await;
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.value()[1]["phase"], "failed");
+    assert_eq!(ran.err, "error: not healthy after 50ms: web (failed)\n");
+    let fake = Fake::new(|n, received| if n == 0 { Reply::nothing() } else { answer(&received.line) });
+    assert_eq!(fake.portok(&["status", "--wait", "1m"]).await.code, 0, "a daemon that is not there yet");
+    let forbidden = serde_json::to_value(ErrorBody::new(Code::Forbidden, "Forbidden", "no")).unwrap();
+    let fake = Fake::new(move |_, _| Reply::json(403, &forbidden));
+    assert_eq!(fake.portok(&["status", "--wait", "1m"]).await.code, 5);
 }

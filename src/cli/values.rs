@@ -5,10 +5,36 @@ use std::time::Duration;
 /// The longest release id and the longest instance name, in characters.
 const MAX_NAME: usize = 64;
 
+/// The longest host, in characters.
+const MAX_HOST: usize = 255;
+
 /// An instance's name. It becomes part of a path.
 pub(crate) fn instance_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     name(text, fits, "letters, digits, `_` and `-`")
+}
+
+/// An instance's name, with one of its apps behind a `/` where it has several.
+pub(crate) fn instance_or_app(text: &str) -> Result<String, String> {
+    let (instance, app) = text.split_once('/').map_or((text, None), |(instance, app)| (instance, Some(app)));
+    instance_name(instance)?;
+    app.map(app_name).transpose()?;
+    Ok(text.to_owned())
+}
+
+/// An app's name: as an instance's, or `redis:` and the host of a list in Redis.
+pub(crate) fn app_name(text: &str) -> Result<String, String> {
+    match text.strip_prefix("redis:") {
+        Some(host) if is_host(host) => Ok(text.to_owned()),
+        Some(_) => Err("expected a host behind `redis:`".into()),
+        None => instance_name(text),
+    }
+}
+
+/// Whether `text` may be the host of a list in Redis. The daemon judges it in full.
+fn is_host(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.*:[]".contains(c);
+    (1..=MAX_HOST).contains(&text.len()) && text.chars().all(fits)
 }
 
 /// A release's id.
@@ -74,6 +100,16 @@ pub(crate) fn user_name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_app_is_named_behind_its_instance() {
+        for good in ["edge", "edge/api", "edge/redis:shop.example.com", "edge/redis:*.example.com"] {
+            assert_eq!(instance_or_app(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "/api", "edge/", "edge/a/b", "../x", "edge/redis:", "edge/redis:a b", "edge/a.b"] {
+            instance_or_app(bad).unwrap_err();
+        }
+    }
 
     #[test]
     fn variables_keep_what_follows_the_first_equals_sign() {

@@ -1,8 +1,8 @@
-//! Reads from the journal what an instance's daemon and its app printed.
+//! Reads from the journal what an instance's daemon and its apps printed.
 //!
-//! The daemon's lines are under its unit, the app's under the instance's name. Another program may
-//! have that name too; only a line with a release is the app's. If there is no journal, or nothing
-//! in it, the caller asks the daemon instead.
+//! The daemon's lines are under its unit, the apps' under the instance's name, each with its app in
+//! a field. Another program may have that name too; only a line with a release is an app's. If
+//! there is no journal, or nothing in it, the caller asks the daemon instead.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -30,6 +30,9 @@ pub(crate) struct JournalLine {
     pub(crate) at: String,
     /// Who printed it.
     pub(crate) source: JournalSource,
+    /// The app, where the instance has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) app: Option<String>,
     /// The app's release.
     pub(crate) release: Option<String>,
     /// The priority of syslog(3): 3 and less are errors, 4 is a warning.
@@ -55,17 +58,20 @@ pub(crate) enum JournalSource {
 pub(crate) struct Journal {
     unit: String,
     called: String,
+    /// Only what is about this app.
+    app: Option<String>,
     lines: u32,
     first: Vec<JournalLine>,
 }
 
 impl Journal {
-    /// The last lines of `name`; `None` if there is no journal, it may not be read, or it has no
-    /// such line.
-    pub(crate) async fn of(places: &Places, name: &str, lines: u32) -> Option<Self> {
+    /// The last lines of the instance `name`, or of one of its apps; `None` if there is no journal,
+    /// it may not be read, or it has no such line.
+    pub(crate) async fn of(places: &Places, name: &str, app: Option<&str>, lines: u32) -> Option<Self> {
         let called = instances::find(places, name, Reading::Lenient)
             .map_or_else(|| name.to_owned(), |instance| instance.called().to_owned());
-        let mut journal = Self { unit: service_of(name), called, lines, first: Vec::new() };
+        let app = app.map(str::to_owned);
+        let mut journal = Self { unit: service_of(name), called, app, lines, first: Vec::new() };
         let mut child = journal.journalctl(false).ok()?;
         let mut reader = Reader::of(&mut child)?;
         let mut first = Vec::new();
@@ -108,27 +114,36 @@ impl Journal {
         if follow {
             command.arg("--follow");
         }
-        // `-u` cannot be combined with other matches, so these are the matches that it stands for.
-        let unit = &self.unit;
-        command.args([
-            format!("_SYSTEMD_UNIT={unit}"),
-            "+".to_owned(),
-            format!("UNIT={unit}"),
-            "_PID=1".to_owned(),
-        ]);
-        command.args(["+".to_owned(), format!("SYSLOG_IDENTIFIER={}", self.called)]);
+        command.args(self.matches());
         command.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         command.kill_on_drop(true).spawn()
     }
 
-    /// Reads one entry as journalctl prints it; `None` if it is of another program.
+    /// What journalctl is to look for: what the daemon says, what systemd says about it, what the
+    /// apps print. Of one app: what has its name in a field.
+    fn matches(&self) -> Vec<String> {
+        let unit = format!("_SYSTEMD_UNIT={}", self.unit);
+        let called = format!("SYSLOG_IDENTIFIER={}", self.called);
+        let or = || "+".to_owned();
+        if let Some(app) = &self.app {
+            let app = format!("PORTOK_APP={app}");
+            return vec![unit, app.clone(), or(), called, app];
+        }
+        // `-u` cannot be combined with other matches, so these are the matches that it stands for.
+        vec![unit, or(), format!("UNIT={}", self.unit), "_PID=1".to_owned(), or(), called]
+    }
+
+    /// Reads one entry as journalctl prints it; `None` if it is of another program, or about
+    /// another app.
     fn line(&self, entry: &str) -> Option<JournalLine> {
         let entry: Value = serde_json::from_str(entry).ok()?;
         let get = |field: &str| field_text(entry.get(field)?);
         let release = get("PORTOK_RELEASE");
         let is_of_unit = [get("_SYSTEMD_UNIT"), get("UNIT")].contains(&Some(self.unit.clone()));
         let is_of_app = get("SYSLOG_IDENTIFIER").as_deref() == Some(&self.called) && release.is_some();
-        if !is_of_unit && !is_of_app {
+        let app = get("PORTOK_APP");
+        let is_asked_for = self.app.is_none() || self.app == app;
+        if !is_asked_for || !is_of_unit && !is_of_app {
             return None;
         }
         // The time at which it was printed, not at which the journal received it.
@@ -137,6 +152,7 @@ impl Journal {
         Some(JournalLine {
             at: rfc3339(UNIX_EPOCH + Duration::from_micros(at)),
             source: if is_of_app { JournalSource::App } else { JournalSource::Daemon },
+            app: app.filter(|app| *app != self.called),
             release,
             priority: get("PRIORITY").and_then(|priority| priority.parse().ok()).unwrap_or(6),
             line: get("MESSAGE")?,
@@ -160,7 +176,7 @@ impl Following {
     }
 }
 
-/// portokd's own fields of an entry, without the app's name, which is known.
+/// portokd's own fields of an entry, without the app's name, which stands by itself.
 fn about(entry: &Value) -> BTreeMap<String, String> {
     let fields = entry.as_object().into_iter().flatten();
     let own = fields.filter_map(|(name, value)| Some((name.strip_prefix("PORTOK_")?, field_text(value)?)));
@@ -231,9 +247,17 @@ mod tests {
     use super::*;
 
     fn line(entry: &str) -> Option<JournalLine> {
-        let journal =
-            Journal { unit: "portok@api.service".into(), called: "api".into(), lines: 1, first: Vec::new() };
-        journal.line(entry)
+        journal(None).line(entry)
+    }
+
+    fn journal(app: Option<&str>) -> Journal {
+        Journal {
+            unit: "portok@api.service".into(),
+            called: "api".into(),
+            app: app.map(str::to_owned),
+            lines: 1,
+            first: Vec::new(),
+        }
     }
 
     #[test]
@@ -252,6 +276,25 @@ mod tests {
         );
         let systemd = line(r#"{"UNIT":"portok@api.service","_PID":"1","MESSAGE":"Started"}"#).unwrap();
         assert_eq!(systemd.source, JournalSource::Daemon);
+    }
+
+    #[test]
+    fn of_one_app_of_several_only_what_is_about_it_is_read() {
+        let printed =
+            r#"{"SYSLOG_IDENTIFIER":"api","PORTOK_APP":"shop","PORTOK_RELEASE":"v1","MESSAGE":"x"}"#;
+        let told = r#"{"_SYSTEMD_UNIT":"portok@api.service","PORTOK_APP":"shop","MESSAGE":"x"}"#;
+        let daemons = r#"{"_SYSTEMD_UNIT":"portok@api.service","MESSAGE":"x"}"#;
+        for (app, read) in
+            [(None, [true, true, true]), (Some("shop"), [true, true, false]), (Some("web"), [false; 3])]
+        {
+            let lines = [printed, told, daemons].map(|entry| journal(app).line(entry));
+            assert_eq!(lines.each_ref().map(Option::is_some), read, "{app:?}");
+        }
+        assert_eq!(journal(None).line(printed).unwrap().app.as_deref(), Some("shop"));
+        let matches = journal(Some("shop")).matches().join(" ");
+        let expected =
+            "_SYSTEMD_UNIT=portok@api.service PORTOK_APP=shop + SYSLOG_IDENTIFIER=api PORTOK_APP=shop";
+        assert_eq!(matches, expected);
     }
 
     #[test]

@@ -118,10 +118,12 @@ pub(crate) fn checks(checks: &[Check]) -> String {
 pub(crate) fn journal_lines(lines: &[JournalLine]) -> String {
     let mut text = String::new();
     for line in lines {
-        let (style, who) = match (line.source, &line.release) {
-            (JournalSource::App, Some(release)) => (DIM, plain(release)),
-            (JournalSource::App, None) => (DIM, "app".to_owned()),
-            (JournalSource::Daemon, _) => (ADVICE, "portokd".to_owned()),
+        let release = line.release.as_deref().unwrap_or("app");
+        let (style, who) = match (line.source, &line.app) {
+            (JournalSource::App, Some(app)) => (DIM, format!("{}/{}", plain(app), plain(release))),
+            (JournalSource::App, None) => (DIM, plain(release)),
+            (JournalSource::Daemon, Some(app)) => (ADVICE, format!("portokd/{}", plain(app))),
+            (JournalSource::Daemon, None) => (ADVICE, "portokd".to_owned()),
         };
         let mark = match line.priority {
             0..=3 => paint(BAD, "err"),

@@ -5,6 +5,7 @@
 //! `words::plain` first, so that it can neither move a terminal's cursor nor colour what is not its
 //! own.
 
+mod apps;
 mod failure;
 mod host;
 mod progress;
@@ -15,6 +16,7 @@ mod status;
 mod tables;
 mod words;
 
+pub(crate) use apps::{apps, overview, unwell};
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, report};
 pub(crate) use progress::Progress;

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use super::super::failure::Failure;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain};
 use crate::wire::{
-    Accepted, Health, LogLine, Moved, Reloaded, RollbackPlan, Status, Stream, Switch, Switched, Upgraded,
+    Accepted, AppChange, AppReload, Health, LogLine, Moved, Reloaded, RollbackPlan, Status, Stream, Switch,
+    Switched, Upgraded,
 };
 
 /// A deploy or rollback that moved traffic.
@@ -42,8 +43,8 @@ pub(crate) fn planned(plan: &RollbackPlan) -> String {
 }
 
 /// A switch.
-pub(crate) fn switched(switched: &Switched, asked: u16) -> String {
-    let moved = switched.switch.as_ref().filter(|switch| switch.to == asked);
+pub(crate) fn switched(switched: &Switched, asked: &[u16]) -> String {
+    let moved = switched.switch.as_ref().filter(|switch| asked == [switch.to]);
     format!("{}{}", plain(&switched.message), moved.map(was).unwrap_or_default())
 }
 
@@ -52,11 +53,17 @@ pub(crate) fn accepted(accepted: &Accepted) -> String {
     plain(&accepted.message)
 }
 
-/// A reload, with the keys that changed.
+/// A reload, with the keys and the apps that changed.
 pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
     let mut text = plain(&reloaded.message);
     if !reloaded.changed.is_empty() {
         _ = write!(text, "\n  changed  {}", plain(&reloaded.changed.join(", ")));
+    }
+    for AppReload { app, change, why } in &reloaded.apps {
+        let style = if *change == AppChange::Refused { BAD } else { STRONG };
+        let change = paint(style, format_args!("{:<8}", change.as_str()));
+        let why = why.as_deref().map(|why| format!(": {}", plain(why))).unwrap_or_default();
+        _ = write!(text, "\n  {change} {}{why}", plain(app));
     }
     text
 }
@@ -177,5 +184,19 @@ mod tests {
         };
         let expected = "configuration loaded\n  changed  health.path, app.command";
         assert_eq!(reloaded(&answer), expected);
+        let app = |app: &str, change, why: Option<&str>| AppReload {
+            app: app.into(),
+            change,
+            why: why.map(str::to_owned),
+        };
+        let apps = vec![
+            app("api", AppChange::Changed, Some("hosts")),
+            app("shop", AppChange::Refused, Some("shop.toml:1:1 no")),
+            app("web", AppChange::Added, None),
+        ];
+        let several = Reloaded { changed: Vec::new(), apps, ..answer };
+        let expected =
+            "configuration loaded\n  changed  api: hosts\n  refused  shop: shop.toml:1:1 no\n  added    web";
+        assert_eq!(stripped(reloaded(&several)), expected);
     }
 }
