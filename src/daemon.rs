@@ -55,7 +55,8 @@ use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
 use crate::proxy::Plane;
 use crate::release;
-use crate::release::store::{Store, StoreError};
+use crate::release::records::Records;
+use crate::release::store::StoreError;
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
@@ -176,7 +177,7 @@ pub fn run(options: Options) -> ExitCode {
     let code =
         live(options, config, watch, passed, heritage.map(|(control, lock, _)| (control, lock)), program);
     if let (true, Some((record, folder))) = (code == exit::DONE, remains) {
-        Store::discard(&record, &folder);
+        Records::discard(&record, &folder);
     }
     ExitCode::from(code)
 }

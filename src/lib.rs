@@ -59,7 +59,7 @@
 //! | requests in flight on a target | [`proxy::Target`]: claims are guards | a count |
 //! | a process group and its end | its task in [`supervisor`] | what [`supervisor::Process`] publishes |
 //! | leased ports | the table in [`supervisor::Common`] | a guard ([`supervisor::Lease`]) |
-//! | bytes on disk | [`release::store::Store`], called by the coordinator's recorder alone | loaded once at the start |
+//! | bytes on disk | [`release::store::Store`] of each app, called by its coordinator's recorder alone | loaded once at the start |
 //! | the configuration in force | the daemon's reload | a `watch` channel; the data plane by the [`proxy::Board`] |
 //! | counters of requests | the data-plane threads, a lane each ([`proxy::Counters`]) | a sum |
 //!

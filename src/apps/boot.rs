@@ -50,7 +50,7 @@ impl Apps {
         let recorded: Vec<_> = found.record.runs.iter().map(|run| run.identity.clone()).collect();
         common.remove_pipes_but(&recorded);
         let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
-        let supervisor = Arc::new(Supervisor::for_app(&common, mark)?);
+        let supervisor = Arc::new(Supervisor::for_app(&common, mark, None)?);
         let first = Arc::clone(&config.borrow());
         let traffic = Traffic::new(route, Arc::clone(&counters), alone);
         let parts = release::Parts { config, supervisor, traffic, store, found, notify, fresh };

@@ -12,13 +12,12 @@ use super::listeners::Listeners;
 use super::succession::Predecessor;
 use crate::config::Config;
 use crate::proxy::{self, ListenerId};
-use crate::release::store::{Found, Store};
+use crate::release::records::Records;
 use crate::systemd::Passed;
 
 /// See the module.
 pub(super) struct Place {
-    pub(super) store: Store,
-    pub(super) found: Found,
+    pub(super) records: Records,
     pub(super) sockets: Vec<(ListenerId, TcpListener)>,
     pub(super) listeners: Listeners,
     /// The names of passed descriptors that are not wanted: the service manager may keep them.
@@ -41,14 +40,17 @@ impl Place {
             Ok((id, claimed.map_or_else(bind, Ok)?))
         };
         let bind_all = || claimed.into_iter().map(bind).collect::<Result<Vec<_>, StartError>>();
-        let ((store, found), sockets) = match predecessor {
-            None => (Store::open_when_free(&config.state_file, None).await?, bind_all()?),
+        let ((records, warnings), sockets) = match predecessor {
+            None => (Records::take_when_free(&config.state_file, None).await?, bind_all()?),
             Some(predecessor) => {
                 let sockets = bind_all()?;
                 let lock = predecessor.stand_by(config).await?;
-                (Store::open_when_free(&config.state_file, lock).await?, sockets)
+                (Records::take_when_free(&config.state_file, lock).await?, sockets)
             }
         };
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
         if !unwanted.is_empty() {
             let all: Vec<_> = unwanted.iter().map(ToString::to_string).collect();
             let all = all.join(", ");
@@ -58,7 +60,7 @@ impl Place {
         let bound = bound(&sockets).map_err(StartError::io("read the listening address"))?;
         let listeners =
             Listeners::of(&sockets, bound).map_err(StartError::io("keep the listening socket"))?;
-        Ok(Self { store, found, sockets, listeners, stale })
+        Ok(Self { records, sockets, listeners, stale })
     }
 }
 

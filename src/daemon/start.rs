@@ -60,9 +60,10 @@ impl Daemon {
         let signals = Signals::catch(foreground.is_some())?;
         let manager =
             Manager::from_env().map_err(StartError::io("start the thread that tells the service manager"))?;
-        let Place { store, found, sockets, listeners, stale } =
+        let Place { records, sockets, listeners, stale } =
             Place::take(passed, predecessor.as_mut(), &config).await?;
-        let lock = store.lock();
+        let lock = records.lock();
+        let (store, found) = records.open(None)?;
         let alone = CancellationToken::new();
         if predecessor.is_none() {
             keep(&manager, &listeners, &stale);

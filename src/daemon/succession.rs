@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartError;
 use super::handover::ControlSocket;
 use crate::config::Config;
-use crate::release::store::Store;
+use crate::release::records::Records;
 
 /// How long the running daemon may take to stand still: its record has to be written.
 const GO_WITHIN: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ impl Predecessor {
     /// lock.
     pub(super) async fn stand_by(&mut self, config: &Config) -> Result<Option<File>, StartError> {
         if let Some(lock) = &self.lock {
-            Store::check(&config.state_file, lock)?;
+            Records::check(&config.state_file, lock, config.apps.is_some())?;
         }
         self.say(&format!("ready {}", env!("CARGO_PKG_VERSION"))).await?;
         self.expect("go", GO_WITHIN).await?;

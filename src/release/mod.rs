@@ -34,8 +34,8 @@
 //!
 //! On disk:
 //! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
-//! - [`record`]: what must be known after the daemon has died. [`store`]: its file. `failpoint`:
-//!   where a test kills the daemon.
+//! - [`record`]: what must be known after the daemon has died. [`store`]: its file.
+//!   [`records`]: their place, and its lock. `failpoint`: where a test kills the daemon.
 //!
 //! For others:
 //! - [`Handle`]: requests to the coordinator. `message`: what reaches it. `view`: the snapshot it
@@ -60,6 +60,7 @@ mod placeholder;
 mod probing;
 pub mod record;
 mod recorder;
+pub mod records;
 mod refusal;
 mod run;
 mod runs;

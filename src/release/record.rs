@@ -78,6 +78,15 @@ pub struct Record {
     pub watch_until: Option<SystemTime>,
 }
 
+impl Record {
+    /// What is kept of an app that was removed and is added again: its history, and what is in
+    /// quarantine. Nothing of it runs.
+    pub(super) fn of_an_app_that_was_removed(self) -> Self {
+        let Self { past, app_quarantined, last_switch, releases, no_placeholder, .. } = self;
+        Self { past, app_quarantined, last_switch, releases, no_placeholder, ..Self::default() }
+    }
+}
+
 /// Why the last attempt did not succeed, or portok went back by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

@@ -179,11 +179,13 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::super::events::{Attempt, AttemptLog};
+    use super::super::records::Records;
     use super::*;
     use crate::wire::{EventKind, Moved, Outcome, StreamEvent};
 
     fn recorder(file: &Path) -> (Recorder, mpsc::Receiver<Message>) {
-        let (store, _) = Store::open(file, None).unwrap();
+        let (records, _) = Records::take(file, None).unwrap();
+        let (store, _) = records.open(None).unwrap();
         let (reports, inbox) = mpsc::channel(8);
         (Recorder::start(store, reports), inbox)
     }

@@ -1,39 +1,28 @@
-//! The file of the durable record, crash-safe and locked.
+//! The file of an app's durable record, crash-safe.
 //!
-//! Owned by one [`Store`], which the coordinator's recorder alone calls.
+//! Owned by one [`Store`], which the coordinator's recorder alone calls. It comes from the
+//! [`Records`](super::records::Records) of the instance, which has the lock.
 //!
 //! The record is written whole: to a temporary file in the same folder, which is synced and renamed
 //! over the former one; then the folder is synced. A crash or a full disk leaves the former record.
 //! A write that is cut off may leave the temporary file, never a torn record.
-//!
-//! A lock file beside the record keeps a second daemon away for as long as this one lives. The lock
-//! belongs to the open file (flock(2)), so a successor that is given the descriptor holds it too,
-//! without a gap.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use nix::libc;
-use rustix::fs::{FlockOperation, flock};
-use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::record::{Record, Schema};
-use crate::config::Fnv;
 use crate::folder;
 
 /// The largest record that is read, in bytes. The bounds of the history and of requests keep
 /// records far smaller.
 const MAX_RECORD: u64 = 64 << 20;
-
-/// How long a child of a killed daemon may take from fork to exec, which wait for the disk that the
-/// program is on.
-const BETWEEN_FORK_AND_EXEC: Duration = Duration::from_secs(1);
-
-/// Between two looks whether the lock is free.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +69,15 @@ pub enum StoreError {
     },
 }
 
-/// The place of the record, locked.
+/// The file of one record.
 #[derive(Debug)]
 pub struct Store {
     file: PathBuf,
-    // Held for the daemon's life. `None` where the folder cannot be written; nothing can be saved
-    // then either.
-    lock: Option<File>,
+    // Held as long as something may be written. `None` where the folder cannot be written; nothing
+    // can be saved then either.
+    _lock: Option<Arc<File>>,
+    gone: CancellationToken,
+    _gone: DropGuard,
 }
 
 /// What a store found when it was opened.
@@ -103,66 +94,26 @@ pub struct Found {
 }
 
 impl Store {
-    /// As [`Store::open`], and tries again for a moment where the lock is taken.
-    ///
-    /// The daemon before this one may just have been killed. A child that it was starting then
-    /// holds the lock until it executes its program or ends. A lock that children do not inherit
-    /// (fcntl(2)) is no way out: it cannot be given to a successor, and is released with the first
-    /// descriptor of the file that is closed.
+    /// Reads the record at `file`. One that cannot be understood is set aside as
+    /// `<file>.corrupt-<time>`. `lock` is that of the instance, `mark` the app's.
     ///
     /// # Errors
-    /// As [`Store::open`].
-    pub async fn open_when_free(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
-        let deadline = Instant::now() + BETWEEN_FORK_AND_EXEC;
-        if let Some(lock) = inherited {
-            return Self::open(file, Some(lock));
-        }
-        loop {
-            match Self::open(file, None) {
-                Err(StoreError::Taken { .. }) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Locks the place and reads the record. A record that cannot be understood is set aside as
-    /// `<file>.corrupt-<time>`. `inherited` is the lock of a predecessor.
-    ///
-    /// # Errors
-    /// Another daemon holds the lock; the inherited lock is that of another place; something else
-    /// than a file has the name of the record or the lock; another user's link leads there.
-    pub fn open(file: &Path, inherited: Option<File>) -> Result<(Self, Found), StoreError> {
-        let mut warnings = Vec::new();
-        // Instances of other users have their records there too, so the folder is not private. Each
-        // record is.
-        if let Some(folder) = file.parent()
-            && let Err(error) = folder::make(folder, 0o755)
-        {
-            warnings.push(format!("cannot make the state folder {}: {error}", folder.display()));
-        }
-        if let Some((link, uid)) = folder::planted_link(file) {
+    /// Something else than a file has the name of the record; another user's link leads there.
+    pub(super) fn open(
+        file: PathBuf,
+        lock: Option<Arc<File>>,
+        mark: Option<String>,
+    ) -> Result<(Self, Found), StoreError> {
+        if let Some((link, uid)) = folder::planted_link(&file) {
             return Err(StoreError::Planted { link, uid });
         }
-        let lock_file = with_suffix(file, ".lock");
-        let lock = match inherited {
-            Some(lock) if is_at(&lock, &lock_file) => Some(lock),
-            Some(_) => return Err(StoreError::Elsewhere { file: file.to_owned() }),
-            None => match open_lock(&lock_file) {
-                Ok(Some(lock)) => Some(lock),
-                Ok(None) => return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file }),
-                Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: lock_file }),
-                Err(error) => {
-                    warnings.push(format!("cannot lock {}: {error}", lock_file.display()));
-                    None
-                }
-            },
-        };
-        let record = match read(file) {
+        let mut warnings = Vec::new();
+        let record = match read(&file) {
             Ok(record) => record,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
-            Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: file.to_owned() }),
+            Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file }),
             Err(error) => {
-                let aside = set_aside(file);
+                let aside = set_aside(&file);
                 warnings.push(format!(
                     "the state file {} cannot be used ({error}); {aside}; starting from the configuration",
                     file.display()
@@ -170,43 +121,14 @@ impl Store {
                 Record::default()
             }
         };
-        let mark = lock.as_ref().and_then(|lock| mark(lock, &lock_file));
-        Ok((Self { file: file.to_owned(), lock }, Found { record, mark, warnings }))
+        let gone = CancellationToken::new();
+        let store = Self { file, _lock: lock, _gone: gone.clone().drop_guard(), gone };
+        Ok((store, Found { record, mark, warnings }))
     }
 
-    /// Checks that a successor with the inherited lock can go on from the record. Changes nothing.
-    ///
-    /// # Errors
-    /// Why it cannot.
-    pub fn check(file: &Path, inherited: &File) -> Result<(), StoreError> {
-        if !is_at(inherited, &with_suffix(file, ".lock")) {
-            return Err(StoreError::Elsewhere { file: file.to_owned() });
-        }
-        match read(file) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::Unreadable { file: file.to_owned(), source })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes the record and its lock, and then `folder` and the one above it where they are
-    /// empty. Does nothing where another daemon has the lock.
-    pub fn discard(file: &Path, folder: &Path) {
-        let lock_file = with_suffix(file, ".lock");
-        let Ok(Some(_locked)) = open_lock(&lock_file) else { return };
-        for path in [file, &lock_file] {
-            let _may_never_have_been_there = fs::remove_file(path);
-        }
-        for folder in folder.ancestors().take(2) {
-            let _others_use_it = fs::remove_dir(folder);
-        }
-    }
-
-    /// A copy of the lock. The place stays locked until the last copy is closed. `None` where there
-    /// is no lock.
-    pub fn lock(&self) -> Option<File> {
-        self.lock.as_ref().and_then(|lock| lock.try_clone().ok())
+    /// Cancelled once nothing is written here any more.
+    pub fn gone(&self) -> CancellationToken {
+        self.gone.clone()
     }
 
     /// Writes the record. Blocking: a few milliseconds on a good disk.
@@ -242,26 +164,9 @@ impl Store {
     }
 }
 
-/// Opens and locks the lock file; `None` where another daemon has the lock.
-fn open_lock(path: &Path) -> io::Result<Option<File>> {
-    let options = &mut OpenOptions::new();
-    let opened = open_regular(options.create(true).truncate(false).write(true).mode(0o600), path);
-    // A lock file on a read-only disk can still be locked, and tells the mark.
-    let opened = opened.or_else(|error| {
-        open_regular(OpenOptions::new().read(true), path)
-            .map_err(|second| if is_refused(&second) { second } else { error })
-    })?;
-    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        // A daemon that ended meanwhile may have removed this file: another one is the lock then.
-        Ok(()) => Ok(Some(opened).filter(|opened| is_at(opened, path))),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 /// Opens a regular file and nothing else. A named pipe would block, and a link may lead to another
 /// user's choice.
-fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let opened = options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a link"),
@@ -275,31 +180,11 @@ fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// Whether the error says that [`open_regular`] found something else than a file.
-fn is_refused(error: &io::Error) -> bool {
+pub(super) fn is_refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
 
-/// Whether `path` is the path of the open file.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(file), Ok(path)) => identity(file) == identity(path),
-        _ => false,
-    }
-}
-
-/// The hash of device, inode and path. A daemon in a container may have the same path, on another
-/// file system.
-fn mark(lock: &File, path: &Path) -> Option<String> {
-    let meta = lock.metadata().ok()?;
-    let mut hash = Fnv::new();
-    hash.record("device", &meta.dev().to_string());
-    hash.record("inode", &meta.ino().to_string());
-    hash.record("path", &fs::canonicalize(path).ok()?.to_string_lossy());
-    Some(hash.hex())
-}
-
-fn read(file: &Path) -> io::Result<Record> {
+pub(super) fn read(file: &Path) -> io::Result<Record> {
     let mut bytes = Vec::new();
     open_regular(OpenOptions::new().read(true), file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_RECORD {
@@ -313,16 +198,20 @@ fn read(file: &Path) -> io::Result<Record> {
     Ok(record)
 }
 
+/// Now, as it may stand in the name of a file. Later ones come later in the order of bytes.
+pub(super) fn time_in_a_name() -> String {
+    humantime::format_rfc3339_micros(SystemTime::now()).to_string().replace(':', "")
+}
+
 fn set_aside(file: &Path) -> String {
-    let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string().replace(':', "");
-    let aside = with_suffix(file, &format!(".corrupt-{time}"));
+    let aside = with_suffix(file, &format!(".corrupt-{}", time_in_a_name()));
     match fs::rename(file, &aside) {
         Ok(()) => format!("it was set aside as {}", aside.display()),
         Err(error) => format!("setting it aside as {} failed: {error}", aside.display()),
     }
 }
 
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
@@ -332,6 +221,7 @@ fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::records::Records;
     use super::*;
     use crate::release::spec::unmanaged;
 
@@ -339,18 +229,27 @@ mod tests {
         Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
     }
 
+    fn open(file: &Path, inherited: Option<File>) -> Result<(Store, Found), StoreError> {
+        let (records, warnings) = Records::take(file, inherited)?;
+        let (store, mut found) = records.open(None)?;
+        found.warnings.extend(warnings);
+        Ok((store, found))
+    }
+
     /// Opens a store that was dropped just now. A child that another test is starting may hold the
     /// lock for a moment.
     fn again(file: &Path) -> (Store, Found) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(Store::open_when_free(file, None)).unwrap()
+        let (records, warnings) = runtime.block_on(Records::take_when_free(file, None)).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        records.open(None).unwrap()
     }
 
     #[test]
     fn what_is_written_is_found_again_and_only_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/er/state.json");
-        let (store, found) = Store::open(&file, None).unwrap();
+        let (store, found) = open(&file, None).unwrap();
         assert_eq!(found.record, Record::default());
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         store.write(&record()).unwrap();
@@ -360,79 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn a_second_store_is_refused_while_the_first_lives() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        let first = Store::open(&file, None).unwrap();
-        let error = Store::open(&file, None).unwrap_err().to_string();
-        assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
-        drop(first);
-        again(&file);
-    }
-
-    #[tokio::test]
-    async fn a_child_that_has_the_lock_for_a_moment_longer_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        let (killed, _) = Store::open(&file, None).unwrap();
-        // It holds the descriptor until it ends, as a child holds it until it executes its program.
-        let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", "exec sleep 0.1"])
-            .stdin(killed.lock().unwrap())
-            .spawn()
-            .unwrap();
-        drop(killed);
-        drop(Store::open_when_free(&file, None).await.unwrap());
-        assert!(child.wait().unwrap().success());
-        let (_lives, _) = Store::open_when_free(&file, None).await.unwrap();
-        let second = Store::open_when_free(&file, None).await.unwrap_err().to_string();
-        assert!(second.contains("another running portokd"), "{second}");
-    }
-
-    #[test]
-    fn a_lock_file_that_cannot_be_written_locks_all_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        // Nobody, not even root, may write to a program that runs, as on a read-only disk.
-        let lock = with_suffix(&file, ".lock");
-        fs::copy("/bin/sleep", &lock).unwrap();
-        let mut runs = std::process::Command::new(&lock).arg("60").spawn().unwrap();
-        let (first, found) = Store::open(&file, None).unwrap();
-        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
-        assert!(found.mark.is_some());
-        assert!(Store::open(&file, None).unwrap_err().to_string().contains("another running portokd"));
-        drop(first);
-        runs.kill().unwrap();
-        runs.wait().unwrap();
-    }
-
-    #[test]
-    fn a_successor_holds_the_lock_without_a_gap() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        let (first, _) = Store::open(&file, None).unwrap();
-        first.write(&record()).unwrap();
-        let passed_on = first.lock().unwrap();
-        Store::check(&file, &passed_on).unwrap();
-        assert!(Store::check(&folder.path().join("other.json"), &passed_on).is_err());
-        let (second, found) = Store::open(&file, Some(passed_on)).unwrap();
-        assert_eq!(found.record, record());
-        drop(first);
-        Store::open(&file, None).unwrap_err();
-        fs::write(&file, "{ torn").unwrap();
-        assert!(Store::check(&file, &second.lock().unwrap()).is_err());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "{ torn", "nothing is set aside");
-        drop(second);
-        again(&file);
-    }
-
-    #[test]
     fn a_broken_or_newer_record_is_set_aside_whole() {
         for broken in ["{ torn", "", r#"{"schema": 99}"#, "[]"] {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("state.json");
             fs::write(&file, broken).unwrap();
-            let (_store, found) = Store::open(&file, None).unwrap();
+            let (_store, found) = open(&file, None).unwrap();
             assert_eq!(found.record, Record::default());
             assert_eq!(found.warnings.len(), 1);
             let aside = fs::read_dir(folder.path())
@@ -467,7 +299,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("state.json");
             fs::write(&file, &text).unwrap();
-            let (store, found) = Store::open(&file, None).unwrap();
+            let (store, found) = open(&file, None).unwrap();
             assert_eq!(found.warnings.is_empty(), is_kept, "{text}: {:?}", found.warnings);
             store.write(&found.record).unwrap();
             drop(store);
@@ -489,7 +321,7 @@ mod tests {
                 let folder = tempfile::tempdir().unwrap();
                 let file = folder.path().join("state.json");
                 make(&folder.path().join(name));
-                let error = Store::open(&file, None).unwrap_err().to_string();
+                let error = open(&file, None).unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains("no regular file"), "{error}");
                 assert!(folder.path().join(name).exists());
             }
@@ -497,7 +329,7 @@ mod tests {
         // A temporary file may be replaced.
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
-        let (store, _) = Store::open(&file, None).unwrap();
+        let (store, _) = open(&file, None).unwrap();
         make[0](&folder.path().join("state.json.tmp"));
         store.write(&record()).unwrap_err();
         store.write(&record()).unwrap();
@@ -508,7 +340,7 @@ mod tests {
     fn a_failed_write_leaves_the_former_record() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
-        let (store, _) = Store::open(&file, None).unwrap();
+        let (store, _) = open(&file, None).unwrap();
         store.write(&record()).unwrap();
         // A folder in the temporary file's place: it can be neither opened nor replaced, root or
         // not.

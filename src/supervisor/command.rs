@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 
-use super::{Launch, proc::TAG_VARIABLE};
+use super::{Launch, Whose, proc::TAG_VARIABLE};
 use crate::config::{CommandLine, is_withheld};
 
 type Env = BTreeMap<OsString, OsString>;
@@ -28,7 +28,7 @@ fn may_see(name: &OsStr, value: &OsStr) -> bool {
 
 /// The whole environment of one run. What the operator gave wins over what the user's account says.
 /// The port wins over everything: an app that listened elsewhere could not be reached.
-pub(super) fn environment(base: &Env, instance: &str, launch: &Launch, tag: &str) -> Env {
+pub(super) fn environment(base: &Env, whose: &Whose<'_>, launch: &Launch, tag: &str) -> Env {
     let mut env = base.clone();
     let mut set = |name: &str, value: &OsStr| drop(env.insert(name.into(), value.into()));
     if let Some(ids) = &launch.identity {
@@ -43,7 +43,10 @@ pub(super) fn environment(base: &Env, instance: &str, launch: &Launch, tag: &str
         set(name, value.as_ref());
     }
     set(&launch.port_env, launch.lease.port().to_string().as_ref());
-    set("PORTOK_INSTANCE", instance.as_ref());
+    set("PORTOK_INSTANCE", whose.instance.as_ref());
+    if let Some(app) = whose.app {
+        set("PORTOK_APP", app.as_ref());
+    }
     set("PORTOK_RELEASE", launch.release.as_ref());
     set(TAG_VARIABLE, tag.as_ref());
     env.entry("HOST".into()).or_insert_with(|| "127.0.0.1".into());
@@ -125,8 +128,9 @@ mod tests {
         launch.env = [("HOME", "/else"), ("PORT", "1"), ("HOST", "0.0.0.0"), ("PORTOK_RUN", "x")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
+        let web = Whose { instance: "web", app: None };
         let built =
-            environment(&env(&[("HOME", "/root"), ("USER", "root"), ("A", "b")]), "web", &launch, "tag");
+            environment(&env(&[("HOME", "/root"), ("USER", "root"), ("A", "b")]), &web, &launch, "tag");
         let port = launch.lease.port().to_string();
         let expected = env(&[
             ("A", "b"),
@@ -147,7 +151,11 @@ mod tests {
     fn the_port_goes_where_it_is_asked_for_and_the_host_is_loopback() {
         let mut launch = launch();
         launch.port_env = "APP_PORT".into();
-        let built = environment(&Env::new(), "web", &launch, "tag");
+        let built = environment(&Env::new(), &Whose { instance: "edge", app: Some("web") }, &launch, "tag");
+        assert_eq!(
+            (built.get(OsStr::new("PORTOK_INSTANCE")), built.get(OsStr::new("PORTOK_APP"))),
+            (Some(&"edge".into()), Some(&"web".into()))
+        );
         assert_eq!(built[OsStr::new("APP_PORT")], *launch.lease.port().to_string());
         assert!(!built.contains_key(OsStr::new("PORT")));
         assert_eq!(built[OsStr::new("HOST")], *"127.0.0.1");

@@ -62,9 +62,9 @@ impl Common {
         Ok(Self { instance, env, open_files, ports: Ports::default(), folder, reader })
     }
 
-    /// The output of one app's runs.
-    pub(super) fn output(&self) -> Output {
-        Output::new(self.folder.clone(), Arc::clone(&self.reader))
+    /// The output of the runs of one app; `app` is its name where there are several.
+    pub(super) fn output(&self, app: Option<&str>) -> Output {
+        Output::new(app, self.folder.clone(), Arc::clone(&self.reader))
     }
 
     /// Removes the pipes of all runs but `kept`, the recorded runs of all apps: nothing prints into

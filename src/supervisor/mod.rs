@@ -91,6 +91,8 @@ pub use spawn::SpawnError;
 #[derive(Debug)]
 pub struct Supervisor {
     common: Arc<Common>,
+    /// Its name, where there are several apps.
+    app: Option<String>,
     /// What the tags of all the app's runs begin with, whichever daemon started them.
     mark: String,
     /// What the tags of the runs that are started here begin with.
@@ -98,6 +100,14 @@ pub struct Supervisor {
     output: output::Output,
     groups: TaskTracker,
     letting_go: CancellationToken,
+}
+
+/// Whose a process is.
+#[derive(Debug, Clone, Copy)]
+struct Whose<'a> {
+    instance: &'a str,
+    /// The name of the app, where there are several.
+    app: Option<&'a str>,
 }
 
 /// One process to start.
@@ -136,22 +146,29 @@ pub struct Survivor {
 
 impl Supervisor {
     /// Makes the supervisor of the app whose durable record has this mark (or [`new_mark`], where
-    /// there is none): 32 hexadecimal digits that no other app has.
+    /// there is none): 32 hexadecimal digits that no other app has. `app` is its name where there
+    /// are several.
     ///
     /// # Errors
     /// The kernel's random numbers cannot be read.
-    pub fn for_app(common: &Arc<Common>, mark: String) -> io::Result<Self> {
+    pub fn for_app(common: &Arc<Common>, mark: String, app: Option<String>) -> io::Result<Self> {
         let series = identity::new_series(&mark).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot read the kernel's random numbers: {error}"))
         })?;
         Ok(Self {
             common: Arc::clone(common),
+            output: common.output(app.as_deref()),
+            app,
             mark,
             series,
-            output: common.output(),
             groups: TaskTracker::new(),
             letting_go: CancellationToken::new(),
         })
+    }
+
+    /// Whose processes it starts.
+    fn whose(&self) -> Whose<'_> {
+        Whose { instance: &self.common.instance, app: self.app.as_deref() }
     }
 
     /// Leases a free loopback port. `hold`: with the placeholder socket (without it for apps that
@@ -175,18 +192,14 @@ impl Supervisor {
             self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
                 SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
             })?;
-        let env = command::environment(&self.common.env, &self.common.instance, &launch, &tag);
+        let env = command::environment(&self.common.env, &self.whose(), &launch, &tag);
         let mut words = command::words(&launch.command, launch.lease.port());
         let mut identity = launch.identity;
         if launch.limits.need_scope() {
             let unit = std::fs::read_to_string("/proc/self/cgroup").ok();
             let unit = unit.and_then(|cgroups| scope::unit_in(&cgroups));
-            let of = scope::Of {
-                instance: &self.common.instance,
-                release: &launch.release,
-                tag: &tag,
-                unit: unit.as_deref(),
-            };
+            let of =
+                scope::Of { whose: self.whose(), release: &launch.release, tag: &tag, unit: unit.as_deref() };
             words = scope::words(words, &launch.limits, &of, identity.take().as_ref());
         }
         let plan = spawn::ChildPlan {

@@ -28,6 +28,8 @@ const CATCH_UP_DEADLINE: Duration = Duration::from_secs(2);
 /// The pipes, their reader, and what is remembered.
 #[derive(Debug)]
 pub(super) struct Output {
+    /// The name of the app, where there are several.
+    app: Option<Arc<str>>,
     folder: PipeFolder,
     reader: Arc<Reader>,
     memory: Arc<Mutex<Memory>>,
@@ -51,8 +53,8 @@ pub(super) struct Reading {
 }
 
 impl Output {
-    pub(super) fn new(folder: PipeFolder, reader: Arc<Reader>) -> Self {
-        Self { folder, reader, memory: Arc::default() }
+    pub(super) fn new(app: Option<&str>, folder: PipeFolder, reader: Arc<Reader>) -> Self {
+        Self { app: app.map(Arc::from), folder, reader, memory: Arc::default() }
     }
 
     /// Makes a run's pipes and begins to read them. Returns the app's ends.
@@ -85,7 +87,7 @@ impl Output {
         ends: [Option<File>; 2],
         release: &str,
     ) -> io::Result<(Arc<RunLog>, [Option<PipeReading>; 2])> {
-        let log = Arc::new(RunLog::new(release));
+        let log = Arc::new(RunLog::new(self.app.clone(), release));
         let mut streams = [None, None];
         for ((end, stream), reading) in ends.into_iter().zip(pipe::streams()).zip(&mut streams) {
             if let Some(end) = end {

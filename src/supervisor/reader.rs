@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::keeper::Keeper;
 use super::pipe::{PIPE_SIZE, PipeFolder};
 use super::ring::{RunLog, Splitter};
-use super::sink::{Passer, Sink};
+use super::sink::{Passer, Printed, Sink};
 use crate::wire::{LogLine, Stream};
 
 /// How much is read at once.
@@ -270,6 +270,6 @@ impl PipeReader {
 
 fn publish(log: &RunLog, passer: &Passer, stream: Stream, at: &str, line: String) {
     let line = Arc::new(LogLine { at: at.to_owned(), release: log.release().to_owned(), stream, line });
-    passer.pass(Arc::clone(&line));
+    passer.pass(Printed { app: log.app().cloned(), line: Arc::clone(&line) });
     log.push(line);
 }

@@ -23,6 +23,8 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// What one run printed: its last lines, and those who follow it.
 #[derive(Debug)]
 pub(super) struct RunLog {
+    /// The name of its app, where there are several.
+    app: Option<Arc<str>>,
     release: String,
     ring: Mutex<Ring>,
     followers: broadcast::Sender<Arc<LogLine>>,
@@ -35,9 +37,13 @@ struct Ring {
 }
 
 impl RunLog {
-    pub(super) fn new(release: &str) -> Self {
+    pub(super) fn new(app: Option<Arc<str>>, release: &str) -> Self {
         let (followers, _) = broadcast::channel(FOLLOW);
-        Self { release: release.to_owned(), ring: Mutex::default(), followers }
+        Self { app, release: release.to_owned(), ring: Mutex::default(), followers }
+    }
+
+    pub(super) fn app(&self) -> Option<&Arc<str>> {
+        self.app.as_ref()
     }
 
     pub(super) fn release(&self) -> &str {
@@ -166,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_ring_is_bounded_by_lines_and_by_bytes() {
-        let log = RunLog::new("r");
+        let log = RunLog::new(None, "r");
         for number in 0..LINES + 5 {
             log.push(line(number.to_string()));
         }

@@ -7,11 +7,11 @@
 
 use crate::config::{Limits, SYSTEMD_RUN};
 
-use super::Ids;
+use super::{Ids, Whose};
 
 /// Whose scope it is: for its name, and for its order.
 pub(super) struct Of<'a> {
-    pub(super) instance: &'a str,
+    pub(super) whose: Whose<'a>,
     pub(super) release: &'a str,
     /// The run's own.
     pub(super) tag: &'a str,
@@ -22,11 +22,17 @@ pub(super) struct Of<'a> {
 /// `words` in a scope with `limits`. Root asks for the scope and becomes `identity` after that.
 pub(super) fn words(words: Vec<String>, limits: &Limits, of: &Of<'_>, identity: Option<&Ids>) -> Vec<String> {
     let unique = &of.tag[of.tag.len().saturating_sub(8)..];
-    let name = format!("portok-{}-{}-{unique}", of.instance, of.release);
+    let instance = of.whose.instance;
+    // Two apps may have a release of one name.
+    let (unit, shown) = match of.whose.app {
+        Some(app) => (format!("{instance}-{app}"), format!("{instance}/{app}")),
+        None => (instance.to_owned(), instance.to_owned()),
+    };
+    let name = format!("portok-{unit}-{}-{unique}", of.release);
     let mut all: Vec<String> =
         [SYSTEMD_RUN, "--scope", "--quiet", "--collect", "--slice-inherit"].map(str::to_owned).into();
     all.push(format!("--unit={name}"));
-    all.push(format!("--description=release {} of {}, started by portokd", of.release, of.instance));
+    all.push(format!("--description=release {} of {}, started by portokd", of.release, shown));
     // Units stop against their order: when the host is shut down, portokd stops its app before
     // systemd would.
     let order = of.unit.map(|unit| format!("Before={unit}"));
@@ -72,7 +78,8 @@ mod tests {
     use super::*;
 
     fn of<'a>() -> Of<'a> {
-        Of { instance: "api", release: "r1", tag: "00000000deadbeef", unit: Some("portok@api.service") }
+        let whose = Whose { instance: "api", app: None };
+        Of { whose, release: "r1", tag: "00000000deadbeef", unit: Some("portok@api.service") }
     }
 
     fn app() -> Vec<String> {
@@ -90,6 +97,14 @@ mod tests {
              --property=TasksMax=20 --property=Before=portok@api.service -- /bin/sh -c unset INVOCATION_ID; exec \"$@\" \
              sh /bin/sh -c exec app"
         );
+    }
+
+    #[test]
+    fn one_of_several_apps_is_told_from_the_others() {
+        let whose = Whose { instance: "edge", app: Some("api") };
+        let words = words(app(), &Limits::default(), &Of { whose, ..of() }, None).join(" ");
+        assert!(words.contains("--unit=portok-edge-api-r1-deadbeef"), "{words}");
+        assert!(words.contains("--description=release r1 of edge/api, started by portokd"), "{words}");
     }
 
     #[test]

@@ -33,11 +33,19 @@ pub enum Sink {
     None,
 }
 
+/// A line on its way.
+#[derive(Debug)]
+pub(super) struct Printed {
+    /// The name of the app that printed it, where there are several.
+    pub(super) app: Option<Arc<str>>,
+    pub(super) line: Arc<LogLine>,
+}
+
 /// The reader's end of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Passer {
     /// `None` where lines go nowhere.
-    queue: Option<SyncSender<Arc<LogLine>>>,
+    queue: Option<SyncSender<Printed>>,
     dropped: Arc<AtomicU64>,
     /// Nothing is sent on it. When all its copies are gone, the last line was passed on.
     _end: Sender<()>,
@@ -67,7 +75,7 @@ impl Passer {
     }
 
     /// Passes a line on; counts it if there is no room. Never blocks.
-    pub(super) fn pass(&self, line: Arc<LogLine>) {
+    pub(super) fn pass(&self, line: Printed) {
         if let Some(queue) = &self.queue
             && queue.try_send(line).is_err()
         {
@@ -77,27 +85,30 @@ impl Passer {
 }
 
 trait Destination: Send {
-    fn write(&mut self, line: &LogLine) -> io::Result<()>;
+    fn write(&mut self, app: Option<&str>, line: &LogLine) -> io::Result<()>;
     /// Called when everything that is there now was written.
     fn flush(&mut self) -> io::Result<()>;
 }
 
-fn pass_on(lines: &Receiver<Arc<LogLine>>, destination: &mut dyn Destination, dropped: &AtomicU64) {
+fn pass_on(lines: &Receiver<Printed>, destination: &mut dyn Destination, dropped: &AtomicU64) {
     while let Ok(first) = lines.recv() {
         let mut next = Some(first);
-        while let Some(line) = next {
+        while let Some(Printed { app, line }) = next {
             // Where the sink is broken, the ring still has the line, and the next one is tried
             // again.
-            let _ = destination.write(&line);
+            let _ = destination.write(app.as_deref(), &line);
             let lost = dropped.swap(0, Ordering::Relaxed);
             if lost > 0 {
                 let notice = format!("portok: {lost} lines of output were not passed on: too many at once");
-                let _ = destination.write(&LogLine {
-                    at: line.at.clone(),
-                    release: line.release.clone(),
-                    stream: Stream::Stderr,
-                    line: notice,
-                });
+                let _ = destination.write(
+                    app.as_deref(),
+                    &LogLine {
+                        at: line.at.clone(),
+                        release: line.release.clone(),
+                        stream: Stream::Stderr,
+                        line: notice,
+                    },
+                );
             }
             next = lines.try_recv().ok();
         }
@@ -117,12 +128,13 @@ enum Head {
 }
 
 impl<W: Write + Send> Destination for Plain<W> {
-    fn write(&mut self, line: &LogLine) -> io::Result<()> {
+    fn write(&mut self, app: Option<&str>, line: &LogLine) -> io::Result<()> {
         // One write for a line, so that the daemon's own lines do not end up inside it.
         let text = plain(&line.line);
-        let whole = match self.head {
-            Head::App => format!("app | {text}\n"),
-            Head::Release => format!("[{}] {text}\n", line.release),
+        let whole = match (&self.head, app) {
+            (Head::App, _) => format!("app | {text}\n"),
+            (Head::Release, None) => format!("[{}] {text}\n", line.release),
+            (Head::Release, Some(app)) => format!("[{app} {}] {text}\n", line.release),
         };
         self.to.write_all(whole.as_bytes())
     }
@@ -145,7 +157,7 @@ impl Journal {
 }
 
 impl Destination for Journal {
-    fn write(&mut self, line: &LogLine) -> io::Result<()> {
+    fn write(&mut self, app: Option<&str>, line: &LogLine) -> io::Result<()> {
         // No value has a newline in it, so the protocol's simple form is enough. 6 and 4 are
         // LOG_INFO and LOG_WARNING (syslog(3)).
         let priority = match line.stream {
@@ -153,8 +165,11 @@ impl Destination for Journal {
             Stream::Stderr => 4,
         };
         let entry = format!(
-            "SYSLOG_IDENTIFIER={0}\nPRIORITY={priority}\nPORTOK_APP={0}\nPORTOK_RELEASE={1}\nMESSAGE={2}\n",
-            self.instance, line.release, line.line
+            "SYSLOG_IDENTIFIER={0}\nPRIORITY={priority}\nPORTOK_APP={1}\nPORTOK_RELEASE={2}\nMESSAGE={3}\n",
+            self.instance,
+            app.unwrap_or(&self.instance),
+            line.release,
+            line.line
         );
         // By name each time: a journald that was restarted has the same one.
         self.socket.send_to(entry.as_bytes(), &self.path).map(drop)
@@ -185,7 +200,7 @@ mod tests {
     }
 
     impl Destination for Gate {
-        fn write(&mut self, line: &LogLine) -> io::Result<()> {
+        fn write(&mut self, _app: Option<&str>, line: &LogLine) -> io::Result<()> {
             let _ = self.tokens.recv();
             self.seen.lock().unwrap().push(line.line.clone());
             Ok(())
@@ -203,7 +218,7 @@ mod tests {
         let passer = Passer::to(Box::new(Gate { tokens, seen: Arc::clone(&seen) }), end).unwrap();
         let sent = QUEUE + 100;
         for number in 0..sent {
-            passer.pass(line(Stream::Stdout, &number.to_string()));
+            passer.pass(Printed { app: None, line: line(Stream::Stdout, &number.to_string()) });
         }
         drop(open);
         drop(passer);
@@ -222,10 +237,12 @@ mod tests {
     #[test]
     fn plain_lines_are_told_from_the_daemons_own() {
         let mut plain = Plain { to: Vec::new(), head: Head::Release };
-        plain.write(&line(Stream::Stdout, "\x1b[1mhello")).unwrap();
+        plain.write(None, &line(Stream::Stdout, "\x1b[1mhello")).unwrap();
         plain.head = Head::App;
-        plain.write(&line(Stream::Stderr, "there")).unwrap();
-        assert_eq!(plain.to, b"[r7] hello\napp | there\n");
+        plain.write(None, &line(Stream::Stderr, "there")).unwrap();
+        plain.head = Head::Release;
+        plain.write(Some("api"), &line(Stream::Stdout, "of several")).unwrap();
+        assert_eq!(plain.to, b"[r7] hello\napp | there\n[api r7] of several\n");
     }
 
     #[test]
@@ -235,7 +252,7 @@ mod tests {
         let journald = UnixDatagram::bind(&path).unwrap();
         journald.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut journal = Journal::new("web", &path).unwrap();
-        journal.write(&line(Stream::Stderr, "oh = no")).unwrap();
+        journal.write(None, &line(Stream::Stderr, "oh = no")).unwrap();
         let mut buffer = [0; 256];
         let count = journald.recv(&mut buffer).unwrap();
         let entry = std::str::from_utf8(&buffer[..count]).unwrap();
@@ -246,6 +263,6 @@ mod tests {
         // Without a journald only the lines are lost.
         drop(journald);
         std::fs::remove_file(&path).unwrap();
-        assert!(journal.write(&line(Stream::Stdout, "x")).is_err());
+        assert!(journal.write(None, &line(Stream::Stdout, "x")).is_err());
     }
 }

@@ -73,7 +73,7 @@ async fn the_next_daemon_takes_both_over_and_keeps_their_pipes_apart() {
 
     web.supervisor = web.next_daemon();
     let mark = api.supervisor.mark.clone();
-    api.supervisor = Supervisor::for_app(&web.supervisor.common, mark).unwrap();
+    api.supervisor = Supervisor::for_app(&web.supervisor.common, mark, None).unwrap();
     let recorded = [&web_ran, &api_ran].map(|process| process.identity().clone());
     web.supervisor.common.remove_pipes_but(&recorded);
     assert!(!web.path().join("run").join(&stray).exists());

@@ -44,21 +44,22 @@ impl Bench {
         let mut settings = settings(folder.path());
         change(&mut settings);
         let common = Arc::new(Common::start(settings).unwrap());
-        let supervisor = Supervisor::for_app(&common, crate::supervisor::new_mark().unwrap()).unwrap();
+        let supervisor = Supervisor::for_app(&common, crate::supervisor::new_mark().unwrap(), None).unwrap();
         Self { supervisor, folder, tags: Mutex::default() }
     }
 
     /// The bench of another app of the same daemon.
     fn beside(&self) -> Self {
         let supervisor =
-            Supervisor::for_app(&self.supervisor.common, crate::supervisor::new_mark().unwrap()).unwrap();
+            Supervisor::for_app(&self.supervisor.common, crate::supervisor::new_mark().unwrap(), None)
+                .unwrap();
         Self { supervisor, folder: tempfile::tempdir().unwrap(), tags: Mutex::default() }
     }
 
     /// Another daemon in this bench's folder, with the app's mark: what comes after this one.
     fn next_daemon(&self) -> Supervisor {
         let common = Arc::new(Common::start(settings(self.path())).unwrap());
-        Supervisor::for_app(&common, self.supervisor.mark.clone()).unwrap()
+        Supervisor::for_app(&common, self.supervisor.mark.clone(), None).unwrap()
     }
 
     fn path(&self) -> &Path {
