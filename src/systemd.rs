@@ -228,6 +228,7 @@ mod tests {
             drain_until: None,
             last_switch: None,
             instance: "api".into(),
+            app: None,
             phase,
             live: Some(release("v1", Some(41237))),
             candidate: Some(release("v2", None)),

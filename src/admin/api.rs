@@ -2,10 +2,11 @@
 //!
 //! [`Admin`] owns the limiters and tracks the tasks that answer. The head is judged as a whole
 //! ([`examine`]) before a byte of the body is read ([`body`]); then the request is one call
-//! ([`calls`]).
+//! ([`calls`]); the counters are read by [`numbers`].
 
 mod body;
 mod calls;
+mod numbers;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,6 @@ use self::body::read;
 use super::answer::{self, Refusal};
 use super::browser::{self, Surface};
 use super::rate::Limits;
-use super::request;
 use super::routes::{self, Call, Route};
 use super::{Parts, Peer, auth};
 use crate::config::Config;
@@ -108,13 +108,8 @@ impl Admin {
             examine((peer, surface), head, &config.admin, self.own_uid, &self.limits, Instant::now())?;
         let body = if route.acts() { read(body).await? } else { Bytes::new() };
         let listen = self.parts.listen.borrow().port();
-        let mut call = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
-        if let (Call::Deploy { request: deploy, .. }, Peer::Unix { .. }) = (&mut call, peer)
-            && config.app.app.directory.is_none()
-        {
-            request::run_where_the_caller_is(deploy, &head.headers)?;
-        }
-        if matches!((&call, peer), (Call::Upgrade(Some(_)), Peer::Tcp(_))) {
+        let asked = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
+        if matches!((&asked.call, peer), (Call::Upgrade(Some(_)), Peer::Tcp(_))) {
             return Err(ErrorBody::new(
                 Code::Forbidden,
                 "Forbidden",
@@ -125,7 +120,7 @@ impl Admin {
         if route.acts() {
             tracing::info!(%peer, request = head.uri.path(), "admin request");
         }
-        Ok(self.perform(call, &config).await?)
+        self.perform(asked, &Caller { peer, headers: &head.headers }, &config).await
     }
 }
 
@@ -161,6 +156,12 @@ pub(super) async fn joined(task: JoinHandle<Response<ReservedBody>>) -> Response
             ErrorBody::new(Code::ShuttingDown, "Shutting down", "the daemon is going down")
         })
     })
+}
+
+/// Who makes a call, as far as a call may depend on it.
+struct Caller<'a> {
+    peer: &'a Peer,
+    headers: &'a http::HeaderMap,
 }
 
 /// Judges a request by its head: who asks, how often, with which token, for what.

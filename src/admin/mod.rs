@@ -4,8 +4,8 @@
 //! [`Admin`]; [`browser`] refuses what a page of another site made a browser send; [`auth`] admits
 //! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
 //! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body; the
-//! call goes to [`release::Handle`], the counters or the daemon; [`answer`] or [`prometheus`]
-//! writes what came of it. [`bind`] makes the unix socket, and [`seats`] shares it out.
+//! call goes to an [app](crate::apps::App), the counters or the daemon; [`answer`] or
+//! [`prometheus`] writes what came of it, [`rows`] the list of apps. [`bind`] makes the unix socket, and [`seats`] shares it out.
 //!
 //! Nothing about releases is decided here.
 //!
@@ -15,7 +15,7 @@
 //! same, and a deploy belongs to the coordinator anyway.
 //!
 //! The one ordering that matters: browser, address, rate, token, right to change, path, method,
-//! parameters. The body is read only after the token was right. So a stranger can neither learn
+//! parameters, app. The body is read only after the token was right. So a stranger can neither learn
 //! what exists here nor make portok hold bytes.
 
 mod answer;
@@ -27,6 +27,7 @@ mod prometheus;
 mod rate;
 mod request;
 mod routes;
+mod rows;
 mod seats;
 mod socket;
 
@@ -42,14 +43,15 @@ pub use api::{Admin, Public};
 pub use bind::{bind_socket, group_id, replace_socket, share_socket};
 pub use socket::serve_socket;
 
+use crate::apps::Apps;
 use crate::config::Config;
-use crate::{proxy, release, wire};
+use crate::{proxy, wire};
 
 /// What the admin API reads and calls.
 #[derive(Debug)]
 pub struct Parts {
-    /// The app's coordinator.
-    pub app: release::Handle,
+    /// The apps of the instance.
+    pub apps: Apps,
     /// The configuration in force.
     pub config: watch::Receiver<Arc<Config>>,
     /// Where it came from, and why a newer one was refused.

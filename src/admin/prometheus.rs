@@ -28,147 +28,180 @@ const PHASES: [Phase; 9] = [
 
 /// What the text tells of.
 pub(super) struct Exposition<'a> {
-    pub(super) counters: &'a Snapshot,
-    pub(super) health: &'a HealthMetrics,
-    pub(super) status: &'a Status,
+    pub(super) instance: &'a str,
+    pub(super) version: &'a str,
     pub(super) started_at: SystemTime,
+    /// The counters of client connections; those of requests in it are not read.
+    pub(super) plane: &'a Snapshot,
+    pub(super) parts: &'a [Part],
+}
+
+/// What is counted apart: an app, or what belongs to no app.
+pub(super) struct Part {
+    /// The value of the label `app`; without one the samples have no such label.
+    pub(super) app: Option<String>,
+    /// How the app is. `None`: only its requests are counted.
+    pub(super) life: Option<Life>,
+    pub(super) counters: Snapshot,
+}
+
+/// How an app is.
+pub(super) struct Life {
+    pub(super) status: Status,
+    pub(super) health: HealthMetrics,
 }
 
 /// The whole text.
 pub(super) fn write(from: &Exposition<'_>) -> String {
-    let Exposition { counters, health, status, started_at } = from;
-    let mut page = Page(String::with_capacity(4096));
-    page.daemon(status, *started_at);
-    page.app(status, health);
-    page.troubles(status);
-    page.traffic(counters);
-    page.refusals(counters);
-    page.responses(counters);
-    page.durations(counters);
-    page.0
+    let mut page = Page { text: String::with_capacity(4096), parts: from.parts };
+    page.daemon(from);
+    page.app();
+    page.troubles();
+    page.traffic(from.plane);
+    page.refusals(from.plane);
+    page.responses();
+    page.durations();
+    page.text
 }
 
-/// The text so far.
-struct Page(String);
+/// The text so far, and whose samples each family has.
+struct Page<'a> {
+    text: String,
+    parts: &'a [Part],
+}
 
 /// The families.
-impl Page {
-    fn daemon(&mut self, status: &Status, started_at: SystemTime) {
+impl<'a> Page<'a> {
+    fn daemon(&mut self, from: &Exposition<'_>) {
         self.family("portok_info", "gauge", "The daemon's version and instance.");
-        self.sample("portok_info", &[("version", &status.version), ("instance", &status.instance)], 1);
-        let started = started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        self.gauge(
+        self.sample("portok_info", &[("version", from.version), ("instance", from.instance)], 1);
+        let started = from.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        self.family(
             "portok_start_time_seconds",
+            "gauge",
             "When the daemon started, in seconds since the epoch.",
-            Float(started),
         );
+        self.sample("portok_start_time_seconds", &[], Float(started));
     }
 
-    fn app(&mut self, status: &Status, health: &HealthMetrics) {
+    fn app(&mut self) {
         self.family(
             "portok_phase",
             "gauge",
             "Where the app's life stands: 1 for its phase, 0 for the others.",
         );
-        for phase in PHASES {
-            self.sample("portok_phase", &[("phase", phase.as_str())], u8::from(phase == status.phase));
+        for (part, life) in self.lives() {
+            for phase in PHASES {
+                let is = u8::from(phase == life.status.phase);
+                self.sample("portok_phase", &part.labels(&[("phase", phase.as_str())]), is);
+            }
         }
         self.family("portok_live_release", "gauge", "The release that serves.");
-        if let Some(live) = &status.live {
-            self.sample("portok_live_release", &[("release", &live.release)], 1);
+        for (part, life) in self.lives() {
+            if let Some(live) = &life.status.live {
+                self.sample("portok_live_release", &part.labels(&[("release", &live.release)]), 1);
+            }
         }
-        let port = status.active_port.unwrap_or(0);
-        self.gauge("portok_active_port", "Where new requests go, 0 when nothing serves.", port);
-        let restarts = status.live.as_ref().map_or(0, |live| live.restarts);
-        self.gauge(
+        self.of_lives("portok_active_port", "Where new requests go, 0 when nothing serves.", |life| {
+            u64::from(life.status.active_port.unwrap_or(0))
+        });
+        self.of_lives(
             "portok_live_restarts",
             "How often the live release was started again after a crash.",
-            restarts,
+            |life| life.status.live.as_ref().map_or(0, |live| u64::from(live.restarts)),
         );
-        self.gauge(
+        self.of_lives(
             "portok_target_healthy",
             "Whether the live target answered its last probe with 2xx.",
-            u8::from(health.active_port_ok),
+            |life| u64::from(life.health.active_port_ok),
         );
-        self.gauge(
-            "portok_target_failed_probes",
-            "Failed probes of the live target in a row.",
-            health.consecutive_fails,
-        );
+        self.of_lives("portok_target_failed_probes", "Failed probes of the live target in a row.", |life| {
+            u64::from(life.health.consecutive_fails)
+        });
     }
 
-    fn troubles(&mut self, status: &Status) {
-        self.gauge(
-            "portok_config_error",
-            "Whether the newest configuration file was refused.",
-            u8::from(status.config.error.is_some()),
-        );
-        self.gauge(
-            "portok_state_error",
-            "Whether the state file cannot be written.",
-            u8::from(status.state_error.is_some()),
-        );
+    fn troubles(&mut self) {
+        self.of_lives("portok_config_error", "Whether the newest configuration file was refused.", |life| {
+            u64::from(life.status.config.error.is_some())
+        });
+        self.of_lives("portok_state_error", "Whether the state file cannot be written.", |life| {
+            u64::from(life.status.state_error.is_some())
+        });
     }
 
-    fn traffic(&mut self, counters: &Snapshot) {
-        self.gauge(
-            "portok_client_connections",
-            "Client connections that are open.",
-            counters.client_connections,
-        );
-        self.gauge("portok_requests_inflight", "Requests and tunnels under way.", counters.inflight);
-        self.gauge(
+    fn traffic(&mut self, plane: &Snapshot) {
+        const OPEN: &str = "portok_client_connections";
+        self.family(OPEN, "gauge", "Client connections that are open.");
+        self.sample(OPEN, &[], plane.client_connections);
+        self.of_parts("portok_requests_inflight", "gauge", "Requests and tunnels under way.", |counters| {
+            counters.inflight
+        });
+        self.of_parts(
             "portok_requests_inflight_max",
+            "gauge",
             "The most requests and tunnels at once.",
-            counters.inflight_max,
+            |counters| counters.inflight_max,
         );
-        self.counter(
+        self.of_parts(
             "portok_requests_total",
+            "counter",
             "Requests to the app, without admin requests.",
-            counters.total_requests,
+            |counters| counters.total_requests,
         );
-        self.counter(
+        self.of_parts(
             "portok_proxy_errors_total",
+            "counter",
             "Requests that portok answered with an error of its own, or broke off.",
-            counters.total_proxy_errors,
+            |counters| counters.total_proxy_errors,
         );
-        self.counter(
+        self.of_parts(
             "portok_upstream_connections_total",
+            "counter",
             "Connections opened to apps.",
-            counters.upstream_sockets_created,
+            |counters| counters.upstream_sockets_created,
         );
     }
 
-    fn refusals(&mut self, counters: &Snapshot) {
+    fn refusals(&mut self, plane: &Snapshot) {
+        const CONNECTIONS: &str = "portok_connections_refused_total";
         self.family(
-            "portok_connections_refused_total",
+            CONNECTIONS,
             "counter",
             "Client connections that were closed at once, by the limit that was full.",
         );
-        for (reason, count) in &counters.connections_refused {
-            self.sample("portok_connections_refused_total", &[("reason", reason)], count);
+        for (reason, count) in &plane.connections_refused {
+            self.sample(CONNECTIONS, &[("reason", reason)], count);
         }
-        self.family("portok_requests_refused_total", "counter", "Requests that a limit refused, by code.");
-        for (reason, count) in &counters.requests_refused {
-            self.sample("portok_requests_refused_total", &[("reason", reason)], count);
-        }
-    }
-
-    fn responses(&mut self, counters: &Snapshot) {
-        self.family("portok_responses_total", "counter", "Answers by class of their status.");
-        for (class, count) in CLASSES.iter().zip(counters.by_class) {
-            self.sample("portok_responses_total", &[("class", class)], count);
-        }
-        const BY_RELEASE: &str = "portok_release_responses_total";
-        self.family(BY_RELEASE, "counter", "Answers by release and class of their status.");
-        for (release, by_class) in merged(&counters.by_release) {
-            for (class, count) in CLASSES.iter().zip(by_class) {
-                self.sample(BY_RELEASE, &[("release", release), ("class", class)], count);
+        const REQUESTS: &str = "portok_requests_refused_total";
+        self.family(REQUESTS, "counter", "Requests that a limit refused, by code.");
+        for part in self.parts {
+            for (reason, count) in &part.counters.requests_refused {
+                self.sample(REQUESTS, &part.labels(&[("reason", reason)]), count);
             }
         }
     }
 
-    fn durations(&mut self, counters: &Snapshot) {
+    fn responses(&mut self) {
+        const ALL: &str = "portok_responses_total";
+        self.family(ALL, "counter", "Answers by class of their status.");
+        for part in self.parts {
+            for (class, count) in CLASSES.iter().zip(part.counters.by_class) {
+                self.sample(ALL, &part.labels(&[("class", class)]), count);
+            }
+        }
+        const BY_RELEASE: &str = "portok_release_responses_total";
+        self.family(BY_RELEASE, "counter", "Answers by release and class of their status.");
+        // Only where there are releases: what belongs to several apps has names of several.
+        for part in self.parts.iter().filter(|part| part.life.is_some()) {
+            for (release, by_class) in merged(&part.counters.by_release) {
+                for (class, count) in CLASSES.iter().zip(by_class) {
+                    self.sample(BY_RELEASE, &part.labels(&[("release", release), ("class", class)]), count);
+                }
+            }
+        }
+    }
+
+    fn durations(&mut self) {
         const NAME: &str = "portok_request_duration_seconds";
         const BUCKET: &str = "portok_request_duration_seconds_bucket";
         self.family(
@@ -176,35 +209,57 @@ impl Page {
             "histogram",
             "How long requests took, from their head to the last byte of the answer.",
         );
-        // The threads go on counting while this is read, and no bucket may be larger than a later
-        // one.
-        let mut reached = 0;
-        for (bound, count) in &counters.latency_buckets {
-            reached = reached.max(*count);
-            self.sample(BUCKET, &[("le", &Float(*bound).to_string())], reached);
+        for part in self.parts {
+            let counters = &part.counters;
+            // The threads go on counting while this is read, and no bucket may be larger than a
+            // later one.
+            let mut reached = 0;
+            for (bound, count) in &counters.latency_buckets {
+                reached = reached.max(*count);
+                self.sample(BUCKET, &part.labels(&[("le", &Float(*bound).to_string())]), reached);
+            }
+            reached = reached.max(counters.latency_count);
+            self.sample(BUCKET, &part.labels(&[("le", "+Inf")]), reached);
+            self.sample(&format!("{NAME}_sum"), &part.labels(&[]), Float(counters.latency_sum));
+            self.sample(&format!("{NAME}_count"), &part.labels(&[]), reached);
         }
-        reached = reached.max(counters.latency_count);
-        self.sample(BUCKET, &[("le", "+Inf")], reached);
-        self.sample(&format!("{NAME}_sum"), &[], Float(counters.latency_sum));
-        self.sample(&format!("{NAME}_count"), &[], reached);
+    }
+
+    /// The apps of which more than requests is told.
+    fn lives(&self) -> impl Iterator<Item = (&'a Part, &'a Life)> + use<'a> {
+        self.parts.iter().filter_map(|part| Some((part, part.life.as_ref()?)))
+    }
+
+    /// A gauge of each app.
+    fn of_lives(&mut self, name: &str, help: &str, value: impl Fn(&Life) -> u64) {
+        self.family(name, "gauge", help);
+        for (part, life) in self.lives() {
+            self.sample(name, &part.labels(&[]), value(life));
+        }
+    }
+
+    /// A number of the requests of each part.
+    fn of_parts(&mut self, name: &str, kind: &str, help: &str, value: impl Fn(&Snapshot) -> u64) {
+        self.family(name, kind, help);
+        for part in self.parts {
+            self.sample(name, &part.labels(&[]), value(&part.counters));
+        }
+    }
+}
+
+impl Part {
+    /// `more`, behind the app's own label.
+    fn labels<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+        let app = self.app.as_deref().map(|app| ("app", app));
+        app.into_iter().chain(more.iter().copied()).collect()
     }
 }
 
 /// The format.
-impl Page {
+impl Page<'_> {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(name, "gauge", help);
-        self.sample(name, &[], value);
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(name, "counter", help);
-        self.sample(name, &[], value);
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
@@ -232,7 +287,7 @@ impl Page {
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
         // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "{line}");
+        let _ = writeln!(self.text, "{line}");
     }
 }
 
@@ -278,7 +333,8 @@ mod tests {
             active_port: Some(8081),
             drain_until: None,
             last_switch: None,
-            instance: "we\"ird\\one\nname".to_owned(),
+            instance: "i".to_owned(),
+            app: None,
             phase: Phase::Watching,
             live: Some(ReleaseStatus {
                 release: "v2".to_owned(),
@@ -309,13 +365,24 @@ mod tests {
         }
     }
 
-    fn page(counters: &Snapshot, status: &Status) -> String {
+    fn part(app: Option<&str>, counters: &Snapshot, status: &Status) -> Part {
+        let health = HealthMetrics { active_port_ok: true, last_checked_at: None, consecutive_fails: 2 };
+        let life = Some(Life { status: status.clone(), health });
+        Part { app: app.map(str::to_owned), life, counters: counters.clone() }
+    }
+
+    fn page_of(parts: &[Part], plane: &Snapshot) -> String {
         write(&Exposition {
-            counters,
-            health: &HealthMetrics { active_port_ok: true, last_checked_at: None, consecutive_fails: 2 },
-            status,
+            instance: "we\"ird\\one\nname",
+            version: "1.2.3",
             started_at: UNIX_EPOCH + std::time::Duration::from_millis(1_500),
+            plane,
+            parts,
         })
+    }
+
+    fn page(counters: &Snapshot, status: &Status) -> String {
+        page_of(&[part(None, counters, status)], counters)
     }
 
     fn full() -> Snapshot {
@@ -437,5 +504,36 @@ mod tests {
         assert_eq!(samples["portok_active_port"], 0.0);
         assert!(!samples.keys().any(|series| series.starts_with("portok_live_release")));
         assert_eq!(samples[r#"portok_request_duration_seconds_bucket{le="+Inf"}"#], 0.0);
+    }
+
+    #[test]
+    fn of_several_apps_each_sample_says_whose_it_is() {
+        let other = Status { phase: Phase::Failed, live: None, ..status() };
+        let few = Snapshot { total_requests: 3, ..Snapshot::default() };
+        let parts = [
+            part(Some("api"), &full(), &status()),
+            part(Some("web"), &few, &other),
+            Part { app: Some("redis".into()), life: None, counters: few.clone() },
+            Part { app: None, life: None, counters: few.clone() },
+        ];
+        let samples = read(&page_of(&parts, &full()));
+        for (series, value) in [
+            (r#"portok_phase{app="api",phase="watching"}"#, 1.0),
+            (r#"portok_phase{app="web",phase="failed"}"#, 1.0),
+            (r#"portok_live_release{app="api",release="v2"}"#, 1.0),
+            (r#"portok_config_error{app="web"}"#, 1.0),
+            (r#"portok_requests_total{app="api"}"#, 100.0),
+            (r#"portok_requests_total{app="web"}"#, 3.0),
+            (r#"portok_requests_total{app="redis"}"#, 3.0),
+            ("portok_requests_total", 3.0),
+            (r#"portok_release_responses_total{app="api",release="v1",class="2xx"}"#, 2.0),
+            (r#"portok_request_duration_seconds_bucket{app="api",le="+Inf"}"#, 90.0),
+            (r#"portok_request_duration_seconds_count{app="web"}"#, 0.0),
+            ("portok_client_connections", 2.0),
+        ] {
+            assert_eq!(samples.get(series), Some(&value), "{series} in {samples:#?}");
+        }
+        assert!(!samples.keys().any(|series| series.starts_with("portok_phase{app=\"redis")));
+        assert!(!samples.contains_key("portok_active_port"), "no app is without a name");
     }
 }

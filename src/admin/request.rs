@@ -57,6 +57,13 @@ impl<'a> Query<'a> {
     }
 }
 
+impl Query<'_> {
+    /// All values of `name`, in their order.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+}
+
 /// Percent-decodes (RFC 3986, 2.1).
 fn decoded(text: &str) -> Result<Cow<'_, str>, Box<ErrorBody>> {
     if !text.contains('%') {

@@ -14,6 +14,7 @@ use crate::wire::{self, Code, DeployRequest, ErrorBody, RollbackRequest};
 /// One thing the admin API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Route {
+    Apps,
     Status,
     Metrics,
     Health,
@@ -28,7 +29,8 @@ pub(super) enum Route {
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 11] = [
+const ROUTES: [(&str, Route); 12] = [
+    ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
     ("health", Route::Health),
@@ -42,6 +44,8 @@ const ROUTES: [(&str, Route); 11] = [
     ("upgrade", Route::Upgrade),
 ];
 
+/// The most ports of a switch: as many targets as a host of Redis may have.
+const MAX_PORTS: usize = 64;
 /// How many lines of `logs` are given if the query does not say.
 const DEFAULT_LINES: usize = 100;
 /// The most lines of `logs` that a query may ask for.
@@ -82,20 +86,37 @@ pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted
     if fits { Ok(route) } else { Err(Refusal::method_not_allowed(path, allowed)) }
 }
 
+/// One call, and the app that the request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) app: Option<String>,
+    pub(super) call: Call,
+}
+
 /// One call, with everything it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Call {
-    Status,
+    Apps,
     Metrics(MetricsFormat),
+    Reload {
+        prune: bool,
+    },
+    Upgrade(Option<PathBuf>),
+    /// One of a single app.
+    Of(AppCall),
+}
+
+/// A call of a single app, which is named where the instance has several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AppCall {
+    Status,
     Health,
-    Switch(u16),
+    Switch(Vec<u16>),
     Deploy { request: DeployRequest, force: bool, follow: Follow },
     Cancel,
     Rollback(RollbackRequest, Follow),
     Releases,
     Logs { release: Option<String>, lines: usize },
-    Reload { prune: bool },
-    Upgrade(Option<PathBuf>),
 }
 
 /// How the counters are written.
@@ -116,7 +137,7 @@ pub(super) enum Follow {
     Nothing,
 }
 
-/// The call of a request. `listen` is the port that portok itself listens on.
+/// What a request asks for. `listen` is the port that portok itself listens on.
 ///
 /// # Errors
 /// `bad_request`.
@@ -126,31 +147,35 @@ pub(super) fn call(
     headers: &HeaderMap,
     body: &[u8],
     listen: u16,
-) -> Result<Call, Box<ErrorBody>> {
+) -> Result<Asked, Box<ErrorBody>> {
     let query = Query::parse(query.unwrap_or_default())?;
-    Ok(match route {
-        Route::Status => Call::Status,
+    let app = query.get("app")?.filter(|name| !name.is_empty()).map(str::to_owned);
+    let call = match route {
+        Route::Apps => Call::Apps,
         Route::Metrics => Call::Metrics(metrics_format(&query, headers)?),
-        Route::Health => Call::Health,
-        Route::Switch => Call::Switch(port(&query, listen)?),
+        Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
+        Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
+        Route::Status => Call::Of(AppCall::Status),
+        Route::Health => Call::Of(AppCall::Health),
+        Route::Switch => Call::Of(AppCall::Switch(ports(&query, listen)?)),
         Route::Deploy => {
             let follow = if flag(&query, "detach")? { Follow::Nothing } else { followed(headers) };
-            Call::Deploy { request: request::deploy(body)?, force: flag(&query, "force")?, follow }
+            let (request, force) = (request::deploy(body)?, flag(&query, "force")?);
+            Call::Of(AppCall::Deploy { request, force, follow })
         }
-        Route::Cancel => Call::Cancel,
+        Route::Cancel => Call::Of(AppCall::Cancel),
         Route::Rollback => {
             let asked = RollbackRequest {
                 release: release(&query)?,
                 force: flag(&query, "force")?,
                 dry_run: flag(&query, "dry_run")?,
             };
-            Call::Rollback(asked, followed(headers))
+            Call::Of(AppCall::Rollback(asked, followed(headers)))
         }
-        Route::Releases => Call::Releases,
-        Route::Logs => Call::Logs { release: release(&query)?, lines: lines(&query)? },
-        Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
-        Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
-    })
+        Route::Releases => Call::Of(AppCall::Releases),
+        Route::Logs => Call::Of(AppCall::Logs { release: release(&query)?, lines: lines(&query)? }),
+    };
+    Ok(Asked { app, call })
 }
 
 fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsFormat, Box<ErrorBody>> {
@@ -163,12 +188,32 @@ fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsForma
     }
 }
 
-fn port(query: &Query<'_>, listen: u16) -> Result<u16, Box<ErrorBody>> {
-    // npm portok's words.
-    let invalid = |message: &str| ErrorBody::new(Code::BadRequest, "Invalid port", message);
-    let Some(text) = query.get("port")? else {
-        return Err(invalid("the port is missing").with_hint("POST the switch with `?port=N`").into());
-    };
+/// The ports of a switch: each once, in the order of the query.
+fn ports(query: &Query<'_>, listen: u16) -> Result<Vec<u16>, Box<ErrorBody>> {
+    let mut ports = Vec::new();
+    for text in query.all("port") {
+        let port = port(text, listen)?;
+        if ports.contains(&port) {
+            return Err(invalid_port(&format!("port {port} is given more than once")).into());
+        }
+        if ports.len() == MAX_PORTS {
+            return Err(invalid_port(&format!("more than {MAX_PORTS} ports are given")).into());
+        }
+        ports.push(port);
+    }
+    if ports.is_empty() {
+        return Err(invalid_port("the port is missing").with_hint("POST the switch with `?port=N`").into());
+    }
+    Ok(ports)
+}
+
+/// npm portok's words.
+fn invalid_port(message: &str) -> ErrorBody {
+    ErrorBody::new(Code::BadRequest, "Invalid port", message)
+}
+
+fn port(text: &str, listen: u16) -> Result<u16, Box<ErrorBody>> {
+    let invalid = invalid_port;
     match digits(text).and_then(|text| text.parse().ok()) {
         None | Some(0) => Err(invalid("Port must be a number between 1 and 65535").into()),
         Some(port) if port == listen => Err(invalid("portok itself listens on this port")
@@ -225,7 +270,7 @@ mod tests {
     }
 
     fn made(route: Route, query: &str) -> Result<Call, String> {
-        call(route, Some(query), &HeaderMap::new(), b"", 3000).map_err(|error| {
+        call(route, Some(query), &HeaderMap::new(), b"", 3000).map(|asked| asked.call).map_err(|error| {
             assert_eq!(error.code, Code::BadRequest);
             error.message
         })
@@ -281,8 +326,10 @@ mod tests {
 
     #[test]
     fn a_port_is_a_port_of_somebody_else() {
-        assert_eq!(made(Route::Switch, "port=8081"), Ok(Call::Switch(8081)));
-        assert_eq!(made(Route::Switch, "port=65535&unknown=1&unknown=2"), Ok(Call::Switch(65535)));
+        let switch = |ports: &[u16]| Ok(Call::Of(AppCall::Switch(ports.to_vec())));
+        assert_eq!(made(Route::Switch, "port=8081"), switch(&[8081]));
+        assert_eq!(made(Route::Switch, "port=65535&unknown=1&unknown=2"), switch(&[65535]));
+        assert_eq!(made(Route::Switch, "port=8082&port=8081"), switch(&[8082, 8081]));
         for query in [
             "",
             "port",
@@ -299,12 +346,28 @@ mod tests {
         }
         assert!(made(Route::Switch, "port=8081&port=8081").unwrap_err().contains("more than once"));
         assert!(made(Route::Switch, "port=3000").unwrap_err().contains("listens"));
+        assert!(made(Route::Switch, "port=8081&port=3000").unwrap_err().contains("listens"));
+        let many: Vec<_> = (1..=65).map(|port| format!("port={port}")).collect();
+        assert!(made(Route::Switch, &many.join("&")).unwrap_err().contains("more than 64"));
+    }
+
+    #[test]
+    fn an_app_is_named_once_on_every_route() {
+        for (_, route) in ROUTES {
+            let port = if route == Route::Switch { "&port=1" } else { "" };
+            let ask =
+                |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), b"", 3000);
+            assert_eq!(ask("app=redis%3Ax.org").unwrap().app.as_deref(), Some("redis:x.org"), "{route:?}");
+            assert_eq!(ask("app=").unwrap().app, None, "{route:?}");
+            assert!(ask("app=a&app=a").unwrap_err().message.contains("more than once"), "{route:?}");
+        }
     }
 
     #[test]
     fn logs_have_bounds() {
-        let logs =
-            |release: Option<&str>, lines| Ok(Call::Logs { release: release.map(str::to_owned), lines });
+        let logs = |release: Option<&str>, lines| {
+            Ok(Call::Of(AppCall::Logs { release: release.map(str::to_owned), lines }))
+        };
         assert_eq!(made(Route::Logs, ""), logs(None, 100));
         assert_eq!(made(Route::Logs, "release=&lines="), logs(None, 100));
         assert_eq!(made(Route::Logs, "release=v1&lines=10000"), logs(Some("v1"), 10_000));
@@ -327,14 +390,18 @@ mod tests {
             headers.insert(http::header::ACCEPT, value.parse().unwrap());
             headers
         };
-        let ask = |route, query: &str, value: &str| call(route, Some(query), &accept(value), b"", 3000);
-        let deploy = |follow| Ok(Call::Deploy { request: DeployRequest::default(), force: false, follow });
+        let ask = |route, query: &str, value: &str| {
+            call(route, Some(query), &accept(value), b"", 3000).map(|asked| asked.call)
+        };
+        let deploy = |follow| {
+            Ok(Call::Of(AppCall::Deploy { request: DeployRequest::default(), force: false, follow }))
+        };
         assert_eq!(ask(Route::Deploy, "", "*/*"), deploy(Follow::End));
         assert_eq!(ask(Route::Deploy, "", wire::NDJSON), deploy(Follow::Events));
         assert_eq!(ask(Route::Deploy, "detach=1", wire::NDJSON), deploy(Follow::Nothing));
         assert_eq!(ask(Route::Deploy, "detach=0", wire::NDJSON), deploy(Follow::Events));
         ask(Route::Deploy, "detach=yes", "*/*").unwrap_err();
-        let rollback = |asked| Ok(Call::Rollback(asked, Follow::Events));
+        let rollback = |asked| Ok(Call::Of(AppCall::Rollback(asked, Follow::Events)));
         assert_eq!(ask(Route::Rollback, "", wire::NDJSON), rollback(RollbackRequest::default()));
         let asked = RollbackRequest { release: Some("v1".into()), force: true, dry_run: true };
         assert_eq!(ask(Route::Rollback, "release=v1&force=1&dry_run=1", wire::NDJSON), rollback(asked));

@@ -108,6 +108,12 @@ impl App {
         }
     }
 
+    /// How many of its processes or targets get requests; `None` where it has neither.
+    pub fn replicas(&self) -> Option<wire::Replicas> {
+        let ready = self.coordinator()?.status().active_port.is_some();
+        Some(wire::Replicas { ready: usize::from(ready), wanted: 1 })
+    }
+
     /// As [`release::Handle::status`]: the app's part of `status`.
     pub fn status(&self) -> wire::Status {
         let own = || wire::Status { phase: self.phase(), ..release::empty_status() };

@@ -72,7 +72,7 @@ impl AdminServer {
         let (reload, reloads) = mpsc::channel(1);
         let (upgrade, upgrades) = mpsc::channel(1);
         let admin = Admin::new(admin::Parts {
-            app: apps.only().clone(),
+            apps: apps.clone(),
             config: configuration.follow(),
             config_status: configuration.follow_status(),
             counters: Arc::clone(counters),

@@ -67,6 +67,49 @@ pub struct Snapshot {
     pub last_error: Option<ProxyErrorView>,
 }
 
+impl Snapshot {
+    /// Adds the counters of another service. The most at once becomes the sum of what was the most
+    /// of each, which may never have been under way together.
+    pub fn add(&mut self, other: Self) {
+        self.inflight += other.inflight;
+        self.inflight_max += other.inflight_max;
+        self.total_requests += other.total_requests;
+        self.total_proxy_errors += other.total_proxy_errors;
+        self.by_class.iter_mut().zip(other.by_class).for_each(|(sum, count)| *sum += count);
+        self.rolling_rps60 += other.rolling_rps60;
+        self.upstream_sockets_created += other.upstream_sockets_created;
+        self.client_connections += other.client_connections;
+        add_named(&mut self.connections_refused, other.connections_refused);
+        add_named(&mut self.requests_refused, other.requests_refused);
+        // The bounds are the same everywhere; a snapshot of nothing has none.
+        if self.latency_buckets.is_empty() {
+            self.latency_buckets = other.latency_buckets;
+        } else {
+            let sums = self.latency_buckets.iter_mut().zip(other.latency_buckets);
+            sums.for_each(|((_, sum), (_, count))| *sum += count);
+        }
+        self.latency_sum += other.latency_sum;
+        self.latency_count += other.latency_count;
+        self.by_release.extend(other.by_release);
+        // The form of the times sorts as they do.
+        let later = |one: &ProxyErrorView, other: &ProxyErrorView| one.at < other.at;
+        match (&self.last_error, other.last_error) {
+            (Some(own), Some(error)) if !later(own, &error) => {}
+            (_, Some(error)) => self.last_error = Some(error),
+            (_, None) => {}
+        }
+    }
+}
+
+fn add_named(sums: &mut Vec<(&'static str, u64)>, counts: Vec<(&'static str, u64)>) {
+    for (name, count) in counts {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += count,
+            None => sums.push((name, count)),
+        }
+    }
+}
+
 impl Counters {
     /// Counters for `threads` data-plane threads.
     pub fn new(threads: usize) -> Arc<Self> {
@@ -156,4 +199,35 @@ fn bump(counter: &AtomicU64, by: u64) {
 /// them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_of_two_services_add_up() {
+        let error = |at: &str| ProxyErrorView { code: at.into(), message: String::new(), at: at.into() };
+        let one = Snapshot {
+            total_requests: 3,
+            by_class: [0, 2, 0, 0, 1],
+            rolling_rps60: 0.5,
+            requests_refused: vec![("upstream_full", 1)],
+            latency_buckets: vec![(0.001, 1), (0.002, 3)],
+            latency_count: 3,
+            last_error: Some(error("2026-01-01T00:00:01.000Z")),
+            ..Snapshot::default()
+        };
+        let newer = Some(error("2026-01-01T00:00:02.000Z"));
+        let other = Snapshot { inflight: 2, last_error: newer.clone(), ..one.clone() };
+        let mut sum = Snapshot::default();
+        sum.add(one.clone());
+        assert_eq!(sum.latency_buckets, one.latency_buckets);
+        sum.add(other);
+        sum.add(one);
+        assert_eq!((sum.total_requests, sum.inflight, sum.by_class), (9, 2, [0, 6, 0, 0, 3]));
+        assert_eq!((sum.requests_refused, sum.latency_count), (vec![("upstream_full", 3)], 9));
+        assert_eq!(sum.latency_buckets, [(0.001, 3), (0.002, 9)]);
+        assert_eq!(sum.last_error, newer);
+    }
 }

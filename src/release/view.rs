@@ -29,6 +29,7 @@ pub fn empty_status() -> wire::Status {
         drain_until: None,
         last_switch: None,
         instance: String::new(),
+        app: None,
         phase: wire::Phase::Empty,
         live: None,
         candidate: None,

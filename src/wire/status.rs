@@ -58,6 +58,9 @@ pub struct Status {
     pub last_switch: Option<Switch>,
     /// The instance's name.
     pub instance: String,
+    /// The app's name. Absent where the instance has one app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
     /// The state of the app.
     pub phase: Phase,
     /// The live release.

@@ -1,6 +1,6 @@
 //! A call from its request to its answer.
 //!
-//! Every call is one of [`release::Handle`], the counters or the daemon; nothing is decided here.
+//! Every call is one of an [`App`], the counters or the daemon; nothing is decided here.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::super::answer;
-use super::super::prometheus::{self, Exposition};
-use super::super::routes::{Call, Follow, MetricsFormat};
-use super::super::{ReloadOrder, UpgradeOrder};
-use super::Admin;
+use super::super::answer::{self, Refusal};
+use super::super::routes::{AppCall, Asked, Call, Follow};
+use super::super::{Peer, ReloadOrder, UpgradeOrder, request, rows};
+use super::{Admin, Caller};
+use crate::apps::App;
 use crate::config::Config;
-use crate::proxy::{self, ReservedBody};
+use crate::proxy::ReservedBody;
 use crate::release;
 use crate::wire::{self, Code, ErrorBody};
 
@@ -31,42 +31,59 @@ impl Admin {
     /// Makes the call and writes its outcome.
     pub(super) async fn perform(
         &self,
-        call: Call,
+        asked: Asked,
+        caller: &Caller<'_>,
         config: &Config,
-    ) -> Result<Response<ReservedBody>, ErrorBody> {
-        let app = &self.parts.app;
-        Ok(match call {
-            Call::Status => answer::json(StatusCode::OK, &self.status(config).await),
-            Call::Metrics(MetricsFormat::Json) => answer::json(StatusCode::OK, &self.metrics(config)),
-            Call::Metrics(MetricsFormat::Prometheus) => {
-                let text = prometheus::write(&Exposition {
-                    counters: &self.parts.counters.snapshot(),
-                    health: &app.health(),
-                    status: &self.status(config).await,
-                    started_at: self.parts.started_at,
-                });
-                answer::whole(StatusCode::OK, prometheus::CONTENT_TYPE, text)
+    ) -> Result<Response<ReservedBody>, Refusal> {
+        let name = asked.app.as_deref();
+        // Every call finds its app, also one that would need none.
+        let named = name.map(|name| self.parts.apps.find(Some(name))).transpose()?;
+        Ok(match asked.call {
+            Call::Apps => {
+                let apps = named.map_or_else(|| self.parts.apps.list(), |app| vec![app]);
+                answer::json(StatusCode::OK, &apps.iter().map(rows::row).collect::<Vec<_>>())
             }
-            Call::Health => {
+            Call::Metrics(format) => self.numbers(named, format, config).await,
+            Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
+            Call::Upgrade(binary) => answer::json(StatusCode::OK, &self.upgrade(binary).await?),
+            Call::Of(call) => {
+                let app = named.map_or_else(|| self.parts.apps.find(None), Ok)?;
+                self.perform_of(&app, call, caller, config).await?
+            }
+        })
+    }
+
+    /// Makes a call of one app.
+    async fn perform_of(
+        &self,
+        app: &App,
+        call: AppCall,
+        caller: &Caller<'_>,
+        config: &Config,
+    ) -> Result<Response<ReservedBody>, Refusal> {
+        Ok(match call {
+            AppCall::Status => answer::json(StatusCode::OK, &self.status(app, config).await),
+            AppCall::Health => {
                 let health = app.check_health().await;
                 let status = if health.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 answer::json(status, &health)
             }
-            Call::Switch(port) => answer::json(StatusCode::OK, &app.switch(port).await?),
-            Call::Deploy { request, force, follow } => {
+            AppCall::Switch(ports) => answer::json(StatusCode::OK, &switch(app, &ports).await?),
+            AppCall::Deploy { mut request, force, follow } => {
+                if matches!(caller.peer, Peer::Unix { .. }) && app.config().app.directory.is_none() {
+                    request::run_where_the_caller_is(&mut request, caller.headers)?;
+                }
                 self.follow(app.deploy(request, force).await?, follow).await?
             }
-            Call::Cancel => answer::json(StatusCode::OK, &app.cancel().await?),
-            Call::Rollback(asked, follow) => match app.rollback(asked).await? {
+            AppCall::Cancel => answer::json(StatusCode::OK, &app.cancel().await?),
+            AppCall::Rollback(asked, follow) => match app.rollback(asked).await? {
                 release::Rollback::Plan(plan) => answer::json(StatusCode::OK, &plan),
                 release::Rollback::Accepted(attempt) => self.follow(attempt, follow).await?,
             },
-            Call::Releases => answer::json(StatusCode::OK, &app.releases()),
-            Call::Logs { release, lines } => {
+            AppCall::Releases => answer::json(StatusCode::OK, &app.releases()),
+            AppCall::Logs { release, lines } => {
                 answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)
             }
-            Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
-            Call::Upgrade(binary) => answer::json(StatusCode::OK, &self.upgrade(binary).await?),
         })
     }
 
@@ -95,29 +112,23 @@ impl Admin {
         })
     }
 
-    async fn status(&self, config: &Config) -> wire::Status {
-        let status = self.parts.app.status_of_now().await;
+    /// The status of an app, with what is the daemon's own in it.
+    pub(super) async fn status(&self, app: &App, config: &Config) -> wire::Status {
+        let of_now = app.status_of_now().await;
+        let instances = self.parts.config_status.borrow().clone();
         wire::Status {
             instance: config.name.clone(),
+            app: self.parts.apps.has_several().then(|| app.name().to_owned()),
             config: wire::ConfigStatus {
-                app_in_force: Some(self.parts.app.app_in_force()),
-                ..self.parts.config_status.borrow().clone()
+                app_in_force: Some(app.app_in_force()),
+                error: app.error().map(str::to_owned).or(instances.error),
+                ..instances
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.parts.listen.borrow().to_string(),
             pid: std::process::id(),
-            ..status
+            ..of_now
         }
-    }
-
-    fn metrics(&self, config: &Config) -> wire::Metrics {
-        let counters = self.parts.counters.snapshot();
-        metrics(
-            counters,
-            self.parts.app.health(),
-            wire::rfc3339(self.parts.started_at),
-            config.app.upstream.debug,
-        )
     }
 
     async fn upgrade(&self, binary: Option<PathBuf>) -> Result<wire::Upgraded, ErrorBody> {
@@ -189,25 +200,13 @@ fn line(event: &wire::StreamEvent) -> Option<Bytes> {
     }
 }
 
-/// The counters in the form of npm portok.
-pub(super) fn metrics(
-    counters: proxy::Snapshot,
-    health: wire::HealthMetrics,
-    started_at: String,
-    debug: bool,
-) -> wire::Metrics {
-    // npm portok has four classes; upgrades (101) are in none of them.
-    let classes = ["2xx", "3xx", "4xx", "5xx"].into_iter().zip(&counters.by_class[1..]);
-    wire::Metrics {
-        started_at,
-        inflight: counters.inflight,
-        inflight_max: counters.inflight_max,
-        total_requests: counters.total_requests,
-        total_proxy_errors: counters.total_proxy_errors,
-        status_counters: classes.map(|(class, count)| (class.to_owned(), *count)).collect(),
-        rolling_rps60: (counters.rolling_rps60 * 100.0).round() / 100.0,
-        health,
-        last_proxy_error: counters.last_error,
-        upstream_sockets_created: debug.then_some(counters.upstream_sockets_created),
-    }
+/// Moves the traffic of `app`.
+async fn switch(app: &App, ports: &[u16]) -> Result<wire::Switched, ErrorBody> {
+    let [port] = ports else {
+        let message =
+            format!("app `{}` has one target at a time, and {} ports are given", app.name(), ports.len());
+        return Err(ErrorBody::new(Code::BadRequest, "Invalid port", message)
+            .with_hint("several ports are for an app with `targets`"));
+    };
+    app.switch(*port).await
 }

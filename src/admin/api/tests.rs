@@ -4,8 +4,9 @@ use http::header::{ALLOW, RETRY_AFTER};
 use http_body_util::Full;
 use tokio::sync::mpsc;
 
+use super::super::request;
 use super::body::{DISCARDED, read};
-use super::calls::metrics;
+use super::numbers::{health_of_all, metrics};
 use super::*;
 use crate::config::{self, Secret};
 
@@ -347,6 +348,20 @@ fn metrics_have_npm_portoks_keys() {
     }
     assert!(plain.get("upstreamSocketsCreated").is_none());
     assert_eq!(value(true)["upstreamSocketsCreated"], 5);
+}
+
+#[test]
+fn the_health_of_all_apps_is_that_of_the_worst_that_is_probed() {
+    let health = |ok, at: Option<&str>, fails| wire::HealthMetrics {
+        active_port_ok: ok,
+        last_checked_at: at.map(str::to_owned),
+        consecutive_fails: fails,
+    };
+    assert_eq!(health_of_all(&[]), wire::HealthMetrics::default());
+    let (well, never) = (health(true, Some("1"), 0), health(false, None, 0));
+    assert_eq!(health_of_all(&[well.clone(), never.clone()]), well);
+    let sick = health(false, Some("2"), 3);
+    assert_eq!(health_of_all(&[well, never, sick.clone()]), sick);
 }
 
 #[tokio::test]

@@ -10,11 +10,12 @@ use crate::wire::{ReleaseStatus, Status};
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     let mut text = String::new();
     let style = phase_style(status.phase);
+    let app = status.app.as_ref().map(|app| format!("/{app}")).unwrap_or_default();
     _ = writeln!(
         text,
         "{} {} is {} on {}  {}",
         paint(style, "●"),
-        paint(STRONG, plain(&status.instance)),
+        paint(STRONG, plain(&format!("{}{app}", status.instance))),
         paint(style, status.phase.as_str()),
         plain(&status.listen),
         paint(DIM, format_args!("portok {}, pid {}", plain(&status.version), status.pid)),
@@ -73,7 +74,10 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     }
     if let Some(why) = status.config.app_in_force.as_ref().and_then(|app| app.why.as_deref()) {
         match status.config.file {
-            Some(_) => row("[app]", format!("is not what is live: {}", not_in_force(why))),
+            Some(_) => row(
+                if status.app.is_some() { "its table" } else { "[app]" },
+                format!("is not what is live: {}", not_in_force(why)),
+            ),
             None => row("app", format!("what the daemon was started with is not live: {}", not_live(why))),
         }
     }
@@ -165,6 +169,7 @@ pub(super) mod tests {
             drain_until: None,
             last_switch: None,
             instance: "api".into(),
+            app: None,
             phase: Phase::Empty,
             live: None,
             candidate: None,
@@ -201,6 +206,8 @@ pub(super) mod tests {
   config     the environment, loaded 1h 0m ago
 ";
         assert_eq!(stripped(&empty()), expected);
+        let one_of_several = Status { app: Some("web".into()), ..empty() };
+        assert!(stripped(&one_of_several).starts_with("● api/web is empty"));
     }
 
     #[test]

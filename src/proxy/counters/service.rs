@@ -77,7 +77,7 @@ impl ServiceCounters {
     }
 
     /// The counters as they are now. Those of client connections are not among them.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         self.sample_inflight();
         let sum = |counter: fn(&RequestLane) -> &AtomicU64| {
             self.lanes.iter().map(|lane| counter(lane).load(Relaxed)).sum()

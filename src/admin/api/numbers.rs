@@ -1,0 +1,119 @@
+//! The counters of one app, or of all together, as JSON and as Prometheus text.
+
+use http::{Response, StatusCode};
+
+use super::super::answer;
+use super::super::prometheus::{self, Exposition, Life, Part};
+use super::super::routes::MetricsFormat;
+use super::super::rows::rounded;
+use super::Admin;
+use crate::apps::App;
+use crate::config::Config;
+use crate::proxy::{self, ReservedBody};
+use crate::wire::{self, AppSource};
+
+/// The name under which all apps of Redis are counted together.
+const REDIS: &str = "redis";
+
+impl Admin {
+    /// Answers with the counters of `named`, or of all apps.
+    pub(super) async fn numbers(
+        &self,
+        named: Option<App>,
+        format: MetricsFormat,
+        config: &Config,
+    ) -> Response<ReservedBody> {
+        match format {
+            MetricsFormat::Json => answer::json(StatusCode::OK, &self.metrics(named.as_ref(), config)),
+            MetricsFormat::Prometheus => {
+                let text = self.exposition(named, config).await;
+                answer::whole(StatusCode::OK, prometheus::CONTENT_TYPE, text)
+            }
+        }
+    }
+
+    fn metrics(&self, named: Option<&App>, config: &Config) -> wire::Metrics {
+        let (counters, health, debug) = match named {
+            Some(app) => (app.counters().snapshot(), app.health(), app.config().upstream.debug),
+            None if self.parts.apps.has_several() => {
+                let (mut sum, mut health) = (self.parts.counters.snapshot(), Vec::new());
+                for app in self.parts.apps.list() {
+                    sum.add(app.counters().snapshot());
+                    health.push(app.health());
+                }
+                (sum, health_of_all(&health), config.app.upstream.debug)
+            }
+            None => {
+                let health = self.parts.apps.find(None).map(|app| app.health()).unwrap_or_default();
+                (self.parts.counters.snapshot(), health, config.app.upstream.debug)
+            }
+        };
+        metrics(counters, health, wire::rfc3339(self.parts.started_at), debug)
+    }
+
+    async fn exposition(&self, named: Option<App>, config: &Config) -> String {
+        let plane = self.parts.counters.snapshot();
+        let several = self.parts.apps.has_several();
+        let asked_for_all = named.is_none();
+        let apps = named.map_or_else(|| self.parts.apps.list(), |app| vec![app]);
+        let (redis, apps): (Vec<_>, Vec<_>) =
+            apps.into_iter().partition(|app| app.source() == AppSource::Redis);
+        let mut parts = Vec::with_capacity(apps.len() + 2);
+        for app in &apps {
+            let life = Life { status: self.status(app, config).await, health: app.health() };
+            // Of one app, the plane's counters are its own, seen at one moment.
+            let counters = if several { app.counters().snapshot() } else { plane.clone() };
+            let name = several.then(|| app.name().to_owned());
+            parts.push(Part { app: name, life: Some(life), counters });
+        }
+        if !redis.is_empty() {
+            let mut sum = proxy::Snapshot::default();
+            redis.iter().for_each(|app| sum.add(app.counters().snapshot()));
+            parts.push(Part { app: Some(REDIS.to_owned()), life: None, counters: sum });
+        }
+        // Requests that no app gets.
+        if several && asked_for_all {
+            parts.push(Part { app: None, life: None, counters: plane.clone() });
+        }
+        prometheus::write(&Exposition {
+            instance: &config.name,
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: self.parts.started_at,
+            plane: &plane,
+            parts: &parts,
+        })
+    }
+}
+
+/// One health for all apps: of what was probed, all have to be well.
+pub(super) fn health_of_all(all: &[wire::HealthMetrics]) -> wire::HealthMetrics {
+    let probed: Vec<_> = all.iter().filter(|health| health.last_checked_at.is_some()).collect();
+    wire::HealthMetrics {
+        active_port_ok: !probed.is_empty() && probed.iter().all(|health| health.active_port_ok),
+        last_checked_at: probed.iter().filter_map(|health| health.last_checked_at.clone()).max(),
+        consecutive_fails: probed.iter().map(|health| health.consecutive_fails).max().unwrap_or_default(),
+    }
+}
+
+/// The counters in the form of npm portok.
+pub(super) fn metrics(
+    counters: proxy::Snapshot,
+    health: wire::HealthMetrics,
+    started_at: String,
+    debug: bool,
+) -> wire::Metrics {
+    // npm portok has four classes; upgrades (101) are in none of them.
+    let classes = ["2xx", "3xx", "4xx", "5xx"].into_iter().zip(&counters.by_class[1..]);
+    wire::Metrics {
+        started_at,
+        inflight: counters.inflight,
+        inflight_max: counters.inflight_max,
+        total_requests: counters.total_requests,
+        total_proxy_errors: counters.total_proxy_errors,
+        status_counters: classes.map(|(class, count)| (class.to_owned(), *count)).collect(),
+        rolling_rps60: rounded(counters.rolling_rps60, 100.0),
+        health,
+        last_proxy_error: counters.last_error,
+        upstream_sockets_created: debug.then_some(counters.upstream_sockets_created),
+    }
+}
