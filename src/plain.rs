@@ -58,7 +58,7 @@ pub fn describe_io(error: &std::io::Error) -> String {
 
 /// Whether `c` is a control character (C0 or C1) other than the tab, changes the direction of text,
 /// or ends a line invisibly.
-fn is_hidden(c: char) -> bool {
+pub fn is_hidden(c: char) -> bool {
     (c.is_control() && c != '\t')
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

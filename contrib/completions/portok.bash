@@ -19,6 +19,9 @@ _portok() {
             portok,add)
                 cmd="portok__subcmd__add"
                 ;;
+            portok,apps)
+                cmd="portok__subcmd__apps"
+                ;;
             portok,cancel)
                 cmd="portok__subcmd__cancel"
                 ;;
@@ -45,6 +48,9 @@ _portok() {
                 ;;
             portok,help)
                 cmd="portok__subcmd__help"
+                ;;
+            portok,import)
+                cmd="portok__subcmd__import"
                 ;;
             portok,init)
                 cmd="portok__subcmd__init"
@@ -100,6 +106,9 @@ _portok() {
             portok__subcmd__help,add)
                 cmd="portok__subcmd__help__subcmd__add"
                 ;;
+            portok__subcmd__help,apps)
+                cmd="portok__subcmd__help__subcmd__apps"
+                ;;
             portok__subcmd__help,cancel)
                 cmd="portok__subcmd__help__subcmd__cancel"
                 ;;
@@ -126,6 +135,9 @@ _portok() {
                 ;;
             portok__subcmd__help,help)
                 cmd="portok__subcmd__help__subcmd__help"
+                ;;
+            portok__subcmd__help,import)
+                cmd="portok__subcmd__help__subcmd__import"
                 ;;
             portok__subcmd__help,init)
                 cmd="portok__subcmd__help__subcmd__init"
@@ -182,7 +194,7 @@ _portok() {
 
     case "${cmd}" in
         portok)
-            opts="-h -V --url --socket --instance --token --json --help --version run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor completions man help"
+            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -200,6 +212,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -212,7 +228,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__add)
-            opts="-h -V --port --target --cmd --dir --health --toml --env --force --url --socket --instance --token --json --help --version"
+            opts="-h -V --port --target --cmd --dir --health --toml --env --force --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -250,6 +266,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -261,8 +281,8 @@ _portok() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        portok__subcmd__cancel)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+        portok__subcmd__apps)
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -277,6 +297,44 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__cancel)
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -292,7 +350,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__clean)
-            opts="-h -V --force --url --socket --instance --token --json --help --version"
+            opts="-h -V --force --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -307,6 +365,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -322,7 +384,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__completions)
-            opts="-h -V --url --socket --instance --token --json --help --version bash zsh fish"
+            opts="-h -V --url --socket --instance --app --token --json --help --version bash zsh fish"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -340,6 +402,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -352,7 +418,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__deploy)
-            opts="-h -V --cmd --env --dir --release --health --force --detach --wait-window --url --socket --instance --token --json --help --version"
+            opts="-h -V --cmd --env --dir --release --health --force --detach --wait-window --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,6 +456,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -402,7 +472,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__disable)
-            opts="-h -V --now --url --socket --instance --token --json --help --version"
+            opts="-h -V --now --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -417,6 +487,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -432,7 +506,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__doctor)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -447,6 +521,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -462,7 +540,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__enable)
-            opts="-h -V --now --url --socket --instance --token --json --help --version"
+            opts="-h -V --now --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -477,6 +555,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -492,7 +574,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__health)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -510,6 +592,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -522,7 +608,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help)
-            opts="run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help"
+            opts="run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -536,6 +622,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__apps)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -662,6 +762,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__import)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -899,8 +1013,42 @@ _portok() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        portok__subcmd__import)
+            opts="-h -V --url --socket --instance --app --token --json --help --version hipache nfork procfile pm2"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         portok__subcmd__init)
-            opts="-h -V --dry-run --user --force --url --socket --instance --token --json --help --version"
+            opts="-h -V --dry-run --user --force --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -922,6 +1070,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -934,7 +1086,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__list)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -952,6 +1104,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -964,7 +1120,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__logs)
-            opts="-n -f -h -V --release --lines --follow --url --socket --instance --token --json --help --version"
+            opts="-n -f -h -V --release --lines --follow --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -994,6 +1150,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1006,7 +1166,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__man)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1021,6 +1181,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1036,7 +1200,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__metrics)
-            opts="-h -V --prometheus --url --socket --instance --token --json --help --version"
+            opts="-h -V --prometheus --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1051,6 +1215,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1066,7 +1234,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__releases)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1081,6 +1249,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1096,7 +1268,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__reload)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --prune --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1111,6 +1283,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1126,7 +1302,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__remove)
-            opts="-h -V --force --keep-state --url --socket --instance --token --json --help --version"
+            opts="-h -V --force --keep-state --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1141,6 +1317,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1156,7 +1336,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__restart)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1171,6 +1351,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1186,7 +1370,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__rollback)
-            opts="-h -V --dry-run --force --url --socket --instance --token --json --help --version"
+            opts="-h -V --dry-run --force --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1204,6 +1388,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1216,7 +1404,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__run)
-            opts="-h -V --listen --health --cmd --url --socket --instance --token --json --help --version"
+            opts="-h -V --listen --health --cmd --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1246,6 +1434,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1258,7 +1450,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__start)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1273,6 +1465,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1288,12 +1484,16 @@ _portok() {
             return 0
             ;;
         portok__subcmd__status)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --wait --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1303,6 +1503,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1318,7 +1522,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__stop)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1333,6 +1537,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1348,7 +1556,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__switch)
-            opts="-h -V --url --socket --instance --token --json --help --version"
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1366,6 +1574,10 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --token)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1378,7 +1590,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__upgrade)
-            opts="-h -V --binary --wait --url --socket --instance --token --json --help --version"
+            opts="-h -V --binary --wait --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1401,6 +1613,10 @@ _portok() {
                     return 0
                     ;;
                 --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

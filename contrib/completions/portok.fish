@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_portok_global_optspecs
-    string join \n url= socket= instance= token= json h/help V/version
+    string join \n url= socket= instance= app= token= json h/help V/version
 end
 
 function __fish_portok_needs_command
@@ -26,7 +26,8 @@ end
 
 complete -c portok -n "__fish_portok_needs_command" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_needs_command" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_needs_command" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_needs_command" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_needs_command" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_needs_command" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_needs_command" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_needs_command" -s h -l help -d 'Print help'
@@ -37,6 +38,7 @@ complete -c portok -n "__fish_portok_needs_command" -f -a "switch" -d 'Move traf
 complete -c portok -n "__fish_portok_needs_command" -f -a "rollback" -d 'Go back to the previous release, starting it again where its process is gone'
 complete -c portok -n "__fish_portok_needs_command" -f -a "cancel" -d 'End a deploy that has not moved traffic yet'
 complete -c portok -n "__fish_portok_needs_command" -f -a "status" -d 'Show what is live, what goes on and what is wrong'
+complete -c portok -n "__fish_portok_needs_command" -f -a "apps" -d 'List the apps of an instance: for which hosts, what is live, how much is asked and what fails'
 complete -c portok -n "__fish_portok_needs_command" -f -a "metrics" -d 'Show requests, errors and the live target\'s health as numbers'
 complete -c portok -n "__fish_portok_needs_command" -f -a "health" -d 'Ask the live target for its health now; exit code 1 when it is not healthy'
 complete -c portok -n "__fish_portok_needs_command" -f -a "releases" -d 'List the known releases, newest first'
@@ -55,6 +57,7 @@ complete -c portok -n "__fish_portok_needs_command" -f -a "restart" -d 'Restart 
 complete -c portok -n "__fish_portok_needs_command" -f -a "enable" -d 'Start an instance at every boot'
 complete -c portok -n "__fish_portok_needs_command" -f -a "disable" -d 'No longer start an instance at boot'
 complete -c portok -n "__fish_portok_needs_command" -f -a "doctor" -d 'Check this host and every instance, and say what to do; exit code 1 when something is wrong'
+complete -c portok -n "__fish_portok_needs_command" -f -a "import" -d 'Print another tool\'s configuration in portok\'s terms, and say what has no counterpart'
 complete -c portok -n "__fish_portok_needs_command" -f -a "completions" -d 'Print the completions of a shell'
 complete -c portok -n "__fish_portok_needs_command" -f -a "man" -d 'Write the man pages portok.1 and portokd.8 into a folder'
 complete -c portok -n "__fish_portok_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -63,7 +66,8 @@ complete -c portok -n "__fish_portok_using_subcommand run" -l health -d 'The pat
 complete -c portok -n "__fish_portok_using_subcommand run" -l cmd -d 'What to run, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand run" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand run" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand run" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand run" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand run" -s h -l help -d 'Print help'
@@ -75,7 +79,8 @@ complete -c portok -n "__fish_portok_using_subcommand deploy" -l release -d 'The
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l health -d 'The health path of this release' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand deploy" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand deploy" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand deploy" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l force -d 'Also a release that is live already (a fresh process of it), or in quarantine'
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l detach -d 'Return once the deploy is accepted'
@@ -85,14 +90,16 @@ complete -c portok -n "__fish_portok_using_subcommand deploy" -s h -l help -d 'P
 complete -c portok -n "__fish_portok_using_subcommand deploy" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand switch" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand switch" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand switch" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand switch" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand switch" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand switch" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand switch" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand switch" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand switch" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand rollback" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand rollback" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand rollback" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l dry-run -d 'Say what would happen, and change nothing'
 complete -c portok -n "__fish_portok_using_subcommand rollback" -l force -d 'Also to a release in quarantine'
@@ -101,21 +108,33 @@ complete -c portok -n "__fish_portok_using_subcommand rollback" -s h -l help -d 
 complete -c portok -n "__fish_portok_using_subcommand rollback" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand cancel" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand cancel" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand cancel" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand cancel" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand cancel" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand cancel" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand cancel" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand cancel" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand cancel" -s V -l version -d 'Print version'
+complete -c portok -n "__fish_portok_using_subcommand status" -l wait -d 'Return when the app, or every app of the instance, is healthy; exit code 1 after this time' -r
 complete -c portok -n "__fish_portok_using_subcommand status" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand status" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand status" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand status" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand status" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand status" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand status" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand status" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand status" -s V -l version -d 'Print version'
+complete -c portok -n "__fish_portok_using_subcommand apps" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
+complete -c portok -n "__fish_portok_using_subcommand apps" -l socket -d 'The daemon\'s unix socket' -r -F
+complete -c portok -n "__fish_portok_using_subcommand apps" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand apps" -l app -d 'The app, where the instance has several' -r
+complete -c portok -n "__fish_portok_using_subcommand apps" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
+complete -c portok -n "__fish_portok_using_subcommand apps" -l json -d 'Print one JSON value on standard output and nothing else there'
+complete -c portok -n "__fish_portok_using_subcommand apps" -s h -l help -d 'Print help'
+complete -c portok -n "__fish_portok_using_subcommand apps" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand metrics" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand metrics" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand metrics" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand metrics" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand metrics" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand metrics" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand metrics" -l prometheus -d 'Print the Prometheus text format'
 complete -c portok -n "__fish_portok_using_subcommand metrics" -l json -d 'Print one JSON value on standard output and nothing else there'
@@ -123,14 +142,16 @@ complete -c portok -n "__fish_portok_using_subcommand metrics" -s h -l help -d '
 complete -c portok -n "__fish_portok_using_subcommand metrics" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand health" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand health" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand health" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand health" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand health" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand health" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand health" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand health" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand health" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand releases" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand releases" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand releases" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand releases" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand releases" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand releases" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand releases" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand releases" -s h -l help -d 'Print help'
@@ -139,7 +160,8 @@ complete -c portok -n "__fish_portok_using_subcommand logs" -l release -d 'Only 
 complete -c portok -n "__fish_portok_using_subcommand logs" -s n -l lines -d 'How many of the last lines' -r
 complete -c portok -n "__fish_portok_using_subcommand logs" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand logs" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand logs" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand logs" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand logs" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand logs" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand logs" -s f -l follow -d 'Go on with each new line'
 complete -c portok -n "__fish_portok_using_subcommand logs" -l json -d 'Print one JSON value on standard output and nothing else there'
@@ -147,8 +169,10 @@ complete -c portok -n "__fish_portok_using_subcommand logs" -s h -l help -d 'Pri
 complete -c portok -n "__fish_portok_using_subcommand logs" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand reload" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand reload" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand reload" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand reload" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand reload" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand reload" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
+complete -c portok -n "__fish_portok_using_subcommand reload" -l prune -d 'Remove the apps that are gone from the configuration, however many they are'
 complete -c portok -n "__fish_portok_using_subcommand reload" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand reload" -s V -l version -d 'Print version'
@@ -156,7 +180,8 @@ complete -c portok -n "__fish_portok_using_subcommand upgrade" -l binary -d 'The
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l wait -d 'While the daemon is busy with a deploy or a crashed app, try again for so long, like 10m' -r
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand upgrade" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand upgrade" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand upgrade" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand upgrade" -s h -l help -d 'Print help'
@@ -164,7 +189,8 @@ complete -c portok -n "__fish_portok_using_subcommand upgrade" -s V -l version -
 complete -c portok -n "__fish_portok_using_subcommand init" -l user -d 'The user that portokd runs as; `root` takes an earlier choice back' -r
 complete -c portok -n "__fish_portok_using_subcommand init" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand init" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand init" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand init" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand init" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand init" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand init" -l dry-run -d 'Tell what would be done and do nothing'
 complete -c portok -n "__fish_portok_using_subcommand init" -l force -d 'Replace a unit file that portok did not write'
@@ -178,7 +204,8 @@ complete -c portok -n "__fish_portok_using_subcommand add" -l dir -d 'The direct
 complete -c portok -n "__fish_portok_using_subcommand add" -l health -d 'The path that answers 2xx when the app is healthy' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand add" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l toml -d 'Write NAME.toml; without --cmd and --target, the first `portok deploy` says what runs'
 complete -c portok -n "__fish_portok_using_subcommand add" -l env -d 'Write NAME.env'
@@ -188,7 +215,8 @@ complete -c portok -n "__fish_portok_using_subcommand add" -s h -l help -d 'Prin
 complete -c portok -n "__fish_portok_using_subcommand add" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand remove" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand remove" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand remove" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand remove" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand remove" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand remove" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand remove" -l force -d 'Stop it if it runs'
 complete -c portok -n "__fish_portok_using_subcommand remove" -l keep-state -d 'Leave its state file'
@@ -197,7 +225,8 @@ complete -c portok -n "__fish_portok_using_subcommand remove" -s h -l help -d 'P
 complete -c portok -n "__fish_portok_using_subcommand remove" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand clean" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand clean" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand clean" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand clean" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand clean" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand clean" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand clean" -l force -d 'Do it'
 complete -c portok -n "__fish_portok_using_subcommand clean" -l json -d 'Print one JSON value on standard output and nothing else there'
@@ -205,42 +234,48 @@ complete -c portok -n "__fish_portok_using_subcommand clean" -s h -l help -d 'Pr
 complete -c portok -n "__fish_portok_using_subcommand clean" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand list" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand list" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand list" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand list" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand list" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand list" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand list" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand list" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand list" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand ls" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand ls" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand ls" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand ls" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand ls" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand ls" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand ls" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand ls" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand ls" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand start" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand start" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand start" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand start" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand start" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand start" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand start" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand start" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand start" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand stop" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand stop" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand stop" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand stop" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand stop" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand stop" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand stop" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand stop" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand stop" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand restart" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand restart" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand restart" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand restart" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand restart" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand restart" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand restart" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand restart" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand restart" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand enable" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand enable" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand enable" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand enable" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand enable" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand enable" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand enable" -l now -d 'And start (or stop) it now'
 complete -c portok -n "__fish_portok_using_subcommand enable" -l json -d 'Print one JSON value on standard output and nothing else there'
@@ -248,7 +283,8 @@ complete -c portok -n "__fish_portok_using_subcommand enable" -s h -l help -d 'P
 complete -c portok -n "__fish_portok_using_subcommand enable" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand disable" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand disable" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand disable" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand disable" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand disable" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand disable" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand disable" -l now -d 'And start (or stop) it now'
 complete -c portok -n "__fish_portok_using_subcommand disable" -l json -d 'Print one JSON value on standard output and nothing else there'
@@ -256,48 +292,61 @@ complete -c portok -n "__fish_portok_using_subcommand disable" -s h -l help -d '
 complete -c portok -n "__fish_portok_using_subcommand disable" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand doctor" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand doctor" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand doctor" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand doctor" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand doctor" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand doctor" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand doctor" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand doctor" -s V -l version -d 'Print version'
+complete -c portok -n "__fish_portok_using_subcommand import" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
+complete -c portok -n "__fish_portok_using_subcommand import" -l socket -d 'The daemon\'s unix socket' -r -F
+complete -c portok -n "__fish_portok_using_subcommand import" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand import" -l app -d 'The app, where the instance has several' -r
+complete -c portok -n "__fish_portok_using_subcommand import" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
+complete -c portok -n "__fish_portok_using_subcommand import" -l json -d 'Print one JSON value on standard output and nothing else there'
+complete -c portok -n "__fish_portok_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c portok -n "__fish_portok_using_subcommand import" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand completions" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand completions" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand completions" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand completions" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand completions" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand completions" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand completions" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c portok -n "__fish_portok_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand man" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand man" -l socket -d 'The daemon\'s unix socket' -r -F
-complete -c portok -n "__fish_portok_using_subcommand man" -l instance -d 'The instance\'s name; its file says where the daemon is' -r
+complete -c portok -n "__fish_portok_using_subcommand man" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
+complete -c portok -n "__fish_portok_using_subcommand man" -l app -d 'The app, where the instance has several' -r
 complete -c portok -n "__fish_portok_using_subcommand man" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand man" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand man" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand man" -s V -l version -d 'Print version'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "run" -d 'Run the daemon in the foreground with one app: no file, no token, no root'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "deploy" -d 'Start a release, move traffic to it once it is healthy, drain and stop the old one'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "switch" -d 'Move traffic to an app that somebody else started on this host'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "rollback" -d 'Go back to the previous release, starting it again where its process is gone'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "cancel" -d 'End a deploy that has not moved traffic yet'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "status" -d 'Show what is live, what goes on and what is wrong'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "metrics" -d 'Show requests, errors and the live target\'s health as numbers'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "health" -d 'Ask the live target for its health now; exit code 1 when it is not healthy'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "releases" -d 'List the known releases, newest first'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "logs" -d 'Show what the app printed; with an instance\'s name, what its daemon said too'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "reload" -d 'Load the configuration file again and tell what changed'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "upgrade" -d 'Put a new portokd in the running one\'s place, without losing a connection'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "init" -d 'Prepare this host: folders and systemd units; may be repeated'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "add" -d 'Write the configuration of a new instance, with a token and free ports'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "remove" -d 'Stop an instance and remove its configuration, token and state'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "clean" -d 'Remove everything that portok made on this host; without --force only tell what that is'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "list" -d 'Show every instance with what is live'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "start" -d 'Start an instance\'s daemon, and with it the app'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "stop" -d 'Stop an instance: requests finish, the app is stopped, then the daemon ends'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "restart" -d 'Restart an instance\'s daemon'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "enable" -d 'Start an instance at every boot'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "disable" -d 'No longer start an instance at boot'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "doctor" -d 'Check this host and every instance, and say what to do; exit code 1 when something is wrong'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "completions" -d 'Print the completions of a shell'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "man" -d 'Write the man pages portok.1 and portokd.8 into a folder'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "run" -d 'Run the daemon in the foreground with one app: no file, no token, no root'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "deploy" -d 'Start a release, move traffic to it once it is healthy, drain and stop the old one'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "switch" -d 'Move traffic to an app that somebody else started on this host'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "rollback" -d 'Go back to the previous release, starting it again where its process is gone'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "cancel" -d 'End a deploy that has not moved traffic yet'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "status" -d 'Show what is live, what goes on and what is wrong'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "apps" -d 'List the apps of an instance: for which hosts, what is live, how much is asked and what fails'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "metrics" -d 'Show requests, errors and the live target\'s health as numbers'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "health" -d 'Ask the live target for its health now; exit code 1 when it is not healthy'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "releases" -d 'List the known releases, newest first'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "logs" -d 'Show what the app printed; with an instance\'s name, what its daemon said too'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "reload" -d 'Load the configuration file again and tell what changed'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "upgrade" -d 'Put a new portokd in the running one\'s place, without losing a connection'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "init" -d 'Prepare this host: folders and systemd units; may be repeated'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "add" -d 'Write the configuration of a new instance, with a token and free ports'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "remove" -d 'Stop an instance and remove its configuration, token and state'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "clean" -d 'Remove everything that portok made on this host; without --force only tell what that is'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "list" -d 'Show every instance with what is live'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "start" -d 'Start an instance\'s daemon, and with it the app'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "stop" -d 'Stop an instance: requests finish, the app is stopped, then the daemon ends'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "restart" -d 'Restart an instance\'s daemon'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "enable" -d 'Start an instance at every boot'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "disable" -d 'No longer start an instance at boot'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "doctor" -d 'Check this host and every instance, and say what to do; exit code 1 when something is wrong'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "import" -d 'Print another tool\'s configuration in portok\'s terms, and say what has no counterpart'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "completions" -d 'Print the completions of a shell'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "man" -d 'Write the man pages portok.1 and portokd.8 into a folder'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

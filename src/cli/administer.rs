@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::args::{AddArgs, Global, HostCommand, InitArgs};
+use super::args::{AddArgs, Global, HostCommand, ImportFormat, InitArgs};
 use super::call::{Call, Limits};
 use super::client::Client;
 use super::directory::absolute_directory;
@@ -18,8 +18,8 @@ use super::render::{self, Screen};
 use super::surroundings::Surroundings;
 use super::way::Daemon;
 use crate::host::{
-    self, AddOptions, CheckVerdict, Daemons, HostCode, HostFailure, HostReport, InitOptions, RemoveOptions,
-    StatusAnswer, Verb,
+    self, AddOptions, CheckVerdict, Daemons, Format, HostCode, HostFailure, HostReport, InitOptions,
+    RemoveOptions, Source, StatusAnswer, Verb,
 };
 use crate::wire::{Status, exit};
 
@@ -62,6 +62,7 @@ pub(crate) async fn administer(
         }
         HostCommand::List => return list(global.json, around, &daemons, screen).await,
         HostCommand::Doctor => return doctor(global.json, around, &daemons, screen).await,
+        HostCommand::Import { format, file } => return import(global.json, format, &file, screen),
         HostCommand::Completions { shell } => {
             screen.bytes(&generate::completions(shell));
             return Ok(exit::DONE);
@@ -108,6 +109,18 @@ async fn doctor(
     Ok(if is_well { exit::DONE } else { exit::FAILED })
 }
 
+/// `import`. Notes go to standard error, so that the TOML alone can be redirected into a file.
+fn import(json: bool, format: ImportFormat, file: &Path, screen: &mut Screen) -> Result<u8, Failure> {
+    let imported = host::import(format.into(), &Source::read(file)?)?;
+    if json {
+        screen.value(&to_value(&imported)?);
+        return Ok(exit::DONE);
+    }
+    screen.bytes(imported.toml.as_bytes());
+    imported.notes.iter().for_each(|note| screen.note(&render::note(note)));
+    Ok(exit::DONE)
+}
+
 /// `clean` without `--force`: shows what it would do, and fails because it was not done.
 fn not_forced(json: bool, report: &HostReport, screen: &mut Screen) -> HostFailure {
     let mut causes = Vec::new();
@@ -123,6 +136,17 @@ fn not_forced(json: bool, report: &HostReport, screen: &mut Screen) -> HostFailu
 fn to_value(data: &impl serde::Serialize) -> Result<Value, Failure> {
     serde_json::to_value(data)
         .map_err(|error| Failure::Output { cause: format!("cannot write JSON: {error}") })
+}
+
+impl From<ImportFormat> for Format {
+    fn from(typed: ImportFormat) -> Self {
+        match typed {
+            ImportFormat::Hipache => Self::Hipache,
+            ImportFormat::Nfork => Self::Nfork,
+            ImportFormat::Procfile => Self::Procfile,
+            ImportFormat::Pm2 => Self::Pm2,
+        }
+    }
 }
 
 impl From<InitArgs> for InitOptions {

@@ -15,7 +15,7 @@ use crate::wire::CommandLine;
 
 mod host;
 
-pub(crate) use host::{AddArgs, HostCommand, InitArgs, Shell};
+pub(crate) use host::{AddArgs, HostCommand, ImportFormat, InitArgs, Shell};
 
 /// How many lines `logs` shows by default.
 const LOG_LINES: u32 = 100;

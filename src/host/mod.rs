@@ -13,6 +13,7 @@
 //!   names and needs;
 //! - `daemons`: the one face by which daemons are asked for their status;
 //! - `init`, `add`, `remove`, `clean`, `service`, `list`, `journal`, `doctor`: the commands;
+//! - `import`: other tools' configurations in portok's terms;
 //! - `report`: what a command did; `failure`: why it did not.
 //!
 //! The order that matters: a daemon ends before its files are removed, and a secret is written
@@ -25,6 +26,7 @@ mod doctor;
 mod failure;
 pub(crate) mod files;
 mod harden;
+mod import;
 mod init;
 mod installed;
 mod instances;
@@ -44,6 +46,7 @@ pub(crate) use clean::{clean, has_work};
 pub(crate) use daemons::{Daemons, StatusAnswer};
 pub(crate) use doctor::{Check, CheckVerdict, doctor};
 pub(crate) use failure::{HostCode, HostFailure};
+pub(crate) use import::{Format, Source, import};
 pub(crate) use init::{InitOptions, init};
 pub(crate) use journal::{Journal, JournalLine, JournalSource};
 pub(crate) use list::{InstanceRow, list};

@@ -33,6 +33,8 @@ mod hooks;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod import;
+#[cfg(test)]
 mod keeper;
 mod killed;
 #[cfg(test)]

@@ -85,6 +85,22 @@ Examples:
   portok doctor
   portok doctor --json | jq '.checks[] | select(.verdict == \"bad\")'")]
     Doctor,
+    /// Print another tool's configuration in portok's terms, and say what has no counterpart
+    #[command(after_help = "\
+Examples:
+  portok import procfile Procfile > /etc/portok/web.toml
+  portok import hipache /etc/hipache.json
+  node -p 'JSON.stringify(require(\"./ecosystem.config.js\"))' | portok import pm2 -
+
+The TOML goes to standard output. Nothing is changed; `portokd --check --config FILE` tells whether a file is valid.")]
+    Import {
+        /// Whose configuration it is
+        #[arg(value_enum)]
+        format: ImportFormat,
+        /// The file, at most 1 MiB; `-` is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Print the completions of a shell
     #[command(after_help = "\
 Examples:
@@ -187,6 +203,19 @@ pub(crate) struct ToggleArgs {
     /// And start (or stop) it now
     #[arg(long)]
     pub(crate) now: bool,
+}
+
+/// What `import` reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ImportFormat {
+    /// hipache's or Concussion's config.json
+    Hipache,
+    /// nfork.json
+    Nfork,
+    /// A Procfile
+    Procfile,
+    /// A pm2 ecosystem in JSON
+    Pm2,
 }
 
 /// Shells that get completions.

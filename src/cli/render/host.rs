@@ -31,7 +31,7 @@ pub(crate) fn report(report: &HostReport) -> String {
         content.lines().for_each(|line| _ = writeln!(text, "{}", format!("  {}", plain(line)).trim_end()));
     }
     for note in &report.notes {
-        _ = writeln!(text, "{} {}", paint(BUSY, "note:"), plain(note));
+        _ = writeln!(text, "{}", self::note(note));
     }
     if !report.next.is_empty() {
         _ = writeln!(text, "{}", paint(ADVICE, "next:"));
@@ -42,6 +42,11 @@ pub(crate) fn report(report: &HostReport) -> String {
         }
     }
     if text.is_empty() { "there is nothing to do".to_owned() } else { text }
+}
+
+/// Something else to know.
+pub(crate) fn note(note: &str) -> String {
+    format!("{} {}", paint(BUSY, "note:"), plain(note))
 }
 
 /// The table of instances.

@@ -18,7 +18,7 @@ mod words;
 
 pub(crate) use apps::{apps, overview, unwell};
 pub(crate) use failure::{failure, failure_value};
-pub(crate) use host::{checks, instances, journal_lines, report};
+pub(crate) use host::{checks, instances, journal_lines, note, report};
 pub(crate) use progress::Progress;
 pub(crate) use releases::releases;
 pub(crate) use results::{

@@ -1,0 +1,143 @@
+//! Where hipache finds Redis: `driver` since 0.3, `redisHost` and its siblings before, a table
+//! `redis` in Concussion's.
+
+use serde_json::Value;
+
+use super::fields::{Fields, one_or_many};
+use super::findings::Findings;
+use super::toml::Toml;
+
+/// The server that the lists are read from.
+#[derive(Debug, Default)]
+pub(super) struct Redis {
+    host: Option<String>,
+    port: Option<u16>,
+    database: Option<u64>,
+    prefix: String,
+    has_password: bool,
+}
+
+/// Takes what is said of Redis. `None`: the hosts are kept elsewhere.
+pub(super) fn read(root: &mut Fields<'_>, findings: &mut Findings) -> Option<Redis> {
+    let driver = root.take("driver");
+    let old = read_old(root, findings);
+    match driver {
+        Some(driver) => from_drivers(driver, findings),
+        None => Some(old),
+    }
+}
+
+/// Writes the table.
+pub(super) fn write(redis: &Redis, toml: &mut Toml, findings: &mut Findings) {
+    let host = redis.host.as_deref().unwrap_or("127.0.0.1");
+    let url = format!("redis://{host}:{}/{}", redis.port.unwrap_or(6379), redis.database.unwrap_or(0));
+    toml.table(&["redis"]);
+    toml.set("url", url);
+    if !redis.prefix.is_empty() {
+        toml.set("prefix", redis.prefix.as_str());
+    }
+    if redis.has_password {
+        toml.comment("A file that holds the password, and that only portokd may read.");
+        toml.comment("password_file = \"/etc/portok/redis.password\"");
+        findings.note(
+            "redis",
+            "the password is left out: put it into a file and name that in redis.password_file",
+        );
+    }
+    findings.note(
+        "redis",
+        "targets have to be private addresses (redis.allow); loopback and public ones only when named there",
+    );
+}
+
+/// The keys of hipache 0.2, and Concussion's table.
+fn read_old(root: &mut Fields<'_>, findings: &mut Findings) -> Redis {
+    let mut redis = Redis::default();
+    if let Some(mut table) = root.object("redis", findings) {
+        redis.host = table.text("host", findings).and_then(|host| host_of("redis.host", host, findings));
+        redis.port = port(table.number("port", 1..=65_535, findings));
+        redis.database = table.number("database", 0..=65_535, findings);
+        redis.has_password = table.text("password", findings).is_some_and(|word| !word.is_empty());
+        table.unknown("hipache", findings);
+    }
+    if let Some(host) = root.text("redisHost", findings) {
+        redis.host = host_of("redisHost", host, findings);
+    }
+    redis.port = port(root.number("redisPort", 1..=65_535, findings)).or(redis.port);
+    redis.database = root.number("redisDatabase", 0..=65_535, findings).or(redis.database);
+    redis.has_password |= root.text("redisPassword", findings).is_some_and(|word| !word.is_empty());
+    let masters = ["redisMasterHost", "redisMasterPort", "redisMasterDatabase", "redisMasterPassword"];
+    root.lost(&masters, MASTER, findings);
+    redis
+}
+
+const MASTER: &str = "marks of dead targets are written to the server that the lists are read from";
+
+fn port(number: Option<u64>) -> Option<u16> {
+    number.and_then(|number| u16::try_from(number).ok())
+}
+
+fn from_drivers(driver: &Value, findings: &mut Findings) -> Option<Redis> {
+    let mut drivers = one_or_many(driver).iter();
+    let first = drivers.next()?;
+    let Some(text) = first.as_str() else {
+        findings.wrong("driver", first, DRIVER);
+        return None;
+    };
+    let Some(rest) = text.strip_prefix("redis:") else {
+        let others = ["etcd:", "etcds:", "memcached:", "zookeeper:"];
+        match others.iter().find(|scheme| text.starts_with(**scheme)) {
+            Some(scheme) => {
+                findings
+                    .note("driver", format_args!("hosts in {scheme} have no counterpart; none is routed"));
+            }
+            // Not quoted: it may hold a password.
+            None => findings.problem("driver", format_args!("expected {DRIVER}")),
+        }
+        return None;
+    };
+    if drivers.next().is_some() {
+        findings.note("driver", MASTER);
+    }
+    let redis = from_url(rest);
+    if redis.is_none() {
+        findings.problem("driver", format_args!("expected {DRIVER}"));
+    }
+    redis
+}
+
+const DRIVER: &str = "a URL such as \"redis://:password@host:port/database#prefix\"";
+
+/// What follows `redis:`.
+fn from_url(rest: &str) -> Option<Redis> {
+    let mut redis = Redis::default();
+    let (rest, prefix) = rest.split_once('#').unwrap_or((rest, ""));
+    redis.prefix = prefix.to_owned();
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (rest, database) = rest.split_once('/').unwrap_or((rest, ""));
+    redis.database = if database.is_empty() { None } else { Some(database.parse().ok()?) };
+    let (user, address) = rest.rsplit_once('@').map_or((None, rest), |(user, address)| (Some(user), address));
+    redis.has_password = user.is_some_and(|user| !user.rsplit(':').next().unwrap_or_default().is_empty());
+    // The colon of an IPv6 address stands within brackets.
+    let (host, port) = match address.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => (host, port),
+        None => (address, ""),
+    };
+    redis.port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
+    redis.host = if host.is_empty() { None } else { Some(host.to_owned()).filter(|host| is_host(host)) };
+    (redis.host.is_some() || host.is_empty()).then_some(redis)
+}
+
+fn host_of(place: &str, host: &str, findings: &mut Findings) -> Option<String> {
+    if !is_host(host) {
+        findings.wrong(place, &host.into(), "a name or an address");
+        return None;
+    }
+    // In a URL, an IPv6 address stands in brackets.
+    Some(if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() })
+}
+
+fn is_host(host: &str) -> bool {
+    (1..=255).contains(&host.len())
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b))
+}

@@ -1,0 +1,79 @@
+//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app.
+
+use std::collections::BTreeSet;
+
+use super::apps;
+use super::findings::Findings;
+use super::source::Source;
+use super::toml::Toml;
+
+const ABOUT: &str = "\
+Written by `portok import procfile`. Clients are answered at `listen`; the app gets another port in $PORT.";
+
+/// A kind of process.
+struct Line<'a> {
+    number: usize,
+    name: &'a str,
+    command: &'a str,
+}
+
+/// Converts a Procfile.
+pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String> {
+    let lines = lines(source.text(), findings);
+    let mut web = None;
+    for line in &lines {
+        let place = format!("line {}", line.number);
+        match line.name {
+            "web" if web.is_some() => findings.problem(place, "expected one `web:`, this is another"),
+            "web" => web = Some(line),
+            "release" => findings.note(
+                place,
+                "release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
+            ),
+            name => findings.note(
+                place,
+                format_args!(
+                    "{name}: a process without a port has no counterpart yet; somebody else has to run it"
+                ),
+            ),
+        }
+    }
+    let Some(web) = web else {
+        findings.problem("web", "expected a line `web: COMMAND`, the process that answers requests");
+        return None;
+    };
+    if web.command.contains('\0') {
+        findings.problem(format_args!("line {}", web.number), "expected a command without NUL");
+    }
+    let mut toml = Toml::new(ABOUT);
+    apps::set_listen(&mut toml, &BTreeSet::new(), false);
+    toml.table(&["app"]);
+    toml.set("command", web.command);
+    apps::set_directory(&mut toml, "web", source.folder(), findings);
+    findings.note("web", "listen: a Procfile names no port; 3000 is portok's default");
+    apps::note_health("web", findings);
+    Some(toml.finish())
+}
+
+/// The lines that say something. Foreman passes over all others; here each is told.
+fn lines<'a>(text: &'a str, findings: &mut Findings) -> Vec<Line<'a>> {
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let (number, line) = (index + 1, line.trim());
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let parsed = line.split_once(':').map(|(name, command)| (name.trim_end(), command.trim()));
+        match parsed {
+            Some((name, command)) if is_name(name) && !command.is_empty() => {
+                found.push(Line { number, name, command });
+            }
+            _ => findings.problem(format_args!("line {number}"), "expected `NAME: COMMAND`"),
+        }
+    }
+    found
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}

@@ -1,0 +1,72 @@
+use super::*;
+
+#[test]
+fn the_web_process_is_the_app() {
+    let text = "\
+# Of a shop that was on a platform.
+web: bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\"
+
+worker:  bundle exec sidekiq -c 10
+release: bundle exec rake db:migrate
+";
+    let imported = imported(Format::Procfile, text);
+    assert_eq!(
+        imported.toml,
+        r#"# Written by `portok import procfile`. Clients are answered at `listen`; the app gets another port in $PORT.
+listen = "0.0.0.0:3000"
+
+[app]
+command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\""
+directory = "/srv/shop"
+"#
+    );
+    assert_eq!(
+        imported.notes,
+        [
+            "line 4: worker: a process without a port has no counterpart yet; somebody else has to run it",
+            "line 5: release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
+            "web: listen: a Procfile names no port; 3000 is portok's default",
+            "web: health: an app gets requests once /health answers 2xx; where it has another path, set health.path",
+        ]
+    );
+    let app = &loaded(&imported.toml).app.app;
+    let command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\"";
+    assert_eq!(app.command, Some(CommandLine::Shell(command.to_owned())));
+}
+
+#[test]
+fn strange_files_are_refused_with_their_lines() {
+    assert_eq!(
+        refused(Format::Procfile, "web: a\nnonsense\nwe b: c\nweb:\nweb: b\n: d\n"),
+        [
+            "line 2: expected `NAME: COMMAND`",
+            "line 3: expected `NAME: COMMAND`",
+            "line 4: expected `NAME: COMMAND`",
+            "line 6: expected `NAME: COMMAND`",
+            "line 5: expected one `web:`, this is another",
+        ]
+    );
+    let no_web = "web: expected a line `web: COMMAND`, the process that answers requests";
+    for text in ["", "# nothing", "worker: node worker.js", "Web: node app.js"] {
+        assert_eq!(refused(Format::Procfile, text), [no_web], "{text:?}");
+    }
+    assert_eq!(refused(Format::Procfile, "web: a\0b"), ["line 1: expected a command without NUL"]);
+}
+
+#[test]
+fn whatever_a_command_says_is_carried_over() {
+    for command in ["a \"b\" 'c' \\d", "é☃ # no comment", "a\tb {port} $X", "x: y: z", "\"\"\""] {
+        for end in ["\n", "\r\n", ""] {
+            let imported = imported(Format::Procfile, &format!("web:\t{command}{end}"));
+            let loaded = loaded(&imported.toml);
+            assert_eq!(loaded.app.app.command, Some(CommandLine::Shell(command.to_owned())));
+        }
+    }
+}
+
+#[test]
+fn standard_input_lies_nowhere() {
+    let imported = import(Format::Procfile, &Source::text_in(None, "web: node app.js")).unwrap();
+    assert!(notes(&imported, &["web: directory:", "standard input"]), "{:?}", imported.notes);
+    assert_eq!(loaded(&imported.toml).app.app.directory, None);
+}
