@@ -16,7 +16,9 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use portok::config::{self, Config, Sources};
-use portok::proxy::{self, Board, Counters, ListenerId, Now, Plane, Reserved, ReservedBody, Route, Target};
+use portok::proxy::{
+    self, At, Board, Counters, Destination, ListenerId, Now, Plane, Reserved, ReservedBody, Route, Target,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// There is no admin API.
@@ -25,6 +27,7 @@ struct Nobody;
 impl Reserved for Nobody {
     fn answer(
         &self,
+        _: ListenerId,
         _: SocketAddr,
         _: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>> {
@@ -56,13 +59,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         writer.set(Now::One(Target::new((Ipv4Addr::LOCALHOST, port).into(), release)));
         writers.push(writer);
         let host = if number == apps { "bench.test".to_owned() } else { format!("{number}.test") };
-        routes.push(Route { hosts: host.parse()?, path: "/".into(), to: service });
+        let at = At::Instance { hosts: host.parse()?, path: "/".into() };
+        routes.push(Route { at, to: Destination::pass(service) });
     }
     board.route(routes);
     let mut end = signal(SignalKind::terminate())?;
     let listener = proxy::bind(config.listen[0])?;
-    let address = listener.local_addr()?;
-    let plane = Plane::start(vec![(ListenerId::HTTP, listener)], board, counters, Arc::new(Nobody))?;
+    let (id, address) = (ListenerId::Instance(config.listen[0]), listener.local_addr()?);
+    let plane = Plane::start(vec![(id, listener)], board, counters, Arc::new(Nobody))?;
     writeln!(std::io::stderr(), "listening on {address} with {apps} apps; the live release serves")?;
     end.recv().await;
     plane.shut_down().await;

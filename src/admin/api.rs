@@ -8,6 +8,7 @@ mod body;
 mod calls;
 mod numbers;
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -90,8 +91,8 @@ impl Admin {
     fn surface(&self, peer: &Peer) -> Surface {
         match peer {
             Peer::Unix { .. } => Surface::Socket,
-            Peer::Tcp(_) if self.parts.listen.borrow().ip().to_canonical().is_loopback() => Surface::Loopback,
-            Peer::Tcp(_) => Surface::Open,
+            Peer::Tcp { at, .. } if at.to_canonical().is_loopback() => Surface::Loopback,
+            Peer::Tcp { .. } => Surface::Open,
         }
     }
 
@@ -107,9 +108,9 @@ impl Admin {
         let route =
             examine((peer, surface), head, &config.admin, self.own_uid, &self.limits, Instant::now())?;
         let body = if route.acts() { read(body).await? } else { Bytes::new() };
-        let listen = self.parts.listen.borrow().port();
-        let asked = routes::call(route, head.uri.query(), &head.headers, &body, listen)?;
-        if matches!((&asked.call, peer), (Call::Upgrade(Some(_)), Peer::Tcp(_))) {
+        let listen: Vec<_> = self.parts.listen.borrow().iter().map(SocketAddr::port).collect();
+        let asked = routes::call(route, head.uri.query(), &head.headers, &body, &listen)?;
+        if matches!((&asked.call, peer), (Call::Upgrade(Some(_)), Peer::Tcp { .. })) {
             return Err(ErrorBody::new(
                 Code::Forbidden,
                 "Forbidden",
@@ -138,10 +139,11 @@ impl Public {
 impl proxy::Reserved for Public {
     fn answer(
         &self,
-        peer: std::net::SocketAddr,
+        listener: proxy::ListenerId,
+        peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>> {
-        let task = self.0.spawn(Peer::Tcp(peer), request);
+        let task = self.0.spawn(Peer::Tcp { peer, at: listener.addr().ip() }, request);
         Box::pin(joined(task))
     }
 }

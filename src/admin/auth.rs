@@ -60,7 +60,7 @@ pub(super) fn admit(
                 .into())
             }
         }
-        Peer::Tcp(address) => admit_tcp(address, headers, config, limits, now),
+        Peer::Tcp { peer, .. } => admit_tcp(peer, headers, config, limits, now),
     }
 }
 

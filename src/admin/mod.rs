@@ -32,7 +32,7 @@ mod seats;
 mod socket;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -62,8 +62,8 @@ pub struct Parts {
     pub reload: mpsc::Sender<ReloadOrder>,
     /// Orders another daemon in this one's place.
     pub upgrade: mpsc::Sender<UpgradeOrder>,
-    /// Where requests are accepted now.
-    pub listen: watch::Receiver<SocketAddr>,
+    /// Where requests are accepted now, at the instance's first address first.
+    pub listen: watch::Receiver<Vec<SocketAddr>>,
     /// When the daemon started.
     pub started_at: SystemTime,
     /// The control plane's runtime.
@@ -91,8 +91,13 @@ pub struct UpgradeOrder {
 /// Who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// The other end of a TCP connection, as the socket says it and no header.
-    Tcp(SocketAddr),
+    /// The other end of a TCP connection.
+    Tcp {
+        /// Its address, as the socket says it and no header.
+        peer: SocketAddr,
+        /// The address of the listener that it came to.
+        at: IpAddr,
+    },
     /// A process on this host, as the kernel names it (`SO_PEERCRED`, unix(7)).
     Unix {
         /// Its effective user.
@@ -108,7 +113,7 @@ pub enum Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Tcp { peer, .. } => write!(f, "{peer}"),
             Self::Unix { uid, .. } => write!(f, "uid {uid}"),
         }
     }

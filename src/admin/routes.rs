@@ -137,7 +137,7 @@ pub(super) enum Follow {
     Nothing,
 }
 
-/// What a request asks for. `listen` is the port that portok itself listens on.
+/// What a request asks for. `listen` are the ports that portok itself listens on.
 ///
 /// # Errors
 /// `bad_request`.
@@ -146,7 +146,7 @@ pub(super) fn call(
     query: Option<&str>,
     headers: &HeaderMap,
     body: &[u8],
-    listen: u16,
+    listen: &[u16],
 ) -> Result<Asked, Box<ErrorBody>> {
     let query = Query::parse(query.unwrap_or_default())?;
     let app = query.get("app")?.filter(|name| !name.is_empty()).map(str::to_owned);
@@ -189,7 +189,7 @@ fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsForma
 }
 
 /// The ports of a switch: each once, in the order of the query.
-fn ports(query: &Query<'_>, listen: u16) -> Result<Vec<u16>, Box<ErrorBody>> {
+fn ports(query: &Query<'_>, listen: &[u16]) -> Result<Vec<u16>, Box<ErrorBody>> {
     let mut ports = Vec::new();
     for text in query.all("port") {
         let port = port(text, listen)?;
@@ -212,11 +212,11 @@ fn invalid_port(message: &str) -> ErrorBody {
     ErrorBody::new(Code::BadRequest, "Invalid port", message)
 }
 
-fn port(text: &str, listen: u16) -> Result<u16, Box<ErrorBody>> {
+fn port(text: &str, listen: &[u16]) -> Result<u16, Box<ErrorBody>> {
     let invalid = invalid_port;
     match digits(text).and_then(|text| text.parse().ok()) {
         None | Some(0) => Err(invalid("Port must be a number between 1 and 65535").into()),
-        Some(port) if port == listen => Err(invalid("portok itself listens on this port")
+        Some(port) if listen.contains(&port) => Err(invalid("portok itself listens on this port")
             .with_hint("name the app's port: portok would send the requests to itself")
             .into()),
         Some(port) => Ok(port),
@@ -270,7 +270,7 @@ mod tests {
     }
 
     fn made(route: Route, query: &str) -> Result<Call, String> {
-        call(route, Some(query), &HeaderMap::new(), b"", 3000).map(|asked| asked.call).map_err(|error| {
+        call(route, Some(query), &HeaderMap::new(), b"", &[3000]).map(|asked| asked.call).map_err(|error| {
             assert_eq!(error.code, Code::BadRequest);
             error.message
         })
@@ -356,7 +356,7 @@ mod tests {
         for (_, route) in ROUTES {
             let port = if route == Route::Switch { "&port=1" } else { "" };
             let ask =
-                |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), b"", 3000);
+                |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), b"", &[3000]);
             assert_eq!(ask("app=redis%3Ax.org").unwrap().app.as_deref(), Some("redis:x.org"), "{route:?}");
             assert_eq!(ask("app=").unwrap().app, None, "{route:?}");
             assert!(ask("app=a&app=a").unwrap_err().message.contains("more than once"), "{route:?}");
@@ -391,7 +391,7 @@ mod tests {
             headers
         };
         let ask = |route, query: &str, value: &str| {
-            call(route, Some(query), &accept(value), b"", 3000).map(|asked| asked.call)
+            call(route, Some(query), &accept(value), b"", &[3000]).map(|asked| asked.call)
         };
         let deploy = |follow| {
             Ok(Call::Of(AppCall::Deploy { request: DeployRequest::default(), force: false, follow }))

@@ -66,7 +66,7 @@ impl AdminServer {
         configuration: &Configuration,
         apps: &Apps,
         counters: &Arc<Counters>,
-        listen: watch::Receiver<SocketAddr>,
+        listen: watch::Receiver<Vec<SocketAddr>>,
         bind: Bind,
     ) -> Result<Self, StartError> {
         let (reload, reloads) = mpsc::channel(1);

@@ -3,8 +3,8 @@
 //! The successor is started through a shell that waits for it ([`successor`](super::successor)).
 //! Its standard input is one end of a socket pair, the control socket. Over it come, with the first
 //! line, the descriptors that cannot be opened a second time: the listening sockets with their
-//! queues (`listen`, then `listen:NAME` for each further one), the lock of the state, and the
-//! daemon's standard error. (The successor's own is a pipe until then, so that the daemon can read
+//! queues (`listen`, and at the end `listen:NAME` for each further one), the lock of the state, and
+//! the daemon's standard error. (The successor's own is a pipe until then, so that the daemon can read
 //! its complaints.) After that:
 //!
 //! ```text
@@ -53,8 +53,8 @@ const FIRST_LINE: Duration = Duration::from_secs(10);
 /// The longest line.
 const LINE: usize = 16 * 1024;
 
-/// The most descriptors.
-const DESCRIPTORS: usize = 64;
+/// The most descriptors: as many as the kernel sends at once (`SCM_MAX_FD`).
+const DESCRIPTORS: usize = 253;
 
 /// One end of the socket, once the descriptors have gone over it.
 #[derive(Debug)]

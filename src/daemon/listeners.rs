@@ -2,63 +2,206 @@
 //!
 //! The data plane accepts from duplicates of its own. These are for the service manager, which
 //! keeps them, and for a successor.
+//!
+//! A change of what is listened on has two parts: [`Listeners::prepare`] binds everything that is
+//! new, and [`Listeners::change`] accepts there, then leaves what is gone. Whatever can fail fails
+//! before anything is left.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use tokio::sync::watch;
 
-use crate::proxy::ListenerId;
+use crate::config::Config;
+use crate::proxy::{self, ListenerId, Plane};
 use crate::systemd::Manager;
+
+/// The most listeners: as many sockets as go to a successor in one message, with the lock and the
+/// daemon's standard error.
+const MOST: usize = 250;
+
+/// A listener and its socket.
+pub(super) type Listening = (ListenerId, TcpListener);
 
 /// See the module.
 pub(super) struct Listeners {
-    open: Vec<(ListenerId, TcpListener)>,
-    /// Where the listener `http` accepts.
-    bound: watch::Sender<SocketAddr>,
+    /// The instance's first one is the first.
+    open: Vec<Listening>,
+    /// Where they accept, in the same order.
+    bound: watch::Sender<Vec<SocketAddr>>,
+}
+
+/// What is to be listened on, with a socket for each listener that is new.
+pub(super) struct Prepared {
+    /// Those that can be had.
+    wanted: Vec<ListenerId>,
+    new: Vec<Listening>,
+    /// The others, and why.
+    failed: BTreeMap<ListenerId, io::Error>,
+}
+
+impl Prepared {
+    /// Binds what is `wanted`, but for what is `open` already, and what was `claimed` for it.
+    pub(super) fn bind(wanted: &[ListenerId], open: &[Listening], mut claimed: Vec<Listening>) -> Self {
+        let mut prepared = Self { wanted: Vec::new(), new: Vec::new(), failed: BTreeMap::new() };
+        let all: Vec<_> = wanted.iter().map(|id| id.addr()).collect();
+        for &id in wanted {
+            let claimed = claimed.extract_if(.., |(of, _)| *of == id).next().map(|(_, socket)| socket);
+            if prepared.wanted.contains(&id) {
+                continue;
+            }
+            match prepared.socket(id, open, claimed, &all) {
+                Ok(new) => {
+                    prepared.wanted.push(id);
+                    prepared.new.extend(new.map(|socket| (id, socket)));
+                }
+                Err(error) => {
+                    prepared.failed.insert(id, error);
+                }
+            }
+        }
+        prepared
+    }
+
+    /// The socket of a listener; `None`: it is open.
+    fn socket(
+        &self,
+        id: ListenerId,
+        open: &[Listening],
+        claimed: Option<TcpListener>,
+        all: &[SocketAddr],
+    ) -> io::Result<Option<TcpListener>> {
+        if self.wanted.len() >= MOST {
+            return Err(io::Error::other(format!("no more than {MOST} addresses are possible")));
+        }
+        if open.iter().any(|(of, _)| *of == id) {
+            return Ok(None);
+        }
+        let addr = id.addr();
+        // An address that changes hands keeps its socket, with all who wait in its queue.
+        let former = open.iter().find(|(of, _)| of.addr() == addr && addr.port() != 0);
+        match (claimed, former) {
+            (Some(claimed), _) => Ok(Some(claimed)),
+            (None, Some((_, former))) => former.try_clone().map(Some),
+            (None, None) => proxy::bind_beside(addr, all).map(Some),
+        }
+    }
+
+    /// The instance's own address that cannot be had, and why. What an app cannot have is that
+    /// app's trouble, and left out.
+    pub(super) fn refusal(&mut self) -> Option<(SocketAddr, io::Error)> {
+        let id = *self.failed.keys().find(|id| matches!(id, ListenerId::Instance(_)))?;
+        self.failed.remove(&id).map(|error| (id.addr(), error))
+    }
+
+    /// The addresses that apps cannot have for themselves, and why.
+    pub(super) fn failed(&self) -> impl Iterator<Item = (SocketAddr, &io::Error)> {
+        self.failed.iter().map(|(id, error)| (id.addr(), error))
+    }
+}
+
+/// What a configuration wants the daemon to listen on: the instance's addresses in their order, then
+/// those that apps have for themselves. What the instance listens on is no app's own.
+pub(super) fn wanted(config: &Config) -> Vec<ListenerId> {
+    let apps = config.apps.iter().flat_map(|several| several.apps.values());
+    let own = apps.flat_map(|app| app.routes.listen.iter().copied());
+    let own = own.filter(|own| !config.listen.iter().any(|addr| proxy::overlaps(*addr, *own)));
+    config.listen.iter().copied().map(ListenerId::Instance).chain(own.map(ListenerId::App)).collect()
 }
 
 impl Listeners {
-    /// Duplicates what the daemon listens on.
+    /// Keeps duplicates of the first sockets, and gives them back for the data plane.
     ///
     /// # Errors
     /// The kernel's own: descriptors ran out.
-    pub(super) fn of(sockets: &[(ListenerId, TcpListener)], bound: SocketAddr) -> io::Result<Self> {
-        let open = sockets.iter().map(|(id, socket)| Ok((*id, socket.try_clone()?)));
-        Ok(Self { open: open.collect::<io::Result<_>>()?, bound: watch::Sender::new(bound) })
+    pub(super) fn of(prepared: Prepared) -> io::Result<(Self, Vec<Listening>)> {
+        let open = duplicates(&prepared.new)?;
+        let bound = watch::Sender::new(addresses(&open)?);
+        Ok((Self { open, bound }, prepared.new))
     }
 
-    /// Where the listener `http` accepts.
+    /// Where the first listener of the instance accepts.
     pub(super) fn bound(&self) -> SocketAddr {
-        *self.bound.borrow()
+        self.bound.borrow()[0]
     }
 
-    pub(super) fn follow(&self) -> watch::Receiver<SocketAddr> {
+    /// Where all of them accept, that of [`Self::bound`] first.
+    pub(super) fn follow(&self) -> watch::Receiver<Vec<SocketAddr>> {
         self.bound.subscribe()
     }
 
-    /// Notes that a listener has another socket.
-    pub(super) fn replace(&mut self, id: ListenerId, socket: TcpListener) {
-        if id == ListenerId::HTTP
-            && let Ok(addr) = socket.local_addr()
-        {
-            self.bound.send_replace(addr);
+    /// Binds what is wanted and not open. Nothing changes by it.
+    pub(super) fn prepare(&self, wanted: &[ListenerId]) -> Prepared {
+        Prepared::bind(wanted, &self.open, Vec::new())
+    }
+
+    /// Accepts from what is new, then leaves what is not wanted any more.
+    ///
+    /// # Errors
+    /// With the address that nothing can be accepted from. Nothing has changed then.
+    pub(super) async fn change(
+        &mut self,
+        prepared: Prepared,
+        plane: &Plane,
+        manager: &Manager,
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        let Prepared { wanted, new, failed: _ } = prepared;
+        let is_same = new.is_empty() && self.open.iter().map(|(id, _)| id).eq(&wanted);
+        if is_same {
+            return Ok(());
         }
-        self.open.retain(|(other, _)| *other != id);
-        self.open.push((id, socket));
+        let mut kept = self.listen(new, plane).await?;
+        self.forget(manager);
+        for (id, _) in self.open.extract_if(.., |(id, _)| !wanted.contains(id)) {
+            plane.leave(id).await;
+        }
+        kept.append(&mut self.open);
+        kept.sort_by_key(|(id, _)| wanted.iter().position(|wanted| wanted == id));
+        self.open = kept;
+        if let Ok(bound) = addresses(&self.open) {
+            self.bound.send_replace(bound);
+        }
+        self.keep(manager);
+        Ok(())
+    }
+
+    /// Accepts from all of `new`, or from none. Returns duplicates.
+    async fn listen(
+        &self,
+        new: Vec<Listening>,
+        plane: &Plane,
+    ) -> Result<Vec<Listening>, (SocketAddr, io::Error)> {
+        let mut kept: Vec<Listening> = Vec::new();
+        for (id, socket) in new {
+            let accepting = match socket.try_clone() {
+                Ok(duplicate) => plane.listen(id, socket).await.map(|()| duplicate),
+                Err(error) => Err(error),
+            };
+            match accepting {
+                Ok(duplicate) => kept.push((id, duplicate)),
+                Err(error) => {
+                    for (begun, _) in kept {
+                        plane.leave(begun).await;
+                    }
+                    return Err((id.addr(), error));
+                }
+            }
+        }
+        Ok(kept)
     }
 
     /// Gives all sockets to the service manager.
     pub(super) fn keep(&self, manager: &Manager) {
-        for (id, socket) in &self.open {
-            manager.keep(&stored_as(*id), socket);
+        for (name, socket) in self.named('-') {
+            manager.keep(&name, socket);
         }
     }
 
     /// Lets the service manager drop what it keeps.
     pub(super) fn forget(&self, manager: &Manager) {
-        for (id, _) in &self.open {
-            manager.forget(&stored_as(*id));
+        for (name, _) in self.named('-') {
+            manager.forget(&name);
         }
     }
 
@@ -70,7 +213,16 @@ impl Listeners {
         if self.open.is_empty() {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        self.open.iter().map(|(id, socket)| Ok((handed_over_as(*id), socket.try_clone()?))).collect()
+        self.named(':').map(|(name, socket)| Ok((name, socket.try_clone()?))).collect()
+    }
+
+    /// Each socket by its name: `listen` is the first, as a socket unit passes it, and any other
+    /// has its address behind that, in a form that the service manager allows.
+    fn named(&self, between: char) -> impl Iterator<Item = (String, &TcpListener)> {
+        self.open.iter().enumerate().map(move |(place, (id, socket))| match place {
+            0 => ("listen".to_owned(), socket),
+            _ => (format!("listen{between}{}", id.addr().to_string().replace(':', "-")), socket),
+        })
     }
 
     /// Closes the sockets. As long as one is open, its queue takes connections.
@@ -79,20 +231,64 @@ impl Listeners {
     }
 }
 
-/// The name under which the service manager keeps a listener's socket. A socket unit passes `http`
-/// as `listen` too.
-fn stored_as(id: ListenerId) -> String {
-    named(id, '-')
+fn duplicates(sockets: &[Listening]) -> io::Result<Vec<Listening>> {
+    sockets.iter().map(|(id, socket)| Ok((*id, socket.try_clone()?))).collect()
 }
 
-/// The name under which a listener's socket is handed over to a successor.
-fn handed_over_as(id: ListenerId) -> String {
-    named(id, ':')
+fn addresses(sockets: &[Listening]) -> io::Result<Vec<SocketAddr>> {
+    sockets.iter().map(|(_, socket)| socket.local_addr()).collect()
 }
 
-fn named(id: ListenerId, between: char) -> String {
-    match id {
-        ListenerId::HTTP => "listen".to_owned(),
-        other => format!("listen{between}{}", other.name()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn bound(prepared: &Prepared) -> Vec<SocketAddr> {
+        prepared.new.iter().map(|(_, socket)| socket.local_addr().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_address_that_an_app_cannot_have_holds_up_nobody_else() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = taken.local_addr().unwrap();
+        let any = addr("127.0.0.1:0");
+        let wanted = [ListenerId::Instance(any), ListenerId::App(taken), ListenerId::App(any)];
+        let mut prepared = Prepared::bind(&wanted, &[], Vec::new());
+        assert!(prepared.refusal().is_none());
+        assert_eq!(prepared.failed().map(|(addr, _)| addr).collect::<Vec<_>>(), [taken]);
+        assert_eq!(bound(&prepared).len(), 2);
+        let mut refused = Prepared::bind(&[ListenerId::Instance(taken)], &[], Vec::new());
+        assert_eq!(refused.refusal().unwrap().0, taken);
+    }
+
+    #[test]
+    fn an_address_that_changes_hands_keeps_its_socket() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        let open = [(ListenerId::Instance(addr), socket)];
+        let mut prepared = Prepared::bind(&[ListenerId::App(addr)], &open, Vec::new());
+        assert!(prepared.refusal().is_none() && prepared.failed().next().is_none());
+        assert_eq!(bound(&prepared), [addr]);
+        assert!(Prepared::bind(&[ListenerId::Instance(addr)], &open, Vec::new()).new.is_empty());
+    }
+
+    #[test]
+    fn both_families_can_have_one_port() {
+        let free = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        let both = [addr(&format!("0.0.0.0:{free}")), addr(&format!("[::]:{free}"))];
+        let mut prepared = Prepared::bind(&both.map(ListenerId::Instance), &[], Vec::new());
+        assert!(prepared.refusal().is_none(), "{:?}", prepared.failed);
+        assert_eq!(bound(&prepared), both);
+    }
+
+    #[test]
+    fn there_are_no_more_than_can_be_handed_over() {
+        let any: Vec<_> = (1..=254).map(|last| ListenerId::App(([127, 0, 0, last], 0).into())).collect();
+        let prepared = Prepared::bind(&any, &[], Vec::new());
+        assert_eq!((prepared.new.len(), prepared.failed().count()), (MOST, 254 - MOST));
     }
 }

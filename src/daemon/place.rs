@@ -4,21 +4,19 @@
 //! it is one. A successor has its sockets first, and the state once its predecessor lets go of it.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
 
 use super::StartError;
-use super::listeners::Listeners;
+use super::listeners::{self, Listeners, Listening, Prepared};
 use super::succession::Predecessor;
 use crate::config::Config;
-use crate::proxy::{self, ListenerId};
+use crate::proxy;
 use crate::release::records::Records;
 use crate::systemd::Passed;
 
 /// See the module.
 pub(super) struct Place {
     pub(super) records: Records,
-    pub(super) sockets: Vec<(ListenerId, TcpListener)>,
+    pub(super) sockets: Vec<Listening>,
     pub(super) listeners: Listeners,
     /// The names of passed descriptors that are not wanted: the service manager may keep them.
     pub(super) stale: BTreeSet<String>,
@@ -32,20 +30,17 @@ impl Place {
         config: &Config,
     ) -> Result<Self, StartError> {
         // What is at no configured address is closed at once.
-        let wanted = config.listen.first().map(|addr| (ListenerId::HTTP, *addr));
-        let claimed = wanted.map(|(id, addr)| (id, addr, passed.claim(addr)));
+        let wanted = listeners::wanted(config);
+        let claim = |id: &proxy::ListenerId| passed.claim(id.addr()).map(|socket| (*id, socket));
+        let claimed: Vec<_> = wanted.iter().filter_map(claim).collect();
         let unwanted = passed.close();
-        let bind = |(id, addr, claimed): (ListenerId, _, Option<_>)| -> Result<_, StartError> {
-            let bind = || proxy::bind(addr).map_err(|source| StartError::Listen { addr, source });
-            Ok((id, claimed.map_or_else(bind, Ok)?))
-        };
-        let bind_all = || claimed.into_iter().map(bind).collect::<Result<Vec<_>, StartError>>();
-        let ((records, warnings), sockets) = match predecessor {
+        let bind_all = || bind(&wanted, claimed);
+        let ((records, warnings), prepared) = match predecessor {
             None => (Records::take_when_free(&config.state_file, None).await?, bind_all()?),
             Some(predecessor) => {
-                let sockets = bind_all()?;
+                let prepared = bind_all()?;
                 let lock = predecessor.stand_by(config).await?;
-                (Records::take_when_free(&config.state_file, lock).await?, sockets)
+                (Records::take_when_free(&config.state_file, lock).await?, prepared)
             }
         };
         for warning in &warnings {
@@ -53,19 +48,25 @@ impl Place {
         }
         if !unwanted.is_empty() {
             let all: Vec<_> = unwanted.iter().map(ToString::to_string).collect();
-            let all = all.join(", ");
-            tracing::warn!("closed what was passed to the daemon and is not at {}: {all}", config.listen[0]);
+            let addresses: Vec<_> = wanted.iter().map(|id| id.addr().to_string()).collect();
+            let (all, addresses) = (all.join(", "), addresses.join(", "));
+            tracing::warn!("closed what was passed to the daemon and is not at {addresses}: {all}");
         }
         let stale = unwanted.into_iter().map(|unwanted| unwanted.name).collect();
-        let bound = bound(&sockets).map_err(StartError::io("read the listening address"))?;
-        let listeners =
-            Listeners::of(&sockets, bound).map_err(StartError::io("keep the listening socket"))?;
+        let (listeners, sockets) =
+            Listeners::of(prepared).map_err(StartError::io("keep the listening sockets"))?;
         Ok(Self { records, sockets, listeners, stale })
     }
 }
 
-/// Where the listener `http` accepts.
-fn bound(sockets: &[(ListenerId, TcpListener)]) -> io::Result<SocketAddr> {
-    let http = sockets.iter().find(|(id, _)| *id == ListenerId::HTTP);
-    http.ok_or(io::ErrorKind::NotConnected)?.1.local_addr()
+/// Sockets for all that is wanted. An app whose own address cannot be had does without it.
+fn bind(wanted: &[proxy::ListenerId], claimed: Vec<Listening>) -> Result<Prepared, StartError> {
+    let mut prepared = Prepared::bind(wanted, &[], claimed);
+    if let Some((addr, source)) = prepared.refusal() {
+        return Err(StartError::Listen { addr, source });
+    }
+    for (addr, error) in prepared.failed() {
+        tracing::error!("cannot listen on {addr} for an app: {error}");
+    }
+    Ok(prepared)
 }

@@ -1,14 +1,12 @@
 //! A reload of the configuration: all of it, or nothing. What can fail is done before anything
 //! changes.
 
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Daemon;
 use super::admin_server::AdminServer;
+use super::{Daemon, listeners};
 use crate::config::{self, Config};
-use crate::proxy::{self, ListenerId};
 use crate::wire::{self, Code, ErrorBody};
 
 /// How long reading the configuration may take.
@@ -55,24 +53,25 @@ impl Daemon {
             return Err(invalid(diff.refused));
         }
         // What can fail comes before anything is changed.
-        let listener = if diff.listen {
-            let address = new.listen[0];
-            let bound = proxy::bind(address)
-                .map_err(|error| invalid(vec![format!("listen: cannot bind {address}: {error}")]))?;
-            Some(bound)
-        } else {
-            None
-        };
+        let mut listening = self.listeners.prepare(&listeners::wanted(&new));
+        if let Some((addr, error)) = listening.refusal() {
+            return Err(invalid(vec![format!("listen: cannot bind {addr}: {error}")]));
+        }
+        for (addr, error) in listening.failed() {
+            tracing::error!("cannot listen on {addr} for an app: {error}");
+        }
         let socket = match diff.socket {
             true => Some(self.admin.prepare(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?),
             false => None,
         };
-        if let Some(listener) = listener
-            && let Err(error) = self.listen_on(listener, new.listen[0]).await
-        {
+        let changed = self.listeners.change(listening, &self.plane, &self.manager).await;
+        if let Err((addr, error)) = changed {
             let prepared = socket.and_then(AdminServer::give_up);
             self.background.finish(prepared);
-            return Err(error);
+            return Err(invalid(vec![format!("listen: cannot accept on {addr}: {error}")]));
+        }
+        if diff.listen {
+            tracing::info!("listening on {}", self.listeners.bound());
         }
         if let Some(socket) = socket {
             // A reload that came through the former one is answered there.
@@ -102,21 +101,6 @@ impl Daemon {
             .map_err(|_elapsed| invalid(vec![format!("the file could not be read within {LOAD_WITHIN:?}")]))?
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
         loaded.map(Arc::new).map_err(|errors| invalid(errors.problems))
-    }
-
-    /// Accepts on another socket from now on.
-    async fn listen_on(&mut self, listener: TcpListener, wanted: SocketAddr) -> Result<(), ErrorBody> {
-        let id = ListenerId::HTTP;
-        let duplicate = listener.try_clone().map_err(|error| invalid(vec![format!("listen: {error}")]))?;
-        self.plane
-            .rebind(id, listener)
-            .await
-            .map_err(|error| invalid(vec![format!("listen: cannot accept on {wanted}: {error}")]))?;
-        self.listeners.forget(&self.manager);
-        self.listeners.replace(id, duplicate);
-        self.listeners.keep(&self.manager);
-        tracing::info!("listening on {}", self.listeners.bound());
-        Ok(())
     }
 }
 

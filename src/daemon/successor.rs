@@ -154,9 +154,12 @@ impl Successor {
         let errors = errors.ok_or_else(|| io::Error::other("it has no standard error"))?;
         let errors = ChildStderr::from_std(errors)?;
         let error = io::stderr();
-        let listeners = estate.listeners.iter().map(|(name, socket)| (name.as_str(), socket.as_fd()));
-        let mut descriptors: Vec<_> = listeners.chain([("error", error.as_fd())]).collect();
+        let mut listeners = estate.listeners.iter().map(|(name, socket)| (name.as_str(), socket.as_fd()));
+        // Further listeners come last: a former version knows none of them.
+        let mut descriptors: Vec<_> = listeners.next().into_iter().collect();
+        descriptors.push(("error", error.as_fd()));
         descriptors.extend(estate.lock.as_ref().map(|lock| ("lock", lock.as_fd())));
+        descriptors.extend(listeners);
         handover::pass_on(&ours, &descriptors)?;
         Ok(Self { child, control: ControlSocket::new(ours)?, errors })
     }

@@ -99,6 +99,11 @@ fn is_spelling(name: &[u8], known: &[u8]) -> bool {
     name.len() == known.len() && name.iter().map(plain).eq(known.iter().copied())
 }
 
+/// Whether a server may read the field `name` as `X-Forwarded-Prefix`.
+pub(crate) fn is_forwarded_prefix(name: &[u8]) -> bool {
+    is_spelling(name, b"x-forwarded-prefix")
+}
+
 /// Whether the field `name`, in any spelling, must not be passed on in a trailer (RFC 9110, 6.5.1):
 /// a field that frames or routes a message, names the client, or had to be known before the body. A
 /// server may add a trailer's fields to those of the head.

@@ -29,6 +29,29 @@ pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
     response
 }
 
+/// Sends the client to `location`. Without a body, and for good.
+pub(super) fn redirect(location: HeaderValue, close: bool) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    if close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Where a client is sent whose requests go to `to`, a scheme and an authority: with the target of
+/// this one as the client wrote it. The request to a host as a whole (`*`) goes to the other host as
+/// a whole.
+pub(super) fn location(to: &str, target: &[u8]) -> Option<HeaderValue> {
+    let (between, target) = match target {
+        b"*" => ("", &b""[..]),
+        [b'/', ..] => ("", target),
+        _ => ("/", target),
+    };
+    HeaderValue::from_bytes(&[to.as_bytes(), between.as_bytes(), target].concat()).ok()
+}
+
 /// A client connection's turn to be answered. Once it is dropped the connection waits for its next
 /// head.
 #[derive(Debug)]

@@ -29,8 +29,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::address::ListenerId;
 use super::counters::{Counters, ServiceCounters};
-use super::routes::{Route, Routes};
+use super::crowd::Crowd;
+use super::routes::{At, Route, Routes};
 use super::target::Target;
 use crate::config::{Affinity, AppConfig, Config};
 
@@ -57,12 +59,14 @@ pub struct Service {
     config: Option<ArcSwap<AppConfig>>,
     now: ArcSwap<Now>,
     counters: Arc<ServiceCounters>,
+    crowd: Arc<Crowd>,
 }
 
 impl Service {
     fn new(config: Option<Arc<AppConfig>>, counters: Arc<ServiceCounters>) -> Arc<Self> {
+        let crowd = Crowd::of(config.as_ref().map(|app| app.name.clone()));
         let config = config.map(ArcSwap::new);
-        Arc::new(Self { config, now: ArcSwap::from_pointee(Now::Empty), counters })
+        Arc::new(Self { config, now: ArcSwap::from_pointee(Now::Empty), counters, crowd })
     }
 
     /// The app's configuration; `whole` is the daemon's. Part of a look.
@@ -84,32 +88,102 @@ impl Service {
     pub fn counters(&self) -> &Arc<ServiceCounters> {
         &self.counters
     }
+
+    /// Whose requests it has under way.
+    pub(super) fn crowd(&self) -> &Arc<Crowd> {
+        &self.crowd
+    }
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The app. Its requests are counted, and held to its limits, here.
+    pub service: Arc<Service>,
+    /// What becomes of them.
+    pub how: Handling,
+}
+
+impl Destination {
+    /// To the app, as they are.
+    pub fn pass(service: Arc<Service>) -> Self {
+        Self { service, how: Handling::Pass }
+    }
+}
+
+/// What becomes of a route's requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handling {
+    /// They go to the app as they are.
+    Pass,
+    /// They go to the app without the route's path at the beginning of theirs.
+    StripPrefix,
+    /// The app is not asked: they are answered with 308 to this scheme and authority, and their own
+    /// path and query.
+    Redirect(Arc<str>),
+}
+
+/// A destination as it is found for a request.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// The service's place.
+    pub(super) place: usize,
+    pub(super) how: Way,
+}
+
+/// [`Handling`], prepared.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// To the app, without so many bytes at the beginning of the path.
+    App {
+        cut: usize,
+    },
+    Redirect(Arc<str>),
+}
+
+impl Way {
+    fn of(at: &At, how: Handling) -> Self {
+        match (how, at) {
+            (Handling::Redirect(to), _) => Self::Redirect(to),
+            // The slash at the end of a path is the beginning of the rest.
+            (Handling::StripPrefix, At::Instance { path, .. }) => {
+                Self::App { cut: path.trim_end_matches('/').len() }
+            }
+            (Handling::StripPrefix | Handling::Pass, _) => Self::App { cut: 0 },
+        }
+    }
 }
 
 /// The services of several apps, and the routes to them.
 #[derive(Debug)]
 pub(super) struct Services {
     services: Vec<Arc<Service>>,
-    routes: Routes<usize>,
+    routes: Routes<Found>,
 }
 
 impl Services {
-    fn new(routes: Vec<Route<Arc<Service>>>) -> Self {
+    fn new(routes: Vec<Route<Destination>>) -> Self {
         let mut services: Vec<Arc<Service>> = Vec::new();
         let mut places = HashMap::new();
-        let routes = Routes::new(routes.into_iter().map(|Route { hosts, path, to }| {
-            let place = *places.entry(Arc::as_ptr(&to)).or_insert(services.len());
+        let routes = Routes::new(routes.into_iter().map(|Route { at, to: Destination { service, how } }| {
+            let place = *places.entry(Arc::as_ptr(&service)).or_insert(services.len());
             if place == services.len() {
-                services.push(to);
+                services.push(service);
             }
-            Route { hosts, path, to: place }
+            let how = Way::of(&at, how);
+            Route { at, to: Found { place, how } }
         }));
         Self { services, routes }
     }
 
-    /// The place of the service that a request goes to.
-    pub(super) fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Option<usize> {
-        self.routes.find(host, path).copied()
+    /// Where a request goes: see [`Routes::find`].
+    pub(super) fn find<'h>(
+        &self,
+        listener: ListenerId,
+        host: impl FnOnce() -> Option<&'h [u8]>,
+        path: &[u8],
+    ) -> Option<&Found> {
+        self.routes.find(listener, host, path)
     }
 
     /// The service at a place that was found.
@@ -159,10 +233,10 @@ impl Board {
     }
 
     /// Publishes the routes to the services of several apps: every look from now on finds them. A
-    /// request that has no route gets 404. Of two routes for the same hosts and path the first
-    /// counts. The first call makes the board one of several apps for ever; it belongs before the
-    /// start of the [`Plane`](super::Plane).
-    pub fn route(&self, routes: Vec<Route<Arc<Service>>>) {
+    /// request that has no route gets 404. Of two routes for the same requests the first counts. The
+    /// first call makes the board one of several apps for ever; it belongs before the start of the
+    /// [`Plane`](super::Plane).
+    pub fn route(&self, routes: Vec<Route<Destination>>) {
         self.services.store(Some(Arc::new(Services::new(routes))));
         self.advance();
     }

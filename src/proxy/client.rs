@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::connection::ClientConnection;
+use super::connection::{ClientConnection, Door};
 use super::crowd::Visit;
 use super::forward;
 use super::plain;
@@ -46,10 +46,10 @@ pub(super) fn serve(
     worker: &Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
+    door: Rc<Door>,
     visit: Visit,
-    send_timeout: u32,
 ) -> impl Future<Output = ()> + use<> {
-    let listed = worker.list(ClientConnection::new(peer, visit, send_timeout));
+    let listed = worker.list(ClientConnection::new(peer, door, visit));
     async move {
         let (worker, client) = (listed.worker(), listed.client());
         let other = uncut(client, pin!(plain::serve(worker, client, stream))).await.flatten();
@@ -76,7 +76,7 @@ async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpSt
         return;
     }
     if let Some(tunnel) = slot.take() {
-        client.become_tunnel();
+        client.become_tunnel(tunnel.service().clone());
         worker.tunnelled();
         uncut(client, pin!(tunnel.run(worker, client))).await;
         return;

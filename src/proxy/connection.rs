@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, Waker};
 
+use super::address::ListenerId;
+use super::board::Service;
 use super::clock;
 use super::crowd::{Guest, Visit};
 use super::gate;
@@ -46,10 +48,19 @@ enum CloseOrder {
     Cut,
 }
 
+/// What all connections of one listening socket have in common.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) listener: ListenerId,
+    /// What accepted sockets inherit, in milliseconds.
+    pub(super) send_timeout: u32,
+}
+
 /// The state of one client connection. It belongs to one thread.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     pub(super) peer: SocketAddr,
+    door: Rc<Door>,
     peer_text: OnceCell<String>,
     visit: Visit,
     pub(super) socket: Arc<SocketState>,
@@ -68,6 +79,8 @@ pub(super) struct ClientConnection {
     waker: RefCell<Option<Waker>>,
     /// The targets that its requests stay with (`drain.affinity`).
     pub(super) pins: Pins,
+    /// The tunnel's app, once it is a tunnel.
+    tunnel_of: OnceCell<Arc<Service>>,
     /// The tunnel's target, once the app has ended its side.
     pub(super) app_ended: RefCell<Option<Arc<Target>>>,
     /// Its place among the thread's connections.
@@ -75,13 +88,14 @@ pub(super) struct ClientConnection {
 }
 
 impl ClientConnection {
-    /// `peer` in its canonical form; `send_timeout`: what its socket has inherited.
-    pub(super) fn new(peer: SocketAddr, visit: Visit, send_timeout: u32) -> Rc<Self> {
+    /// `peer` in its canonical form; `door`: by which it came in.
+    pub(super) fn new(peer: SocketAddr, door: Rc<Door>, visit: Visit) -> Rc<Self> {
         Rc::new(Self {
             peer,
             peer_text: OnceCell::new(),
             visit,
-            socket: Arc::new(SocketState::new(send_timeout)),
+            socket: Arc::new(SocketState::new(door.send_timeout)),
+            door,
             phase: Cell::new(Phase::Waiting { since: clock::now(), idle: false }),
             order: Cell::new(CloseOrder::None),
             closing_since: Cell::new(clock::NEVER),
@@ -91,6 +105,7 @@ impl ClientConnection {
             moved: Cell::new(clock::now()),
             waker: RefCell::default(),
             pins: Pins::default(),
+            tunnel_of: OnceCell::new(),
             app_ended: RefCell::default(),
             index: Cell::new(0),
         })
@@ -101,7 +116,12 @@ impl ClientConnection {
         self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
     }
 
-    /// The guest of the peer's own address.
+    /// The listener that it came to.
+    pub(super) fn listener(&self) -> ListenerId {
+        self.door.listener
+    }
+
+    /// The guest of the peer's own address, in the crowd of the connections.
     pub(super) fn guest(&self) -> &Rc<Guest> {
         self.visit.guest()
     }
@@ -129,9 +149,10 @@ impl ClientConnection {
         self.phase.set(Phase::Busy);
     }
 
-    /// Notes that it is a tunnel now.
-    pub(super) fn become_tunnel(&self) {
+    /// Notes that it is a tunnel to `service` now.
+    pub(super) fn become_tunnel(&self, service: Arc<Service>) {
         self.note_moved();
+        let _first = self.tunnel_of.set(service);
         self.phase.set(Phase::Tunnel);
     }
 
@@ -235,10 +256,14 @@ impl ClientConnection {
             // While the thread stops, an answer's head says that it is the last. An answer whose
             // head went out before promised that another request may come: the connection is closed
             // when none does.
-            Phase::Tunnel if now >= self.moved.get().saturating_add(settings.tunnel_idle) => {
-                self.order(CloseOrder::Cut);
+            Phase::Tunnel => {
+                let app = self.tunnel_of.get().map(|service| service.config(&settings.config));
+                let idle = app.and_then(|app| app.limits.tunnel_idle).map_or(clock::NEVER, clock::millis);
+                if now >= self.moved.get().saturating_add(idle) {
+                    self.order(CloseOrder::Cut);
+                }
             }
-            Phase::Tunnel | Phase::Busy => (),
+            Phase::Busy => (),
             // The answer is still on its way to a slow client.
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
             Phase::Waiting { since, idle } => {

@@ -1,11 +1,12 @@
 //! Who is here: how many connections, requests and tunnels each client address has, over all
 //! threads.
 //!
-//! State: one [`Crowd`] a data plane, shared by its threads. Looking an address up takes a lock for
-//! one look at a map; a thread skips it for the address that came last (`guests.rs`). A request
-//! only adds to a counter and takes from it. An address is forgotten with its last guard:
-//! [`Visit`], [`Guest`] or [`Stay`].
+//! State: one [`Crowd`] a service, shared by the threads; that of the board's own service has the
+//! connections, too. Looking an address up takes a lock for one look at a map; a thread skips it for
+//! the address that came last ([`Reception`]). A request only adds to a counter and takes from it.
+//! An address is forgotten with its last guard: [`Visit`], [`Guest`] or [`Stay`].
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -68,6 +69,8 @@ impl Limit {
 /// Everybody who is here.
 #[derive(Debug)]
 pub(super) struct Crowd {
+    /// The app of several whose clients they are.
+    app: Option<String>,
     maps: [Mutex<HashMap<IpAddr, Known>>; MAPS],
     hasher: RandomState,
     connections: AtomicUsize,
@@ -111,14 +114,16 @@ impl Address {
 
 /// Who fills a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Filler {
-    pub(super) address: IpAddr,
-    pub(super) share: usize,
+struct Filler {
+    address: IpAddr,
+    share: usize,
 }
 
 impl Crowd {
-    pub(super) fn new() -> Arc<Self> {
+    /// Nobody yet. `app`: the one of several whose clients they will be.
+    pub(super) fn of(app: Option<String>) -> Arc<Self> {
         Arc::new(Self {
+            app,
             maps: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             connections: AtomicUsize::new(0),
@@ -135,21 +140,35 @@ impl Crowd {
         Rc::new(Guest { crowd: self.clone(), address: known.address.clone() })
     }
 
+    /// Warns once a minute that `limit` is full, and names `address`, or else the address that has
+    /// most of it.
+    #[cold]
+    pub(super) fn warn_full(&self, limit: Limit, most: Option<usize>, address: Option<IpAddr>) {
+        if !self.is_news(limit) {
+            return;
+        }
+        let filler = match address {
+            Some(address) => Some(self.share(address, limit)),
+            None => self.filler(limit),
+        };
+        tracing::warn!("{}", notice(limit, self.app.as_deref(), most, filler));
+    }
+
     /// Whether it is time to log that `limit` is full: true once a minute.
-    pub(super) fn is_news(&self, limit: Limit) -> bool {
+    fn is_news(&self, limit: Limit) -> bool {
         let (told, now) = (&self.told[limit as usize], clock::now());
         let due = |last: u64| (last == 0 || now >= last + TOLD_EVERY).then_some(now);
         told.fetch_update(Relaxed, Relaxed, due).is_ok()
     }
 
     /// What `address` has of what `limit` counts.
-    pub(super) fn share(&self, address: IpAddr, limit: Limit) -> Filler {
+    fn share(&self, address: IpAddr, limit: Limit) -> Filler {
         let share = self.map(address).get(&address).map_or(0, |known| known.address.share(limit));
         Filler { address, share }
     }
 
     /// The address that has most of what `limit` counts. Looks at all addresses.
-    pub(super) fn filler(&self, limit: Limit) -> Option<Filler> {
+    fn filler(&self, limit: Limit) -> Option<Filler> {
         let most = |map: &Mutex<HashMap<IpAddr, Known>>| {
             let all = lock(map);
             let shares = all
@@ -170,11 +189,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The line that says that `limit`, whose value is `most`, is full.
-pub(super) fn notice(limit: Limit, most: Option<usize>, filler: Option<Filler>) -> String {
+/// The line that says that `limit`, whose value is `most`, is full; `app`: for this one of several.
+fn notice(limit: Limit, app: Option<&str>, most: Option<usize>, filler: Option<Filler>) -> String {
     let (consequence, what) = limit.words();
     let most = most.map_or_else(String::new, |most| format!(" = {most}"));
-    let mut text = format!("{}{most} is full: {consequence}", limit.key());
+    let app = app.map_or_else(String::new, |app| format!(" for the app {app}"));
+    let mut text = format!("{}{most} is full{app}: {consequence}", limit.key());
     if let Some(Filler { address, share }) = filler {
         text.push_str(&format!("; {address} has {share} {what}"));
     }
@@ -182,6 +202,33 @@ pub(super) fn notice(limit: Limit, most: Option<usize>, filler: Option<Filler>) 
         text.push_str("; if this is a proxy in front of portok, add it to proxy.trusted");
     }
     text
+}
+
+/// Where one thread looks addresses up: it remembers the one that came last, so that many of one
+/// address are looked up once (with a proxy in front of portok, all of them).
+#[derive(Debug)]
+pub(super) struct Reception {
+    crowd: Arc<Crowd>,
+    last: RefCell<Option<Rc<Guest>>>,
+}
+
+impl Reception {
+    pub(super) fn new(crowd: Arc<Crowd>) -> Self {
+        Self { crowd, last: RefCell::default() }
+    }
+
+    pub(super) fn crowd(&self) -> &Arc<Crowd> {
+        &self.crowd
+    }
+
+    /// The guest of address `ip`. The crowd is asked only if another address came last.
+    pub(super) fn guest(&self, ip: IpAddr) -> Rc<Guest> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some(guest) if guest.ip() == ip => guest.clone(),
+            _ => last.insert(self.crowd.guest(ip)).clone(),
+        }
+    }
 }
 
 /// A client's address, while a connection or request of it is here.
@@ -194,6 +241,11 @@ pub(super) struct Guest {
 impl Guest {
     pub(super) fn ip(&self) -> IpAddr {
         self.address.ip
+    }
+
+    /// Whether it is one of `crowd`.
+    pub(super) fn is_of(&self, crowd: &Arc<Crowd>) -> bool {
+        Arc::ptr_eq(&self.crowd, crowd)
     }
 }
 
@@ -311,7 +363,7 @@ mod tests {
 
     #[test]
     fn an_address_is_forgotten_with_the_last_that_came_of_it() {
-        let crowd = Crowd::new();
+        let crowd = Crowd::of(None);
         let first = Visit::begin(crowd.guest(ONE), 10, 10).unwrap();
         let second = Visit::begin(crowd.guest(ONE), 10, 10).unwrap();
         let other = Visit::begin(crowd.guest(TWO), 10, 10).unwrap();
@@ -326,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_takes_no_place() {
-        let crowd = Crowd::new();
+        let crowd = Crowd::of(None);
         let _one = Visit::begin(crowd.guest(ONE), 2, 1).unwrap();
         for _ in 0..3 {
             assert_eq!(Visit::begin(crowd.guest(ONE), 2, 1).unwrap_err(), Limit::ConnectionsPerAddress);
@@ -339,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_tunnel_is_no_request() {
-        let crowd = Crowd::new();
+        let crowd = Crowd::of(None);
         let guest = crowd.guest(ONE);
         let (mut stay, number) = Stay::begin(guest.clone());
         assert_eq!(number, 1);
@@ -356,7 +408,7 @@ mod tests {
 
     #[test]
     fn who_has_most_is_named() {
-        let crowd = Crowd::new();
+        let crowd = Crowd::of(None);
         let _one = Visit::begin(crowd.guest(ONE), 9, 9).unwrap();
         let two = Visit::begin(crowd.guest(TWO), 9, 9).unwrap();
         let _three = Visit::begin(crowd.guest(TWO), 9, 9).unwrap();
@@ -364,9 +416,13 @@ mod tests {
         assert_eq!(crowd.filler(Limit::Connections), Some(Filler { address: TWO, share: 2 }));
         let filler = crowd.filler(Limit::RequestsPerAddress);
         assert_eq!(
-            notice(Limit::RequestsPerAddress, Some(1), filler),
+            notice(Limit::RequestsPerAddress, None, Some(1), filler),
             "limits.requests_per_address = 1 is full: further requests get 429 too_many_at_once; 10.0.0.2 has 1 \
              requests; if this is a proxy in front of portok, add it to proxy.trusted"
+        );
+        assert_eq!(
+            notice(Limit::Tunnels, Some("shop"), Some(2), None),
+            "limits.tunnels = 2 is full for the app shop: further upgrades get 503 too_many_tunnels"
         );
         assert!(crowd.is_news(Limit::Tunnels));
         assert!(!crowd.is_news(Limit::Tunnels), "told a moment ago");

@@ -16,8 +16,8 @@ const ERROR: &str = "portok-error";
 /// Why portok answers in the app's place.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// No app has a route for the request's host and path.
-    NoRoute,
+    /// No app has a route for the request's host and path. With the status to answer with.
+    NoRoute(u16),
     /// No target is live.
     NoLiveTarget,
     /// The app accepts no connection.
@@ -52,7 +52,7 @@ impl Fault {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoRoute(status) => StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND),
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
@@ -68,7 +68,7 @@ impl Fault {
     /// The value of `portok-error`.
     pub(super) fn code(&self) -> &'static str {
         match self {
-            Self::NoRoute => "no_route",
+            Self::NoRoute(_) => "no_route",
             Self::Method => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
@@ -87,7 +87,7 @@ impl Fault {
     /// What happened, for the log and the metrics.
     pub(super) fn cause(&self) -> String {
         match self {
-            Self::NoRoute => "no app is there for this host and path".to_owned(),
+            Self::NoRoute(_) => "no app is there for this host and path".to_owned(),
             Self::Method => "portok opens no tunnels for CONNECT".to_owned(),
             Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
             Self::Want(error) => format!("portok itself cannot connect to the app: {error}"),

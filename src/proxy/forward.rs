@@ -17,12 +17,13 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
+use super::address::ListenerId;
 use super::answer::{self, Body, Turn, UnderWay};
 use super::attempts::{Answered, Attempts, ForwardedRequest, NoAnswer};
 use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::headers;
-use super::here::ServiceHere;
+use super::here::{Aside, Routed, ServiceHere};
 use super::judge::{Facts, judge};
 use super::ticket::Ticket;
 use super::tunnel::{Tunnel, TunnelSlot};
@@ -32,6 +33,7 @@ use super::upstream::pool::LocalTarget;
 use super::waits::Patience;
 use super::worker::Worker;
 use crate::http1::head::{Fields, Framing, Head};
+use crate::http1::host::compared;
 use crate::http1::target::RequestTarget;
 
 /// Answers one request of a client. A tunnel that comes of it is left in `slot`.
@@ -61,24 +63,24 @@ pub(super) fn forward(
             }
         };
         turn.client().judged(facts.body());
-        let service = worker.here.look();
-        let admin = &service.settings.config.admin;
-        if admin.public && target.path.starts_with(admin.prefix.as_bytes()) {
+        let own = worker.here.look();
+        let host = || host_of(&parts, &target);
+        if is_reserved(&own, client, host, target.path) {
             let request = Request::from_parts(parts, body);
-            let answer = worker.reserved.answer(turn.client().peer, request);
+            let (listener, peer) = (client.listener(), client.peer);
+            let answer = worker.reserved.answer(listener, peer, request);
             return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }
-        let routed = worker.here.route(service, || host_of(&parts, &target), target.path);
-        let is_routed = routed.is_ok();
-        let (Ok(service) | Err(service)) = routed;
-        let ticket = Ticket::new(service.clone());
-        let forward = Forward { worker, service, turn, ticket, slot };
-        let response = if is_routed {
-            forward.run(&mut parts, body, target, facts).await
-        } else {
-            // As for every answer: a client that does not read must not hold the view for ever.
-            client.socket.limit_sending(forward.service.settings.send_timeout);
-            forward.refuse(&Fault::NoRoute, None, facts.chunked || exchange::has_body(&body))
+        let routed = worker.here.route(own, client, host, target.path);
+        let unread = || facts.chunked || exchange::has_body(&body);
+        let forward = |service: Rc<ServiceHere>| Forward::new(worker, service, turn, slot);
+        let response = match routed {
+            Ok(Routed { service, cut }) => forward(service).run(&mut parts, body, target, cut, facts).await,
+            Err(Aside::NoRoute(own)) => {
+                let status = own.settings.no_route_status;
+                forward(own).refuse(&Fault::NoRoute(status), None, unread())
+            }
+            Err(Aside::Redirect(service, to)) => forward(service).redirect(&to, target.path, unread()),
         };
         raw.into_iter().for_each(|raw| client.socket.give_back(raw));
         Ok(response)
@@ -94,12 +96,21 @@ struct Forward<'s> {
     slot: &'s TunnelSlot,
 }
 
-impl Forward<'_> {
+impl<'s> Forward<'s> {
+    fn new(worker: &'s Worker, service: Rc<ServiceHere>, turn: Turn, slot: &'s TunnelSlot) -> Self {
+        // For every answer: a client that does not read must not hold the view for ever.
+        turn.client().socket.limit_sending(service.settings.send_timeout);
+        let ticket = Ticket::new(service.clone());
+        Self { worker, service, turn, ticket, slot }
+    }
+
+    /// Asks the app, which does not get `cut` bytes at the beginning of the path.
     async fn run(
         mut self,
         parts: &mut Parts,
         body: Incoming,
         target: RequestTarget<'_>,
+        cut: usize,
         facts: Facts,
     ) -> Response<Body> {
         let allowed = &self.service.settings.config.proxy.upgrades;
@@ -119,7 +130,8 @@ impl Forward<'_> {
         }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
-        let mut request = HyperRequest { forward: &self, parts, target, facts: &facts, upgrade: offered };
+        let mut request =
+            HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
         let path = Attempts { worker: self.worker, service: &self.service, client: self.turn.client() };
         match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -142,16 +154,15 @@ impl Forward<'_> {
     /// Counts the request for its client, and with `upgrade` among the tunnels. Fails when a limit
     /// is full.
     fn admit(&mut self, parts: &Parts, is_forwarded: bool, upgrade: bool) -> Result<(), Fault> {
-        let (settings, client) = (&self.service.settings, self.turn.client());
-        client.socket.limit_sending(settings.send_timeout);
+        let client = self.turn.client();
         let fields =
             || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
         let guest = match is_forwarded {
-            true => self.worker.guests.named(client, settings, fields),
-            false => client.guest().clone(),
+            true => self.service.named_guest(client, fields),
+            false => self.service.guest(client),
         };
-        self.ticket.admit(guest, &self.worker.guests)?;
-        if upgrade { self.ticket.reserve_tunnel(&self.worker.guests) } else { Ok(()) }
+        self.ticket.admit(guest)?;
+        if upgrade { self.ticket.reserve_tunnel() } else { Ok(()) }
     }
 
     /// Passes the app's answer on.
@@ -228,7 +239,26 @@ impl Forward<'_> {
         if unread {
             self.turn.client().linger();
         }
-        let response = self.ticket.refuse(fault, at, unread, &self.worker.guests);
+        let response = self.ticket.refuse(fault, at, unread);
+        self.answer_itself(response)
+    }
+
+    /// Sends the client elsewhere: to `to`, with the target of its request.
+    fn redirect(self, to: &str, target: &[u8], unread: bool) -> Response<Body> {
+        if unread {
+            self.turn.client().linger();
+        }
+        let Some(location) = answer::location(to, target) else {
+            self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
+            return answer::bare(StatusCode::BAD_REQUEST, self.turn);
+        };
+        let response = answer::redirect(location, unread);
+        self.ticket.answered(response.status().as_u16(), None);
+        self.answer_itself(response)
+    }
+
+    /// An answer of portok's own, already counted.
+    fn answer_itself(self, response: Response<Bytes>) -> Response<Body> {
         let under_way = UnderWay { claim: None, ticket: self.ticket };
         response.map(|text| Body::whole(text, self.turn).hold(under_way))
     }
@@ -239,6 +269,8 @@ struct HyperRequest<'a> {
     forward: &'a Forward<'a>,
     parts: &'a mut Parts,
     target: RequestTarget<'a>,
+    /// How many bytes at the beginning of the path the app does not get.
+    cut: usize,
     facts: &'a Facts,
     upgrade: Option<&'a [u8]>,
 }
@@ -252,6 +284,7 @@ impl ForwardedRequest for HyperRequest<'_> {
         let Forward { service, turn, .. } = self.forward;
         let settings = &service.settings;
         let (client, Parts { method, headers, .. }) = (turn.client(), &*self.parts);
+        let (taken, path) = headers::cut_prefix(self.target.path, self.cut);
         let context = headers::Context {
             peer: client.peer_text(),
             trusted: settings.trusts(client.peer.ip()),
@@ -261,10 +294,11 @@ impl ForwardedRequest for HyperRequest<'_> {
             upgrade: self.upgrade,
             trailers: self.facts.trailers,
             keep_alive: settings.app.upstream.keepalive,
+            taken,
         };
         let head = headers::RequestHead {
             method: method.as_str(),
-            target: self.target.path,
+            target: path,
             authority: self.target.authority,
             host: host_field(headers),
             nominated: &self.facts.nominated,
@@ -278,6 +312,29 @@ impl ForwardedRequest for HyperRequest<'_> {
     fn fields(&mut self) -> Fields<'_> {
         Fields::Map(&mut self.parts.headers)
     }
+}
+
+/// Whether a request is for the admin API: with several apps at the instance's listeners alone, and
+/// on the hosts of `admin.hosts` where there are any.
+fn is_reserved<'h>(
+    own: &ServiceHere,
+    client: &ClientConnection,
+    host: impl FnOnce() -> Option<&'h [u8]>,
+    path: &[u8],
+) -> bool {
+    let admin = &own.settings.config.admin;
+    if !admin.public || !path.starts_with(admin.prefix.as_bytes()) {
+        return false;
+    }
+    if !own.is_of_several() {
+        return true;
+    }
+    let is_named = |host: &[u8]| {
+        let host = compared(host);
+        admin.hosts.iter().any(|name| name.as_bytes() == &*host)
+    };
+    matches!(client.listener(), ListenerId::Instance(_))
+        && (admin.hosts.is_empty() || host().is_some_and(is_named))
 }
 
 /// The host that a request is for: that of an absolute target, else of `Host`.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use crate::config::Forwarded;
-use crate::http1::fields::{Kind, field, is_among, line, tokens};
+use crate::http1::fields::{Kind, field, is_among, is_forwarded_prefix, line, tokens};
 
 /// A request's head as the client sent it.
 pub(super) struct RequestHead<'a, F> {
@@ -46,6 +46,20 @@ pub(super) struct Context<'a> {
     pub(super) trailers: bool,
     /// The connection is kept for further requests.
     pub(super) keep_alive: bool,
+    /// What was taken off at the beginning of the path; empty: nothing.
+    pub(super) taken: &'a [u8],
+}
+
+/// A target without `cut` bytes at its beginning, which end at the border of a segment, and those
+/// bytes. What is left begins with one slash, however many were there.
+pub(super) fn cut_prefix(target: &[u8], cut: usize) -> (&[u8], &[u8]) {
+    if cut == 0 {
+        return (&[], target);
+    }
+    let (taken, rest) = target.split_at(cut.min(target.len()));
+    let slashes = rest.iter().take_while(|&&byte| byte == b'/').count();
+    // Where there is none, `write_target` adds it.
+    (taken, &rest[slashes.saturating_sub(1)..])
 }
 
 /// Writes `head` as the app gets it.
@@ -74,7 +88,7 @@ where
             Kind::ContentLength => context.chunked,
             Kind::Forwarded => context.forwarded != Forwarded::Off,
             Kind::ForwardedAlias => context.forwarded == Forwarded::Trusted,
-            Kind::Claim => context.forwarded == Forwarded::Trusted && !context.trusted,
+            Kind::Claim => !context.trusted && is_replaced(name, context),
             Kind::Host => true,
             kind => kind.is_hop_by_hop(),
         };
@@ -102,8 +116,17 @@ where
             out.extend_from_slice(b"\r\n");
         }
     }
+    if !context.taken.is_empty() {
+        line(out, b"x-forwarded-prefix", context.taken);
+    }
     write_connection(out, context);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a claim of a client that is not trusted is taken off. What was taken off the path is
+/// portok's own to say, however the other claims are treated.
+fn is_replaced(name: &[u8], context: &Context<'_>) -> bool {
+    context.forwarded == Forwarded::Trusted || !context.taken.is_empty() && is_forwarded_prefix(name)
 }
 
 /// The request target in the form an origin server gets it (RFC 9112, 3.2.1), byte for byte.
@@ -259,6 +282,29 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(port_of(host.as_bytes()), port.map(str::as_bytes), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_path_begins_with_one_slash() {
+        let taken_off = |target: &str, cut| {
+            let (taken, rest) = cut_prefix(target.as_bytes(), cut);
+            let mut written = Vec::new();
+            write_target(&mut written, rest);
+            format!("{} {}", str::from_utf8(taken).unwrap(), String::from_utf8(written).unwrap())
+        };
+        for (target, cut, left) in [
+            ("/v1", 3, "/v1 /"),
+            ("/v1?x", 3, "/v1 /?x"),
+            ("/v1/", 3, "/v1 /"),
+            ("/v1/?x", 3, "/v1 /?x"),
+            ("/v1/a//b", 3, "/v1 /a//b"),
+            ("/v1//evil/x", 3, "/v1 /evil/x"),
+            ("/v1///?//", 3, "/v1 /?//"),
+            ("//x", 0, " //x"),
+            ("", 0, " /"),
+        ] {
+            assert_eq!(taken_off(target, cut), left, "{target}");
         }
     }
 

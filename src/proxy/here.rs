@@ -12,12 +12,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::board::{Board, Now, Service, Services};
+use super::board::{Board, Found, Now, Service, Services, Way};
 use super::connection::ClientConnection;
 use super::counters::{RequestLane, ServiceCounters};
+use super::crowd::{Crowd, Guest, Reception};
 use super::settings::Settings;
 use super::target::Target;
 use super::upstream::pool::{Claim, Doorbells, LocalTarget};
+use super::who;
 use crate::config::{Affinity, AppConfig};
 
 /// Why a request finds no target.
@@ -37,6 +39,7 @@ pub(super) struct ServiceHere {
     lane: usize,
     live: Result<Rc<LocalTarget>, NoTarget>,
     service: Arc<Service>,
+    reception: Reception,
     /// What `live` was read from.
     now: Arc<Now>,
     /// Until this epoch it is what the board says.
@@ -65,10 +68,61 @@ impl ServiceHere {
         self.lane
     }
 
+    /// With the board's own service: whether there are several apps.
+    pub(super) fn is_of_several(&self) -> bool {
+        self.apps.is_some()
+    }
+
+    /// The service itself.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// Whose requests it has under way.
+    pub(super) fn crowd(&self) -> &Crowd {
+        self.reception.crowd()
+    }
+
+    /// Whom a request of `client` counts for that names nobody else.
+    pub(super) fn guest(&self, client: &ClientConnection) -> Rc<Guest> {
+        let own = client.guest();
+        if own.is_of(self.reception.crowd()) { own.clone() } else { self.reception.guest(own.ip()) }
+    }
+
+    /// Whom a request of `client` counts for that may name another: the address that its `fields`
+    /// name, if the peer is trusted, else the peer itself.
+    #[cold]
+    pub(super) fn named_guest<'a, I>(&self, client: &ClientConnection, fields: impl Fn() -> I) -> Rc<Guest>
+    where
+        I: Iterator<Item = (&'a [u8], &'a [u8])>,
+    {
+        let (peer, settings) = (client.peer.ip(), &self.settings);
+        let named = match settings.trusts(peer) {
+            true => who::client(peer, &settings.config.proxy.trusted, fields),
+            false => peer,
+        };
+        if named == peer { self.guest(client) } else { self.reception.guest(named) }
+    }
+
     /// Claims the live target; `None`: there is none, or it may not be claimed any more.
     fn claim(&self) -> Option<Claim> {
         self.live.as_ref().ok().and_then(|local| Claim::new(local.clone(), false))
     }
+}
+
+/// The service that a request goes to.
+pub(super) struct Routed {
+    pub(super) service: Rc<ServiceHere>,
+    /// How many bytes at the beginning of its path the app does not get.
+    pub(super) cut: usize,
+}
+
+/// Why a request goes to no app, though there are several.
+pub(super) enum Aside {
+    /// None is there for it. With the board's own service.
+    NoRoute(Rc<ServiceHere>),
+    /// The app's clients are sent to another place: to this scheme and authority.
+    Redirect(Rc<ServiceHere>, Arc<str>),
 }
 
 /// One thread's view of the board.
@@ -113,26 +167,37 @@ impl Here {
         self.epoch.set(epoch);
     }
 
-    /// The service of a request for `host` and `path` that has looked at `own`. `Err(own)`: there
-    /// are several apps, and none for it.
+    /// The service of a request of `client` for `host` and `path` that has looked at `own`.
     pub(super) fn route<'h>(
         &self,
         own: Rc<ServiceHere>,
+        client: &ClientConnection,
         host: impl FnOnce() -> Option<&'h [u8]>,
         path: &[u8],
-    ) -> Result<Rc<ServiceHere>, Rc<ServiceHere>> {
-        let Some(apps) = &own.apps else { return Ok(own) };
-        let Some(place) = apps.services.find(host(), path) else { return Err(own) };
+    ) -> Result<Routed, Aside> {
+        let Some(apps) = &own.apps else { return Ok(Routed { service: own, cut: 0 }) };
+        let Some(Found { place, how }) = apps.services.find(client.listener(), host, path) else {
+            return Err(Aside::NoRoute(own));
+        };
+        let service = self.app(apps, *place);
+        match how {
+            Way::App { cut } => Ok(Routed { service, cut: *cut }),
+            Way::Redirect(to) => Err(Aside::Redirect(service, to.clone())),
+        }
+    }
+
+    /// The service at `place` of `apps`, which a look has just found.
+    fn app(&self, apps: &AppsHere, place: usize) -> Rc<ServiceHere> {
         let mut seen = apps.seen.borrow_mut();
         let seen = &mut seen[place];
-        // The look at `own` has read this epoch.
+        // The look has read this epoch.
         let epoch = self.epoch.get();
         match seen {
-            Some(known) if known.epoch.get() == epoch => Ok(known.clone()),
+            Some(known) if known.epoch.get() == epoch => known.clone(),
             _ => {
                 let service = self.reader().service(apps.services.at(place), seen.as_ref(), epoch);
                 *seen = Some(service.clone());
-                Ok(service)
+                service
             }
         }
     }
@@ -282,7 +347,8 @@ impl Reader<'_> {
         };
         let (lane, counters, service) = (self.lane, service.counters().clone(), service.clone());
         let (settings, epoch) = (Settings::new(config, app), Cell::new(epoch));
-        Rc::new(ServiceHere { settings, counters, lane, live, service, now, epoch, apps })
+        let reception = Reception::new(service.crowd().clone());
+        Rc::new(ServiceHere { settings, counters, lane, live, service, reception, now, epoch, apps })
     }
 
     /// `target` as this thread uses it.
@@ -307,7 +373,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::counters::Counters;
-    use crate::proxy::crowd::{Crowd, Visit};
+    use crate::proxy::crowd::Visit;
     use crate::proxy::{RouteWriter, tests};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -325,8 +391,9 @@ mod tests {
             let counters = Counters::new(1);
             let (board, routes) = Board::new(Arc::new(tests::config()), counters.service().clone());
             let here = Here::new(0, board.clone(), Arc::new(Doorbells(Box::new([Notify::new()]))));
-            let visit = Visit::begin(Crowd::new().guest(PEER), 1, 1).unwrap();
-            Self { counters, board, routes, here, client: ClientConnection::new((PEER, 1).into(), visit, 0) }
+            let visit = Visit::begin(Crowd::of(None).guest(PEER), 1, 1).unwrap();
+            let client = ClientConnection::new((PEER, 1).into(), tests::door(), visit);
+            Self { counters, board, routes, here, client }
         }
 
         fn target(&self, port: u16) -> Arc<Target> {

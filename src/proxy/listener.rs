@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::address::ListenerId;
 use super::client;
+use super::connection::Door;
 use super::headers;
 use super::socket;
 use super::worker::Worker;
@@ -26,27 +28,25 @@ const BACKLOG: i32 = 4096;
 /// How long nothing is accepted when file descriptors or memory ran out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Which of the daemon's listeners: its name in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenerId(&'static str);
-
-impl ListenerId {
-    /// The listener at `listen`.
-    pub const HTTP: Self = Self("http");
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        self.0
-    }
-}
-
 /// Binds and listens, with the data plane's options (backlog, `SO_REUSEADDR`).
 ///
 /// # Errors
 /// The kernel's own, for example when the address is in use.
 pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    bind_beside(addr, &[])
+}
+
+/// As [`bind()`], beside listeners at `others`: where one of these has the port for IPv4, `[::]` is
+/// for IPv6 alone.
+///
+/// # Errors
+/// The kernel's own, for example when the address is in use.
+pub fn bind_beside(addr: SocketAddr, others: &[SocketAddr]) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if addr.is_ipv6() && others.iter().any(|other| other.is_ipv4() && other.port() == addr.port()) {
+        socket.set_only_v6(true)?;
+    }
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -64,19 +64,25 @@ pub(super) fn prepare(listener: &TcpListener, send_timeout: Option<Duration>) ->
 /// A task that accepts.
 #[derive(Debug)]
 pub(super) struct Acceptor {
+    id: ListenerId,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Acceptor {
     /// Starts to accept on this thread.
-    pub(super) fn start(worker: Rc<Worker>, listener: TcpListener) -> io::Result<Self> {
+    pub(super) fn start(worker: Rc<Worker>, id: ListenerId, listener: TcpListener) -> io::Result<Self> {
         let inherited = SockRef::from(&listener).tcp_user_timeout()?;
         let send_timeout = socket::send_timeout_of(inherited);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
-        let door = Door { worker, send_timeout };
-        Ok(Self { stop, task: tokio::task::spawn_local(run(door, listener, stopped)) })
+        let porter = Porter { worker, door: Rc::new(Door { listener: id, send_timeout }) };
+        Ok(Self { id, stop, task: tokio::task::spawn_local(run(porter, listener, stopped)) })
+    }
+
+    /// The listener whose connections it accepts.
+    pub(super) fn id(&self) -> ListenerId {
+        self.id
     }
 
     /// Takes what is in the queue and closes this thread's duplicate of the socket.
@@ -94,7 +100,7 @@ enum Event {
     Stop,
 }
 
-async fn run(door: Door, listener: tokio::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
+async fn run(porter: Porter, listener: tokio::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
     let mut exhausted = false;
     loop {
         let event = tokio::select! {
@@ -104,7 +110,7 @@ async fn run(door: Door, listener: tokio::net::TcpListener, mut stopped: oneshot
         match event {
             Event::Accepted(Ok((stream, peer))) => {
                 exhausted = false;
-                door.welcome(stream, peer);
+                porter.welcome(stream, peer);
             }
             Event::Accepted(Err(error)) if is_of_one_connection(&error) => (),
             Event::Accepted(Err(error)) => {
@@ -118,18 +124,17 @@ async fn run(door: Door, listener: tokio::net::TcpListener, mut stopped: oneshot
     }
     let Ok(listener) = listener.into_std() else { return };
     while let Ok((stream, peer)) = accept(&listener) {
-        door.welcome(stream, peer);
+        porter.welcome(stream, peer);
     }
 }
 
 /// Lets accepted connections in.
-struct Door {
+struct Porter {
     worker: Rc<Worker>,
-    /// What accepted sockets inherit, in milliseconds.
-    send_timeout: u32,
+    door: Rc<Door>,
 }
 
-impl Door {
+impl Porter {
     /// Serves a connection, or closes it when a limit is full.
     fn welcome(&self, stream: TcpStream, peer: SocketAddr) {
         let peer = headers::canonical(peer);
@@ -139,7 +144,7 @@ impl Door {
         }
         let service = self.worker.here.look();
         if let Some(visit) = self.worker.guests.admit(peer.ip(), &service.settings) {
-            let connection = client::serve(&self.worker, stream, peer, visit, self.send_timeout);
+            let connection = client::serve(&self.worker, stream, peer, self.door.clone(), visit);
             tokio::task::spawn_local(connection);
         }
     }

@@ -10,7 +10,8 @@
 //! # What each file is
 //! - The face for the coordinator, the daemon and the admin API: [`board`] (where requests go now,
 //!   by which configuration), [`routes`] (which of several apps is asked), [`target`] (one tenure
-//!   of an address, and who uses it), [`plane`] (the threads) and [`counters`].
+//!   of an address, and who uses it), [`plane`] (the threads), [`address`] (where it listens) and
+//!   [`counters`].
 //! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`settings`]
 //!   the configuration as requests read it, [`spares`] its buffers, [`clock`] its coarse time.
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
@@ -28,6 +29,7 @@
 //! counters, the number of a target's connections and how much each client address has, and nothing
 //! else.
 
+mod address;
 mod answer;
 mod attempts;
 mod board;
@@ -71,11 +73,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-pub use board::{Board, Now, RouteWriter, Service};
+pub use address::{ListenerId, overlaps};
+pub use board::{Board, Destination, Handling, Now, RouteWriter, Service};
 pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
-pub use listener::{ListenerId, bind};
+pub use listener::{bind, bind_beside};
 pub use plane::{Plane, Pulse};
-pub use routes::Route;
+pub use routes::{At, Route};
 pub use target::Target;
 pub use worker::Until;
 
@@ -85,10 +88,11 @@ pub type ReservedBody = http_body_util::combinators::BoxBody<Bytes, io::Error>;
 /// Answers requests under the reserved admin prefix. The proxy knows the prefix, but not the paths
 /// below it.
 pub trait Reserved: Send + Sync + 'static {
-    /// Answers one request of `peer`. Called on a data-plane thread, so it hands the work to the
-    /// control plane.
+    /// Answers one request of `peer` that came to `listener`. Called on a data-plane thread, so it
+    /// hands the work to the control plane.
     fn answer(
         &self,
+        listener: ListenerId,
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>>;

@@ -34,7 +34,7 @@ use super::clock;
 use super::connection::ClientConnection;
 use super::crowd::Guest;
 use super::fault::Fault;
-use super::here::ServiceHere;
+use super::here::{Routed, ServiceHere};
 use super::pieces::Pieces;
 use super::settings::Settings;
 use super::socket;
@@ -182,16 +182,15 @@ impl ShortWay<'_> {
         let Some(plain) = Plain::of(&request).filter(|plain| plain.fits(length, &own.settings)) else {
             return Some(Next::Other);
         };
-        // One without a route is refused on the long way.
-        let Ok(service) = here.route(own, || Some(plain.host), plain.target.as_bytes()) else {
+        // One that goes to no app is answered on the long way.
+        let routed = here.route(own, self.client, || Some(plain.host), plain.target.as_bytes());
+        let Ok(Routed { service, cut }) = routed else {
             return Some(Next::Other);
         };
-        let settings = &service.settings;
         let mut head = self.worker.spares.head();
-        plain.write(&mut head, self.client, settings);
+        plain.write(&mut head, self.client, &service.settings, cut);
         let (to_head, close) = (plain.to_head, plain.close);
-        let guest =
-            plain.is_forwarded.then(|| self.worker.guests.named(self.client, settings, || plain.pairs()));
+        let guest = plain.is_forwarded.then(|| service.named_guest(self.client, || plain.pairs()));
         self.consume(length);
         Some(Next::Plain(Request { head, to_head, close, guest, service }))
     }
@@ -231,8 +230,8 @@ impl ShortWay<'_> {
         socket.limit_sending(settings.send_timeout);
         socket.prepare_sending(&self.stream);
         let mut ticket = Ticket::new(service.clone());
-        let guest = guest.unwrap_or_else(|| self.client.guest().clone());
-        if let Err(fault) = ticket.admit(guest, &self.worker.guests) {
+        let guest = guest.unwrap_or_else(|| service.guest(self.client));
+        if let Err(fault) = ticket.admit(guest) {
             let refused = Refused { fault, at: None, lines: Vec::new(), to_head, close };
             return Some(self.refuse(refused, &ticket, settings));
         }
@@ -273,7 +272,7 @@ impl ShortWay<'_> {
     fn refuse(&self, refused: Refused, ticket: &Ticket, settings: &Settings) -> Answer {
         let Refused { fault, at, lines, to_head, close } = refused;
         let close = close || self.is_last(settings);
-        let response = ticket.refuse(&fault, at.as_deref(), close, &self.worker.guests);
+        let response = ticket.refuse(&fault, at.as_deref(), close);
         Answer { pieces: refusal(lines, &response, to_head), rest: None, close }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! State: one command channel and one join handle per thread. A thread ends when it is told to
 //! stop, or when the [`Plane`] is dropped, and everything it holds ends with it. If a future of
-//! [`Plane::rebind`] or [`Plane::drain`] is dropped half-way, the threads still carry out what they
+//! [`Plane::listen`], [`Plane::leave`] or [`Plane::drain`] is dropped half-way, the threads still carry out what they
 //! were told.
 
 use std::io;
@@ -15,10 +15,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::Reserved;
+use super::address::ListenerId;
 use super::board::Board;
 use super::counters::Counters;
-use super::crowd::Crowd;
-use super::listener::{self, Acceptor, ListenerId};
+use super::listener::{self, Acceptor};
 use super::upstream::pool::Doorbells;
 use super::worker::{Until, Worker, WorkerParts};
 use crate::config::Config;
@@ -42,12 +42,10 @@ struct Thread {
 /// What a thread is told. It answers when it is done.
 #[derive(Debug)]
 enum Command {
-    /// Accept from this socket of the listener too.
+    /// Accept from this listener too.
     Listen(ListenerId, TcpListener, oneshot::Sender<io::Result<()>>),
-    /// Stop accepting from all sockets of the listener but the newest.
-    LeaveFormer(ListenerId, oneshot::Sender<()>),
-    /// Stop accepting from the newest socket of the listener.
-    LeaveNewest(ListenerId, oneshot::Sender<()>),
+    /// Stop accepting from the listener.
+    Leave(ListenerId, oneshot::Sender<()>),
     Drain(Until, oneshot::Sender<()>),
     /// Answer, which proves that commands are carried out.
     Beat(oneshot::Sender<()>),
@@ -100,12 +98,10 @@ impl Plane {
             listener::prepare(listener, config.app.limits.send_timeout)?;
         }
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
-        let crowd = Crowd::new();
         let mut threads = Vec::with_capacity(count);
         for lane in 0..count {
             let (board, counters, reserved) = (board.clone(), counters.clone(), reserved.clone());
-            let (bells, crowd) = (bells.clone(), crowd.clone());
-            let parts = WorkerParts { lane, board, counters, reserved, bells, crowd };
+            let parts = WorkerParts { lane, board, counters, reserved, bells: bells.clone() };
             threads.push(Thread::start(parts, shared(&listeners)?)?);
         }
         Ok(Self { threads, board })
@@ -117,12 +113,11 @@ impl Plane {
         self.board.configure(config);
     }
 
-    /// Accepts from `listener` on every thread, then stops accepting from the former one of this
-    /// id, whose queue is accepted first. Open connections stay.
+    /// Accepts from one more listener, on every thread.
     ///
     /// # Errors
     /// The listener cannot be shared among threads. Nothing has changed then.
-    pub async fn rebind(&self, id: ListenerId, listener: TcpListener) -> io::Result<()> {
+    pub async fn listen(&self, id: ListenerId, listener: TcpListener) -> io::Result<()> {
         listener::prepare(&listener, self.board.config().app.limits.send_timeout)?;
         let listeners: Vec<_> =
             self.threads.iter().map(|_| listener.try_clone()).collect::<io::Result<_>>()?;
@@ -130,12 +125,16 @@ impl Plane {
         for (index, listener) in listeners.into_iter().enumerate() {
             let listening = self.threads[index].tell(|done| Command::Listen(id, listener, done)).await;
             if let Err(error) = listening.unwrap_or_else(|| Err(ended())) {
-                tell_all(&self.threads[..index], |done| Command::LeaveNewest(id, done)).await;
+                tell_all(&self.threads[..index], |done| Command::Leave(id, done)).await;
                 return Err(error);
             }
         }
-        tell_all(&self.threads, |done| Command::LeaveFormer(id, done)).await;
         Ok(())
+    }
+
+    /// Stops accepting from a listener, after what is in its queue. Open connections stay.
+    pub async fn leave(&self, id: ListenerId) {
+        tell_all(&self.threads, |done| Command::Leave(id, done)).await;
     }
 
     /// Stops accepting, after what is in the queue. Closes client connections, idle ones at once,
@@ -213,9 +212,7 @@ fn run(
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let worker = Worker::start(parts);
-        let start = |(id, listener): (ListenerId, _)| -> io::Result<_> {
-            Ok((id, Acceptor::start(worker.clone(), listener)?))
-        };
+        let start = |(id, listener)| Acceptor::start(worker.clone(), id, listener);
         let acceptors: io::Result<Vec<_>> = listeners.into_iter().map(start).collect();
         let (acceptors, started) = match acceptors {
             Ok(acceptors) => (Some(acceptors), Ok(())),
@@ -230,31 +227,17 @@ fn run(
 }
 
 /// Carries out commands until told to stop.
-async fn obey(
-    worker: std::rc::Rc<Worker>,
-    mut acceptors: Vec<(ListenerId, Acceptor)>,
-    mut told: mpsc::Receiver<Command>,
-) {
+async fn obey(worker: std::rc::Rc<Worker>, mut acceptors: Vec<Acceptor>, mut told: mpsc::Receiver<Command>) {
     while let Some(command) = told.recv().await {
         match command {
             Command::Listen(id, listener, done) => {
-                let started =
-                    Acceptor::start(worker.clone(), listener).map(|acceptor| acceptors.push((id, acceptor)));
+                let started = Acceptor::start(worker.clone(), id, listener);
+                let started = started.map(|acceptor| acceptors.push(acceptor));
                 // If nobody waits any more, it listens all the same.
                 let _ = done.send(started);
             }
-            Command::LeaveFormer(id, done) => {
-                let newest = newest(&acceptors, id).map(|index| acceptors.remove(index));
-                let (former, others) =
-                    std::mem::take(&mut acceptors).into_iter().partition(|(of, _)| *of == id);
-                stop(former).await;
-                acceptors = others;
-                acceptors.extend(newest);
-                let _ = done.send(());
-            }
-            Command::LeaveNewest(id, done) => {
-                let newest = newest(&acceptors, id).map(|index| acceptors.remove(index));
-                stop(newest.into_iter().collect()).await;
+            Command::Leave(id, done) => {
+                stop(acceptors.extract_if(.., |acceptor| acceptor.id() == id).collect()).await;
                 let _ = done.send(());
             }
             Command::Drain(until, done) => {
@@ -274,13 +257,8 @@ async fn obey(
     }
 }
 
-/// Where the newest socket of a listener is.
-fn newest(acceptors: &[(ListenerId, Acceptor)], id: ListenerId) -> Option<usize> {
-    acceptors.iter().rposition(|(other, _)| *other == id)
-}
-
-async fn stop(acceptors: Vec<(ListenerId, Acceptor)>) {
-    for (_, acceptor) in acceptors {
+async fn stop(acceptors: Vec<Acceptor>) {
+    for acceptor in acceptors {
         acceptor.stop().await;
     }
 }

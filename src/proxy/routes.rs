@@ -1,6 +1,7 @@
-//! The route table: which of several apps a request goes to, by its host and its path. Pure data: a
-//! table does not change; a new one takes its place.
+//! The route table: which of several apps a request goes to, by the listener that it came to, its
+//! host and its path. Pure data: a table does not change; a new one takes its place.
 //!
+//! - At a listener of an app's own, host and path do not matter. All others share the rest.
 //! - A host is compared in lower case, without its port and one dot at its end.
 //! - An exact host comes before hosts below a name, of these the longest name, then any host. A
 //!   host that has routes of its own never falls back to a less exact one.
@@ -9,23 +10,38 @@
 
 use std::collections::HashMap;
 
+use super::address::ListenerId;
 use crate::config::Hosts;
 use crate::http1::host::compared;
 
-/// A route: requests for these hosts, under this path, go to `to`.
+/// A route: the requests that it is for go to `to`.
 #[derive(Debug, Clone)]
 pub struct Route<T> {
-    /// For which hosts.
-    pub hosts: Hosts,
-    /// The path that a request's begins with, with a `/` at its beginning; `/`: every one.
-    pub path: Box<str>,
+    /// Which requests it is for.
+    pub at: At,
     /// Where they go.
     pub to: T,
 }
 
-/// Routes by host and path.
+/// The requests that a route is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    /// At the instance's listeners, all of which share one table.
+    Instance {
+        /// Requests for these hosts...
+        hosts: Hosts,
+        /// ...with this path at the beginning of theirs. It begins with `/`, which alone is every
+        /// one.
+        path: Box<str>,
+    },
+    /// Every request at this listener of an app's own.
+    Listener(ListenerId),
+}
+
+/// Routes by listener, host and path.
 #[derive(Debug)]
 pub(super) struct Routes<T> {
+    listeners: HashMap<ListenerId, T>,
     exact: HashMap<Box<[u8]>, Paths<T>>,
     below: HashMap<Box<[u8]>, Paths<T>>,
     /// The longest name in `below`: nothing longer is looked up.
@@ -38,10 +54,18 @@ pub(super) struct Routes<T> {
 struct Paths<T>(Vec<(Box<[u8]>, T)>);
 
 impl<T> Routes<T> {
-    /// A table of these routes. Of two for the same hosts and path the first counts.
+    /// A table of these routes. Of two for the same requests the first counts.
     pub(super) fn new(routes: impl IntoIterator<Item = Route<T>>) -> Self {
-        let mut table = Self { exact: HashMap::new(), below: HashMap::new(), longest_below: 0, any: None };
-        for Route { hosts, path, to } in routes {
+        let (listeners, exact, below) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut table = Self { listeners, exact, below, longest_below: 0, any: None };
+        for Route { at, to } in routes {
+            let (hosts, path) = match at {
+                At::Instance { hosts, path } => (hosts, path),
+                At::Listener(id) => {
+                    table.listeners.entry(id).or_insert(to);
+                    continue;
+                }
+            };
             let paths = match hosts {
                 Hosts::Exact(host) => table.exact.entry(host.as_str().as_bytes().into()).or_default(),
                 Hosts::Below(name) => {
@@ -59,10 +83,18 @@ impl<T> Routes<T> {
         table
     }
 
-    /// Where a request for `host`, as the client wrote it, and `path`, with its query, goes. Without
-    /// a host only the routes for any host count.
-    pub(super) fn find(&self, host: Option<&[u8]>, path: &[u8]) -> Option<&T> {
-        self.paths(host)?.find(path)
+    /// Where a request that came to `listener` goes: for `host`, as the client wrote it, and `path`,
+    /// with its query. Without a host only the routes for any host count.
+    pub(super) fn find<'h>(
+        &self,
+        listener: ListenerId,
+        host: impl FnOnce() -> Option<&'h [u8]>,
+        path: &[u8],
+    ) -> Option<&T> {
+        match listener {
+            ListenerId::Instance(_) => self.paths(host())?.find(path),
+            ListenerId::App(_) => self.listeners.get(&listener),
+        }
     }
 
     fn paths(&self, host: Option<&[u8]>) -> Option<&Paths<T>> {
@@ -111,10 +143,17 @@ mod tests {
 
     fn table(routes: &[(&str, &str)]) -> Routes<String> {
         Routes::new(routes.iter().map(|(hosts, path)| Route {
-            hosts: hosts.parse().unwrap(),
-            path: (*path).into(),
+            at: At::Instance { hosts: hosts.parse().unwrap(), path: (*path).into() },
             to: format!("{hosts}{path}"),
         }))
+    }
+
+    fn public() -> ListenerId {
+        ListenerId::Instance(([127, 0, 0, 1], 80).into())
+    }
+
+    fn found<'t>(table: &'t Routes<String>, host: Option<&str>, path: &str) -> Option<&'t str> {
+        table.find(public(), || host.map(str::as_bytes), path.as_bytes()).map(String::as_str)
     }
 
     #[test]
@@ -129,7 +168,7 @@ mod tests {
             ("127.0.0.1", "/"),
             ("[::1]", "/"),
         ]);
-        for (host, found) in [
+        for (host, to) in [
             ("a.b", Some("a.b/")),
             ("A.B", Some("a.b/")),
             ("a.b.", Some("a.b/")),
@@ -150,17 +189,17 @@ mod tests {
             ("[::2]", Some("*/")),
             ("_x-1.c", Some("*/")),
         ] {
-            assert_eq!(table.find(Some(host.as_bytes()), b"/").map(String::as_str), found, "{host}");
+            assert_eq!(found(&table, Some(host), "/"), to, "{host}");
         }
-        assert_eq!(table.find(None, b"/").unwrap(), "*/");
+        assert_eq!(found(&table, None, "/"), Some("*/"));
         let long = format!("{}.a.b", "x.".repeat(20_000));
-        assert_eq!(table.find(Some(long.as_bytes()), b"/").unwrap(), "*.a.b/");
+        assert_eq!(found(&table, Some(&long), "/"), Some("*.a.b/"));
     }
 
     #[test]
     fn the_longest_path_counts_up_to_the_border_of_a_segment() {
         let table = table(&[("a", "/"), ("a", "/v1"), ("a", "/v1/x"), ("a", "/slash/"), ("b", "/v1")]);
-        for (path, found) in [
+        for (path, to) in [
             ("/", "a/"),
             ("", "a/"),
             ("*", "a/"),
@@ -180,17 +219,25 @@ mod tests {
             ("/slash/", "a/slash/"),
             ("/slash/x", "a/slash/"),
         ] {
-            assert_eq!(table.find(Some(b"a"), path.as_bytes()).unwrap(), found, "{path}");
+            assert_eq!(found(&table, Some("a"), path), Some(to), "{path}");
         }
-        assert!(table.find(Some(b"b"), b"/").is_none());
-        assert!(table.find(Some(b"c"), b"/v1").is_none());
-        assert!(table.find(None, b"/v1").is_none());
+        assert_eq!(found(&table, Some("b"), "/"), None);
+        assert_eq!(found(&table, Some("c"), "/v1"), None);
+        assert_eq!(found(&table, None, "/v1"), None);
     }
 
     #[test]
     fn of_two_equal_routes_the_first_counts() {
-        let route = |to| Route { hosts: Hosts::Any, path: "/".into(), to };
-        assert_eq!(Routes::new([route(1), route(2)]).find(None, b"/"), Some(&1));
+        let own = ListenerId::App(([127, 0, 0, 1], 81).into());
+        let everywhere = At::Instance { hosts: Hosts::Any, path: "/".into() };
+        let route = |at: &At, to| Route { at: at.clone(), to };
+        let at_own = At::Listener(own);
+        let table =
+            Routes::new([route(&everywhere, 1), route(&everywhere, 2), route(&at_own, 3), route(&at_own, 4)]);
+        assert_eq!(table.find(public(), || None, b"/"), Some(&1));
+        assert_eq!(table.find(own, || unreachable!("its host does not matter"), b"/"), Some(&3));
+        let none = ListenerId::App(([127, 0, 0, 1], 82).into());
+        assert_eq!(table.find(none, || None, b"/"), None, "it has no share in the instance's routes");
     }
 
     proptest::proptest! {
@@ -208,8 +255,8 @@ mod tests {
                 }
                 disguised.push_str(&port);
                 proptest::prop_assert_eq!(
-                    table.find(Some(disguised.as_bytes()), b"/"),
-                    table.find(Some(plain.as_bytes()), b"/")
+                    found(&table, Some(&disguised), "/"),
+                    found(&table, Some(&plain), "/")
                 );
             }
         }

@@ -19,10 +19,11 @@ pub(super) struct Settings {
     /// Milliseconds.
     pub(super) idle_timeout: u64,
     pub(super) header_timeout: u64,
-    pub(super) tunnel_idle: u64,
     /// Milliseconds as the kernel gets them; 0: no limit.
     pub(super) send_timeout: u32,
     pub(super) requests_per_address: usize,
+    /// The status for requests that no app has a route for.
+    pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
 }
@@ -32,16 +33,17 @@ impl Settings {
         let idle_timeout = clock::millis(config.proxy.idle_timeout);
         let header_timeout = clock::millis(config.proxy.header_timeout);
         let (limits, upstream) = (&app.limits, &app.upstream);
-        let tunnel_idle = limits.tunnel_idle.map_or(clock::NEVER, clock::millis);
         let send_timeout = socket::send_timeout_of(limits.send_timeout);
-        let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);
+        // How many an app with targets can take is not known here.
+        let limit = limits.requests_per_address.filter(|_| app.targets.is_none());
+        let requests_per_address = limit.unwrap_or(usize::MAX);
         let is_impatient = upstream.response_timeout.or(upstream.read_timeout).or(upstream.timeout).is_some();
         Self {
             idle_timeout,
             header_timeout,
-            tunnel_idle,
             send_timeout,
             requests_per_address,
+            no_route_status: 404,
             is_impatient,
             app,
             config,

@@ -6,15 +6,16 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
 
+use super::board::Service;
 use super::clock;
 use super::crowd::{Guest, Limit, Stay};
 use super::fault::Fault;
-use super::guests::Guests;
 use super::headers;
 use super::here::ServiceHere;
 use super::target::Target;
@@ -44,11 +45,16 @@ impl Ticket {
         Self { service, started, finished: Cell::new(false), stay: None }
     }
 
+    /// The service that it asks.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        self.service.service()
+    }
+
     /// Counts it for its client's address, unless that has too many under way.
-    pub(super) fn admit(&mut self, guest: Rc<Guest>, guests: &Guests) -> Result<(), Fault> {
+    pub(super) fn admit(&mut self, guest: Rc<Guest>) -> Result<(), Fault> {
         let (stay, number) = Stay::begin(guest);
         if number > self.service.settings.requests_per_address {
-            self.one_too_many(stay, guests)
+            self.one_too_many(stay)
         } else {
             self.stay = Some(stay);
             Ok(())
@@ -57,7 +63,7 @@ impl Ticket {
 
     /// Refuses it. A trusted peer that names no client stands for many, and is let through.
     #[cold]
-    fn one_too_many(&mut self, stay: Stay, guests: &Guests) -> Result<(), Fault> {
+    fn one_too_many(&mut self, stay: Stay) -> Result<(), Fault> {
         let (ip, settings) = (stay.guest().ip(), &self.service.settings);
         if headers::is_trusted(ip, &settings.config.proxy.trusted) {
             self.stay = Some(stay);
@@ -65,17 +71,17 @@ impl Ticket {
         }
         drop(stay);
         let most = settings.requests_per_address;
-        guests.warn_full(Limit::RequestsPerAddress, Some(most), Some(ip));
+        self.service.crowd().warn_full(Limit::RequestsPerAddress, Some(most), Some(ip));
         Err(Fault::TooManyAtOnce)
     }
 
     /// Takes a place for the tunnel that the request may become.
-    pub(super) fn reserve_tunnel(&mut self, guests: &Guests) -> Result<(), Fault> {
+    pub(super) fn reserve_tunnel(&mut self) -> Result<(), Fault> {
         let most = self.service.settings.app.limits.tunnels;
         if self.stay.as_mut().is_none_or(|stay| stay.reserve_tunnel(most)) {
             return Ok(());
         }
-        guests.warn_full(Limit::Tunnels, Some(most), None);
+        self.service.crowd().warn_full(Limit::Tunnels, Some(most), None);
         Err(Fault::TooManyTunnels)
     }
 
@@ -108,17 +114,11 @@ impl Ticket {
 
     /// Answers with an error of portok's own, and counts it. `at`: the target that failed, if one
     /// was asked; a server error counts for its release.
-    pub(super) fn refuse(
-        &self,
-        fault: &Fault,
-        at: Option<&LocalTarget>,
-        close: bool,
-        guests: &Guests,
-    ) -> Response<Bytes> {
+    pub(super) fn refuse(&self, fault: &Fault, at: Option<&LocalTarget>, close: bool) -> Response<Bytes> {
         let (config, upstream) = (&self.service.settings.config, &self.service.settings.app.upstream);
         if matches!(fault, Fault::UpstreamFull) {
             let most = upstream.max_connections;
-            guests.warn_full(Limit::UpstreamConnections, Some(most), None);
+            self.service.crowd().warn_full(Limit::UpstreamConnections, Some(most), None);
         }
         self.service.counters.refused(fault.code());
         let cause = fault.cause();

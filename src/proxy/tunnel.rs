@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::answer::UnderWay;
+use super::board::Service;
 use super::connection::ClientConnection;
 use super::socket::Socket;
 use super::spares::BufferSize;
@@ -37,6 +39,11 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
+    /// The app at its other end.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        self.under_way.ticket.service()
+    }
+
     /// Moves bytes until both sides have ended or one broke.
     pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
         let Self { upgraded, mut app, under_way } = self;

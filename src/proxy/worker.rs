@@ -15,7 +15,6 @@ use super::board::Board;
 use super::clock;
 use super::connection::ClientConnection;
 use super::counters::{ConnectionLane, Counters};
-use super::crowd::Crowd;
 use super::guests::Guests;
 use super::here::Here;
 use super::spares::Spares;
@@ -28,7 +27,6 @@ pub(super) struct WorkerParts {
     pub(super) counters: Arc<Counters>,
     pub(super) reserved: Arc<dyn Reserved>,
     pub(super) bells: Arc<Doorbells>,
-    pub(super) crowd: Arc<Crowd>,
 }
 
 /// How far a drain goes.
@@ -80,12 +78,12 @@ pub(super) struct Worker {
 impl Worker {
     /// Makes a thread's state, and starts the task that keeps it.
     pub(super) fn start(parts: WorkerParts) -> Rc<Self> {
-        let WorkerParts { lane, board, counters, reserved, bells, crowd } = parts;
+        let WorkerParts { lane, board, counters, reserved, bells } = parts;
         clock::advance(counters.uptime());
         let worker = Rc::new(Self {
             lane,
+            guests: Guests::new(board.own().crowd().clone(), counters.clone()),
             here: Here::new(lane, board, bells.clone()),
-            guests: Guests::new(crowd, counters.clone()),
             spares: Spares::default(),
             counters,
             reserved,
@@ -217,7 +215,7 @@ mod tests {
     use super::super::settings::Settings;
     use super::super::tests;
     use super::*;
-    use crate::proxy::crowd::Visit;
+    use crate::proxy::crowd::{Crowd, Visit};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -225,8 +223,8 @@ mod tests {
     fn a_moment_in_which_the_machine_stood_still_makes_no_connection_quiet() {
         let config = Arc::new(tests::config());
         let settings = Settings::new(config.clone(), config.app.clone());
-        let visit = Visit::begin(Crowd::new().guest(PEER), 1, 1).unwrap();
-        let client = ClientConnection::new((PEER, 1).into(), visit, 0);
+        let visit = Visit::begin(Crowd::of(None).guest(PEER), 1, 1).unwrap();
+        let client = ClientConnection::new((PEER, 1).into(), tests::door(), visit);
         let mut swept = Sweeps::default();
         let mut sweep = |milliseconds| {
             clock::advance(Duration::from_millis(milliseconds));

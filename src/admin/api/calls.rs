@@ -125,7 +125,7 @@ impl Admin {
                 ..instances
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            listen: self.parts.listen.borrow().to_string(),
+            listen: self.parts.listen.borrow()[0].to_string(),
             pid: std::process::id(),
             ..of_now
         }

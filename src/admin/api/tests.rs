@@ -31,7 +31,8 @@ fn config() -> config::Admin {
 }
 
 fn tcp(address: &str) -> Peer {
-    Peer::Tcp(SocketAddr::new(address.parse().unwrap(), 40_000))
+    let peer = SocketAddr::new(address.parse().unwrap(), 40_000);
+    Peer::Tcp { peer, at: [127, 0, 0, 1].into() }
 }
 
 fn head(request: &str, headers: Headers<'_>) -> http::request::Parts {
@@ -58,7 +59,7 @@ impl Gate {
     fn ask(&self, peer: &Peer, request: &str, headers: Headers<'_>) -> Result<Route, Refusal> {
         let surface = match peer {
             Peer::Unix { .. } => Surface::Socket,
-            Peer::Tcp(_) => Surface::Loopback,
+            Peer::Tcp { .. } => Surface::Loopback,
         };
         examine((peer, surface), &head(request, headers), &self.config, 1000, &self.limits, self.now)
     }

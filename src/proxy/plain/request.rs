@@ -68,7 +68,15 @@ impl<'a> Plain<'a> {
         self.fields.iter().map(|field| (field.name.as_bytes(), field.value))
     }
 
-    pub(super) fn write(&self, out: &mut Vec<u8>, client: &ClientConnection, settings: &Settings) {
+    /// Writes its head as the app gets it, without `cut` bytes at the beginning of the path.
+    pub(super) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        client: &ClientConnection,
+        settings: &Settings,
+        cut: usize,
+    ) {
+        let (taken, target) = headers::cut_prefix(self.target.as_bytes(), cut);
         let context = headers::Context {
             peer: client.peer_text(),
             // Looked up only for a request that names another client: the look costs as much as the
@@ -81,10 +89,11 @@ impl<'a> Plain<'a> {
             upgrade: None,
             trailers: false,
             keep_alive: settings.app.upstream.keepalive,
+            taken,
         };
         let head = headers::RequestHead {
             method: self.method,
-            target: self.target.as_bytes(),
+            target,
             authority: None,
             host: Some(self.host),
             nominated: &[],

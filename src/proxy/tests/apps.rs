@@ -46,8 +46,13 @@ impl App {
         (target, former)
     }
 
-    fn at(&self, hosts: &str, path: &str) -> Route<Arc<Service>> {
-        Route { hosts: hosts.parse().unwrap(), path: path.into(), to: self.service.clone() }
+    fn at(&self, hosts: &str, path: &str) -> Route<Destination> {
+        self.at_with(hosts, path, Handling::Pass)
+    }
+
+    fn at_with(&self, hosts: &str, path: &str, how: Handling) -> Route<Destination> {
+        let at = At::Instance { hosts: hosts.parse().unwrap(), path: path.into() };
+        Route { at, to: Destination { service: self.service.clone(), how } }
     }
 }
 

@@ -5,7 +5,6 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::proxy::connection::ClientConnection;
-use crate::proxy::crowd::Crowd;
 use crate::proxy::here::NoTarget;
 use crate::proxy::upstream::pool::Doorbells;
 use crate::proxy::worker::{Worker, WorkerParts};
@@ -30,7 +29,7 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let worker = Worker::start(parts);
         let visit = worker.guests.admit(peer.ip(), &worker.here.look().settings).unwrap();
-        let client = ClientConnection::new(peer, visit, 0);
+        let client = ClientConnection::new(peer, door(), visit);
         let mut looks = Looks::default();
         while !over.load(Ordering::SeqCst) {
             match worker.here.claim(&worker.here.look(), &client) {
@@ -56,8 +55,8 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
         let readers: Vec<_> = (0..READERS)
             .map(|lane| {
                 let (board, counters, bells) = (board.clone(), counters.clone(), bells.clone());
-                let (reserved, crowd) = (Arc::new(Admins), Crowd::new());
-                let parts = WorkerParts { lane, board, counters, reserved, bells, crowd };
+                let reserved = Arc::new(Admins);
+                let parts = WorkerParts { lane, board, counters, reserved, bells };
                 let (looking, over) = (&looking[lane], &over);
                 threads.spawn(move || look_without_pause(parts, looking, over))
             })

@@ -17,7 +17,8 @@ async fn rebinding_loses_no_connection() {
     }
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
-    rig.plane.rebind(ListenerId::HTTP, listener).await.unwrap();
+    rig.plane.listen(ListenerId::Instance(addr), listener).await.unwrap();
+    rig.plane.leave(public()).await;
     assert!(TcpStream::connect(rig.addr).await.is_err());
     queued.push(Client { stream: TcpStream::connect(addr).await.unwrap(), buf: Vec::new() });
     queued.push(open);
@@ -214,7 +215,7 @@ async fn more_threads_than_counters_are_refused() {
     let counters = Counters::new(1);
     let (board, _routes) = Board::new(Arc::new(many), counters.service().clone());
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let listeners = vec![(ListenerId::HTTP, listener)];
+    let listeners = vec![(public(), listener)];
     let error = Plane::start(listeners, board, counters, Arc::new(Admins)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }

@@ -43,6 +43,16 @@ pub(super) fn config() -> Config {
     config
 }
 
+/// By which a test's clients come in.
+pub(super) fn door() -> std::rc::Rc<connection::Door> {
+    std::rc::Rc::new(connection::Door { listener: public(), send_timeout: 0 })
+}
+
+/// The listener that a rig has.
+fn public() -> ListenerId {
+    ListenerId::Instance(([127, 0, 0, 1], 0).into())
+}
+
 /// The app's part of `config`.
 fn of_app(config: &mut Config) -> &mut AppConfig {
     Arc::make_mut(&mut config.app)
@@ -62,6 +72,7 @@ struct Admins;
 impl Reserved for Admins {
     fn answer(
         &self,
+        _: ListenerId,
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>> {
@@ -104,7 +115,7 @@ impl Rig {
         let (board, routes) = Board::new(Arc::new(config), counters.service().clone());
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let listeners = vec![(ListenerId::HTTP, listener)];
+        let listeners = vec![(public(), listener)];
         let plane = Plane::start(listeners, board.clone(), counters.clone(), Arc::new(Admins)).unwrap();
         Self { plane, addr, counters, board, routes }
     }
