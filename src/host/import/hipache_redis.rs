@@ -57,7 +57,7 @@ fn read_old(root: &mut Fields<'_>, findings: &mut Findings) -> Redis {
         redis.host = table.text("host", findings).and_then(|host| host_of("redis.host", host, findings));
         redis.port = port(table.number("port", 1..=65_535, findings));
         redis.database = table.number("database", 0..=65_535, findings);
-        redis.has_password = table.text("password", findings).is_some_and(|word| !word.is_empty());
+        redis.has_password = table.take("password").is_some_and(is_secret);
         table.unknown("hipache", findings);
     }
     if let Some(host) = root.text("redisHost", findings) {
@@ -65,10 +65,15 @@ fn read_old(root: &mut Fields<'_>, findings: &mut Findings) -> Redis {
     }
     redis.port = port(root.number("redisPort", 1..=65_535, findings)).or(redis.port);
     redis.database = root.number("redisDatabase", 0..=65_535, findings).or(redis.database);
-    redis.has_password |= root.text("redisPassword", findings).is_some_and(|word| !word.is_empty());
+    redis.has_password |= root.take("redisPassword").is_some_and(is_secret);
     let masters = ["redisMasterHost", "redisMasterPort", "redisMasterDatabase", "redisMasterPassword"];
     root.lost(&masters, MASTER, findings);
     redis
+}
+
+/// Whether a password is set. Whatever its value is, no message quotes it.
+fn is_secret(value: &Value) -> bool {
+    value.as_str() != Some("")
 }
 
 const MASTER: &str = "marks of dead targets are written to the server that the lists are read from";

@@ -12,6 +12,9 @@ use super::toml::{Toml, Value as Field};
 /// The longest time that portok takes, in milliseconds.
 const MILLIS_MAX: u64 = 7 * 24 * 3600 * 1000;
 
+/// The longest folder that is taken, in bytes. What the system takes is longer.
+const PATH_MAX: usize = 2048;
+
 /// What runs a script without an interpreter of its own, by the script's extension.
 const INTERPRETERS: [(&str, &str); 12] = [
     ("js", "node"),
@@ -55,7 +58,7 @@ pub(super) struct App {
 /// Reads an app that was started from `folder`. `None`: it cannot be started.
 pub(super) fn read(mut fields: Fields<'_>, folder: Option<&str>, findings: &mut Findings) -> Option<App> {
     fields.rename(pm2_keys::canonical);
-    let script = fields.text("script", findings).filter(|script| !script.is_empty());
+    let script = fields.text("script", findings).filter(|script| !script.trim().is_empty());
     let Some(script) = script else {
         findings.problem(fields.at("script"), "expected what to start, such as \"app.js\"");
         return None;
@@ -118,6 +121,12 @@ fn directory(fields: &mut Fields<'_>, folder: Option<&str>, findings: &mut Findi
     let Some(cwd) = fields.text("cwd", findings).filter(|cwd| !cwd.is_empty()) else {
         return folder.map(str::to_owned);
     };
+    if cwd.contains('\0') || cwd.len() > PATH_MAX {
+        findings.problem(
+            fields.at("cwd"),
+            format_args!("expected a path of at most {PATH_MAX} bytes, without NUL"),
+        );
+    }
     if Path::new(cwd).is_absolute() {
         return Some(cwd.to_owned());
     }
@@ -170,11 +179,11 @@ fn command(
     env: &mut Vec<(String, String)>,
     findings: &mut Findings,
 ) -> Field {
-    let interpreter = fields.text("exec_interpreter", findings).filter(|name| !name.is_empty());
+    let interpreter = fields.text("exec_interpreter", findings).filter(|name| !name.trim().is_empty());
     let node_args = words(fields, "node_args", findings);
     let args = words(fields, "args", findings);
-    if script.contains('\0') {
-        findings.problem(fields.at("script"), "expected a script without NUL");
+    if script.contains('\0') || interpreter.is_some_and(|name| name.contains('\0')) {
+        findings.problem(fields.at("script"), "expected a script and an interpreter without NUL");
     }
     if script.contains(' ') {
         // A whole command, which pm2 gives to a shell without `args`.

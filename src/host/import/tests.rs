@@ -3,6 +3,9 @@
 
 use std::fs;
 
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
 use super::*;
 use crate::config::{self, Config, Sources};
 use crate::wire::CommandLine;
@@ -93,4 +96,126 @@ fn of_many_problems_the_first_are_told() {
     let problems = refused(Format::Procfile, &"nonsense\n".repeat(1000));
     assert_eq!(problems.len(), PROBLEMS_MAX + 1);
     assert_eq!(problems.last().unwrap(), "and 981 more");
+}
+
+/// A value such as people write, or a stranger.
+fn value() -> impl Strategy<Value = Value> {
+    let text = prop_oneof![
+        "[ -~]{0,12}",
+        "\\PC{0,6}",
+        Just("a\0b\n\u{202e}".to_owned()),
+        Just("x".repeat(5000)),
+        prop::sample::select(vec![
+            "app.js",
+            "./a b",
+            "localhost:80",
+            ":9080",
+            "redis://:p@h:1/2#p",
+            "redis:",
+            "0.0.0.0",
+            "::1",
+            "100ms",
+            "none",
+            "node@1",
+            "80",
+            "prod",
+            "/",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        prop_oneof![any::<i64>(), 0..70_000_i64].prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 40, 6, |inner| {
+        let keys = prop_oneof![
+            prop::sample::select(vec![
+                "apps",
+                "script",
+                "name",
+                "cwd",
+                "args",
+                "interpreter",
+                "node_args",
+                "env",
+                "PORT",
+                "port",
+                "user",
+                "gid",
+                "kill_timeout",
+                "restart_delay",
+                "exp_backoff_restart_delay",
+                "max_restarts",
+                "autorestart",
+                "instances",
+                "watch",
+                "server",
+                "http",
+                "bind",
+                "address",
+                "address6",
+                "workers",
+                "maxSockets",
+                "deadBackendTTL",
+                "tcpTimeout",
+                "retryOnError",
+                "driver",
+                "redis",
+                "redisHost",
+                "listen",
+                "out",
+                "active",
+                "prod",
+                "timeout",
+                "timeoutCode",
+                "idleConn",
+            ])
+            .prop_map(str::to_owned),
+            "\\PC{0,4}",
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((keys, inner), 0..9)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+/// What a stranger's values make is TOML, or nothing.
+fn judge(format: Format, text: &str) {
+    let Ok(imported) = import(format, &Source::text_in(Some("/srv/shop"), text)) else { return };
+    let read: Result<::toml::Table, _> = imported.toml.parse();
+    assert!(read.is_ok(), "{read:?}\n{}", imported.toml);
+    if read.is_ok_and(|read| read.contains_key("app")) {
+        loaded(&imported.toml);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_value_makes_what_cannot_be_read(value in value()) {
+        let text = value.to_string();
+        for format in [Format::Hipache, Format::Nfork, Format::Pm2] {
+            judge(format, &text);
+        }
+        // Nearly right: an app, an inbound and a server with these fields.
+        if let Value::Object(fields) = &value {
+            let with = |more: Value| {
+                let mut whole = more.as_object().cloned().unwrap_or_default();
+                whole.extend(fields.clone());
+                Value::Object(whole)
+            };
+            judge(Format::Pm2, &with(json!({"script": "app.js"})).to_string());
+            judge(Format::Nfork, &json!([with(json!({"listen": ":80", "out": {"prod": "localhost"}, "active": "prod"}))]).to_string());
+            judge(Format::Hipache, &json!({"server": with(json!({"port": 80}))}).to_string());
+        }
+    }
+
+    #[test]
+    fn no_text_makes_what_cannot_be_read(text in "(web|[a-z]{0,3}): ?\\PC{0,20}(\n\\PC{0,9}: \\PC{1,9}){0,3}") {
+        judge(Format::Procfile, &text);
+    }
 }

@@ -107,6 +107,7 @@ fn the_older_forms_and_concussions_are_understood() {
             Some("redis://127.0.0.1:6379/0"),
         ),
         (r#"{"redis": {"host": "::1"}}"#, r#"["127.0.0.1:80"]"#, Some("redis://[::1]:6379/0")),
+        (r#"{"redisHost": "db", "redisPassword": 123}"#, r#"["127.0.0.1:80"]"#, Some("redis://db:6379/0")),
         // Another store: nothing is routed.
         (r#"{"driver": "etcd://10.0.0.7:4001"}"#, r#"["127.0.0.1:80"]"#, None),
     ] {
