@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use super::read::Given;
 use super::values::{self, Input};
 use super::{
-    Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, ClientLimits, Config, Drain, Forwarded, Health,
-    Hooks, Limits, Log, OwnerCheck, Proxy, Restart, Rollback, Standby, Upstream,
+    Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Drain, Forwarded,
+    Health, Hooks, Limits, Log, OwnerCheck, Proxy, Restart, Rollback, Standby, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -75,11 +75,15 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         in_file: given.file.is_some(),
         most_fields: 0,
         app: app(),
+        balance: Balance::Least,
         health: Health {
             path: "/health".to_owned(),
             host: "127.0.0.1".to_owned(),
+            path_is_set: false,
             timeout: secs(5),
             successes: 1,
+            interval: None,
+            failures: None,
         },
         drain: Drain {
             period: secs(30),
@@ -131,6 +135,9 @@ fn upstream() -> Upstream {
         idle_timeout: secs(4),
         max_idle: 1024,
         tcp_keepalive: secs(1),
+        retries: 3,
+        eject_for: secs(30),
+        eject_on: Vec::new(),
         debug: false,
     }
 }

@@ -143,6 +143,8 @@ pub struct AppConfig {
     pub most_fields: usize,
     /// What to run, or where it runs already.
     pub app: App,
+    /// Which of several targets gets a request.
+    pub balance: Balance,
     /// How health is probed.
     pub health: Health,
     /// What happens to the old target after a switch.
@@ -246,17 +248,35 @@ pub struct StopSignal {
     pub name: &'static str,
 }
 
+/// `balance`: which of several targets gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest in flight; of equal ones each in turn.
+    Least,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
 /// `[health]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// Asked with GET; any 2xx is healthy. Starts with `/`.
     pub path: String,
+    /// Whether the app's configuration says the path, and does not leave it at its default.
+    pub path_is_set: bool,
     /// The `Host` header of a probe.
     pub host: String,
     /// How long one probe may take.
     pub timeout: Duration,
     /// Good probes in a row before a switch.
     pub successes: u32,
+    /// Between two probes of one of several targets; `None`: as long as `rollback.interval`.
+    pub interval: Option<Duration>,
+    /// Failed probes in a row that take one of several targets out; `None`: as many as
+    /// `rollback.threshold`.
+    pub failures: Option<u32>,
 }
 
 /// `[drain]`.
@@ -386,6 +406,13 @@ pub struct Upstream {
     pub max_idle: usize,
     /// The idle time before a TCP keep-alive probe.
     pub tcp_keepalive: Duration,
+    /// With several targets: how often a request of which nothing was sent goes to the next one.
+    pub retries: u32,
+    /// How long one of several targets gets no request after it took no connection, or gave an
+    /// answer of `eject_on`.
+    pub eject_for: Duration,
+    /// The statuses of answers that take one of several targets out.
+    pub eject_on: Vec<u16>,
     /// Show `upstreamSocketsCreated` in the metrics.
     pub debug: bool,
 }

@@ -11,20 +11,24 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::header::RETRY_AFTER;
+
+use self::again::Again;
+use super::balance::Trial;
 use super::clock;
 use super::connection::ClientConnection;
 use super::fault::Fault;
-use super::here::{NoTarget, ServiceHere};
+use super::here::{NoClaim, ServiceHere};
 use super::upstream::connection::Connection;
 use super::upstream::exchange::{Exchange, Failed, PollHead};
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::{self, Claim, Lent, LocalTarget};
+use super::upstream::pool::{Claim, Lent, LocalTarget};
 use super::waits::Patience;
 use super::worker::Worker;
 use crate::http1::head::{Fields, Head};
+use crate::want;
 
-/// How long a refused connection is left alone before it is tried again: at first, and at the most.
-const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+mod again;
 
 /// A request to be sent on: its head is either written already, or still as hyper read it.
 pub(super) trait ForwardedRequest {
@@ -35,7 +39,8 @@ pub(super) trait ForwardedRequest {
     /// written already.
     fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr);
 
-    /// Where the answer's fields go. Called once per attempt, after the head was written.
+    /// Where the answer's fields go. Called for each attempt, after the head was written, and to find
+    /// the fields of an answer again.
     fn fields(&mut self) -> Fields<'_>;
 }
 
@@ -95,19 +100,32 @@ impl Attempts<'_> {
         let (client, upstream) = (self.client, &self.service.settings.app.upstream);
         let whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
         let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
-        let mut refused = Refused { pause: REFUSED_PAUSE.0, last: None };
-        let (mut written, mut retried) = (false, false);
         // The first claim trusts the look that the request began with.
-        let mut latest = None;
+        let mut again: Option<Box<Again>> = None;
+        let (mut written, mut retried) = (false, false);
         loop {
-            let claim = match self.worker.here.claim(latest.as_deref().unwrap_or(self.service), client) {
+            let claimed = match &again {
+                None => self.worker.here.claim(self.service, client),
+                Some(again) => {
+                    let latest = self.worker.here.look_again(self.service);
+                    self.worker.here.claim_anew(&latest, client, &again.tried)
+                }
+            };
+            let claim = match claimed {
                 Ok(claim) => claim,
-                Err(NoTarget::Held) if clock::now() < connect_by => {
-                    Box::pin(refused.wait()).await;
-                    latest = Some(self.worker.here.look_again(self.service));
+                Err(NoClaim::Trial(trial)) => again.get_or_insert_default().try_out(*trial),
+                Err(NoClaim::Held) if clock::now() < connect_by => {
+                    Box::pin(again.get_or_insert_default().wait()).await;
                     continue;
                 }
-                Err(NoTarget::Held | NoTarget::Empty) => return Err(Fault::NoLiveTarget.into()),
+                Err(NoClaim::Held | NoClaim::Empty) => match &mut again {
+                    // All have been tried, and each may be tried once more.
+                    Some(again) if again.has_tried() => {
+                        Box::pin(again.begin_anew()).await;
+                        continue;
+                    }
+                    _ => return Err(Fault::NoLiveTarget.into()),
+                },
             };
             let fresh = retried || !upstream.keepalive;
             let mut connection = if let Some(kept) = claim.local.try_kept(fresh) {
@@ -117,16 +135,15 @@ impl Attempts<'_> {
                 // everything it may await.
                 match Box::pin(self.open(&claim, fresh, connect_by)).await {
                     Opened::Connection(connection) => connection,
-                    Opened::Late => return Err(NoAnswer::from(refused.in_the_end()).at(&claim.local)),
                     Opened::Full => return Err(Fault::UpstreamFull.into()),
-                    Opened::Refused(error) => {
-                        // It may be started again, then at another address.
+                    unopened => {
+                        let again = again.get_or_insert_default();
                         let local = claim.local.clone();
                         drop(claim);
-                        client.pins.leave(&local.service);
-                        let paused = Box::pin(refused.pause(error, connect_by)).await;
-                        paused.map_err(|fault| NoAnswer::from(fault).at(&local))?;
-                        latest = Some(self.worker.here.look_again(self.service));
+                        Box::pin(self.go_on(again, &local, unopened, (connect_by, whole_by))).await?;
+                        if local.is_member() {
+                            connect_by = clock::after(upstream.connect_timeout).min(whole_by);
+                        }
                         continue;
                     }
                 }
@@ -139,17 +156,117 @@ impl Attempts<'_> {
                 request.write_head(outgoing.head(), claim.local.target.addr());
             }
             match self.converse(request, outgoing, &mut connection).await {
-                Ok(head) => return Ok(Answered { head, connection, claim }),
-                Err(Failed::Reset { answered: false, .. })
-                    if connection.reused && !retried && (replayable || outgoing.is_untouched()) =>
-                {
+                Ok(head) => {
+                    if claim.local.is_member() {
+                        self.heed(request, &head, &claim.local, again);
+                    }
+                    return Ok(Answered { head, connection, claim });
+                }
+                Err(failed) => {
+                    let again = again.get_or_insert_default();
+                    let sent =
+                        Sent { kept: connection.reused, untouched: outgoing.is_untouched(), replayable };
+                    if retried || !Box::pin(self.may_go_again(&failed, sent, again, &claim.local)).await {
+                        return Err(no_answer(failed).at(&claim.local));
+                    }
                     retried = true;
-                    latest = Some(self.worker.here.look_again(self.service));
                     connect_by = clock::after(upstream.connect_timeout).min(whole_by);
                     outgoing.rewind();
                 }
-                Err(failed) => return Err(no_answer(failed).at(&claim.local)),
             }
+        }
+    }
+
+    /// Whether a request whose exchange failed may be sent once more: a kept connection broke
+    /// without an answer, or the member of a set that it was sent to is there no more.
+    async fn may_go_again(
+        &self,
+        failed: &Failed,
+        sent: Sent,
+        again: &mut Again,
+        local: &Rc<LocalTarget>,
+    ) -> bool {
+        if !matches!(failed, Failed::Reset { answered: false, .. }) {
+            return false;
+        }
+        if sent.kept && (sent.replayable || sent.untouched) {
+            again.leave_trial();
+            return true;
+        }
+        let may = sent.replayable && local.is_member() && self.has_ended(local).await;
+        if may {
+            self.failed(local, again.leave(local));
+        }
+        may
+    }
+
+    /// Whether nobody listens at `local` any more.
+    async fn has_ended(&self, local: &LocalTarget) -> bool {
+        let upstream = &self.service.settings.app.upstream;
+        let Some(permit) = local.target.permit(upstream.max_connections) else { return false };
+        let open = Connection::open(local.target.addr(), permit, upstream);
+        let opened = self.client.until(clock::after(upstream.connect_timeout), open).await;
+        opened
+            .is_some_and(|opened| opened.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    }
+
+    /// After a connection that did not come about: the request may go on to the next member of the
+    /// set at once, or to the one target after a pause. `by`: until when this connection, and the
+    /// whole exchange, may take.
+    async fn go_on(
+        &self,
+        again: &mut Again,
+        local: &Rc<LocalTarget>,
+        unopened: Opened,
+        by: (u64, u64),
+    ) -> Result<(), NoAnswer> {
+        let error = if let Opened::Refused(error) = unopened { Some(error) } else { None };
+        let (connect_by, whole_by) = by;
+        if local.is_member() {
+            let is_over = clock::now() >= whole_by || error.as_ref().is_some_and(want::is_own);
+            if !is_over {
+                self.failed(local, again.leave(local));
+            }
+            return match again.count(error, self.service.settings.app.upstream.retries) {
+                Ok(()) if !is_over => Ok(()),
+                _ => Err(NoAnswer::from(again.in_the_end()).at(local)),
+            };
+        }
+        let paused = match error {
+            Some(error) => {
+                // It may be started again, then at another address.
+                self.client.pins.leave(&local.service);
+                again.pause(error, connect_by).await
+            }
+            None => Err(again.in_the_end()),
+        };
+        paused.map_err(|fault| NoAnswer::from(fault).at(local))
+    }
+
+    /// A member of a set answered: looks what that says of it.
+    fn heed<A: ForwardedRequest>(
+        &self,
+        request: &mut A,
+        head: &Head,
+        local: &Rc<LocalTarget>,
+        again: Option<Box<Again>>,
+    ) {
+        let trial = again.and_then(|mut again| again.trial());
+        let status = head.status.as_u16();
+        if self.service.settings.app.upstream.eject_on.contains(&status)
+            && !(status == 503 && has_retry_after(request, head))
+        {
+            self.failed(local, trial);
+        } else if let Some(trial) = trial {
+            trial.passed();
+        }
+    }
+
+    /// `local`, which was on `trial` or not, has failed.
+    #[cold]
+    fn failed(&self, local: &Rc<LocalTarget>, trial: Option<Trial>) {
+        if let Some(members) = self.worker.here.look_again(self.service).members() {
+            members.failed(local, trial);
         }
     }
 
@@ -237,34 +354,30 @@ enum Opened {
     Full,
 }
 
-/// The refused connections of one request.
-struct Refused {
-    /// How long the app is left alone before the next try.
-    pause: Duration,
-    last: Option<io::Error>,
+/// How far a request got that was not answered.
+#[derive(Clone, Copy)]
+struct Sent {
+    /// Over a kept connection.
+    kept: bool,
+    /// Nothing of it was sent.
+    untouched: bool,
+    /// It may be sent twice.
+    replayable: bool,
 }
 
-impl Refused {
-    /// Waits a moment before another try. Fails when time is up, or when another try would end the
-    /// same way.
-    async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
-        if clock::now() >= until || !pool::is_transient(&error) {
-            return Err(Fault::of_connect(error));
+/// Whether an answer says when to come again.
+#[cold]
+fn has_retry_after<A: ForwardedRequest>(request: &mut A, head: &Head) -> bool {
+    match request.fields() {
+        Fields::Map(_) => head.headers.contains_key(RETRY_AFTER),
+        Fields::Lines(room) => {
+            let name = RETRY_AFTER.as_str().as_bytes();
+            let begins = |line: &[u8]| {
+                line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name))
+                    && line.get(name.len()) == Some(&b':')
+            };
+            room.lines().split(|&byte| byte == b'\n').any(begins)
         }
-        self.wait().await;
-        self.last = Some(error);
-        Ok(())
-    }
-
-    /// Waits a moment, and the next time a longer one.
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(REFUSED_PAUSE.1);
-    }
-
-    /// Why no connection came about in time: it was refused each time, or not answered.
-    fn in_the_end(self) -> Fault {
-        self.last.map_or(Fault::Timeout("upstream.connect_timeout"), Fault::of_connect)
     }
 }
 

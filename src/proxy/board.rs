@@ -26,20 +26,24 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::address::ListenerId;
+use super::clock;
 use super::counters::{Counters, ServiceCounters};
 use super::crowd::Crowd;
 use super::routes::{At, Route, Routes};
-use super::target::Target;
+use super::spread::Spread;
+use super::target::{Standing, Target};
 use crate::config::{Affinity, AppConfig, Config};
 
 /// Where a service's requests go now.
 ///
-/// Requests that are spread over several targets will be one more variant, beside [`Now::One`]: a
-/// single target is the fast path and never pays for it.
+/// A single target is the fast path and never pays for several: whoever publishes one member of a
+/// set publishes [`Now::One`], unless client connections may be pinned to the set
+/// (`drain.affinity`).
 #[derive(Debug)]
 pub enum Now {
     /// Nowhere: a request gets 503.
@@ -50,6 +54,8 @@ pub enum Now {
     /// To this target. Each tenure has a target of its own: one that was retired or closed is never
     /// published again.
     One(Arc<Target>),
+    /// Each to one of several targets. Without members, nothing serves.
+    Spread(Arc<Spread>),
 }
 
 /// An app as the data plane knows it.
@@ -288,14 +294,35 @@ pub struct RouteWriter {
 }
 
 impl RouteWriter {
-    /// Publishes `now` and returns the target that it replaces, which is neither retired nor closed
-    /// yet: the caller decides which (`retire` after a switch, `close` after a rollback).
+    /// Publishes `now` and returns the one target that it replaces, which is neither retired nor
+    /// closed yet: the caller decides which (`retire` after a switch, `close` after a rollback).
+    /// Whoever published several knows which of them are over.
     pub fn set(&mut self, now: Now) -> Option<Arc<Target>> {
         let former = self.service.now.swap(Arc::new(now));
         self.board.advance();
         match &*former {
             Now::One(target) => Some(target.clone()),
-            Now::Empty | Now::Held => None,
+            Now::Empty | Now::Held | Now::Spread(_) => None,
         }
+    }
+
+    /// Puts one of several targets out for `time`, as if it had failed.
+    pub fn put_out(&self, target: &Target, time: Duration) {
+        target.mark().put_out(self.now_is().saturating_add(clock::millis(time)));
+    }
+
+    /// Takes one of several targets back in.
+    pub fn take_in(&self, target: &Target) {
+        target.mark().take_in();
+    }
+
+    /// Whether one of several targets is out: nothing but one trial is sent there.
+    pub fn is_out(&self, target: &Target) -> bool {
+        target.mark().at(self.now_is()) != Standing::In
+    }
+
+    /// The moment as the data plane's threads count.
+    fn now_is(&self) -> u64 {
+        clock::moment(self.service.counters.uptime())
     }
 }

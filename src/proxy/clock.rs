@@ -32,8 +32,13 @@ pub(super) fn now() -> u64 {
 
 /// Moves this thread's clock, which never goes back, and `Date` with it.
 pub(super) fn advance(since_start: Duration) {
-    NOW.set(NOW.get().max(millis(since_start) + 1));
+    NOW.set(NOW.get().max(moment(since_start)));
     set_date(SystemTime::now());
+}
+
+/// What the clock shows so long after the counters' start.
+pub(super) fn moment(since_start: Duration) -> u64 {
+    millis(since_start).saturating_add(1)
 }
 
 /// The value of `Date` now. It is written once a second, not once an answer.

@@ -248,8 +248,8 @@ impl ClientConnection {
         {
             self.order(CloseOrder::Cut);
         }
-        self.pins.retain(|local| {
-            !local.target.is_closed() && local.service.affinity(&settings.config) != Affinity::Request
+        self.pins.retain(|stay| {
+            !stay.is_closed() && stay.service().affinity(&settings.config) != Affinity::Request
         });
         let now = clock::now();
         match self.phase.get() {

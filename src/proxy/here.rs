@@ -12,23 +12,51 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::balance::{Chosen, Members, Trial};
 use super::board::{Board, Found, Now, Service, Services, Way};
 use super::connection::ClientConnection;
 use super::counters::{RequestLane, ServiceCounters};
 use super::crowd::{Crowd, Guest, Reception};
+use super::pins::Stay;
 use super::settings::Settings;
 use super::target::Target;
 use super::upstream::pool::{Claim, Doorbells, LocalTarget};
 use super::who;
 use crate::config::{Affinity, AppConfig};
 
-/// Why a request finds no target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoTarget {
-    /// Nothing serves.
+/// Why a request has no ordinary claim.
+#[derive(Debug)]
+pub(super) enum NoClaim {
+    /// Nothing serves, or nothing that the request has not tried.
     Empty,
-    /// The next one is near.
+    /// The next target is near.
     Held,
+    /// The request is to try a member of a set that was out.
+    Trial(Box<(Claim, Trial)>),
+}
+
+/// Where requests go now, as this thread uses it.
+enum NowHere {
+    One(Rc<LocalTarget>),
+    Spread(Rc<Members>),
+    Empty,
+    Held,
+}
+
+impl NowHere {
+    /// Why nothing of it could be claimed.
+    fn why_not(&self) -> NoClaim {
+        if matches!(self, Self::Held) { NoClaim::Held } else { NoClaim::Empty }
+    }
+}
+
+impl From<Chosen> for Result<Claim, NoClaim> {
+    fn from(chosen: Chosen) -> Self {
+        match chosen {
+            Chosen::Member(claim) => Ok(claim),
+            Chosen::Trial(trial) => Err(NoClaim::Trial(trial)),
+        }
+    }
 }
 
 /// A service as this thread saw it last. What it says does not change; a request keeps the one that
@@ -37,7 +65,7 @@ pub(super) struct ServiceHere {
     pub(super) settings: Settings,
     pub(super) counters: Arc<ServiceCounters>,
     lane: usize,
-    live: Result<Rc<LocalTarget>, NoTarget>,
+    live: NowHere,
     service: Arc<Service>,
     reception: Reception,
     /// What `live` was read from.
@@ -104,9 +132,66 @@ impl ServiceHere {
         if named == peer { self.guest(client) } else { self.reception.guest(named) }
     }
 
-    /// Claims the live target; `None`: there is none, or it may not be claimed any more.
-    fn claim(&self) -> Option<Claim> {
-        self.live.as_ref().ok().and_then(|local| Claim::new(local.clone(), false))
+    /// Claims the one live target; `None`: there is not one, or it may not be claimed any more.
+    fn claim_one(&self) -> Option<Claim> {
+        match &self.live {
+            NowHere::One(local) => Claim::new(local.clone(), false),
+            _ => None,
+        }
+    }
+
+    /// Claims a target for a request of `client` that has `tried` some of several. `None`: none may
+    /// be claimed.
+    fn claim_now(
+        &self,
+        client: &ClientConnection,
+        tried: &[Rc<LocalTarget>],
+    ) -> Option<Result<Claim, NoClaim>> {
+        let is_pinned = self.settings.app.drain.affinity == Affinity::Connection;
+        if is_pinned && let Some(claimed) = self.claim_pinned(client, tried) {
+            return Some(claimed);
+        }
+        let (claimed, stay) = match &self.live {
+            NowHere::One(local) => (Ok(Claim::new(local.clone(), false)?), Stay::With(local.clone())),
+            NowHere::Spread(members) => (members.claim(tried, false)?.into(), Stay::Among(members.clone())),
+            NowHere::Empty | NowHere::Held => return None,
+        };
+        if is_pinned {
+            client.pins.pin(stay);
+        }
+        Some(claimed)
+    }
+
+    /// Claims where `client` is pinned.
+    fn claim_pinned(
+        &self,
+        client: &ClientConnection,
+        tried: &[Rc<LocalTarget>],
+    ) -> Option<Result<Claim, NoClaim>> {
+        match client.pins.of(&self.service)? {
+            Stay::With(local) if tried.iter().any(|tried| Rc::ptr_eq(tried, &local)) => None,
+            Stay::With(local) => Claim::new(local, true).map(Ok),
+            Stay::Among(members) => {
+                let goes_on = |live: &&Rc<Members>| live.spread().continues(members.spread());
+                // Until it is left, the set may have other members by now.
+                let Some(live) = self.members().filter(goes_on) else {
+                    return members.claim(tried, true).map(Into::into);
+                };
+                let chosen = live.claim(tried, true)?;
+                if !Rc::ptr_eq(live, &members) {
+                    client.pins.pin(Stay::Among(live.clone()));
+                }
+                Some(chosen.into())
+            }
+        }
+    }
+
+    /// The several targets that its requests are spread over.
+    pub(super) fn members(&self) -> Option<&Rc<Members>> {
+        match &self.live {
+            NowHere::Spread(members) => Some(members),
+            _ => None,
+        }
     }
 }
 
@@ -212,39 +297,47 @@ impl Here {
         self.reader().service(&service.service, None, self.epoch.get())
     }
 
-    /// Claims a target for a request of `client` that has looked at `service`: the target that the
-    /// client is pinned to, else the live one.
-    pub(super) fn claim(&self, service: &ServiceHere, client: &ClientConnection) -> Result<Claim, NoTarget> {
+    /// Claims a target for a request of `client` that has looked at `service`: one that the client
+    /// is pinned to, else a live one.
+    pub(super) fn claim(&self, service: &ServiceHere, client: &ClientConnection) -> Result<Claim, NoClaim> {
         let affinity = service.settings.app.drain.affinity;
         if affinity == Affinity::Request {
             client.pins.leave(&service.service);
-        } else if let Some(claim) = client.pins.of(&service.service).and_then(|pin| Claim::new(pin, true)) {
-            return Ok(claim);
+        } else if let Some(claimed) = service.claim_pinned(client, &[]) {
+            return claimed;
         }
-        let claim = match service.claim() {
-            Some(claim) => claim,
-            None => self.claim_anew(service)?,
-        };
-        if affinity == Affinity::Connection {
-            client.pins.pin(claim.local.clone());
+        match service.claim_one() {
+            Some(claim) => {
+                if affinity == Affinity::Connection {
+                    client.pins.pin(Stay::With(claim.local.clone()));
+                }
+                Ok(claim)
+            }
+            None => self.claim_anew(service, client, &[]),
         }
-        Ok(claim)
     }
 
-    /// Looks again until a target can be claimed or there is none.
-    #[cold]
-    fn claim_anew(&self, service: &ServiceHere) -> Result<Claim, NoTarget> {
-        let mut refused: Option<Rc<LocalTarget>> = None;
+    /// As [`Self::claim`], for a request that has `tried` some of several targets. Looks again until
+    /// one can be claimed or there is none.
+    #[inline(never)]
+    pub(super) fn claim_anew(
+        &self,
+        service: &ServiceHere,
+        client: &ClientConnection,
+        tried: &[Rc<LocalTarget>],
+    ) -> Result<Claim, NoClaim> {
+        let mut latest: Option<Rc<ServiceHere>> = None;
         loop {
-            let local = self.look_again(service).live.clone()?;
-            // A target that is published although nobody may claim it: nothing serves.
-            if refused.is_some_and(|refused| Rc::ptr_eq(&refused, &local)) {
-                return Err(NoTarget::Empty);
+            let service = latest.as_deref().unwrap_or(service);
+            if let Some(claimed) = service.claim_now(client, tried) {
+                return claimed;
             }
-            if let Some(claim) = Claim::new(local.clone(), false) {
-                return Ok(claim);
+            let next = self.look_again(service);
+            // Targets that are published although nobody may claim them: nothing serves.
+            if Arc::ptr_eq(&next.now, &service.now) {
+                return Err(next.live.why_not());
             }
-            refused = Some(local);
+            latest = Some(next);
         }
     }
 
@@ -264,8 +357,9 @@ impl Here {
         }
     }
 
-    /// Notes how much is in flight at each service.
+    /// Notes how much is in flight at each service, and how much of it at members is other threads'.
     pub(super) fn sample_inflight(&self) {
+        self.locals.borrow().iter().for_each(|local| local.note_elsewhere());
         self.look().counters.sample_inflight();
         if let Some(services) = self.board.services() {
             services.all().for_each(|service| service.counters().sample_inflight());
@@ -341,9 +435,15 @@ impl Reader<'_> {
             return known.clone();
         }
         let live = match &*now {
-            Now::Empty => Err(NoTarget::Empty),
-            Now::Held => Err(NoTarget::Held),
-            Now::One(target) => Ok(self.local_of(target, service, &app)),
+            Now::Empty => NowHere::Empty,
+            Now::Held => NowHere::Held,
+            Now::One(target) => NowHere::One(self.local_of(target, service, &app)),
+            Now::Spread(spread) if spread.members().is_empty() => NowHere::Empty,
+            Now::Spread(spread) => {
+                let members = spread.members().iter();
+                let locals = members.map(|target| self.local_of(target, service, &app)).collect();
+                NowHere::Spread(Rc::new(Members::new(spread.clone(), locals, self.lane, &app.upstream)))
+            }
         };
         let (lane, counters, service) = (self.lane, service.counters().clone(), service.clone());
         let (settings, epoch) = (Settings::new(config, app), Cell::new(epoch));
@@ -401,8 +501,13 @@ mod tests {
         }
 
         /// The port of the target that a request claims which has looked at `service`.
-        fn claimed(&self, service: &ServiceHere) -> Result<u16, NoTarget> {
-            self.here.claim(service, &self.client).map(|claim| claim.local.target.addr().port())
+        fn claimed(&self, service: &ServiceHere) -> Result<u16, &'static str> {
+            match self.here.claim(service, &self.client) {
+                Ok(claim) => Ok(claim.local.target.addr().port()),
+                Err(NoClaim::Empty) => Err("empty"),
+                Err(NoClaim::Held) => Err("held"),
+                Err(NoClaim::Trial(_)) => Err("trial"),
+            }
         }
     }
 
@@ -438,14 +543,14 @@ mod tests {
     fn without_a_target_a_request_learns_whether_one_is_near() {
         let mut fixture = Fixture::new();
         let before = fixture.here.look();
-        assert_eq!(fixture.claimed(&before), Err(NoTarget::Empty));
+        assert_eq!(fixture.claimed(&before), Err("empty"));
         fixture.routes.set(Now::Held);
-        assert_eq!(fixture.claimed(&before), Err(NoTarget::Held), "it looks again before it gives up");
+        assert_eq!(fixture.claimed(&before), Err("held"), "it looks again before it gives up");
         let target = fixture.target(1);
         fixture.routes.set(Now::One(target.clone()));
         assert_eq!(fixture.claimed(&before), Ok(1));
         target.close();
-        assert_eq!(fixture.claimed(&before), Err(NoTarget::Empty), "published, but nobody may claim it");
+        assert_eq!(fixture.claimed(&before), Err("empty"), "published, but nobody may claim it");
     }
 
     #[test]

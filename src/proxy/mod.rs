@@ -10,10 +10,11 @@
 //! # What each file is
 //! - The face for the coordinator, the daemon and the admin API: [`board`] (where requests go now,
 //!   by which configuration), [`routes`] (which of several apps is asked), [`target`] (one tenure
-//!   of an address, and who uses it), [`plane`] (the threads), [`address`] (where it listens) and
-//!   [`counters`].
-//! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`settings`]
-//!   the configuration as requests read it, [`spares`] its buffers, [`clock`] its coarse time.
+//!   of an address, and who uses it), [`spread`] (several targets of one app), [`plane`] (the
+//!   threads), [`address`] (where it listens) and [`counters`].
+//! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`balance`]
+//!   which of several targets is next, [`settings`] the configuration as requests read it,
+//!   [`spares`] its buffers, [`clock`] its coarse time.
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
 //!   with, [`socket`] its socket as hyper drives it behind a [`gate`], [`crowd`] how much each
 //!   address has, [`who`] the address that a trusted proxy names.
@@ -32,6 +33,7 @@
 mod address;
 mod answer;
 mod attempts;
+mod balance;
 mod board;
 mod client;
 mod clock;
@@ -54,6 +56,7 @@ mod routes;
 mod settings;
 mod socket;
 mod spares;
+mod spread;
 mod target;
 mod ticket;
 mod tunnel;
@@ -79,6 +82,7 @@ pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
 pub use listener::{bind, bind_beside};
 pub use plane::{Plane, Pulse};
 pub use routes::{At, Route};
+pub use spread::{Ejections, Spread, Tenure};
 pub use target::Target;
 pub use worker::Until;
 

@@ -1,11 +1,14 @@
-//! The targets that a client connection stays with (`drain.affinity`): at most one of each app.
+//! What a client connection stays with (`drain.affinity`): at most one target, or one set of
+//! several, of each app. In a set it may get any member.
 //!
-//! State: owned by the connection. A pin ends with it, or when the connection leaves the target.
+//! State: owned by the connection. A pin ends with it, or when the connection leaves its target or
+//! set. A pin to a set counts at each of its members.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::balance::Members;
 use super::board::Service;
 use super::upstream::pool::LocalTarget;
 
@@ -14,41 +17,67 @@ use super::upstream::pool::LocalTarget;
 #[derive(Debug, Default)]
 pub(super) struct Pins(RefCell<Option<Box<Pin>>>);
 
-/// A pin to a target, which counts it.
+/// Where a connection stays.
+#[derive(Debug, Clone)]
+pub(super) enum Stay {
+    With(Rc<LocalTarget>),
+    Among(Rc<Members>),
+}
+
+impl Stay {
+    fn locals(&self) -> &[Rc<LocalTarget>] {
+        match self {
+            Self::With(local) => std::slice::from_ref(local),
+            Self::Among(members) => members.locals(),
+        }
+    }
+
+    /// The service that it belongs to.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        &self.locals()[0].service
+    }
+
+    /// Whether nobody may claim anything of it any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.locals().iter().all(|local| local.target.is_closed())
+    }
+}
+
+/// A pin, which counts.
 #[derive(Debug)]
 struct Pin {
-    local: Rc<LocalTarget>,
+    stay: Stay,
     next: Option<Box<Self>>,
 }
 
 impl Pins {
-    /// The target of `service` that the connection stays with.
-    pub(super) fn of(&self, service: &Arc<Service>) -> Option<Rc<LocalTarget>> {
+    /// What of `service` the connection stays with.
+    pub(super) fn of(&self, service: &Arc<Service>) -> Option<Stay> {
         let pins = self.0.borrow();
         let mut pins = std::iter::successors(pins.as_deref(), |pin| pin.next.as_deref());
-        pins.find(|pin| Arc::ptr_eq(&pin.local.service, service)).map(|pin| pin.local.clone())
+        pins.find(|pin| Arc::ptr_eq(pin.stay.service(), service)).map(|pin| pin.stay.clone())
     }
 
-    /// Stays with `local` from now on, and no longer with another target of its service.
-    pub(super) fn pin(&self, local: Rc<LocalTarget>) {
-        self.leave(&local.service);
-        local.target.pin(local.lane);
+    /// Stays there from now on, and nowhere else of its service.
+    pub(super) fn pin(&self, stay: Stay) {
+        self.leave(stay.service());
+        stay.locals().iter().for_each(|local| local.target.pin(local.lane));
         let mut first = self.0.borrow_mut();
         let next = first.take();
-        *first = Some(Box::new(Pin { local, next }));
+        *first = Some(Box::new(Pin { stay, next }));
     }
 
-    /// Stays with no target of `service`.
+    /// Stays with nothing of `service`.
     pub(super) fn leave(&self, service: &Arc<Service>) {
-        self.retain(|local| !Arc::ptr_eq(&local.service, service));
+        self.retain(|stay| !Arc::ptr_eq(stay.service(), service));
     }
 
-    /// Leaves the targets for which `stays` is false.
-    pub(super) fn retain(&self, stays: impl Fn(&LocalTarget) -> bool) {
+    /// Leaves that for which `stays` is false.
+    pub(super) fn retain(&self, stays: impl Fn(&Stay) -> bool) {
         let mut left = self.0.borrow_mut().take();
         while let Some(mut pin) = left {
             left = pin.next.take();
-            if stays(&pin.local) {
+            if stays(&pin.stay) {
                 let mut first = self.0.borrow_mut();
                 pin.next = first.take();
                 *first = Some(pin);
@@ -59,7 +88,7 @@ impl Pins {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.local.target.unpin(self.local.lane);
+        self.stay.locals().iter().for_each(|local| local.target.unpin(local.lane));
         // One after the other: a long list must not take the stack.
         let mut next = self.next.take();
         while let Some(mut pin) = next {

@@ -15,7 +15,11 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use self::mark::Mark;
+pub(super) use self::mark::Standing;
 use super::counters::ReleaseCounters;
+
+mod mark;
 
 const RETIRED: u8 = 1;
 const CLOSED: u8 = 2;
@@ -26,6 +30,8 @@ pub struct Target {
     addr: SocketAddr,
     release: Arc<ReleaseCounters>,
     flags: AtomicU8,
+    /// Whether it is out, as one of several.
+    mark: Mark,
     lanes: Box<[Lane]>,
     connections: Connections,
 }
@@ -52,6 +58,7 @@ impl Target {
         Arc::new(Self {
             addr,
             flags: AtomicU8::new(0),
+            mark: Mark::new(),
             lanes: (0..release.threads()).map(|_| Lane::default()).collect(),
             connections: Connections::default(),
             release,
@@ -59,7 +66,7 @@ impl Target {
     }
 
     /// Its address.
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
@@ -89,12 +96,27 @@ impl Target {
     /// more.
     pub(super) fn claim(&self, lane: usize, pinned: bool) -> bool {
         self.lanes[lane].inflight.fetch_add(1, Ordering::SeqCst);
-        let flags = self.flags.load(Ordering::SeqCst);
-        let refused = flags & CLOSED != 0 || (flags & RETIRED != 0 && !pinned);
-        if refused {
+        let may = self.may_be_claimed(pinned);
+        if !may {
             self.unclaim(lane);
         }
-        !refused
+        may
+    }
+
+    /// Whether a request may claim it, `pinned` to it or not.
+    pub(super) fn may_be_claimed(&self, pinned: bool) -> bool {
+        let flags = self.flags.load(Ordering::SeqCst);
+        flags & CLOSED == 0 && (flags & RETIRED == 0 || pinned)
+    }
+
+    /// Requests and tunnels of thread `lane` that claimed it and have not ended.
+    pub(super) fn inflight_of(&self, lane: usize) -> u64 {
+        self.lanes[lane].inflight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is out, as one of several.
+    pub(super) fn mark(&self) -> &Mark {
+        &self.mark
     }
 
     /// Ends a claim.
@@ -127,6 +149,11 @@ impl Target {
         let more = |open| (open < max).then_some(open + 1);
         self.connections.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(Permit { target: self.clone() })
+    }
+
+    /// Whether `max` connections are open.
+    pub(super) fn is_full(&self, max: usize) -> bool {
+        self.connections.open.load(Ordering::Relaxed) >= max
     }
 
     /// How many wait for a connection, over all threads.

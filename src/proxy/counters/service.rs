@@ -118,6 +118,11 @@ impl ServiceCounters {
         }
     }
 
+    /// How long the data plane's counters have been running.
+    pub(in crate::proxy) fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Requests and tunnels under way.
     pub(in crate::proxy) fn inflight(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.inflight.load(Relaxed)).sum()

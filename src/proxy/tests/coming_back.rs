@@ -5,7 +5,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 use crate::proxy::connection::ClientConnection;
-use crate::proxy::here::NoTarget;
+use crate::proxy::here::NoClaim;
 use crate::proxy::upstream::pool::Doorbells;
 use crate::proxy::worker::{Worker, WorkerParts};
 
@@ -34,8 +34,8 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
         while !over.load(Ordering::SeqCst) {
             match worker.here.claim(&worker.here.look(), &client) {
                 Ok(_) => looks.served += 1,
-                Err(NoTarget::Held) => (),
-                Err(NoTarget::Empty) => looks.refused += 1,
+                Err(NoClaim::Held) => (),
+                Err(NoClaim::Empty | NoClaim::Trial(_)) => looks.refused += 1,
             }
             looking.store(true, Ordering::SeqCst);
         }

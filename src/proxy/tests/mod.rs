@@ -7,6 +7,7 @@ mod framing;
 mod lifecycle;
 mod limits;
 mod messages;
+mod spread;
 mod switching;
 mod targets;
 mod tunnels;

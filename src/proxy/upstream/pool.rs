@@ -52,6 +52,10 @@ pub(in crate::proxy) struct LocalTarget {
     handed: Notify,
     /// How many idle connections are kept.
     most_idle: Cell<usize>,
+    /// Whether it is one of several.
+    is_member: Cell<bool>,
+    /// What other threads had in flight at the last tick.
+    elsewhere: Cell<u64>,
     /// Whether the last connection that both this thread and another wanted went to the other.
     gave_away: Cell<bool>,
 }
@@ -73,8 +77,49 @@ impl LocalTarget {
     ) -> Self {
         let (idle, waiting, handed) = (RefCell::default(), Cell::new(0), Notify::new());
         let most_idle = Cell::new(share(settings.max_idle, bells.0.len(), lane));
-        let gave_away = Cell::new(false);
-        Self { target, service, lane, bells, idle, waiting, handed, most_idle, gave_away }
+        let (gave_away, is_member, elsewhere) = (Cell::new(false), Cell::new(false), Cell::new(0));
+        Self {
+            target,
+            service,
+            lane,
+            bells,
+            idle,
+            waiting,
+            handed,
+            most_idle,
+            is_member,
+            elsewhere,
+            gave_away,
+        }
+    }
+
+    /// It is one of several from now on.
+    pub(in crate::proxy) fn become_member(&self) {
+        self.is_member.set(true);
+        self.note_elsewhere();
+    }
+
+    /// Whether it was ever one of several.
+    pub(in crate::proxy) fn is_member(&self) -> bool {
+        self.is_member.get()
+    }
+
+    /// What is in flight at it: this thread's exactly, the others' as of the last tick.
+    pub(in crate::proxy) fn load(&self) -> u64 {
+        self.target.inflight_of(self.lane) + self.elsewhere.get()
+    }
+
+    /// Whether a request would have to wait for a connection, of which `most` may be open.
+    pub(in crate::proxy) fn is_full(&self, most: usize) -> bool {
+        self.idle.borrow().is_empty() && self.target.is_full(most)
+    }
+
+    /// Looks what other threads have in flight.
+    pub(in crate::proxy) fn note_elsewhere(&self) {
+        if self.is_member.get() && self.bells.0.len() > 1 {
+            let own = self.target.inflight_of(self.lane);
+            self.elsewhere.set(self.target.inflight().saturating_sub(own));
+        }
     }
 
     /// A kept connection, without waiting. None if a `fresh` one is wanted.

@@ -1,0 +1,101 @@
+//! What a request that its first claim brought no answer keeps for the next one: the members of a
+//! set that it has tried, how long it pauses, why it was refused last.
+//!
+//! Owned by the request. Most requests have none.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::proxy::balance::Trial;
+use crate::proxy::clock;
+use crate::proxy::fault::Fault;
+use crate::proxy::upstream::pool::{self, Claim, LocalTarget};
+
+/// How long a refused connection is left alone before it is tried again: at first, and at the most.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// See the module.
+pub(super) struct Again {
+    /// The members that it has tried in vain.
+    pub(super) tried: Vec<Rc<LocalTarget>>,
+    /// How often it went on to another member.
+    retries: u32,
+    /// It tries a member that was out.
+    trial: Option<Trial>,
+    /// How long the app is left alone before the next try.
+    pause: Duration,
+    last: Option<io::Error>,
+}
+
+impl Default for Again {
+    fn default() -> Self {
+        Self { tried: Vec::new(), retries: 0, trial: None, pause: REFUSED_PAUSE.0, last: None }
+    }
+}
+
+impl Again {
+    /// Goes to a member that was out.
+    pub(super) fn try_out(&mut self, (claim, trial): (Claim, Trial)) -> Claim {
+        self.trial = Some(trial);
+        claim
+    }
+
+    /// The trial that the request is.
+    pub(super) fn trial(&mut self) -> Option<Trial> {
+        self.trial.take()
+    }
+
+    /// It leaves the member without a verdict.
+    pub(super) fn leave_trial(&mut self) {
+        self.trial = None;
+    }
+
+    /// Leaves `local` for the others; with the trial that it was.
+    pub(super) fn leave(&mut self, local: &Rc<LocalTarget>) -> Option<Trial> {
+        self.tried.push(local.clone());
+        self.trial.take()
+    }
+
+    /// Whether it has tried members in vain.
+    pub(super) fn has_tried(&self) -> bool {
+        !self.tried.is_empty()
+    }
+
+    /// Counts another try of which nothing was sent, because of `error` or lateness. Fails when
+    /// there were `most`.
+    pub(super) fn count(&mut self, error: Option<io::Error>, most: u32) -> Result<(), ()> {
+        self.last = error;
+        let more = self.retries < most;
+        self.retries += 1;
+        if more { Ok(()) } else { Err(()) }
+    }
+
+    /// Begins with the first member again, after a moment.
+    pub(super) async fn begin_anew(&mut self) {
+        self.tried.clear();
+        self.wait().await;
+    }
+
+    /// Waits a moment before another try. Fails when time is up, or when another try would end the
+    /// same way.
+    pub(super) async fn pause(&mut self, error: io::Error, until: u64) -> Result<(), Fault> {
+        if clock::now() >= until || !pool::is_transient(&error) {
+            return Err(Fault::of_connect(error));
+        }
+        self.wait().await;
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// Waits a moment, and the next time a longer one.
+    pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(REFUSED_PAUSE.1);
+    }
+
+    /// Why no connection came about in time: it was refused each time, or not answered.
+    pub(super) fn in_the_end(&mut self) -> Fault {
+        self.last.take().map_or(Fault::Timeout("upstream.connect_timeout"), Fault::of_connect)
+    }
+}

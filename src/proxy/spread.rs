@@ -1,0 +1,81 @@
+//! Several targets of one service: who they are, and which of them are out.
+//!
+//! State: a spread does not change; another membership is another spread. Which members are out is
+//! in their marks, which all threads share: a member whose connection was refused or timed out, or
+//! that gave a status of `upstream.eject_on`, is out for `upstream.eject_for`, then one request
+//! tries it. The last one that is in is never put out.
+//!
+//! Spreads that follow one another, as members come and go, are one **tenure**: a client connection
+//! is pinned to a tenure (`drain.affinity`), not to a member.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::target::{Standing, Target};
+use crate::config::Balance;
+
+/// The targets that the requests of a service are spread over.
+#[derive(Debug)]
+pub struct Spread {
+    members: Box<[Arc<Target>]>,
+    balance: Balance,
+    tenure: Tenure,
+    ejections: Option<Arc<dyn Ejections>>,
+}
+
+/// What spreads with other members have in common as long as they follow one another without a
+/// switch.
+#[derive(Debug, Clone, Default)]
+pub struct Tenure(Arc<()>);
+
+/// Is told which members the data plane puts out.
+pub trait Ejections: fmt::Debug + Send + Sync {
+    /// `target` is out, or out once more after it was tried in vain. Called on a data-plane thread:
+    /// must not block.
+    fn ejected(&self, target: &Arc<Target>);
+}
+
+impl Spread {
+    /// Requests are spread over `members` by `balance`.
+    pub fn new(members: Vec<Arc<Target>>, balance: Balance, tenure: Tenure) -> Self {
+        Self { members: members.into(), balance, tenure, ejections: None }
+    }
+
+    /// The same, and `ejections` is told of its members.
+    #[must_use]
+    pub fn told(self, ejections: Arc<dyn Ejections>) -> Self {
+        Self { ejections: Some(ejections), ..self }
+    }
+
+    pub(super) fn members(&self) -> &[Arc<Target>] {
+        &self.members
+    }
+
+    pub(super) fn balance(&self) -> Balance {
+        self.balance
+    }
+
+    /// Whether `other` has the same tenure.
+    pub(super) fn continues(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tenure.0, &other.tenure.0)
+    }
+
+    /// Puts a member out until `until`, unless it is the last one that is in at `now`.
+    pub(super) fn eject(&self, target: &Arc<Target>, now: u64, until: u64) {
+        let is_other = |other: &&Arc<Target>| !Arc::ptr_eq(other, target);
+        let mut others = self.members.iter().filter(is_other);
+        let another_is_in =
+            others.any(|other| other.may_be_claimed(false) && other.mark().at(now) == Standing::In);
+        if another_is_in && target.mark().put_out(until) {
+            tracing::info!(target = %target.addr(), "a target is out for a while: it failed");
+            self.tell(target);
+        }
+    }
+
+    /// A member stays out, because it was tried in vain.
+    pub(super) fn tell(&self, target: &Arc<Target>) {
+        if let Some(ejections) = &self.ejections {
+            ejections.ejected(target);
+        }
+    }
+}
