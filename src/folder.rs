@@ -1,4 +1,4 @@
-//! Makes portok's folders, and never behind a link that another user planted.
+//! Makes portok's folders and opens its files, and never behind a link that another user planted.
 //!
 //! In a folder that everybody may write, such as `/tmp`, another user can put a link in the place
 //! of a folder that is about to be made. The link would be followed, and the folder made where that
@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes `folder` with `mode`, and its missing parents with 0755. An existing folder stays as it
@@ -27,6 +27,24 @@ pub fn make(folder: &Path, mode: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens a regular file and nothing else. A named pipe would block, and a link may lead to another
+/// user's choice.
+///
+/// # Errors
+/// Of kind `InvalidInput` where something else than a file has the name; or the kernel's error.
+pub fn open_regular(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    let opened = options.custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a link"),
+        _ => error,
+    })?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
 }
 
 fn refuse_planted(path: &Path) -> io::Result<()> {

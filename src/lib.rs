@@ -38,6 +38,7 @@
 //! | [`proxy`] | the data plane: accepts connections, claims targets, forwards requests, tunnels |
 //! | [`release`] | one app's releases: the pure machine, its one driver, the durable record |
 //! | [`apps`] | the apps of a daemon: how they begin, and how they are frozen, left and stopped together |
+//! | [`redis`] | the routes that Redis holds: read, bounded, guarded, kept on disk |
 //! | [`admin`] | the admin API: reads requests, makes one domain call, writes answers |
 //! | [`systemd`] | messages to the service manager, and the sockets that it kept |
 //! | [`hooks`] | the operator's program that is told of events |
@@ -61,6 +62,7 @@
 //! | leased ports | the table in [`supervisor::Common`] | a guard ([`supervisor::Lease`]) |
 //! | bytes on disk | [`release::store::Store`] of each app, called by its coordinator's recorder alone | loaded once at the start |
 //! | the configuration in force | the daemon's reload | a `watch` channel; the data plane by the [`proxy::Board`] |
+//! | the table of Redis in force | the task in [`redis`] that reads it | a `watch` channel |
 //! | counters of requests | the data-plane threads, a lane each ([`proxy::Counters`]) | a sum |
 //!
 //! # The words
@@ -90,6 +92,7 @@ mod http1;
 pub mod logging;
 pub mod plain;
 pub mod proxy;
+pub mod redis;
 pub mod release;
 pub mod supervisor;
 pub mod systemd;

@@ -13,6 +13,7 @@ mod event;
 mod logs;
 mod metrics;
 mod moves;
+mod redis;
 mod release;
 mod status;
 
@@ -25,6 +26,7 @@ pub use event::{EventKind, HookEvent, StreamEvent};
 pub use logs::{LogLine, Logs, Stream};
 pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
+pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
 pub use status::{AppInForce, ConfigStatus, LastExit, Phase, ReleaseStatus, Status};
 

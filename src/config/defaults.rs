@@ -45,6 +45,7 @@ pub(super) fn config(given: &Given<'_>) -> Config {
         warnings: Vec::new(),
         app: Arc::new(app_config(given)),
         apps: None,
+        redis: None,
         admin: admin(),
         proxy: proxy(given),
         limits: client_limits(given),

@@ -19,6 +19,7 @@
 //! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
 //!   limits this host can hold an app to;
 //! - `hosts` reads the hosts that a route is for;
+//! - `redis` has what `[redis]` says, and reads its URL;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
@@ -44,6 +45,7 @@ pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{instance_file, load};
 pub use self::paths::default_socket;
+pub use self::redis::{Redis, RedisServer};
 pub use self::secret::looks_secret;
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
@@ -64,6 +66,7 @@ mod load;
 mod paths;
 mod raw;
 mod read;
+mod redis;
 mod secret;
 mod show;
 mod validate;
@@ -95,6 +98,8 @@ pub struct Config {
     pub app: Arc<AppConfig>,
     /// Its several apps. `None`: there is one.
     pub apps: Option<Several>,
+    /// Where further apps are read from. `None`: nowhere.
+    pub redis: Option<Redis>,
     /// Who may use the admin API.
     pub admin: Admin,
     /// The side towards clients.

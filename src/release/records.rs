@@ -19,9 +19,9 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
-use super::store::{self, Found, Store, StoreError, is_refused, open_regular, with_suffix};
+use super::store::{self, Found, Store, StoreError, is_refused, with_suffix};
 use crate::config::Fnv;
-use crate::folder;
+use crate::folder::{self, open_regular};
 
 /// How long a child of a killed daemon may take from fork to exec, which wait for the disk that the
 /// program is on.

@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use nix::libc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::record::{Record, Schema};
-use crate::folder;
+use crate::folder::{self, open_regular};
 
 /// The largest record that is read, in bytes. The bounds of the history and of requests keep
 /// records far smaller.
@@ -161,21 +160,6 @@ impl Store {
                 format!("cannot write the state file {}: {error}", self.file.display()),
             )
         })
-    }
-}
-
-/// Opens a regular file and nothing else. A named pipe would block, and a link may lead to another
-/// user's choice.
-pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let opened = options.custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) => io::Error::new(io::ErrorKind::InvalidInput, "it is a link"),
-        _ => error,
-    })?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
     }
 }
 

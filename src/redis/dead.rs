@@ -1,0 +1,236 @@
+//! Dead marks: the targets of a list that somebody could not reach. Pure; the clock is passed in.
+//!
+//! A mark comes from the set `dead:<host>`, whose members are indexes among the list's URLs, or from
+//! a message on the channel `dead`, `host;url;index;length`. It ends by itself: with the set's time
+//! to live, or some time after the message. When all of a host's targets are marked, the marks count
+//! for nothing: somebody who sees none of them alive is likely to be cut off himself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::list::Frontend;
+use super::table::Table;
+use crate::config::Hosts;
+
+/// The targets that get no requests, as indexes among those of each host, in order.
+pub type Out = BTreeMap<Hosts, Box<[usize]>>;
+
+/// The marks of all hosts.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// As the sets said when they were last read.
+    read: BTreeMap<Hosts, Ends>,
+    /// As messages said since.
+    told: BTreeMap<Hosts, Ends>,
+}
+
+/// Marked indexes with their end.
+type Ends = BTreeMap<usize, Instant>;
+
+/// The sets that a pass found, for the marks to be replaced by.
+#[derive(Debug, Default)]
+pub(super) struct Sets {
+    found: BTreeMap<String, (Duration, Vec<usize>)>,
+    /// Keys of sets that have no time to live, and count for nothing.
+    pub(super) endless: Vec<String>,
+}
+
+impl Sets {
+    /// `dead:<key>` has these members for so long; `None`: for ever.
+    pub(super) fn add(&mut self, key: String, ttl: Option<Duration>, indexes: Vec<usize>) {
+        match ttl {
+            Some(ttl) => {
+                self.found.insert(key, (ttl, indexes));
+            }
+            None => self.endless.push(key),
+        }
+    }
+}
+
+impl Marks {
+    /// All sets have been read at `now`, for the lists of `table`.
+    pub(super) fn read(&mut self, sets: &Sets, table: &Table, now: Instant) {
+        self.read.clear();
+        for (key, (ttl, indexes)) in &sets.found {
+            let Some(frontend) = of_key(table, key) else { continue };
+            let indexes = indexes.iter().filter(|index| **index < frontend.targets().len());
+            let ends = indexes.filter_map(|index| Some((*index, now.checked_add(*ttl)?))).collect();
+            self.read.insert(frontend.hosts().clone(), ends);
+        }
+    }
+
+    /// A message came at `now`; its mark ends after `ttl`. A message that speaks of another list than
+    /// the one in force is passed over.
+    pub(super) fn told(&mut self, message: &str, table: &Table, now: Instant, ttl: Duration) {
+        if let Some((frontend, index)) = message_of(message, table)
+            && let Some(end) = now.checked_add(ttl)
+        {
+            self.told.entry(frontend.hosts().clone()).or_default().insert(index, end);
+        }
+    }
+
+    /// These lists are not what they were: what was said of their targets is void.
+    pub(super) fn forget<'a>(&mut self, changed: impl Iterator<Item = &'a Arc<Frontend>>) {
+        for frontend in changed {
+            self.told.remove(frontend.hosts());
+        }
+    }
+
+    /// Drops the marks that have ended.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for marks in [&mut self.read, &mut self.told] {
+            marks.retain(|_, ends| {
+                ends.retain(|_, end| *end > now);
+                !ends.is_empty()
+            });
+        }
+    }
+
+    /// When the next mark ends.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        self.read.values().chain(self.told.values()).flat_map(|ends| ends.values()).min().copied()
+    }
+
+    /// The targets that get no requests.
+    pub(super) fn out(&self, table: &Table) -> Out {
+        let mut marked: BTreeMap<&Hosts, Vec<usize>> = BTreeMap::new();
+        for (hosts, ends) in self.read.iter().chain(&self.told) {
+            marked.entry(hosts).or_default().extend(ends.keys());
+        }
+        let out = marked.into_iter().filter_map(|(hosts, mut indexes)| {
+            let targets = table.get(hosts)?.targets().len();
+            indexes.sort_unstable();
+            indexes.dedup();
+            indexes.retain(|index| *index < targets);
+            let counts = !indexes.is_empty() && indexes.len() < targets;
+            counts.then(|| (hosts.clone(), indexes.into()))
+        });
+        out.collect()
+    }
+}
+
+/// The message that tells others of a mark.
+pub(super) fn message(frontend: &Frontend, index: usize) -> Option<String> {
+    let (key, url, length) = (frontend.key(), frontend.url(index)?, frontend.targets().len());
+    Some(format!("{key};{url};{index};{length}"))
+}
+
+fn message_of<'a>(message: &str, table: &'a Table) -> Option<(&'a Arc<Frontend>, usize)> {
+    let mut parts = message.split(';');
+    let (key, url) = (parts.next()?, parts.next()?);
+    let (index, length): (usize, usize) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let frontend = of_key(table, key)?;
+    let is_of_this_list = length == frontend.targets().len() && frontend.url(index) == Some(url);
+    (parts.next().is_none() && is_of_this_list).then_some((frontend, index))
+}
+
+/// The list whose key has this host.
+fn of_key<'a>(table: &'a Table, key: &str) -> Option<&'a Arc<Frontend>> {
+    table.get(&key.parse().ok()?).filter(|frontend| frontend.key() == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bounds::Bounds;
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(30);
+
+    fn table_of(lists: &[(&str, &[&str])]) -> Table {
+        let bounds = Bounds { allow: vec!["10.0.0.0/8".parse().unwrap()], ..Bounds::default() };
+        Table::new(lists.iter().map(|(key, urls)| {
+            let list: Vec<_> = ["label"].iter().chain(*urls).collect();
+            Frontend::read(key, &list.iter().map(|text| text.as_bytes()).collect::<Vec<_>>(), &bounds)
+                .unwrap()
+        }))
+    }
+
+    const A: &str = "http://10.0.0.1:80";
+    const B: &str = "http://10.0.0.2:80";
+
+    fn two() -> Table {
+        table_of(&[("Shop", &[A, B]), ("*.a", &[A, B]), ("one", &[A])])
+    }
+
+    fn shown(out: &Out) -> String {
+        let shown: Vec<_> = out.iter().map(|(hosts, indexes)| format!("{hosts} {indexes:?}")).collect();
+        shown.join(", ")
+    }
+
+    #[test]
+    fn a_set_marks_the_targets_of_its_own_key_while_it_lives() {
+        let (table, now) = (two(), Instant::now());
+        let mut sets = Sets::default();
+        sets.add("Shop".to_owned(), Some(TTL), vec![1, 7]);
+        sets.add("shop".to_owned(), Some(TTL), vec![0]);
+        sets.add("x.a".to_owned(), Some(TTL), vec![0]);
+        sets.add("*.a".to_owned(), None, vec![0]);
+        sets.add("one".to_owned(), Some(TTL), vec![0]);
+        sets.add("gone".to_owned(), Some(TTL), vec![0]);
+        let mut marks = Marks::default();
+        marks.read(&sets, &table, now);
+        // The only target of `one` is marked, which counts for nothing.
+        assert_eq!(shown(&marks.out(&table)), "shop [1]");
+        assert_eq!(sets.endless, ["*.a"]);
+        assert_eq!(marks.next_end(), Some(now + TTL));
+        marks.expire(now + TTL - Duration::from_millis(1));
+        assert_eq!(shown(&marks.out(&table)), "shop [1]");
+        marks.expire(now + TTL);
+        assert_eq!((shown(&marks.out(&table)), marks.next_end()), (String::new(), None));
+        // What is read next takes the place of what was read.
+        marks.read(&sets, &table, now);
+        marks.read(&Sets::default(), &table, now);
+        assert_eq!(shown(&marks.out(&table)), "");
+    }
+
+    #[test]
+    fn a_message_marks_what_it_speaks_of_and_nothing_else() {
+        let (table, now) = (two(), Instant::now());
+        let mut marks = Marks::default();
+        for wrong in [
+            "",
+            "Shop",
+            "Shop;http://10.0.0.2:80;1",
+            "Shop;http://10.0.0.2:80;1;2;x",
+            "Shop;http://10.0.0.2:80;0;2",
+            "Shop;http://10.0.0.2:80;1;3",
+            "Shop;http://10.0.0.3:80;1;2",
+            "Shop;http://10.0.0.2:80;-1;2",
+            "Shop;http://10.0.0.2:80;18446744073709551615;2",
+            "shop;http://10.0.0.2:80;1;2",
+            "gone;http://10.0.0.2:80;1;2",
+            "a b;http://10.0.0.2:80;1;2",
+        ] {
+            marks.told(wrong, &table, now, TTL);
+            assert_eq!(shown(&marks.out(&table)), "", "{wrong}");
+        }
+        let frontend = table.get(&"shop".parse().unwrap()).unwrap();
+        marks.told(&message(frontend, 1).unwrap(), &table, now, TTL);
+        marks.told("*.a;http://10.0.0.1:80;0;2", &table, now, TTL);
+        assert_eq!(shown(&marks.out(&table)), "shop [1], *.a [0]");
+        assert_eq!(message(frontend, 2), None);
+        // A pass in which nothing is read of it does not end it; a changed list does.
+        marks.read(&Sets::default(), &table, now);
+        marks.forget([frontend].into_iter());
+        assert_eq!(shown(&marks.out(&table)), "*.a [0]");
+        marks.expire(now + TTL);
+        assert_eq!(shown(&marks.out(&table)), "");
+    }
+
+    #[test]
+    fn when_all_are_marked_no_mark_counts() {
+        let (table, now) = (two(), Instant::now());
+        let mut marks = Marks::default();
+        let mut sets = Sets::default();
+        sets.add("Shop".to_owned(), Some(TTL), vec![0]);
+        marks.read(&sets, &table, now);
+        assert_eq!(shown(&marks.out(&table)), "shop [0]");
+        marks.told("Shop;http://10.0.0.2:80;1;2", &table, now, TTL * 2);
+        assert_eq!(shown(&marks.out(&table)), "");
+        marks.expire(now + TTL);
+        assert_eq!(shown(&marks.out(&table)), "shop [1]");
+        // The list has become another one, and shorter.
+        assert_eq!(shown(&marks.out(&table_of(&[("Shop", &[A])]))), "");
+    }
+}

@@ -1,0 +1,315 @@
+//! The task that owns the connection: reads the lists again and again, and publishes what they say.
+//!
+//! A look asks first whether anything has changed at all ([`Link::state`]), and only then goes
+//! through the lists. That is polling on purpose: it sees a flush and a restored database as it sees
+//! a single change, needs nothing of the server's configuration, and takes as long with one change
+//! as with thousands.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::bounds::Bounds;
+use super::dead::{Marks, Sets};
+use super::guard::Guard;
+use super::link::{Failure, Found, Link};
+use super::list::Malformed;
+use super::table::{Changes, Look, Looked, Table, TooManyLists};
+use super::voice::Voice;
+use super::{Mark, Routes, Settings};
+use crate::config::NoHosts;
+
+/// Before the first further attempt to connect, and the longest time between two.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long a pass over all lists may take.
+const LONGEST_PASS: Duration = Duration::from_secs(60);
+
+/// A pass is made at least so often, whatever the server says of changes.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
+
+/// How long marks are collected before they are published.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// The ways in and out of the task.
+pub(super) struct Ways {
+    pub(super) settings: watch::Receiver<Settings>,
+    pub(super) marks_of_ours: mpsc::Receiver<Mark>,
+    pub(super) routes: watch::Sender<Routes>,
+    pub(super) voice: Voice,
+    pub(super) stop: CancellationToken,
+}
+
+/// What the task has.
+pub(super) struct Source {
+    ways: Ways,
+    bounds: Bounds,
+    table: Arc<Table>,
+    marks: Marks,
+    guard: Guard,
+    /// When the marks are to be published.
+    publish_at: Option<Instant>,
+}
+
+/// Why a connection is left.
+enum End {
+    /// The source is to end.
+    Stopped,
+    /// The settings have changed.
+    Changed,
+    /// It is broken.
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Which bounds hold now.
+pub(super) fn bounds(settings: &Settings) -> Bounds {
+    Bounds { allow: settings.redis.allow.clone(), listen: settings.listen.clone(), local: local_addresses() }
+}
+
+fn local_addresses() -> Vec<IpAddr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let address = |storage: nix::sys::socket::SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    let mut addresses: Vec<_> = interfaces.filter_map(|interface| address(interface.address?)).collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+impl Source {
+    /// A source with `table` in force, whose lists are within `bounds`.
+    pub(super) fn new(ways: Ways, table: Arc<Table>, bounds: Bounds) -> Self {
+        let (marks, guard) = (Marks::default(), Guard::default());
+        Self { ways, bounds, table, marks, guard, publish_at: None }
+    }
+
+    /// Reads until it is stopped.
+    pub(super) async fn run(mut self) {
+        let mut delay = DELAYS.0;
+        loop {
+            self.take_settings();
+            let mut has_looked = false;
+            match self.connect_and_read(&mut has_looked).await {
+                End::Stopped => return,
+                End::Changed => delay = DELAYS.0,
+                End::Failed(failure) => {
+                    self.ways.voice.away(&failure.to_string());
+                    if has_looked {
+                        delay = DELAYS.0;
+                    }
+                    match self.wait(None, Instant::now() + delay).await {
+                        Err(End::Stopped) => return,
+                        Err(_) => delay = DELAYS.0,
+                        Ok(()) => delay = (delay * 2).min(DELAYS.1),
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the settings say now, for all that follows.
+    fn take_settings(&mut self) {
+        let settings = self.ways.settings.borrow_and_update().clone();
+        self.ways.voice.asks(&settings.redis.server.to_string());
+        self.take_bounds(&settings);
+    }
+
+    /// Where other bounds hold than before, what they forbid is taken out of the table.
+    fn take_bounds(&mut self, settings: &Settings) {
+        let bounds = bounds(settings);
+        if bounds == self.bounds {
+            return;
+        }
+        self.bounds = bounds;
+        let within = self.table.within(&self.bounds);
+        if within.len() < self.table.len() {
+            self.table = Arc::new(within);
+            self.ways.voice.bounded(self.table.len());
+            self.publish();
+        }
+    }
+
+    async fn connect_and_read(&mut self, has_looked: &mut bool) -> End {
+        match self.read_all(has_looked).await {
+            Err(end) => end,
+            Ok(never) => match never {},
+        }
+    }
+
+    /// Connects and reads until something ends it.
+    async fn read_all(&mut self, has_looked: &mut bool) -> Result<std::convert::Infallible, End> {
+        let settings = self.ways.settings.borrow().clone();
+        let server = &settings.redis.server;
+        let mut link = self.unless_ended(Link::open(server)).await?;
+        if let Some(failure) = link.deaf() {
+            self.ways.voice.refuses("no messages of dead targets", failure.to_string());
+        }
+        let mut known = None;
+        let mut passed_at: Option<Instant> = None;
+        loop {
+            let begin = Instant::now();
+            let state = self.unless_ended(link.state(server.database)).await?;
+            let is_recent = passed_at.is_some_and(|at| at.elapsed() < AT_LEAST_EVERY);
+            let is_same = state.is_some() && state == known && is_recent && self.guard.held().is_none();
+            if !is_same {
+                let error = self.pass(&mut link, &settings).await?.err();
+                self.ways.voice.present(error.map(|error| error.to_string()));
+                (known, passed_at, *has_looked) = (state, Some(begin), true);
+            }
+            self.wait(Some(&mut link), begin + settings.redis.refresh).await?;
+        }
+    }
+
+    /// One pass over all lists and marks. An error of the outcome leaves everything as it is.
+    async fn pass(&mut self, link: &mut Link, settings: &Settings) -> Result<Result<(), TooManyLists>, End> {
+        self.take_bounds(settings);
+        let (before, bounds) = (Arc::clone(&self.table), self.bounds.clone());
+        let mut look = Look::new(&before, &bounds);
+        let mut sets = Sets::default();
+        let begin = Instant::now();
+        let mut cursor = "0".to_owned();
+        loop {
+            let step = self.unless_ended(link.look(&cursor, &settings.redis.prefix)).await?;
+            for found in step.found {
+                if let Err(error) = take(&mut look, &mut sets, found) {
+                    return Ok(Err(error));
+                }
+            }
+            cursor = step.cursor;
+            if cursor == "0" {
+                break;
+            }
+            if begin.elapsed() > LONGEST_PASS {
+                let time = humantime::format_duration(LONGEST_PASS);
+                return Err(Failure::new(format!("a pass over all keys takes longer than {time}")).into());
+            }
+        }
+        self.take_over(look.finish(), &sets);
+        Ok(Ok(()))
+    }
+
+    /// Puts in force what a pass has found.
+    fn take_over(&mut self, looked: Looked, sets: &Sets) {
+        let now = Instant::now();
+        let Looked { table, malformed, left_out } = looked;
+        let Changes { set, removed } = table.changes_since(&self.table);
+        let differs = !set.is_empty() || !removed.is_empty();
+        if self.guard.lets_pass(&self.table, &table, now) && differs {
+            self.table = Arc::new(table);
+            self.marks.forget(set.iter().chain(&removed));
+        }
+        self.marks.read(sets, &self.table, now);
+        self.ways.voice.endless(&sets.endless);
+        self.ways.voice.looked(malformed, left_out, self.guard.held(), self.table.len());
+        self.publish();
+    }
+
+    /// Waits until `until`, and does meanwhile what comes up: messages of others, marks of ours, and
+    /// marks that end. Without a connection nothing comes up but the end of marks.
+    async fn wait(&mut self, mut link: Option<&mut Link>, until: Instant) -> Result<(), End> {
+        loop {
+            let now = Instant::now();
+            if self.publish_at.into_iter().chain(self.marks.next_end()).any(|at| at <= now) {
+                self.publish();
+            }
+            if now >= until {
+                return Ok(());
+            }
+            let next = self.publish_at.into_iter().chain(self.marks.next_end()).fold(until, Instant::min);
+            tokio::select! {
+                biased;
+                () = self.ways.stop.cancelled() => return Err(End::Stopped),
+                _ = self.ways.settings.changed() => return Err(End::Changed),
+                () = sleep_until(next.into()) => {}
+                Some(mark) = self.ways.marks_of_ours.recv() => {
+                    if let Some(link) = &mut link {
+                        self.mark(link, &mark).await?;
+                    }
+                }
+                message = message(&mut link) => self.hear(&message?),
+            }
+        }
+    }
+
+    fn hear(&mut self, message: &str) {
+        let (now, ttl) = (Instant::now(), self.ways.settings.borrow().mark_for);
+        self.marks.told(message, &self.table, now, ttl);
+        self.publish_at.get_or_insert(now + TOGETHER);
+    }
+
+    /// Marks a target dead in Redis, if the list is still the one it was chosen from.
+    async fn mark(&mut self, link: &mut Link, mark: &Mark) -> Result<(), End> {
+        let Mark { frontend, index, ttl } = mark;
+        if self.table.get(frontend.hosts()).is_none_or(|now| now != frontend) {
+            return Ok(());
+        }
+        let prefix = self.ways.settings.borrow().redis.prefix.clone();
+        let marking = link.mark(&prefix, frontend, *index, *ttl);
+        if let Err(refusal) = self.unless_ended(marking).await? {
+            self.ways.voice.refuses("no marks of dead targets", refusal.to_string());
+        }
+        Ok(())
+    }
+
+    /// What comes of `asking`, unless the source is to end or to begin anew.
+    async fn unless_ended<T>(&mut self, asking: impl Future<Output = Result<T, Failure>>) -> Result<T, End> {
+        let asking = pin!(asking);
+        tokio::select! {
+            biased;
+            () = self.ways.stop.cancelled() => Err(End::Stopped),
+            _ = self.ways.settings.changed() => Err(End::Changed),
+            outcome = asking => Ok(outcome?),
+        }
+    }
+
+    /// Publishes table and marks, where they differ from what is published.
+    fn publish(&mut self) {
+        self.publish_at = None;
+        self.marks.expire(Instant::now());
+        let out = self.marks.out(&self.table);
+        let table = &self.table;
+        self.ways.routes.send_if_modified(|routes| {
+            let is_same_table = Arc::ptr_eq(&routes.table, table);
+            if is_same_table && *routes.out == out {
+                return false;
+            }
+            *routes = Routes { table: Arc::clone(table), out: Arc::new(out) };
+            true
+        });
+    }
+}
+
+/// The next message, where there is a connection.
+async fn message(link: &mut Option<&mut Link>) -> Result<String, Failure> {
+    match link {
+        Some(link) => link.message().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Adds what stands in one key.
+fn take(look: &mut Look<'_>, sets: &mut Sets, found: Found) -> Result<(), TooManyLists> {
+    // What is no text is no host, and only shown.
+    let text = |host: Vec<u8>| String::from_utf8_lossy(&host).into_owned();
+    match found {
+        Found::List { host, elements } => look.list(&text(host), &elements),
+        Found::NoList { host } => look.malformed(&text(host), Malformed::NoList),
+        Found::LongKey { host } => look.malformed(&text(host), Malformed::Host(NoHosts)),
+        Found::Dead { host, ttl, indexes } => {
+            sets.add(text(host), ttl, indexes);
+            Ok(())
+        }
+    }
+}

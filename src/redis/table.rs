@@ -1,0 +1,298 @@
+//! The table: what every well-formed list says, by its hosts. Pure data: a table does not change; a
+//! new one takes its place.
+//!
+//! A [`Look`] collects what one pass over Redis finds. Its table differs from the one before it in
+//! what changed, and shares the rest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::bounds::Bounds;
+use super::list::{Frontend, Malformed};
+use crate::config::Hosts;
+
+/// The most hosts of a table.
+pub(super) const MOST_HOSTS: usize = 100_000;
+
+/// The most lists that a pass looks at, malformed ones and those of one host too many with them.
+const MOST_LISTS: usize = 2 * MOST_HOSTS;
+
+/// Every host with what its list says.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Table(BTreeMap<Hosts, Arc<Frontend>>);
+
+/// How one table differs from another.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What is new, or says something else.
+    pub set: Vec<Arc<Frontend>>,
+    /// What is gone.
+    pub removed: Vec<Arc<Frontend>>,
+}
+
+/// One pass over the lists of Redis.
+#[derive(Debug)]
+pub(super) struct Look<'a> {
+    before: &'a Table,
+    bounds: &'a Bounds,
+    found: BTreeMap<Hosts, Arc<Frontend>>,
+    /// By the host as the key has it.
+    malformed: BTreeMap<String, Malformed>,
+}
+
+/// What a pass found.
+#[derive(Debug)]
+pub(super) struct Looked {
+    /// The table that the lists say.
+    pub(super) table: Table,
+    /// The lists that say nothing, by the host as the key has it.
+    pub(super) malformed: BTreeMap<String, Malformed>,
+    /// Hosts that the table has no room for.
+    pub(super) left_out: usize,
+}
+
+/// There are more lists than a pass looks at.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it holds more than {MOST_LISTS} lists; the most hosts are {MOST_HOSTS}")]
+pub(super) struct TooManyLists;
+
+impl Table {
+    /// Of these frontends the first for each host.
+    pub(super) fn new(frontends: impl IntoIterator<Item = Frontend>) -> Self {
+        let mut table = BTreeMap::new();
+        for frontend in frontends {
+            table.entry(frontend.hosts().clone()).or_insert_with(|| Arc::new(frontend));
+        }
+        Self(table)
+    }
+
+    /// What the list for these hosts says.
+    pub fn get(&self, hosts: &Hosts) -> Option<&Arc<Frontend>> {
+        self.0.get(hosts)
+    }
+
+    /// All of them, in the order of their hosts.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Frontend>> {
+        self.0.values()
+    }
+
+    /// How many hosts it has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has no host.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How it differs from `old`.
+    pub fn changes_since(&self, old: &Self) -> Changes {
+        // Most are shared, and need no look at what they say.
+        let is_same = |a: &Arc<Frontend>, b: &Arc<Frontend>| Arc::ptr_eq(a, b) || a == b;
+        let set = self.0.iter().filter(|(hosts, new)| !old.get(hosts).is_some_and(|old| is_same(old, new)));
+        Changes {
+            set: set.map(|(_, new)| Arc::clone(new)).collect(),
+            removed: old.iter().filter(|old| !self.0.contains_key(old.hosts())).cloned().collect(),
+        }
+    }
+
+    /// The table that its lists say by other bounds: without those that are forbidden now.
+    pub(super) fn within(&self, bounds: &Bounds) -> Self {
+        let is_admitted = |frontend: &Frontend| {
+            let list: Vec<_> = frontend.list().iter().map(|element| element.as_bytes()).collect();
+            Frontend::read(frontend.key(), &list, bounds).is_ok_and(|again| again == *frontend)
+        };
+        let admitted = self.0.iter().filter(|(_, frontend)| is_admitted(frontend));
+        Self(admitted.map(|(hosts, frontend)| (hosts.clone(), Arc::clone(frontend))).collect())
+    }
+}
+
+impl<'a> Look<'a> {
+    /// A pass after the one that made `before`.
+    pub(super) fn new(before: &'a Table, bounds: &'a Bounds) -> Self {
+        Self { before, bounds, found: BTreeMap::new(), malformed: BTreeMap::new() }
+    }
+
+    /// The list of `frontend:<key>` has these elements. A pass may see a list twice; then the later
+    /// one counts.
+    pub(super) fn list<E: AsRef<[u8]>>(&mut self, key: &str, elements: &[E]) -> Result<(), TooManyLists> {
+        let known = key.parse().ok().and_then(|hosts| self.before.get(&hosts));
+        match known.filter(|known| known.is_of(key, elements)) {
+            Some(known) => self.found(Arc::clone(known)),
+            None => match Frontend::read(key, elements, self.bounds) {
+                Ok(frontend) => self.found(Arc::new(frontend)),
+                Err(malformed) => return self.malformed(key, malformed),
+            },
+        }
+        self.is_in_bounds()
+    }
+
+    /// `frontend:<key>` says nothing, for this reason.
+    pub(super) fn malformed(&mut self, key: &str, reason: Malformed) -> Result<(), TooManyLists> {
+        if let Ok(hosts) = key.parse()
+            && self.found.get(&hosts).is_some_and(|found| found.key() == key)
+        {
+            self.found.remove(&hosts);
+        }
+        self.malformed.insert(key.to_owned(), reason);
+        self.is_in_bounds()
+    }
+
+    /// Of two keys for the same host the one counts that is written as hosts are compared, else the
+    /// first in byte order: an order that does not depend on the pass.
+    fn found(&mut self, frontend: Arc<Frontend>) {
+        let rank = |key: &str, hosts: &Hosts| (key != hosts.to_string(), key.to_owned());
+        let hosts = frontend.hosts().clone();
+        self.malformed.remove(frontend.key());
+        let (first, second) = match self.found.remove(&hosts) {
+            None => (frontend, None),
+            Some(same) if same.key() == frontend.key() => (frontend, None),
+            Some(other) if rank(other.key(), &hosts) < rank(frontend.key(), &hosts) => {
+                (other, Some(frontend))
+            }
+            Some(other) => (frontend, Some(other)),
+        };
+        if let Some(second) = second {
+            self.malformed.insert(second.key().to_owned(), Malformed::Twice(first.key().to_owned()));
+        }
+        self.found.insert(hosts, first);
+    }
+
+    fn is_in_bounds(&self) -> Result<(), TooManyLists> {
+        if self.found.len() + self.malformed.len() > MOST_LISTS { Err(TooManyLists) } else { Ok(()) }
+    }
+
+    /// The end of the pass. A malformed list leaves its host as it was. Where there are too many
+    /// hosts, those stay that were there before.
+    pub(super) fn finish(mut self) -> Looked {
+        for key in self.malformed.keys() {
+            let before = key.parse().ok().and_then(|hosts| self.before.get(&hosts));
+            if let Some(before) = before.filter(|before| before.key() == key) {
+                self.found.entry(before.hosts().clone()).or_insert_with(|| Arc::clone(before));
+            }
+        }
+        let left_out = self.found.len().saturating_sub(MOST_HOSTS);
+        if left_out > 0 {
+            let is_new = |hosts: &&Hosts| self.before.get(hosts).is_none();
+            // At least as many are new: the table before had no more than the most.
+            let last: Vec<_> = self.found.keys().rev().filter(is_new).take(left_out).cloned().collect();
+            for hosts in &last {
+                self.found.remove(hosts);
+            }
+        }
+        Looked { table: Table(self.found), malformed: self.malformed, left_out }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds() -> Bounds {
+        Bounds { allow: vec!["10.0.0.0/8".parse().unwrap()], ..Bounds::default() }
+    }
+
+    fn looked(before: &Table, lists: &[(&str, &str)]) -> Looked {
+        let bounds = bounds();
+        let mut look = Look::new(before, &bounds);
+        for (key, url) in lists {
+            look.list(key, &["label", url]).unwrap();
+        }
+        look.finish()
+    }
+
+    fn table(lists: &[(&str, &str)]) -> Table {
+        looked(&Table::default(), lists).table
+    }
+
+    fn shown(table: &Table) -> Vec<String> {
+        table.iter().map(|one| format!("{} {}", one.key(), one.targets()[0])).collect()
+    }
+
+    const A: &str = "http://10.0.0.1:80";
+    const B: &str = "http://10.0.0.2:80";
+    const BAD: &str = "http://shop:80";
+
+    #[test]
+    fn what_did_not_change_is_shared() {
+        let before = table(&[("a", A), ("b", A), ("c", A)]);
+        let after = looked(&before, &[("a", A), ("b", B), ("d", B)]).table;
+        let hosts = |host: &str| host.parse().unwrap();
+        assert!(Arc::ptr_eq(before.get(&hosts("a")).unwrap(), after.get(&hosts("a")).unwrap()));
+        let changes = after.changes_since(&before);
+        let keys = |list: &[Arc<Frontend>]| list.iter().map(|one| one.key().to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            (keys(&changes.set), keys(&changes.removed)),
+            (vec!["b".into(), "d".into()], vec!["c".into()])
+        );
+        assert_eq!(after.changes_since(&after.clone()), Changes::default());
+    }
+
+    #[test]
+    fn a_malformed_list_leaves_its_host_as_it_was() {
+        let before = table(&[("a", A), ("b", A)]);
+        let after = looked(&before, &[("a", BAD), ("b", B), ("c", BAD)]);
+        assert_eq!(shown(&after.table), ["a 10.0.0.1:80", "b 10.0.0.2:80"]);
+        assert_eq!(after.malformed.keys().collect::<Vec<_>>(), ["a", "c"]);
+        // And when the list is gone, so is the host.
+        assert_eq!(shown(&looked(&after.table, &[("b", B)]).table), ["b 10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn of_two_keys_for_a_host_the_plain_one_counts() {
+        for order in [[("A.b", A), ("a.B", B), ("a.b", B)], [("a.b", B), ("A.b", A), ("a.B", B)]] {
+            let looked = looked(&Table::default(), &order);
+            assert_eq!(shown(&looked.table), ["a.b 10.0.0.2:80"]);
+            assert_eq!(looked.malformed["A.b"].to_string(), "frontend:a.b names the same host");
+            assert_eq!(looked.malformed.len(), 2, "{:?}", looked.malformed);
+        }
+        assert_eq!(shown(&table(&[("a.B", A), ("A.b", B)])), ["A.b 10.0.0.2:80"]);
+        // The other key's list goes malformed: it is not the host's any more.
+        let before = table(&[("a.b", A)]);
+        assert_eq!(shown(&looked(&before, &[("A.b", BAD)]).table), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pass_may_see_a_list_twice() {
+        let looked =
+            looked(&Table::default(), &[("a", BAD), ("a", A), ("b", A), ("b", B), ("c", A), ("c", BAD)]);
+        assert_eq!(shown(&looked.table), ["a 10.0.0.1:80", "b 10.0.0.2:80"]);
+        assert_eq!(looked.malformed.keys().collect::<Vec<_>>(), ["c"]);
+    }
+
+    #[test]
+    fn other_bounds_take_out_what_they_forbid() {
+        let before = table(&[("a", A), ("b", B)]);
+        let narrow = Bounds { allow: vec!["10.0.0.1/32".parse().unwrap()], ..Bounds::default() };
+        assert_eq!(shown(&before.within(&narrow)), ["a 10.0.0.1:80"]);
+        assert_eq!(before.within(&bounds()), before);
+    }
+
+    #[test]
+    fn hosts_are_bounded_and_those_that_are_there_stay() {
+        let bounds = bounds();
+        let nothing = Table::default();
+        let mut look = Look::new(&nothing, &bounds);
+        for number in 0..MOST_HOSTS {
+            look.list(&format!("m{number}"), &["label", A]).unwrap();
+        }
+        let full = look.finish();
+        assert_eq!((full.table.len(), full.left_out), (MOST_HOSTS, 0));
+        let mut look = Look::new(&full.table, &bounds);
+        for number in 1..MOST_HOSTS {
+            look.list(&format!("m{number}"), &["label", A]).unwrap();
+        }
+        for host in ["a", "b", "z"] {
+            look.list(host, &["label", A]).unwrap();
+        }
+        let more = look.finish();
+        assert_eq!((more.table.len(), more.left_out), (MOST_HOSTS, 2));
+        let changes = more.table.changes_since(&full.table);
+        assert_eq!((changes.set[0].key(), changes.set.len(), changes.removed[0].key()), ("a", 1, "m0"));
+        let mut look = Look::new(&nothing, &bounds);
+        let outcome =
+            (0..=MOST_LISTS).try_for_each(|number| look.list(&format!("m{number}"), &["label", BAD]));
+        assert_eq!(outcome, Err(TooManyLists));
+    }
+}
