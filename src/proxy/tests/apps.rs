@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use super::*;
 
 /// An app that answers with the host and path that it was asked for, behind its name.
-async fn named(name: &'static str) -> Backend {
+pub(super) async fn named(name: &'static str) -> Backend {
     let mut app = Backend::start(move |mut connection, _| async move {
         while let Some(request) = connection.request().await {
             let request = String::from_utf8(request).unwrap();
@@ -22,13 +22,13 @@ async fn named(name: &'static str) -> Backend {
 }
 
 /// One of several apps.
-struct App {
-    service: Arc<Service>,
-    routes: RouteWriter,
+pub(super) struct App {
+    pub(super) service: Arc<Service>,
+    pub(super) routes: RouteWriter,
 }
 
 impl App {
-    fn new(rig: &Rig, change: impl FnOnce(&mut AppConfig)) -> Self {
+    pub(super) fn new(rig: &Rig, change: impl FnOnce(&mut AppConfig)) -> Self {
         let mut config = AppConfig::clone(&config().app);
         change(&mut config);
         let (service, routes) = rig.board.add(Arc::new(config), &rig.counters);
@@ -40,23 +40,23 @@ impl App {
     }
 
     /// Makes `app` live; gives the target and the one before.
-    fn switch(&mut self, app: &Backend) -> (Arc<Target>, Option<Arc<Target>>) {
+    pub(super) fn switch(&mut self, app: &Backend) -> (Arc<Target>, Option<Arc<Target>>) {
         let target = self.target(app);
         let former = self.routes.set(Now::One(target.clone()));
         (target, former)
     }
 
-    fn at(&self, hosts: &str, path: &str) -> Route<Destination> {
+    pub(super) fn at(&self, hosts: &str, path: &str) -> Route<Destination> {
         self.at_with(hosts, path, Handling::Pass)
     }
 
-    fn at_with(&self, hosts: &str, path: &str, how: Handling) -> Route<Destination> {
+    pub(super) fn at_with(&self, hosts: &str, path: &str, how: Handling) -> Route<Destination> {
         let at = At::Instance { hosts: hosts.parse().unwrap(), path: path.into() };
         Route { at, to: Destination { service: self.service.clone(), how } }
     }
 }
 
-async fn ask(client: &mut Client, request: &str) -> String {
+pub(super) async fn ask(client: &mut Client, request: &str) -> String {
     client.send(request).await;
     let reply = client.reply().await;
     let error = reply.header("portok-error").map(|code| format!("{} {code}", reply.status()));

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use tokio::net::TcpSocket;
 
+use super::apps::App;
 use super::*;
 
 /// A time that passes within a test, and is long for whatever is not meant to be late.
@@ -485,4 +486,76 @@ fn rx_queue(port: u16) -> u64 {
     rows.filter(|row| row[2].ends_with(&of_port))
         .map(|row| u64::from_str_radix(row[4].split_once(':').unwrap().1, 16).unwrap())
         .sum()
+}
+
+#[tokio::test]
+async fn each_app_s_limits_are_its_own() {
+    let app = holding().await;
+    let rig = Rig::start(|_| ());
+    let limited = |change: fn(&mut AppConfig)| {
+        let mut served = App::new(&rig, |config| {
+            (config.limits.requests_per_address, config.limits.tunnels) = (Some(1), 1);
+            change(config);
+        });
+        served.switch(&app);
+        served
+    };
+    let one = limited(|config| config.limits.tunnel_idle = Some(SHORT));
+    let other = limited(|config| config.limits.body_timeout = Some(SHORT));
+    let targets = limited(|config| config.targets = Some(vec![([127, 0, 0, 1], 1).into()]));
+    rig.board.route(vec![one.at("one", "/"), other.at("other", "/"), targets.at("targets", "/")]);
+    let to = |host: &str, request: &str| request.replace("host: a\r\n", &format!("host: {host}\r\n"));
+    let ask = async |host: &str, request: &str| {
+        let reply = rig.ask(to(host, request)).await;
+        (reply.status(), reply.header("portok-error").map(str::to_owned))
+    };
+    let refused = |status, code: &str| (status, Some(code.to_owned()));
+
+    let mut held = rig.connect().await;
+    held.send(to("one", HELD)).await;
+    eventually("it is under way", || one.service.counters().inflight() == 1).await;
+    assert_eq!(ask("one", GET).await, refused(429, "too_many_at_once"));
+    assert_eq!(ask("other", GET).await, (200, None));
+    drop(held);
+    eventually("it has ended", || one.service.counters().inflight() == 0).await;
+    assert_eq!(ask("one", GET).await, (200, None));
+
+    let mut many = [rig.connect().await, rig.connect().await, rig.connect().await];
+    for client in &mut many {
+        client.send(to("targets", HELD)).await;
+    }
+    eventually("all are under way", || targets.service.counters().inflight() == 3).await;
+    drop(many);
+
+    let mut silent = rig.connect().await;
+    silent.send(to("one", UPGRADE)).await;
+    assert_eq!(silent.reply().await.status(), 101);
+    assert_eq!(ask("one", UPGRADE).await, refused(503, "too_many_tunnels"));
+    let mut lasting = rig.connect().await;
+    lasting.send(to("other", UPGRADE)).await;
+    assert_eq!(lasting.reply().await.status(), 101);
+    assert!(silent.is_closed().await, "its app has a limit for silence");
+    assert_eq!(ask("other", STALLED).await, refused(408, "body_timeout"));
+    assert_eq!(ask("other", UPGRADE).await, refused(503, "too_many_tunnels"), "the tunnel is there still");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut_by_the_limit_of_the_app_that_answers() {
+    let (endless, short) = (endless("text/plain").await, Backend::fixed(OK).await);
+    let rig = Rig::start(|_| ());
+    let mut strict = App::new(&rig, |config| config.limits.send_timeout = Some(SHORT));
+    let mut patient = App::new(&rig, |config| config.limits.send_timeout = None);
+    strict.switch(&endless);
+    patient.switch(&short);
+    rig.board.route(vec![strict.at("strict", "/"), patient.at("*", "/")]);
+    let to_strict = GET.replace("host: a", "host: strict");
+    // Before hyper drives the connection, and after.
+    for before in [GET.to_owned(), format!("{STALLED}{}", "x".repeat(99))] {
+        let mut client = rig.connect().await;
+        client.send(&before).await;
+        assert_eq!(client.reply().await.status(), 200);
+        client.send(&to_strict).await;
+        assert_eq!(client.reply_to_head().await.status(), 200);
+        eventually("it is cut", || rig.counters.snapshot().client_connections == 0).await;
+    }
 }

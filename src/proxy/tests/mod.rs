@@ -7,6 +7,7 @@ mod framing;
 mod lifecycle;
 mod limits;
 mod messages;
+mod routing;
 mod spread;
 mod switching;
 mod targets;
@@ -133,6 +134,14 @@ impl Rig {
         let target = target(&self.counters, &app.release, app.addr.port());
         self.routes.set(Now::One(target.clone()));
         target
+    }
+
+    /// Listens on one more port, as the listener that `of` makes of its address.
+    async fn listen(&self, of: impl Fn(SocketAddr) -> ListenerId) -> (ListenerId, SocketAddr) {
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        self.plane.listen(of(addr), listener).await.unwrap();
+        (of(addr), addr)
     }
 
     async fn connect(&self) -> Client {
