@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         env.extend(plan.health.map(|path| ("HEALTH_PATH".to_owned(), path)));
         let program = std::env::args().next().unwrap_or_else(|| "portok".into());
         daemon::run(Options {
-            sources: Sources { file: None, instance: plan.name, env, overrides, client: false },
+            sources: Sources { instance: plan.name, env, overrides, ..Sources::default() },
             foreground: Some(Foreground { program }),
         })
     })

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         overrides: Overrides { listen: arguments.listen, ..Overrides::default() },
-        client: false,
+        ..Sources::default()
     };
     if arguments.check {
         daemon::check(&sources)

@@ -169,6 +169,7 @@ fn proxy(given: &Given<'_>) -> Proxy {
         header_timeout: secs(6),
         max_header_size: 64 * 1024,
         max_body: None,
+        no_route_status: 404,
         fast_path: false,
     }
 }

@@ -1,27 +1,44 @@
 //! What a change of the configuration needs. Pure.
 
-use super::Config;
-use super::keys::{Key, OnChange, keys};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::keys::{Key, Kind, OnChange, keys};
 use super::show::Secrets;
+use super::{AppConfig, Config, Several};
 
 /// The difference between the configuration in force and a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
     /// The dotted keys that differ, in the order in which they are shown, without their values.
+    /// Those of several apps are in `apps`.
     pub changed: Vec<String>,
-    /// Whether the address to listen on differs.
+    /// Whether the addresses to listen on differ.
     pub listen: bool,
     /// Whether the admin socket or its group differs.
     pub socket: bool,
+    /// What differs among several apps.
+    pub apps: AppsDiff,
     /// Changes that a running daemon cannot make, each with the reason. Any of them refuses the
     /// whole reload.
     pub refused: Vec<String>,
 }
 
+/// What differs among several apps. Apps whose file is refused differ in nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AppsDiff {
+    /// Apps that are new, by name.
+    pub added: Vec<String>,
+    /// Apps that are gone.
+    pub removed: Vec<String>,
+    /// Apps that stay, with the keys that differ, such as `apps.api.health.path`.
+    pub changed: BTreeMap<String, Vec<String>>,
+}
+
 impl Diff {
     /// Whether both configurations are the same.
     pub fn is_empty(&self) -> bool {
-        self.changed.is_empty()
+        self.changed.is_empty() && self.apps == AppsDiff::default()
     }
 }
 
@@ -29,7 +46,7 @@ impl Diff {
 pub fn diff(old: &Config, new: &Config) -> Diff {
     let value = |config, key: &Key| key.show(config, Secrets::Shown);
     let mut diff = Diff::default();
-    for key in keys().filter(|key| value(old, key) != value(new, key)) {
+    for key in keys().filter(|key| key.is_in(new) && value(old, key) != value(new, key)) {
         diff.changed.push(key.name.to_owned());
         match key.on_change {
             OnChange::Apply => {}
@@ -43,7 +60,61 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             }
         }
     }
+    match (&old.apps, &new.apps) {
+        (None, None) => {}
+        (Some(old), Some(new)) => diff.apps = between(old, new),
+        (before, _) => {
+            let (from, to) = if before.is_none() { ("one app", "several") } else { ("several apps", "one") };
+            diff.changed.push("apps".to_owned());
+            diff.refused.push(format!(
+                "apps: an instance cannot change from {from} to {to} in a running daemon: its record is another; \
+                 restart portokd"
+            ));
+        }
+    }
     diff
+}
+
+/// What differs among several apps.
+fn between(old: &Several, new: &Several) -> AppsDiff {
+    let mut diff = AppsDiff::default();
+    // Of a folder that cannot be read nothing is known, and of a file that is not valid neither.
+    let is_known = |name: &String| new.unreadable.is_none() && !new.refused.contains_key(name);
+    let gone = old.apps.keys().filter(|name| !new.apps.contains_key(*name) && is_known(name));
+    diff.removed = gone.cloned().collect();
+    for (name, app) in &new.apps {
+        match old.apps.get(name) {
+            None => diff.added.push(name.clone()),
+            Some(before) if Arc::ptr_eq(before, app) || before == app => {}
+            Some(before) => {
+                let changed = changed_keys(before, app);
+                if !changed.is_empty() {
+                    diff.changed.insert(name.clone(), changed);
+                }
+            }
+        }
+    }
+    diff
+}
+
+/// The keys in which two configurations of an app differ, among those that it can use.
+fn changed_keys(old: &AppConfig, new: &AppConfig) -> Vec<String> {
+    let value = |app, key: &Key| key.show_app(app, Secrets::Shown);
+    let can_use = |key: &Key| [old, new].into_iter().filter_map(Kind::of).any(|kind| kind.can_use(key.name));
+    let differs = |key: &&Key| can_use(key) && value(old, key) != value(new, key);
+    let in_app = |key: &Key| key.name.strip_prefix("app.").unwrap_or(key.name);
+    let mut changed: Vec<_> = keys()
+        .filter(|key| key.is_of_an_app())
+        .filter(differs)
+        .map(|key| format!("apps.{}.{}", new.name, in_app(key)))
+        .collect();
+    if old.health.path_is_set != new.health.path_is_set {
+        let path = format!("apps.{}.health.path", new.name);
+        if !changed.contains(&path) {
+            changed.push(path);
+        }
+    }
+    changed
 }
 
 #[cfg(test)]

@@ -23,6 +23,11 @@ impl<'a> Env<'a> {
         self.get(variable).map(Path::new).filter(|path| path.is_absolute())
     }
 
+    /// Which of an instance's files is read in place of `<name>.toml`: `<name>_<flavor>.toml`.
+    pub(super) fn flavor(self) -> Option<&'a str> {
+        self.get("PORTOK_FLAVOR")
+    }
+
     /// Where `<name>.toml` lies: `PORTOK_CONFIG_DIR`, else `/etc/portok`.
     pub(super) fn config_dir(self) -> PathBuf {
         self.get("PORTOK_CONFIG_DIR").unwrap_or("/etc/portok").into()

@@ -69,6 +69,11 @@ pub(super) enum Owner<'a> {
 }
 
 impl Owner<'_> {
+    /// Who may own a configuration file that a daemon reads, or a client that looks for it.
+    pub(super) fn of_configuration(client: bool) -> Self {
+        if client { Self::Any } else { Self::Trusted }
+    }
+
     /// The further users that may own what was opened at `at`.
     fn further(self, at: &Path) -> [Option<u32>; 2] {
         let Self::App { user, directory } = self else { return [None; 2] };
@@ -119,23 +124,41 @@ pub(super) fn read_bytes(
     // The file's own place, whatever links led to it.
     let at = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).or_else(|_| path.canonicalize())?;
     let further = owner.further(&at);
-    let rights = Rights { mode: meta.mode(), uid: meta.uid(), gid: meta.gid() };
-    if let Some(objection) = rights.objection(who, owner == Owner::Any, further) {
-        let advice = match objection {
-            Objection::Writable(_) => format!("run: chmod go-w {}", path.display()),
-            Objection::Owner(_) => format!("run: chown {} {}", who.uid, path.display()),
-        };
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("{objection}, refused; {advice}"),
-        ));
-    }
+    trust(path, &meta, who, owner == Owner::Any, further)?;
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("it is larger than {}", bytesize::ByteSize(limit))));
     }
     Ok((bytes, meta))
+}
+
+/// Checks that nobody can put a file into `folder`, or take one away, who could not write it.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn trust_folder(folder: &Path, who: &Who, owner: Owner<'_>) -> io::Result<()> {
+    let meta = fs::metadata(folder)?;
+    if !meta.is_dir() {
+        return Err(io::Error::other("expected a folder"));
+    }
+    trust(folder, &meta, who, owner == Owner::Any, [None; 2])
+}
+
+fn trust(
+    path: &Path,
+    meta: &Metadata,
+    who: &Who,
+    is_anybodys: bool,
+    further: [Option<u32>; 2],
+) -> io::Result<()> {
+    let rights = Rights { mode: meta.mode(), uid: meta.uid(), gid: meta.gid() };
+    let Some(objection) = rights.objection(who, is_anybodys, further) else { return Ok(()) };
+    let advice = match objection {
+        Objection::Writable(_) => format!("run: chmod go-w {}", path.display()),
+        Objection::Owner(_) => format!("run: chown {} {}", who.uid, path.display()),
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{objection}, refused; {advice}")))
 }
 
 /// Who may write a file: its mode, user and group.

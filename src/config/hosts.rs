@@ -8,6 +8,10 @@ use crate::http1::host::{compared, is_host};
 /// The longest host that a route may name: the longest name of the DNS, as text (RFC 1035, 2.3.4).
 const LONGEST: usize = 253;
 
+/// What a route can be for.
+pub(super) const EXPECTED: &str =
+    "a name, an address, an IPv6 address in brackets, `*.` and a name, or `*`; without a port";
+
 /// The hosts that a route is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hosts {
@@ -32,7 +36,7 @@ impl Host {
 
 /// Why a text names no hosts that a route can be for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a host is a name, an address, an IPv6 address in brackets, `*.` and a name, or `*`; without a port")]
+#[error("a host is {EXPECTED}")]
 pub struct NoHosts;
 
 impl FromStr for Hosts {

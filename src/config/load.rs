@@ -7,8 +7,10 @@ use super::env::Env;
 use super::files::{self, Content, Owner, Who};
 use super::keys;
 use super::limits::Host;
-use super::raw::{self, Problem};
+use super::paths;
+use super::raw::{self, Names, Problem};
 use super::read::{Given, Reader};
+use super::several::{self, Folder};
 use super::validate::validate;
 use super::values;
 use super::{Config, ConfigErrors, Sources};
@@ -16,7 +18,9 @@ use super::{Config, ConfigErrors, Sources};
 /// Reads and validates a configuration. Changes nothing.
 ///
 /// The file is `sources.file`, or else `<config dir>/<instance>.toml` if that exists. Without a
-/// file the environment alone configures.
+/// file the environment alone configures. Beside the file, every file of the folder `<instance>.d`
+/// is an app, if the instance has several; what is wrong with one of those is no error of the
+/// whole.
 ///
 /// # Errors
 /// Every problem at once: those of the file in its order, then those of environment and flags. If
@@ -32,7 +36,7 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
         None => (None, None),
     };
     let parsed = match (file, content) {
-        (Some(file), Some(content)) => Some(raw::parse(file, &content.text, keys::known)),
+        (Some(file), Some(content)) => Some(raw::parse(file, &content.text, keys::WORDS)),
         _ => None,
     };
     let (raw, problems) = match parsed.transpose() {
@@ -42,8 +46,14 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
     };
 
     let given = Given { sources, file, who, host };
-    let mut reader = Reader::new(&given, raw.as_ref(), keys::variable_of, problems);
-    let mut config = validate(&mut reader);
+    let folder = file.and_then(|file| Folder::look(file, &given));
+    let section = raw.as_ref().map(|raw| raw.whole(Names::Own));
+    let mut reader = Reader::new(&given, section, keys::variable_of, problems);
+    let shape = several::shape(&mut reader, raw.as_ref(), folder.as_ref());
+    let mut config = validate(&mut reader, shape);
+    if let Some(raw) = &raw {
+        several::read(&mut reader, &mut config, raw, folder);
+    }
     if let (Some(file), true) = (file, content.is_some_and(|content| content.world_readable))
         && reader.in_file("admin.token")
     {
@@ -66,16 +76,14 @@ fn read_file(sources: &Sources, who: &Who) -> Result<Option<(PathBuf, Content)>,
     if let Some(name) = sources.instance.as_deref().filter(|name| !values::is_instance_name(name)) {
         return Err(format!("--instance = {name:?}: expected {}", values::NAME_EXPECTED));
     }
-    let owner = if sources.client { Owner::Any } else { Owner::Trusted };
-    let (file, optional) = match (&sources.file, &sources.instance) {
-        (Some(file), _) => (file.clone(), false),
-        (None, Some(name)) => (instance_file(sources, name), true),
-        (None, None) => return Ok(None),
-    };
+    if let Some(flavor) = Env(&sources.env).flavor().filter(|flavor| !values::is_instance_name(flavor)) {
+        return Err(format!("PORTOK_FLAVOR = {flavor:?}: expected {}", values::NAME_EXPECTED));
+    }
+    let Some(file) = file_of(sources) else { return Ok(None) };
     let file = std::path::absolute(&file).unwrap_or(file);
-    match files::read(&file, files::CONFIG_MAX, who, owner) {
+    match files::read(&file, files::CONFIG_MAX, who, Owner::of_configuration(sources.client)) {
         Ok(content) => Ok(Some((file, content))),
-        Err(error) if optional && error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if sources.file.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(&file, &error)),
     }
 }
@@ -84,7 +92,18 @@ fn unreadable(file: &Path, error: &io::Error) -> String {
     format!("{}: cannot read the configuration file: {error}", file.display())
 }
 
+/// The file that a configuration comes from, or would come from once it is there. `None`: it never
+/// comes from a file.
+pub fn file_of(sources: &Sources) -> Option<PathBuf> {
+    match (&sources.file, &sources.instance) {
+        (Some(file), _) => Some(paths::flavored(file, Env(&sources.env))),
+        (None, Some(name)) => Some(instance_file(sources, name)),
+        (None, None) => None,
+    }
+}
+
 /// Where the file of the instance `name` lies, whether or not there is one.
 pub fn instance_file(sources: &Sources, name: &str) -> PathBuf {
-    Env(&sources.env).config_dir().join(format!("{name}.toml"))
+    let env = Env(&sources.env);
+    paths::flavored(&env.config_dir().join(format!("{name}.toml")), env)
 }

@@ -13,6 +13,8 @@
 //! - `read` lays file and environment over one another and collects **all** problems;
 //! - `secret` knows which values are never shown; `effective` shows all others;
 //! - `validate` goes through the keys and checks what has to fit together;
+//! - `several` knows whether an instance has several apps, `folder` reads those with a file of their
+//!   own, `one_of_several` reads one;
 //! - [`load()`] is the one way through all of them;
 //! - [`diff()`] says what a change of the configuration needs, `fingerprint` whether an edit of
 //!   `[app]` makes another release;
@@ -23,7 +25,7 @@
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
-//! Only `load`, `read_env_file`, the reader of the token's file and `watch` do I/O.
+//! Only `load`, `folder`, `read_env_file`, the reader of the token's file and `watch` do I/O.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,17 +38,19 @@ use ipnet::IpNet;
 
 #[cfg(test)]
 pub(crate) use self::defaults::of_an_empty_file;
-pub use self::diff::{Diff, diff};
+pub use self::diff::{AppsDiff, Diff, diff};
 pub use self::env_file::read_env_file;
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
+pub use self::folder::Remembered;
 pub use self::hosts::{Host, Hosts, NoHosts};
 pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
-pub use self::load::{instance_file, load};
+pub use self::load::{file_of, instance_file, load};
 pub use self::paths::default_socket;
 pub use self::redis::{Redis, RedisServer};
 pub use self::secret::looks_secret;
+pub use self::several::Started;
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
@@ -59,15 +63,18 @@ mod env_file;
 mod files;
 mod fingerprint;
 mod fnv;
+mod folder;
 mod hosts;
 mod keys;
 mod limits;
 mod load;
+mod one_of_several;
 mod paths;
 mod raw;
 mod read;
 mod redis;
 mod secret;
+mod several;
 mod show;
 mod validate;
 mod values;
@@ -117,9 +124,9 @@ pub struct Several {
     /// The apps by name.
     pub apps: BTreeMap<String, Arc<AppConfig>>,
     /// Apps whose file is not valid, by name, each with all that is wrong with it. Such an app stays
-    /// as it is.
+    /// as it is; one that is in `apps` too is what it is there.
     pub refused: BTreeMap<String, String>,
-    /// The folder in which every file is an app.
+    /// The folder in which every file is an app. `None`: there is none, and there was none.
     pub folder: Option<PathBuf>,
     /// Why the folder cannot be read. Then nothing is known of the apps in it, and all stay.
     pub unreadable: Option<String>,
@@ -269,7 +276,8 @@ pub enum Balance {
 pub struct Health {
     /// Asked with GET; any 2xx is healthy. Starts with `/`.
     pub path: String,
-    /// Whether the app's configuration says the path, and does not leave it at its default.
+    /// Whether the path is set for this app of several itself, and not for every one, or not at all.
+    /// Only then are its targets on other hosts probed; those on this host always are.
     pub path_is_set: bool,
     /// The `Host` header of a probe.
     pub host: String,
@@ -373,6 +381,8 @@ pub struct Proxy {
     pub max_header_size: usize,
     /// The longest request body in bytes; `None`: no limit.
     pub max_body: Option<u64>,
+    /// The status of the answer to a request that is for none of several apps: 404 or 400.
+    pub no_route_status: u16,
     /// Leave out the counting that only metrics need.
     pub fast_path: bool,
 }
@@ -501,6 +511,11 @@ pub struct Sources {
     /// needs may be missing, the files may belong to anybody (but not be writable for others), and
     /// a token file that cannot be read is left out.
     pub client: bool,
+    /// What the daemon that reads it again started as; `None`: none runs with it. See
+    /// [`Sources::hold_to`].
+    pub started: Option<Started>,
+    /// What was read of the files of apps before, so that a change of one among many is cheap.
+    pub remembered: Remembered,
 }
 
 /// Values from the command line: they win over file and environment.

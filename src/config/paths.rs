@@ -1,7 +1,8 @@
-//! Where an instance's socket, pipes and state lie by default.
+//! Where an instance's files lie, and by default its socket, pipes and state.
 //!
 //! Depends on names and the environment, and on which folders can be written.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::env::Env;
@@ -30,6 +31,29 @@ fn temporary_socket(name: &str, uid: u32) -> PathBuf {
 
 fn socket_in(folder: impl AsRef<Path>, name: &str) -> PathBuf {
     folder.as_ref().join(name).join("admin.sock")
+}
+
+/// The file that is read in place of `file`: `edge_test.toml` for `edge.toml` where the environment
+/// names the flavor `test`. A file that has the flavor in its name already is read itself.
+pub(super) fn flavored(file: &Path, env: Env<'_>) -> PathBuf {
+    let Some(flavor) = env.flavor() else { return file.to_owned() };
+    let stem = file.file_stem().map(OsStr::to_string_lossy).unwrap_or_default();
+    if stem.ends_with(&format!("_{flavor}")) {
+        return file.to_owned();
+    }
+    file.with_file_name(format!("{stem}_{flavor}.toml"))
+}
+
+/// What an instance is called by its `file`: the stem without the flavor.
+pub(super) fn stem(file: &Path, env: Env<'_>) -> String {
+    let stem = file.file_stem().map(OsStr::to_string_lossy).unwrap_or_default();
+    let flavor = env.flavor().map(|flavor| format!("_{flavor}"));
+    flavor.and_then(|flavor| stem.strip_suffix(&flavor)).unwrap_or(&stem).to_owned()
+}
+
+/// The folder beside `file` in which every file is an app.
+pub(super) fn apps_folder(file: &Path, env: Env<'_>) -> PathBuf {
+    file.with_file_name(format!("{}.d", stem(file, env)))
 }
 
 /// The folder of the default socket, which also holds the pipes of the apps.

@@ -2,8 +2,11 @@
 //!
 //! [`parse`] is told which names are keys and knows nothing of what their values mean. It reports
 //! every unknown name and every value that stands in the place of a table, and keeps the rest for
-//! [`super::read`]. (serde's derived types would stop at the first error.) Pure.
+//! [`super::read`]. (serde's derived types would stop at the first error.) An app of several stands
+//! in a table of the main file, or in a file of its own: its keys are kept under the names that the
+//! one app of an instance has them by. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -34,48 +37,142 @@ pub(super) enum Known {
     Key(&'static str),
     /// A table with keys in it.
     Table,
-    /// Neither. `nearest` is what was most likely meant.
+    /// The table of several apps.
+    Apps,
+    /// A key or table of the instance, in the table of an app.
+    Instances,
+    /// None of these. `nearest` is what was most likely meant.
     No { nearest: &'static str },
+}
+
+/// Which names are known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Words {
+    /// In the main file.
+    pub(super) file: fn(&str) -> Known,
+    /// In the table of one app of several.
+    pub(super) app: fn(&str) -> Known,
+    /// What the name of an app looks like, and whether one does.
+    pub(super) app_name: (&'static str, fn(&str) -> bool),
+}
+
+/// How a file names the keys of a [`Section`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names<'a> {
+    /// By their own names.
+    Own,
+    /// In the table of this app.
+    App(&'a str),
+    /// In the file of an app, without the app's name.
+    File,
+}
+
+impl Names<'_> {
+    /// The name of `key` for a message.
+    pub(super) fn of<'k>(self, key: &'k str) -> Cow<'k, str> {
+        let in_app = || key.strip_prefix("app.").unwrap_or(key);
+        match self {
+            Self::Own => Cow::Borrowed(key),
+            Self::App(app) => Cow::Owned(format!("apps.{app}.{}", in_app())),
+            Self::File => Cow::Borrowed(in_app()),
+        }
+    }
+}
+
+type Values<'t> = BTreeMap<&'static str, Spanned<DeValue<'t>>>;
+
+/// A file's text.
+#[derive(Debug, Clone, Copy)]
+struct Source<'t> {
+    file: &'t Path,
+    text: &'t str,
 }
 
 /// A configuration file's known keys.
 #[derive(Debug)]
 pub(super) struct Raw<'t> {
-    file: &'t Path,
-    text: &'t str,
-    values: BTreeMap<&'static str, Spanned<DeValue<'t>>>,
+    source: Source<'t>,
+    values: Values<'t>,
+    /// Where the table of the one app begins, if there is one.
+    app_at: Option<usize>,
+    apps_at: Option<usize>,
+    apps: Vec<Table<'t>>,
 }
 
-/// Parses `text`, the content of `file`. The problems are those of single keys.
+/// The table of an app.
+#[derive(Debug)]
+struct Table<'t> {
+    app: String,
+    at: usize,
+    values: Values<'t>,
+}
+
+/// Keys of a file that are read together: the instance's, or an app's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Section<'a> {
+    source: Source<'a>,
+    values: &'a Values<'a>,
+    names: Names<'a>,
+    at: usize,
+}
+
+/// Parses `text`, the content of the main file `file`. The problems are those of single keys.
 ///
 /// # Errors
 /// The text is not TOML: the first place where it is not.
 pub(super) fn parse<'t>(
     file: &'t Path,
     text: &'t str,
-    known: fn(&str) -> Known,
+    words: Words,
 ) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
-    let mut raw = Raw { file, text, values: BTreeMap::new() };
-    // Not the error's own display: it quotes the line, which may hold a secret.
-    let table = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        let why = error.message().lines().collect::<Vec<_>>().join(", ");
-        Problem { at, text: format!("{}: not valid TOML: {why}", raw.position(at)) }
-    })?;
-    let mut problems = Vec::new();
-    raw.walk("", table.into_inner(), known, &mut problems);
-    Ok((raw, problems))
+    parse_as(Source { file, text }, words, Names::Own)
 }
 
-impl<'t> Raw<'t> {
-    /// Keeps the keys of `table`, which is called `prefix`, and notes what is wrong with its names.
-    fn walk(
-        &mut self,
-        prefix: &str,
-        table: DeTable<'t>,
-        known: fn(&str) -> Known,
-        problems: &mut Vec<Problem>,
-    ) {
+/// Parses `text`, the content of `file`, which is an app's own.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn parse_app<'t>(
+    file: &'t Path,
+    text: &'t str,
+    words: Words,
+) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
+    parse_as(Source { file, text }, words, Names::File)
+}
+
+fn parse_as<'t>(
+    source: Source<'t>,
+    words: Words,
+    names: Names<'_>,
+) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
+    // Not the error's own display: it quotes the line, which may hold a secret.
+    let table = DeTable::parse(source.text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let why = error.message().lines().collect::<Vec<_>>().join(", ");
+        Problem { at, text: format!("{}: not valid TOML: {why}", source.position(at)) }
+    })?;
+    let mut walk =
+        Walk { source, words, problems: Vec::new(), app_at: None, apps_at: None, apps: Vec::new() };
+    let mut values = Values::new();
+    walk.table("", table.into_inner(), names, &mut values);
+    let Walk { problems, app_at, apps_at, apps, .. } = walk;
+    Ok((Raw { source, values, app_at, apps_at, apps }, problems))
+}
+
+/// One way through a file.
+struct Walk<'t> {
+    source: Source<'t>,
+    words: Words,
+    problems: Vec<Problem>,
+    app_at: Option<usize>,
+    apps_at: Option<usize>,
+    apps: Vec<Table<'t>>,
+}
+
+impl<'t> Walk<'t> {
+    /// Keeps the keys of `table`, which is called `prefix`, in `values`, and notes what is wrong
+    /// with its names.
+    fn table(&mut self, prefix: &str, table: DeTable<'t>, names: Names<'_>, values: &mut Values<'t>) {
         for (key, value) in table {
             let at = key.span().start;
             let name = if prefix.is_empty() {
@@ -83,45 +180,145 @@ impl<'t> Raw<'t> {
             } else {
                 format!("{prefix}.{}", key.get_ref())
             };
+            let known = if names == Names::Own { self.words.file } else { self.words.app };
+            if names == Names::Own && name == "app" {
+                self.app_at = Some(at);
+            }
             match known(&name) {
                 Known::Key(name) => {
-                    self.values.insert(name, value);
+                    values.insert(name, value);
                 }
-                Known::Table if value.get_ref().is_table() => {
-                    let DeValue::Table(inner) = value.into_inner() else { continue };
-                    self.walk(&name, inner, known, problems);
+                Known::Table | Known::Apps if !value.get_ref().is_table() => {
+                    let (name, position) = (names.of(&name), self.source.position(value.span().start));
+                    let shown = self.source.shown(&name, &value);
+                    self.problem(at, format!("{position}: {name} = {shown}: expected a table, [{name}]"));
                 }
                 Known::Table => {
-                    let position = self.position(value.span().start);
-                    let shown = self.shown(&name, &value);
-                    let text = format!("{position}: {name} = {shown}: expected a table, [{name}]");
-                    problems.push(Problem { at, text });
+                    let DeValue::Table(inner) = value.into_inner() else { continue };
+                    self.table(&name, inner, names, values);
+                }
+                Known::Apps => {
+                    let DeValue::Table(inner) = value.into_inner() else { continue };
+                    self.apps_at = Some(at);
+                    self.apps(inner);
+                }
+                Known::Instances => {
+                    let (position, shown) = (self.source.position(at), names.of(&name));
+                    self.problem(
+                        at,
+                        format!("{position}: {shown}: expected nothing here: {name} is the instance's"),
+                    );
                 }
                 Known::No { nearest } => {
-                    let (position, name) = (self.position(at), name.escape_debug());
-                    let text = format!("{position}: unknown key `{name}`, did you mean `{nearest}`?");
-                    problems.push(Problem { at, text });
+                    let (position, nearest) = (self.source.position(at), names.of(nearest));
+                    let name = names.of(&name).escape_debug().to_string();
+                    self.problem(at, format!("{position}: unknown key `{name}`, did you mean `{nearest}`?"));
                 }
             }
         }
     }
 
-    /// The value of the key `name`, if the file has it.
-    pub(super) fn get(&self, name: &str) -> Option<&Spanned<DeValue<'t>>> {
+    /// Keeps the tables of the apps.
+    fn apps(&mut self, table: DeTable<'t>) {
+        for (key, value) in table {
+            let (app, at) = (key.get_ref().to_string(), key.span().start);
+            let position = self.source.position(at);
+            let (expected, is_name) = self.words.app_name;
+            if !is_name(&app) {
+                self.problem(at, format!("{position}: apps.{app:?}: expected {expected} as the app's name"));
+                continue;
+            }
+            if !value.get_ref().is_table() {
+                let shown = self.source.shown("apps", &value);
+                let position = self.source.position(value.span().start);
+                self.problem(at, format!("{position}: apps.{app} = {shown}: expected a table, [apps.{app}]"));
+                continue;
+            }
+            let DeValue::Table(inner) = value.into_inner() else { continue };
+            let mut values = Values::new();
+            self.table("", inner, Names::App(&app), &mut values);
+            self.apps.push(Table { app, at, values });
+        }
+    }
+
+    fn problem(&mut self, at: usize, text: String) {
+        self.problems.push(Problem { at, text });
+    }
+}
+
+impl Raw<'_> {
+    /// The keys of the instance; of a file that is an app's own, those of the app.
+    pub(super) fn whole(&self, names: Names<'static>) -> Section<'_> {
+        Section { source: self.source, values: &self.values, names, at: 0 }
+    }
+
+    /// The apps in tables of this file, by name.
+    pub(super) fn apps(&self) -> impl Iterator<Item = (&str, Section<'_>)> {
+        self.apps.iter().map(|Table { app, at, values }| {
+            (app.as_str(), Section { source: self.source, values, names: Names::App(app), at: *at })
+        })
+    }
+
+    /// Where the table of the one app stands, as an offset and as `file:line:column`.
+    pub(super) fn app_at(&self) -> Option<(usize, String)> {
+        let at = self.app_at?;
+        Some((at, self.source.position(at)))
+    }
+
+    /// Where the table of several apps stands, as an offset and as `file:line:column`.
+    pub(super) fn apps_at(&self) -> Option<(usize, String)> {
+        let at = self.apps_at?;
+        Some((at, self.source.position(at)))
+    }
+}
+
+impl<'a> Section<'a> {
+    /// The value of the key `name`, if the file has it here.
+    pub(super) fn get(self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.values.get(name)
     }
 
+    /// How the file names its keys.
+    pub(super) fn names(self) -> Names<'a> {
+        self.names
+    }
+
+    /// Where the section begins.
+    pub(super) fn at(self) -> usize {
+        self.at
+    }
+
+    /// The file and the line in which the section begins.
+    pub(super) fn place(self) -> String {
+        let (line, _) = self.source.line_and_column(self.at);
+        format!("{}:{line}", self.source.file.display())
+    }
+
     /// `file:line:column` of a byte offset; both count from 1, columns in characters.
-    pub(super) fn position(&self, at: usize) -> String {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        format!("{}:{line}:{column}", self.file.display())
+    pub(super) fn position(self, at: usize) -> String {
+        self.source.position(at)
     }
 
     /// The value of `key` as the file has it: on one line, cut to the length for a message, and no
     /// secret.
-    pub(super) fn shown(&self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
+    pub(super) fn shown(self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
+        self.source.shown(key, value)
+    }
+}
+
+impl Source<'_> {
+    fn position(self, at: usize) -> String {
+        let (line, column) = self.line_and_column(at);
+        format!("{}:{line}:{column}", self.file.display())
+    }
+
+    fn line_and_column(self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let line = before.matches('\n').count() + 1;
+        (line, before.rsplit('\n').next().unwrap_or("").chars().count() + 1)
+    }
+
+    fn shown(self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
         const LONGEST: usize = 80;
         if is_secret(key) {
             return MASK.to_owned();

@@ -4,7 +4,9 @@
 //! Every source that sets a key is checked, even if another source overrides it. Pure; the problems
 //! are the [`Reader`]'s until [`Reader::finish`].
 
+use std::borrow::Cow;
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use toml::Spanned;
@@ -14,7 +16,7 @@ use super::Sources;
 use super::env::Env;
 use super::files::Who;
 use super::limits::Host;
-use super::raw::{Problem, Raw};
+use super::raw::{Names, Problem, Section};
 use super::secret::{MASK, is_secret};
 use super::values::{Input, Parsed};
 
@@ -49,7 +51,7 @@ impl<'a> Given<'a> {
 pub(super) struct Reader<'a> {
     /// What the configuration depends on beside its keys.
     pub(super) given: &'a Given<'a>,
-    raw: Option<&'a Raw<'a>>,
+    section: Option<Section<'a>>,
     /// The variable of a key.
     variable_of: fn(&str) -> Option<&'static str>,
     problems: Vec<Problem>,
@@ -58,14 +60,26 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of the environment and of `raw`, whose `problems` are known already.
+    /// A reader of the environment and of the keys that the file has, whose `problems` are known
+    /// already.
     pub(super) fn new(
         given: &'a Given<'a>,
-        raw: Option<&'a Raw<'a>>,
+        section: Option<Section<'a>>,
         variable_of: fn(&str) -> Option<&'static str>,
         problems: Vec<Problem>,
     ) -> Self {
-        Self { given, raw, variable_of, problems, warnings: Vec::new() }
+        Self { given, section, variable_of, problems, warnings: Vec::new() }
+    }
+
+    /// A reader of the keys of one app of several, which no variable sets.
+    pub(super) fn of_app(given: &'a Given<'a>, section: Section<'a>, problems: Vec<Problem>) -> Self {
+        Self { given, section: Some(section), variable_of: |_| None, problems, warnings: Vec::new() }
+    }
+
+    /// Takes over what another reader of the same file found.
+    pub(super) fn take_over(&mut self, other: Reader<'_>) {
+        self.problems.extend(other.problems);
+        self.warnings.extend(other.warnings);
     }
 
     /// All problems, those of the file in its order and then the others; and the warnings.
@@ -111,7 +125,7 @@ impl<'a> Reader<'a> {
         key: &'static str,
         parse: impl Fn(Input<'_>) -> Parsed<T>,
     ) -> Option<T> {
-        let value = self.raw?.get(key)?;
+        let value = self.section?.get(key)?;
         match parse(Input::Toml(value.get_ref())) {
             Ok(parsed) => Some(parsed),
             Err(expected) => {
@@ -141,7 +155,7 @@ impl<'a> Reader<'a> {
     /// problem.
     fn read_list<T>(&mut self, key: &'static str, parse: impl Fn(Input<'_>) -> Parsed<T>) -> Option<Vec<T>> {
         let mut from_file = None;
-        if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
+        if let Some(value) = self.section.and_then(|section| section.get(key)) {
             if let DeValue::Array(items) = value.get_ref() {
                 let mut list = Vec::new();
                 for item in items.iter() {
@@ -175,29 +189,30 @@ impl<'a> Reader<'a> {
         parse: impl Fn(Input<'_>) -> Parsed<T>,
     ) -> Option<Vec<T>> {
         let is_list = |value: &Spanned<DeValue<'_>>| value.get_ref().is_array();
-        let from_file = if self.raw.and_then(|raw| raw.get(key)).is_some_and(is_list) {
-            self.read_different(key, most, &parse)
+        let from_file = if self.section.and_then(|section| section.get(key)).is_some_and(is_list) {
+            self.read_different(key, 1..=most, &parse)
         } else {
             self.read_file(key, &parse).map(|item| vec![item])
         };
         self.read_variable(key, &parse).map(|item| vec![item]).or(from_file)
     }
 
-    /// The array of `key` in the file: at least one and at most `most` different items. Each bad
-    /// item is a problem.
+    /// The array of `key` in the file: so many different items. Each bad item is a problem.
     pub(super) fn read_different<T: PartialEq>(
         &mut self,
         key: &'static str,
-        most: usize,
+        many: RangeInclusive<usize>,
         parse: impl Fn(Input<'_>) -> Parsed<T>,
     ) -> Option<Vec<T>> {
-        let value = self.raw?.get(key)?;
+        let value = self.section?.get(key)?;
         let DeValue::Array(items) = value.get_ref() else {
-            self.reject_at(key, value, "an array of strings");
+            self.reject_at(key, value, "an array");
             return None;
         };
-        if !(1..=most).contains(&items.len()) {
-            self.reject_at(key, value, &format!("an array of 1 to {most} items, not of {}", items.len()));
+        if !many.contains(&items.len()) {
+            let (least, most) = many.into_inner();
+            let expected = format!("an array of {least} to {most} items, not of {}", items.len());
+            self.reject_at(key, value, &expected);
             return None;
         }
         let mut list = Vec::new();
@@ -219,8 +234,8 @@ impl<'a> Reader<'a> {
         key: &'static str,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Vec<(String, String)> {
-        let Some(raw) = self.raw else { return Vec::new() };
-        let Some(value) = raw.get(key) else { return Vec::new() };
+        let Some(section) = self.section else { return Vec::new() };
+        let Some(value) = section.get(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
             self.reject_at(key, value, "a table of strings, such as { NODE_ENV = \"production\" }");
             return Vec::new();
@@ -230,7 +245,8 @@ impl<'a> Reader<'a> {
             let (name, at) = (name.get_ref().as_ref(), name.span().start);
             let dotted = format!("{key}.{}", name.escape_debug());
             if let Err(expected) = check(name) {
-                let text = format!("{}: {dotted}: expected {expected}", raw.position(at));
+                let (position, called) = (section.position(at), section.names().of(&dotted));
+                let text = format!("{position}: {called}: expected {expected}");
                 self.problems.push(Problem { at, text });
             }
             match value.get_ref().as_str() {
@@ -248,22 +264,46 @@ impl<'a> Reader<'a> {
 
     /// Whether the file sets `key`.
     pub(super) fn in_file(&self, key: &'static str) -> bool {
-        self.raw.is_some_and(|raw| raw.get(key).is_some())
+        self.section.is_some_and(|section| section.get(key).is_some())
     }
 
     /// The name of `key` for a message: its variable if that sets it, else its name in the file.
-    pub(super) fn called(&self, key: &'static str) -> &'static str {
-        self.variable(key).map_or(key, |(variable, _)| variable)
+    pub(super) fn called(&self, key: &'static str) -> Cow<'static, str> {
+        let in_file = || self.section.map_or(Cow::Borrowed(key), |section| section.names().of(key));
+        self.variable(key).map_or_else(in_file, |(variable, _)| Cow::Borrowed(variable))
+    }
+
+    /// Whether it reads one app of several.
+    pub(super) fn is_of_several(&self) -> bool {
+        self.section.is_some_and(|section| section.names() != Names::Own)
+    }
+
+    /// Notes that the section lacks what was `expected`.
+    pub(super) fn missing(&mut self, expected: &str) {
+        let Some(section) = self.section else { return };
+        let (at, position) = (section.at(), section.position(section.at()));
+        let text = match section.names() {
+            Names::App(app) => format!("{position}: apps.{app}: expected {expected}"),
+            Names::Own | Names::File => format!("{position}: expected {expected}"),
+        };
+        self.problems.push(Problem { at, text });
+    }
+
+    /// Place, name and value of `key`, if the file has it.
+    pub(super) fn quoted(&self, key: &'static str) -> Option<String> {
+        let (section, value) = (self.section?, self.section?.get(key)?);
+        Some(quoted(section, key, value))
     }
 
     /// Notes that the value of `key`, from the source that won, is not what was `expected`.
     pub(super) fn reject(&mut self, key: &'static str, expected: &str) {
         if let Some((variable, text)) = self.variable(key) {
             self.problem(format!("{variable} = {}: expected {expected}", shown(key, text)));
-        } else if let Some(value) = self.raw.and_then(|raw| raw.get(key)) {
+        } else if let Some(value) = self.section.and_then(|section| section.get(key)) {
             self.reject_at(key, value, expected);
         } else {
-            self.problem(format!("{key}: expected {expected}"));
+            let name = self.called(key);
+            self.problem(format!("{name}: expected {expected}"));
         }
     }
 
@@ -272,17 +312,27 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { at: Problem::ELSEWHERE, text: text.to_string() });
     }
 
-    fn reject_at(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
-        let Some(raw) = self.raw else { return };
-        let at = value.span().start;
-        let text = format!("{}: {key} = {}: expected {expected}", raw.position(at), raw.shown(key, value));
+    /// Notes a problem at this offset of the file.
+    pub(super) fn problem_at(&mut self, at: usize, text: String) {
         self.problems.push(Problem { at, text });
+    }
+
+    fn reject_at(&mut self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) {
+        let Some(section) = self.section else { return };
+        let text = format!("{}: expected {expected}", quoted(section, key, value));
+        self.problems.push(Problem { at: value.span().start, text });
     }
 
     fn variable(&self, key: &'static str) -> Option<(&'static str, &'a str)> {
         let variable = (self.variable_of)(key)?;
         Some((variable, self.given.env().get(variable)?))
     }
+}
+
+/// Place, name and value of `key`.
+fn quoted(section: Section<'_>, key: &str, value: &Spanned<DeValue<'_>>) -> String {
+    let (position, name) = (section.position(value.span().start), section.names().of(key));
+    format!("{position}: {name} = {}", section.shown(key, value))
 }
 
 fn shown(key: &str, text: &str) -> String {

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,14 +49,14 @@ pub(super) fn word<T: Copy + PartialEq>(words: &'static [(&str, T)]) -> impl Fn(
     move |value| string(words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word))
 }
 
+/// What has a text of its own.
+pub(super) fn text(value: &impl Display) -> String {
+    string(&value.to_string())
+}
+
 /// A number or a truth value.
 pub(super) fn number(value: &impl Display) -> String {
     value.to_string()
-}
-
-/// An address with its port.
-pub(super) fn address(address: &SocketAddr) -> String {
-    string(&address.to_string())
 }
 
 pub(super) fn string(text: &(impl AsRef<str> + ?Sized)) -> String {

@@ -3,39 +3,80 @@
 //!
 //! [`validate()`] does not stop at the first problem. It always builds a whole configuration, with
 //! the default where a value is missing or bad, and notes each problem in the reader. If there are
-//! any, the caller throws the configuration away.
+//! any, the caller throws the configuration away. Of an instance of several apps it builds all but
+//! these: [`super::one_of_several`] reads each of them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::keys::{self, Key};
 use super::read::Reader;
-use super::{App, AppConfig, Config, Limits, Sources, defaults, keys};
+use super::{App, AppConfig, Config, Limits, Rollback, Several, Sources, defaults};
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
 
+/// How many apps an instance has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    One,
+    Several,
+}
+
 /// Builds the configuration. It may be used only if the reader has no problems afterwards.
-pub(super) fn validate(r: &mut Reader<'_>) -> Config {
+pub(super) fn validate(r: &mut Reader<'_>, shape: Shape) -> Config {
     let mut config = defaults::config(r.given);
+    if shape == Shape::Several {
+        config.apps = Some(Several { removal_delay: Duration::from_secs(5), ..Several::default() });
+        // A prefix that is reserved on the hosts of every app is not acceptable.
+        config.admin.public = false;
+    }
     for key in keys::in_reading_order() {
-        key.read(r, &mut config);
+        match shape {
+            Shape::One if key.is_for_several() => only_for_several(r, key),
+            Shape::Several if key.name.starts_with("app.") => only_for_one(r, key),
+            Shape::One | Shape::Several => key.read(r, &mut config),
+        }
     }
-    if !r.is_set("limits.requests_per_address") {
-        let by_default = defaults::requests_per_address(r.given, &config.app.upstream);
-        Arc::make_mut(&mut config.app).limits.requests_per_address = by_default;
-    }
-    if !r.given.sources.client {
+    derive(r, &mut config);
+    if shape == Shape::One {
         host_allows(r, &config.app.app.limits);
+        app_fits_together(r, &config.app, &config.listen);
+        missing(r, &config.app.app);
     }
-    let app = Arc::make_mut(&mut config.app);
-    app.name.clone_from(&config.name);
-    app.most_fields = config.limits.headers;
     fits_together(r, &config);
     config
 }
 
+/// A key of `[apps.NAME]` and of what stands for every one.
+fn only_for_several(r: &mut Reader<'_>, key: &Key) {
+    if r.in_file(key.name) {
+        r.reject(key.name, "nothing, because only an instance of several apps has it ([apps.NAME])");
+    }
+}
+
+/// A key of `[app]`; that the file has one beside several apps is noted by the caller.
+fn only_for_one(r: &mut Reader<'_>, key: &Key) {
+    let expected = "nothing, because this instance has several apps, each with its own";
+    let _never = r.read_variable(key.name, |_| Err::<(), _>(expected.to_owned()));
+}
+
+/// What follows from other keys where it is not set.
+fn derive(r: &Reader<'_>, config: &mut Config) {
+    let app = Arc::make_mut(&mut config.app);
+    if !r.is_set("limits.requests_per_address") {
+        app.limits.requests_per_address = defaults::requests_per_address(r.given, &app.upstream);
+    }
+    app.name.clone_from(&config.name);
+    app.most_fields = config.limits.headers;
+}
+
 /// Rejects limits that this host cannot enforce. Not for a client, which starts no app.
-fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
+pub(super) fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
+    if r.given.sources.client {
+        return;
+    }
     let host = r.given.host;
     let hard = host.open_files;
     if limits.open_files.is_some_and(|soft| soft > hard) {
@@ -55,25 +96,9 @@ fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
     }
 }
 
-/// Checks what is wrong or odd only together with something else.
+/// Checks what is wrong or odd in the instance only together with something else.
 fn fits_together(r: &mut Reader<'_>, config: &Config) {
     let Config { admin, proxy, .. } = config;
-    let AppConfig { app, rollback, .. } = &*config.app;
-    let own = config.listen.iter().map(SocketAddr::port).find(|port| app.target == Some(*port));
-    if let Some(port) = own.filter(|_| r.is_set("app.target")) {
-        r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));
-    }
-    if app.restart.max_backoff < app.restart.backoff {
-        let key = if r.is_set("app.restart.max_backoff") {
-            "app.restart.max_backoff"
-        } else {
-            "app.restart.backoff"
-        };
-        let backoff = humantime::format_duration(app.restart.backoff);
-        let most = humantime::format_duration(app.restart.max_backoff);
-        r.reject(key, &format!("a backoff ({backoff}) that is not above the max_backoff ({most})"));
-    }
-    missing(r, app);
     if admin.token.as_ref().is_some_and(|token| token.expose().len() < TOKEN_SHORT) {
         r.warnings.push(format!(
             "{}: the token is shorter than {TOKEN_SHORT} characters and could be guessed",
@@ -89,6 +114,35 @@ fn fits_together(r: &mut Reader<'_>, config: &Config) {
             humantime::format_duration(proxy.idle_timeout)
         ));
     }
+    watch_window(r, &config.app.rollback);
+}
+
+/// Checks what is wrong in `[app]` only together with something else.
+fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
+    let AppConfig { app, .. } = config;
+    let own = listen.iter().map(SocketAddr::port).find(|port| app.target == Some(*port));
+    if let Some(port) = own.filter(|_| r.is_set("app.target")) {
+        r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));
+    }
+    restarts(r, app);
+}
+
+/// Checks the delays of restarts.
+pub(super) fn restarts(r: &mut Reader<'_>, app: &App) {
+    if app.restart.max_backoff < app.restart.backoff {
+        let key = if r.is_set("app.restart.max_backoff") {
+            "app.restart.max_backoff"
+        } else {
+            "app.restart.backoff"
+        };
+        let backoff = humantime::format_duration(app.restart.backoff);
+        let most = humantime::format_duration(app.restart.max_backoff);
+        r.reject(key, &format!("a backoff ({backoff}) that is not above the max_backoff ({most})"));
+    }
+}
+
+/// Warns of a watch window in which nothing is probed.
+pub(super) fn watch_window(r: &mut Reader<'_>, rollback: &Rollback) {
     if !rollback.window.is_zero() && rollback.interval > rollback.window {
         r.warnings.push(format!(
             "{}: {} is longer than the watch window ({}), a bad release is only noticed when it exits",

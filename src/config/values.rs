@@ -33,7 +33,8 @@ pub(super) enum Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn text(self) -> Option<&'a str> {
+    /// A string, or a variable's text.
+    pub(super) fn text(self) -> Option<&'a str> {
         match self {
             Self::Toml(value) => value.as_str(),
             Self::Text(text) => Some(text),
@@ -173,6 +174,17 @@ pub(super) fn choice<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(In
         words.iter().find(|(word, _)| Some(*word) == text).map(|(_, value)| *value).ok_or_else(|| {
             let words: Vec<_> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
             words.join(" or ")
+        })
+    }
+}
+
+/// One of some numbers.
+pub(super) fn choice_of(numbers: &'static [u16]) -> impl Fn(Input<'_>) -> Parsed<u16> {
+    move |input| {
+        let number = input.integer().and_then(|number| u16::try_from(number).ok());
+        number.filter(|number| numbers.contains(number)).ok_or_else(|| {
+            let numbers: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+            numbers.join(" or ")
         })
     }
 }

@@ -22,11 +22,7 @@ pub(super) struct Configuration {
 impl Configuration {
     /// What the daemon starts with.
     pub(super) fn new(mut sources: Sources, config: Config) -> Self {
-        // From here on this file is the configuration: if it vanishes, that is an error, not an
-        // instance without a file.
-        if let Some(file) = &config.file {
-            sources.file = Some(file.clone());
-        }
+        sources.hold_to(&config);
         let status = ConfigStatus {
             file: config.file.as_ref().map(|file| file.display().to_string()),
             loaded_at: wire::rfc3339(SystemTime::now()),

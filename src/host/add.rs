@@ -340,8 +340,7 @@ mod tests {
         };
         env.insert("PORTOK_CONFIG_DIR".into(), places.config.display().to_string());
         let overrides = Overrides::default();
-        config::load(&Sources { file: None, instance: Some("api".into()), env, overrides, client: false })
-            .unwrap()
+        config::load(&Sources { instance: Some("api".into()), env, overrides, ..Sources::default() }).unwrap()
     }
 
     #[test]

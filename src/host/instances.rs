@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::failure::{HostCode, HostFailure};
 use super::places::Places;
 use super::{files, installed};
-use crate::config::{self, Config, ConfigErrors, Overrides, Sources, is_instance_name};
+use crate::config::{self, Config, ConfigErrors, Sources, is_instance_name};
 
 /// One instance, according to its files.
 #[derive(Debug)]
@@ -100,11 +100,10 @@ fn load(
     let folders = [("PORTOK_CONFIG_DIR", &places.config), ("PORTOK_STATE_DIR", &places.state)];
     variables.extend(folders.map(|(variable, folder)| (variable.to_owned(), folder.display().to_string())));
     config::load(&Sources {
-        file: None,
         instance: Some(name.to_owned()),
         env: variables,
-        overrides: Overrides::default(),
         client: reading == Reading::Lenient,
+        ..Sources::default()
     })
 }
 

@@ -34,16 +34,14 @@ impl Settings {
         let header_timeout = clock::millis(config.proxy.header_timeout);
         let (limits, upstream) = (&app.limits, &app.upstream);
         let send_timeout = socket::send_timeout_of(limits.send_timeout);
-        // How many an app with targets can take is not known here.
-        let limit = limits.requests_per_address.filter(|_| app.targets.is_none());
-        let requests_per_address = limit.unwrap_or(usize::MAX);
+        let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);
         let is_impatient = upstream.response_timeout.or(upstream.read_timeout).or(upstream.timeout).is_some();
         Self {
             idle_timeout,
             header_timeout,
             send_timeout,
             requests_per_address,
-            no_route_status: 404,
+            no_route_status: config.proxy.no_route_status,
             is_impatient,
             app,
             config,

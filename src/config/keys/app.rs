@@ -104,6 +104,16 @@ pub(super) const HEALTH: &[Key] = &[
     row!(app, "health.timeout", values::duration(SHORTEST), show::time, health.timeout)
         .variable("HEALTH_TIMEOUT_MS"),
     row!(app, "health.successes", values::integer(1, COUNT_MAX), show::number, health.successes),
+    row!(
+        app,
+        "health.failures",
+        some(values::integer(1, COUNT_MAX)),
+        optional(show::number),
+        health.failures
+    )
+    .for_several(),
+    row!(app, "health.interval", some(values::duration(SHORTEST)), optional(show::time), health.interval)
+        .for_several(),
 ];
 
 pub(super) const DRAIN: &[Key] = &[
@@ -144,6 +154,13 @@ pub(super) const UPSTREAM: &[Key] = &[
     row!(app, "upstream.max_idle", values::integer(0, 65_535), show::number, upstream.max_idle),
     row!(app, "upstream.tcp_keepalive", whole_seconds, show::time, upstream.tcp_keepalive)
         .variable("UPSTREAM_KEEPALIVE_MSECS"),
+    row!(app, "upstream.retries", values::integer(0, COUNT_MAX), show::number, upstream.retries)
+        .for_several(),
+    row!(app, "upstream.eject_for", values::duration(SHORTEST), show::time, upstream.eject_for).for_several(),
+    Key::app("upstream.eject_on", read_eject_on, |config, _| {
+        Some(list(show::number)(&config.upstream.eject_on))
+    })
+    .for_several(),
     row!(app, "upstream.debug", values::boolean, show::number, upstream.debug).variable("DEBUG_UPSTREAM"),
 ];
 
@@ -164,12 +181,21 @@ fn read_command(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) {
         }
         app.target = None;
         app.command = Some(flag.clone());
-    } else if r.is_set("app.target") && r.is_set(key) {
+    } else if r.is_set("app.target") && r.is_set(key) && !r.is_of_several() {
+        let called = r.called(key);
         let expected = format!(
-            "nothing, because {} is set too: portok either starts the app or is told where it runs",
-            r.called(key)
+            "nothing, because {called} is set too: portok either starts the app or is told where it runs"
         );
         r.reject("app.target", &expected);
+    }
+}
+
+/// The statuses of answers, each once.
+fn read_eject_on(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) {
+    let statuses = 400..=599_u16;
+    let most = statuses.len();
+    if let Some(list) = r.read_different(key, 0..=most, values::integer(*statuses.start(), *statuses.end())) {
+        config.upstream.eject_on = list;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::time::Duration;
 
 use super::super::files::{self, Owner};
 use super::super::read::Reader;
@@ -18,6 +19,9 @@ const HEADER_SIZE: (usize, usize) = (8 * 1024, 1024 * 1024);
 /// The most addresses to listen on: a descriptor each, in every daemon that takes them over.
 pub(super) const LISTEN_MAX: usize = 64;
 
+/// Answers to a request that no app is for.
+const NO_ROUTE_STATUS: &[u16] = &[404, 400];
+
 const FORWARDED: &[(&str, Forwarded)] =
     &[("trusted", Forwarded::Trusted), ("append", Forwarded::Append), ("off", Forwarded::Off)];
 
@@ -25,9 +29,13 @@ pub(super) const TOP: &[Key] = &[
     Key::instance("name", read_name, |config, _| Some(show::string(&config.name)))
         .variable("INSTANCE_NAME")
         .on_change(OnChange::Refuse("the instance's socket and files carry it; restart portokd")),
-    Key::instance("listen", read_listen, |config, _| Some(show::one_or_more(show::address)(&config.listen)))
+    Key::instance("listen", read_listen, |config, _| Some(show::one_or_more(show::text)(&config.listen)))
         .variable("LISTEN_PORT")
         .on_change(OnChange::Rebind),
+    Key::instance("removal_delay", read_removal_delay, |config, _| {
+        config.apps.as_ref().map(|apps| show::time(&apps.removal_delay))
+    })
+    .for_several(),
     Key::instance("state_file", read_state_file, |config, _| Some(show::path(&config.state_file)))
         .variable("STATE_FILE")
         .on_change(OnChange::Refuse("the record in use cannot move; restart portokd")),
@@ -76,6 +84,14 @@ pub(super) const PROXY: &[Key] = &[
         or_zero(show::size),
         proxy.max_body
     ),
+    row!(
+        instance,
+        "proxy.no_route_status",
+        values::choice_of(NO_ROUTE_STATUS),
+        show::number,
+        proxy.no_route_status
+    )
+    .for_several(),
     row!(instance, "proxy.fast_path", values::boolean, show::number, proxy.fast_path).variable("FAST_PATH"),
 ];
 
@@ -100,7 +116,7 @@ fn read_name(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
         (None, Some(instance), _) => instance.to_owned(),
         (None, None, None) => defaults::NAME.to_owned(),
         (None, None, Some(file)) => {
-            let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            let stem = paths::stem(file, given.env());
             if !is_instance_name(&stem) && !r.is_set(key) {
                 r.problem(format!(
                     "{}: name is missing and the file's stem {stem:?} cannot be one: expected {}",
@@ -145,6 +161,12 @@ fn read_state_file(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
     };
 }
 
+fn read_removal_delay(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
+    if let Some(apps) = &mut config.apps {
+        r.set(key, values::duration(Duration::ZERO), &mut apps.removal_delay);
+    }
+}
+
 fn read_socket(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
     let set = r.read(key, values::socket_path);
     config.admin.socket_configured = set.is_some();
@@ -171,8 +193,7 @@ fn read_token_file(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
 
 fn token_in(key: &'static str, file: &Path, r: &mut Reader<'_>) -> Option<String> {
     let client = r.given.sources.client;
-    let owner = if client { Owner::Any } else { Owner::Trusted };
-    let content = match files::read(file, files::TOKEN_MAX, r.given.who, owner) {
+    let content = match files::read(file, files::TOKEN_MAX, r.given.who, Owner::of_configuration(client)) {
         Ok(content) => content,
         // The command line's user may reach the daemon by its socket alone.
         Err(_) if client => return None,

@@ -2,10 +2,11 @@
 //!
 //! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
 //! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
-//! stand in [`app`] and [`instance`], by whose setting they are, and in [`limits`], with a list for each table of the
-//! file. A new key is a row there, a field in its struct, and a default in [`super::defaults`].
+//! stand in [`app`], [`routes`] and [`instance`], by whose setting they are, and in [`limits`], with
+//! a list for each table of the file. A new key is a row there, a field in its struct, and a default
+//! in [`super::defaults`]. [`kinds`] knows which kinds of app can use which keys.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::read::Reader;
 use super::show::Secrets;
@@ -32,11 +33,14 @@ macro_rules! row {
 
 mod app;
 mod instance;
+mod kinds;
 mod limits;
 mod names;
+mod routes;
 
+pub(super) use self::kinds::Kind;
 pub use self::names::variable_of;
-pub(super) use self::names::{known, split};
+pub(super) use self::names::{WORDS, split};
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub struct Key {
     pub(super) on_change: OnChange,
     /// Whose it is, and how it is read and shown.
     scope: Scope,
+    /// Whether only an instance of several apps has it.
+    is_for_several: bool,
     /// Its part in what makes a release.
     release: Option<fn(&App) -> Records>,
 }
@@ -108,7 +114,7 @@ impl Key {
     }
 
     const fn new(name: &'static str, scope: Scope) -> Self {
-        Self { name, variable: None, on_change: OnChange::Apply, scope, release: None }
+        Self { name, variable: None, on_change: OnChange::Apply, scope, is_for_several: false, release: None }
     }
 
     /// Also set by `variable`.
@@ -121,9 +127,44 @@ impl Key {
         Self { on_change, ..self }
     }
 
+    /// Only an instance of several apps has it.
+    const fn for_several(self) -> Self {
+        Self { is_for_several: true, ..self }
+    }
+
     /// Part of what makes a release.
     const fn makes_release(self, records: fn(&App) -> Records) -> Self {
         Self { release: Some(records), ..self }
+    }
+
+    /// Whether it is a setting of an app, and not of the instance.
+    pub(super) fn is_of_an_app(&self) -> bool {
+        matches!(self.scope, Scope::App(_))
+    }
+
+    /// Whether only an instance of several apps has it.
+    pub(super) fn is_for_several(&self) -> bool {
+        self.is_for_several
+    }
+
+    /// Whether it has a value in `config`, beside what its several apps have.
+    pub(super) fn is_in(&self, config: &Config) -> bool {
+        if config.apps.is_some() { !self.name.starts_with("app.") } else { !self.is_for_several }
+    }
+
+    /// Reads a key of an app into `config`, which is one of several.
+    pub(super) fn read_app(&self, reader: &mut Reader<'_>, config: &mut AppConfig) {
+        if let Scope::App(access) = &self.scope {
+            (access.read)(self.name, reader, config);
+        }
+    }
+
+    /// The value that a key of an app has in `config` as TOML; `None` where it has none.
+    pub(super) fn show_app(&self, config: &AppConfig, secrets: Secrets) -> Option<String> {
+        match &self.scope {
+            Scope::App(access) => (access.show)(config, secrets),
+            Scope::Instance(_) => None,
+        }
     }
 
     /// Reads the key into `config`.
@@ -152,6 +193,7 @@ impl Key {
 /// The tables of the file with their keys, in the order in which they are shown.
 const TABLES: &[&[Key]] = &[
     instance::TOP,
+    routes::APP,
     app::APP,
     app::HEALTH,
     app::DRAIN,
@@ -173,13 +215,14 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
 /// on those before it.
 pub(super) fn in_reading_order() -> Vec<&'static Key> {
     // Keys and tables out of turn, then the others in the order in which they are shown.
-    const ORDER: [&str; 15] = [
+    const ORDER: [&str; 16] = [
         "name",
         "state_file",
         "upstream.tcp_keepalive",
         "upstream",
         "listen",
         "app.port_env",
+        "app.listen",
         "app.",
         "health",
         "drain",
@@ -194,6 +237,13 @@ pub(super) fn in_reading_order() -> Vec<&'static Key> {
     let mut all: Vec<_> = keys().collect();
     all.sort_by_key(turn);
     all
+}
+
+/// The keys of apps, in the order in which they are read.
+pub(super) fn of_apps() -> impl Iterator<Item = &'static Key> {
+    static KEYS: LazyLock<Vec<&Key>> =
+        LazyLock::new(|| in_reading_order().into_iter().filter(|key| key.is_of_an_app()).collect());
+    KEYS.iter().copied()
 }
 
 /// The variables that configure portok: what an app does not inherit from the daemon.

@@ -1,15 +1,38 @@
-//! Names as they stand in the file: which are keys, which are tables, and what an unknown one most
+//! Names as they stand in a file: which are keys, which are tables, and what an unknown one most
 //! likely should have been.
+//!
+//! In the table of an app of several, the keys of `[app]` have no table of their own: `command` is
+//! `app.command`, `restart.burst` is `app.restart.burst`. Every other key of an app has its own
+//! name there: `health.path`.
 
-use super::super::raw::Known;
+use super::super::raw::{Known, Words};
+use super::super::values::{NAME_EXPECTED, is_instance_name};
 use super::{Key, keys};
 
-/// What `name` is.
-pub(in crate::config) fn known(name: &str) -> Known {
+/// The names that configuration files may have.
+pub(in crate::config) const WORDS: Words =
+    Words { file: known, app: known_in_app, app_name: (NAME_EXPECTED, is_instance_name) };
+
+/// What `name` is in the main file.
+fn known(name: &str) -> Known {
     match find(name) {
         Some(key) => Known::Key(key.name),
+        None if name == "apps" => Known::Apps,
         None if is_table(name) => Known::Table,
-        None => Known::No { nearest: nearest(name) },
+        None => Known::No { nearest: nearest(name, in_file) },
+    }
+}
+
+/// What `name` is in the table of an app of several.
+fn known_in_app(name: &str) -> Known {
+    let of_app = format!("app.{name}");
+    let key = find(&of_app).or_else(|| find(name)).filter(|key| key.is_of_an_app());
+    let has_keys = |table: &str| keys().any(|key| key.is_of_an_app() && is_in(key.name, table));
+    match key {
+        Some(key) => Known::Key(key.name),
+        None if has_keys(&of_app) || name != "app" && has_keys(name) => Known::Table,
+        None if find(name).is_some() || name != "app" && is_table(name) => Known::Instances,
+        None => Known::No { nearest: nearest(name, in_app) },
     }
 }
 
@@ -28,6 +51,11 @@ pub(super) fn is_table(name: &str) -> bool {
     tables().any(|table| table == name)
 }
 
+/// Whether the key called `name` stands in `table`, or in a table of it.
+fn is_in(name: &str, table: &str) -> bool {
+    name.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
+}
+
 /// The table that a key or table stands in, `""` for the top, and its own last word.
 pub(in crate::config) fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('.').unwrap_or(("", name))
@@ -43,12 +71,32 @@ pub(super) fn tables() -> impl Iterator<Item = &'static str> {
     })
 }
 
+/// What may stand in the main file, but for what only several apps have in their tables.
+fn in_file() -> Vec<&'static str> {
+    let is_there = |key: &&Key| !(key.is_for_several() && is_in(key.name, "app"));
+    keys().filter(is_there).map(|key| key.name).chain(tables()).chain(["apps"]).collect()
+}
+
+/// What may stand in the table of an app of several.
+fn in_app() -> Vec<&'static str> {
+    let is_there = |key: &&Key| key.is_of_an_app() && key.name != "app.target";
+    let mut names: Vec<_> = keys().filter(is_there).map(|key| key.name).collect();
+    let tables: Vec<_> = tables().filter(|table| names.iter().any(|name| is_in(name, table))).collect();
+    names.extend(tables);
+    names
+        .iter()
+        .filter(|name| **name != "app")
+        .map(|name| name.strip_prefix("app.").unwrap_or(name))
+        .collect()
+}
+
 /// The key or table that was most likely meant by the unknown `name`: one with a similar word in
 /// the same table, else one with the same word in another table, else the nearest of the table, or
 /// the nearest of all where there is no such table.
-fn nearest(name: &str) -> &'static str {
+fn nearest(name: &str, among: fn() -> Vec<&'static str>) -> &'static str {
     let (table, word) = split(name);
-    let known = || keys().map(|key| key.name).chain(tables());
+    let among = among();
+    let known = || among.iter().copied();
     let distance = |candidate: &str| {
         let known_word = split(candidate).1;
         let begins = word.len() >= 3 && (known_word.starts_with(word) || word.starts_with(known_word));
@@ -67,7 +115,7 @@ fn nearest(name: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::*;
 
     #[test]
     fn an_unknown_key_is_told_the_nearest_one() {
@@ -89,7 +137,45 @@ mod tests {
             ("upsteam", "upstream"),
             ("proxy.max_connections", "upstream.max_connections"),
         ] {
-            assert_eq!(nearest(wrote), meant, "for {wrote}");
+            assert_eq!(nearest(wrote, in_file), meant, "for {wrote}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_of_an_app_is_told_one_that_an_app_can_have() {
+        for (wrote, meant) in [
+            ("comand", "command"),
+            ("host", "hosts"),
+            ("targt", "targets"),
+            ("restart.bakoff", "restart.backoff"),
+            ("health.pth", "health.path"),
+            ("helth", "health"),
+            ("limits.tunels", "limits.tunnels"),
+        ] {
+            assert_eq!(nearest(wrote, in_app), meant, "for {wrote}");
+        }
+    }
+
+    #[test]
+    fn names_in_the_table_of_an_app() {
+        for (name, is) in [
+            ("command", Known::Key("app.command")),
+            ("listen", Known::Key("app.listen")),
+            ("restart", Known::Table),
+            ("restart.burst", Known::Key("app.restart.burst")),
+            ("health", Known::Table),
+            ("health.path", Known::Key("health.path")),
+            ("limits", Known::Table),
+            ("limits.tunnels", Known::Key("limits.tunnels")),
+            ("limits.connections", Known::Instances),
+            ("admin", Known::Instances),
+            ("admin.token", Known::Instances),
+            ("name", Known::Instances),
+        ] {
+            assert_eq!(known_in_app(name), is, "{name}");
+        }
+        for name in ["app", "apps", "port", "health.pth"] {
+            assert!(matches!(known_in_app(name), Known::No { .. }), "{name}: {:?}", known_in_app(name));
         }
     }
 }

@@ -13,7 +13,7 @@ fn the_effective_configuration_loads_again_and_hides_secrets() {
     let config = case.good();
     let text = config.effective_toml();
     assert!(!text.contains("hunter2"), "{text}");
-    for key in keys() {
+    for key in keys().filter(|key| key.is_in(&config)) {
         let word = key.name.rsplit('.').next().unwrap();
         assert!(text.lines().any(|line| line.starts_with(&format!("{word} = "))
             || line .starts_with(&format!("# {word}"))), "{} is not in\n{text}", key.name);
@@ -81,10 +81,12 @@ fn the_full_example_has_every_key_with_its_default() {
             found.push(format!("{table}{word}"));
         }
     }
-    for key in keys() {
+    let defaults = Case::file("").good();
+    for key in keys().filter(|key| key.is_in(&defaults)) {
         assert!(found.iter().any(|name| name == key.name), "{} is not in full.toml", key.name);
     }
-    assert_eq!(found.len(), keys().count(), "a key twice, or an unknown one: {found:?}");
+    let count = keys().filter(|key| key.is_in(&defaults)).count();
+    assert_eq!(found.len(), count, "a key twice, or an unknown one: {found:?}");
     let case = Case::file("");
     let defaults = case.good();
     case.write("api.toml", &text);

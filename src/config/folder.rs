@@ -1,0 +1,196 @@
+//! The folder beside the main file in which every file is an app of its own.
+//!
+//! Each file is all or nothing for itself: what is wrong with one is that app's. What was read of a
+//! file is remembered until the file differs, so that a change of one among a thousand costs what
+//! one file costs; nothing but the time depends on it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::AppConfig;
+use super::files::{self, Owner, Who};
+use super::keys;
+use super::limits::Host;
+use super::one_of_several::{self, Sections};
+use super::raw::{self, Names};
+use super::read::{Given, Reader};
+use super::values::{NAME_EXPECTED, is_instance_name};
+
+/// The most files of apps.
+const FILES_MAX: usize = 10_000;
+
+/// The largest file of an app, in bytes.
+const FILE_MAX: u64 = 64 * 1024;
+
+/// A file that changed less than this ago may change again without a trace: times of files are
+/// only so fine (inode(7)).
+const FINENESS: Duration = Duration::from_secs(2);
+
+/// The files of apps in a folder, by the name of the app, which is the file's stem.
+pub(super) type Listed = BTreeMap<String, PathBuf>;
+
+/// What one file says of its app.
+#[derive(Debug, Clone)]
+pub(super) struct AppFile {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// The app, or all that is wrong with the file.
+    pub(super) app: Result<Arc<AppConfig>, String>,
+    /// What is odd but no error, with the file's place.
+    pub(super) warnings: Vec<String>,
+    /// Place, name and value of its targets.
+    pub(super) targets: Option<String>,
+}
+
+/// What was read of the files of apps before.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// Under which conditions; under others nothing of it counts.
+    under: Option<Conditions>,
+    files: BTreeMap<String, (Stamp, AppFile)>,
+}
+
+/// What a file is read under.
+#[derive(Debug, Clone, PartialEq)]
+struct Conditions {
+    folder: PathBuf,
+    sections: Sections,
+    who: Who,
+    host: Host,
+    client: bool,
+}
+
+/// Equal as long as a file has not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// The stamp of a file. `None` where a further change of it may not show.
+    pub(super) fn of(meta: &Metadata) -> Option<Self> {
+        let stamp = Self {
+            inode: (meta.dev(), meta.ino()),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        };
+        let long_ago =
+            SystemTime::now().checked_sub(FINENESS)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let long_ago = i64::try_from(long_ago.as_secs()).ok()?;
+        (stamp.modified.0.max(stamp.changed.0) < long_ago).then_some(stamp)
+    }
+}
+
+/// Lists the files of apps in `folder`. Hidden files and what editors leave are none.
+///
+/// # Errors
+/// The folder is not there, cannot be read, may be written by others, or holds too many.
+pub(super) fn list(folder: &Path, who: &Who, owner: Owner<'_>) -> io::Result<Listed> {
+    files::trust_folder(folder, who, owner)?;
+    let mut listed = Listed::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if let Some(app) = app_of(&path) {
+            listed.insert(app, path);
+        }
+        if listed.len() > FILES_MAX {
+            return Err(io::Error::other(format!("it has more than {FILES_MAX} files of apps")));
+        }
+    }
+    Ok(listed)
+}
+
+/// The app whose file `path` is by its name.
+pub(super) fn app_of(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let stem = name.strip_suffix(".toml")?;
+    (!stem.is_empty() && !stem.starts_with('.')).then(|| stem.to_owned())
+}
+
+/// Reads the files that [`list`] has found in `folder`.
+pub(super) fn read(
+    folder: &Path,
+    listed: Listed,
+    given: &Given<'_>,
+    sections: &Sections,
+) -> BTreeMap<String, AppFile> {
+    let under = Conditions {
+        folder: folder.to_owned(),
+        sections: sections.clone(),
+        who: given.who.clone(),
+        host: given.host.clone(),
+        client: given.sources.client,
+    };
+    let mut memory = given.sources.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if memory.under.as_ref() != Some(&under) {
+        *memory = Memory { under: Some(under), files: BTreeMap::new() };
+    }
+    let mut known = std::mem::take(&mut memory.files);
+    let mut read = BTreeMap::new();
+    for (app, path) in listed {
+        // Looked at before it is read: a change in between is seen the next time.
+        let stamp = match fs::metadata(&path) {
+            Ok(meta) => Stamp::of(&meta),
+            // It was deleted meanwhile; a link that leads nowhere is a file that cannot be read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => continue,
+            Err(_) => None,
+        };
+        let file = match known.remove(&app) {
+            Some((before, file)) if Some(before) == stamp => file,
+            _ => read_file(&app, path, given, sections),
+        };
+        if let Some(stamp) = stamp {
+            memory.files.insert(app.clone(), (stamp, file.clone()));
+        }
+        read.insert(app, file);
+    }
+    read
+}
+
+fn read_file(app: &str, path: PathBuf, given: &Given<'_>, sections: &Sections) -> AppFile {
+    let (app, warnings, targets) = match parse_file(app, &path, given, sections) {
+        Ok(Valid { app, warnings, targets }) => (Ok(Arc::new(app)), warnings, targets),
+        Err(problems) => (Err(problems), Vec::new(), None),
+    };
+    AppFile { path, app, warnings, targets }
+}
+
+/// What a file says that has no problems.
+struct Valid {
+    app: AppConfig,
+    warnings: Vec<String>,
+    targets: Option<String>,
+}
+
+fn parse_file(app: &str, path: &Path, given: &Given<'_>, sections: &Sections) -> Result<Valid, String> {
+    let place = path.display();
+    if !is_instance_name(app) {
+        return Err(format!("{place}: the stem {app:?} is to be the app's name: expected {NAME_EXPECTED}"));
+    }
+    let owner = Owner::of_configuration(given.sources.client);
+    let content = files::read(path, FILE_MAX, given.who, owner)
+        .map_err(|error| format!("{place}: cannot read the app's file: {error}"))?;
+    let (raw, problems) = raw::parse_app(path, &content.text, keys::WORDS).map_err(|problem| problem.text)?;
+    let section = raw.whole(Names::File);
+    let mut reader = Reader::of_app(given, section, problems);
+    let config = one_of_several::read(&mut reader, app, section.place(), sections);
+    let targets = reader.quoted("app.targets");
+    let (problems, warnings) = reader.finish();
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
+    let warnings = warnings.iter().map(|warning| format!("{place}: {warning}")).collect();
+    Ok(Valid { app: config, warnings, targets })
+}

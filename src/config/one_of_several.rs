@@ -1,0 +1,162 @@
+//! One app of several: what its table or file sets, over what the instance's sections say for every
+//! app. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::hosts::Hosts;
+use super::keys::{self, Kind};
+use super::read::Reader;
+use super::validate::{host_allows, restarts, watch_window};
+use super::{AppConfig, Config, defaults};
+
+const REQUESTS_PER_ADDRESS: &str = "limits.requests_per_address";
+
+/// What stands for every app.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Sections {
+    app: Arc<AppConfig>,
+    /// Where the instance listens.
+    listen: Vec<SocketAddr>,
+    /// Whether they say how many requests of one address an app takes.
+    has_requests_per_address: bool,
+}
+
+impl Sections {
+    /// What `config` says, which `reader` has read.
+    pub(super) fn of(config: &Config, reader: &Reader<'_>) -> Self {
+        Self {
+            app: Arc::clone(&config.app),
+            listen: config.listen.clone(),
+            has_requests_per_address: reader.is_set(REQUESTS_PER_ADDRESS),
+        }
+    }
+}
+
+/// Reads the app `name`. It may be used only if the reader has no problems afterwards.
+pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sections) -> AppConfig {
+    let mut config = AppConfig { name: name.to_owned(), place, ..(*sections.app).clone() };
+    let kind = kind(r);
+    for key in keys::of_apps() {
+        match kind {
+            _ if !r.in_file(key.name) => {}
+            Some(kind) if !kind.can_use(key.name) => {
+                // A second kind has its own message.
+                if Kind::ALL.iter().all(|other| other.key() != key.name) {
+                    let expected = format!("nothing, because {} has no use for it", kind.called());
+                    r.reject(key.name, &expected);
+                }
+            }
+            _ => key.read_app(r, &mut config),
+        }
+    }
+    config.health.path_is_set = r.in_file("health.path");
+    if let Some(kind) = kind {
+        derive(r, &mut config, kind, sections);
+        fits_together(r, &config, kind);
+    }
+    routes_fit(r, &config, &sections.listen);
+    config
+}
+
+/// What kind of app it is: exactly one.
+fn kind(r: &mut Reader<'_>) -> Option<Kind> {
+    const ONE: &str = "one of `command`, `targets` and `redirect`";
+    let mut set = Kind::ALL.into_iter().filter(|kind| r.in_file(kind.key())).collect::<Vec<_>>().into_iter();
+    let kind = set.next();
+    if r.in_file("app.target") {
+        r.reject("app.target", "nothing: one app of several has `targets`, such as [\"127.0.0.1:8080\"]");
+    } else if kind.is_none() {
+        r.missing(ONE);
+    }
+    for other in set {
+        let first = kind.map_or_else(Default::default, |kind| r.called(kind.key()));
+        r.reject(other.key(), &format!("nothing, because {first} is set too: an app has {ONE}"));
+    }
+    kind
+}
+
+/// What follows from other keys where neither the app nor a section sets it.
+fn derive(r: &Reader<'_>, config: &mut AppConfig, kind: Kind, sections: &Sections) {
+    if r.in_file(REQUESTS_PER_ADDRESS) || sections.has_requests_per_address {
+        return;
+    }
+    match kind {
+        Kind::Command => {
+            let by_default = defaults::requests_per_address(r.given, &config.upstream);
+            config.limits.requests_per_address = by_default;
+        }
+        Kind::Targets => config.limits.requests_per_address = None,
+        Kind::Redirect => {}
+    }
+}
+
+/// Checks what is wrong or odd only together with something else.
+fn fits_together(r: &mut Reader<'_>, config: &AppConfig, kind: Kind) {
+    if kind == Kind::Command {
+        host_allows(r, &config.app.limits);
+        restarts(r, &config.app);
+    }
+    if r.in_file("rollback.interval") || r.in_file("rollback.window") {
+        watch_window(r, &config.rollback);
+    }
+    if let Some(redirect) = &config.redirect
+        && config.routes.hosts.iter().any(|hosts| leads_to(redirect, hosts))
+    {
+        let called = r.called("app.redirect");
+        r.warnings.push(format!("{called}: {redirect} is one of the app's own hosts"));
+    }
+}
+
+/// Whether a redirect leads to a host that is named by `hosts`.
+fn leads_to(redirect: &str, hosts: &Hosts) -> bool {
+    let host = redirect.parse::<http::Uri>().ok().and_then(|uri| uri.host()?.parse().ok());
+    match (host, hosts) {
+        (Some(Hosts::Exact(host)), Hosts::Exact(own)) => host == *own,
+        (Some(Hosts::Exact(host)), Hosts::Below(own)) => {
+            host.as_str().strip_suffix(own.as_str()).is_some_and(|rest| rest.ends_with('.'))
+        }
+        _ => false,
+    }
+}
+
+/// Checks its own addresses, and what is for hosts alone.
+fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
+    let routes = &config.routes;
+    if let Some(twice) = routes.listen.iter().find(|own| own.port() != 0 && listen.contains(own)) {
+        r.reject("app.listen", &format!("addresses of its own, and not {twice}, the instance's (listen)"));
+    }
+    if !routes.listen.is_empty() && routes.hosts.is_empty() {
+        for key in ["app.paths", "app.strip_prefix"] {
+            if r.in_file(key) {
+                r.reject(key, "nothing without `hosts`: at addresses of its own an app gets every request");
+            }
+        }
+    }
+    let own = listen.iter().chain(&routes.listen);
+    if let Some(target) = targets_at(config, own) {
+        r.reject("app.targets", &elsewhere(target));
+    }
+}
+
+/// The first target of an app that is one of these addresses, at which portok itself listens.
+pub(super) fn targets_at<'l>(
+    config: &AppConfig,
+    listen: impl Iterator<Item = &'l SocketAddr> + Clone,
+) -> Option<SocketAddr> {
+    let is_own = |target: &SocketAddr| listen.clone().any(|listen| accepts(listen, target));
+    config.targets.iter().flatten().copied().find(is_own)
+}
+
+/// What was expected instead of a target at which portok itself listens.
+pub(super) fn elsewhere(target: SocketAddr) -> String {
+    format!("addresses other than {target}, where portok itself listens")
+}
+
+/// Whether a listener accepts what is sent to `target`, as far as can be told without knowing the
+/// host's own addresses.
+fn accepts(listen: &SocketAddr, target: &SocketAddr) -> bool {
+    let [bound, target_ip] = [listen, target].map(|address| IpAddr::to_canonical(&address.ip()));
+    listen.port() == target.port()
+        && (bound == target_ip || bound.is_unspecified() && target_ip.is_loopback())
+}

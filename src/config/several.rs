@@ -1,0 +1,176 @@
+//! An instance of several apps: whether it is one, and which apps it has.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::Owner;
+use super::folder::{self, AppFile, Listed};
+use super::one_of_several::{self, Sections, elsewhere, targets_at};
+use super::paths;
+use super::raw::Raw;
+use super::read::{Given, Reader};
+use super::validate::Shape;
+use super::{AppConfig, Config, Sources};
+
+/// What a running daemon started as, which no edit of its configuration changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// One app.
+    One,
+    /// Several.
+    Several {
+        /// Whether there was a folder of apps. Then it has to be there.
+        folder: bool,
+    },
+}
+
+impl Sources {
+    /// From now on these are the sources of a daemon that runs with `config`, which they made: what
+    /// it holds on to is read as it was.
+    pub fn hold_to(&mut self, config: &Config) {
+        // If the file vanishes now, that is an error, not an instance without a file.
+        if let Some(file) = &config.file {
+            self.file = Some(file.clone());
+        }
+        self.started = Some(match &config.apps {
+            None => Started::One,
+            Some(several) => Started::Several { folder: several.folder.is_some() },
+        });
+    }
+}
+
+/// The folder of apps as it was found.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Its files, or why they are not known.
+    listed: Result<Listed, String>,
+}
+
+impl Folder {
+    /// Looks for the folder beside `file`. `None`: there is none, and there need not be one.
+    pub(super) fn look(file: &Path, given: &Given<'_>) -> Option<Self> {
+        if given.sources.overrides.foreground {
+            return None;
+        }
+        let path = paths::apps_folder(file, given.env());
+        let is_expected = matches!(given.sources.started, Some(Started::Several { folder: true }));
+        let listed = match folder::list(&path, given.who, Owner::of_configuration(given.sources.client)) {
+            Ok(listed) => Ok(listed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_expected => return None,
+            Err(error) => Err(format!("{}: cannot read the folder of apps: {error}", path.display())),
+        };
+        Some(Self { path, listed })
+    }
+
+    /// The first of its files.
+    fn first(&self) -> Option<&Path> {
+        self.listed.as_ref().ok()?.values().next().map(PathBuf::as_path)
+    }
+}
+
+/// Decides how many apps the instance has, and notes where its file says both.
+pub(super) fn shape(r: &mut Reader<'_>, raw: Option<&Raw<'_>>, folder: Option<&Folder>) -> Shape {
+    let Some(raw) = raw else { return Shape::One };
+    const EITHER: &str = "an instance has one app or several";
+    let is_foreground = r.given.sources.overrides.foreground;
+    match (raw.apps_at(), raw.app_at()) {
+        (Some((at, apps)), _) if is_foreground => {
+            r.problem_at(at, format!("{apps}: [apps]: expected nothing, because portok run runs one app"));
+            Shape::One
+        }
+        (Some((_, apps)), Some((at, app))) => {
+            let text = format!("{app}: [app]: expected nothing, because {apps} has [apps]: {EITHER}");
+            r.problem_at(at, text);
+            Shape::Several
+        }
+        (Some(_), None) => Shape::Several,
+        (None, Some((at, app))) => {
+            if let Some(file) = folder.and_then(Folder::first) {
+                let file = file.display();
+                let text = format!("{app}: [app]: expected nothing, because {file} is an app too: {EITHER}");
+                r.problem_at(at, text);
+            }
+            Shape::One
+        }
+        (None, None) => match (r.given.sources.started, folder) {
+            (Some(Started::Several { .. }), _) | (None, Some(_)) => Shape::Several,
+            (Some(Started::One), Some(folder)) => {
+                r.warnings.push(format!(
+                    "{}: the folder is passed over, because portokd started with one app; restart it",
+                    folder.path.display()
+                ));
+                Shape::One
+            }
+            (_, None) => Shape::One,
+        },
+    }
+}
+
+/// Reads the apps of `raw` and of the folder into `config`, if it is one of several apps.
+pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folder: Option<Folder>) {
+    let sections = Sections::of(config, r);
+    let listen = config.listen.clone();
+    let Some(several) = &mut config.apps else { return };
+    let mut main = BTreeMap::new();
+    for (name, section) in raw.apps() {
+        let mut reader = Reader::of_app(r.given, section, Vec::new());
+        let app = one_of_several::read(&mut reader, name, section.place(), &sections);
+        main.insert(name.to_owned(), (Arc::new(app), section.at(), reader.quoted("app.targets")));
+        r.take_over(reader);
+    }
+    let mut files = BTreeMap::new();
+    if let Some(Folder { path, listed }) = folder {
+        match listed {
+            Ok(listed) => files = folder::read(&path, listed, r.given, &sections),
+            Err(why) => several.unreadable = Some(why),
+        }
+        several.folder = Some(path);
+    }
+    let own = own_listeners(main.values().map(|(app, ..)| app), &files, listen);
+    for (name, (app, at, targets)) in main {
+        if let Some((target, quoted)) = targets_at(&app, own.iter()).zip(targets) {
+            r.problem_at(at, format!("{quoted}: expected {}", elsewhere(target)));
+        }
+        several.apps.insert(name, app);
+    }
+    for (name, file) in files {
+        let AppFile { path, app, warnings, targets } = file;
+        let place = path.display();
+        let twice = several.apps.get(&name).map(|main| {
+            format!("{place}: the app {name} is in {} too, which goes first; take one away", main.place)
+        });
+        let app = app.and_then(|app| {
+            let clash = targets_at(&app, own.iter()).zip(targets.as_ref());
+            match clash.map(|(target, quoted)| format!("{quoted}: expected {}", elsewhere(target))) {
+                Some(problem) => Err(problem),
+                None => Ok(app),
+            }
+        });
+        match (twice, app) {
+            (None, Ok(app)) => {
+                r.warnings.extend(warnings);
+                several.apps.insert(name, app);
+            }
+            (Some(twice), Ok(_)) => drop(several.refused.insert(name, twice)),
+            (None, Err(problems)) => drop(several.refused.insert(name, problems)),
+            (Some(twice), Err(problems)) => {
+                several.refused.insert(name, format!("{twice}\n{problems}"));
+            }
+        }
+    }
+}
+
+/// Where the instance and its apps listen.
+fn own_listeners<'a>(
+    main: impl Iterator<Item = &'a Arc<AppConfig>>,
+    files: &'a BTreeMap<String, AppFile>,
+    instance: Vec<SocketAddr>,
+) -> Vec<SocketAddr> {
+    let of_files = files.values().filter_map(|file| file.app.as_ref().ok());
+    let own = main.chain(of_files).flat_map(|app| app.routes.listen.iter().copied());
+    own.chain(instance).collect()
+}
