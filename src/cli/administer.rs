@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::args::{AddArgs, Global, HostCommand, ImportFormat, InitArgs};
+use super::args::{AddArgs, AppArgs, Global, HostCommand, ImportFormat, InitArgs, RemoveArgs};
 use super::call::{Call, Limits};
 use super::client::Client;
 use super::directory::absolute_directory;
@@ -18,10 +18,10 @@ use super::render::{self, Screen};
 use super::surroundings::Surroundings;
 use super::way::Daemon;
 use crate::host::{
-    self, AddOptions, CheckVerdict, Daemons, Format, HostCode, HostFailure, HostReport, InitOptions,
-    RemoveOptions, Source, StatusAnswer, Verb,
+    self, AddAppOptions, AddOptions, Answered, Asking, CheckVerdict, Daemons, Format, HostCode, HostFailure,
+    HostReport, InitOptions, RemoveOptions, Source, Verb,
 };
-use crate::wire::{Status, exit};
+use crate::wire::{AppRow, Status, exit};
 
 /// How long a daemon may take to answer with its status, before it counts as one that does not
 /// answer.
@@ -38,12 +38,18 @@ pub(crate) async fn administer(
     let daemons = Asker { around };
     let report = match command {
         HostCommand::Init(options) => host::init(places, &options.into())?,
-        HostCommand::Add(options) => host::add(places, &options.try_into()?)?,
-        HostCommand::Remove(options) => {
-            let options =
-                RemoveOptions { name: &options.name, force: options.force, keep_state: options.keep_state };
-            host::remove(places, &options, &daemons).await?
-        }
+        HostCommand::Add(options) => match options.order()? {
+            NewPlace::Instance(options) => host::add(places, &options)?,
+            NewPlace::App(options) => host::add_app(places, &options)?,
+        },
+        HostCommand::Remove(options) => match options.name.split_once('/') {
+            Some((instance, app)) => host::remove_app(places, instance, app)?,
+            None => {
+                let RemoveArgs { name, force, keep_state } = &options;
+                let options = RemoveOptions { name, force: *force, keep_state: *keep_state };
+                host::remove(places, &options, &daemons).await?
+            }
+        },
         HostCommand::Clean { force } => {
             let report = host::clean(places, force, &daemons).await?;
             if host::has_work(&report) {
@@ -156,13 +162,55 @@ impl From<InitArgs> for InitOptions {
     }
 }
 
-impl TryFrom<AddArgs> for AddOptions {
-    type Error = Failure;
+/// What `add` makes.
+enum NewPlace {
+    Instance(AddOptions),
+    /// An app of an instance that has several.
+    App(AddAppOptions),
+}
 
-    fn try_from(typed: AddArgs) -> Result<Self, Failure> {
-        let AddArgs { name, port, target, command, directory, health, toml, env, force } = typed;
+impl AddArgs {
+    /// What was ordered.
+    ///
+    /// # Errors
+    /// The options do not go together, or the directory is not UTF-8.
+    fn order(self) -> Result<NewPlace, Failure> {
+        let Self { name, port, targets, command, directory, health, toml, env, force, app } = self;
         let directory = directory.as_deref().map(absolute_directory).transpose()?;
-        Ok(Self { name, port, target, command, directory, health, toml, env, force })
+        let AppArgs { to, hosts, paths, strip_prefix, listen, redirect } = app;
+        let Some(to) = to else {
+            let target = match &targets[..] {
+                [] => None,
+                [target] if target.ip().is_loopback() => Some(target.port()),
+                _ => {
+                    return Err(Failure::usage(
+                        "an instance has one target, which is a port on 127.0.0.1",
+                        "several targets, or one on another host, are for an app of an instance: --to INSTANCE",
+                    ));
+                }
+            };
+            let options = AddOptions { name, port, target, command, directory, health, toml, env, force };
+            return Ok(NewPlace::Instance(options));
+        };
+        if command.is_none() && targets.is_empty() && redirect.is_none() {
+            return Err(Failure::usage(
+                format!("`{to}/{name}` has nothing to do"),
+                "say what: --cmd \"node server.js\", --target ADDRESS or --redirect URL",
+            ));
+        }
+        Ok(NewPlace::App(AddAppOptions {
+            name,
+            to,
+            hosts,
+            paths,
+            strip_prefix,
+            listen,
+            command,
+            directory,
+            targets,
+            redirect,
+            health,
+        }))
     }
 }
 
@@ -176,25 +224,37 @@ impl Daemons for Asker<'_> {
         (self.around.sockets)()
     }
 
-    fn ask_socket(&self, socket: &Path) -> StatusAnswer {
+    fn ask_socket(&self, socket: &Path) -> Asking {
         let global = Global { socket: Some(socket.to_owned()), ..Global::default() };
         let daemon = locate(&global, self.around).ok();
-        Box::pin(async move { status_of(daemon?).await })
+        Box::pin(async move { answer_of(daemon?).await })
     }
 
-    fn ask_instance(&self, name: &str, called: &str) -> StatusAnswer {
+    fn ask_instance(&self, name: &str, called: &str) -> Asking {
         let global = Global { instance: Some(name.to_owned()), ..Global::default() };
         let (daemon, called) = (locate(&global, self.around).ok(), called.to_owned());
         Box::pin(async move {
-            let status = status_of(daemon?).await?;
-            (status.instance == called).then_some(status)
+            let answered = answer_of(daemon?).await?;
+            (answered.status.instance == called).then_some(answered)
         })
     }
 }
 
-async fn status_of(daemon: Daemon) -> Option<Status> {
-    let client = Client::new(daemon, Limits::default());
-    let asking = client.ask::<Status>(Call::get("status", "status"));
-    let (status, _) = timeout(STATUS_WITHIN, asking).await.ok()?.ok()?;
-    Some(status)
+async fn answer_of(daemon: Daemon) -> Option<Answered> {
+    timeout(STATUS_WITHIN, ask(Client::new(daemon, Limits::default()))).await.ok()?
+}
+
+/// Asks for the status, and where that needs the name of an app, for all apps and the first one's.
+async fn ask(client: Client) -> Option<Answered> {
+    let status = || Call::get("status", "status");
+    match client.ask::<Status>(status()).await {
+        Ok((status, _)) => Some(Answered { status, apps: None }),
+        Err(failure) if failure.wants_an_app() => {
+            let (apps, _) = client.ask::<Vec<AppRow>>(Call::get("apps", "apps")).await.ok()?;
+            let client = client.about(Some(apps.first()?.app.clone()));
+            let (status, _) = client.ask::<Status>(status()).await.ok()?;
+            Some(Answered { status, apps: Some(apps) })
+        }
+        Err(_) => None,
+    }
 }

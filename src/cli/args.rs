@@ -15,7 +15,7 @@ use crate::wire::CommandLine;
 
 mod host;
 
-pub(crate) use host::{AddArgs, HostCommand, ImportFormat, InitArgs, Shell};
+pub(crate) use host::{AddArgs, AppArgs, HostCommand, ImportFormat, InitArgs, RemoveArgs, Shell};
 
 /// How many lines `logs` shows by default.
 const LOG_LINES: u32 = 100;

@@ -78,11 +78,13 @@ impl InstanceFile {
             Some(toml::Value::String(address)) => self.address = connectable(address),
             _ => {}
         }
+        // With several apps the public port has admin paths only where that is configured.
+        self.public = !table.contains_key("apps");
         let Some(admin) = table.get("admin").and_then(toml::Value::as_table) else { return };
         self.socket = admin.get("socket").and_then(text).map(PathBuf::from);
         self.prefix = admin.get("prefix").and_then(text);
         // A daemon that is not public passes admin paths, and the token with them, on to the app.
-        self.public = admin.get("public").and_then(toml::Value::as_bool).unwrap_or(true);
+        self.public = admin.get("public").and_then(toml::Value::as_bool).unwrap_or(self.public);
         if let Some(path) = admin.get("token_file").and_then(text) {
             self.token = Token::File(folder.join(path));
         }

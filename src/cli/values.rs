@@ -1,6 +1,9 @@
 //! Checks of single typed values. Each returns the value, or a description of what was expected.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use crate::config::Hosts;
 
 /// The longest release id and the longest instance name, in characters.
 const MAX_NAME: usize = 64;
@@ -63,6 +66,31 @@ pub(crate) fn health_path(text: &str) -> Result<String, String> {
     } else {
         Err("expected a path that starts with `/`, such as `/health`".into())
     }
+}
+
+/// The hosts of a route.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    text.parse::<Hosts>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// The beginning of an app's paths.
+pub(crate) fn prefix(text: &str) -> Result<String, String> {
+    let fits = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic() && !"?#".contains(c));
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a path that starts with `/`, such as `/docs`".into())
+    }
+}
+
+/// Where an app runs: a port of 127.0.0.1, or an address with a port.
+pub(crate) fn target(text: &str) -> Result<SocketAddr, String> {
+    let local = || text.parse().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    text.parse::<SocketAddr>()
+        .or_else(|_| local())
+        .ok()
+        .filter(|target| target.port() != 0)
+        .ok_or_else(|| "expected a port, or an address with a port such as 192.168.0.42:80".to_owned())
 }
 
 /// A duration.

@@ -1,7 +1,7 @@
 //! `portok doctor`: checks this machine, and advises what to do where something is wrong.
 //!
-//! `machine` checks the machine itself, `configured` the instances by their files, `running` the
-//! instances by their daemons. Each function checks one thing. Nothing is changed. A check that
+//! `machine` checks the machine itself, `configured` the instances by their files, `apps` the apps
+//! of those that have several, `running` the instances by their daemons. Each function checks one thing. Nothing is changed. A check that
 //! needs rights which this user lacks says so.
 
 use serde::Serialize;
@@ -13,6 +13,7 @@ use super::instances::{self, Reading};
 use super::list::list;
 use super::places::Places;
 
+mod apps;
 mod configured;
 mod machine;
 mod running;
@@ -73,12 +74,14 @@ pub(crate) async fn doctor(places: &Places, daemons: &dyn Daemons) -> Vec<Check>
                     .flat_map(|instance| configured::configuration(places, instance, user.as_ref())),
             );
             checks.extend(instances.iter().filter_map(|instance| configured::hardening(places, instance)));
+            checks.extend(instances.iter().flat_map(apps::configuration));
             checks.extend(configured::clashes(&instances));
+            checks.extend(apps::targets(&instances).await);
         }
         Err(failure) => checks.push(unknown("configuration", failure)),
     }
     let rows = list(places, daemons).await.map(|listing| listing.rows).unwrap_or_default();
-    checks.extend(rows.iter().map(running::running));
+    checks.extend(rows.iter().flat_map(running::running));
     checks.extend(rows.iter().filter_map(running::outdated));
     checks.extend(running::open_files(places, &rows));
     checks

@@ -12,9 +12,10 @@ use super::systemctl::{self, Trouble};
 use super::{installed, unit};
 use crate::config::Config;
 
-/// Whether an instance with this configuration has only an unmanaged app.
+/// Whether an instance with this configuration has only an unmanaged app. One of several apps may
+/// get a command at any time.
 pub(super) fn fits(config: &Config) -> bool {
-    config.app.app.target.is_some() && config.app.app.command.is_none()
+    config.apps.is_none() && config.app.app.target.is_some() && config.app.app.command.is_none()
 }
 
 /// The path of the drop-in of `instance`.

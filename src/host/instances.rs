@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -119,10 +120,14 @@ impl Instance {
         Some(first.port()).filter(|port| *port != 0)
     }
 
-    /// Its public port and its target port.
+    /// Its public port and its target port; of several apps, their own addresses too.
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
-        let target = self.config.as_ref().ok().and_then(|config| config.app.app.target);
-        self.listen().into_iter().chain(target)
+        let config = self.config.as_ref().ok();
+        let target = config.and_then(|config| config.app.app.target);
+        let apps =
+            config.and_then(|config| config.apps.as_ref()).into_iter().flat_map(|all| all.apps.values());
+        let own = apps.flat_map(|app| &app.routes.listen).map(SocketAddr::port);
+        self.listen().into_iter().chain(target).chain(own)
     }
 
     /// The first of its files that this user may not read.

@@ -4,26 +4,29 @@
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::daemons::Daemons;
+use super::daemons::{Answered, Daemons};
 use super::failure::HostFailure;
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::systemctl::{self, UnitState};
 use super::unit::service_of;
-use crate::wire::{Phase, Status};
+use crate::wire::{AppRow, Phase};
 
 /// One instance.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct InstanceRow {
     /// Its name.
     pub(crate) name: String,
     /// The address on which it accepts requests; the configured one while it does not run.
     pub(crate) listen: Option<String>,
-    /// The state of its app; null if its daemon does not answer.
+    /// The state of its app; null if its daemon does not answer, or has several.
     pub(crate) phase: Option<Phase>,
-    /// The live release.
+    /// The live release; null if it has several apps.
     pub(crate) live: Option<LiveRow>,
+    /// Its several apps. Absent if it has one, or does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) apps: Option<Vec<AppRow>>,
     /// The daemon's process id.
     pub(crate) daemon_pid: Option<u32>,
     /// The daemon's version.
@@ -82,14 +85,14 @@ pub(crate) async fn list(places: &Places, daemons: &dyn Daemons) -> Result<Listi
         let question = daemons.ask_instance(&instance.name, instance.called());
         asking.spawn(async move { (n, question.await) });
     }
-    let mut answers: Vec<Option<Status>> = vec![None; instances.len()];
+    let mut answers: Vec<Option<Answered>> = vec![None; instances.len()];
     while let Some(answer) = asking.join_next().await {
-        if let Ok((n, status)) = answer {
-            answers[n] = status;
+        if let Ok((n, answered)) = answer {
+            answers[n] = answered;
         }
     }
-    for ((instance, unit), status) in instances.iter().zip(&units).zip(answers) {
-        listing.rows.push(row(instance, states.get(unit), status));
+    for ((instance, unit), answered) in instances.iter().zip(&units).zip(answers) {
+        listing.rows.push(row(instance, states.get(unit), answered));
     }
     let known: Vec<_> = listing.rows.iter().filter_map(|row| row.daemon_pid).collect();
     listing.rows.extend(
@@ -107,11 +110,12 @@ async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
     for socket in daemons.sockets() {
         let question = daemons.ask_socket(&socket);
         asking.spawn(async move {
-            let status = question.await?;
-            let mut row = InstanceRow { name: status.instance.clone(), ..InstanceRow::default() };
-            row.files.extend(status.config.file.clone());
+            let answered = question.await?;
+            let name = answered.status.instance.clone();
+            let mut row = InstanceRow { name, ..InstanceRow::default() };
+            row.files.extend(answered.status.config.file.clone());
             row.socket = Some(socket.display().to_string()).filter(|_| row.files.is_empty());
-            row.answered(status);
+            row.answered(answered);
             Some(row)
         });
     }
@@ -123,20 +127,26 @@ async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
 
 impl InstanceRow {
     /// Takes over what the daemon answers.
-    fn answered(&mut self, status: Status) {
+    fn answered(&mut self, answered: Answered) {
+        let Answered { status, apps } = answered;
+        self.listen = Some(status.listen);
+        self.daemon_pid = Some(status.pid);
+        self.version = Some(status.version);
+        self.apps = apps;
+        // Of several apps each has its own state, and errors of its own.
+        if self.apps.is_some() {
+            return;
+        }
         // The daemon has read the same files, so its error replaces those found here.
         if let Some(error) = status.config.error {
             self.errors = error.lines().map(str::to_owned).collect();
         }
-        self.listen = Some(status.listen);
         self.phase = Some(status.phase);
-        self.daemon_pid = Some(status.pid);
-        self.version = Some(status.version);
         self.live = status.live.map(|live| LiveRow { release: live.release, port: live.port, pid: live.pid });
     }
 }
 
-fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) -> InstanceRow {
+fn row(instance: &Instance, unit: Option<&UnitState>, answered: Option<Answered>) -> InstanceRow {
     let (configured, errors) = match &instance.config {
         Ok(config) => (config.listen.first().map(ToString::to_string), Vec::new()),
         Err(errors) => (None, errors.problems.clone()),
@@ -153,8 +163,8 @@ fn row(instance: &Instance, unit: Option<&UnitState>, status: Option<Status>) ->
         errors,
         ..InstanceRow::default()
     };
-    if let Some(status) = status {
-        row.answered(status);
+    if let Some(answered) = answered {
+        row.answered(answered);
     }
     row
 }

@@ -11,7 +11,9 @@
 //! - `instances`: every instance's files; `ports`: the port of a new instance;
 //! - `harden`: the drop-in of a unit whose daemon starts no app; `named`: what a configuration
 //!   names and needs;
-//! - `daemons`: the one face by which daemons are asked for their status;
+//! - `app_file`: the file of one app of an instance that has several; `routes`: which routes two
+//!   apps claim;
+//! - `daemons`: the one face by which daemons are asked how they are;
 //! - `init`, `add`, `remove`, `clean`, `service`, `list`, `journal`, `doctor`: the commands;
 //! - `import`: other tools' configurations in portok's terms;
 //! - `report`: what a command did; `failure`: why it did not.
@@ -20,6 +22,7 @@
 //! before the file that names it.
 
 mod add;
+mod app_file;
 mod clean;
 mod daemons;
 mod doctor;
@@ -37,13 +40,15 @@ mod places;
 mod ports;
 mod remove;
 mod report;
+mod routes;
 mod service;
 mod systemctl;
 mod unit;
 
 pub(crate) use add::{AddOptions, add};
+pub(crate) use app_file::{AddAppOptions, add_app, remove_app};
 pub(crate) use clean::{clean, has_work};
-pub(crate) use daemons::{Daemons, StatusAnswer};
+pub(crate) use daemons::{Answered, Asking, Daemons};
 pub(crate) use doctor::{Check, CheckVerdict, doctor};
 pub(crate) use failure::{HostCode, HostFailure};
 pub(crate) use import::{Format, Source, import};

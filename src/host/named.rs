@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
-use crate::config::{CommandLine, Config};
+use crate::config::{AppConfig, CommandLine, Config};
 use crate::plain::describe_io;
 
 /// Something that is missing, or not as its key needs it.
@@ -22,14 +22,33 @@ pub(super) struct Missing {
     pub(super) hint: String,
 }
 
-/// Everything that `config` names and that does not exist.
+/// Everything that `config` names and that does not exist; of several apps, with the app that names
+/// it.
 pub(super) fn missing(config: &Config) -> Vec<Missing> {
-    let app = &config.app.app;
+    let group = config.admin.socket_group.as_deref();
+    let own = group.and_then(|name| account("admin.socket_group", "group", name));
+    let apps: Vec<Missing> = match &config.apps {
+        None => missing_of(&config.app),
+        Some(several) => {
+            let named = |app: &AppConfig, missing: Missing| {
+                let text = format!("app `{}`: {}", app.name, missing.text);
+                Missing { text, ..missing }
+            };
+            let apps = several.apps.values();
+            apps.flat_map(|app| missing_of(app).into_iter().map(move |missing| named(app, missing))).collect()
+        }
+    };
+    apps.into_iter().chain(own).collect()
+}
+
+/// Everything that the configuration of one app names and that does not exist.
+fn missing_of(config: &AppConfig) -> Vec<Missing> {
+    let app = &config.app;
     let programs = [
         ("app.command", first_word(app.command.as_ref())),
         (
             "hooks.on_event",
-            config.app.hooks.on_event.as_ref().and_then(|words| words.first()).map(String::as_str),
+            config.hooks.on_event.as_ref().and_then(|words| words.first()).map(String::as_str),
         ),
     ];
     let found = [
@@ -37,7 +56,6 @@ pub(super) fn missing(config: &Config) -> Vec<Missing> {
         app.env_file.as_deref().and_then(env_file),
         app.user.as_deref().and_then(|name| account("app.user", "user", name)),
         app.group.as_deref().and_then(|name| account("app.group", "group", name)),
-        config.admin.socket_group.as_deref().and_then(|name| account("admin.socket_group", "group", name)),
     ];
     let programs = programs.into_iter().filter_map(|(key, program)| program_of(key, Path::new(program?)));
     found.into_iter().flatten().chain(programs).collect()

@@ -64,6 +64,12 @@ impl Places {
         self.config.join(".add.lock")
     }
 
+    /// The folder in which every file is an app of `instance`, if it has several. The caller has
+    /// validated the name.
+    pub(crate) fn apps(&self, instance: &str) -> PathBuf {
+        self.config.join(format!("{instance}.d"))
+    }
+
     /// `NAME.toml`, `NAME.env` or `NAME.token` of an instance. The caller has validated the name.
     pub(crate) fn file(&self, name: &str, ending: &str) -> PathBuf {
         self.config.join(format!("{name}.{ending}"))

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::daemons::Daemons;
+use super::daemons::{Answered, Daemons};
 use super::failure::{HostCode, HostFailure};
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
@@ -92,7 +92,7 @@ pub(super) async fn end(
     shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
     // A daemon may still run that systemd did not start.
     match daemons.ask_instance(name, called).await {
-        Some(status) => Err(HostFailure::new(
+        Some(Answered { status, .. }) => Err(HostFailure::new(
             HostCode::Running,
             format!("`{name}` runs as process {}, which systemd did not start", status.pid),
             format!("end it first: kill {}", status.pid),

@@ -1,10 +1,13 @@
 //! What may be typed to administer this machine.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::super::values::{health_path, instance_name, shell_text, user_name};
+use super::super::values::{
+    health_path, host, instance_name, instance_or_app, prefix, shell_text, target, user_name,
+};
 
 /// The commands that administer this machine and do not ask one particular daemon.
 #[derive(Debug, Subcommand)]
@@ -16,20 +19,25 @@ Examples:
   portok init
   portok init --user deploy      portokd runs as this user, and may still use ports below 1024")]
     Init(InitArgs),
-    /// Write the configuration of a new instance, with a token and free ports
+    /// Write the configuration of a new instance, with a token and free ports; with --to, of a new app
     #[command(after_help = "\
 Examples:
   portok add api --cmd \"node server.js\" --dir /srv/api     portok starts the app
   portok add web --port 80 --target 8080                   somebody else starts it on port 8080
   portok add web                                           as before, with free ports
+  portok add shop --to edge --host shop.example.com --cmd \"node shop.js\" --dir /srv/shop
+  portok add docs --to edge --host www.example.com --path /docs --target 192.168.0.42:80
+  portok add old --to edge --host old.example.com --redirect https://www.example.com
 
+--to writes NAME.toml into the folder INSTANCE.d; the daemon of that instance, which has several apps, loads it at once.
 --cmd writes NAME.toml and its token to NAME.token, otherwise NAME.env is written, as npm portok does it;
 --toml and --env choose the other one.")]
     Add(AddArgs),
-    /// Stop an instance and remove its configuration, token and state
+    /// Stop an instance and remove its configuration, token and state; of INSTANCE/APP, the app's file
     #[command(after_help = "\
 Examples:
   portok remove api
+  portok remove edge/shop            one app of an instance: its file in edge.d; the daemon stops it
   portok remove api --force          stop it first if it runs
   portok remove api --keep-state     a later instance of that name goes on where it was")]
     Remove(RemoveArgs),
@@ -143,15 +151,16 @@ pub(crate) struct InitArgs {
 /// `add`.
 #[derive(Debug, Args)]
 pub(crate) struct AddArgs {
-    /// The new instance's name
+    /// The name of the new instance; with --to, of the new app
     #[arg(value_name = "NAME", value_parser = instance_name)]
     pub(crate) name: String,
     /// The public port [default: the first free one from 3000 on]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "to")]
     pub(crate) port: Option<u16>,
-    /// The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080 on]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "command")]
-    pub(crate) target: Option<u16>,
+    /// The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080 on]; with --to
+    /// also an address, and several
+    #[arg(long = "target", value_name = "PORT", value_parser = target, conflicts_with = "command")]
+    pub(crate) targets: Vec<SocketAddr>,
     /// What portok runs, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too
     #[arg(long = "cmd", value_name = "CMD", value_parser = shell_text)]
     pub(crate) command: Option<String>,
@@ -162,21 +171,46 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "PATH", value_parser = health_path)]
     pub(crate) health: Option<String>,
     /// Write NAME.toml; without --cmd and --target, the first `portok deploy` says what runs
-    #[arg(long, conflicts_with = "env")]
+    #[arg(long, conflicts_with_all = ["env", "to"])]
     pub(crate) toml: bool,
     /// Write NAME.env
-    #[arg(long)]
+    #[arg(long, conflicts_with = "to")]
     pub(crate) env: bool,
     /// Overwrite an instance of that name, and take ports that are in use
-    #[arg(long)]
+    #[arg(long, conflicts_with = "to")]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) app: AppArgs,
+}
+
+/// `add --to`: a new app of an instance that has several.
+#[derive(Debug, Args)]
+pub(crate) struct AppArgs {
+    /// Add an app to this instance, which has several
+    #[arg(long, value_name = "INSTANCE", value_parser = instance_name)]
+    pub(crate) to: Option<String>,
+    /// A host of the app, like api.example.com or *.example.com; may be given several times [default: every one]
+    #[arg(long = "host", value_name = "HOST", value_parser = host, requires = "to")]
+    pub(crate) hosts: Vec<String>,
+    /// The beginning of the app's paths; may be given several times [default: /]
+    #[arg(long = "path", value_name = "PATH", value_parser = prefix, requires = "to")]
+    pub(crate) paths: Vec<String>,
+    /// Take that beginning off before the app gets the path
+    #[arg(long, requires = "to")]
+    pub(crate) strip_prefix: bool,
+    /// An address or a port on which the app alone answers; may be given several times
+    #[arg(long, value_name = "ADDRESS", requires = "to")]
+    pub(crate) listen: Vec<String>,
+    /// Send clients to this address instead, with the path and query that they asked for
+    #[arg(long, value_name = "URL", requires = "to", conflicts_with_all = ["command", "targets"])]
+    pub(crate) redirect: Option<String>,
 }
 
 /// `remove`.
 #[derive(Debug, Args)]
 pub(crate) struct RemoveArgs {
-    /// The instance's name
-    #[arg(value_name = "NAME", value_parser = instance_name)]
+    /// The instance's name, or INSTANCE/APP
+    #[arg(value_name = "NAME", value_parser = instance_or_app)]
     pub(crate) name: String,
     /// Stop it if it runs
     #[arg(long)]

@@ -77,6 +77,33 @@ fn an_app_is_named_by_its_option_or_behind_its_instance() {
 }
 
 #[test]
+fn an_app_is_added_to_an_instance_by_options_that_go_together() {
+    let to: &[&str] = &["add", "shop", "--to", "edge"];
+    let with = |more: &[&'static str]| parsed(&[to, more].concat());
+    for more in [
+        &["--host", "shop.example.com", "--host", "*.shop.example.com", "--path", "/v1", "--cmd", "x"][..],
+        &["--target", "8081", "--target", "192.168.0.42:80", "--target", "[::1]:80"],
+        &["--redirect", "https://example.com", "--listen", "127.0.0.1:9080"],
+    ] {
+        let Ok(Invocation::Host(_, HostCommand::Add(options))) = with(more) else { panic!("{more:?}") };
+        assert_eq!(options.app.to.as_deref(), Some("edge"));
+    }
+    for more in [
+        &["--host", "a b", "--cmd", "x"][..],
+        &["--path", "v1", "--cmd", "x"],
+        &["--target", "example.com:80"],
+        &["--target", "0"],
+        &["--cmd", "x", "--target", "1"],
+        &["--cmd", "x", "--redirect", "https://example.com"],
+        &["--cmd", "x", "--port", "80"],
+        &["--cmd", "x", "--force"],
+    ] {
+        assert!(matches!(with(more), Err(Unparsed::Clap(_))), "{more:?}");
+    }
+    assert!(matches!(parsed(&["add", "shop", "--host", "a.org", "--cmd", "x"]), Err(Unparsed::Clap(_))));
+}
+
+#[test]
 fn bad_values_are_refused() {
     let table: &[&[&str]] = &[
         &["switch", "0"],

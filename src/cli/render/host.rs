@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use anstyle::Style;
 
 use super::tables::columns;
-use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, paint, phase_style, plain, port};
+use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, count, paint, phase_style, plain, port};
 use crate::host::{Check, CheckVerdict, HostReport, InstanceRow, JournalLine, JournalSource};
+use crate::wire::AppRow;
 
 /// A report: what was done, what else to know, what to type next.
 pub(crate) fn report(report: &HostReport) -> String {
@@ -55,7 +56,7 @@ pub(crate) fn instances(rows: &[InstanceRow]) -> String {
         return "no instances yet; make one: portok add NAME --cmd \"node server.js\"".to_owned();
     }
     let head = ["NAME", "LISTEN", "PHASE", "LIVE", "PORT", "PID", "UNIT", "CONFIG"];
-    let cells = rows.iter().map(|row| {
+    let cells = rows.iter().flat_map(|row| {
         let live = row.live.as_ref();
         let unit = row.unit.as_ref().map_or_else(
             || "-".to_owned(),
@@ -63,10 +64,10 @@ pub(crate) fn instances(rows: &[InstanceRow]) -> String {
                 if unit.enabled { format!("{}, enabled", plain(&unit.active)) } else { plain(&unit.active) }
             },
         );
-        [
+        let own = [
             (STRONG, plain(&row.name)),
             (Style::new(), row.listen.as_deref().map_or_else(|| "?".to_owned(), plain)),
-            row.phase.map_or((DIM, "-".to_owned()), |phase| (phase_style(phase), phase.as_str().to_owned())),
+            phase_of(row),
             (Style::new(), live.map_or_else(|| "-".to_owned(), |live| plain(&live.release))),
             (Style::new(), port(live.and_then(|live| live.port))),
             (
@@ -75,16 +76,45 @@ pub(crate) fn instances(rows: &[InstanceRow]) -> String {
             ),
             (if unit.starts_with("failed") { BAD } else { Style::new() }, unit),
             (DIM, place_of(row)),
-        ]
+        ];
+        std::iter::once(own).chain(row.apps.iter().flatten().map(|app| app_cells(&row.name, app)))
     });
     let mut text = String::new();
     columns(head, cells).iter().for_each(|line| _ = writeln!(text, "{line}"));
     for row in rows {
+        for (app, error) in row.apps.iter().flatten().filter_map(|app| Some((app, app.error.as_ref()?))) {
+            let named = format!("! {}/{}:", plain(&row.name), plain(&app.app));
+            error.lines().for_each(|line| _ = writeln!(text, "{} {}", paint(BAD, &named), plain(line)));
+        }
         for error in row.errors.iter().flat_map(|error| error.lines()) {
             _ = writeln!(text, "{} {}", paint(BAD, format_args!("! {}:", plain(&row.name))), plain(error));
         }
     }
     text
+}
+
+/// The phase of an instance's app, or how many apps it has.
+fn phase_of(row: &InstanceRow) -> (Style, String) {
+    match (&row.apps, row.phase) {
+        (Some(apps), _) => (Style::new(), count(apps.len() as u64, "app")),
+        (None, Some(phase)) => (phase_style(phase), phase.as_str().to_owned()),
+        (None, None) => (DIM, "-".to_owned()),
+    }
+}
+
+/// One app of several, below its instance.
+fn app_cells(instance: &str, app: &AppRow) -> [(Style, String); 8] {
+    let none = || (Style::new(), String::new());
+    [
+        (STRONG, format!("  {}/{}", plain(instance), plain(&app.app))),
+        none(),
+        (phase_style(app.phase), app.phase.as_str().to_owned()),
+        (Style::new(), app.live.as_deref().map_or_else(|| "-".to_owned(), plain)),
+        none(),
+        none(),
+        none(),
+        none(),
+    ]
 }
 
 /// The files of an instance, or its socket if it has none.

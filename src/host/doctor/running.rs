@@ -12,42 +12,53 @@ use crate::wire::Phase;
 /// The open files that a daemon should be allowed. Each client takes up to two.
 const OPEN_FILES: u64 = 8192;
 
-/// Whether an instance runs as systemd believes, and serves.
-pub(super) fn running(row: &InstanceRow) -> Check {
-    let name = &row.name;
-    let active = row.unit.as_ref().map_or("", |unit| unit.active.as_str());
-    let logs = format!("portok logs {name}");
-    match (active, row.phase) {
-        (_, Some(Phase::Failed)) => bad(
-            "instance",
-            format!("`{name}` runs, its app has failed"),
-            format!("portok status {name}; {logs}"),
-        ),
-        (_, Some(Phase::Unhealthy)) => bad(
-            "instance",
-            format!("`{name}` runs, its app fails its probes"),
-            format!("portok status {name}; {logs}"),
-        ),
-        (_, Some(Phase::Unstable)) => warning(
-            "instance",
-            format!("`{name}` runs, its app crashed lately"),
-            format!("portok status {name}; {logs}"),
-        ),
-        (_, Some(Phase::Empty)) => {
+/// Whether an instance runs as systemd believes, and serves; of several apps, each by itself.
+pub(super) fn running(row: &InstanceRow) -> Vec<Check> {
+    let Some(apps) = &row.apps else {
+        return vec![row.phase.map_or_else(|| not_answering(row), |phase| serving(&row.name, phase, None))];
+    };
+    apps.iter()
+        .map(|app| serving(&format!("{}/{}", row.name, app.app), app.phase, app.error.as_deref()))
+        .collect()
+}
+
+/// Whether the app called `name` serves, and is configured as its file says.
+fn serving(name: &str, phase: Phase, error: Option<&str>) -> Check {
+    let logs = format!("portok status {name}; portok logs {name}");
+    match (phase, error) {
+        (Phase::Failed, _) => bad("instance", format!("`{name}` runs, its app has failed"), logs),
+        (Phase::Unhealthy, _) => bad("instance", format!("`{name}` runs, its app fails its probes"), logs),
+        (_, Some(error)) => {
+            let text = format!("`{name}` is {}, and not as it is configured: {error}", phase.as_str());
+            bad("instance", text, format!("portok status {name}"))
+        }
+        (Phase::Unstable, None) => {
+            warning("instance", format!("`{name}` runs, its app crashed lately"), logs)
+        }
+        (Phase::Empty, None) => {
             let hint = format!("portok deploy --instance {name}, or portok switch PORT --instance {name}");
             warning("instance", format!("`{name}` runs, nothing is live"), hint)
         }
-        (_, Some(phase)) => good("instance", format!("`{name}` runs and is {}", phase.as_str())),
-        (_, None) if row.unit.as_ref().is_some_and(|unit| unit.app_alone) => bad(
+        (phase, None) => good("instance", format!("`{name}` runs and is {}", phase.as_str())),
+    }
+}
+
+/// An instance whose daemon does not answer.
+fn not_answering(row: &InstanceRow) -> Check {
+    let name = &row.name;
+    let active = row.unit.as_ref().map_or("", |unit| unit.active.as_str());
+    let logs = format!("portok logs {name}");
+    match active {
+        _ if row.unit.as_ref().is_some_and(|unit| unit.app_alone) => bad(
             "instance",
             format!("the daemon of `{name}` is gone, its app runs on without it"),
             format!("{logs}; then portok start {name}"),
         ),
-        ("failed", None) => {
+        "failed" => {
             bad("instance", format!("`{name}` has failed"), format!("{logs}; then portok start {name}"))
         }
-        ("" | "inactive", None) => down(row),
-        (_, None) => warning(
+        "" | "inactive" => down(row),
+        _ => warning(
             "instance",
             format!("`{name}` is {active}, but does not answer"),
             format!("use sudo, or see {logs}"),
@@ -125,6 +136,7 @@ fn limit_of(pid: u32) -> Option<u64> {
 mod tests {
     use super::super::super::list::UnitRow;
     use super::*;
+    use crate::wire::{AppRow, AppSource};
 
     fn row(active: &str, phase: Option<Phase>) -> InstanceRow {
         let unit = Some(UnitRow { active: active.into(), enabled: true, app_alone: false });
@@ -147,10 +159,38 @@ mod tests {
             ("inactive", Some(Phase::Settled), CheckVerdict::Good),
         ];
         for (active, phase, verdict) in table {
-            let check = running(&row(active, phase));
+            let checks = running(&row(active, phase));
+            let [check] = &checks[..] else { panic!("{checks:?}") };
             assert_eq!(check.verdict, verdict, "{active} {phase:?}: {check:?}");
             assert_eq!(check.hint.is_none(), verdict == CheckVerdict::Good, "{check:?}");
         }
+    }
+
+    #[test]
+    fn each_of_several_apps_is_judged_by_itself() {
+        let app = |app: &str, phase, error: Option<&str>| AppRow {
+            app: app.into(),
+            hosts: Vec::new(),
+            paths: Vec::new(),
+            listen: Vec::new(),
+            phase,
+            live: None,
+            replicas: None,
+            rps: 0.0,
+            error_ratio: None,
+            p99_ms: None,
+            source: AppSource::File,
+            error: error.map(str::to_owned),
+        };
+        let apps = vec![
+            app("a", Phase::Settled, None),
+            app("b", Phase::Failed, None),
+            app("c", Phase::Settled, Some("c.toml:1:1 no")),
+        ];
+        let checks = running(&InstanceRow { apps: Some(apps), ..row("active", None) });
+        let verdicts: Vec<_> = checks.iter().map(|check| check.verdict).collect();
+        assert_eq!(verdicts, [CheckVerdict::Good, CheckVerdict::Bad, CheckVerdict::Bad]);
+        assert!(checks[1].text.contains("`api/b`") && checks[2].text.contains("c.toml:1:1 no"), "{checks:?}");
     }
 
     #[test]

@@ -1,0 +1,336 @@
+//! The file of one app of an instance that has several: `portok add NAME --to INSTANCE` writes it,
+//! `portok remove INSTANCE/NAME` removes it. The daemon watches the folder and does the rest.
+//!
+//! What is written is read before, in a folder of its own, as the daemon will read it: a file that
+//! the daemon would refuse is never there.
+
+use std::fmt::Write as _;
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::failure::{HostCode, HostFailure};
+use super::files::{self, Existing, Readers};
+use super::instances::{self, Instance, Reading};
+use super::places::Places;
+use super::report::HostReport;
+use super::{installed, named, routes};
+use crate::config::{AppConfig, Several};
+
+/// What [`add_app`] is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct AddAppOptions {
+    /// The new app's name.
+    pub(crate) name: String,
+    /// Its instance.
+    pub(crate) to: String,
+    /// For which hosts; none: for every one, unless it has addresses of its own.
+    pub(crate) hosts: Vec<String>,
+    /// The beginnings of their paths; none: `/`.
+    pub(crate) paths: Vec<String>,
+    /// Take that beginning off before the app gets the path.
+    pub(crate) strip_prefix: bool,
+    /// Addresses of its own: addresses or ports.
+    pub(crate) listen: Vec<String>,
+    /// The command of a managed app, for `/bin/sh -c`.
+    pub(crate) command: Option<String>,
+    /// Where the command runs, as an absolute path.
+    pub(crate) directory: Option<String>,
+    /// Where an app runs that somebody else starts.
+    pub(crate) targets: Vec<SocketAddr>,
+    /// Where its clients are sent instead.
+    pub(crate) redirect: Option<String>,
+    /// The app's health path.
+    pub(crate) health: Option<String>,
+}
+
+/// Writes the file of a new app.
+///
+/// # Errors
+/// There is no such instance, it has one app only, it has an app of that name, another app has one
+/// of the routes, the app is not valid, or its file cannot be written.
+pub(crate) fn add_app(places: &Places, options: &AddAppOptions) -> Result<HostReport, HostFailure> {
+    let AddAppOptions { name, to, .. } = options;
+    if let Some(missing) =
+        options.directory.as_ref().and_then(|path| named::directory("--dir", Path::new(path)))
+    {
+        return Err(not_added(options, HostCode::Usage, &missing.text, missing.hint));
+    }
+    let instance = instances::get(places, to, Reading::Lenient)?;
+    let _alone = files::lock(&places.lock())?;
+    let several = several_of(&instance)?;
+    if let Some(place) = place_of(several, name) {
+        let hint = format!("change it there, or remove it first: portok remove {to}/{name}");
+        return Err(not_added(
+            options,
+            HostCode::Exists,
+            &format!("`{to}` has such an app already{place}"),
+            hint,
+        ));
+    }
+    let folder = folder_of(places, to, several);
+    let path = folder.join(format!("{name}.toml"));
+    let text = app_text(options);
+    let app = read_before(places, options, &path, &text)?;
+    let others = several.apps.values().map(AsRef::as_ref);
+    if let Some(clash) =
+        routes::clashes(others.chain([&*app])).into_iter().find(|clash| clash.second.app == *name)
+    {
+        let routes::Clash { route, first, .. } = clash;
+        let why = format!("`{}` ({}) has {route} already", first.app, first.place);
+        let hint = "give it another --host or --path, or take the route away from the other app";
+        return Err(not_added(options, HostCode::InUse, &why, hint));
+    }
+    let mut report = HostReport::about(to);
+    let is_new = folder.symlink_metadata().is_err();
+    files::make_folder(&folder)?;
+    if is_new {
+        report.step("created", folder.display());
+    }
+    let user = installed::user(places)?;
+    let readers = user.map_or(Readers::Owner, |user| Readers::Group(user.gid.as_raw()));
+    files::write(&path, &text, readers, Existing::Keep)?;
+    report.step("created", path.display());
+    what_next(options, &mut report);
+    Ok(report)
+}
+
+/// Removes the file of an app.
+///
+/// # Errors
+/// There is no such instance or app, it is in the instance's own file, or its file cannot be
+/// removed.
+pub(crate) fn remove_app(places: &Places, instance: &str, app: &str) -> Result<HostReport, HostFailure> {
+    let found = instances::get(places, instance, Reading::Lenient)?;
+    let _alone = files::lock(&places.lock())?;
+    // A main file that is broken at the moment keeps nobody from removing an app's own file.
+    let several = found.config.as_ref().ok().and_then(|config| config.apps.as_ref());
+    let folder =
+        several.map_or_else(|| places.apps(instance), |several| folder_of(places, instance, several));
+    let path = folder.join(format!("{app}.toml"));
+    let mut report = HostReport::about(instance);
+    if files::remove(&path)? {
+        report.step("removed", path.display());
+        report.note(format!(
+            "the daemon of `{instance}`, if it runs, drains `{app}`, stops it, and keeps its record aside; an app \
+             that is added again under that name goes on from there"
+        ));
+        report.next(format!("portok apps {instance}"), "the apps that are left");
+        return Ok(report);
+    }
+    let several = several_of(&found)?;
+    match place_of(several, app) {
+        Some(place) => Err(HostFailure::new(
+            HostCode::Usage,
+            format!("`{instance}/{app}` has no file of its own{place}"),
+            format!("remove its table [apps.{app}]; the daemon loads the edit by itself"),
+        )),
+        None => Err(HostFailure::new(
+            HostCode::NotFound,
+            format!("`{instance}` has no app `{app}`: there is no {}", path.display()),
+            format!("portok apps {instance} shows all"),
+        )),
+    }
+}
+
+/// The apps of an instance that has several.
+fn several_of(instance: &Instance) -> Result<&Several, HostFailure> {
+    let name = &instance.name;
+    let config = instance.config.as_ref().map_err(|errors| HostFailure {
+        code: HostCode::Invalid,
+        message: format!("the configuration of `{name}` is not valid"),
+        causes: errors.problems.clone(),
+        hint: Some(format!("mend it first: portokd --check --instance {name}")),
+    })?;
+    config.apps.as_ref().ok_or_else(|| {
+        let why = if config.app.app.command.is_some() || config.app.app.target.is_some() {
+            "`[app]` with the table `[apps.NAME]`"
+        } else {
+            "nothing with an empty table `[apps]`"
+        };
+        HostFailure::new(
+            HostCode::Usage,
+            format!("`{name}` has one app, not several: {}", instance.file_names()),
+            format!("replace {why} in {name}.toml, then: portok restart {name}"),
+        )
+    })
+}
+
+/// Where an app is configured, behind a comma; `None` if it is not.
+fn place_of(several: &Several, app: &str) -> Option<String> {
+    match (several.apps.get(app), several.refused.get(app)) {
+        (Some(app), _) if !app.place.is_empty() => Some(format!(": {}", app.place)),
+        (None, None) => None,
+        _ => Some(String::new()),
+    }
+}
+
+fn folder_of(places: &Places, instance: &str, several: &Several) -> PathBuf {
+    several.folder.clone().unwrap_or_else(|| places.apps(instance))
+}
+
+fn not_added(options: &AddAppOptions, code: HostCode, why: &str, hint: impl Into<String>) -> HostFailure {
+    HostFailure::new(code, format!("`{}/{}` was not added: {why}", options.to, options.name), hint)
+}
+
+/// Reads `text` as the daemon will read it at `path`, beside a copy of the instance's own files.
+fn read_before(
+    places: &Places,
+    options: &AddAppOptions,
+    path: &Path,
+    text: &str,
+) -> Result<Arc<AppConfig>, HostFailure> {
+    let AddAppOptions { name, to, .. } = options;
+    let rehearsal = Rehearsal::new()?;
+    let aside = Places { config: rehearsal.0.clone(), ..places.clone() };
+    for ending in ["toml", "env", "token"] {
+        if let Ok(Some(text)) = files::read(&places.file(to, ending)) {
+            files::write(&aside.file(to, ending), &text, Readers::Owner, Existing::Keep)?;
+        }
+    }
+    files::make_folder(&aside.apps(to))?;
+    let there = aside.apps(to).join(format!("{name}.toml"));
+    files::write(&there, text, Readers::Owner, Existing::Keep)?;
+    let mut read = instances::get(&aside, to, Reading::Lenient)?;
+    let shown = |problem: &str| problem.replace(&there.display().to_string(), &path.display().to_string());
+    let invalid = |problems: Vec<String>| HostFailure {
+        causes: problems.iter().map(|problem| shown(problem)).collect(),
+        ..not_added(options, HostCode::Invalid, "it is not valid", "see portok help add")
+    };
+    let several = match &mut read.config {
+        Ok(config) => config.apps.take().unwrap_or_default(),
+        Err(errors) => return Err(invalid(errors.problems.clone())),
+    };
+    if let Some(why) = several.refused.get(name) {
+        return Err(invalid(why.lines().map(str::to_owned).collect()));
+    }
+    several.apps.get(name).cloned().ok_or_else(|| invalid(vec!["it would not be read".to_owned()]))
+}
+
+/// A folder in which a configuration is tried out. It goes with this value.
+struct Rehearsal(PathBuf);
+
+impl Rehearsal {
+    fn new() -> Result<Self, HostFailure> {
+        let folder = std::env::temp_dir();
+        let failed = |error: &std::io::Error| files::failed("make a folder in", &folder, error);
+        let random = files::random_hex(8).map_err(|error| failed(&error))?;
+        let path = folder.join(format!("portok-add.{random}"));
+        DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed(&error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Rehearsal {
+    fn drop(&mut self) {
+        drop(files::remove(&self.0));
+    }
+}
+
+fn what_next(options: &AddAppOptions, report: &mut HostReport) {
+    let AddAppOptions { name, to, .. } = options;
+    report.note(format!("the daemon of `{to}`, if it runs, loads it by itself"));
+    if options.command.is_some() {
+        let health = options.health.as_deref().unwrap_or("/health");
+        report.note(format!(
+            "the app has to listen on 127.0.0.1, on the port in $PORT, and to answer {health} with 2xx (another path: \
+             --health)"
+        ));
+    }
+    report.next(format!("portok status {to}/{name} --wait 60s"), "wait until it is healthy");
+    report.next(format!("portok apps {to}"), "look at all of them");
+    if options.command.is_some() {
+        report.next(format!("portok deploy --instance {to}/{name}"), "release the next version");
+    }
+}
+
+fn app_text(options: &AddAppOptions) -> String {
+    let AddAppOptions { name, to, .. } = options;
+    let string = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let list = |texts: &[String]| {
+        format!("[{}]", texts.iter().map(|text| string(text)).collect::<Vec<_>>().join(", "))
+    };
+    let mut text = format!(
+        "# The app \"{name}\" of the instance \"{to}\", written by `portok add`. An edit is loaded at once.\n\
+         # Its keys are those of a table [apps.{name}]; `portokd --check --instance {to}` shows them with their values.\n\n"
+    );
+    let mut set = |key: &str, value: String| _ = writeln!(text, "{key} = {value}");
+    if !options.hosts.is_empty() {
+        set("hosts", list(&options.hosts));
+    }
+    if !options.paths.is_empty() {
+        set("paths", list(&options.paths));
+    }
+    if options.strip_prefix {
+        set("strip_prefix", "true".to_owned());
+    }
+    if !options.listen.is_empty() {
+        let listen = options
+            .listen
+            .iter()
+            .map(|at| at.parse::<u16>().map_or_else(|_| string(at), |port| port.to_string()));
+        set("listen", format!("[{}]", listen.collect::<Vec<_>>().join(", ")));
+    }
+    if let Some(command) = &options.command {
+        set("command", string(command));
+    }
+    if let Some(directory) = &options.directory {
+        set("directory", string(directory));
+    }
+    if !options.targets.is_empty() {
+        set("targets", list(&options.targets.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    }
+    if let Some(redirect) = &options.redirect {
+        set("redirect", string(redirect));
+    }
+    if let Some(path) = &options.health {
+        _ = write!(text, "\n[health]\npath = {}\n", string(path));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_what_was_given_and_nothing_else() {
+        let least = AddAppOptions {
+            name: "api".into(),
+            to: "edge".into(),
+            command: Some("node \"x.js\"".into()),
+            ..AddAppOptions::default()
+        };
+        let keys = |options: &AddAppOptions| {
+            let text = app_text(options);
+            text.lines()
+                .filter(|line| !line.starts_with('#') && !line.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert_eq!(keys(&least), "command = 'node \"x.js\"'");
+        let most = AddAppOptions {
+            hosts: vec!["a.org".into(), "*.a.org".into()],
+            paths: vec!["/v1".into()],
+            strip_prefix: true,
+            listen: vec!["9080".into(), "127.0.0.1:9081".into()],
+            targets: vec!["192.168.0.42:80".parse().unwrap()],
+            health: Some("/up".into()),
+            command: None,
+            ..least
+        };
+        let expected = "\
+hosts = [\"a.org\", \"*.a.org\"]
+paths = [\"/v1\"]
+strip_prefix = true
+listen = [9080, \"127.0.0.1:9081\"]
+targets = [\"192.168.0.42:80\"]
+[health]
+path = \"/up\"";
+        assert_eq!(keys(&most), expected);
+        let table: toml::Table = app_text(&most).parse().unwrap();
+        assert_eq!(table["health"]["path"].as_str(), Some("/up"));
+    }
+}
