@@ -32,7 +32,7 @@ Examples:
 --to writes NAME.toml into the folder INSTANCE.d; the daemon of that instance, which has several apps, loads it at once.
 --cmd writes NAME.toml and its token to NAME.token, otherwise NAME.env is written, as npm portok does it;
 --toml and --env choose the other one.")]
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// Stop an instance and remove its configuration, token and state; of INSTANCE/APP, the app's file
     #[command(after_help = "\
 Examples:
