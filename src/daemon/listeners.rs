@@ -8,6 +8,7 @@
 //! before anything is left.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
@@ -163,6 +164,7 @@ impl Listeners {
             self.bound.send_replace(bound);
         }
         self.keep(manager);
+        tracing::info!("listening on {self}");
         Ok(())
     }
 
@@ -228,6 +230,14 @@ impl Listeners {
     /// Closes the sockets. As long as one is open, its queue takes connections.
     pub(super) fn close(&mut self) {
         self.open.clear();
+    }
+}
+
+impl fmt::Display for Listeners {
+    /// Where they accept.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = self.bound.borrow().iter().map(ToString::to_string).collect();
+        f.write_str(&all.join(", "))
     }
 }
 

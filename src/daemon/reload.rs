@@ -70,9 +70,6 @@ impl Daemon {
             self.background.finish(prepared);
             return Err(invalid(vec![format!("listen: cannot accept on {addr}: {error}")]));
         }
-        if diff.listen {
-            tracing::info!("listening on {}", self.listeners.bound());
-        }
         if let Some(socket) = socket {
             // A reload that came through the former one is answered there.
             let former = self.admin.change(socket);

@@ -109,7 +109,7 @@ impl Daemon {
             background.until_over(predecessor.until_gone(alone.clone()));
         }
         upkeep::start(&mut background, &manager, &plane, &apps);
-        announce(foreground.as_ref(), &configuration.current(), listeners.bound());
+        announce(foreground.as_ref(), &configuration.current(), &listeners);
         Ok(Self {
             configuration,
             listeners,
@@ -201,10 +201,10 @@ fn raise_open_files() -> Option<u64> {
 }
 
 /// Says that the daemon serves.
-fn announce(foreground: Option<&Foreground>, config: &Config, bound: SocketAddr) {
-    tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {bound}");
+fn announce(foreground: Option<&Foreground>, config: &Config, listeners: &Listeners) {
+    tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "listening on {listeners}");
     if let Some(foreground) = foreground {
-        invite(foreground, config, bound);
+        invite(foreground, config, listeners.bound());
     }
 }
 

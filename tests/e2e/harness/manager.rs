@@ -120,6 +120,25 @@ impl Manager {
         );
     }
 
+    /// Waits until it keeps these sockets and no others.
+    #[track_caller]
+    pub(crate) fn wait_for_kept(&self, expected: &[(String, std::net::SocketAddr)]) {
+        let kept = || {
+            let heard = lock(&self.heard);
+            let addr = |socket: &OwnedFd| {
+                let socket = socket.try_clone().expect("a descriptor can be doubled");
+                std::net::TcpListener::from(socket).local_addr().expect("it is a listening socket")
+            };
+            heard.kept.iter().map(|(name, socket)| (name.clone(), addr(socket))).collect::<Vec<_>>()
+        };
+        let explain = || format!("{:?} instead of {expected:?}", kept());
+        let is_kept = |(name, addr): &(String, _)| kept().contains(&(name.clone(), *addr));
+        wait_until("the service manager keeps the sockets", explain, || {
+            let all = expected.iter().all(is_kept) && kept().iter().all(|kept| expected.contains(kept));
+            all.then_some(())
+        });
+    }
+
     /// Keeps `socket` as if a daemon had given it.
     pub(crate) fn keep(&self, socket: impl Into<OwnedFd>) {
         lock(&self.heard).kept.push(("listen".to_owned(), socket.into()));
