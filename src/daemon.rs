@@ -49,7 +49,7 @@ use self::succession::Predecessor;
 use self::successor::Program;
 use self::upgrade::UpgradeOutcome;
 use crate::admin;
-use crate::apps::{Apps, Coordinators};
+use crate::apps::{Apps, BootError, Coordinators};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
@@ -105,6 +105,8 @@ enum StartError {
     Listen { addr: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("cannot start the supervisor")]
+    Supervisor(#[source] std::io::Error),
     #[error("cannot make the admin socket: {0}")]
     Socket(String),
     #[error("the coordinator ended unexpectedly")]
@@ -113,6 +115,15 @@ enum StartError {
     Predecessor(#[source] std::io::Error),
     #[error("cannot {operation}")]
     Io { operation: &'static str, source: std::io::Error },
+}
+
+impl From<BootError> for StartError {
+    fn from(error: BootError) -> Self {
+        match error {
+            BootError::Record(error) => Self::Store(error),
+            BootError::Supervisor(error) => Self::Supervisor(error),
+        }
+    }
 }
 
 impl StartError {
@@ -132,7 +143,7 @@ impl StartError {
             Self::Store(
                 StoreError::Elsewhere { .. } | StoreError::Unreadable { .. } | StoreError::Planted { .. },
             ) => "",
-            Self::Socket(_) | Self::Lost | Self::Predecessor(_) | Self::Io { .. } => "",
+            Self::Socket(_) | Self::Lost | Self::Supervisor(_) | Self::Predecessor(_) | Self::Io { .. } => "",
         }
     }
 }
@@ -306,9 +317,11 @@ impl Daemon {
             Retry,
             Upgrade(admin::UpgradeOrder),
             Told(Told),
+            Rearranged,
             Lost,
         }
         let mut booted = false;
+        let mut rearranged = self.apps.clone();
         loop {
             let failed = self.configuration.is_in_error();
             let turn = tokio::select! {
@@ -318,6 +331,7 @@ impl Daemon {
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
                 told = self.signals.next() => Turn::Told(told),
+                () = rearranged.rearranged() => Turn::Rearranged,
                 () = self.apps.lost() => Turn::Lost,
             };
             match turn {
@@ -326,17 +340,18 @@ impl Daemon {
                     self.manager.ready();
                 }
                 // There is one app, and nothing to prune.
-                Turn::Reload(admin::ReloadOrder { prune: _, reply }) => {
-                    let outcome = self.announced_reload(booted).await;
+                Turn::Reload(admin::ReloadOrder { prune, reply }) => {
+                    let outcome = self.announced_reload(booted, prune).await;
                     let _asker_gone = reply.send(outcome);
                 }
                 // Its outcome is in the log and in the status.
                 Turn::Edited | Turn::Told(Told::Reload) => {
-                    let _outcome = self.announced_reload(booted).await;
+                    let _outcome = self.announced_reload(booted, false).await;
                 }
                 Turn::Retry => {
-                    let _outcome = self.reload().await;
+                    let _outcome = self.reload(false).await;
                 }
+                Turn::Rearranged => self.follow_addresses().await,
                 Turn::Lost => {
                     // Without it nothing watches the app. The service manager starts the daemon
                     // again.

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, is_withheld};
+use crate::config::{AppConfig, is_withheld};
 use crate::supervisor::start_child;
 use crate::wire::HookEvent;
 
@@ -51,17 +51,18 @@ pub struct HookSender {
 impl HookSender {
     /// Queues `event`. Never blocks and never fails: if [`QUEUE`] events wait already, the oldest
     /// is dropped, with a line in the log.
-    pub fn send(&self, event: HookEvent) {
+    /// `app` is the configuration of the app that it is about, which names the hook's program.
+    pub fn send(&self, event: HookEvent, app: watch::Receiver<Arc<AppConfig>>) {
         let dropped = {
             let mut events = self.queue.events();
             let dropped = if events.len() >= QUEUE { events.pop_front() } else { None };
-            events.push_back(event);
+            events.push_back(Told { event, app });
             dropped
         };
         if let Some(dropped) = dropped {
             tracing::warn!(
-                event = dropped.event,
-                at = dropped.at,
+                event = dropped.event.event,
+                at = dropped.event.at,
                 "a hook was not run: too many events wait"
             );
         }
@@ -69,18 +70,25 @@ impl HookSender {
     }
 }
 
+/// An event on its way to its hook.
+#[derive(Debug)]
+struct Told {
+    event: HookEvent,
+    app: watch::Receiver<Arc<AppConfig>>,
+}
+
 #[derive(Debug, Default)]
 struct Queue {
-    events: Mutex<VecDeque<HookEvent>>,
+    events: Mutex<VecDeque<Told>>,
     filled: Notify,
 }
 
 impl Queue {
-    fn events(&self) -> MutexGuard<'_, VecDeque<HookEvent>> {
+    fn events(&self) -> MutexGuard<'_, VecDeque<Told>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<HookEvent> {
+    fn take(&self) -> Option<Told> {
         self.events().pop_front()
     }
 }
@@ -88,15 +96,12 @@ impl Queue {
 /// Makes the queue and the task that empties it until `stop`. The future is to be spawned on the
 /// control plane and joined after `stop`; then it ends within five seconds.
 ///
-/// The program is read from `config` for each event. Without a program, events are dropped
-/// silently.
-pub fn start(
-    config: watch::Receiver<Arc<Config>>,
-    stop: CancellationToken,
-) -> (HookSender, impl Future<Output = ()> + Send + 'static) {
+/// The program is read from the app's configuration for each event. Without a program, events are
+/// dropped silently.
+pub fn start(stop: CancellationToken) -> (HookSender, impl Future<Output = ()> + Send + 'static) {
     let queue = Arc::new(Queue::default());
-    let runner = work(Arc::clone(&queue), stop, move |event| {
-        let hook = config.borrow().app.hooks.on_event.clone();
+    let runner = work(Arc::clone(&queue), stop, |Told { event, app }| {
+        let hook = app.borrow().hooks.on_event.clone();
         async move {
             if let Some(argv) = hook {
                 tell(&argv, &event).await;
@@ -108,7 +113,7 @@ pub fn start(
 
 /// Runs `each` for one event after the other until `stop`, then for the rest within
 /// [`LAST_WITHIN`].
-async fn work<Run>(queue: Arc<Queue>, stop: CancellationToken, each: impl Fn(HookEvent) -> Run)
+async fn work<Run>(queue: Arc<Queue>, stop: CancellationToken, each: impl Fn(Told) -> Run)
 where
     Run: Future<Output = ()>,
 {
@@ -285,10 +290,15 @@ mod tests {
             at: "2026-01-01T00:00:00.000Z".to_owned(),
             event: name.to_owned(),
             instance: "api".to_owned(),
+            app: None,
             release: Some("v1".to_owned()),
             message: "traffic moved".to_owned(),
             switch: None,
         }
+    }
+
+    fn app() -> watch::Receiver<Arc<AppConfig>> {
+        watch::Sender::new(crate::config::of_an_empty_file().app).subscribe()
     }
 
     fn sh(script: &str) -> Vec<String> {
@@ -404,11 +414,11 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let sender = HookSender { queue: Arc::clone(&queue) };
         for number in 0..QUEUE + 3 {
-            sender.send(event(&number.to_string()));
+            sender.send(event(&number.to_string()), app());
         }
         let stop = CancellationToken::new();
         let (running, seen) = (Mutex::new(false), Mutex::new(Vec::new()));
-        let worker = work(queue, stop.clone(), |event| {
+        let worker = work(queue, stop.clone(), |Told { event, .. }| {
             let (running, seen, stop) = (&running, &seen, &stop);
             async move {
                 assert!(!std::mem::replace(&mut *running.lock().unwrap(), true));
@@ -430,7 +440,7 @@ mod tests {
     async fn a_worker_that_is_stopped_does_not_wait_for_ever() {
         let queue = Arc::new(Queue::default());
         let sender = HookSender { queue: Arc::clone(&queue) };
-        sender.send(event("switched"));
+        sender.send(event("switched"), app());
         let stop = CancellationToken::new();
         stop.cancel();
         work(queue, stop, |_| std::future::pending()).await;
@@ -442,12 +452,12 @@ mod tests {
         let sender = HookSender { queue: Arc::clone(&queue) };
         let stop = CancellationToken::new();
         let (told, mut heard) = tokio::sync::mpsc::channel(1);
-        let worker = tokio::spawn(work(queue, stop.clone(), move |event| {
+        let worker = tokio::spawn(work(queue, stop.clone(), move |Told { event, .. }| {
             let told = told.clone();
             async move { told.send(event.event).await.unwrap() }
         }));
         for name in ["switched", "rolled_back"] {
-            sender.send(event(name));
+            sender.send(event(name), app());
             let heard = timeout(LONG, heard.recv()).await.expect("the worker wakes");
             assert_eq!(heard.as_deref(), Some(name));
         }

@@ -205,6 +205,22 @@ pub fn status_line(status: &wire::Status) -> String {
     line
 }
 
+/// The status line of several apps: how many are in which phase, the most first.
+pub fn status_line_of(phases: &[wire::Phase]) -> String {
+    let mut counts: Vec<(usize, &str)> = Vec::new();
+    for phase in phases {
+        match counts.iter_mut().find(|(_, name)| *name == phase.as_str()) {
+            Some((count, _)) => *count += 1,
+            None => counts.push((1, phase.as_str())),
+        }
+    }
+    counts.sort_by_key(|(count, name)| (std::cmp::Reverse(*count), *name));
+    let counts: Vec<_> = counts.iter().map(|(count, name)| format!("{count} {name}")).collect();
+    let apps = if phases.len() == 1 { "app" } else { "apps" };
+    let all = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+    format!("{} {apps}{all}", phases.len())
+}
+
 /// The time of day in an RFC 3339 date, in whole seconds.
 fn time_of_day(date: &str) -> Option<&str> {
     date.split_once('T').and_then(|(_, time)| time.get(..8))
@@ -213,6 +229,14 @@ fn time_of_day(date: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_of_several_apps_counts_their_phases() {
+        use wire::Phase::{Settled, Watching};
+        assert_eq!(status_line_of(&[Settled, Watching, Settled]), "3 apps: 2 settled, 1 watching");
+        assert_eq!(status_line_of(&[Settled]), "1 app: 1 settled");
+        assert_eq!(status_line_of(&[]), "0 apps");
+    }
 
     fn status(phase: wire::Phase) -> wire::Status {
         let release = |id: &str, port| wire::ReleaseStatus {

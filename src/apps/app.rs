@@ -13,11 +13,11 @@ use crate::wire::{self, AppSource, Code, ErrorBody, Phase};
 
 /// One app.
 #[derive(Debug, Clone)]
-pub struct App(Arc<Known>);
+pub struct App(Arc<Facts>);
 
 /// What the registry knows of an app.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct Facts {
     pub(super) config: Arc<AppConfig>,
     pub(super) counters: Arc<ServiceCounters>,
     pub(super) kind: Kind,
@@ -26,11 +26,12 @@ pub(super) struct Known {
     /// Why a newer configuration of it, or some of its routes, are not in force.
     pub(super) error: Option<String>,
     pub(super) source: AppSource,
+    /// It is being removed.
+    pub(super) leaves: bool,
 }
 
 /// What answers an app's requests.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "an instance has one app as yet, which is managed")]
 pub(super) enum Kind {
     /// Releases, which a coordinator drives.
     Managed(release::Handle),
@@ -41,8 +42,8 @@ pub(super) enum Kind {
 }
 
 impl App {
-    pub(super) fn new(known: Known) -> Self {
-        Self(Arc::new(known))
+    pub(super) fn new(facts: Facts) -> Self {
+        Self(Arc::new(facts))
     }
 
     /// Its name; of the one app of an instance: the instance's.
@@ -81,6 +82,11 @@ impl App {
             Kind::Managed(handle) => Some(handle),
             Kind::Redirect | Kind::Absent => None,
         }
+    }
+
+    /// Its coordinator, unless the app is only shown because it is being removed.
+    pub(super) fn coordinator_that_runs(&self) -> Option<&release::Handle> {
+        self.coordinator().filter(|_| !self.0.leaves)
     }
 
     /// The coordinator for what only an app with releases can do.

@@ -1,70 +1,185 @@
-//! How the apps begin: from their records, with a supervisor each.
+//! How the apps begin: from their records, with a coordinator each.
 //!
-//! The ordering that matters: the pipes that belong to no recorded run of any app are removed
-//! before anything is started. Each app's own boot follows when its coordinator runs.
+//! The orderings that matter: all records are read before anything is started, and the pipes that
+//! belong to no recorded run of any app are removed then. Each app's own boot follows when its
+//! coordinator runs. An app that has a record and no configuration is stopped.
 
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::app::{App, Kind, Known as KnownApp};
+use super::claims::Origin;
+use super::means::{Means, Notify, Owner};
+use super::plan::{self, Begin};
+use super::registry::{ORDERS, Order, Registry};
+use super::running::{Body, Nature, Running};
 use super::{Apps, Known, Waiting};
-use crate::config::AppConfig;
-use crate::proxy::{RouteWriter, ServiceCounters};
-use crate::release::store::{Found, Store};
-use crate::release::{self, Coordinator, Traffic};
-use crate::supervisor::{Common, Supervisor, new_mark};
-use crate::wire::{AppSource, HookEvent};
+use crate::config::{Config, Several};
+use crate::proxy::{Board, Counters, RouteWriter};
+use crate::release::Turns;
+use crate::release::records::Records;
+use crate::release::store::{Found, Store, StoreError};
+use crate::supervisor::{Common, Identity};
 
 /// What the apps need to begin.
 pub struct Parts {
-    /// The app's configuration in force.
-    pub config: watch::Receiver<Arc<AppConfig>>,
+    /// The configuration in force.
+    pub config: Arc<Config>,
     /// What all apps' processes share.
     pub common: Arc<Common>,
-    /// Makes targets.
-    pub counters: Arc<ServiceCounters>,
-    /// Points the app's requests at them.
+    /// Where the services of several apps are, and the routes to them.
+    pub board: Arc<Board>,
+    /// Points the requests of the one app at targets.
     pub route: RouteWriter,
-    /// Keeps the app's record.
-    pub store: Store,
-    /// What the store found.
-    pub found: Found,
+    /// The data plane's counters.
+    pub counters: Arc<Counters>,
+    /// Where the records are.
+    pub records: Records,
     /// Tells the hooks; must not block.
-    pub notify: Box<dyn Fn(HookEvent) + Send>,
+    pub notify: Notify,
     /// Do not continue what the records say (`portok run`).
     pub fresh: bool,
     /// Cancelled once no predecessor serves requests any more.
     pub alone: CancellationToken,
 }
 
+/// Why the apps cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The record of the one app.
+    #[error(transparent)]
+    Record(#[from] StoreError),
+    /// The kernel's random numbers cannot be read.
+    #[error("cannot start the supervisor")]
+    Supervisor(#[source] io::Error),
+}
+
+/// A record that was opened.
+type Opened = (Store, Found);
+
 impl Apps {
     /// Makes the apps' coordinators. Nothing is started before they run.
     ///
     /// # Errors
-    /// The kernel's random numbers cannot be read.
-    pub fn boot(parts: Parts) -> io::Result<(Self, Waiting)> {
-        let Parts { config, common, counters, route, store, found, notify, fresh, alone } = parts;
-        let recorded: Vec<_> = found.record.runs.iter().map(|run| run.identity.clone()).collect();
-        common.remove_pipes_but(&recorded);
-        let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
-        let supervisor = Arc::new(Supervisor::for_app(&common, mark, None)?);
-        let first = Arc::clone(&config.borrow());
-        let traffic = Traffic::new(route, Arc::clone(&counters), alone);
-        let parts = release::Parts { config, supervisor, traffic, store, found, notify, fresh };
-        let (coordinator, app) = Coordinator::new(parts);
-        let known = App::new(KnownApp {
-            routes: first.routes.clone(),
-            config: first,
+    /// The record of the one app cannot be used; the kernel's random numbers cannot be read.
+    pub fn boot(parts: Parts) -> Result<(Self, Waiting), BootError> {
+        let Parts { config, common, board, route, counters, records, notify, fresh, alone } = parts;
+        let several = config.apps.is_some();
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let means = Means {
+            instance: config.name.clone(),
+            common: Arc::clone(&common),
+            board,
             counters,
-            kind: Kind::Managed(app.clone()),
-            error: None,
-            source: AppSource::File,
-        });
-        let apps = [(known.name().to_owned(), known)].into();
-        let (_sender, known) = watch::channel(Arc::new(Known { several: false, apps }));
-        Ok((Self { app, known, common }, Waiting { coordinator }))
+            records,
+            notify,
+            fresh,
+            alone,
+            turns: several.then(|| Turns::new(cores)),
+        };
+        let (known, see) = watch::channel(Arc::default());
+        let (orders, told) = mpsc::channel(ORDERS);
+        let (lost, is_lost) = watch::channel(false);
+        let registry = match config.apps.clone() {
+            None => the_one(means, config, route, (known, told, lost))?,
+            Some(wanted) => all(means, config, &wanted, (known, told, lost)),
+        };
+        registry.publish();
+        Ok((Self::new(see, orders, is_lost, common), Waiting { registry }))
     }
+}
+
+type Channels = (watch::Sender<Arc<Known>>, mpsc::Receiver<Order>, watch::Sender<bool>);
+
+/// The registry of an instance with one app.
+fn the_one(
+    means: Means,
+    config: Arc<Config>,
+    route: RouteWriter,
+    (known, told, lost): Channels,
+) -> Result<Registry, BootError> {
+    let opened = means.records.open(None)?;
+    let former = orphans(&means, means.records.apps().into_iter().map(Some));
+    keep_pipes(&means.common, former.iter().map(|(_, (_, found))| found).chain([&opened.1]));
+    let app = watch::Sender::new(Arc::clone(&config.app));
+    let service = Arc::clone(means.board.own());
+    let made = means.manage(&None, app.subscribe(), (&service, route), opened, None);
+    let (managed, prepared) = made.map_err(BootError::Supervisor)?;
+    let body = Body::Managed(managed);
+    let running = Running { service, config: app, body, origin: Origin::MainFile, trouble: None };
+    let mut registry = Registry::new(means, config, known, told, lost);
+    registry.take_the_one(running, prepared);
+    for (owner, opened) in former {
+        registry.begin_to_stop(owner, opened);
+    }
+    Ok(registry)
+}
+
+/// The registry of an instance with several apps.
+fn all(means: Means, config: Arc<Config>, wanted: &Several, (known, told, lost): Channels) -> Registry {
+    let recorded = means.records.apps();
+    let begin = plan::start(wanted, &recorded);
+    let is_managed = |name: &str| wanted.apps.get(name).is_none_or(|app| Nature::of(app) == Nature::Managed);
+    let (mut opened, mut stopped) = (Vec::new(), Vec::new());
+    for (name, begin) in begin {
+        match begin {
+            Begin::LeftOut { .. } => {}
+            // One that is none of ours any more by its configuration has a record of when it was.
+            Begin::Configured if !is_managed(&name) => {
+                if recorded.contains(&name) {
+                    stopped.push(Some(name.clone()));
+                }
+                opened.push((name, begin, None));
+            }
+            Begin::Configured => {
+                let record = means.records.open_added(&name);
+                opened.push((name, begin, Some(record)));
+            }
+            Begin::FromRecord { .. } => {
+                let record = means.records.open(Some(&name));
+                opened.push((name, begin, Some(record)));
+            }
+            Begin::Orphaned => stopped.push(Some(name)),
+        }
+    }
+    if means.records.has_one() {
+        stopped.push(None);
+    }
+    let stopped = orphans(&means, stopped.into_iter());
+    let found = opened.iter().filter_map(|(_, _, record)| record.as_ref()?.as_ref().ok());
+    let found = found.chain(stopped.iter().map(|(_, opened)| opened)).map(|(_, found)| found);
+    keep_pipes(&means.common, found);
+    let mut registry = Registry::new(means, config, known, told, lost);
+    for (owner, opened) in stopped {
+        registry.begin_to_stop(owner, opened);
+    }
+    for (name, begin, record) in opened {
+        match record.transpose() {
+            Ok(record) => registry.begin_at_start(&name, &begin, record),
+            Err(error) => registry.leave_out(&name, error.to_string()),
+        }
+    }
+    let _changes = registry.compare(false);
+    registry
+}
+
+/// Opens the records of apps that are to be stopped.
+fn orphans(means: &Means, owners: impl Iterator<Item = Owner>) -> Vec<(Owner, Opened)> {
+    let open = |owner: Owner| match means.records.open(owner.as_deref()) {
+        Ok(opened) => Some((owner, opened)),
+        Err(error) => {
+            tracing::error!("what runs of an app that nothing configures is not stopped: {error}");
+            None
+        }
+    };
+    owners.filter_map(open).collect()
+}
+
+/// Removes all pipes but those of the recorded runs.
+fn keep_pipes<'a>(common: &Common, found: impl Iterator<Item = &'a Found>) {
+    let recorded: Vec<Identity> =
+        found.flat_map(|found| found.record.runs.iter().map(|run| run.identity.clone())).collect();
+    common.remove_pipes_but(&recorded);
 }

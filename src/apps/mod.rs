@@ -1,27 +1,42 @@
-//! The apps of a daemon: how they begin, and what all of them are told together.
+//! The apps of a daemon: which there are, which requests lead to them, and what all of them are
+//! told together.
 //!
-//! [`Apps`] is the daemon's face to their fate: freeze, leave, stop. Each app has a coordinator of
-//! its own, which decides everything about it and owns its state; nothing is decided here. Today
-//! there is one app, so every call goes to its coordinator.
+//! [`Apps`] is the face for the rest of the daemon: it finds an [`App`], puts a configuration in
+//! force, and fans out what concerns all (`together`): freeze, leave, stop. Which apps there are is
+//! known by one task, the `registry`, which makes what `boot`, `means` and `running` describe,
+//! compares it with the configuration (`plan`), settles who has which route (`claims`), and lets
+//! apps go (`leaving`). Each managed app has a coordinator of its own, which decides everything
+//! about its releases and owns its state.
 //!
 //! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
 //! they end after [`Apps::stop_all`] or [`Apps::leave`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::release::{self, Coordinator};
+use self::registry::{Order, Registry};
+use crate::config::Config;
+use crate::release;
 use crate::supervisor::Common;
-use crate::wire::{Code, ErrorBody};
+use crate::wire::{AppReload, Code, ErrorBody};
 
 mod app;
 mod boot;
+mod claims;
+mod leaving;
+mod means;
+mod plan;
+mod registry;
+mod running;
+#[cfg(test)]
+mod testing;
+mod together;
 
 pub use app::App;
-pub use boot::Parts;
+pub use boot::{BootError, Parts};
+pub use means::Notify;
 
 /// How many apps a refusal names.
 const MOST_NAMED: usize = 20;
@@ -32,22 +47,27 @@ struct Known {
     /// Whether the instance has several apps: then each request to one names it.
     several: bool,
     apps: BTreeMap<String, App>,
+    /// The coordinators of apps that are being removed.
+    leaving: Vec<release::Handle>,
 }
 
 /// The apps, for the rest of the daemon.
 #[derive(Debug, Clone)]
 pub struct Apps {
-    app: release::Handle,
     known: watch::Receiver<Arc<Known>>,
+    orders: mpsc::Sender<Order>,
+    lost: watch::Receiver<bool>,
     common: Arc<Common>,
+    /// The coordinator of the one app, whose snapshots are followed.
+    followed: Option<release::Handle>,
 }
 
 /// The apps' coordinators before they run.
 pub struct Waiting {
-    coordinator: Coordinator,
+    registry: Registry,
 }
 
-/// The running coordinators.
+/// The running coordinators, and the task that keeps them.
 #[derive(Debug)]
 pub struct Coordinators {
     task: tokio::task::JoinHandle<()>,
@@ -56,7 +76,7 @@ pub struct Coordinators {
 impl Waiting {
     /// Lets them run: what the records name is taken over or made live again from here on.
     pub fn run(self) -> Coordinators {
-        Coordinators { task: tokio::spawn(self.coordinator.run()) }
+        Coordinators { task: tokio::spawn(self.registry.run()) }
     }
 }
 
@@ -68,6 +88,15 @@ impl Coordinators {
 }
 
 impl Apps {
+    fn new(
+        known: watch::Receiver<Arc<Known>>,
+        orders: mpsc::Sender<Order>,
+        lost: watch::Receiver<bool>,
+        common: Arc<Common>,
+    ) -> Self {
+        Self { known, orders, lost, common, followed: None }
+    }
+
     /// The app that a request is for: the one that it names; without a name, the one that there
     /// is.
     ///
@@ -94,99 +123,25 @@ impl Apps {
         self.known.borrow().several
     }
 
-    /// The app of a daemon that has one.
-    pub fn only(&self) -> &release::Handle {
-        &self.app
-    }
-
-    /// Waits until a first probe has shown whether an unmanaged app can be live, so that a daemon
-    /// in front of a healthy app never answers 503 at its start. No longer than `within`.
-    pub async fn ready_to_serve(&self, within: Duration) {
-        let known = async {
-            self.app.first_probe().await;
-            // The coordinator has acted on what the probe found.
-            self.app.beat().await;
-        };
-        let _unanswered = tokio::time::timeout(within, known).await;
-    }
-
-    /// As [`release::Handle::booted`], for all.
-    pub async fn booted(&self) {
-        self.app.booted().await;
-    }
-
-    /// Waits until every coordinator has received a message sent now. Cancel safe.
-    pub async fn beat(&self) {
-        self.app.beat().await;
-    }
-
-    /// Waits for the next snapshot of any app; false if there will be none.
-    pub async fn changed(&mut self) -> bool {
-        self.app.changed().await
-    }
-
-    /// Requests in flight on all targets.
-    pub fn inflight(&self) -> u64 {
-        let status = self.app.status();
-        let targets = [status.live, status.candidate, status.previous];
-        targets.iter().flatten().map(|target| target.inflight).sum()
-    }
-
-    /// As [`release::Handle::may_freeze`], for all.
+    /// Puts a configuration in force: apps begin, change, and go. With `prune` those go at once
+    /// that are gone from it, however many they are. Returns what became of which app of several.
     ///
     /// # Errors
-    /// The first refusal.
-    pub async fn may_freeze(&self) -> Result<(), ErrorBody> {
-        self.app.may_freeze().await
+    /// `shutting_down`.
+    pub async fn reconfigure(&self, config: Arc<Config>, prune: bool) -> Result<Vec<AppReload>, ErrorBody> {
+        let (reply, changes) = oneshot::channel();
+        let gone = || ErrorBody::new(Code::ShuttingDown, "Shutting down", "the daemon is going down");
+        let order = Order::Reconfigure { config, prune, reply };
+        self.orders.send(order).await.map_err(|_ended| gone())?;
+        changes.await.map_err(|_ended| gone())
     }
 
-    /// As [`release::Handle::freeze`], for all or none.
-    ///
-    /// # Errors
-    /// The first refusal; nothing has changed then.
-    pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
-        self.app.freeze(interrupt).await
-    }
-
-    /// Lets all go on as if they had never stood still.
-    pub async fn thaw(&self) {
-        self.app.thaw().await;
-    }
-
-    /// Leaves what the apps print in their pipes, for a successor to read; `false` reads it again.
-    pub fn hush(&self, hushed: bool) {
-        self.common.hush(hushed);
-    }
-
-    /// Puts back what a successor may have replaced that did not take over.
-    pub fn restore(&self) {
-        self.common.restore();
-    }
-
-    /// Ends the coordinators and leaves all processes as they are.
-    pub async fn leave(&self) {
-        self.app.leave().await;
-    }
-
-    /// Waits until a coordinator has ended. Before the daemon's own end, none should.
-    pub async fn lost(&self) {
-        self.app.ended().await;
-    }
-
-    /// Begins nothing new from now on; gives up what is under way and has not switched.
-    pub async fn shut_down(&self) {
-        self.app.shut_down().await;
-    }
-
-    /// Stops every process group by the ladder. Waits until nothing is left and the last records
-    /// are written.
-    pub async fn stop_all(&self) {
-        self.app.stop_all().await;
-    }
-
-    /// Sends SIGKILL to what [`Apps::stop_all`] is still stopping.
-    pub async fn kill_all(&self) {
-        self.app.kill_all().await;
+    /// Tells the registry something, and waits until it has heard. At once when it has ended.
+    async fn tell(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) {
+        let (done, heard) = oneshot::channel();
+        if self.orders.send(order(done)).await.is_ok() {
+            let _ended = heard.await;
+        }
     }
 }
 

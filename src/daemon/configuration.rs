@@ -7,15 +7,13 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use crate::config::{AppConfig, Config, Sources};
+use crate::config::{Config, Sources};
 use crate::wire::{self, ConfigStatus};
 
 /// See the module.
 pub(super) struct Configuration {
     sources: Sources,
     current: watch::Sender<Arc<Config>>,
-    /// The app's part of `current`.
-    app: watch::Sender<Arc<AppConfig>>,
     status: watch::Sender<ConfigStatus>,
 }
 
@@ -29,12 +27,7 @@ impl Configuration {
             error: None,
             app_in_force: None,
         };
-        Self {
-            sources,
-            app: watch::Sender::new(Arc::clone(&config.app)),
-            current: watch::Sender::new(Arc::new(config)),
-            status: watch::Sender::new(status),
-        }
+        Self { sources, current: watch::Sender::new(Arc::new(config)), status: watch::Sender::new(status) }
     }
 
     pub(super) fn sources(&self) -> Sources {
@@ -49,16 +42,11 @@ impl Configuration {
         self.current.subscribe()
     }
 
-    pub(super) fn follow_app(&self) -> watch::Receiver<Arc<AppConfig>> {
-        self.app.subscribe()
-    }
-
     pub(super) fn follow_status(&self) -> watch::Receiver<ConfigStatus> {
         self.status.subscribe()
     }
 
     pub(super) fn replace(&self, new: Arc<Config>) {
-        self.app.send_replace(Arc::clone(&new.app));
         self.current.send_replace(new);
     }
 

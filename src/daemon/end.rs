@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Daemon, StartError, upkeep};
 use crate::apps::Apps;
+use crate::config::AppConfig;
 use crate::proxy::Until;
 
 /// An end that takes longer than this is explained at the terminal.
@@ -43,9 +44,8 @@ impl Daemon {
     /// Ends, and stops the apps first.
     pub(super) async fn end(mut self) -> Result<(), StartError> {
         self.begin_the_end();
-        let config = self.configuration.current();
-        let period = config.app.drain.period;
-        let stop = humantime::format_duration(config.app.app.stop_timeout);
+        let period = self.longest(|app| app.drain.period);
+        let stop = humantime::format_duration(self.longest(|app| app.app.stop_timeout));
         let apps = self.apps.clone();
         let orderly = async {
             apps.shut_down().await;
@@ -78,7 +78,7 @@ impl Daemon {
         if let Err(error) = self.apps.freeze(true).await {
             tracing::warn!("{}; the next daemon begins from the record before", error.message);
         }
-        let period = self.configuration.current().app.drain.period;
+        let period = self.longest(|app| app.drain.period);
         let apps = self.apps.clone();
         let orderly = async {
             // Tunnels cannot outlive this process, so nothing is gained by waiting for them alone.
@@ -95,6 +95,13 @@ impl Daemon {
         self.apps.leave().await;
         self.finish("left; the app goes on").await;
         Ok(())
+    }
+
+    /// The longest of a time that each app has.
+    fn longest(&self, time: impl Fn(&AppConfig) -> Duration) -> Duration {
+        let apps = self.apps.list();
+        let of_all = || time(&self.configuration.current().app);
+        apps.iter().map(|app| time(app.config())).max().unwrap_or_else(of_all)
     }
 
     /// Begins nothing new from here on.

@@ -106,7 +106,11 @@ impl Prepared {
 /// those that apps have for themselves. What the instance listens on is no app's own.
 pub(super) fn wanted(config: &Config) -> Vec<ListenerId> {
     let apps = config.apps.iter().flat_map(|several| several.apps.values());
-    let own = apps.flat_map(|app| app.routes.listen.iter().copied());
+    wanted_for(config, apps.flat_map(|app| app.routes.listen.iter().copied()))
+}
+
+/// The instance's listeners, and those at the apps' `own` addresses.
+pub(super) fn wanted_for(config: &Config, own: impl Iterator<Item = SocketAddr>) -> Vec<ListenerId> {
     let own = own.filter(|own| !config.listen.iter().any(|addr| proxy::overlaps(*addr, *own)));
     config.listen.iter().copied().map(ListenerId::Instance).chain(own.map(ListenerId::App)).collect()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::admin_server::AdminServer;
 use super::{Daemon, listeners};
 use crate::config::{self, Config};
+use crate::proxy::ListenerId;
 use crate::wire::{self, Code, ErrorBody};
 
 /// How long reading the configuration may take.
@@ -15,20 +16,25 @@ const LOAD_WITHIN: Duration = Duration::from_secs(10);
 impl Daemon {
     /// Reloads, and tells the service manager of it, if that has been told that the daemon is
     /// ready.
-    pub(super) async fn announced_reload(&mut self, booted: bool) -> Result<wire::Reloaded, ErrorBody> {
+    pub(super) async fn announced_reload(
+        &mut self,
+        booted: bool,
+        prune: bool,
+    ) -> Result<wire::Reloaded, ErrorBody> {
         if booted {
             self.manager.reloading();
         }
-        let outcome = self.reload().await;
+        let outcome = self.reload(prune).await;
         if booted {
             self.manager.ready();
         }
         outcome
     }
 
-    /// Loads the configuration again: all of it, or nothing.
-    pub(super) async fn reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
-        let outcome = self.try_reload().await;
+    /// Loads the configuration again: all of it, or nothing. Of several apps each is all or nothing
+    /// for itself; with `prune` those that are gone are removed, however many they are.
+    pub(super) async fn reload(&mut self, prune: bool) -> Result<wire::Reloaded, ErrorBody> {
+        let outcome = self.try_reload(prune).await;
         match &outcome {
             Ok(reloaded) => {
                 tracing::info!(changed = reloaded.changed.join(", "), "{}", reloaded.message);
@@ -45,7 +51,7 @@ impl Daemon {
         outcome
     }
 
-    async fn try_reload(&mut self) -> Result<wire::Reloaded, ErrorBody> {
+    async fn try_reload(&mut self, prune: bool) -> Result<wire::Reloaded, ErrorBody> {
         let new = self.load().await?;
         let old = self.configuration.current();
         let diff = config::diff(&old, &new);
@@ -53,7 +59,7 @@ impl Daemon {
             return Err(invalid(diff.refused));
         }
         // What can fail comes before anything is changed.
-        let mut listening = self.listeners.prepare(&listeners::wanted(&new));
+        let mut listening = self.listeners.prepare(&self.wanted(&new));
         if let Some((addr, error)) = listening.refusal() {
             return Err(invalid(vec![format!("listen: cannot bind {addr}: {error}")]));
         }
@@ -79,14 +85,38 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         self.configuration.replace(Arc::clone(&new));
-        self.plane.configure(new);
-        let differs = if diff.is_empty() { "; nothing differs" } else { "" };
+        self.plane.configure(Arc::clone(&new));
+        let apps = self.apps.reconfigure(new, prune).await?;
+        self.follow_addresses().await;
+        let differs = if diff.is_empty() && apps.is_empty() { "; nothing differs" } else { "" };
         Ok(wire::Reloaded {
             success: true,
             message: format!("configuration loaded{differs}"),
             changed: diff.changed,
-            apps: Vec::new(),
+            apps,
         })
+    }
+
+    /// What is listened on with this configuration: besides what it says, the addresses of apps
+    /// that go on as they were.
+    fn wanted(&self, config: &Config) -> Vec<ListenerId> {
+        let mut wanted = listeners::wanted(config);
+        wanted.extend(listeners::wanted_for(config, self.apps.addresses().into_iter()));
+        wanted
+    }
+
+    /// Listens where the apps have addresses of their own now, and leaves those that are no app's
+    /// any more.
+    pub(super) async fn follow_addresses(&mut self) {
+        let config = self.configuration.current();
+        let wanted = listeners::wanted_for(&config, self.apps.addresses().into_iter());
+        let listening = self.listeners.prepare(&wanted);
+        for (addr, error) in listening.failed() {
+            tracing::error!("cannot listen on {addr} for an app: {error}");
+        }
+        if let Err((addr, error)) = self.listeners.change(listening, &self.plane, &self.manager).await {
+            tracing::error!("cannot accept on {addr}: {error}");
+        }
     }
 
     /// Reads the configuration as it is now.

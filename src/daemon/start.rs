@@ -28,6 +28,7 @@ use crate::config::watch::Watch;
 use crate::hooks;
 use crate::logging;
 use crate::proxy::{self, Plane};
+use crate::release::records::Records;
 use crate::supervisor::{self, Sink};
 use crate::systemd::{Manager, Passed};
 
@@ -63,7 +64,6 @@ impl Daemon {
         let Place { records, sockets, listeners, stale } =
             Place::take(passed, predecessor.as_mut(), &config).await?;
         let lock = records.lock();
-        let (store, found) = records.open(None)?;
         let alone = CancellationToken::new();
         if predecessor.is_none() {
             keep(&manager, &listeners, &stale);
@@ -72,23 +72,10 @@ impl Daemon {
         let common = Arc::new(common(&config, foreground.is_some(), open_files)?);
         let counters = proxy::Counters::new(config.proxy.threads);
         let configuration = Configuration::new(sources, config);
-        let (board, route) = proxy::Board::new(configuration.current(), Arc::clone(counters.service()));
         let mut background = Background::new();
-        let (hook_sender, hooks) = hooks::start(configuration.follow(), background.over());
-        background.run(hooks);
-        background.until_over(supervisor::reap_orphans());
-        let (apps, waiting) = Apps::boot(apps::Parts {
-            config: configuration.follow_app(),
-            common,
-            counters: Arc::clone(counters.service()),
-            route,
-            store,
-            found,
-            notify: Box::new(move |event| hook_sender.send(event)),
-            fresh: foreground.is_some(),
-            alone: alone.clone(),
-        })
-        .map_err(StartError::io("start the supervisor"))?;
+        let fresh = foreground.is_some();
+        let control = (&configuration, &mut background, alone.clone());
+        let (board, apps, waiting) = apps_of(control, records, common, &counters, fresh)?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
         let (coordinators, edits) = begin(waiting, watch, &mut background);
@@ -127,6 +114,33 @@ impl Daemon {
             signals,
         })
     }
+}
+
+/// Makes the apps from their records, on a board of their own, with the task that runs their hooks.
+fn apps_of(
+    (configuration, background, alone): (&Configuration, &mut Background, CancellationToken),
+    records: Records,
+    common: Arc<supervisor::Common>,
+    counters: &Arc<proxy::Counters>,
+    fresh: bool,
+) -> Result<(Arc<proxy::Board>, Apps, Waiting), StartError> {
+    let config = configuration.current();
+    let (board, route) = proxy::Board::new(Arc::clone(&config), Arc::clone(counters.service()));
+    let (hook_sender, hooks) = hooks::start(background.over());
+    background.run(hooks);
+    background.until_over(supervisor::reap_orphans());
+    let (apps, waiting) = Apps::boot(apps::Parts {
+        config,
+        common,
+        board: Arc::clone(&board),
+        route,
+        counters: Arc::clone(counters),
+        records,
+        notify: Arc::new(move |event, app| hook_sender.send(event, app)),
+        fresh,
+        alone,
+    })?;
+    Ok((board, apps, waiting))
 }
 
 /// Lets the apps' coordinators run, and watches the configuration file.

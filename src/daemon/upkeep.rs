@@ -26,11 +26,11 @@ pub(super) fn start(background: &mut Background, manager: &Manager, plane: &Plan
     }
 }
 
-/// Tells the service manager how the app is, whenever that changes.
+/// Tells the service manager how the apps are, whenever that changes.
 async fn follow_status(manager: Manager, mut apps: Apps) {
     let mut said = String::new();
     loop {
-        let line = systemd::status_line(&apps.only().status());
+        let line = status_line(&apps);
         if line != said {
             manager.status(&line);
             said = line;
@@ -38,6 +38,14 @@ async fn follow_status(manager: Manager, mut apps: Apps) {
         if !apps.changed().await {
             return;
         }
+    }
+}
+
+/// How the app is, or how the apps are.
+fn status_line(apps: &Apps) -> String {
+    match apps.find(None) {
+        Ok(app) if !apps.has_several() => systemd::status_line(&app.status()),
+        _ => systemd::status_line_of(&apps.phases()),
     }
 }
 

@@ -238,6 +238,11 @@ impl Board {
         (service.clone(), RouteWriter { board: self.clone(), service })
     }
 
+    /// Another writer for a service whose former one is gone, because who had it ended by a fault.
+    pub fn write_again(self: &Arc<Self>, service: &Arc<Service>) -> RouteWriter {
+        RouteWriter { board: self.clone(), service: service.clone() }
+    }
+
     /// Publishes the routes to the services of several apps: every look from now on finds them. A
     /// request that has no route gets 404. Of two routes for the same requests the first counts. The
     /// first call makes the board one of several apps for ever; it belongs before the start of the
@@ -258,7 +263,7 @@ impl Board {
     }
 
     /// The one service; with several apps that of requests without a route.
-    pub(super) fn own(&self) -> &Arc<Service> {
+    pub fn own(&self) -> &Arc<Service> {
         &self.own
     }
 

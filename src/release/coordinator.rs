@@ -45,6 +45,7 @@ use super::store::{Found, Store};
 use super::tasks::Tasks;
 use super::timers::Timers;
 use super::traffic::Traffic;
+use super::turns::{Turn, Turns};
 use super::view::View;
 use super::voice::Voice;
 use crate::config::{AppConfig, Standby};
@@ -73,6 +74,8 @@ pub struct Parts {
     pub notify: Box<dyn Fn(wire::HookEvent) + Send>,
     /// Do not continue what the record says (`portok run`).
     pub fresh: bool,
+    /// Where it gets its turn to start its first release; `None`: it waits for none.
+    pub turns: Option<Turns>,
 }
 
 /// The driver.
@@ -89,6 +92,9 @@ pub struct Coordinator {
     live_probe: LiveProbe,
     edits: Edits,
     config: watch::Receiver<Arc<AppConfig>>,
+    turns: Option<Turns>,
+    /// Its turn to start its first release.
+    turn: Option<Turn>,
     clock: Clock,
     inbox: mpsc::Receiver<Message>,
     view: watch::Sender<Arc<View>>,
@@ -121,13 +127,15 @@ enum Answer {
 }
 
 /// What the coordinator turns to next.
-enum Turn {
+enum Next {
     Message(Message),
     Timer,
     LiveProbe,
     EarlyDrain,
     SaveRetry,
     Config,
+    /// The app's turn to start its first release has ended.
+    TurnOver,
     Joined,
     /// Nobody can send messages or configurations any more.
     Closed,
@@ -137,7 +145,7 @@ impl Coordinator {
     /// Makes the coordinator and the handle that others use. Nothing happens before
     /// [`Coordinator::run`].
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let Parts { config, supervisor, traffic, store, found, notify, fresh } = parts;
+        let Parts { config, supervisor, traffic, store, found, notify, fresh, turns } = parts;
         for warning in &found.warnings {
             tracing::warn!("{warning}");
         }
@@ -163,6 +171,8 @@ impl Coordinator {
             edits: Edits::new(&record),
             life: Life::Booting(Booting { record, ..Booting::default() }),
             config,
+            turns,
+            turn: None,
             clock: Clock::start(),
             inbox,
             view,
@@ -178,16 +188,19 @@ impl Coordinator {
         self.take_stock();
         while !self.is_over() {
             match self.next_turn().await {
-                Turn::Message(message) => self.receive(message),
-                Turn::Timer => self.end_timers(),
-                Turn::LiveProbe => self.probe_live(),
-                Turn::EarlyDrain => self.end_idle_drains(),
-                Turn::SaveRetry => self.repeat_save(),
-                Turn::Config => self.look_at_app(),
-                Turn::Joined => {}
-                Turn::Closed => break,
+                Next::Message(message) => self.receive(message),
+                Next::Timer => self.end_timers(),
+                Next::LiveProbe => self.probe_live(),
+                Next::EarlyDrain => self.end_idle_drains(),
+                Next::SaveRetry => self.repeat_save(),
+                Next::Config => self.look_at_app(),
+                Next::TurnOver | Next::Joined => {}
+                Next::Closed => break,
             }
             self.deploy_edited_app();
+            if self.turn.is_some() {
+                self.give_turn_on();
+            }
             self.publish();
         }
         self.end().await;
@@ -202,17 +215,18 @@ impl Coordinator {
     }
 
     /// Waits for what is next. Cancel safe.
-    async fn next_turn(&mut self) -> Turn {
+    async fn next_turn(&mut self) -> Next {
         let drains_may_end = self.config.borrow().drain.early && !self.draining().is_empty();
         let moves = self.life.moves();
         tokio::select! {
-            message = self.inbox.recv() => message.map_or(Turn::Closed, Turn::Message),
-            () = at(self.timers.next()), if moves => Turn::Timer,
-            () = at(self.live_probe.next()), if moves => Turn::LiveProbe,
-            () = at(self.recorder.retry_at()), if moves => Turn::SaveRetry,
-            () = self.traffic.look_early(), if drains_may_end && moves => Turn::EarlyDrain,
-            changed = self.config.changed(), if moves => changed.map_or(Turn::Closed, |()| Turn::Config),
-            () = self.tasks.join_next() => Turn::Joined,
+            message = self.inbox.recv() => message.map_or(Next::Closed, Next::Message),
+            () = at(self.timers.next()), if moves => Next::Timer,
+            () = at(self.live_probe.next()), if moves => Next::LiveProbe,
+            () = at(self.recorder.retry_at()), if moves => Next::SaveRetry,
+            () = self.traffic.look_early(), if drains_may_end && moves => Next::EarlyDrain,
+            changed = self.config.changed(), if moves => changed.map_or(Next::Closed, |()| Next::Config),
+            () = at(self.turn.as_ref().map(Turn::ends)), if moves => Next::TurnOver,
+            () = self.tasks.join_next() => Next::Joined,
         }
     }
 
@@ -281,6 +295,7 @@ impl Coordinator {
             Message::ConfigNotPrepared { error } => self.edit_not_prepared(*error),
             Message::TakenOver(processes) => self.stock_taken(processes),
             Message::LeftoversGone => self.leftovers_gone(),
+            Message::TurnCame(turn) => self.turn_came(turn),
         }
     }
 
@@ -318,7 +333,10 @@ impl Coordinator {
             self.life = Life::Finished;
         }
         #[cfg(debug_assertions)]
-        super::failpoint::reached();
+        {
+            super::failpoint::reached();
+            super::failpoint::step_taken(&config.name);
+        }
         step.answer
     }
 

@@ -62,6 +62,11 @@ impl Edits {
         self.pending && self.preparation == Preparation::None
     }
 
+    /// Whether an edit waits for its deploy, or is being prepared for it.
+    pub(super) fn is_open(&self) -> bool {
+        self.pending || self.preparation == Preparation::UnderWay
+    }
+
     /// Compares `app`, as it is configured now, with what was attempted last.
     pub(super) fn look_at(&mut self, app: &App) {
         self.pending = app_change(self.attempted(), app) != AppChange::None;

@@ -149,6 +149,12 @@ impl Handle {
         status
     }
 
+    /// Requests in flight on all targets.
+    pub fn in_flight(&self) -> u64 {
+        let view = self.views.borrow();
+        [&view.live, &view.candidate, &view.previous].map(|requests| requests.count()).into_iter().sum()
+    }
+
     /// The phase of the app.
     pub fn phase(&self) -> wire::Phase {
         self.views.borrow().status.as_ref().map_or(wire::Phase::Empty, |status| status.phase)

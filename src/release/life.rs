@@ -41,6 +41,8 @@ pub(super) struct Booting {
     pub(super) taken_over: Vec<Option<Process>>,
     /// Everything is to be stopped as soon as it is known.
     pub(super) stop_all: bool,
+    /// The leftovers are gone, and the app's turn to begin has not come yet.
+    pub(super) awaits_turn: bool,
     /// The record may have been written by another daemon meanwhile.
     pub(super) rewrite: bool,
 }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::events::Attempt;
 use super::spec::Prepared;
 use super::state::RunId;
+use super::turns::Turn;
 use crate::health::Unable;
 use crate::supervisor::{Exit, PortTaken, Process};
 use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason};
@@ -72,6 +73,8 @@ pub(super) enum Message {
     /// The processes that were taken over, one for each run of the record, in its order.
     TakenOver(Vec<Option<Process>>),
     LeftoversGone,
+    /// It is the app's turn to bring up its first release.
+    TurnCame(Turn),
 }
 
 impl Message {

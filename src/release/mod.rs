@@ -20,7 +20,8 @@
 //! - `live_probe`: the probes of the live release.
 //! - `edits`: which `[app]` was attempted last, and whether a newer one waits.
 //! - `history`: the attempts, and what became of them.
-//! - `timers`, `clock`, `tasks`: what the coordinator waits for.
+//! - `timers`, `clock`, `tasks`: what the coordinator waits for. `turns`: what it waits for at a start
+//!   with many apps.
 //!
 //! The tasks that it starts:
 //! - `run`: one process from its start until nothing is left of it.
@@ -70,6 +71,7 @@ pub mod store;
 mod tasks;
 mod timers;
 pub mod traffic;
+mod turns;
 mod view;
 mod voice;
 
@@ -77,4 +79,5 @@ pub use coordinator::{Coordinator, Parts};
 pub use events::Attempt;
 pub use handle::{Handle, Rollback};
 pub use traffic::Traffic;
+pub use turns::Turns;
 pub use view::empty_status;

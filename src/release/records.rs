@@ -114,10 +114,7 @@ impl Records {
     /// # Errors
     /// As [`Store::open`].
     pub fn open(&self, app: Option<&str>) -> Result<(Store, Found), StoreError> {
-        let file = match app {
-            None => self.file.clone(),
-            Some(app) => self.record_of(app),
-        };
+        let file = self.record_of(app);
         let folder = app.map(|_| folder::make(&self.folder(), 0o755).err()).unwrap_or_default();
         let (store, mut found) = Store::open(file, self.lock.clone(), self.mark(app))?;
         found.warnings.extend(
@@ -132,9 +129,9 @@ impl Records {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_added(&self, app: &str) -> Result<(Store, Found), StoreError> {
-        let is_new = !self.record_of(app).exists();
+        let is_new = !self.record_of(Some(app)).exists();
         let (store, mut found) = self.open(Some(app))?;
-        if is_new && let Some(former) = self.removed(app).pop() {
+        if is_new && let Some(former) = self.removed(Some(app)).pop() {
             match store::read(&former) {
                 Ok(record) => {
                     found.record = record.of_an_app_that_was_removed();
@@ -161,12 +158,17 @@ impl Records {
         entries.filter_map(name).collect()
     }
 
-    /// Sets the record of an app aside that was removed, and removes the oldest ones of it. Does
-    /// nothing where there is none.
+    /// Whether the one app has a record.
+    pub fn has_one(&self) -> bool {
+        self.file.exists()
+    }
+
+    /// Sets the record of an app aside that was removed (`None`: that of the one app), and removes
+    /// the oldest ones of it. Does nothing where there is none.
     ///
     /// # Errors
     /// It cannot be renamed. The error names it.
-    pub fn set_aside(&self, app: &str) -> io::Result<()> {
+    pub fn set_aside(&self, app: Option<&str>) -> io::Result<()> {
         let file = self.record_of(app);
         let aside = with_suffix(&file, &format!("{REMOVED}{}", store::time_in_a_name()));
         match fs::rename(&file, &aside) {
@@ -227,14 +229,16 @@ impl Records {
         self.file.with_file_name(format!("{stem}.d"))
     }
 
-    fn record_of(&self, app: &str) -> PathBuf {
-        self.folder().join(format!("{app}{RECORD}"))
+    fn record_of(&self, app: Option<&str>) -> PathBuf {
+        app.map_or_else(|| self.file.clone(), |app| self.folder().join(format!("{app}{RECORD}")))
     }
 
     /// The records of an app that were set aside, oldest first.
-    fn removed(&self, app: &str) -> Vec<PathBuf> {
-        let beginning = format!("{app}{RECORD}{REMOVED}");
-        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
+    fn removed(&self, app: Option<&str>) -> Vec<PathBuf> {
+        let record = self.record_of(app);
+        let beginning = format!("{}{REMOVED}", record.file_name().unwrap_or_default().to_string_lossy());
+        let entries = record.parent().and_then(|folder| fs::read_dir(folder).ok());
+        let entries = entries.into_iter().flatten().flatten();
         let of_app = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&beginning);
         let mut removed: Vec<_> = entries.filter(of_app).map(|entry| entry.path()).collect();
         removed.sort();
@@ -389,7 +393,7 @@ mod tests {
         assert!(folder.path().join("edge.d/api.json").exists());
         assert_eq!(records.apps(), ["api".to_owned(), "shop".to_owned()].into());
         // A record that cannot be understood is the trouble of its app alone.
-        fs::write(records.record_of("shop"), "{ torn").unwrap();
+        fs::write(records.record_of(Some("shop")), "{ torn").unwrap();
         assert_eq!(records.open(Some("shop")).unwrap().1.warnings.len(), 1);
         let found = records.open(Some("api")).unwrap().1;
         assert!(found.warnings.is_empty() && found.record == record());
@@ -399,20 +403,20 @@ mod tests {
     fn a_record_that_was_set_aside_is_taken_up_without_what_was_live() {
         let folder = tempfile::tempdir().unwrap();
         let (records, _) = Records::take(&folder.path().join("edge.json"), None).unwrap();
-        records.set_aside("api").unwrap();
+        records.set_aside(Some("api")).unwrap();
         for failed_probes in 1..=5 {
             let record = Record { failed_probes, app_quarantined: Some("q".into()), ..record() };
             records.open(Some("api")).unwrap().0.write(&record).unwrap();
-            records.set_aside("api").unwrap();
+            records.set_aside(Some("api")).unwrap();
             assert!(records.apps().is_empty());
         }
-        assert_eq!(records.removed("api").len(), REMOVED_KEPT);
+        assert_eq!(records.removed(Some("api")).len(), REMOVED_KEPT);
         let (_, found) = records.open_added("api").unwrap();
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         let Record { live, app_attempted, app_quarantined, failed_probes, .. } = found.record;
         assert_eq!((live, app_attempted, failed_probes), (None, None, 0));
         assert_eq!(app_quarantined.as_deref(), Some("q"));
-        assert_eq!(records.removed("api").len(), REMOVED_KEPT - 1);
+        assert_eq!(records.removed(Some("api")).len(), REMOVED_KEPT - 1);
         assert_eq!(records.apps(), ["api".to_owned()].into(), "what is taken up is written at once");
         assert_eq!(records.open_added("other").unwrap().1.record, Record::default());
     }

@@ -300,7 +300,7 @@ impl Voice {
     /// Tells the hooks.
     pub(super) fn hook(&self, event: &str, release: Option<String>, message: String, switch: Option<Switch>) {
         let (event, instance) = (event.to_owned(), self.instance.clone());
-        (self.notify)(wire::HookEvent { at: now(), event, instance, release, message, switch });
+        (self.notify)(wire::HookEvent { at: now(), event, instance, app: None, release, message, switch });
     }
 }
 

@@ -137,6 +137,9 @@ pub struct HookEvent {
     pub event: String,
     /// The instance's name.
     pub instance: String,
+    /// The name of the app, where the instance has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
     /// The release it is about.
     pub release: Option<String>,
     /// What happened, as a sentence.

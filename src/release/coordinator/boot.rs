@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use tokio::sync::oneshot;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::{Coordinator, Step};
 use crate::release::clock::now;
@@ -21,6 +21,7 @@ use crate::release::state::{
     Adopted, Boot, Event, Live, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
 };
 use crate::release::tasks::report;
+use crate::release::turns::Turn;
 use crate::supervisor::{Process, Survivor};
 use crate::wire::{self, Reason};
 
@@ -115,7 +116,19 @@ impl Coordinator {
     /// Refuses what would move traffic, and notes the wish to stop everything. Gives back what
     /// means the same as later.
     pub(super) fn receive_while_booting(&mut self, message: Message) -> Option<Message> {
+        let awaits_turn = self.life.booting().is_some_and(|booting| booting.awaits_turn);
         match message {
+            // Who asks for something does not wait for the app's turn.
+            Message::Deploy { .. }
+            | Message::Rollback { .. }
+            | Message::Switch { .. }
+            | Message::StopAll { .. }
+            | Message::Kill
+                if awaits_turn =>
+            {
+                self.begin();
+                Some(message)
+            }
             Message::Deploy { .. } | Message::Rollback { .. } | Message::Switch { .. } => {
                 let refusal = if self.is_stopping() { Refusal::ShuttingDown } else { Refusal::Booting };
                 message.refuse(|| refused(&refusal))
@@ -142,7 +155,32 @@ impl Coordinator {
     /// Begins, where that has not been done yet.
     pub(super) fn leftovers_gone(&mut self) {
         self.runs.leftovers_gone();
-        self.begin();
+        let Some(turns) = self.turns.take() else { return self.begin() };
+        if let Life::Booting(booting) = &mut self.life {
+            if booting.stop_all {
+                return self.begin();
+            }
+            booting.awaits_turn = true;
+            self.tasks.spawn_for(async move { Message::TurnCame(turns.next().await) });
+        }
+    }
+
+    /// It is the app's turn to start what it has.
+    pub(super) fn turn_came(&mut self, turn: Turn) {
+        if self.life.booting().is_some() {
+            self.turn = Some(turn);
+            self.begin();
+        }
+    }
+
+    /// Gives the turn on once the app serves, or will not.
+    pub(super) fn give_turn_on(&mut self) {
+        let comes_up = match self.state.phase() {
+            wire::Phase::Starting | wire::Phase::Restarting => true,
+            wire::Phase::Empty => self.edits.is_open() || self.state.task.is_some(),
+            _ => false,
+        };
+        self.turn.take_if(|turn| !comes_up || turn.ends() <= Instant::now());
     }
 
     fn begin(&mut self) {

@@ -55,7 +55,7 @@ impl Coordinator {
             ..empty_status()
         };
         View {
-            booted: self.life.booting().is_none(),
+            booted: self.life.booting().is_none_or(|booting| booting.awaits_turn),
             status: Some(status),
             app_in_force: self.app_in_force(),
             releases: self.history.rows(),

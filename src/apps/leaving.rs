@@ -1,0 +1,75 @@
+//! An app that is removed: it begins nothing new, its requests finish within `drain.period`, it is
+//! stopped by the ladder, and its record is set aside.
+//!
+//! Its routes are another's or nobody's by then. The one ordering that matters: the record is set
+//! aside after the last process is gone, so that a daemon that is killed on the way finds it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::means::{Managed, Owner};
+use crate::config::AppConfig;
+use crate::proxy::Service;
+use crate::release::records::Records;
+
+/// How often it is looked whether requests are still in flight.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the last write of the record may take.
+const LAST_RECORD: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) managed: Managed,
+    pub(super) service: Arc<Service>,
+    pub(super) config: Arc<AppConfig>,
+}
+
+impl Leaving {
+    /// Stops the app, and sets the record of `owner` aside. `alone` is cancelled once no
+    /// predecessor serves requests of it.
+    pub(super) fn stop(
+        &self,
+        owner: Owner,
+        records: Records,
+        alone: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let Managed { handle, recorded, fell, .. } = &self.managed;
+        let (handle, recorded, fell) = (handle.clone(), recorded.clone(), Arc::clone(fell));
+        let period = self.config.drain.period;
+        let name = self.config.name.clone();
+        async move {
+            handle.shut_down().await;
+            let drained = async {
+                alone.cancelled().await;
+                while handle.in_flight() > 0 {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            if tokio::time::timeout(period, drained).await.is_err() {
+                tracing::warn!(app = name, "requests are still in flight after drain.period ({period:?})");
+            }
+            handle.stop_all().await;
+            if fell.load(std::sync::atomic::Ordering::SeqCst) {
+                tracing::error!(
+                    app = name,
+                    "its coordinator ended on the way: the next start of portokd stops what is left"
+                );
+                return;
+            }
+            if tokio::time::timeout(LAST_RECORD, recorded.cancelled()).await.is_err() {
+                tracing::error!(app = name, "its last record was not written within {LAST_RECORD:?}");
+                return;
+            }
+            let aside = tokio::task::spawn_blocking(move || records.set_aside(owner.as_deref()));
+            match aside.await {
+                Ok(Ok(())) => tracing::info!(app = name, "removed: it is stopped, and its record set aside"),
+                Ok(Err(error)) => tracing::error!(app = name, "{error}"),
+                Err(error) => tracing::error!(app = name, "its record was not set aside: {error}"),
+            }
+        }
+    }
+}

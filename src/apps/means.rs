@@ -1,0 +1,118 @@
+//! What every app of a daemon is made with, and the making of a managed one.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::AppConfig;
+use crate::proxy::{Board, Counters, RouteWriter, Service};
+use crate::release::records::Records;
+use crate::release::store::{Found, Store};
+use crate::release::{self, Coordinator, Traffic, Turns};
+use crate::supervisor::{Common, Supervisor, new_mark};
+use crate::wire::HookEvent;
+
+/// Tells the hooks of an app, which its configuration names, of an event; must not block.
+pub type Notify = Arc<dyn Fn(HookEvent, watch::Receiver<Arc<AppConfig>>) + Send + Sync>;
+
+/// Whose a record is: of an app of several by its name, or of the one app.
+pub(super) type Owner = Option<String>;
+
+/// See the module.
+pub(super) struct Means {
+    /// The instance's name.
+    pub(super) instance: String,
+    /// What all apps' processes share.
+    pub(super) common: Arc<Common>,
+    pub(super) board: Arc<Board>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) records: Records,
+    pub(super) notify: Notify,
+    /// Do not continue what the records say (`portok run`).
+    pub(super) fresh: bool,
+    /// Cancelled once no predecessor serves requests any more.
+    pub(super) alone: CancellationToken,
+    /// Where an app of several gets its turn to start its first release.
+    pub(super) turns: Option<Turns>,
+}
+
+/// A managed app: its coordinator, seen from here.
+#[derive(Debug)]
+pub(super) struct Managed {
+    pub(super) handle: release::Handle,
+    pub(super) supervisor: Arc<Supervisor>,
+    /// Cancelled once nothing is written into its record any more.
+    pub(super) recorded: CancellationToken,
+    /// Whether the coordinator ended by a fault of its own.
+    pub(super) fell: Arc<AtomicBool>,
+    /// When it was started again lately after such an end.
+    pub(super) restarts: Vec<Instant>,
+}
+
+/// A coordinator that does not run yet.
+pub(super) struct Prepared {
+    coordinator: Coordinator,
+    fell: Arc<AtomicBool>,
+}
+
+impl Means {
+    /// Makes the coordinator of the app that owns the record `opened`. Nothing happens before it
+    /// runs.
+    ///
+    /// # Errors
+    /// The kernel's random numbers cannot be read.
+    pub(super) fn manage(
+        &self,
+        owner: &Owner,
+        config: watch::Receiver<Arc<AppConfig>>,
+        (service, route): (&Arc<Service>, RouteWriter),
+        (store, found): (Store, Found),
+        turns: Option<Turns>,
+    ) -> io::Result<(Managed, Prepared)> {
+        let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
+        let supervisor = Arc::new(Supervisor::for_app(&self.common, mark, owner.clone())?);
+        let recorded = store.gone();
+        let (tell, instance, app) = (Arc::clone(&self.notify), self.instance.clone(), owner.clone());
+        let hooked = config.clone();
+        let notify = Box::new(move |event: HookEvent| {
+            let event = HookEvent { instance: instance.clone(), app: app.clone(), ..event };
+            tell(event, hooked.clone());
+        });
+        let parts = release::Parts {
+            config,
+            supervisor: Arc::clone(&supervisor),
+            traffic: Traffic::new(route, Arc::clone(service.counters()), self.alone.clone()),
+            store,
+            found,
+            notify,
+            fresh: self.fresh,
+            turns,
+        };
+        let (coordinator, handle) = Coordinator::new(parts);
+        let fell = Arc::<AtomicBool>::default();
+        let managed = Managed { handle, supervisor, recorded, fell: Arc::clone(&fell), restarts: Vec::new() };
+        Ok((managed, Prepared { coordinator, fell }))
+    }
+}
+
+impl Prepared {
+    /// Drives the app until all of it is stopped or left. A fault in the coordinator ends it, and
+    /// is noted.
+    pub(super) async fn run(self) {
+        let Self { coordinator, fell } = self;
+        if tokio::spawn(coordinator.run()).await.is_err_and(|error| error.is_panic()) {
+            fell.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Managed {
+    /// Whether the coordinator ended by a fault of its own.
+    pub(super) fn has_fallen(&self) -> bool {
+        self.fell.load(Ordering::SeqCst)
+    }
+}

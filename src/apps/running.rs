@@ -1,0 +1,132 @@
+//! One app that runs: its service on the board, its configuration in force, and what answers its
+//! requests.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::app::{App, Facts, Kind};
+use super::claims::{Claim, InForce, Origin, Standing, held};
+use super::means::Managed;
+use crate::config::{AppConfig, AppRoutes};
+use crate::proxy::{Destination, Handling, Service};
+use crate::wire::{AppSource, Phase};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) service: Arc<Service>,
+    pub(super) config: watch::Sender<Arc<AppConfig>>,
+    pub(super) body: Body,
+    pub(super) origin: Origin,
+    /// Why it is not as it should be: its file is refused, or gone. Then its routes are another
+    /// app's for the asking where it has no configuration.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// What keeps an app from being what is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Its file is refused: it stays as it was.
+    Refused(String),
+    /// Nothing configures it any more.
+    Gone(String),
+}
+
+/// What answers the requests of an app.
+#[derive(Debug)]
+pub(super) enum Body {
+    Managed(Managed),
+    Redirect,
+}
+
+/// What an app is, by its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    Managed,
+    Redirect,
+}
+
+impl Nature {
+    pub(super) fn of(config: &AppConfig) -> Self {
+        if config.redirect.is_some() { Self::Redirect } else { Self::Managed }
+    }
+}
+
+impl Trouble {
+    fn text(&self) -> &str {
+        match self {
+            Self::Refused(why) | Self::Gone(why) => why,
+        }
+    }
+}
+
+impl Running {
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<AppConfig> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    pub(super) fn nature(&self) -> Nature {
+        match self.body {
+            Body::Managed(_) => Nature::Managed,
+            Body::Redirect => Nature::Redirect,
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        match &self.body {
+            Body::Managed(managed) => Kind::Managed(managed.handle.clone()),
+            Body::Redirect => Kind::Redirect,
+        }
+    }
+
+    /// Where its routes lead.
+    pub(super) fn destination(&self) -> Destination {
+        let config = self.config.borrow();
+        let how = match &config.redirect {
+            Some(to) => Handling::Redirect(to.as_str().into()),
+            None if config.routes.strip_prefix => Handling::StripPrefix,
+            None => Handling::Pass,
+        };
+        Destination { service: Arc::clone(&self.service), how }
+    }
+
+    /// What it claims.
+    pub(super) fn claim(&self) -> Claim {
+        let phase = match &self.body {
+            Body::Managed(managed) => managed.handle.phase(),
+            Body::Redirect => Phase::Settled,
+        };
+        let healthy = matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable);
+        let standing = match &self.trouble {
+            Some(Trouble::Gone(_)) => Standing::Gone,
+            _ if healthy => Standing::Healthy,
+            _ => Standing::Waiting,
+        };
+        Claim { config: self.config(), origin: self.origin, standing }
+    }
+
+    /// It as others see it; `refused`: why it does not get some of its routes. Without `in_force`
+    /// it has all that it claims.
+    pub(super) fn seen(&self, in_force: Option<&InForce>, refused: Option<&str>) -> App {
+        let config = self.config();
+        let routes = in_force.map_or_else(|| config.routes.clone(), |routes| held(&config, routes));
+        let troubles: Vec<_> = self.trouble.iter().map(Trouble::text).chain(refused).collect();
+        App::new(Facts {
+            counters: Arc::clone(self.service.counters()),
+            kind: self.kind(),
+            routes,
+            error: (!troubles.is_empty()).then(|| troubles.join("; ")),
+            source: if self.origin == Origin::Redis { AppSource::Redis } else { AppSource::File },
+            config,
+            leaves: false,
+        })
+    }
+}
+
+/// The configuration of an app whose own is not there: what stands for every app, and no route.
+pub(super) fn without_configuration(of_all: &AppConfig, name: &str) -> Arc<AppConfig> {
+    let routes = AppRoutes { hosts: Vec::new(), listen: Vec::new(), ..AppRoutes::default() };
+    Arc::new(AppConfig { name: name.to_owned(), place: String::new(), routes, ..of_all.clone() })
+}
