@@ -333,4 +333,82 @@ path = \"/up\"";
         let table: toml::Table = app_text(&most).parse().unwrap();
         assert_eq!(table["health"]["path"].as_str(), Some("/up"));
     }
+
+    /// A machine with the instance `edge`, whose main file has `main` in it.
+    fn machine(main: &str) -> (tempfile::TempDir, Places) {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places::from(|_| Some(folder.path().to_owned()));
+        files::write(&places.file("edge", "toml"), main, Readers::Owner, Existing::Keep).unwrap();
+        (folder, places)
+    }
+
+    fn shop() -> AddAppOptions {
+        AddAppOptions {
+            name: "shop".into(),
+            to: "edge".into(),
+            hosts: vec!["shop.example.com".into()],
+            command: Some("node shop.js".into()),
+            ..AddAppOptions::default()
+        }
+    }
+
+    /// The files in the folder of apps.
+    fn apps(places: &Places) -> Vec<PathBuf> {
+        files::entries(&places.apps("edge")).unwrap()
+    }
+
+    #[test]
+    fn an_app_that_was_added_is_read_as_it_was_meant_and_removed_again() {
+        let (_folder, places) =
+            machine("listen = 3000\n[apps.api]\nhosts = [\"a.org\"]\ntargets = [\"127.0.0.1:1\"]\n");
+        add_app(&places, &shop()).unwrap();
+        let read = instances::get(&places, "edge", Reading::Strict).unwrap().config.unwrap().apps.unwrap();
+        assert_eq!(read.refused, Default::default());
+        let app = &read.apps["shop"];
+        assert_eq!(app.app.command, Some(crate::config::CommandLine::Shell("node shop.js".into())));
+        assert_eq!(app.routes.hosts, ["shop.example.com".parse().unwrap()]);
+        assert_eq!(add_app(&places, &shop()).unwrap_err().code, HostCode::Exists);
+        let own = AddAppOptions { name: "api".into(), ..shop() };
+        assert_eq!(add_app(&places, &own).unwrap_err().code, HostCode::Exists, "in the main file");
+        assert_eq!(remove_app(&places, "edge", "api").unwrap_err().code, HostCode::Usage);
+        remove_app(&places, "edge", "shop").unwrap();
+        assert_eq!(apps(&places), [] as [PathBuf; 0]);
+        assert_eq!(remove_app(&places, "edge", "shop").unwrap_err().code, HostCode::NotFound);
+        assert_eq!(remove_app(&places, "none", "shop").unwrap_err().code, HostCode::NotFound);
+    }
+
+    #[test]
+    fn an_app_that_the_daemon_would_refuse_is_not_written() {
+        let (_folder, places) =
+            machine("listen = 3000\n[apps.api]\nhosts = [\"a.org\"]\ntargets = [\"127.0.0.1:1\"]\n");
+        let table = [
+            (AddAppOptions { hosts: vec!["A.org".into()], ..shop() }, HostCode::InUse, "`api` ("),
+            (
+                AddAppOptions { redirect: Some("nonsense".into()), command: None, ..shop() },
+                HostCode::Invalid,
+                "redirect",
+            ),
+            (AddAppOptions { listen: vec!["nowhere".into()], ..shop() }, HostCode::Invalid, "listen"),
+            (AddAppOptions { directory: Some("/nowhere".into()), ..shop() }, HostCode::Usage, "/nowhere"),
+            (AddAppOptions { to: "none".into(), ..shop() }, HostCode::NotFound, "none"),
+        ];
+        for (options, code, told) in table {
+            let failure = add_app(&places, &options).unwrap_err();
+            assert_eq!(failure.code, code, "{failure:?}");
+            let all = format!("{} {}", failure.message, failure.causes.join(" "));
+            assert!(all.contains(told) && !all.contains("portok-add."), "{failure:?}");
+            assert_eq!(apps(&places), [] as [PathBuf; 0], "{options:?}");
+        }
+    }
+
+    #[test]
+    fn an_instance_of_one_app_gets_no_second_one() {
+        for main in ["listen = 3000\n[app]\ncommand = \"true\"\n", "listen = 3000\n"] {
+            let (_folder, places) = machine(main);
+            let failure = add_app(&places, &shop()).unwrap_err();
+            assert_eq!(failure.code, HostCode::Usage, "{failure:?}");
+            assert!(failure.hint.unwrap().contains("portok restart edge"));
+            assert!(!places.apps("edge").exists());
+        }
+    }
 }
