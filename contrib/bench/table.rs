@@ -1,8 +1,7 @@
-//! What the route table costs, apart from the apps that it leads to: memory a host, and the time
-//! that a new table takes.
+//! What the route table costs: memory a host, the time that a new table takes, and memory an app.
 //!
-//! `table HOSTS` makes tables of so many hosts, all of them one app's, and prints a line for each
-//! quantity. Nothing is served.
+//! `table HOSTS` makes tables of so many hosts, all of them one app's, then as many apps for two
+//! threads, and prints a line for each quantity. Nothing is served.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -32,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(&file, "listen = \"127.0.0.1:0\"\n")?;
     let sources = Sources { file: Some(file), ..Sources::default() };
     let config = Arc::new(config::load(&sources).map_err(|errors| errors.problems.join("; "))?);
-    let counters = Counters::new(1);
+    let counters = Counters::new(2);
     let (board, _own) = Board::new(config.clone(), counters.service().clone());
     let (service, _writer) = board.add(config.app.clone(), &counters);
     let routes = || -> Result<Vec<_>, Box<dyn Error>> {
@@ -55,7 +54,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     took.sort();
     let mut out = std::io::stdout();
-    writeln!(out, "{} bytes a host, with what the allocator keeps of the way there", table / u64::from(hosts))?;
+    writeln!(
+        out,
+        "{} bytes a host, with what the allocator keeps of the way there",
+        table / u64::from(hosts)
+    )?;
     writeln!(out, "{:?} for a new table of {hosts} hosts, median of {TABLES}", took[took.len() / 2])?;
+    let before = resident()?;
+    let apps: Vec<_> = (0..hosts).map(|_| board.add(config.app.clone(), &counters)).collect();
+    let each = resident()?.saturating_sub(before) / u64::from(hosts);
+    writeln!(out, "{each} bytes an app of {} that nobody asks for", apps.len())?;
     Ok(())
 }

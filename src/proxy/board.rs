@@ -197,11 +197,6 @@ impl Services {
         &self.services[place]
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.iter()
-    }
-
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.services.len()

@@ -13,7 +13,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::clock;
 
@@ -71,13 +71,16 @@ impl Limit {
 pub(super) struct Crowd {
     /// The app of several whose clients they are.
     app: Option<String>,
-    maps: [Mutex<HashMap<IpAddr, Known>>; MAPS],
+    /// Made when somebody comes: most of very many apps have nobody.
+    maps: OnceLock<Box<Maps>>,
     hasher: RandomState,
     connections: AtomicUsize,
     tunnels: AtomicUsize,
     /// When each limit was last logged as full; 0: never.
     told: [AtomicU64; Limit::COUNT],
 }
+
+type Maps = [Mutex<HashMap<IpAddr, Known>>; MAPS];
 
 /// An address, and how many guests hold it.
 #[derive(Debug)]
@@ -124,7 +127,7 @@ impl Crowd {
     pub(super) fn of(app: Option<String>) -> Arc<Self> {
         Arc::new(Self {
             app,
-            maps: std::array::from_fn(|_| Mutex::default()),
+            maps: OnceLock::new(),
             hasher: RandomState::new(),
             connections: AtomicUsize::new(0),
             tunnels: AtomicUsize::new(0),
@@ -176,12 +179,16 @@ impl Crowd {
                 .map(|known| Filler { address: known.address.ip, share: known.address.share(limit) });
             shares.max_by_key(|filler| filler.share)
         };
-        self.maps.iter().filter_map(most).max_by_key(|filler| filler.share)
+        self.maps().iter().filter_map(most).max_by_key(|filler| filler.share)
     }
 
     fn map(&self, ip: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, Known>> {
         let at = usize::try_from(self.hasher.hash_one(ip) % MAPS as u64).unwrap_or(0);
-        lock(&self.maps[at])
+        lock(&self.maps()[at])
+    }
+
+    fn maps(&self) -> &Maps {
+        self.maps.get_or_init(|| Box::new(std::array::from_fn(|_| Mutex::default())))
     }
 }
 
@@ -358,7 +365,7 @@ mod tests {
     const TWO: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
 
     fn known(crowd: &Crowd) -> usize {
-        crowd.maps.iter().map(|map| lock(map).len()).sum()
+        crowd.maps().iter().map(|map| lock(map).len()).sum()
     }
 
     #[test]

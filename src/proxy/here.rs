@@ -9,6 +9,7 @@
 //! claim of a request trusts the request's own look; a claim that is refused looks again.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -220,8 +221,11 @@ pub(super) struct Here {
     /// The epoch that was read before `own`.
     epoch: Cell<u64>,
     /// All targets that may still have connections here.
-    locals: RefCell<Vec<Rc<LocalTarget>>>,
+    locals: RefCell<Locals>,
 }
+
+/// Targets as one thread uses them, each by where it lies: there may be very many.
+type Locals = HashMap<*const Target, Rc<LocalTarget>>;
 
 impl Here {
     pub(super) fn new(lane: usize, board: Arc<Board>, bells: Arc<Doorbells>) -> Self {
@@ -359,10 +363,12 @@ impl Here {
 
     /// Notes how much is in flight at each service, and how much of it at members is other threads'.
     pub(super) fn sample_inflight(&self) {
-        self.locals.borrow().iter().for_each(|local| local.note_elsewhere());
-        self.look().counters.sample_inflight();
-        if let Some(services) = self.board.services() {
-            services.all().for_each(|service| service.counters().sample_inflight());
+        self.locals.borrow().values().for_each(|local| local.note_elsewhere());
+        let own = self.look();
+        own.counters.sample_inflight();
+        // What this thread never served has nothing in flight here.
+        if let Some(apps) = &own.apps {
+            apps.seen.borrow().iter().flatten().for_each(|seen| seen.counters.sample_inflight());
         }
     }
 
@@ -376,7 +382,7 @@ impl Here {
             over && Rc::strong_count(local) == 1
         };
         self.renew_apps();
-        let left: Vec<_> = self.locals.borrow_mut().extract_if(.., |local| is_left(local)).collect();
+        let left: Vec<_> = self.locals.borrow_mut().extract_if(|_, local| is_left(local)).collect();
         drop(left);
     }
 }
@@ -386,7 +392,7 @@ struct Reader<'a> {
     lane: usize,
     board: &'a Board,
     bells: &'a Arc<Doorbells>,
-    locals: &'a RefCell<Vec<Rc<LocalTarget>>>,
+    locals: &'a RefCell<Locals>,
 }
 
 impl Reader<'_> {
@@ -454,13 +460,13 @@ impl Reader<'_> {
     /// `target` as this thread uses it.
     fn local_of(&self, target: &Arc<Target>, service: &Arc<Service>, app: &AppConfig) -> Rc<LocalTarget> {
         let mut locals = self.locals.borrow_mut();
-        if let Some(known) = locals.iter().find(|local| Arc::ptr_eq(&local.target, target)) {
+        if let Some(known) = locals.get(&Arc::as_ptr(target)) {
             debug_assert!(Arc::ptr_eq(&known.service, service), "a target belongs to one service");
             return known.clone();
         }
         let (target, service, bells) = (target.clone(), service.clone(), self.bells.clone());
         let local = Rc::new(LocalTarget::new(target, service, self.lane, bells, &app.upstream));
-        locals.push(local.clone());
+        locals.insert(Arc::as_ptr(&local.target), local.clone());
         local
     }
 }
