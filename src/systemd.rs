@@ -268,6 +268,7 @@ mod tests {
             listen: String::new(),
             pid: 1,
             quarantined: Vec::new(),
+            targets: Vec::new(),
             state_error: None,
             last_failure: Some("it ended\nand more".into()),
             last_failure_at: None,

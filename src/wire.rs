@@ -28,7 +28,9 @@ pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
-pub use status::{AppInForce, ConfigStatus, LastExit, Phase, ReleaseStatus, Status};
+pub use status::{
+    AppInForce, ConfigStatus, LastExit, Phase, ReleaseStatus, Status, TargetState, TargetStatus,
+};
 
 /// The header that carries the admin token. `Authorization: Bearer` is accepted as well.
 pub const TOKEN_HEADER: &str = "x-admin-token";

@@ -357,6 +357,7 @@ mod tests {
             listen: "0.0.0.0:3000".to_owned(),
             pid: 1,
             quarantined: Vec::new(),
+            targets: Vec::new(),
             state_error: None,
             health: Default::default(),
             last_failure: None,

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::targets;
 use crate::config::{AppConfig, AppRoutes};
 use crate::proxy::ServiceCounters;
 use crate::release::{self, Attempt, Rollback};
@@ -35,6 +36,9 @@ pub(super) struct Facts {
 pub(super) enum Kind {
     /// Releases, which a coordinator drives.
     Managed(release::Handle),
+    /// Targets that another program runs.
+    #[expect(dead_code, reason = "the registry makes no such app yet")]
+    Targets(targets::Handle),
     /// Portok itself: with the way to another host.
     Redirect,
     /// Nothing: its first configuration was refused.
@@ -80,7 +84,15 @@ impl App {
     pub(super) fn coordinator(&self) -> Option<&release::Handle> {
         match &self.0.kind {
             Kind::Managed(handle) => Some(handle),
-            Kind::Redirect | Kind::Absent => None,
+            Kind::Targets(_) | Kind::Redirect | Kind::Absent => None,
+        }
+    }
+
+    /// Its set of targets, if it has one.
+    pub(super) fn targets(&self) -> Option<&targets::Handle> {
+        match &self.0.kind {
+            Kind::Targets(handle) => Some(handle),
+            Kind::Managed(_) | Kind::Redirect | Kind::Absent => None,
         }
     }
 
@@ -94,6 +106,7 @@ impl App {
         let name = self.name();
         let why = match &self.0.kind {
             Kind::Managed(handle) => return Ok(handle),
+            Kind::Targets(_) => "has targets that another program runs, and no releases".to_owned(),
             Kind::Redirect => "sends its clients to another host and has no releases".to_owned(),
             Kind::Absent => {
                 format!("is not configured: {}", self.error().unwrap_or("its file is not valid"))
@@ -109,6 +122,7 @@ impl App {
     pub fn phase(&self) -> Phase {
         match &self.0.kind {
             Kind::Managed(handle) => handle.phase(),
+            Kind::Targets(handle) => handle.phase(),
             Kind::Redirect => Phase::Settled,
             Kind::Absent => Phase::Empty,
         }
@@ -116,12 +130,18 @@ impl App {
 
     /// How many of its processes or targets get requests; `None` where it has neither.
     pub fn replicas(&self) -> Option<wire::Replicas> {
+        if let Some(targets) = self.targets() {
+            return Some(targets.replicas());
+        }
         let ready = self.coordinator()?.status().active_port.is_some();
         Some(wire::Replicas { ready: usize::from(ready), wanted: 1 })
     }
 
     /// As [`release::Handle::status`]: the app's part of `status`.
     pub fn status(&self) -> wire::Status {
+        if let Some(targets) = self.targets() {
+            return targets.status();
+        }
         let own = || wire::Status { phase: self.phase(), ..release::empty_status() };
         self.coordinator().map_or_else(own, release::Handle::status)
     }
@@ -155,7 +175,11 @@ impl App {
 
     /// The last probe of the live target.
     pub fn health(&self) -> wire::HealthMetrics {
-        self.coordinator().map(release::Handle::health).unwrap_or_default()
+        match &self.0.kind {
+            Kind::Managed(handle) => handle.health(),
+            Kind::Targets(handle) => handle.health(),
+            Kind::Redirect | Kind::Absent => wire::HealthMetrics::default(),
+        }
     }
 
     /// Probes what serves now.
@@ -164,6 +188,7 @@ impl App {
             |healthy, error| wire::Health { healthy, port: None, status: None, latency_ms: None, error };
         match &self.0.kind {
             Kind::Managed(handle) => handle.check_health().await,
+            Kind::Targets(handle) => handle.check_health().await,
             Kind::Redirect => own(true, None),
             Kind::Absent => own(false, Some("nothing serves".to_owned())),
         }
@@ -179,12 +204,22 @@ impl App {
         self.releases_of("a deploy")?.deploy(request, force).await
     }
 
-    /// As [`release::Handle::switch`].
+    /// Moves traffic to these ports, as [`release::Handle::switch`] and [`targets::Handle::switch`].
     ///
     /// # Errors
-    /// Those, and `bad_request` for an app whose requests go to no port.
-    pub async fn switch(&self, port: u16) -> Result<wire::Switched, ErrorBody> {
-        self.releases_of("a switch")?.switch(port).await
+    /// Those, and `bad_request` for an app whose requests go to no port, and for several ports of
+    /// one that has no list of targets.
+    pub async fn switch(&self, ports: &[u16]) -> Result<wire::Switched, ErrorBody> {
+        match (&self.0.kind, ports) {
+            (Kind::Targets(handle), _) => handle.switch(ports).await,
+            (_, [port]) => self.releases_of("a switch")?.switch(*port).await,
+            _ => {
+                self.releases_of("a switch")?;
+                let message = format!("app `{}` has one port at a time", self.name());
+                Err(ErrorBody::new(Code::BadRequest, "Bad request", message)
+                    .with_hint("with `targets` in its configuration it may have several"))
+            }
+        }
     }
 
     /// As [`release::Handle::rollback`].

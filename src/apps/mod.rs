@@ -30,6 +30,7 @@ mod means;
 mod plan;
 mod registry;
 mod running;
+pub mod targets;
 #[cfg(test)]
 mod testing;
 mod together;

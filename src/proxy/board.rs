@@ -26,17 +26,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::address::ListenerId;
-use super::clock;
 use super::counters::{Counters, ServiceCounters};
 use super::crowd::Crowd;
 use super::routes::{At, Route, Routes};
 use super::spread::Spread;
-use super::target::{Standing, Target};
+use super::target::Target;
 use crate::config::{Affinity, AppConfig, Config};
 
 /// Where a service's requests go now.
@@ -304,25 +302,5 @@ impl RouteWriter {
             Now::One(target) => Some(target.clone()),
             Now::Empty | Now::Held | Now::Spread(_) => None,
         }
-    }
-
-    /// Puts one of several targets out for `time`, as if it had failed.
-    pub fn put_out(&self, target: &Target, time: Duration) {
-        target.mark().put_out(self.now_is().saturating_add(clock::millis(time)));
-    }
-
-    /// Takes one of several targets back in.
-    pub fn take_in(&self, target: &Target) {
-        target.mark().take_in();
-    }
-
-    /// Whether one of several targets is out: nothing but one trial is sent there.
-    pub fn is_out(&self, target: &Target) -> bool {
-        target.mark().at(self.now_is()) != Standing::In
-    }
-
-    /// The moment as the data plane's threads count.
-    fn now_is(&self) -> u64 {
-        clock::moment(self.service.counters.uptime())
     }
 }

@@ -12,12 +12,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use self::mark::Mark;
 pub(super) use self::mark::Standing;
-use super::counters::ReleaseCounters;
+use super::clock;
+use super::counters::{ReleaseCounters, ServiceCounters};
 
 mod mark;
 
@@ -79,6 +81,22 @@ impl Target {
     /// go on.
     pub fn close(&self) {
         self.flags.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
+    /// Puts it out for `time` where it is one of several, as if it had failed. `counters` are those
+    /// of its service.
+    pub fn put_out(&self, time: Duration, counters: &ServiceCounters) {
+        self.mark.put_out(clock::moment(counters.uptime().saturating_add(time)));
+    }
+
+    /// Takes it back in.
+    pub fn take_in(&self) {
+        self.mark.take_in();
+    }
+
+    /// Whether it is out as one of several: nothing but a trial is sent there.
+    pub fn is_out(&self, counters: &ServiceCounters) -> bool {
+        self.mark.at(clock::moment(counters.uptime())) != Standing::In
     }
 
     /// Requests and tunnels that claimed it and have not ended.

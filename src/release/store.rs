@@ -135,32 +135,47 @@ impl Store {
     /// # Errors
     /// The operation that failed, and its path. The former record is whole.
     pub fn write(&self, record: &Record) -> io::Result<()> {
-        let bytes = serde_json::to_vec_pretty(record)?;
-        let temporary = with_suffix(&self.file, ".tmp");
-        let written = (|| {
-            let mut file = open_regular(
-                OpenOptions::new().create(true).truncate(true).write(true).mode(0o600),
-                &temporary,
-            )?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            #[cfg(debug_assertions)]
-            super::failpoint::reached();
-            fs::rename(&temporary, &self.file)?;
-            #[cfg(debug_assertions)]
-            super::failpoint::reached();
-            let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        })();
-        written.map_err(|error: io::Error| {
-            // The rest of a failed attempt only takes room on a disk that may be full.
-            let _may_not_exist = fs::remove_file(&temporary);
-            io::Error::new(
-                error.kind(),
-                format!("cannot write the state file {}: {error}", self.file.display()),
-            )
-        })
+        write_whole(&self.file, &serde_json::to_vec_pretty(record)?)
     }
+}
+
+/// Writes a file whole: a crash or a full disk leaves the former one. Blocking.
+///
+/// # Errors
+/// The operation that failed, and its path.
+pub fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = with_suffix(file, ".tmp");
+    let written = (|| {
+        let mut new =
+            open_regular(OpenOptions::new().create(true).truncate(true).write(true).mode(0o600), &temporary)?;
+        new.write_all(bytes)?;
+        new.sync_all()?;
+        #[cfg(debug_assertions)]
+        super::failpoint::reached();
+        fs::rename(&temporary, file)?;
+        #[cfg(debug_assertions)]
+        super::failpoint::reached();
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    })();
+    written.map_err(|error: io::Error| {
+        // The rest of a failed attempt only takes room on a disk that may be full.
+        let _may_not_exist = fs::remove_file(&temporary);
+        io::Error::new(error.kind(), format!("cannot write the state file {}: {error}", file.display()))
+    })
+}
+
+/// Reads a file of at most [`MAX_RECORD`] bytes.
+///
+/// # Errors
+/// It is no regular file, is larger, or cannot be read.
+pub fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(OpenOptions::new().read(true), file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_RECORD {
+        return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// Whether the error says that [`open_regular`] found something else than a file.
@@ -169,12 +184,7 @@ pub(super) fn is_refused(error: &io::Error) -> bool {
 }
 
 pub(super) fn read(file: &Path) -> io::Result<Record> {
-    let mut bytes = Vec::new();
-    open_regular(OpenOptions::new().read(true), file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_RECORD {
-        return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
-    }
-    let record: Record = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
+    let record: Record = serde_json::from_slice(&read_whole(file)?).map_err(io::Error::other)?;
     let (found, known) = (record.schema, Schema::default());
     if found != known {
         return Err(io::Error::other(format!("its schema is {}, this portokd reads {}", found.0, known.0)));
@@ -187,7 +197,8 @@ pub(super) fn time_in_a_name() -> String {
     humantime::format_rfc3339_micros(SystemTime::now()).to_string().replace(':', "")
 }
 
-fn set_aside(file: &Path) -> String {
+/// Gives a file that cannot be understood another name. Returns what became of it.
+pub fn set_aside(file: &Path) -> String {
     let aside = with_suffix(file, &format!(".corrupt-{}", time_in_a_name()));
     match fs::rename(file, &aside) {
         Ok(()) => format!("it was set aside as {}", aside.display()),

@@ -50,5 +50,6 @@ pub fn empty_status() -> wire::Status {
         last_exit: None,
         health: wire::HealthMetrics::default(),
         quarantined: Vec::new(),
+        targets: Vec::new(),
     }
 }

@@ -168,6 +168,7 @@ impl Voice {
             from: from_port,
             from_release: from.as_ref().map(|(release, _)| release.clone()),
             to: port,
+            to_ports: Vec::new(),
             to_release: Some(release.clone()),
             at: now(),
             reason,

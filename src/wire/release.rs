@@ -77,8 +77,11 @@ pub struct Switch {
     /// The release before; absent when nothing was live, and in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_release: Option<String>,
-    /// The port after.
+    /// The port after; the first of several.
     pub to: u16,
+    /// The ports after, where traffic moved to a set of targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to_ports: Vec<u16>,
     /// The release after; absent in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_release: Option<String>,

@@ -97,6 +97,49 @@ pub struct Status {
     /// none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<String>,
+    /// The targets of an unmanaged app that has a list of them. Absent for other apps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<TargetStatus>,
+}
+
+/// One target of an unmanaged app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// Its address.
+    pub address: String,
+    /// Whether it gets requests.
+    pub state: TargetState,
+    /// Its requests and tunnels in flight.
+    pub inflight: u64,
+    /// Why its last probe was bad; null after a good one, and where it is not probed.
+    pub last_error: Option<String>,
+}
+
+/// Whether a target gets requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetState {
+    /// Not yet: it has not been healthy.
+    Starting,
+    /// It does.
+    Ready,
+    /// Not for now: it failed.
+    Ejected,
+    /// Not any more: it finishes what it has.
+    Draining,
+}
+
+impl TargetState {
+    /// The name of the state in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 /// One release in a [`Status`].

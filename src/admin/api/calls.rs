@@ -68,7 +68,7 @@ impl Admin {
                 let status = if health.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 answer::json(status, &health)
             }
-            AppCall::Switch(ports) => answer::json(StatusCode::OK, &switch(app, &ports).await?),
+            AppCall::Switch(ports) => answer::json(StatusCode::OK, &app.switch(&ports).await?),
             AppCall::Deploy { mut request, force, follow } => {
                 if matches!(caller.peer, Peer::Unix { .. }) && app.config().app.directory.is_none() {
                     request::run_where_the_caller_is(&mut request, caller.headers)?;
@@ -198,15 +198,4 @@ fn line(event: &wire::StreamEvent) -> Option<Bytes> {
             None
         }
     }
-}
-
-/// Moves the traffic of `app`.
-async fn switch(app: &App, ports: &[u16]) -> Result<wire::Switched, ErrorBody> {
-    let [port] = ports else {
-        let message =
-            format!("app `{}` has one target at a time, and {} ports are given", app.name(), ports.len());
-        return Err(ErrorBody::new(Code::BadRequest, "Invalid port", message)
-            .with_hint("several ports are for an app with `targets`"));
-    };
-    app.switch(*port).await
 }

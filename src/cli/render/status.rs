@@ -190,6 +190,7 @@ pub(super) mod tests {
             last_exit: None,
             health: crate::wire::HealthMetrics::default(),
             quarantined: Vec::new(),
+            targets: Vec::new(),
         }
     }
 
@@ -223,6 +224,7 @@ pub(super) mod tests {
             from: Some(8081),
             from_release: Some("port-8081".into()),
             to: 41873,
+            to_ports: Vec::new(),
             to_release: Some("v2".into()),
             at: "2026-01-01T11:59:41Z".into(),
             reason: Reason::Deploy,

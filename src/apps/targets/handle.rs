@@ -1,0 +1,320 @@
+//! An app with targets as others see it: requests in, snapshots out.
+//!
+//! A handle is cheap to clone, and dropping it changes nothing.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use super::record::is_same;
+use crate::config::AppConfig;
+use crate::health::Probe;
+use crate::proxy::{ServiceCounters, Target};
+use crate::release;
+use crate::wire::{self, Code, ErrorBody, Phase, TargetState};
+
+/// What reaches the driver.
+pub(super) enum Message {
+    Configure(Arc<AppConfig>),
+    /// Traffic is to go to these, which are healthy.
+    Switch(Vec<SocketAddr>, oneshot::Sender<Result<wire::Switch, ErrorBody>>),
+    Freeze(oneshot::Sender<Result<(), ErrorBody>>),
+    Thaw,
+    Beat(oneshot::Sender<()>),
+    /// Begin nothing any more.
+    Shutdown,
+    /// End, with nothing serving.
+    Stop(oneshot::Sender<()>),
+    /// End, and leave everything as it is.
+    Leave(oneshot::Sender<()>),
+}
+
+/// The app at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) config: Arc<AppConfig>,
+    /// The addresses in force.
+    pub(super) listed: Vec<SocketAddr>,
+    pub(super) phase: Phase,
+    pub(super) members: Vec<MemberView>,
+    pub(super) last_switch: Option<wire::Switch>,
+    pub(super) drain_until: Option<String>,
+    pub(super) state_error: Option<String>,
+    pub(super) health: wire::HealthMetrics,
+    /// A first probe has said of every listed target how it is.
+    pub(super) known: bool,
+}
+
+/// One target in a [`View`].
+#[derive(Debug, Clone)]
+pub(super) struct MemberView {
+    pub(super) addr: SocketAddr,
+    pub(super) state: TargetState,
+    /// Whether its health is looked at.
+    pub(super) probed: bool,
+    pub(super) target: Option<Arc<Target>>,
+    pub(super) last_error: Option<String>,
+}
+
+/// An app with targets as the admin API and the daemon see it.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(super) messages: mpsc::Sender<Message>,
+    pub(super) views: watch::Receiver<Arc<View>>,
+    pub(super) counters: Arc<ServiceCounters>,
+    /// One switch at a time.
+    pub(super) turn: Arc<Semaphore>,
+}
+
+impl Handle {
+    fn view(&self) -> Arc<View> {
+        self.views.borrow().clone()
+    }
+
+    /// The app's phase.
+    pub fn phase(&self) -> Phase {
+        self.views.borrow().phase
+    }
+
+    /// The app's part of `status`. The caller fills in the daemon's.
+    pub fn status(&self) -> wire::Status {
+        let view = self.view();
+        let targets = view.members.iter().map(|member| {
+            let target = member.target.as_deref();
+            let is_out = target.is_some_and(|target| target.is_out(&self.counters));
+            let state = match member.state {
+                TargetState::Ready if is_out => TargetState::Ejected,
+                state => state,
+            };
+            wire::TargetStatus {
+                address: member.addr.to_string(),
+                state,
+                inflight: target.map_or(0, Target::inflight),
+                last_error: member.last_error.clone(),
+            }
+        });
+        wire::Status {
+            active_port: view.serving().next().map(|member| member.addr.port()),
+            drain_until: view.drain_until.clone(),
+            last_switch: view.last_switch.clone(),
+            phase: view.phase,
+            state_error: view.state_error.clone(),
+            health: view.health.clone(),
+            targets: targets.collect(),
+            ..release::empty_status()
+        }
+    }
+
+    /// How many targets get requests, and how many there should be.
+    pub fn replicas(&self) -> wire::Replicas {
+        let view = self.view();
+        wire::Replicas { ready: view.serving().count(), wanted: view.listed.len() }
+    }
+
+    /// Requests and tunnels in flight on all targets.
+    pub fn inflight(&self) -> u64 {
+        let view = self.view();
+        view.members.iter().filter_map(|member| member.target.as_deref()).map(Target::inflight).sum()
+    }
+
+    /// The last probe of the target that [`Handle::status`] calls the active one.
+    pub fn health(&self) -> wire::HealthMetrics {
+        self.views.borrow().health.clone()
+    }
+
+    /// Probes every target that serves: healthy when one answers 2xx. Targets that are never probed
+    /// count as healthy.
+    pub async fn check_health(&self) -> wire::Health {
+        let view = self.view();
+        let (probed, unprobed): (Vec<_>, Vec<_>) = view.serving().partition(|member| member.probed);
+        let addrs: Vec<_> = probed.iter().map(|member| member.addr).collect();
+        let reports = ask_all(&view.config, &addrs, 1).await;
+        let found = reports.iter().zip(&probed).find(|(report, _)| report.healthy);
+        let found = found.or_else(|| reports.iter().zip(&probed).next().filter(|_| unprobed.is_empty()));
+        match (found, unprobed.first()) {
+            (Some((report, member)), _) => wire::Health {
+                healthy: report.healthy,
+                port: Some(member.addr.port()),
+                status: report.status,
+                latency_ms: Some(report.latency_ms),
+                error: report.said().filter(|_| !report.healthy),
+            },
+            (None, Some(member)) => wire::Health {
+                healthy: true,
+                port: Some(member.addr.port()),
+                status: None,
+                latency_ms: None,
+                error: None,
+            },
+            (None, None) => wire::Health {
+                healthy: false,
+                port: None,
+                status: None,
+                latency_ms: None,
+                error: Some("nothing serves".to_owned()),
+            },
+        }
+    }
+
+    /// Probes these ports of this host, and moves traffic there when all are healthy. A caller that
+    /// goes away cancels nothing.
+    ///
+    /// # Errors
+    /// `busy`, `health_failed`, `state_unwritable`, `shutting_down`; nothing has moved then.
+    pub async fn switch(&self, ports: &[u16]) -> Result<wire::Switched, ErrorBody> {
+        let (handle, ports) = (self.clone(), ports.to_vec());
+        let switched = tokio::spawn(async move { handle.switch_to(ports).await }).await;
+        switched.unwrap_or_else(|error| {
+            Err(ErrorBody::new(Code::Internal, "Internal error", format!("the switch ended: {error}")))
+        })
+    }
+
+    async fn switch_to(&self, mut ports: Vec<u16>) -> Result<wire::Switched, ErrorBody> {
+        let Ok(_turn) = self.turn.try_acquire() else { return Err(busy()) };
+        let mut seen = std::collections::BTreeSet::new();
+        ports.retain(|port| seen.insert(*port));
+        let view = self.view();
+        let addrs: Vec<_> = ports.iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).collect();
+        if is_same(&view.listed, &addrs) && view.serving().count() == addrs.len() {
+            let message =
+                format!("{} {} live already", named(&ports), if ports.len() == 1 { "is" } else { "are" });
+            return Ok(wire::Switched { success: true, message, switch: view.last_switch.clone() });
+        }
+        let reports = ask_all(&view.config, &addrs, view.config.health.successes).await;
+        if let Some((port, _)) = ports.iter().zip(reports).find(|(_, report)| !report.healthy) {
+            let path = &view.config.health.path;
+            let message = format!("Port {port} did not respond with 2xx at {path}");
+            return Err(ErrorBody::new(Code::HealthFailed, "Health check failed", message));
+        }
+        let switch = self.ask(|asker| Message::Switch(addrs, asker)).await??;
+        let message = format!("Switched to {}", named(&ports).to_lowercase());
+        Ok(wire::Switched { success: true, message, switch: Some(switch) })
+    }
+
+    /// Puts another configuration in force. An edit of the targets is no deploy: new ones join when
+    /// they are healthy, removed ones drain.
+    pub async fn configure(&self, config: Arc<AppConfig>) {
+        self.tell(Message::Configure(config)).await;
+    }
+
+    /// Waits until every target was probed once, so that a daemon in front of healthy targets never
+    /// answers 503 at its start.
+    pub async fn first_probe(&self) {
+        let mut views = self.views.clone();
+        let _driver_gone = views.wait_for(|view| view.known).await;
+    }
+
+    /// Waits for the next snapshot. False when there will be none.
+    pub async fn changed(&mut self) -> bool {
+        self.views.changed().await.is_ok()
+    }
+
+    /// Waits until the driver has received a message that is sent now. Cancel safe.
+    pub async fn beat(&self) {
+        let _driver_gone = self.ask(Message::Beat).await;
+    }
+
+    /// Whether another daemon can take over now without a loss.
+    ///
+    /// # Errors
+    /// `busy`: a switch is under way.
+    pub fn may_freeze(&self) -> Result<(), ErrorBody> {
+        if self.turn.available_permits() == 0 { Err(busy()) } else { Ok(()) }
+    }
+
+    /// Makes the driver write its record and stand still until [`Handle::thaw`] or
+    /// [`Handle::leave`]. With `interrupt` also where a switch is under way, which is refused then.
+    ///
+    /// # Errors
+    /// `busy`, `state_unwritable`, `shutting_down`. Nothing has changed then.
+    pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
+        if !interrupt {
+            self.may_freeze()?;
+        }
+        self.ask(Message::Freeze).await?
+    }
+
+    /// Lets the driver go on as if it had never stood still.
+    pub async fn thaw(&self) {
+        self.tell(Message::Thaw).await;
+    }
+
+    /// Ends the driver and leaves everything as it is.
+    pub async fn leave(&self) {
+        let _driver_gone = self.ask(Message::Leave).await;
+    }
+
+    /// Waits for the driver's end.
+    pub async fn ended(&self) {
+        self.messages.closed().await;
+    }
+
+    /// Begins nothing new from now on.
+    pub async fn shut_down(&self) {
+        self.tell(Message::Shutdown).await;
+    }
+
+    /// Takes traffic away and ends the driver. Requests in flight go on; the programs that run the
+    /// targets are not portok's to stop.
+    pub async fn stop(&self) {
+        let _driver_gone = self.ask(Message::Stop).await;
+    }
+
+    async fn tell(&self, message: Message) {
+        // A driver that has ended needs to know nothing.
+        let _driver_gone = self.messages.send(message).await;
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> Result<T, ErrorBody> {
+        let gone = || ErrorBody::new(Code::ShuttingDown, "Shutting down", "the daemon is going down");
+        let (asker, answer) = oneshot::channel();
+        self.messages.send(message(asker)).await.map_err(|_closed| gone())?;
+        answer.await.map_err(|_dropped| gone())
+    }
+}
+
+impl View {
+    fn serving(&self) -> impl Iterator<Item = &MemberView> {
+        self.members.iter().filter(|member| member.state == TargetState::Ready)
+    }
+}
+
+/// The probe of `addr`.
+pub(super) fn probe_of(config: &AppConfig, addr: SocketAddr) -> Probe {
+    let health = &config.health;
+    let (path, host, timeout) = (health.path.clone(), health.host.clone(), health.timeout);
+    Probe { addr, path, host, timeout, most_fields: config.most_fields }
+}
+
+/// Probes all at a time, each until one probe is bad or `times` were good. The last report of each.
+async fn ask_all(config: &AppConfig, addrs: &[SocketAddr], times: u32) -> Vec<wire::ProbeReport> {
+    let ask = |addr: &SocketAddr| {
+        let probe = probe_of(config, *addr);
+        tokio::spawn(async move {
+            let mut report = wire::ProbeReport::default();
+            for _ in 0..times {
+                report = probe.ask().await.unwrap_or_else(|unable| unable.report());
+                if !report.healthy {
+                    break;
+                }
+            }
+            report
+        })
+    };
+    let tasks: Vec<_> = addrs.iter().map(ask).collect();
+    let mut reports = Vec::new();
+    for task in tasks {
+        reports.push(task.await.unwrap_or_default());
+    }
+    reports
+}
+
+fn named(ports: &[u16]) -> String {
+    let all: Vec<_> = ports.iter().map(u16::to_string).collect();
+    format!("{} {}", if all.len() == 1 { "Port" } else { "Ports" }, all.join(", "))
+}
+
+pub(super) fn busy() -> ErrorBody {
+    ErrorBody::new(Code::Busy, "Busy", "another switch is under way, or the daemon is being replaced")
+}

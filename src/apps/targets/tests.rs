@@ -1,0 +1,365 @@
+//! A set of targets between a real data plane and hand-made apps.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use super::*;
+use crate::config::{Affinity, AppConfig, of_an_empty_file};
+use crate::proxy::{Board, Counters, Ejections, ListenerId, Plane, Reserved, ReservedBody, Target, bind};
+use crate::wire::{Code, Phase, Reason, TargetState};
+
+/// The one deadline of everything that is waited for.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Nothing is asked under the reserved prefix.
+struct Nobody;
+
+impl Reserved for Nobody {
+    fn answer(
+        &self,
+        _: ListenerId,
+        _: SocketAddr,
+        _: Request<hyper::body::Incoming>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>> {
+        unreachable!("nobody asks")
+    }
+}
+
+/// A data plane whose one service a set of targets serves.
+struct Rig {
+    _plane: Plane,
+    addr: SocketAddr,
+    handle: Handle,
+    config: Arc<AppConfig>,
+    task: tokio::task::JoinHandle<()>,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    fn start(change: impl FnOnce(&mut AppConfig)) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), change)
+    }
+
+    fn start_in(folder: tempfile::TempDir, change: impl FnOnce(&mut AppConfig)) -> Self {
+        let mut config = of_an_empty_file();
+        config.proxy.threads = 2;
+        let app = Arc::make_mut(&mut config.app);
+        app.most_fields = 256;
+        app.health.interval = Some(Duration::from_millis(20));
+        app.health.failures = Some(2);
+        change(app);
+        let (app, counters) = (config.app.clone(), Counters::new(2));
+        let (board, route) = Board::new(Arc::new(config), counters.service().clone());
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let listeners = vec![(ListenerId::Instance(addr), listener)];
+        let plane = Plane::start(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap();
+        let record = Some(folder.path().join("app.json"));
+        let counters = counters.service().clone();
+        let (handle, set) = TargetSet::start(Parts { config: app.clone(), route, counters, record });
+        Self { _plane: plane, addr, handle, config: app, task: tokio::spawn(set.run()), folder }
+    }
+
+    /// Edits the list.
+    async fn edit(&mut self, change: impl FnOnce(&mut AppConfig)) {
+        change(Arc::make_mut(&mut self.config));
+        self.handle.configure(self.config.clone()).await;
+    }
+
+    async fn ask(&self) -> String {
+        let mut client = TcpStream::connect(self.addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(LONG, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        if head.starts_with("HTTP/1.1 200") { body.to_owned() } else { head[9..12].to_owned() }
+    }
+
+    /// Waits until the targets are so.
+    async fn until(&self, expected: &[(SocketAddr, TargetState)]) {
+        let expected: Vec<_> = expected.iter().map(|(addr, state)| (addr.to_string(), *state)).collect();
+        let end = Instant::now() + LONG;
+        loop {
+            let targets = self.handle.status().targets;
+            let found: Vec<_> = targets.iter().map(|target| (target.address.clone(), target.state)).collect();
+            if found == expected {
+                return;
+            }
+            assert!(Instant::now() < end, "{targets:?}, not {expected:?}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Asks without pause, over eight connections at a time, until the guard is ended; every answer
+    /// is one of an app.
+    fn load(&self) -> Load {
+        let over = Arc::new(AtomicBool::new(false));
+        let ask = || {
+            let (addr, over) = (self.addr, over.clone());
+            tokio::spawn(async move {
+                let mut count = 0_usize;
+                let (mut client, mut buf) = (TcpStream::connect(addr).await.unwrap(), [0; 1024]);
+                while !over.load(Ordering::SeqCst) {
+                    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+                    let mut answer = String::new();
+                    while !answer.ends_with("\r\n\r\nx") {
+                        let read = tokio::time::timeout(LONG, client.read(&mut buf)).await.unwrap().unwrap();
+                        assert!(read > 0, "closed after {answer}");
+                        answer.push_str(str::from_utf8(&buf[..read]).unwrap());
+                        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                    }
+                    count += 1;
+                }
+                count
+            })
+        };
+        Load { clients: (0..8).map(|_| ask()).collect(), over }
+    }
+}
+
+/// Clients that ask without pause.
+struct Load {
+    clients: Vec<tokio::task::JoinHandle<usize>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Load {
+    async fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        for client in self.clients {
+            assert!(client.await.unwrap() > 0);
+        }
+    }
+}
+
+/// An app that answers every request with its text and the status that is set.
+struct App {
+    addr: SocketAddr,
+    status: Arc<AtomicU16>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl App {
+    async fn start(text: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, status) = (listener.local_addr().unwrap(), Arc::new(AtomicU16::new(200)));
+        let known = status.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let status = known.clone();
+                connections.spawn(async move {
+                    let mut seen = Vec::new();
+                    loop {
+                        while !seen.ends_with(b"\r\n\r\n") {
+                            if !matches!(stream.read_buf(&mut seen).await, Ok(1..)) {
+                                return;
+                            }
+                        }
+                        seen.clear();
+                        let (status, length) = (status.load(Ordering::SeqCst), text.len());
+                        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{text}");
+                        if stream.write_all(answer.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addr, status, task }
+    }
+
+    fn set(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// Ends with all of its connections, as a killed process does.
+    fn kill(&self) {
+        self.task.abort();
+    }
+}
+
+use TargetState::{Draining, Ejected, Ready, Starting};
+
+#[tokio::test]
+async fn members_join_fail_and_come_back() {
+    let (a, b, c) = (App::start("a").await, App::start("b").await, App::start("c").await);
+    c.set(500);
+    let rig = Rig::start(|app| app.targets = Some(vec![a.addr, b.addr, c.addr]));
+    rig.until(&[(a.addr, Ready), (b.addr, Ready), (c.addr, Starting)]).await;
+    rig.handle.first_probe().await;
+    c.set(200);
+    rig.until(&[(a.addr, Ready), (b.addr, Ready), (c.addr, Ready)]).await;
+    assert_eq!((rig.handle.phase(), rig.handle.replicas().ready), (Phase::Settled, 3));
+    a.set(503);
+    rig.until(&[(a.addr, Ejected), (b.addr, Ready), (c.addr, Ready)]).await;
+    assert_eq!(rig.handle.status().active_port, Some(b.addr.port()));
+    b.set(503);
+    rig.until(&[(a.addr, Ready), (b.addr, Ready), (c.addr, Ready)]).await;
+    assert_eq!(rig.handle.phase(), Phase::Unhealthy, "more than half fail: all serve");
+    assert!(rig.handle.check_health().await.healthy, "one answers");
+    a.set(200);
+    rig.until(&[(a.addr, Ready), (b.addr, Ejected), (c.addr, Ready)]).await;
+    let status = rig.handle.status();
+    assert_eq!(status.targets[1].last_error.as_deref(), Some("status 503"));
+}
+
+#[tokio::test]
+async fn an_edit_of_the_list_and_a_death_cost_no_request() {
+    let (a, b, c) = (App::start("x").await, App::start("x").await, App::start("x").await);
+    let mut rig = Rig::start(|app| {
+        app.targets = Some(vec![a.addr, b.addr]);
+        app.drain.period = Duration::from_millis(50);
+    });
+    rig.until(&[(a.addr, Ready), (b.addr, Ready)]).await;
+    let load = rig.load();
+    for turn in 0..20 {
+        let pair = [[a.addr, c.addr], [b.addr, c.addr], [a.addr, b.addr], [c.addr, b.addr]][turn % 4];
+        rig.edit(|app| app.targets = Some(pair.to_vec())).await;
+        rig.until(&[(pair[0], Ready), (pair[1], Ready)]).await;
+    }
+    let switch = rig.handle.status().last_switch.unwrap();
+    assert_eq!((switch.reason, switch.to_ports.len()), (Reason::Config, 2));
+    rig.edit(|app| app.targets = Some(vec![a.addr])).await;
+    rig.until(&[(a.addr, Ready)]).await;
+    rig.edit(|app| app.targets = Some(vec![b.addr, c.addr])).await;
+    rig.until(&[(b.addr, Ready), (c.addr, Ready)]).await;
+    b.kill();
+    rig.until(&[(b.addr, Ejected), (c.addr, Ready)]).await;
+    load.end().await;
+}
+
+#[tokio::test]
+async fn a_switch_goes_to_healthy_ports_or_nowhere_and_survives_a_restart() {
+    let (a, b, c) = (App::start("a").await, App::start("b").await, App::start("c").await);
+    let mut rig = Rig::start(|app| app.targets = Some(vec![a.addr]));
+    rig.until(&[(a.addr, Ready)]).await;
+    let port = |app: &App| app.addr.port();
+    c.set(500);
+    let refused = rig.handle.switch(&[port(&b), port(&c)]).await.unwrap_err();
+    assert_eq!(refused.code, Code::HealthFailed);
+    assert_eq!(refused.message, format!("Port {} did not respond with 2xx at /health", port(&c)));
+    assert_eq!(rig.ask().await, "a");
+    c.set(200);
+    let switched = rig.handle.switch(&[port(&c), port(&b)]).await.unwrap();
+    assert_eq!(switched.message, format!("Switched to ports {}, {}", port(&c), port(&b)));
+    let switch = switched.switch.unwrap();
+    assert_eq!((switch.from, switch.to), (Some(port(&a)), port(&c)));
+    assert_eq!((switch.reason, &switch.to_ports), (Reason::Manual, &vec![port(&c), port(&b)]));
+    rig.until(&[(c.addr, Ready), (b.addr, Ready), (a.addr, Draining)]).await;
+    assert_ne!(rig.ask().await, "a");
+    let again = rig.handle.switch(&[port(&b), port(&c)]).await.unwrap();
+    assert!(again.message.ends_with("are live already"), "{}", again.message);
+    // A reload that changes something else leaves it.
+    rig.edit(|app| app.drain.period = Duration::from_millis(1)).await;
+    rig.handle.beat().await;
+    assert_eq!(rig.handle.status().last_switch, Some(switch.clone()));
+    rig.handle.leave().await;
+    rig.task.await.unwrap();
+    let rig = Rig::start_in(rig.folder, |app| app.targets = Some(vec![a.addr]));
+    rig.until(&[(c.addr, Ready), (b.addr, Ready)]).await;
+    assert_eq!(rig.handle.status().last_switch, Some(switch));
+    rig.handle.leave().await;
+    let rig = Rig::start_in(rig.folder, |app| app.targets = Some(vec![a.addr, b.addr]));
+    rig.until(&[(a.addr, Ready), (b.addr, Ready)]).await;
+}
+
+#[tokio::test]
+async fn a_pinned_connection_stays_with_the_former_set_while_it_drains() {
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let rig = Rig::start(|app| {
+        app.targets = Some(vec![a.addr]);
+        app.drain.affinity = Affinity::Connection;
+        app.drain.period = Duration::from_secs(2);
+    });
+    rig.until(&[(a.addr, Ready)]).await;
+    let mut client = TcpStream::connect(rig.addr).await.unwrap();
+    let mut ask = async || {
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut buf = [0; 1024];
+        let read = client.read(&mut buf).await.unwrap();
+        char::from(buf[read - 1])
+    };
+    assert_eq!(ask().await, 'a');
+    rig.handle.switch(&[b.addr.port()]).await.unwrap();
+    assert_eq!(rig.ask().await, "b");
+    assert_eq!(ask().await, 'a');
+    rig.until(&[(b.addr, Ready)]).await;
+    assert_eq!(ask().await, 'b', "the drain is over");
+}
+
+#[tokio::test]
+async fn frozen_it_stands_still_and_stopped_it_serves_nothing() {
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let mut rig = Rig::start(|app| app.targets = Some(vec![a.addr]));
+    rig.until(&[(a.addr, Ready)]).await;
+    rig.handle.may_freeze().unwrap();
+    rig.handle.freeze(false).await.unwrap();
+    assert_eq!(rig.handle.switch(&[b.addr.port()]).await.unwrap_err().code, Code::Busy);
+    rig.edit(|app| app.targets = Some(vec![b.addr])).await;
+    rig.handle.beat().await;
+    assert_eq!(rig.ask().await, "a");
+    rig.handle.thaw().await;
+    rig.until(&[(b.addr, Ready), (a.addr, Draining)]).await;
+    rig.handle.shut_down().await;
+    rig.handle.beat().await;
+    assert_eq!((rig.handle.phase(), rig.ask().await.as_str()), (Phase::Stopping, "b"));
+    assert_eq!(rig.handle.switch(&[a.addr.port()]).await.unwrap_err().code, Code::ShuttingDown);
+    rig.handle.stop().await;
+    (&mut rig.task).await.unwrap();
+    assert_eq!(rig.ask().await, "503");
+}
+
+/// Keeps the addresses that were put out.
+#[derive(Debug, Default)]
+struct Told(std::sync::Mutex<Vec<SocketAddr>>);
+
+impl Ejections for Told {
+    fn ejected(&self, target: &Arc<Target>) {
+        self.0.lock().unwrap().push(target.addr());
+    }
+}
+
+#[tokio::test]
+async fn addresses_serve_as_they_are_and_may_be_marked_from_outside() {
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let mut config = of_an_empty_file();
+    config.proxy.threads = 1;
+    Arc::make_mut(&mut config.app).most_fields = 256;
+    let (app, counters) = (config.app.clone(), Counters::new(1));
+    let (board, route) = Board::new(Arc::new(config), counters.service().clone());
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let listeners = vec![(ListenerId::Instance(addr), listener)];
+    let _plane = Plane::start(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap();
+    let ask = async || {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let told = Arc::new(Told::default());
+    let mut addresses = Addresses::new(route, counters.service().clone(), Some(told.clone()));
+    addresses.put(&[a.addr, b.addr], &app);
+    addresses.set_out(0, LONG);
+    assert_eq!([ask().await, ask().await], ["b", "b"]);
+    addresses.set_out(1, LONG);
+    let both = [ask().await, ask().await];
+    assert!(both.contains(&"a".to_owned()) && both.contains(&"b".to_owned()), "all are marked: none counts");
+    (0..2).for_each(|place| addresses.set_in(place));
+    a.kill();
+    assert_eq!([ask().await, ask().await], ["b", "b"]);
+    assert_eq!(*told.0.lock().unwrap(), [a.addr]);
+    let left = addresses.put(&[b.addr], &app);
+    assert_eq!(left.iter().map(|target| target.addr()).collect::<Vec<_>>(), [a.addr]);
+    assert_eq!((addresses.place_of(&left[0]), ask().await.as_str()), (None, "b"));
+}
