@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::fields::{Fields, one_or_many};
 use super::findings::Findings;
 use super::toml::Toml;
+use crate::config::RedisServer;
 
 /// The server that the lists are read from.
 #[derive(Debug, Default)]
@@ -17,22 +18,36 @@ pub(super) struct Redis {
     has_password: bool,
 }
 
+impl Redis {
+    /// The URL without the password.
+    fn url(&self) -> String {
+        let host = self.host.as_deref().unwrap_or("127.0.0.1");
+        // In a URL, an IPv6 address stands in brackets.
+        let (open, close) = if host.contains(':') && !host.starts_with('[') { ("[", "]") } else { ("", "") };
+        let (port, database) = (self.port.unwrap_or(6379), self.database.unwrap_or(0));
+        format!("redis://{open}{host}{close}:{port}/{database}")
+    }
+}
+
 /// Takes what is said of Redis. `None`: the hosts are kept elsewhere.
 pub(super) fn read(root: &mut Fields<'_>, findings: &mut Findings) -> Option<Redis> {
     let driver = root.take("driver");
     let old = read_old(root, findings);
-    match driver {
-        Some(driver) => from_drivers(driver, findings),
-        None => Some(old),
+    let (place, redis) = match driver {
+        Some(driver) => ("driver", from_drivers(driver, findings)?),
+        None => ("redis", old),
+    };
+    if let Err(expected) = redis.url().parse::<RedisServer>() {
+        // Not quoted: what was taken for a host may be a password.
+        findings.problem(place, format_args!("expected {expected}"));
     }
+    Some(redis)
 }
 
 /// Writes the table.
 pub(super) fn write(redis: &Redis, toml: &mut Toml, findings: &mut Findings) {
-    let host = redis.host.as_deref().unwrap_or("127.0.0.1");
-    let url = format!("redis://{host}:{}/{}", redis.port.unwrap_or(6379), redis.database.unwrap_or(0));
     toml.table(&["redis"]);
-    toml.set("url", url);
+    toml.set("url", redis.url());
     if !redis.prefix.is_empty() {
         toml.set("prefix", redis.prefix.as_str());
     }
@@ -54,14 +69,14 @@ pub(super) fn write(redis: &Redis, toml: &mut Toml, findings: &mut Findings) {
 fn read_old(root: &mut Fields<'_>, findings: &mut Findings) -> Redis {
     let mut redis = Redis::default();
     if let Some(mut table) = root.object("redis", findings) {
-        redis.host = table.text("host", findings).and_then(|host| host_of("redis.host", host, findings));
+        redis.host = table.text("host", findings).filter(|host| !host.is_empty()).map(str::to_owned);
         redis.port = port(table.number("port", 1..=65_535, findings));
         redis.database = table.number("database", 0..=65_535, findings);
         redis.has_password = table.take("password").is_some_and(is_secret);
         table.unknown("hipache", findings);
     }
-    if let Some(host) = root.text("redisHost", findings) {
-        redis.host = host_of("redisHost", host, findings);
+    if let Some(host) = root.text("redisHost", findings).filter(|host| !host.is_empty()) {
+        redis.host = Some(host.to_owned());
     }
     redis.port = port(root.number("redisPort", 1..=65_535, findings)).or(redis.port);
     redis.database = root.number("redisDatabase", 0..=65_535, findings).or(redis.database);
@@ -129,20 +144,6 @@ fn from_url(rest: &str) -> Option<Redis> {
         None => (address, ""),
     };
     redis.port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
-    redis.host = if host.is_empty() { None } else { Some(host.to_owned()).filter(|host| is_host(host)) };
-    (redis.host.is_some() || host.is_empty()).then_some(redis)
-}
-
-fn host_of(place: &str, host: &str, findings: &mut Findings) -> Option<String> {
-    if !is_host(host) {
-        findings.wrong(place, &host.into(), "a name or an address");
-        return None;
-    }
-    // In a URL, an IPv6 address stands in brackets.
-    Some(if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() })
-}
-
-fn is_host(host: &str) -> bool {
-    (1..=255).contains(&host.len())
-        && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b))
+    redis.host = Some(host.to_owned()).filter(|host| !host.is_empty());
+    Some(redis)
 }
