@@ -19,7 +19,7 @@ impl Names {
     /// A name like `wanted`. Says so where it is another one.
     pub(super) fn give(&mut self, place: &str, wanted: &str, findings: &mut Findings) -> String {
         let fits = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' };
-        let stem: String = wanted.chars().map(fits).take(NAME_MAX).collect();
+        let stem: String = wanted.chars().map(fits).skip_while(|c| *c == '-').take(NAME_MAX).collect();
         let stem = if stem.contains(|c: char| c.is_ascii_alphanumeric()) { stem } else { "app".to_owned() };
         let mut name = stem.clone();
         let mut number = 2;

@@ -22,6 +22,7 @@ const TIMEOUT_MAX: u64 = 7 * 24 * 3600 * 1000;
 
 /// One inbound in portok's terms.
 struct Inbound {
+    place: String,
     name: String,
     listen: Vec<SocketAddr>,
     target: SocketAddr,
@@ -47,6 +48,7 @@ pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String
         findings.problem("the file", "expected an array with at least one inbound that portok can serve");
         return None;
     }
+    check_addresses(&inbounds, findings);
     findings.note(
         "Host",
         "nfork sends its target's name as Host, and X-Nfork: true; portok sends the client's Host",
@@ -68,7 +70,28 @@ fn inbound_of(mut fields: Fields<'_>, names: &mut Names, findings: &mut Findings
     let (listen, target, timeout) = (listen?, target?, timeout?);
     // nfork names an inbound after its address where it has no name.
     let name = names.give(&place, name.or(listen_text).unwrap_or_default(), findings);
-    Some(Inbound { name, listen, target, timeout, status: status.unwrap_or(TIMEOUT.1), max_idle })
+    Some(Inbound { place, name, listen, target, timeout, status: status.unwrap_or(TIMEOUT.1), max_idle })
+}
+
+/// Each address is listened on once, and none of them is a target: requests would go in a circle.
+fn check_addresses(inbounds: &[Inbound], findings: &mut Findings) {
+    let mut taken = Vec::new();
+    for inbound in inbounds {
+        if let Some(twice) = inbound.listen.iter().find(|address| taken.contains(address)) {
+            let what = format!("expected an address of its own, and not {twice}, another inbound's");
+            findings.problem(format_args!("{}.listen", inbound.place), what);
+        }
+        taken.extend(&inbound.listen);
+    }
+    for inbound in inbounds.iter().filter(|inbound| taken.iter().any(|own| accepts(own, &inbound.target))) {
+        let what = format!("{} is where an inbound listens: requests would go in a circle", inbound.target);
+        findings.problem(format_args!("{}.out", inbound.place), what);
+    }
+}
+
+fn accepts(listen: &SocketAddr, target: &SocketAddr) -> bool {
+    listen.port() == target.port()
+        && (listen.ip() == target.ip() || listen.ip().is_unspecified() && target.ip().is_loopback())
 }
 
 fn timeout_of(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<u64> {
@@ -104,7 +127,12 @@ fn target_of(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<SocketA
         findings.wrong(fields.at("active"), &active.into(), expected);
         return None;
     };
-    let target = address.as_str().and_then(target_address);
+    let is_one_host = |target: &SocketAddr| {
+        let ip = target.ip();
+        let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+        !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast && target.port() != 0
+    };
+    let target = address.as_str().and_then(target_address).filter(is_one_host);
     if target.is_none() {
         findings.wrong(
             fields.at(format_args!("out.{}", active.escape_debug())),
@@ -119,10 +147,10 @@ fn target_of(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<SocketA
 fn target_address(text: &str) -> Option<SocketAddr> {
     let text = text.strip_prefix("http://").unwrap_or(text);
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Some(address);
+        return Some((address.ip().to_canonical(), address.port()).into());
     }
     if let Ok(ip) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
-        return Some((ip, 80).into());
+        return Some((ip.to_canonical(), 80).into());
     }
     let port = match text.strip_prefix("localhost")? {
         "" => 80,

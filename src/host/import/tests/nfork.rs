@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 #[test]
@@ -53,6 +55,12 @@ timeout_status = 503
             "Host: nfork sends its target's name as Host, and X-Nfork: true; portok sends the client's Host",
         ]
     );
+    let several = loaded(&imported.toml).apps.unwrap();
+    let foo = &several.apps["foo"];
+    assert_eq!(foo.routes.listen.len(), 2);
+    assert!(foo.routes.hosts.is_empty(), "{:?}", foo.routes);
+    assert_eq!(foo.upstream.timeout, Some(Duration::from_millis(100)));
+    assert_eq!(several.apps["127-0-0-1-9081"].targets, Some(vec!["192.168.0.42:80".parse().unwrap()]));
 }
 
 #[test]
@@ -80,6 +88,23 @@ fn strange_inbounds_are_refused_with_all_that_is_wrong() {
             "the file: expected an array with at least one inbound that portok can serve",
         ]
     );
+}
+
+#[test]
+fn no_request_goes_in_a_circle_and_no_address_is_listened_on_twice() {
+    let inbound = |listen: &str, target: &str| serde_json::json!({"listen": listen, "out": {"a": target}, "active": "a"});
+    let inbounds =
+        [inbound(":1", "localhost:2"), inbound("127.0.0.1:2", "10.0.0.1:1"), inbound("[::]:1", "[::1]:3")];
+    assert_eq!(
+        refused(Format::Nfork, &Value::from(inbounds.to_vec()).to_string()),
+        [
+            "[2].listen: expected an address of its own, and not [::]:1, another inbound's",
+            "[0].out: 127.0.0.1:2 is where an inbound listens: requests would go in a circle",
+        ]
+    );
+    for nowhere in ["0.0.0.0:80", "224.0.0.1:80", "255.255.255.255:80", "127.0.0.1:0", "[::]:80"] {
+        refused(Format::Nfork, &inbound(":1", nowhere).to_string());
+    }
 }
 
 #[test]

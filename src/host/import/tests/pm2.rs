@@ -81,6 +81,9 @@ PYTHONUNBUFFERED = "1"
             "apps[1]: no PORT is named: hosts = [\"NAME.invalid\"] stands in the file; put the app's real hosts there",
         ]
     );
+    let several = loaded(&imported.toml).apps.unwrap();
+    assert_eq!(several.apps["HTTP-API"].routes.listen, ["0.0.0.0:3001".parse().unwrap()]);
+    assert_eq!(several.apps["worker"].app.user.as_deref(), Some("www-data"));
 }
 
 #[test]
@@ -147,6 +150,7 @@ fn names_are_made_valid_and_each_is_given_once() {
     let second = format!("{}-2", &long[..62]);
     assert_eq!(names, ["a", "a-2", "a-3", "app", x, &second]);
     assert!(notes(&imported, &["[1]: the app \"a\" is called a-2"]), "{:#?}", imported.notes);
+    assert_eq!(loaded(&imported.toml).apps.unwrap().apps.len(), 6);
 }
 
 #[test]
@@ -156,6 +160,7 @@ fn two_apps_at_one_port_are_not_both_answered_there() {
     let listens: Vec<_> = imported.toml.lines().filter(|line| line.starts_with("listen")).collect();
     assert_eq!(listens, ["listen = \"0.0.0.0:3001\"", "listen = [\"0.0.0.0:3000\"]"]);
     assert!(notes(&imported, &["[1]: another app has port 3000 already"]), "{:#?}", imported.notes);
+    loaded(&imported.toml);
 }
 
 #[test]
