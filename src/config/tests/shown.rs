@@ -70,6 +70,19 @@ fn every_example_loads_without_warnings() {
 }
 
 #[test]
+fn the_example_of_several_apps_loads_where_it_lies() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/several/edge.toml");
+    let mut case = Case::new();
+    case.sources.file = Some(file);
+    let config = case.good();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let several = config.apps.unwrap();
+    assert!(several.refused.is_empty(), "{:?}", several.refused);
+    let names: Vec<_> = several.apps.keys().map(String::as_str).collect();
+    assert_eq!(names, ["api", "blog", "site", "stock", "www"]);
+}
+
+#[test]
 fn the_full_example_has_every_key_with_its_default() {
     let text = example("full.toml");
     let mut table = String::new();
