@@ -31,7 +31,6 @@
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -163,7 +162,7 @@ pub fn run(options: Options) -> ExitCode {
         None => (Passed::from_env(), None),
     };
     // Watched before it is read, so that an edit in between is seen.
-    let watch = watched_file(&options.sources).map(|file| Watch::new(&file));
+    let watch = Watch::of(&options.sources);
     let config = match config::load(&options.sources) {
         Ok(config) => config,
         Err(errors) => {
@@ -255,16 +254,24 @@ pub fn check(sources: &Sources) -> ExitCode {
                 complain(&format!("error: admin.socket_group: {error}"));
                 return ExitCode::from(exit::USAGE);
             }
-            // No error here: what a deploy of [app] would refuse may come about before it.
-            if config.app.app.command.is_some()
-                && let Err(error) = release::spec::prepare(wire::DeployRequest::default(), &config.app)
-            {
-                complain(&format!("warning: [app] cannot be deployed as it is: {}", error.message));
+            // No error here: what a deploy of an app would refuse may come about before it.
+            let several = config.apps.iter().flat_map(|several| several.apps.values());
+            for app in [&config.app].into_iter().chain(several).filter(|app| app.app.command.is_some()) {
+                if let Err(error) = release::spec::prepare(wire::DeployRequest::default(), app) {
+                    let table =
+                        if config.apps.is_none() { "app".to_owned() } else { format!("apps.{}", app.name) };
+                    complain(&format!("warning: [{table}] cannot be deployed as it is: {}", error.message));
+                }
             }
             use std::io::Write;
             // A reader that closed the pipe needs no error.
             let _pipe_closed = std::io::stdout().write_all(config.effective_toml().as_bytes());
-            ExitCode::from(exit::DONE)
+            let apps = config.apps.unwrap_or_default();
+            let problems: Vec<_> = apps.unreadable.iter().chain(apps.refused.values()).collect();
+            for problem in problems.iter().flat_map(|problem| problem.lines()) {
+                complain(&format!("error: {problem}"));
+            }
+            ExitCode::from(if problems.is_empty() { exit::DONE } else { exit::USAGE })
         }
         Err(errors) => {
             last_words(&errors);
@@ -382,15 +389,5 @@ impl Daemon {
                 }
             }
         }
-    }
-}
-
-/// The file that the configuration comes from, or would come from once it is there.
-fn watched_file(sources: &Sources) -> Option<PathBuf> {
-    match (&sources.file, &sources.instance) {
-        _ if sources.overrides.foreground => None,
-        (Some(file), _) => Some(file.clone()),
-        (None, Some(instance)) => Some(config::instance_file(sources, instance)),
-        (None, None) => None,
     }
 }

@@ -22,7 +22,7 @@ use super::read::{Given, Reader};
 use super::values::{NAME_EXPECTED, is_instance_name};
 
 /// The most files of apps.
-const FILES_MAX: usize = 10_000;
+pub(super) const FILES_MAX: usize = 10_000;
 
 /// The largest file of an app, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -51,11 +51,27 @@ pub(super) struct AppFile {
 #[derive(Debug, Clone, Default)]
 pub struct Remembered(Arc<Mutex<Memory>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
+    /// How fine the times of files are.
+    fineness: Duration,
     /// Under which conditions; under others nothing of it counts.
     under: Option<Conditions>,
     files: BTreeMap<String, (Stamp, AppFile)>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { fineness: FINENESS, under: None, files: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+impl Remembered {
+    /// As if every change of a file showed in its times.
+    pub(super) fn at_once() -> Self {
+        Self(Arc::new(Mutex::new(Memory { fineness: Duration::ZERO, ..Memory::default() })))
+    }
 }
 
 /// What a file is read under.
@@ -80,6 +96,11 @@ pub(super) struct Stamp {
 impl Stamp {
     /// The stamp of a file. `None` where a further change of it may not show.
     pub(super) fn of(meta: &Metadata) -> Option<Self> {
+        Self::after(meta, FINENESS)
+    }
+
+    /// The stamp of a file that has not changed for this long.
+    fn after(meta: &Metadata, fineness: Duration) -> Option<Self> {
         let stamp = Self {
             inode: (meta.dev(), meta.ino()),
             size: meta.size(),
@@ -87,9 +108,9 @@ impl Stamp {
             changed: (meta.ctime(), meta.ctime_nsec()),
         };
         let long_ago =
-            SystemTime::now().checked_sub(FINENESS)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+            SystemTime::now().checked_sub(fineness)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let long_ago = i64::try_from(long_ago.as_secs()).ok()?;
-        (stamp.modified.0.max(stamp.changed.0) < long_ago).then_some(stamp)
+        (stamp.modified.0.max(stamp.changed.0) <= long_ago).then_some(stamp)
     }
 }
 
@@ -135,14 +156,15 @@ pub(super) fn read(
     };
     let mut memory = given.sources.remembered.0.lock().unwrap_or_else(PoisonError::into_inner);
     if memory.under.as_ref() != Some(&under) {
-        *memory = Memory { under: Some(under), files: BTreeMap::new() };
+        memory.under = Some(under);
+        memory.files.clear();
     }
     let mut known = std::mem::take(&mut memory.files);
     let mut read = BTreeMap::new();
     for (app, path) in listed {
         // Looked at before it is read: a change in between is seen the next time.
         let stamp = match fs::metadata(&path) {
-            Ok(meta) => Stamp::of(&meta),
+            Ok(meta) => Stamp::after(&meta, memory.fineness),
             // It was deleted meanwhile; a link that leads nowhere is a file that cannot be read.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => continue,
             Err(_) => None,
@@ -186,7 +208,7 @@ fn parse_file(app: &str, path: &Path, given: &Given<'_>, sections: &Sections) ->
     let section = raw.whole(Names::File);
     let mut reader = Reader::of_app(given, section, problems);
     let config = one_of_several::read(&mut reader, app, section.place(), sections);
-    let targets = reader.quoted("app.targets");
+    let targets = reader.quoted("app.targets").map(|(_, quoted)| quoted);
     let (problems, warnings) = reader.finish();
     if !problems.is_empty() {
         return Err(problems.join("\n"));

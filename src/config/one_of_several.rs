@@ -133,10 +133,6 @@ fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
             }
         }
     }
-    let own = listen.iter().chain(&routes.listen);
-    if let Some(target) = targets_at(config, own) {
-        r.reject("app.targets", &elsewhere(target));
-    }
 }
 
 /// The first target of an app that is one of these addresses, at which portok itself listens.

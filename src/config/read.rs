@@ -289,10 +289,10 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { at, text });
     }
 
-    /// Place, name and value of `key`, if the file has it.
-    pub(super) fn quoted(&self, key: &'static str) -> Option<String> {
+    /// Where the value of `key` is, if the file has it: as an offset, and as place, name and value.
+    pub(super) fn quoted(&self, key: &'static str) -> Option<(usize, String)> {
         let (section, value) = (self.section?, self.section?.get(key)?);
-        Some(quoted(section, key, value))
+        Some((value.span().start, quoted(section, key, value)))
     }
 
     /// Notes that the value of `key`, from the source that won, is not what was `expected`.

@@ -119,7 +119,7 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
     for (name, section) in raw.apps() {
         let mut reader = Reader::of_app(r.given, section, Vec::new());
         let app = one_of_several::read(&mut reader, name, section.place(), &sections);
-        main.insert(name.to_owned(), (Arc::new(app), section.at(), reader.quoted("app.targets")));
+        main.insert(name.to_owned(), (Arc::new(app), reader.quoted("app.targets")));
         r.take_over(reader);
     }
     let mut files = BTreeMap::new();
@@ -131,8 +131,8 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         several.folder = Some(path);
     }
     let own = own_listeners(main.values().map(|(app, ..)| app), &files, listen);
-    for (name, (app, at, targets)) in main {
-        if let Some((target, quoted)) = targets_at(&app, own.iter()).zip(targets) {
+    for (name, (app, targets)) in main {
+        if let Some((target, (at, quoted))) = targets_at(&app, own.iter()).zip(targets) {
             r.problem_at(at, format!("{quoted}: expected {}", elsewhere(target)));
         }
         several.apps.insert(name, app);

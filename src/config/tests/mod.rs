@@ -3,6 +3,7 @@
 mod limits;
 mod places;
 mod rejected;
+mod several;
 mod shown;
 mod sources;
 mod trust;
@@ -82,6 +83,13 @@ impl Case {
         fs::write(&path, text).unwrap();
         mode(&path, 0o600);
         path
+    }
+
+    /// The file of an app of its own.
+    pub(super) fn app(&self, name: &str, text: &str) -> PathBuf {
+        let _there_already = fs::create_dir(self.path("api.d"));
+        mode(&self.path("api.d"), 0o755);
+        self.write(&format!("api.d/{name}.toml"), text)
     }
 
     pub(super) fn set(&mut self, variable: &str, value: &str) {
