@@ -15,7 +15,7 @@ use super::read::Given;
 use super::values::{self, Input};
 use super::{
     Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Drain, Forwarded,
-    Health, Hooks, Limits, Log, OwnerCheck, Proxy, Restart, Rollback, Standby, Upstream,
+    Health, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Restart, Rollback, Standby, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -193,6 +193,18 @@ fn app_limits() -> AppLimits {
         body_timeout: Some(secs(60)),
         send_timeout: Some(secs(60)),
         tunnel_idle: None,
+    }
+}
+
+/// Routes from `server`, where nothing but its URL is set. Loopback addresses are not allowed: what
+/// listens there trusts the programs of this host.
+pub(super) fn redis(server: RedisServer) -> Redis {
+    Redis {
+        server,
+        prefix: String::new(),
+        refresh: secs(1),
+        allow: nets(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]),
+        probe: false,
     }
 }
 

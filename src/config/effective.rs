@@ -24,6 +24,9 @@ impl Config {
                 None if key.name == "admin.token_file" && self.admin.token.is_some() => {
                     writeln!(text, "# {word}: what is in it shows as token")
                 }
+                None if key.name == "redis.password_file" && self.has_redis_password() => {
+                    writeln!(text, "# {word}: what is in it shows in url")
+                }
                 None => writeln!(text, "# {word} is not set"),
             };
         }
@@ -34,6 +37,10 @@ impl Config {
             }
         }
         text
+    }
+
+    fn has_redis_password(&self) -> bool {
+        self.redis.as_ref().is_some_and(|redis| redis.server.password.is_some())
     }
 
     /// Writes the tables of one app of several.

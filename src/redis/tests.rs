@@ -17,7 +17,7 @@ use super::*;
 
 /// For what happens within the wait of a few seconds for a server that does not answer, on a busy
 /// machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 
 const A: &str = "http://10.0.0.1:80";
 const B: &str = "http://10.0.0.2:80";
@@ -254,7 +254,8 @@ async fn a_server_that_stands_still_is_left_and_found_again() {
     let redis = server.source().await;
     status(&redis, "connected", |status| status.connected).await;
     server.signal(Signal::SIGSTOP);
-    status(&redis, "late", |status| status.error.as_ref().is_some_and(|error| error.contains("within"))).await;
+    status(&redis, "late", |status| status.error.as_ref().is_some_and(|error| error.contains("within")))
+        .await;
     assert_eq!(shown(&redis.routes().borrow()), ["a 10.0.0.1:80"]);
     server.signal(Signal::SIGCONT);
     set(&mut server.client(), "a", &[B]);
@@ -490,7 +491,8 @@ async fn what_is_no_redis_is_left_again() {
         (b"*1\r\n", true),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let redis = Redis::start(settings(impostor(answer, again)), &folder.path().join("x.redis.json")).await;
+        let redis =
+            Redis::start(settings(impostor(answer, again)), &folder.path().join("x.redis.json")).await;
         let what = String::from_utf8_lossy(answer);
         status(&redis, &what, |status| status.error.is_some() && !status.connected).await;
         assert!(redis.status().error.as_ref().is_some_and(|error| error.len() < 500));

@@ -192,26 +192,29 @@ fn read_token_file(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
 }
 
 fn token_in(key: &'static str, file: &Path, r: &mut Reader<'_>) -> Option<String> {
+    let text = secret_in(key, file, "token", r)?;
+    values::token(Input::Text(&text))
+        .map_err(|expected| r.reject(key, &format!("a file that holds {expected}, and nothing else")))
+        .ok()
+}
+
+/// What the file of a secret holds, without the end of its line.
+pub(super) fn secret_in(key: &'static str, file: &Path, what: &str, r: &mut Reader<'_>) -> Option<String> {
     let client = r.given.sources.client;
     let content = match files::read(file, files::TOKEN_MAX, r.given.who, Owner::of_configuration(client)) {
         Ok(content) => content,
         // The command line's user may reach the daemon by its socket alone.
         Err(_) if client => return None,
         Err(error) => {
-            r.reject(key, &format!("a file with the token in it, but: {error}"));
+            r.reject(key, &format!("a file with the {what} in it, but: {error}"));
             return None;
         }
     };
     if content.world_readable {
-        r.warnings.push(format!(
-            "admin.token_file: everybody may read {}; run: chmod o-r {}",
-            file.display(),
-            file.display()
-        ));
+        let file = file.display();
+        r.warnings.push(format!("{key}: everybody may read {file}; run: chmod o-r {file}"));
     }
-    values::token(Input::Text(content.text.trim_end_matches(['\n', '\r'])))
-        .map_err(|expected| r.reject(key, &format!("a file that holds {expected}, and nothing else")))
-        .ok()
+    Some(content.text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
 /// The variable is npm portok's and knows only on and off; the file says how.

@@ -36,6 +36,7 @@ mod instance;
 mod kinds;
 mod limits;
 mod names;
+mod redis;
 mod routes;
 
 pub(super) use self::kinds::Kind;
@@ -203,6 +204,7 @@ const TABLES: &[&[Key]] = &[
     app::UPSTREAM,
     limits::LIMITS,
     app::HOOKS,
+    redis::REDIS,
     instance::LOG,
 ];
 

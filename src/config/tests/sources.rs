@@ -247,3 +247,80 @@ fn what_is_odd_is_warned_about() {
     case.set("ROLLBACK_WINDOW_MS", "1000");
     assert!(warned(&case.good(), "rollback.interval: 5s is longer than the watch window (1s)"));
 }
+
+/// The problems of an instance of several apps with this `[redis]`.
+fn redis_problems(table: &str) -> Vec<String> {
+    let case = Case::file(&format!("[apps]\n[redis]\n{table}\n"));
+    case.load().err().map(|errors| errors.problems).unwrap_or_default()
+}
+
+#[test]
+fn routes_from_redis_are_for_an_instance_of_several_apps() {
+    for app in ["", "[app]\ntarget = 8080\n"] {
+        let problems = Case::file(&format!("{app}[redis]\nurl = \"redis://:hunter2@h\"\n")).problems();
+        assert!(problems.len() == 1 && problems[0].contains("several apps"), "{problems:?}");
+        assert!(problems[0].contains("redis.url = ***"), "{problems:?}");
+    }
+}
+
+#[test]
+fn keys_of_redis_are_read_and_shown() {
+    let case = Case::file(
+        "[apps]\n[redis]\nurl = \"redis://u:hunter2@h/3\"\nprefix = \"x:\"\nrefresh = \"5s\"\nprobe = true\nallow = []\n",
+    );
+    let config = case.good();
+    let redis = config.redis.clone().unwrap();
+    assert_eq!(redis.server.password.as_ref().map(Secret::expose), Some("hunter2"));
+    assert_eq!((redis.server.database, &*redis.prefix, redis.refresh, redis.probe), (3, "x:", secs(5), true));
+    assert!(redis.allow.is_empty());
+    let text = config.effective_toml();
+    assert!(text.contains("url = \"redis://u:***@h:6379/3\"") && !text.contains("hunter2"), "{text}");
+    case.write("api.toml", &text);
+    let mut again = case.good();
+    again.redis.as_mut().unwrap().server.password = redis.server.password.clone();
+    assert_eq!(again.redis, Some(redis));
+    // Another password is a change, and is not told.
+    case.write("api.toml", "[apps]\n[redis]\nurl = \"redis://u:hunter3@h/3\"\n");
+    let changed = diff(&config, &case.good());
+    assert!(changed.changed.contains(&"redis.url".to_owned()) && !format!("{changed:?}").contains("hunter"));
+    let defaults = Case::file("[apps]\n[redis]\nurl = \"redis://h\"\n").good().redis.unwrap();
+    assert_eq!((defaults.refresh, defaults.allow.len(), defaults.probe), (secs(1), 4, false));
+    assert_eq!(Case::file("[apps]\n").good().redis, None);
+}
+
+#[test]
+fn keys_of_redis_need_its_url_and_have_their_bounds() {
+    for (table, expected) in [
+        ("url = \"rediss://:hunter2@h\"", "no TLS"),
+        ("url = 6379", "such as"),
+        ("prefix = \"x\"", "redis.url is not set"),
+        ("allow = [\"10.0.0.0/8\"]", "redis.url is not set"),
+        ("password_file = \"/x\"", "redis.url is not set"),
+        ("url = \"redis://h\"\nrefresh = \"1ms\"", "from 100ms"),
+        ("url = \"redis://h\"\nallow = [\"shop\"]", "a range"),
+        ("url = \"redis://h\"\nprefix = \"\\n\"", "without control characters"),
+        ("url = \"redis://h\"\nprobe = 1", "true or false"),
+        ("url = \"redis://h\"\npassword_file = \"/nowhere/x\"", "a file with the password"),
+        ("url = \"redis://:hunter2@h\"\npassword_file = \"/nowhere/x\"", "redis.url has a password"),
+        ("url = \"redis://h\"\nurls = 1", "did you mean `redis.url`"),
+    ] {
+        let problems = redis_problems(table);
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{table}: {problems:?}");
+        assert!(!problems[0].contains("hunter2"), "{problems:?}");
+    }
+}
+
+#[test]
+fn the_password_of_redis_may_lie_in_a_file() {
+    let case = Case::new();
+    let file = case.write("password", "hunter2\n");
+    let table = format!("url = \"redis://h\"\npassword_file = {file:?}");
+    let config = Case::file(&format!("[apps]\n[redis]\n{table}\n")).good();
+    let password = config.redis.as_ref().unwrap().server.password.as_ref();
+    assert_eq!(password.map(Secret::expose), Some("hunter2"));
+    let text = config.effective_toml();
+    assert!(text.contains("# password_file: what is in it shows in url"), "{text}");
+    case.write("password", "\n");
+    let problems = redis_problems(&table);
+    assert!(problems.len() == 1 && problems[0].contains("holds a password"), "{problems:?}");
+}
