@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::means::{Managed, Owner};
@@ -25,7 +26,8 @@ const LAST_RECORD: Duration = Duration::from_secs(10);
 pub(super) struct Leaving {
     pub(super) managed: Managed,
     pub(super) service: Arc<Service>,
-    pub(super) config: Arc<AppConfig>,
+    /// Kept: without it the coordinator would end at once.
+    pub(super) config: watch::Sender<Arc<AppConfig>>,
 }
 
 impl Leaving {
@@ -39,8 +41,10 @@ impl Leaving {
     ) -> impl Future<Output = ()> + Send + 'static {
         let Managed { handle, recorded, fell, .. } = &self.managed;
         let (handle, recorded, fell) = (handle.clone(), recorded.clone(), Arc::clone(fell));
-        let period = self.config.drain.period;
-        let name = self.config.name.clone();
+        let (name, period) = {
+            let config = self.config.borrow();
+            (config.name.clone(), config.drain.period)
+        };
         async move {
             handle.shut_down().await;
             let drained = async {

@@ -185,7 +185,7 @@ impl Registry {
     fn look_again(&self) -> Option<Instant> {
         let due = self.several().and_then(|several| self.plan.look_again(several));
         let health = self.waits_for_health.then(|| Instant::now() + LOOK_AT_HEALTH);
-        due.into_iter().chain(health).min()
+        due.map(Instant::from_std).into_iter().chain(health).min()
     }
 
     // ---- what the configuration says ----
@@ -205,7 +205,7 @@ impl Registry {
         let config = Arc::clone(&self.config);
         let Some(wanted) = &config.apps else { return Vec::new() };
         let running = self.running.iter().map(|(name, app)| (name.clone(), app.config())).collect();
-        let plan = plan::plan(&running, wanted, &self.plan.missing, Instant::now(), prune);
+        let plan = plan::plan(&running, wanted, &self.plan.missing, Instant::now().into_std(), prune);
         let mut changes = Vec::new();
         let mut became =
             |app: &str, change, why| changes.push(AppReload { app: app.to_owned(), change, why });
@@ -324,9 +324,9 @@ impl Registry {
 
     fn remove(&mut self, name: &str) {
         let Some(running) = self.running.remove(name) else { return };
-        let (config, service) = (running.config(), running.service);
+        let Running { config, service, body, .. } = running;
         let owner = Some(name.to_owned());
-        if let Body::Managed(managed) = running.body {
+        if let Body::Managed(managed) = body {
             tracing::info!(app = name, "it is removed: its requests finish, then it is stopped");
             self.leaving.insert(owner.clone(), Leaving { managed, service, config });
             self.stop(owner);
@@ -370,8 +370,8 @@ impl Registry {
         let name = owner.as_deref().unwrap_or(&self.config.name);
         let config = without_configuration(&self.config.app, name);
         let (service, route) = self.means.board.add(Arc::clone(&config), &self.means.counters);
-        let follow = watch::Sender::new(Arc::clone(&config)).subscribe();
-        match self.means.manage(&owner, follow, (&service, route), opened, None) {
+        let config = watch::Sender::new(config);
+        match self.means.manage(&owner, config.subscribe(), (&service, route), opened, None) {
             Ok((managed, prepared)) => {
                 tracing::warn!(app = name, "nothing configures it any more: what runs of it is stopped");
                 self.prepared.push((owner.clone(), prepared));
@@ -387,7 +387,7 @@ impl Registry {
         let config = configured.unwrap_or_else(|| without_configuration(&self.config.app, name));
         self.begin(name, config, record);
         if let Begin::FromRecord { why, spared: true } = begin {
-            let missing = Missing { since: Instant::now(), spared: Some(why.clone()) };
+            let missing = Missing { since: Instant::now().into_std(), spared: Some(why.clone()) };
             self.plan.missing.insert(name.to_owned(), missing);
         }
     }
@@ -554,7 +554,8 @@ fn absent(config: Arc<AppConfig>, why: &str, means: &Means) -> App {
 
 /// An app that is being removed, as others see it.
 fn leaving_app(leaving: &Leaving) -> App {
-    let config = without_configuration(&leaving.config, &leaving.config.name);
+    let config = leaving.config.borrow();
+    let config = without_configuration(&config, &config.name);
     App::new(Facts {
         routes: config.routes.clone(),
         config,

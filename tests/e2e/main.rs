@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod apps;
+#[cfg(test)]
 mod autopsy;
 #[cfg(test)]
 mod boot;

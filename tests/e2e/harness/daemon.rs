@@ -270,10 +270,16 @@ impl<'w> Daemon<'w> {
                     daemon.ended = true;
                     panic!("portokd ended with {code}:\n{}", daemon.log());
                 }
-                let answer = Conn::unix(&said)
-                    .and_then(|mut conn| conn.request("GET", "/__status", &[], None))
-                    .ok()?;
-                let status: Status = serde_json::from_slice(&answer.body).ok()?;
+                let ask = |path: &str| {
+                    let asked = Conn::unix(&said).and_then(|mut conn| conn.request("GET", path, &[], None));
+                    asked.ok().map(|answer| answer.body)
+                };
+                let mut answer = ask("/__status")?;
+                if String::from_utf8_lossy(&answer).contains("app_required") {
+                    let apps: Value = serde_json::from_slice(&ask("/__apps")?).ok()?;
+                    answer = ask(&format!("/__status?app={}", apps[0]["app"].as_str()?))?;
+                }
+                let status: Status = serde_json::from_slice(&answer).ok()?;
                 status.listen.parse().ok()
             },
         );
