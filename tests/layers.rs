@@ -49,13 +49,15 @@ const ALLOWED: [(&str, &[&str]); 19] = [
 ];
 
 /// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
-const PURE: [&str; 12] = [
+const PURE: [&str; 14] = [
     "wire",
     "release/state",
     "config/diff",
     "config/fingerprint",
     "config/show",
     "http1",
+    "apps/claims",
+    "apps/plan",
     "redis/bounds",
     "redis/dead",
     "redis/guard",

@@ -86,7 +86,10 @@ impl Daemon {
         }
         self.configuration.replace(Arc::clone(&new));
         self.plane.configure(Arc::clone(&new));
-        let apps = self.apps.reconfigure(new, prune).await?;
+        let mut apps = self.apps.reconfigure(new, prune).await?;
+        for app in apps.iter_mut().filter(|app| app.change == wire::AppChange::Changed) {
+            app.why = diff.apps.changed.get(&app.app).map(|keys| keys.join(", "));
+        }
         self.follow_addresses().await;
         let differs = if diff.is_empty() && apps.is_empty() { "; nothing differs" } else { "" };
         Ok(wire::Reloaded {
