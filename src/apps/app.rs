@@ -37,7 +37,6 @@ pub(super) enum Kind {
     /// Releases, which a coordinator drives.
     Managed(release::Handle),
     /// Targets that another program runs.
-    #[expect(dead_code, reason = "the registry makes no such app yet")]
     Targets(targets::Handle),
     /// Portok itself: with the way to another host.
     Redirect,

@@ -20,16 +20,17 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Known;
-use super::app::{App, Facts, Kind};
-use super::claims::{self, InForce, Origin, Spot};
+use super::claims::{InForce, Origin};
 use super::leaving::Leaving;
 use super::means::{Means, Owner, Prepared};
 use super::plan::{self, Begin, Missing, Plan};
 use super::running::{Body, Nature, Running, Trouble, without_configuration};
+use super::targets::{self, TargetSet};
 use crate::config::{AppConfig, Config, Several};
-use crate::proxy::{At, ListenerId, Route};
 use crate::release::store::{Found, Store};
-use crate::wire::{AppChange, AppReload, AppSource};
+use crate::wire::{AppChange, AppReload};
+
+mod shown;
 
 /// How often a coordinator is started again within [`COUNTED`].
 const RESTARTS: usize = 2;
@@ -61,6 +62,8 @@ pub(super) enum Order {
 #[derive(Debug)]
 enum Ended {
     Coordinator(Owner),
+    /// What is of no further interest.
+    Other,
     Removal(Owner),
 }
 
@@ -88,6 +91,8 @@ pub(super) struct Registry {
     life: Life,
     /// Coordinators that run once the registry does.
     prepared: Vec<(Owner, Prepared)>,
+    /// Drivers of targets that run with them.
+    drivers: Vec<TargetSet>,
     tasks: JoinSet<Ended>,
     known: watch::Sender<Arc<Known>>,
     orders: mpsc::Receiver<Order>,
@@ -114,6 +119,7 @@ impl Registry {
             waits_for_health: false,
             life: Life::Moving,
             prepared: Vec::new(),
+            drivers: Vec::new(),
             tasks: JoinSet::new(),
             known,
             orders,
@@ -141,6 +147,7 @@ impl Registry {
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Ended::Coordinator(owner)) => self.coordinator_ended(owner).await,
                     Ok(Ended::Removal(owner)) => self.removed(&owner),
+                    Ok(Ended::Other) => {}
                     Err(error) => tracing::error!("a task of the registry panicked: {error}"),
                 },
                 () = at(look_again) => drop(self.compare(false)),
@@ -316,6 +323,13 @@ impl Registry {
             return true;
         }
         let former = running.config.send_replace(Arc::clone(new));
+        if let Body::Targets(targets) = &running.body {
+            let (targets, new) = (targets.clone(), Arc::clone(new));
+            self.tasks.spawn(async move {
+                targets.configure(new).await;
+                Ended::Other
+            });
+        }
         self.means.board.configure_app(&running.service, Arc::clone(new));
         running.origin = origin;
         let is_same = AppConfig { place: former.place.clone(), ..(**new).clone() } == *former;
@@ -326,13 +340,24 @@ impl Registry {
         let Some(running) = self.running.remove(name) else { return };
         let Running { config, service, body, .. } = running;
         let owner = Some(name.to_owned());
-        if let Body::Managed(managed) = body {
-            tracing::info!(app = name, "it is removed: its requests finish, then it is stopped");
-            self.leaving.insert(owner.clone(), Leaving { managed, service, config });
-            self.stop(owner);
-        } else {
-            tracing::info!(app = name, "removed");
+        match body {
+            Body::Managed(managed) => {
+                tracing::info!(app = name, "it is removed: its requests finish, then it is stopped");
+                self.leaving.insert(owner.clone(), Leaving { managed, service, config });
+                self.stop(owner);
+                return;
+            }
+            Body::Targets(targets) => {
+                let record = self.means.records.targets_of(name);
+                self.tasks.spawn(async move {
+                    targets.stop().await;
+                    let _there_may_be_none = std::fs::remove_file(record);
+                    Ended::Other
+                });
+            }
+            Body::Redirect => {}
         }
+        tracing::info!(app = name, "removed");
     }
 
     /// Notes that an app cannot begin.
@@ -347,6 +372,16 @@ impl Registry {
         let origin = origin(&self.config, &new);
         let config = watch::Sender::new(new);
         let body = match opened {
+            None if Nature::of(&config.borrow()) == Nature::Targets => {
+                let (targets, driver) = TargetSet::start(targets::Parts {
+                    config: Arc::clone(&config.borrow()),
+                    route,
+                    counters: Arc::clone(service.counters()),
+                    record: Some(self.means.records.targets_of(name)),
+                });
+                self.drivers.push(driver);
+                Body::Targets(targets)
+            }
             None => Body::Redirect,
             Some(opened) => {
                 let owner = Some(name.to_owned());
@@ -401,6 +436,12 @@ impl Registry {
     // ---- its tasks ----
 
     fn run_prepared(&mut self) {
+        for driver in self.drivers.drain(..) {
+            self.tasks.spawn(async move {
+                driver.run().await;
+                Ended::Other
+            });
+        }
         for (owner, prepared) in self.prepared.drain(..) {
             self.tasks.spawn(async move {
                 prepared.run().await;
@@ -489,82 +530,6 @@ impl Registry {
             }
         }
     }
-
-    // ---- what others see ----
-
-    /// Settles which app has which route, and publishes the routes.
-    pub(super) fn settle(&mut self) {
-        let claims: Vec<_> = self.running.values().map(Running::claim).collect();
-        let settled = claims::settle(&claims, &self.routes);
-        for (app, why) in &settled.refused {
-            if self.refused.get(app) != Some(why) {
-                tracing::warn!(app = &**app, "{why}");
-            }
-        }
-        self.routes = settled.routes;
-        self.refused = settled.refused;
-        self.waits_for_health = settled.waits_for_health;
-        let routes = self.routes.iter().filter_map(|(spot, app)| {
-            let at = match spot {
-                Spot::Under(hosts, path) => At::Instance { hosts: hosts.clone(), path: path.clone() },
-                Spot::At(addr) => At::Listener(ListenerId::App(*addr)),
-            };
-            Some(Route { at, to: self.running.get(&**app)?.destination() })
-        });
-        self.means.board.route(routes.collect());
-    }
-
-    /// Publishes the apps as they are now.
-    pub(super) fn publish(&self) {
-        let several = self.several().is_some();
-        let in_force = several.then_some(&self.routes);
-        let mut apps: BTreeMap<String, App> = self
-            .absent
-            .iter()
-            .map(|(name, why)| {
-                let config = without_configuration(&self.config.app, name);
-                (name.clone(), absent(config, why, &self.means))
-            })
-            .collect();
-        for (owner, leaving) in &self.leaving {
-            let Some(name) = owner else { continue };
-            apps.insert(name.clone(), leaving_app(leaving));
-        }
-        for (name, running) in &self.running {
-            let refused = self.refused.get(name.as_str()).map(String::as_str);
-            apps.insert(name.clone(), running.seen(in_force, refused));
-        }
-        let leaving = self.leaving.values().map(|leaving| leaving.managed.handle.clone()).collect();
-        self.known.send_replace(Arc::new(Known { several, apps, leaving }));
-    }
-}
-
-/// An app that could not begin, as others see it.
-fn absent(config: Arc<AppConfig>, why: &str, means: &Means) -> App {
-    App::new(Facts {
-        routes: config.routes.clone(),
-        config,
-        counters: Arc::clone(means.counters.service()),
-        kind: Kind::Absent,
-        error: Some(why.to_owned()),
-        source: AppSource::File,
-        leaves: false,
-    })
-}
-
-/// An app that is being removed, as others see it.
-fn leaving_app(leaving: &Leaving) -> App {
-    let config = leaving.config.borrow();
-    let config = without_configuration(&config, &config.name);
-    App::new(Facts {
-        routes: config.routes.clone(),
-        config,
-        counters: Arc::clone(leaving.service.counters()),
-        kind: Kind::Managed(leaving.managed.handle.clone()),
-        error: Some("it is being removed".to_owned()),
-        source: AppSource::File,
-        leaves: true,
-    })
 }
 
 /// Where an app is configured.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::app::{App, Facts, Kind};
 use super::claims::{Claim, InForce, Origin, Standing, held};
 use super::means::Managed;
+use super::targets;
 use crate::config::{AppConfig, AppRoutes};
 use crate::proxy::{Destination, Handling, Service};
 use crate::wire::{AppSource, Phase};
@@ -37,6 +38,7 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) enum Body {
     Managed(Managed),
+    Targets(targets::Handle),
     Redirect,
 }
 
@@ -44,12 +46,17 @@ pub(super) enum Body {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
     Managed,
+    Targets,
     Redirect,
 }
 
 impl Nature {
     pub(super) fn of(config: &AppConfig) -> Self {
-        if config.redirect.is_some() { Self::Redirect } else { Self::Managed }
+        match (&config.redirect, &config.targets) {
+            (Some(_), _) => Self::Redirect,
+            (None, Some(_)) => Self::Targets,
+            (None, None) => Self::Managed,
+        }
     }
 }
 
@@ -70,6 +77,7 @@ impl Running {
     pub(super) fn nature(&self) -> Nature {
         match self.body {
             Body::Managed(_) => Nature::Managed,
+            Body::Targets(_) => Nature::Targets,
             Body::Redirect => Nature::Redirect,
         }
     }
@@ -77,6 +85,7 @@ impl Running {
     fn kind(&self) -> Kind {
         match &self.body {
             Body::Managed(managed) => Kind::Managed(managed.handle.clone()),
+            Body::Targets(targets) => Kind::Targets(targets.clone()),
             Body::Redirect => Kind::Redirect,
         }
     }
@@ -96,6 +105,7 @@ impl Running {
     pub(super) fn claim(&self) -> Claim {
         let phase = match &self.body {
             Body::Managed(managed) => managed.handle.phase(),
+            Body::Targets(targets) => targets.phase(),
             Body::Redirect => Phase::Settled,
         };
         let healthy = matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::Apps;
 use super::registry::Order;
+use super::{Apps, targets};
 use crate::release::Handle;
 use crate::wire::{Code, ErrorBody, Phase};
 
@@ -26,7 +26,9 @@ impl Apps {
             // The coordinator has acted on what the probe found.
             app.beat().await;
         });
-        let _unanswered = tokio::time::timeout(within, known).await;
+        let targets = each(self.target_sets(), |app| async move { app.first_probe().await });
+        let both = async { tokio::join!(known, targets) };
+        let _unanswered = tokio::time::timeout(within, both).await;
     }
 
     /// As [`Handle::booted`], for all.
@@ -36,7 +38,8 @@ impl Apps {
 
     /// Waits until every coordinator has received a message sent now. Cancel safe.
     pub async fn beat(&self) {
-        each(self.coordinators(), |app| async move { app.beat().await }).await;
+        let targets = each(self.target_sets(), |app| async move { app.beat().await });
+        tokio::join!(each(self.coordinators(), |app| async move { app.beat().await }), targets);
     }
 
     /// Waits until it is worth looking at the phases again: for the next snapshot of the one app;
@@ -79,7 +82,8 @@ impl Apps {
 
     /// Requests in flight on all targets.
     pub fn inflight(&self) -> u64 {
-        self.coordinators().iter().map(Handle::in_flight).sum()
+        let targets: u64 = self.target_sets().iter().map(targets::Handle::inflight).sum();
+        targets + self.coordinators().iter().map(Handle::in_flight).sum::<u64>()
     }
 
     /// As [`Handle::may_freeze`], for all.
@@ -88,6 +92,7 @@ impl Apps {
     /// The first refusal. `busy`: an app is being removed.
     pub async fn may_freeze(&self) -> Result<(), ErrorBody> {
         self.removes_none()?;
+        self.target_sets().iter().try_for_each(targets::Handle::may_freeze)?;
         each(self.coordinators(), |app| async move { app.may_freeze().await }).await.into_iter().collect()
     }
 
@@ -108,13 +113,20 @@ impl Apps {
         let refusal = match outcomes {
             Err(refusal) => refusal,
             Ok(outcomes) => {
+                let sets = self.target_sets();
+                let sets = each(sets, move |app| async move { app.freeze(interrupt).await }).await;
+                let sets: Result<(), ErrorBody> = sets.into_iter().collect();
                 let (frozen, mut refused): (Vec<_>, Vec<_>) =
                     outcomes.into_iter().partition(|(_, outcome)| outcome.is_ok());
-                let Some((_, Err(refusal))) = refused.pop() else { return Ok(()) };
+                let refusal = match (refused.pop(), sets) {
+                    (Some((_, Err(refusal))), _) | (_, Err(refusal)) => refusal,
+                    _ => return Ok(()),
+                };
                 if interrupt {
                     // It ends all the same; what is written down is written down.
                     return Err(refusal);
                 }
+                each(self.target_sets(), |app| async move { app.thaw().await }).await;
                 each(frozen.into_iter().map(|(app, _)| app).collect(), |app| async move { app.thaw().await })
                     .await;
                 refusal
@@ -126,6 +138,7 @@ impl Apps {
 
     /// Lets all go on as if they had never stood still.
     pub async fn thaw(&self) {
+        each(self.target_sets(), |app| async move { app.thaw().await }).await;
         each(self.coordinators(), |app| async move { app.thaw().await }).await;
         let _ended = self.orders.send(Order::GoOn).await;
     }
@@ -143,6 +156,7 @@ impl Apps {
     /// Ends the coordinators and leaves all processes as they are.
     pub async fn leave(&self) {
         self.tell(Order::End).await;
+        each(self.target_sets(), |app| async move { app.leave().await }).await;
         each(self.coordinators(), |app| async move { app.leave().await }).await;
     }
 
@@ -156,12 +170,14 @@ impl Apps {
     /// Begins nothing new from now on; gives up what is under way and has not switched.
     pub async fn shut_down(&self) {
         self.tell(Order::End).await;
+        each(self.target_sets(), |app| async move { app.shut_down().await }).await;
         each(self.coordinators(), |app| async move { app.shut_down().await }).await;
     }
 
     /// Stops every process group by the ladder. Waits until nothing is left and the last records
     /// are written.
     pub async fn stop_all(&self) {
+        each(self.target_sets(), |app| async move { app.stop().await }).await;
         each(self.coordinators(), |app| async move { app.stop_all().await }).await;
     }
 
@@ -179,6 +195,11 @@ impl Apps {
         Err(ErrorBody::new(Code::Busy, "Busy", message).with_hint("try again in a moment"))
     }
 
+    /// What drives the targets of all apps that have such.
+    fn target_sets(&self) -> Vec<targets::Handle> {
+        self.known.borrow().apps.values().filter_map(super::App::targets).cloned().collect()
+    }
+
     /// The coordinators of all apps.
     fn coordinators(&self) -> Vec<Handle> {
         let known = self.known.borrow();
@@ -189,7 +210,7 @@ impl Apps {
 
 /// Asks all at the same time, and waits for all answers. What is asked goes on no longer than the
 /// future lives.
-async fn each<T, F>(apps: Vec<Handle>, ask: impl Fn(Handle) -> F) -> Vec<T>
+async fn each<H, T, F>(apps: Vec<H>, ask: impl Fn(H) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,

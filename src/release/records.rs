@@ -158,6 +158,15 @@ impl Records {
         entries.filter_map(name).collect()
     }
 
+    /// Where an app of several keeps which of its targets are in force. It is no record of releases,
+    /// and has another name than that. Makes the folder.
+    pub fn targets_of(&self, app: &str) -> PathBuf {
+        if let Err(error) = folder::make(&self.folder(), 0o755) {
+            tracing::warn!("cannot make the folder {}: {error}", self.folder().display());
+        }
+        self.folder().join(format!("{app}.targets{RECORD}"))
+    }
+
     /// Whether the one app has a record.
     pub fn has_one(&self) -> bool {
         self.file.exists()

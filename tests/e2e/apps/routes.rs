@@ -1,6 +1,6 @@
 //! Which app gets a request, and who has a route that two claim.
 
-use super::{edge, get, live_pid, put, reload, status, take_away, wait_for};
+use super::{edge, get, live_pid, put, put_text, reload, status, take_away, wait_for};
 use crate::harness::{World, assert_mentions, wait_until};
 
 #[test]
@@ -60,5 +60,37 @@ fn a_route_that_two_claim_stays_until_it_is_free() {
     reload(&daemon);
     wait_for(&daemon, "x.test", "a-1");
     assert!(super::apps(&world)[0]["error"].is_null());
+    daemon.terminate();
+}
+
+#[test]
+fn an_app_with_targets_is_answered_by_other_programs_and_may_become_a_managed_one() {
+    let world = World::new();
+    let conf = edge(&world);
+    let (one, two) = (world.app("one"), world.app("two"));
+    let (mut first, mut second) = (one.start_unmanaged(), two.start_unmanaged());
+    let targets = |list: &[u16]| {
+        let list: Vec<_> = list.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        put_text(&world, "shop", &format!("hosts = [\"shop.test\"]\ntargets = [{}]\n", list.join(", ")));
+    };
+    targets(&[first.port]);
+    let mut daemon = world.start(&conf);
+    wait_for(&daemon, "shop.test", "one");
+    targets(&[second.port]);
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "two");
+    daemon.upgrade();
+    wait_for(&daemon, "shop.test", "two");
+    put(&world, "shop", &["shop.test"], &world.app("managed"));
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "managed");
+    targets(&[first.port]);
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "one");
+    wait_until("the managed one is stopped", || daemon.log(), || world.processes().is_empty().then_some(()));
+    take_away(&world, "shop");
+    reload(&daemon);
+    wait_until("it is gone", || daemon.log(), || super::names(&world).is_empty().then_some(()));
+    assert!(first.is_alive() && second.is_alive(), "nobody here stops them");
     daemon.terminate();
 }

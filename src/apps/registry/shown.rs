@@ -1,0 +1,91 @@
+//! What the data plane and everybody else see of the apps: the routes, and a snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::Known;
+use super::super::app::{App, Facts, Kind};
+use super::super::claims::{self, Spot};
+use super::super::leaving::Leaving;
+use super::super::means::Means;
+use super::super::running::{Running, without_configuration};
+use super::Registry;
+use crate::config::AppConfig;
+use crate::proxy::{At, ListenerId, Route};
+use crate::wire::AppSource;
+
+impl Registry {
+    /// Settles which app has which route, and publishes the routes.
+    pub(super) fn settle(&mut self) {
+        let claims: Vec<_> = self.running.values().map(Running::claim).collect();
+        let settled = claims::settle(&claims, &self.routes);
+        for (app, why) in &settled.refused {
+            if self.refused.get(app) != Some(why) {
+                tracing::warn!(app = &**app, "{why}");
+            }
+        }
+        self.routes = settled.routes;
+        self.refused = settled.refused;
+        self.waits_for_health = settled.waits_for_health;
+        let routes = self.routes.iter().filter_map(|(spot, app)| {
+            let at = match spot {
+                Spot::Under(hosts, path) => At::Instance { hosts: hosts.clone(), path: path.clone() },
+                Spot::At(addr) => At::Listener(ListenerId::App(*addr)),
+            };
+            Some(Route { at, to: self.running.get(&**app)?.destination() })
+        });
+        self.means.board.route(routes.collect());
+    }
+
+    /// Publishes the apps as they are now.
+    pub(in crate::apps) fn publish(&self) {
+        let several = self.several().is_some();
+        let in_force = several.then_some(&self.routes);
+        let mut apps: BTreeMap<String, App> = self
+            .absent
+            .iter()
+            .map(|(name, why)| {
+                let config = without_configuration(&self.config.app, name);
+                (name.clone(), absent(config, why, &self.means))
+            })
+            .collect();
+        for (owner, leaving) in &self.leaving {
+            let Some(name) = owner else { continue };
+            apps.insert(name.clone(), leaving_app(leaving));
+        }
+        for (name, running) in &self.running {
+            let refused = self.refused.get(name.as_str()).map(String::as_str);
+            apps.insert(name.clone(), running.seen(in_force, refused));
+        }
+        let leaving = self.leaving.values().map(|leaving| leaving.managed.handle.clone()).collect();
+        self.known.send_replace(Arc::new(Known { several, apps, leaving }));
+    }
+}
+
+/// An app that could not begin, as others see it.
+fn absent(config: Arc<AppConfig>, why: &str, means: &Means) -> App {
+    App::new(Facts {
+        routes: config.routes.clone(),
+        config,
+        counters: Arc::clone(means.counters.service()),
+        kind: Kind::Absent,
+        error: Some(why.to_owned()),
+        source: AppSource::File,
+        leaves: false,
+    })
+}
+
+/// An app that is being removed, as others see it.
+fn leaving_app(leaving: &Leaving) -> App {
+    let config = leaving.config.borrow();
+    let config = without_configuration(&config, &config.name);
+    App::new(Facts {
+        routes: config.routes.clone(),
+        config,
+        counters: Arc::clone(leaving.service.counters()),
+        kind: Kind::Managed(leaving.managed.handle.clone()),
+        error: Some("it is being removed".to_owned()),
+        source: AppSource::File,
+        leaves: true,
+    })
+}
