@@ -183,7 +183,7 @@ impl Services {
     /// Where a request goes: see [`Routes::find`].
     pub(super) fn find<'h>(
         &self,
-        listener: ListenerId,
+        listener: &ListenerId,
         host: impl FnOnce() -> Option<&'h [u8]>,
         path: &[u8],
     ) -> Option<&Found> {

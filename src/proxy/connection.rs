@@ -117,8 +117,8 @@ impl ClientConnection {
     }
 
     /// The listener that it came to.
-    pub(super) fn listener(&self) -> ListenerId {
-        self.door.listener
+    pub(super) fn listener(&self) -> &ListenerId {
+        &self.door.listener
     }
 
     /// The guest of the peer's own address, in the crowd of the connections.

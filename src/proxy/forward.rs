@@ -67,7 +67,7 @@ pub(super) fn forward(
         let host = || host_of(&parts, &target);
         if is_reserved(&own, client, host, target.path) {
             let request = Request::from_parts(parts, body);
-            let (listener, peer) = (client.listener(), client.peer);
+            let (listener, peer) = (*client.listener(), client.peer);
             let answer = worker.reserved.answer(listener, peer, request);
             return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }

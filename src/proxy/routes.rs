@@ -87,13 +87,13 @@ impl<T> Routes<T> {
     /// with its query. Without a host only the routes for any host count.
     pub(super) fn find<'h>(
         &self,
-        listener: ListenerId,
+        listener: &ListenerId,
         host: impl FnOnce() -> Option<&'h [u8]>,
         path: &[u8],
     ) -> Option<&T> {
         match listener {
             ListenerId::Instance(_) => self.paths(host())?.find(path),
-            ListenerId::App(_) => self.listeners.get(&listener),
+            ListenerId::App(_) => self.listeners.get(listener),
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn found<'t>(table: &'t Routes<String>, host: Option<&str>, path: &str) -> Option<&'t str> {
-        table.find(public(), || host.map(str::as_bytes), path.as_bytes()).map(String::as_str)
+        table.find(&public(), || host.map(str::as_bytes), path.as_bytes()).map(String::as_str)
     }
 
     #[test]
@@ -234,10 +234,10 @@ mod tests {
         let at_own = At::Listener(own);
         let table =
             Routes::new([route(&everywhere, 1), route(&everywhere, 2), route(&at_own, 3), route(&at_own, 4)]);
-        assert_eq!(table.find(public(), || None, b"/"), Some(&1));
-        assert_eq!(table.find(own, || unreachable!("its host does not matter"), b"/"), Some(&3));
+        assert_eq!(table.find(&public(), || None, b"/"), Some(&1));
+        assert_eq!(table.find(&own, || unreachable!("its host does not matter"), b"/"), Some(&3));
         let none = ListenerId::App(([127, 0, 0, 1], 82).into());
-        assert_eq!(table.find(none, || None, b"/"), None, "it has no share in the instance's routes");
+        assert_eq!(table.find(&none, || None, b"/"), None, "it has no share in the instance's routes");
     }
 
     proptest::proptest! {
