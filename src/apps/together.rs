@@ -119,7 +119,8 @@ impl Apps {
                 let (frozen, mut refused): (Vec<_>, Vec<_>) =
                     outcomes.into_iter().partition(|(_, outcome)| outcome.is_ok());
                 let refusal = match (refused.pop(), sets) {
-                    (Some((_, Err(refusal))), _) | (_, Err(refusal)) => refusal,
+                    (Some((app, Err(refusal))), _) => self.naming(&app, refusal),
+                    (_, Err(refusal)) => refusal,
                     _ => return Ok(()),
                 };
                 if interrupt {
@@ -184,6 +185,15 @@ impl Apps {
     /// Sends SIGKILL to what [`Apps::stop_all`] is still stopping.
     pub async fn kill_all(&self) {
         each(self.coordinators(), |app| async move { app.kill_all().await }).await;
+    }
+
+    /// The refusal of one of several apps, which says whose it is.
+    fn naming(&self, app: &Handle, mut refusal: ErrorBody) -> ErrorBody {
+        let name = app.name();
+        if self.has_several() && !refusal.message.contains(&format!("`{name}`")) {
+            refusal.message = format!("app `{name}`: {}", refusal.message);
+        }
+        refusal
     }
 
     /// Refuses where an app is being removed: nobody could go on with that.

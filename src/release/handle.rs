@@ -149,6 +149,11 @@ impl Handle {
         status
     }
 
+    /// The app's name.
+    pub fn name(&self) -> String {
+        self.config.borrow().name.clone()
+    }
+
     /// Requests in flight on all targets.
     pub fn in_flight(&self) -> u64 {
         let view = self.views.borrow();
