@@ -37,7 +37,7 @@
 //! | [`health`] | one probe; the wait for the first good ones |
 //! | [`proxy`] | the data plane: accepts connections, claims targets, forwards requests, tunnels |
 //! | [`release`] | one app's releases: the pure machine, its one driver, the durable record |
-//! | [`apps`] | the apps of a daemon: how they begin, and how they are frozen, left and stopped together |
+//! | [`apps`] | the apps of a daemon: which there are, their routes, how they begin, change, go, and are told things together |
 //! | [`redis`] | the routes that Redis holds: read, bounded, guarded, kept on disk |
 //! | [`admin`] | the admin API: reads requests, makes one domain call, writes answers |
 //! | [`systemd`] | messages to the service manager, and the sockets that it kept |
@@ -54,8 +54,9 @@
 //!
 //! | fact | owner | others see |
 //! | --- | --- | --- |
+//! | which apps there are, and which has which route | the registry in [`apps`] | a snapshot ([`apps::Apps::list`]) |
 //! | phase, live, candidate, previous, history | the app's coordinator | a snapshot ([`release::Handle::status`]) |
-//! | which of several apps a request is for ([`proxy::Route`]) | who keeps the apps, through [`proxy::Board::route`] | a wait-free read |
+//! | which of several apps a request is for ([`proxy::Route`]) | the registry in [`apps`], through [`proxy::Board::route`] | a wait-free read |
 //! | where requests go now ([`proxy::Now`]) | the coordinator, through the one [`proxy::RouteWriter`] | a wait-free read |
 //! | requests in flight on a target | [`proxy::Target`]: claims are guards | a count |
 //! | a process group and its end | its task in [`supervisor`] | what [`supervisor::Process`] publishes |
