@@ -141,7 +141,9 @@ impl Journal {
         let release = get("PORTOK_RELEASE");
         let is_of_unit = [get("_SYSTEMD_UNIT"), get("UNIT")].contains(&Some(self.unit.clone()));
         let is_of_app = get("SYSLOG_IDENTIFIER").as_deref() == Some(&self.called) && release.is_some();
-        let app = get("PORTOK_APP");
+        // An event of the daemon about an app has the field twice: the instance's name stands in
+        // every event.
+        let app = field_texts(&entry["PORTOK_APP"]).into_iter().find(|app| *app != self.called);
         let is_asked_for = self.app.is_none() || self.app == app;
         if !is_asked_for || !is_of_unit && !is_of_app {
             return None;
@@ -152,7 +154,7 @@ impl Journal {
         Some(JournalLine {
             at: rfc3339(UNIX_EPOCH + Duration::from_micros(at)),
             source: if is_of_app { JournalSource::App } else { JournalSource::Daemon },
-            app: app.filter(|app| *app != self.called),
+            app,
             release,
             priority: get("PRIORITY").and_then(|priority| priority.parse().ok()).unwrap_or(6),
             line: get("MESSAGE")?,
@@ -196,6 +198,16 @@ fn field_text(value: &Value) -> Option<String> {
             }
         }
         _ => None,
+    }
+}
+
+/// The texts of a field that may occur several times.
+fn field_texts(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            items.iter().filter_map(field_text).collect()
+        }
+        value => field_text(value).into_iter().collect(),
     }
 }
 
@@ -282,8 +294,8 @@ mod tests {
     fn of_one_app_of_several_only_what_is_about_it_is_read() {
         let printed =
             r#"{"SYSLOG_IDENTIFIER":"api","PORTOK_APP":"shop","PORTOK_RELEASE":"v1","MESSAGE":"x"}"#;
-        let told = r#"{"_SYSTEMD_UNIT":"portok@api.service","PORTOK_APP":"shop","MESSAGE":"x"}"#;
-        let daemons = r#"{"_SYSTEMD_UNIT":"portok@api.service","MESSAGE":"x"}"#;
+        let told = r#"{"_SYSTEMD_UNIT":"portok@api.service","PORTOK_APP":["api","shop"],"MESSAGE":"x"}"#;
+        let daemons = r#"{"_SYSTEMD_UNIT":"portok@api.service","PORTOK_APP":"api","MESSAGE":"x"}"#;
         for (app, read) in
             [(None, [true, true, true]), (Some("shop"), [true, true, false]), (Some("web"), [false; 3])]
         {

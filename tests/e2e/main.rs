@@ -38,6 +38,7 @@ mod host;
 mod import;
 #[cfg(test)]
 mod keeper;
+#[cfg(test)]
 mod killed;
 #[cfg(test)]
 mod killed_first;
@@ -57,6 +58,8 @@ mod proxy_path;
 mod rollback;
 #[cfg(test)]
 mod run;
+#[cfg(test)]
+mod several_operator;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]
