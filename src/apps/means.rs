@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::config::AppConfig;
 use crate::proxy::{Board, Counters, RouteWriter, Service};
@@ -57,6 +58,8 @@ pub(super) struct Managed {
 pub(super) struct Prepared {
     coordinator: Coordinator,
     fell: Arc<AtomicBool>,
+    /// Names the app in each line of the log, where there are several.
+    span: Span,
 }
 
 impl Means {
@@ -95,7 +98,9 @@ impl Means {
         let (coordinator, handle) = Coordinator::new(parts);
         let fell = Arc::<AtomicBool>::default();
         let managed = Managed { handle, supervisor, recorded, fell: Arc::clone(&fell), restarts: Vec::new() };
-        Ok((managed, Prepared { coordinator, fell }))
+        // At the level of errors, so that no filter takes the name from a line that it lets through.
+        let span = owner.as_ref().map_or_else(Span::none, |app| tracing::error_span!("app", app = %app));
+        Ok((managed, Prepared { coordinator, fell, span }))
     }
 }
 
@@ -103,8 +108,8 @@ impl Prepared {
     /// Drives the app until all of it is stopped or left. A fault in the coordinator ends it, and
     /// is noted.
     pub(super) async fn run(self) {
-        let Self { coordinator, fell } = self;
-        if tokio::spawn(coordinator.run()).await.is_err_and(|error| error.is_panic()) {
+        let Self { coordinator, fell, span } = self;
+        if tokio::spawn(coordinator.run().instrument(span)).await.is_err_and(|error| error.is_panic()) {
             fell.store(true, Ordering::SeqCst);
         }
     }
