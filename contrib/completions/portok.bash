@@ -228,7 +228,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__add)
-            opts="-h -V --port --target --cmd --dir --health --toml --env --force --url --socket --instance --app --token --json --help --version"
+            opts="-h -V --port --target --cmd --dir --health --toml --env --force --to --host --path --strip-prefix --listen --redirect --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -251,6 +251,26 @@ _portok() {
                     return 0
                     ;;
                 --health)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --redirect)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -46,8 +46,8 @@ complete -c portok -n "__fish_portok_needs_command" -f -a "logs" -d 'Show what t
 complete -c portok -n "__fish_portok_needs_command" -f -a "reload" -d 'Load the configuration file again and tell what changed'
 complete -c portok -n "__fish_portok_needs_command" -f -a "upgrade" -d 'Put a new portokd in the running one\'s place, without losing a connection'
 complete -c portok -n "__fish_portok_needs_command" -f -a "init" -d 'Prepare this host: folders and systemd units; may be repeated'
-complete -c portok -n "__fish_portok_needs_command" -f -a "add" -d 'Write the configuration of a new instance, with a token and free ports'
-complete -c portok -n "__fish_portok_needs_command" -f -a "remove" -d 'Stop an instance and remove its configuration, token and state'
+complete -c portok -n "__fish_portok_needs_command" -f -a "add" -d 'Write the configuration of a new instance, with a token and free ports; with --to, of a new app'
+complete -c portok -n "__fish_portok_needs_command" -f -a "remove" -d 'Stop an instance and remove its configuration, token and state; of INSTANCE/APP, the app\'s file'
 complete -c portok -n "__fish_portok_needs_command" -f -a "clean" -d 'Remove everything that portok made on this host; without --force only tell what that is'
 complete -c portok -n "__fish_portok_needs_command" -f -a "list" -d 'Show every instance with what is live'
 complete -c portok -n "__fish_portok_needs_command" -f -a "ls" -d 'Show every instance with what is live'
@@ -198,10 +198,15 @@ complete -c portok -n "__fish_portok_using_subcommand init" -l json -d 'Print on
 complete -c portok -n "__fish_portok_using_subcommand init" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand init" -s V -l version -d 'Print version'
 complete -c portok -n "__fish_portok_using_subcommand add" -l port -d 'The public port [default: the first free one from 3000 on]' -r
-complete -c portok -n "__fish_portok_using_subcommand add" -l target -d 'The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080 on]' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l target -d 'The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080 on]; with --to also an address, and several' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l cmd -d 'What portok runs, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l dir -d 'The directory to run it in' -r -F
 complete -c portok -n "__fish_portok_using_subcommand add" -l health -d 'The path that answers 2xx when the app is healthy' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l to -d 'Add an app to this instance, which has several' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l host -d 'A host of the app, like api.example.com or *.example.com; may be given several times [default: every one]' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l path -d 'The beginning of the app\'s paths; may be given several times [default: /]' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l listen -d 'An address or a port on which the app alone answers; may be given several times' -r
+complete -c portok -n "__fish_portok_using_subcommand add" -l redirect -d 'Send clients to this address instead, with the path and query that they asked for' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand add" -l socket -d 'The daemon\'s unix socket' -r -F
 complete -c portok -n "__fish_portok_using_subcommand add" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r
@@ -210,6 +215,7 @@ complete -c portok -n "__fish_portok_using_subcommand add" -l token -d 'The admi
 complete -c portok -n "__fish_portok_using_subcommand add" -l toml -d 'Write NAME.toml; without --cmd and --target, the first `portok deploy` says what runs'
 complete -c portok -n "__fish_portok_using_subcommand add" -l env -d 'Write NAME.env'
 complete -c portok -n "__fish_portok_using_subcommand add" -l force -d 'Overwrite an instance of that name, and take ports that are in use'
+complete -c portok -n "__fish_portok_using_subcommand add" -l strip-prefix -d 'Take that beginning off before the app gets the path'
 complete -c portok -n "__fish_portok_using_subcommand add" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand add" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand add" -s V -l version -d 'Print version'
@@ -336,8 +342,8 @@ complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_
 complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "reload" -d 'Load the configuration file again and tell what changed'
 complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "upgrade" -d 'Put a new portokd in the running one\'s place, without losing a connection'
 complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "init" -d 'Prepare this host: folders and systemd units; may be repeated'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "add" -d 'Write the configuration of a new instance, with a token and free ports'
-complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "remove" -d 'Stop an instance and remove its configuration, token and state'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "add" -d 'Write the configuration of a new instance, with a token and free ports; with --to, of a new app'
+complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "remove" -d 'Stop an instance and remove its configuration, token and state; of INSTANCE/APP, the app\'s file'
 complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "clean" -d 'Remove everything that portok made on this host; without --force only tell what that is'
 complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "list" -d 'Show every instance with what is live'
 complete -c portok -n "__fish_portok_using_subcommand help; and not __fish_seen_subcommand_from run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help" -f -a "start" -d 'Start an instance\'s daemon, and with it the app'
