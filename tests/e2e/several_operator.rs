@@ -171,7 +171,6 @@ fn administer(world: &World, words: &[&str]) -> Said {
 }
 
 #[test]
-#[ignore = "an app that is removed after its file was refused is not stopped yet"]
 fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
     let world = World::new();
     let daemon = world.start(&conf(&world));
