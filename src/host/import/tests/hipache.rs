@@ -64,11 +64,20 @@ eject_on = [500, 501, 502, 503, 504]
         ]
     );
     assert!(!format!("{imported:?}").contains("secret"));
+    let config = loaded(&imported.toml);
+    let redis = config.redis.unwrap();
+    assert_eq!(
+        (redis.server.to_string().as_str(), redis.prefix.as_str()),
+        ("redis://10.0.0.7:6380/2", "shop:")
+    );
+    assert_eq!(config.proxy.no_route_status, 400);
+    assert!(config.apps.unwrap().apps.is_empty());
 }
 
 /// The first lines that say where it listens, and where Redis is.
 fn places(text: &str) -> (String, Option<String>) {
     let toml = imported(Format::Hipache, text).toml;
+    loaded(&toml);
     let line = |key: &str| {
         toml.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")).map(str::to_owned)
     };
