@@ -37,8 +37,20 @@ impl Daemon {
         let outcome = self.try_reload(prune).await;
         match &outcome {
             Ok(reloaded) => {
-                tracing::info!(changed = reloaded.changed.join(", "), "{}", reloaded.message);
-                self.configuration.loaded();
+                let apps = reloaded.apps.iter().map(|app| format!("{} {}", app.change.as_str(), app.app));
+                let changed: Vec<_> = reloaded.changed.iter().cloned().chain(apps).collect();
+                let new = self.configuration.current();
+                match new.apps.as_ref().and_then(|apps| apps.unreadable.as_ref()) {
+                    Some(why) => {
+                        if self.configuration.failed(why) {
+                            tracing::error!("{why}: all apps stay as they are");
+                        }
+                    }
+                    None => {
+                        tracing::info!(changed = changed.join(", "), "{}", reloaded.message);
+                        self.configuration.loaded();
+                    }
+                }
             }
             Err(error) => {
                 let all =
