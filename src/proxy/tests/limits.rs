@@ -502,8 +502,8 @@ async fn each_app_s_limits_are_its_own() {
     };
     let one = limited(|config| config.limits.tunnel_idle = Some(SHORT));
     let other = limited(|config| config.limits.body_timeout = Some(SHORT));
-    let targets = limited(|config| config.targets = Some(vec![([127, 0, 0, 1], 1).into()]));
-    rig.board.route(vec![one.at("one", "/"), other.at("other", "/"), targets.at("targets", "/")]);
+    let open = limited(|config| config.limits.requests_per_address = None);
+    rig.board.route(vec![one.at("one", "/"), other.at("other", "/"), open.at("open", "/")]);
     let to = |host: &str, request: &str| request.replace("host: a\r\n", &format!("host: {host}\r\n"));
     let ask = async |host: &str, request: &str| {
         let reply = rig.ask(to(host, request)).await;
@@ -522,9 +522,9 @@ async fn each_app_s_limits_are_its_own() {
 
     let mut many = [rig.connect().await, rig.connect().await, rig.connect().await];
     for client in &mut many {
-        client.send(to("targets", HELD)).await;
+        client.send(to("open", HELD)).await;
     }
-    eventually("all are under way", || targets.service.counters().inflight() == 3).await;
+    eventually("all are under way", || open.service.counters().inflight() == 3).await;
     drop(many);
 
     let mut silent = rig.connect().await;
