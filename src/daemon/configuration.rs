@@ -46,7 +46,9 @@ impl Configuration {
         self.status.subscribe()
     }
 
-    pub(super) fn replace(&self, new: Arc<Config>) {
+    pub(super) fn replace(&mut self, new: Arc<Config>) {
+        // A folder of apps that has appeared has to be there from now on.
+        self.sources.hold_to(&new);
         self.current.send_replace(new);
     }
 
