@@ -4,6 +4,7 @@ mod limits;
 mod places;
 mod rejected;
 mod several;
+mod several_files;
 mod shown;
 mod sources;
 mod trust;

@@ -1,0 +1,154 @@
+//! Several apps in files of their own: which files count, and what becomes of bad ones.
+
+use std::sync::Arc;
+
+use super::several::{app, several};
+use super::*;
+use crate::config::folder::Remembered;
+
+#[test]
+fn each_file_is_all_or_nothing_for_itself() {
+    let case = Case::file("[apps.main]\ncommand = \"x\"\n");
+    case.app("good", "targets = [\"10.0.0.1:80\"]\n[health]\npath = \"/up\"\n");
+    case.app("bad", "command = 5\nhosts = [\"\"]\n\n[health]\ntimeout = 5\n");
+    case.app("broken", "command = \"hunter2\" oops\n");
+    case.app("a b", "command = \"x\"\n");
+    case.app("main", "command = \"y\"\n");
+    case.app("large", &"#".repeat(64 * 1024 + 1));
+    mode(&case.app("open", "command = \"x\"\n"), 0o666);
+    fs::create_dir(case.path("api.d/folder.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", case.path("api.d/link.toml")).unwrap();
+    for other in ["good.toml~", ".#good.toml", ".hidden.toml", "README"] {
+        case.write(&format!("api.d/{other}"), "nonsense");
+    }
+    let config = case.good();
+    let Several { apps, refused, folder, unreadable, .. } = several(&config);
+    assert_eq!(apps.keys().collect::<Vec<_>>(), ["good", "main"]);
+    assert!(apps["good"].health.path_is_set);
+    assert_eq!(
+        apps["main"].app.command,
+        Some(CommandLine::Shell("x".to_owned())),
+        "the main file goes first"
+    );
+    assert_eq!((folder.as_deref(), unreadable), (Some(case.path("api.d").as_path()), &None));
+    let names = ["a b", "bad", "broken", "folder", "large", "link", "main", "open"];
+    assert_eq!(refused.keys().collect::<Vec<_>>(), names);
+    for (name, part) in [
+        ("a b", "the stem \"a b\" is to be the app's name: expected 1 to 64 letters"),
+        ("broken", "broken.toml:1:21: not valid TOML"),
+        ("folder", "expected a regular file"),
+        ("large", "it is larger than 64.0 KiB"),
+        ("link", "cannot read the app's file: No such file"),
+        ("main", &format!("the app main is in {}:1 too, which goes first", case.config().display())),
+        ("open", "everybody may write it (mode 0666), refused; run: chmod go-w"),
+    ] {
+        assert!(refused[name].contains(part), "{}\nlacks {part}", refused[name]);
+        assert!(refused[name].starts_with(&case.path("api.d").join(name).display().to_string()), "{name}");
+    }
+    let bad: Vec<_> = refused["bad"].lines().collect();
+    assert_eq!(bad.len(), 3, "all of them at once: {bad:#?}");
+    let places = [":1:11: command = 5", ":2:10: hosts = \"\"", ":5:11: health.timeout = 5"];
+    assert!(bad.iter().zip(places).all(|(problem, place)| problem.contains(place)), "{bad:#?}");
+    assert!(!refused.values().any(|problems| problems.contains("hunter2")));
+}
+
+#[test]
+fn a_folder_that_others_may_write_is_not_read() {
+    let case = Case::file("[apps.main]\ncommand = \"x\"\n");
+    case.app("shop", "command = \"x\"\n");
+    mode(&case.path("api.d"), 0o777);
+    let config = case.good();
+    assert_eq!(several(&config).apps.keys().collect::<Vec<_>>(), ["main"]);
+    let why = several(&config).unreadable.as_deref().unwrap();
+    assert!(why.contains("everybody may write it (mode 0777), refused; run: chmod go-w"), "{why}");
+}
+
+#[test]
+fn targets_where_an_app_of_this_portok_listens_are_refused() {
+    let hook = "listen = [\"127.0.0.1:9080\"]\ncommand = \"x\"\n";
+    let loops = "targets = [\"127.0.0.1:9080\"]\n";
+    let problems = Case::file(&format!("[apps.hook]\n{hook}[apps.shop]\n{loops}")).problems();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(
+        problems[0].contains(":5:11: apps.shop.targets = ")
+            && problems[0].contains("where portok itself listens")
+    );
+
+    let case = Case::file("[apps]\n");
+    case.app("hook", hook);
+    case.app("shop", loops);
+    let config = case.good();
+    assert_eq!(several(&config).apps.keys().collect::<Vec<_>>(), ["hook"]);
+    assert!(
+        several(&config).refused["shop"].contains("shop.toml:1:11: targets = "),
+        "{:?}",
+        several(&config).refused
+    );
+}
+
+#[test]
+fn a_redirect_to_itself_is_odd_and_a_warning_names_its_file() {
+    let case = Case::file("[apps.a]\nhosts = [\"a.b\"]\nredirect = \"https://A.b\"\n");
+    case.app("c", "hosts = [\"*.c.d\"]\nredirect = \"https://x.c.d:444\"\n");
+    case.app("e", "redirect = \"https://e\"\n");
+    let config = case.good();
+    let shown = case.path("api.d/c.toml").display().to_string();
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(warned(&config, "apps.a.redirect: https://A.b is one of the app's own hosts"));
+    assert!(
+        warned(&config, &format!("{shown}: redirect: https://x.c.d:444 is one of")),
+        "{:?}",
+        config.warnings
+    );
+}
+
+#[test]
+fn a_file_that_has_not_changed_is_not_read_again() {
+    let mut case = Case::file("[apps]\n");
+    case.sources.remembered = Remembered::at_once();
+    case.app("one", "command = \"x\"\n");
+    case.app("two", "command = \"x\"\n");
+    let first = case.good();
+    let again = case.good();
+    assert!(Arc::ptr_eq(&app(&first, "one"), &app(&again, "one")));
+    case.app("one", "command = \"longer\"\n");
+    let edited = case.good();
+    assert_eq!(app(&edited, "one").app.command, Some(CommandLine::Shell("longer".to_owned())));
+    assert!(Arc::ptr_eq(&app(&first, "two"), &app(&edited, "two")));
+    // What stands for every app is another now.
+    case.write("api.toml", "[health]\npath = \"/up\"\n[apps]\n");
+    assert_eq!(app(&case.good(), "two").health.path, "/up");
+    fs::remove_file(case.path("api.d/two.toml")).unwrap();
+    assert_eq!(several(&case.good()).apps.len(), 1);
+    // A file that was refused is looked at again once it differs.
+    case.app("one", "command = 5\n");
+    assert_eq!((several(&case.good()).refused.len(), several(&case.good()).refused.len()), (1, 1));
+    mode(&case.app("one", "command = \"x\"\n"), 0o666);
+    assert!(several(&case.good()).refused["one"].contains("everybody may write"));
+    mode(&case.path("api.d/one.toml"), 0o600);
+    assert!(several(&case.good()).refused.is_empty());
+}
+
+#[test]
+fn a_flavor_takes_another_file_and_keeps_name_folder_and_record() {
+    let mut case = Case::file("[apps.a]\ncommand = \"x\"\n");
+    case.write("api_test.toml", "listen = 81\n[apps.t]\ncommand = \"x\"\n");
+    case.app("shop", "command = \"x\"\n");
+    case.set("PORTOK_FLAVOR", "test");
+    let config = case.good();
+    assert_eq!((config.name.as_str(), config.file.clone()), ("api", Some(case.path("api_test.toml"))));
+    assert_eq!(config.state_file, case.path("state/api.json"));
+    assert_eq!(several(&config).apps.keys().collect::<Vec<_>>(), ["shop", "t"]);
+    // A running daemon reads the same again.
+    case.sources.hold_to(&config);
+    assert_eq!(case.good(), config);
+    case.set("PORTOK_FLAVOR", "../x");
+    assert!(case.problems()[0].starts_with("PORTOK_FLAVOR = \"../x\": expected 1 to 64 letters"));
+
+    let mut case = Case::new();
+    case.write("etc/edge_test.toml", "[apps]\n");
+    case.sources.instance = Some("edge".to_owned());
+    case.set("PORTOK_FLAVOR", "test");
+    let config = case.good();
+    assert_eq!((config.name.as_str(), config.file), ("edge", Some(case.path("etc/edge_test.toml"))));
+}
