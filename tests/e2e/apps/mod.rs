@@ -16,6 +16,7 @@ mod edits;
 mod files;
 mod killed;
 mod routes;
+mod targets;
 mod trouble;
 
 /// The configuration of an instance whose apps have files of their own.
