@@ -269,6 +269,7 @@ mod tests {
             pid: 1,
             quarantined: Vec::new(),
             targets: Vec::new(),
+            redis: None,
             state_error: None,
             last_failure: Some("it ended\nand more".into()),
             last_failure_at: None,

@@ -358,6 +358,7 @@ mod tests {
             pid: 1,
             quarantined: Vec::new(),
             targets: Vec::new(),
+            redis: None,
             state_error: None,
             health: Default::default(),
             last_failure: None,

@@ -2,11 +2,12 @@
 
 use crate::apps::App;
 use crate::proxy::Snapshot;
-use crate::wire::AppRow;
+use crate::wire::{AppRow, AppSource};
 
 /// The row of `app`.
 pub(super) fn row(app: &App) -> AppRow {
-    let (routes, counters) = (app.routes(), app.counters().snapshot());
+    let routes = app.routes();
+    let counters = (app.source() != AppSource::Redis).then(|| app.counters().snapshot());
     AppRow {
         app: app.name().to_owned(),
         hosts: routes.hosts.iter().map(ToString::to_string).collect(),
@@ -15,9 +16,10 @@ pub(super) fn row(app: &App) -> AppRow {
         phase: app.phase(),
         live: app.status().live.map(|live| live.release),
         replicas: app.replicas(),
-        rps: rounded(counters.rolling_rps60, 100.0),
-        error_ratio: error_ratio(&counters),
-        p99_ms: p99_ms(&counters),
+        label: app.label().map(str::to_owned),
+        rps: counters.as_ref().map(|counters| rounded(counters.rolling_rps60, 100.0)),
+        error_ratio: counters.as_ref().and_then(error_ratio),
+        p99_ms: counters.as_ref().and_then(p99_ms),
         source: app.source(),
         error: app.error().map(str::to_owned),
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::hosted::Hosted;
 use super::targets;
 use crate::config::{AppConfig, AppRoutes};
 use crate::proxy::ServiceCounters;
@@ -38,6 +39,8 @@ pub(super) enum Kind {
     Managed(release::Handle),
     /// Targets that another program runs.
     Targets(targets::Handle),
+    /// Targets that a list in Redis names.
+    Redis(Arc<Hosted>),
     /// Portok itself: with the way to another host.
     Redirect,
     /// Nothing: its first configuration was refused.
@@ -51,7 +54,10 @@ impl App {
 
     /// Its name; of the one app of an instance: the instance's.
     pub fn name(&self) -> &str {
-        &self.0.config.name
+        match &self.0.kind {
+            Kind::Redis(hosted) => hosted.name(),
+            _ => &self.0.config.name,
+        }
     }
 
     /// Its configuration in force.
@@ -79,11 +85,16 @@ impl App {
         self.0.source
     }
 
+    /// What its list in Redis is labelled with; `None`: it has no such list.
+    pub fn label(&self) -> Option<&str> {
+        Some(self.hosted()?.frontend().label())
+    }
+
     /// Its coordinator, if it has one.
     pub(super) fn coordinator(&self) -> Option<&release::Handle> {
         match &self.0.kind {
             Kind::Managed(handle) => Some(handle),
-            Kind::Targets(_) | Kind::Redirect | Kind::Absent => None,
+            _ => None,
         }
     }
 
@@ -91,7 +102,15 @@ impl App {
     pub(super) fn targets(&self) -> Option<&targets::Handle> {
         match &self.0.kind {
             Kind::Targets(handle) => Some(handle),
-            Kind::Managed(_) | Kind::Redirect | Kind::Absent => None,
+            _ => None,
+        }
+    }
+
+    /// The app of Redis that it is.
+    pub(super) fn hosted(&self) -> Option<&Arc<Hosted>> {
+        match &self.0.kind {
+            Kind::Redis(hosted) => Some(hosted),
+            _ => None,
         }
     }
 
@@ -106,7 +125,11 @@ impl App {
         let why = match &self.0.kind {
             Kind::Managed(handle) => return Ok(handle),
             Kind::Targets(_) => "has targets that another program runs, and no releases".to_owned(),
+            Kind::Redis(_) => "is a list in Redis, whose targets another program runs".to_owned(),
             Kind::Redirect => "sends its clients to another host and has no releases".to_owned(),
+            Kind::Absent if self.source() == AppSource::Redis => {
+                format!("says nothing: {}", self.error().unwrap_or("its list is malformed"))
+            }
             Kind::Absent => {
                 format!("is not configured: {}", self.error().unwrap_or("its file is not valid"))
             }
@@ -122,7 +145,7 @@ impl App {
         match &self.0.kind {
             Kind::Managed(handle) => handle.phase(),
             Kind::Targets(handle) => handle.phase(),
-            Kind::Redirect => Phase::Settled,
+            Kind::Redis(_) | Kind::Redirect => Phase::Settled,
             Kind::Absent => Phase::Empty,
         }
     }
@@ -132,6 +155,9 @@ impl App {
         if let Some(targets) = self.targets() {
             return Some(targets.replicas());
         }
+        if let Some(hosted) = self.hosted() {
+            return Some(hosted.replicas());
+        }
         let ready = self.coordinator()?.status().active_port.is_some();
         Some(wire::Replicas { ready: usize::from(ready), wanted: 1 })
     }
@@ -140,6 +166,9 @@ impl App {
     pub fn status(&self) -> wire::Status {
         if let Some(targets) = self.targets() {
             return targets.status();
+        }
+        if let Some(hosted) = self.hosted() {
+            return hosted.status();
         }
         let own = || wire::Status { phase: self.phase(), ..release::empty_status() };
         self.coordinator().map_or_else(own, release::Handle::status)
@@ -177,7 +206,7 @@ impl App {
         match &self.0.kind {
             Kind::Managed(handle) => handle.health(),
             Kind::Targets(handle) => handle.health(),
-            Kind::Redirect | Kind::Absent => wire::HealthMetrics::default(),
+            Kind::Redis(_) | Kind::Redirect | Kind::Absent => wire::HealthMetrics::default(),
         }
     }
 
@@ -188,6 +217,7 @@ impl App {
         match &self.0.kind {
             Kind::Managed(handle) => handle.check_health().await,
             Kind::Targets(handle) => handle.check_health().await,
+            Kind::Redis(hosted) => hosted.health(),
             Kind::Redirect => own(true, None),
             Kind::Absent => own(false, Some("nothing serves".to_owned())),
         }

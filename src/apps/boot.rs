@@ -5,6 +5,7 @@
 //! coordinator runs. An app that has a record and no configuration is stopped.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -13,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::claims::Origin;
 use super::means::{Means, Notify, Owner};
 use super::plan::{self, Begin};
-use super::registry::{ORDERS, Order, Registry};
+use super::registry::{self, ORDERS, Order, Registry};
 use super::running::{Body, Nature, Running};
 use super::{Apps, Known, Waiting};
 use crate::config::{Config, Several};
 use crate::proxy::{Board, Counters, RouteWriter};
+use crate::redis::{self, Redis};
 use crate::release::Turns;
 use crate::release::records::Records;
 use crate::release::store::{Found, Store, StoreError};
@@ -31,6 +33,10 @@ pub struct Parts {
     pub common: Arc<Common>,
     /// Where the services of several apps are, and the routes to them.
     pub board: Arc<Board>,
+    /// Redis as a source of apps.
+    pub redis: Option<Redis>,
+    /// Where this portokd listens.
+    pub listen: watch::Receiver<Vec<SocketAddr>>,
     /// Points the requests of the one app at targets.
     pub route: RouteWriter,
     /// The data plane's counters.
@@ -56,6 +62,13 @@ pub enum BootError {
     Supervisor(#[source] io::Error),
 }
 
+/// Begins to read the apps that the configuration expects in Redis. The table that was kept on disk
+/// is in force at once.
+pub async fn redis_of(config: &Config, listen: &[SocketAddr]) -> Option<Redis> {
+    let settings = registry::settings(config, listen)?;
+    Some(Redis::start(settings, &redis::table_file(&config.state_file)).await)
+}
+
 /// A record that was opened.
 type Opened = (Store, Found);
 
@@ -65,7 +78,8 @@ impl Apps {
     /// # Errors
     /// The record of the one app cannot be used; the kernel's random numbers cannot be read.
     pub fn boot(parts: Parts) -> Result<(Self, Waiting), BootError> {
-        let Parts { config, common, board, route, counters, records, notify, fresh, alone } = parts;
+        let Parts { config, common, board, redis, listen, route, counters, records, notify, fresh, alone } =
+            parts;
         let several = config.apps.is_some();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let means = Means {
@@ -83,22 +97,23 @@ impl Apps {
         let (orders, told) = mpsc::channel(ORDERS);
         let (lost, is_lost) = watch::channel(false);
         let registry = match config.apps.clone() {
-            None => the_one(means, config, route, (known, told, lost))?,
-            Some(wanted) => all(means, config, &wanted, (known, told, lost)),
+            None => the_one(means, config, route, (listen, known, told, lost))?,
+            Some(wanted) => all(means, config, &wanted, redis, (listen, known, told, lost)),
         };
         registry.publish();
         Ok((Self::new(see, orders, is_lost, common), Waiting { registry }))
     }
 }
 
-type Channels = (watch::Sender<Arc<Known>>, mpsc::Receiver<Order>, watch::Sender<bool>);
+type Channels =
+    (watch::Receiver<Vec<SocketAddr>>, watch::Sender<Arc<Known>>, mpsc::Receiver<Order>, watch::Sender<bool>);
 
 /// The registry of an instance with one app.
 fn the_one(
     means: Means,
     config: Arc<Config>,
     route: RouteWriter,
-    (known, told, lost): Channels,
+    (listen, known, told, lost): Channels,
 ) -> Result<Registry, BootError> {
     let opened = means.records.open(None)?;
     let former = orphans(&means, means.records.apps().into_iter().map(Some));
@@ -109,7 +124,7 @@ fn the_one(
     let (managed, prepared) = made.map_err(BootError::Supervisor)?;
     let body = Body::Managed(managed);
     let running = Running { service, config: app, body, origin: Origin::MainFile, trouble: None };
-    let mut registry = Registry::new(means, config, known, told, lost);
+    let mut registry = Registry::new(means, config, listen, known, told, lost);
     registry.take_the_one(running, prepared);
     for (owner, opened) in former {
         registry.begin_to_stop(owner, opened);
@@ -118,7 +133,13 @@ fn the_one(
 }
 
 /// The registry of an instance with several apps.
-fn all(means: Means, config: Arc<Config>, wanted: &Several, (known, told, lost): Channels) -> Registry {
+fn all(
+    means: Means,
+    config: Arc<Config>,
+    wanted: &Several,
+    redis: Option<Redis>,
+    (listen, known, told, lost): Channels,
+) -> Registry {
     let recorded = means.records.apps();
     let begin = plan::start(wanted, &recorded);
     let is_managed = |name: &str| wanted.apps.get(name).is_none_or(|app| Nature::of(app) == Nature::Managed);
@@ -151,7 +172,7 @@ fn all(means: Means, config: Arc<Config>, wanted: &Several, (known, told, lost):
     let found = opened.iter().filter_map(|(_, _, record)| record.as_ref()?.as_ref().ok());
     let found = found.chain(stopped.iter().map(|(_, opened)| opened)).map(|(_, found)| found);
     keep_pipes(&means.common, found);
-    let mut registry = Registry::new(means, config, known, told, lost);
+    let mut registry = Registry::new(means, config, listen, known, told, lost);
     for (owner, opened) in stopped {
         registry.begin_to_stop(owner, opened);
     }
@@ -160,6 +181,9 @@ fn all(means: Means, config: Arc<Config>, wanted: &Several, (known, told, lost):
             Ok(record) => registry.begin_at_start(&name, &begin, record),
             Err(error) => registry.leave_out(&name, error.to_string()),
         }
+    }
+    if let Some(redis) = redis {
+        registry.take_redis(redis);
     }
     let _changes = registry.compare(false);
     registry

@@ -2,7 +2,7 @@
 //!
 //! A route that two apps claim belongs to the one that has it in force. Where neither has it, the
 //! main file goes first, then names in the order of their bytes. An app whose configuration is gone
-//! gives its route to a claimant that is healthy. Files win over Redis, whatever is in force.
+//! gives its route to a claimant that is healthy. What Redis has for these hosts does not count.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -27,8 +27,6 @@ pub(super) enum Origin {
     MainFile,
     /// In a file of its own.
     OwnFile,
-    /// In Redis.
-    Redis,
 }
 
 /// How a claimant is.
@@ -117,9 +115,7 @@ pub(super) fn held(app: &AppConfig, in_force: &InForce) -> AppRoutes {
 
 /// Who gets a route of its claimants, which come in their order.
 fn winner<'a>(claimants: &[&'a Claim], holder: Option<&str>) -> &'a Claim {
-    let in_files = claimants.iter().any(|claim| claim.origin != Origin::Redis);
-    let may_have_it = |claim: &&&'a Claim| !in_files || claim.origin != Origin::Redis;
-    let candidates = || claimants.iter().filter(may_have_it).copied();
+    let candidates = || claimants.iter().copied();
     let holder = candidates().find(|claim| holder == Some(&*claim.config.name));
     let of = |standing: Standing| candidates().find(|claim| claim.standing == standing);
     match holder {
@@ -228,18 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn files_win_over_redis_and_the_parts_of_a_host_are_apart() {
+    fn the_parts_of_a_host_are_apart() {
         let mut v1 = claim("v1", &["x"], Origin::OwnFile, Standing::Waiting);
         Arc::make_mut(&mut v1.config).routes.paths = vec!["/v1".into()];
-        let claims = [
-            claim("redis:x", &["x"], Origin::Redis, Standing::Healthy),
-            v1,
-            claim("f", &["x"], Origin::OwnFile, Standing::Waiting),
-        ];
-        let before = [(Spot::Under("x".parse().unwrap(), "/".into()), "redis:x".into())].into();
-        let settled = settle(&claims, &before);
+        let claims = [v1, claim("f", &["x"], Origin::OwnFile, Standing::Waiting)];
+        let settled = settle(&claims, &InForce::new());
         assert_eq!(shown(&settled), ["host `x` f", "host `x`, path `/v1` v1"]);
-        assert!(settled.refused.contains_key("redis:x"));
+        assert!(settled.refused.is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! known by one task, the `registry`, which makes what `boot`, `means` and `running` describe,
 //! compares it with the configuration (`plan`), settles who has which route (`claims`), and lets
 //! apps go (`leaving`). Each managed app has a coordinator of its own, which decides everything
-//! about its releases and owns its state.
+//! about its releases and owns its state. The apps of Redis (`from_redis`, `hosted`) have none.
 //!
 //! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
 //! they end after [`Apps::stop_all`] or [`Apps::leave`].
@@ -18,13 +18,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::registry::{Order, Registry};
 use crate::config::Config;
+use crate::proxy::ServiceCounters;
 use crate::release;
 use crate::supervisor::Common;
-use crate::wire::{AppReload, Code, ErrorBody};
+use crate::wire::{AppReload, Code, ErrorBody, RedisStatus};
 
 mod app;
 mod boot;
 mod claims;
+mod from_redis;
+mod hosted;
 mod leaving;
 mod means;
 mod plan;
@@ -36,7 +39,7 @@ mod testing;
 mod together;
 
 pub use app::App;
-pub use boot::{BootError, Parts};
+pub use boot::{BootError, Parts, redis_of};
 pub use means::Notify;
 
 /// How many apps a refusal names.
@@ -48,6 +51,8 @@ struct Known {
     /// Whether the instance has several apps: then each request to one names it.
     several: bool,
     apps: BTreeMap<String, App>,
+    /// Those of Redis.
+    redis: Option<from_redis::Seen>,
     /// The coordinators of apps that are being removed.
     leaving: Vec<release::Handle>,
 }
@@ -106,16 +111,41 @@ impl Apps {
     pub fn find(&self, name: Option<&str>) -> Result<App, ErrorBody> {
         let known = self.known.borrow();
         let found = match name {
-            Some(name) => known.apps.get(name),
+            Some(name) => match known.apps.get(name) {
+                Some(app) => Some(app.clone()),
+                None => known.redis.as_ref().and_then(|redis| redis.find(name)),
+            },
             None if known.several => return Err(required(&known)),
-            None => known.apps.values().next(),
+            None => known.apps.values().next().cloned(),
         };
-        found.cloned().ok_or_else(|| no_such(name.unwrap_or_default(), &known))
+        found.ok_or_else(|| no_such(name.unwrap_or_default(), &known))
     }
 
     /// All apps, in the order of the bytes of their names.
     pub fn list(&self) -> Vec<App> {
+        let known = Arc::clone(&self.known.borrow());
+        let mut apps: Vec<App> = known.apps.values().cloned().collect();
+        if let Some(redis) = &known.redis {
+            apps.append(&mut redis.list());
+            apps.sort_by(|one, other| one.name().cmp(other.name()));
+        }
+        apps
+    }
+
+    /// The apps that files configure, in the order of the bytes of their names: without those of
+    /// Redis.
+    pub fn of_files(&self) -> Vec<App> {
         self.known.borrow().apps.values().cloned().collect()
+    }
+
+    /// The counters of all apps of Redis together; `None`: there is no Redis.
+    pub fn counters_of_redis(&self) -> Option<Arc<ServiceCounters>> {
+        Some(self.known.borrow().redis.as_ref()?.counters())
+    }
+
+    /// How it stands with Redis; `None`: there is none.
+    pub fn redis(&self) -> Option<RedisStatus> {
+        Some(self.known.borrow().redis.as_ref()?.status())
     }
 
     /// Whether the instance has several apps (it may be none at the moment), so that a request to

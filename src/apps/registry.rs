@@ -12,6 +12,7 @@
 //! was told so ([`Order::End`]) and every coordinator has ended.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use super::Known;
 use super::claims::{InForce, Origin};
+use super::from_redis::FromRedis;
 use super::leaving::Leaving;
 use super::means::{Means, Owner, Prepared};
 use super::plan::{self, Begin, Missing, Plan};
@@ -30,7 +32,10 @@ use crate::config::{AppConfig, Config, Several};
 use crate::release::store::{Found, Store};
 use crate::wire::{AppChange, AppReload};
 
+mod from_redis;
 mod shown;
+
+pub(super) use self::from_redis::settings;
 
 /// How often a coordinator is started again within [`COUNTED`].
 const RESTARTS: usize = 2;
@@ -88,6 +93,11 @@ pub(super) struct Registry {
     /// Why apps do not get some of their routes.
     refused: BTreeMap<Arc<str>, String>,
     waits_for_health: bool,
+    redis: Option<FromRedis>,
+    /// Where this portokd listens.
+    listen: watch::Receiver<Vec<SocketAddr>>,
+    /// Targets of Redis that left and have requests in flight.
+    drains: JoinSet<()>,
     life: Life,
     /// Coordinators that run once the registry does.
     prepared: Vec<(Owner, Prepared)>,
@@ -103,6 +113,7 @@ impl Registry {
     pub(super) fn new(
         means: Means,
         config: Arc<Config>,
+        listen: watch::Receiver<Vec<SocketAddr>>,
         known: watch::Sender<Arc<Known>>,
         orders: mpsc::Receiver<Order>,
         lost: watch::Sender<bool>,
@@ -117,6 +128,9 @@ impl Registry {
             routes: InForce::new(),
             refused: BTreeMap::new(),
             waits_for_health: false,
+            redis: None,
+            listen,
+            drains: JoinSet::new(),
             life: Life::Moving,
             prepared: Vec::new(),
             drivers: Vec::new(),
@@ -151,7 +165,14 @@ impl Registry {
                     Err(error) => tracing::error!("a task of the registry panicked: {error}"),
                 },
                 () = at(look_again) => drop(self.compare(false)),
+                () = Self::redis_changed(&mut self.redis), if self.life == Life::Moving => self.follow_redis(),
+                Ok(()) = self.listen.changed(), if self.life == Life::Moving => self.configure_redis().await,
+                Some(_drained) = self.drains.join_next() => {}
             }
+        }
+        if let Some(redis) = self.redis.take() {
+            // Requests that are under way end where they are.
+            let _targets = redis.end().await;
         }
     }
 
@@ -159,6 +180,7 @@ impl Registry {
         match order {
             Order::Reconfigure { config, prune, reply } => {
                 self.config = config;
+                self.configure_redis().await;
                 let changes = match self.several() {
                     Some(_) => self.compare(prune),
                     None => self.reconfigure_the_one(),

@@ -128,7 +128,7 @@ impl Running {
             kind: self.kind(),
             routes,
             error: (!troubles.is_empty()).then(|| troubles.join("; ")),
-            source: if self.origin == Origin::Redis { AppSource::Redis } else { AppSource::File },
+            source: AppSource::File,
             config,
             leaves: false,
         })

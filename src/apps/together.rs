@@ -77,13 +77,17 @@ impl Apps {
 
     /// The phase of every app.
     pub fn phases(&self) -> Vec<Phase> {
-        self.known.borrow().apps.values().map(super::App::phase).collect()
+        let known = self.known.borrow();
+        let redis = known.redis.as_ref().map_or(0, super::from_redis::Seen::len);
+        let redis = std::iter::repeat_n(Phase::Settled, redis);
+        known.apps.values().map(super::App::phase).chain(redis).collect()
     }
 
     /// Requests in flight on all targets.
     pub fn inflight(&self) -> u64 {
         let targets: u64 = self.target_sets().iter().map(targets::Handle::inflight).sum();
-        targets + self.coordinators().iter().map(Handle::in_flight).sum::<u64>()
+        let redis = self.known.borrow().redis.as_ref().map_or(0, super::from_redis::Seen::inflight);
+        redis + targets + self.coordinators().iter().map(Handle::in_flight).sum::<u64>()
     }
 
     /// As [`Handle::may_freeze`], for all.

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin_server::AdminServer;
@@ -28,6 +28,7 @@ use crate::config::watch::Watch;
 use crate::hooks;
 use crate::logging;
 use crate::proxy::{self, Plane};
+use crate::redis::Redis;
 use crate::release::records::Records;
 use crate::supervisor::{self, Sink};
 use crate::systemd::{Manager, Passed};
@@ -75,7 +76,9 @@ impl Daemon {
         let mut background = Background::new();
         let fresh = foreground.is_some();
         let control = (&configuration, &mut background, alone.clone());
-        let (board, apps, waiting) = apps_of(control, records, common, &counters, fresh)?;
+        let listen = listeners.follow();
+        let redis = apps::redis_of(&configuration.current(), &listen.borrow().clone()).await;
+        let (board, apps, waiting) = apps_of(control, records, common, (redis, listen), &counters, fresh)?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
         let (coordinators, edits) = begin(waiting, watch, &mut background);
@@ -121,6 +124,7 @@ fn apps_of(
     (configuration, background, alone): (&Configuration, &mut Background, CancellationToken),
     records: Records,
     common: Arc<supervisor::Common>,
+    (redis, listen): (Option<Redis>, watch::Receiver<Vec<SocketAddr>>),
     counters: &Arc<proxy::Counters>,
     fresh: bool,
 ) -> Result<(Arc<proxy::Board>, Apps, Waiting), StartError> {
@@ -133,6 +137,8 @@ fn apps_of(
         config,
         common,
         board: Arc::clone(&board),
+        redis,
+        listen,
         route,
         counters: Arc::clone(counters),
         records,

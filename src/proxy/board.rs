@@ -227,7 +227,16 @@ impl Board {
     /// It gets requests once it is among the [routes](Self::route). `counters` are those of the
     /// plane; the service has its own among them.
     pub fn add(self: &Arc<Self>, config: Arc<AppConfig>, counters: &Counters) -> (Arc<Service>, RouteWriter) {
-        let service = Service::new(Some(config), counters.further_service());
+        self.add_counted(config, counters.apart())
+    }
+
+    /// The same for an app whose requests are counted with those of others.
+    pub fn add_counted(
+        self: &Arc<Self>,
+        config: Arc<AppConfig>,
+        counters: Arc<ServiceCounters>,
+    ) -> (Arc<Service>, RouteWriter) {
+        let service = Service::new(Some(config), counters);
         (service.clone(), RouteWriter { board: self.clone(), service })
     }
 

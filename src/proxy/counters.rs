@@ -127,8 +127,8 @@ impl Counters {
         &self.service
     }
 
-    /// Counters of the requests of one app of several.
-    pub(super) fn further_service(&self) -> Arc<ServiceCounters> {
+    /// Counters of requests that are counted apart from all others.
+    pub fn apart(&self) -> Arc<ServiceCounters> {
         ServiceCounters::new(self.threads(), self.started)
     }
 

@@ -152,6 +152,11 @@ impl Redis {
         Arc::clone(&self.status.borrow())
     }
 
+    /// How it stands with the server, now and after every change.
+    pub fn follow_status(&self) -> watch::Receiver<Arc<RedisStatus>> {
+        self.status.clone()
+    }
+
     /// What tells others of dead targets.
     pub fn marker(&self) -> Marker {
         self.marker.clone()

@@ -51,5 +51,6 @@ pub fn empty_status() -> wire::Status {
         health: wire::HealthMetrics::default(),
         quarantined: Vec::new(),
         targets: Vec::new(),
+        redis: None,
     }
 }

@@ -22,8 +22,13 @@ pub struct AppRow {
     pub live: Option<String>,
     /// How many of its replicas or targets get requests; null for an app that has neither.
     pub replicas: Option<Replicas>,
-    /// Mean requests per second over the last 60 s, or since the start if that is more recent.
-    pub rps: f64,
+    /// What its list in Redis is labelled with; absent for other apps. It may hold any character.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Mean requests per second over the last 60 s, or since the start if that is more recent. Null
+    /// for an app of Redis, whose requests are counted together with those of all others there; so
+    /// are the two below.
+    pub rps: Option<f64>,
     /// Which part of its answers since the start had a status of 500 and above; null without an
     /// answer.
     pub error_ratio: Option<f64>,

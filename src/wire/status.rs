@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::metrics::HealthMetrics;
+use super::redis::RedisStatus;
 use super::release::Switch;
 
 /// The state of an app.
@@ -100,6 +101,9 @@ pub struct Status {
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetStatus>,
+    /// How it stands with Redis as a source of routes. Absent where the instance has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisStatus>,
 }
 
 /// One target of an unmanaged app.

@@ -127,6 +127,7 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.parts.listen.borrow()[0].to_string(),
             pid: std::process::id(),
+            redis: self.parts.apps.redis(),
             ..of_now
         }
     }

@@ -1,5 +1,7 @@
 //! The counters of one app, or of all together, as JSON and as Prometheus text.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 
 use super::super::answer;
@@ -37,9 +39,12 @@ impl Admin {
             Some(app) => (app.counters().snapshot(), app.health(), app.config().upstream.debug),
             None if self.parts.apps.has_several() => {
                 let (mut sum, mut health) = (self.parts.counters.snapshot(), Vec::new());
-                for app in self.parts.apps.list() {
+                for app in self.parts.apps.of_files() {
                     sum.add(app.counters().snapshot());
                     health.push(app.health());
+                }
+                if let Some(redis) = self.parts.apps.counters_of_redis() {
+                    sum.add(redis.snapshot());
                 }
                 (sum, health_of_all(&health), config.app.upstream.debug)
             }
@@ -55,9 +60,11 @@ impl Admin {
         let plane = self.parts.counters.snapshot();
         let several = self.parts.apps.has_several();
         let asked_for_all = named.is_none();
-        let apps = named.map_or_else(|| self.parts.apps.list(), |app| vec![app]);
-        let (redis, apps): (Vec<_>, Vec<_>) =
-            apps.into_iter().partition(|app| app.source() == AppSource::Redis);
+        let (redis, apps) = match named {
+            None => (self.parts.apps.counters_of_redis(), self.parts.apps.of_files()),
+            Some(app) if app.source() == AppSource::Redis => (Some(Arc::clone(app.counters())), Vec::new()),
+            Some(app) => (None, vec![app]),
+        };
         let mut parts = Vec::with_capacity(apps.len() + 2);
         for app in &apps {
             let life = Life { status: self.status(app, config).await, health: app.health() };
@@ -66,10 +73,8 @@ impl Admin {
             let name = several.then(|| app.name().to_owned());
             parts.push(Part { app: name, life: Some(life), counters });
         }
-        if !redis.is_empty() {
-            let mut sum = proxy::Snapshot::default();
-            redis.iter().for_each(|app| sum.add(app.counters().snapshot()));
-            parts.push(Part { app: Some(REDIS.to_owned()), life: None, counters: sum });
+        if let Some(redis) = redis {
+            parts.push(Part { app: Some(REDIS.to_owned()), life: None, counters: redis.snapshot() });
         }
         // Requests that no app gets.
         if several && asked_for_all {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::super::Known;
 use super::super::app::{App, Facts, Kind};
 use super::super::claims::{self, Spot};
+use super::super::from_redis::FromRedis;
 use super::super::leaving::Leaving;
 use super::super::means::Means;
 use super::super::running::{Running, without_configuration};
@@ -27,6 +28,11 @@ impl Registry {
         self.routes = settled.routes;
         self.refused = settled.refused;
         self.waits_for_health = settled.waits_for_health;
+        self.route();
+    }
+
+    /// Publishes the routes as they are settled.
+    pub(super) fn route(&mut self) {
         let routes = self.routes.iter().filter_map(|(spot, app)| {
             let at = match spot {
                 Spot::Under(hosts, path) => At::Instance { hosts: hosts.clone(), path: path.clone() },
@@ -34,7 +40,8 @@ impl Registry {
             };
             Some(Route { at, to: self.running.get(&**app)?.destination() })
         });
-        self.means.board.route(routes.collect());
+        let redis = self.redis.as_mut().map(|redis| redis.routes(&self.routes));
+        self.means.board.route(routes.chain(redis.into_iter().flatten()).collect());
     }
 
     /// Publishes the apps as they are now.
@@ -58,7 +65,8 @@ impl Registry {
             apps.insert(name.clone(), running.seen(in_force, refused));
         }
         let leaving = self.leaving.values().map(|leaving| leaving.managed.handle.clone()).collect();
-        self.known.send_replace(Arc::new(Known { several, apps, leaving }));
+        let redis = self.redis.as_ref().map(FromRedis::seen);
+        self.known.send_replace(Arc::new(Known { several, apps, redis, leaving }));
     }
 }
 

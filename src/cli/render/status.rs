@@ -191,6 +191,7 @@ pub(super) mod tests {
             health: crate::wire::HealthMetrics::default(),
             quarantined: Vec::new(),
             targets: Vec::new(),
+            redis: None,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::harness::{Answer, Conn, Daemon, World, wait_until};
 mod edits;
 mod files;
 mod killed;
+mod redis;
 mod routes;
 mod targets;
 mod trouble;

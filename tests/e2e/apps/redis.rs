@@ -1,0 +1,314 @@
+//! Apps whose lists are in Redis, with a real `redis-server`. Without that program the tests skip
+//! loudly, unless `PORTOK_REQUIRE_REDIS=1` makes that a failure.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use redis::{Connection, RedisResult};
+use serde_json::Value;
+
+use super::{apps, edge, get, names, put, reload, take_away, wait_for};
+use crate::harness::app::Unmanaged;
+use crate::harness::conf::Conf;
+use crate::harness::wait::pause;
+use crate::harness::{Daemon, Load, World, wait_until};
+
+/// A server of the test's own, which ends with it.
+struct Server {
+    process: Option<Child>,
+    port: u16,
+    folder: PathBuf,
+}
+
+impl Server {
+    /// `None`: there is no such program here, which has been said.
+    fn start(world: &World) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = world.path("redis");
+        fs::create_dir(&folder).unwrap();
+        let mut server = Self { process: None, port, folder };
+        server.begin().then_some(server)
+    }
+
+    /// Starts the process, which knows nothing of the one before. False: there is no such program.
+    fn begin(&mut self) -> bool {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.arg("--dir").arg(&self.folder).stdout(Stdio::piped()).stdin(Stdio::null());
+        let mut process = match command.spawn() {
+            Ok(process) => process,
+            Err(error) => {
+                let required = std::env::var("PORTOK_REQUIRE_REDIS").is_ok_and(|value| value == "1");
+                assert!(!required, "redis-server is required: {error}");
+                eprintln!("SKIPPED: no redis-server: {error}");
+                return false;
+            }
+        };
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let is_ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
+        assert!(is_ready, "redis-server did not start at port {}", self.port);
+        // It goes on writing, so somebody has to read.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.process = Some(process);
+        true
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    fn client(&self) -> Connection {
+        redis::Client::open(("127.0.0.1", self.port)).unwrap().get_connection().unwrap()
+    }
+
+    /// Has the server obey.
+    fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        ask(&mut self.client(), words).unwrap()
+    }
+
+    /// Replaces the list of a host.
+    fn list(&self, host: &str, targets: &[&Unmanaged]) {
+        let key = format!("frontend:{host}");
+        let urls: Vec<_> = targets.iter().map(|target| format!("http://127.0.0.1:{}", target.port)).collect();
+        let mut pipe = redis::pipe();
+        pipe.atomic().del(&key).ignore().rpush(&key, "a label").ignore().rpush(&key, urls).ignore();
+        let _: () = pipe.query(&mut self.client()).unwrap();
+    }
+
+    /// The configuration with the lists of this server.
+    fn beside(&self, conf: Conf) -> Conf {
+        conf.set("redis.url", format!("redis://127.0.0.1:{}", self.port))
+            .set("redis.refresh", "100ms")
+            .set("redis.allow", vec![toml::Value::from("127.0.0.0/8")])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn ask<T: redis::FromRedisValue>(client: &mut Connection, words: &[&str]) -> RedisResult<T> {
+    let mut cmd = redis::cmd(words[0]);
+    cmd.arg(&words[1..]);
+    cmd.query(client)
+}
+
+/// Waits until no app answers for that host.
+#[track_caller]
+fn wait_until_gone(daemon: &Daemon<'_>, host: &str) {
+    let explain = || format!("{:?}\n{}", get(daemon, host, "/"), daemon.log());
+    wait_until(&format!("{host} is gone"), explain, || {
+        (get(daemon, host, "/").status() == 404).then_some(())
+    });
+}
+
+/// Waits until the row of that app is as it should be.
+#[track_caller]
+fn wait_for_row(daemon: &Daemon<'_>, app: &str, what: &str, is_so: impl Fn(&Value) -> bool) {
+    let rows = || apps(daemon.world);
+    wait_until(
+        &format!("{app}: {what}"),
+        || format!("{:#?}\n{}", rows(), daemon.log()),
+        || rows().iter().any(|row| row["app"] == app && is_so(row)).then_some(()),
+    );
+}
+
+fn redis_of(daemon: &Daemon<'_>, app: &str) -> Value {
+    daemon.admin("GET", &format!("/__status?app={app}"), None).expect(200).json()["redis"].clone()
+}
+
+#[test]
+fn lists_are_served_change_and_go_and_a_file_wins() {
+    let world = World::new();
+    let Some(server) = Server::start(&world) else { return };
+    let (v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
+    server.list("shop.test", &[&v1]);
+    let daemon = world.start(&server.beside(edge(&world)));
+    server.list("*.wild.test", &[&v2]);
+    wait_for(&daemon, "shop.test", "v1");
+    wait_for(&daemon, "a.b.wild.test", "v2");
+    assert_eq!(names(&world), ["redis:*.wild.test", "redis:shop.test"]);
+    let row = apps(&world)[1].clone();
+    assert_eq!(
+        (&row["source"], &row["label"], &row["phase"]),
+        (&"redis".into(), &"a label".into(), &"settled".into())
+    );
+    assert_eq!((&row["replicas"]["ready"], &row["replicas"]["wanted"]), (&1.into(), &1.into()));
+    let health = daemon.admin("GET", "/__health?app=redis:shop.test", None).expect(200).json();
+    assert_eq!(health["healthy"], true);
+    let refused = daemon.admin("POST", "/__rollback?app=redis:shop.test", None).expect(400).json();
+    assert!(refused["message"].as_str().unwrap().contains("list in Redis"), "{refused}");
+    // A change of the list, and of the hosts.
+    server.list("shop.test", &[&v2]);
+    wait_for(&daemon, "shop.test", "v2");
+    let _: () = server.run(&["DEL", "frontend:*.wild.test"]);
+    wait_until_gone(&daemon, "a.wild.test");
+    // A file's app has the host as long as it is there.
+    put(&world, "shop", &["shop.test"], &world.app("of-a-file"));
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "of-a-file");
+    wait_for_row(&daemon, "redis:shop.test", "its host is another's", |row| {
+        row["error"].as_str().is_some_and(|error| error.contains("belongs to app `shop`"))
+            && row["hosts"] == Value::Array(Vec::new())
+    });
+    take_away(&world, "shop");
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "v2");
+    // Together in the metrics.
+    let text = daemon.admin("GET", "/__metrics?format=prometheus", None).expect(200).text();
+    assert!(text.contains("app=\"redis\"") && !text.contains("redis:"), "{text}");
+    daemon.terminate();
+}
+
+#[test]
+fn without_redis_the_last_table_serves_also_after_a_restart() {
+    let world = World::new();
+    let Some(mut server) = Server::start(&world) else { return };
+    let (v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
+    server.list("shop.test", &[&v1]);
+    let files = edge(&world);
+    let conf = server.beside(files.clone());
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "shop.test", "v1");
+    server.kill();
+    wait_until(
+        "it is seen",
+        || daemon.log(),
+        || (redis_of(&daemon, "redis:shop.test")["connected"] == false).then_some(()),
+    );
+    assert_eq!(get(&daemon, "shop.test", "/").version(), "v1");
+    daemon.terminate();
+    let mut daemon = world.start_saved(&conf);
+    assert_eq!(get(&daemon, "shop.test", "/").version(), "v1", "the first answer");
+    daemon.upgrade();
+    assert_eq!(get(&daemon, "shop.test", "/").version(), "v1");
+    server.begin();
+    server.list("shop.test", &[&v2]);
+    wait_for(&daemon, "shop.test", "v2");
+    // And so it is when the configuration has Redis no more, and again.
+    files.save();
+    reload(&daemon);
+    wait_until_gone(&daemon, "shop.test");
+    conf.save();
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "v2");
+    daemon.terminate();
+}
+
+#[test]
+fn what_redis_says_wrongly_changes_nothing_and_is_shown() {
+    let world = World::new();
+    let Some(server) = Server::start(&world) else { return };
+    let v1 = world.app("v1").start_unmanaged();
+    for number in 0..20 {
+        server.list(&format!("h{number}.test"), &[&v1]);
+    }
+    let daemon = world.start(&server.beside(edge(&world)));
+    wait_for(&daemon, "h19.test", "v1");
+    // A list that was well-formed, and one that never was.
+    let _: () = server.run(&["RPUSH", "frontend:h0.test", "http://name.test"]);
+    let _: () = server.run(&["RPUSH", "frontend:new.test", "label", "https://127.0.0.1:1"]);
+    let says = |part: &'static str| {
+        move |row: &Value| row["error"].as_str().is_some_and(|error| error.contains(part))
+    };
+    wait_for_row(&daemon, "redis:h0.test", "it is malformed", says("stays as it was"));
+    wait_for_row(&daemon, "redis:new.test", "it is malformed", says("malformed"));
+    assert_eq!(get(&daemon, "h0.test", "/").version(), "v1");
+    assert_eq!(get(&daemon, "new.test", "/").status(), 404);
+    assert_eq!(redis_of(&daemon, "redis:h1.test")["malformed"], 2);
+    let _: () = server.run(&["FLUSHALL"]);
+    wait_until(
+        "the removal is held",
+        || daemon.log(),
+        || (redis_of(&daemon, "redis:h1.test")["held"]["hosts"] == 20).then_some(()),
+    );
+    for number in 0..20 {
+        assert_eq!(get(&daemon, &format!("h{number}.test"), "/").version(), "v1");
+    }
+    daemon.terminate();
+}
+
+#[test]
+fn a_dead_target_is_passed_over_and_marked_for_all() {
+    let world = World::new();
+    let Some(server) = Server::start(&world) else { return };
+    let (mut v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
+    server.list("shop.test", &[&v2, &v1]);
+    let daemon = world.start(&server.beside(edge(&world)));
+    wait_for(&daemon, "shop.test", "v1");
+    wait_for(&daemon, "shop.test", "v2");
+    v1.kill();
+    // The request that finds it dead is answered by the other one.
+    wait_until(
+        "it is marked",
+        || daemon.log(),
+        || {
+            let answer = get(&daemon, "shop.test", "/");
+            assert_eq!((answer.status(), answer.version()), (200, "v2"), "{answer:?}");
+            let marked: Vec<String> = server.run(&["SMEMBERS", "dead:shop.test"]);
+            (marked == ["1"]).then_some(())
+        },
+    );
+    let ttl: i64 = server.run(&["TTL", "dead:shop.test"]);
+    assert!((1..=30).contains(&ttl), "{ttl}");
+    // What another one marks gets no request.
+    let v3 = world.app("v3").start_unmanaged();
+    let _: () = server.run(&["SADD", "dead:other.test", "0"]);
+    let _: () = server.run(&["EXPIRE", "dead:other.test", "1000"]);
+    server.list("other.test", &[&v3, &v2]);
+    wait_for_row(&daemon, "redis:other.test", "one of two is out", |row| row["replicas"]["ready"] == 1);
+    for _ in 0..20 {
+        assert_eq!(get(&daemon, "other.test", "/").version(), "v2");
+    }
+    let _: () = server.run(&["DEL", "dead:other.test"]);
+    wait_for(&daemon, "other.test", "v3");
+    daemon.terminate();
+}
+
+#[test]
+fn a_thousand_changes_a_second_cost_another_app_no_request() {
+    /// How long.
+    const SECONDS: u32 = 3;
+    let world = World::new();
+    let Some(server) = Server::start(&world) else { return };
+    let targets = [world.app("t0").start_unmanaged(), world.app("t1").start_unmanaged()];
+    let conf = server.beside(edge(&world)).set("apps.always.command", world.app("v1").command());
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "app.test", "v1");
+    let load = Load::start(daemon.addr);
+    let mut client = server.client();
+    let mut pipe = redis::pipe();
+    for round in 0..SECONDS * 100 {
+        pipe.clear();
+        pipe.atomic();
+        for change in 0..10 {
+            let number = round * 10 + change;
+            let key = format!("frontend:h{}.test", number % 250);
+            let url = format!("http://127.0.0.1:{}", targets[(number / 250) as usize % 2].port);
+            pipe.del(&key).ignore();
+            if number % 3 > 0 || round + 25 >= SECONDS * 100 {
+                pipe.rpush(&key, &["label", &url]).ignore();
+            }
+        }
+        let _: () = pipe.query(&mut client).unwrap();
+        // The pace is the load, and not a wait for anything.
+        pause(Duration::from_millis(10));
+    }
+    load.wait_for_more(50);
+    load.finish_without_failure();
+    let last = SECONDS * 1000 - 1;
+    for number in last - 249..=last {
+        let version = format!("t{}", number / 250 % 2);
+        wait_for(&daemon, &format!("h{}.test", number % 250), &version);
+    }
+    daemon.terminate();
+}
