@@ -161,8 +161,9 @@ impl Apps {
     /// Ends the coordinators and leaves all processes as they are.
     pub async fn leave(&self) {
         self.tell(Order::End).await;
-        each(self.target_sets(), |app| async move { app.leave().await }).await;
-        each(self.coordinators(), |app| async move { app.leave().await }).await;
+        let sets = each(self.target_sets(), |app| async move { app.leave().await });
+        let coordinators = each(self.coordinators(), |app| async move { app.leave().await });
+        tokio::join!(sets, coordinators);
     }
 
     /// Waits until a coordinator has ended that is not started again. Before the daemon's own end,
@@ -175,15 +176,17 @@ impl Apps {
     /// Begins nothing new from now on; gives up what is under way and has not switched.
     pub async fn shut_down(&self) {
         self.tell(Order::End).await;
-        each(self.target_sets(), |app| async move { app.shut_down().await }).await;
-        each(self.coordinators(), |app| async move { app.shut_down().await }).await;
+        let sets = each(self.target_sets(), |app| async move { app.shut_down().await });
+        let coordinators = each(self.coordinators(), |app| async move { app.shut_down().await });
+        tokio::join!(sets, coordinators);
     }
 
     /// Stops every process group by the ladder. Waits until nothing is left and the last records
     /// are written.
     pub async fn stop_all(&self) {
-        each(self.target_sets(), |app| async move { app.stop().await }).await;
-        each(self.coordinators(), |app| async move { app.stop_all().await }).await;
+        let sets = each(self.target_sets(), |app| async move { app.stop().await });
+        let coordinators = each(self.coordinators(), |app| async move { app.stop_all().await });
+        tokio::join!(sets, coordinators);
     }
 
     /// Sends SIGKILL to what [`Apps::stop_all`] is still stopping.

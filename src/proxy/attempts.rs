@@ -166,7 +166,9 @@ impl Attempts<'_> {
                     let again = again.get_or_insert_default();
                     let sent =
                         Sent { kept: connection.reused, untouched: outgoing.is_untouched(), replayable };
-                    if retried || !Box::pin(self.may_go_again(&failed, sent, again, &claim.local)).await {
+                    if retried
+                        || !Box::pin(self.may_go_again(&failed, sent, again, (&claim.local, whole_by))).await
+                    {
                         return Err(no_answer(failed).at(&claim.local));
                     }
                     retried = true;
@@ -184,7 +186,7 @@ impl Attempts<'_> {
         failed: &Failed,
         sent: Sent,
         again: &mut Again,
-        local: &Rc<LocalTarget>,
+        (local, whole_by): (&Rc<LocalTarget>, u64),
     ) -> bool {
         if !matches!(failed, Failed::Reset { answered: false, .. }) {
             return false;
@@ -193,19 +195,19 @@ impl Attempts<'_> {
             again.leave_trial();
             return true;
         }
-        let may = sent.replayable && local.is_member() && self.has_ended(local).await;
+        let may = sent.replayable && local.is_member() && self.has_ended(local, whole_by).await;
         if may {
             self.failed(local, again.leave(local));
         }
         may
     }
 
-    /// Whether nobody listens at `local` any more.
-    async fn has_ended(&self, local: &LocalTarget) -> bool {
+    /// Whether nobody listens at `local` any more, as far as that is known before `whole_by`.
+    async fn has_ended(&self, local: &LocalTarget, whole_by: u64) -> bool {
         let upstream = &self.service.settings.app.upstream;
         let Some(permit) = local.target.permit(upstream.max_connections) else { return false };
         let open = Connection::open(local.target.addr(), permit, upstream);
-        let opened = self.client.until(clock::after(upstream.connect_timeout), open).await;
+        let opened = self.client.until(clock::after(upstream.connect_timeout).min(whole_by), open).await;
         opened
             .is_some_and(|opened| opened.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
     }

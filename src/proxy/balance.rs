@@ -68,7 +68,7 @@ impl Members {
         lane: usize,
         upstream: &Upstream,
     ) -> Self {
-        locals.iter().for_each(|local| local.become_member());
+        locals.iter().for_each(|local| local.be_member(true));
         let turn = Cell::new(lane % locals.len().max(1));
         let (most, eject_for) = (upstream.max_connections, upstream.eject_for);
         Self { spread, locals, most, eject_for, turn }

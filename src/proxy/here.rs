@@ -443,7 +443,11 @@ impl Reader<'_> {
         let live = match &*now {
             Now::Empty => NowHere::Empty,
             Now::Held => NowHere::Held,
-            Now::One(target) => NowHere::One(self.local_of(target, service, &app)),
+            Now::One(target) => {
+                let alone = self.local_of(target, service, &app);
+                alone.be_member(false);
+                NowHere::One(alone)
+            }
             Now::Spread(spread) if spread.members().is_empty() => NowHere::Empty,
             Now::Spread(spread) => {
                 let members = spread.members().iter();

@@ -81,7 +81,7 @@ impl TargetSet {
     /// others once it [runs](Self::run) and they are healthy.
     pub fn start(parts: Parts) -> (Handle, Self) {
         let Parts { config, route, counters, record } = parts;
-        let file = File(record);
+        let file = File::new(record);
         let record = file.read(config.targets.as_deref().unwrap_or_default());
         let (sender, messages) = mpsc::channel(MESSAGES);
         let mut driver = Self {
@@ -119,11 +119,11 @@ impl TargetSet {
                     None => return,
                     Some(message) => if self.hear(message).await { return },
                 },
-                Some(probed) = self.probes.join_next(), if runs => {
-                    if let Ok((id, report)) = probed {
-                        self.probed(id, report);
-                    }
-                }
+                Some(probed) = self.probes.join_next(), if runs => match probed {
+                    Ok((id, report)) => self.probed(id, report),
+                    // A probe that failed by a fault of its own is made again.
+                    Err(_) => self.due.retain(|_, due| due.is_some()),
+                },
                 () = tokio::time::sleep_until(wake), if runs => (),
             }
             if self.standing == Standing::Running {

@@ -5,9 +5,12 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 
 use crate::release::store;
 use crate::wire::Switch;
@@ -15,9 +18,17 @@ use crate::wire::Switch;
 /// The record's version. A record of another version is set aside.
 const SCHEMA: u32 = 1;
 
+/// How long a write may take. The driver waits for it, and answers nobody meanwhile.
+const WRITE_WITHIN: Duration = Duration::from_secs(2);
+
 /// The file of the record.
-#[derive(Debug, Clone)]
-pub(super) struct File(pub(super) Option<PathBuf>);
+#[derive(Debug)]
+pub(super) struct File {
+    path: Option<PathBuf>,
+    /// A write that has not ended in time. No other begins before it ends, which would let the
+    /// older of two records win.
+    late: Option<JoinHandle<io::Result<()>>>,
+}
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,10 +80,15 @@ pub(super) fn is_same(one: &[SocketAddr], other: &[SocketAddr]) -> bool {
 }
 
 impl File {
+    /// The file at `path`; `None`: nothing is kept.
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, late: None }
+    }
+
     /// The record as it was left, for an app whose configuration says `configured`. Blocking.
     pub(super) fn read(&self, configured: &[SocketAddr]) -> Record {
         let new = Record::new(configured);
-        let Some(file) = &self.0 else { return new };
+        let Some(file) = &self.path else { return new };
         let read = store::read_whole(file).and_then(|bytes| {
             let record: Record = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
             if record.schema == SCHEMA { Ok(record) } else { Err(io::Error::other("its schema is another")) }
@@ -92,10 +108,28 @@ impl File {
     }
 
     /// Writes `record`.
-    pub(super) async fn write(&self, record: &Record) -> io::Result<()> {
-        let Some(file) = self.0.clone() else { return Ok(()) };
+    ///
+    /// # Errors
+    /// The file system's own; or the write, or one before it, does not end in time.
+    pub(super) async fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        if self.late.as_ref().is_some_and(|write| !write.is_finished()) {
+            return Err(late(&path));
+        }
         let bytes = serde_json::to_vec_pretty(record)?;
-        let written = tokio::task::spawn_blocking(move || store::write_whole(&file, &bytes)).await;
-        written.unwrap_or_else(|error| Err(io::Error::other(error)))
+        let to = path.clone();
+        let mut write = spawn_blocking(move || store::write_whole(&to, &bytes));
+        match timeout(WRITE_WITHIN, &mut write).await {
+            Ok(written) => written.unwrap_or_else(|error| Err(io::Error::other(error))),
+            Err(_) => {
+                self.late = Some(write);
+                Err(late(&path))
+            }
+        }
     }
+}
+
+fn late(path: &Path) -> io::Error {
+    let text = format!("{} could not be written within {WRITE_WITHIN:?}", path.display());
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }

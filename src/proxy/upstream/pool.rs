@@ -93,13 +93,13 @@ impl LocalTarget {
         }
     }
 
-    /// It is one of several from now on.
-    pub(in crate::proxy) fn become_member(&self) {
-        self.is_member.set(true);
+    /// Notes whether it is one of several from now on, or serves alone.
+    pub(in crate::proxy) fn be_member(&self, is_member: bool) {
+        self.is_member.set(is_member);
         self.note_elsewhere();
     }
 
-    /// Whether it was ever one of several.
+    /// Whether it is one of several.
     pub(in crate::proxy) fn is_member(&self) -> bool {
         self.is_member.get()
     }
