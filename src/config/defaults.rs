@@ -198,14 +198,22 @@ fn app_limits() -> AppLimits {
 
 /// Routes from `server`, where nothing but its URL is set. Loopback addresses are not allowed: what
 /// listens there trusts the programs of this host.
-pub(super) fn redis(server: RedisServer) -> Redis {
+pub(super) fn redis(server: RedisServer, of_all: &AppConfig) -> Redis {
     Redis {
         server,
         prefix: String::new(),
         refresh: secs(1),
         allow: nets(&["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]),
         probe: false,
+        app: Arc::new(app_of_redis(of_all)),
     }
+}
+
+/// All apps of Redis, where `[redis.app]` sets nothing; `of_all`: what stands for every app. They
+/// choose among their targets as hipache does.
+pub(super) fn app_of_redis(of_all: &AppConfig) -> AppConfig {
+    let routes = AppRoutes { hosts: Vec::new(), ..AppRoutes::default() };
+    AppConfig { name: "redis".to_owned(), routes, balance: Balance::Random, ..of_all.clone() }
 }
 
 /// How many requests one address may have at a time by default: half of the connections to the app.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::keys::{Key, Kind, OnChange, keys};
+use super::keys::{Key, Kind, OnChange, holds_for_redis, keys};
 use super::show::Secrets;
 use super::{AppConfig, Config, Several};
 
@@ -60,6 +60,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             }
         }
     }
+    if let (Some(old), Some(new)) = (&old.redis, &new.redis) {
+        diff.changed.append(&mut changed_keys(&old.app, &new.app, "redis.app", holds_for_redis));
+    }
     match (&old.apps, &new.apps) {
         (None, None) => {}
         (Some(old), Some(new)) => diff.apps = between(old, new),
@@ -87,7 +90,9 @@ fn between(old: &Several, new: &Several) -> AppsDiff {
             None => diff.added.push(name.clone()),
             Some(before) if Arc::ptr_eq(before, app) || before == app => {}
             Some(before) => {
-                let changed = changed_keys(before, app);
+                let kinds = [Kind::of(before), Kind::of(app)];
+                let can_use = |key: &str| kinds.into_iter().flatten().any(|kind| kind.can_use(key));
+                let changed = changed_keys(before, app, &format!("apps.{name}"), can_use);
                 if !changed.is_empty() {
                     diff.changed.insert(name.clone(), changed);
                 }
@@ -97,19 +102,24 @@ fn between(old: &Several, new: &Several) -> AppsDiff {
     diff
 }
 
-/// The keys in which two configurations of an app differ, among those that it can use.
-fn changed_keys(old: &AppConfig, new: &AppConfig) -> Vec<String> {
+/// The keys in which two configurations of an app differ, among those that it can use, as they
+/// stand below `table`.
+fn changed_keys(
+    old: &AppConfig,
+    new: &AppConfig,
+    table: &str,
+    can_use: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let value = |app, key: &Key| key.show_app(app, Secrets::Shown);
-    let can_use = |key: &Key| [old, new].into_iter().filter_map(Kind::of).any(|kind| kind.can_use(key.name));
-    let differs = |key: &&Key| can_use(key) && value(old, key) != value(new, key);
+    let differs = |key: &&Key| can_use(key.name) && value(old, key) != value(new, key);
     let in_app = |key: &Key| key.name.strip_prefix("app.").unwrap_or(key.name);
     let mut changed: Vec<_> = keys()
         .filter(|key| key.is_of_an_app())
         .filter(differs)
-        .map(|key| format!("apps.{}.{}", new.name, in_app(key)))
+        .map(|key| format!("{table}.{}", in_app(key)))
         .collect();
     if old.health.path_is_set != new.health.path_is_set {
-        let path = format!("apps.{}.health.path", new.name);
+        let path = format!("{table}.health.path");
         if !changed.contains(&path) {
             changed.push(path);
         }

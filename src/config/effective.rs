@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::keys::{Key, Kind, keys, split};
+use super::keys::{Key, Kind, holds_for_redis, keys, split};
 use super::show::Secrets;
 use super::{AppConfig, Config};
 
 impl Config {
     /// The whole configuration as TOML that loads again: every key with its value, secrets as
     /// `***`. Keys without a value are comments. Of each of several apps it has what it is, its
-    /// routes, and what differs from what stands for every app.
+    /// routes, and what differs from what stands for every app; of those of Redis what differs.
     pub fn effective_toml(&self) -> String {
         let mut text = String::new();
         let mut last = "";
@@ -30,10 +30,14 @@ impl Config {
                 None => writeln!(text, "# {word} is not set"),
             };
         }
+        if let Some(redis) = &self.redis {
+            write_app("redis.app", &redis.app, |key| self.is_of_redis(key, &redis.app), &mut text);
+        }
         if let Some(several) = &self.apps {
             text.push_str("\n[apps]\n");
             for app in several.apps.values() {
-                self.write_app(app, &mut text);
+                let table = format!("apps.{}", app.name);
+                write_app(&table, app, |key| self.is_of_its_own(key, app), &mut text);
             }
         }
         text
@@ -41,21 +45,6 @@ impl Config {
 
     fn has_redis_password(&self) -> bool {
         self.redis.as_ref().is_some_and(|redis| redis.server.password.is_some())
-    }
-
-    /// Writes the tables of one app of several.
-    fn write_app(&self, app: &AppConfig, text: &mut String) {
-        let mut last = None;
-        for key in keys().filter(|key| self.is_of_its_own(key, app)) {
-            let Some(value) = key.show_app(app, Secrets::Masked) else { continue };
-            let (table, word) = split(key.name.strip_prefix("app.").unwrap_or(key.name));
-            if last != Some(table) {
-                let dot = if table.is_empty() { "" } else { "." };
-                let _ = write!(text, "\n[apps.{}{dot}{table}]\n", app.name);
-                last = Some(table);
-            }
-            let _ = writeln!(text, "{word} = {value}");
-        }
     }
 
     /// Whether a key says something of one app of several that is not said elsewhere.
@@ -67,8 +56,36 @@ impl Config {
             "app.hosts" => true,
             // Without hosts there is nothing that paths could be for.
             "app.paths" => !app.routes.hosts.is_empty(),
-            "health.path" if app.health.path_is_set => true,
-            _ => key.show_app(app, Secrets::Shown) != key.show_app(&self.app, Secrets::Shown),
+            _ => self.differs(key, app),
         }
+    }
+
+    /// Whether a key says something of all apps of Redis that is not said elsewhere.
+    fn is_of_redis(&self, key: &Key, app: &AppConfig) -> bool {
+        match key.name {
+            "app.balance" => true,
+            _ => key.is_of_an_app() && holds_for_redis(key.name) && self.differs(key, app),
+        }
+    }
+
+    /// Whether an app has another value of this key than what stands for every app.
+    fn differs(&self, key: &Key, app: &AppConfig) -> bool {
+        key.name == "health.path" && app.health.path_is_set
+            || key.show_app(app, Secrets::Shown) != key.show_app(&self.app, Secrets::Shown)
+    }
+}
+
+/// Writes the keys of one app that are its own, in tables below `table`.
+fn write_app(table: &str, app: &AppConfig, is_its_own: impl Fn(&Key) -> bool, text: &mut String) {
+    let mut last = None;
+    for key in keys().filter(|key| is_its_own(key)) {
+        let Some(value) = key.show_app(app, Secrets::Masked) else { continue };
+        let (below, word) = split(key.name.strip_prefix("app.").unwrap_or(key.name));
+        if last != Some(below) {
+            let dot = if below.is_empty() { "" } else { "." };
+            let _ = write!(text, "\n[{table}{dot}{below}]\n");
+            last = Some(below);
+        }
+        let _ = writeln!(text, "{word} = {value}");
     }
 }

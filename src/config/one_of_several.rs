@@ -1,5 +1,5 @@
 //! One app of several: what its table or file sets, over what the instance's sections say for every
-//! app. Pure.
+//! app. All apps of Redis together are read as one. Pure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -56,6 +56,22 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
         fits_together(r, &config, kind);
     }
     routes_fit(r, &config, &sections.listen);
+    config
+}
+
+/// Reads what holds for all apps of Redis. As [`read`].
+pub(super) fn read_of_redis(r: &mut Reader<'_>, sections: &Sections) -> AppConfig {
+    let mut config = defaults::app_of_redis(&sections.app);
+    for key in keys::of_apps().filter(|key| r.in_file(key.name)).collect::<Vec<_>>() {
+        if keys::holds_for_redis(key.name) {
+            key.read_app(r, &mut config);
+        } else {
+            r.reject(key.name, "nothing, because it cannot hold for all apps of Redis");
+        }
+    }
+    config.health.path_is_set = r.in_file("health.path");
+    // What their lists name are targets.
+    derive(r, &mut config, Kind::Targets, sections);
     config
 }
 

@@ -4,7 +4,7 @@
 //! every unknown name and every value that stands in the place of a table, and keeps the rest for
 //! [`super::read`]. (serde's derived types would stop at the first error.) An app of several stands
 //! in a table of the main file, or in a file of its own: its keys are kept under the names that the
-//! one app of an instance has them by. Pure.
+//! one app of an instance has them by. So are those of `[redis.app]`. Pure.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -39,6 +39,8 @@ pub(super) enum Known {
     Table,
     /// The table of several apps.
     Apps,
+    /// The table of what holds for all apps of Redis.
+    AppOfRedis,
     /// A key or table of the instance, in the table of an app.
     Instances,
     /// None of these. `nearest` is what was most likely meant.
@@ -65,6 +67,8 @@ pub(super) enum Names<'a> {
     App(&'a str),
     /// In the file of an app, without the app's name.
     File,
+    /// In the table of what holds for all apps of Redis.
+    AppOfRedis,
 }
 
 impl Names<'_> {
@@ -75,6 +79,7 @@ impl Names<'_> {
             Self::Own => Cow::Borrowed(key),
             Self::App(app) => Cow::Owned(format!("apps.{app}.{}", in_app())),
             Self::File => Cow::Borrowed(in_app()),
+            Self::AppOfRedis => Cow::Owned(format!("redis.app.{}", in_app())),
         }
     }
 }
@@ -97,6 +102,8 @@ pub(super) struct Raw<'t> {
     app_at: Option<usize>,
     apps_at: Option<usize>,
     apps: Vec<Table<'t>>,
+    app_of_redis_at: Option<usize>,
+    app_of_redis: Values<'t>,
 }
 
 /// The table of an app.
@@ -151,12 +158,20 @@ fn parse_as<'t>(
         let why = error.message().lines().collect::<Vec<_>>().join(", ");
         Problem { at, text: format!("{}: not valid TOML: {why}", source.position(at)) }
     })?;
-    let mut walk =
-        Walk { source, words, problems: Vec::new(), app_at: None, apps_at: None, apps: Vec::new() };
+    let raw = Raw {
+        source,
+        values: Values::new(),
+        app_at: None,
+        apps_at: None,
+        apps: Vec::new(),
+        app_of_redis_at: None,
+        app_of_redis: Values::new(),
+    };
+    let mut walk = Walk { source, words, problems: Vec::new(), raw };
     let mut values = Values::new();
     walk.table("", table.into_inner(), names, &mut values);
-    let Walk { problems, app_at, apps_at, apps, .. } = walk;
-    Ok((Raw { source, values, app_at, apps_at, apps }, problems))
+    let Walk { problems, raw, .. } = walk;
+    Ok((Raw { values, ..raw }, problems))
 }
 
 /// One way through a file.
@@ -164,9 +179,8 @@ struct Walk<'t> {
     source: Source<'t>,
     words: Words,
     problems: Vec<Problem>,
-    app_at: Option<usize>,
-    apps_at: Option<usize>,
-    apps: Vec<Table<'t>>,
+    /// What it has found but for the keys of the table that it is in.
+    raw: Raw<'t>,
 }
 
 impl<'t> Walk<'t> {
@@ -182,13 +196,13 @@ impl<'t> Walk<'t> {
             };
             let known = if names == Names::Own { self.words.file } else { self.words.app };
             if names == Names::Own && name == "app" {
-                self.app_at = Some(at);
+                self.raw.app_at = Some(at);
             }
             match known(&name) {
                 Known::Key(name) => {
                     values.insert(name, value);
                 }
-                Known::Table | Known::Apps if !value.get_ref().is_table() => {
+                Known::Table | Known::Apps | Known::AppOfRedis if !value.get_ref().is_table() => {
                     let (name, position) = (names.of(&name), self.source.position(value.span().start));
                     let shown = self.source.shown(&name, &value);
                     self.problem(at, format!("{position}: {name} = {shown}: expected a table, [{name}]"));
@@ -199,8 +213,15 @@ impl<'t> Walk<'t> {
                 }
                 Known::Apps => {
                     let DeValue::Table(inner) = value.into_inner() else { continue };
-                    self.apps_at = Some(at);
+                    self.raw.apps_at = Some(at);
                     self.apps(inner);
+                }
+                Known::AppOfRedis => {
+                    let DeValue::Table(inner) = value.into_inner() else { continue };
+                    self.raw.app_of_redis_at = Some(at);
+                    let mut values = Values::new();
+                    self.table("", inner, Names::AppOfRedis, &mut values);
+                    self.raw.app_of_redis = values;
                 }
                 Known::Instances => {
                     let (position, shown) = (self.source.position(at), names.of(&name));
@@ -237,7 +258,7 @@ impl<'t> Walk<'t> {
             let DeValue::Table(inner) = value.into_inner() else { continue };
             let mut values = Values::new();
             self.table("", inner, Names::App(&app), &mut values);
-            self.apps.push(Table { app, at, values });
+            self.raw.apps.push(Table { app, at, values });
         }
     }
 
@@ -257,6 +278,18 @@ impl Raw<'_> {
         self.apps.iter().map(|Table { app, at, values }| {
             (app.as_str(), Section { source: self.source, values, names: Names::App(app), at: *at })
         })
+    }
+
+    /// The keys that hold for all apps of Redis.
+    pub(super) fn app_of_redis(&self) -> Section<'_> {
+        let at = self.app_of_redis_at.unwrap_or_default();
+        Section { source: self.source, values: &self.app_of_redis, names: Names::AppOfRedis, at }
+    }
+
+    /// Where their table stands, as an offset and as `file:line:column`.
+    pub(super) fn app_of_redis_at(&self) -> Option<(usize, String)> {
+        let at = self.app_of_redis_at?;
+        Some((at, self.source.position(at)))
     }
 
     /// Where the table of the one app stands, as an offset and as `file:line:column`.

@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         let (at, position) = (section.at(), section.position(section.at()));
         let text = match section.names() {
             Names::App(app) => format!("{position}: apps.{app}: expected {expected}"),
-            Names::Own | Names::File => format!("{position}: expected {expected}"),
+            Names::Own | Names::File | Names::AppOfRedis => format!("{position}: expected {expected}"),
         };
         self.problems.push(Problem { at, text });
     }

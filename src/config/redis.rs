@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::Secret;
+use super::{AppConfig, Secret};
 
 /// The port of a Redis whose URL names none.
 const PORT: u16 = 6379;
@@ -27,6 +28,8 @@ pub struct Redis {
     pub allow: Vec<IpNet>,
     /// Whether the targets are probed.
     pub probe: bool,
+    /// What holds for all apps that come from it: `[redis.app]`, over what stands for every app.
+    pub app: Arc<AppConfig>,
 }
 
 /// A server and what it is asked as.

@@ -114,6 +114,7 @@ pub(super) fn shape(r: &mut Reader<'_>, raw: Option<&Raw<'_>>, folder: Option<&F
 pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folder: Option<Folder>) {
     let sections = Sections::of(config, r);
     let listen = config.listen.clone();
+    read_app_of_redis(r, config, raw, &sections);
     let Some(several) = &mut config.apps else { return };
     let mut main = BTreeMap::new();
     for (name, section) in raw.apps() {
@@ -161,6 +162,19 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
                 several.refused.insert(name, format!("{twice}\n{problems}"));
             }
         }
+    }
+}
+
+/// Reads what holds for all apps of Redis, where there are such apps.
+fn read_app_of_redis(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, sections: &Sections) {
+    if let Some(redis) = &mut config.redis {
+        let mut reader = Reader::of_app(r.given, raw.app_of_redis(), Vec::new());
+        redis.app = Arc::new(one_of_several::read_of_redis(&mut reader, sections));
+        r.take_over(reader);
+    } else if let Some((at, place)) = raw.app_of_redis_at()
+        && !r.is_set("redis.url")
+    {
+        r.problem_at(at, format!("{place}: [redis.app]: expected nothing, because redis.url is not set"));
     }
 }
 

@@ -76,6 +76,17 @@ pub struct Settings {
     pub mark_for: Duration,
 }
 
+impl Settings {
+    /// Whether Redis is asked the same by these: what holds for the apps is not Redis's to know.
+    fn ask_the_same_as(&self, other: &Self) -> bool {
+        let without_app = |settings: &Self| {
+            let config::Redis { server, prefix, refresh, allow, probe, app: _ } = settings.redis.clone();
+            (server, prefix, refresh, allow, probe, settings.listen.clone(), settings.mark_for)
+        };
+        without_app(self) == without_app(other)
+    }
+}
+
 /// The routes in force.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Routes {
@@ -166,7 +177,7 @@ impl Redis {
     /// server has said what its lists are.
     pub fn reconfigure(&self, settings: Settings) {
         self.settings.send_if_modified(|now| {
-            let differs = *now != settings;
+            let differs = !now.ask_the_same_as(&settings);
             *now = settings;
             differs
         });

@@ -92,6 +92,7 @@ fn settings(port: u16) -> Settings {
         refresh: Duration::from_millis(50),
         allow: vec!["10.0.0.0/8".parse().unwrap()],
         probe: false,
+        app: config::of_an_empty_file().app,
     };
     Settings { redis, listen: Vec::new(), mark_for: Duration::from_secs(1000) }
 }

@@ -1,6 +1,13 @@
 //! Which kinds of app can use which keys.
+//!
+//! An app of Redis has no kind: what it is stands in its list. Some keys hold for all of them.
 
 use super::super::AppConfig;
+
+/// Whether the key called `name`, which is a key of an app, can hold for all apps of Redis.
+pub(in crate::config) fn holds_for_redis(name: &str) -> bool {
+    name == "app.balance" || name.starts_with("health.") || name.starts_with("upstream.")
+}
 
 /// What an app of several is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -39,7 +39,7 @@ mod names;
 mod redis;
 mod routes;
 
-pub(super) use self::kinds::Kind;
+pub(super) use self::kinds::{Kind, holds_for_redis};
 pub use self::names::variable_of;
 pub(super) use self::names::{WORDS, split};
 

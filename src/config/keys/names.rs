@@ -3,11 +3,14 @@
 //!
 //! In the table of an app of several, the keys of `[app]` have no table of their own: `command` is
 //! `app.command`, `restart.burst` is `app.restart.burst`. Every other key of an app has its own
-//! name there: `health.path`.
+//! name there: `health.path`. So it is in `[redis.app]`.
 
 use super::super::raw::{Known, Words};
 use super::super::values::{NAME_EXPECTED, is_instance_name};
 use super::{Key, keys};
+
+/// The table with what holds for all apps of Redis.
+const APP_OF_REDIS: &str = "redis.app";
 
 /// The names that configuration files may have.
 pub(in crate::config) const WORDS: Words =
@@ -18,6 +21,7 @@ fn known(name: &str) -> Known {
     match find(name) {
         Some(key) => Known::Key(key.name),
         None if name == "apps" => Known::Apps,
+        None if name == APP_OF_REDIS => Known::AppOfRedis,
         None if is_table(name) => Known::Table,
         None => Known::No { nearest: nearest(name, in_file) },
     }
@@ -74,7 +78,7 @@ pub(super) fn tables() -> impl Iterator<Item = &'static str> {
 /// What may stand in the main file, but for what only several apps have in their tables.
 fn in_file() -> Vec<&'static str> {
     let is_there = |key: &&Key| !(key.is_for_several() && is_in(key.name, "app"));
-    keys().filter(is_there).map(|key| key.name).chain(tables()).chain(["apps"]).collect()
+    keys().filter(is_there).map(|key| key.name).chain(tables()).chain(["apps", APP_OF_REDIS]).collect()
 }
 
 /// What may stand in the table of an app of several.

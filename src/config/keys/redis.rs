@@ -53,7 +53,7 @@ fn read_url(key: &'static str, r: &mut Reader<'_>, config: &mut Config) {
         let text = input.text().ok_or("a URL, such as \"redis://127.0.0.1:6379/0\"")?;
         Ok(text.parse()?)
     };
-    config.redis = r.read(key, server).map(defaults::redis);
+    config.redis = r.read(key, server).map(|server| defaults::redis(server, &config.app));
 }
 
 /// The password in a file, where the URL has none.
