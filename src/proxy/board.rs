@@ -24,8 +24,8 @@
 //! while one follows the other.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -208,6 +208,9 @@ pub struct Board {
     config: ArcSwap<Config>,
     own: Arc<Service>,
     services: ArcSwapOption<Services>,
+    /// Former services that a thread may still have. Whoever publishes lets go of them last: it may
+    /// take long with very many, and a request of that thread would wait meanwhile.
+    former: Mutex<Vec<Arc<Services>>>,
 }
 
 impl Board {
@@ -219,6 +222,7 @@ impl Board {
             config: ArcSwap::new(config),
             own: own.clone(),
             services: ArcSwapOption::empty(),
+            former: Mutex::default(),
         });
         (board.clone(), RouteWriter { board, service: own })
     }
@@ -250,8 +254,12 @@ impl Board {
     /// first call makes the board one of several apps for ever; it belongs before the start of the
     /// [`Plane`](super::Plane).
     pub fn route(&self, routes: Vec<Route<Destination>>) {
-        self.services.store(Some(Arc::new(Services::new(routes))));
+        let former = self.services.swap(Some(Arc::new(Services::new(routes))));
         self.advance();
+        // Plain values, whole at every moment.
+        let mut kept = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|services| Arc::strong_count(services) > 1);
+        kept.extend(former);
     }
 
     /// Counts what was published. A request pays for this load and a comparison.

@@ -67,7 +67,7 @@ pub(crate) fn unwell(rows: &[AppRow], within: Duration) -> String {
     format!("{} not healthy after {within}: {}", paint(BAD, "error:"), named.join(", "))
 }
 
-/// For which requests: hosts with paths, and addresses of its own.
+/// For which requests: hosts with paths, and addresses of its own; of a list in Redis its label.
 fn place(row: &AppRow) -> String {
     let paths: &[String] = if row.paths == ["/"] { &[] } else { &row.paths };
     let routes = row.hosts.iter().flat_map(|host| {
@@ -75,7 +75,8 @@ fn place(row: &AppRow) -> String {
         plain.into_iter().chain(paths.iter().map(move |path| format!("{host}{path}")))
     });
     let all: Vec<_> = routes.chain(row.listen.iter().cloned()).collect();
-    all.join(", ")
+    let label = row.label.iter().filter(|label| !label.is_empty()).map(|label| format!(" ({label})"));
+    all.join(", ") + &label.collect::<String>()
 }
 
 /// How many of its replicas or targets get requests.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::words::{BAD, BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
-use crate::wire::{ReleaseStatus, Status};
+use crate::wire::{RedisStatus, ReleaseStatus, Status};
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -35,6 +35,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         ("configuration not loaded", &status.config.error),
         ("state cannot be written, deploys are refused", &status.state_error),
         (&last("last failure", status.last_failure_at.as_deref()), &status.last_failure),
+        ("Redis", &status.redis.as_ref().and_then(redis_trouble)),
         (&last("last crash", status.last_exit.as_ref().map(|exit| exit.at.as_str())), &crash),
     ] {
         if let Some(problem) = problem {
@@ -82,6 +83,27 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         }
     }
     text
+}
+
+/// What is wrong with Redis as a source of apps.
+fn redis_trouble(redis: &RedisStatus) -> Option<String> {
+    let away = (!redis.connected).then(|| {
+        let why = redis.error.as_deref().unwrap_or("no answer yet");
+        format!("{}: {why}; the last table serves, {} hosts", redis.url, redis.hosts)
+    });
+    let failed = redis.error.clone().filter(|_| redis.connected);
+    let held = redis.held.as_ref().map(|held| {
+        let (hosts, of, looks, needed) = (held.hosts, held.of, held.looks, held.needed);
+        format!(
+            "{hosts} of {of} hosts are gone there; they serve until it has said so {needed} times, a minute \
+             apart ({looks} so far)"
+        )
+    });
+    let malformed =
+        (redis.malformed > 0).then(|| format!("{} lists are malformed: portok apps", redis.malformed));
+    let left_out = (redis.left_out > 0).then(|| format!("there is no room for {} hosts", redis.left_out));
+    let all: Vec<_> = [away, failed, held, malformed, left_out].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// Why the app that a daemon without a file was started with is not live.
@@ -153,7 +175,7 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
 pub(super) mod tests {
     use super::*;
     use crate::wire::Phase;
-    use crate::wire::{AppInForce, ConfigStatus, LastExit, Reason, Switch};
+    use crate::wire::{AppInForce, ConfigStatus, HeldRemoval, LastExit, Reason, Switch};
 
     fn now() -> SystemTime {
         humantime::parse_rfc3339("2026-01-01T12:00:00Z").unwrap()
@@ -310,6 +332,28 @@ pub(super) mod tests {
         assert!(lines[3].starts_with("  ! state cannot be written, deploys are refused: /var/lib"));
         assert_eq!(lines[4], "  ! last failure, 2m 0s ago: `v1` exited with status 1");
         assert_eq!(lines[5], "  ! last crash, 10s ago: `v0`: exit status 2");
+    }
+
+    #[test]
+    fn what_is_wrong_with_redis_is_said() {
+        let redis = RedisStatus {
+            url: "redis://h:6379/0".into(),
+            connected: true,
+            since: String::new(),
+            error: None,
+            hosts: 20,
+            left_out: 0,
+            malformed: 0,
+            malformed_lists: Vec::new(),
+            held: None,
+        };
+        let shown = |redis| stripped(&Status { redis: Some(redis), ..empty() });
+        assert!(!shown(redis.clone()).contains("Redis"));
+        let held = Some(HeldRemoval { hosts: 19, of: 20, looks: 1, needed: 3 });
+        let text = shown(RedisStatus { held, malformed: 2, ..redis.clone() });
+        assert!(text.contains("Redis: 19 of 20 hosts are gone there") && text.contains("2 lists"), "{text}");
+        let text = shown(RedisStatus { connected: false, error: Some("refused".into()), ..redis });
+        assert!(text.contains("redis://h:6379/0: refused; the last table serves, 20 hosts"), "{text}");
     }
 
     #[test]
