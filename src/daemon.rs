@@ -48,7 +48,7 @@ use self::succession::Predecessor;
 use self::successor::Program;
 use self::upgrade::UpgradeOutcome;
 use crate::admin;
-use crate::apps::{Apps, BootError, Coordinators};
+use crate::apps::{Apps, BootError, Coordinators, kept};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
@@ -148,7 +148,7 @@ impl StartError {
 }
 
 /// Runs the daemon until it is told to end.
-pub fn run(options: Options) -> ExitCode {
+pub fn run(mut options: Options) -> ExitCode {
     // First of all: before there is another thread or a child.
     let program = Program::of_this_process().ok();
     let heritage = match Heritage::take().transpose() {
@@ -163,7 +163,7 @@ pub fn run(options: Options) -> ExitCode {
     };
     // Watched before it is read, so that an edit in between is seen.
     let watch = Watch::of(&options.sources);
-    let config = match config::load(&options.sources) {
+    let config = match first_configuration(&mut options.sources) {
         Ok(config) => config,
         Err(errors) => {
             last_words(&errors);
@@ -190,6 +190,20 @@ pub fn run(options: Options) -> ExitCode {
         Records::discard(&record, &folder);
     }
     ExitCode::from(code)
+}
+
+/// Reads the configuration. Apps whose files are refused, or are not there, are as they were
+/// configured last; a reload follows, which says what becomes of them.
+fn first_configuration(sources: &mut Sources) -> Result<Config, ConfigErrors> {
+    let config = config::load(sources)?;
+    if sources.overrides.foreground {
+        return Ok(config);
+    }
+    sources.kept = kept::read(&config.state_file);
+    let is_there =
+        |name: &String| config.apps.as_ref().is_some_and(|several| several.apps.contains_key(name));
+    sources.kept.retain(|name, _| !is_there(name));
+    if sources.kept.is_empty() { Ok(config) } else { config::load(sources) }
 }
 
 /// The daemon's life on its runtime. Returns the exit code.

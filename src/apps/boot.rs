@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::claims::Origin;
+use super::kept;
 use super::means::{Means, Notify, Owner};
 use super::plan::{self, Begin};
 use super::registry::{self, ORDERS, Order, Registry};
@@ -116,6 +117,7 @@ fn the_one(
     (listen, known, told, lost): Channels,
 ) -> Result<Registry, BootError> {
     let opened = means.records.open(None)?;
+    kept::forget(&config.state_file);
     let former = orphans(&means, means.records.apps().into_iter().map(Some));
     keep_pipes(&means.common, former.iter().map(|(_, (_, found))| found).chain([&opened.1]));
     let app = watch::Sender::new(Arc::clone(&config.app));

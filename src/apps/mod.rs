@@ -28,6 +28,7 @@ mod boot;
 mod claims;
 mod from_redis;
 mod hosted;
+pub mod kept;
 mod leaving;
 mod means;
 mod plan;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::Known;
 use super::claims::{InForce, Origin};
 use super::from_redis::FromRedis;
+use super::kept::Kept;
 use super::leaving::Leaving;
 use super::means::{Means, Owner, Prepared};
 use super::plan::{self, Begin, Missing, Plan};
@@ -94,6 +95,8 @@ pub(super) struct Registry {
     refused: BTreeMap<Arc<str>, String>,
     waits_for_health: bool,
     redis: Option<FromRedis>,
+    /// With several apps: their files, for the next start.
+    kept: Option<Kept>,
     /// Where this portokd listens.
     listen: watch::Receiver<Vec<SocketAddr>>,
     /// Targets of Redis that left and have requests in flight.
@@ -118,6 +121,7 @@ impl Registry {
         orders: mpsc::Receiver<Order>,
         lost: watch::Sender<bool>,
     ) -> Self {
+        let kept = config.apps.is_some().then(|| Kept::start(&config.state_file));
         Self {
             means,
             config,
@@ -129,6 +133,7 @@ impl Registry {
             refused: BTreeMap::new(),
             waits_for_health: false,
             redis: None,
+            kept,
             listen,
             drains: JoinSet::new(),
             life: Life::Moving,
@@ -257,6 +262,9 @@ impl Registry {
         }
         self.note_troubles(wanted, &plan, &mut became);
         self.plan = plan;
+        if let Some(kept) = &self.kept {
+            kept.note(&wanted.texts, |name| self.running.contains_key(name));
+        }
         self.settle();
         changes.extend(self.refused.iter().map(|(app, why)| {
             let (app, why) = (app.to_string(), Some(why.clone()));

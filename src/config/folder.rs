@@ -41,6 +41,8 @@ pub(super) struct AppFile {
     pub(super) path: PathBuf,
     /// The app, or all that is wrong with the file.
     pub(super) app: Result<Arc<AppConfig>, String>,
+    /// What it says; empty where that is not valid.
+    pub(super) text: Arc<str>,
     /// What is odd but no error, with the file's place.
     pub(super) warnings: Vec<String>,
     /// Place, name and value of its targets.
@@ -182,11 +184,24 @@ pub(super) fn read(
 }
 
 fn read_file(app: &str, path: PathBuf, given: &Given<'_>, sections: &Sections) -> AppFile {
-    let (app, warnings, targets) = match parse_file(app, &path, given, sections) {
-        Ok(Valid { app, warnings, targets }) => (Ok(Arc::new(app)), warnings, targets),
-        Err(problems) => (Err(problems), Vec::new(), None),
+    let (app, text, warnings, targets) = match parse_file(app, &path, given, sections) {
+        Ok((Valid { app, warnings, targets }, text)) => (Ok(Arc::new(app)), text.into(), warnings, targets),
+        Err(problems) => (Err(problems), Arc::default(), Vec::new(), None),
     };
-    AppFile { path, app, warnings, targets }
+    AppFile { path, app, text, warnings, targets }
+}
+
+/// The app that the file `app` in `folder` has been, by its text at that time. `None`: that is not
+/// valid any more.
+pub(super) fn read_kept(
+    app: &str,
+    folder: &Path,
+    text: &str,
+    given: &Given<'_>,
+    sections: &Sections,
+) -> Option<Arc<AppConfig>> {
+    let path = folder.join(format!("{app}.toml"));
+    parse(app, &path, text, given, sections).ok().map(|valid| Arc::new(valid.app))
 }
 
 /// What a file says that has no problems.
@@ -196,7 +211,12 @@ struct Valid {
     targets: Option<String>,
 }
 
-fn parse_file(app: &str, path: &Path, given: &Given<'_>, sections: &Sections) -> Result<Valid, String> {
+fn parse_file(
+    app: &str,
+    path: &Path,
+    given: &Given<'_>,
+    sections: &Sections,
+) -> Result<(Valid, String), String> {
     let place = path.display();
     if !is_instance_name(app) {
         return Err(format!("{place}: the stem {app:?} is to be the app's name: expected {NAME_EXPECTED}"));
@@ -204,7 +224,19 @@ fn parse_file(app: &str, path: &Path, given: &Given<'_>, sections: &Sections) ->
     let owner = Owner::of_configuration(given.sources.client);
     let content = files::read(path, FILE_MAX, given.who, owner)
         .map_err(|error| format!("{place}: cannot read the app's file: {error}"))?;
-    let (raw, problems) = raw::parse_app(path, &content.text, keys::WORDS).map_err(|problem| problem.text)?;
+    let valid = parse(app, path, &content.text, given, sections)?;
+    Ok((valid, content.text))
+}
+
+fn parse(
+    app: &str,
+    path: &Path,
+    text: &str,
+    given: &Given<'_>,
+    sections: &Sections,
+) -> Result<Valid, String> {
+    let place = path.display();
+    let (raw, problems) = raw::parse_app(path, text, keys::WORDS).map_err(|problem| problem.text)?;
     let section = raw.whole(Names::File);
     let mut reader = Reader::of_app(given, section, problems);
     let config = one_of_several::read(&mut reader, app, section.place(), sections);

@@ -126,6 +126,8 @@ pub struct Several {
     /// Apps whose file is not valid, by name, each with all that is wrong with it. Such an app stays
     /// as it is; one that is in `apps` too is what it is there.
     pub refused: BTreeMap<String, String>,
+    /// What the files of `apps` say, by the app's name.
+    pub texts: BTreeMap<String, Arc<str>>,
     /// The folder in which every file is an app. `None`: there is none, and there was none.
     pub folder: Option<PathBuf>,
     /// Why the folder cannot be read. Then nothing is known of the apps in it, and all stay.
@@ -514,6 +516,9 @@ pub struct Sources {
     /// What the daemon that reads it again started as; `None`: none runs with it. See
     /// [`Sources::hold_to`].
     pub started: Option<Started>,
+    /// What the files of apps said when they were last good, by the app's name. At the start of a
+    /// daemon an app whose file is refused or not there is as it was.
+    pub kept: BTreeMap<String, Arc<str>>,
     /// What was read of the files of apps before, so that a change of one among many is cheap.
     pub remembered: Remembered,
 }

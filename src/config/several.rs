@@ -39,6 +39,8 @@ impl Sources {
             None => Started::One,
             Some(several) => Started::Several { folder: several.folder.is_some() },
         });
+        // What runs is as it is from here on.
+        self.kept.clear();
     }
 }
 
@@ -57,7 +59,8 @@ impl Folder {
             return None;
         }
         let path = paths::apps_folder(file, given.env());
-        let is_expected = matches!(given.sources.started, Some(Started::Several { folder: true }));
+        let was_there = matches!(given.sources.started, Some(Started::Several { folder: true }));
+        let is_expected = was_there || !given.sources.kept.is_empty();
         let listed = match folder::list(&path, given.who, Owner::of_configuration(given.sources.client)) {
             Ok(listed) => Ok(listed),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_expected => return None,
@@ -139,7 +142,7 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         several.apps.insert(name, app);
     }
     for (name, file) in files {
-        let AppFile { path, app, warnings, targets } = file;
+        let AppFile { path, app, text, warnings, targets } = file;
         let place = path.display();
         let twice = several.apps.get(&name).map(|main| {
             format!("{place}: the app {name} is in {} too, which goes first; take one away", main.place)
@@ -154,6 +157,7 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         match (twice, app) {
             (None, Ok(app)) => {
                 r.warnings.extend(warnings);
+                several.texts.insert(name.clone(), text);
                 several.apps.insert(name, app);
             }
             (Some(twice), Ok(_)) => drop(several.refused.insert(name, twice)),
@@ -161,6 +165,17 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
             (Some(twice), Err(problems)) => {
                 several.refused.insert(name, format!("{twice}\n{problems}"));
             }
+        }
+    }
+    // What is gone, too, is as it was until the next look finds it missing.
+    for (name, text) in &r.given.sources.kept {
+        if several.apps.contains_key(name) {
+            continue;
+        }
+        let folder = several.folder.as_deref().unwrap_or(Path::new(""));
+        if let Some(app) = folder::read_kept(name, folder, text, r.given, &sections) {
+            several.texts.insert(name.clone(), Arc::clone(text));
+            several.apps.insert(name.clone(), app);
         }
     }
 }

@@ -24,7 +24,7 @@ impl Configuration {
         let status = ConfigStatus {
             file: config.file.as_ref().map(|file| file.display().to_string()),
             loaded_at: wire::rfc3339(SystemTime::now()),
-            error: None,
+            error: config.apps.as_ref().and_then(|apps| apps.unreadable.clone()),
             app_in_force: None,
         };
         Self { sources, current: watch::Sender::new(Arc::new(config)), status: watch::Sender::new(status) }

@@ -57,6 +57,8 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let Inheritance { passed, mut predecessor, program } = inheritance;
         let Options { sources, foreground } = options;
+        // Some apps are as they were configured last.
+        let look_again = !sources.kept.is_empty();
         make_unreadable();
         let open_files = open_files_of_apps(predecessor.is_some());
         let signals = Signals::catch(foreground.is_some())?;
@@ -81,7 +83,7 @@ impl Daemon {
         let (board, apps, waiting) = apps_of(control, records, common, (redis, listen), &counters, fresh)?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
-        let (coordinators, edits) = begin(waiting, watch, &mut background);
+        let (coordinators, edits) = begin(waiting, watch, &mut background, look_again);
         // Connections wait in the kernel's queue meanwhile.
         let first = if predecessor.is_some() { FIRST_PROBE_OF_A_SUCCESSOR } else { FIRST_PROBE };
         apps.ready_to_serve(first).await;
@@ -154,10 +156,14 @@ fn begin(
     waiting: Waiting,
     watch: Option<Watch>,
     background: &mut Background,
+    look_again: bool,
 ) -> (apps::Coordinators, mpsc::Receiver<()>) {
     let coordinators = waiting.run();
     // One slot: an edit that waits stands for all later ones.
     let (edited, edits) = mpsc::channel(1);
+    if look_again {
+        let _one_waits_already = edited.try_send(());
+    }
     if let Some(watch) = watch {
         background.until_over(watch.run(edited));
     }

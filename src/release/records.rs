@@ -271,6 +271,13 @@ impl Records {
     }
 }
 
+/// Where the apps of the instance with this state file are kept as they were configured last.
+pub fn kept_file(state_file: &Path) -> PathBuf {
+    let name = state_file.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(RECORD).unwrap_or(&name);
+    state_file.with_file_name(format!("{stem}.apps.json"))
+}
+
 /// Whether a file of this name, without its ending, is an app's.
 fn is_app(name: &str) -> bool {
     (1..=64).contains(&name.len())

@@ -100,10 +100,12 @@ fn most_apps_go_only_when_that_is_asked_for() {
     for app in all {
         assert_eq!(get(&daemon, &format!("{app}.test"), "/").version(), format!("{app}-1"));
     }
-    // At a start they are spared too; nothing says which requests are theirs.
+    // At a start they are spared too, and serve as before.
     daemon.kill();
     daemon = world.start_saved(&conf);
-    wait_for(&daemon, "c.test", "c-1");
+    for app in all {
+        wait_for(&daemon, &format!("{app}.test"), &format!("{app}-1"));
+    }
     wait_until("they go on", || daemon.log(), || (world.processes().len() == 3).then_some(()));
     assert_eq!(names(&world), all);
     let told = daemon.admin("POST", "/__reload?prune=1", None).expect(200).json();

@@ -113,3 +113,69 @@ fn a_coordinator_that_falls_is_started_again_and_the_others_go_on() {
     load.finish_without_failure();
     daemon.terminate();
 }
+
+#[test]
+fn an_app_whose_file_is_broken_or_gone_is_as_it_was_when_the_daemon_starts_again() {
+    let world = World::new();
+    let conf = edge(&world).set("removal_delay", "300ms");
+    for app in ["broken", "gone", "good"] {
+        put(&world, app, &[&format!("{app}.test")], &world.app(&format!("{app}-1")));
+    }
+    let daemon = world.start(&conf);
+    for app in ["broken", "gone", "good"] {
+        wait_for(&daemon, &format!("{app}.test"), &format!("{app}-1"));
+    }
+    let before = ["broken", "gone"].map(|app| live_pid(&daemon, app));
+    let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
+    wait_until("the files are kept", kept, || kept().contains("gone.test").then_some(()));
+    daemon.kill();
+    super::put_text(&world, "broken", "hosts = 7");
+    take_away(&world, "gone");
+    let daemon = world.start_saved(&conf);
+    wait_for(&daemon, "broken.test", "broken-1");
+    assert_eq!(live_pid(&daemon, "broken"), before[0]);
+    let explain = || status(&daemon, "broken").config.error.unwrap_or_default();
+    wait_until("what is wrong is shown", explain, || explain().contains("hosts = 7").then_some(()));
+    wait_until(
+        "the other is removed",
+        || daemon.log(),
+        || (names(&world) == ["broken", "good"]).then_some(()),
+    );
+    assert!(world.processes().iter().all(|process| process.pid != before[1]));
+    wait_until("it is forgotten", kept, || (!kept().contains("gone.test")).then_some(()));
+    daemon.terminate();
+}
+
+#[test]
+fn a_folder_that_is_gone_at_the_start_ends_no_app() {
+    let world = World::new();
+    let conf = edge(&world);
+    for app in ["a", "b", "c"] {
+        put(&world, app, &[&format!("{app}.test")], &world.app(&format!("{app}-1")));
+    }
+    let daemon = world.start(&conf);
+    for app in ["a", "b", "c"] {
+        wait_for(&daemon, &format!("{app}.test"), &format!("{app}-1"));
+    }
+    let before = ["a", "b", "c"].map(|app| live_pid(&daemon, app));
+    let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
+    wait_until("the files are kept", kept, || kept().contains("c.test").then_some(()));
+    daemon.kill();
+    let elsewhere = world.path("conf/elsewhere");
+    fs::rename(super::folder(&world), &elsewhere).unwrap();
+    let daemon = world.start_saved(&conf);
+    for app in ["a", "b", "c"] {
+        wait_for(&daemon, &format!("{app}.test"), &format!("{app}-1"));
+    }
+    let error = status(&daemon, "a").config.error.unwrap_or_default();
+    assert_mentions(&error, &["folder of apps"]);
+    assert_eq!(["a", "b", "c"].map(|app| live_pid(&daemon, app)), before);
+    fs::rename(&elsewhere, super::folder(&world)).unwrap();
+    wait_until(
+        "all is well again",
+        || format!("{:?}", status(&daemon, "a").config),
+        || status(&daemon, "a").config.error.is_none().then_some(()),
+    );
+    assert_eq!(["a", "b", "c"].map(|app| live_pid(&daemon, app)), before);
+    daemon.terminate();
+}
