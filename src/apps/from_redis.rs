@@ -21,7 +21,7 @@ use super::claims::{InForce, Spot};
 use super::hosted::Hosted;
 use super::running::without_configuration;
 use super::targets::Addresses;
-use crate::config::{AppConfig, AppRoutes, Balance, Config, Hosts};
+use crate::config::{AppConfig, AppRoutes, Config, Hosts};
 use crate::proxy::{
     At, Board, Counters, Destination, Ejections, Route, RouteWriter, Service, ServiceCounters, Target,
 };
@@ -30,9 +30,6 @@ use crate::wire::{AppSource, RedisStatus};
 
 /// What every name of these apps begins with; the host follows.
 const PREFIX: &str = "redis:";
-
-/// What they are called together.
-const TOGETHER: &str = "redis";
 
 /// How long a marked target is out unless its mark ends before: a mark says itself when it ends.
 const OUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -100,15 +97,9 @@ impl Ejections for Teller {
     }
 }
 
-/// What holds for all apps of Redis: what stands for every app, with hipache's choice of a target.
+/// What holds for all apps of Redis; without Redis, what stands for every app.
 pub(super) fn config_of_all(config: &Config) -> Arc<AppConfig> {
-    let of_all = without_configuration(&config.app, TOGETHER);
-    Arc::new(AppConfig { targets: None, redirect: None, balance: Balance::Random, ..(*of_all).clone() })
-}
-
-/// How long a target is out that could not be reached: as long as its mark counts.
-pub(super) fn mark_for(config: &Config) -> Duration {
-    config.app.upstream.eject_for
+    config.redis.as_ref().map_or_else(|| Arc::clone(&config.app), |redis| Arc::clone(&redis.app))
 }
 
 impl FromRedis {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::super::from_redis::{FromRedis, drain, mark_for};
+use super::super::from_redis::{FromRedis, config_of_all, drain};
 use super::Registry;
 use crate::config::Config;
 use crate::proxy::Target;
@@ -66,7 +66,7 @@ impl Registry {
 
     fn drain(&mut self, left: Vec<Arc<Target>>) {
         if !left.is_empty() {
-            let drained = drain(left, self.config.app.drain.period);
+            let drained = drain(left, config_of_all(&self.config).drain.period);
             self.drains.spawn(drained);
         }
     }
@@ -75,5 +75,7 @@ impl Registry {
 /// What Redis is asked for, and by which rules.
 pub(in crate::apps) fn settings(config: &Config, listen: &[SocketAddr]) -> Option<redis::Settings> {
     let redis = config.redis.clone().filter(|_| config.apps.is_some())?;
-    Some(redis::Settings { redis, listen: listen.to_vec(), mark_for: mark_for(config) })
+    // A target that could not be reached is out as long as its mark counts.
+    let mark_for = redis.app.upstream.eject_for;
+    Some(redis::Settings { redis, listen: listen.to_vec(), mark_for })
 }
