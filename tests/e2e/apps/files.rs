@@ -1,6 +1,8 @@
 //! Files of apps come, change and go while the daemon runs.
 
-use super::{edge, get, live_pid, names, put, put_text, record, reload, status, take_away, wait_for};
+use super::{
+    edge, get, live_pid, names, put, put_text, record, reload, status, take_away, wait_for, wait_until_kept,
+};
 use crate::harness::{Load, World, assert_mentions, wait_until};
 
 #[test]
@@ -101,6 +103,7 @@ fn most_apps_go_only_when_that_is_asked_for() {
         assert_eq!(get(&daemon, &format!("{app}.test"), "/").version(), format!("{app}-1"));
     }
     // At a start they are spared too, and serve as before.
+    wait_until_kept(&world, "b");
     daemon.kill();
     daemon = world.start_saved(&conf);
     for app in all {

@@ -119,3 +119,10 @@ fn apps(world: &World) -> Vec<Value> {
 fn names(world: &World) -> Vec<String> {
     apps(world).iter().map(|app| app["app"].as_str().unwrap().to_owned()).collect()
 }
+
+/// Waits until the file of `app` is kept for the next start of the daemon.
+#[track_caller]
+fn wait_until_kept(world: &World, app: &str) {
+    let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
+    wait_until("the file is kept", kept, || kept().contains(&format!("\"{app}\":")).then_some(()));
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{edge, get, live_pid, names, put, record, status, take_away, wait_for};
+use super::{edge, get, live_pid, names, put, record, status, take_away, wait_for, wait_until_kept};
 use crate::harness::command::PORTOKD;
 use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
 
@@ -126,8 +126,7 @@ fn an_app_whose_file_is_broken_or_gone_is_as_it_was_when_the_daemon_starts_again
         wait_for(&daemon, &format!("{app}.test"), &format!("{app}-1"));
     }
     let before = ["broken", "gone"].map(|app| live_pid(&daemon, app));
-    let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
-    wait_until("the files are kept", kept, || kept().contains("gone.test").then_some(()));
+    wait_until_kept(&world, "gone");
     daemon.kill();
     super::put_text(&world, "broken", "hosts = 7");
     take_away(&world, "gone");
@@ -142,6 +141,7 @@ fn an_app_whose_file_is_broken_or_gone_is_as_it_was_when_the_daemon_starts_again
         || (names(&world) == ["broken", "good"]).then_some(()),
     );
     assert!(world.processes().iter().all(|process| process.pid != before[1]));
+    let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
     wait_until("it is forgotten", kept, || (!kept().contains("gone.test")).then_some(()));
     daemon.terminate();
 }
@@ -158,8 +158,7 @@ fn a_folder_that_is_gone_at_the_start_ends_no_app() {
         wait_for(&daemon, &format!("{app}.test"), &format!("{app}-1"));
     }
     let before = ["a", "b", "c"].map(|app| live_pid(&daemon, app));
-    let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
-    wait_until("the files are kept", kept, || kept().contains("c.test").then_some(()));
+    wait_until_kept(&world, "c");
     daemon.kill();
     let elsewhere = world.path("conf/elsewhere");
     fs::rename(super::folder(&world), &elsewhere).unwrap();
