@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer to one request, in bytes. [`KEYS_A_STEP`] of the largest lists fit into it.
 const ANSWER: usize = 64 << 20;
 
-/// The most bytes of messages between two looks at them.
+/// The most bytes of messages that wait to be taken.
 const MESSAGES: usize = 1 << 20;
 
 /// How many keys one step of a pass goes through, about. More would keep the server's other clients
@@ -157,11 +157,21 @@ impl Link {
     /// at its end. Waits for ever where there are none to be had.
     pub(super) async fn message(&mut self) -> Result<String, Failure> {
         let Ok((messages, allowance)) = &mut self.messages else { return std::future::pending().await };
-        allowance.store(MESSAGES, Ordering::Relaxed);
         match poll_fn(|cx| Pin::new(&mut *messages).poll_next(cx)).await {
-            Some(message) => Ok(String::from_utf8_lossy(message.get_payload_bytes()).into_owned()),
+            Some(message) => {
+                let payload = message.get_payload_bytes();
+                // What waits is bounded only if no more is read than was taken.
+                allowance.fetch_add(bytes_of_message(payload.len()), Ordering::Relaxed);
+                Ok(String::from_utf8_lossy(payload).into_owned())
+            }
             None => Err(Failure("Redis has closed the connection".to_owned())),
         }
+    }
+
+    /// How many more bytes of messages are read before one is taken.
+    #[cfg(test)]
+    pub(super) fn room_for_messages(&self) -> usize {
+        self.messages.as_ref().map_or(0, |(_, allowance)| allowance.load(Ordering::Relaxed))
     }
 
     async fn ask(&mut self, cmd: &Cmd) -> Result<Value, Failure> {
@@ -177,7 +187,14 @@ async fn subscribe(
     let (socket, allowance) = connect(server, MESSAGES).await?;
     let mut subscription = in_time(PubSub::new(info, socket)).await?;
     in_time(subscription.subscribe("dead")).await?;
+    // What was read until here is no message.
+    allowance.store(MESSAGES, Ordering::Relaxed);
     Ok((subscription.into_on_message(), allowance))
+}
+
+/// How many bytes Redis sends for a message on the channel `dead` with a payload of so many.
+fn bytes_of_message(payload: usize) -> usize {
+    format!("*3\r\n$7\r\nmessage\r\n$4\r\ndead\r\n${payload}\r\n\r\n").len() + payload
 }
 
 async fn connect(server: &RedisServer, allowance: usize) -> Result<(Metered, Arc<AtomicUsize>), Failure> {
@@ -317,7 +334,10 @@ impl AsyncRead for Metered {
         let before = buf.filled().len();
         let outcome = Pin::new(&mut self.socket).poll_read(cx, buf);
         let read = buf.filled().len() - before;
-        self.allowance.store(left.saturating_sub(read), Ordering::Relaxed);
+        // Not a store: somebody may add to it meanwhile, and `left` only bounds the next read.
+        let _always = self
+            .allowance
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(read)));
         outcome
     }
 }

@@ -407,6 +407,56 @@ fn client_of_messages(server: &Server) -> Messages {
 }
 
 #[tokio::test]
+async fn messages_that_nobody_takes_end_the_connection() {
+    const LONG_PAYLOAD: usize = 1000;
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    let known = settings(server.port).redis.server;
+    let mut link = link::Link::open(&known).await.unwrap();
+    let mut flood = ::redis::pipe();
+    for _ in 0..100 {
+        flood.publish("dead", "x".repeat(LONG_PAYLOAD));
+    }
+    let (whole, mut taken) = (link.room_for_messages(), 0);
+    for _ in 0..40 {
+        let before = link.room_for_messages();
+        let _: ::redis::Value = flood.query(client).unwrap();
+        let is_read = |left: usize| left == 0 || left + 100 * LONG_PAYLOAD <= before;
+        timeout(LONG, async {
+            while !is_read(link.room_for_messages()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the messages were not read");
+        if link.room_for_messages() == 0 {
+            break;
+        }
+        // One of a hundred: what it took may be read, and no more.
+        link.message().await.unwrap();
+        taken += 1;
+    }
+    assert_eq!(link.room_for_messages(), 0, "{taken} messages taken");
+    while timeout(LONG, link.message()).await.unwrap().is_ok() {
+        taken += 1;
+    }
+    assert!(taken * LONG_PAYLOAD <= whole + 40 * 2 * LONG_PAYLOAD, "{taken} messages had room");
+}
+
+#[tokio::test]
+async fn messages_that_are_taken_leave_the_connection_as_it_was() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
+    let whole = link.room_for_messages();
+    for length in [0, 9, 10, 99, 100, 1000, 12345] {
+        run(client, &["PUBLISH", "dead", &"x".repeat(length)]);
+        let message = timeout(LONG, link.message()).await.unwrap().unwrap();
+        assert_eq!((message.len(), link.room_for_messages()), (length, whole));
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_changes_a_second_end_in_the_last_one() {
     let Some(server) = Server::start(&[]) else { return };
     let client = &mut server.client();
