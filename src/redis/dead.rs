@@ -23,6 +23,8 @@ pub(super) struct Marks {
     read: BTreeMap<Hosts, Ends>,
     /// As messages said since.
     told: BTreeMap<Hosts, Ends>,
+    /// No mark ends before. It is asked for with every message, and there may be very many marks.
+    first_end: Option<Instant>,
 }
 
 /// Marked indexes with their end.
@@ -58,6 +60,7 @@ impl Marks {
             let ends = indexes.filter_map(|index| Some((*index, now.checked_add(*ttl)?))).collect();
             self.read.insert(frontend.hosts().clone(), ends);
         }
+        self.find_first_end();
     }
 
     /// A message came at `now`; its mark ends after `ttl`. A message that speaks of another list than
@@ -67,6 +70,7 @@ impl Marks {
             && let Some(end) = now.checked_add(ttl)
         {
             self.told.entry(frontend.hosts().clone()).or_default().insert(index, end);
+            self.first_end = Some(self.first_end.map_or(end, |first| first.min(end)));
         }
     }
 
@@ -79,17 +83,26 @@ impl Marks {
 
     /// Drops the marks that have ended.
     pub(super) fn expire(&mut self, now: Instant) {
+        if self.first_end.is_none_or(|first| first > now) {
+            return;
+        }
         for marks in [&mut self.read, &mut self.told] {
             marks.retain(|_, ends| {
                 ends.retain(|_, end| *end > now);
                 !ends.is_empty()
             });
         }
+        self.find_first_end();
     }
 
-    /// When the next mark ends.
+    /// When the next mark ends, or before, where one that would have ended then is gone.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        self.read.values().chain(self.told.values()).flat_map(|ends| ends.values()).min().copied()
+        self.first_end
+    }
+
+    fn find_first_end(&mut self) {
+        let all = self.read.values().chain(self.told.values());
+        self.first_end = all.flat_map(|ends| ends.values()).min().copied();
     }
 
     /// The targets that get no requests.
