@@ -303,11 +303,45 @@ fn keys_of_redis_need_its_url_and_have_their_bounds() {
         ("url = \"redis://h\"\npassword_file = \"/nowhere/x\"", "a file with the password"),
         ("url = \"redis://:hunter2@h\"\npassword_file = \"/nowhere/x\"", "redis.url has a password"),
         ("url = \"redis://h\"\nurls = 1", "did you mean `redis.url`"),
+        ("app.balance = \"least\"", "[redis.app]: expected nothing, because redis.url is not set"),
+        ("url = \"redis://h\"\napp = 1", "expected a table, [redis.app]"),
+        ("url = \"redis://h\"\napp.balance = \"most\"", "redis.app.balance = \"most\": expected"),
+        ("url = \"redis://h\"\napp.hosts = [\"a\"]", "redis.app.hosts = [\"a\"]: expected nothing"),
+        ("url = \"redis://h\"\napp.limits.tunnels = 1", "cannot hold for all apps of Redis"),
+        ("url = \"redis://h\"\napp.admin.token = \"hunter2\"", "admin is the instance's"),
+        ("url = \"redis://h\"\napp.health.pth = \"/\"", "did you mean `redis.app.health.path`"),
     ] {
         let problems = redis_problems(table);
         assert!(problems.len() == 1 && problems[0].contains(expected), "{table}: {problems:?}");
         assert!(!problems[0].contains("hunter2"), "{problems:?}");
     }
+}
+
+#[test]
+fn what_holds_for_all_apps_of_redis_stands_over_the_sections() {
+    let sections = "[upstream]\nretries = 7\ndebug = true\n[health]\npath = \"/all\"\n";
+    let plain = format!("[apps]\n[redis]\nurl = \"redis://h\"\n{sections}");
+    let case = Case::file(&plain);
+    let config = case.good();
+    let app = &config.redis.as_ref().unwrap().app;
+    assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Random, 7, true));
+    assert_eq!((&*app.health.path, app.health.path_is_set), ("/all", false));
+    assert_eq!((&*app.name, app.limits.requests_per_address), ("redis", None));
+    assert!(config.effective_toml().contains("\n[redis.app]\nbalance = \"random\"\n"));
+    let own = "[redis.app]\nbalance = \"least\"\nhealth.path = \"/all\"\nupstream.retries = 2\n";
+    case.write("api.toml", &format!("{plain}{own}"));
+    let changed = case.good();
+    let app = &changed.redis.as_ref().unwrap().app;
+    assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Least, 2, true));
+    assert!(app.health.path_is_set);
+    // It stands for no app of a file.
+    assert_eq!((changed.app.balance, changed.app.upstream.retries), (Balance::Least, 7));
+    let difference = diff(&config, &changed).changed;
+    assert_eq!(difference, ["redis.app.balance", "redis.app.upstream.retries", "redis.app.health.path"]);
+    case.write("api.toml", &changed.effective_toml());
+    assert_eq!(case.good().redis, changed.redis, "{}", changed.effective_toml());
+    let problems = Case::file("[app]\ntarget = 8080\n[redis.app]\nbalance = \"least\"\n").problems();
+    assert!(problems.len() == 1 && problems[0].contains("[redis.app]"), "{problems:?}");
 }
 
 #[test]
