@@ -70,8 +70,6 @@ pub(super) fn read_of_redis(r: &mut Reader<'_>, sections: &Sections) -> AppConfi
         }
     }
     config.health.path_is_set = r.in_file("health.path");
-    // What their lists name are targets.
-    derive(r, &mut config, Kind::Targets, sections);
     config
 }
 

@@ -326,7 +326,7 @@ fn what_holds_for_all_apps_of_redis_stands_over_the_sections() {
     let app = &config.redis.as_ref().unwrap().app;
     assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Random, 7, true));
     assert_eq!((&*app.health.path, app.health.path_is_set), ("/all", false));
-    assert_eq!((&*app.name, app.limits.requests_per_address), ("redis", None));
+    assert_eq!((&*app.name, &app.limits), ("redis", &config.app.limits));
     assert!(config.effective_toml().contains("\n[redis.app]\nbalance = \"random\"\n"));
     let own = "[redis.app]\nbalance = \"least\"\nhealth.path = \"/all\"\nupstream.retries = 2\n";
     case.write("api.toml", &format!("{plain}{own}"));
