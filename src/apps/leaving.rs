@@ -2,7 +2,8 @@
 //! stopped by the ladder, and its record is set aside.
 //!
 //! Its routes are another's or nobody's by then. The one ordering that matters: the record is set
-//! aside after the last process is gone, so that a daemon that is killed on the way finds it.
+//! aside after the last process is gone, so that the next daemon finds it where this one is killed or
+//! leaves on the way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::means::{Managed, Owner};
 use crate::config::AppConfig;
 use crate::proxy::Service;
+use crate::release::End;
 use crate::release::records::Records;
 
 /// How often it is looked whether requests are still in flight.
@@ -39,8 +41,8 @@ impl Leaving {
         records: Records,
         alone: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Managed { handle, recorded, fell, .. } = &self.managed;
-        let (handle, recorded, fell) = (handle.clone(), recorded.clone(), Arc::clone(fell));
+        let Managed { handle, recorded, ended, .. } = &self.managed;
+        let (handle, recorded, mut ended) = (handle.clone(), recorded.clone(), ended.clone());
         let (name, period) = {
             let config = self.config.borrow();
             (config.name.clone(), config.drain.period)
@@ -53,15 +55,19 @@ impl Leaving {
                     tokio::time::sleep(LOOK).await;
                 }
             };
-            if tokio::time::timeout(period, drained).await.is_err() {
-                tracing::warn!(app = name, "requests are still in flight after drain.period ({period:?})");
+            let mut has_ended = ended.clone();
+            tokio::select! {
+                _end = has_ended.wait_for(Option::is_some) => {}
+                drained = tokio::time::timeout(period, drained) => if drained.is_err() {
+                    tracing::warn!(app = name, "requests are still in flight after drain.period ({period:?})");
+                }
             }
             handle.stop_all().await;
-            if fell.load(std::sync::atomic::Ordering::SeqCst) {
-                tracing::error!(
-                    app = name,
-                    "its coordinator ended on the way: the next start of portokd stops what is left"
-                );
+            let end = ended.wait_for(Option::is_some).await.map_or(End::Fell, |end| end.unwrap_or(End::Fell));
+            if end != End::Stopped {
+                let why =
+                    if end == End::Left { "portokd leaves" } else { "its coordinator ended by a fault" };
+                tracing::warn!(app = name, "{why}: the next start of portokd stops what is left of it");
                 return;
             }
             if tokio::time::timeout(LAST_RECORD, recorded.cancelled()).await.is_err() {

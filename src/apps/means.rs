@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -13,7 +12,7 @@ use crate::config::AppConfig;
 use crate::proxy::{Board, Counters, RouteWriter, Service};
 use crate::release::records::Records;
 use crate::release::store::{Found, Store};
-use crate::release::{self, Coordinator, Traffic, Turns};
+use crate::release::{self, Coordinator, End, Traffic, Turns};
 use crate::supervisor::{Common, Supervisor, new_mark};
 use crate::wire::HookEvent;
 
@@ -48,8 +47,8 @@ pub(super) struct Managed {
     pub(super) supervisor: Arc<Supervisor>,
     /// Cancelled once nothing is written into its record any more.
     pub(super) recorded: CancellationToken,
-    /// Whether the coordinator ended by a fault of its own.
-    pub(super) fell: Arc<AtomicBool>,
+    /// How the coordinator ended; `None`: it runs.
+    pub(super) ended: watch::Receiver<Option<End>>,
     /// When it was started again lately after such an end.
     pub(super) restarts: Vec<Instant>,
 }
@@ -57,7 +56,7 @@ pub(super) struct Managed {
 /// A coordinator that does not run yet.
 pub(super) struct Prepared {
     coordinator: Coordinator,
-    fell: Arc<AtomicBool>,
+    ended: watch::Sender<Option<End>>,
     /// Names the app in each line of the log, where there are several.
     span: Span,
 }
@@ -96,28 +95,27 @@ impl Means {
             turns,
         };
         let (coordinator, handle) = Coordinator::new(parts);
-        let fell = Arc::<AtomicBool>::default();
-        let managed = Managed { handle, supervisor, recorded, fell: Arc::clone(&fell), restarts: Vec::new() };
+        let (ends, ended) = watch::channel(None);
+        let managed = Managed { handle, supervisor, recorded, ended, restarts: Vec::new() };
         // At the level of errors, so that no filter takes the name from a line that it lets through.
         let span = owner.as_ref().map_or_else(Span::none, |app| tracing::error_span!("app", app = %app));
-        Ok((managed, Prepared { coordinator, fell, span }))
+        Ok((managed, Prepared { coordinator, ended: ends, span }))
     }
 }
 
 impl Prepared {
-    /// Drives the app until all of it is stopped or left. A fault in the coordinator ends it, and
-    /// is noted.
+    /// Drives the app until all of it is stopped or left, or the coordinator falls. Notes which it
+    /// was.
     pub(super) async fn run(self) {
-        let Self { coordinator, fell, span } = self;
-        if tokio::spawn(coordinator.run().instrument(span)).await.is_err_and(|error| error.is_panic()) {
-            fell.store(true, Ordering::SeqCst);
-        }
+        let Self { coordinator, ended, span } = self;
+        let end = tokio::spawn(coordinator.run().instrument(span)).await;
+        ended.send_replace(Some(end.unwrap_or(End::Fell)));
     }
 }
 
 impl Managed {
     /// Whether the coordinator ended by a fault of its own.
     pub(super) fn has_fallen(&self) -> bool {
-        self.fell.load(Ordering::SeqCst)
+        *self.ended.borrow() == Some(End::Fell)
     }
 }

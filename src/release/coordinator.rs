@@ -104,6 +104,17 @@ pub struct Coordinator {
     end_awaited: Option<oneshot::Sender<()>>,
 }
 
+/// How a coordinator ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Every process is gone, and the last record is written.
+    Stopped,
+    /// Its processes stay; the record names them.
+    Left,
+    /// By a fault of its own, as whoever runs it finds. Its processes stay, as the record has them.
+    Fell,
+}
+
 /// One step of the machine: what the driver adds to it, and what came of it.
 #[derive(Debug, Default)]
 struct Step {
@@ -183,8 +194,8 @@ impl Coordinator {
         (coordinator, handle)
     }
 
-    /// Drives the app until all of it is stopped.
-    pub async fn run(mut self) {
+    /// Drives the app until all of it is stopped or left.
+    pub async fn run(mut self) -> End {
         self.take_stock();
         while !self.is_over() {
             match self.next_turn().await {
@@ -203,7 +214,9 @@ impl Coordinator {
             }
             self.publish();
         }
+        let end = if matches!(self.life, Life::Finished) { End::Stopped } else { End::Left };
         self.end().await;
+        end
     }
 
     fn is_over(&self) -> bool {

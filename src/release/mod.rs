@@ -75,7 +75,7 @@ mod turns;
 mod view;
 mod voice;
 
-pub use coordinator::{Coordinator, Parts};
+pub use coordinator::{Coordinator, End, Parts};
 pub use events::Attempt;
 pub use handle::{Handle, Rollback};
 pub use traffic::Traffic;

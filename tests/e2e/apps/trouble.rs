@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use nix::sys::signal::Signal;
+
 use super::{edge, get, live_pid, names, put, record, status, take_away, wait_for, wait_until_kept};
 use crate::harness::command::PORTOKD;
 use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
@@ -143,6 +145,38 @@ fn an_app_whose_file_is_broken_or_gone_is_as_it_was_when_the_daemon_starts_again
     assert!(world.processes().iter().all(|process| process.pid != before[1]));
     let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
     wait_until("it is forgotten", kept, || (!kept().contains("gone.test")).then_some(()));
+    daemon.terminate();
+}
+
+#[test]
+fn what_a_daemon_that_leaves_was_removing_is_stopped_by_the_next_one() {
+    let world = World::new();
+    let conf = edge(&world).set("removal_delay", "0s");
+    put(&world, "good", &["good.test"], &world.app("good-1"));
+    let told = world.path("end");
+    let slow = world.app("slow-1").with("term_after", told.display());
+    put(&world, "slow", &["slow.test"], &slow);
+    put(&world, "third", &["third.test"], &world.app("third-1"));
+    let mut daemon = world.start(&conf);
+    wait_for(&daemon, "good.test", "good-1");
+    wait_for(&daemon, "slow.test", "slow-1");
+    live_pid(&daemon, "slow");
+    let good = live_pid(&daemon, "good");
+    take_away(&world, "slow");
+    super::reload(&daemon);
+    slow.wait_for(1, "signal SIGTERM");
+    daemon.signal(Signal::SIGUSR2);
+    daemon.wait().ended(0);
+    assert!(record(&world, "slow").exists());
+    fs::write(told, "").unwrap();
+    let daemon = world.start_saved(&conf);
+    wait_until(
+        "it is stopped",
+        || daemon.log(),
+        || (names(&world) == ["good", "third"] && world.processes().len() == 2).then_some(()),
+    );
+    assert!(!record(&world, "slow").exists());
+    assert_eq!(live_pid(&daemon, "good"), good);
     daemon.terminate();
 }
 
