@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::admin_server::{AdminServer, socket_group};
@@ -342,15 +343,18 @@ impl Daemon {
             Lost,
         }
         let mut booted = false;
+        let mut retry = None;
         let mut rearranged = self.apps.clone();
         loop {
             let failed = self.configuration.is_in_error();
+            // Other turns do not put it off.
+            retry = retry.filter(|_| failed).or_else(|| failed.then(|| Instant::now() + RELOAD_RETRY));
             let turn = tokio::select! {
                 () = upkeep::extending(&self.manager, self.apps.booted()), if !booted => Turn::Booted,
                 Some(order) = self.admin.reloads.recv() => Turn::Reload(order),
                 Some(order) = self.admin.upgrades.recv() => Turn::Upgrade(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
-                () = tokio::time::sleep(RELOAD_RETRY), if failed => Turn::Retry,
+                () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if failed => Turn::Retry,
                 told = self.signals.next() => Turn::Told(told),
                 () = rearranged.rearranged() => Turn::Rearranged,
                 () = self.apps.lost() => Turn::Lost,
@@ -360,7 +364,6 @@ impl Daemon {
                     booted = true;
                     self.manager.ready();
                 }
-                // There is one app, and nothing to prune.
                 Turn::Reload(admin::ReloadOrder { prune, reply }) => {
                     let outcome = self.announced_reload(booted, prune).await;
                     let _asker_gone = reply.send(outcome);
@@ -370,6 +373,7 @@ impl Daemon {
                     let _outcome = self.announced_reload(booted, false).await;
                 }
                 Turn::Retry => {
+                    retry = None;
                     let _outcome = self.reload(false).await;
                 }
                 Turn::Rearranged => self.follow_addresses().await,

@@ -11,7 +11,7 @@
 //! While the daemon hands over, nothing is added, removed or started again. The task ends once it
 //! was told so ([`Order::End`]) and every coordinator has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,7 @@ use super::plan::{self, Begin, Missing, Plan};
 use super::running::{Body, Nature, Running, Trouble, without_configuration};
 use super::targets::{self, TargetSet};
 use crate::config::{AppConfig, Config, Several};
+use crate::proxy::{At, Destination};
 use crate::release::store::{Found, Store};
 use crate::wire::{AppChange, AppReload};
 
@@ -91,6 +92,8 @@ pub(super) struct Registry {
     /// The last comparison.
     plan: Plan,
     routes: InForce,
+    /// The routes as the data plane has them; `None`: none were published yet.
+    published: Option<HashMap<At, Destination>>,
     /// Why apps do not get some of their routes.
     refused: BTreeMap<Arc<str>, String>,
     waits_for_health: bool,
@@ -130,6 +133,7 @@ impl Registry {
             absent: BTreeMap::new(),
             plan: Plan::default(),
             routes: InForce::new(),
+            published: None,
             refused: BTreeMap::new(),
             waits_for_health: false,
             redis: None,
@@ -154,7 +158,9 @@ impl Registry {
         }
         let mut may_be_told = true;
         while self.life != Life::Ending || !self.tasks.is_empty() {
-            let look_again = self.look_again().filter(|_| self.life == Life::Moving);
+            let moves = self.life == Life::Moving;
+            let removal = self.next_removal().filter(|_| moves);
+            let health = (moves && self.waits_for_health).then(|| Instant::now() + LOOK_AT_HEALTH);
             tokio::select! {
                 order = self.orders.recv(), if may_be_told => match order {
                     Some(order) => self.receive(order).await,
@@ -169,7 +175,10 @@ impl Registry {
                     Ok(Ended::Other) => {}
                     Err(error) => tracing::error!("a task of the registry panicked: {error}"),
                 },
-                () = at(look_again) => drop(self.compare(false)),
+                () = at(removal) => drop(self.compare(false)),
+                () = at(health) => if self.settle() {
+                    self.publish();
+                },
                 () = Self::redis_changed(&mut self.redis), if self.life == Life::Moving => self.follow_redis(),
                 Ok(()) = self.listen.changed(), if self.life == Life::Moving => self.configure_redis().await,
                 Some(_drained) = self.drains.join_next() => {}
@@ -202,6 +211,8 @@ impl Registry {
                 if self.life == Life::Still {
                     self.life = Life::Moving;
                     self.begin_fallen_again().await;
+                    // What came due meanwhile, and apps that waited for a removal that has ended.
+                    let _changes = self.compare(false);
                 }
             }
             Order::End(done) => {
@@ -215,11 +226,9 @@ impl Registry {
         self.config.apps.as_ref()
     }
 
-    /// When to compare again although nothing was ordered.
-    fn look_again(&self) -> Option<Instant> {
-        let due = self.several().and_then(|several| self.plan.look_again(several));
-        let health = self.waits_for_health.then(|| Instant::now() + LOOK_AT_HEALTH);
-        due.map(Instant::from_std).into_iter().chain(health).min()
+    /// When an app is due to be removed although nothing was ordered.
+    fn next_removal(&self) -> Option<Instant> {
+        self.plan.look_again(self.several()?).map(Instant::from_std)
     }
 
     // ---- what the configuration says ----
@@ -243,7 +252,7 @@ impl Registry {
         let mut changes = Vec::new();
         let mut became =
             |app: &str, change, why| changes.push(AppReload { app: app.to_owned(), change, why });
-        self.absent.retain(|name, _| wanted.refused.contains_key(name));
+        self.absent.retain(|name, _| wanted.refused.contains_key(name) || wanted.apps.contains_key(name));
         for name in &plan.remove {
             self.remove(name);
             became(name, AppChange::Removed, None);
@@ -256,8 +265,14 @@ impl Registry {
         }
         for name in &plan.add {
             let Some(new) = wanted.apps.get(name) else { continue };
-            if self.add(name, new) {
-                became(name, AppChange::Added, None);
+            match self.add(name, new) {
+                true => became(name, AppChange::Added, None),
+                // One that waits for the end of a removal is told of when it begins.
+                false => {
+                    if let Some(why) = self.absent.get(name) {
+                        became(name, AppChange::Refused, Some(why.clone()));
+                    }
+                }
             }
         }
         self.note_troubles(wanted, &plan, &mut became);
@@ -265,7 +280,7 @@ impl Registry {
         if let Some(kept) = &self.kept {
             kept.note(&wanted.texts, |name| self.running.contains_key(name));
         }
-        self.settle();
+        let _publishes_anyway = self.settle();
         changes.extend(self.refused.iter().map(|(app, why)| {
             let (app, why) = (app.to_string(), Some(why.clone()));
             AppReload { app, change: AppChange::Refused, why }
@@ -392,7 +407,9 @@ impl Registry {
 
     /// Notes that an app cannot begin.
     pub(super) fn leave_out(&mut self, name: &str, why: String) {
-        tracing::error!(app = name, "it is left out: {why}");
+        if self.absent.get(name) != Some(&why) {
+            tracing::error!(app = name, "it is left out: {why}");
+        }
         self.absent.insert(name.to_owned(), why);
     }
 
@@ -427,6 +444,7 @@ impl Registry {
             }
         };
         let running = Running { service, config, body, origin, trouble: None };
+        self.absent.remove(name);
         self.running.insert(name.to_owned(), running);
     }
 
@@ -485,7 +503,10 @@ impl Registry {
         let (records, alone) = (self.means.records.clone(), self.means.alone.clone());
         let stopped = leaving.stop(owner.clone(), records, alone);
         self.tasks.spawn(async move {
-            stopped.await;
+            // Its end is told in any case, so that an app of this name can begin.
+            if let Err(error) = tokio::spawn(stopped).await {
+                tracing::error!(app = owner, "its removal ended by a fault of portok: {error}");
+            }
             Ended::Removal(owner)
         });
     }

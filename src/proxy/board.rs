@@ -108,6 +108,15 @@ pub struct Destination {
     pub how: Handling,
 }
 
+impl PartialEq for Destination {
+    /// Whether both lead to one service, in one way.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.service, &other.service) && self.how == other.how
+    }
+}
+
+impl Eq for Destination {}
+
 impl Destination {
     /// To the app, as they are.
     pub fn pass(service: Arc<Service>) -> Self {

@@ -24,7 +24,7 @@ pub struct Route<T> {
 }
 
 /// The requests that a route is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum At {
     /// At the instance's listeners, all of which share one table.
     Instance {

@@ -20,7 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
 use super::store::{self, Found, Store, StoreError, is_refused, with_suffix};
-use crate::config::Fnv;
+use crate::config::{Fnv, is_instance_name};
 use crate::folder::{self, open_regular};
 
 /// How long a child of a killed daemon may take from fork to exec, which wait for the disk that the
@@ -153,7 +153,7 @@ impl Records {
         let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
         let name = |entry: fs::DirEntry| {
             let name = entry.file_name().into_string().ok()?;
-            name.strip_suffix(RECORD).filter(|name| is_app(name)).map(str::to_owned)
+            name.strip_suffix(RECORD).filter(|name| is_instance_name(name)).map(str::to_owned)
         };
         entries.filter_map(name).collect()
     }
@@ -276,12 +276,6 @@ pub fn kept_file(state_file: &Path) -> PathBuf {
     let name = state_file.file_name().unwrap_or_default().to_string_lossy();
     let stem = name.strip_suffix(RECORD).unwrap_or(&name);
     state_file.with_file_name(format!("{stem}.apps.json"))
-}
-
-/// Whether a file of this name, without its ending, is an app's.
-fn is_app(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// Opens and locks the lock file; `None` where another daemon has the lock.

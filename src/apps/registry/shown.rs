@@ -1,6 +1,6 @@
 //! What the data plane and everybody else see of the apps: the routes, and a snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::super::Known;
@@ -16,8 +16,8 @@ use crate::proxy::{At, ListenerId, Route};
 use crate::wire::AppSource;
 
 impl Registry {
-    /// Settles which app has which route, and publishes the routes.
-    pub(super) fn settle(&mut self) {
+    /// Settles which app has which route, and publishes the routes. Whether anything differs.
+    pub(super) fn settle(&mut self) -> bool {
         let claims: Vec<_> = self.running.values().map(Running::claim).collect();
         let settled = claims::settle(&claims, &self.routes);
         for (app, why) in &settled.refused {
@@ -25,13 +25,16 @@ impl Registry {
                 tracing::warn!(app = &**app, "{why}");
             }
         }
+        let differs = self.routes != settled.routes || self.refused != settled.refused;
         self.routes = settled.routes;
         self.refused = settled.refused;
         self.waits_for_health = settled.waits_for_health;
         self.route();
+        differs
     }
 
-    /// Publishes the routes as they are settled.
+    /// Publishes the routes as they are settled, unless they are those that are published: each
+    /// publication costs the data plane's threads what they remember.
     pub(super) fn route(&mut self) {
         let routes = self.routes.iter().filter_map(|(spot, app)| {
             let at = match spot {
@@ -41,7 +44,15 @@ impl Registry {
             Some(Route { at, to: self.running.get(&**app)?.destination() })
         });
         let redis = self.redis.as_mut().map(|redis| redis.routes(&self.routes));
-        self.means.board.route(routes.chain(redis.into_iter().flatten()).collect());
+        let routes: Vec<_> = routes.chain(redis.into_iter().flatten()).collect();
+        let mut published = HashMap::new();
+        for Route { at, to } in &routes {
+            published.entry(at.clone()).or_insert_with(|| to.clone());
+        }
+        if self.published.as_ref() != Some(&published) {
+            self.published = Some(published);
+            self.means.board.route(routes);
+        }
     }
 
     /// Publishes the apps as they are now.
