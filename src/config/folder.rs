@@ -47,6 +47,8 @@ pub(super) struct AppFile {
     pub(super) warnings: Vec<String>,
     /// Place, name and value of its targets.
     pub(super) targets: Option<String>,
+    /// The same of the addresses where it listens itself.
+    pub(super) listen: Option<String>,
 }
 
 /// What was read of the files of apps before.
@@ -184,11 +186,15 @@ pub(super) fn read(
 }
 
 fn read_file(app: &str, path: PathBuf, given: &Given<'_>, sections: &Sections) -> AppFile {
-    let (app, text, warnings, targets) = match parse_file(app, &path, given, sections) {
-        Ok((Valid { app, warnings, targets }, text)) => (Ok(Arc::new(app)), text.into(), warnings, targets),
-        Err(problems) => (Err(problems), Arc::default(), Vec::new(), None),
-    };
-    AppFile { path, app, text, warnings, targets }
+    match parse_file(app, &path, given, sections) {
+        Ok((Valid { app, warnings, targets, listen }, text)) => {
+            AppFile { path, app: Ok(Arc::new(app)), text: text.into(), warnings, targets, listen }
+        }
+        Err(problems) => {
+            let (app, text) = (Err(problems), Arc::default());
+            AppFile { path, app, text, warnings: Vec::new(), targets: None, listen: None }
+        }
+    }
 }
 
 /// The app that the file `app` in `folder` has been, by its text at that time. `None`: that is not
@@ -209,6 +215,7 @@ struct Valid {
     app: AppConfig,
     warnings: Vec<String>,
     targets: Option<String>,
+    listen: Option<String>,
 }
 
 fn parse_file(
@@ -240,11 +247,12 @@ fn parse(
     let section = raw.whole(Names::File);
     let mut reader = Reader::of_app(given, section, problems);
     let config = one_of_several::read(&mut reader, app, section.place(), sections);
-    let targets = reader.quoted("app.targets").map(|(_, quoted)| quoted);
+    let [targets, listen] =
+        ["app.targets", "app.listen"].map(|key| reader.quoted(key).map(|(_, quoted)| quoted));
     let (problems, warnings) = reader.finish();
     if !problems.is_empty() {
         return Err(problems.join("\n"));
     }
     let warnings = warnings.iter().map(|warning| format!("{place}: {warning}")).collect();
-    Ok(Valid { app: config, warnings, targets })
+    Ok(Valid { app: config, warnings, targets, listen })
 }

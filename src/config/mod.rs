@@ -14,13 +14,13 @@
 //! - `secret` knows which values are never shown; `effective` shows all others;
 //! - `validate` goes through the keys and checks what has to fit together;
 //! - `several` knows whether an instance has several apps, `folder` reads those with a file of their
-//!   own, `one_of_several` reads one;
+//!   own, `one_of_several` reads one, `clashes` knows whose addresses do not go together;
 //! - [`load()`] is the one way through all of them;
 //! - [`diff()`] says what a change of the configuration needs, `fingerprint` whether an edit of
 //!   `[app]` makes another release;
 //! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
 //!   limits this host can hold an app to;
-//! - `hosts` reads the hosts that a route is for;
+//! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
 //! - `redis` has what `[redis]` says, and reads its URL;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::address::{overlaps, takes};
 #[cfg(test)]
 pub(crate) use self::defaults::of_an_empty_file;
 pub use self::diff::{AppsDiff, Diff, diff};
@@ -55,6 +56,8 @@ pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
 
+mod address;
+mod clashes;
 mod defaults;
 mod diff;
 mod effective;

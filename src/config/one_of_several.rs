@@ -1,9 +1,10 @@
 //! One app of several: what its table or file sets, over what the instance's sections say for every
 //! app. All apps of Redis together are read as one. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::address::overlaps;
 use super::hosts::Hosts;
 use super::keys::{self, Kind};
 use super::read::Reader;
@@ -110,9 +111,9 @@ fn fits_together(r: &mut Reader<'_>, config: &AppConfig, kind: Kind) {
     if kind == Kind::Command {
         host_allows(r, &config.app.limits);
         restarts(r, &config.app);
-    }
-    if r.in_file("rollback.interval") || r.in_file("rollback.window") {
-        watch_window(r, &config.rollback);
+        if r.in_file("rollback.interval") || r.in_file("rollback.window") {
+            watch_window(r, &config.rollback);
+        }
     }
     if let Some(redirect) = &config.redirect
         && config.routes.hosts.iter().any(|hosts| leads_to(redirect, hosts))
@@ -137,8 +138,10 @@ fn leads_to(redirect: &str, hosts: &Hosts) -> bool {
 /// Checks its own addresses, and what is for hosts alone.
 fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
     let routes = &config.routes;
-    if let Some(twice) = routes.listen.iter().find(|own| own.port() != 0 && listen.contains(own)) {
-        r.reject("app.listen", &format!("addresses of its own, and not {twice}, the instance's (listen)"));
+    let shared = |own: &SocketAddr| Some((*own, *listen.iter().find(|addr| overlaps(**addr, *own))?));
+    if let Some((own, instances)) = routes.listen.iter().find_map(shared) {
+        let with = format!("addresses of its own: {own} is the instance's too (listen = \"{instances}\")");
+        r.reject("app.listen", &with);
     }
     if !routes.listen.is_empty() && routes.hosts.is_empty() {
         for key in ["app.paths", "app.strip_prefix"] {
@@ -147,26 +150,4 @@ fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
             }
         }
     }
-}
-
-/// The first target of an app that is one of these addresses, at which portok itself listens.
-pub(super) fn targets_at<'l>(
-    config: &AppConfig,
-    listen: impl Iterator<Item = &'l SocketAddr> + Clone,
-) -> Option<SocketAddr> {
-    let is_own = |target: &SocketAddr| listen.clone().any(|listen| accepts(listen, target));
-    config.targets.iter().flatten().copied().find(is_own)
-}
-
-/// What was expected instead of a target at which portok itself listens.
-pub(super) fn elsewhere(target: SocketAddr) -> String {
-    format!("addresses other than {target}, where portok itself listens")
-}
-
-/// Whether a listener accepts what is sent to `target`, as far as can be told without knowing the
-/// host's own addresses.
-fn accepts(listen: &SocketAddr, target: &SocketAddr) -> bool {
-    let [bound, target_ip] = [listen, target].map(|address| IpAddr::to_canonical(&address.ip()));
-    listen.port() == target.port()
-        && (bound == target_ip || bound.is_unspecified() && target_ip.is_loopback())
 }

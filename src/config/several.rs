@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clashes::Accepted;
 use super::files::Owner;
 use super::folder::{self, AppFile, Listed};
-use super::one_of_several::{self, Sections, elsewhere, targets_at};
+use super::one_of_several::{self, Sections};
 use super::paths;
 use super::raw::Raw;
 use super::read::{Given, Reader};
 use super::validate::Shape;
-use super::{AppConfig, Config, Sources};
+use super::{Config, Sources};
 
 /// What a running daemon started as, which no edit of its configuration changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,15 +116,22 @@ pub(super) fn shape(r: &mut Reader<'_>, raw: Option<&Raw<'_>>, folder: Option<&F
 /// Reads the apps of `raw` and of the folder into `config`, if it is one of several apps.
 pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folder: Option<Folder>) {
     let sections = Sections::of(config, r);
-    let listen = config.listen.clone();
+    let mut accepted = Accepted::instance(&config.listen);
     read_app_of_redis(r, config, raw, &sections);
     let Some(several) = &mut config.apps else { return };
-    let mut main = BTreeMap::new();
+    let mut targets = Vec::new();
     for (name, section) in raw.apps() {
         let mut reader = Reader::of_app(r.given, section, Vec::new());
-        let app = one_of_several::read(&mut reader, name, section.place(), &sections);
-        main.insert(name.to_owned(), (Arc::new(app), reader.quoted("app.targets")));
+        let app = Arc::new(one_of_several::read(&mut reader, name, section.place(), &sections));
+        accepted.add(&app);
+        targets.extend(reader.quoted("app.targets").map(|quoted| (Arc::clone(&app), quoted)));
+        several.apps.insert(name.to_owned(), app);
         r.take_over(reader);
+    }
+    for (app, (at, quoted)) in targets {
+        if let Some(instead) = accepted.instead_of_targets(&app) {
+            r.problem_at(at, format!("{quoted}: expected {instead}"));
+        }
     }
     let mut files = BTreeMap::new();
     if let Some(Folder { path, listed }) = folder {
@@ -134,29 +141,29 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         }
         several.folder = Some(path);
     }
-    let own = own_listeners(main.values().map(|(app, ..)| app), &files, listen);
-    for (name, (app, targets)) in main {
-        if let Some((target, (at, quoted))) = targets_at(&app, own.iter()).zip(targets) {
-            r.problem_at(at, format!("{quoted}: expected {}", elsewhere(target)));
-        }
-        several.apps.insert(name, app);
-    }
     for (name, file) in files {
-        let AppFile { path, app, text, warnings, targets } = file;
+        let AppFile { path, app, text, warnings, targets, listen } = file;
         let place = path.display();
         let twice = several.apps.get(&name).map(|main| {
             format!("{place}: the app {name} is in {} too, which goes first; take one away", main.place)
         });
+        // What does not go with an app before it is this file's problem, whichever the other is.
         let app = app.and_then(|app| {
-            let clash = targets_at(&app, own.iter()).zip(targets.as_ref());
-            match clash.map(|(target, quoted)| format!("{quoted}: expected {}", elsewhere(target))) {
-                Some(problem) => Err(problem),
-                None => Ok(app),
-            }
+            let instead = [
+                targets.zip(accepted.instead_of_targets(&app)),
+                listen.zip(accepted.instead_of_listen(&app)),
+            ];
+            let problems: Vec<_> = instead
+                .into_iter()
+                .flatten()
+                .map(|(quoted, instead)| format!("{quoted}: expected {instead}"))
+                .collect();
+            if problems.is_empty() { Ok(app) } else { Err(problems.join("\n")) }
         });
         match (twice, app) {
             (None, Ok(app)) => {
                 r.warnings.extend(warnings);
+                accepted.add(&app);
                 several.texts.insert(name.clone(), text);
                 several.apps.insert(name, app);
             }
@@ -191,15 +198,4 @@ fn read_app_of_redis(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, sec
     {
         r.problem_at(at, format!("{place}: [redis.app]: expected nothing, because redis.url is not set"));
     }
-}
-
-/// Where the instance and its apps listen.
-fn own_listeners<'a>(
-    main: impl Iterator<Item = &'a Arc<AppConfig>>,
-    files: &'a BTreeMap<String, AppFile>,
-    instance: Vec<SocketAddr>,
-) -> Vec<SocketAddr> {
-    let of_files = files.values().filter_map(|file| file.app.as_ref().ok());
-    let own = main.chain(of_files).flat_map(|app| app.routes.listen.iter().copied());
-    own.chain(instance).collect()
 }

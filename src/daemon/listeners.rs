@@ -7,14 +7,14 @@
 //! new, and [`Listeners::change`] accepts there, then leaves what is gone. Whatever can fail fails
 //! before anything is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use tokio::sync::watch;
 
-use crate::config::Config;
+use crate::config::{Config, overlaps};
 use crate::proxy::{self, ListenerId, Plane};
 use crate::systemd::Manager;
 
@@ -109,9 +109,18 @@ pub(super) fn wanted(config: &Config) -> Vec<ListenerId> {
     wanted_for(config, apps.flat_map(|app| app.routes.listen.iter().copied()))
 }
 
+/// The ports that a configuration names for something else than the apps that portok starts: where
+/// portok listens, and where others serve on this host's loopback addresses.
+pub(super) fn named_ports(config: &Config) -> BTreeSet<u16> {
+    let apps = || config.apps.iter().flat_map(|several| several.apps.values());
+    let own = apps().flat_map(|app| &app.routes.listen).chain(&config.listen);
+    let here = apps().flat_map(|app| app.targets.iter().flatten()).filter(|target| target.ip().is_loopback());
+    own.chain(here).map(SocketAddr::port).chain(config.app.app.target).filter(|port| *port != 0).collect()
+}
+
 /// The instance's listeners, and those at the apps' `own` addresses.
 pub(super) fn wanted_for(config: &Config, own: impl Iterator<Item = SocketAddr>) -> Vec<ListenerId> {
-    let own = own.filter(|own| !config.listen.iter().any(|addr| proxy::overlaps(*addr, *own)));
+    let own = own.filter(|own| !config.listen.iter().any(|addr| overlaps(*addr, *own)));
     config.listen.iter().copied().map(ListenerId::Instance).chain(own.map(ListenerId::App)).collect()
 }
 

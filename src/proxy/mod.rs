@@ -76,7 +76,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-pub use address::{ListenerId, overlaps};
+pub use address::ListenerId;
 pub use board::{Board, Destination, Handling, Now, RouteWriter, Service};
 pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
 pub use listener::{bind, bind_beside};

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::config::takes;
+
 /// A cloud's metadata service, which tells the host's secrets to whoever asks.
 const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
@@ -30,7 +32,7 @@ impl Bounds {
             Err(never)
         } else if !self.allows(address) {
             Err("lies outside redis.allow")
-        } else if self.listen.iter().any(|own| self.is_own(*own, target)) {
+        } else if self.listen.iter().any(|own| takes(*own, target, &self.local)) {
             Err("is an address that this portokd listens on")
         } else {
             Ok(target)
@@ -46,12 +48,6 @@ impl Bounds {
         } else {
             ranges.next().is_some()
         }
-    }
-
-    fn is_own(&self, own: SocketAddr, target: SocketAddr) -> bool {
-        let (listens, address) = (own.ip().to_canonical(), target.ip());
-        let is_here = || address.is_loopback() || self.local.iter().any(|ip| ip.to_canonical() == address);
-        own.port() == target.port() && (listens == address || listens.is_unspecified() && is_here())
     }
 }
 

@@ -175,7 +175,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "command = \"x\"\nlisten = [\"0.0.0.0:3000\"]",
         "apps.api.listen = ",
-        "and not 0.0.0.0:3000, the instance's",
+        "0.0.0.0:3000 is the instance's too",
     ),
     ("command = \"x\"\nlisten = [\"a:1\"]", "apps.api.listen = \"a:1\"", "a port from 0 to 65535"),
     // Targets.

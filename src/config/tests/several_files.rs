@@ -73,17 +73,67 @@ fn targets_where_an_app_of_this_portok_listens_are_refused() {
         problems[0].contains(":5:11: apps.shop.targets = ")
             && problems[0].contains("where portok itself listens")
     );
+    let own = "listen = [\"127.0.0.1:9080\"]\ntargets = [\"127.0.0.1:9080\"]\n";
+    assert_eq!(Case::file(&format!("[apps.own]\n{own}")).problems().len(), 1);
 
-    let case = Case::file("[apps]\n");
-    case.app("hook", hook);
+    let case = Case::file(&format!("[apps.hook]\n{hook}"));
+    case.app("own", &own.replace("9080", "9081"));
     case.app("shop", loops);
     let config = case.good();
     assert_eq!(several(&config).apps.keys().collect::<Vec<_>>(), ["hook"]);
+    let refused = &several(&config).refused;
+    assert!(refused["own"].contains("own.toml:2:11: targets = "), "{refused:?}");
+    let whose = format!("portok itself listens (the app hook, {}:1)", case.config().display());
     assert!(
-        several(&config).refused["shop"].contains("shop.toml:1:11: targets = "),
-        "{:?}",
-        several(&config).refused
+        refused["shop"].contains("shop.toml:1:11: targets = ") && refused["shop"].ends_with(&whose),
+        "{refused:?}"
     );
+}
+
+#[test]
+fn a_file_that_listens_at_the_target_of_an_app_before_it_is_the_one_that_is_refused() {
+    let case = Case::file("[apps.shop]\ntargets = [\"127.0.0.1:9080\"]\n");
+    case.app("b", "listen = [\"127.0.0.1:9081\", \"0.0.0.0:9080\"]\ncommand = \"x\"\n");
+    // Of two files it is the later one.
+    case.app("c", "targets = [\"127.0.0.1:9082\"]\n");
+    case.app("d", "listen = \"127.0.0.1:9082\"\ncommand = \"x\"\n");
+    // A file that is refused is in nobody's way.
+    case.app("e", "targets = [\"127.0.0.1:9081\"]\n");
+    let config = case.good();
+    let Several { apps, refused, .. } = several(&config);
+    assert_eq!(apps.keys().collect::<Vec<_>>(), ["c", "e", "shop"]);
+    for (name, value, other) in [
+        ("b", "b.toml:1:10: listen = ", format!("(the app shop, {}:1)", case.config().display())),
+        ("d", "d.toml:1:10: listen = ", format!("(the app c, {}:1)", case.path("api.d/c.toml").display())),
+    ] {
+        assert!(refused[name].contains(value) && refused[name].ends_with(&other), "{}", refused[name]);
+    }
+}
+
+#[test]
+fn an_address_that_the_instance_listens_on_is_no_apps_own() {
+    for (listen, own) in [
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("[::]:80", "0.0.0.0:80"),
+        ("10.0.0.1:80", "[::]:80"),
+        ("[::1]:80", "[::1]:80"),
+    ] {
+        let app = format!("listen = \"{own}\"\ncommand = \"x\"\n");
+        let said = format!("addresses of its own: {own} is the instance's too (listen = \"{listen}\")");
+        let case = Case::file(&format!("listen = \"{listen}\"\n[apps]\n"));
+        case.app("shop", &app);
+        let config = case.good();
+        let refused = &several(&config).refused["shop"];
+        assert!(refused.contains("shop.toml:1:10: listen = ") && refused.ends_with(&said), "{refused}");
+        let problems = Case::file(&format!("listen = \"{listen}\"\n[apps.shop]\n{app}")).problems();
+        assert!(problems.len() == 1 && problems[0].ends_with(&said), "{problems:?}");
+    }
+    for (listen, own) in
+        [("0.0.0.0:80", "[::1]:80"), ("0.0.0.0:0", "127.0.0.1:0"), ("0.0.0.0:80", "0.0.0.0:81")]
+    {
+        let app = format!("listen = \"{listen}\"\n[apps.shop]\nlisten = \"{own}\"\ncommand = \"x\"\n");
+        assert_eq!(several(&Case::file(&app).good()).apps.len(), 1, "{listen} and {own}");
+    }
 }
 
 #[test]

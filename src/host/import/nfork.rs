@@ -11,6 +11,7 @@ use super::fields::{Fields, one_or_many};
 use super::findings::Findings;
 use super::source::Source;
 use super::toml::{Toml, Value as Field};
+use crate::config::takes;
 
 const ABOUT: &str = "Written by `portok import nfork`. Each app answers at addresses of its own.";
 
@@ -83,15 +84,11 @@ fn check_addresses(inbounds: &[Inbound], findings: &mut Findings) {
         }
         taken.extend(&inbound.listen);
     }
-    for inbound in inbounds.iter().filter(|inbound| taken.iter().any(|own| accepts(own, &inbound.target))) {
+    for inbound in inbounds.iter().filter(|inbound| taken.iter().any(|own| takes(**own, inbound.target, &[])))
+    {
         let what = format!("{} is where an inbound listens: requests would go in a circle", inbound.target);
         findings.problem(format_args!("{}.out", inbound.place), what);
     }
-}
-
-fn accepts(listen: &SocketAddr, target: &SocketAddr) -> bool {
-    listen.port() == target.port()
-        && (listen.ip() == target.ip() || listen.ip().is_unspecified() && target.ip().is_loopback())
 }
 
 fn timeout_of(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<u64> {
