@@ -59,8 +59,8 @@ impl Kind {
             "app.strip_prefix" => self != Self::Redirect,
             "app.balance" | "health.failures" | "health.interval" | "upstream.retries"
             | "upstream.eject_for" | "upstream.eject_on" => self == Self::Targets,
-            "rollback.standby" => self == Self::Command,
-            _ if name.starts_with("app.") => self == Self::Command,
+            "rollback.window" | "rollback.standby" => self == Self::Command,
+            _ if name.starts_with("app.") || name.starts_with("hooks.") => self == Self::Command,
             _ => self != Self::Redirect,
         }
     }

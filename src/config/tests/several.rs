@@ -237,6 +237,16 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "apps.api.rollback.standby",
         "an app with targets",
     ),
+    (
+        "targets = [\"10.0.0.1:80\"]\nrollback.window = \"1m\"",
+        "apps.api.rollback.window",
+        "an app with targets has no use",
+    ),
+    (
+        "targets = [\"10.0.0.1:80\"]\nhooks.on_event = [\"x\"]",
+        "apps.api.hooks.on_event",
+        "an app with targets has no use",
+    ),
     ("redirect = \"http://b\"\nhealth.path = \"/x\"", "apps.api.health.path", "a redirect has no use for it"),
     ("redirect = \"http://b\"\ndrain.early = true", "apps.api.drain.early", "a redirect has no use for it"),
     (
@@ -514,7 +524,8 @@ const LINES: &[(&str, [bool; 3])] = &[
     ("limits.requests_per_address = 0", [true, true, false]),
     ("limits.tunnels = 1\nlimits.body_timeout = \"0\"", [true, true, false]),
     ("rollback.threshold = 9", [true, true, false]),
-    ("hooks.on_event = [\"x\", \"\"]", [true, true, false]),
+    ("hooks.on_event = [\"x\", \"\"]", [true, false, false]),
+    ("rollback.window = \"1m\"", [true, false, false]),
     ("drain.affinity = \"connection\"", [true, true, false]),
 ];
 
