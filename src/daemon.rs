@@ -32,6 +32,7 @@
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -57,6 +58,7 @@ use crate::proxy::Plane;
 use crate::release;
 use crate::release::records::Records;
 use crate::release::store::StoreError;
+use crate::supervisor;
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
@@ -321,6 +323,8 @@ struct Daemon {
     alone: CancellationToken,
     manager: Manager,
     plane: Plane,
+    /// What the supervisors of all apps share.
+    common: Arc<supervisor::Common>,
     apps: Apps,
     coordinators: Coordinators,
     admin: AdminServer,

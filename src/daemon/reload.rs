@@ -98,6 +98,7 @@ impl Daemon {
         }
         self.configuration.replace(Arc::clone(&new));
         self.plane.configure(Arc::clone(&new));
+        self.common.avoid(listeners::named_ports(&new));
         let mut apps = self.apps.reconfigure(new, prune).await?;
         for app in apps.iter_mut().filter(|app| app.change == wire::AppChange::Changed) {
             app.why = diff.apps.changed.get(&app.app).map(|keys| keys.join(", "));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::admin_server::AdminServer;
 use super::background::Background;
 use super::configuration::Configuration;
-use super::listeners::Listeners;
+use super::listeners::{self, Listeners};
 use super::place::Place;
 use super::signals::Signals;
 use super::succession::Predecessor;
@@ -73,6 +73,7 @@ impl Daemon {
             alone.cancel();
         }
         let common = Arc::new(common(&config, foreground.is_some(), open_files)?);
+        common.avoid(listeners::named_ports(&config));
         let counters = proxy::Counters::new(config.proxy.threads);
         let configuration = Configuration::new(sources, config);
         let mut background = Background::new();
@@ -80,7 +81,8 @@ impl Daemon {
         let control = (&configuration, &mut background, alone.clone());
         let listen = listeners.follow();
         let redis = apps::redis_of(&configuration.current(), &listen.borrow().clone()).await;
-        let (board, apps, waiting) = apps_of(control, records, common, (redis, listen), &counters, fresh)?;
+        let (board, apps, waiting) =
+            apps_of(control, records, Arc::clone(&common), (redis, listen), &counters, fresh)?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
         let (coordinators, edits) = begin(waiting, watch, &mut background, look_again);
@@ -111,6 +113,7 @@ impl Daemon {
             alone,
             manager,
             plane,
+            common,
             apps,
             coordinators,
             admin,

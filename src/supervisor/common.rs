@@ -3,7 +3,7 @@
 //!
 //! It lives as long as one of them, or another holder of it. With it the reading ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -60,6 +60,12 @@ impl Common {
         let reader = Arc::new(Reader::start(&instance, &folder, sink, keeper)?);
         let env = command::scrub(env);
         Ok(Self { instance, env, open_files, ports: Ports::default(), folder, reader })
+    }
+
+    /// From now on no app gets one of these ports, even while nobody listens there. Those that have
+    /// one keep it.
+    pub fn avoid(&self, ports: BTreeSet<u16>) {
+        self.ports.avoid(ports);
     }
 
     /// The output of the runs of one app; `app` is its name where there are several.

@@ -1,6 +1,7 @@
 //! Ports: which are leased, and how one is held until its app listens.
 //!
-//! All apps of a daemon lease from one table ([`Ports`]), so that no two leases ever name one port.
+//! All apps of a daemon lease from one table ([`Ports`]), so that no two leases ever name one port,
+//! and none a port that the configuration names for something else.
 //! Against other processes a lease holds a *placeholder*: a socket bound to `127.0.0.1:port` that
 //! never listens. It is bound without `SO_REUSEADDR`, so that the bind itself proves that no other
 //! process has the port, not even bound. It gets the option afterwards: an app that sets it too may
@@ -21,8 +22,13 @@ const TRIES: u32 = 64;
 
 /// The table of leased ports. A clone is the same table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ports {
-    leased: Arc<Mutex<BTreeSet<u16>>>,
+pub(super) struct Ports(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    leased: BTreeSet<u16>,
+    /// Never leased anew, even while nobody listens there.
+    avoided: BTreeSet<u16>,
 }
 
 /// What kept a process from listening on its port.
@@ -68,6 +74,11 @@ impl Lease {
 }
 
 impl Ports {
+    /// Leases none of these from now on. What is leased stays so.
+    pub(super) fn avoid(&self, ports: BTreeSet<u16>) {
+        lock(&self.0).avoided = ports;
+    }
+
     /// Leases the port of a process that is taken over; `None` if another lease has it.
     pub(super) fn take_over(&self, port: u16) -> Option<Lease> {
         self.insert(port).then(|| self.leased(port, false, None))
@@ -75,7 +86,7 @@ impl Ports {
 
     /// Leases a free port, with a placeholder if `hold`.
     pub(super) fn lease(&self, hold: bool) -> io::Result<Lease> {
-        let mut last = io::Error::new(io::ErrorKind::AddrInUse, "every port that was tried is leased");
+        let mut last = io::Error::new(io::ErrorKind::AddrInUse, "every port that was tried is taken");
         for attempt in 0..TRIES {
             // portpicker stays outside the range of outgoing connections, but finds nothing at all
             // on a host without IPv6; the kernel's own choice always works.
@@ -89,7 +100,7 @@ impl Ports {
                     continue;
                 }
             };
-            if self.insert(port) {
+            if !lock(&self.0).avoided.contains(&port) && self.insert(port) {
                 return Ok(self.leased(port, hold, hold.then_some(placeholder)));
             }
         }
@@ -98,7 +109,7 @@ impl Ports {
 
     /// False if the port is leased already.
     fn insert(&self, port: u16) -> bool {
-        lock(&self.leased).insert(port)
+        lock(&self.0).leased.insert(port)
     }
 
     fn leased(&self, port: u16, held: bool, placeholder: Option<Socket>) -> Lease {
@@ -110,7 +121,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // The socket first: the next lease of the port must be able to bind it.
         self.let_go();
-        lock(&self.ports.leased).remove(&self.port);
+        lock(&self.ports.0).leased.remove(&self.port);
     }
 }
 

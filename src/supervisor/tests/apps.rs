@@ -1,5 +1,6 @@
 //! Two apps of one daemon: whatever happens to one, the other's processes, pipes and ports stay.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::super::Survivor;
@@ -112,7 +113,7 @@ async fn no_port_is_leased_to_both_and_each_remembers_its_own_lines() {
     let api = web.beside();
     let leases: Vec<_> =
         (0..40).map(|index| [&web, &api][index % 2].supervisor.lease(false).unwrap()).collect();
-    let ports: std::collections::BTreeSet<u16> = leases.iter().map(super::super::Lease::port).collect();
+    let ports: BTreeSet<u16> = leases.iter().map(super::super::Lease::port).collect();
     assert_eq!(ports.len(), leases.len());
     for (bench, text) in [(&web, "echo from web"), (&api, "echo from api")] {
         within("the end", bench.sh(text).await.gone()).await;
@@ -121,4 +122,18 @@ async fn no_port_is_leased_to_both_and_each_remembers_its_own_lines() {
         let lines: Vec<_> = bench.supervisor.logs(None, 9).into_iter().map(|line| line.line).collect();
         assert_eq!(lines, [line]);
     }
+}
+
+#[test]
+fn no_app_gets_a_port_that_is_avoided() {
+    let web = Bench::new();
+    let api = web.beside();
+    // Ports that nobody listens on, as if their servers were down.
+    let (avoided, others): (BTreeSet<u16>, _) = (0..=u16::MAX).partition(|port| port % 3 == 0);
+    web.supervisor.common.avoid(avoided.clone());
+    let leases: Vec<_> = (0..20).map(|_| api.supervisor.lease(true).unwrap()).collect();
+    assert!(leases.iter().all(|lease| !avoided.contains(&lease.port())), "{leases:?}");
+    // The next configuration names others.
+    web.supervisor.common.avoid(others);
+    assert!(avoided.contains(&api.supervisor.lease(true).unwrap().port()));
 }
