@@ -210,6 +210,10 @@ impl Services {
     }
 }
 
+/// Of more services than this, whoever publishes lets go last: that takes long, and a request of the
+/// thread that did it would wait meanwhile.
+const MANY: usize = 1000;
+
 /// What all data-plane threads read.
 #[derive(Debug)]
 pub struct Board {
@@ -217,8 +221,7 @@ pub struct Board {
     config: ArcSwap<Config>,
     own: Arc<Service>,
     services: ArcSwapOption<Services>,
-    /// Former services that a thread may still have. Whoever publishes lets go of them last: it may
-    /// take long with very many, and a request of that thread would wait meanwhile.
+    /// Former services that a thread may still have, where they are [many](MANY).
     former: Mutex<Vec<Arc<Services>>>,
 }
 
@@ -268,7 +271,7 @@ impl Board {
         // Plain values, whole at every moment.
         let mut kept = self.former.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|services| Arc::strong_count(services) > 1);
-        kept.extend(former);
+        kept.extend(former.filter(|former| former.len() > MANY));
     }
 
     /// Counts what was published. A request pays for this load and a comparison.
