@@ -328,7 +328,13 @@ fn a_name_is_checked_before_it_becomes_a_path() {
     let long = "x".repeat(65);
     for command in ["add", "remove", "start", "stop", "restart", "enable", "disable", "logs"] {
         for name in ["../etc", "a/b", "", "a b", "a.b", "%i", &long] {
-            let said = host.portok(&[command, name]).ended(2);
+            // Where an app of an instance may be named, there is none of that name.
+            let code = match (name, command) {
+                ("a/b", "remove") => 5,
+                ("a/b", "logs") => 6,
+                _ => 2,
+            };
+            let said = host.portok(&[command, name]).ended(code);
             assert!(!said.err.is_empty(), "{command} {name:?}");
         }
     }
