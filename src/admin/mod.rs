@@ -5,7 +5,8 @@
 //! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
 //! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body; the
 //! call goes to an [app](crate::apps::App), the counters or the daemon; [`answer`] or
-//! [`prometheus`] writes what came of it, [`rows`] the list of apps. [`bind`] makes the unix socket, and [`seats`] shares it out.
+//! [`prometheus`] writes what came of it, [`rows`] the list of apps. [`bind`] makes the unix
+//! socket, and [`seats`] shares it out.
 //!
 //! Nothing about releases is decided here.
 //!
@@ -15,8 +16,8 @@
 //! same, and a deploy belongs to the coordinator anyway.
 //!
 //! The one ordering that matters: browser, address, rate, token, right to change, path, method,
-//! parameters, app. The body is read only after the token was right. So a stranger can neither learn
-//! what exists here nor make portok hold bytes.
+//! parameters, app. The body is read only after the token was right. So a stranger can neither
+//! learn what exists here nor make portok hold bytes.
 
 mod answer;
 mod api;

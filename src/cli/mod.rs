@@ -7,8 +7,8 @@
 //! From the top down; a file imports files of its own line or of a line below:
 //!
 //! - `order`: from arguments to exit code;
-//! - `commands`, `deploy`, `follow`, `watch`, `wait`, `logs`: the commands that ask a daemon, the quick and
-//!   the long ones;
+//! - `commands`, `deploy`, `follow`, `watch`, `wait`, `logs`: the commands that ask a daemon, the
+//!   quick and the long ones;
 //! - `administer`, `generate`, `journal`: the commands of [`crate::host`], completions and man
 //!   pages, the journal;
 //! - `session`: the daemon, the screen and the pace of a command that asks;

@@ -3,10 +3,10 @@
 //! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder. So every
 //! folder on the way to the file is watched (its own, those of the links in between, and their
 //! target's), and not the file itself. The folder of apps need not be there; once it is, it is
-//! watched too, with the way to every link in it. A burst of events is one message. Content and rights decide
-//! whether anything has changed, so neither a `touch` nor the daemon's own reading is reported.
-//! Where inotify is missing or blind (its limits, network file systems, a replaced folder), a slow
-//! poll finds the change.
+//! watched too, with the way to every link in it. A burst of events is one message. Content and
+//! rights decide whether anything has changed, so neither a `touch` nor the daemon's own reading is
+//! reported. Where inotify is missing or blind (its limits, network file systems, a replaced
+//! folder), a slow poll finds the change.
 //!
 //! The watch owns what was seen last; nothing else needs it. It ends when the receiver of its
 //! messages is dropped, or its own future. The ordering that matters: the [`Watch`] has to be made

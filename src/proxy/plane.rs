@@ -2,8 +2,8 @@
 //!
 //! State: one command channel and one join handle per thread. A thread ends when it is told to
 //! stop, or when the [`Plane`] is dropped, and everything it holds ends with it. If a future of
-//! [`Plane::listen`], [`Plane::leave`] or [`Plane::drain`] is dropped half-way, the threads still carry out what they
-//! were told.
+//! [`Plane::listen`], [`Plane::leave`] or [`Plane::drain`] is dropped half-way, the threads still
+//! carry out what they were told.
 
 use std::io;
 use std::net::TcpListener;
@@ -77,8 +77,8 @@ impl Pulse {
 }
 
 impl Plane {
-    /// Starts `proxy.threads` threads that accept from `listeners`, which are bound and listen. From
-    /// now on the plane is the one that writes the board's configuration.
+    /// Starts `proxy.threads` threads that accept from `listeners`, which are bound and listen.
+    /// From now on the plane is the one that writes the board's configuration.
     ///
     /// # Errors
     /// A listener cannot be shared among threads, or a thread cannot be started.

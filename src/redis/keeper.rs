@@ -1,5 +1,6 @@
 //! Keeps the table in force on disk. A task of its own, which writes at most once in a while: a
-//! disk is slower than Redis changes. What could not be written is tried again. It ends after the last table, when the source does.
+//! disk is slower than Redis changes. What could not be written is tried again. It ends after the
+//! last table, when the source does.
 
 use std::io;
 use std::path::PathBuf;

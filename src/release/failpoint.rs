@@ -3,8 +3,8 @@
 //!
 //! They exist in builds with debug assertions only. `PORTOK_DIE_AT=N` in the environment kills the
 //! daemon with SIGKILL at the N-th point that it reaches, as the OOM killer or an operator's `kill
-//! -9` may do. `PORTOK_PANIC_AT=APP:N` lets the coordinator of an app panic at the end of its N-th step,
-//! as a fault of portok would.
+//! -9` may do. `PORTOK_PANIC_AT=APP:N` lets the coordinator of an app panic at the end of its N-th
+//! step, as a fault of portok would.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
