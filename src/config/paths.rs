@@ -3,11 +3,21 @@
 //! Depends on names and the environment, and on which folders can be written.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::files::Who;
 use super::values::SOCKET_PATH_MAX;
+
+/// A further file or folder of the instance with this state file: `ending` in place of its `.json`,
+/// or behind its name.
+pub fn beside_state_file(state_file: &Path, ending: &str) -> PathBuf {
+    let whole = state_file.as_os_str();
+    let mut path = whole.as_bytes().strip_suffix(b".json").map_or(whole, OsStr::from_bytes).to_owned();
+    path.push(ending);
+    path.into()
+}
 
 /// The default admin socket of the instance `name` whose daemon runs as `uid`.
 ///

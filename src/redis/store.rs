@@ -5,10 +5,8 @@
 //! loaded, since the bounds may be others by then.
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::bounds::Bounds;
 use super::list::Frontend;
 use super::table::{MOST_HOSTS, Table};
+use crate::config::beside_state_file;
 use crate::folder;
 
 /// The largest file that is read, in bytes: the most hosts with the longest lists that are well
@@ -27,10 +26,7 @@ const SCHEMA: u32 = 1;
 
 /// Where the table of the instance with this record is kept.
 pub fn table_file(state_file: &Path) -> PathBuf {
-    let whole = state_file.as_os_str();
-    let mut file = whole.as_bytes().strip_suffix(b".json").map_or(whole, OsStr::from_bytes).to_owned();
-    file.push(".redis.json");
-    file.into()
+    beside_state_file(state_file, ".redis.json")
 }
 
 /// The content of the file.

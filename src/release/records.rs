@@ -20,7 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
 use super::store::{self, Found, Store, StoreError, is_refused, with_suffix};
-use crate::config::{Fnv, is_instance_name};
+use crate::config::{Fnv, beside_state_file, is_instance_name};
 use crate::folder::{self, open_regular};
 
 /// How long a child of a killed daemon may take from fork to exec, which wait for the disk that the
@@ -233,9 +233,7 @@ impl Records {
 
     /// The folder of the records of several apps.
     fn folder(&self) -> PathBuf {
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
-        let stem = name.strip_suffix(RECORD).unwrap_or(&name);
-        self.file.with_file_name(format!("{stem}.d"))
+        beside_state_file(&self.file, ".d")
     }
 
     fn record_of(&self, app: Option<&str>) -> PathBuf {
@@ -273,9 +271,7 @@ impl Records {
 
 /// Where the apps of the instance with this state file are kept as they were configured last.
 pub fn kept_file(state_file: &Path) -> PathBuf {
-    let name = state_file.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(RECORD).unwrap_or(&name);
-    state_file.with_file_name(format!("{stem}.apps.json"))
+    beside_state_file(state_file, ".apps.json")
 }
 
 /// Opens and locks the lock file; `None` where another daemon has the lock.

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::conf::Conf;
+use crate::harness::random::Random;
 use crate::harness::wait::pause;
 use crate::harness::{Conn, Load, World, wait_until};
 
@@ -147,7 +148,7 @@ fn at_two_hundred_random_moments_of_deploys_under_load() {
     let mut daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     let load = Load::start(daemon.addr);
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new();
     let mut serving = "v1".to_owned();
     for round in 2..202 {
         let app = world.app(&format!("v{round}"));
@@ -180,16 +181,4 @@ fn at_two_hundred_random_moments_of_deploys_under_load() {
     assert_eq!(report.failures.iter().filter(wrong).count(), 0, "{report:#?}");
     daemon.terminate();
     assert!(bystander.is_alive() && bystander_app.count("signal") == 0);
-}
-
-/// xorshift: the same moments in each run, as far as the machine lets them.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }

@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::{edge, file, get, put_text};
+use crate::harness::random::Random;
 use crate::harness::wait::pause;
 use crate::harness::{Daemon, Load, World, wait_until};
 
@@ -26,18 +27,6 @@ enum File {
     Command(u64),
     /// What is not valid. The app stays what it was.
     Broken,
-}
-
-/// xorshift: the same edits in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 /// What is in the folder of apps.
@@ -114,7 +103,7 @@ fn random_edits_cost_an_app_that_stays_no_request() {
     let load = Load::start(daemon.addr);
     let ports = [targets[0].port, targets[1].port];
     let mut folder = Folder { world: &world, ports, files: BTreeMap::new() };
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new();
     for round in 0..edits() {
         folder.edit(&mut random, round);
         // Some edits come one by one, others in bursts.

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{edge, get, live_pid, put, record, status};
 use crate::harness::command::PORTOKD;
 use crate::harness::conf::Conf;
+use crate::harness::random::Random;
 use crate::harness::wait::pause;
 use crate::harness::{Conn, Daemon, World, wait_until};
 
@@ -116,14 +117,11 @@ fn at_random_moments() {
     let mut daemon = world.start(&conf);
     both_are_whole(&daemon, "at first", &[["api-1"; 2], ["shop-1"; 2]]);
     let mut serve = APPS.map(|app| format!("{app}-1"));
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random::new();
     for round in 2..moments.unwrap_or(MOMENTS) + 2 {
         let next = APPS.map(|app| format!("{app}-{round}"));
         APPS.iter().zip(&next).for_each(|(app, version)| deploy(&world, app, version));
-        for shift in [13, 7, 17] {
-            random ^= if shift == 7 { random >> shift } else { random << shift };
-        }
-        pause(Duration::from_micros(random % 150_000));
+        pause(Duration::from_micros(random.below(150_000)));
         daemon.kill();
         for app in APPS {
             let text = std::fs::read(record(&world, app)).unwrap();

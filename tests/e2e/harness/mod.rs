@@ -11,6 +11,7 @@ pub(crate) mod http;
 pub(crate) mod load;
 pub(crate) mod manager;
 pub(crate) mod procs;
+pub(crate) mod random;
 mod selftest;
 pub(crate) mod wait;
 
