@@ -10,6 +10,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::address::ListenerId;
 use crate::config::Hosts;
 use crate::http1::host::compared;
@@ -41,13 +43,17 @@ pub enum At {
 /// Routes by listener, host and path.
 #[derive(Debug)]
 pub(super) struct Routes<T> {
-    listeners: HashMap<ListenerId, T>,
-    exact: HashMap<Box<[u8]>, Paths<T>>,
-    below: HashMap<Box<[u8]>, Paths<T>>,
+    listeners: HashMap<ListenerId, T, RandomState>,
+    exact: Names<T>,
+    below: Names<T>,
     /// The longest name in `below`: nothing longer is looked up.
     longest_below: usize,
     any: Option<Paths<T>>,
 }
+
+/// Routes by a host's name. Each request looks in here, so the hash is a quick one. Its seed is
+/// random: nobody can choose names that make a table slow.
+type Names<T> = HashMap<Box<[u8]>, Paths<T>, RandomState>;
 
 /// The routes of one host, the longest path first.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ struct Paths<T>(Vec<(Box<[u8]>, T)>);
 impl<T> Routes<T> {
     /// A table of these routes. Of two for the same requests the first counts.
     pub(super) fn new(routes: impl IntoIterator<Item = Route<T>>) -> Self {
-        let (listeners, exact, below) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (listeners, exact, below) = (HashMap::default(), Names::default(), Names::default());
         let mut table = Self { listeners, exact, below, longest_below: 0, any: None };
         for Route { at, to } in routes {
             let (hosts, path) = match at {

@@ -15,14 +15,14 @@ use crate::report::median;
 use crate::session::{Options, run_load, small};
 
 /// Asks the admin socket; the time it took, when it was done.
-fn post(socket: &Path, path: &str, body: &str) -> io::Result<Duration> {
+pub fn post(socket: &Path, path: &str, body: &str) -> io::Result<Duration> {
     let began = Instant::now();
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let length = body.len();
     write!(
         stream,
-        "POST /__{path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json\r\n\
+        "POST /__{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
         Content-Length: {length}\r\n\r\n{body}"
     )?;
     let mut answer = String::new();
@@ -39,19 +39,18 @@ pub fn switch(running: &Running, port: u16) -> io::Result<Duration> {
 }
 
 /// A change: when it was asked for, in microseconds of the wall clock, and how long it took.
-struct Change {
+pub struct Change {
     at_us: u64,
-    took: Duration,
+    pub took: Duration,
 }
 
 /// Runs the load while `change` is called once a second; what the load told, and the changes.
-fn under_load(
-    running: &Running,
+pub fn under_load(
+    port: u16,
     load: &Load,
     duration: Duration,
     mut change: impl FnMut(usize) -> io::Result<Duration> + Send,
 ) -> io::Result<(Value, Vec<Change>)> {
-    let port = running.port;
     std::thread::scope(|scope| {
         let load = scope.spawn(move || run_load(load, port, duration, None));
         let began = Instant::now();
@@ -74,7 +73,7 @@ fn under_load(
 }
 
 /// p99 of what was answered while a change was on and 100 ms after it, beside p99 of everything else in the same run.
-fn around(told: &mut Value, changes: &[Change]) {
+pub fn around(told: &mut Value, changes: &[Change]) {
     let moments: Vec<Vec<(usize, u64)>> = serde_json::from_value(told["moments"].take()).unwrap_or_default();
     let began = told["began_us"].as_u64().unwrap_or(0);
     let width = MOMENT.as_micros() as u64;
@@ -93,7 +92,7 @@ fn around(told: &mut Value, changes: &[Change]) {
     }
 }
 
-fn millis(duration: &Duration) -> f64 {
+pub fn millis(duration: &Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
@@ -135,7 +134,7 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
         let apps: Vec<_> =
             (0..duration.as_secs()).map(|_| Process::backend_telling(&file)).collect::<io::Result<_>>()?;
         let (mut told, switches) =
-            under_load(&running, load, duration, |number| switch(&running, apps[number].1))?;
+            under_load(running.port, load, duration, |number| switch(&running, apps[number].1))?;
         around(&mut told, &switches);
         report[of("switching")] = told;
         report[of("switch_ms")] = json!(took(&switches));
@@ -143,7 +142,8 @@ pub fn changes(options: &Options, portok: &Peer) -> io::Result<Value> {
         eprintln!("changes: deploys, {kind} load");
         let file = options.folder.join(format!("deploy-{kind}"));
         let body = json!({ "command": [program, "backend"], "env": { "BENCH_FIRST": file } }).to_string();
-        let (mut told, deploys) = under_load(&running, load, duration, |_| post(&socket, "deploy", &body))?;
+        let (mut told, deploys) =
+            under_load(running.port, load, duration, |_| post(&socket, "deploy", &body))?;
         around(&mut told, &deploys);
         report[of("deploying")] = told;
         report[of("deploy_ms")] = json!(took(&deploys));
@@ -163,7 +163,7 @@ pub fn soak(options: &Options, portok: &Peer, minutes: f64) -> io::Result<Value>
     // About 120 points, however long it takes.
     let every = (duration.as_secs() / 120).max(1) as usize;
     let mut memory = vec![(0.0, running.process.memory())];
-    let (told, switches) = under_load(&running, &small(), duration, |number| {
+    let (told, switches) = under_load(running.port, &small(), duration, |number| {
         if number % every == 0 {
             memory.push((began.elapsed().as_secs_f64(), running.process.memory()));
         }

@@ -17,6 +17,8 @@ use crate::histogram::Histogram;
 #[derive(Debug, Clone)]
 pub struct Load {
     pub port: u16,
+    /// The host that is asked for.
+    pub host: String,
     pub path: String,
     pub connections: usize,
     pub duration: Duration,
@@ -33,6 +35,9 @@ pub struct Load {
     /// Tell the latencies of each moment too.
     pub moments: bool,
 }
+
+/// The host that is asked for where it does not matter.
+pub const BENCH: &str = "bench.test";
 
 /// How long a moment is.
 pub const MOMENT: Duration = Duration::from_millis(20);
@@ -77,7 +82,7 @@ const BROWSER: &str = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gec
 impl Load {
     fn request(&self) -> Vec<u8> {
         let method = if self.body > 0 { "POST" } else { "GET" };
-        let mut text = format!("{method} {} HTTP/1.1\r\nHost: bench.test:8080\r\n", self.path);
+        let mut text = format!("{method} {} HTTP/1.1\r\nHost: {}:8080\r\n", self.path, self.host);
         if self.browser {
             text.push_str(BROWSER);
         }

@@ -4,6 +4,7 @@
 //! is bounded in time and count, and ends with it.
 
 mod acceptance;
+mod apps;
 mod arguments;
 mod backend;
 mod changes;
@@ -29,7 +30,7 @@ const HELP: &str = "contrib/bench/run [options]
   --quick            short rounds: a look, not a figure to quote
   --rounds N         rounds of each workload (default 5, quick 3)
   --seconds S        of each run (default 4, quick 1)
-  --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes,
+  --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes, apps,
                      acceptance (npm portok's benches)
   --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
   --control          portok twice: how far two equals are apart in this session
@@ -52,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("load") => {
             let load = load::Load {
                 port: args.number("--port", 0)?,
+                host: args.value("--host").unwrap_or(load::BENCH).to_owned(),
                 path: args.value("--path").unwrap_or("/").to_owned(),
                 connections: args.number("--connections", 64)?,
                 duration: Duration::from_millis(args.number("--millis", 60_000)?),
@@ -114,6 +116,10 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
         Some(portok) if options.wants("changes") => changes::changes(&options, portok)?,
         _ => json!(null),
     };
+    let apps = match &portok {
+        Some(portok) if options.wants("apps") => apps::measure(&options, portok)?,
+        _ => json!(null),
+    };
     let soak = match (&portok, args.value("--soak")) {
         (Some(portok), Some(minutes)) => changes::soak(&options, portok, minutes.parse()?)?,
         _ => json!(null),
@@ -128,6 +134,7 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
         "command": args.line(),
         "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
         "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "targets": targets, "changes": changes,
+        "apps": apps,
         "soak": soak, "npm": npm, "acceptance": acceptance,
     });
     tell(args, &report)

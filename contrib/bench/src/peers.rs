@@ -35,13 +35,6 @@ pub fn find(bin: &Path, bench: &Path) -> (Vec<Peer>, Vec<String>) {
     };
     let portokd = bin.join("portokd");
     note("portok", says(&portokd.display().to_string(), &["--version"]), portokd, "cargo build --release");
-    let installed = |name: &str| {
-        ["/usr/sbin/", "/usr/bin/", "/usr/local/sbin/", "/usr/local/bin/"]
-            .map(|folder| PathBuf::from(folder).join(name))
-            .into_iter()
-            .find(|path| path.exists())
-            .unwrap_or_else(|| name.into())
-    };
     let nginx = installed("nginx");
     note("nginx", says(&nginx.display().to_string(), &["-v"]), nginx, "Debian: apt-get install nginx-light");
     let haproxy = installed("haproxy");
@@ -62,6 +55,15 @@ pub fn find(bin: &Path, bench: &Path) -> (Vec<Peer>, Vec<String>) {
         found.push(Peer { name: LARGE_BUFFERS, version, ..haproxy.clone() });
     }
     (found, missing)
+}
+
+/// Where a program is that some shells do not find.
+pub fn installed(name: &str) -> PathBuf {
+    ["/usr/sbin/", "/usr/bin/", "/usr/local/sbin/", "/usr/local/bin/"]
+        .map(|folder| PathBuf::from(folder).join(name))
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| name.into())
 }
 
 /// haproxy with 64 KiB buffers: another peer, where bodies are large.
@@ -90,6 +92,11 @@ impl Peer {
     /// The same under the control's name.
     pub fn control(&self) -> Self {
         Self { name: CONTROL, ..self.clone() }
+    }
+
+    /// The program that is started.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Whether it is one that portok is compared with.

@@ -88,6 +88,7 @@ pub fn table(report: &Value) -> String {
     growth(&mut text, report);
     targets(&mut text, report);
     changes(&mut text, report);
+    apps(&mut text, report);
     soak(&mut text, report);
     acceptance(&mut text, report);
     text
@@ -295,6 +296,52 @@ fn changes(text: &mut String, report: &Value) {
                 );
             }
         }
+    }
+}
+
+fn apps(text: &mut String, report: &Value) {
+    let apps = &report["apps"];
+    if !apps.is_object() {
+        return;
+    }
+    let (files, hosts) = (&apps["files"], &apps["hosts"]);
+    let median_of = |name: &str| {
+        let values: Vec<f64> =
+            apps[name].as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
+        let most = values.iter().copied().fold(0.0, f64::max);
+        format!("median {:.1} ms, longest {most:.1} ms, of {}", median(values.clone()), values.len())
+    };
+    let of = |name: String| (median_of(&format!("{name}_1")), median_of(&format!("{name}_{files}")));
+    let (one, all) = of("ready_ms".to_owned());
+    let _ = writeln!(text, "\nMany apps (not pinned)");
+    let _ = writeln!(text, "  from exec to READY=1, one app: {one}");
+    let _ = writeln!(text, "  from exec to READY=1, {files} apps: {all}");
+    let _ = writeln!(text, "  memory of an app of a file: {:.2} KiB", number(apps, "kib_each"));
+    let _ = writeln!(
+        text,
+        "  CPU us a request of 12 bytes, 64 connections: one app {:.2}, {files} apps {:.2}",
+        number(apps, "cpu_us_1"),
+        number(apps, &format!("cpu_us_{files}"))
+    );
+    let _ = writeln!(text, "  a reload that adds one app to {files}: {}", median_of("reload_ms"));
+    let _ =
+        writeln!(text, "  from its file to its first answer: {}", median_of("file_until_first_answer_ms"));
+    let told = &apps["reloading"];
+    let _ = writeln!(
+        text,
+        "  another app's client meanwhile: p99 {:.2} ms in a reload and 100 ms after it, {:.2} ms apart from them, lost {}",
+        number(&told["around"], "p99_ms"),
+        number(&told["apart"], "p99_ms"),
+        lost(told)
+    );
+    if apps["redis_change_ms"].is_array() {
+        let _ = writeln!(
+            text,
+            "  Redis, {hosts} hosts: {:.0} bytes each, from exec to the first answer {:.0} ms, a new host until it is answered {}",
+            number(apps, "redis_bytes_each"),
+            number(apps, "redis_start_until_answer_ms"),
+            median_of("redis_change_ms")
+        );
     }
 }
 

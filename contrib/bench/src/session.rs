@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::load::{self, Load};
+use crate::load::{self, BENCH, Load};
 use crate::peers::{Peer, Running};
 use crate::process::{Cpu, Process, pinned_command, wait_for};
 
@@ -46,6 +46,7 @@ pub struct Workload {
 pub fn small() -> Load {
     Load {
         port: 0,
+        host: BENCH.to_owned(),
         path: "/".to_owned(),
         connections: 64,
         duration: Duration::from_secs(1),
@@ -94,7 +95,7 @@ pub struct Sample {
 /// Runs the load in a process of its own.
 pub fn run_load(load: &Load, port: u16, duration: Duration, cpu: Option<usize>) -> io::Result<Value> {
     let mut command = pinned_command(cpu, &std::env::current_exe()?.display().to_string());
-    command.args(["load", "--port", &port.to_string(), "--path", &load.path]);
+    command.args(["load", "--port", &port.to_string(), "--host", &load.host, "--path", &load.path]);
     command.args([
         "--connections",
         &load.connections.to_string(),

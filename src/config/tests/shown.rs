@@ -83,6 +83,34 @@ fn the_example_of_several_apps_loads_where_it_lies() {
 }
 
 #[test]
+fn the_keys_of_several_apps_have_an_example_with_their_defaults() {
+    let text = example("several/every-key.toml");
+    let written = |word: &str| {
+        let value = |line: &str| {
+            let (key, value) = line.trim_start_matches("# ").split_once(" = ")?;
+            (key == word).then(|| value.split("  ").next().unwrap_or(value).to_owned())
+        };
+        text.lines().filter_map(value).collect::<Vec<_>>()
+    };
+    let case = Case::file(&text);
+    let shown = case.good().effective_toml();
+    for key in keys().filter(|key| key.is_for_several()) {
+        let word = key.name.rsplit('.').next().unwrap_or(key.name);
+        assert!(!written(word).is_empty(), "{} is not in every-key.toml", key.name);
+    }
+    // What is left out has the value that is written.
+    let keys =
+        ["removal_delay", "no_route_status", "refresh", "allow", "probe", "retries", "eject_for", "eject_on"];
+    for word in keys {
+        let value = &written(word)[0];
+        assert!(shown.contains(&format!("{word} = {value}\n")), "{word} = {value}: {shown}");
+        let without = text.lines().filter(|line| !line.starts_with(&format!("{word} = ")));
+        case.write("api.toml", &without.map(|line| format!("{line}\n")).collect::<String>());
+        assert_eq!(case.good().effective_toml(), shown, "{word} = {value} is not the default");
+    }
+}
+
+#[test]
 fn the_full_example_has_every_key_with_its_default() {
     let text = example("full.toml");
     let mut table = String::new();
