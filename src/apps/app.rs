@@ -106,6 +106,11 @@ impl App {
         }
     }
 
+    /// Its set of targets, unless the app is only shown because it is being removed.
+    pub(super) fn targets_that_run(&self) -> Option<&targets::Handle> {
+        self.targets().filter(|_| !self.0.leaves)
+    }
+
     /// The app of Redis that it is.
     pub(super) fn hosted(&self) -> Option<&Arc<Hosted>> {
         match &self.0.kind {

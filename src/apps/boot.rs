@@ -127,6 +127,7 @@ fn the_one(
     let body = Body::Managed(managed);
     let running = Running { service, config: app, body, origin: Origin::MainFile, trouble: None };
     let mut registry = Registry::new(means, config, listen, known, told, lost);
+    registry.sweep_targets();
     registry.take_the_one(running, prepared);
     for (owner, opened) in former {
         registry.begin_to_stop(owner, opened);
@@ -175,6 +176,7 @@ fn all(
     let found = found.chain(stopped.iter().map(|(_, opened)| opened)).map(|(_, found)| found);
     keep_pipes(&means.common, found);
     let mut registry = Registry::new(means, config, listen, known, told, lost);
+    registry.sweep_targets();
     for (owner, opened) in stopped {
         registry.begin_to_stop(owner, opened);
     }

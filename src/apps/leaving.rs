@@ -1,7 +1,8 @@
 //! An app that is removed: it begins nothing new, its requests finish within `drain.period`, it is
 //! stopped by the ladder, and its record is set aside.
 //!
-//! Its routes are another's or nobody's by then. The one ordering that matters: the record is set
+//! Its routes are another's or nobody's by then. Of targets, which another program runs, nothing is
+//! stopped: their driver sets its record aside at once, and ends with the drain. The one ordering that matters: the record is set
 //! aside after the last process is gone, so that the next daemon finds it where this one is killed or
 //! leaves on the way.
 
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::means::{Managed, Owner};
+use super::targets;
 use crate::config::AppConfig;
 use crate::proxy::Service;
 use crate::release::End;
@@ -30,6 +32,26 @@ pub(super) struct Leaving {
     pub(super) service: Arc<Service>,
     /// Kept: without it the coordinator would end at once.
     pub(super) config: watch::Sender<Arc<AppConfig>>,
+}
+
+/// An app with targets that is removed. Another one of its name may run already.
+#[derive(Debug)]
+pub(super) struct LeavingSet {
+    pub(super) targets: targets::Handle,
+    pub(super) service: Arc<Service>,
+    pub(super) config: Arc<AppConfig>,
+}
+
+impl LeavingSet {
+    /// Lets the app go.
+    pub(super) fn go(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (targets, name) = (self.targets.clone(), self.config.name.clone());
+        async move {
+            targets.remove().await;
+            targets.ended().await;
+            tracing::info!(app = name, "removed");
+        }
+    }
 }
 
 impl Leaving {

@@ -62,6 +62,19 @@ pub(super) struct Prepared {
 }
 
 impl Means {
+    /// Tells the hooks of an app. Each event is given the names of the instance and the app.
+    pub(super) fn notify_of(
+        &self,
+        owner: &Owner,
+        config: watch::Receiver<Arc<AppConfig>>,
+    ) -> Box<dyn Fn(HookEvent) + Send> {
+        let (tell, instance, app) = (Arc::clone(&self.notify), self.instance.clone(), owner.clone());
+        Box::new(move |event: HookEvent| {
+            let event = HookEvent { instance: instance.clone(), app: app.clone(), ..event };
+            tell(event, config.clone());
+        })
+    }
+
     /// Makes the coordinator of the app that owns the record `opened`. Nothing happens before it
     /// runs.
     ///
@@ -78,12 +91,7 @@ impl Means {
         let mark = found.mark.clone().map_or_else(new_mark, Ok)?;
         let supervisor = Arc::new(Supervisor::for_app(&self.common, mark, owner.clone())?);
         let recorded = store.gone();
-        let (tell, instance, app) = (Arc::clone(&self.notify), self.instance.clone(), owner.clone());
-        let hooked = config.clone();
-        let notify = Box::new(move |event: HookEvent| {
-            let event = HookEvent { instance: instance.clone(), app: app.clone(), ..event };
-            tell(event, hooked.clone());
-        });
+        let notify = self.notify_of(owner, config.clone());
         let parts = release::Parts {
             config,
             supervisor: Arc::clone(&supervisor),

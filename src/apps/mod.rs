@@ -56,6 +56,8 @@ struct Known {
     redis: Option<from_redis::Seen>,
     /// The coordinators of apps that are being removed.
     leaving: Vec<release::Handle>,
+    /// What drives the targets of others.
+    leaving_sets: Vec<targets::Handle>,
 }
 
 /// The apps, for the rest of the daemon.

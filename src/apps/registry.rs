@@ -24,17 +24,18 @@ use super::Known;
 use super::claims::{InForce, Origin};
 use super::from_redis::FromRedis;
 use super::kept::Kept;
-use super::leaving::Leaving;
+use super::leaving::{Leaving, LeavingSet};
 use super::means::{Means, Owner, Prepared};
 use super::plan::{self, Begin, Missing, Plan};
 use super::running::{Body, Nature, Running, Trouble, without_configuration};
-use super::targets::{self, TargetSet};
+use super::targets::TargetSet;
 use crate::config::{AppConfig, Config, Several};
 use crate::proxy::{At, Destination};
 use crate::release::store::{Found, Store};
 use crate::wire::{AppChange, AppReload};
 
 mod from_redis;
+mod sets;
 mod shown;
 
 pub(super) use self::from_redis::settings;
@@ -72,6 +73,8 @@ enum Ended {
     /// What is of no further interest.
     Other,
     Removal(Owner),
+    /// That of an app with targets.
+    SetRemoval(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub(super) struct Registry {
     config: Arc<Config>,
     running: BTreeMap<String, Running>,
     leaving: BTreeMap<Owner, Leaving>,
+    /// Apps with targets that are being removed, by a number of their own.
+    leaving_sets: BTreeMap<u64, LeavingSet>,
     /// Apps that could not begin, each with the reason.
     absent: BTreeMap<String, String>,
     /// The last comparison.
@@ -130,6 +135,7 @@ impl Registry {
             config,
             running: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            leaving_sets: BTreeMap::new(),
             absent: BTreeMap::new(),
             plan: Plan::default(),
             routes: InForce::new(),
@@ -172,6 +178,7 @@ impl Registry {
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Ended::Coordinator(owner)) => self.coordinator_ended(owner).await,
                     Ok(Ended::Removal(owner)) => self.removed(&owner),
+                    Ok(Ended::SetRemoval(number)) => self.set_removed(number),
                     Ok(Ended::Other) => {}
                     Err(error) => tracing::error!("a task of the registry panicked: {error}"),
                 },
@@ -368,13 +375,6 @@ impl Registry {
             return true;
         }
         let former = running.config.send_replace(Arc::clone(new));
-        if let Body::Targets(targets) = &running.body {
-            let (targets, new) = (targets.clone(), Arc::clone(new));
-            self.tasks.spawn(async move {
-                targets.configure(new).await;
-                Ended::Other
-            });
-        }
         self.means.board.configure_app(&running.service, Arc::clone(new));
         running.origin = origin;
         let is_same = AppConfig { place: former.place.clone(), ..(**new).clone() } == *former;
@@ -390,19 +390,13 @@ impl Registry {
                 tracing::info!(app = name, "it is removed: its requests finish, then it is stopped");
                 self.leaving.insert(owner.clone(), Leaving { managed, service, config });
                 self.stop(owner);
-                return;
             }
             Body::Targets(targets) => {
-                let record = self.means.records.targets_of(name);
-                self.tasks.spawn(async move {
-                    targets.stop().await;
-                    let _there_may_be_none = std::fs::remove_file(record);
-                    Ended::Other
-                });
+                let config = Arc::clone(&config.borrow());
+                self.let_set_go(LeavingSet { targets, service, config });
             }
-            Body::Redirect => {}
+            Body::Redirect => tracing::info!(app = name, "removed"),
         }
-        tracing::info!(app = name, "removed");
     }
 
     /// Notes that an app cannot begin.
@@ -420,14 +414,7 @@ impl Registry {
         let config = watch::Sender::new(new);
         let body = match opened {
             None if Nature::of(&config.borrow()) == Nature::Targets => {
-                let (targets, driver) = TargetSet::start(targets::Parts {
-                    config: Arc::clone(&config.borrow()),
-                    route,
-                    counters: Arc::clone(service.counters()),
-                    record: Some(self.means.records.targets_of(name)),
-                });
-                self.drivers.push(driver);
-                Body::Targets(targets)
+                Body::Targets(self.begin_set(name, config.subscribe(), (&service, route)))
             }
             None => Body::Redirect,
             Some(opened) => {

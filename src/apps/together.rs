@@ -214,7 +214,9 @@ impl Apps {
 
     /// What drives the targets of all apps that have such.
     fn target_sets(&self) -> Vec<targets::Handle> {
-        self.known.borrow().apps.values().filter_map(super::App::targets).cloned().collect()
+        let known = self.known.borrow();
+        let running = known.apps.values().filter_map(super::App::targets_that_run);
+        running.chain(&known.leaving_sets).cloned().collect()
     }
 
     /// The coordinators of all apps.

@@ -33,6 +33,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What the name of a record ends with.
 const RECORD: &str = ".json";
 
+/// What the name of a file ends with that says which targets of an app are in force.
+const TARGETS: &str = ".targets.json";
+
 /// What follows in the name of one that was set aside.
 const REMOVED: &str = ".removed-";
 
@@ -131,7 +134,7 @@ impl Records {
     pub fn open_added(&self, app: &str) -> Result<(Store, Found), StoreError> {
         let is_new = !self.record_of(Some(app)).exists();
         let (store, mut found) = self.open(Some(app))?;
-        if is_new && let Some(former) = self.removed(Some(app)).pop() {
+        if is_new && let Some(former) = removed(&self.record_of(Some(app))).pop() {
             match store::read(&former) {
                 Ok(record) => {
                     found.record = record.of_an_app_that_was_removed();
@@ -150,21 +153,46 @@ impl Records {
 
     /// The names of the apps of several that have a record.
     pub fn apps(&self) -> BTreeSet<String> {
-        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
-        let name = |entry: fs::DirEntry| {
-            let name = entry.file_name().into_string().ok()?;
-            name.strip_suffix(RECORD).filter(|name| is_instance_name(name)).map(str::to_owned)
-        };
-        entries.filter_map(name).collect()
+        self.named(RECORD)
+    }
+
+    /// The names of the apps of several that keep which of their targets are in force.
+    pub fn apps_with_targets(&self) -> BTreeSet<String> {
+        self.named(TARGETS)
     }
 
     /// Where an app of several keeps which of its targets are in force. It is no record of releases,
-    /// and has another name than that. Makes the folder.
+    /// and has another name than that: an app that becomes one of another kind has both for a while.
     pub fn targets_of(&self, app: &str) -> PathBuf {
-        if let Err(error) = folder::make(&self.folder(), 0o755) {
-            tracing::warn!("cannot make the folder {}: {error}", self.folder().display());
+        self.folder().join(format!("{app}{TARGETS}"))
+    }
+
+    /// Makes the folder of [`Records::targets_of`]. Where nothing is there, what was set aside last
+    /// is taken up. Blocking.
+    ///
+    /// # Errors
+    /// The operation that failed, and its path.
+    pub fn take_up_targets(&self, app: &str) -> io::Result<()> {
+        let folder = self.folder();
+        folder::make(&folder, 0o755).map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot make the folder {}: {error}", folder.display()))
+        })?;
+        let file = self.targets_of(app);
+        if file.exists() {
+            return Ok(());
         }
-        self.folder().join(format!("{app}.targets{RECORD}"))
+        let Some(former) = removed(&file).pop() else { return Ok(()) };
+        fs::rename(&former, &file).map_err(|error| {
+            io::Error::new(error.kind(), format!("{} is not taken up: {error}", former.display()))
+        })
+    }
+
+    /// As [`Records::set_aside`], for what [`Records::targets_of`] names.
+    ///
+    /// # Errors
+    /// It cannot be renamed. The error names it.
+    pub fn set_targets_aside(&self, app: &str) -> io::Result<()> {
+        set_removed_aside(&self.targets_of(app))
     }
 
     /// Whether the one app has a record.
@@ -178,20 +206,7 @@ impl Records {
     /// # Errors
     /// It cannot be renamed. The error names it.
     pub fn set_aside(&self, app: Option<&str>) -> io::Result<()> {
-        let file = self.record_of(app);
-        let aside = with_suffix(&file, &format!("{REMOVED}{}", store::time_in_a_name()));
-        match fs::rename(&file, &aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let why = format!("cannot set the record {} aside: {error}", file.display());
-                return Err(io::Error::new(error.kind(), why));
-            }
-            _ => {}
-        }
-        let removed = self.removed(app);
-        for older in &removed[..removed.len().saturating_sub(REMOVED_KEPT)] {
-            let _gone_already = fs::remove_file(older);
-        }
-        Ok(())
+        set_removed_aside(&self.record_of(app))
     }
 
     /// A copy of the lock. The place stays locked until the last copy is closed. `None` where there
@@ -240,16 +255,14 @@ impl Records {
         app.map_or_else(|| self.file.clone(), |app| self.folder().join(format!("{app}{RECORD}")))
     }
 
-    /// The records of an app that were set aside, oldest first.
-    fn removed(&self, app: Option<&str>) -> Vec<PathBuf> {
-        let record = self.record_of(app);
-        let beginning = format!("{}{REMOVED}", record.file_name().unwrap_or_default().to_string_lossy());
-        let entries = record.parent().and_then(|folder| fs::read_dir(folder).ok());
-        let entries = entries.into_iter().flatten().flatten();
-        let of_app = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&beginning);
-        let mut removed: Vec<_> = entries.filter(of_app).map(|entry| entry.path()).collect();
-        removed.sort();
-        removed
+    /// The names of the apps that have a file with such an ending.
+    fn named(&self, ending: &str) -> BTreeSet<String> {
+        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let name = |entry: fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_suffix(ending).filter(|name| is_instance_name(name)).map(str::to_owned)
+        };
+        entries.filter_map(name).collect()
     }
 
     /// The hash of device, inode and path of the lock, and of the app's name where there are
@@ -272,6 +285,35 @@ impl Records {
 /// Where the apps of the instance with this state file are kept as they were configured last.
 pub fn kept_file(state_file: &Path) -> PathBuf {
     beside_state_file(state_file, ".apps.json")
+}
+
+/// Sets a record aside whose app was removed, and removes the oldest ones of it. Does nothing where
+/// there is none.
+fn set_removed_aside(file: &Path) -> io::Result<()> {
+    let aside = with_suffix(file, &format!("{REMOVED}{}", store::time_in_a_name()));
+    match fs::rename(file, &aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let why = format!("cannot set the record {} aside: {error}", file.display());
+            return Err(io::Error::new(error.kind(), why));
+        }
+        _ => {}
+    }
+    let removed = removed(file);
+    for older in &removed[..removed.len().saturating_sub(REMOVED_KEPT)] {
+        let _gone_already = fs::remove_file(older);
+    }
+    Ok(())
+}
+
+/// The records that were set aside from this place, oldest first.
+fn removed(record: &Path) -> Vec<PathBuf> {
+    let beginning = format!("{}{REMOVED}", record.file_name().unwrap_or_default().to_string_lossy());
+    let entries = record.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let entries = entries.into_iter().flatten().flatten();
+    let of_app = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&beginning);
+    let mut removed: Vec<_> = entries.filter(of_app).map(|entry| entry.path()).collect();
+    removed.sort();
+    removed
 }
 
 /// Opens and locks the lock file; `None` where another daemon has the lock.
@@ -416,13 +458,13 @@ mod tests {
             records.set_aside(Some("api")).unwrap();
             assert!(records.apps().is_empty());
         }
-        assert_eq!(records.removed(Some("api")).len(), REMOVED_KEPT);
+        assert_eq!(removed(&records.record_of(Some("api"))).len(), REMOVED_KEPT);
         let (_, found) = records.open_added("api").unwrap();
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         let Record { live, app_attempted, app_quarantined, failed_probes, .. } = found.record;
         assert_eq!((live, app_attempted, failed_probes), (None, None, 0));
         assert_eq!(app_quarantined.as_deref(), Some("q"));
-        assert_eq!(records.removed(Some("api")).len(), REMOVED_KEPT - 1);
+        assert_eq!(removed(&records.record_of(Some("api"))).len(), REMOVED_KEPT - 1);
         assert_eq!(records.apps(), ["api".to_owned()].into(), "what is taken up is written at once");
         assert_eq!(records.open_added("other").unwrap().1.record, Record::default());
     }

@@ -7,12 +7,12 @@ use super::super::Known;
 use super::super::app::{App, Facts, Kind};
 use super::super::claims::{self, Spot};
 use super::super::from_redis::FromRedis;
-use super::super::leaving::Leaving;
+use super::super::leaving::{Leaving, LeavingSet};
 use super::super::means::Means;
 use super::super::running::{Running, without_configuration};
 use super::Registry;
 use crate::config::AppConfig;
-use crate::proxy::{At, ListenerId, Route};
+use crate::proxy::{At, ListenerId, Route, Service};
 use crate::wire::AppSource;
 
 impl Registry {
@@ -67,6 +67,9 @@ impl Registry {
                 (name.clone(), absent(config, why, &self.means))
             })
             .collect();
+        for set in self.leaving_sets.values() {
+            apps.insert(set.config.name.clone(), leaving_set(set));
+        }
         for (owner, leaving) in &self.leaving {
             let Some(name) = owner else { continue };
             apps.insert(name.clone(), leaving_app(leaving));
@@ -77,7 +80,8 @@ impl Registry {
         }
         let leaving = self.leaving.values().map(|leaving| leaving.managed.handle.clone()).collect();
         let redis = self.redis.as_ref().map(FromRedis::seen);
-        self.known.send_replace(Arc::new(Known { several, apps, redis, leaving }));
+        let leaving_sets = self.leaving_sets.values().map(|set| set.targets.clone()).collect();
+        self.known.send_replace(Arc::new(Known { several, apps, redis, leaving, leaving_sets }));
     }
 }
 
@@ -96,13 +100,22 @@ fn absent(config: Arc<AppConfig>, why: &str, means: &Means) -> App {
 
 /// An app that is being removed, as others see it.
 fn leaving_app(leaving: &Leaving) -> App {
-    let config = leaving.config.borrow();
-    let config = without_configuration(&config, &config.name);
+    let Leaving { managed, service, config } = leaving;
+    seen_leaving(&config.borrow(), service, Kind::Managed(managed.handle.clone()))
+}
+
+/// As [`leaving_app`], of one with targets.
+fn leaving_set(set: &LeavingSet) -> App {
+    seen_leaving(&set.config, &set.service, Kind::Targets(set.targets.clone()))
+}
+
+fn seen_leaving(config: &AppConfig, service: &Service, kind: Kind) -> App {
+    let config = without_configuration(config, &config.name);
     App::new(Facts {
         routes: config.routes.clone(),
         config,
-        counters: Arc::clone(leaving.service.counters()),
-        kind: Kind::Managed(leaving.managed.handle.clone()),
+        counters: Arc::clone(service.counters()),
+        kind,
         error: Some("it is being removed".to_owned()),
         source: AppSource::File,
         leaves: true,

@@ -2,17 +2,18 @@
 //!
 //! State: everything here, owned by the task; others see [`View`]s. Dropped, what was published
 //! last stays. The orderings that matter: who serves is published before the former are retired,
-//! so that no request finds only members that refuse it; a switch is on disk before traffic moves.
+//! so that no request finds only members that refuse it; a switch is on disk before traffic moves;
+//! of two configurations the newer one is in force, whatever was asked for between them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::handle::{Handle, MemberView, Message, View, busy, probe_of};
 use super::publisher::Publisher;
@@ -21,8 +22,10 @@ use super::set::{Condition, Id, Pace, Rules, Set, State};
 use crate::config::AppConfig;
 use crate::health::Unable;
 use crate::proxy::{RouteWriter, ServiceCounters, Target};
+use crate::release::End;
+use crate::release::records::Records;
 use crate::release::spec::switch_id;
-use crate::wire::{self, Code, ErrorBody, Phase, ProbeReport, Reason, TargetState};
+use crate::wire::{self, Code, ErrorBody, HookEvent, Phase, ProbeReport, Reason, TargetState};
 
 /// Messages that wait for the driver, at most.
 const MESSAGES: usize = 32;
@@ -30,32 +33,45 @@ const MESSAGES: usize = 32;
 /// How soon a target is probed again that is waited for.
 const JOINING_PACE: Duration = Duration::from_millis(250);
 
+/// How long a driver before this one may take to be done with the record.
+const FORMER_WRITES_WITHIN: Duration = Duration::from_secs(5);
+
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// What an app with targets is made of.
 pub struct Parts {
-    /// Its configuration, which has targets.
-    pub config: Arc<AppConfig>,
+    /// Its configuration in force, which names it and has targets.
+    pub config: watch::Receiver<Arc<AppConfig>>,
     /// The one writer of its service's requests.
     pub route: RouteWriter,
     /// The counters of that service.
     pub counters: Arc<ServiceCounters>,
-    /// Where its record is kept; `None`: nowhere.
-    pub record: Option<PathBuf>,
+    /// Where its record is.
+    pub records: Records,
+    /// Cancelled once a driver before this one writes that record no more.
+    pub recorded: Option<CancellationToken>,
+    /// Tells the app's hooks; must not block.
+    pub notify: Box<dyn Fn(HookEvent) + Send>,
 }
 
 /// The driver of an app with targets; [`TargetSet::run`] is its life.
 pub struct TargetSet {
     config: Arc<AppConfig>,
+    /// What is to be in force.
+    configs: watch::Receiver<Arc<AppConfig>>,
     set: Set,
     /// The members that serve or drain, as the proxy knows them.
     targets: HashMap<Id, Arc<Target>>,
     /// Who serves, as it was published.
     published: Vec<Id>,
     publisher: Publisher,
-    file: File,
+    /// `None`: it is set aside.
+    file: Option<File>,
+    /// The end of who had the file before.
+    recorded: Option<CancellationToken>,
     record: Record,
+    notify: Box<dyn Fn(HookEvent) + Send>,
     state_error: Option<String>,
     probes: JoinSet<(Id, Result<ProbeReport, Unable>)>,
     /// When each member is probed next; `None`: it is being probed.
@@ -74,17 +90,22 @@ enum Standing {
     Frozen,
     /// It begins nothing new.
     Stopping,
+    /// As [`Standing::Stopping`]; once nothing is in flight, and at the end of the drain, it ends.
+    Removed {
+        since: Instant,
+    },
 }
 
 impl TargetSet {
-    /// Makes the driver of an app; reads its record (blocking). Unprobed targets serve at once,
-    /// others once it [runs](Self::run) and they are healthy.
+    /// Makes the driver of an app. Its targets serve once it [runs](Self::run): those that are
+    /// probed when they are healthy, others at once.
     pub fn start(parts: Parts) -> (Handle, Self) {
-        let Parts { config, route, counters, record } = parts;
-        let file = File::new(record);
-        let record = file.read(config.targets.as_deref().unwrap_or_default());
+        let Parts { config: mut configs, route, counters, records, recorded, notify } = parts;
+        let config = Arc::clone(&configs.borrow_and_update());
+        let file = File::new(records, &config.name);
+        let gone = file.gone();
         let (sender, messages) = mpsc::channel(MESSAGES);
-        let mut driver = Self {
+        let driver = Self {
             publisher: Publisher::new(route, &counters, None),
             set: Set::default(),
             targets: HashMap::new(),
@@ -96,48 +117,73 @@ impl TargetSet {
             standing: Standing::Running,
             started: Instant::now(),
             views: watch::Sender::new(Arc::new(View::of_nothing(config.clone()))),
+            record: Record::new(config.targets.as_deref().unwrap_or_default()),
             config,
-            file,
-            record,
+            configs,
+            file: Some(file),
+            recorded,
+            notify,
             messages,
         };
-        driver.list();
-        driver.serve();
-        driver.show();
         let (views, turn) = (driver.views.subscribe(), Arc::new(Semaphore::new(1)));
-        (Handle { messages: sender, views, counters, turn }, driver)
+        (Handle { messages: sender, views, counters, turn, recorded: gone }, driver)
     }
 
-    /// Runs until it is stopped or left, or nobody has a handle any more.
-    pub async fn run(mut self) {
-        self.begin_probes();
+    /// Runs until it is stopped, left or removed, or nobody has a handle any more.
+    pub async fn run(mut self) -> End {
+        self.take_up().await;
         loop {
-            let wake = self.next_wake();
-            let runs = self.standing == Standing::Running;
+            match self.standing {
+                Standing::Running => {
+                    self.serve();
+                    self.begin_probes();
+                }
+                Standing::Removed { since } if self.is_drained(since) => return self.stop(),
+                Standing::Frozen | Standing::Stopping | Standing::Removed { .. } => (),
+            }
+            self.show();
+            let (wake, runs) = (self.next_wake(), self.standing == Standing::Running);
+            let waits = runs || matches!(self.standing, Standing::Removed { .. });
             tokio::select! {
                 message = self.messages.recv() => match message {
-                    None => return,
-                    Some(message) => if self.hear(message).await { return },
+                    None => return End::Left,
+                    Some(message) => if let Some(end) = self.hear(message).await { return end },
                 },
+                Ok(()) = self.configs.changed(), if runs => self.configure().await,
                 Some(probed) = self.probes.join_next(), if runs => match probed {
                     Ok((id, report)) => self.probed(id, report),
                     // A probe that failed by a fault of its own is made again.
                     Err(_) => self.due.retain(|_, due| due.is_some()),
                 },
-                () = tokio::time::sleep_until(wake), if runs => (),
+                () = tokio::time::sleep_until(wake), if waits => (),
             }
-            if self.standing == Standing::Running {
-                self.serve();
-                self.begin_probes();
-            }
-            self.show();
         }
     }
 
-    /// Obeys. Returns whether it ends.
-    async fn hear(&mut self, message: Message) -> bool {
+    /// Begins with what the record says.
+    async fn take_up(&mut self) {
+        if let Some(recorded) = self.recorded.take()
+            && tokio::time::timeout(FORMER_WRITES_WITHIN, recorded.cancelled()).await.is_err()
+        {
+            tracing::warn!(app = self.config.name, "a driver before this one still has its record");
+        }
+        if let Some(file) = &self.file {
+            let configured = self.config.targets.clone().unwrap_or_default();
+            (self.record, self.state_error) = file.read(configured).await;
+        }
+        if let Some(error) = &self.state_error {
+            tracing::error!(app = self.config.name, "{error}");
+        }
+        self.list();
+    }
+
+    /// Obeys. Returns how it ends.
+    async fn hear(&mut self, message: Message) -> Option<End> {
+        // Whoever has configured something and then asks sees it in force.
+        if self.standing == Standing::Running && self.configs.has_changed().unwrap_or(false) {
+            self.configure().await;
+        }
         match message {
-            Message::Configure(config) => self.configure(config).await,
             Message::Switch(addrs, asker) => {
                 let switched = self.switch(addrs).await;
                 // The switch stands, whether or not anybody waits for the answer.
@@ -151,27 +197,49 @@ impl TargetSet {
             Message::Beat(done) => {
                 let _gone = done.send(());
             }
+            Message::Shutdown if matches!(self.standing, Standing::Removed { .. }) => (),
             Message::Shutdown => self.standing = Standing::Stopping,
+            Message::Remove(done) => {
+                self.standing = Standing::Removed { since: Instant::now() };
+                self.set_record_aside().await;
+                let _gone = done.send(());
+            }
             Message::Leave(done) => {
                 let _gone = done.send(());
-                return true;
+                return Some(End::Left);
             }
             Message::Stop(done) => {
-                self.standing = Standing::Stopping;
-                self.publisher.publish(&[], &self.config);
-                self.targets.values().for_each(|target| target.close());
-                self.show();
+                let end = self.stop();
                 let _gone = done.send(());
-                return true;
+                return Some(end);
             }
         }
-        false
+        None
+    }
+
+    /// Takes traffic away, and ends what is in flight.
+    fn stop(&mut self) -> End {
+        self.standing = Standing::Stopping;
+        self.publisher.publish(&[], &self.config);
+        self.targets.values().for_each(|target| target.close());
+        self.show();
+        End::Stopped
+    }
+
+    /// Whether nothing is in flight any more of an app that was removed at `since`, or its drain is
+    /// over. The first look is a moment late: a request may be on its way that had a route.
+    fn is_drained(&self, since: Instant) -> bool {
+        let passed = since.elapsed();
+        let idle = || self.targets.values().all(|target| target.inflight() == 0);
+        passed >= self.config.drain.period || passed >= EARLY_DRAIN_LOOK && idle()
     }
 
     // ---- what is asked for ----
 
-    /// Puts another configuration in force.
-    async fn configure(&mut self, config: Arc<AppConfig>) {
+    /// Puts the newest configuration in force. An edit of the targets is no deploy: new ones join
+    /// when they are healthy, removed ones drain.
+    async fn configure(&mut self) {
+        let config = Arc::clone(&self.configs.borrow_and_update());
         let configured = config.targets.clone().unwrap_or_default();
         // `balance` and `drain.affinity` say how the same members are published.
         let is_published_so =
@@ -183,10 +251,12 @@ impl TargetSet {
         let from = self.active_port();
         if self.record.configure(&configured) {
             let to: Vec<_> = configured.iter().map(SocketAddr::port).collect();
-            if let Some(switch) = switch_of(from, &to, Reason::Config) {
-                self.record.last_switch = Some(switch);
+            let switch = switch_of(from, &to, Reason::Config);
+            if let Some(switch) = &switch {
+                self.record.last_switch = Some(switch.clone());
             }
             self.write().await;
+            switch.iter().for_each(|switch| self.tell(switch));
         }
         self.list();
     }
@@ -197,26 +267,36 @@ impl TargetSet {
             Standing::Running => (),
             Standing::Frozen => return Err(busy()),
             Standing::Stopping => return Err(going_down()),
+            Standing::Removed { .. } => {
+                let message = format!("app `{}` is being removed", self.config.name);
+                return Err(ErrorBody::new(Code::NoSuchApp, "No such app", message));
+            }
         }
         let ports: Vec<_> = addrs.iter().map(SocketAddr::port).collect();
         let Some(switch) = switch_of(self.active_port(), &ports, Reason::Manual) else {
             return Err(ErrorBody::new(Code::BadRequest, "Bad request", "a switch needs a port"));
         };
         let record = self.record.switched(addrs, switch.clone());
-        if let Err(error) = self.file.write(&record).await {
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write(&record).await
+        {
             self.state_error = Some(error.to_string());
             return Err(ErrorBody::new(Code::StateUnwritable, "State not written", error.to_string()));
         }
         (self.record, self.state_error) = (record, None);
         self.publisher.begin_tenure();
         self.set.switch(self.record.in_force(), is_probed(&self.config));
-        tracing::info!(?ports, "traffic is switched");
+        tracing::info!(app = self.config.name, ?ports, "traffic is switched");
+        self.tell(&switch);
         Ok(switch)
     }
 
     async fn freeze(&mut self) -> Result<(), ErrorBody> {
-        if self.standing == Standing::Stopping {
-            return Err(going_down());
+        match self.standing {
+            Standing::Stopping => return Err(going_down()),
+            // There is nothing to hand over: its requests end where they are.
+            Standing::Removed { .. } => return Ok(()),
+            Standing::Running | Standing::Frozen => (),
         }
         if self.state_error.is_some() {
             self.write().await;
@@ -230,10 +310,35 @@ impl TargetSet {
 
     /// Writes the record. What goes wrong is shown.
     async fn write(&mut self) {
-        self.state_error = self.file.write(&self.record).await.err().map(|error| error.to_string());
+        let Some(file) = &mut self.file else { return };
+        self.state_error = file.write(&self.record).await.err().map(|error| error.to_string());
         if let Some(error) = &self.state_error {
-            tracing::error!("{error}");
+            tracing::error!(app = self.config.name, "{error}");
         }
+    }
+
+    async fn set_record_aside(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if let Err(error) = file.set_aside().await {
+            tracing::error!(app = self.config.name, "{error}");
+        }
+    }
+
+    /// Tells the hooks of a switch.
+    fn tell(&self, switch: &wire::Switch) {
+        let to: Vec<_> = switch.to_ports.iter().map(u16::to_string).collect();
+        let why =
+            if switch.reason == Reason::Config { "as the configuration says" } else { "by an operator" };
+        let ports = if to.len() == 1 { "port" } else { "ports" };
+        (self.notify)(HookEvent {
+            at: switch.at.clone(),
+            event: "switched".to_owned(),
+            instance: String::new(),
+            app: None,
+            release: None,
+            message: format!("traffic goes to {ports} {}, {why}", to.join(", ")),
+            switch: Some(switch.clone()),
+        });
     }
 
     /// The list in force is that of the record.
@@ -321,6 +426,9 @@ impl TargetSet {
 
     /// When there is something to do unasked.
     fn next_wake(&self) -> Instant {
+        if let Standing::Removed { since } = self.standing {
+            return (Instant::now() + EARLY_DRAIN_LOOK).min(since + self.config.drain.period);
+        }
         let far = Instant::now() + Duration::from_secs(3600);
         let probe = self.due.values().filter_map(|due| *due).min();
         let drain = self.set.drains_until().min().map(|until| {
@@ -355,15 +463,20 @@ impl TargetSet {
             consecutive_fails: bad,
         };
         let phase = match self.set.condition(rules) {
-            _ if self.standing == Standing::Stopping => Phase::Stopping,
+            _ if matches!(self.standing, Standing::Stopping | Standing::Removed { .. }) => Phase::Stopping,
             Condition::Empty => Phase::Empty,
             Condition::Starting => Phase::Starting,
             Condition::Unhealthy => Phase::Unhealthy,
             Condition::Good => Phase::Settled,
         };
+        let removed = match self.standing {
+            Standing::Removed { since } => Some(since),
+            _ => None,
+        };
         let members = self.set.members(rules).map(|(member, state)| MemberView {
             addr: member.addr,
             state: match state {
+                _ if removed.is_some() => TargetState::Draining,
                 State::Joining => TargetState::Starting,
                 State::Serving => TargetState::Ready,
                 State::Out => TargetState::Ejected,
@@ -373,10 +486,12 @@ impl TargetSet {
             target: self.targets.get(&member.id).cloned(),
             last_error: member.last_error.clone(),
         });
-        let drain_until = self.set.drains_until().max().map(|until| {
-            let left = until.saturating_sub(self.started.elapsed());
-            wire::rfc3339(SystemTime::now() + left)
-        });
+        let drain_until = match removed {
+            Some(since) => Some(since + self.config.drain.period),
+            None => self.set.drains_until().max().map(|until| self.started + until),
+        };
+        let drain_until = drain_until
+            .map(|until| wire::rfc3339(SystemTime::now() + until.saturating_duration_since(Instant::now())));
         let view = View {
             config: self.config.clone(),
             listed: self.record.in_force().to_vec(),

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::record::is_same;
 use crate::config::AppConfig;
@@ -16,7 +17,6 @@ use crate::wire::{self, Code, ErrorBody, Phase, TargetState};
 
 /// What reaches the driver.
 pub(super) enum Message {
-    Configure(Arc<AppConfig>),
     /// Traffic is to go to these, which are healthy.
     Switch(Vec<SocketAddr>, oneshot::Sender<Result<wire::Switch, ErrorBody>>),
     Freeze(oneshot::Sender<Result<(), ErrorBody>>),
@@ -24,6 +24,8 @@ pub(super) enum Message {
     Beat(oneshot::Sender<()>),
     /// Begin nothing any more.
     Shutdown,
+    /// The app is removed: finish what is in flight, and end.
+    Remove(oneshot::Sender<()>),
     /// End, with nothing serving.
     Stop(oneshot::Sender<()>),
     /// End, and leave everything as it is.
@@ -65,6 +67,8 @@ pub struct Handle {
     pub(super) counters: Arc<ServiceCounters>,
     /// One switch at a time.
     pub(super) turn: Arc<Semaphore>,
+    /// Cancelled once the driver writes its record no more.
+    pub(super) recorded: CancellationToken,
 }
 
 impl Handle {
@@ -192,12 +196,6 @@ impl Handle {
         Ok(wire::Switched { success: true, message, switch: Some(switch) })
     }
 
-    /// Puts another configuration in force. An edit of the targets is no deploy: new ones join when
-    /// they are healthy, removed ones drain.
-    pub async fn configure(&self, config: Arc<AppConfig>) {
-        self.tell(Message::Configure(config)).await;
-    }
-
     /// Waits until every target was probed once, so that a daemon in front of healthy targets never
     /// answers 503 at its start.
     pub async fn first_probe(&self) {
@@ -253,6 +251,18 @@ impl Handle {
     /// Begins nothing new from now on.
     pub async fn shut_down(&self) {
         self.tell(Message::Shutdown).await;
+    }
+
+    /// Lets the app go, to which no route leads any more: sets its record aside, begins nothing new,
+    /// and ends the driver once no request is in flight, after `drain.period` at the latest. Waits
+    /// until it has begun.
+    pub async fn remove(&self) {
+        let _driver_gone = self.ask(Message::Remove).await;
+    }
+
+    /// Cancelled once the driver writes its record no more: another one may have it then.
+    pub fn recorded(&self) -> CancellationToken {
+        self.recorded.clone()
     }
 
     /// Takes traffic away and ends the driver. Requests in flight go on; the programs that run the

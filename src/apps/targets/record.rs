@@ -1,22 +1,29 @@
 //! What of an app with targets survives a restart: the ports that an operator switched to, and the
 //! last switch.
 //!
-//! Owned by the app's driver, which alone writes it. Without a file nothing is kept.
+//! Owned by the app's driver, which alone reads, writes and sets it aside. When the app is removed,
+//! it is set aside, and taken up again when the app is added under its name: then a switch is in
+//! force again if the configuration's own list is the one of that time.
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::release::records::Records;
 use crate::release::store;
 use crate::wire::Switch;
 
 /// The record's version. A record of another version is set aside.
 const SCHEMA: u32 = 1;
+
+/// How long it may take to read the record.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a write may take. The driver waits for it, and answers nobody meanwhile.
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
@@ -24,10 +31,13 @@ const WRITE_WITHIN: Duration = Duration::from_secs(2);
 /// The file of the record.
 #[derive(Debug)]
 pub(super) struct File {
-    path: Option<PathBuf>,
+    records: Records,
+    app: String,
     /// A write that has not ended in time. No other begins before it ends, which would let the
     /// older of two records win.
     late: Option<JoinHandle<io::Result<()>>>,
+    gone: CancellationToken,
+    _gone: DropGuard,
 }
 
 /// See the module.
@@ -80,29 +90,28 @@ pub(super) fn is_same(one: &[SocketAddr], other: &[SocketAddr]) -> bool {
 }
 
 impl File {
-    /// The file at `path`; `None`: nothing is kept.
-    pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, late: None }
+    /// The file of the app called `app`.
+    pub(super) fn new(records: Records, app: &str) -> Self {
+        let gone = CancellationToken::new();
+        Self { records, app: app.to_owned(), late: None, _gone: gone.clone().drop_guard(), gone }
     }
 
-    /// The record as it was left, for an app whose configuration says `configured`. Blocking.
-    pub(super) fn read(&self, configured: &[SocketAddr]) -> Record {
-        let new = Record::new(configured);
-        let Some(file) = &self.path else { return new };
-        let read = store::read_whole(file).and_then(|bytes| {
-            let record: Record = serde_json::from_slice(&bytes).map_err(io::Error::other)?;
-            if record.schema == SCHEMA { Ok(record) } else { Err(io::Error::other("its schema is another")) }
-        });
-        match read {
-            Ok(mut record) => {
-                record.configure(configured);
-                record
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => new,
-            Err(error) => {
-                let aside = store::set_aside(file);
-                tracing::warn!("the state file {} cannot be used ({error}); {aside}", file.display());
-                new
+    /// Cancelled once nothing is written here any more.
+    pub(super) fn gone(&self) -> CancellationToken {
+        self.gone.clone()
+    }
+
+    /// The record as it was left, for an app whose configuration says `configured`; and what kept
+    /// it from being read.
+    pub(super) async fn read(&self, configured: Vec<SocketAddr>) -> (Record, Option<String>) {
+        let (records, app, new) = (self.records.clone(), self.app.clone(), Record::new(&configured));
+        let read = spawn_blocking(move || read(&records, &app, &configured));
+        match timeout(READ_WITHIN, read).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => (new, Some(format!("the record was not read: {error}"))),
+            Err(_) => {
+                let file = self.records.targets_of(&self.app);
+                (new, Some(format!("{} could not be read within {READ_WITHIN:?}", file.display())))
             }
         }
     }
@@ -112,24 +121,61 @@ impl File {
     /// # Errors
     /// The file system's own; or the write, or one before it, does not end in time.
     pub(super) async fn write(&mut self, record: &Record) -> io::Result<()> {
-        let Some(path) = self.path.clone() else { return Ok(()) };
-        if self.late.as_ref().is_some_and(|write| !write.is_finished()) {
-            return Err(late(&path));
-        }
+        let to = self.records.targets_of(&self.app);
         let bytes = serde_json::to_vec_pretty(record)?;
-        let to = path.clone();
-        let mut write = spawn_blocking(move || store::write_whole(&to, &bytes));
+        self.change(move || store::write_whole(&to, &bytes)).await
+    }
+
+    /// Sets the record aside: the app is removed.
+    ///
+    /// # Errors
+    /// As [`File::write`].
+    pub(super) async fn set_aside(mut self) -> io::Result<()> {
+        let (records, app) = (self.records.clone(), self.app.clone());
+        self.change(move || records.set_targets_aside(&app)).await
+    }
+
+    /// Does this with the file, one after the other.
+    async fn change(&mut self, change: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+        if self.late.as_ref().is_some_and(|write| !write.is_finished()) {
+            return Err(self.too_late());
+        }
+        let mut write = spawn_blocking(change);
         match timeout(WRITE_WITHIN, &mut write).await {
             Ok(written) => written.unwrap_or_else(|error| Err(io::Error::other(error))),
             Err(_) => {
                 self.late = Some(write);
-                Err(late(&path))
+                Err(self.too_late())
             }
+        }
+    }
+
+    fn too_late(&self) -> io::Error {
+        let file = self.records.targets_of(&self.app);
+        let text = format!("{} could not be written within {WRITE_WITHIN:?}", file.display());
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    }
+}
+
+/// The record of an app as it was left; and why it could not be taken up. Blocking.
+fn read(records: &Records, app: &str, configured: &[SocketAddr]) -> (Record, Option<String>) {
+    let trouble = records.take_up_targets(app).err().map(|error| error.to_string());
+    let file = records.targets_of(app);
+    match parse(&file) {
+        Ok(mut record) => {
+            record.configure(configured);
+            (record, trouble)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Record::new(configured), trouble),
+        Err(error) => {
+            let aside = store::set_aside(&file);
+            tracing::warn!("the state file {} cannot be used ({error}); {aside}", file.display());
+            (Record::new(configured), trouble)
         }
     }
 }
 
-fn late(path: &Path) -> io::Error {
-    let text = format!("{} could not be written within {WRITE_WITHIN:?}", path.display());
-    io::Error::new(io::ErrorKind::TimedOut, text)
+fn parse(file: &Path) -> io::Result<Record> {
+    let record: Record = serde_json::from_slice(&store::read_whole(file)?).map_err(io::Error::other)?;
+    if record.schema == SCHEMA { Ok(record) } else { Err(io::Error::other("its schema is another")) }
 }

@@ -8,12 +8,15 @@ use std::time::Duration;
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::*;
 use crate::config::{Affinity, AppConfig, of_an_empty_file};
 use crate::proxy::{Board, Counters, Ejections, ListenerId, Plane, Reserved, ReservedBody, Target, bind};
-use crate::wire::{Code, Phase, Reason, TargetState};
+use crate::release::End;
+use crate::release::records::Records;
+use crate::wire::{Code, HookEvent, Phase, Reason, TargetState};
 
 /// The one deadline of everything that is waited for.
 const LONG: Duration = Duration::from_secs(30);
@@ -37,17 +40,38 @@ struct Rig {
     _plane: Plane,
     addr: SocketAddr,
     handle: Handle,
-    config: Arc<AppConfig>,
-    task: tokio::task::JoinHandle<()>,
-    folder: tempfile::TempDir,
+    config: watch::Sender<Arc<AppConfig>>,
+    task: tokio::task::JoinHandle<End>,
+    home: Home,
+    told: Arc<std::sync::Mutex<Vec<HookEvent>>>,
+}
+
+/// Where the records are.
+struct Home(tempfile::TempDir, Records);
+
+impl Home {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, _) = Records::take(&folder.path().join("state.json"), None).unwrap();
+        Self(folder, records)
+    }
+
+    /// The files beside the record of the app.
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path().join("state.d")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
 }
 
 impl Rig {
     fn start(change: impl FnOnce(&mut AppConfig)) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), change)
+        Self::start_in(Home::new(), change)
     }
 
-    fn start_in(folder: tempfile::TempDir, change: impl FnOnce(&mut AppConfig)) -> Self {
+    fn start_in(home: Home, change: impl FnOnce(&mut AppConfig)) -> Self {
         let mut config = of_an_empty_file();
         config.proxy.threads = 2;
         let app = Arc::make_mut(&mut config.app);
@@ -61,16 +85,23 @@ impl Rig {
         let addr = listener.local_addr().unwrap();
         let listeners = vec![(ListenerId::Instance(addr), listener)];
         let plane = Plane::start(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap();
-        let record = Some(folder.path().join("app.json"));
-        let counters = counters.service().clone();
-        let (handle, set) = TargetSet::start(Parts { config: app.clone(), route, counters, record });
-        Self { _plane: plane, addr, handle, config: app, task: tokio::spawn(set.run()), folder }
+        let config = watch::Sender::new(app);
+        let told = Arc::<std::sync::Mutex<Vec<HookEvent>>>::default();
+        let tell = told.clone();
+        let (handle, set) = TargetSet::start(Parts {
+            config: config.subscribe(),
+            route,
+            counters: counters.service().clone(),
+            records: home.1.clone(),
+            recorded: None,
+            notify: Box::new(move |event| tell.lock().unwrap().push(event)),
+        });
+        Self { _plane: plane, addr, handle, config, task: tokio::spawn(set.run()), home, told }
     }
 
     /// Edits the list.
-    async fn edit(&mut self, change: impl FnOnce(&mut AppConfig)) {
-        change(Arc::make_mut(&mut self.config));
-        self.handle.configure(self.config.clone()).await;
+    fn edit(&self, change: impl FnOnce(&mut AppConfig)) {
+        self.config.send_modify(|config| change(Arc::make_mut(config)));
     }
 
     async fn ask(&self) -> String {
@@ -215,7 +246,7 @@ async fn members_join_fail_and_come_back() {
 #[tokio::test]
 async fn an_edit_of_the_list_and_a_death_cost_no_request() {
     let (a, b, c) = (App::start("x").await, App::start("x").await, App::start("x").await);
-    let mut rig = Rig::start(|app| {
+    let rig = Rig::start(|app| {
         app.targets = Some(vec![a.addr, b.addr]);
         app.drain.period = Duration::from_millis(50);
     });
@@ -223,14 +254,14 @@ async fn an_edit_of_the_list_and_a_death_cost_no_request() {
     let load = rig.load();
     for turn in 0..20 {
         let pair = [[a.addr, c.addr], [b.addr, c.addr], [a.addr, b.addr], [c.addr, b.addr]][turn % 4];
-        rig.edit(|app| app.targets = Some(pair.to_vec())).await;
+        rig.edit(|app| app.targets = Some(pair.to_vec()));
         rig.until(&[(pair[0], Ready), (pair[1], Ready)]).await;
     }
     let switch = rig.handle.status().last_switch.unwrap();
     assert_eq!((switch.reason, switch.to_ports.len()), (Reason::Config, 2));
-    rig.edit(|app| app.targets = Some(vec![a.addr])).await;
+    rig.edit(|app| app.targets = Some(vec![a.addr]));
     rig.until(&[(a.addr, Ready)]).await;
-    rig.edit(|app| app.targets = Some(vec![b.addr, c.addr])).await;
+    rig.edit(|app| app.targets = Some(vec![b.addr, c.addr]));
     rig.until(&[(b.addr, Ready), (c.addr, Ready)]).await;
     b.kill();
     rig.until(&[(b.addr, Ejected), (c.addr, Ready)]).await;
@@ -240,7 +271,7 @@ async fn an_edit_of_the_list_and_a_death_cost_no_request() {
 #[tokio::test]
 async fn a_switch_goes_to_healthy_ports_or_nowhere_and_survives_a_restart() {
     let (a, b, c) = (App::start("a").await, App::start("b").await, App::start("c").await);
-    let mut rig = Rig::start(|app| app.targets = Some(vec![a.addr]));
+    let rig = Rig::start(|app| app.targets = Some(vec![a.addr]));
     rig.until(&[(a.addr, Ready)]).await;
     let port = |app: &App| app.addr.port();
     c.set(500);
@@ -259,17 +290,107 @@ async fn a_switch_goes_to_healthy_ports_or_nowhere_and_survives_a_restart() {
     let again = rig.handle.switch(&[port(&b), port(&c)]).await.unwrap();
     assert!(again.message.ends_with("are live already"), "{}", again.message);
     // A reload that changes something else leaves it.
-    rig.edit(|app| app.drain.period = Duration::from_millis(1)).await;
+    rig.edit(|app| app.drain.period = Duration::from_millis(1));
     rig.handle.beat().await;
     assert_eq!(rig.handle.status().last_switch, Some(switch.clone()));
     rig.handle.leave().await;
     rig.task.await.unwrap();
-    let rig = Rig::start_in(rig.folder, |app| app.targets = Some(vec![a.addr]));
+    let rig = Rig::start_in(rig.home, |app| app.targets = Some(vec![a.addr]));
     rig.until(&[(c.addr, Ready), (b.addr, Ready)]).await;
     assert_eq!(rig.handle.status().last_switch, Some(switch));
     rig.handle.leave().await;
-    let rig = Rig::start_in(rig.folder, |app| app.targets = Some(vec![a.addr, b.addr]));
+    let rig = Rig::start_in(rig.home, |app| app.targets = Some(vec![a.addr, b.addr]));
     rig.until(&[(a.addr, Ready), (b.addr, Ready)]).await;
+}
+
+#[tokio::test]
+async fn of_two_reloads_the_newer_one_wins_and_every_move_of_traffic_is_told() {
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let rig = Rig::start(|app| {
+        app.targets = Some(vec![a.addr]);
+        app.drain.period = Duration::ZERO;
+    });
+    rig.until(&[(a.addr, Ready)]).await;
+    for turn in 0..50 {
+        let pair = if turn % 2 == 0 { [a.addr, b.addr] } else { [b.addr, a.addr] };
+        rig.edit(|app| app.targets = Some(vec![pair[0]]));
+        rig.edit(|app| app.targets = Some(vec![pair[1]]));
+        rig.handle.beat().await;
+        let targets = rig.handle.status().targets;
+        let listed = targets.iter().find(|target| target.state != Draining).unwrap();
+        assert_eq!(listed.address, pair[1].to_string());
+    }
+    rig.until(&[(a.addr, Ready)]).await;
+    rig.handle.switch(&[b.addr.port()]).await.unwrap();
+    let told = rig.told.lock().unwrap().clone();
+    assert!(told.iter().all(|event| event.event == "switched"));
+    let reasons: Vec<_> = told.iter().map(|event| event.switch.as_ref().unwrap().reason).collect();
+    assert_eq!(reasons.last(), Some(&Reason::Manual));
+    assert!(reasons.len() > 1 && reasons[..reasons.len() - 1].iter().all(|why| *why == Reason::Config));
+    let last = told.last().unwrap();
+    assert_eq!(last.message, format!("traffic goes to port {}, by an operator", b.addr.port()));
+    assert_eq!(last.switch, rig.handle.status().last_switch);
+}
+
+/// The one file whose name holds `part`.
+fn only(files: &[String], part: &str) -> bool {
+    matches!(files, [file] if file.contains(part))
+}
+
+#[tokio::test]
+async fn removed_it_finishes_what_is_in_flight_and_its_record_is_taken_up_again() {
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let slow = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut rig = Rig::start(|app| {
+        app.targets = Some(vec![a.addr]);
+        app.drain.period = LONG;
+    });
+    rig.until(&[(a.addr, Ready)]).await;
+    rig.handle.switch(&[b.addr.port()]).await.unwrap();
+    let switch = rig.handle.status().last_switch;
+    rig.handle.remove().await;
+    assert_eq!((&mut rig.task).await.unwrap(), End::Stopped, "nothing is in flight: it does not wait");
+    assert!(only(&rig.home.files(), ".targets.json.removed-"), "{:?}", rig.home.files());
+    // Added again with the list of that time: the switch is in force.
+    let slow_addr = slow.local_addr().unwrap();
+    let mut rig = Rig::start_in(rig.home, |app| app.targets = Some(vec![a.addr]));
+    rig.until(&[(b.addr, Ready)]).await;
+    assert_eq!(rig.handle.status().last_switch, switch);
+    assert!(rig.home.files()[0].ends_with(".targets.json"), "{:?}", rig.home.files());
+    rig.handle.remove().await;
+    (&mut rig.task).await.unwrap();
+    // Added with another list: that one is.
+    let mut rig = Rig::start_in(rig.home, |app| {
+        app.targets = Some(vec![slow_addr]);
+        app.drain.period = LONG;
+    });
+    let (mut probe, _) = slow.accept().await.unwrap();
+    let mut buf = [0; 1024];
+    assert!(probe.read(&mut buf).await.unwrap() > 0);
+    probe.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+    rig.until(&[(slow_addr, Ready)]).await;
+    let mut client = TcpStream::connect(rig.addr).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    // Of a probe and the request the latter has no `/health`.
+    let mut request = loop {
+        let (mut stream, _) = slow.accept().await.unwrap();
+        let read = stream.read(&mut buf).await.unwrap();
+        if buf[..read].starts_with(b"GET / ") {
+            break stream;
+        }
+    };
+    rig.handle.remove().await;
+    rig.until(&[(slow_addr, Draining)]).await;
+    assert_eq!(rig.handle.phase(), Phase::Stopping);
+    assert!(rig.handle.status().drain_until.is_some());
+    rig.handle.freeze(false).await.unwrap();
+    rig.handle.shut_down().await;
+    rig.handle.beat().await;
+    assert_eq!(rig.handle.switch(&[a.addr.port()]).await.unwrap_err().code, Code::NoSuchApp);
+    request.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    let read = tokio::time::timeout(LONG, client.read(&mut buf)).await.unwrap().unwrap();
+    assert!(buf[..read].ends_with(b"ok"), "{:?}", str::from_utf8(&buf[..read]));
+    assert_eq!((&mut rig.task).await.unwrap(), End::Stopped);
 }
 
 #[tokio::test]
@@ -304,7 +425,7 @@ async fn frozen_it_stands_still_and_stopped_it_serves_nothing() {
     rig.handle.may_freeze().unwrap();
     rig.handle.freeze(false).await.unwrap();
     assert_eq!(rig.handle.switch(&[b.addr.port()]).await.unwrap_err().code, Code::Busy);
-    rig.edit(|app| app.targets = Some(vec![b.addr])).await;
+    rig.edit(|app| app.targets = Some(vec![b.addr]));
     rig.handle.beat().await;
     assert_eq!(rig.ask().await, "a");
     rig.handle.thaw().await;
@@ -314,7 +435,7 @@ async fn frozen_it_stands_still_and_stopped_it_serves_nothing() {
     assert_eq!((rig.handle.phase(), rig.ask().await.as_str()), (Phase::Stopping, "b"));
     assert_eq!(rig.handle.switch(&[a.addr.port()]).await.unwrap_err().code, Code::ShuttingDown);
     rig.handle.stop().await;
-    (&mut rig.task).await.unwrap();
+    assert_eq!((&mut rig.task).await.unwrap(), End::Stopped);
     assert_eq!(rig.ask().await, "503");
 }
 

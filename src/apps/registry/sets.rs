@@ -1,0 +1,77 @@
+//! The apps with targets: how the registry begins one, lets one go, and clears what is left of those
+//! that nothing configures.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::super::leaving::LeavingSet;
+use super::super::running::Nature;
+use super::super::targets::{self, TargetSet};
+use super::{Ended, Registry};
+use crate::config::AppConfig;
+use crate::proxy::{RouteWriter, Service};
+
+impl Registry {
+    /// Makes the driver of an app with targets. It takes the app's record once one of its name that
+    /// is being removed is done with it.
+    pub(super) fn begin_set(
+        &mut self,
+        name: &str,
+        config: watch::Receiver<Arc<AppConfig>>,
+        (service, route): (&Arc<Service>, RouteWriter),
+    ) -> targets::Handle {
+        let mut former = self.leaving_sets.values().rev();
+        let former = former.find(|set| set.config.name == name);
+        let (targets, driver) = TargetSet::start(targets::Parts {
+            notify: self.means.notify_of(&Some(name.to_owned()), config.clone()),
+            config,
+            route,
+            counters: Arc::clone(service.counters()),
+            records: self.means.records.clone(),
+            recorded: former.map(|set| set.targets.recorded()),
+        });
+        self.drivers.push(driver);
+        targets
+    }
+
+    /// Lets an app with targets go that no route leads to any more.
+    pub(super) fn let_set_go(&mut self, set: LeavingSet) {
+        tracing::info!(app = set.config.name, "it is removed: its requests finish");
+        let number = self.leaving_sets.last_key_value().map_or(0, |(last, _)| last + 1);
+        let gone = set.go();
+        self.leaving_sets.insert(number, set);
+        self.tasks.spawn(async move {
+            gone.await;
+            Ended::SetRemoval(number)
+        });
+    }
+
+    pub(super) fn set_removed(&mut self, number: u64) {
+        self.leaving_sets.remove(&number);
+        self.publish();
+    }
+
+    /// Sets aside what is recorded of targets that nothing configures. Where that is a mistake,
+    /// nothing is lost: it is taken up when they are configured again. Blocking.
+    pub(in crate::apps) fn sweep_targets(&self) {
+        let is_known = |name: &String| match self.several() {
+            None => false,
+            Some(several) => {
+                let is_set = |app: &Arc<AppConfig>| Nature::of(app) == Nature::Targets;
+                several.unreadable.is_some()
+                    || several.refused.contains_key(name)
+                    || several.apps.get(name).is_some_and(is_set)
+            }
+        };
+        let records = &self.means.records;
+        for name in records.apps_with_targets().iter().filter(|name| !is_known(name)) {
+            match records.set_targets_aside(name) {
+                Ok(()) => {
+                    tracing::info!(app = name, "no targets of it are configured: its record is set aside")
+                }
+                Err(error) => tracing::error!(app = name, "{error}"),
+            }
+        }
+    }
+}
