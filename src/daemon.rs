@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use self::admin_server::{AdminServer, socket_group};
@@ -343,12 +343,14 @@ impl Daemon {
             Retry,
             Upgrade(admin::UpgradeOrder),
             Told(Told),
-            Rearranged,
+            Addresses,
             Lost,
         }
         let mut booted = false;
         let mut retry = None;
-        let mut rearranged = self.apps.clone();
+        let mut addresses = self.apps.addresses();
+        let mut again = tokio::time::interval(listeners::AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let failed = self.configuration.is_in_error();
             // Other turns do not put it off.
@@ -360,7 +362,8 @@ impl Daemon {
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if failed => Turn::Retry,
                 told = self.signals.next() => Turn::Told(told),
-                () = rearranged.rearranged() => Turn::Rearranged,
+                Ok(()) = addresses.changed() => Turn::Addresses,
+                _ = again.tick(), if self.listeners.some_failed() => Turn::Addresses,
                 () = self.apps.lost() => Turn::Lost,
             };
             match turn {
@@ -380,7 +383,7 @@ impl Daemon {
                     retry = None;
                     let _outcome = self.reload(false).await;
                 }
-                Turn::Rearranged => self.follow_addresses().await,
+                Turn::Addresses => self.follow_addresses(Vec::new()).await,
                 Turn::Lost => {
                     // Without it nothing watches the app. The service manager starts the daemon
                     // again.

@@ -4,6 +4,7 @@
 //! belong to no recorded run of any app are removed then. Each app's own boot follows when its
 //! coordinator runs. An app that has a record and no configuration is stopped.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use super::claims::Origin;
 use super::kept;
 use super::means::{Means, Notify, Owner};
 use super::plan::{self, Begin};
-use super::registry::{self, ORDERS, Order, Registry};
+use super::registry::{self, Channels, ORDERS, Registry};
 use super::running::{Body, Nature, Running};
-use super::{Apps, Known, Waiting};
+use super::unbound::{Failures, Unbound};
+use super::{Apps, Waiting};
 use crate::config::{Config, Several};
 use crate::proxy::{Board, Counters, RouteWriter};
 use crate::redis::{self, Redis};
@@ -38,6 +40,8 @@ pub struct Parts {
     pub redis: Option<Redis>,
     /// Where this portokd listens.
     pub listen: watch::Receiver<Vec<SocketAddr>>,
+    /// Where it cannot, although apps have these addresses of their own.
+    pub unbound: watch::Receiver<Failures>,
     /// Points the requests of the one app at targets.
     pub route: RouteWriter,
     /// The data plane's counters.
@@ -79,8 +83,8 @@ impl Apps {
     /// # Errors
     /// The record of the one app cannot be used; the kernel's random numbers cannot be read.
     pub fn boot(parts: Parts) -> Result<(Self, Waiting), BootError> {
-        let Parts { config, common, board, redis, listen, route, counters, records, notify, fresh, alone } =
-            parts;
+        let Parts { config, common, board, redis, listen, unbound, .. } = parts;
+        let Parts { route, counters, records, notify, fresh, alone, .. } = parts;
         let several = config.apps.is_some();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let means = Means {
@@ -95,26 +99,27 @@ impl Apps {
             turns: several.then(|| Turns::new(cores)),
         };
         let (known, see) = watch::channel(Arc::default());
+        let (addresses, see_addresses) = watch::channel(BTreeSet::new());
         let (orders, told) = mpsc::channel(ORDERS);
         let (lost, is_lost) = watch::channel(false);
+        let unbound = Unbound::new(unbound);
+        let channels = Channels { listen, unbound, known, addresses, orders: told, lost };
         let registry = match config.apps.clone() {
-            None => the_one(means, config, route, (listen, known, told, lost))?,
-            Some(wanted) => all(means, config, &wanted, redis, (listen, known, told, lost)),
+            None => the_one(means, config, route, channels)?,
+            Some(wanted) => all(means, config, &wanted, redis, channels),
         };
         registry.publish();
-        Ok((Self::new(see, orders, is_lost, common), Waiting { registry }))
+        let (known, addresses, lost) = (see, see_addresses, is_lost);
+        Ok((Self { known, addresses, orders, lost, common, followed: None }, Waiting { registry }))
     }
 }
-
-type Channels =
-    (watch::Receiver<Vec<SocketAddr>>, watch::Sender<Arc<Known>>, mpsc::Receiver<Order>, watch::Sender<bool>);
 
 /// The registry of an instance with one app.
 fn the_one(
     means: Means,
     config: Arc<Config>,
     route: RouteWriter,
-    (listen, known, told, lost): Channels,
+    channels: Channels,
 ) -> Result<Registry, BootError> {
     let opened = means.records.open(None)?;
     kept::forget(&config.state_file);
@@ -125,8 +130,15 @@ fn the_one(
     let made = means.manage(&None, app.subscribe(), (&service, route), opened, None);
     let (managed, prepared) = made.map_err(BootError::Supervisor)?;
     let body = Body::Managed(managed);
-    let running = Running { service, config: app, body, origin: Origin::MainFile, trouble: None };
-    let mut registry = Registry::new(means, config, listen, known, told, lost);
+    let running = Running {
+        service,
+        config: app,
+        body,
+        origin: Origin::MainFile,
+        trouble: None,
+        left: BTreeSet::new(),
+    };
+    let mut registry = Registry::new(means, config, channels);
     registry.sweep_targets();
     registry.take_the_one(running, prepared);
     for (owner, opened) in former {
@@ -141,7 +153,7 @@ fn all(
     config: Arc<Config>,
     wanted: &Several,
     redis: Option<Redis>,
-    (listen, known, told, lost): Channels,
+    channels: Channels,
 ) -> Registry {
     let recorded = means.records.apps();
     let begin = plan::start(wanted, &recorded);
@@ -175,7 +187,7 @@ fn all(
     let found = opened.iter().filter_map(|(_, _, record)| record.as_ref()?.as_ref().ok());
     let found = found.chain(stopped.iter().map(|(_, opened)| opened)).map(|(_, found)| found);
     keep_pipes(&means.common, found);
-    let mut registry = Registry::new(means, config, listen, known, told, lost);
+    let mut registry = Registry::new(means, config, channels);
     registry.sweep_targets();
     for (owner, opened) in stopped {
         registry.begin_to_stop(owner, opened);

@@ -3,13 +3,15 @@
 //! A route that two apps claim belongs to the one that has it in force. Where neither has it, the
 //! main file goes first, then names in the order of their bytes. An app whose configuration is gone
 //! gives its route to a claimant that is healthy. What Redis has for these hosts does not count.
+//!
+//! Of addresses that overlap, such as `0.0.0.0:80` and `127.0.0.1:80`, only one app can have some.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{AppConfig, AppRoutes, Hosts};
+use crate::config::{AppConfig, AppRoutes, Config, Hosts, overlaps};
 
 /// A route, of which one app can have it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,15 @@ pub(super) enum Origin {
     MainFile,
     /// In a file of its own.
     OwnFile,
+}
+
+impl Origin {
+    /// Where `config` has this app.
+    pub(super) fn of(config: &Config, app: &AppConfig) -> Self {
+        let file = app.place.rsplit_once(':').map_or(app.place.as_str(), |(file, _)| file);
+        let main = config.file.as_ref().map(|file| file.display().to_string());
+        if main.as_deref() == Some(file) { Self::MainFile } else { Self::OwnFile }
+    }
 }
 
 /// How a claimant is.
@@ -61,32 +72,72 @@ pub(super) struct Settled {
     pub(super) waits_for_health: bool,
 }
 
+/// One app's claim to one route.
+#[derive(Debug)]
+struct Bid<'a> {
+    spot: Spot,
+    claim: &'a Claim,
+    /// Whether it is in force.
+    holds: bool,
+}
+
+/// What bids have in common that may exclude one another.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Group<'a> {
+    Under(&'a Hosts, &'a str),
+    Port(u16),
+}
+
 /// Settles who gets what; `before`: who has it.
 pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
     let mut order: Vec<&Claim> = claims.iter().collect();
     order.sort_by(|one, other| (one.origin, &one.config.name).cmp(&(other.origin, &other.config.name)));
-    let mut claimed: HashMap<Spot, Vec<&Claim>> = HashMap::new();
-    for claim in order {
-        for spot in spots(&claim.config.routes) {
-            claimed.entry(spot).or_default().push(claim);
-        }
+    let bid = |claim, spot| {
+        let holds = before.get(&spot).is_some_and(|app| **app == *name(claim));
+        Bid { spot, claim, holds }
+    };
+    let bids: Vec<Bid<'_>> = order
+        .into_iter()
+        .flat_map(|claim| spots(&claim.config.routes).map(move |spot| bid(claim, spot)))
+        .collect();
+    let mut groups: HashMap<Group<'_>, Vec<&Bid<'_>>> = HashMap::new();
+    for bid in &bids {
+        groups.entry(bid.group()).or_default().push(bid);
     }
     let mut settled = Settled::default();
-    let mut refused: BTreeMap<Arc<str>, Vec<(Spot, &Claim)>> = BTreeMap::new();
-    for (spot, claimants) in claimed {
-        let holder = before.get(&spot).map(|app| &**app);
-        let winner = winner(&claimants, holder);
-        let gives_way = winner.standing == Standing::Gone;
-        for claim in &claimants {
-            if !std::ptr::eq(*claim, winner) && claim.standing != Standing::Gone {
-                settled.waits_for_health |= gives_way;
-                refused.entry(name(claim)).or_default().push((spot.clone(), winner));
-            }
+    let mut refused: BTreeMap<&str, Vec<Lost<'_>>> = BTreeMap::new();
+    for group in groups.into_values() {
+        let (granted, lost) = grant(group);
+        settled.routes.extend(granted.into_iter().map(|bid| (bid.spot.clone(), name(bid.claim).into())));
+        for lost in lost {
+            settled.waits_for_health |= lost.to.is_gone();
+            refused.entry(name(lost.bid.claim)).or_default().push(lost);
         }
-        settled.routes.insert(spot, name(winner));
     }
-    settled.refused = refused.into_iter().map(|(app, lost)| (app, why(lost))).collect();
+    settled.refused = refused.into_iter().map(|(app, lost)| (app.into(), why(lost))).collect();
     settled
+}
+
+/// The addresses that apps get for themselves at a start, when nobody has any.
+pub fn addresses_at_a_start(config: &Config) -> BTreeSet<SocketAddr> {
+    let apps = config.apps.iter().flat_map(|several| several.apps.values());
+    let claims: Vec<_> = apps
+        .map(|app| Claim {
+            config: Arc::clone(app),
+            origin: Origin::of(config, app),
+            standing: Standing::Waiting,
+        })
+        .collect();
+    addresses(&settle(&claims, &InForce::new()).routes)
+}
+
+/// The addresses that apps have for themselves.
+pub(super) fn addresses(in_force: &InForce) -> BTreeSet<SocketAddr> {
+    let address = |spot: &Spot| match spot {
+        Spot::At(addr) => Some(*addr),
+        Spot::Under(..) => None,
+    };
+    in_force.keys().filter_map(address).collect()
 }
 
 /// All routes that an app claims.
@@ -113,41 +164,84 @@ pub(super) fn held(app: &AppConfig, in_force: &InForce) -> AppRoutes {
     }
 }
 
-/// Who gets a route of its claimants, which come in their order.
-fn winner<'a>(claimants: &[&'a Claim], holder: Option<&str>) -> &'a Claim {
-    let candidates = || claimants.iter().copied();
-    let holder = candidates().find(|claim| holder == Some(&*claim.config.name));
-    let of = |standing: Standing| candidates().find(|claim| claim.standing == standing);
-    match holder {
-        Some(holder) if holder.standing != Standing::Gone => holder,
-        Some(gone) => of(Standing::Healthy).unwrap_or(gone),
-        None => candidates().find(|claim| claim.standing != Standing::Gone).unwrap_or(claimants[0]),
+/// A bid that another one excludes.
+#[derive(Debug)]
+struct Lost<'a> {
+    bid: &'a Bid<'a>,
+    to: &'a Bid<'a>,
+}
+
+/// Which bids of one group get their routes, and which do not. They come in their order.
+fn grant<'a>(mut bids: Vec<&'a Bid<'a>>) -> (Vec<&'a Bid<'a>>, Vec<Lost<'a>>) {
+    let given_up: Vec<_> = bids.iter().copied().filter(|bid| bid.holds && bid.is_gone()).collect();
+    bids.sort_by_key(|bid| match (bid.holds, bid.claim.standing) {
+        (true, Standing::Waiting | Standing::Healthy) => 0,
+        (false, Standing::Healthy) if given_up.iter().any(|gone| gone.excludes(bid)) => 1,
+        (true, Standing::Gone) => 2,
+        (false, Standing::Waiting | Standing::Healthy) => 3,
+        (false, Standing::Gone) => 4,
+    });
+    let (mut granted, mut lost): (Vec<&Bid<'_>>, _) = (Vec::new(), Vec::new());
+    for bid in bids {
+        match granted.iter().copied().find(|granted| granted.excludes(bid)) {
+            None => granted.push(bid),
+            Some(to) if !bid.is_gone() => lost.push(Lost { bid, to }),
+            Some(_) => {}
+        }
     }
+    (granted, lost)
 }
 
-fn name(claim: &Claim) -> Arc<str> {
-    claim.config.name.as_str().into()
+fn name(claim: &Claim) -> &str {
+    &claim.config.name
 }
 
-/// Why an app does not get these routes: who has each of them, with the places of both.
-fn why(mut lost: Vec<(Spot, &Claim)>) -> String {
+/// Why an app does not get these routes: where it claims them, and who has each of them, where.
+fn why(mut lost: Vec<Lost<'_>>) -> String {
     /// How many are named.
     const MOST: usize = 3;
-    lost.sort_by(|one, other| one.0.cmp(&other.0));
-    let more = lost.len().saturating_sub(MOST);
-    let mut all: Vec<_> = lost
-        .into_iter()
-        .take(MOST)
-        .map(|(spot, winner)| {
-            let AppConfig { name, place, .. } = &*winner.config;
-            let place = if place.is_empty() { String::new() } else { format!(" ({place})") };
-            format!("{spot} belongs to app `{name}`{place}")
-        })
-        .collect();
-    if more > 0 {
-        all.push(format!("and {more} more"));
+    lost.sort_by(|one, other| one.bid.spot.cmp(&other.bid.spot));
+    let claimed_at = lost.first().map_or("", |lost| lost.bid.claim.config.place.as_str());
+    let mut all: Vec<_> = lost.iter().take(MOST).map(ToString::to_string).collect();
+    if lost.len() > MOST {
+        all.push(format!("and {} more", lost.len() - MOST));
     }
-    all.join("; ")
+    let all = all.join("; ");
+    if claimed_at.is_empty() { all } else { format!("{claimed_at}: {all}") }
+}
+
+impl Bid<'_> {
+    fn group(&self) -> Group<'_> {
+        match &self.spot {
+            Spot::Under(hosts, path) => Group::Under(hosts, path),
+            Spot::At(addr) => Group::Port(addr.port()),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.claim.standing == Standing::Gone
+    }
+
+    /// Whether only one of two bids of a group can be granted.
+    fn excludes(&self, other: &Self) -> bool {
+        let meets = match (&self.spot, &other.spot) {
+            (Spot::At(own), Spot::At(others)) => own == others || overlaps(*own, *others),
+            (own, others) => own == others,
+        };
+        meets && name(self.claim) != name(other.claim)
+    }
+}
+
+impl fmt::Display for Lost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bid: Bid { spot, .. }, to } = self;
+        let AppConfig { name, place, .. } = &*to.claim.config;
+        match *spot == to.spot {
+            true => write!(f, "{spot} belongs to app `{name}`")?,
+            false => write!(f, "{spot} overlaps {}, which belongs to app `{name}`", to.spot)?,
+        }
+        if place.is_empty() { Ok(()) } else { write!(f, " ({place})") }
+    }
 }
 
 impl fmt::Display for Spot {
@@ -190,7 +284,10 @@ mod tests {
         let settled = settle(&claims, &InForce::new());
         assert_eq!(shown(&settled), ["host `x` a", "host `y` z"]);
         let refused = &settled.refused["b"];
-        assert_eq!(refused, "host `x` belongs to app `a` (a.toml:1); host `y` belongs to app `z` (z.toml:1)");
+        assert_eq!(
+            refused,
+            "b.toml:1: host `x` belongs to app `a` (a.toml:1); host `y` belongs to app `z` (z.toml:1)"
+        );
         assert!(!settled.waits_for_health && settled.refused.len() == 1);
         assert_eq!(held(&claims[0].config, &settled.routes).hosts, []);
         assert_eq!(held(&claims[2].config, &settled.routes).hosts.len(), 1);
@@ -233,15 +330,95 @@ mod tests {
         assert!(settled.refused.is_empty());
     }
 
+    fn at(name: &str, addresses: &[&str], standing: Standing) -> Claim {
+        let mut claim = claim(name, &[], Origin::OwnFile, standing);
+        Arc::make_mut(&mut claim.config).routes.listen =
+            addresses.iter().map(|addr| addr.parse().unwrap()).collect();
+        claim
+    }
+
+    fn in_force(held: &[(&str, &str)]) -> InForce {
+        held.iter().map(|(addr, app)| (Spot::At(addr.parse().unwrap()), (*app).into())).collect()
+    }
+
     #[test]
     fn addresses_are_claimed_like_hosts() {
-        let [mut one, mut other] =
-            ["one", "other"].map(|name| claim(name, &[], Origin::OwnFile, Standing::Waiting));
-        for claim in [&mut one, &mut other] {
-            Arc::make_mut(&mut claim.config).routes.listen = vec!["127.0.0.1:9080".parse().unwrap()];
-        }
-        let settled = settle(&[one, other], &InForce::new());
+        use Standing::Waiting;
+        let claims = ["one", "other"].map(|name| at(name, &["127.0.0.1:9080"], Waiting));
+        let settled = settle(&claims, &InForce::new());
         assert_eq!(shown(&settled), ["address 127.0.0.1:9080 one"]);
-        assert_eq!(settled.refused["other"], "address 127.0.0.1:9080 belongs to app `one` (one.toml:1)");
+        let refused = "other.toml:1: address 127.0.0.1:9080 belongs to app `one` (one.toml:1)";
+        assert_eq!(settled.refused["other"], refused);
+    }
+
+    #[test]
+    fn of_addresses_that_overlap_one_app_has_some() {
+        use Standing::Waiting;
+        let any = ("0.0.0.0:9080", "any");
+        for (claims, before, granted, refused) in [
+            // At a start the first, by name, has it.
+            (
+                vec![at("any", &["0.0.0.0:9080"], Waiting), at("here", &["127.0.0.1:9080"], Waiting)],
+                &[][..],
+                &["address 0.0.0.0:9080 any"][..],
+                &["here"][..],
+            ),
+            // The one that has it in force keeps it.
+            (
+                vec![at("any", &["0.0.0.0:9080"], Waiting), at("a", &["127.0.0.1:9080"], Waiting)],
+                &[any],
+                &["address 0.0.0.0:9080 any"],
+                &["a"],
+            ),
+            // Once it does not claim it any more, all that it kept out get theirs.
+            (
+                vec![at("a", &["127.0.0.1:9080"], Waiting), at("b", &["127.0.0.2:9080"], Waiting)],
+                &[any],
+                &["address 127.0.0.1:9080 a", "address 127.0.0.2:9080 b"],
+                &[],
+            ),
+            // Where both families take one queue.
+            (
+                vec![at("any", &["[::]:9080"], Waiting), at("b", &["127.0.0.1:9080", "[::1]:9081"], Waiting)],
+                &[],
+                &["address [::1]:9081 b", "address [::]:9080 any"],
+                &["b"],
+            ),
+            // One app may have both families, and other ports are apart.
+            (
+                vec![at("any", &["0.0.0.0:9080", "[::]:9080"], Waiting), at("b", &["[::]:9081"], Waiting)],
+                &[],
+                &["address 0.0.0.0:9080 any", "address [::]:9080 any", "address [::]:9081 b"],
+                &[],
+            ),
+        ] {
+            let settled = settle(&claims, &in_force(before));
+            assert_eq!(shown(&settled), granted, "{claims:?}");
+            assert_eq!(settled.refused.keys().map(|app| &**app).collect::<Vec<_>>(), refused, "{claims:?}");
+        }
+        let claims = [at("any", &["0.0.0.0:9080"], Waiting), at("here", &["127.0.0.1:9080"], Waiting)];
+        assert_eq!(
+            settle(&claims, &InForce::new()).refused["here"],
+            "here.toml:1: address 127.0.0.1:9080 overlaps address 0.0.0.0:9080, which belongs to app `any` \
+             (any.toml:1)"
+        );
+    }
+
+    #[test]
+    fn an_app_that_is_gone_gives_an_address_to_a_healthy_one_that_overlaps() {
+        use Standing::{Gone, Healthy, Waiting};
+        let settled = |a, b| {
+            let old = at("old", &["0.0.0.0:9080"], Gone);
+            let [a, b] = [("a", "127.0.0.1:9080", a), ("b", "127.0.0.2:9080", b)]
+                .map(|(name, addr, standing)| at(name, &[addr], standing));
+            settle(&[old, a, b], &in_force(&[("0.0.0.0:9080", "old")]))
+        };
+        let waiting = settled(Waiting, Waiting);
+        assert_eq!(shown(&waiting), ["address 0.0.0.0:9080 old"]);
+        assert!(waiting.waits_for_health && waiting.refused.len() == 2);
+        // Nothing keeps the other one out any more.
+        let given = settled(Waiting, Healthy);
+        assert_eq!(shown(&given), ["address 127.0.0.1:9080 a", "address 127.0.0.2:9080 b"]);
+        assert!(!given.waits_for_health && given.refused.is_empty());
     }
 }

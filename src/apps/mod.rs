@@ -5,13 +5,14 @@
 //! force, and fans out what concerns all (`together`): freeze, leave, stop. Which apps there are is
 //! known by one task, the `registry`, which makes what `boot`, `means` and `running` describe,
 //! compares it with the configuration (`plan`), settles who has which route (`claims`), and lets
-//! apps go (`leaving`). Each managed app has a coordinator of its own, which decides everything
+//! apps go (`leaving`). What of that the daemon cannot listen on, it hears (`unbound`). Each managed app has a coordinator of its own, which decides everything
 //! about its releases and owns its state. The apps of Redis (`from_redis`, `hosted`) have none.
 //!
 //! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
 //! they end after [`Apps::stop_all`] or [`Apps::leave`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -38,10 +39,13 @@ pub mod targets;
 #[cfg(test)]
 mod testing;
 mod together;
+mod unbound;
 
 pub use app::App;
 pub use boot::{BootError, Parts, redis_of};
+pub use claims::addresses_at_a_start;
 pub use means::Notify;
+pub use unbound::Failures;
 
 /// How many apps a refusal names.
 const MOST_NAMED: usize = 20;
@@ -64,6 +68,7 @@ struct Known {
 #[derive(Debug, Clone)]
 pub struct Apps {
     known: watch::Receiver<Arc<Known>>,
+    addresses: watch::Receiver<BTreeSet<SocketAddr>>,
     orders: mpsc::Sender<Order>,
     lost: watch::Receiver<bool>,
     common: Arc<Common>,
@@ -97,13 +102,10 @@ impl Coordinators {
 }
 
 impl Apps {
-    fn new(
-        known: watch::Receiver<Arc<Known>>,
-        orders: mpsc::Sender<Order>,
-        lost: watch::Receiver<bool>,
-        common: Arc<Common>,
-    ) -> Self {
-        Self { known, orders, lost, common, followed: None }
+    /// The addresses that apps have of their own. They are followed, too, where they cannot be
+    /// bound.
+    pub fn addresses(&self) -> watch::Receiver<BTreeSet<SocketAddr>> {
+        self.addresses.clone()
     }
 
     /// The app that a request is for: the one that it names; without a name, the one that there

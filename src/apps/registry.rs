@@ -11,7 +11,7 @@
 //! While the daemon hands over, nothing is added, removed or started again. The task ends once it
 //! was told so ([`Order::End`]) and every coordinator has ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Known;
-use super::claims::{InForce, Origin};
+use super::claims::{InForce, Origin, held};
 use super::from_redis::FromRedis;
 use super::kept::Kept;
 use super::leaving::{Leaving, LeavingSet};
@@ -29,15 +29,18 @@ use super::means::{Means, Owner, Prepared};
 use super::plan::{self, Begin, Missing, Plan};
 use super::running::{Body, Nature, Running, Trouble, without_configuration};
 use super::targets::TargetSet;
+use super::unbound::Unbound;
 use crate::config::{AppConfig, Config, Several};
 use crate::proxy::{At, Destination};
 use crate::release::store::{Found, Store};
 use crate::wire::{AppChange, AppReload};
 
+mod channels;
 mod from_redis;
 mod sets;
 mod shown;
 
+pub(super) use self::channels::Channels;
 pub(super) use self::from_redis::settings;
 
 /// How often a coordinator is started again within [`COUNTED`].
@@ -107,6 +110,7 @@ pub(super) struct Registry {
     kept: Option<Kept>,
     /// Where this portokd listens.
     listen: watch::Receiver<Vec<SocketAddr>>,
+    unbound: Unbound,
     /// Targets of Redis that left and have requests in flight.
     drains: JoinSet<()>,
     life: Life,
@@ -116,19 +120,15 @@ pub(super) struct Registry {
     drivers: Vec<TargetSet>,
     tasks: JoinSet<Ended>,
     known: watch::Sender<Arc<Known>>,
+    /// The addresses that apps have for themselves.
+    addresses: watch::Sender<BTreeSet<SocketAddr>>,
     orders: mpsc::Receiver<Order>,
     lost: watch::Sender<bool>,
 }
 
 impl Registry {
-    pub(super) fn new(
-        means: Means,
-        config: Arc<Config>,
-        listen: watch::Receiver<Vec<SocketAddr>>,
-        known: watch::Sender<Arc<Known>>,
-        orders: mpsc::Receiver<Order>,
-        lost: watch::Sender<bool>,
-    ) -> Self {
+    pub(super) fn new(means: Means, config: Arc<Config>, channels: Channels) -> Self {
+        let Channels { listen, unbound, known, addresses, orders, lost } = channels;
         let kept = config.apps.is_some().then(|| Kept::start(&config.state_file));
         Self {
             means,
@@ -145,12 +145,14 @@ impl Registry {
             redis: None,
             kept,
             listen,
+            unbound,
             drains: JoinSet::new(),
             life: Life::Moving,
             prepared: Vec::new(),
             drivers: Vec::new(),
             tasks: JoinSet::new(),
             known,
+            addresses,
             orders,
             lost,
         }
@@ -188,6 +190,7 @@ impl Registry {
                 },
                 () = Self::redis_changed(&mut self.redis), if self.life == Life::Moving => self.follow_redis(),
                 Ok(()) = self.listen.changed(), if self.life == Life::Moving => self.configure_redis().await,
+                () = self.unbound.changed() => self.follow_unbound(),
                 Some(_drained) = self.drains.join_next() => {}
             }
         }
@@ -366,7 +369,7 @@ impl Registry {
 
     /// Puts another configuration of an app in force. False: it only stands elsewhere.
     fn change(&mut self, name: &str, new: &Arc<AppConfig>) -> bool {
-        let origin = origin(&self.config, new);
+        let origin = Origin::of(&self.config, new);
         let Some(running) = self.running.get_mut(name) else { return false };
         if running.nature() != Nature::of(new) {
             tracing::info!(app = name, "it is another kind of app from now on: what runs of it is stopped");
@@ -375,6 +378,7 @@ impl Registry {
             return true;
         }
         let former = running.config.send_replace(Arc::clone(new));
+        running.left.extend(held(&former, &self.routes).listen);
         self.means.board.configure_app(&running.service, Arc::clone(new));
         running.origin = origin;
         let is_same = AppConfig { place: former.place.clone(), ..(**new).clone() } == *former;
@@ -410,7 +414,7 @@ impl Registry {
     /// Makes an app of several; a managed one with what was found of its record.
     pub(super) fn begin(&mut self, name: &str, new: Arc<AppConfig>, opened: Option<(Store, Found)>) {
         let (service, route) = self.means.board.add(Arc::clone(&new), &self.means.counters);
-        let origin = origin(&self.config, &new);
+        let origin = Origin::of(&self.config, &new);
         let config = watch::Sender::new(new);
         let body = match opened {
             None if Nature::of(&config.borrow()) == Nature::Targets => {
@@ -430,7 +434,7 @@ impl Registry {
                 }
             }
         };
-        let running = Running { service, config, body, origin, trouble: None };
+        let running = Running { service, config, body, origin, trouble: None, left: BTreeSet::new() };
         self.absent.remove(name);
         self.running.insert(name.to_owned(), running);
     }
@@ -568,13 +572,6 @@ impl Registry {
             }
         }
     }
-}
-
-/// Where an app is configured.
-fn origin(config: &Config, app: &AppConfig) -> Origin {
-    let file = app.place.rsplit_once(':').map_or(app.place.as_str(), |(file, _)| file);
-    let main = config.file.as_ref().map(|file| file.display().to_string());
-    if main.as_deref() == Some(file) { Origin::MainFile } else { Origin::OwnFile }
 }
 
 /// Waits for a moment that may never come. Cancel safe.

@@ -1,6 +1,8 @@
 //! One app that runs: its service on the board, its configuration in force, and what answers its
 //! requests.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -9,6 +11,7 @@ use super::app::{App, Facts, Kind};
 use super::claims::{Claim, InForce, Origin, Standing, held};
 use super::means::Managed;
 use super::targets;
+use super::unbound::Unbound;
 use crate::config::{AppConfig, AppRoutes};
 use crate::proxy::{Destination, Handling, Service};
 use crate::wire::{AppSource, Phase};
@@ -23,6 +26,8 @@ pub(super) struct Running {
     /// Why it is not as it should be: its file is refused, or gone. Then its routes are another
     /// app's for the asking where it has no configuration.
     pub(super) trouble: Option<Trouble>,
+    /// The addresses that it had for itself before. Connections that came there are still its.
+    pub(super) left: BTreeSet<SocketAddr>,
 }
 
 /// What keeps an app from being what is configured.
@@ -119,10 +124,12 @@ impl Running {
 
     /// It as others see it; `refused`: why it does not get some of its routes. Without `in_force`
     /// it has all that it claims.
-    pub(super) fn seen(&self, in_force: Option<&InForce>, refused: Option<&str>) -> App {
+    pub(super) fn seen(&self, in_force: Option<&InForce>, refused: Option<&str>, unbound: &Unbound) -> App {
         let config = self.config();
         let routes = in_force.map_or_else(|| config.routes.clone(), |routes| held(&config, routes));
-        let troubles: Vec<_> = self.trouble.iter().map(Trouble::text).chain(refused).collect();
+        let unbound = unbound.why(&routes.listen);
+        let troubles = self.trouble.iter().map(Trouble::text).chain(refused);
+        let troubles: Vec<_> = troubles.chain(unbound.iter().map(String::as_str)).collect();
         App::new(Facts {
             counters: Arc::clone(self.service.counters()),
             kind: self.kind(),

@@ -3,8 +3,6 @@
 //! Every call goes to all coordinators at the same time, those of apps that are being removed
 //! among them.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -60,19 +58,6 @@ impl Apps {
         // It has ended; another one may take its place.
         self.followed = None;
         self.known.changed().await.is_ok()
-    }
-
-    /// The addresses that apps have of their own.
-    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
-        let known = self.known.borrow();
-        known.apps.values().flat_map(|app| app.config().routes.listen.iter().copied()).collect()
-    }
-
-    /// Waits until the apps are other ones, or have other routes. Cancel safe.
-    pub async fn rearranged(&mut self) {
-        if self.known.changed().await.is_err() {
-            std::future::pending().await
-        }
     }
 
     /// The phase of every app.

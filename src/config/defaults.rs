@@ -21,6 +21,9 @@ use super::{
 /// The name of an instance that has neither a file nor a name.
 pub(super) const NAME: &str = "default";
 
+/// The name of all apps of Redis together, where they are counted.
+pub const APPS_OF_REDIS: &str = "redis";
+
 /// The variable that carries the port.
 pub(super) const PORT_ENV: &str = "PORT";
 
@@ -213,7 +216,7 @@ pub(super) fn redis(server: RedisServer, of_all: &AppConfig) -> Redis {
 /// choose among their targets as hipache does.
 pub(super) fn app_of_redis(of_all: &AppConfig) -> AppConfig {
     let routes = AppRoutes { hosts: Vec::new(), ..AppRoutes::default() };
-    AppConfig { name: "redis".to_owned(), routes, balance: Balance::Random, ..of_all.clone() }
+    AppConfig { name: APPS_OF_REDIS.to_owned(), routes, balance: Balance::Random, ..of_all.clone() }
 }
 
 /// How many requests one address may have at a time by default: half of the connections to the app.

@@ -37,6 +37,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::address::{overlaps, takes};
+pub use self::defaults::APPS_OF_REDIS;
 #[cfg(test)]
 pub(crate) use self::defaults::of_an_empty_file;
 pub use self::diff::{AppsDiff, Diff, diff};

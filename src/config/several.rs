@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::clashes::Accepted;
+use super::defaults::APPS_OF_REDIS;
 use super::files::Owner;
 use super::folder::{self, AppFile, Listed};
 use super::one_of_several::{self, Sections};
@@ -119,8 +120,12 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
     let mut accepted = Accepted::instance(&config.listen);
     read_app_of_redis(r, config, raw, &sections);
     let Some(several) = &mut config.apps else { return };
+    let has_redis = config.redis.is_some();
     let mut targets = Vec::new();
     for (name, section) in raw.apps() {
+        if let Some(why) = is_redis(name, has_redis) {
+            r.problem_at(section.at(), format!("{}: [apps.{name}]: {why}", section.position(section.at())));
+        }
         let mut reader = Reader::of_app(r.given, section, Vec::new());
         let app = Arc::new(one_of_several::read(&mut reader, name, section.place(), &sections));
         accepted.add(&app);
@@ -149,6 +154,9 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         });
         // What does not go with an app before it is this file's problem, whichever the other is.
         let app = app.and_then(|app| {
+            if let Some(why) = is_redis(&name, has_redis) {
+                return Err(format!("{place}: {why}"));
+            }
             let instead = [
                 targets.zip(accepted.instead_of_targets(&app)),
                 listen.zip(accepted.instead_of_listen(&app)),
@@ -185,6 +193,12 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
             several.apps.insert(name.clone(), app);
         }
     }
+}
+
+/// Why an app cannot have this name. In the metrics the apps of Redis are one app of the name.
+fn is_redis(name: &str, has_redis: bool) -> Option<&'static str> {
+    let is_taken = has_redis && name == APPS_OF_REDIS;
+    is_taken.then_some("expected a name other than redis, by which the apps of [redis] are counted")
 }
 
 /// Reads what holds for all apps of Redis, where there are such apps.

@@ -11,9 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::apps::Failures;
 use crate::config::{Config, overlaps};
 use crate::proxy::{self, ListenerId, Plane};
 use crate::systemd::Manager;
@@ -21,6 +23,9 @@ use crate::systemd::Manager;
 /// The most listeners: as many sockets as go to a successor in one message, with the lock and the
 /// daemon's standard error.
 const MOST: usize = 250;
+
+/// How often an address is tried again that an app cannot have.
+pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
 /// A listener and its socket.
 pub(super) type Listening = (ListenerId, TcpListener);
@@ -31,6 +36,8 @@ pub(super) struct Listeners {
     open: Vec<Listening>,
     /// Where they accept, in the same order.
     bound: watch::Sender<Vec<SocketAddr>>,
+    /// The addresses of apps' own that cannot be had.
+    failed: watch::Sender<Failures>,
 }
 
 /// What is to be listened on, with a socket for each listener that is new.
@@ -76,10 +83,15 @@ impl Prepared {
         if self.wanted.len() >= MOST {
             return Err(io::Error::other(format!("no more than {MOST} addresses are possible")));
         }
+        let addr = id.addr();
+        if let ListenerId::App(_) = id
+            && let Some(instances) = self.instances().find(|instances| overlaps(*instances, addr))
+        {
+            return Err(io::Error::other(format!("it is the instance's (listen = \"{instances}\")")));
+        }
         if open.iter().any(|(of, _)| *of == id) {
             return Ok(None);
         }
-        let addr = id.addr();
         // An address that changes hands keeps its socket, with all who wait in its queue.
         let former = open.iter().find(|(of, _)| of.addr() == addr && addr.port() != 0);
         match (claimed, former) {
@@ -89,6 +101,14 @@ impl Prepared {
         }
     }
 
+    /// The instance's own addresses.
+    fn instances(&self) -> impl Iterator<Item = SocketAddr> {
+        self.wanted.iter().filter_map(|id| match id {
+            ListenerId::Instance(addr) => Some(*addr),
+            ListenerId::App(_) => None,
+        })
+    }
+
     /// The instance's own address that cannot be had, and why. What an app cannot have is that
     /// app's trouble, and left out.
     pub(super) fn refusal(&mut self) -> Option<(SocketAddr, io::Error)> {
@@ -96,17 +116,29 @@ impl Prepared {
         self.failed.remove(&id).map(|error| (id.addr(), error))
     }
 
-    /// The addresses that apps cannot have for themselves, and why.
-    pub(super) fn failed(&self) -> impl Iterator<Item = (SocketAddr, &io::Error)> {
-        self.failed.iter().map(|(id, error)| (id.addr(), error))
+    /// Takes the sockets out that apps get for themselves, so that nothing is accepted from them
+    /// yet. Their queues take connections.
+    pub(super) fn hold_back(&mut self) -> Vec<Listening> {
+        let held: Vec<_> = self.new.extract_if(.., |(id, _)| matches!(id, ListenerId::App(_))).collect();
+        self.wanted.retain(|id| held.iter().all(|(held, _)| held != id));
+        held
+    }
+
+    /// The addresses that apps cannot have for themselves, each with the reason.
+    fn failures(&self) -> Failures {
+        let why = |(id, error): (&ListenerId, &io::Error)| {
+            let again = humantime::format_duration(AGAIN);
+            (id.addr(), format!("cannot listen on {}: {error}; it is tried again every {again}", id.addr()))
+        };
+        self.failed.iter().map(why).collect()
     }
 }
 
-/// What a configuration wants the daemon to listen on: the instance's addresses in their order, then
-/// those that apps have for themselves. What the instance listens on is no app's own.
-pub(super) fn wanted(config: &Config) -> Vec<ListenerId> {
-    let apps = config.apps.iter().flat_map(|several| several.apps.values());
-    wanted_for(config, apps.flat_map(|app| app.routes.listen.iter().copied()))
+/// What the daemon is to listen on: the instance's addresses in their order, then those that apps
+/// have for themselves.
+pub(super) fn wanted(config: &Config, own: &BTreeSet<SocketAddr>) -> Vec<ListenerId> {
+    let instances = config.listen.iter().copied().map(ListenerId::Instance);
+    instances.chain(own.iter().copied().map(ListenerId::App)).collect()
 }
 
 /// The ports that a configuration names for something else than the apps that portok starts: where
@@ -118,12 +150,6 @@ pub(super) fn named_ports(config: &Config) -> BTreeSet<u16> {
     own.chain(here).map(SocketAddr::port).chain(config.app.app.target).filter(|port| *port != 0).collect()
 }
 
-/// The instance's listeners, and those at the apps' `own` addresses.
-pub(super) fn wanted_for(config: &Config, own: impl Iterator<Item = SocketAddr>) -> Vec<ListenerId> {
-    let own = own.filter(|own| !config.listen.iter().any(|addr| overlaps(*addr, *own)));
-    config.listen.iter().copied().map(ListenerId::Instance).chain(own.map(ListenerId::App)).collect()
-}
-
 impl Listeners {
     /// Keeps duplicates of the first sockets, and gives them back for the data plane.
     ///
@@ -132,7 +158,8 @@ impl Listeners {
     pub(super) fn of(prepared: Prepared) -> io::Result<(Self, Vec<Listening>)> {
         let open = duplicates(&prepared.new)?;
         let bound = watch::Sender::new(addresses(&open)?);
-        Ok((Self { open, bound }, prepared.new))
+        let failed = watch::Sender::new(prepared.failures());
+        Ok((Self { open, bound, failed }, prepared.new))
     }
 
     /// Where the first listener of the instance accepts.
@@ -145,27 +172,67 @@ impl Listeners {
         self.bound.subscribe()
     }
 
+    /// The addresses that apps cannot have for themselves, each with the reason.
+    pub(super) fn failed(&self) -> watch::Receiver<Failures> {
+        self.failed.subscribe()
+    }
+
+    /// Whether there are such.
+    pub(super) fn some_failed(&self) -> bool {
+        !self.failed.borrow().is_empty()
+    }
+
     /// Binds what is wanted and not open. Nothing changes by it.
     pub(super) fn prepare(&self, wanted: &[ListenerId]) -> Prepared {
         Prepared::bind(wanted, &self.open, Vec::new())
     }
 
-    /// Accepts from what is new, then leaves what is not wanted any more.
+    /// Listens on what is wanted and `bound` already, or can be bound, and leaves what is not wanted.
+    /// Addresses of apps' own that cannot be had are noted.
     ///
     /// # Errors
-    /// With the address that nothing can be accepted from. Nothing has changed then.
-    pub(super) async fn change(
+    /// With the address of the instance that nothing can be accepted from. Nothing has changed then.
+    pub(super) async fn arrange(
         &mut self,
-        prepared: Prepared,
+        wanted: &[ListenerId],
+        bound: Vec<Listening>,
         plane: &Plane,
         manager: &Manager,
     ) -> Result<(), (SocketAddr, io::Error)> {
-        let Prepared { wanted, new, failed: _ } = prepared;
-        let is_same = new.is_empty() && self.open.iter().map(|(id, _)| id).eq(&wanted);
-        if is_same {
-            return Ok(());
+        let prepared = Prepared::bind(wanted, &self.open, bound);
+        let leaves_some = self.open.iter().any(|(id, _)| !wanted.contains(id));
+        let in_the_way = leaves_some && !prepared.failed.is_empty();
+        let mut failures = self.change(prepared, plane, manager).await?;
+        // What has been left may have been in the way.
+        if in_the_way {
+            failures = self.change(self.prepare(wanted), plane, manager).await?;
         }
-        let mut kept = self.listen(new, plane).await?;
+        self.failed.send_if_modified(|known| {
+            let differs = *known != failures;
+            *known = failures;
+            differs
+        });
+        Ok(())
+    }
+
+    /// Accepts from what is new, then leaves what is not wanted any more. Returns the addresses that
+    /// apps cannot have.
+    ///
+    /// # Errors
+    /// With the address of the instance that nothing can be accepted from. Nothing has changed then.
+    pub(super) async fn change(
+        &mut self,
+        mut prepared: Prepared,
+        plane: &Plane,
+        manager: &Manager,
+    ) -> Result<Failures, (SocketAddr, io::Error)> {
+        let is_same = prepared.new.is_empty() && self.open.iter().map(|(id, _)| id).eq(&prepared.wanted);
+        if is_same {
+            return Ok(prepared.failures());
+        }
+        let mut kept = listen(&mut prepared, plane).await?;
+        let failures = prepared.failures();
+        let Prepared { wanted, .. } = prepared;
         self.forget(manager);
         for (id, _) in self.open.extract_if(.., |(id, _)| !wanted.contains(id)) {
             plane.leave(id).await;
@@ -178,32 +245,7 @@ impl Listeners {
         }
         self.keep(manager);
         tracing::info!("listening on {self}");
-        Ok(())
-    }
-
-    /// Accepts from all of `new`, or from none. Returns duplicates.
-    async fn listen(
-        &self,
-        new: Vec<Listening>,
-        plane: &Plane,
-    ) -> Result<Vec<Listening>, (SocketAddr, io::Error)> {
-        let mut kept: Vec<Listening> = Vec::new();
-        for (id, socket) in new {
-            let accepting = match socket.try_clone() {
-                Ok(duplicate) => plane.listen(id, socket).await.map(|()| duplicate),
-                Err(error) => Err(error),
-            };
-            match accepting {
-                Ok(duplicate) => kept.push((id, duplicate)),
-                Err(error) => {
-                    for (begun, _) in kept {
-                        plane.leave(begun).await;
-                    }
-                    return Err((id.addr(), error));
-                }
-            }
-        }
-        Ok(kept)
+        Ok(failures)
     }
 
     /// Gives all sockets to the service manager.
@@ -254,6 +296,32 @@ impl fmt::Display for Listeners {
     }
 }
 
+/// Accepts from all that is new, or from none; but for the addresses that an app cannot have, which
+/// become failures. Returns duplicates.
+async fn listen(prepared: &mut Prepared, plane: &Plane) -> Result<Vec<Listening>, (SocketAddr, io::Error)> {
+    let mut kept: Vec<Listening> = Vec::new();
+    for (id, socket) in std::mem::take(&mut prepared.new) {
+        let accepting = match socket.try_clone() {
+            Ok(duplicate) => plane.listen(id, socket).await.map(|()| duplicate),
+            Err(error) => Err(error),
+        };
+        match (accepting, id) {
+            (Ok(duplicate), _) => kept.push((id, duplicate)),
+            (Err(error), ListenerId::App(_)) => {
+                prepared.wanted.retain(|wanted| *wanted != id);
+                prepared.failed.insert(id, error);
+            }
+            (Err(error), ListenerId::Instance(addr)) => {
+                for (begun, _) in kept {
+                    plane.leave(begun).await;
+                }
+                return Err((addr, error));
+            }
+        }
+    }
+    Ok(kept)
+}
+
 fn duplicates(sockets: &[Listening]) -> io::Result<Vec<Listening>> {
     sockets.iter().map(|(id, socket)| Ok((*id, socket.try_clone()?))).collect()
 }
@@ -282,7 +350,7 @@ mod tests {
         let wanted = [ListenerId::Instance(any), ListenerId::App(taken), ListenerId::App(any)];
         let mut prepared = Prepared::bind(&wanted, &[], Vec::new());
         assert!(prepared.refusal().is_none());
-        assert_eq!(prepared.failed().map(|(addr, _)| addr).collect::<Vec<_>>(), [taken]);
+        assert_eq!(prepared.failures().into_keys().collect::<Vec<_>>(), [taken]);
         assert_eq!(bound(&prepared).len(), 2);
         let mut refused = Prepared::bind(&[ListenerId::Instance(taken)], &[], Vec::new());
         assert_eq!(refused.refusal().unwrap().0, taken);
@@ -294,9 +362,33 @@ mod tests {
         let addr = socket.local_addr().unwrap();
         let open = [(ListenerId::Instance(addr), socket)];
         let mut prepared = Prepared::bind(&[ListenerId::App(addr)], &open, Vec::new());
-        assert!(prepared.refusal().is_none() && prepared.failed().next().is_none());
+        assert!(prepared.refusal().is_none() && prepared.failed.is_empty());
         assert_eq!(bound(&prepared), [addr]);
         assert!(Prepared::bind(&[ListenerId::Instance(addr)], &open, Vec::new()).new.is_empty());
+    }
+
+    #[test]
+    fn what_the_instance_listens_on_is_no_app_s() {
+        let any = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = any.local_addr().unwrap().port();
+        let [all, here] = ["0.0.0.0", "127.0.0.1"].map(|ip| addr(&format!("{ip}:{port}")));
+        drop(any);
+        let prepared = Prepared::bind(&[ListenerId::Instance(all), ListenerId::App(here)], &[], Vec::new());
+        assert_eq!(bound(&prepared), [all]);
+        assert!(prepared.failures()[&here].contains("it is the instance's"), "{:?}", prepared.failed);
+    }
+
+    #[test]
+    fn sockets_of_apps_are_held_back_and_used_later() {
+        let any = addr("127.0.0.1:0");
+        let wanted = [ListenerId::Instance(any), ListenerId::App(any)];
+        let mut prepared = Prepared::bind(&wanted, &[], Vec::new());
+        let own = bound(&prepared)[1];
+        let held = prepared.hold_back();
+        assert_eq!((bound(&prepared).len(), held.len()), (1, 1));
+        assert_eq!(prepared.wanted, [ListenerId::Instance(any)]);
+        let prepared = Prepared::bind(&wanted, &prepared.new, held);
+        assert_eq!(bound(&prepared), [own]);
     }
 
     #[test]
@@ -312,6 +404,6 @@ mod tests {
     fn there_are_no_more_than_can_be_handed_over() {
         let any: Vec<_> = (1..=254).map(|last| ListenerId::App(([127, 0, 0, last], 0).into())).collect();
         let prepared = Prepared::bind(&any, &[], Vec::new());
-        assert_eq!((prepared.new.len(), prepared.failed().count()), (MOST, 254 - MOST));
+        assert_eq!((prepared.new.len(), prepared.failed.len()), (MOST, 254 - MOST));
     }
 }

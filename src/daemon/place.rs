@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use super::StartError;
 use super::listeners::{self, Listeners, Listening, Prepared};
 use super::succession::Predecessor;
+use crate::apps;
 use crate::config::Config;
 use crate::proxy;
 use crate::release::records::Records;
@@ -29,8 +30,8 @@ impl Place {
         predecessor: Option<&mut Predecessor>,
         config: &Config,
     ) -> Result<Self, StartError> {
-        // What is at no configured address is closed at once.
-        let wanted = listeners::wanted(config);
+        // What is at no wanted address is closed at once.
+        let wanted = listeners::wanted(config, &apps::addresses_at_a_start(config));
         let claim = |id: &proxy::ListenerId| passed.claim(id.addr()).map(|socket| (*id, socket));
         let claimed: Vec<_> = wanted.iter().filter_map(claim).collect();
         let unwanted = passed.close();
@@ -64,9 +65,6 @@ fn bind(wanted: &[proxy::ListenerId], claimed: Vec<Listening>) -> Result<Prepare
     let mut prepared = Prepared::bind(wanted, &[], claimed);
     if let Some((addr, source)) = prepared.refusal() {
         return Err(StartError::Listen { addr, source });
-    }
-    for (addr, error) in prepared.failed() {
-        tracing::error!("cannot listen on {addr} for an app: {error}");
     }
     Ok(prepared)
 }

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Daemon;
 use super::admin_server::AdminServer;
-use super::{Daemon, listeners};
+use super::listeners::{self, Listening};
+use crate::apps;
 use crate::config::{self, Config};
 use crate::proxy::ListenerId;
 use crate::wire::{self, Code, ErrorBody};
@@ -72,11 +74,10 @@ impl Daemon {
         }
         // What can fail comes before anything is changed.
         let mut listening = self.listeners.prepare(&self.wanted(&new));
+        // An app has its routes before anything is accepted for it.
+        let own = listening.hold_back();
         if let Some((addr, error)) = listening.refusal() {
             return Err(invalid(vec![format!("listen: cannot bind {addr}: {error}")]));
-        }
-        for (addr, error) in listening.failed() {
-            tracing::error!("cannot listen on {addr} for an app: {error}");
         }
         let socket = match diff.socket {
             true => Some(self.admin.prepare(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?),
@@ -103,7 +104,8 @@ impl Daemon {
         for app in apps.iter_mut().filter(|app| app.change == wire::AppChange::Changed) {
             app.why = diff.apps.changed.get(&app.app).map(|keys| keys.join(", "));
         }
-        self.follow_addresses().await;
+        self.follow_addresses(own).await;
+        apps.extend(self.without_their_addresses());
         let differs = if diff.is_empty() && apps.is_empty() { "; nothing differs" } else { "" };
         Ok(wire::Reloaded {
             success: true,
@@ -113,26 +115,34 @@ impl Daemon {
         })
     }
 
-    /// What is listened on with this configuration: besides what it says, the addresses of apps
-    /// that go on as they were.
+    /// What is listened on with this configuration: besides what it says, the addresses that apps
+    /// have now.
     fn wanted(&self, config: &Config) -> Vec<ListenerId> {
-        let mut wanted = listeners::wanted(config);
-        wanted.extend(listeners::wanted_for(config, self.apps.addresses().into_iter()));
-        wanted
+        let mut own = apps::addresses_at_a_start(config);
+        own.extend(self.apps.addresses().borrow().iter());
+        listeners::wanted(config, &own)
     }
 
-    /// Listens where the apps have addresses of their own now, and leaves those that are no app's
-    /// any more.
-    pub(super) async fn follow_addresses(&mut self) {
+    /// Listens where the apps have addresses of their own now, some of which are `bound` already,
+    /// and leaves those that are no app's any more.
+    pub(super) async fn follow_addresses(&mut self, bound: Vec<Listening>) {
         let config = self.configuration.current();
-        let wanted = listeners::wanted_for(&config, self.apps.addresses().into_iter());
-        let listening = self.listeners.prepare(&wanted);
-        for (addr, error) in listening.failed() {
-            tracing::error!("cannot listen on {addr} for an app: {error}");
-        }
-        if let Err((addr, error)) = self.listeners.change(listening, &self.plane, &self.manager).await {
+        let wanted = listeners::wanted(&config, &self.apps.addresses().borrow());
+        let followed = self.listeners.arrange(&wanted, bound, &self.plane, &self.manager).await;
+        if let Err((addr, error)) = followed {
             tracing::error!("cannot accept on {addr}: {error}");
         }
+    }
+
+    /// The apps that cannot be reached at an address of their own.
+    fn without_their_addresses(&self) -> Vec<wire::AppReload> {
+        let failed = self.listeners.failed().borrow().clone();
+        let of = |app: apps::App| {
+            let why = app.routes().listen.iter().find_map(|addr| failed.get(addr))?;
+            let (change, why) = (wire::AppChange::Refused, Some(why.clone()));
+            Some(wire::AppReload { app: app.name().to_owned(), change, why })
+        };
+        if failed.is_empty() { Vec::new() } else { self.apps.of_files().into_iter().filter_map(of).collect() }
     }
 
     /// Reads the configuration as it is now.

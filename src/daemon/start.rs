@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admin_server::AdminServer;
@@ -28,7 +28,6 @@ use crate::config::watch::Watch;
 use crate::hooks;
 use crate::logging;
 use crate::proxy::{self, Plane};
-use crate::redis::Redis;
 use crate::release::records::Records;
 use crate::supervisor::{self, Sink};
 use crate::systemd::{Manager, Passed};
@@ -77,12 +76,9 @@ impl Daemon {
         let counters = proxy::Counters::new(config.proxy.threads);
         let configuration = Configuration::new(sources, config);
         let mut background = Background::new();
-        let fresh = foreground.is_some();
-        let control = (&configuration, &mut background, alone.clone());
-        let listen = listeners.follow();
-        let redis = apps::redis_of(&configuration.current(), &listen.borrow().clone()).await;
+        let (fresh, control) = (foreground.is_some(), (&configuration, &mut background, alone.clone()));
         let (board, apps, waiting) =
-            apps_of(control, records, Arc::clone(&common), (redis, listen), &counters, fresh)?;
+            apps_of(control, records, Arc::clone(&common), &listeners, &counters, fresh).await?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
         let (coordinators, edits) = begin(waiting, watch, &mut background, look_again);
@@ -125,15 +121,18 @@ impl Daemon {
 }
 
 /// Makes the apps from their records, on a board of their own, with the task that runs their hooks.
-fn apps_of(
+async fn apps_of(
     (configuration, background, alone): (&Configuration, &mut Background, CancellationToken),
     records: Records,
     common: Arc<supervisor::Common>,
-    (redis, listen): (Option<Redis>, watch::Receiver<Vec<SocketAddr>>),
+    listeners: &Listeners,
     counters: &Arc<proxy::Counters>,
     fresh: bool,
 ) -> Result<(Arc<proxy::Board>, Apps, Waiting), StartError> {
     let config = configuration.current();
+    let (listen, unbound) = (listeners.follow(), listeners.failed());
+    let bound = listen.borrow().clone();
+    let redis = apps::redis_of(&config, &bound).await;
     let (board, route) = proxy::Board::new(Arc::clone(&config), Arc::clone(counters.service()));
     let (hook_sender, hooks) = hooks::start(background.over());
     background.run(hooks);
@@ -144,6 +143,7 @@ fn apps_of(
         board: Arc::clone(&board),
         redis,
         listen,
+        unbound,
         route,
         counters: Arc::clone(counters),
         records,

@@ -8,7 +8,7 @@ use crate::harness::conf::Conf;
 use crate::harness::{Conn, Load, Manager, World, assert_mentions, pid, wait_until};
 
 /// `N` addresses on which nobody listens, at one port.
-fn free<const N: usize>() -> [SocketAddr; N] {
+pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
     let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = probe.local_addr().unwrap().port();
     std::array::from_fn(|at| SocketAddr::from(([127, 0, 0, u8::try_from(at + 1).unwrap()], port)))
@@ -19,7 +19,7 @@ fn at(conf: &Conf, addresses: &[SocketAddr]) -> Conf {
     conf.clone().set("listen", addresses)
 }
 
-fn version(addr: SocketAddr) -> String {
+pub(crate) fn version(addr: SocketAddr) -> String {
     let mut conn = Conn::tcp(addr).unwrap();
     conn.request("GET", "/", &[], None).unwrap().expect(200).version().to_owned()
 }

@@ -10,12 +10,9 @@ use super::super::routes::MetricsFormat;
 use super::super::rows::rounded;
 use super::Admin;
 use crate::apps::App;
-use crate::config::Config;
+use crate::config::{APPS_OF_REDIS, Config};
 use crate::proxy::{self, ReservedBody};
 use crate::wire::{self, AppSource};
-
-/// The name under which all apps of Redis are counted together.
-const REDIS: &str = "redis";
 
 impl Admin {
     /// Answers with the counters of `named`, or of all apps.
@@ -73,8 +70,10 @@ impl Admin {
             let name = several.then(|| app.name().to_owned());
             parts.push(Part { app: name, life: Some(life), counters });
         }
-        if let Some(redis) = redis {
-            parts.push(Part { app: Some(REDIS.to_owned()), life: None, counters: redis.snapshot() });
+        // A file's app may be left of that name, from before there was Redis. No series is there twice.
+        let is_free = apps.iter().all(|app| app.name() != APPS_OF_REDIS);
+        if let Some(redis) = redis.filter(|_| is_free) {
+            parts.push(Part { app: Some(APPS_OF_REDIS.to_owned()), life: None, counters: redis.snapshot() });
         }
         // Requests that no app gets.
         if several && asked_for_all {

@@ -1,6 +1,7 @@
 //! What the data plane and everybody else see of the apps: the routes, and a snapshot.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::super::Known;
@@ -29,8 +30,24 @@ impl Registry {
         self.routes = settled.routes;
         self.refused = settled.refused;
         self.waits_for_health = settled.waits_for_health;
+        let addresses = claims::addresses(&self.routes);
+        for running in self.running.values_mut() {
+            running.left.retain(|addr| !addresses.contains(addr));
+        }
+        self.addresses.send_if_modified(|known| {
+            let differs = *known != addresses;
+            *known = addresses;
+            differs
+        });
+        self.unbound.tell(&self.routes);
         self.route();
         differs
+    }
+
+    /// Shows which addresses cannot be bound.
+    pub(super) fn follow_unbound(&mut self) {
+        self.unbound.tell(&self.routes);
+        self.publish();
     }
 
     /// Publishes the routes as they are settled, unless they are those that are published: each
@@ -43,8 +60,12 @@ impl Registry {
             };
             Some(Route { at, to: self.running.get(&**app)?.destination() })
         });
+        let left = self.running.values().flat_map(|app| {
+            let at = |addr: &SocketAddr| At::Listener(ListenerId::App(*addr));
+            app.left.iter().map(move |addr| Route { at: at(addr), to: app.destination() })
+        });
         let redis = self.redis.as_mut().map(|redis| redis.routes(&self.routes));
-        let routes: Vec<_> = routes.chain(redis.into_iter().flatten()).collect();
+        let routes: Vec<_> = routes.chain(left).chain(redis.into_iter().flatten()).collect();
         let mut published = HashMap::new();
         for Route { at, to } in &routes {
             published.entry(at.clone()).or_insert_with(|| to.clone());
@@ -76,7 +97,7 @@ impl Registry {
         }
         for (name, running) in &self.running {
             let refused = self.refused.get(name.as_str()).map(String::as_str);
-            apps.insert(name.clone(), running.seen(in_force, refused));
+            apps.insert(name.clone(), running.seen(in_force, refused, &self.unbound));
         }
         let leaving = self.leaving.values().map(|leaving| leaving.managed.handle.clone()).collect();
         let redis = self.redis.as_ref().map(FromRedis::seen);

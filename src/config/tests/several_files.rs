@@ -53,6 +53,21 @@ fn each_file_is_all_or_nothing_for_itself() {
 }
 
 #[test]
+fn no_app_has_the_name_by_which_those_of_redis_are_counted() {
+    let redis = "[redis]\nurl = \"redis://127.0.0.1\"\n";
+    let problems = Case::file(&format!("{redis}[apps.redis]\ncommand = \"x\"\n")).problems();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].contains(":3:") && problems[0].contains("[apps.redis]: expected a name other than"));
+    let case = Case::file(&format!("{redis}[apps]\n"));
+    let file = case.app("redis", "command = \"x\"\n");
+    let config = case.good();
+    let refused = &several(&config).refused["redis"];
+    assert!(refused.starts_with(&format!("{}: expected a name other than", file.display())), "{refused}");
+    let alone = Case::file("[apps.redis]\ncommand = \"x\"\n").good();
+    assert_eq!(several(&alone).apps.len(), 1);
+}
+
+#[test]
 fn a_folder_that_others_may_write_is_not_read() {
     let case = Case::file("[apps.main]\ncommand = \"x\"\n");
     case.app("shop", "command = \"x\"\n");

@@ -12,6 +12,7 @@ use crate::harness::conf::{Conf, write_private};
 use crate::harness::daemon::TOKEN;
 use crate::harness::{Answer, Conn, Daemon, World, wait_until};
 
+mod addresses;
 mod edits;
 mod files;
 mod killed;
