@@ -90,7 +90,7 @@ pub(super) struct Attempts<'a> {
 impl Attempts<'_> {
     /// Sends `request` until the head of an answer has come. It may be sent a second time over a
     /// fresh connection when a kept one broke without an answer, and either nothing was sent or it
-    /// is `replayable`.
+    /// is `replayable`; or when it is `replayable` and the app has ended.
     pub(super) async fn exchange<A: ForwardedRequest>(
         &self,
         request: &mut A,
@@ -180,7 +180,7 @@ impl Attempts<'_> {
     }
 
     /// Whether a request whose exchange failed may be sent once more: a kept connection broke
-    /// without an answer, or the member of a set that it was sent to is there no more.
+    /// without an answer, or what it was sent to is there no more.
     async fn may_go_again(
         &self,
         failed: &Failed,
@@ -195,8 +195,8 @@ impl Attempts<'_> {
             again.leave_trial();
             return true;
         }
-        let may = sent.replayable && local.is_member() && self.has_ended(local, whole_by).await;
-        if may {
+        let may = sent.replayable && self.has_ended(local, whole_by).await;
+        if may && local.is_member() {
             self.failed(local, again.leave(local));
         }
         may

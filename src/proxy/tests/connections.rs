@@ -64,7 +64,31 @@ async fn a_failed_first_use_is_not_retried() {
     .await;
     let rig = Rig::serving(&app, |_| ());
     assert_eq!(rig.ask(GET).await.header("portok-error"), Some("upstream_reset"));
-    assert_eq!(app.connections(), 1);
+    assert_eq!(app.seen().concat().matches("GET").count(), 1);
+}
+
+#[tokio::test]
+async fn a_get_that_its_app_took_along_is_sent_to_the_app_that_was_started_again() {
+    for (request, answer) in
+        [(GET, None), ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", Some("upstream_reset"))]
+    {
+        let ends = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = ends.local_addr().unwrap().port();
+        let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = LONG);
+        rig.routes.set(Now::One(target(&rig.counters, "r1", port)));
+        let mut client = rig.connect().await;
+        client.send(request).await;
+        let (stream, _) = ends.accept().await.unwrap();
+        let mut taken = Client { stream, buf: Vec::new() };
+        taken.until(b"\r\n\r\n").await;
+        drop(ends);
+        drop(taken);
+        let again = Backend::fixed(OK).await;
+        rig.route(&again);
+        let reply = client.reply().await;
+        assert_eq!(reply.header("portok-error"), answer, "{request}");
+        assert_eq!(again.connections(), usize::from(answer.is_none()), "{request}");
+    }
 }
 
 #[tokio::test]
