@@ -223,3 +223,28 @@ fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
     daemon.send("GET", "/", &[("host", "shop.test")], None).expect(404);
     assert_eq!(version_of(&daemon, "api.test"), "a1");
 }
+
+#[test]
+fn what_commands_add_and_remove_is_noticed_without_a_reload() {
+    let world = World::new();
+    let daemon = world.start(&conf(&world));
+    wait_until_healthy(&daemon);
+    let instance = world.name();
+    let explain = || format!("{:#?}\n{}", apps(&daemon), daemon.log());
+    // The folder is made by the first, and empty after the second.
+    for round in 1..=2 {
+        let version = format!("s{round}");
+        let command = world.app(&version).command();
+        administer(&world, &["add", "shop", "--to", instance, "--host", "shop.test", "--cmd", &command])
+            .ended(0);
+        let serves = || (version_of(&daemon, "shop.test") == version).then_some(());
+        wait_until("the added app serves", explain, serves);
+        administer(&world, &["remove", &format!("{instance}/shop")]).ended(0);
+        let is_gone = || (names(&daemon) == ["api", "web", "www"]).then_some(());
+        wait_until("the removed app is gone", explain, is_gone);
+        daemon.send("GET", "/", &[("host", "shop.test")], None).expect(404);
+        assert_eq!(world.processes().len(), 2, "{:#?}", world.processes());
+    }
+    assert!(!daemon.log().contains("/__reload"), "{}", daemon.log());
+    daemon.terminate();
+}

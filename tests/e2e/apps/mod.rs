@@ -13,6 +13,7 @@ use crate::harness::daemon::TOKEN;
 use crate::harness::{Answer, Conn, Daemon, World, wait_until};
 
 mod addresses;
+mod alternating;
 mod edits;
 mod files;
 mod killed;
@@ -20,6 +21,7 @@ mod redis;
 mod routes;
 mod targets;
 mod trouble;
+mod upgrade;
 
 /// The configuration of an instance whose apps have files of their own.
 fn edge(world: &World) -> Conf {

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `version=V`, `journal=FILE` | who it is; where it writes one line for whatever happens to it |
 //! | `port=N`, `port_env=NAME` | where it learns its port, instead of `PORT` |
+//! | `host=NAME` | journals `stranger HOST` for each request but probes that is for another host |
 //! | `health=200,500,..` | statuses of successive health answers, the last one stays |
 //! | `health_cycle=200,500` | the same, over and over |
 //! | `health_file=FILE` | once it exists, its content is the status |
@@ -359,6 +360,10 @@ impl Connection<'_> {
         let health = spec.get("health_path").unwrap_or("/health");
         if request.path == health {
             return self.answer_health(request);
+        }
+        let host = request.header("host").unwrap_or_default();
+        if spec.get("host").is_some_and(|its| its != host) {
+            spec.note(&format!("stranger {host}"));
         }
         if request.header("upgrade").is_some() {
             return self.echo_tunnel();

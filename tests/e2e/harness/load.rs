@@ -34,6 +34,15 @@ struct Shared {
     by_version: Mutex<BTreeMap<String, u64>>,
 }
 
+/// Whom a load asks, and what has to come back.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) addr: SocketAddr,
+    pub(crate) host: String,
+    /// Another one than 200 is portok's own answer, which takes the place of the version.
+    pub(crate) status: u16,
+}
+
 /// Workers that send requests until they are stopped.
 #[derive(Debug)]
 pub(crate) struct Load {
@@ -53,10 +62,16 @@ pub(crate) struct Report {
 impl Load {
     /// Three workers of each kind against `addr`.
     pub(crate) fn start(addr: SocketAddr) -> Self {
+        Self::of(&Asked { addr, host: "app.test".to_owned(), status: 200 }, 3)
+    }
+
+    /// So many workers of each kind.
+    pub(crate) fn of(asked: &Asked, number: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let kinds = [Kind::Get, Kind::Post, Kind::Fresh];
-        let workers = (0..9).map(|number| {
-            let worker = Worker { addr, kind: kinds[number % 3], number, shared: Arc::clone(&shared) };
+        let workers = (0..3 * number).map(|number| {
+            let (asked, shared) = (asked.clone(), Arc::clone(&shared));
+            let worker = Worker { asked, kind: kinds[number % 3], number, shared };
             std::thread::spawn(move || worker.run())
         });
         let load = Self { workers: workers.collect(), shared };
@@ -119,7 +134,7 @@ impl Drop for Load {
 }
 
 struct Worker {
-    addr: SocketAddr,
+    asked: Asked,
     kind: Kind,
     number: usize,
     shared: Arc<Shared>,
@@ -162,15 +177,19 @@ impl Worker {
     ) -> Result<String, String> {
         let mut conn = match kept.take() {
             Some(conn) => conn,
-            None => Conn::tcp(self.addr).map_err(|error| format!("connecting: {error}"))?,
+            None => Conn::tcp(self.asked.addr).map_err(|error| format!("connecting: {error}"))?,
         };
         let text = |error: std::io::Error| error.to_string();
+        let host = ("host", self.asked.host.as_str());
         let answer = match self.kind {
-            Kind::Get => conn.request("GET", "/load", &[], None).map_err(text)?,
-            Kind::Fresh => conn.request("GET", "/load", &[("connection", "close")], None).map_err(text)?,
+            Kind::Get => conn.request("GET", "/load", &[host], None).map_err(text)?,
+            Kind::Fresh => {
+                let close = ("connection", "close");
+                conn.request("GET", "/load", &[host, close], None).map_err(text)?
+            }
             Kind::Post => {
                 let body = body(self.number, round);
-                let answer = conn.request("POST", "/load", &[], Some(&body)).map_err(text)?;
+                let answer = conn.request("POST", "/load", &[host], Some(&body)).map_err(text)?;
                 let expected = format!("{} {} {:016x}\n", answer.version(), body.len(), checksum(&body));
                 if answer.status() == 200 && answer.text() != expected {
                     return Err(format!("answered {:?}, not {expected:?}", answer.text()));
@@ -178,7 +197,7 @@ impl Worker {
                 answer
             }
         };
-        let version = check(&answer)?;
+        let version = self.check(&answer)?;
         // A ban that was lifted meanwhile, and perhaps imposed again, allowed it.
         let ban = banned.get(&version);
         if ban.is_some() && ban == lock(&self.shared.banned).get(&version) {
@@ -189,18 +208,20 @@ impl Worker {
         }
         Ok(version)
     }
-}
 
-fn check(answer: &Answer) -> Result<String, String> {
-    let version = answer.version().to_owned();
-    if answer.status() != 200 {
-        return Err(format!("{:?}: {}", answer.head, answer.text()));
+    fn check(&self, answer: &Answer) -> Result<String, String> {
+        if answer.status() != self.asked.status {
+            return Err(format!("{:?}: {}", answer.head, answer.text()));
+        }
+        if answer.status() != 200 {
+            return Ok(answer.status().to_string());
+        }
+        let version = answer.version().to_owned();
+        if !answer.text().starts_with(&version) {
+            return Err(format!("{version} answered {:?}", answer.text()));
+        }
+        Ok(version)
     }
-    if !answer.text().starts_with(&version) {
-        return Err(format!("{version} answered {:?}", answer.text()));
-    }
-
-    Ok(version)
 }
 
 /// Bodies of all sizes up to 200 KiB, most of them small.

@@ -17,6 +17,6 @@ pub(crate) mod wait;
 
 pub(crate) use daemon::{Daemon, World, deploy_body, live, pid};
 pub(crate) use http::{Answer, Conn};
-pub(crate) use load::Load;
+pub(crate) use load::{Asked, Load};
 pub(crate) use manager::Manager;
 pub(crate) use wait::{assert_at, assert_mentions, wait_eagerly, wait_until};
