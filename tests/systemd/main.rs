@@ -22,6 +22,8 @@ mod machine;
 #[cfg(test)]
 mod package;
 #[cfg(test)]
+mod several;
+#[cfg(test)]
 mod units;
 
 /// The parts of the end-to-end tests' harness that are used here too: the app that misbehaves on command, the load that
