@@ -268,6 +268,7 @@ mod tests {
             listen: String::new(),
             pid: 1,
             quarantined: Vec::new(),
+            replicas: None,
             targets: Vec::new(),
             redis: None,
             state_error: None,

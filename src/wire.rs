@@ -24,7 +24,7 @@ pub use daemon::{Reloaded, UpgradeRequest, Upgraded};
 pub use error::{Code, ErrorBody, exit};
 pub use event::{EventKind, HookEvent, StreamEvent};
 pub use logs::{LogLine, Logs, Stream};
-pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView};
+pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView, ReplicaHealth};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};

@@ -357,6 +357,7 @@ mod tests {
             listen: "0.0.0.0:3000".to_owned(),
             pid: 1,
             quarantined: Vec::new(),
+            replicas: None,
             targets: Vec::new(),
             redis: None,
             state_error: None,

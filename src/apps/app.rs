@@ -170,10 +170,10 @@ impl App {
     /// As [`release::Handle::status`]: the app's part of `status`.
     pub fn status(&self) -> wire::Status {
         if let Some(targets) = self.targets() {
-            return targets.status();
+            return wire::Status { replicas: Some(targets.replicas()), ..targets.status() };
         }
         if let Some(hosted) = self.hosted() {
-            return hosted.status();
+            return wire::Status { replicas: Some(hosted.replicas()), ..hosted.status() };
         }
         let own = || wire::Status { phase: self.phase(), ..release::empty_status() };
         self.coordinator().map_or_else(own, release::Handle::status)
@@ -217,8 +217,14 @@ impl App {
 
     /// Probes what serves now.
     pub async fn check_health(&self) -> wire::Health {
-        let own =
-            |healthy, error| wire::Health { healthy, port: None, status: None, latency_ms: None, error };
+        let own = |healthy, error| wire::Health {
+            healthy,
+            port: None,
+            status: None,
+            latency_ms: None,
+            error,
+            replicas: None,
+        };
         match &self.0.kind {
             Kind::Managed(handle) => handle.check_health().await,
             Kind::Targets(handle) => handle.check_health().await,

@@ -79,6 +79,6 @@ impl Hosted {
     /// How it is: nobody probes its targets, so they count as healthy.
     pub(super) fn health(&self) -> wire::Health {
         let port = self.targets.first().map(|target| target.addr().port());
-        wire::Health { healthy: true, port, status: None, latency_ms: None, error: None }
+        wire::Health { healthy: true, port, status: None, latency_ms: None, error: None, replicas: None }
     }
 }

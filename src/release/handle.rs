@@ -202,7 +202,14 @@ impl Handle {
         };
         let Some(probe) = probe.filter(|_| status.is_some()) else {
             let error = Some("nothing serves".to_owned());
-            return wire::Health { healthy: false, port: None, status: None, latency_ms: None, error };
+            return wire::Health {
+                healthy: false,
+                port: None,
+                status: None,
+                latency_ms: None,
+                error,
+                replicas: None,
+            };
         };
         let report = probe.ask().await.unwrap_or_else(|unable| unable.report());
         wire::Health {
@@ -214,6 +221,7 @@ impl Handle {
                 let status = report.status.filter(|_| !report.healthy)?;
                 Some(format!("status {status} is not 2xx"))
             }),
+            replicas: None,
         }
     }
 

@@ -50,6 +50,7 @@ pub fn empty_status() -> wire::Status {
         last_exit: None,
         health: wire::HealthMetrics::default(),
         quarantined: Vec::new(),
+        replicas: None,
         targets: Vec::new(),
         redis: None,
     }

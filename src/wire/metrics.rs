@@ -68,4 +68,26 @@ pub struct Health {
     pub latency_ms: Option<f64>,
     /// Why there was no answer, or no good one.
     pub error: Option<String>,
+    /// How each target is that gets requests, where the app has a list of them; what is above is
+    /// then said of the first healthy one. Absent for other apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Vec<ReplicaHealth>>,
+}
+
+/// One target in a [`Health`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaHealth {
+    /// Its address.
+    pub address: String,
+    /// The port of that.
+    pub port: u16,
+    /// Whether it answered with 2xx, or is never probed.
+    pub healthy: bool,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// How long the answer took.
+    pub latency_ms: Option<f64>,
+    /// Why there was no answer, or no good one.
+    pub error: Option<String>,
 }

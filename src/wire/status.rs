@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::apps::Replicas;
 use super::metrics::HealthMetrics;
 use super::redis::RedisStatus;
 use super::release::Switch;
@@ -98,6 +99,9 @@ pub struct Status {
     /// none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<String>,
+    /// How many of the targets of an unmanaged app get requests. Absent for other apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetStatus>,

@@ -449,16 +449,16 @@ impl TargetSet {
     }
 
     fn active_port(&self) -> Option<u16> {
-        self.set.serving(self.rules()).next().map(|member| member.addr.port())
+        self.set.active(self.rules()).map(|member| member.addr.port())
     }
 
     /// Publishes a snapshot.
     fn show(&mut self) {
         let rules = self.rules();
-        let first = self.set.serving(rules).next();
-        let bad = first.map_or(0, Set::bad_probes);
+        let active = self.set.active(rules);
+        let bad = active.map_or(0, Set::bad_probes);
         let health = wire::HealthMetrics {
-            active_port_ok: first.is_some() && bad == 0,
+            active_port_ok: active.is_some() && bad == 0,
             last_checked_at: self.last_checked_at.clone(),
             consecutive_fails: bad,
         };
@@ -496,6 +496,7 @@ impl TargetSet {
             config: self.config.clone(),
             listed: self.record.in_force().to_vec(),
             phase,
+            active_port: self.active_port(),
             members: members.collect(),
             last_switch: self.record.last_switch.clone(),
             drain_until,
@@ -513,6 +514,7 @@ impl View {
             config,
             listed: Vec::new(),
             phase: Phase::Starting,
+            active_port: None,
             members: Vec::new(),
             last_switch: None,
             drain_until: None,

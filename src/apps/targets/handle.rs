@@ -39,6 +39,8 @@ pub(super) struct View {
     /// The addresses in force.
     pub(super) listed: Vec<SocketAddr>,
     pub(super) phase: Phase,
+    /// The port of the first target that was ever healthy, whether or not it is now.
+    pub(super) active_port: Option<u16>,
     pub(super) members: Vec<MemberView>,
     pub(super) last_switch: Option<wire::Switch>,
     pub(super) drain_until: Option<String>,
@@ -84,22 +86,14 @@ impl Handle {
     /// The app's part of `status`. The caller fills in the daemon's.
     pub fn status(&self) -> wire::Status {
         let view = self.view();
-        let targets = view.members.iter().map(|member| {
-            let target = member.target.as_deref();
-            let is_out = target.is_some_and(|target| target.is_out(&self.counters));
-            let state = match member.state {
-                TargetState::Ready if is_out => TargetState::Ejected,
-                state => state,
-            };
-            wire::TargetStatus {
-                address: member.addr.to_string(),
-                state,
-                inflight: target.map_or(0, Target::inflight),
-                last_error: member.last_error.clone(),
-            }
+        let targets = view.members.iter().map(|member| wire::TargetStatus {
+            address: member.addr.to_string(),
+            state: self.state_of(member),
+            inflight: member.target.as_deref().map_or(0, Target::inflight),
+            last_error: member.last_error.clone(),
         });
         wire::Status {
-            active_port: view.serving().next().map(|member| member.addr.port()),
+            active_port: view.active_port,
             drain_until: view.drain_until.clone(),
             last_switch: view.last_switch.clone(),
             phase: view.phase,
@@ -113,7 +107,21 @@ impl Handle {
     /// How many targets get requests, and how many there should be.
     pub fn replicas(&self) -> wire::Replicas {
         let view = self.view();
-        wire::Replicas { ready: view.serving().count(), wanted: view.listed.len() }
+        wire::Replicas { ready: self.ready(&view).len(), wanted: view.listed.len() }
+    }
+
+    /// How a target is, what the data plane knows of it included.
+    fn state_of(&self, member: &MemberView) -> TargetState {
+        let is_out = member.target.as_deref().is_some_and(|target| target.is_out(&self.counters));
+        match member.state {
+            TargetState::Ready if is_out => TargetState::Ejected,
+            state => state,
+        }
+    }
+
+    /// The targets that get requests.
+    fn ready<'a>(&self, view: &'a View) -> Vec<&'a MemberView> {
+        view.members.iter().filter(|member| self.state_of(member) == TargetState::Ready).collect()
     }
 
     /// Requests and tunnels in flight on all targets.
@@ -127,37 +135,29 @@ impl Handle {
         self.views.borrow().health.clone()
     }
 
-    /// Probes every target that serves: healthy when one answers 2xx. Targets that are never probed
-    /// count as healthy.
+    /// Probes every target that gets requests: healthy when one answers 2xx. Targets that are never
+    /// probed count as healthy.
     pub async fn check_health(&self) -> wire::Health {
         let view = self.view();
-        let (probed, unprobed): (Vec<_>, Vec<_>) = view.serving().partition(|member| member.probed);
-        let addrs: Vec<_> = probed.iter().map(|member| member.addr).collect();
-        let reports = ask_all(&view.config, &addrs, 1).await;
-        let found = reports.iter().zip(&probed).find(|(report, _)| report.healthy);
-        let found = found.or_else(|| reports.iter().zip(&probed).next().filter(|_| unprobed.is_empty()));
-        match (found, unprobed.first()) {
-            (Some((report, member)), _) => wire::Health {
-                healthy: report.healthy,
-                port: Some(member.addr.port()),
-                status: report.status,
-                latency_ms: Some(report.latency_ms),
-                error: report.said().filter(|_| !report.healthy),
+        let ready = self.ready(&view);
+        let probed: Vec<_> = ready.iter().filter(|member| member.probed).map(|member| member.addr).collect();
+        let mut reports = ask_all(&view.config, &probed, 1).await.into_iter();
+        let reports = ready.iter().map(|member| {
+            let report = if member.probed { reports.next() } else { None };
+            replica_health(member.addr, report)
+        });
+        let replicas: Vec<_> = reports.collect();
+        let shown = replicas.iter().find(|replica| replica.healthy).or(replicas.first());
+        wire::Health {
+            healthy: shown.is_some_and(|replica| replica.healthy),
+            port: shown.map(|replica| replica.port),
+            status: shown.and_then(|replica| replica.status),
+            latency_ms: shown.and_then(|replica| replica.latency_ms),
+            error: match shown {
+                Some(replica) => replica.error.clone(),
+                None => Some("nothing serves".to_owned()),
             },
-            (None, Some(member)) => wire::Health {
-                healthy: true,
-                port: Some(member.addr.port()),
-                status: None,
-                latency_ms: None,
-                error: None,
-            },
-            (None, None) => wire::Health {
-                healthy: false,
-                port: None,
-                status: None,
-                latency_ms: None,
-                error: Some("nothing serves".to_owned()),
-            },
+            replicas: Some(replicas),
         }
     }
 
@@ -318,6 +318,19 @@ async fn ask_all(config: &AppConfig, addrs: &[SocketAddr], times: u32) -> Vec<wi
         reports.push(task.await.unwrap_or_default());
     }
     reports
+}
+
+/// What a probe of `addr` found; `None`: it is never probed.
+fn replica_health(addr: SocketAddr, report: Option<wire::ProbeReport>) -> wire::ReplicaHealth {
+    let report = report.as_ref();
+    wire::ReplicaHealth {
+        address: addr.to_string(),
+        port: addr.port(),
+        healthy: report.is_none_or(|report| report.healthy),
+        status: report.and_then(|report| report.status),
+        latency_ms: report.map(|report| report.latency_ms),
+        error: report.filter(|report| !report.healthy).and_then(wire::ProbeReport::said),
+    }
 }
 
 fn named(ports: &[u16]) -> String {

@@ -152,6 +152,13 @@ impl Set {
         })
     }
 
+    /// The first member of the list that was ever healthy, whether or not it is now; until there is
+    /// one, the first that serves.
+    pub(super) fn active(&self, rules: Rules) -> Option<&Member> {
+        let joined = self.members.iter().find(|member| matches!(member.stage, Stage::Joined { .. }));
+        joined.or_else(|| self.serving(rules).next())
+    }
+
     /// Whether those that fail are few enough to be out.
     fn has_enough(&self, rules: Rules) -> bool {
         let joined = self.members.iter().filter_map(|member| match member.stage {

@@ -232,11 +232,23 @@ async fn members_join_fail_and_come_back() {
     assert_eq!((rig.handle.phase(), rig.handle.replicas().ready), (Phase::Settled, 3));
     a.set(503);
     rig.until(&[(a.addr, Ejected), (b.addr, Ready), (c.addr, Ready)]).await;
-    assert_eq!(rig.handle.status().active_port, Some(b.addr.port()));
+    assert_eq!(rig.handle.status().active_port, Some(a.addr.port()), "the first one, ready or not");
+    assert!(!rig.handle.health().active_port_ok);
+    assert_eq!((rig.handle.replicas().ready, rig.handle.replicas().wanted), (2, 3));
+    let health = rig.handle.check_health().await;
+    let replicas: Vec<_> =
+        health.replicas.unwrap().into_iter().map(|each| (each.port, each.status)).collect();
+    assert_eq!(replicas, [(b.addr.port(), Some(200)), (c.addr.port(), Some(200))]);
     b.set(503);
     rig.until(&[(a.addr, Ready), (b.addr, Ready), (c.addr, Ready)]).await;
     assert_eq!(rig.handle.phase(), Phase::Unhealthy, "more than half fail: all serve");
-    assert!(rig.handle.check_health().await.healthy, "one answers");
+    let health = rig.handle.check_health().await;
+    assert!(health.healthy, "one answers");
+    assert_eq!((health.port, health.status, health.error), (Some(c.addr.port()), Some(200), None));
+    let replicas: Vec<_> =
+        health.replicas.unwrap().into_iter().map(|each| (each.healthy, each.error)).collect();
+    let bad = || (false, Some("status 503".to_owned()));
+    assert_eq!(replicas, [bad(), bad(), (true, None)]);
     a.set(200);
     rig.until(&[(a.addr, Ready), (b.addr, Ejected), (c.addr, Ready)]).await;
     let status = rig.handle.status();

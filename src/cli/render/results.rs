@@ -75,15 +75,34 @@ pub(crate) fn upgraded(upgraded: &Upgraded) -> String {
 
 /// The health of the live target.
 pub(crate) fn health(health: &Health) -> String {
-    let verdict = if health.healthy { paint(GOOD, "healthy") } else { paint(BAD, "unhealthy") };
-    let Some(port) = health.port else {
-        let why = health.error.as_deref().map_or_else(|| "nothing is live".to_owned(), plain);
-        return format!("{verdict}: {why}");
+    let Health { healthy, port, status, latency_ms, error, replicas } = health;
+    let mut text = match port {
+        None => {
+            let why = error.as_deref().map_or_else(|| "nothing is live".to_owned(), plain);
+            format!("{}: {why}", verdict(*healthy))
+        }
+        Some(port) => {
+            let probed = probed(*status, *latency_ms, error.as_deref());
+            format!("{}: port {port}{probed}", verdict(*healthy))
+        }
     };
-    let status = health.status.map(|status| format!(" answered {status}")).unwrap_or_default();
-    let took = health.latency_ms.map(|time| format!(" in {time:.1} ms")).unwrap_or_default();
-    let error = health.error.as_deref().map(|error| format!(": {}", plain(error))).unwrap_or_default();
-    format!("{verdict}: port {port}{status}{took}{error}")
+    for each in replicas.iter().flatten() {
+        let probed = probed(each.status, each.latency_ms, each.error.as_deref());
+        _ = write!(text, "\n  {}: {}{probed}", verdict(each.healthy), plain(&each.address));
+    }
+    text
+}
+
+fn verdict(healthy: bool) -> String {
+    if healthy { paint(GOOD, "healthy").to_string() } else { paint(BAD, "unhealthy").to_string() }
+}
+
+/// What came of a probe.
+fn probed(status: Option<u16>, latency_ms: Option<f64>, error: Option<&str>) -> String {
+    let status = status.map(|status| format!(" answered {status}")).unwrap_or_default();
+    let took = latency_ms.map(|time| format!(" in {time:.1} ms")).unwrap_or_default();
+    let error = error.map(|error| format!(": {}", plain(error))).unwrap_or_default();
+    format!("{status}{took}{error}")
 }
 
 /// Lines of an app's output.
@@ -135,6 +154,7 @@ pub(crate) fn superseded(release: &str, live: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::ReplicaHealth;
 
     fn stripped(text: String) -> String {
         anstream::adapter::strip_str(&text).to_string()
@@ -148,6 +168,7 @@ mod tests {
             status: Some(200),
             latency_ms: Some(1.23),
             error: None,
+            replicas: None,
         };
         assert_eq!(stripped(health(&good)), "healthy: port 8081 answered 200 in 1.2 ms");
         let bad = Health {
@@ -156,10 +177,25 @@ mod tests {
             status: None,
             latency_ms: None,
             error: Some("connection refused".into()),
+            replicas: None,
         };
         assert_eq!(stripped(health(&bad)), "unhealthy: port 8081: connection refused");
         let none = Health { port: None, error: None, ..bad };
         assert_eq!(stripped(health(&none)), "unhealthy: nothing is live");
+        let of = |address: &str, status: Option<u16>, error: Option<&str>| ReplicaHealth {
+            address: address.into(),
+            port: 1,
+            healthy: error.is_none(),
+            status,
+            latency_ms: status.map(|_| 2.0),
+            error: error.map(Into::into),
+        };
+        let each = vec![of("10.0.0.1:1", Some(500), Some("status 500")), of("[::1]:1", None, None)];
+        assert_eq!(
+            stripped(health(&Health { replicas: Some(each), ..good })),
+            "healthy: port 8081 answered 200 in 1.2 ms\n  unhealthy: 10.0.0.1:1 answered 500 in 2.0 ms: status 500\n  \
+             healthy: [::1]:1"
+        );
     }
 
     #[test]

@@ -212,6 +212,7 @@ pub(super) mod tests {
             last_exit: None,
             health: crate::wire::HealthMetrics::default(),
             quarantined: Vec::new(),
+            replicas: None,
             targets: Vec::new(),
             redis: None,
         }

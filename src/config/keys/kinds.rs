@@ -60,7 +60,7 @@ impl Kind {
             "app.balance" | "health.failures" | "health.interval" | "upstream.retries"
             | "upstream.eject_for" | "upstream.eject_on" => self == Self::Targets,
             "rollback.window" | "rollback.standby" => self == Self::Command,
-            _ if name.starts_with("app.") || name.starts_with("hooks.") => self == Self::Command,
+            _ if name.starts_with("app.") => self == Self::Command,
             _ => self != Self::Redirect,
         }
     }

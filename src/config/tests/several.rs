@@ -87,6 +87,7 @@ fn the_sections_stand_for_every_app_and_each_key_may_be_set_for_one() {
     assert_eq!(one.hooks.on_event.as_deref(), Some(&["/bin/one".to_owned()][..]));
     assert_eq!((one.app.restart.burst, three.app.restart.burst), (9, 5));
     assert_eq!((two.health.path.as_str(), two.health.path_is_set), ("/all", false));
+    assert_eq!(two.hooks.on_event.as_deref(), Some(&["/bin/all".to_owned()][..]));
     assert_eq!((two.health.failures, two.health.interval), (Some(2), Some(secs(1))));
     assert_eq!(
         (two.upstream.retries, two.upstream.eject_for, &two.upstream.eject_on[..]),
@@ -240,11 +241,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     (
         "targets = [\"10.0.0.1:80\"]\nrollback.window = \"1m\"",
         "apps.api.rollback.window",
-        "an app with targets has no use",
-    ),
-    (
-        "targets = [\"10.0.0.1:80\"]\nhooks.on_event = [\"x\"]",
-        "apps.api.hooks.on_event",
         "an app with targets has no use",
     ),
     ("redirect = \"http://b\"\nhealth.path = \"/x\"", "apps.api.health.path", "a redirect has no use for it"),
@@ -524,7 +520,7 @@ const LINES: &[(&str, [bool; 3])] = &[
     ("limits.requests_per_address = 0", [true, true, false]),
     ("limits.tunnels = 1\nlimits.body_timeout = \"0\"", [true, true, false]),
     ("rollback.threshold = 9", [true, true, false]),
-    ("hooks.on_event = [\"x\", \"\"]", [true, false, false]),
+    ("hooks.on_event = [\"x\", \"\"]", [true, true, false]),
     ("rollback.window = \"1m\"", [true, false, false]),
     ("drain.affinity = \"connection\"", [true, true, false]),
 ];

@@ -1,9 +1,13 @@
 //! An app whose targets other programs run: edits, switches and deaths of them.
 
-use portok::wire::TargetState;
+use std::fs;
 
-use super::{edge, get, put_text, reload, status};
+use portok::wire::{Phase, Replicas, TargetState};
+use serde_json::{Value, json};
+
+use super::{apps, edge, get, names, put_text, record, reload, status, take_away};
 use crate::harness::app::Unmanaged;
+use crate::harness::http::request_bytes;
 use crate::harness::{Daemon, Load, World, wait_until};
 
 /// Waits until exactly these serve, in this order.
@@ -66,4 +70,103 @@ fn edits_and_switches_of_targets_cost_no_request_and_a_death_is_passed_over() {
     wait_for_serving(&daemon, &[one]);
     daemon.terminate();
     assert!(programs[..2].iter_mut().all(Unmanaged::is_alive), "nobody here stops them");
+}
+
+/// What is in the folder of the records, without the times.
+fn records(world: &World) -> Vec<String> {
+    let entries = fs::read_dir(record(world, "x").parent().unwrap()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> =
+        names.map(|name| name.split_inclusive(".removed-").next().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn removed_targets_finish_what_they_have_and_a_switch_is_taken_up_when_they_are_added_again() {
+    let world = World::new();
+    let (one, two, three) = (world.app("one"), world.app("two"), world.app("three"));
+    let running = [&one, &two, &three].map(|app| app.start_unmanaged());
+    let [first, second, third] = [running[0].port, running[1].port, running[2].port];
+    let told = world.path("told");
+    let hook = format!("[\"/bin/sh\", \"-c\", \"cat >> {}\"]", told.display());
+    let list = || {
+        let rest = format!("health.interval = \"50ms\"\ndrain.period = \"60s\"\nhooks.on_event = {hook}\n");
+        let targets = format!("targets = [\"127.0.0.1:{first}\"]\n");
+        put_text(&world, "shop", &format!("hosts = [\"shop.test\"]\n{targets}{rest}"));
+    };
+    let conf = edge(&world).set("removal_delay", "0s");
+    put_text(&world, "www", "hosts = [\"www.test\"]\nredirect = \"https://shop.test\"\n");
+    list();
+    let daemon = world.start(&conf);
+    wait_for_serving(&daemon, &[first]);
+
+    // Several ports, by the command line.
+    let [to, and] = [second, third].map(|port| port.to_string());
+    daemon.portok(&["--app", "shop", "switch", &to, &and]).ended(0);
+    wait_for_serving(&daemon, &[second, third]);
+    let switched = status(&daemon, "shop");
+    assert_eq!(
+        (switched.active_port, switched.replicas),
+        (Some(second), Some(Replicas { ready: 2, wanted: 2 }))
+    );
+    assert_eq!(switched.last_switch.as_ref().unwrap().to_ports, [second, third]);
+    let event = || fs::read_to_string(&told).unwrap_or_default().lines().next().map(str::to_owned);
+    let event = wait_until("the hook is told", || daemon.log(), event);
+    let event: Value = serde_json::from_str(&event).unwrap();
+    assert_eq!((&event["event"], &event["app"]), (&json!("switched"), &json!("shop")));
+    assert_eq!(
+        (&event["instance"], &event["switch"]["toPorts"]),
+        (&json!(world.name()), &json!([second, third]))
+    );
+    let health = daemon.admin("GET", "/__health?app=shop", None).expect(200).json();
+    assert_eq!((&health["healthy"], &health["port"]), (&json!(true), &json!(second)));
+    for (each, port) in health["replicas"].as_array().unwrap().iter().zip([second, third]) {
+        assert_eq!((&each["address"], &each["port"]), (&json!(format!("127.0.0.1:{port}")), &json!(port)));
+        assert_eq!(
+            (&each["healthy"], &each["status"], &each["error"]),
+            (&json!(true), &json!(200), &Value::Null)
+        );
+        assert!(each["latencyMs"].is_number());
+    }
+
+    // Removed, it finishes what it has; nothing new comes to it.
+    let mut held = daemon.connect();
+    let path = format!("/hold?file={}", world.path("go").display());
+    held.send(&request_bytes("GET", &path, &[("host", "shop.test")], None)).unwrap();
+    let holds = || two.count("hold begin") + three.count("hold begin");
+    wait_until("it is held", || daemon.log(), || (holds() == 1).then_some(()));
+    take_away(&world, "shop");
+    reload(&daemon);
+    assert_eq!(get(&daemon, "shop.test", "/").expect(404).header("portok-error"), Some("no_route"));
+    let leaves = || Some(status(&daemon, "shop")).filter(|status| status.phase == Phase::Stopping);
+    let leaving = wait_until("it is being removed", || daemon.log(), leaves);
+    let row = apps(&world).remove(0);
+    assert_eq!((&row["app"], &row["phase"]), (&json!("shop"), &json!("stopping")));
+    assert_eq!(row["error"], "it is being removed");
+    assert!(leaving.targets.iter().all(|target| target.state == TargetState::Draining));
+    assert!(leaving.drain_until.is_some());
+    assert_eq!(records(&world), ["shop.targets.json.removed-"]);
+
+    // Added again meanwhile, it serves at once, and the switch is in force.
+    list();
+    reload(&daemon);
+    wait_for_serving(&daemon, &[second, third]);
+    assert_eq!(status(&daemon, "shop").last_switch, switched.last_switch);
+    assert_eq!(records(&world), ["shop.targets.json"]);
+    world.touch("go");
+    assert!(held.answer("GET").unwrap().expect(200).text().ends_with("held\n"));
+
+    // Where nothing says any more what it was, its record is set aside at the next start.
+    daemon.terminate();
+    take_away(&world, "shop");
+    fs::remove_file(world.path("state/state.apps.json")).unwrap();
+    let daemon = world.start_saved(&conf);
+    assert_eq!(names(&world), ["www"]);
+    assert_eq!(records(&world), ["shop.targets.json.removed-"]);
+    list();
+    reload(&daemon);
+    wait_for_serving(&daemon, &[second, third]);
+    assert_eq!(status(&daemon, "shop").last_switch, switched.last_switch);
+    daemon.terminate();
 }
