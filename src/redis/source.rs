@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
@@ -175,8 +176,7 @@ impl Source {
     /// One pass over all lists and marks. An error of the outcome leaves everything as it is.
     async fn pass(&mut self, link: &mut Link, settings: &Settings) -> Result<Result<(), TooManyLists>, End> {
         self.take_bounds(settings);
-        let (before, bounds) = (Arc::clone(&self.table), self.bounds.clone());
-        let mut look = Look::new(&before, &bounds);
+        let mut look = Look::new(Arc::clone(&self.table), self.bounds.clone());
         let mut sets = Sets::default();
         let begin = Instant::now();
         let mut cursor = "0".to_owned();
@@ -196,17 +196,23 @@ impl Source {
                 return Err(Failure::new(format!("a pass over all keys takes longer than {time}")).into());
             }
         }
-        self.take_over(look.finish(), &sets);
+        let (before, guard) = (Arc::clone(&self.table), std::mem::take(&mut self.guard));
+        // With very many hosts the control thread would stand still for longer than it may.
+        let found = spawn_blocking(move || judge(look, &before, guard)).await;
+        let found = found
+            .map_err(|error| Failure::new(format!("the end of a pass has ended unexpectedly: {error}")))?;
+        self.take_over(found, &sets);
         Ok(Ok(()))
     }
 
     /// Puts in force what a pass has found.
-    fn take_over(&mut self, looked: Looked, sets: &Sets) {
+    fn take_over(&mut self, judged: Judged, sets: &Sets) {
         let now = Instant::now();
+        let Judged { looked, changes, passes, guard } = judged;
         let Looked { table, malformed, left_out } = looked;
-        let Changes { set, removed } = table.changes_since(&self.table);
-        let differs = !set.is_empty() || !removed.is_empty();
-        if self.guard.lets_pass(&self.table, &table, now) && differs {
+        let Changes { set, removed } = changes;
+        self.guard = guard;
+        if passes && !(set.is_empty() && removed.is_empty()) {
             self.table = Arc::new(table);
             self.marks.forget(set.iter().chain(&removed));
         }
@@ -291,6 +297,22 @@ impl Source {
     }
 }
 
+/// What a pass has found, and whether it may be put in force.
+struct Judged {
+    looked: Looked,
+    changes: Changes,
+    passes: bool,
+    guard: Guard,
+}
+
+/// The end of a pass after the one that made `before`. Takes its time.
+fn judge(look: Look, before: &Table, mut guard: Guard) -> Judged {
+    let looked = look.finish();
+    let changes = looked.table.changes_since(before);
+    let passes = guard.lets_pass(before, &looked.table, Instant::now());
+    Judged { looked, changes, passes, guard }
+}
+
 /// The next message, where there is a connection.
 async fn message(link: &mut Option<&mut Link>) -> Result<String, Failure> {
     match link {
@@ -300,7 +322,7 @@ async fn message(link: &mut Option<&mut Link>) -> Result<String, Failure> {
 }
 
 /// Adds what stands in one key.
-fn take(look: &mut Look<'_>, sets: &mut Sets, found: Found) -> Result<(), TooManyLists> {
+fn take(look: &mut Look, sets: &mut Sets, found: Found) -> Result<(), TooManyLists> {
     // What is no text is no host, and only shown.
     let text = |host: Vec<u8>| String::from_utf8_lossy(&host).into_owned();
     match found {

@@ -32,9 +32,9 @@ pub struct Changes {
 
 /// One pass over the lists of Redis.
 #[derive(Debug)]
-pub(super) struct Look<'a> {
-    before: &'a Table,
-    bounds: &'a Bounds,
+pub(super) struct Look {
+    before: Arc<Table>,
+    bounds: Bounds,
     found: BTreeMap<Hosts, Arc<Frontend>>,
     /// By the host as the key has it.
     malformed: BTreeMap<String, Malformed>,
@@ -108,9 +108,9 @@ impl Table {
     }
 }
 
-impl<'a> Look<'a> {
+impl Look {
     /// A pass after the one that made `before`.
-    pub(super) fn new(before: &'a Table, bounds: &'a Bounds) -> Self {
+    pub(super) fn new(before: Arc<Table>, bounds: Bounds) -> Self {
         Self { before, bounds, found: BTreeMap::new(), malformed: BTreeMap::new() }
     }
 
@@ -118,9 +118,9 @@ impl<'a> Look<'a> {
     /// one counts.
     pub(super) fn list<E: AsRef<[u8]>>(&mut self, key: &str, elements: &[E]) -> Result<(), TooManyLists> {
         let known = key.parse().ok().and_then(|hosts| self.before.get(&hosts));
-        match known.filter(|known| known.is_of(key, elements)) {
-            Some(known) => self.found(Arc::clone(known)),
-            None => match Frontend::read(key, elements, self.bounds) {
+        match known.filter(|known| known.is_of(key, elements)).cloned() {
+            Some(known) => self.found(known),
+            None => match Frontend::read(key, elements, &self.bounds) {
                 Ok(frontend) => self.found(Arc::new(frontend)),
                 Err(malformed) => return self.malformed(key, malformed),
             },
@@ -194,8 +194,7 @@ mod tests {
     }
 
     fn looked(before: &Table, lists: &[(&str, &str)]) -> Looked {
-        let bounds = bounds();
-        let mut look = Look::new(before, &bounds);
+        let mut look = Look::new(Arc::new(before.clone()), bounds());
         for (key, url) in lists {
             look.list(key, &["label", url]).unwrap();
         }
@@ -271,15 +270,13 @@ mod tests {
 
     #[test]
     fn hosts_are_bounded_and_those_that_are_there_stay() {
-        let bounds = bounds();
-        let nothing = Table::default();
-        let mut look = Look::new(&nothing, &bounds);
+        let mut look = Look::new(Arc::default(), bounds());
         for number in 0..MOST_HOSTS {
             look.list(&format!("m{number}"), &["label", A]).unwrap();
         }
         let full = look.finish();
         assert_eq!((full.table.len(), full.left_out), (MOST_HOSTS, 0));
-        let mut look = Look::new(&full.table, &bounds);
+        let mut look = Look::new(Arc::new(full.table.clone()), bounds());
         for number in 1..MOST_HOSTS {
             look.list(&format!("m{number}"), &["label", A]).unwrap();
         }
@@ -290,7 +287,7 @@ mod tests {
         assert_eq!((more.table.len(), more.left_out), (MOST_HOSTS, 2));
         let changes = more.table.changes_since(&full.table);
         assert_eq!((changes.set[0].key(), changes.set.len(), changes.removed[0].key()), ("a", 1, "m0"));
-        let mut look = Look::new(&nothing, &bounds);
+        let mut look = Look::new(Arc::default(), bounds());
         let outcome =
             (0..=MOST_LISTS).try_for_each(|number| look.list(&format!("m{number}"), &["label", BAD]));
         assert_eq!(outcome, Err(TooManyLists));
