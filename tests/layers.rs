@@ -49,7 +49,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
 ];
 
 /// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
-const PURE: [&str; 14] = [
+const PURE: [&str; 16] = [
     "wire",
     "release/state",
     "config/diff",
@@ -58,10 +58,12 @@ const PURE: [&str; 14] = [
     "http1",
     "apps/claims",
     "apps/plan",
+    "apps/probes/book",
     "redis/bounds",
     "redis/dead",
     "redis/guard",
     "redis/list",
+    "redis/steps",
     "redis/table",
     "apps/targets/set",
 ];

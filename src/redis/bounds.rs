@@ -122,19 +122,20 @@ mod tests {
     #[test]
     fn some_addresses_are_never_admitted() {
         let wide = bounds(&["0.0.0.0/0", "::/0", "169.254.0.0/16", "fe80::/10", "fd00::/8"], &[], &[]);
-        for target in [
-            "169.254.169.254:80",
-            "[::ffff:169.254.169.254]:80",
-            "[fe80::1]:80",
-            "0.0.0.0:80",
-            "0.1.2.3:80",
-            "[::]:80",
-            "224.0.0.1:80",
-            "[ff02::1]:80",
-            "255.255.255.255:80",
-            "[fd00:ec2::254]:80",
+        for (target, objection) in [
+            ("169.254.169.254:80", "link-local"),
+            ("[::ffff:169.254.169.254]:80", "link-local"),
+            ("[fe80::1]:80", "link-local"),
+            ("0.0.0.0:80", "unspecified"),
+            ("0.1.2.3:80", "unspecified"),
+            ("[::]:80", "unspecified"),
+            ("224.0.0.1:80", "multicast"),
+            ("[ff02::1]:80", "multicast"),
+            ("255.255.255.255:80", "broadcast"),
+            ("[fd00:ec2::254]:80", "metadata"),
         ] {
-            assert!(!admitted(&wide, target), "{target}");
+            let said = wide.admit(target.parse().unwrap()).unwrap_err();
+            assert!(said.contains(objection), "{target}: {said}");
         }
         assert!(admitted(&wide, "[fd00:ec2::253]:80"));
     }

@@ -69,21 +69,31 @@ pub(super) struct Link {
 pub(super) struct Step {
     /// Where the next step begins; `0`: that was the last one.
     pub(super) cursor: String,
-    /// What stands in the keys of this step.
-    pub(super) found: Vec<Found>,
+    /// One of all that the step says of its lists.
+    pub(super) digest: String,
+    /// What stands in its lists; `None`: what was known of them.
+    pub(super) lists: Option<Vec<Found>>,
+    /// What stands in its sets.
+    pub(super) sets: Vec<DeadSet>,
 }
 
-/// A key, by its host, and what it holds.
+/// `frontend:<host>`, and what it holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// `frontend:<host>`: a list.
+    /// A list.
     List { host: Vec<u8>, elements: Vec<Vec<u8>> },
-    /// `frontend:<host>`: something else.
+    /// Something else.
     NoList { host: Vec<u8> },
-    /// `frontend:<host>`: a name that is no host's, cut off.
+    /// A name that is no host's, cut off.
     LongKey { host: Vec<u8> },
-    /// `dead:<host>`: the members that are indexes, and how long they are; `None`: for ever.
-    Dead { host: Vec<u8>, ttl: Option<Duration>, indexes: Vec<usize> },
+}
+
+/// `dead:<host>`: the members that are indexes, and how long they are; `None`: for ever.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DeadSet {
+    pub(super) host: Vec<u8>,
+    pub(super) ttl: Option<Duration>,
+    pub(super) indexes: Vec<usize>,
 }
 
 impl Link {
@@ -121,15 +131,21 @@ impl Link {
         }
     }
 
-    /// The next step of a pass over all lists and marks whose keys begin with `prefix`.
-    pub(super) async fn look(&mut self, cursor: &str, prefix: &str) -> Result<Step, Failure> {
+    /// The next step of a pass over all lists and marks whose keys begin with `prefix`. Its lists are
+    /// not told where their digest is the `known` one.
+    pub(super) async fn look(
+        &mut self,
+        cursor: &str,
+        prefix: &str,
+        known: Option<&str>,
+    ) -> Result<Step, Failure> {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(LOOK).arg(0).arg(cursor).arg(pattern(prefix)).arg(KEYS_A_STEP);
-        cmd.arg(format!("{prefix}frontend:")).arg(format!("{prefix}dead:"));
+        cmd.arg(format!("{prefix}frontend:")).arg(format!("{prefix}dead:")).arg(known.unwrap_or_default());
         let answer = self.ask(&cmd).await?;
         refused(&answer)?;
-        step(answer)
-            .ok_or_else(|| Failure("Redis answers a script with something else than asked".to_owned()))
+        let step = step(answer).filter(|step| step.lists.is_some() || known == Some(&*step.digest));
+        step.ok_or_else(|| Failure("Redis answers a script with something else than asked".to_owned()))
     }
 
     /// Marks a target of this list dead for `ttl`, in Redis and with a message for others, if the
@@ -274,10 +290,20 @@ fn state_in(info: &str, database: u32) -> Option<String> {
 
 /// The answer of the script [`LOOK`].
 fn step(answer: Value) -> Option<Step> {
-    let Value::Array(values) = answer else { return None };
-    let mut values = values.into_iter();
-    let cursor = String::from_utf8(bytes(values.next()?)?).ok()?;
+    let Value::Array(parts) = answer else { return None };
+    let [cursor, digest, lists, sets] = parts.try_into().ok()?;
+    let lists = match lists {
+        Value::Int(0) => None,
+        Value::Array(values) => Some(lists_in(values)?),
+        _ => return None,
+    };
+    Some(Step { cursor: text(cursor)?, digest: text(digest)?, lists, sets: sets_in(sets)? })
+}
+
+/// Each with its kind, its host and what it holds.
+fn lists_in(values: Vec<Value>) -> Option<Vec<Found>> {
     let mut found = Vec::with_capacity(values.len() / 3);
+    let mut values = values.into_iter();
     while let Some(kind) = values.next() {
         let (kind, host, content) = (bytes(kind)?, bytes(values.next()?)?, values.next()?);
         found.push(match kind.as_slice() {
@@ -288,23 +314,33 @@ fn step(answer: Value) -> Option<Step> {
             }
             b"other" => Found::NoList { host },
             b"long" => Found::LongKey { host },
-            b"dead" => dead_set(host, content)?,
             _ => return None,
         });
     }
-    Some(Step { cursor, found })
+    Some(found)
 }
 
-/// A set with its time to live in milliseconds: negative where it has none.
-fn dead_set(host: Vec<u8>, content: Value) -> Option<Found> {
-    let Value::Array(numbers) = content else { return None };
-    let mut numbers = numbers.into_iter().map(|number| match number {
-        Value::Int(number) => Some(number),
-        _ => None,
-    });
-    let ttl = numbers.next()??;
-    let indexes = numbers.map(|number| usize::try_from(number?).ok()).collect::<Option<_>>()?;
-    Some(Found::Dead { host, ttl: u64::try_from(ttl).ok().map(Duration::from_millis), indexes })
+/// Each with its host, then its time to live in milliseconds, negative where it has none, and the
+/// indexes.
+fn sets_in(sets: Value) -> Option<Vec<DeadSet>> {
+    let Value::Array(values) = sets else { return None };
+    let mut sets = Vec::with_capacity(values.len() / 2);
+    let mut values = values.into_iter();
+    while let Some(host) = values.next() {
+        let Value::Array(numbers) = values.next()? else { return None };
+        let mut numbers = numbers.into_iter().map(|number| match number {
+            Value::Int(number) => Some(number),
+            _ => None,
+        });
+        let ttl = u64::try_from(numbers.next()??).ok().map(Duration::from_millis);
+        let indexes = numbers.map(|number| usize::try_from(number?).ok()).collect::<Option<_>>()?;
+        sets.push(DeadSet { host: bytes(host)?, ttl, indexes });
+    }
+    Some(sets)
+}
+
+fn text(value: Value) -> Option<String> {
+    String::from_utf8(bytes(value)?).ok()
 }
 
 fn bytes(value: Value) -> Option<Vec<u8>> {
@@ -386,36 +422,39 @@ mod tests {
     #[test]
     fn an_answer_that_is_no_step_is_none() {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let list = Value::Array(vec![text("label"), text("url")]);
-        let whole = vec![
-            text("17"),
-            text("list"),
-            text("a"),
-            list,
-            text("dead"),
-            text("a"),
-            Value::Array(vec![Value::Int(-1), Value::Int(3)]),
-            text("other"),
-            text("b"),
-            Value::Int(0),
-        ];
-        let found = step(Value::Array(whole.clone())).unwrap();
-        assert_eq!((&*found.cursor, found.found.len()), ("17", 3));
-        assert_eq!(found.found[1], Found::Dead { host: b"a".to_vec(), ttl: None, indexes: vec![3] });
-        for (place, other) in [
-            (0, Value::Int(17)),
-            (1, text("x")),
-            (3, text("x")),
-            (3, Value::Array(vec![Value::Nil])),
-            (6, Value::Array(Vec::new())),
-            (6, Value::Array(vec![Value::Int(1), Value::Int(-1)])),
-        ] {
-            let mut broken = whole.clone();
-            broken[place] = other;
-            assert_eq!(step(Value::Array(broken)), None, "{place}");
+        let array = |values: &[Value]| Value::Array(values.to_vec());
+        let list = array(&[text("label"), text("url")]);
+        let lists = [text("list"), text("a"), list, text("other"), text("b"), Value::Int(0)];
+        let sets = [text("a"), array(&[Value::Int(-1), Value::Int(3)])];
+        let with = |lists: &[Value], sets: &[Value]| {
+            step(array(&[text("17"), text("abc"), array(lists), array(sets)]))
+        };
+        let whole = with(&lists, &sets).unwrap();
+        assert_eq!((&*whole.cursor, &*whole.digest, whole.lists.unwrap().len()), ("17", "abc", 2));
+        assert_eq!(whole.sets, [DeadSet { host: b"a".to_vec(), ttl: None, indexes: vec![3] }]);
+        let known = step(array(&[text("0"), text("abc"), Value::Int(0), array(&[])])).unwrap();
+        assert_eq!((known.lists, known.sets.len()), (None, 0));
+        let instead = |values: &[Value], place: usize, other: Value| {
+            let mut values = values.to_vec();
+            values[place] = other;
+            values
+        };
+        for (place, other) in [(0, text("x")), (2, text("x")), (2, array(&[Value::Nil])), (4, Value::Nil)] {
+            assert_eq!(with(&instead(&lists, place, other), &sets), None, "{place}");
         }
-        for cut in [0, 2, 3, 5] {
-            assert_eq!(step(Value::Array(whole[..cut].to_vec())), None, "{cut}");
+        for other in [text("x"), array(&[]), array(&[Value::Int(1), Value::Int(-1)])] {
+            assert_eq!(with(&lists, &instead(&sets, 1, other)), None);
+        }
+        for cut in [1, 2, 4, 5] {
+            assert_eq!(with(&lists[..cut], &sets), None, "{cut}");
+        }
+        assert_eq!(with(&lists, &sets[..1]), None);
+        let parts = [text("17"), text("abc"), Value::Int(0), array(&[])];
+        for (place, other) in [(0, Value::Int(17)), (1, Value::Nil), (2, Value::Int(1)), (3, Value::Int(0))] {
+            assert_eq!(step(Value::Array(instead(&parts, place, other))), None, "{place}");
+        }
+        for cut in 0..parts.len() {
+            assert_eq!(step(array(&parts[..cut])), None, "{cut}");
         }
         assert_eq!(step(Value::Nil), None);
     }

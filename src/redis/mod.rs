@@ -5,6 +5,7 @@
 //! by what it said last:
 //!
 //! - `list` reads one list or says why it is malformed, `bounds` which addresses it may name;
+//! - `steps` remembers what each step of a pass over the keys said;
 //! - `table` has all lists, and what changed from one table to the next;
 //! - `guard` holds a table back that would remove most hosts;
 //! - `dead` has the marks and their end;
@@ -26,9 +27,9 @@
 //!
 //! # What it needs of the server
 //!
-//! `INFO`, `EVAL`, and in it `SCAN`, `LRANGE`, `PTTL`, `SISMEMBER`; `SUBSCRIBE`, `SADD`, `EXPIRE` and
-//! `PUBLISH` for dead marks alone, without which lists are served all the same. The keys are found
-//! by a scan, so they lie on one server and not in a cluster.
+//! `INFO`, `EVAL`, and in it `SCAN`, `LRANGE`, `PTTL`, `SCARD`, `SMEMBERS`, `SISMEMBER`; for dead
+//! marks alone `SUBSCRIBE`, `SADD`, `EXPIRE` and `PUBLISH`, without which lists are served all the
+//! same. The keys are found by a scan, so they lie on one server and not in a cluster.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +55,7 @@ mod keeper;
 mod link;
 mod list;
 mod source;
+mod steps;
 mod store;
 mod table;
 mod voice;
@@ -77,11 +79,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether Redis is asked the same by these: what holds for the apps is not Redis's to know.
+    /// Whether Redis is asked the same by these: what holds for the apps, and who probes them,
+    /// is not Redis's to know.
     fn ask_the_same_as(&self, other: &Self) -> bool {
         let without_app = |settings: &Self| {
-            let config::Redis { server, prefix, refresh, allow, probe, app: _ } = settings.redis.clone();
-            (server, prefix, refresh, allow, probe, settings.listen.clone(), settings.mark_for)
+            let config::Redis { server, prefix, refresh, allow, probe: _, app: _ } = settings.redis.clone();
+            (server, prefix, refresh, allow, settings.listen.clone(), settings.mark_for)
         };
         without_app(self) == without_app(other)
     }

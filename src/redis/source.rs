@@ -2,8 +2,9 @@
 //!
 //! A look asks first whether anything has changed at all ([`Link::state`]), and only then goes
 //! through the lists. That is polling on purpose: it sees a flush and a restored database as it sees
-//! a single change, needs nothing of the server's configuration, and takes as long with one change
-//! as with thousands.
+//! a single change, and needs nothing of the server's configuration. The server goes through all
+//! lists in any case; it tells only those steps of a pass that say something else than in the one
+//! before ([`Steps`]).
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -18,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::bounds::Bounds;
 use super::dead::{Marks, Sets};
 use super::guard::Guard;
-use super::link::{Failure, Found, Link};
+use super::link::{DeadSet, Failure, Found, Link};
 use super::list::Malformed;
-use super::table::{Changes, Look, Looked, Table, TooManyLists};
+use super::steps::Steps;
+use super::table::{Changes, Look, Looked, MOST_LISTS, Said, Table, TooManyLists};
 use super::voice::Voice;
 use super::{Mark, Routes, Settings};
 use crate::config::NoHosts;
@@ -51,6 +53,8 @@ pub(super) struct Source {
     ways: Ways,
     bounds: Bounds,
     table: Arc<Table>,
+    /// What the last pass was told, within the bounds.
+    steps: Arc<Steps>,
     marks: Marks,
     guard: Guard,
     /// When the marks are to be published.
@@ -92,8 +96,8 @@ fn local_addresses() -> Vec<IpAddr> {
 impl Source {
     /// A source with `table` in force, whose lists are within `bounds`.
     pub(super) fn new(ways: Ways, table: Arc<Table>, bounds: Bounds) -> Self {
-        let (marks, guard) = (Marks::default(), Guard::default());
-        Self { ways, bounds, table, marks, guard, publish_at: None }
+        let (steps, marks, guard) = (Arc::default(), Marks::default(), Guard::default());
+        Self { ways, bounds, table, steps, marks, guard, publish_at: None }
     }
 
     /// Reads until it is stopped.
@@ -134,6 +138,7 @@ impl Source {
             return;
         }
         self.bounds = bounds;
+        self.steps = Arc::default();
         let within = self.table.within(&self.bounds);
         if within.len() < self.table.len() {
             self.table = Arc::new(within);
@@ -176,16 +181,27 @@ impl Source {
     /// One pass over all lists and marks. An error of the outcome leaves everything as it is.
     async fn pass(&mut self, link: &mut Link, settings: &Settings) -> Result<Result<(), TooManyLists>, End> {
         self.take_bounds(settings);
-        let mut look = Look::new(Arc::clone(&self.table), self.bounds.clone());
-        let mut sets = Sets::default();
+        let (mut steps, mut sets) = (Steps::default(), Sets::default());
         let begin = Instant::now();
         let mut cursor = "0".to_owned();
         loop {
-            let step = self.unless_ended(link.look(&cursor, &settings.redis.prefix)).await?;
-            for found in step.found {
-                if let Err(error) = take(&mut look, &mut sets, found) {
-                    return Ok(Err(error));
+            let known = self.steps.digest(&cursor).map(str::to_owned);
+            let asking = link.look(&cursor, &settings.redis.prefix, known.as_deref());
+            let step = self.unless_ended(asking).await?;
+            match step.lists {
+                Some(lists) => {
+                    let said = |found| said(found, &self.table, &self.bounds);
+                    steps.add(cursor, step.digest, lists.into_iter().map(said).collect());
                 }
+                // The server was told its digest.
+                None => drop(steps.add_known(cursor, &self.steps)),
+            }
+            for DeadSet { host, ttl, indexes } in step.sets {
+                sets.add(text(host), ttl, indexes);
+            }
+            // A pass may see a list twice.
+            if steps.len() > 2 * MOST_LISTS {
+                return Ok(Err(TooManyLists));
             }
             cursor = step.cursor;
             if cursor == "0" {
@@ -196,29 +212,43 @@ impl Source {
                 return Err(Failure::new(format!("a pass over all keys takes longer than {time}")).into());
             }
         }
-        let (before, guard) = (Arc::clone(&self.table), std::mem::take(&mut self.guard));
+        let changes_nothing = steps.say_the_same_as(&self.steps) && self.guard.held().is_none();
+        self.steps = Arc::new(steps);
+        if changes_nothing {
+            self.take_marks(&sets);
+            return Ok(Ok(()));
+        }
+        let (before, steps) = (Arc::clone(&self.table), Arc::clone(&self.steps));
+        let guard = std::mem::take(&mut self.guard);
         // With very many hosts the control thread would stand still for longer than it may.
-        let found = spawn_blocking(move || judge(look, &before, guard)).await;
-        let found = found
+        let judged = spawn_blocking(move || judge(&steps, &before, guard)).await;
+        let (judged, guard) = judged
             .map_err(|error| Failure::new(format!("the end of a pass has ended unexpectedly: {error}")))?;
-        self.take_over(found, &sets);
+        self.guard = guard;
+        if let Err(too_many) = judged.map(|judged| self.take_over(judged)) {
+            // They are too many for the next pass as well, though nothing has changed.
+            self.steps = Arc::default();
+            return Ok(Err(too_many));
+        }
+        self.take_marks(&sets);
         Ok(Ok(()))
     }
 
     /// Puts in force what a pass has found.
-    fn take_over(&mut self, judged: Judged, sets: &Sets) {
-        let now = Instant::now();
-        let Judged { looked, changes, passes, guard } = judged;
-        let Looked { table, malformed, left_out } = looked;
+    fn take_over(&mut self, judged: Judged) {
+        let Judged { looked: Looked { table, malformed, left_out }, changes, passes } = judged;
         let Changes { set, removed } = changes;
-        self.guard = guard;
         if passes && !(set.is_empty() && removed.is_empty()) {
             self.table = Arc::new(table);
             self.marks.forget(set.iter().chain(&removed));
         }
-        self.marks.read(sets, &self.table, now);
-        self.ways.voice.endless(&sets.endless);
         self.ways.voice.looked(malformed, left_out, self.guard.held(), self.table.len());
+    }
+
+    /// These sets of marks are all that there are.
+    fn take_marks(&mut self, sets: &Sets) {
+        self.marks.read(sets, &self.table, Instant::now());
+        self.ways.voice.endless(&sets.endless);
         self.publish();
     }
 
@@ -302,15 +332,18 @@ struct Judged {
     looked: Looked,
     changes: Changes,
     passes: bool,
-    guard: Guard,
 }
 
 /// The end of a pass after the one that made `before`. Takes its time.
-fn judge(look: Look, before: &Table, mut guard: Guard) -> Judged {
+fn judge(steps: &Steps, before: &Arc<Table>, mut guard: Guard) -> (Result<Judged, TooManyLists>, Guard) {
+    let mut look = Look::new(Arc::clone(before));
+    if let Err(too_many) = steps.lists().try_for_each(|said| look.take(said)) {
+        return (Err(too_many), guard);
+    }
     let looked = look.finish();
     let changes = looked.table.changes_since(before);
     let passes = guard.lets_pass(before, &looked.table, Instant::now());
-    Judged { looked, changes, passes, guard }
+    (Ok(Judged { looked, changes, passes }), guard)
 }
 
 /// The next message, where there is a connection.
@@ -321,17 +354,16 @@ async fn message(link: &mut Option<&mut Link>) -> Result<String, Failure> {
     }
 }
 
-/// Adds what stands in one key.
-fn take(look: &mut Look, sets: &mut Sets, found: Found) -> Result<(), TooManyLists> {
-    // What is no text is no host, and only shown.
-    let text = |host: Vec<u8>| String::from_utf8_lossy(&host).into_owned();
+/// What a list says.
+fn said(found: Found, before: &Table, bounds: &Bounds) -> Said {
     match found {
-        Found::List { host, elements } => look.list(&text(host), &elements),
-        Found::NoList { host } => look.malformed(&text(host), Malformed::NoList),
-        Found::LongKey { host } => look.malformed(&text(host), Malformed::Host(NoHosts)),
-        Found::Dead { host, ttl, indexes } => {
-            sets.add(text(host), ttl, indexes);
-            Ok(())
-        }
+        Found::List { host, elements } => Said::of(&text(host), &elements, before, bounds),
+        Found::NoList { host } => Said::Malformed(text(host), Malformed::NoList),
+        Found::LongKey { host } => Said::Malformed(text(host), Malformed::Host(NoHosts)),
     }
+}
+
+/// What is no text is no host, and only shown.
+fn text(host: Vec<u8>) -> String {
+    String::from_utf8_lossy(&host).into_owned()
 }

@@ -4,6 +4,7 @@
 //! A [`Look`] collects what one pass over Redis finds. Its table differs from the one before it in
 //! what changed, and shares the rest.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::config::Hosts;
 pub(super) const MOST_HOSTS: usize = 100_000;
 
 /// The most lists that a pass looks at, malformed ones and those of one host too many with them.
-const MOST_LISTS: usize = 2 * MOST_HOSTS;
+pub(super) const MOST_LISTS: usize = 2 * MOST_HOSTS;
 
 /// Every host with what its list says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -30,11 +31,19 @@ pub struct Changes {
     pub removed: Vec<Arc<Frontend>>,
 }
 
+/// What one list says, by the host as its key has it.
+#[derive(Debug, Clone)]
+pub(super) enum Said {
+    /// It is well-formed.
+    Well(Arc<Frontend>),
+    /// It says nothing, for this reason.
+    Malformed(String, Malformed),
+}
+
 /// One pass over the lists of Redis.
 #[derive(Debug)]
 pub(super) struct Look {
     before: Arc<Table>,
-    bounds: Bounds,
     found: BTreeMap<Hosts, Arc<Frontend>>,
     /// By the host as the key has it.
     malformed: BTreeMap<String, Malformed>,
@@ -88,12 +97,24 @@ impl Table {
 
     /// How it differs from `old`.
     pub fn changes_since(&self, old: &Self) -> Changes {
-        // Most are shared, and need no look at what they say.
-        let is_same = |a: &Arc<Frontend>, b: &Arc<Frontend>| Arc::ptr_eq(a, b) || a == b;
-        let set = self.0.iter().filter(|(hosts, new)| !old.get(hosts).is_some_and(|old| is_same(old, new)));
-        Changes {
-            set: set.map(|(_, new)| Arc::clone(new)).collect(),
-            removed: old.iter().filter(|old| !self.0.contains_key(old.hosts())).cloned().collect(),
+        let mut changes = Changes::default();
+        let (mut new, mut old) = (self.0.iter().peekable(), old.0.iter().peekable());
+        loop {
+            // Both are in the order of their hosts.
+            let order = match (new.peek(), old.peek()) {
+                (Some((new, _)), Some((old, _))) => new.cmp(old),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return changes,
+            };
+            let new = if order == Ordering::Greater { None } else { new.next() };
+            let old = if order == Ordering::Less { None } else { old.next() };
+            match (new, old) {
+                // Most are shared, and need no look at what they say.
+                (Some((_, new)), Some((_, old))) if Arc::ptr_eq(new, old) || new == old => {}
+                (Some((_, new)), _) => changes.set.push(Arc::clone(new)),
+                (None, old) => changes.removed.extend(old.map(|(_, old)| Arc::clone(old))),
+            }
         }
     }
 
@@ -108,35 +129,40 @@ impl Table {
     }
 }
 
-impl Look {
-    /// A pass after the one that made `before`.
-    pub(super) fn new(before: Arc<Table>, bounds: Bounds) -> Self {
-        Self { before, bounds, found: BTreeMap::new(), malformed: BTreeMap::new() }
-    }
-
-    /// The list of `frontend:<key>` has these elements. A pass may see a list twice; then the later
-    /// one counts.
-    pub(super) fn list<E: AsRef<[u8]>>(&mut self, key: &str, elements: &[E]) -> Result<(), TooManyLists> {
-        let known = key.parse().ok().and_then(|hosts| self.before.get(&hosts));
-        match known.filter(|known| known.is_of(key, elements)).cloned() {
-            Some(known) => self.found(known),
-            None => match Frontend::read(key, elements, &self.bounds) {
-                Ok(frontend) => self.found(Arc::new(frontend)),
-                Err(malformed) => return self.malformed(key, malformed),
+impl Said {
+    /// The list of `frontend:<key>` has these elements. What is in `before` already is shared with it.
+    pub(super) fn of<E: AsRef<[u8]>>(key: &str, elements: &[E], before: &Table, bounds: &Bounds) -> Self {
+        let known = key.parse().ok().and_then(|hosts| before.get(&hosts));
+        match known.filter(|known| known.is_of(key, elements)) {
+            Some(known) => Self::Well(Arc::clone(known)),
+            None => match Frontend::read(key, elements, bounds) {
+                Ok(frontend) => Self::Well(Arc::new(frontend)),
+                Err(malformed) => Self::Malformed(key.to_owned(), malformed),
             },
         }
-        self.is_in_bounds()
+    }
+}
+
+impl Look {
+    /// A pass after the one that made `before`.
+    pub(super) fn new(before: Arc<Table>) -> Self {
+        Self { before, found: BTreeMap::new(), malformed: BTreeMap::new() }
     }
 
-    /// `frontend:<key>` says nothing, for this reason.
-    pub(super) fn malformed(&mut self, key: &str, reason: Malformed) -> Result<(), TooManyLists> {
-        if let Ok(hosts) = key.parse()
-            && self.found.get(&hosts).is_some_and(|found| found.key() == key)
-        {
-            self.found.remove(&hosts);
+    /// A list says this. A pass may see a list twice; then the later one counts.
+    pub(super) fn take(&mut self, said: &Said) -> Result<(), TooManyLists> {
+        match said {
+            Said::Well(frontend) => self.found(Arc::clone(frontend)),
+            Said::Malformed(key, reason) => {
+                if let Ok(hosts) = key.parse()
+                    && self.found.get(&hosts).is_some_and(|found| found.key() == key)
+                {
+                    self.found.remove(&hosts);
+                }
+                self.malformed.insert(key.clone(), reason.clone());
+            }
         }
-        self.malformed.insert(key.to_owned(), reason);
-        self.is_in_bounds()
+        if self.found.len() + self.malformed.len() > MOST_LISTS { Err(TooManyLists) } else { Ok(()) }
     }
 
     /// Of two keys for the same host the one counts that is written as hosts are compared, else the
@@ -157,10 +183,6 @@ impl Look {
             self.malformed.insert(second.key().to_owned(), Malformed::Twice(first.key().to_owned()));
         }
         self.found.insert(hosts, first);
-    }
-
-    fn is_in_bounds(&self) -> Result<(), TooManyLists> {
-        if self.found.len() + self.malformed.len() > MOST_LISTS { Err(TooManyLists) } else { Ok(()) }
     }
 
     /// The end of the pass. A malformed list leaves its host as it was. Where there are too many
@@ -194,11 +216,15 @@ mod tests {
     }
 
     fn looked(before: &Table, lists: &[(&str, &str)]) -> Looked {
-        let mut look = Look::new(Arc::new(before.clone()), bounds());
+        let mut look = Look::new(Arc::new(before.clone()));
         for (key, url) in lists {
-            look.list(key, &["label", url]).unwrap();
+            take(&mut look, key, url).unwrap();
         }
         look.finish()
+    }
+
+    fn take(look: &mut Look, key: &str, url: &str) -> Result<(), TooManyLists> {
+        look.take(&Said::of(key, &["label", url], &look.before, &bounds()))
     }
 
     fn table(lists: &[(&str, &str)]) -> Table {
@@ -270,26 +296,25 @@ mod tests {
 
     #[test]
     fn hosts_are_bounded_and_those_that_are_there_stay() {
-        let mut look = Look::new(Arc::default(), bounds());
+        let mut look = Look::new(Arc::default());
         for number in 0..MOST_HOSTS {
-            look.list(&format!("m{number}"), &["label", A]).unwrap();
+            take(&mut look, &format!("m{number}"), A).unwrap();
         }
         let full = look.finish();
         assert_eq!((full.table.len(), full.left_out), (MOST_HOSTS, 0));
-        let mut look = Look::new(Arc::new(full.table.clone()), bounds());
+        let mut look = Look::new(Arc::new(full.table.clone()));
         for number in 1..MOST_HOSTS {
-            look.list(&format!("m{number}"), &["label", A]).unwrap();
+            take(&mut look, &format!("m{number}"), A).unwrap();
         }
         for host in ["a", "b", "z"] {
-            look.list(host, &["label", A]).unwrap();
+            take(&mut look, host, A).unwrap();
         }
         let more = look.finish();
         assert_eq!((more.table.len(), more.left_out), (MOST_HOSTS, 2));
         let changes = more.table.changes_since(&full.table);
         assert_eq!((changes.set[0].key(), changes.set.len(), changes.removed[0].key()), ("a", 1, "m0"));
-        let mut look = Look::new(Arc::default(), bounds());
-        let outcome =
-            (0..=MOST_LISTS).try_for_each(|number| look.list(&format!("m{number}"), &["label", BAD]));
+        let mut look = Look::new(Arc::default());
+        let outcome = (0..=MOST_LISTS).try_for_each(|number| take(&mut look, &format!("m{number}"), BAD));
         assert_eq!(outcome, Err(TooManyLists));
     }
 }

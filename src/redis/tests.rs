@@ -355,6 +355,59 @@ async fn marks_are_read_heard_and_written() {
     assert!(members == [1] && (900..=1000).contains(&ttl), "{members:?} {ttl}");
 }
 
+#[tokio::test]
+async fn a_set_of_marks_may_hold_anything_beside_indexes() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
+    let mut indexes = async || {
+        let step = link.look("0", "", None).await.unwrap();
+        assert_eq!(step.sets.len(), 1, "{step:?}");
+        let mut indexes = step.sets[0].indexes.clone();
+        indexes.sort_unstable();
+        indexes
+    };
+    let others = ["", "x", " 1", "01", "1.", "-1", "1e0", "0x1", "64", "640", "nan"];
+    run(client, &[&["SADD", "dead:a", "0", "63", "7"] as &[_], &others].concat());
+    assert_eq!(indexes().await, [0, 7, 63]);
+    // More members than there can be indexes.
+    for number in 100..200 {
+        run(client, &["SADD", "dead:a", &number.to_string()]);
+    }
+    assert_eq!(indexes().await, [0, 7, 63]);
+    run(client, &["SET", "dead:a", "no set"]);
+    assert_eq!(indexes().await, [0; 0]);
+}
+
+#[tokio::test]
+async fn what_a_step_says_again_is_not_sent_again() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    set(client, "a", &[A]);
+    run(client, &["SET", "frontend:b", "no list"]);
+    run(client, &["SADD", "dead:a", "0"]);
+    let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
+    let first = link.look("0", "", None).await.unwrap();
+    assert_eq!((first.lists.as_ref().unwrap().len(), first.sets.len()), (2, 1));
+    let known = Some(first.digest.as_str());
+    let again = link.look("0", "", known).await.unwrap();
+    assert_eq!((&again.lists, &again.digest, &again.sets), (&None, &first.digest, &first.sets));
+    assert_eq!(link.look("0", "", Some("")).await.unwrap(), first);
+    // Sets are told in any case: their time goes by.
+    run(client, &["SADD", "dead:a", "1"]);
+    let marked = link.look("0", "", known).await.unwrap();
+    assert_eq!((&marked.lists, marked.sets[0].indexes.len()), (&None, 2));
+    // The same bytes in other elements, and another key.
+    for (key, list) in [("a", &["x", "y"] as &[&str]), ("a", &["x y"]), ("ax", &["y"]), ("c", &[A])] {
+        run(client, &["FLUSHALL"]);
+        set(client, key, list);
+        let other = link.look("0", "", known).await.unwrap();
+        assert!(other.lists.is_some_and(|lists| lists.len() == 1), "{key} {list:?}");
+        let known = Some(other.digest.as_str());
+        assert_eq!(link.look("0", "", known).await.unwrap().lists, None);
+    }
+}
+
 /// A list that has changed and is not read yet is not marked either.
 #[tokio::test]
 async fn a_mark_is_written_only_while_the_list_is_the_same() {
