@@ -150,7 +150,8 @@ impl App {
         match &self.0.kind {
             Kind::Managed(handle) => handle.phase(),
             Kind::Targets(handle) => handle.phase(),
-            Kind::Redis(_) | Kind::Redirect => Phase::Settled,
+            Kind::Redis(hosted) => hosted.phase(),
+            Kind::Redirect => Phase::Settled,
             Kind::Absent => Phase::Empty,
         }
     }
@@ -228,7 +229,7 @@ impl App {
         match &self.0.kind {
             Kind::Managed(handle) => handle.check_health().await,
             Kind::Targets(handle) => handle.check_health().await,
-            Kind::Redis(hosted) => hosted.health(),
+            Kind::Redis(hosted) => hosted.health().await,
             Kind::Redirect => own(true, None),
             Kind::Absent => own(false, Some("nothing serves".to_owned())),
         }

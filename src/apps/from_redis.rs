@@ -1,15 +1,21 @@
 //! The apps of Redis: a service for each host of its table, and what others see of them.
 //!
-//! State: the connection ([`Redis`]), the table that was applied last, and for each of its hosts the
-//! service with its targets. The registry owns it and publishes the routes. There may be very many of
-//! these apps, so one has neither task nor record; they share their configuration and their counters;
-//! and what did not change from one table to the next is not touched.
+//! State: the connection ([`Redis`]), the table that was applied last, for each of its hosts the
+//! service with its targets, and the probes of all targets where they are wanted ([`Probes`]). The
+//! registry owns it and publishes the routes. There may be very many of these apps, so one has
+//! neither task nor record; they share their configuration and their counters; and what did not
+//! change from one table to the next is not touched.
+//!
+//! A list is in force as soon as it is read: a target that is new gets requests before its first
+//! probe. One that fails its probes gets none while at most half of its list fails, until a probe is
+//! good again.
 //!
 //! A host that a file has a route for stays that file's. A target that leaves gets no new request;
 //! it is closed once its requests have ended, after `drain.period` at the latest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,6 +25,7 @@ use tokio::time::{Instant, sleep};
 use super::app::{App, Facts, Kind};
 use super::claims::{InForce, Spot};
 use super::hosted::Hosted;
+use super::probes::{Probed, Probes, Verdict};
 use super::running::without_configuration;
 use super::targets::Addresses;
 use crate::config::{AppConfig, AppRoutes, Config, Hosts};
@@ -26,7 +33,7 @@ use crate::proxy::{
     At, Board, Counters, Destination, Ejections, Route, RouteWriter, Service, ServiceCounters, Target,
 };
 use crate::redis::{Frontend, Marker, Redis, Routes};
-use crate::wire::{AppSource, RedisStatus};
+use crate::wire::{AppSource, Phase, RedisStatus};
 
 /// What every name of these apps begins with; the host follows.
 const PREFIX: &str = "redis:";
@@ -46,6 +53,10 @@ pub(super) struct FromRedis {
     /// What was applied last.
     applied: Routes,
     hosts: HashMap<Hosts, Host>,
+    /// Whether there are other hosts than when the [routes](FromRedis::routes) were asked for last.
+    has_other_hosts: bool,
+    /// `None`: no target is probed.
+    probes: Option<Probes>,
     seen: Seen,
 }
 
@@ -57,6 +68,8 @@ struct Host {
     ejections: Arc<Teller>,
     /// The places of its targets that are marked.
     out: Box<[usize]>,
+    /// What the probes said of them.
+    verdict: Verdict,
 }
 
 /// Marks the targets that the data plane puts out, for the other portoks at this Redis.
@@ -72,17 +85,20 @@ struct Teller {
 pub(super) struct Seen {
     config: Arc<AppConfig>,
     counters: Arc<ServiceCounters>,
-    hosts: Arc<BTreeMap<Hosts, Arc<Hosted>>>,
+    /// Shared and not copied with every change: there may be very many.
+    hosts: Arc<RwLock<BTreeMap<Hosts, Arc<Hosted>>>>,
     /// Hosts that a file has, each with the reason why Redis does not.
     taken: Arc<BTreeMap<Hosts, String>>,
+    /// How many hosts have too many targets that fail their probes.
+    unhealthy: Arc<AtomicUsize>,
     status: watch::Receiver<Arc<RedisStatus>>,
 }
 
 /// What came of a newer table.
 #[derive(Debug, Default)]
 pub(super) struct Applied {
-    /// Whether there are other hosts.
-    pub(super) other_hosts: bool,
+    /// Whether any list differs.
+    pub(super) other_lists: bool,
     /// The targets that left, to be [drained](drain).
     pub(super) left: Vec<Arc<Target>>,
 }
@@ -104,16 +120,18 @@ pub(super) fn config_of_all(config: &Config) -> Arc<AppConfig> {
 
 impl FromRedis {
     pub(super) fn new(source: Redis, config: &Config, counters: &Counters) -> Self {
+        let probes = begin_probes(config);
         let config = config_of_all(config);
         let seen = Seen {
             config: Arc::clone(&config),
             counters: counters.apart(),
             hosts: Arc::default(),
             taken: Arc::default(),
+            unhealthy: Arc::default(),
             status: source.follow_status(),
         };
         let (routes, applied) = (source.routes(), Routes::default());
-        Self { source, routes, config, applied, hosts: HashMap::new(), seen }
+        Self { source, routes, config, applied, hosts: HashMap::new(), has_other_hosts: true, probes, seen }
     }
 
     /// The connection.
@@ -126,41 +144,56 @@ impl FromRedis {
         self.seen.clone()
     }
 
-    /// Waits for another table, or other marks. Cancel safe.
+    /// Waits for another table, other marks, or targets that begin or cease to fail their probes.
+    /// Cancel safe.
     pub(super) async fn changed(&mut self) {
-        if self.routes.changed().await.is_err() {
-            std::future::pending().await
+        let Self { routes, probes, .. } = self;
+        let turned = async {
+            match probes {
+                Some(probes) => probes.turned().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = routes.changed() => {}
+            () = turned => {}
         }
     }
 
-    /// Puts the newest table and marks in force; routes to hosts that are new are the registry's to
-    /// publish.
+    /// Puts the newest table, marks and probes in force; routes to hosts that are new are the
+    /// registry's to publish.
     pub(super) fn apply(&mut self, board: &Arc<Board>) -> Applied {
         let new = self.routes.borrow_and_update().clone();
         let mut applied = Applied::default();
         if !Arc::ptr_eq(&new.table, &self.applied.table) {
+            applied.other_lists = true;
             let changes = new.table.changes_since(&self.applied.table);
-            let seen = &mut self.seen;
-            let hosts = Arc::make_mut(&mut seen.hosts);
+            let seen = &self.seen;
+            let mut hosts = seen.hosts_mut();
             for frontend in changes.removed {
                 hosts.remove(frontend.hosts());
                 if let Some(host) = self.hosts.remove(frontend.hosts()) {
-                    applied.other_hosts = true;
+                    self.has_other_hosts = true;
+                    seen.note_health(host.verdict.is_unhealthy, false);
+                    if let Some(probes) = &self.probes {
+                        probes.replace(frontend.hosts(), host.list().targets(), &[]);
+                    }
                     applied.left.extend_from_slice(host.addresses.targets());
                 }
             }
             for frontend in changes.set {
                 let list = (Arc::clone(&frontend), self.config.upstream.eject_for);
                 let host = self.hosts.entry(frontend.hosts().clone()).or_insert_with(|| {
-                    applied.other_hosts = true;
+                    self.has_other_hosts = true;
                     let (service, route) =
                         board.add_counted(Arc::clone(&self.config), Arc::clone(&seen.counters));
                     Host::new(list.clone(), self.source.marker(), service, route)
                 });
-                applied.left.append(&mut host.put(list, &self.config));
+                let was_unhealthy = host.verdict.is_unhealthy;
+                applied.left.append(&mut host.put(list, self.probes.as_ref(), &self.config));
+                seen.note_health(was_unhealthy, host.verdict.is_unhealthy);
                 host.mark(places_of(frontend.hosts(), &new));
-                let counters = Arc::clone(&seen.counters);
-                let hosted = Hosted::new(Arc::clone(&frontend), host.addresses.targets(), counters);
+                let hosted = host.seen(&seen.counters, self.probes.as_ref());
                 hosts.insert(frontend.hosts().clone(), Arc::new(hosted));
             }
         }
@@ -173,27 +206,55 @@ impl FromRedis {
             }
         }
         self.applied = new;
+        self.follow_probes();
         applied
+    }
+
+    /// Puts in force what the probes have said since.
+    fn follow_probes(&mut self) {
+        let Some(probes) = &self.probes else { return };
+        for hosts in probes.take_turned() {
+            if let Some(host) = self.hosts.get_mut(&hosts) {
+                let was_unhealthy = host.verdict.is_unhealthy;
+                host.judge(probes.seen(), &self.config);
+                self.seen.note_health(was_unhealthy, host.verdict.is_unhealthy);
+            }
+        }
     }
 
     /// Puts another configuration in force for all of them.
     pub(super) fn configure(&mut self, config: &Config, board: &Board) {
+        let is_probed = self.probes.is_some();
+        let others_are_probed = is_probed != wants_probes(config);
+        if others_are_probed {
+            self.probes = begin_probes(config);
+        }
         let config = config_of_all(config);
-        if config == self.config {
+        if config == self.config && !others_are_probed {
             return;
         }
-        self.seen.config = Arc::clone(&config);
-        for host in self.hosts.values_mut() {
-            board.configure_app(&host.service, Arc::clone(&config));
-            let list = Arc::clone(&host.ejections.list.load().0);
-            // The same targets, so none leaves.
-            host.put((list, config.upstream.eject_for), &config);
+        if let Some(probes) = &self.probes {
+            probes.configure(Arc::clone(&config));
         }
+        self.seen.config = Arc::clone(&config);
+        let mut seen = self.seen.hosts_mut();
+        for (hosts, host) in &mut self.hosts {
+            board.configure_app(&host.service, Arc::clone(&config));
+            // The same targets, so none leaves.
+            let was_unhealthy = host.verdict.is_unhealthy;
+            host.put((host.list(), config.upstream.eject_for), self.probes.as_ref(), &config);
+            self.seen.note_health(was_unhealthy, host.verdict.is_unhealthy);
+            if others_are_probed {
+                seen.insert(hosts.clone(), Arc::new(host.seen(&self.seen.counters, self.probes.as_ref())));
+            }
+        }
+        drop(seen);
         self.config = config;
     }
 
-    /// The routes of the hosts that no file has; `in_force`: the routes of the files.
-    pub(super) fn routes(&mut self, in_force: &InForce) -> impl Iterator<Item = Route<Destination>> {
+    /// Notes which hosts a file has; `in_force`: the routes of the files. Returns whether
+    /// [`FromRedis::routes`] are others than when they were asked for last.
+    pub(super) fn give_way(&mut self, in_force: &InForce) -> bool {
         let taken: BTreeMap<_, _> = in_force
             .iter()
             .filter_map(|(spot, app)| match spot {
@@ -208,7 +269,14 @@ impl FromRedis {
                 tracing::warn!(app = format!("{PREFIX}{hosts}"), "{why}");
             }
         }
+        let differ = self.has_other_hosts || !taken.keys().eq(self.seen.taken.keys());
         self.seen.taken = Arc::new(taken);
+        differ
+    }
+
+    /// The routes of the hosts that no file has.
+    pub(super) fn routes(&mut self) -> impl Iterator<Item = Route<Destination>> {
+        self.has_other_hosts = false;
         let taken = &self.seen.taken;
         self.hosts.iter().filter(|(hosts, _)| !taken.contains_key(hosts)).map(|(hosts, host)| Route {
             at: At::Instance { hosts: hosts.clone(), path: "/".into() },
@@ -228,6 +296,15 @@ fn places_of<'r>(hosts: &Hosts, routes: &'r Routes) -> &'r [usize] {
     routes.out.get(hosts).map(|places| &**places).unwrap_or_default()
 }
 
+/// Whether the targets are probed.
+fn wants_probes(config: &Config) -> bool {
+    config.redis.as_ref().is_some_and(|redis| redis.probe)
+}
+
+fn begin_probes(config: &Config) -> Option<Probes> {
+    wants_probes(config).then(|| Probes::start(config_of_all(config)))
+}
+
 impl Host {
     fn new(
         list: (Arc<Frontend>, Duration),
@@ -238,19 +315,51 @@ impl Host {
         let ejections = Arc::new(Teller { marker, list: ArcSwap::from_pointee(list) });
         let told: Arc<dyn Ejections> = ejections.clone();
         let addresses = Addresses::new(route, Arc::clone(service.counters()), Some(told));
-        Self { service, addresses, ejections, out: Box::default() }
+        Self { service, addresses, ejections, out: Box::default(), verdict: Verdict::default() }
+    }
+
+    /// The list in force.
+    fn list(&self) -> Arc<Frontend> {
+        Arc::clone(&self.ejections.list.load().0)
     }
 
     /// Points requests at the targets of this list. Its marks are void. Returns the targets that
     /// left.
-    fn put(&mut self, list: (Arc<Frontend>, Duration), config: &AppConfig) -> Vec<Arc<Target>> {
-        let is_same = *self.ejections.list.load().0 == *list.0;
-        if !is_same {
+    fn put(
+        &mut self,
+        list: (Arc<Frontend>, Duration),
+        probes: Option<&Probes>,
+        config: &AppConfig,
+    ) -> Vec<Arc<Target>> {
+        let former = self.list();
+        if *former != *list.0 {
             self.mark(&[]);
         }
         let targets = list.0.targets().to_vec();
+        self.verdict = match probes {
+            Some(probes) => {
+                probes.replace(list.0.hosts(), former.targets(), &targets);
+                probes.seen().verdict(&targets)
+            }
+            None => Verdict::default(),
+        };
         self.ejections.list.store(Arc::new(list));
-        self.addresses.put(&targets, config)
+        self.addresses.put(&targets, &self.verdict.out, config)
+    }
+
+    /// Takes those of its targets out that fail their probes, and the others back in.
+    fn judge(&mut self, probed: &Probed, config: &AppConfig) {
+        let verdict = probed.verdict(self.list().targets());
+        if verdict.out != self.verdict.out {
+            self.addresses.leave_out(&verdict.out, config);
+        }
+        self.verdict = verdict;
+    }
+
+    /// It as others see it.
+    fn seen(&self, counters: &Arc<ServiceCounters>, probes: Option<&Probes>) -> Hosted {
+        let probed = probes.map(|probes| probes.seen().clone());
+        Hosted::new(self.list(), self.addresses.targets(), Arc::clone(counters), probed)
     }
 
     /// These are the places that are marked now.
@@ -271,9 +380,9 @@ impl Seen {
         let host = name.strip_prefix(PREFIX)?;
         let status = self.status.borrow().clone();
         let malformed = status.malformed_lists.iter().map(|list| (&*list.host, &*list.reason)).collect();
-        let hosted = host.parse().ok().and_then(|hosts: Hosts| self.hosts.get(&hosts));
+        let hosted = host.parse().ok().and_then(|hosts: Hosts| self.hosts().get(&hosts).cloned());
         match hosted.filter(|hosted| hosted.name() == name) {
-            Some(hosted) => Some(self.app(hosted, &malformed)),
+            Some(hosted) => Some(self.app(&hosted, &malformed)),
             None => malformed.get(host).map(|reason| self.malformed(host, reason)),
         }
     }
@@ -283,10 +392,29 @@ impl Seen {
         let status = self.status.borrow().clone();
         let malformed: HashMap<_, _> =
             status.malformed_lists.iter().map(|list| (&*list.host, &*list.reason)).collect();
-        let in_force: HashSet<_> = self.hosts.values().map(|hosted| hosted.frontend().key()).collect();
+        let hosts = self.hosts();
+        let in_force: HashSet<_> = hosts.values().map(|hosted| hosted.frontend().key()).collect();
         let lost = malformed.iter().filter(|(host, _)| !in_force.contains(*host));
         let lost = lost.map(|(host, reason)| self.malformed(host, reason));
-        self.hosts.values().map(|hosted| self.app(hosted, &malformed)).chain(lost).collect()
+        hosts.values().map(|hosted| self.app(hosted, &malformed)).chain(lost).collect()
+    }
+
+    /// One host was unhealthy, and is.
+    fn note_health(&self, was_unhealthy: bool, is_unhealthy: bool) {
+        match (was_unhealthy, is_unhealthy) {
+            (false, true) => self.unhealthy.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.unhealthy.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
+
+    fn hosts(&self) -> RwLockReadGuard<'_, BTreeMap<Hosts, Arc<Hosted>>> {
+        // Plain values, whole at every moment.
+        self.hosts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hosts_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Hosts, Arc<Hosted>>> {
+        self.hosts.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counters of all of them together.
@@ -294,14 +422,17 @@ impl Seen {
         Arc::clone(&self.counters)
     }
 
-    /// How many hosts there are.
-    pub(super) fn len(&self) -> usize {
-        self.hosts.len()
+    /// The phase of every one.
+    pub(super) fn phases(&self) -> impl Iterator<Item = Phase> {
+        let all = self.hosts().len();
+        let unhealthy = self.unhealthy.load(Ordering::Relaxed).min(all);
+        let others = std::iter::repeat_n(Phase::Settled, all - unhealthy);
+        std::iter::repeat_n(Phase::Unhealthy, unhealthy).chain(others)
     }
 
     /// Requests and tunnels in flight.
     pub(super) fn inflight(&self) -> u64 {
-        self.hosts.values().map(|hosted| hosted.inflight()).sum()
+        self.hosts().values().map(|hosted| hosted.inflight()).sum()
     }
 
     /// How it stands with the server.

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use super::probes::{Probed, Verdict};
+use super::targets::health_of;
 use crate::config::AppRoutes;
 use crate::proxy::{ServiceCounters, Target};
 use crate::redis::Frontend;
@@ -20,6 +22,8 @@ pub(super) struct Hosted {
     targets: Box<[Arc<Target>]>,
     /// The counters of all apps of Redis together.
     counters: Arc<ServiceCounters>,
+    /// What the probes of its targets say; `None`: there are none.
+    probed: Option<Probed>,
 }
 
 impl Hosted {
@@ -27,8 +31,9 @@ impl Hosted {
         frontend: Arc<Frontend>,
         targets: &[Arc<Target>],
         counters: Arc<ServiceCounters>,
+        probed: Option<Probed>,
     ) -> Self {
-        Self { name: frontend.app(), frontend, targets: targets.into(), counters }
+        Self { name: frontend.app(), frontend, targets: targets.into(), counters, probed }
     }
 
     /// Its name.
@@ -46,9 +51,26 @@ impl Hosted {
         AppRoutes { hosts: vec![self.frontend.hosts().clone()], ..AppRoutes::default() }
     }
 
+    /// Its targets, each with whether it is out.
+    fn targets(&self) -> impl Iterator<Item = (&Arc<Target>, bool)> {
+        let out = self.verdict().out;
+        let is_out = move |place, target: &Target| out.contains(&place) || target.is_out(&self.counters);
+        self.targets.iter().enumerate().map(move |(place, target)| (target, is_out(place, target)))
+    }
+
+    fn verdict(&self) -> Verdict {
+        let probed = self.probed.as_ref();
+        probed.map(|probed| probed.verdict(self.frontend.targets())).unwrap_or_default()
+    }
+
+    /// Its phase: without probes all is well with it.
+    pub(super) fn phase(&self) -> Phase {
+        if self.verdict().is_unhealthy { Phase::Unhealthy } else { Phase::Settled }
+    }
+
     /// How many targets get requests, and how many the list has.
     pub(super) fn replicas(&self) -> wire::Replicas {
-        let ready = self.targets.iter().filter(|target| !target.is_out(&self.counters)).count();
+        let ready = self.targets().filter(|(_, is_out)| !is_out).count();
         wire::Replicas { ready, wanted: self.targets.len() }
     }
 
@@ -59,26 +81,29 @@ impl Hosted {
 
     /// The app's part of `status`.
     pub(super) fn status(&self) -> wire::Status {
-        let targets = self.targets.iter().map(|target| {
-            let is_out = target.is_out(&self.counters);
-            wire::TargetStatus {
-                address: target.addr().to_string(),
-                state: if is_out { TargetState::Ejected } else { TargetState::Ready },
-                inflight: target.inflight(),
-                last_error: None,
-            }
+        let targets = self.targets().map(|(target, is_out)| wire::TargetStatus {
+            address: target.addr().to_string(),
+            state: if is_out { TargetState::Ejected } else { TargetState::Ready },
+            inflight: target.inflight(),
+            last_error: self.probed.as_ref().and_then(|probed| probed.error(target.addr())),
         });
         wire::Status {
             active_port: self.targets.first().map(|target| target.addr().port()),
-            phase: Phase::Settled,
+            phase: self.phase(),
             targets: targets.collect(),
             ..release::empty_status()
         }
     }
 
-    /// How it is: nobody probes its targets, so they count as healthy.
-    pub(super) fn health(&self) -> wire::Health {
-        let port = self.targets.first().map(|target| target.addr().port());
-        wire::Health { healthy: true, port, status: None, latency_ms: None, error: None, replicas: None }
+    /// How it is now: with `redis.probe` its targets that get requests are asked. Without, nobody asks
+    /// them, and they count as healthy.
+    pub(super) async fn health(&self) -> wire::Health {
+        let Some(probed) = &self.probed else {
+            let port = self.targets.first().map(|target| target.addr().port());
+            let (status, latency_ms, error, replicas) = (None, None, None, None);
+            return wire::Health { healthy: true, port, status, latency_ms, error, replicas };
+        };
+        let serving = self.targets().filter(|(_, is_out)| !is_out).map(|(target, _)| (target.addr(), true));
+        health_of(&probed.config(), &serving.collect::<Vec<_>>()).await
     }
 }

@@ -100,7 +100,8 @@ pub(super) struct Registry {
     /// The last comparison.
     plan: Plan,
     routes: InForce,
-    /// The routes as the data plane has them; `None`: none were published yet.
+    /// The routes of files as the data plane has them; `None`: none were published yet, or some of
+    /// Redis that are no more.
     published: Option<HashMap<At, Destination>>,
     /// Why apps do not get some of their routes.
     refused: BTreeMap<Arc<str>, String>,

@@ -63,8 +63,7 @@ impl Apps {
     /// The phase of every app.
     pub fn phases(&self) -> Vec<Phase> {
         let known = self.known.borrow();
-        let redis = known.redis.as_ref().map_or(0, super::from_redis::Seen::len);
-        let redis = std::iter::repeat_n(Phase::Settled, redis);
+        let redis = known.redis.iter().flat_map(super::from_redis::Seen::phases);
         known.apps.values().map(super::App::phase).chain(redis).collect()
     }
 

@@ -190,6 +190,18 @@ pub struct AppRoutes {
     pub listen: Vec<SocketAddr>,
 }
 
+impl AppConfig {
+    /// Between two probes of one of several targets.
+    pub fn probe_interval(&self) -> Duration {
+        self.health.interval.unwrap_or(self.rollback.interval)
+    }
+
+    /// Failed probes in a row that take one of several targets out; at least one.
+    pub fn probes_to_fail(&self) -> u32 {
+        self.health.failures.unwrap_or(self.rollback.threshold).max(1)
+    }
+}
+
 impl Default for AppRoutes {
     /// Every request at the instance's addresses.
     fn default() -> Self {

@@ -99,13 +99,6 @@ pub(super) fn host_allows(r: &mut Reader<'_>, limits: &Limits) {
 /// Checks what is wrong or odd in the instance only together with something else.
 fn fits_together(r: &mut Reader<'_>, config: &Config) {
     let Config { admin, proxy, .. } = config;
-    if config.redis.as_ref().is_some_and(|redis| redis.probe) {
-        r.warnings.push(format!(
-            "{}: this version does not probe the targets of lists in Redis: one that a request cannot reach \
-             gets none for upstream.eject_for",
-            r.called("redis.probe")
-        ));
-    }
     if admin.token.as_ref().is_some_and(|token| token.expose().len() < TOKEN_SHORT) {
         r.warnings.push(format!(
             "{}: the token is shorter than {TOKEN_SHORT} characters and could be guessed",

@@ -54,4 +54,9 @@ impl ProbeReport {
             (None, None, _) => None,
         }
     }
+
+    /// Why it is bad; `None`: it is good.
+    pub fn complaint(&self) -> Option<String> {
+        (!self.healthy).then(|| self.said().unwrap_or_else(|| "no answer".to_owned()))
+    }
 }

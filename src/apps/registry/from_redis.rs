@@ -40,6 +40,8 @@ impl Registry {
     /// Ends what belongs to Redis. Its routes go with the next settlement.
     pub(super) async fn leave_redis(&mut self) {
         if let Some(redis) = self.redis.take() {
+            // Its routes are among those that are published.
+            self.published = None;
             let left = redis.end().await;
             self.drain(left);
         }
@@ -53,14 +55,14 @@ impl Registry {
         }
     }
 
-    /// Puts the newest table in force.
+    /// Puts the newest table, marks and probes in force.
     pub(super) fn follow_redis(&mut self) {
         let Some(redis) = &mut self.redis else { return };
         let applied = redis.apply(&self.means.board);
-        if applied.other_hosts {
+        if applied.other_lists {
             self.route();
+            self.publish();
         }
-        self.publish();
         self.drain(applied.left);
     }
 

@@ -58,21 +58,22 @@ impl Registry {
                 Spot::Under(hosts, path) => At::Instance { hosts: hosts.clone(), path: path.clone() },
                 Spot::At(addr) => At::Listener(ListenerId::App(*addr)),
             };
-            Some(Route { at, to: self.running.get(&**app)?.destination() })
+            Some((at, self.running.get(&**app)?.destination()))
         });
         let left = self.running.values().flat_map(|app| {
             let at = |addr: &SocketAddr| At::Listener(ListenerId::App(*addr));
-            app.left.iter().map(move |addr| Route { at: at(addr), to: app.destination() })
+            app.left.iter().map(move |addr| (at(addr), app.destination()))
         });
-        let redis = self.redis.as_mut().map(|redis| redis.routes(&self.routes));
-        let routes: Vec<_> = routes.chain(left).chain(redis.into_iter().flatten()).collect();
-        let mut published = HashMap::new();
-        for Route { at, to } in &routes {
-            published.entry(at.clone()).or_insert_with(|| to.clone());
+        let mut of_files = HashMap::new();
+        for (at, to) in routes.chain(left) {
+            of_files.entry(at).or_insert(to);
         }
-        if self.published.as_ref() != Some(&published) {
-            self.published = Some(published);
-            self.means.board.route(routes);
+        let redis_differs = self.redis.as_mut().is_some_and(|redis| redis.give_way(&self.routes));
+        if redis_differs || self.published.as_ref() != Some(&of_files) {
+            let of_redis = self.redis.as_mut().map(FromRedis::routes);
+            let routes = of_files.iter().map(|(at, to)| Route { at: at.clone(), to: to.clone() });
+            self.means.board.route(routes.chain(of_redis.into_iter().flatten()).collect());
+            self.published = Some(of_files);
         }
     }
 

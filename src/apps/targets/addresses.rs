@@ -31,18 +31,26 @@ impl Addresses {
         Self { publisher, counters, targets: Box::default() }
     }
 
-    /// Points requests at these addresses; one that stays keeps its connections and marks. Returns
-    /// the targets that left. They get no new request; the caller closes each after its drain.
-    pub fn put(&mut self, addrs: &[SocketAddr], config: &AppConfig) -> Vec<Arc<Target>> {
+    /// Points requests at these addresses but those at the places `out`; one that stays keeps its
+    /// connections and marks. Returns the targets that left. They get no new request; the caller
+    /// closes each after its drain.
+    pub fn put(&mut self, addrs: &[SocketAddr], out: &[usize], config: &AppConfig) -> Vec<Arc<Target>> {
         let mut former = std::mem::take(&mut self.targets).into_vec();
         let mut next = |addr: &SocketAddr| match former.iter().position(|target| target.addr() == *addr) {
             Some(at) => former.swap_remove(at),
             None => self.publisher.target(*addr),
         };
         self.targets = addrs.iter().map(&mut next).collect();
-        self.publisher.publish(&self.targets, config);
+        self.leave_out(out, config);
         former.iter().for_each(|target| target.retire());
         former
+    }
+
+    /// Points requests at all of them but those at these places of the list.
+    pub fn leave_out(&mut self, out: &[usize], config: &AppConfig) {
+        let is_in = |(place, target): (usize, &Arc<Target>)| (!out.contains(&place)).then(|| target.clone());
+        let serving: Vec<_> = self.targets.iter().enumerate().filter_map(is_in).collect();
+        self.publisher.publish(&serving, config);
     }
 
     /// Puts the address at this place of the list out for `time`, as if it had failed. When all are

@@ -355,9 +355,7 @@ impl TargetSet {
         match report {
             Ok(report) => {
                 self.last_checked_at = Some(wire::rfc3339(SystemTime::now()));
-                let error = report.said().filter(|_| !report.healthy);
-                let error = error.or_else(|| (!report.healthy).then(|| "no answer".to_owned()));
-                self.set.probed(id, error, rules);
+                self.set.probed(id, report.complaint(), rules);
             }
             // That says nothing of the target.
             Err(unable) => tracing::warn!("{unable}"),
@@ -439,13 +437,13 @@ impl TargetSet {
     }
 
     fn rules(&self) -> Rules {
-        let AppConfig { health, rollback, drain, .. } = &*self.config;
-        let failures = health.failures.unwrap_or(rollback.threshold).max(1);
+        let AppConfig { health, drain, .. } = &*self.config;
+        let failures = self.config.probes_to_fail();
         Rules { successes: health.successes.max(1), failures, drain: drain.period }
     }
 
     fn interval(&self) -> Duration {
-        self.config.health.interval.unwrap_or(self.config.rollback.interval)
+        self.config.probe_interval()
     }
 
     fn active_port(&self) -> Option<u16> {

@@ -139,26 +139,8 @@ impl Handle {
     /// probed count as healthy.
     pub async fn check_health(&self) -> wire::Health {
         let view = self.view();
-        let ready = self.ready(&view);
-        let probed: Vec<_> = ready.iter().filter(|member| member.probed).map(|member| member.addr).collect();
-        let mut reports = ask_all(&view.config, &probed, 1).await.into_iter();
-        let reports = ready.iter().map(|member| {
-            let report = if member.probed { reports.next() } else { None };
-            replica_health(member.addr, report)
-        });
-        let replicas: Vec<_> = reports.collect();
-        let shown = replicas.iter().find(|replica| replica.healthy).or(replicas.first());
-        wire::Health {
-            healthy: shown.is_some_and(|replica| replica.healthy),
-            port: shown.map(|replica| replica.port),
-            status: shown.and_then(|replica| replica.status),
-            latency_ms: shown.and_then(|replica| replica.latency_ms),
-            error: match shown {
-                Some(replica) => replica.error.clone(),
-                None => Some("nothing serves".to_owned()),
-            },
-            replicas: Some(replicas),
-        }
+        let ready: Vec<_> = self.ready(&view).iter().map(|member| (member.addr, member.probed)).collect();
+        health_of(&view.config, &ready).await
     }
 
     /// Probes these ports of this host, and moves traffic there when all are healthy. A caller that
@@ -291,7 +273,7 @@ impl View {
 }
 
 /// The probe of `addr`.
-pub(super) fn probe_of(config: &AppConfig, addr: SocketAddr) -> Probe {
+pub(in crate::apps) fn probe_of(config: &AppConfig, addr: SocketAddr) -> Probe {
     let health = &config.health;
     let (path, host, timeout) = (health.path.clone(), health.host.clone(), health.timeout);
     Probe { addr, path, host, timeout, most_fields: config.most_fields }
@@ -320,6 +302,29 @@ async fn ask_all(config: &AppConfig, addrs: &[SocketAddr], times: u32) -> Vec<wi
     reports
 }
 
+/// How the targets are that get requests, each with whether it is probed: healthy when one is.
+pub(in crate::apps) async fn health_of(config: &AppConfig, targets: &[(SocketAddr, bool)]) -> wire::Health {
+    let probed: Vec<_> = targets.iter().filter(|(_, probed)| *probed).map(|(addr, _)| *addr).collect();
+    let mut reports = ask_all(config, &probed, 1).await.into_iter();
+    let reports = targets.iter().map(|(addr, probed)| {
+        let report = if *probed { reports.next() } else { None };
+        replica_health(*addr, report)
+    });
+    let replicas: Vec<_> = reports.collect();
+    let shown = replicas.iter().find(|replica| replica.healthy).or(replicas.first());
+    wire::Health {
+        healthy: shown.is_some_and(|replica| replica.healthy),
+        port: shown.map(|replica| replica.port),
+        status: shown.and_then(|replica| replica.status),
+        latency_ms: shown.and_then(|replica| replica.latency_ms),
+        error: match shown {
+            Some(replica) => replica.error.clone(),
+            None => Some("nothing serves".to_owned()),
+        },
+        replicas: Some(replicas),
+    }
+}
+
 /// What a probe of `addr` found; `None`: it is never probed.
 fn replica_health(addr: SocketAddr, report: Option<wire::ProbeReport>) -> wire::ReplicaHealth {
     let report = report.as_ref();
@@ -329,7 +334,7 @@ fn replica_health(addr: SocketAddr, report: Option<wire::ProbeReport>) -> wire::
         healthy: report.is_none_or(|report| report.healthy),
         status: report.and_then(|report| report.status),
         latency_ms: report.map(|report| report.latency_ms),
-        error: report.filter(|report| !report.healthy).and_then(wire::ProbeReport::said),
+        error: report.and_then(wire::ProbeReport::complaint),
     }
 }
 

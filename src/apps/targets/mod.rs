@@ -22,3 +22,5 @@ mod tests;
 pub use addresses::Addresses;
 pub use driver::{Parts, TargetSet};
 pub use handle::Handle;
+pub(super) use handle::{health_of, probe_of};
+pub use set::may_be_out;

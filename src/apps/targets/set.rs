@@ -167,7 +167,7 @@ impl Set {
         });
         let (count, failing) =
             joined.fold((0, 0), |(count, failing), fails| (count + 1, failing + usize::from(fails)));
-        failing <= count / 2
+        may_be_out(failing, count)
     }
 
     /// Who leaves now, because another one serves or nothing is listed.
@@ -244,6 +244,12 @@ impl Set {
             Stage::Joining { .. } | Stage::Leaving { .. } => 0,
         }
     }
+}
+
+/// Whether so many of a set's members that fail their probes are few enough to be out: at most half.
+/// When more fail, all of them serve.
+pub fn may_be_out(failing: usize, members: usize) -> bool {
+    failing <= members / 2
 }
 
 impl Member {

@@ -482,7 +482,7 @@ async fn addresses_serve_as_they_are_and_may_be_marked_from_outside() {
     };
     let told = Arc::new(Told::default());
     let mut addresses = Addresses::new(route, counters.service().clone(), Some(told.clone()));
-    addresses.put(&[a.addr, b.addr], &app);
+    addresses.put(&[a.addr, b.addr], &[], &app);
     addresses.set_out(0, LONG);
     assert_eq!([ask().await, ask().await], ["b", "b"]);
     addresses.set_out(1, LONG);
@@ -492,7 +492,7 @@ async fn addresses_serve_as_they_are_and_may_be_marked_from_outside() {
     a.kill();
     assert_eq!([ask().await, ask().await], ["b", "b"]);
     assert_eq!(*told.0.lock().unwrap(), [a.addr]);
-    let left = addresses.put(&[b.addr], &app);
+    let left = addresses.put(&[b.addr], &[], &app);
     assert_eq!(left.iter().map(|target| target.addr()).collect::<Vec<_>>(), [a.addr]);
     assert_eq!((addresses.place_of(&left[0]), ask().await.as_str()), (None, "b"));
 }

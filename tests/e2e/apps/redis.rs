@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use portok::wire::TargetState;
 use redis::{Connection, RedisResult};
 use serde_json::Value;
 
-use super::{apps, edge, get, names, put, reload, take_away, wait_for};
+use super::{apps, edge, get, names, put, reload, status, take_away, wait_for};
 use crate::harness::app::Unmanaged;
 use crate::harness::conf::Conf;
 use crate::harness::wait::pause;
@@ -62,6 +65,11 @@ impl Server {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().unwrap();
+        kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), signal).unwrap();
     }
 
     fn client(&self) -> Connection {
@@ -225,12 +233,23 @@ fn what_redis_says_wrongly_changes_nothing_and_is_shown() {
     assert_eq!(get(&daemon, "h0.test", "/").version(), "v1");
     assert_eq!(get(&daemon, "new.test", "/").status(), 404);
     assert_eq!(redis_of(&daemon, "redis:h1.test")["malformed"], 2);
+    // It is looked at again and again, and told once.
+    let _: () = server.run(&["SADD", "dead:h0.test", "0"]);
+    for host in ["more.test", "another.test"] {
+        server.list(host, &[&v1]);
+        wait_for(&daemon, host, "v1");
+    }
+    for told in ["frontend:h0.test is malformed", "frontend:new.test is malformed", "dead:h0.test is ignored"]
+    {
+        assert_eq!(daemon.log().matches(told).count(), 1, "{told}: {}", daemon.log());
+    }
     let _: () = server.run(&["FLUSHALL"]);
     wait_until(
         "the removal is held",
         || daemon.log(),
-        || (redis_of(&daemon, "redis:h1.test")["held"]["hosts"] == 20).then_some(()),
+        || (redis_of(&daemon, "redis:h1.test")["held"]["hosts"] == 22).then_some(()),
     );
+    assert!(daemon.log().contains("22 of 22 hosts are gone"), "{}", daemon.log());
     for number in 0..20 {
         assert_eq!(get(&daemon, &format!("h{number}.test"), "/").version(), "v1");
     }
@@ -272,6 +291,109 @@ fn a_dead_target_is_passed_over_and_marked_for_all() {
     }
     let _: () = server.run(&["DEL", "dead:other.test"]);
     wait_for(&daemon, "other.test", "v3");
+    daemon.terminate();
+}
+
+#[test]
+fn with_probes_a_target_that_fails_them_gets_no_request() {
+    let world = World::new();
+    let Some(server) = Server::start(&world) else { return };
+    let sick = world.path("sick");
+    let v1 = world.app("v1").with("health_file", sick.display());
+    let (v1_runs, v2) = (v1.start_unmanaged(), world.app("v2").start_unmanaged());
+    server.list("shop.test", &[&v1_runs, &v2]);
+    server.list("alone.test", &[&v1_runs]);
+    let files = server.beside(edge(&world)).set("redis.app.health.interval", "50ms");
+    let conf = files.clone().set("redis.probe", true).set("redis.app.health.failures", 2);
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "shop.test", "v1");
+    let health = |says: &str| {
+        fs::write(world.path("new"), says).unwrap();
+        fs::rename(world.path("new"), &sick).unwrap();
+    };
+    health("500");
+    let ready_of_two = |ready: u32| move |row: &Value| row["replicas"]["ready"] == ready;
+    wait_for_row(&daemon, "redis:shop.test", "one of two is out", ready_of_two(1));
+    for _ in 0..20 {
+        assert_eq!(get(&daemon, "shop.test", "/").version(), "v2");
+    }
+    let target = &status(&daemon, "redis:shop.test").targets[0];
+    assert_eq!((target.state, target.last_error.as_deref()), (TargetState::Ejected, Some("status 500")));
+    // One alone is more than half: it serves.
+    wait_for_row(&daemon, "redis:alone.test", "it is unhealthy", |row| row["phase"] == "unhealthy");
+    assert_eq!(get(&daemon, "alone.test", "/").version(), "v1");
+    daemon.admin("GET", "/__health?app=redis:alone.test", None).expect(503);
+    daemon.admin("GET", "/__health?app=redis:shop.test", None).expect(200);
+    health("200");
+    wait_for_row(&daemon, "redis:shop.test", "both are in", ready_of_two(2));
+    wait_for(&daemon, "shop.test", "v1");
+    health("500");
+    wait_for_row(&daemon, "redis:shop.test", "one of two is out", ready_of_two(1));
+    // A new list is in force at once, whatever its targets say.
+    server.list("new.test", &[&v1_runs]);
+    wait_for(&daemon, "new.test", "v1");
+    // Without probes everything serves.
+    files.save();
+    reload(&daemon);
+    wait_for_row(&daemon, "redis:shop.test", "both are in", ready_of_two(2));
+    wait_for(&daemon, "shop.test", "v1");
+    daemon.terminate();
+}
+
+#[test]
+fn whatever_becomes_of_redis_its_hosts_and_the_apps_beside_serve_on() {
+    let world = World::new();
+    let Some(mut server) = Server::start(&world) else { return };
+    let targets = [world.app("t0").start_unmanaged(), world.app("t1").start_unmanaged()];
+    for number in 0..20 {
+        server.list(&format!("h{number}.test"), &[&targets[0]]);
+    }
+    let conf = server.beside(edge(&world)).set("apps.always.command", world.app("v1").command());
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "app.test", "v1");
+    wait_for(&daemon, "h0.test", "t0");
+    let (load, asked) = (Load::start(daemon.addr), "redis:h1.test");
+    let serves_on = |what: &str| {
+        load.wait_for_more(20);
+        for number in 1..20 {
+            let answer = get(&daemon, &format!("h{number}.test"), "/");
+            assert_eq!((answer.status(), answer.version()), (200, "t0"), "{what}: h{number}.test");
+        }
+    };
+    let wait_for_status = |what: &str, is_so: &dyn Fn(&Value) -> bool| {
+        wait_until(what, || daemon.log(), || is_so(&redis_of(&daemon, asked)).then_some(()));
+    };
+    // Slow: every answer comes late, and in time.
+    server.list("h0.test", &[&targets[1]]);
+    let _: () = server.run(&["CLIENT", "PAUSE", "1500", "ALL"]);
+    serves_on("slow");
+    wait_for(&daemon, "h0.test", "t1");
+    assert_eq!(redis_of(&daemon, asked)["connected"], true);
+    // It stands still.
+    server.signal(Signal::SIGSTOP);
+    wait_for_status("it is late", &|redis| redis["connected"] == false);
+    serves_on("stopped");
+    server.signal(Signal::SIGCONT);
+    server.list("h0.test", &[&targets[0]]);
+    wait_for(&daemon, "h0.test", "t0");
+    // Garbage in the place of lists.
+    for number in 1..20 {
+        let key = format!("frontend:h{number}.test");
+        let _: () = server.run(&["SET", &key, &"x".repeat(100_000)]);
+    }
+    wait_for_status("all are malformed", &|redis| redis["malformed"] == 19);
+    serves_on("full of garbage");
+    let _: () = server.run(&["FLUSHALL"]);
+    wait_for_status("the removal is held", &|redis| redis["held"]["hosts"] == 20);
+    serves_on("flushed");
+    // Gone, and back with nothing in it.
+    server.kill();
+    wait_for_status("it is gone", &|redis| redis["connected"] == false);
+    serves_on("killed");
+    server.begin();
+    wait_for_status("it is back", &|redis| redis["connected"] == true);
+    serves_on("empty");
+    load.finish_without_failure();
     daemon.terminate();
 }
 
