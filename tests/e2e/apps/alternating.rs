@@ -47,6 +47,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
+    connections: AtomicU64,
     apps: [Known; 2],
     /// The first failures.
     failures: Mutex<Vec<String>>,
@@ -93,17 +94,22 @@ impl Clients {
 
     /// Ends them. Nothing may have failed, and a kill may have cost each at most one answer.
     fn finish(mut self) {
+        let clients = self.threads.len() as u64;
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.join().expect("a client reports its failures and does not panic");
         }
         let failures = std::mem::take(&mut *self.shared.failures.lock().unwrap());
         assert!(failures.is_empty(), "{failures:#?}\n{:#?}", self.shared);
+        let mut lost = 0;
         for known in &self.shared.apps {
-            let kills = known.kills.load(Ordering::Relaxed) / 2;
-            let most = kills * 2 * WAYS.len() as u64;
-            assert!(known.lost.load(Ordering::Relaxed) <= most, "more than {most}: {:#?}", self.shared);
+            let most = known.kills.load(Ordering::Relaxed) / 2 * clients;
+            let of_this = known.lost.load(Ordering::Relaxed);
+            assert!(of_this <= most, "more than {most}: {:#?}", self.shared);
+            lost += of_this;
         }
+        let connections = self.shared.connections.load(Ordering::Relaxed);
+        assert!(connections <= clients + lost, "they did not keep theirs: {:#?}", self.shared);
     }
 }
 
@@ -162,7 +168,10 @@ impl Client {
     fn exchange(&mut self, asks: &[Ask]) -> Result<(), String> {
         let mut conn = match self.conn.take() {
             Some(conn) => conn,
-            None => Conn::tcp(self.addr).map_err(|error| format!("connecting: {error}"))?,
+            None => {
+                self.shared.connections.fetch_add(1, Ordering::Relaxed);
+                Conn::tcp(self.addr).map_err(|error| format!("connecting: {error}"))?
+            }
         };
         let bytes: Vec<u8> = asks.iter().flat_map(|ask| self.bytes(ask)).collect();
         conn.send(&bytes).map_err(|error| format!("sending: {error}"))?;
@@ -314,7 +323,7 @@ fn release(world: &World, app: &str, version: &str) -> App {
 /// Whoever watches goes back by itself when its process dies; without a window it is started again.
 fn no_request_reaches_the_other(affinities: [&str; 2], windows: [&str; 2]) {
     let world = World::new();
-    let mut conf = edge(&world).set("upstream.connect_timeout", "50s");
+    let mut conf = edge(&world).set("upstream.connect_timeout", "50s").set("proxy.idle_timeout", "60s");
     for ((app, affinity), window) in APPS.iter().zip(affinities).zip(windows) {
         for (key, value) in [
             ("hosts", toml::Value::from(vec![format!("{app}.test")])),
