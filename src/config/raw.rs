@@ -43,19 +43,28 @@ pub(super) enum Known {
     AppOfRedis,
     /// A key or table of the instance, in the table of an app.
     Instances,
-    /// None of these. `nearest` is what was most likely meant.
-    No { nearest: &'static str },
+    /// None of these.
+    No,
 }
 
 /// Which names are known.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Words {
     /// In the main file.
-    pub(super) file: fn(&str) -> Known,
+    pub(super) file: Vocabulary,
     /// In the table of one app of several.
-    pub(super) app: fn(&str) -> Known,
+    pub(super) app: Vocabulary,
     /// What the name of an app looks like, and whether one does.
     pub(super) app_name: (&'static str, fn(&str) -> bool),
+}
+
+/// The names that may stand in one place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Vocabulary {
+    /// What a name is.
+    pub(super) known: fn(&str) -> Known,
+    /// The known name that was most likely meant by an unknown one.
+    pub(super) nearest: fn(&str) -> &'static str,
 }
 
 /// How a file names the keys of a [`Section`].
@@ -86,11 +95,16 @@ impl Names<'_> {
 
 type Values<'t> = BTreeMap<&'static str, Spanned<DeValue<'t>>>;
 
+/// The most problems that one file may have: what reports them costs more than what reads it.
+const MOST_PROBLEMS: usize = 100;
+
 /// A file's text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Source<'t> {
     file: &'t Path,
     text: &'t str,
+    /// Where its lines begin.
+    lines: Vec<usize>,
 }
 
 /// A configuration file's known keys.
@@ -117,7 +131,7 @@ struct Table<'t> {
 /// Keys of a file that are read together: the instance's, or an app's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Section<'a> {
-    source: Source<'a>,
+    source: &'a Source<'a>,
     values: &'a Values<'a>,
     names: Names<'a>,
     at: usize,
@@ -132,7 +146,7 @@ pub(super) fn parse<'t>(
     text: &'t str,
     words: Words,
 ) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
-    parse_as(Source { file, text }, words, Names::Own)
+    parse_as(Source::new(file, text), words, Names::Own)
 }
 
 /// Parses `text`, the content of `file`, which is an app's own.
@@ -144,7 +158,7 @@ pub(super) fn parse_app<'t>(
     text: &'t str,
     words: Words,
 ) -> Result<(Raw<'t>, Vec<Problem>), Problem> {
-    parse_as(Source { file, text }, words, Names::File)
+    parse_as(Source::new(file, text), words, Names::File)
 }
 
 fn parse_as<'t>(
@@ -167,18 +181,23 @@ fn parse_as<'t>(
         app_of_redis_at: None,
         app_of_redis: Values::new(),
     };
-    let mut walk = Walk { source, words, problems: Vec::new(), raw };
+    let mut walk = Walk { words, problems: Vec::new(), left_out: 0, raw };
     let mut values = Values::new();
     walk.table("", table.into_inner(), names, &mut values);
-    let Walk { problems, raw, .. } = walk;
+    let Walk { mut problems, left_out, raw, .. } = walk;
+    if left_out > 0 {
+        let text = format!("{}: and {left_out} more of these", raw.source.file.display());
+        problems.push(Problem { at: raw.source.text.len(), text });
+    }
     Ok((Raw { values, ..raw }, problems))
 }
 
 /// One way through a file.
 struct Walk<'t> {
-    source: Source<'t>,
     words: Words,
     problems: Vec<Problem>,
+    /// Problems beyond [`MOST_PROBLEMS`].
+    left_out: usize,
     /// What it has found but for the keys of the table that it is in.
     raw: Raw<'t>,
 }
@@ -187,6 +206,7 @@ impl<'t> Walk<'t> {
     /// Keeps the keys of `table`, which is called `prefix`, in `values`, and notes what is wrong
     /// with its names.
     fn table(&mut self, prefix: &str, table: DeTable<'t>, names: Names<'_>, values: &mut Values<'t>) {
+        let vocabulary = if names == Names::Own { self.words.file } else { self.words.app };
         for (key, value) in table {
             let at = key.span().start;
             let name = if prefix.is_empty() {
@@ -194,18 +214,19 @@ impl<'t> Walk<'t> {
             } else {
                 format!("{prefix}.{}", key.get_ref())
             };
-            let known = if names == Names::Own { self.words.file } else { self.words.app };
             if names == Names::Own && name == "app" {
                 self.raw.app_at = Some(at);
             }
-            match known(&name) {
+            match (vocabulary.known)(&name) {
                 Known::Key(name) => {
                     values.insert(name, value);
                 }
                 Known::Table | Known::Apps | Known::AppOfRedis if !value.get_ref().is_table() => {
-                    let (name, position) = (names.of(&name), self.source.position(value.span().start));
-                    let shown = self.source.shown(&name, &value);
-                    self.problem(at, format!("{position}: {name} = {shown}: expected a table, [{name}]"));
+                    let name = names.of(&name);
+                    self.problem(at, value.span().start, |source| {
+                        let shown = source.shown(&name, &value);
+                        format!("{name} = {shown}: expected a table, [{name}]")
+                    });
                 }
                 Known::Table => {
                     let DeValue::Table(inner) = value.into_inner() else { continue };
@@ -223,18 +244,14 @@ impl<'t> Walk<'t> {
                     self.table("", inner, Names::AppOfRedis, &mut values);
                     self.raw.app_of_redis = values;
                 }
-                Known::Instances => {
-                    let (position, shown) = (self.source.position(at), names.of(&name));
-                    self.problem(
-                        at,
-                        format!("{position}: {shown}: expected nothing here: {name} is the instance's"),
-                    );
-                }
-                Known::No { nearest } => {
-                    let (position, nearest) = (self.source.position(at), names.of(nearest));
-                    let name = names.of(&name).escape_debug().to_string();
-                    self.problem(at, format!("{position}: unknown key `{name}`, did you mean `{nearest}`?"));
-                }
+                Known::Instances => self.problem(at, at, |_| {
+                    format!("{}: expected nothing here: {name} is the instance's", names.of(&name))
+                }),
+                Known::No => self.problem(at, at, |_| {
+                    let nearest = names.of((vocabulary.nearest)(&name));
+                    let name = cut(&names.of(&name).escape_debug().to_string());
+                    format!("unknown key `{name}`, did you mean `{nearest}`?")
+                }),
             }
         }
     }
@@ -243,16 +260,16 @@ impl<'t> Walk<'t> {
     fn apps(&mut self, table: DeTable<'t>) {
         for (key, value) in table {
             let (app, at) = (key.get_ref().to_string(), key.span().start);
-            let position = self.source.position(at);
             let (expected, is_name) = self.words.app_name;
             if !is_name(&app) {
-                self.problem(at, format!("{position}: apps.{app:?}: expected {expected} as the app's name"));
+                let app = cut(&format!("{app:?}"));
+                self.problem(at, at, |_| format!("apps.{app}: expected {expected} as the app's name"));
                 continue;
             }
             if !value.get_ref().is_table() {
-                let shown = self.source.shown("apps", &value);
-                let position = self.source.position(value.span().start);
-                self.problem(at, format!("{position}: apps.{app} = {shown}: expected a table, [apps.{app}]"));
+                self.problem(at, value.span().start, |source| {
+                    format!("apps.{app} = {}: expected a table, [apps.{app}]", source.shown("apps", &value))
+                });
                 continue;
             }
             let DeValue::Table(inner) = value.into_inner() else { continue };
@@ -262,28 +279,44 @@ impl<'t> Walk<'t> {
         }
     }
 
-    fn problem(&mut self, at: usize, text: String) {
-        self.problems.push(Problem { at, text });
+    /// Notes what is wrong with the name at `at`, and says so of `place`. It is only counted where
+    /// there are many already.
+    fn problem(&mut self, at: usize, place: usize, what: impl FnOnce(&Source<'t>) -> String) {
+        if self.problems.len() >= MOST_PROBLEMS {
+            self.left_out += 1;
+            return;
+        }
+        let source = &self.raw.source;
+        self.problems.push(Problem { at, text: format!("{}: {}", source.position(place), what(source)) });
+    }
+}
+
+/// `text` with at most as many characters as a message has room for.
+fn cut(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
 }
 
 impl Raw<'_> {
     /// The keys of the instance; of a file that is an app's own, those of the app.
     pub(super) fn whole(&self, names: Names<'static>) -> Section<'_> {
-        Section { source: self.source, values: &self.values, names, at: 0 }
+        Section { source: &self.source, values: &self.values, names, at: 0 }
     }
 
     /// The apps in tables of this file, by name.
     pub(super) fn apps(&self) -> impl Iterator<Item = (&str, Section<'_>)> {
         self.apps.iter().map(|Table { app, at, values }| {
-            (app.as_str(), Section { source: self.source, values, names: Names::App(app), at: *at })
+            (app.as_str(), Section { source: &self.source, values, names: Names::App(app), at: *at })
         })
     }
 
     /// The keys that hold for all apps of Redis.
     pub(super) fn app_of_redis(&self) -> Section<'_> {
         let at = self.app_of_redis_at.unwrap_or_default();
-        Section { source: self.source, values: &self.app_of_redis, names: Names::AppOfRedis, at }
+        Section { source: &self.source, values: &self.app_of_redis, names: Names::AppOfRedis, at }
     }
 
     /// Where their table stands, as an offset and as `file:line:column`.
@@ -339,20 +372,25 @@ impl<'a> Section<'a> {
     }
 }
 
-impl Source<'_> {
-    fn position(self, at: usize) -> String {
+impl<'t> Source<'t> {
+    fn new(file: &'t Path, text: &'t str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Self { file, text, lines }
+    }
+
+    fn position(&self, at: usize) -> String {
         let (line, column) = self.line_and_column(at);
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    fn line_and_column(self, at: usize) -> (usize, usize) {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        (line, before.rsplit('\n').next().unwrap_or("").chars().count() + 1)
+    fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|begin| *begin <= at);
+        let before = line.checked_sub(1).and_then(|line| self.text.get(*self.lines.get(line)?..at));
+        (line, before.map_or(0, |text| text.chars().count()) + 1)
     }
 
-    fn shown(self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
-        const LONGEST: usize = 80;
+    fn shown(&self, key: &str, value: &Spanned<DeValue<'_>>) -> String {
         if is_secret(key) {
             return MASK.to_owned();
         }
@@ -361,8 +399,6 @@ impl Source<'_> {
             return "a table".to_owned();
         }
         let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let cut = line.chars().filter(|c| !c.is_control()).take(LONGEST);
-        let rest = if line.chars().count() > LONGEST { "…" } else { "" };
-        cut.chain(rest.chars()).collect()
+        cut(&line.chars().filter(|c| !c.is_control()).collect::<String>())
     }
 }

@@ -5,7 +5,7 @@
 //! `app.command`, `restart.burst` is `app.restart.burst`. Every other key of an app has its own
 //! name there: `health.path`. So it is in `[redis.app]`.
 
-use super::super::raw::{Known, Words};
+use super::super::raw::{Known, Vocabulary, Words};
 use super::super::values::{NAME_EXPECTED, is_instance_name};
 use super::{Key, keys};
 
@@ -13,8 +13,11 @@ use super::{Key, keys};
 const APP_OF_REDIS: &str = "redis.app";
 
 /// The names that configuration files may have.
-pub(in crate::config) const WORDS: Words =
-    Words { file: known, app: known_in_app, app_name: (NAME_EXPECTED, is_instance_name) };
+pub(in crate::config) const WORDS: Words = Words {
+    file: Vocabulary { known, nearest: |name| nearest(name, in_file) },
+    app: Vocabulary { known: known_in_app, nearest: |name| nearest(name, in_app) },
+    app_name: (NAME_EXPECTED, is_instance_name),
+};
 
 /// What `name` is in the main file.
 fn known(name: &str) -> Known {
@@ -23,7 +26,7 @@ fn known(name: &str) -> Known {
         None if name == "apps" => Known::Apps,
         None if name == APP_OF_REDIS => Known::AppOfRedis,
         None if is_table(name) => Known::Table,
-        None => Known::No { nearest: nearest(name, in_file) },
+        None => Known::No,
     }
 }
 
@@ -36,7 +39,7 @@ fn known_in_app(name: &str) -> Known {
         Some(key) => Known::Key(key.name),
         None if has_keys(&of_app) || name != "app" && has_keys(name) => Known::Table,
         None if find(name).is_some() || name != "app" && is_table(name) => Known::Instances,
-        None => Known::No { nearest: nearest(name, in_app) },
+        None => Known::No,
     }
 }
 
@@ -179,7 +182,7 @@ mod tests {
             assert_eq!(known_in_app(name), is, "{name}");
         }
         for name in ["app", "apps", "port", "health.pth"] {
-            assert!(matches!(known_in_app(name), Known::No { .. }), "{name}: {:?}", known_in_app(name));
+            assert_eq!(known_in_app(name), Known::No, "{name}");
         }
     }
 }

@@ -368,3 +368,14 @@ proptest::proptest! {
         let _ = Case::file(&format!("{} = {value}\n", crate::config::keys().nth(index).unwrap().name)).load();
     }
 }
+
+#[test]
+fn of_many_problems_the_first_are_told_and_the_others_counted() {
+    let unknown: String = (0..250).map(|number| format!("k{number:03} = 1\n")).collect();
+    let problems = Case::file(&unknown).problems();
+    assert_eq!(problems.len(), 101, "{problems:?}");
+    assert!(problems[99].contains("unknown key `k099`"), "{}", problems[99]);
+    assert!(problems[100].ends_with("api.toml: and 150 more of these"), "{}", problems[100]);
+    let problems = Case::file(&format!("{} = 1\n", "k".repeat(70_000))).problems();
+    assert!(problems[0].len() < 300 && problems[0].contains("kkk…`, did you mean"), "{}", problems[0]);
+}

@@ -1,6 +1,6 @@
 //! The names of several apps, and where each of them is reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::findings::Findings;
 use super::toml::Toml;
@@ -13,6 +13,8 @@ const NAME_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Names {
     given: BTreeSet<String>,
+    /// The last number behind a name that several wanted.
+    numbers: BTreeMap<String, u32>,
 }
 
 impl Names {
@@ -22,11 +24,11 @@ impl Names {
         let stem: String = wanted.chars().map(fits).skip_while(|c| *c == '-').take(NAME_MAX).collect();
         let stem = if stem.contains(|c: char| c.is_ascii_alphanumeric()) { stem } else { "app".to_owned() };
         let mut name = stem.clone();
-        let mut number = 2;
+        let number = self.numbers.entry(stem.clone()).or_insert(1);
         while !self.given.insert(name.clone()) {
+            *number += 1;
             let suffix = format!("-{number}");
             name = stem.chars().take(NAME_MAX - suffix.len()).chain(suffix.chars()).collect();
-            number += 1;
         }
         debug_assert!(is_instance_name(&name), "{name}");
         if name != wanted {
