@@ -83,19 +83,18 @@ impl Apps {
     /// # Errors
     /// The record of the one app cannot be used; the kernel's random numbers cannot be read.
     pub fn boot(parts: Parts) -> Result<(Self, Waiting), BootError> {
-        let Parts { config, common, board, redis, listen, unbound, .. } = parts;
-        let Parts { route, counters, records, notify, fresh, alone, .. } = parts;
+        let Parts { config, redis, listen, unbound, route, .. } = parts;
         let several = config.apps.is_some();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let means = Means {
             instance: config.name.clone(),
-            common: Arc::clone(&common),
-            board,
-            counters,
-            records,
-            notify,
-            fresh,
-            alone,
+            common: Arc::clone(&parts.common),
+            board: parts.board,
+            counters: parts.counters,
+            records: parts.records,
+            notify: parts.notify,
+            fresh: parts.fresh,
+            alone: parts.alone,
             turns: several.then(|| Turns::new(cores)),
         };
         let (known, see) = watch::channel(Arc::default());
@@ -109,7 +108,7 @@ impl Apps {
             Some(wanted) => all(means, config, &wanted, redis, channels),
         };
         registry.publish();
-        let (known, addresses, lost) = (see, see_addresses, is_lost);
+        let (known, addresses, lost, common) = (see, see_addresses, is_lost, parts.common);
         Ok((Self { known, addresses, orders, lost, common, followed: None }, Waiting { registry }))
     }
 }
@@ -130,14 +129,7 @@ fn the_one(
     let made = means.manage(&None, app.subscribe(), (&service, route), opened, None);
     let (managed, prepared) = made.map_err(BootError::Supervisor)?;
     let body = Body::Managed(managed);
-    let running = Running {
-        service,
-        config: app,
-        body,
-        origin: Origin::MainFile,
-        trouble: None,
-        left: BTreeSet::new(),
-    };
+    let running = Running::new(service, app, body, Origin::MainFile);
     let mut registry = Registry::new(means, config, channels);
     registry.sweep_targets();
     registry.take_the_one(running, prepared);

@@ -435,7 +435,7 @@ impl Registry {
                 }
             }
         };
-        let running = Running { service, config, body, origin, trouble: None, left: BTreeSet::new() };
+        let running = Running::new(service, config, body, origin);
         self.absent.remove(name);
         self.running.insert(name.to_owned(), running);
     }

@@ -74,6 +74,15 @@ impl Trouble {
 }
 
 impl Running {
+    pub(super) fn new(
+        service: Arc<Service>,
+        config: watch::Sender<Arc<AppConfig>>,
+        body: Body,
+        origin: Origin,
+    ) -> Self {
+        Self { service, config, body, origin, trouble: None, left: BTreeSet::new() }
+    }
+
     /// The configuration in force.
     pub(super) fn config(&self) -> Arc<AppConfig> {
         Arc::clone(&self.config.borrow())

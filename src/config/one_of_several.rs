@@ -143,6 +143,14 @@ fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
         let with = format!("addresses of its own: {own} is the instance's too (listen = \"{instances}\")");
         r.reject("app.listen", &with);
     }
+    // `[::]` leaves IPv4 to an address beside it.
+    let excludes = |one: &SocketAddr, other: &SocketAddr| {
+        one != other && one.is_ipv4() == other.is_ipv4() && overlaps(*one, *other)
+    };
+    let twice = |one: &SocketAddr| Some((*one, *routes.listen.iter().find(|other| excludes(one, other))?));
+    if let Some((one, other)) = routes.listen.iter().find_map(twice) {
+        r.reject("app.listen", &format!("addresses that do not overlap; {one} and {other} do"));
+    }
     if !routes.listen.is_empty() && routes.hosts.is_empty() {
         for key in ["app.paths", "app.strip_prefix"] {
             if r.in_file(key) {

@@ -226,13 +226,13 @@ impl Listeners {
         plane: &Plane,
         manager: &Manager,
     ) -> Result<Failures, (SocketAddr, io::Error)> {
-        let is_same = prepared.new.is_empty() && self.open.iter().map(|(id, _)| id).eq(&prepared.wanted);
-        if is_same {
-            return Ok(prepared.failures());
-        }
         let mut kept = listen(&mut prepared, plane).await?;
         let failures = prepared.failures();
-        let Prepared { wanted, .. } = prepared;
+        let wanted = prepared.wanted;
+        let is_same = kept.is_empty() && self.open.iter().map(|(id, _)| id).eq(&wanted);
+        if is_same {
+            return Ok(failures);
+        }
         self.forget(manager);
         for (id, _) in self.open.extract_if(.., |(id, _)| !wanted.contains(id)) {
             plane.leave(id).await;

@@ -178,6 +178,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "apps.api.listen = ",
         "0.0.0.0:3000 is the instance's too",
     ),
+    (
+        "command = \"x\"\nlisten = [\"127.0.0.1:81\", \"[::]:81\", \"0.0.0.0:81\"]",
+        "apps.api.listen = ",
+        "do not overlap; 127.0.0.1:81 and 0.0.0.0:81 do",
+    ),
     ("command = \"x\"\nlisten = [\"a:1\"]", "apps.api.listen = \"a:1\"", "a port from 0 to 65535"),
     // Targets.
     ("targets = []", "apps.api.targets = []", "an array of 1 to 64 items"),

@@ -83,6 +83,28 @@ fn a_file_that_is_broken_at_the_start_is_left_out_and_begins_when_it_is_mended()
 }
 
 #[test]
+fn an_app_named_redis_and_the_apps_of_redis_are_not_counted_under_one_name() {
+    let world = World::new();
+    let conf = edge(&world);
+    put(&world, "redis", &["file.test"], &world.app("file-1"));
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "file.test", "file-1");
+    // Nobody has to answer there.
+    conf.set("redis.url", "redis://127.0.0.1:1").save();
+    let told = daemon.admin("POST", "/__reload", None).expect(200).json();
+    assert_mentions(&told.to_string(), &["\"redis\"", "refused", "a name other than redis"]);
+    // It stays as it was until its file has another name.
+    wait_for(&daemon, "file.test", "file-1");
+    let text = daemon.admin("GET", "/__metrics?format=prometheus", None).expect(200).text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut series: Vec<_> = lines.filter_map(|line| Some(line.rsplit_once(' ')?.0)).collect();
+    assert!(series.iter().any(|series| series.contains("app=\"redis\"")), "{text}");
+    series.sort_unstable();
+    assert!(series.windows(2).all(|two| two[0] != two[1]), "{text}");
+    daemon.terminate();
+}
+
+#[test]
 fn most_apps_go_only_when_that_is_asked_for() {
     let world = World::new();
     let conf = edge(&world);
