@@ -205,17 +205,17 @@ pub(super) fn read_kept(
     text: &str,
     given: &Given<'_>,
     sections: &Sections,
-) -> Option<Arc<AppConfig>> {
+) -> Option<Valid> {
     let path = folder.join(format!("{app}.toml"));
-    parse(app, &path, text, given, sections).ok().map(|valid| Arc::new(valid.app))
+    parse(app, &path, text, given, sections).ok()
 }
 
-/// What a file says that has no problems.
-struct Valid {
-    app: AppConfig,
+/// What a file says that has no problems; the fields are those of an [`AppFile`].
+pub(super) struct Valid {
+    pub(super) app: AppConfig,
     warnings: Vec<String>,
-    targets: Option<String>,
-    listen: Option<String>,
+    pub(super) targets: Option<String>,
+    pub(super) listen: Option<String>,
 }
 
 fn parse_file(

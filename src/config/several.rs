@@ -14,7 +14,7 @@ use super::paths;
 use super::raw::Raw;
 use super::read::{Given, Reader};
 use super::validate::Shape;
-use super::{Config, Sources};
+use super::{AppConfig, Config, Sources};
 
 /// What a running daemon started as, which no edit of its configuration changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,21 +152,9 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         let twice = several.apps.get(&name).map(|main| {
             format!("{place}: the app {name} is in {} too, which goes first; take one away", main.place)
         });
-        // What does not go with an app before it is this file's problem, whichever the other is.
-        let app = app.and_then(|app| {
-            if let Some(why) = is_redis(&name, has_redis) {
-                return Err(format!("{place}: {why}"));
-            }
-            let instead = [
-                targets.zip(accepted.instead_of_targets(&app)),
-                listen.zip(accepted.instead_of_listen(&app)),
-            ];
-            let problems: Vec<_> = instead
-                .into_iter()
-                .flatten()
-                .map(|(quoted, instead)| format!("{quoted}: expected {instead}"))
-                .collect();
-            if problems.is_empty() { Ok(app) } else { Err(problems.join("\n")) }
+        let app = app.and_then(|app| match is_redis(&name, has_redis) {
+            Some(why) => Err(format!("{place}: {why}")),
+            None => fitting(&accepted, app, targets, listen),
         });
         match (twice, app) {
             (None, Ok(app)) => {
@@ -184,13 +172,22 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
     }
     // What is gone, too, is as it was until the next look finds it missing.
     for (name, text) in &r.given.sources.kept {
-        if several.apps.contains_key(name) {
+        if several.apps.contains_key(name) || is_redis(name, has_redis).is_some() {
             continue;
         }
         let folder = several.folder.as_deref().unwrap_or(Path::new(""));
-        if let Some(app) = folder::read_kept(name, folder, text, r.given, &sections) {
-            several.texts.insert(name.clone(), Arc::clone(text));
-            several.apps.insert(name.clone(), app);
+        let Some(valid) = folder::read_kept(name, folder, text, r.given, &sections) else { continue };
+        match fitting(&accepted, Arc::new(valid.app), valid.targets, valid.listen) {
+            Ok(app) => {
+                accepted.add(&app);
+                several.texts.insert(name.clone(), Arc::clone(text));
+                several.apps.insert(name.clone(), app);
+            }
+            Err(problems) => {
+                let why = format!("as it was last it does not go with the others:\n{problems}");
+                let all = several.refused.remove(name).into_iter().chain([why]);
+                several.refused.insert(name.clone(), all.collect::<Vec<_>>().join("\n"));
+            }
         }
     }
 }
@@ -199,6 +196,24 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
 fn is_redis(name: &str, has_redis: bool) -> Option<&'static str> {
     let is_taken = has_redis && name == APPS_OF_REDIS;
     is_taken.then_some("expected a name other than redis, by which the apps of [redis] are counted")
+}
+
+/// `app` of a file, unless it does not go with an app before it: that is this file's problem,
+/// whichever the other is. `targets`, `listen`: place, name and value of what it says of these.
+fn fitting(
+    accepted: &Accepted,
+    app: Arc<AppConfig>,
+    targets: Option<String>,
+    listen: Option<String>,
+) -> Result<Arc<AppConfig>, String> {
+    let instead =
+        [targets.zip(accepted.instead_of_targets(&app)), listen.zip(accepted.instead_of_listen(&app))];
+    let problems: Vec<_> = instead
+        .into_iter()
+        .flatten()
+        .map(|(quoted, instead)| format!("{quoted}: expected {instead}"))
+        .collect();
+    if problems.is_empty() { Ok(app) } else { Err(problems.join("\n")) }
 }
 
 /// Reads what holds for all apps of Redis, where there are such apps.

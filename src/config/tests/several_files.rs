@@ -217,3 +217,25 @@ fn a_flavor_takes_another_file_and_keeps_name_folder_and_record() {
     let config = case.good();
     assert_eq!((config.name.as_str(), config.file), ("edge", Some(case.path("etc/edge_test.toml"))));
 }
+
+#[test]
+fn an_app_as_it_was_last_is_held_against_the_others_like_any_other() {
+    let mut case = Case::file("[apps]\n");
+    case.app("hook", "listen = [\"127.0.0.1:9080\"]\ntargets = [\"127.0.0.1:8085\"]\n");
+    case.app("shop", "hosts = 7\n");
+    let kept = [
+        ("fine", "targets = [\"127.0.0.1:9081\"]\n"),
+        ("circle", "listen = [\"127.0.0.1:8085\"]\ncommand = \"x\"\n"),
+        ("shop", "targets = [\"127.0.0.1:9080\"]\n"),
+    ];
+    case.sources.kept = kept.map(|(app, text)| (app.to_owned(), text.into())).into();
+    let config = case.good();
+    let Several { apps, refused, texts, .. } = several(&config);
+    assert_eq!(apps.keys().collect::<Vec<_>>(), ["fine", "hook"]);
+    assert!(texts.contains_key("fine") && !texts.contains_key("shop"));
+    assert_eq!(refused.keys().collect::<Vec<_>>(), ["circle", "shop"]);
+    assert!(refused["circle"].contains("takes the requests to a target (the app hook"), "{refused:?}");
+    for part in ["hosts = 7", "as it was last", "where portok itself listens (the app hook"] {
+        assert!(refused["shop"].contains(part), "{refused:?}");
+    }
+}
