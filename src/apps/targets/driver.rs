@@ -324,7 +324,7 @@ impl TargetSet {
         }
     }
 
-    /// Tells the hooks of a switch.
+    /// Tells the hooks of a switch. Whoever passes it on knows the names of instance and app.
     fn tell(&self, switch: &wire::Switch) {
         let to: Vec<_> = switch.to_ports.iter().map(u16::to_string).collect();
         let why =
@@ -354,7 +354,9 @@ impl TargetSet {
         let rules = self.rules();
         match report {
             Ok(report) => {
-                self.last_checked_at = Some(wire::rfc3339(SystemTime::now()));
+                if self.set.active(rules).is_none_or(|active| active.id == id) {
+                    self.last_checked_at = Some(wire::rfc3339(SystemTime::now()));
+                }
                 self.set.probed(id, report.complaint(), rules);
             }
             // That says nothing of the target.

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use super::words::{BAD, BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
-use crate::wire::{RedisStatus, ReleaseStatus, Status};
+use super::words::{
+    BAD, BUSY, DIM, GOOD, STRONG, ago, count, left, movement, paint, phase_style, plain, since,
+};
+use crate::wire::{RedisStatus, ReleaseStatus, Status, TargetState, TargetStatus};
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -31,7 +33,10 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     };
     let crash = status.last_exit.as_ref().map(|exit| format!("`{}`: {}", exit.release, exit.exit));
     for (what, problem) in [
-        ("live release unhealthy", &failing),
+        (
+            if status.targets.is_empty() { "live release unhealthy" } else { "first target unhealthy" },
+            &failing,
+        ),
         ("configuration not loaded", &status.config.error),
         ("state cannot be written, deploys are refused", &status.state_error),
         (&last("last failure", status.last_failure_at.as_deref()), &status.last_failure),
@@ -42,7 +47,13 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
             write_problem(&mut text, what, problem);
         }
     }
-    write_role(&mut text, "live", status.live.as_ref(), now);
+    // An app with targets has no releases.
+    if status.targets.is_empty() {
+        write_role(&mut text, "live", status.live.as_ref(), now);
+    }
+    for target in &status.targets {
+        write_target(&mut text, target);
+    }
     if status.candidate.is_some() {
         write_role(&mut text, "candidate", status.candidate.as_ref(), now);
     }
@@ -146,6 +157,20 @@ fn write_problem(text: &mut String, what: &str, problem: &str) {
 
 fn write_row(text: &mut String, name: &str, value: &str) {
     _ = writeln!(text, "  {} {value}", paint(DIM, format_args!("{name:<10}")));
+}
+
+fn write_target(text: &mut String, target: &TargetStatus) {
+    let TargetStatus { address, state, inflight, last_error } = target;
+    let style = match state {
+        TargetState::Ready => GOOD,
+        TargetState::Starting => BUSY,
+        TargetState::Ejected => BAD,
+        TargetState::Draining => DIM,
+    };
+    let mut facts = vec![paint(STRONG, plain(address)), paint(style, state.as_str())];
+    facts.push(format!("{inflight} in flight"));
+    facts.extend(last_error.as_deref().map(plain));
+    write_row(text, "target", &facts.join("  "));
 }
 
 fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, now: SystemTime) {
@@ -264,6 +289,31 @@ pub(super) mod tests {
   draining   11s left at most
   switched   port 8081 → v2 (port 41873), 19s ago, deploy
   config     /etc/portok/api.toml, loaded 1h 0m ago
+";
+        assert_eq!(stripped(&answer), expected);
+    }
+
+    #[test]
+    fn of_targets_each_is_shown_and_no_release() {
+        let target = |address: &str, state, inflight, last_error: Option<&str>| TargetStatus {
+            address: address.into(),
+            state,
+            inflight,
+            last_error: last_error.map(Into::into),
+        };
+        let answer = Status {
+            phase: Phase::Settled,
+            targets: vec![
+                target("127.0.0.1:8081", TargetState::Ready, 2, None),
+                target("[::1]:8082", TargetState::Ejected, 0, Some("status 503")),
+            ],
+            ..empty()
+        };
+        let expected = "\
+● api is settled on 0.0.0.0:3000  portok 0.1.0, pid 77
+  target     127.0.0.1:8081  ready  2 in flight
+  target     [::1]:8082  ejected  0 in flight  status 503
+  config     the environment, loaded 1h 0m ago
 ";
         assert_eq!(stripped(&answer), expected);
     }
