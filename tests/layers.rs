@@ -49,7 +49,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
 ];
 
 /// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "wire",
     "release/state",
     "config/diff",
@@ -59,6 +59,7 @@ const PURE: [&str; 16] = [
     "apps/claims",
     "apps/plan",
     "apps/probes/book",
+    "apps/restarts",
     "redis/bounds",
     "redis/dead",
     "redis/guard",

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::drivers::Driver;
 use super::hosted::Hosted;
 use super::targets;
 use crate::config::{AppConfig, AppRoutes};
@@ -30,6 +31,8 @@ pub(super) struct Facts {
     pub(super) source: AppSource,
     /// It is being removed.
     pub(super) leaves: bool,
+    /// What drives it has ended by a fault and does not run yet.
+    pub(super) down: bool,
 }
 
 /// What answers an app's requests.
@@ -106,11 +109,6 @@ impl App {
         }
     }
 
-    /// Its set of targets, unless the app is only shown because it is being removed.
-    pub(super) fn targets_that_run(&self) -> Option<&targets::Handle> {
-        self.targets().filter(|_| !self.0.leaves)
-    }
-
     /// The app of Redis that it is.
     pub(super) fn hosted(&self) -> Option<&Arc<Hosted>> {
         match &self.0.kind {
@@ -119,9 +117,28 @@ impl App {
         }
     }
 
-    /// Its coordinator, unless the app is only shown because it is being removed.
-    pub(super) fn coordinator_that_runs(&self) -> Option<&release::Handle> {
-        self.coordinator().filter(|_| !self.0.leaves)
+    /// What drives it, unless the app is only shown because it is being removed.
+    pub(super) fn driver(&self) -> Option<Driver> {
+        match &self.0.kind {
+            _ if self.0.leaves => None,
+            Kind::Managed(handle) => Some(Driver::Releases(handle.clone())),
+            Kind::Targets(handle) => Some(Driver::Targets(handle.clone())),
+            Kind::Redis(_) | Kind::Redirect | Kind::Absent => None,
+        }
+    }
+
+    /// Whether what drives it has ended by a fault and does not run yet.
+    pub(super) fn is_down(&self) -> bool {
+        self.0.down
+    }
+
+    /// Refuses what nobody could carry out now.
+    fn is_driven(&self) -> Result<(), ErrorBody> {
+        if !self.is_down() {
+            return Ok(());
+        }
+        let message = format!("app `{}`: {}", self.name(), self.error().unwrap_or_default());
+        Err(ErrorBody::new(Code::Busy, "Busy", message).with_hint("try again in a moment"))
     }
 
     /// The coordinator for what only an app with releases can do.
@@ -242,7 +259,9 @@ impl App {
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
     pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
-        self.releases_of("a deploy")?.deploy(request, force).await
+        let coordinator = self.releases_of("a deploy")?;
+        self.is_driven()?;
+        coordinator.deploy(request, force).await
     }
 
     /// Moves traffic to these ports, as [`release::Handle::switch`] and [`targets::Handle::switch`].
@@ -251,6 +270,7 @@ impl App {
     /// Those, and `bad_request` for an app whose requests go to no port, and for several ports of
     /// one that has no list of targets.
     pub async fn switch(&self, ports: &[u16]) -> Result<wire::Switched, ErrorBody> {
+        self.is_driven()?;
         match (&self.0.kind, ports) {
             (Kind::Targets(handle), _) => handle.switch(ports).await,
             (_, [port]) => self.releases_of("a switch")?.switch(*port).await,
@@ -268,7 +288,9 @@ impl App {
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
     pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
-        self.releases_of("a rollback")?.rollback(asked).await
+        let coordinator = self.releases_of("a rollback")?;
+        self.is_driven()?;
+        coordinator.rollback(asked).await
     }
 
     /// As [`release::Handle::cancel`].
@@ -276,6 +298,8 @@ impl App {
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
     pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
-        self.releases_of("a cancel")?.cancel().await
+        let coordinator = self.releases_of("a cancel")?;
+        self.is_driven()?;
+        coordinator.cancel().await
     }
 }

@@ -122,7 +122,7 @@ fn the_one(
 ) -> Result<Registry, BootError> {
     let opened = means.records.open(None)?;
     kept::forget(&config.state_file);
-    let former = orphans(&means, means.records.apps().into_iter().map(Some));
+    let former = orphans(&means, means.records.apps_that_can_be_read().into_iter().map(Some));
     keep_pipes(&means.common, former.iter().map(|(_, (_, found))| found).chain([&opened.1]));
     let app = watch::Sender::new(Arc::clone(&config.app));
     let service = Arc::clone(means.board.own());
@@ -147,7 +147,7 @@ fn all(
     redis: Option<Redis>,
     channels: Channels,
 ) -> Registry {
-    let recorded = means.records.apps();
+    let (recorded, removed) = (means.records.apps(), means.records.removed_apps());
     let begin = plan::start(wanted, &recorded);
     let is_managed = |name: &str| wanted.apps.get(name).is_none_or(|app| Nature::of(app) == Nature::Managed);
     let (mut opened, mut stopped) = (Vec::new(), Vec::new());
@@ -162,7 +162,7 @@ fn all(
                 opened.push((name, begin, None));
             }
             Begin::Configured => {
-                let record = means.records.open_added(&name);
+                let record = means.records.open_added(&name, &removed);
                 opened.push((name, begin, Some(record)));
             }
             Begin::FromRecord { .. } => {
@@ -193,7 +193,7 @@ fn all(
     if let Some(redis) = redis {
         registry.take_redis(redis);
     }
-    let _changes = registry.compare(false);
+    registry.look_again();
     registry
 }
 

@@ -456,6 +456,7 @@ impl Seen {
             error: (!troubles.is_empty()).then(|| troubles.join("; ")),
             source: AppSource::Redis,
             leaves: false,
+            down: false,
         })
     }
 
@@ -470,6 +471,7 @@ impl Seen {
             error: Some(format!("its list is malformed: {reason}")),
             source: AppSource::Redis,
             leaves: false,
+            down: false,
         })
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
@@ -49,8 +48,6 @@ pub(super) struct Managed {
     pub(super) recorded: CancellationToken,
     /// How the coordinator ended; `None`: it runs.
     pub(super) ended: watch::Receiver<Option<End>>,
-    /// When it was started again lately after such an end.
-    pub(super) restarts: Vec<Instant>,
 }
 
 /// A coordinator that does not run yet.
@@ -104,7 +101,7 @@ impl Means {
         };
         let (coordinator, handle) = Coordinator::new(parts);
         let (ends, ended) = watch::channel(None);
-        let managed = Managed { handle, supervisor, recorded, ended, restarts: Vec::new() };
+        let managed = Managed { handle, supervisor, recorded, ended };
         // At the level of errors, so that no filter takes the name from a line that it lets through.
         let span = owner.as_ref().map_or_else(Span::none, |app| tracing::error_span!("app", app = %app));
         Ok((managed, Prepared { coordinator, ended: ends, span }))

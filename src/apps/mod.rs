@@ -4,11 +4,12 @@
 //! [`Apps`] is the face for the rest of the daemon: it finds an [`App`], puts a configuration in
 //! force, and fans out what concerns all (`together`): freeze, leave, stop. Which apps there are is
 //! known by one task, the `registry`, which makes what `boot`, `means` and `running` describe,
-//! compares it with the configuration (`plan`), settles who has which route (`claims`), and lets
-//! apps go (`leaving`). It is told which of their own addresses cannot be bound (`unbound`). Each
-//! managed app has a coordinator of its own, which decides everything about its releases and owns
-//! its state. The apps of Redis (`from_redis`, `hosted`) have none; their targets are probed
-//! together, where that is wanted (`probes`).
+//! compares it with the configuration (`plan`), settles who has which route (`claims`), starts again
+//! what fell (`restarts`), and lets apps go (`leaving`). It is told which of their own addresses
+//! cannot be bound (`unbound`). Each managed app has a coordinator of its own, which decides
+//! everything about its releases and owns its state. The apps of Redis (`from_redis`, `hosted`) have
+//! none; their targets are probed together, where that is wanted (`probes`). `drivers` is what
+//! coordinators and the drivers of targets have in common.
 //!
 //! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
 //! they end after [`Apps::stop_all`] or [`Apps::leave`].
@@ -19,16 +20,17 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::drivers::Driver;
 use self::registry::{Order, Registry};
 use crate::config::Config;
 use crate::proxy::ServiceCounters;
-use crate::release;
 use crate::supervisor::Common;
 use crate::wire::{AppReload, Code, ErrorBody, RedisStatus};
 
 mod app;
 mod boot;
 mod claims;
+mod drivers;
 mod from_redis;
 mod hosted;
 pub mod kept;
@@ -37,6 +39,7 @@ mod means;
 mod plan;
 mod probes;
 mod registry;
+mod restarts;
 mod running;
 pub mod targets;
 #[cfg(test)]
@@ -61,10 +64,8 @@ struct Known {
     apps: BTreeMap<String, App>,
     /// Those of Redis.
     redis: Option<from_redis::Seen>,
-    /// The coordinators of apps that are being removed.
-    leaving: Vec<release::Handle>,
-    /// What drives the targets of others.
-    leaving_sets: Vec<targets::Handle>,
+    /// What drives the apps that are being removed, with their names.
+    leaving: Vec<(String, Driver)>,
 }
 
 /// The apps, for the rest of the daemon.
@@ -75,8 +76,8 @@ pub struct Apps {
     orders: mpsc::Sender<Order>,
     lost: watch::Receiver<bool>,
     common: Arc<Common>,
-    /// The coordinator of the one app, whose snapshots are followed.
-    followed: Option<release::Handle>,
+    /// What drives the one app, whose snapshots are followed.
+    followed: Option<Driver>,
 }
 
 /// The apps' coordinators before they run.
@@ -154,6 +155,11 @@ impl Apps {
     /// How it stands with Redis; `None`: there is none.
     pub fn redis(&self) -> Option<RedisStatus> {
         Some(self.known.borrow().redis.as_ref()?.status())
+    }
+
+    /// Whether the instance has several apps, and they are none at the moment.
+    pub fn are_none(&self) -> bool {
+        self.has_several() && self.list().is_empty()
     }
 
     /// Whether the instance has several apps (it may be none at the moment), so that a request to

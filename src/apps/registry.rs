@@ -5,11 +5,10 @@
 //! [`Order`]; what is to be done follows from a comparison ([`super::plan`]) that may be made at any
 //! time: after a reload, when the delay of a removal has passed, when an app has been removed.
 //!
-//! A coordinator that ends by a fault is started again from its record, [`RESTARTS`] times a
-//! minute; the others go on. Then the daemon is told that it is lost.
+//! What drives an app is started again after a fault (`registry/restarts.rs`); the others go on.
 //!
 //! While the daemon hands over, nothing is added, removed or started again. The task ends once it
-//! was told so ([`Order::End`]) and every coordinator has ended.
+//! was told so ([`Order::End`], [`Order::ShutDown`]) and every coordinator has ended.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -26,29 +25,24 @@ use super::from_redis::FromRedis;
 use super::kept::Kept;
 use super::leaving::{Leaving, LeavingSet};
 use super::means::{Means, Owner, Prepared};
-use super::plan::{self, Begin, Missing, Plan};
-use super::running::{Body, Nature, Running, Trouble, without_configuration};
-use super::targets::TargetSet;
+use super::plan::{self, Missing, Plan};
+use super::running::{Body, Driven, Nature, Running, Trouble};
 use super::unbound::Unbound;
 use crate::config::{AppConfig, Config, Several};
 use crate::proxy::{At, Destination};
-use crate::release::store::{Found, Store};
+use crate::release::records::Removed;
 use crate::wire::{AppChange, AppReload};
 
 mod channels;
 mod from_redis;
+mod making;
+mod restarts;
 mod sets;
 mod shown;
 
 pub(super) use self::channels::Channels;
 pub(super) use self::from_redis::settings;
-
-/// How often a coordinator is started again within [`COUNTED`].
-const RESTARTS: usize = 2;
-const COUNTED: Duration = Duration::from_secs(60);
-
-/// How long what a lost coordinator left under way may take to end.
-const SETTLE: Duration = Duration::from_secs(5);
+use self::sets::PreparedSet;
 
 /// How often a claimant of a route is looked at that gets it once it is healthy.
 const LOOK_AT_HEALTH: Duration = Duration::from_millis(100);
@@ -65,19 +59,49 @@ pub(super) enum Order {
     StandStill(oneshot::Sender<()>),
     /// Go on.
     GoOn,
-    /// Add, remove and start nothing any more; end with the last coordinator.
+    /// Add, remove and start nothing any more; end with the last coordinator. Everything stays.
     End(oneshot::Sender<()>),
+    /// The same, before all is stopped.
+    ShutDown(oneshot::Sender<()>),
 }
 
 /// What of the registry's tasks has ended.
 #[derive(Debug)]
 enum Ended {
-    Coordinator(Owner),
-    /// What is of no further interest.
-    Other,
+    /// What drives an app.
+    Driver(Owner),
+    /// What a fallen coordinator had under way.
+    Settled(Owner),
     Removal(Owner),
     /// That of an app with targets.
     SetRemoval(u64),
+}
+
+/// Why the apps are compared with their configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// It is loaded anew; with `prune` what is missing goes at once.
+    Anew { prune: bool },
+    /// Something has become due.
+    Again,
+}
+
+/// What became of an app that is new.
+enum Addition {
+    Began,
+    /// What runs of the former app of this name goes first.
+    Waits,
+    /// It cannot begin.
+    Refused(String),
+}
+
+/// What became of an app whose configuration is another one.
+enum Change {
+    /// That only stands elsewhere.
+    Elsewhere,
+    Changed,
+    /// It is of another kind, and cannot begin as that.
+    Refused(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,10 +139,10 @@ pub(super) struct Registry {
     /// Targets of Redis that left and have requests in flight.
     drains: JoinSet<()>,
     life: Life,
-    /// Coordinators that run once the registry does.
+    /// Coordinators that do not run yet.
     prepared: Vec<(Owner, Prepared)>,
-    /// Drivers of targets that run with them.
-    drivers: Vec<TargetSet>,
+    /// Drivers of targets that do not.
+    drivers: Vec<PreparedSet>,
     tasks: JoinSet<Ended>,
     known: watch::Sender<Arc<Known>>,
     /// The addresses that apps have for themselves.
@@ -169,6 +193,7 @@ impl Registry {
         while self.life != Life::Ending || !self.tasks.is_empty() {
             let moves = self.life == Life::Moving;
             let removal = self.next_removal().filter(|_| moves);
+            let restart = self.next_restart().filter(|_| moves);
             let health = (moves && self.waits_for_health).then(|| Instant::now() + LOOK_AT_HEALTH);
             tokio::select! {
                 order = self.orders.recv(), if may_be_told => match order {
@@ -179,13 +204,14 @@ impl Registry {
                     }
                 },
                 Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(Ended::Coordinator(owner)) => self.coordinator_ended(owner).await,
+                    Ok(Ended::Driver(owner)) => self.driver_ended(&owner),
+                    Ok(Ended::Settled(owner)) => self.settled(&owner),
                     Ok(Ended::Removal(owner)) => self.removed(&owner),
                     Ok(Ended::SetRemoval(number)) => self.set_removed(number),
-                    Ok(Ended::Other) => {}
                     Err(error) => tracing::error!("a task of the registry panicked: {error}"),
                 },
-                () = at(removal) => drop(self.compare(false)),
+                () = at(removal) => self.look_again(),
+                () = at(restart) => self.start_fallen_again(),
                 () = at(health) => if self.settle() {
                     self.publish();
                 },
@@ -207,7 +233,7 @@ impl Registry {
                 self.config = config;
                 self.configure_redis().await;
                 let changes = match self.several() {
-                    Some(_) => self.compare(prune),
+                    Some(_) => self.compare(Look::Anew { prune }),
                     None => self.reconfigure_the_one(),
                 };
                 let _asker_gone = reply.send(changes);
@@ -216,18 +242,24 @@ impl Registry {
                 if self.life == Life::Moving {
                     self.life = Life::Still;
                 }
+                let _fallen = self.settle_fallen().await;
                 let _asker_gone = done.send(());
             }
             Order::GoOn => {
                 if self.life == Life::Still {
                     self.life = Life::Moving;
-                    self.begin_fallen_again().await;
                     // What came due meanwhile, and apps that waited for a removal that has ended.
-                    let _changes = self.compare(false);
+                    self.look_again();
                 }
             }
             Order::End(done) => {
                 self.life = Life::Ending;
+                let _fallen = self.settle_fallen().await;
+                let _asker_gone = done.send(());
+            }
+            Order::ShutDown(done) => {
+                self.life = Life::Ending;
+                self.drive_fallen().await;
                 let _asker_gone = done.send(());
             }
         }
@@ -253,13 +285,25 @@ impl Registry {
         Vec::new()
     }
 
+    /// Does what has become due, by the configuration that was compared before.
+    pub(super) fn look_again(&mut self) {
+        let _nobody_asked = self.compare(Look::Again);
+    }
+
     /// Compares what runs with what is configured, and does what follows. Returns what became of
     /// which app.
-    pub(super) fn compare(&mut self, prune: bool) -> Vec<AppReload> {
+    fn compare(&mut self, look: Look) -> Vec<AppReload> {
         let config = Arc::clone(&self.config);
         let Some(wanted) = &config.apps else { return Vec::new() };
         let running = self.running.iter().map(|(name, app)| (name.clone(), app.config())).collect();
-        let plan = plan::plan(&running, wanted, &self.plan.missing, Instant::now().into_std(), prune);
+        let prune = look == Look::Anew { prune: true };
+        let mut plan = plan::plan(&running, wanted, &self.plan.missing, Instant::now().into_std(), prune);
+        if look == Look::Again {
+            // What could not begin is tried again when somebody has had a look at it.
+            plan.add.retain(|name| !self.absent.contains_key(name));
+        }
+        let begins = !(plan.add.is_empty() && plan.change.is_empty());
+        let removed = if begins { self.means.records.removed_apps() } else { Removed::default() };
         let mut changes = Vec::new();
         let mut became =
             |app: &str, change, why| changes.push(AppReload { app: app.to_owned(), change, why });
@@ -270,20 +314,19 @@ impl Registry {
         }
         for name in &plan.change {
             let Some(new) = wanted.apps.get(name) else { continue };
-            if self.change(name, new) {
-                became(name, AppChange::Changed, None);
+            match self.change(name, new, &removed) {
+                Change::Elsewhere => {}
+                Change::Changed => became(name, AppChange::Changed, None),
+                Change::Refused(why) => became(name, AppChange::Refused, Some(why)),
             }
         }
         for name in &plan.add {
             let Some(new) = wanted.apps.get(name) else { continue };
-            match self.add(name, new) {
-                true => became(name, AppChange::Added, None),
-                // One that waits for the end of a removal is told of when it begins.
-                false => {
-                    if let Some(why) = self.absent.get(name) {
-                        became(name, AppChange::Refused, Some(why.clone()));
-                    }
-                }
+            match self.add(name, new, &removed) {
+                Addition::Began => became(name, AppChange::Added, None),
+                // It is told of when it begins.
+                Addition::Waits => {}
+                Addition::Refused(why) => became(name, AppChange::Refused, Some(why)),
             }
         }
         self.note_troubles(wanted, &plan, &mut became);
@@ -345,15 +388,15 @@ impl Registry {
         }
     }
 
-    /// Begins an app that is new. False: not yet, or it cannot.
-    fn add(&mut self, name: &str, new: &Arc<AppConfig>) -> bool {
+    /// Begins an app that is new. `removed`: the records that were set aside.
+    fn add(&mut self, name: &str, new: &Arc<AppConfig>, removed: &Removed) -> Addition {
         let owner = Some(name.to_owned());
         if Nature::of(new) == Nature::Managed {
-            // What runs of the app of this name goes first.
             if self.leaving.contains_key(&owner) {
-                return false;
+                self.absent.remove(name);
+                return Addition::Waits;
             }
-            match self.means.records.open_added(name) {
+            match self.means.records.open_added(name, removed) {
                 Ok(opened) => self.begin(name, Arc::clone(new), Some(opened)),
                 Err(error) => self.leave_out(name, error.to_string()),
             }
@@ -361,29 +404,31 @@ impl Registry {
             self.begin(name, Arc::clone(new), None);
         }
         self.run_prepared();
-        let is_there = self.running.contains_key(name);
-        if is_there {
-            tracing::info!(app = name, "added");
+        if let Some(why) = self.absent.get(name) {
+            return Addition::Refused(why.clone());
         }
-        is_there
+        tracing::info!(app = name, "added");
+        Addition::Began
     }
 
-    /// Puts another configuration of an app in force. False: it only stands elsewhere.
-    fn change(&mut self, name: &str, new: &Arc<AppConfig>) -> bool {
+    /// Puts another configuration of an app in force.
+    fn change(&mut self, name: &str, new: &Arc<AppConfig>, removed: &Removed) -> Change {
         let origin = Origin::of(&self.config, new);
-        let Some(running) = self.running.get_mut(name) else { return false };
+        let Some(running) = self.running.get_mut(name) else { return Change::Elsewhere };
         if running.nature() != Nature::of(new) {
             tracing::info!(app = name, "it is another kind of app from now on: what runs of it is stopped");
             self.remove(name);
-            self.add(name, new);
-            return true;
+            return match self.add(name, new, removed) {
+                Addition::Began | Addition::Waits => Change::Changed,
+                Addition::Refused(why) => Change::Refused(why),
+            };
         }
         let former = running.config.send_replace(Arc::clone(new));
         running.left.extend(held(&former, &self.routes).listen);
         self.means.board.configure_app(&running.service, Arc::clone(new));
         running.origin = origin;
         let is_same = AppConfig { place: former.place.clone(), ..(**new).clone() } == *former;
-        !is_same
+        if is_same { Change::Elsewhere } else { Change::Changed }
     }
 
     fn remove(&mut self, name: &str) {
@@ -393,102 +438,23 @@ impl Registry {
         match body {
             Body::Managed(managed) => {
                 tracing::info!(app = name, "it is removed: its requests finish, then it is stopped");
+                let has_fallen = managed.has_fallen();
                 self.leaving.insert(owner.clone(), Leaving { managed, service, config });
-                self.stop(owner);
+                if has_fallen {
+                    self.settle_leaving(owner);
+                } else {
+                    self.stop(owner);
+                }
             }
-            Body::Targets(targets) => {
+            Body::Targets(Driven { handle, .. }) => {
                 let config = Arc::clone(&config.borrow());
-                self.let_set_go(LeavingSet { targets, service, config });
+                self.let_set_go(LeavingSet { targets: handle, service, config });
             }
             Body::Redirect => tracing::info!(app = name, "removed"),
         }
     }
 
-    /// Notes that an app cannot begin.
-    pub(super) fn leave_out(&mut self, name: &str, why: String) {
-        if self.absent.get(name) != Some(&why) {
-            tracing::error!(app = name, "it is left out: {why}");
-        }
-        self.absent.insert(name.to_owned(), why);
-    }
-
-    /// Makes an app of several; a managed one with what was found of its record.
-    pub(super) fn begin(&mut self, name: &str, new: Arc<AppConfig>, opened: Option<(Store, Found)>) {
-        let (service, route) = self.means.board.add(Arc::clone(&new), &self.means.counters);
-        let origin = Origin::of(&self.config, &new);
-        let config = watch::Sender::new(new);
-        let body = match opened {
-            None if Nature::of(&config.borrow()) == Nature::Targets => {
-                Body::Targets(self.begin_set(name, config.subscribe(), (&service, route)))
-            }
-            None => Body::Redirect,
-            Some(opened) => {
-                let owner = Some(name.to_owned());
-                let turns = self.means.turns.clone();
-                let made = self.means.manage(&owner, config.subscribe(), (&service, route), opened, turns);
-                match made {
-                    Ok((managed, prepared)) => {
-                        self.prepared.push((owner, prepared));
-                        Body::Managed(managed)
-                    }
-                    Err(error) => return self.leave_out(name, error.to_string()),
-                }
-            }
-        };
-        let running = Running::new(service, config, body, origin);
-        self.absent.remove(name);
-        self.running.insert(name.to_owned(), running);
-    }
-
-    /// Makes what stops an app that nothing configures, and takes its record away.
-    pub(super) fn begin_to_stop(&mut self, owner: Owner, opened: (Store, Found)) {
-        let name = owner.as_deref().unwrap_or(&self.config.name);
-        let config = without_configuration(&self.config.app, name);
-        let (service, route) = self.means.board.add(Arc::clone(&config), &self.means.counters);
-        let config = watch::Sender::new(config);
-        match self.means.manage(&owner, config.subscribe(), (&service, route), opened, None) {
-            Ok((managed, prepared)) => {
-                tracing::warn!(app = name, "nothing configures it any more: what runs of it is stopped");
-                self.prepared.push((owner.clone(), prepared));
-                self.leaving.insert(owner, Leaving { managed, service, config });
-            }
-            Err(error) => tracing::error!(app = name, "it cannot be stopped: {error}"),
-        }
-    }
-
-    /// Begins an app of several with the daemon, from what was found of its record.
-    pub(super) fn begin_at_start(&mut self, name: &str, begin: &Begin, record: Option<(Store, Found)>) {
-        let configured = self.several().and_then(|several| several.apps.get(name)).cloned();
-        let config = configured.unwrap_or_else(|| without_configuration(&self.config.app, name));
-        self.begin(name, config, record);
-        if let Begin::FromRecord { why, spared: true } = begin {
-            let missing = Missing { since: Instant::now().into_std(), spared: Some(why.clone()) };
-            self.plan.missing.insert(name.to_owned(), missing);
-        }
-    }
-
-    /// Takes the one app of an instance that has one.
-    pub(super) fn take_the_one(&mut self, running: Running, prepared: Prepared) {
-        self.prepared.push((None, prepared));
-        self.running.insert(running.config().name.clone(), running);
-    }
-
     // ---- its tasks ----
-
-    fn run_prepared(&mut self) {
-        for driver in self.drivers.drain(..) {
-            self.tasks.spawn(async move {
-                driver.run().await;
-                Ended::Other
-            });
-        }
-        for (owner, prepared) in self.prepared.drain(..) {
-            self.tasks.spawn(async move {
-                prepared.run().await;
-                Ended::Coordinator(owner)
-            });
-        }
-    }
 
     fn stop(&mut self, owner: Owner) {
         let Some(leaving) = self.leaving.get(&owner) else { return };
@@ -507,71 +473,9 @@ impl Registry {
         self.leaving.remove(owner);
         if self.life == Life::Moving {
             // An app that was added again meanwhile begins now.
-            let _changes = self.compare(false);
+            self.look_again();
         }
         self.publish();
-    }
-
-    async fn coordinator_ended(&mut self, owner: Owner) {
-        if self.life == Life::Moving {
-            let name = owner.unwrap_or_else(|| self.config.name.clone());
-            self.begin_again(&name).await;
-        }
-    }
-
-    /// Starts again what fell while nothing was to be started.
-    async fn begin_fallen_again(&mut self) {
-        for name in self.running.keys().cloned().collect::<Vec<_>>() {
-            self.begin_again(&name).await;
-        }
-    }
-
-    /// Starts a coordinator again that ended by a fault. What it had under way ends first; its
-    /// processes stay, and the new one takes them over as the next daemon would.
-    async fn begin_again(&mut self, name: &str) {
-        let Some(running) = self.running.get_mut(name) else { return };
-        let Body::Managed(managed) = &mut running.body else { return };
-        if !managed.has_fallen() {
-            return;
-        }
-        managed.restarts.retain(|at| at.elapsed() < COUNTED);
-        if managed.restarts.len() >= RESTARTS {
-            tracing::error!(app = name, "its coordinator has ended again and again");
-            self.lost.send_replace(true);
-            return;
-        }
-        tracing::error!(app = name, "its coordinator ended by a fault of portok: it is started again");
-        let mut restarts = std::mem::take(&mut managed.restarts);
-        restarts.push(Instant::now());
-        managed.supervisor.let_go();
-        let settled = async {
-            managed.supervisor.idle().await;
-            managed.recorded.cancelled().await;
-        };
-        if tokio::time::timeout(SETTLE, settled).await.is_err() {
-            tracing::warn!(app = name, "what it had under way did not end within {SETTLE:?}");
-        }
-        let owner = self.config.apps.is_some().then(|| name.to_owned());
-        let route = self.means.board.write_again(&running.service);
-        let begun = self.means.records.open(owner.as_deref()).map_err(|error| error.to_string());
-        let begun = begun.and_then(|opened| {
-            let config = running.config.subscribe();
-            let made = self.means.manage(&owner, config, (&running.service, route), opened, None);
-            made.map_err(|error| error.to_string())
-        });
-        match begun {
-            Ok((again, prepared)) => {
-                *managed = again;
-                managed.restarts = restarts;
-                self.prepared.push((owner, prepared));
-                self.run_prepared();
-                self.publish();
-            }
-            Err(error) => {
-                tracing::error!(app = name, "its coordinator cannot be started again: {error}");
-                self.lost.send_replace(true);
-            }
-        }
     }
 }
 

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::app::{App, Facts, Kind};
 use super::claims::{Claim, InForce, Origin, Standing, held};
 use super::means::Managed;
+use super::restarts::Restarts;
 use super::targets;
 use super::unbound::Unbound;
 use crate::config::{AppConfig, AppRoutes};
@@ -28,6 +30,8 @@ pub(super) struct Running {
     pub(super) trouble: Option<Trouble>,
     /// The addresses that it had for itself before. Connections that came there are still its.
     pub(super) left: BTreeSet<SocketAddr>,
+    /// The faults of what drives it.
+    pub(super) restarts: Restarts,
 }
 
 /// What keeps an app from being what is configured.
@@ -43,8 +47,16 @@ pub(super) enum Trouble {
 #[derive(Debug)]
 pub(super) enum Body {
     Managed(Managed),
-    Targets(targets::Handle),
+    Targets(Driven),
     Redirect,
+}
+
+/// A set of targets: its driver, seen from here.
+#[derive(Debug)]
+pub(super) struct Driven {
+    pub(super) handle: targets::Handle,
+    /// Cancelled when the driver has ended by a fault.
+    pub(super) fell: CancellationToken,
 }
 
 /// What an app is, by its configuration.
@@ -73,6 +85,17 @@ impl Trouble {
     }
 }
 
+impl Body {
+    /// What drives the app, for messages, where that has ended by a fault.
+    pub(super) fn fallen(&self) -> Option<&'static str> {
+        match self {
+            Self::Managed(managed) => managed.has_fallen().then_some("coordinator"),
+            Self::Targets(driven) => driven.fell.is_cancelled().then_some("set of targets"),
+            Self::Redirect => None,
+        }
+    }
+}
+
 impl Running {
     pub(super) fn new(
         service: Arc<Service>,
@@ -80,7 +103,15 @@ impl Running {
         body: Body,
         origin: Origin,
     ) -> Self {
-        Self { service, config, body, origin, trouble: None, left: BTreeSet::new() }
+        Self {
+            service,
+            config,
+            body,
+            origin,
+            trouble: None,
+            left: BTreeSet::new(),
+            restarts: Restarts::default(),
+        }
     }
 
     /// The configuration in force.
@@ -99,7 +130,7 @@ impl Running {
     fn kind(&self) -> Kind {
         match &self.body {
             Body::Managed(managed) => Kind::Managed(managed.handle.clone()),
-            Body::Targets(targets) => Kind::Targets(targets.clone()),
+            Body::Targets(driven) => Kind::Targets(driven.handle.clone()),
             Body::Redirect => Kind::Redirect,
         }
     }
@@ -119,7 +150,7 @@ impl Running {
     pub(super) fn claim(&self) -> Claim {
         let phase = match &self.body {
             Body::Managed(managed) => managed.handle.phase(),
-            Body::Targets(targets) => targets.phase(),
+            Body::Targets(driven) => driven.handle.phase(),
             Body::Redirect => Phase::Settled,
         };
         let healthy = matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable);
@@ -136,9 +167,10 @@ impl Running {
     pub(super) fn seen(&self, in_force: Option<&InForce>, refused: Option<&str>, unbound: &Unbound) -> App {
         let config = self.config();
         let routes = in_force.map_or_else(|| config.routes.clone(), |routes| held(&config, routes));
-        let unbound = unbound.why(&routes.listen);
+        let (unbound, down) = (unbound.why(&routes.listen), self.restarts.error());
         let troubles = self.trouble.iter().map(Trouble::text).chain(refused);
-        let troubles: Vec<_> = troubles.chain(unbound.iter().map(String::as_str)).collect();
+        let troubles = troubles.chain(unbound.iter().map(String::as_str)).chain(down.as_deref());
+        let troubles: Vec<_> = troubles.collect();
         App::new(Facts {
             counters: Arc::clone(self.service.counters()),
             kind: self.kind(),
@@ -147,6 +179,7 @@ impl Running {
             source: AppSource::File,
             config,
             leaves: false,
+            down: self.restarts.is_down(),
         })
     }
 }

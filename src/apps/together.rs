@@ -1,15 +1,15 @@
 //! What all apps are told together, and asked together.
 //!
-//! Every call goes to all coordinators at the same time, those of apps that are being removed
-//! among them.
+//! Every call goes to all that drives apps at the same time, the coordinators of apps that are being
+//! removed among them.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use super::drivers::Driver;
 use super::registry::Order;
-use super::{Apps, targets};
-use crate::release::Handle;
+use super::{App, Apps};
 use crate::wire::{Code, ErrorBody, Phase};
 
 /// How often the phases of several apps are looked at.
@@ -19,25 +19,18 @@ impl Apps {
     /// Waits until a first probe has shown whether an unmanaged app can be live, so that a daemon
     /// in front of a healthy app never answers 503 at its start. No longer than `within`.
     pub async fn ready_to_serve(&self, within: Duration) {
-        let known = each(self.coordinators(), |app| async move {
-            app.first_probe().await;
-            // The coordinator has acted on what the probe found.
-            app.beat().await;
-        });
-        let targets = each(self.target_sets(), |app| async move { app.first_probe().await });
-        let both = async { tokio::join!(known, targets) };
-        let _unanswered = tokio::time::timeout(within, both).await;
+        let known = each(self.drivers(), |app| async move { app.first_probe().await });
+        let _unanswered = tokio::time::timeout(within, known).await;
     }
 
-    /// As [`Handle::booted`], for all.
+    /// As [`Handle::booted`](crate::release::Handle::booted), for all.
     pub async fn booted(&self) {
-        each(self.coordinators(), |app| async move { app.booted().await }).await;
+        each(self.drivers(), |app| async move { app.booted().await }).await;
     }
 
-    /// Waits until every coordinator has received a message sent now. Cancel safe.
+    /// Waits until everything that drives an app has received a message sent now. Cancel safe.
     pub async fn beat(&self) {
-        let targets = each(self.target_sets(), |app| async move { app.beat().await });
-        tokio::join!(each(self.coordinators(), |app| async move { app.beat().await }), targets);
+        each(self.drivers(), |app| async move { app.beat().await }).await;
     }
 
     /// Waits until it is worth looking at the phases again: for the next snapshot of the one app;
@@ -48,7 +41,7 @@ impl Apps {
             return self.lost.has_changed().is_ok();
         }
         if self.followed.is_none() {
-            self.followed = self.coordinators().pop();
+            self.followed = self.drivers().pop();
         }
         if let Some(app) = &mut self.followed
             && app.changed().await
@@ -64,71 +57,46 @@ impl Apps {
     pub fn phases(&self) -> Vec<Phase> {
         let known = self.known.borrow();
         let redis = known.redis.iter().flat_map(super::from_redis::Seen::phases);
-        known.apps.values().map(super::App::phase).chain(redis).collect()
+        known.apps.values().map(App::phase).chain(redis).collect()
     }
 
     /// Requests in flight on all targets.
     pub fn inflight(&self) -> u64 {
-        let targets: u64 = self.target_sets().iter().map(targets::Handle::inflight).sum();
         let redis = self.known.borrow().redis.as_ref().map_or(0, super::from_redis::Seen::inflight);
-        redis + targets + self.coordinators().iter().map(Handle::in_flight).sum::<u64>()
+        redis + self.drivers().iter().map(Driver::in_flight).sum::<u64>()
     }
 
-    /// As [`Handle::may_freeze`], for all.
+    /// As [`Handle::may_freeze`](crate::release::Handle::may_freeze), for all.
     ///
     /// # Errors
     /// The first refusal. `busy`: an app is being removed.
     pub async fn may_freeze(&self) -> Result<(), ErrorBody> {
         self.removes_none()?;
-        self.target_sets().iter().try_for_each(targets::Handle::may_freeze)?;
-        each(self.coordinators(), |app| async move { app.may_freeze().await }).await.into_iter().collect()
+        self.all_agree(|app| async move { app.may_freeze().await }).await
     }
 
-    /// As [`Handle::freeze`], for all or none. From then on no app is added or removed.
+    /// As [`Handle::freeze`](crate::release::Handle::freeze), for all or none. From then on no app
+    /// is added or removed. What has fallen stands still already: a successor goes on from its
+    /// record.
     ///
     /// # Errors
-    /// The first refusal; nothing has changed then.
+    /// The first refusal. Nothing has changed then. With `interrupt` the daemon ends in any case, so
+    /// what could be written down is.
     pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
         self.tell(Order::StandStill).await;
-        let outcomes = match self.removes_none().map_err(|error| (interrupt, error)) {
-            Err((false, error)) => Err(error),
-            _ => Ok(each(self.coordinators(), move |app| async move {
-                let frozen = app.freeze(interrupt).await;
-                (app, frozen)
-            })
-            .await),
+        let frozen = match self.removes_none() {
+            Err(refusal) if !interrupt => Err(refusal),
+            Ok(()) | Err(_) => self.all_agree(move |app| async move { app.freeze(interrupt).await }).await,
         };
-        let refusal = match outcomes {
-            Err(refusal) => refusal,
-            Ok(outcomes) => {
-                let sets = self.target_sets();
-                let sets = each(sets, move |app| async move { app.freeze(interrupt).await }).await;
-                let sets: Result<(), ErrorBody> = sets.into_iter().collect();
-                let (frozen, mut refused): (Vec<_>, Vec<_>) =
-                    outcomes.into_iter().partition(|(_, outcome)| outcome.is_ok());
-                let refusal = match (refused.pop(), sets) {
-                    (Some((app, Err(refusal))), _) => self.naming(&app, refusal),
-                    (_, Err(refusal)) => refusal,
-                    _ => return Ok(()),
-                };
-                if interrupt {
-                    // It ends all the same; what is written down is written down.
-                    return Err(refusal);
-                }
-                each(self.target_sets(), |app| async move { app.thaw().await }).await;
-                each(frozen.into_iter().map(|(app, _)| app).collect(), |app| async move { app.thaw().await })
-                    .await;
-                refusal
-            }
-        };
-        let _ended = self.orders.send(Order::GoOn).await;
-        Err(refusal)
+        if frozen.is_err() && !interrupt {
+            self.thaw().await;
+        }
+        frozen
     }
 
     /// Lets all go on as if they had never stood still.
     pub async fn thaw(&self) {
-        each(self.target_sets(), |app| async move { app.thaw().await }).await;
-        each(self.coordinators(), |app| async move { app.thaw().await }).await;
+        each(self.drivers(), |app| async move { app.thaw().await }).await;
         let _ended = self.orders.send(Order::GoOn).await;
     }
 
@@ -142,12 +110,10 @@ impl Apps {
         self.common.restore();
     }
 
-    /// Ends the coordinators and leaves all processes as they are.
+    /// Ends what drives the apps and leaves all processes as they are.
     pub async fn leave(&self) {
         self.tell(Order::End).await;
-        let sets = each(self.target_sets(), |app| async move { app.leave().await });
-        let coordinators = each(self.coordinators(), |app| async move { app.leave().await });
-        tokio::join!(sets, coordinators);
+        each(self.drivers(), |app| async move { app.leave().await }).await;
     }
 
     /// Waits until a coordinator has ended that is not started again. Before the daemon's own end,
@@ -159,61 +125,73 @@ impl Apps {
 
     /// Begins nothing new from now on; gives up what is under way and has not switched.
     pub async fn shut_down(&self) {
-        self.tell(Order::End).await;
-        let sets = each(self.target_sets(), |app| async move { app.shut_down().await });
-        let coordinators = each(self.coordinators(), |app| async move { app.shut_down().await });
-        tokio::join!(sets, coordinators);
+        self.tell(Order::ShutDown).await;
+        each(self.drivers(), |app| async move { app.shut_down().await }).await;
     }
 
     /// Stops every process group by the ladder. Waits until nothing is left and the last records
     /// are written.
     pub async fn stop_all(&self) {
-        let sets = each(self.target_sets(), |app| async move { app.stop().await });
-        let coordinators = each(self.coordinators(), |app| async move { app.stop_all().await });
-        tokio::join!(sets, coordinators);
+        each(self.drivers(), |app| async move { app.stop_all().await }).await;
     }
 
     /// Sends SIGKILL to what [`Apps::stop_all`] is still stopping.
     pub async fn kill_all(&self) {
-        each(self.coordinators(), |app| async move { app.kill_all().await }).await;
+        each(self.drivers(), |app| async move { app.kill_all().await }).await;
+    }
+
+    /// Asks what drives each app that has not fallen. The first refusal, which says whose it is.
+    async fn all_agree<F>(&self, ask: impl Fn(Driver) -> F) -> Result<(), ErrorBody>
+    where
+        F: Future<Output = Result<(), ErrorBody>> + Send + 'static,
+    {
+        let known = std::sync::Arc::clone(&self.known.borrow());
+        let running = known.apps.values().filter(|app| !app.is_down());
+        let running = running.filter_map(|app| Some((app.name().to_owned(), app.driver()?)));
+        let asked = running.chain(known.leaving.iter().cloned()).collect();
+        let answers = each(asked, |(name, app)| {
+            let answer = ask(app);
+            async move { (name, answer.await) }
+        });
+        for answer in answers.await {
+            let (name, agreed) = answer?;
+            agreed.map_err(|refusal| self.naming(&name, refusal))?;
+        }
+        Ok(())
     }
 
     /// The refusal of one of several apps, which says whose it is.
-    fn naming(&self, app: &Handle, mut refusal: ErrorBody) -> ErrorBody {
-        let name = app.name();
-        if self.has_several() && !refusal.message.contains(&format!("`{name}`")) {
-            refusal.message = format!("app `{name}`: {}", refusal.message);
+    fn naming(&self, app: &str, mut refusal: ErrorBody) -> ErrorBody {
+        if self.has_several() && !refusal.message.contains(&format!("`{app}`")) {
+            refusal.message = format!("app `{app}`: {}", refusal.message);
         }
         refusal
     }
 
     /// Refuses where an app is being removed: nobody could go on with that.
     fn removes_none(&self) -> Result<(), ErrorBody> {
-        if self.known.borrow().leaving.is_empty() {
+        let is_stopped = |(_, driver): &(String, Driver)| matches!(driver, Driver::Releases(_));
+        if !self.known.borrow().leaving.iter().any(is_stopped) {
             return Ok(());
         }
         let message = "an app is being removed: what runs of it is being stopped";
         Err(ErrorBody::new(Code::Busy, "Busy", message).with_hint("try again in a moment"))
     }
 
-    /// What drives the targets of all apps that have such.
-    fn target_sets(&self) -> Vec<targets::Handle> {
+    /// What drives the apps.
+    fn drivers(&self) -> Vec<Driver> {
         let known = self.known.borrow();
-        let running = known.apps.values().filter_map(super::App::targets_that_run);
-        running.chain(&known.leaving_sets).cloned().collect()
-    }
-
-    /// The coordinators of all apps.
-    fn coordinators(&self) -> Vec<Handle> {
-        let known = self.known.borrow();
-        let running = known.apps.values().filter_map(super::App::coordinator_that_runs);
-        running.chain(&known.leaving).cloned().collect()
+        let leaving = known.leaving.iter().map(|(_, driver)| driver.clone());
+        known.apps.values().filter_map(App::driver).chain(leaving).collect()
     }
 }
 
 /// Asks all at the same time, and waits for all answers. What is asked goes on no longer than the
 /// future lives.
-async fn each<H, T, F>(apps: Vec<H>, ask: impl Fn(H) -> F) -> Vec<T>
+///
+/// # Errors
+/// In the place of an answer: whoever was to give it ended by a fault of portok.
+async fn each<H, T, F>(apps: Vec<H>, ask: impl Fn(H) -> F) -> Vec<Result<T, ErrorBody>>
 where
     F: Future<Output = T> + Send + 'static,
     T: Send + 'static,
@@ -224,7 +202,26 @@ where
     }
     let mut answers = Vec::new();
     while let Some(answer) = asked.join_next().await {
-        answers.extend(answer.ok());
+        answers.push(answer.map_err(|error| {
+            ErrorBody::new(Code::Internal, "Internal error", format!("an app gave no answer: {error}"))
+        }));
     }
     answers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_asked_and_panics_has_not_agreed() {
+        let answers = each(vec![1, 2, 3], |app| async move {
+            assert!(app != 2, "on purpose");
+            app
+        });
+        let (agreed, others): (Vec<_>, Vec<_>) = answers.await.into_iter().partition(Result::is_ok);
+        assert_eq!((agreed.len(), others.len()), (2, 1));
+        let error = others.into_iter().next().unwrap().unwrap_err();
+        assert!(error.code == Code::Internal && error.message.contains("on purpose"), "{error:?}");
+    }
 }

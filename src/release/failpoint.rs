@@ -3,9 +3,10 @@
 //!
 //! They exist in builds with debug assertions only. `PORTOK_DIE_AT=N` in the environment kills the
 //! daemon with SIGKILL at the N-th point that it reaches, as the OOM killer or an operator's `kill
-//! -9` may do. `PORTOK_PANIC_AT=APP:N` lets the coordinator of an app panic at the end of its N-th
-//! step, as a fault of portok would.
+//! -9` may do. `PORTOK_PANIC_AT=APP:N` lets what drives an app panic at the end of its N-th step, as
+//! a fault of portok would; `APP:N-M` also at each further one up to the M-th.
 
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,16 +23,17 @@ pub(super) fn reached() {
     }
 }
 
-/// Panics here, if this is the N-th step of the app.
-pub(super) fn step_taken(app: &str) {
-    static LAST: OnceLock<Option<(String, u64)>> = OnceLock::new();
+/// Panics here, if this step of the app is to fail.
+pub fn step_taken(app: &str) {
+    static FAILING: OnceLock<Option<(String, RangeInclusive<u64>)>> = OnceLock::new();
     static TAKEN: AtomicU64 = AtomicU64::new(0);
-    let last = LAST.get_or_init(|| {
+    let failing = FAILING.get_or_init(|| {
         let told = std::env::var("PORTOK_PANIC_AT").ok()?;
-        let (app, last) = told.split_once(':')?;
-        Some((app.to_owned(), last.parse().ok()?))
+        let (app, steps) = told.split_once(':')?;
+        let (first, last) = steps.split_once('-').unwrap_or((steps, steps));
+        Some((app.to_owned(), first.parse().ok()?..=last.parse().ok()?))
     });
-    let Some((_, last)) = last.as_ref().filter(|(whose, _)| whose == app) else { return };
+    let Some((_, steps)) = failing.as_ref().filter(|(whose, _)| whose == app) else { return };
     let taken = TAKEN.fetch_add(1, Ordering::SeqCst) + 1;
-    assert!(taken != *last, "step {taken} of app `{app}` is to fail");
+    assert!(!steps.contains(&taken), "step {taken} of app `{app}` is to fail");
 }

@@ -51,7 +51,7 @@ mod edits;
 pub mod events;
 mod explain;
 #[cfg(debug_assertions)]
-mod failpoint;
+pub mod failpoint;
 mod handle;
 mod history;
 mod life;

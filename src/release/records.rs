@@ -8,7 +8,7 @@
 //! lock belongs to the open file (flock(2)), so a successor that is given the descriptor holds it
 //! too, without a gap.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -41,6 +41,10 @@ const REMOVED: &str = ".removed-";
 
 /// How many records of an app are kept that was removed.
 const REMOVED_KEPT: usize = 3;
+
+/// The newest records that were set aside, by the apps' names, as they lay there at one moment.
+#[derive(Debug, Default)]
+pub struct Removed(BTreeMap<String, PathBuf>);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -127,19 +131,20 @@ impl Records {
     }
 
     /// Opens the record of an app of several that is added. Where there is none, the newest one
-    /// that was set aside is taken up: its history and what is in quarantine. Nothing of it runs.
+    /// that was set aside, as `removed` has it, is taken up: its history and what is in quarantine.
+    /// Nothing of it runs.
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn open_added(&self, app: &str) -> Result<(Store, Found), StoreError> {
+    pub fn open_added(&self, app: &str, removed: &Removed) -> Result<(Store, Found), StoreError> {
         let is_new = !self.record_of(Some(app)).exists();
         let (store, mut found) = self.open(Some(app))?;
-        if is_new && let Some(former) = removed(&self.record_of(Some(app))).pop() {
-            match store::read(&former) {
+        if is_new && let Some(former) = removed.0.get(app) {
+            match store::read(former) {
                 Ok(record) => {
                     found.record = record.of_an_app_that_was_removed();
                     match store.write(&found.record) {
-                        Ok(()) => drop(fs::remove_file(&former)),
+                        Ok(()) => drop(fs::remove_file(former)),
                         Err(error) => found.warnings.push(error.to_string()),
                     }
                 }
@@ -149,6 +154,33 @@ impl Records {
             }
         }
         Ok((store, found))
+    }
+
+    /// The newest records of apps of several that were set aside, as they are now. One look at the
+    /// folder serves any number of apps that are added.
+    pub fn removed_apps(&self) -> Removed {
+        let mut newest = BTreeMap::new();
+        for path in fs::read_dir(self.folder()).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some((app, _)) = name.split_once(&format!("{RECORD}{REMOVED}")) {
+                let newer = newest.entry(app.to_owned()).or_insert_with(|| path.clone());
+                *newer = path.max(std::mem::take(newer));
+            }
+        }
+        Removed(newest)
+    }
+
+    /// The names of the apps of several that have a record which this portok can read. Whatever else
+    /// lies in the folder counts for nothing and is left as it is.
+    pub fn apps_that_can_be_read(&self) -> BTreeSet<String> {
+        let mut apps = self.apps();
+        apps.retain(|app| {
+            let record = self.record_of(Some(app));
+            store::read(&record)
+                .inspect_err(|error| tracing::warn!("{} is no record of an app: {error}", record.display()))
+                .is_ok()
+        });
+        apps
     }
 
     /// The names of the apps of several that have a record.
@@ -448,6 +480,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_record_counts_for_nothing_where_there_is_one_app() {
+        let folder = tempfile::tempdir().unwrap();
+        let (records, _) = Records::take(&folder.path().join("edge.json"), None).unwrap();
+        records.open(Some("api")).unwrap().0.write(&record()).unwrap();
+        let theirs = ["torn", "theirs", "newer"].map(|app| records.record_of(Some(app)));
+        let texts = ["{ torn", r#"{"colour": "blue"}"#, r#"{"schema": 99}"#];
+        for (file, text) in theirs.iter().zip(texts) {
+            fs::write(file, text).unwrap();
+        }
+        assert_eq!(records.apps_that_can_be_read(), ["api".to_owned()].into());
+        for (file, text) in theirs.iter().zip(texts) {
+            assert_eq!(fs::read_to_string(file).unwrap(), text);
+        }
+    }
+
+    #[test]
     fn a_record_that_was_set_aside_is_taken_up_without_what_was_live() {
         let folder = tempfile::tempdir().unwrap();
         let (records, _) = Records::take(&folder.path().join("edge.json"), None).unwrap();
@@ -458,14 +506,16 @@ mod tests {
             records.set_aside(Some("api")).unwrap();
             assert!(records.apps().is_empty());
         }
-        assert_eq!(removed(&records.record_of(Some("api"))).len(), REMOVED_KEPT);
-        let (_, found) = records.open_added("api").unwrap();
+        let aside = removed(&records.record_of(Some("api")));
+        assert_eq!((aside.len(), aside.last()), (REMOVED_KEPT, records.removed_apps().0.get("api")));
+        let open_added = |app| records.open_added(app, &records.removed_apps());
+        let (_, found) = open_added("api").unwrap();
         assert!(found.warnings.is_empty(), "{:?}", found.warnings);
         let Record { live, app_attempted, app_quarantined, failed_probes, .. } = found.record;
         assert_eq!((live, app_attempted, failed_probes), (None, None, 0));
         assert_eq!(app_quarantined.as_deref(), Some("q"));
         assert_eq!(removed(&records.record_of(Some("api"))).len(), REMOVED_KEPT - 1);
         assert_eq!(records.apps(), ["api".to_owned()].into(), "what is taken up is written at once");
-        assert_eq!(records.open_added("other").unwrap().1.record, Record::default());
+        assert_eq!(open_added("other").unwrap().1.record, Record::default());
     }
 }

@@ -4,35 +4,66 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::super::leaving::LeavingSet;
-use super::super::running::Nature;
+use super::super::running::{Driven, Nature};
 use super::super::targets::{self, TargetSet};
 use super::{Ended, Registry};
 use crate::config::AppConfig;
 use crate::proxy::{RouteWriter, Service};
 
+/// The driver of an app with targets that does not run yet.
+pub(super) struct PreparedSet {
+    app: String,
+    driver: TargetSet,
+    fell: CancellationToken,
+}
+
+impl PreparedSet {
+    /// Drives the app until it is stopped, left or removed, or the driver falls, which is noted.
+    pub(super) async fn run(self) -> Ended {
+        if tokio::spawn(self.driver.run()).await.is_err() {
+            self.fell.cancel();
+        }
+        Ended::Driver(Some(self.app))
+    }
+}
+
 impl Registry {
-    /// Makes the driver of an app with targets. It takes the app's record once one of its name that
-    /// is being removed is done with it.
+    /// Makes the driver of an app with targets that is new. It takes the app's record once one of
+    /// its name that is being removed is done with it.
     pub(super) fn begin_set(
         &mut self,
         name: &str,
         config: watch::Receiver<Arc<AppConfig>>,
+        service: (&Arc<Service>, RouteWriter),
+    ) -> Driven {
+        let former = self.leaving_sets.values().rev().find(|set| set.config.name == name);
+        let recorded = former.map(|set| set.targets.recorded());
+        self.drive_set(name, config, service, recorded)
+    }
+
+    /// Makes the driver of an app with targets. It takes the app's record once a former one is done
+    /// with it.
+    pub(super) fn drive_set(
+        &mut self,
+        name: &str,
+        config: watch::Receiver<Arc<AppConfig>>,
         (service, route): (&Arc<Service>, RouteWriter),
-    ) -> targets::Handle {
-        let mut former = self.leaving_sets.values().rev();
-        let former = former.find(|set| set.config.name == name);
-        let (targets, driver) = TargetSet::start(targets::Parts {
+        recorded: Option<CancellationToken>,
+    ) -> Driven {
+        let (handle, driver) = TargetSet::start(targets::Parts {
             notify: self.means.notify_of(&Some(name.to_owned()), config.clone()),
             config,
             route,
             counters: Arc::clone(service.counters()),
             records: self.means.records.clone(),
-            recorded: former.map(|set| set.targets.recorded()),
+            recorded,
         });
-        self.drivers.push(driver);
-        targets
+        let fell = CancellationToken::new();
+        self.drivers.push(PreparedSet { app: name.to_owned(), driver, fell: fell.clone() });
+        Driven { handle, fell }
     }
 
     /// Lets an app with targets go that no route leads to any more.

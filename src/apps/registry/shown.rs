@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::Known;
 use super::super::app::{App, Facts, Kind};
 use super::super::claims::{self, Spot};
+use super::super::drivers::Driver;
 use super::super::from_redis::FromRedis;
 use super::super::leaving::{Leaving, LeavingSet};
 use super::super::means::Means;
@@ -100,10 +101,15 @@ impl Registry {
             let refused = self.refused.get(name.as_str()).map(String::as_str);
             apps.insert(name.clone(), running.seen(in_force, refused, &self.unbound));
         }
-        let leaving = self.leaving.values().map(|leaving| leaving.managed.handle.clone()).collect();
+        let sets = self.leaving_sets.values();
+        let sets = sets.map(|set| (set.config.name.clone(), Driver::Targets(set.targets.clone())));
+        let managed = self
+            .leaving
+            .values()
+            .map(|Leaving { managed, .. }| (managed.handle.name(), Driver::Releases(managed.handle.clone())));
+        let leaving = managed.chain(sets).collect();
         let redis = self.redis.as_ref().map(FromRedis::seen);
-        let leaving_sets = self.leaving_sets.values().map(|set| set.targets.clone()).collect();
-        self.known.send_replace(Arc::new(Known { several, apps, redis, leaving, leaving_sets }));
+        self.known.send_replace(Arc::new(Known { several, apps, redis, leaving }));
     }
 }
 
@@ -117,6 +123,7 @@ fn absent(config: Arc<AppConfig>, why: &str, means: &Means) -> App {
         error: Some(why.to_owned()),
         source: AppSource::File,
         leaves: false,
+        down: false,
     })
 }
 
@@ -141,5 +148,6 @@ fn seen_leaving(config: &AppConfig, service: &Service, kind: Kind) -> App {
         error: Some("it is being removed".to_owned()),
         source: AppSource::File,
         leaves: true,
+        down: false,
     })
 }

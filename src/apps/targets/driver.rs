@@ -23,6 +23,8 @@ use crate::config::AppConfig;
 use crate::health::Unable;
 use crate::proxy::{RouteWriter, ServiceCounters, Target};
 use crate::release::End;
+#[cfg(debug_assertions)]
+use crate::release::failpoint;
 use crate::release::records::Records;
 use crate::release::spec::switch_id;
 use crate::wire::{self, Code, ErrorBody, HookEvent, Phase, ProbeReport, Reason, TargetState};
@@ -142,6 +144,8 @@ impl TargetSet {
                 Standing::Frozen | Standing::Stopping | Standing::Removed { .. } => (),
             }
             self.show();
+            #[cfg(debug_assertions)]
+            failpoint::step_taken(&self.config.name);
             let (wake, runs) = (self.next_wake(), self.standing == Standing::Running);
             let waits = runs || matches!(self.standing, Standing::Removed { .. });
             tokio::select! {

@@ -15,6 +15,7 @@ use crate::harness::{Answer, Conn, Daemon, World, wait_until};
 mod addresses;
 mod alternating;
 mod edits;
+mod faults;
 mod files;
 mod killed;
 mod redis;

@@ -4,9 +4,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
+use super::faults::start_failing;
 use super::{edge, get, live_pid, names, put, record, status, take_away, wait_for, wait_until_kept};
-use crate::harness::command::PORTOKD;
-use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
+use crate::harness::{Load, World, assert_mentions, wait_until};
 
 #[test]
 fn a_killed_daemons_apps_are_taken_over_each_by_its_own_record() {
@@ -69,12 +69,8 @@ fn a_coordinator_that_falls_is_started_again_and_the_others_go_on() {
     let conf = edge(&world);
     put(&world, "steady", &["app.test"], &world.app("steady-1"));
     put(&world, "api", &["api.test"], &world.app("api-1"));
-    conf.save();
-    let mut env = world.env();
     // In the middle of the deploy.
-    env.insert("PORTOK_PANIC_AT".to_owned(), "api:14".to_owned());
-    let file = conf.file().display().to_string();
-    let daemon = Daemon::attach(&world, world.spawn(PORTOKD, &["--config", &file], &env));
+    let daemon = start_failing(&world, &conf, "api:14-14");
     wait_for(&daemon, "app.test", "steady-1");
     wait_for(&daemon, "api.test", "api-1");
     let steady = live_pid(&daemon, "steady");
