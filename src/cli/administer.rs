@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::args::{AddArgs, AppArgs, Global, HostCommand, ImportFormat, InitArgs, RemoveArgs};
 use super::call::{Call, Limits};
 use super::client::Client;
+use super::commands;
 use super::directory::absolute_directory;
 use super::failure::Failure;
 use super::generate;
@@ -248,7 +249,10 @@ async fn answer_of(daemon: Daemon) -> Option<Answered> {
 async fn ask(client: Client) -> Option<Answered> {
     let status = || Call::get("status", "status");
     match client.ask::<Status>(status()).await {
-        Ok((status, _)) => Some(Answered { status, apps: None }),
+        Ok((status, _)) => {
+            let apps = commands::are_none(&client, &status).await.then(Vec::new);
+            Some(Answered { status, apps })
+        }
         Err(failure) if failure.wants_an_app() => {
             let (apps, _) = client.ask::<Vec<AppRow>>(Call::get("apps", "apps")).await.ok()?;
             let client = client.about(Some(apps.first()?.app.clone()));

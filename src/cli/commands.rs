@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::args;
 use super::call::Call;
+use super::client::Client;
 use super::failure::Failure;
 use super::follow::{What, follow};
 use super::render;
 use super::session::Session;
 use crate::wire::{
-    Accepted, AppRow, Health, Metrics, ReleaseRow, Reloaded, RollbackPlan, Status, Switched, UpgradeRequest,
-    Upgraded, exit,
+    Accepted, AppRow, Health, Metrics, Phase, ReleaseRow, Reloaded, RollbackPlan, Status, Switched,
+    UpgradeRequest, Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
@@ -23,6 +25,9 @@ type Done = Result<u8, Failure>;
 /// `portok status`. Of an instance with several apps, none of which was named, it shows all in short.
 pub(crate) async fn status(session: &mut Session<'_>) -> Done {
     match session.client.ask::<Status>(Call::get("status", "status")).await {
+        Ok((status, _)) if are_none(&session.client, &status).await => {
+            session.show(&Value::Array(Vec::new()), || render::overview(&[]));
+        }
         Ok((status, value)) => session.show(&value, || render::status(&status, SystemTime::now())),
         Err(failure) if failure.wants_an_app() => {
             let (rows, value) = session.client.ask::<Vec<AppRow>>(Call::get("status", "apps")).await?;
@@ -31,6 +36,15 @@ pub(crate) async fn status(session: &mut Session<'_>) -> Done {
         Err(failure) => return Err(failure),
     }
     Ok(exit::DONE)
+}
+
+/// Whether the instance with this status is one of several apps and has none.
+pub(crate) async fn are_none(client: &Client, status: &Status) -> bool {
+    if status.app.is_some() || status.phase != Phase::Empty {
+        return false;
+    }
+    let asked = client.ask::<Vec<AppRow>>(Call::get("status", "apps")).await;
+    asked.is_ok_and(|(rows, _)| rows.is_empty())
 }
 
 /// `portok apps`.

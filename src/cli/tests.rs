@@ -388,6 +388,28 @@ async fn several_apps_are_shown_in_short_until_one_is_named() {
 }
 
 #[tokio::test]
+async fn an_instance_of_several_apps_may_have_none() {
+    let fake = Fake::new(|_, received| match received.line.as_str() {
+        "GET /__apps" => Reply::json(200, &json!([])),
+        _ => {
+            let mut status = status();
+            (status["phase"], status["live"]) = (json!("empty"), Value::Null);
+            Reply::json(200, &status)
+        }
+    });
+    let ran = fake.portok(&["status"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.contains("no apps yet"), "{}", ran.out);
+    assert_eq!(fake.portok(&["status", "--json"]).await.value(), json!([]));
+    let mut surroundings = around(fake.folder.path());
+    let socket = std::path::PathBuf::from(fake.socket());
+    surroundings.sockets = Box::new(move || vec![socket.clone()]);
+    let listed =
+        run(&["--json", "list"], &surroundings, Terminals::None, std::future::pending()).await.value();
+    assert_eq!((&listed[0]["apps"], &listed[0]["daemonPid"]), (&json!([]), &json!(6)), "{listed}");
+}
+
+#[tokio::test]
 async fn a_status_waits_until_all_are_healthy_or_the_time_is_over() {
     let fake = several(&["starting", "starting", "watching"]);
     let ran = fake.portok(&["status", "--wait", "1m"]).await;

@@ -9,7 +9,7 @@ use crate::wire::{AppRow, Status};
 /// How a daemon is.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answered {
-    /// The status of its app; of several: of the first one.
+    /// The status of its app; of several: of the first one; of none: what is the daemon's own.
     pub(crate) status: Status,
     /// Its several apps. `None`: it has one.
     pub(crate) apps: Option<Vec<AppRow>>,

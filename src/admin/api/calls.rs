@@ -46,6 +46,10 @@ impl Admin {
             Call::Metrics(format) => self.numbers(named, format, config).await,
             Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
             Call::Upgrade(binary) => answer::json(StatusCode::OK, &self.upgrade(binary).await?),
+            Call::Of(AppCall::Status) if named.is_none() && self.parts.apps.are_none() => {
+                let of_none = self.of_instance(None, release::empty_status(), config);
+                answer::json(StatusCode::OK, &of_none)
+            }
             Call::Of(call) => {
                 let app = named.map_or_else(|| self.parts.apps.find(None), Ok)?;
                 self.perform_of(&app, call, caller, config).await?
@@ -115,20 +119,26 @@ impl Admin {
     /// The status of an app, with what is the daemon's own in it.
     pub(super) async fn status(&self, app: &App, config: &Config) -> wire::Status {
         let of_now = app.status_of_now().await;
+        self.of_instance(Some(app), of_now, config)
+    }
+
+    /// `status` of an app, or of none, with what is the daemon's own in it.
+    fn of_instance(&self, app: Option<&App>, status: wire::Status, config: &Config) -> wire::Status {
         let instances = self.parts.config_status.borrow().clone();
+        let error = app.and_then(App::error).map(str::to_owned);
         wire::Status {
             instance: config.name.clone(),
-            app: self.parts.apps.has_several().then(|| app.name().to_owned()),
+            app: app.filter(|_| self.parts.apps.has_several()).map(|app| app.name().to_owned()),
             config: wire::ConfigStatus {
-                app_in_force: Some(app.app_in_force()),
-                error: app.error().map(str::to_owned).or(instances.error),
+                app_in_force: app.map(App::app_in_force),
+                error: error.or(instances.error),
                 ..instances
             },
             version: env!("CARGO_PKG_VERSION").to_owned(),
             listen: self.parts.listen.borrow()[0].to_string(),
             pid: std::process::id(),
             redis: self.parts.apps.redis(),
-            ..of_now
+            ..status
         }
     }
 

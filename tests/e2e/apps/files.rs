@@ -1,5 +1,7 @@
 //! Files of apps come, change and go while the daemon runs.
 
+use std::fs;
+
 use super::{
     edge, get, live_pid, names, put, put_text, record, reload, status, take_away, wait_for, wait_until_kept,
 };
@@ -138,4 +140,58 @@ fn most_apps_go_only_when_that_is_asked_for() {
     wait_until("they are stopped", || daemon.log(), || (world.processes().len() == 1).then_some(()));
     wait_until("they are gone", || daemon.log(), || (names(&world) == ["c"]).then_some(()));
     daemon.terminate();
+}
+
+#[test]
+fn an_app_that_cannot_begin_as_another_kind_is_refused_until_it_can() {
+    let world = World::new();
+    let program = world.app("shop-1").start_unmanaged();
+    let conf = edge(&world);
+    let targets = format!("targets = [\"127.0.0.1:{}\"]\n", program.port);
+    put_text(&world, "shop", &format!("hosts = [\"shop.test\"]\n{targets}health.interval = \"50ms\"\n"));
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "shop.test", "shop-1");
+    // Its record could not be written there.
+    fs::create_dir(record(&world, "shop")).unwrap();
+    put(&world, "shop", &["shop.test"], &world.app("shop-2"));
+    let told = daemon.admin("POST", "/__reload", None).expect(200).json();
+    let told = told["apps"].as_array().unwrap();
+    assert_eq!((told.len(), &told[0]["change"]), (1, &serde_json::json!("refused")), "{told:?}");
+    assert_mentions(&told[0]["why"].to_string(), &["shop.json is no regular file"]);
+    let shown = status(&daemon, "shop");
+    assert_eq!(shown.phase.as_str(), "empty");
+    assert_mentions(&shown.config.error.unwrap_or_default(), &["shop.json is no regular file"]);
+    fs::remove_dir(record(&world, "shop")).unwrap();
+    let told = daemon.admin("POST", "/__reload", None).expect(200).json();
+    assert_eq!(told["apps"][0]["change"], "added", "{told}");
+    wait_for(&daemon, "shop.test", "shop-2");
+    daemon.terminate();
+}
+
+#[test]
+fn an_instance_without_any_app_says_so() {
+    let world = World::new();
+    let daemon = world.start(&edge(&world));
+    let shown = daemon.status();
+    assert_eq!((shown.instance.as_str(), shown.phase.as_str()), (world.name(), "empty"));
+    assert_eq!((shown.pid, shown.app), (daemon.pid(), None));
+    assert_mentions(&daemon.portok(&["status"]).ended(0).out, &["no apps yet"]);
+    daemon.admin("GET", "/__releases", None).refused(400, "app_required");
+    daemon.terminate();
+}
+
+#[test]
+fn files_of_others_where_records_of_several_apps_would_be_are_left_alone() {
+    let world = World::new();
+    let theirs = record(&world, "theirs");
+    fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+    fs::write(&theirs, "{\"colour\": \"blue\"}").unwrap();
+    let daemon = world.start(&world.conf().app(&world.app("v1")));
+    daemon.wait_until_serves("v1");
+    assert_mentions(&daemon.log(), &["theirs.json is no record of an app"]);
+    daemon.terminate();
+    let there: Vec<_> =
+        fs::read_dir(theirs.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(there, [theirs.clone()]);
+    assert_eq!(fs::read_to_string(theirs).unwrap(), "{\"colour\": \"blue\"}");
 }
