@@ -5,9 +5,12 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::{fs, io};
+
+use rustix::io::Errno;
 
 /// The longest environment that is searched for a tag. The kernel lets no process start with more
 /// than three quarters of this (execve(2)).
@@ -145,17 +148,30 @@ pub(super) fn tagged(process: &Stat) -> Tagged {
     value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(untagged, Tagged::Tag)
 }
 
-/// The environment that a process was started with, if it may be read. Read with one read(2):
-/// between two of them execve(2) may take it away, and the part that was read would look like the
-/// whole.
+/// The environment that a process was started with, if it may be read.
 fn environ(pid: u32) -> Option<Vec<u8>> {
-    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+    match read_environ(Path::new(&format!("/proc/{pid}/environ"))) {
+        // The first thread has ended before the others, perhaps because another one is in the
+        // middle of execve(2). If none has it any more, the process ends, or becomes another.
+        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let of_another = |thread: fs::DirEntry| read_environ(&thread.path().join("environ")).ok();
+            Some(threads.find_map(of_another).unwrap_or_default())
+        }
+        read => read.ok(),
+    }
+}
+
+/// Read with one read(2): between two of them execve(2) may take it away, and the part that was
+/// read would look like the whole.
+fn read_environ(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
     let mut environ = vec![0; ENVIRON_USUAL];
     loop {
-        let length = file.read_at(&mut environ, 0).ok()?;
+        let length = file.read_at(&mut environ, 0)?;
         if length < environ.len() || length >= ENVIRON_LIMIT {
             environ.truncate(length);
-            return Some(environ);
+            return Ok(environ);
         }
         environ.resize(length * 4, 0);
     }
@@ -254,6 +270,44 @@ mod tests {
         assert_eq!(found(), Tagged::Tag("tag".to_owned()));
         drop(long.stdin.take());
         long.wait().unwrap();
+    }
+
+    const EXECUTIONS: &str = "PORTOK_TEST_EXECUTIONS";
+
+    /// Not a test: it executes itself so many times, each time from a thread that is not the first.
+    #[test]
+    fn executes_itself() {
+        use std::os::unix::process::CommandExt as _;
+        let Some(left) = std::env::var(EXECUTIONS).ok().and_then(|left| left.parse::<u32>().ok()) else {
+            return;
+        };
+        if left > 0 {
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            again.args(std::env::args_os().skip(1)).env(EXECUTIONS, (left - 1).to_string());
+            panic!("{}", again.exec());
+        }
+    }
+
+    #[test]
+    fn a_process_is_never_taken_for_a_strangers_while_its_threads_execute() {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "supervisor::proc::tests::executes_itself", "--test-threads=1"])
+            .envs([(TAG_VARIABLE, "tag"), (EXECUTIONS, "50")])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let living = || stat(child.id()).filter(Stat::lives);
+        let mut looks = 0;
+        while let Some(process) = living() {
+            match tagged(&process) {
+                Tagged::Tag(tag) => assert_eq!(tag, "tag"),
+                Tagged::NotYet => (),
+                Tagged::None => assert!(living().is_none(), "look {looks}: {process:?}"),
+            }
+            looks += 1;
+        }
+        assert!(child.wait().unwrap().success() && looks > 50, "{looks} looks");
     }
 
     #[test]
