@@ -35,6 +35,7 @@ use crate::wire::{AppChange, AppReload};
 
 mod channels;
 mod from_redis;
+mod kinds;
 mod making;
 mod restarts;
 mod sets;
@@ -116,6 +117,8 @@ pub(super) struct Registry {
     means: Means,
     config: Arc<Config>,
     running: BTreeMap<String, Running>,
+    /// What answers for apps of another kind until they are healthy as that.
+    former: BTreeMap<String, Running>,
     leaving: BTreeMap<Owner, Leaving>,
     /// Apps with targets that are being removed, by a number of their own.
     leaving_sets: BTreeMap<u64, LeavingSet>,
@@ -159,6 +162,7 @@ impl Registry {
             means,
             config,
             running: BTreeMap::new(),
+            former: BTreeMap::new(),
             leaving: BTreeMap::new(),
             leaving_sets: BTreeMap::new(),
             absent: BTreeMap::new(),
@@ -359,7 +363,9 @@ impl Registry {
             }
         };
         for (name, running) in &mut self.running {
-            let trouble = match (wanted.refused.get(name), plan.missing.get(name)) {
+            // One that cannot begin as another kind is absent as that.
+            let refused = wanted.refused.get(name).or_else(|| self.absent.get(name));
+            let trouble = match (refused, plan.missing.get(name)) {
                 (Some(why), _) => Some(Trouble::Refused(why.clone())),
                 (None, Some(missing)) => Some(Trouble::Gone(gone(missing))),
                 (None, None) => None,
@@ -371,7 +377,10 @@ impl Registry {
                     None => {}
                 }
             }
-            if let Some(Trouble::Refused(why) | Trouble::Gone(why)) = &trouble {
+            // What is absent as another kind has been told of.
+            if let Some(Trouble::Refused(why) | Trouble::Gone(why)) = &trouble
+                && !self.absent.contains_key(name)
+            {
                 became(name, AppChange::Refused, Some(why.clone()));
             }
             running.trouble = trouble;
@@ -416,13 +425,9 @@ impl Registry {
         let origin = Origin::of(&self.config, new);
         let Some(running) = self.running.get_mut(name) else { return Change::Elsewhere };
         if running.nature() != Nature::of(new) {
-            tracing::info!(app = name, "it is another kind of app from now on: what runs of it is stopped");
-            self.remove(name);
-            return match self.add(name, new, removed) {
-                Addition::Began | Addition::Waits => Change::Changed,
-                Addition::Refused(why) => Change::Refused(why),
-            };
+            return self.change_kind(name, new, removed);
         }
+        self.absent.remove(name);
         let former = running.config.send_replace(Arc::clone(new));
         running.left.extend(held(&former, &self.routes).listen);
         self.means.board.configure_app(&running.service, Arc::clone(new));
@@ -432,7 +437,14 @@ impl Registry {
     }
 
     fn remove(&mut self, name: &str) {
-        let Some(running) = self.running.remove(name) else { return };
+        let whole = [self.running.remove(name), self.former.remove(name)];
+        for running in whole.into_iter().flatten() {
+            self.let_go(name, running);
+        }
+    }
+
+    /// Lets go of what no route leads to any more.
+    fn let_go(&mut self, name: &str, running: Running) {
         let Running { config, service, body, .. } = running;
         let owner = Some(name.to_owned());
         match body {

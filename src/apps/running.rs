@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::app::{App, Facts, Kind};
 use super::claims::{Claim, InForce, Origin, Standing, held};
+use super::drivers::Driver;
 use super::means::Managed;
 use super::restarts::Restarts;
 use super::targets;
@@ -135,6 +136,16 @@ impl Running {
         }
     }
 
+    /// What drives it, and its name.
+    pub(super) fn driver(&self) -> Option<(String, Driver)> {
+        let driver = match &self.body {
+            Body::Managed(managed) => Driver::Releases(managed.handle.clone()),
+            Body::Targets(driven) => Driver::Targets(driven.handle.clone()),
+            Body::Redirect => return None,
+        };
+        Some((self.config.borrow().name.clone(), driver))
+    }
+
     /// Where its routes lead.
     pub(super) fn destination(&self) -> Destination {
         let config = self.config.borrow();
@@ -146,29 +157,33 @@ impl Running {
         Destination { service: Arc::clone(&self.service), how }
     }
 
-    /// What it claims.
-    pub(super) fn claim(&self) -> Claim {
+    /// Whether it can answer.
+    pub(super) fn is_healthy(&self) -> bool {
         let phase = match &self.body {
             Body::Managed(managed) => managed.handle.phase(),
             Body::Targets(driven) => driven.handle.phase(),
             Body::Redirect => Phase::Settled,
         };
-        let healthy = matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable);
+        matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable)
+    }
+
+    /// What it claims.
+    pub(super) fn claim(&self) -> Claim {
         let standing = match &self.trouble {
             Some(Trouble::Gone(_)) => Standing::Gone,
-            _ if healthy => Standing::Healthy,
+            _ if self.is_healthy() => Standing::Healthy,
             _ => Standing::Waiting,
         };
         Claim { config: self.config(), origin: self.origin, standing }
     }
 
-    /// It as others see it; `refused`: why it does not get some of its routes. Without `in_force`
-    /// it has all that it claims.
-    pub(super) fn seen(&self, in_force: Option<&InForce>, refused: Option<&str>, unbound: &Unbound) -> App {
+    /// It as others see it; `more`: what else is wrong, such as why it does not get some of its
+    /// routes. Without `in_force` it has all that it claims.
+    pub(super) fn seen(&self, in_force: Option<&InForce>, more: &[&str], unbound: &Unbound) -> App {
         let config = self.config();
         let routes = in_force.map_or_else(|| config.routes.clone(), |routes| held(&config, routes));
         let (unbound, down) = (unbound.why(&routes.listen), self.restarts.error());
-        let troubles = self.trouble.iter().map(Trouble::text).chain(refused);
+        let troubles = self.trouble.iter().map(Trouble::text).chain(more.iter().copied());
         let troubles = troubles.chain(unbound.iter().map(String::as_str)).chain(down.as_deref());
         let troubles: Vec<_> = troubles.collect();
         App::new(Facts {

@@ -168,13 +168,18 @@ impl Apps {
         refusal
     }
 
-    /// Refuses where an app is being removed: nobody could go on with that.
+    /// Refuses where an app is being removed, or answers as what it was: nobody could go on with that.
     fn removes_none(&self) -> Result<(), ErrorBody> {
-        let is_stopped = |(_, driver): &(String, Driver)| matches!(driver, Driver::Releases(_));
-        if !self.known.borrow().leaving.iter().any(is_stopped) {
-            return Ok(());
-        }
-        let message = "an app is being removed: what runs of it is being stopped";
+        let known = self.known.borrow();
+        // The app is there already as what it is now.
+        let answers = |name: &str| known.apps.get(name).is_some_and(|app| app.driver().is_some());
+        let is_stopped =
+            |(name, driver): &&(String, Driver)| matches!(driver, Driver::Releases(_)) || answers(name);
+        let Some((name, _)) = known.leaving.iter().find(is_stopped) else { return Ok(()) };
+        let message = match answers(name) {
+            true => format!("app `{name}` answers as what it was until it is healthy as what it is now"),
+            false => format!("app `{name}` is being removed: what runs of it is being stopped"),
+        };
         Err(ErrorBody::new(Code::Busy, "Busy", message).with_hint("try again in a moment"))
     }
 

@@ -17,6 +17,10 @@ use crate::config::AppConfig;
 use crate::proxy::{At, ListenerId, Route, Service};
 use crate::wire::AppSource;
 
+/// What is said of an app that is not healthy yet as the kind that it is now.
+const ANSWERS_AS_IT_WAS: &str =
+    "it is another kind of app from now on, and answers as it was until it is healthy";
+
 impl Registry {
     /// Settles which app has which route, and publishes the routes. Whether anything differs.
     pub(super) fn settle(&mut self) -> bool {
@@ -30,7 +34,8 @@ impl Registry {
         let differs = self.routes != settled.routes || self.refused != settled.refused;
         self.routes = settled.routes;
         self.refused = settled.refused;
-        self.waits_for_health = settled.waits_for_health;
+        let succeeded = self.succeeded();
+        self.waits_for_health = settled.waits_for_health || !self.former.is_empty();
         let addresses = claims::addresses(&self.routes);
         for running in self.running.values_mut() {
             running.left.retain(|addr| !addresses.contains(addr));
@@ -42,6 +47,10 @@ impl Registry {
         });
         self.unbound.tell(&self.routes);
         self.route();
+        let differs = differs || !succeeded.is_empty();
+        for (name, former) in succeeded {
+            self.let_go(&name, former);
+        }
         differs
     }
 
@@ -59,11 +68,12 @@ impl Registry {
                 Spot::Under(hosts, path) => At::Instance { hosts: hosts.clone(), path: path.clone() },
                 Spot::At(addr) => At::Listener(ListenerId::App(*addr)),
             };
-            Some((at, self.running.get(&**app)?.destination()))
+            Some((at, self.answering(app)?.destination()))
         });
-        let left = self.running.values().flat_map(|app| {
+        let left = self.running.iter().flat_map(|(name, app)| {
+            let to = self.answering(name).unwrap_or(app);
             let at = |addr: &SocketAddr| At::Listener(ListenerId::App(*addr));
-            app.left.iter().map(move |addr| (at(addr), app.destination()))
+            app.left.iter().map(move |addr| (at(addr), to.destination()))
         });
         let mut of_files = HashMap::new();
         for (at, to) in routes.chain(left) {
@@ -99,15 +109,18 @@ impl Registry {
         }
         for (name, running) in &self.running {
             let refused = self.refused.get(name.as_str()).map(String::as_str);
-            apps.insert(name.clone(), running.seen(in_force, refused, &self.unbound));
+            let former = self.former.contains_key(name).then_some(ANSWERS_AS_IT_WAS);
+            let troubles: Vec<_> = refused.into_iter().chain(former).collect();
+            apps.insert(name.clone(), running.seen(in_force, &troubles, &self.unbound));
         }
+        let former = self.former.values().filter_map(Running::driver);
         let sets = self.leaving_sets.values();
         let sets = sets.map(|set| (set.config.name.clone(), Driver::Targets(set.targets.clone())));
         let managed = self
             .leaving
             .values()
             .map(|Leaving { managed, .. }| (managed.handle.name(), Driver::Releases(managed.handle.clone())));
-        let leaving = managed.chain(sets).collect();
+        let leaving = managed.chain(sets).chain(former).collect();
         let redis = self.redis.as_ref().map(FromRedis::seen);
         self.known.send_replace(Arc::new(Known { several, apps, redis, leaving }));
     }

@@ -159,11 +159,12 @@ fn an_app_that_cannot_begin_as_another_kind_is_refused_until_it_can() {
     assert_eq!((told.len(), &told[0]["change"]), (1, &serde_json::json!("refused")), "{told:?}");
     assert_mentions(&told[0]["why"].to_string(), &["shop.json is no regular file"]);
     let shown = status(&daemon, "shop");
-    assert_eq!(shown.phase.as_str(), "empty");
+    assert_eq!(shown.phase.as_str(), "settled");
+    assert_eq!(get(&daemon, "shop.test", "/").expect(200).version(), "shop-1");
     assert_mentions(&shown.config.error.unwrap_or_default(), &["shop.json is no regular file"]);
     fs::remove_dir(record(&world, "shop")).unwrap();
     let told = daemon.admin("POST", "/__reload", None).expect(200).json();
-    assert_eq!(told["apps"][0]["change"], "added", "{told}");
+    assert_eq!(told["apps"][0]["change"], "changed", "{told}");
     wait_for(&daemon, "shop.test", "shop-2");
     daemon.terminate();
 }
@@ -192,6 +193,6 @@ fn files_of_others_where_records_of_several_apps_would_be_are_left_alone() {
     daemon.terminate();
     let there: Vec<_> =
         fs::read_dir(theirs.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(there, [theirs.clone()]);
+    assert_eq!(there, std::slice::from_ref(&theirs));
     assert_eq!(fs::read_to_string(theirs).unwrap(), "{\"colour\": \"blue\"}");
 }

@@ -18,6 +18,7 @@ mod edits;
 mod faults;
 mod files;
 mod killed;
+mod kinds;
 mod redis;
 mod routes;
 mod targets;
