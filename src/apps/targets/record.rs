@@ -26,7 +26,7 @@ const SCHEMA: u32 = 1;
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a write may take. The driver waits for it, and answers nobody meanwhile.
-const WRITE_WITHIN: Duration = Duration::from_secs(2);
+const WRITE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The file of the record.
 #[derive(Debug)]
