@@ -13,6 +13,7 @@ mod event;
 mod logs;
 mod metrics;
 mod moves;
+mod phase;
 mod redis;
 mod release;
 mod status;
@@ -26,11 +27,10 @@ pub use event::{EventKind, HookEvent, StreamEvent};
 pub use logs::{LogLine, Logs, Stream};
 pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView, ReplicaHealth};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
+pub use phase::Phase;
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
-pub use status::{
-    AppInForce, ConfigStatus, LastExit, Phase, ReleaseStatus, Status, TargetState, TargetStatus,
-};
+pub use status::{AppInForce, ConfigStatus, LastExit, ReleaseStatus, Status, TargetState, TargetStatus};
 
 /// The header that carries the admin token. `Authorization: Bearer` is accepted as well.
 pub const TOKEN_HEADER: &str = "x-admin-token";

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::status::Phase;
+use super::phase::Phase;
 
 /// One app in the answer to `GET /__apps`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,49 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::apps::Replicas;
 use super::metrics::HealthMetrics;
+use super::phase::Phase;
 use super::redis::RedisStatus;
 use super::release::Switch;
-
-/// The state of an app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Nothing is live, and nothing starts.
-    Empty,
-    /// Nothing is live yet; the first release starts.
-    Starting,
-    /// Live, but it fails its probes, and portok does not roll back by itself.
-    Unhealthy,
-    /// Live, but it crashed recently.
-    Unstable,
-    /// Live, within its watch window.
-    Watching,
-    /// Live, and its watch window has passed.
-    Settled,
-    /// The live release crashed and is being restarted.
-    Restarting,
-    /// The live release crashed too often: portok restarts it rarely, or not at all.
-    Failed,
-    /// The daemon is shutting down.
-    Stopping,
-}
-
-impl Phase {
-    /// The name of the phase in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Starting => "starting",
-            Self::Unhealthy => "unhealthy",
-            Self::Unstable => "unstable",
-            Self::Watching => "watching",
-            Self::Settled => "settled",
-            Self::Restarting => "restarting",
-            Self::Failed => "failed",
-            Self::Stopping => "stopping",
-        }
-    }
-}
 
 /// The answer to `GET /__status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
