@@ -50,7 +50,7 @@ use self::succession::Predecessor;
 use self::successor::Program;
 use self::upgrade::UpgradeOutcome;
 use crate::admin;
-use crate::apps::{Apps, BootError, Coordinators, kept};
+use crate::apps::{Apps, BootError, Coordinators, conflicts, kept};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, ConfigErrors, Sources};
 use crate::logging;
@@ -283,8 +283,11 @@ pub fn check(sources: &Sources) -> ExitCode {
             use std::io::Write;
             // A reader that closed the pipe needs no error.
             let _pipe_closed = std::io::stdout().write_all(config.effective_toml().as_bytes());
+            // Who would get what at a start is the one rule by which it is given.
+            let conflicts = conflicts(&config);
             let apps = config.apps.unwrap_or_default();
-            let problems: Vec<_> = apps.unreadable.iter().chain(apps.refused.values()).collect();
+            let problems = apps.unreadable.iter().chain(apps.refused.values());
+            let problems: Vec<_> = problems.chain(&conflicts).collect();
             for problem in problems.iter().flat_map(|problem| problem.lines()) {
                 complain(&format!("error: {problem}"));
             }
@@ -292,6 +295,10 @@ pub fn check(sources: &Sources) -> ExitCode {
         }
         Err(errors) => {
             last_words(&errors);
+            if let Some(instance) = sources.file.as_deref().and_then(config::instance_of_app_file) {
+                let file = instance.display();
+                complain(&format!("hint: this is one app's file of {file}: portokd --check --config {file}"));
+            }
             ExitCode::from(exit::USAGE)
         }
     }

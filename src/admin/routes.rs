@@ -151,6 +151,9 @@ pub(super) fn call(
     let query = Query::parse(query.unwrap_or_default())?;
     let app = query.get("app")?.filter(|name| !name.is_empty()).map(str::to_owned);
     let call = match route {
+        Route::Reload | Route::Upgrade if app.is_some() => {
+            return Err(bad("`app` has no place here: this concerns all apps of the instance"));
+        }
         Route::Apps => Call::Apps,
         Route::Metrics => Call::Metrics(metrics_format(&query, headers)?),
         Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
@@ -352,8 +355,13 @@ mod tests {
     }
 
     #[test]
-    fn an_app_is_named_once_on_every_route() {
+    fn an_app_is_named_once_on_every_route_that_is_of_one() {
         for (_, route) in ROUTES {
+            if matches!(route, Route::Reload | Route::Upgrade) {
+                assert!(made(route, "app=api").unwrap_err().contains("all apps"), "{route:?}");
+                assert!(made(route, "app=").is_ok(), "{route:?}");
+                continue;
+            }
             let port = if route == Route::Switch { "&port=1" } else { "" };
             let ask =
                 |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), b"", &[3000]);

@@ -2,7 +2,7 @@
 //!
 //! An [`App`] is a snapshot, cheap to clone; what it says of releases and requests is read from
 //! their owners at each call. What an app of its kind cannot do is refused here, in one place
-//! ([`App::releases_of`]).
+//! ([`App::releases_or`]).
 
 use std::sync::Arc;
 
@@ -141,23 +141,33 @@ impl App {
         Err(ErrorBody::new(Code::Busy, "Busy", message).with_hint("try again in a moment"))
     }
 
-    /// The coordinator for what only an app with releases can do.
-    fn releases_of(&self, what: &str) -> Result<&release::Handle, ErrorBody> {
+    /// The coordinator for what only an app with releases can do; `cannot`: what other apps do not.
+    fn releases_or(&self, cannot: &str) -> Result<&release::Handle, ErrorBody> {
         let name = self.name();
-        let why = match &self.0.kind {
+        let (why, hint) = match &self.0.kind {
             Kind::Managed(handle) => return Ok(handle),
-            Kind::Targets(_) => "has targets that another program runs, and no releases".to_owned(),
-            Kind::Redis(_) => "is a list in Redis, whose targets another program runs".to_owned(),
-            Kind::Redirect => "sends its clients to another host and has no releases".to_owned(),
+            Kind::Targets(_) => (
+                "it has targets that another program runs, and no releases".to_owned(),
+                "portok switch PORT moves its traffic; so does an edit of its `targets`",
+            ),
+            Kind::Redis(_) => (
+                "it is a list in Redis, whose targets another program runs".to_owned(),
+                "an edit of that list moves its traffic",
+            ),
+            Kind::Redirect => (
+                "it sends its clients to another host, and has no releases".to_owned(),
+                "an edit of its `redirect` sends them elsewhere",
+            ),
             Kind::Absent if self.source() == AppSource::Redis => {
-                format!("says nothing: {}", self.error().unwrap_or("its list is malformed"))
+                (self.error().unwrap_or("its list is malformed").to_owned(), "mend its list in Redis")
             }
-            Kind::Absent => {
-                format!("is not configured: {}", self.error().unwrap_or("its file is not valid"))
-            }
+            Kind::Absent => (
+                format!("it is not configured: {}", self.error().unwrap_or("its file is not valid")),
+                "mend its file, and it is loaded by itself",
+            ),
         };
-        let message = format!("{what} is not for app `{name}`: it {why}");
-        Err(ErrorBody::new(Code::BadRequest, "Bad request", message))
+        let message = format!("app `{name}` {cannot}: {why}");
+        Err(ErrorBody::new(Code::BadRequest, "Bad request", message).with_hint(hint))
     }
 
     // ---- what is ----
@@ -221,7 +231,7 @@ impl App {
     /// # Errors
     /// `not_found` for an unknown release, `bad_request` for an app that prints nothing here.
     pub fn logs(&self, release: Option<&str>, lines: usize) -> Result<wire::Logs, ErrorBody> {
-        self.releases_of("a log")?.logs(release, lines)
+        self.releases_or("prints nothing that portok keeps")?.logs(release, lines)
     }
 
     /// The last probe of the live target.
@@ -259,7 +269,7 @@ impl App {
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
     pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
-        let coordinator = self.releases_of("a deploy")?;
+        let coordinator = self.releases_or("cannot be deployed")?;
         self.is_driven()?;
         coordinator.deploy(request, force).await
     }
@@ -273,9 +283,9 @@ impl App {
         self.is_driven()?;
         match (&self.0.kind, ports) {
             (Kind::Targets(handle), _) => handle.switch(ports).await,
-            (_, [port]) => self.releases_of("a switch")?.switch(*port).await,
+            (_, [port]) => self.releases_or("cannot be switched")?.switch(*port).await,
             _ => {
-                self.releases_of("a switch")?;
+                self.releases_or("cannot be switched")?;
                 let message = format!("app `{}` has one port at a time", self.name());
                 Err(ErrorBody::new(Code::BadRequest, "Bad request", message)
                     .with_hint("with `targets` in its configuration it may have several"))
@@ -288,7 +298,7 @@ impl App {
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
     pub async fn rollback(&self, asked: wire::RollbackRequest) -> Result<Rollback, ErrorBody> {
-        let coordinator = self.releases_of("a rollback")?;
+        let coordinator = self.releases_or("cannot be rolled back")?;
         self.is_driven()?;
         coordinator.rollback(asked).await
     }
@@ -298,7 +308,7 @@ impl App {
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
     pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
-        let coordinator = self.releases_of("a cancel")?;
+        let coordinator = self.releases_or("has nothing to cancel")?;
         self.is_driven()?;
         coordinator.cancel().await
     }

@@ -66,10 +66,21 @@ pub(super) type InForce = HashMap<Spot, Arc<str>>;
 #[derive(Debug, Default)]
 pub(super) struct Settled {
     pub(super) routes: InForce,
-    /// Which routes an app does not get, and why.
-    pub(super) refused: BTreeMap<Arc<str>, String>,
+    /// What an app does without.
+    pub(super) refused: BTreeMap<Arc<str>, Without>,
     /// Whether a claimant gets a route as soon as it is healthy.
     pub(super) waits_for_health: bool,
+}
+
+/// The routes that an app claims and does not get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Without {
+    /// Where it claims them.
+    place: String,
+    /// Each of them, and who has it, where.
+    pub(super) routes: String,
+    /// Whether it gets them all once it is healthy.
+    pub(super) passes: bool,
 }
 
 /// One app's claim to one route.
@@ -114,12 +125,27 @@ pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
             refused.entry(name(lost.bid.claim)).or_default().push(lost);
         }
     }
-    settled.refused = refused.into_iter().map(|(app, lost)| (app.into(), why(lost))).collect();
+    settled.refused = refused.into_iter().map(|(app, lost)| (app.into(), Without::of(lost))).collect();
     settled
 }
 
 /// The addresses that apps get for themselves at a start, when nobody has any.
 pub fn addresses_at_a_start(config: &Config) -> BTreeSet<SocketAddr> {
+    addresses(&at_a_start(config).routes)
+}
+
+/// Which routes two apps claim, and which of them would get each at a start: a sentence for each app
+/// that would do without some.
+pub fn conflicts(config: &Config) -> Vec<String> {
+    let sentence = |(app, without): (&Arc<str>, &Without)| {
+        let Without { place, routes, .. } = without;
+        format!("{place}: app `{app}` would be in force without {routes}")
+    };
+    at_a_start(config).refused.iter().map(sentence).collect()
+}
+
+/// Who would get what if nobody had anything.
+fn at_a_start(config: &Config) -> Settled {
     let apps = config.apps.iter().flat_map(|several| several.apps.values());
     let claims: Vec<_> = apps
         .map(|app| Claim {
@@ -128,7 +154,7 @@ pub fn addresses_at_a_start(config: &Config) -> BTreeSet<SocketAddr> {
             standing: Standing::Waiting,
         })
         .collect();
-    addresses(&settle(&claims, &InForce::new()).routes)
+    settle(&claims, &InForce::new())
 }
 
 /// The addresses that apps have for themselves.
@@ -196,18 +222,28 @@ fn name(claim: &Claim) -> &str {
     &claim.config.name
 }
 
-/// Why an app does not get these routes: where it claims them, and who has each of them, where.
-fn why(mut lost: Vec<Lost<'_>>) -> String {
-    /// How many are named.
-    const MOST: usize = 3;
-    lost.sort_by(|one, other| one.bid.spot.cmp(&other.bid.spot));
-    let claimed_at = lost.first().map_or("", |lost| lost.bid.claim.config.place.as_str());
-    let mut all: Vec<_> = lost.iter().take(MOST).map(ToString::to_string).collect();
-    if lost.len() > MOST {
-        all.push(format!("and {} more", lost.len() - MOST));
+impl Without {
+    /// What one app lost.
+    fn of(mut lost: Vec<Lost<'_>>) -> Self {
+        /// How many are named.
+        const MOST: usize = 3;
+        lost.sort_by(|one, other| one.bid.spot.cmp(&other.bid.spot));
+        let place = lost.first().map_or_else(String::new, |lost| lost.bid.claim.config.place.clone());
+        let passes = lost.iter().all(|lost| lost.to.is_gone());
+        let mut all: Vec<_> = lost.iter().take(MOST).map(ToString::to_string).collect();
+        if lost.len() > MOST {
+            all.push(format!("and {} more", lost.len() - MOST));
+        }
+        Self { place, routes: all.join("; "), passes }
     }
-    let all = all.join("; ");
-    if claimed_at.is_empty() { all } else { format!("{claimed_at}: {all}") }
+}
+
+impl fmt::Display for Without {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, routes, .. } = self;
+        if place.is_empty() { Ok(()) } else { write!(f, "{place}: ") }?;
+        write!(f, "in force without {routes}")
+    }
 }
 
 impl Bid<'_> {
@@ -237,10 +273,14 @@ impl fmt::Display for Lost<'_> {
         let Self { bid: Bid { spot, .. }, to } = self;
         let AppConfig { name, place, .. } = &*to.claim.config;
         match *spot == to.spot {
-            true => write!(f, "{spot} belongs to app `{name}`")?,
-            false => write!(f, "{spot} overlaps {}, which belongs to app `{name}`", to.spot)?,
+            true => write!(f, "{spot}, which app `{name}` has")?,
+            false => write!(f, "{spot}, which overlaps {} of app `{name}`", to.spot)?,
         }
-        if place.is_empty() { Ok(()) } else { write!(f, " ({place})") }
+        if place.is_empty() { Ok(()) } else { write!(f, " ({place})") }?;
+        match to.is_gone() {
+            true => write!(f, " until this one is healthy: `{name}` is not configured any more"),
+            false => Ok(()),
+        }
     }
 }
 
@@ -285,9 +325,10 @@ mod tests {
         assert_eq!(shown(&settled), ["host `x` a", "host `y` z"]);
         let refused = &settled.refused["b"];
         assert_eq!(
-            refused,
-            "b.toml:1: host `x` belongs to app `a` (a.toml:1); host `y` belongs to app `z` (z.toml:1)"
+            refused.to_string(),
+            "b.toml:1: in force without host `x`, which app `a` has (a.toml:1); host `y`, which app `z` has (z.toml:1)"
         );
+        assert!(!refused.passes);
         assert!(!settled.waits_for_health && settled.refused.len() == 1);
         assert_eq!(held(&claims[0].config, &settled.routes).hosts, []);
         assert_eq!(held(&claims[2].config, &settled.routes).hosts.len(), 1);
@@ -314,6 +355,7 @@ mod tests {
             let settled = settled(old, new);
             assert_eq!(shown(&settled), [format!("host `x` {winner}")], "{old:?} {new:?}");
             assert_eq!(settled.waits_for_health, waits, "{old:?} {new:?}");
+            assert_eq!(settled.refused.values().any(|without| without.passes), waits, "{old:?} {new:?}");
         }
         // Once it does not claim it any more, or is removed, the route is free.
         let claims = [claim("a", &["x"], Origin::OwnFile, Waiting)];
@@ -347,8 +389,9 @@ mod tests {
         let claims = ["one", "other"].map(|name| at(name, &["127.0.0.1:9080"], Waiting));
         let settled = settle(&claims, &InForce::new());
         assert_eq!(shown(&settled), ["address 127.0.0.1:9080 one"]);
-        let refused = "other.toml:1: address 127.0.0.1:9080 belongs to app `one` (one.toml:1)";
-        assert_eq!(settled.refused["other"], refused);
+        let refused =
+            "other.toml:1: in force without address 127.0.0.1:9080, which app `one` has (one.toml:1)";
+        assert_eq!(settled.refused["other"].to_string(), refused);
     }
 
     #[test]
@@ -398,9 +441,8 @@ mod tests {
         }
         let claims = [at("any", &["0.0.0.0:9080"], Waiting), at("here", &["127.0.0.1:9080"], Waiting)];
         assert_eq!(
-            settle(&claims, &InForce::new()).refused["here"],
-            "here.toml:1: address 127.0.0.1:9080 overlaps address 0.0.0.0:9080, which belongs to app `any` \
-             (any.toml:1)"
+            settle(&claims, &InForce::new()).refused["here"].routes,
+            "address 127.0.0.1:9080, which overlaps address 0.0.0.0:9080 of app `any` (any.toml:1)"
         );
     }
 

@@ -49,7 +49,7 @@ impl LeavingSet {
         async move {
             targets.remove().await;
             targets.ended().await;
-            tracing::info!(app = name, "removed");
+            tracing::info!(app = name, "app `{name}` is gone");
         }
     }
 }
@@ -81,7 +81,10 @@ impl Leaving {
             tokio::select! {
                 _end = has_ended.wait_for(Option::is_some) => {}
                 drained = tokio::time::timeout(period, drained) => if drained.is_err() {
-                    tracing::warn!(app = name, "requests are still in flight after drain.period ({period:?})");
+                    tracing::warn!(
+                        app = name,
+                        "app `{name}`: requests are still in flight after drain.period ({period:?})"
+                    );
                 }
             }
             handle.stop_all().await;
@@ -89,18 +92,31 @@ impl Leaving {
             if end != End::Stopped {
                 let why =
                     if end == End::Left { "portokd leaves" } else { "its coordinator ended by a fault" };
-                tracing::warn!(app = name, "{why}: the next start of portokd stops what is left of it");
+                tracing::warn!(
+                    app = name,
+                    "app `{name}`: {why}; the next start of portokd stops what is left of it"
+                );
                 return;
             }
             if tokio::time::timeout(LAST_RECORD, recorded.cancelled()).await.is_err() {
-                tracing::error!(app = name, "its last record was not written within {LAST_RECORD:?}");
+                tracing::error!(
+                    app = name,
+                    "app `{name}`: its last record was not written within {LAST_RECORD:?}"
+                );
                 return;
             }
             let aside = tokio::task::spawn_blocking(move || records.set_aside(owner.as_deref()));
             match aside.await {
-                Ok(Ok(())) => tracing::info!(app = name, "removed: it is stopped, and its record set aside"),
+                Ok(Ok(())) => {
+                    tracing::info!(
+                        app = name,
+                        "app `{name}` is gone: it is stopped, and its record set aside"
+                    );
+                }
                 Ok(Err(error)) => tracing::error!(app = name, "{error}"),
-                Err(error) => tracing::error!(app = name, "its record was not set aside: {error}"),
+                Err(error) => {
+                    tracing::error!(app = name, "app `{name}`: its record was not set aside: {error}")
+                }
             }
         }
     }

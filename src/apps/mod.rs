@@ -49,7 +49,7 @@ mod unbound;
 
 pub use app::App;
 pub use boot::{BootError, Parts, redis_of};
-pub use claims::addresses_at_a_start;
+pub use claims::{addresses_at_a_start, conflicts};
 pub use means::Notify;
 pub use unbound::Failures;
 
@@ -59,6 +59,8 @@ const MOST_NAMED: usize = 20;
 /// Which apps there are.
 #[derive(Debug, Clone, Default)]
 struct Known {
+    /// The instance's name.
+    instance: String,
     /// Whether the instance has several apps: then each request to one names it.
     several: bool,
     apps: BTreeMap<String, App>,
@@ -192,23 +194,49 @@ impl Apps {
 
 /// The refusal of a request that names none of several apps.
 fn required(known: &Known) -> ErrorBody {
-    let message = format!("there are several apps, and the request names none: {}", named(known));
+    let message = match named(known) {
+        Some(apps) => format!("there are several apps, and the request names none: {apps}"),
+        None => "the instance has several apps, none of which is there yet".to_owned(),
+    };
     ErrorBody::new(Code::AppRequired, "App required", message)
         .with_hint("name one: --app NAME, or ?app=NAME over the API")
 }
 
 /// The refusal of a request for an app that is not there.
 fn no_such(name: &str, known: &Known) -> ErrorBody {
-    let message = format!("there is no app `{name}`; there is: {}", named(known));
-    ErrorBody::new(Code::NoSuchApp, "No such app", message).with_hint("portok apps shows those that are")
+    let others =
+        named(known).map_or_else(|| "there is none yet".to_owned(), |apps| format!("there is: {apps}"));
+    let message = format!("there is no app `{name}`; {others}");
+    ErrorBody::new(Code::NoSuchApp, "No such app", message)
+        .with_hint(format!("portok --instance {} apps shows those that are there", known.instance))
 }
 
-/// The names of the apps, for messages.
-fn named(known: &Known) -> String {
-    let names: Vec<_> = known.apps.keys().take(MOST_NAMED).map(String::as_str).collect();
-    match known.apps.len() {
-        0 => "none".to_owned(),
-        count if count > MOST_NAMED => format!("{} and {} more", names.join(", "), count - MOST_NAMED),
-        _ => names.join(", "),
+/// The names of the apps, for messages; of those of Redis, how many there are. `None`: no app.
+fn named(known: &Known) -> Option<String> {
+    let mut names: Vec<_> = known.apps.keys().take(MOST_NAMED).cloned().collect();
+    if known.apps.len() > MOST_NAMED {
+        names.push(format!("{} more", known.apps.len() - MOST_NAMED));
+    }
+    match known.redis.as_ref().map_or(0, |redis| redis.phases().count()) {
+        0 => {}
+        1 => names.push("1 of Redis (redis:HOST)".to_owned()),
+        count => names.push(format!("{count} of Redis (redis:HOST)")),
+    }
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_instance_and_what_is_there() {
+        let known = Known { instance: "edge".into(), apps: BTreeMap::new(), ..Known::default() };
+        assert!(required(&known).message.contains("none of which is there yet"));
+        let refused = no_such("api", &known);
+        assert_eq!(refused.message, "there is no app `api`; there is none yet");
+        assert_eq!(refused.hint.unwrap(), "portok --instance edge apps shows those that are there");
     }
 }

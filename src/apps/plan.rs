@@ -134,8 +134,8 @@ fn spared(missing: usize, all: usize) -> Option<String> {
     let many = missing > 1 && missing * 2 > all;
     many.then(|| {
         format!(
-            "its configuration is gone, with that of {missing} of {all} apps: none of them is removed until \
-             `portok reload --prune`"
+            "its configuration is gone, with that of {missing} of {all} apps: none of them is removed until that \
+             is asked for"
         )
     })
 }

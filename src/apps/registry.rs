@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Known;
-use super::claims::{InForce, Origin, held};
+use super::claims::{InForce, Origin, Without, held};
 use super::from_redis::FromRedis;
 use super::kept::Kept;
 use super::leaving::{Leaving, LeavingSet};
@@ -131,7 +131,7 @@ pub(super) struct Registry {
     /// Redis that are no more.
     published: Option<HashMap<At, Destination>>,
     /// Why apps do not get some of their routes.
-    refused: BTreeMap<Arc<str>, String>,
+    refused: BTreeMap<Arc<str>, Without>,
     waits_for_health: bool,
     redis: Option<FromRedis>,
     /// With several apps: their files, for the next start.
@@ -328,8 +328,10 @@ impl Registry {
             let Some(new) = wanted.apps.get(name) else { continue };
             match self.add(name, new, &removed) {
                 Addition::Began => became(name, AppChange::Added, None),
-                // It is told of when it begins.
-                Addition::Waits => {}
+                Addition::Waits => {
+                    let why = "it begins once what ran of it before is stopped".to_owned();
+                    became(name, AppChange::Pending, Some(why));
+                }
                 Addition::Refused(why) => became(name, AppChange::Refused, Some(why)),
             }
         }
@@ -339,9 +341,9 @@ impl Registry {
             kept.note(&wanted.texts, |name| self.running.contains_key(name));
         }
         let _publishes_anyway = self.settle();
-        changes.extend(self.refused.iter().map(|(app, why)| {
-            let (app, why) = (app.to_string(), Some(why.clone()));
-            AppReload { app, change: AppChange::Refused, why }
+        changes.extend(self.refused.iter().map(|(app, without)| {
+            let change = if without.passes { AppChange::Pending } else { AppChange::Partial };
+            AppReload { app: app.to_string(), change, why: Some(without.to_string()) }
         }));
         self.publish();
         changes
@@ -354,26 +356,35 @@ impl Registry {
         plan: &Plan,
         became: &mut impl FnMut(&str, AppChange, Option<String>),
     ) {
+        let instance = &self.config.name;
         let gone = |missing: &Missing| match (&wanted.unreadable, &missing.spared) {
-            (Some(error), _) => plan::unknown(error),
-            (None, Some(why)) => why.clone(),
+            (Some(error), _) => (AppChange::Refused, plan::unknown(error)),
+            (None, Some(why)) => {
+                (AppChange::Refused, format!("{why}: portok --instance {instance} reload --prune"))
+            }
             (None, None) => {
                 let delay = humantime::format_duration(wanted.removal_delay);
-                format!("its configuration is gone: it is stopped {delay} after that was seen")
+                let why = format!("its configuration is gone: it is stopped {delay} after that was seen");
+                (AppChange::Pending, why)
             }
         };
         for (name, running) in &mut self.running {
             // One that cannot begin as another kind is absent as that.
             let refused = wanted.refused.get(name).or_else(|| self.absent.get(name));
-            let trouble = match (refused, plan.missing.get(name)) {
-                (Some(why), _) => Some(Trouble::Refused(why.clone())),
-                (None, Some(missing)) => Some(Trouble::Gone(gone(missing))),
-                (None, None) => None,
+            let (change, trouble) = match (refused, plan.missing.get(name)) {
+                (Some(why), _) => (AppChange::Refused, Some(Trouble::Refused(why.clone()))),
+                (None, Some(missing)) => {
+                    let (change, why) = gone(missing);
+                    (change, Some(Trouble::Gone(why)))
+                }
+                (None, None) => (AppChange::Pending, None),
             };
             if trouble != running.trouble {
                 match &trouble {
-                    Some(Trouble::Refused(why)) => tracing::error!(app = name, "it stays as it was: {why}"),
-                    Some(Trouble::Gone(why)) => tracing::warn!(app = name, "{why}"),
+                    Some(Trouble::Refused(why)) => {
+                        tracing::error!(app = name, "app `{name}` stays as it was: {why}");
+                    }
+                    Some(Trouble::Gone(why)) => tracing::warn!(app = name, "app `{name}`: {why}"),
                     None => {}
                 }
             }
@@ -381,7 +392,7 @@ impl Registry {
             if let Some(Trouble::Refused(why) | Trouble::Gone(why)) = &trouble
                 && !self.absent.contains_key(name)
             {
-                became(name, AppChange::Refused, Some(why.clone()));
+                became(name, change, Some(why.clone()));
             }
             running.trouble = trouble;
         }
@@ -390,7 +401,7 @@ impl Registry {
                 continue;
             }
             if self.absent.get(name) != Some(why) {
-                tracing::error!(app = name, "it is left out: {why}");
+                tracing::error!(app = name, "app `{name}` is left out: {why}");
                 self.absent.insert(name.clone(), why.clone());
             }
             became(name, AppChange::Refused, Some(why.clone()));
@@ -416,7 +427,7 @@ impl Registry {
         if let Some(why) = self.absent.get(name) {
             return Addition::Refused(why.clone());
         }
-        tracing::info!(app = name, "added");
+        tracing::info!(app = name, "app `{name}` is added");
         Addition::Began
     }
 
@@ -449,7 +460,10 @@ impl Registry {
         let owner = Some(name.to_owned());
         match body {
             Body::Managed(managed) => {
-                tracing::info!(app = name, "it is removed: its requests finish, then it is stopped");
+                tracing::info!(
+                    app = name,
+                    "app `{name}` is removed: its requests finish, then it is stopped"
+                );
                 let has_fallen = managed.has_fallen();
                 self.leaving.insert(owner.clone(), Leaving { managed, service, config });
                 if has_fallen {
@@ -462,7 +476,7 @@ impl Registry {
                 let config = Arc::clone(&config.borrow());
                 self.let_set_go(LeavingSet { targets: handle, service, config });
             }
-            Body::Redirect => tracing::info!(app = name, "removed"),
+            Body::Redirect => tracing::info!(app = name, "app `{name}` is removed"),
         }
     }
 

@@ -46,12 +46,15 @@ impl Unbound {
             failures.iter().filter_map(|(addr, why)| Some(((*addr, whose(*addr)?), why.clone()))).collect();
         for (whose, why) in &now {
             if self.told.get(whose) != Some(why) {
-                tracing::error!(app = &*whose.1, "{why}");
+                tracing::error!(app = &*whose.1, "app `{}`: {why}", whose.1);
             }
         }
         for (addr, app) in self.told.keys().filter(|whose| !now.contains_key(*whose)) {
             if whose(*addr).as_ref() == Some(app) {
-                tracing::info!(app = &**app, "{addr} could not be bound before, and is listened on now");
+                tracing::info!(
+                    app = &**app,
+                    "app `{app}`: {addr} could not be bound before, and is listened on now"
+                );
             }
         }
         self.told = now;

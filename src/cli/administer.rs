@@ -14,6 +14,7 @@ use super::commands;
 use super::directory::absolute_directory;
 use super::failure::Failure;
 use super::generate;
+use super::loading::{self, Edit};
 use super::locate::locate;
 use super::render::{self, Screen};
 use super::surroundings::Surroundings;
@@ -37,14 +38,24 @@ pub(crate) async fn administer(
 ) -> Result<u8, Failure> {
     let places = &around.places;
     let daemons = Asker { around };
+    let mut code = exit::DONE;
     let report = match command {
         HostCommand::Init(options) => host::init(places, &options.into())?,
         HostCommand::Add(options) => match options.order()? {
             NewPlace::Instance(options) => host::add(places, &options)?,
-            NewPlace::App(options) => host::add_app(places, &options)?,
+            NewPlace::App(options) => {
+                let mut report = host::add_app(places, &options)?;
+                let app = (options.to.as_str(), options.name.as_str());
+                code = loading::load(around, app, Edit::Written, &mut report).await;
+                report
+            }
         },
         HostCommand::Remove(options) => match options.name.split_once('/') {
-            Some((instance, app)) => host::remove_app(places, instance, app)?,
+            Some((instance, app)) => {
+                let mut report = host::remove_app(places, instance, app)?;
+                code = loading::load(around, (instance, app), Edit::Removed, &mut report).await;
+                report
+            }
             None => {
                 let RemoveArgs { name, force, keep_state } = &options;
                 let options = RemoveOptions { name, force: *force, keep_state: *keep_state };
@@ -81,7 +92,7 @@ pub(crate) async fn administer(
     } else {
         screen.data(&render::report(&report));
     }
-    Ok(exit::DONE)
+    Ok(code)
 }
 
 async fn list(

@@ -153,6 +153,12 @@ impl Answer {
     }
 }
 
+/// What portokd answers a client for whom it has no app.
+const NO_ROUTE: &str = "no_route";
+
+const NOT_PUBLIC: &str = "there are no admin paths on this address (admin.public is false, by default with several \
+                          apps): use the socket, with --instance NAME or --socket PATH";
+
 /// Reads an error body leniently: an older daemon, or npm portok, sends no code.
 fn error_body(status: StatusCode, bytes: &[u8]) -> Option<ErrorBody> {
     if let Ok(body) = serde_json::from_slice(bytes) {
@@ -176,6 +182,10 @@ fn error_body(status: StatusCode, bytes: &[u8]) -> Option<ErrorBody> {
     };
     let mut body = ErrorBody::new(code, error.clone(), text("message").unwrap_or(error));
     body.hint = text("hint");
+    if text("code").as_deref() == Some(NO_ROUTE) {
+        body.message = "the daemon took it for a request to an app, and has none for it".to_owned();
+        body.hint = Some(NOT_PUBLIC.to_owned());
+    }
     Some(body)
 }
 
@@ -186,7 +196,7 @@ fn default_hint(code: Code, retry_after: Option<Duration>) -> Option<String> {
                 .to_owned()
         }
         Code::AppRequired => "name one of them: --app NAME, or INSTANCE/NAME where the instance is named".to_owned(),
-        Code::NoSuchApp => "`portok apps` shows those that are there".to_owned(),
+        Code::NoSuchApp => "portok apps shows those that are there".to_owned(),
         Code::Forbidden => "run it on the daemon's host, or use the unix socket".to_owned(),
         Code::Busy => "`portok status` shows what is under way, `portok cancel` ends a deploy".to_owned(),
         Code::RateLimited => {

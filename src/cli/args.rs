@@ -197,7 +197,12 @@ Examples:
 Examples:
   portok reload
   portok reload --instance api
-  portok reload --instance edge --prune           also where more than half of the apps are gone from it")]
+  portok reload --instance edge --prune           also where more than half of the apps are gone from it
+
+Of several apps each is loaded or refused by itself.
+Exit codes:
+  0 all of it is in force    1 an app was refused, or is in force without one of its routes
+  2 the file is not valid: nothing has changed")]
     Reload {
         /// Remove the apps that are gone from the configuration, however many they are
         #[arg(long)]

@@ -64,6 +64,11 @@ impl Client {
         Self { app, ..self }
     }
 
+    /// The app that every question is about, if one was named.
+    pub(crate) fn app(&self) -> Option<&str> {
+        self.app.as_deref()
+    }
+
     /// Whether the daemon limits the number of requests on every way, so that polling must be slow.
     pub(crate) fn is_rate_limited(&self) -> bool {
         self.daemon.ways.iter().all(|way| matches!(way, Way::Tcp { .. }))

@@ -57,6 +57,9 @@ pub(crate) async fn apps(session: &mut Session<'_>) -> Done {
 /// `portok metrics`.
 pub(crate) async fn metrics(session: &mut Session<'_>) -> Done {
     let (metrics, value) = session.client.ask::<Metrics>(Call::get("metrics", "metrics")).await?;
+    if session.client.app().is_some_and(|app| app.starts_with("redis:")) {
+        session.screen.note(&render::counted_together());
+    }
     session.show(&value, || render::metrics(&metrics, SystemTime::now()));
     Ok(exit::DONE)
 }
@@ -143,12 +146,12 @@ pub(crate) async fn releases(session: &mut Session<'_>) -> Done {
     Ok(exit::DONE)
 }
 
-/// `portok reload`.
+/// `portok reload`. That not all is in force is an answer too, and a failure.
 pub(crate) async fn reload(session: &mut Session<'_>, prune: bool) -> Done {
     let path = if prune { "reload?prune=1" } else { "reload" };
     let (reloaded, value) = session.client.ask::<Reloaded>(Call::post("reload", path)).await?;
     session.show(&value, || render::reloaded(&reloaded));
-    Ok(exit::DONE)
+    Ok(if reloaded.success { exit::DONE } else { exit::FAILED })
 }
 
 /// `portok upgrade`. While the daemon is busy, it is asked again until `wait` has passed.

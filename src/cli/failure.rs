@@ -103,6 +103,11 @@ impl Failure {
         matches!(self, Self::Refused { body, .. } if body.code == Code::AppRequired)
     }
 
+    /// Whether the daemon has no app of the name that was given.
+    pub(crate) fn is_of_an_unknown_app(&self) -> bool {
+        matches!(self, Self::Refused { body, .. } if body.code == Code::NoSuchApp)
+    }
+
     /// Whether the same question may succeed later by itself: the daemon restarts, or has reached
     /// its limit of requests per minute.
     pub(crate) fn is_passing(&self) -> bool {

@@ -123,8 +123,20 @@ its environment variables, which win over the former
 .I /etc/portok/NAME.token
 its admin token, as `portok add` makes it
 .TP
+.I /etc/portok/NAME.d/APP.toml
+one of its apps, where it has several
+.TP
 .I /var/lib/portok/NAME/NAME.json
 its durable record under systemd
+.TP
+.I /var/lib/portok/NAME/NAME.d/APP.json
+that of one of several apps; APP.json.removed... those of apps that are gone
+.TP
+.I /var/lib/portok/NAME/NAME.apps.json
+what the files of its apps said when they were last good
+.TP
+.I /var/lib/portok/NAME/NAME.redis.json
+what Redis said last
 .TP
 .I /run/portok/NAME/admin.sock
 its admin socket

@@ -9,8 +9,8 @@
 //! - `order`: from arguments to exit code;
 //! - `commands`, `deploy`, `follow`, `watch`, `wait`, `logs`: the commands that ask a daemon, the
 //!   quick and the long ones;
-//! - `administer`, `generate`, `journal`: the commands of [`crate::host`], completions and man
-//!   pages, the journal;
+//! - `administer`, `loading`, `generate`, `journal`: the commands of [`crate::host`], and how a
+//!   daemon hears of an edit; completions and man pages; the journal;
 //! - `session`: the daemon, the screen and the pace of a command that asks;
 //! - `client`, `answer`, `connect`, `call`: one request and its bounded answer;
 //! - `locate`, `instance_file`, `surroundings`, `sockets`, `way`: where the daemon is;
@@ -47,6 +47,7 @@ mod follow;
 mod generate;
 mod instance_file;
 mod journal;
+mod loading;
 mod locate;
 mod logs;
 mod order;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use super::administer::administer;
 use super::args::{self, Command, Global, Invocation, SHORT_HELP, Unparsed};
+use super::asking::{self, Address};
 use super::call::Limits;
 use super::client::Client;
 use super::failure::Failure;
@@ -13,7 +14,7 @@ use super::locate::locate;
 use super::render::{self, Screen};
 use super::session::{Pace, Session};
 use super::surroundings::Surroundings;
-use super::{RunPlan, asking, commands, deploy, journal, logs, typo, wait};
+use super::{RunPlan, commands, deploy, journal, logs, typo, wait};
 use crate::host::Journal;
 use crate::wire::exit;
 
@@ -37,7 +38,7 @@ pub(crate) fn main(run: impl FnOnce(RunPlan) -> ExitCode) -> ExitCode {
                     &mut screen,
                     json,
                     &Failure::Output { cause: format!("cannot wait for anything: {error}") },
-                    "",
+                    &Address::default(),
                 ),
             }
         }
@@ -82,7 +83,7 @@ pub(crate) async fn obey(
 
 /// The options by which `global` names a daemon, for commands that a hint proposes. The token is never
 /// among them.
-fn address(global: &Global) -> String {
+fn address(global: &Global) -> Address {
     let way = match (&global.url, &global.socket, &global.instance) {
         (Some(url), ..) => Some(format!("--url {}", asking::shell_word(url))),
         (None, Some(socket), _) => {
@@ -92,7 +93,7 @@ fn address(global: &Global) -> String {
         (None, None, None) => None,
     };
     let app = global.app.as_ref().map(|app| format!("--app {}", asking::shell_word(app)));
-    way.into_iter().chain(app).collect::<Vec<_>>().join(" ")
+    Address { way: way.unwrap_or_default(), app: app.unwrap_or_default() }
 }
 
 /// Asks the daemon for what `command` wants; `logs NAME` reads the journal first.
@@ -150,7 +151,7 @@ async fn carry_out(
 }
 
 /// Prints `failure` and returns its exit code.
-fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &str) -> u8 {
+fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &Address) -> u8 {
     if json {
         screen.value(&render::failure_value(failure, address));
     } else {
@@ -162,9 +163,10 @@ fn tell(screen: &mut Screen, json: bool, failure: &Failure, address: &str) -> u8
 /// Answers arguments that name no command to carry out: help, version, a usage error.
 pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Unparsed) -> u8 {
     match refusal {
-        Unparsed::Contradiction(failure) => tell(screen, json, &failure, ""),
+        Unparsed::Contradiction(failure) => tell(screen, json, &failure, &Address::default()),
         Unparsed::Nothing if json => {
-            tell(screen, json, &Failure::usage("no command", "`portok --help` lists all commands"), "")
+            let failure = Failure::usage("no command", "`portok --help` lists all commands");
+            tell(screen, json, &failure, &Address::default())
         }
         Unparsed::Nothing => {
             screen.note(SHORT_HELP);
@@ -179,7 +181,7 @@ pub(crate) fn refuse(screen: &mut Screen, json: bool, refusal: Unparsed) -> u8 {
             if json {
                 let failure =
                     Failure::Usage { message: one_line(&text.to_string()), hint: typo::hint(&error) };
-                screen.value(&render::failure_value(&failure, ""));
+                screen.value(&render::failure_value(&failure, &Address::default()));
             } else {
                 screen.note(&text.ansi().to_string());
             }

@@ -341,7 +341,7 @@ async fn a_broken_file_does_not_lock_the_operator_out() {
     for command in ["status", "rollback", "logs", "cancel", "reload", "releases"] {
         let ran = portok(&["--instance", "default", command]).await;
         assert_eq!(ran.code, 0, "{command}: {ran:?}");
-        let notes = ran.err.matches("default.toml: not TOML").count();
+        let notes = ran.err.matches(": not valid TOML").count();
         assert_eq!(notes, 1, "{command}: {}", ran.err);
     }
     let ran = portok(&["--json", "list"]).await;
@@ -422,7 +422,38 @@ async fn a_status_waits_until_all_are_healthy_or_the_time_is_over() {
     assert_eq!(ran.err, "error: not healthy after 50ms: web (failed)\n");
     let fake = Fake::new(|n, received| if n == 0 { Reply::nothing() } else { answer(&received.line) });
     assert_eq!(fake.portok(&["status", "--wait", "1m"]).await.code, 0, "a daemon that is not there yet");
-    let forbidden = serde_json::to_value(ErrorBody::new(Code::Forbidden, "Forbidden", "no")).unwrap();
+    let refusal = |code| serde_json::to_value(ErrorBody::new(code, "Short", "no")).unwrap();
+    let forbidden = refusal(Code::Forbidden);
     let fake = Fake::new(move |_, _| Reply::json(403, &forbidden));
     assert_eq!(fake.portok(&["status", "--wait", "1m"]).await.code, 5);
+    let unknown = refusal(Code::NoSuchApp);
+    let fake =
+        Fake::new(move |n, received| if n < 2 { Reply::json(404, &unknown) } else { answer(&received.line) });
+    assert_eq!(fake.portok(&["status", "--app", "api", "--wait", "1m"]).await.code, 0, "an app to come");
+    let unknown = refusal(Code::NoSuchApp);
+    let fake = Fake::new(move |_, _| Reply::json(404, &unknown));
+    assert_eq!(fake.portok(&["status", "--app", "api", "--wait", "50ms"]).await.code, 5);
+}
+
+#[tokio::test]
+async fn a_reload_that_leaves_something_out_of_force_is_a_failure() {
+    let refused = json!({
+        "success": false, "message": "configuration loaded, but not all of it is in force", "changed": [],
+        "apps": [{"app": "shop", "change": "refused", "why": "shop.toml:1:1 no"}]
+    });
+    let fake = Fake::new(move |_, _| Reply::json(200, &refused));
+    let ran = fake.portok(&["reload"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (1, ""));
+    assert!(ran.out.ends_with("  refused  shop: shop.toml:1:1 no\n"), "{}", ran.out);
+    assert_eq!(fake.portok(&["reload", "--json"]).await.value()["apps"][0]["app"], "shop");
+}
+
+#[tokio::test]
+async fn an_address_without_admin_paths_is_told_from_a_path_that_is_not_there() {
+    let fake = Fake::new(|_, _| Reply::json(404, &json!({"error": "Not Found", "code": "no_route"})));
+    let url = fake.url();
+    let surroundings = around(fake.folder.path());
+    let ran = run(&["--url", &url, "apps"], &surroundings, Terminals::None, std::future::pending()).await;
+    assert_eq!(ran.code, 5);
+    assert!(ran.err.contains("admin.public") && ran.err.contains("--socket PATH"), "{}", ran.err);
 }

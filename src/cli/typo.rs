@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Error};
 
 use super::asking;
-use crate::config::is_instance_name;
+use super::values::instance_or_app;
 
 /// The greatest edit distance at which an option counts as near.
 const EDITS: usize = 2;
@@ -15,17 +15,25 @@ const EDITS: usize = 2;
 /// `error`, with the nearest option of `tree` in place of clap's own advice if an option is
 /// mistyped.
 pub(crate) fn advise(mut error: Error, tree: &Command, arguments: &[OsString]) -> Error {
-    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidArg) else { return error };
-    if error.kind() != ErrorKind::UnknownArgument {
-        return error;
-    }
+    let word = match error.kind() {
+        ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg),
+        // Of a word that a command does take, such as a release.
+        ErrorKind::ValueValidation => error.get(ContextKind::InvalidValue),
+        _ => return error,
+    };
+    let Some(ContextValue::String(typed)) = word else { return error };
     if !typed.starts_with('-') {
         // Some commands take an instance's name as a word, so people try it with the others too.
         let command = command(tree, arguments).map(Command::get_name);
-        if is_instance_name(typed) && command.is_some_and(asking::needs_instance_option) {
-            let tip = format!("an instance is named with '--instance {typed}'").into();
+        let is_name = error.kind() == ErrorKind::UnknownArgument || typed.contains('/');
+        if is_name && instance_or_app(typed).is_ok() && command.is_some_and(asking::needs_instance_option) {
+            let what = if typed.contains('/') { "an app of an instance" } else { "an instance" };
+            let tip = format!("{what} is named with '--instance {typed}'").into();
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
         }
+        return error;
+    }
+    if error.kind() != ErrorKind::UnknownArgument {
         return error;
     }
     let nearest = nearest(typed.trim_start_matches('-'), &options(tree, arguments));

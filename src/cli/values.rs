@@ -20,9 +20,8 @@ pub(crate) fn instance_name(text: &str) -> Result<String, String> {
 /// An instance's name, with one of its apps behind a `/` where it has several.
 pub(crate) fn instance_or_app(text: &str) -> Result<String, String> {
     let (instance, app) = text.split_once('/').map_or((text, None), |(instance, app)| (instance, Some(app)));
-    instance_name(instance)?;
-    app.map(app_name).transpose()?;
-    Ok(text.to_owned())
+    let named = instance_name(instance).and_then(|_| app.map(app_name).transpose());
+    named.map(|_| text.to_owned()).map_err(|expected| format!("{expected}; an app is named INSTANCE/APP"))
 }
 
 /// An app's name: as an instance's, or `redis:` and the host of a list in Redis.

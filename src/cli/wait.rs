@@ -1,7 +1,7 @@
 //! `portok status --wait`: asks until every app is healthy, or the one that was named.
 //!
 //! It only looks on, and may end at any time. A daemon that does not answer yet, as one that is
-//! being started, is asked again.
+//! being started, is asked again; so is one that does not know the app yet.
 
 use std::future::Future;
 use std::pin::pin;
@@ -65,7 +65,9 @@ async fn until_healthy(session: &Session<'_>, within: Duration) -> Result<Seen, 
             Err(_over) => return Ok(seen),
             Ok(Ok((rows, _))) if rows.iter().all(|row| is_healthy(row.phase)) => return Ok(Some(Ok(rows))),
             Ok(Ok((rows, _))) => seen = Some(Ok(rows)),
-            Ok(Err(failure)) if failure.is_passing() => seen = Some(Err(failure)),
+            Ok(Err(failure)) if failure.is_passing() || failure.is_of_an_unknown_app() => {
+                seen = Some(Err(failure))
+            }
             Ok(Err(failure)) => return Err(failure),
         }
         let next = Instant::now() + session.poll_every();

@@ -49,7 +49,7 @@ pub use self::hosts::{Host, Hosts, NoHosts};
 pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{file_of, instance_file, load};
-pub use self::paths::{beside_state_file, default_socket};
+pub use self::paths::{beside_state_file, default_socket, instance_of_app_file};
 pub use self::redis::{Redis, RedisServer};
 pub use self::secret::looks_secret;
 pub use self::several::Started;

@@ -66,6 +66,15 @@ pub(super) fn apps_folder(file: &Path, env: Env<'_>) -> PathBuf {
     file.with_file_name(format!("{}.d", stem(file, env)))
 }
 
+/// The file of the instance whose app's file `file` is: `edge.toml` for `edge.d/api.toml`. `None`:
+/// there is no such instance.
+pub fn instance_of_app_file(file: &Path) -> Option<PathBuf> {
+    let file = std::path::absolute(file).ok()?;
+    let folder = file.parent()?;
+    let stem = folder.file_name()?.to_str()?.strip_suffix(".d")?;
+    Some(folder.with_file_name(format!("{stem}.toml"))).filter(|instance| instance.is_file())
+}
+
 /// The folder of the default socket, which also holds the pipes of the apps.
 ///
 /// If systemd made root's default folder for a daemon with a `User=` of its own, it is that one,

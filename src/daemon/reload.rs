@@ -106,13 +106,10 @@ impl Daemon {
         }
         self.follow_addresses(own).await;
         apps.extend(self.without_their_addresses());
-        let differs = if diff.is_empty() && apps.is_empty() { "; nothing differs" } else { "" };
-        Ok(wire::Reloaded {
-            success: true,
-            message: format!("configuration loaded{differs}"),
-            changed: diff.changed,
-            apps,
-        })
+        let current = self.configuration.current();
+        let unreadable = current.apps.as_ref().and_then(|several| several.unreadable.as_deref());
+        let (success, message) = judged(unreadable, &apps, diff.is_empty());
+        Ok(wire::Reloaded { success, message, changed: diff.changed, apps })
     }
 
     /// What is listened on with this configuration: besides what it says, the addresses that apps
@@ -139,7 +136,7 @@ impl Daemon {
         let failed = self.listeners.failed().borrow().clone();
         let of = |app: apps::App| {
             let why = app.routes().listen.iter().find_map(|addr| failed.get(addr))?;
-            let (change, why) = (wire::AppChange::Refused, Some(why.clone()));
+            let (change, why) = (wire::AppChange::Partial, Some(why.clone()));
             Some(wire::AppReload { app: app.name().to_owned(), change, why })
         };
         if failed.is_empty() { Vec::new() } else { self.apps.of_files().into_iter().filter_map(of).collect() }
@@ -155,6 +152,20 @@ impl Daemon {
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))?;
         loaded.map(Arc::new).map_err(|errors| invalid(errors.problems))
     }
+}
+
+/// Whether all that was loaded is in force, and a sentence that says so. `unreadable`: why the folder
+/// of apps cannot be read.
+fn judged(unreadable: Option<&str>, apps: &[wire::AppReload], is_same: bool) -> (bool, String) {
+    use wire::AppChange::{Partial, Refused};
+    let falls_short = || apps.iter().any(|app| matches!(app.change, Refused | Partial));
+    let (success, but) = match unreadable {
+        Some(why) => (false, format!(", but not its folder of apps: {why}")),
+        None if falls_short() => (false, ", but not all of it is in force".to_owned()),
+        None if is_same && apps.is_empty() => (true, "; nothing differs".to_owned()),
+        None => (true, String::new()),
+    };
+    (success, format!("configuration loaded{but}"))
 }
 
 /// The refusal of a configuration with these problems.

@@ -1,5 +1,6 @@
 //! The file of one app of an instance that has several: `portok add NAME --to INSTANCE` writes it,
-//! `portok remove INSTANCE/NAME` removes it. The daemon watches the folder and does the rest.
+//! `portok remove INSTANCE/NAME` removes it. The daemon, which watches the folder, does the rest;
+//! the caller asks it to do so now.
 //!
 //! What is written is read before, in a folder of its own, as the daemon will read it: a file that
 //! the daemon would refuse is never there.
@@ -62,7 +63,11 @@ pub(crate) fn add_app(places: &Places, options: &AddAppOptions) -> Result<HostRe
     let _alone = files::lock(&places.lock())?;
     let several = several_of(&instance)?;
     if let Some(place) = place_of(several, name) {
-        let hint = format!("change it there, or remove it first: portok remove {to}/{name}");
+        let has_a_file = folder_of(places, to, several).join(format!("{name}.toml")).exists();
+        let hint = match has_a_file {
+            true => format!("change it there, or remove it first: portok remove {to}/{name}"),
+            false => format!("change its table [apps.{name}] there; an edit is loaded at once"),
+        };
         return Err(not_added(
             options,
             HostCode::Exists,
@@ -114,13 +119,19 @@ pub(crate) fn remove_app(places: &Places, instance: &str, app: &str) -> Result<H
     if files::remove(&path)? {
         report.step("removed", path.display());
         report.note(format!(
-            "the daemon of `{instance}`, if it runs, drains `{app}`, stops it, and keeps its record aside; an app \
-             that is added again under that name goes on from there"
+            "the record of `{app}` is kept aside; an app that is added again under that name goes on from there"
         ));
         report.next(format!("portok apps {instance}"), "the apps that are left");
         return Ok(report);
     }
     let several = several_of(&found)?;
+    if let Some(host) = app.strip_prefix("redis:") {
+        return Err(HostFailure::new(
+            HostCode::Usage,
+            format!("`{instance}/{app}` has no file: it is the list `frontend:{host}` in Redis"),
+            "remove that list in Redis, and the app goes within `redis.refresh`",
+        ));
+    }
     match place_of(several, app) {
         Some(place) => Err(HostFailure::new(
             HostCode::Usage,
@@ -194,7 +205,11 @@ fn read_before(
     let there = aside.apps(to).join(format!("{name}.toml"));
     files::write(&there, text, Readers::Owner, Existing::Keep)?;
     let mut read = instances::get(&aside, to, Reading::Lenient)?;
-    let shown = |problem: &str| problem.replace(&there.display().to_string(), &path.display().to_string());
+    // Problems name places in the rehearsal, of the other apps too.
+    let shown = |problem: &str| {
+        let problem = problem.replace(&there.display().to_string(), &path.display().to_string());
+        problem.replace(&aside.config.display().to_string(), &places.config.display().to_string())
+    };
     let invalid = |problems: Vec<String>| HostFailure {
         causes: problems.iter().map(|problem| shown(problem)).collect(),
         ..not_added(options, HostCode::Invalid, "it is not valid", "see portok help add")
@@ -231,7 +246,6 @@ impl Drop for Rehearsal {
 
 fn what_next(options: &AddAppOptions, report: &mut HostReport) {
     let AddAppOptions { name, to, .. } = options;
-    report.note(format!("the daemon of `{to}`, if it runs, loads it by itself"));
     if options.command.is_some() {
         let health = options.health.as_deref().unwrap_or("/health");
         report.note(format!(

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::wire::AppReload;
+
 /// The result of a command that changes this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +19,9 @@ pub(crate) struct HostReport {
     pub(crate) steps: Vec<HostStep>,
     /// What else the operator should know.
     pub(crate) notes: Vec<String>,
+    /// What a running daemon made of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) apps: Vec<AppReload>,
     /// Commands to type next.
     pub(crate) next: Vec<Suggestion>,
 }

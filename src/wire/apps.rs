@@ -79,7 +79,7 @@ pub struct AppReload {
     pub app: String,
     /// What became of it.
     pub change: AppChange,
-    /// Which of its keys differ, or why it was refused.
+    /// Which of its keys differ, or why not all of it is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -94,8 +94,12 @@ pub enum AppChange {
     Removed,
     /// It is configured differently.
     Changed,
-    /// Its file or one of its routes was refused: it stays as it was.
+    /// It was refused: it stays as it was.
     Refused,
+    /// It is in force without some of its routes.
+    Partial,
+    /// It is not at its end yet, and goes on by itself.
+    Pending,
 }
 
 impl AppChange {
@@ -106,6 +110,8 @@ impl AppChange {
             Self::Removed => "removed",
             Self::Changed => "changed",
             Self::Refused => "refused",
+            Self::Partial => "partial",
+            Self::Pending => "pending",
         }
     }
 }

@@ -7,7 +7,8 @@ use super::apps::AppReload;
 /// The answer to `POST /__reload`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Always true.
+    /// Whether all that is configured is in force. Of one app it is always true: what is refused
+    /// then is an [`ErrorBody`](super::ErrorBody).
     pub success: bool,
     /// What happened, as a sentence.
     pub message: String,

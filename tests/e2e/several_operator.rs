@@ -2,6 +2,8 @@
 //! apps that are added and removed by commands.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use portok::wire::AppRow;
 use serde_json::Value;
@@ -73,8 +75,11 @@ fn every_call_names_its_app_and_touches_no_other() {
         let mark = if path.contains('?') { '&' } else { '?' };
         daemon.admin(method, &format!("/__{path}{mark}app=none"), None).refused(404, "no_such_app");
     }
-    for (method, path) in [("GET", "apps"), ("GET", "metrics"), ("POST", "reload"), ("POST", "upgrade")] {
-        daemon.admin(method, &format!("/__{path}?app=none"), None).refused(404, "no_such_app");
+    for path in ["apps", "metrics"] {
+        daemon.admin("GET", &format!("/__{path}?app=none"), None).refused(404, "no_such_app");
+    }
+    for path in ["reload", "upgrade"] {
+        daemon.admin("POST", &format!("/__{path}?app=api"), None).refused(400, "bad_request");
     }
     let status = |app: &str| daemon.admin("GET", &format!("/__status?app={app}"), None).expect(200).json();
     let api = status("api");
@@ -153,7 +158,13 @@ fn the_command_line_shows_all_apps_until_one_is_named() {
     let deployed =
         ["deploy", "--app", "web", "--release", "w2", "--cmd", &world.app("w2").command(), "--json"];
     assert_at(&daemon.portok(&deployed).ended(0).json(), "/outcome", "live");
-    daemon.portok(&["status", "--app", "none"]).ended(5);
+    // The hint works as it stands.
+    let unknown = daemon.portok(&["status", "--app", "none"]).ended(5).err;
+    assert_mentions(
+        &unknown,
+        &["api, web, www", &format!("hint: portok --socket {} apps shows", world.socket().display())],
+    );
+    daemon.portok(&["status", "--app", "none", "--wait", "1s"]).ended(5);
     daemon.portok(&["deploy", "--app", "web", "--cmd", "false"]).ended(3);
     assert_eq!(version_of(&daemon, "web.test"), "w2");
 }
@@ -180,13 +191,13 @@ fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
     let add = ["add", "shop", "--to", instance, "--host", "shop.test", "--cmd", &command];
     let added = administer(&world, &add).ended(0).out;
     let file = world.path(&format!("conf/{instance}.d/shop.toml"));
-    assert_mentions(&added, &["created", &file.display().to_string()]);
+    assert_mentions(&added, &["created", &file.display().to_string(), "has loaded it"]);
     let came = |host: &'static str, version: &'static str| {
         let serves = || (version_of(&daemon, host) == version).then_some(());
         wait_until("the added app serves", || format!("{:#?}\n{}", apps(&daemon), daemon.log()), serves);
     };
-    // Without waiting for the daemon to notice.
-    daemon.portok(&["reload"]).ended(0);
+    assert_eq!(names(&daemon), ["api", "shop", "web", "www"], "it is there at once");
+    daemon.portok(&["status", "--app", "shop", "--wait", "1m"]).ended(0);
     came("shop.test", "s1");
     administer(&world, &add).ended(5);
     let clash = administer(&world, &["add", "copy", "--to", instance, "--host", "api.test", "--target", "1"]);
@@ -197,8 +208,11 @@ fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
 
     // A file that is broken by hand is told of, and leaves the app as it is.
     world.write(&format!("conf/{instance}.d/shop.toml"), "hosts = [\"shop.test\"]\ncomand = \"x\"\n");
-    let reloaded = daemon.portok(&["reload"]).ended(0).out;
-    assert_mentions(&reloaded, &["refused", "shop", "comand"]);
+    let reloaded = daemon.portok(&["reload"]).ended(1).out;
+    assert_mentions(&reloaded, &["not all of it is in force", "refused", "shop", "comand"]);
+    let reloaded = daemon.portok(&["reload", "--json"]).ended(1).json();
+    assert_at(&reloaded, "/success", false);
+    assert_at(&reloaded, "/apps/0/change", "refused");
     let row = apps(&daemon).into_iter().find(|row| row.app == "shop").expect("it is there");
     assert_mentions(row.error.as_deref().unwrap_or_default(), &["shop.toml:2", "comand"]);
     let status = daemon.admin("GET", "/__status?app=shop", None).expect(200).json();
@@ -209,12 +223,20 @@ fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
         Value::Null,
     );
     assert_eq!(version_of(&daemon, "shop.test"), "s1");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let doctor = administer(&world, &["doctor", "--json"]).json();
-    assert_mentions(&doctor.to_string(), &["shop`: ", "comand"]);
+    let readable = format!("everybody may read {} (mode 0644)", file.display());
+    assert_mentions(&doctor.to_string(), &["shop`: ", "comand", &readable]);
 
     let main = administer(&world, &["remove", &format!("{instance}/api")]);
     assert_mentions(&main.ended(2).err, &["[apps.api]"]);
-    administer(&world, &["remove", &format!("{instance}/shop")]).ended(0);
+    let of_redis = administer(&world, &["remove", &format!("{instance}/redis:x.test")]);
+    assert_mentions(&of_redis.ended(2).err, &["frontend:x.test", "in Redis"]);
+    let twice = administer(&world, &["add", "api", "--to", instance, "--redirect", "https://a.test"]);
+    let hint = twice.ended(5).err;
+    assert!(hint.contains("[apps.api]") && !hint.contains("portok remove"), "{hint}");
+    let removed = administer(&world, &["remove", &format!("{instance}/shop")]).ended(0).out;
+    assert_mentions(&removed, &["removed", &format!("the daemon of `{instance}` has")]);
     let explain = || format!("{:#?}\n{}", apps(&daemon), daemon.log());
     wait_until("the removed app is gone", explain, || {
         daemon.admin("POST", "/__reload", None).expect(200);
@@ -225,21 +247,23 @@ fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
 }
 
 #[test]
-fn what_commands_add_and_remove_is_noticed_without_a_reload() {
+fn a_file_that_comes_and_goes_is_noticed_without_a_reload() {
     let world = World::new();
     let daemon = world.start(&conf(&world));
     wait_until_healthy(&daemon);
-    let instance = world.name();
     let explain = || format!("{:#?}\n{}", apps(&daemon), daemon.log());
-    // The folder is made by the first, and empty after the second.
+    // The folder is made for the first, and empty after the second.
+    let folder = world.path(&format!("conf/{}.d", world.name()));
     for round in 1..=2 {
         let version = format!("s{round}");
-        let command = world.app(&version).command();
-        administer(&world, &["add", "shop", "--to", instance, "--host", "shop.test", "--cmd", &command])
-            .ended(0);
+        let file = Conf::new(folder.join("shop.toml"))
+            .set("hosts", vec!["shop.test"])
+            .set("command", world.app(&version).command());
+        fs::create_dir_all(&folder).unwrap();
+        file.save();
         let serves = || (version_of(&daemon, "shop.test") == version).then_some(());
         wait_until("the added app serves", explain, serves);
-        administer(&world, &["remove", &format!("{instance}/shop")]).ended(0);
+        fs::remove_file(file.file()).unwrap();
         let is_gone = || (names(&daemon) == ["api", "web", "www"]).then_some(());
         wait_until("the removed app is gone", explain, is_gone);
         daemon.send("GET", "/", &[("host", "shop.test")], None).expect(404);
@@ -247,4 +271,22 @@ fn what_commands_add_and_remove_is_noticed_without_a_reload() {
     }
     assert!(!daemon.log().contains("/__reload"), "{}", daemon.log());
     daemon.terminate();
+}
+
+#[test]
+fn an_app_that_the_daemon_refuses_is_told_to_who_adds_it() {
+    let world = World::new();
+    let daemon = world.start(&conf(&world));
+    wait_until_healthy(&daemon);
+    let instance = world.name();
+    let own = ["add", "own", "--to", instance, "--redirect", "https://a.test", "--listen"];
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let added = administer(&world, &[&own[..], &[&address]].concat()).ended(1).out;
+    assert_mentions(&added, &["created", "not all of it", &format!("cannot listen on {address}")]);
+    let json = administer(&world, &["remove", &format!("{instance}/own"), "--json"]).ended(0).json();
+    assert_mentions(&json["notes"].to_string(), &[&format!("the daemon of `{instance}` has")]);
+    daemon.terminate();
+    let without = administer(&world, &["add", "late", "--to", instance, "--redirect", "https://a.test"]);
+    assert_mentions(&without.ended(0).out, &["does not answer; once it runs, it loads it"]);
 }

@@ -36,7 +36,7 @@ impl Admin {
         config: &Config,
     ) -> Result<Response<ReservedBody>, Refusal> {
         let name = asked.app.as_deref();
-        // Every call finds its app, also one that would need none.
+        // A call that needs no app finds the one that it names.
         let named = name.map(|name| self.parts.apps.find(Some(name))).transpose()?;
         Ok(match asked.call {
             Call::Apps => {

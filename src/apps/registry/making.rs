@@ -19,7 +19,7 @@ impl Registry {
     /// Notes that an app cannot begin.
     pub(in crate::apps) fn leave_out(&mut self, name: &str, why: String) {
         if self.absent.get(name) != Some(&why) {
-            tracing::error!(app = name, "it is left out: {why}");
+            tracing::error!(app = name, "app `{name}` is left out: {why}");
         }
         self.absent.insert(name.to_owned(), why);
     }
@@ -59,11 +59,14 @@ impl Registry {
         let config = watch::Sender::new(config);
         match self.means.manage(&owner, config.subscribe(), (&service, route), opened, None) {
             Ok((managed, prepared)) => {
-                tracing::warn!(app = name, "nothing configures it any more: what runs of it is stopped");
+                tracing::warn!(
+                    app = name,
+                    "nothing configures app `{name}` any more: what runs of it is stopped"
+                );
                 self.prepared.push((owner.clone(), prepared));
                 self.leaving.insert(owner, Leaving { managed, service, config });
             }
-            Err(error) => tracing::error!(app = name, "it cannot be stopped: {error}"),
+            Err(error) => tracing::error!(app = name, "app `{name}` cannot be stopped: {error}"),
         }
     }
 

@@ -68,7 +68,8 @@ impl Registry {
 
     /// Lets an app with targets go that no route leads to any more.
     pub(super) fn let_set_go(&mut self, set: LeavingSet) {
-        tracing::info!(app = set.config.name, "it is removed: its requests finish");
+        let name = &set.config.name;
+        tracing::info!(app = name, "app `{name}` is removed: its requests finish");
         let number = self.leaving_sets.last_key_value().map_or(0, |(last, _)| last + 1);
         let gone = set.go();
         self.leaving_sets.insert(number, set);
@@ -99,7 +100,10 @@ impl Registry {
         for name in records.apps_with_targets().iter().filter(|name| !is_known(name)) {
             match records.set_targets_aside(name) {
                 Ok(()) => {
-                    tracing::info!(app = name, "no targets of it are configured: its record is set aside")
+                    tracing::info!(
+                        app = name,
+                        "no targets of app `{name}` are configured: its record is set aside"
+                    )
                 }
                 Err(error) => tracing::error!(app = name, "{error}"),
             }

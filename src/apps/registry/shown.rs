@@ -26,9 +26,14 @@ impl Registry {
     pub(super) fn settle(&mut self) -> bool {
         let claims: Vec<_> = self.running.values().map(Running::claim).collect();
         let settled = claims::settle(&claims, &self.routes);
-        for (app, why) in &settled.refused {
-            if self.refused.get(app) != Some(why) {
-                tracing::warn!(app = &**app, "{why}");
+        for (app, without) in &settled.refused {
+            if self.refused.get(app) != Some(without) {
+                tracing::warn!(app = &**app, "app `{app}` is in force without {}", without.routes);
+            }
+        }
+        for (spot, app) in &settled.routes {
+            if let Some(former) = self.routes.get(spot).filter(|former| *former != app) {
+                tracing::info!(app = &**app, "app `{app}` has {spot} now, which app `{former}` had");
             }
         }
         let differs = self.routes != settled.routes || self.refused != settled.refused;
@@ -108,9 +113,9 @@ impl Registry {
             apps.insert(name.clone(), leaving_app(leaving));
         }
         for (name, running) in &self.running {
-            let refused = self.refused.get(name.as_str()).map(String::as_str);
+            let without = self.refused.get(name.as_str()).map(ToString::to_string);
             let former = self.former.contains_key(name).then_some(ANSWERS_AS_IT_WAS);
-            let troubles: Vec<_> = refused.into_iter().chain(former).collect();
+            let troubles: Vec<_> = without.as_deref().into_iter().chain(former).collect();
             apps.insert(name.clone(), running.seen(in_force, &troubles, &self.unbound));
         }
         let former = self.former.values().filter_map(Running::driver);
@@ -122,7 +127,8 @@ impl Registry {
             .map(|Leaving { managed, .. }| (managed.handle.name(), Driver::Releases(managed.handle.clone())));
         let leaving = managed.chain(sets).chain(former).collect();
         let redis = self.redis.as_ref().map(FromRedis::seen);
-        self.known.send_replace(Arc::new(Known { several, apps, redis, leaving }));
+        let instance = self.config.name.clone();
+        self.known.send_replace(Arc::new(Known { instance, several, apps, redis, leaving }));
     }
 }
 

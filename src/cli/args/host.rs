@@ -29,7 +29,8 @@ Examples:
   portok add docs --to edge --host www.example.com --path /docs --target 192.168.0.42:80
   portok add old --to edge --host old.example.com --redirect https://www.example.com
 
---to writes NAME.toml into the folder INSTANCE.d; the daemon of that instance, which has several apps, loads it at once.
+--to writes NAME.toml into the folder INSTANCE.d and has the daemon of that instance, which has several apps, load it;
+exit code 1: it refused the app.
 --cmd writes NAME.toml and its token to NAME.token, otherwise NAME.env is written, as npm portok does it;
 --toml and --env choose the other one.")]
     Add(Box<AddArgs>),

@@ -160,6 +160,19 @@ fn an_instance_as_a_word_is_led_to_its_option() {
         assert!(error.to_string().contains("'--instance api'"), "{error}");
         assert!(typo::hint(&error).unwrap().contains("--instance api"), "{command}");
     }
+    for (line, app) in [
+        (&["deploy", "edge/api"][..], "edge/api"),
+        (&["releases", "edge/api"], "edge/api"),
+        (&["rollback", "edge/api"], "edge/api"),
+        (&["cancel", "edge/redis:x.org"], "edge/redis:x.org"),
+    ] {
+        let error = clap_error(line);
+        assert!(error.to_string().contains(&format!("'--instance {app}'")), "{error}");
+        assert!(typo::hint(&error).unwrap().contains(&format!("--instance {app}")), "{line:?}");
+    }
+    let error = clap_error(&["rollback", "v 1"]);
+    assert!(!error.to_string().contains("--instance"), "{error}");
+    assert!(clap_error(&["status", "edge/"]).to_string().contains("INSTANCE/APP"));
     let error = clap_error(&["list", "api"]);
     assert!(!error.to_string().contains("--instance"), "{error}");
 }

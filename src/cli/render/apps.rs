@@ -15,7 +15,8 @@ const WHERE: usize = 44;
 /// The table of apps.
 pub(crate) fn apps(rows: &[AppRow]) -> String {
     if rows.is_empty() {
-        return "no apps yet; add one: portok add NAME --to INSTANCE --host HOST --cmd \"node server.js\""
+        return "no apps yet; add one: portok add NAME --to INSTANCE --host HOST --cmd \"node server.js\"; where it \
+                has [redis], each list frontend:HOST is one too"
             .to_owned();
     }
     let head = ["APP", "FOR", "PHASE", "LIVE", "READY", "REQ/S", "5XX", "P99", "FROM"];

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::super::asking;
+use super::super::asking::{self, Address};
 use super::super::failure::Failure;
 use super::words::{ADVICE, BAD, DIM, paint, plain};
 use crate::host::HostCode;
@@ -12,7 +12,7 @@ use crate::wire::{Autopsy, ErrorBody, Outcome, ProbeReport, exit};
 
 /// A failure for people: what failed, the causes, what to do.
 /// `address` is how the daemon was named, for the commands in the hint.
-pub(crate) fn failure(failure: &Failure, address: &str) -> String {
+pub(crate) fn failure(failure: &Failure, address: &Address) -> String {
     let (headline, details, hint) = parts(failure);
     let hint = hint.map(|hint| addressed(failure, hint, address));
     let mut text = format!("{} {}\n", paint(BAD, "error:"), plain(&headline));
@@ -24,7 +24,7 @@ pub(crate) fn failure(failure: &Failure, address: &str) -> String {
 }
 
 /// A failure for scripts: the daemon's error body, or a value of the same shape.
-pub(crate) fn failure_value(failure: &Failure, address: &str) -> Value {
+pub(crate) fn failure_value(failure: &Failure, address: &Address) -> Value {
     if let Failure::Refused { body, .. } = failure
         && let Ok(mut value) = serde_json::to_value(body)
     {
@@ -59,7 +59,7 @@ pub(crate) fn failure_value(failure: &Failure, address: &str) -> Value {
 
 /// `hint` with its commands addressed to the daemon that was asked. Where the daemon was not
 /// reached, the hint is about the way to it and stays as it is.
-fn addressed(failure: &Failure, hint: String, address: &str) -> String {
+fn addressed(failure: &Failure, hint: String, address: &Address) -> String {
     match failure {
         Failure::Usage { .. } | Failure::Unreachable { .. } => hint,
         _ => asking::addressed(&hint, address),
@@ -212,8 +212,12 @@ mod tests {
         text_at(failure, "")
     }
 
-    fn text_at(failure: &Failure, address: &str) -> String {
-        anstream::adapter::strip_str(&super::failure(failure, address)).to_string()
+    fn text_at(failure: &Failure, way: &str) -> String {
+        anstream::adapter::strip_str(&super::failure(failure, &at(way))).to_string()
+    }
+
+    fn at(way: &str) -> Address {
+        Address { way: way.to_owned(), app: String::new() }
     }
 
     #[test]
@@ -248,7 +252,7 @@ error: deploy of `v2` aborted: it exited before it became healthy
 hint: let the app listen on $PORT
 ";
         assert_eq!(text(&refused), expected);
-        assert_eq!(failure_value(&refused, "")["autopsy"]["exit"], "exit status 1");
+        assert_eq!(failure_value(&refused, &at(""))["autopsy"]["exit"], "exit status 1");
     }
 
     #[test]
@@ -261,7 +265,7 @@ hint: let the app listen on $PORT
                         portok itself goes on";
         let told = text_at(&refused, "--instance b");
         assert!(told.contains(expected), "{told}");
-        assert_eq!(failure_value(&refused, "--instance b")["hint"], expected);
+        assert_eq!(failure_value(&refused, &at("--instance b"))["hint"], expected);
         assert!(text(&refused).contains(hint));
     }
 
@@ -329,7 +333,7 @@ error: status failed: the daemon of `api` cannot be reached
 hint: use sudo
 ";
         assert_eq!(text(&failure), expected);
-        let value = failure_value(&failure, "");
+        let value = failure_value(&failure, &at(""));
         assert_eq!(value["code"], "unreachable");
         assert_eq!(value["tried"][1], "http://127.0.0.1:3000: connection refused");
         assert_eq!(value["hint"], "use sudo");

@@ -60,7 +60,11 @@ pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
         _ = write!(text, "\n  changed  {}", plain(&reloaded.changed.join(", ")));
     }
     for AppReload { app, change, why } in &reloaded.apps {
-        let style = if *change == AppChange::Refused { BAD } else { STRONG };
+        let style = match change {
+            AppChange::Refused | AppChange::Partial => BAD,
+            AppChange::Pending => BUSY,
+            AppChange::Added | AppChange::Removed | AppChange::Changed => STRONG,
+        };
         let change = paint(style, format_args!("{:<8}", change.as_str()));
         let why = why.as_deref().map(|why| format!(": {}", plain(why))).unwrap_or_default();
         _ = write!(text, "\n  {change} {}{why}", plain(app));
@@ -137,6 +141,14 @@ pub(crate) fn absent(failure: &Failure) -> String {
         Failure::Refused { body, .. } => format!("waiting: {}", plain(&body.message)),
         _ => "the daemon does not answer, waiting for it".to_owned(),
     }
+}
+
+/// The numbers of one app of Redis are those of all of them.
+pub(crate) fn counted_together() -> String {
+    format!(
+        "{} the apps of Redis are counted together: these are the numbers of all of them",
+        paint(ADVICE, "note:")
+    )
 }
 
 /// An instance's file cannot be used, and its daemon is asked at its default socket.

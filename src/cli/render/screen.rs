@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
+use super::super::asking::Address;
 use super::super::failure::Failure;
 use crate::plain;
 use crate::wire::exit;
@@ -147,7 +148,7 @@ impl Screen {
         match self.out_error.take() {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let failure = Failure::Output { cause: format!("cannot write to standard output: {error}") };
-                self.note(&super::failure(&failure, ""));
+                self.note(&super::failure(&failure, &Address::default()));
                 if code == exit::DONE { failure.exit_code() } else { code }
             }
             _ => code,

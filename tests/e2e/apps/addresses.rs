@@ -158,7 +158,7 @@ fn an_address_that_somebody_else_has_is_that_apps_error_until_it_is_free() {
     // Each reload tries again, and says so to who asked; the log has it once.
     for _ in 0..2 {
         let told = daemon.admin("POST", "/__reload", None).expect(200).json();
-        assert_mentions(&told.to_string(), &["\"hook\"", "refused", &what]);
+        assert_mentions(&told.to_string(), &["\"hook\"", "partial", &what]);
     }
     drop(somebody);
     wait_at(&daemon, taken, "hook-1");
@@ -184,7 +184,10 @@ fn of_addresses_that_overlap_the_app_that_has_one_keeps_it_until_it_is_free() {
     reload(&daemon);
     wait_until("it is there", || daemon.log(), || (names(&world).len() == 3).then_some(()));
     let refused = row(&world, "all")["error"].to_string();
-    assert_mentions(&refused, &["all.toml", &format!("address {all} overlaps"), "`hook`", "hook.toml"]);
+    assert_mentions(
+        &refused,
+        &["all.toml", &format!("address {all}, which overlaps"), "`hook`", "hook.toml"],
+    );
     assert_eq!(row(&world, "all")["listen"], Value::Array(vec![]));
     assert_eq!(version(here), "hook-1");
     take_away(&world, "hook");

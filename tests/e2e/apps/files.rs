@@ -122,7 +122,7 @@ fn most_apps_go_only_when_that_is_asked_for() {
     take_away(&world, "a");
     take_away(&world, "b");
     let told = daemon.admin("POST", "/__reload", None).expect(200).json();
-    assert_mentions(&told.to_string(), &["2 of 3 apps", "portok reload --prune"]);
+    assert_mentions(&told.to_string(), &["2 of 3 apps", "reload --prune"]);
     for app in all {
         assert_eq!(get(&daemon, &format!("{app}.test"), "/").version(), format!("{app}-1"));
     }

@@ -1,5 +1,7 @@
 //! Which app gets a request, and who has a route that two claim.
 
+use std::fs;
+
 use super::{edge, get, live_pid, put, put_text, reload, status, take_away, wait_for};
 use crate::harness::{World, assert_mentions, wait_until};
 
@@ -53,9 +55,9 @@ fn a_route_that_two_claim_stays_until_it_is_free() {
     wait_for(&daemon, "y.test", "a-1");
     assert_eq!(get(&daemon, "x.test", "/").version(), "b-1");
     let refused = super::apps(&world)[0]["error"].to_string();
-    assert_mentions(&refused, &["x.test", "belongs to app `b`", "b.toml"]);
+    assert_mentions(&refused, &["without host `x.test`, which app `b` has", "b.toml"]);
     let told = daemon.admin("POST", "/__reload", None).expect(200).json();
-    assert_mentions(&told.to_string(), &["refused", "x.test"]);
+    assert_mentions(&told.to_string(), &["partial", "x.test"]);
     take_away(&world, "b");
     reload(&daemon);
     wait_for(&daemon, "x.test", "a-1");
@@ -93,4 +95,56 @@ fn an_app_with_targets_is_answered_by_other_programs_and_may_become_a_managed_on
     wait_until("it is gone", || daemon.log(), || super::names(&world).is_empty().then_some(()));
     assert!(first.is_alive() && second.is_alive(), "nobody here stops them");
     daemon.terminate();
+}
+
+#[test]
+fn routes_that_two_apps_claim_are_found_beforehand() {
+    let world = World::new();
+    let mut conf = edge(&world);
+    conf.put("apps.site.hosts", texts(&["x.test"]));
+    conf.put("apps.site.redirect", "https://a.test");
+    conf.put("apps.wide.listen", texts(&["0.0.0.0:20998"]));
+    conf.put("apps.wide.redirect", "https://a.test");
+    conf.save();
+    let file = conf.file().display().to_string();
+    let check = |code| world.portokd(&["--check", "--config", &file], &world.env()).ended(code).err;
+    assert!(!check(0).contains("error"));
+    put_text(&world, "api", "hosts = [\"y.test\", \"X.test\"]\nredirect = \"https://b.test\"\n");
+    put_text(&world, "hook", "listen = [\"127.0.0.1:20998\"]\nredirect = \"https://b.test\"\n");
+    let told = check(2);
+    let main = conf.file().file_name().unwrap().to_string_lossy().into_owned();
+    for (app, route, holder) in [
+        ("api", "host `x.test`, which", "`site`"),
+        ("hook", "127.0.0.1:20998, which overlaps address 0.0.0.0:20998", "`wide`"),
+    ] {
+        let own = super::file(&world, app).display().to_string();
+        let line = told.lines().find(|line| line.contains(&own)).unwrap_or_else(|| panic!("{app}: {told}"));
+        assert_mentions(line, &[&format!("app `{app}` would be in force without"), route, holder, &main]);
+    }
+    // The file of one app is not the one to check.
+    let own = super::file(&world, "api").display().to_string();
+    let said = world.portokd(&["--check", "--config", &own], &world.env()).ended(2).err;
+    assert_mentions(&said, &[&format!("portokd --check --config {file}")]);
+}
+
+#[test]
+fn a_rename_says_who_has_the_host() {
+    let world = World::new();
+    let conf = edge(&world).set("removal_delay", "1h");
+    put(&world, "old", &["x.test"], &world.app("old-1"));
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "x.test", "old-1");
+    fs::rename(super::file(&world, "old"), super::file(&world, "new")).unwrap();
+    let told = daemon.portok(&["reload"]).ended(0).out;
+    assert_mentions(&told, &["pending", "old: its configuration is gone"]);
+    wait_for(&daemon, "x.test", "old-1");
+    let what = "app `new` has host `x.test` now, which app `old` had";
+    wait_until("it has the host", || daemon.log(), || daemon.log().contains(what).then_some(()));
+    assert_mentions(&daemon.log(), &["app `new` is in force without host `x.test`, which app `old` has"]);
+    assert!(!daemon.log().contains("refused old"), "{}", daemon.log());
+    daemon.terminate();
+}
+
+fn texts(texts: &[&str]) -> Vec<toml::Value> {
+    texts.iter().map(|text| toml::Value::from(*text)).collect()
 }
