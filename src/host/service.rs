@@ -73,6 +73,12 @@ pub(crate) async fn service(places: &Places, verb: Verb, name: &str) -> Result<H
     if verb.starts() || matches!(verb, Verb::Enable { .. }) {
         instances::get(places, name, Reading::Lenient)?;
         if installed::effective(places, unit::SERVICE_NAME)?.is_none() {
+            // Without systemd no unit would help.
+            if let Err(trouble @ (Trouble::Missing | Trouble::NotRunning)) =
+                systemctl::states(&[service_of(name)])
+            {
+                return Err(trouble.into_failure(&operation, Some(name)));
+            }
             let message = format!("{operation} failed: there is no {} on this host", unit::SERVICE_NAME);
             return Err(HostFailure::new(HostCode::Failed, message, "portok init writes it"));
         }

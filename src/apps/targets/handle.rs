@@ -168,10 +168,12 @@ impl Handle {
             return Ok(wire::Switched { success: true, message, switch: view.last_switch.clone() });
         }
         let reports = ask_all(&view.config, &addrs, view.config.health.successes).await;
-        if let Some((port, _)) = ports.iter().zip(reports).find(|(_, report)| !report.healthy) {
+        if let Some((port, report)) = ports.iter().zip(reports).find(|(_, report)| !report.healthy) {
             let path = &view.config.health.path;
             let message = format!("Port {port} did not respond with 2xx at {path}");
-            return Err(ErrorBody::new(Code::HealthFailed, "Health check failed", message));
+            let mut error = ErrorBody::new(Code::HealthFailed, "Health check failed", message);
+            error.hint = report.said().map(|said| format!("the probe saw: {said}"));
+            return Err(error);
         }
         let switch = self.ask(|asker| Message::Switch(addrs, asker)).await??;
         let message = format!("Switched to {}", named(&ports).to_lowercase());

@@ -290,6 +290,7 @@ async fn a_switch_goes_to_healthy_ports_or_nowhere_and_survives_a_restart() {
     let refused = rig.handle.switch(&[port(&b), port(&c)]).await.unwrap_err();
     assert_eq!(refused.code, Code::HealthFailed);
     assert_eq!(refused.message, format!("Port {} did not respond with 2xx at /health", port(&c)));
+    assert!(refused.hint.is_some_and(|hint| hint.starts_with("the probe saw: ")));
     assert_eq!(rig.ask().await, "a");
     c.set(200);
     let switched = rig.handle.switch(&[port(&c), port(&b)]).await.unwrap();

@@ -9,7 +9,7 @@ use nix::unistd::User;
 
 use super::super::instances::Instance;
 use super::super::places::Places;
-use super::super::{harden, installed, named, unit};
+use super::super::{files, harden, installed, named, unit};
 use super::{Check, bad, good, warning};
 
 /// The configuration is valid, what it names exists, and nobody else can read its secrets.
@@ -49,7 +49,12 @@ pub(super) fn configuration(places: &Places, instance: &Instance, user: Option<&
     }
     let (token, toml) = (places.file(name, "token"), places.file(name, "toml"));
     checks.extend(user.iter().flat_map(|user| shut_out(user, &[&toml, &token], 0o4)));
-    for file in instance.files.iter().chain([&token]) {
+    // The files of apps may hold secrets too: variables, commands.
+    let several = instance.config.as_ref().ok().and_then(|config| config.apps.as_ref());
+    let folder = several.and_then(|several| several.folder.as_deref());
+    let apps: Vec<_> = folder.and_then(|folder| files::entries(folder).ok()).unwrap_or_default();
+    let apps = apps.iter().filter(|path| path.extension().is_some_and(|ending| ending == "toml"));
+    for file in instance.files.iter().chain([&token]).chain(apps) {
         let Ok(meta) = fs::metadata(file) else { continue };
         if meta.mode() & 0o007 != 0 {
             let text = format!(

@@ -78,7 +78,7 @@ pub(crate) fn import(format: Format, source: &Source) -> Result<Imported, HostFa
         Some(toml) if problems.is_empty() => Ok(Imported { toml, notes }),
         _ => Err(HostFailure {
             code: HostCode::Invalid,
-            message: format!("{} cannot be imported as {}", source.name(), format.expected()),
+            message: format!("cannot import {} as {}", source.name(), format.expected()),
             causes: problems,
             hint: format.hint().map(str::to_owned),
         }),
@@ -88,8 +88,8 @@ pub(crate) fn import(format: Format, source: &Source) -> Result<Imported, HostFa
 impl Format {
     fn expected(self) -> &'static str {
         match self {
-            Self::Hipache => "hipache's config.json",
-            Self::Nfork => "nfork.json",
+            Self::Hipache => "a configuration of hipache",
+            Self::Nfork => "a configuration of nfork",
             Self::Procfile => "a Procfile",
             Self::Pm2 => "a pm2 ecosystem in JSON",
         }

@@ -30,11 +30,16 @@ pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String
                 place,
                 "release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
             ),
-            name => findings.note(
+            name if names_port(line.command) => findings.note(
                 place,
                 format_args!(
-                    "{name}: a process without a port has no counterpart yet; somebody else has to run it"
+                    "{name}: it uses $PORT, so it may be an app of its own: another instance, or [apps.{name}] with \
+                     hosts or a `listen` of its own"
                 ),
+            ),
+            name => findings.note(
+                place,
+                format_args!("{name}: a process beside the app has no counterpart yet; somebody else has to run it"),
             ),
         }
     }
@@ -72,6 +77,14 @@ fn lines<'a>(text: &'a str, findings: &mut Findings) -> Vec<Line<'a>> {
         }
     }
     found
+}
+
+/// Whether a command asks for the port that it gets.
+fn names_port(command: &str) -> bool {
+    command.split("PORT").skip(1).zip(command.split("PORT")).any(|(after, before)| {
+        let begins = before.ends_with('$') || before.ends_with("${");
+        begins && !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+    })
 }
 
 fn is_name(name: &str) -> bool {

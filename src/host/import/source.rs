@@ -86,7 +86,7 @@ impl Source {
                 let place = format!("{}:{}", error.line(), error.column());
                 let error = error.to_string();
                 let what = error.split(" at line ").next().unwrap_or(&error);
-                findings.problem(place, format_args!("expected JSON, but {what}"));
+                findings.problem(place, format_args!("this is not JSON: {what}"));
                 None
             }
         }

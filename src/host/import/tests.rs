@@ -53,7 +53,7 @@ fn what_is_no_json_at_all_is_told_with_its_place() {
     for format in [Format::Hipache, Format::Nfork, Format::Pm2] {
         for text in ["", "module.exports = {}", "{\"a\": 1,}", "[1", "{'a': 1}", "\u{feff}"] {
             let problems = refused(format, text);
-            assert!(problems[0].contains(": expected JSON, but "), "{problems:?}");
+            assert!(problems[0].contains(": this is not JSON: "), "{problems:?}");
         }
         assert!(refused(format, "{\n  apps: []\n}")[0].starts_with("2:3: "), "{format:?}");
         // A tower of brackets that would use up a stack.

@@ -23,7 +23,7 @@ directory = "/srv/shop"
     assert_eq!(
         imported.notes,
         [
-            "line 4: worker: a process without a port has no counterpart yet; somebody else has to run it",
+            "line 4: worker: a process beside the app has no counterpart yet; somebody else has to run it",
             "line 5: release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
             "web: listen: a Procfile names no port; 3000 is portok's default",
             "web: health: an app gets requests once /health answers 2xx; where it has another path, set health.path",
@@ -32,6 +32,21 @@ directory = "/srv/shop"
     let app = &loaded(&imported.toml).app.app;
     let command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\"";
     assert_eq!(app.command, Some(CommandLine::Shell(command.to_owned())));
+}
+
+#[test]
+fn a_process_that_uses_the_port_may_be_an_app_of_its_own() {
+    for (command, is_app) in [
+        ("admin --port ${PORT}", true),
+        ("admin --port=$PORT", true),
+        ("admin ${PORT:-3000}", true),
+        ("admin $PORTAL", false),
+        ("admin $TRANSPORT PORT", false),
+    ] {
+        let imported = imported(Format::Procfile, &format!("web: a\nweb-admin: {command}\n"));
+        let told = notes(&imported, &["line 2: web-admin:", "[apps.web-admin]"]);
+        assert_eq!(told, is_app, "{command}: {:?}", imported.notes);
+    }
 }
 
 #[test]
