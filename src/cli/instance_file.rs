@@ -52,13 +52,16 @@ impl InstanceFile {
         };
         if let Some(text) = toml_text {
             let table = text.parse::<toml::Table>().map_err(|error| Unreadable {
-                message: format!("{}: not TOML: {}", toml_path.display(), error.message()),
+                message: not_toml(&toml_path, &text, &error),
                 hint: Some(format!(
                     "`portokd --check --instance {name}` shows the place; a daemon with a socket of its own is \
                      reached with --socket PATH"
                 )),
                 denied: false,
             })?;
+            // With several apps the public port has admin paths only where that is configured.
+            let has_folder = || folder.join(format!("{name}.d")).is_dir();
+            file.public = !(table.contains_key("apps") || !table.contains_key("app") && has_folder());
             file.apply_toml(&table, folder);
         }
         if let Some(text) = env_text {
@@ -78,8 +81,6 @@ impl InstanceFile {
             Some(toml::Value::String(address)) => self.address = connectable(address),
             _ => {}
         }
-        // With several apps the public port has admin paths only where that is configured.
-        self.public = !table.contains_key("apps");
         let Some(admin) = table.get("admin").and_then(toml::Value::as_table) else { return };
         self.socket = admin.get("socket").and_then(text).map(PathBuf::from);
         self.prefix = admin.get("prefix").and_then(text);
@@ -125,6 +126,13 @@ fn connectable(listen: &str) -> Option<(String, u16)> {
         }
     };
     (port != 0).then(|| (ip.to_string(), port))
+}
+
+/// What is wrong with a file, and where; not its line, which may hold a secret.
+fn not_toml(path: &Path, text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map_or(0, |span| span.start);
+    let line = text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
+    format!("{}:{line}: not valid TOML: {}", path.display(), error.message())
 }
 
 /// The variables of a file in systemd's syntax: as much of it as names, paths and tokens need.

@@ -107,7 +107,9 @@ fn a_file_that_is_not_toml_is_wrong_configuration() {
     std::fs::write(folder.path().join("api.toml"), "listen = \n").unwrap();
     let failure = locate(&by_name("api"), &around(folder.path())).unwrap_err();
     assert_eq!(failure.exit_code(), 2);
-    assert!(matches!(failure, Failure::Usage { message, .. } if message.contains("api.toml: not TOML")));
+    assert!(
+        matches!(failure, Failure::Usage { message, .. } if message.contains("api.toml:1: not valid TOML"))
+    );
 }
 
 #[test]
@@ -166,4 +168,19 @@ fn who_is_not_there_is_started_by_what_started_it() {
     assert_eq!(advice("api", &surroundings), "start it: portokd --instance api");
     surroundings.systemd = true;
     assert!(advice("api", &surroundings).contains("portok start api"));
+}
+
+#[test]
+fn the_token_of_an_instance_of_several_apps_goes_to_no_app() {
+    let folder = folder();
+    let file = "listen = 4000\n[admin]\ntoken = \"file\"\n";
+    let ways = |text: &str| {
+        std::fs::write(folder.path().join("api.toml"), text).unwrap();
+        locate(&by_name("api"), &around(folder.path())).unwrap().ways.len()
+    };
+    assert_eq!(ways(file), 2);
+    assert_eq!(ways(&format!("{file}[apps]\n")), 1);
+    std::fs::create_dir(folder.path().join("api.d")).unwrap();
+    assert_eq!((ways(file), ways(&format!("{file}[app]\n"))), (1, 2));
+    assert_eq!(ways(&format!("{file}public = true\n")), 2);
 }
