@@ -10,6 +10,8 @@ mod command;
 mod daemon;
 mod error;
 mod event;
+mod health;
+mod instance;
 mod logs;
 mod metrics;
 mod moves;
@@ -18,19 +20,23 @@ mod redis;
 mod release;
 mod status;
 
-pub use apps::{AppChange, AppReload, AppRow, AppSource, Replicas};
+pub use apps::{AppChange, AppReload, AppRow, AppSource};
 pub use autopsy::{Autopsy, ProbeReport};
 pub use command::CommandLine;
 pub use daemon::{Reloaded, UpgradeRequest, Upgraded};
 pub use error::{Code, ErrorBody, exit};
 pub use event::{EventKind, HookEvent, StreamEvent};
+pub use health::{Health, HealthMetrics, ReplicaHealth};
+pub use instance::InstanceStatus;
 pub use logs::{LogLine, Logs, Stream};
-pub use metrics::{Health, HealthMetrics, Metrics, ProxyErrorView, ReplicaHealth};
+pub use metrics::{Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
 pub use phase::Phase;
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
-pub use status::{AppInForce, ConfigStatus, LastExit, ReleaseStatus, Status, TargetState, TargetStatus};
+pub use status::{
+    AppInForce, ConfigStatus, LastExit, ReleaseStatus, Replicas, Status, TargetState, TargetStatus,
+};
 
 /// The header that carries the admin token. `Authorization: Bearer` is accepted as well.
 pub const TOKEN_HEADER: &str = "x-admin-token";

@@ -5,8 +5,8 @@
 //! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
 //! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body; the
 //! call goes to an [app](crate::apps::App), the counters or the daemon; [`answer`] or
-//! [`prometheus`] writes what came of it, [`rows`] the list of apps. [`bind`] makes the unix
-//! socket, and [`seats`] shares it out.
+//! [`prometheus`] writes what came of it, [`rows`] the list of apps, with what is wrong with them
+//! ([`troubles`]). [`bind`] makes the unix socket, and [`seats`] shares it out.
 //!
 //! Nothing about releases is decided here.
 //!
@@ -31,6 +31,7 @@ mod routes;
 mod rows;
 mod seats;
 mod socket;
+mod troubles;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

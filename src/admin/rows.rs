@@ -1,5 +1,6 @@
 //! An app as a row of `GET /__apps`. Pure.
 
+use super::troubles;
 use crate::apps::App;
 use crate::proxy::Snapshot;
 use crate::wire::{AppRow, AppSource};
@@ -8,20 +9,25 @@ use crate::wire::{AppRow, AppSource};
 pub(super) fn row(app: &App) -> AppRow {
     let routes = app.routes();
     let counters = (app.source() != AppSource::Redis).then(|| app.counters().snapshot());
+    let status = app.status();
     AppRow {
         app: app.name().to_owned(),
         hosts: routes.hosts.iter().map(ToString::to_string).collect(),
         paths: routes.paths.clone(),
         listen: routes.listen.iter().map(ToString::to_string).collect(),
         phase: app.phase(),
-        live: app.status().live.map(|live| live.release),
         replicas: app.replicas(),
         label: app.label().map(str::to_owned),
         rps: counters.as_ref().map(|counters| rounded(counters.rolling_rps60, 100.0)),
         error_ratio: counters.as_ref().and_then(error_ratio),
         p99_ms: counters.as_ref().and_then(p99_ms),
         source: app.source(),
-        error: app.error().map(str::to_owned),
+        error: match app.source() {
+            AppSource::File => troubles::of_app(app.error(), &status, &app.app_in_force()),
+            // Its targets come and go as others mark them.
+            AppSource::Redis => app.error().map(str::to_owned),
+        },
+        live: status.live.map(|live| live.release),
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Facts {
     pub(super) routes: AppRoutes,
     /// Why a newer configuration of it, or some of its routes, are not in force.
     pub(super) error: Option<String>,
+    /// Why its configuration on disk is not the one in force.
+    pub(super) stale: Option<String>,
     pub(super) source: AppSource,
     /// It is being removed.
     pub(super) leaves: bool,
@@ -81,6 +83,18 @@ impl App {
     /// Why its newest configuration, or one of its routes, is not in force.
     pub fn error(&self) -> Option<&str> {
         self.0.error.as_deref()
+    }
+
+    /// Why its configuration on disk is not the one in force. Of an app whose routes alone are not
+    /// all its own, it is.
+    pub fn stale(&self) -> Option<&str> {
+        self.0.stale.as_deref()
+    }
+
+    /// The file that configures it, if one does.
+    pub fn file(&self) -> Option<String> {
+        let (file, _line) = self.0.config.place.rsplit_once(':')?;
+        Some(file.to_owned())
     }
 
     /// Where it comes from.
@@ -217,6 +231,9 @@ impl App {
 
     /// Whether what serves is what its configuration says.
     pub fn app_in_force(&self) -> wire::AppInForce {
+        if let Some(targets) = self.targets() {
+            return targets.app_in_force();
+        }
         let all = || wire::AppInForce { in_force: true, why: None };
         self.coordinator().map_or_else(all, release::Handle::app_in_force)
     }
@@ -239,7 +256,9 @@ impl App {
         match &self.0.kind {
             Kind::Managed(handle) => handle.health(),
             Kind::Targets(handle) => handle.health(),
-            Kind::Redis(_) | Kind::Redirect | Kind::Absent => wire::HealthMetrics::default(),
+            // Portok itself answers, so nothing has to be well.
+            Kind::Redirect => wire::HealthMetrics { active_port_ok: true, ..wire::HealthMetrics::default() },
+            Kind::Redis(_) | Kind::Absent => wire::HealthMetrics::default(),
         }
     }
 
@@ -283,7 +302,10 @@ impl App {
         self.is_driven()?;
         match (&self.0.kind, ports) {
             (Kind::Targets(handle), _) => handle.switch(ports).await,
-            (_, [port]) => self.releases_or("cannot be switched")?.switch(*port).await,
+            (_, [port]) => {
+                let switched = self.releases_or("cannot be switched")?.switch(*port).await?;
+                Ok(wire::Switched { warning: self.left_behind(&switched), ..switched })
+            }
             _ => {
                 self.releases_or("cannot be switched")?;
                 let message = format!("app `{}` has one port at a time", self.name());
@@ -291,6 +313,19 @@ impl App {
                     .with_hint("with `targets` in its configuration it may have several"))
             }
         }
+    }
+
+    /// What whoever switched an app with a command to a port should know.
+    fn left_behind(&self, switched: &wire::Switched) -> Option<String> {
+        self.config().app.command.as_ref()?;
+        let switch = switched.switch.as_ref()?;
+        release::spec::unmanaged_port(switch.to_release.as_deref()?)?;
+        let name = self.name();
+        Some(format!(
+            "app `{name}` has a command, and portok neither started what listens on port {} nor starts it \
+             again; `portok rollback` goes back, `portok deploy` makes the command live again",
+            switch.to
+        ))
     }
 
     /// As [`release::Handle::rollback`].

@@ -190,6 +190,7 @@ impl Running {
             counters: Arc::clone(self.service.counters()),
             kind: self.kind(),
             routes,
+            stale: self.trouble.as_ref().map(|trouble| trouble.text().to_owned()),
             error: (!troubles.is_empty()).then(|| troubles.join("; ")),
             source: AppSource::File,
             config,

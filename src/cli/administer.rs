@@ -21,9 +21,9 @@ use super::surroundings::Surroundings;
 use super::way::Daemon;
 use crate::host::{
     self, AddAppOptions, AddOptions, Answered, Asking, CheckVerdict, Daemons, Format, HostCode, HostFailure,
-    HostReport, InitOptions, RemoveOptions, Source, Verb,
+    HostReport, InitOptions, RemoveOptions, Serves, Source, Verb,
 };
-use crate::wire::{AppRow, Status, exit};
+use crate::wire::{AppRow, InstanceStatus, Metrics, Status, exit};
 
 /// How long a daemon may take to answer with its status, before it counts as one that does not
 /// answer.
@@ -247,7 +247,7 @@ impl Daemons for Asker<'_> {
         let (daemon, called) = (locate(&global, self.around).ok(), called.to_owned());
         Box::pin(async move {
             let answered = answer_of(daemon?).await?;
-            (answered.status.instance == called).then_some(answered)
+            (answered.daemon.name == called).then_some(answered)
         })
     }
 }
@@ -256,19 +256,21 @@ async fn answer_of(daemon: Daemon) -> Option<Answered> {
     timeout(STATUS_WITHIN, ask(Client::new(daemon, Limits::default()))).await.ok()?
 }
 
-/// Asks for the status, and where that needs the name of an app, for all apps and the first one's.
+/// Asks for the status, and where that needs the name of an app, for all apps and the daemon's own.
 async fn ask(client: Client) -> Option<Answered> {
-    let status = || Call::get("status", "status");
-    match client.ask::<Status>(status()).await {
+    match client.ask::<Status>(Call::get("status", "status")).await {
         Ok((status, _)) => {
-            let apps = commands::are_none(&client, &status).await.then(Vec::new);
-            Some(Answered { status, apps })
+            let daemon = InstanceStatus::of(&status);
+            let serves = match commands::are_none(&client, &status).await {
+                true => Serves::Several(Vec::new()),
+                false => Serves::One(Box::new(status)),
+            };
+            Some(Answered { daemon, serves })
         }
         Err(failure) if failure.wants_an_app() => {
             let (apps, _) = client.ask::<Vec<AppRow>>(Call::get("apps", "apps")).await.ok()?;
-            let client = client.about(Some(apps.first()?.app.clone()));
-            let (status, _) = client.ask::<Status>(status()).await.ok()?;
-            Some(Answered { status, apps: Some(apps) })
+            let (metrics, _) = client.ask::<Metrics>(Call::get("metrics", "metrics")).await.ok()?;
+            Some(Answered { daemon: metrics.instance?, serves: Serves::Several(apps) })
         }
         Err(_) => None,
     }

@@ -16,8 +16,8 @@ use super::follow::{What, follow};
 use super::render;
 use super::session::Session;
 use crate::wire::{
-    Accepted, AppRow, Health, Metrics, Phase, ReleaseRow, Reloaded, RollbackPlan, Status, Switched,
-    UpgradeRequest, Upgraded, exit,
+    Accepted, AppRow, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded, RollbackPlan, Status,
+    Switched, UpgradeRequest, Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
@@ -26,12 +26,15 @@ type Done = Result<u8, Failure>;
 pub(crate) async fn status(session: &mut Session<'_>) -> Done {
     match session.client.ask::<Status>(Call::get("status", "status")).await {
         Ok((status, _)) if are_none(&session.client, &status).await => {
-            session.show(&Value::Array(Vec::new()), || render::overview(&[]));
+            let instance = InstanceStatus::of(&status);
+            session.show(&Value::Array(Vec::new()), || render::overview(&[], Some(&instance)));
+            note(session, &instance);
         }
         Ok((status, value)) => session.show(&value, || render::status(&status, SystemTime::now())),
         Err(failure) if failure.wants_an_app() => {
             let (rows, value) = session.client.ask::<Vec<AppRow>>(Call::get("status", "apps")).await?;
-            session.show(&value, || render::overview(&rows));
+            let instance = instance(session, "status").await;
+            session.show(&value, || render::overview(&rows, instance.as_ref()));
         }
         Err(failure) => return Err(failure),
     }
@@ -50,8 +53,24 @@ pub(crate) async fn are_none(client: &Client, status: &Status) -> bool {
 /// `portok apps`.
 pub(crate) async fn apps(session: &mut Session<'_>) -> Done {
     let (rows, value) = session.client.ask::<Vec<AppRow>>(Call::get("apps", "apps")).await?;
-    session.show(&value, || render::apps(&rows));
+    let instance = instance(session, "apps").await;
+    session.show(&value, || render::apps(&rows, instance.as_ref()));
     Ok(exit::DONE)
+}
+
+/// What the daemon of several apps says of itself; `None` where it has one, or does not say.
+async fn instance(session: &mut Session<'_>, operation: &str) -> Option<InstanceStatus> {
+    let asked = session.client.ask::<Metrics>(Call::get(operation, "metrics")).await;
+    let instance = asked.ok().and_then(|(metrics, _)| metrics.instance)?;
+    note(session, &instance);
+    Some(instance)
+}
+
+/// The rows of apps have no room for what is wrong with their instance: with `--json` it is a note.
+fn note(session: &mut Session<'_>, instance: &InstanceStatus) {
+    if let (true, Some(text)) = (session.json, render::not_loaded(instance)) {
+        session.screen.note(text.trim_end());
+    }
 }
 
 /// `portok metrics`.
@@ -99,6 +118,7 @@ pub(crate) async fn switch(session: &mut Session<'_>, ports: &[u16]) -> Done {
         Call::post(format!("switch to {noun} {}", listed.join(", ")), format!("switch?{}", query.join("&")));
     let (switched, value) = session.client.ask::<Switched>(call).await?;
     session.show(&value, || render::switched(&switched, ports));
+    switched.warning.iter().for_each(|warning| session.screen.note(&render::warning(warning)));
     Ok(exit::DONE)
 }
 

@@ -45,6 +45,7 @@ pub(crate) async fn deploy(
     }
     if options.detach {
         let (accepted, value) = session.client.ask::<Accepted>(call).await?;
+        accepted.warning.iter().for_each(|warning| session.screen.note(&render::warning(warning)));
         session.show(&value, || render::accepted(&accepted));
         return Ok(exit::DONE);
     }

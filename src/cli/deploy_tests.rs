@@ -365,3 +365,38 @@ async fn a_rollback_is_reported_like_a_deploy() {
     let ran = fake.portok(&["rollback"]).await;
     assert!(ran.err.contains("error: the report of the rollback to `v2` broke off"), "{}", ran.err);
 }
+
+#[tokio::test]
+async fn a_warning_is_said_before_and_after_and_is_in_the_json() {
+    let said = "its file api.toml is not in force";
+    let mut events = good();
+    events[0]["warning"] = said.into();
+    let fake = Fake::new(move |_, received| match received.line.as_str() {
+        "POST /__deploy" => Reply::events(&events).ended(),
+        _ => Reply::json(202, &json!({"success": true, "message": "m", "release": "v2", "warning": said})),
+    });
+    let human = fake.portok(&["deploy"]).await;
+    let line = format!("warning: {said}\n");
+    assert_eq!((human.code, human.err.matches(&line).count()), (0, 2), "{}", human.err);
+    let place = |part: &str| human.err.find(part).unwrap_or_else(|| panic!("{part}: {}", human.err));
+    assert!(place(&line) < place("started"), "{}", human.err);
+    assert_eq!(fake.portok(&["deploy", "--json"]).await.value()["warning"], said);
+    let detached = fake.portok(&["deploy", "--detach"]).await;
+    assert_eq!((detached.out.as_str(), detached.err), ("m\n", line));
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_bounded_and_the_error_comes_last() {
+    let mut events = beginning();
+    events.extend((0..100).map(|n| told("output", json!({"line": format!("line {n}")}))));
+    let error =
+        serde_json::to_value(ErrorBody::new(Code::DeployAborted, "Deploy aborted", "no /health")).unwrap();
+    events.push(told("finished", json!({"outcome": "aborted", "error": error, "leftOut": 29})));
+    let fake = Fake::new(move |_, _| Reply::events(&events).ended());
+    let human = fake.portok(&["deploy"]).await;
+    let shown: Vec<_> = human.err.lines().filter(|line| line.contains(" | ")).collect();
+    assert_eq!(shown.len(), 31, "{}", human.err);
+    assert_eq!(shown[30].trim_start(), "| … 100 further lines of output left out: portok logs --release v2");
+    let end = human.err.split(shown[30]).nth(1).unwrap_or_default();
+    assert!(end.trim_start().starts_with("error: deploy of `v2` aborted: no /health"), "{end}");
+}

@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::answer::Answer;
 use super::call::Call;
 use super::failure::Failure;
-use super::render::Progress;
+use super::render::{self, Progress};
 use super::session::Session;
 use crate::wire::{Code, ErrorBody, EventKind, Moved, NDJSON, Outcome, StreamEvent};
 
@@ -59,9 +59,13 @@ pub(crate) async fn follow(
 ) -> Result<(Moved, Value), Failure> {
     call.accept = NDJSON;
     let caller = call.directory.as_ref().map(|place| String::from_utf8_lossy(place.as_bytes()).into_owned());
-    let mut follower = Follower { what, progress: Progress::new(Instant::now(), caller) };
+    let mut follower = Follower { what, progress: Progress::new(Instant::now(), caller), warning: None };
     let result = follower.run(session, call, interrupt).await;
     session.screen.line(None);
+    // Whoever looks at the end alone sees these too.
+    let left_out = follower.progress.left_out();
+    let warning = follower.warning.as_deref().map(render::warning);
+    left_out.iter().chain(&warning).for_each(|text| session.screen.note(text));
     result
 }
 
@@ -76,6 +80,8 @@ enum Next {
 struct Follower {
     what: What,
     progress: Progress,
+    /// What the daemon warned of.
+    warning: Option<String>,
 }
 
 impl Follower {
@@ -112,10 +118,15 @@ impl Follower {
                     let Some(event) = event(&answer, &line).map_err(|failure| self.goes_on(failure))? else {
                         continue;
                     };
+                    let text = self.progress.event(&event, Instant::now());
+                    if let Some(warning) = &event.warning {
+                        session.screen.note(&render::warning(warning));
+                        self.warning = Some(warning.clone());
+                    }
                     if event.event == EventKind::Finished {
                         return self.finished(event).map_err(|failure| self.once(failure, session.json));
                     }
-                    if let Some(text) = self.progress.event(&event, Instant::now()) {
+                    if let Some(text) = text {
                         session.screen.note(&text);
                     }
                 }
@@ -132,7 +143,9 @@ impl Follower {
             && self.what.is_reached_by(outcome)
         {
             let message = message.unwrap_or_else(|| format!("release `{release}` is live"));
-            let moved = Moved { success: true, message, release, outcome, switch, already_live, cancelled };
+            let (success, warning) = (true, self.warning.clone());
+            let moved =
+                Moved { success, message, release, outcome, switch, already_live, cancelled, warning };
             let value = serde_json::to_value(&moved).unwrap_or_default();
             return Ok((moved, value));
         }

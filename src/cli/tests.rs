@@ -68,7 +68,6 @@ async fn each_command_makes_its_one_request() {
         (&["health"], "GET /__health", "healthy: port 8081 answered 200"),
         (&["switch", "8081"], "POST /__switch?port=8081", "Switched to port 8081, was port 8080\n"),
         (&["switch", "8081", "8082"], "POST /__switch?port=8081&port=8082", "Switched to port 8081\n"),
-        (&["apps"], "GET /__apps", "settled"),
         (&["reload", "--prune"], "POST /__reload?prune=1", "nothing changed\n"),
         (&["--app", "api", "status"], "GET /__status?app=api", "on 0.0.0.0:3000"),
         (&["--app", "api", "switch", "8081"], "POST /__switch?port=8081&app=api", "Switched to"),
@@ -349,6 +348,14 @@ async fn a_broken_file_does_not_lock_the_operator_out() {
     assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows}");
     assert_eq!((&rows[0]["phase"], &rows[0]["name"]), (&json!("settled"), &json!("default")), "{rows}");
     assert!(rows[0]["errors"][0].as_str().unwrap().contains("default.toml"), "{rows}");
+}
+
+#[tokio::test]
+async fn apps_are_shown_with_what_the_daemon_says_of_itself() {
+    let fake = Fake::new(|_, received| answer(&received.line));
+    assert!(fake.portok(&["apps"]).await.out.contains("settled"));
+    let asked: Vec<_> = fake.received().into_iter().map(|received| received.line).collect();
+    assert_eq!(asked, ["GET /__apps", "GET /__metrics"]);
 }
 
 /// A daemon of several apps, whose phases come one after another, the last one for ever.

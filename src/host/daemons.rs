@@ -4,15 +4,24 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
-use crate::wire::{AppRow, Status};
+use crate::wire::{AppRow, InstanceStatus, Status};
 
 /// How a daemon is.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answered {
-    /// The status of its app; of several: of the first one; of none: what is the daemon's own.
-    pub(crate) status: Status,
-    /// Its several apps. `None`: it has one.
-    pub(crate) apps: Option<Vec<AppRow>>,
+    /// What it says of itself.
+    pub(crate) daemon: InstanceStatus,
+    /// What it serves.
+    pub(crate) serves: Serves,
+}
+
+/// What a daemon serves.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Serves {
+    /// One app, with its status.
+    One(Box<Status>),
+    /// Several, or none yet.
+    Several(Vec<AppRow>),
 }
 
 /// A daemon's answer; `None` when it does not answer in time.

@@ -4,13 +4,13 @@
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::daemons::{Answered, Daemons};
+use super::daemons::{Answered, Daemons, Serves};
 use super::failure::HostFailure;
 use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::systemctl::{self, UnitState};
 use super::unit::service_of;
-use crate::wire::{AppRow, Phase};
+use crate::wire::{AppRow, Phase, ReleaseStatus};
 
 /// One instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -39,6 +39,9 @@ pub(crate) struct InstanceRow {
     pub(crate) socket: Option<String>,
     /// What is wrong with its files.
     pub(crate) errors: Vec<String>,
+    /// Whether only its daemon sees that: a file that is gone, or cannot be read by now.
+    #[serde(skip)]
+    pub(crate) unseen: bool,
 }
 
 /// The live release.
@@ -111,9 +114,9 @@ async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
         let question = daemons.ask_socket(&socket);
         asking.spawn(async move {
             let answered = question.await?;
-            let name = answered.status.instance.clone();
+            let name = answered.daemon.name.clone();
             let mut row = InstanceRow { name, ..InstanceRow::default() };
-            row.files.extend(answered.status.config.file.clone());
+            row.files.extend(answered.daemon.config.file.clone());
             row.socket = Some(socket.display().to_string()).filter(|_| row.files.is_empty());
             row.answered(answered);
             Some(row)
@@ -128,21 +131,26 @@ async fn without_files(daemons: &dyn Daemons) -> Vec<InstanceRow> {
 impl InstanceRow {
     /// Takes over what the daemon answers.
     fn answered(&mut self, answered: Answered) {
-        let Answered { status, apps } = answered;
-        self.listen = Some(status.listen);
-        self.daemon_pid = Some(status.pid);
-        self.version = Some(status.version);
-        self.apps = apps;
-        // Of several apps each has its own state, and errors of its own.
-        if self.apps.is_some() {
-            return;
-        }
+        let Answered { daemon, serves } = answered;
+        self.listen = Some(daemon.listen);
+        self.daemon_pid = Some(daemon.pid);
+        self.version = Some(daemon.version);
         // The daemon has read the same files, so its error replaces those found here.
-        if let Some(error) = status.config.error {
+        if let Some(error) = daemon.config.error {
+            self.unseen = self.errors.is_empty();
             self.errors = error.lines().map(str::to_owned).collect();
         }
-        self.phase = Some(status.phase);
-        self.live = status.live.map(|live| LiveRow { release: live.release, port: live.port, pid: live.pid });
+        match serves {
+            Serves::One(status) => {
+                self.phase = Some(status.phase);
+                self.live = status.live.map(|live| {
+                    let ReleaseStatus { release, port, pid, .. } = live;
+                    LiveRow { release, port, pid }
+                });
+            }
+            // Each has its own state, and errors of its own.
+            Serves::Several(apps) => self.apps = Some(apps),
+        }
     }
 }
 

@@ -48,7 +48,7 @@ mod unit;
 pub(crate) use add::{AddOptions, add};
 pub(crate) use app_file::{AddAppOptions, add_app, remove_app};
 pub(crate) use clean::{clean, has_work};
-pub(crate) use daemons::{Answered, Asking, Daemons};
+pub(crate) use daemons::{Answered, Asking, Daemons, Serves};
 pub(crate) use doctor::{Check, CheckVerdict, doctor};
 pub(crate) use failure::{HostCode, HostFailure};
 pub(crate) use import::{Format, Source, import};

@@ -92,10 +92,10 @@ pub(super) async fn end(
     shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
     // A daemon may still run that systemd did not start.
     match daemons.ask_instance(name, called).await {
-        Some(Answered { status, .. }) => Err(HostFailure::new(
+        Some(Answered { daemon, .. }) => Err(HostFailure::new(
             HostCode::Running,
-            format!("`{name}` runs as process {}, which systemd did not start", status.pid),
-            format!("end it first: kill {}", status.pid),
+            format!("`{name}` runs as process {}, which systemd did not start", daemon.pid),
+            format!("end it first: kill {}", daemon.pid),
         )),
         None => Ok(()),
     }

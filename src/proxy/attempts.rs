@@ -4,6 +4,7 @@
 //! closed. The order that matters: a target is claimed before a connection is opened, and before
 //! there is a connection, only the request's head is looked at.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -197,7 +198,7 @@ impl Attempts<'_> {
         }
         let may = sent.replayable && self.has_ended(local, whole_by).await;
         if may && local.is_member() {
-            self.failed(local, again.leave(local));
+            self.failed(local, again.leave(local), &"nobody listens there any more");
         }
         may
     }
@@ -227,7 +228,11 @@ impl Attempts<'_> {
         if local.is_member() {
             let is_over = clock::now() >= whole_by || error.as_ref().is_some_and(want::is_own);
             if !is_over {
-                self.failed(local, again.leave(local));
+                let why: &dyn fmt::Display = match &error {
+                    Some(error) => error,
+                    None => &"no connection in time",
+                };
+                self.failed(local, again.leave(local), why);
             }
             return match again.count(error, self.service.settings.app.upstream.retries) {
                 Ok(()) if !is_over => Ok(()),
@@ -258,17 +263,17 @@ impl Attempts<'_> {
         if self.service.settings.app.upstream.eject_on.contains(&status)
             && !(status == 503 && has_retry_after(request, head))
         {
-            self.failed(local, trial);
+            self.failed(local, trial, &format_args!("status {status}"));
         } else if let Some(trial) = trial {
             trial.passed();
         }
     }
 
-    /// `local`, which was on `trial` or not, has failed.
+    /// `local`, which was on `trial` or not, has failed; `why` says how.
     #[cold]
-    fn failed(&self, local: &Rc<LocalTarget>, trial: Option<Trial>) {
+    fn failed(&self, local: &Rc<LocalTarget>, trial: Option<Trial>, why: &dyn fmt::Display) {
         if let Some(members) = self.worker.here.look_again(self.service).members() {
-            members.failed(local, trial);
+            members.failed(local, trial, why);
         }
     }
 

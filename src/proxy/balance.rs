@@ -10,6 +10,7 @@
 //! that is out, when nothing else is left. A member that the request has tried is not asked again.
 
 use std::cell::Cell;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -136,9 +137,9 @@ impl Members {
         best.map(|((kind, _), at)| (kind, at))
     }
 
-    /// `local` has failed. Puts it out for a while, if it is one of them and not the last one that
-    /// is in. One that was on `trial` stays out.
-    pub(super) fn failed(&self, local: &Rc<LocalTarget>, trial: Option<Trial>) {
+    /// `local` has failed, `why` says how. Puts it out for a while, if it is one of them and not the
+    /// last one that is in. One that was on `trial` stays out.
+    pub(super) fn failed(&self, local: &Rc<LocalTarget>, trial: Option<Trial>, why: &dyn fmt::Display) {
         if !self.locals.iter().any(|member| Rc::ptr_eq(member, local)) {
             return;
         }
@@ -147,7 +148,11 @@ impl Members {
             self.spread.tell(&local.target);
         } else {
             let now = clock::now();
-            self.spread.eject(&local.target, now, clock::since(now, self.eject_for));
+            if self.spread.eject(&local.target, now, clock::since(now, self.eject_for)) {
+                let (app, target) = (local.service.name().unwrap_or_default(), local.target.addr());
+                let time = self.eject_for;
+                tracing::info!(app, %target, "a target is out for {time:?}, a request to it failed: {why}");
+            }
         }
     }
 }
@@ -165,7 +170,8 @@ fn roll() -> u64 {
 impl Trial {
     /// The member is in again.
     pub(super) fn passed(self) {
-        tracing::info!(target = %self.local.target.addr(), "a target is back: it answers again");
+        let app = self.local.service.name().unwrap_or_default();
+        tracing::info!(app, target = %self.local.target.addr(), "a target is back: it answers again");
         self.local.target.mark().end_trial(None);
     }
 }

@@ -78,6 +78,11 @@ impl Service {
         self.config.as_ref().map_or_else(|| Arc::clone(&whole.app), ArcSwap::load_full)
     }
 
+    /// The name of the app that it is; `None`: the one of an instance.
+    pub(super) fn name(&self) -> Option<String> {
+        Some(self.config.as_ref()?.load().name.clone())
+    }
+
     /// What its requests stay with; `whole` is the daemon's configuration.
     pub(super) fn affinity(&self, whole: &Config) -> Affinity {
         self.config.as_ref().map_or(whole.app.drain.affinity, |config| config.load().drain.affinity)

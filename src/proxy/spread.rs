@@ -60,16 +60,18 @@ impl Spread {
         Arc::ptr_eq(&self.tenure.0, &other.tenure.0)
     }
 
-    /// Puts a member out until `until`, unless it is the last one that is in at `now`.
-    pub(super) fn eject(&self, target: &Arc<Target>, now: u64, until: u64) {
+    /// Puts a member out until `until`, unless it is the last one that is in at `now`. Whether it is
+    /// out by this.
+    pub(super) fn eject(&self, target: &Arc<Target>, now: u64, until: u64) -> bool {
         let is_other = |other: &&Arc<Target>| !Arc::ptr_eq(other, target);
         let mut others = self.members.iter().filter(is_other);
         let another_is_in =
             others.any(|other| other.may_be_claimed(false) && other.mark().at(now) == Standing::In);
-        if another_is_in && target.mark().put_out(until) {
-            tracing::info!(target = %target.addr(), "a target is out for a while: it failed");
+        let is_out = another_is_in && target.mark().put_out(until);
+        if is_out {
             self.tell(target);
         }
+        is_out
     }
 
     /// A member stays out, because it was tried in vain.

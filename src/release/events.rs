@@ -82,7 +82,8 @@ impl AttemptLog {
     }
 
     /// Ends the attempt; nothing follows.
-    pub(super) fn end(self, event: StreamEvent, result: Result<Moved, ErrorBody>) {
+    pub(super) fn end(self, mut event: StreamEvent, result: Result<Moved, ErrorBody>) {
+        event.left_out = self.output.checked_sub(MAX_OUTPUT).filter(|lines| *lines > 0);
         {
             let mut log = self.shared.lock();
             log.events.push(event);
@@ -214,10 +215,12 @@ mod tests {
         }
         let mut reader = log.reader();
         log.end(event(EventKind::Finished), Err(gone()));
-        let mut kinds = Vec::new();
+        let (mut kinds, mut left_out) = (Vec::new(), None);
         while let Some(event) = reader.next().await {
             kinds.push(event.event);
+            left_out = event.left_out;
         }
+        assert_eq!(left_out, Some(10));
         assert_eq!(kinds.len(), MAX_OUTPUT + 1);
         assert_eq!(kinds.last(), Some(&EventKind::Finished));
     }

@@ -93,7 +93,7 @@ impl Handle {
                 (format!("Switched to port {port}"), attempt.finished().await?.switch)
             }
         };
-        Ok(wire::Switched { success: true, message, switch })
+        Ok(wire::Switched { success: true, message, switch, warning: None })
     }
 
     /// Goes back to the previous release or to the named one. A dry run only returns what that

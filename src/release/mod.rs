@@ -54,6 +54,7 @@ mod explain;
 pub mod failpoint;
 mod handle;
 mod history;
+mod holder;
 mod life;
 mod live_probe;
 mod message;

@@ -208,6 +208,7 @@ mod tests {
             switch: None,
             already_live: false,
             cancelled: None,
+            warning: None,
         };
         let event = StreamEvent::new("now".into(), EventKind::Finished, "v1");
         (Succeeded { log, event, moved }, reader)

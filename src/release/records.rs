@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
+use super::holder::holder_of;
 use super::store::{self, Found, Store, StoreError, is_refused, with_suffix};
 use crate::config::{Fnv, beside_state_file, is_instance_name};
 use crate::folder::{self, open_regular};
@@ -76,6 +77,10 @@ impl Records {
         loop {
             match Self::take(file, None) {
                 Err(StoreError::Taken { .. }) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+                Err(StoreError::Taken { file, lock, .. }) => {
+                    let holder = holder_of(&lock);
+                    return Err(StoreError::Taken { file, lock, holder });
+                }
                 outcome => return outcome,
             }
         }
@@ -105,7 +110,9 @@ impl Records {
             Some(_) => return Err(StoreError::Elsewhere { file: file.to_owned() }),
             None => match open_lock(&lock_file) {
                 Ok(Some(lock)) => Some(lock),
-                Ok(None) => return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file }),
+                Ok(None) => {
+                    return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file, holder: None });
+                }
                 Err(error) if is_refused(&error) => return Err(StoreError::NotAFile { file: lock_file }),
                 Err(error) => {
                     warnings.push(format!("cannot lock {}: {error}", lock_file.display()));

@@ -27,12 +27,19 @@ const MAX_RECORD: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another daemon has it.
-    #[error("the state file {} belongs to another running portokd (lock {})", file.display(), lock.display())]
+    #[error(
+        "the state file {} belongs to another running portokd ({}lock {})",
+        file.display(),
+        holder.map(|pid| format!("pid {pid}, ")).unwrap_or_default(),
+        lock.display()
+    )]
     Taken {
         /// The state file.
         file: PathBuf,
         /// The lock file.
         lock: PathBuf,
+        /// The daemon's process id, where it can be seen.
+        holder: Option<u32>,
     },
     /// The inherited lock is that of another state file.
     #[error(

@@ -168,6 +168,7 @@ impl Voice {
             from: from_port,
             from_release: from.as_ref().map(|(release, _)| release.clone()),
             to: port,
+            from_ports: Vec::new(),
             to_ports: Vec::new(),
             to_release: Some(release.clone()),
             at: now(),
@@ -321,6 +322,7 @@ fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<S
         switch,
         already_live: false,
         cancelled,
+        warning: None,
     };
     Succeeded { log, event, moved }
 }

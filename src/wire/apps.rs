@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::phase::Phase;
+use super::status::Replicas;
 
 /// One app in the answer to `GET /__apps`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,15 +42,6 @@ pub struct AppRow {
     /// What is wrong: why its newest file was refused, or a route that it does not get. Null when
     /// nothing is.
     pub error: Option<String>,
-}
-
-/// How many replicas or targets an app has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replicas {
-    /// Those that get requests.
-    pub ready: usize,
-    /// Those that there should be.
-    pub wanted: usize,
 }
 
 /// Where an app comes from.

@@ -79,6 +79,9 @@ pub struct StreamEvent {
     /// `accepted`: the directory in which the command runs, if it is not the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// `accepted`: what the operator should know, although the deploy goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// `probe`: its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
@@ -88,6 +91,9 @@ pub struct StreamEvent {
     /// `output`: the line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
+    /// `finished`: how many further lines of output had no event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<usize>,
     /// `switched`, `rolled_back`: the switch. `finished`: the deploy's switch, if traffic moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<Switch>,
@@ -116,9 +122,11 @@ impl StreamEvent {
             pid: None,
             message: None,
             directory: None,
+            warning: None,
             probe: None,
             hint: None,
             line: None,
+            left_out: None,
             switch: None,
             outcome: None,
             error: None,

@@ -83,6 +83,10 @@ pub struct Moved {
     /// The candidate that a rollback cancelled first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<String>,
+    /// What the operator should know of a deploy, although it went: the configuration on disk is
+    /// not the one in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// The answer to `POST /__switch`.
@@ -94,6 +98,10 @@ pub struct Switched {
     pub message: String,
     /// The switch; null when the port was live already and traffic never moved.
     pub switch: Option<Switch>,
+    /// What the operator should know, although traffic moved: the app has a command, and portok does
+    /// not run what it moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// The answer to `POST /__cancel` and to a detached deploy (202).
@@ -105,6 +113,9 @@ pub struct Accepted {
     pub message: String,
     /// The release it is about.
     pub release: String,
+    /// As [`Moved::warning`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// Keeps a flag out of the JSON while it is false.

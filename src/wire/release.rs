@@ -74,6 +74,9 @@ impl Reason {
 pub struct Switch {
     /// The port before; null when nothing was live.
     pub from: Option<u16>,
+    /// The ports before, where traffic moved away from several targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from_ports: Vec<u16>,
     /// The release before; absent when nothing was live, and in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_release: Option<String>,

@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::apps::Replicas;
-use super::metrics::HealthMetrics;
+use super::health::HealthMetrics;
 use super::phase::Phase;
 use super::redis::RedisStatus;
 use super::release::Switch;
@@ -59,7 +58,8 @@ pub struct Status {
     /// none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<String>,
-    /// How many of the targets of an unmanaged app get requests. Absent for other apps.
+    /// How many of the targets of an unmanaged app serve: get requests, and do not fail. Absent for
+    /// other apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.
@@ -68,6 +68,15 @@ pub struct Status {
     /// How it stands with Redis as a source of routes. Absent where the instance has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisStatus>,
+}
+
+/// How many replicas or targets an app has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicas {
+    /// Those that get requests.
+    pub ready: usize,
+    /// Those that there should be.
+    pub wanted: usize,
 }
 
 /// One target of an unmanaged app.
@@ -163,6 +172,7 @@ pub struct AppInForce {
     pub in_force: bool,
     /// Why it is not: `pending` (its deploy is due), `quarantined` (the same content was rolled
     /// back), `aborted` (its deploy failed), `deploy_on_change` (it waits for a `portok deploy`),
-    /// `replaced` (another release was made live since).
+    /// `replaced` (another release was made live since), `switched` (an operator switched an app
+    /// with targets to others).
     pub why: Option<String>,
 }

@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use super::super::answer::{self, Refusal};
 use super::super::routes::{AppCall, Asked, Call, Follow};
-use super::super::{Peer, ReloadOrder, UpgradeOrder, request, rows};
+use super::super::{Peer, ReloadOrder, UpgradeOrder, request, rows, troubles};
 use super::{Admin, Caller};
 use crate::apps::App;
-use crate::config::Config;
+use crate::config::{AppRoutes, Config};
 use crate::proxy::ReservedBody;
 use crate::release;
 use crate::wire::{self, Code, ErrorBody};
@@ -77,12 +77,13 @@ impl Admin {
                 if matches!(caller.peer, Peer::Unix { .. }) && app.config().app.directory.is_none() {
                     request::run_where_the_caller_is(&mut request, caller.headers)?;
                 }
-                self.follow(app.deploy(request, force).await?, follow).await?
+                let warning = self.warning(app);
+                self.follow(app.deploy(request, force).await?, follow, warning).await?
             }
             AppCall::Cancel => answer::json(StatusCode::OK, &app.cancel().await?),
             AppCall::Rollback(asked, follow) => match app.rollback(asked).await? {
                 release::Rollback::Plan(plan) => answer::json(StatusCode::OK, &plan),
-                release::Rollback::Accepted(attempt) => self.follow(attempt, follow).await?,
+                release::Rollback::Accepted(attempt) => self.follow(attempt, follow, None).await?,
             },
             AppCall::Releases => answer::json(StatusCode::OK, &app.releases()),
             AppCall::Logs { release, lines } => {
@@ -91,26 +92,32 @@ impl Admin {
         })
     }
 
-    /// Answers with as much of the attempt as the client waits for.
+    /// Answers with as much of the attempt as the client waits for, and with the `warning`.
     async fn follow(
         &self,
         attempt: release::Attempt,
         follow: Follow,
+        warning: Option<String>,
     ) -> Result<Response<ReservedBody>, ErrorBody> {
         Ok(match follow {
-            Follow::End => answer::json(StatusCode::OK, &attempt.finished().await?),
+            Follow::End => {
+                let moved = attempt.finished().await?;
+                answer::json(StatusCode::OK, &wire::Moved { warning, ..moved })
+            }
             Follow::Nothing => {
                 if let Some(moved) = attempt.already_live() {
+                    let moved = wire::Moved { warning, ..moved };
                     return Ok(answer::json(StatusCode::OK, &moved));
                 }
                 let release = attempt.release().to_owned();
                 let place = attempt.directory().map(|place| format!(" in {place}")).unwrap_or_default();
                 let message = format!("Release {release} is being deployed{place}");
-                answer::json(StatusCode::ACCEPTED, &wire::Accepted { success: true, message, release })
+                let accepted = wire::Accepted { success: true, message, release, warning };
+                answer::json(StatusCode::ACCEPTED, &accepted)
             }
             Follow::Events => {
                 let (lines, body) = mpsc::channel(EVENTS_AHEAD);
-                self.tasks.spawn_on(pass_on(attempt, lines), &self.parts.control);
+                self.tasks.spawn_on(pass_on(attempt, warning, lines), &self.parts.control);
                 answer::stream(body)
             }
         })
@@ -124,22 +131,44 @@ impl Admin {
 
     /// `status` of an app, or of none, with what is the daemon's own in it.
     fn of_instance(&self, app: Option<&App>, status: wire::Status, config: &Config) -> wire::Status {
-        let instances = self.parts.config_status.borrow().clone();
-        let error = app.and_then(App::error).map(str::to_owned);
+        let wire::InstanceStatus { name, version, pid, listen, config } = self.instance(config);
+        let one_of_several = app.filter(|_| self.parts.apps.has_several());
         wire::Status {
-            instance: config.name.clone(),
-            app: app.filter(|_| self.parts.apps.has_several()).map(|app| app.name().to_owned()),
+            instance: name,
+            app: one_of_several.map(|app| app.name().to_owned()),
             config: wire::ConfigStatus {
+                file: one_of_several.and_then(App::file).or(config.file),
                 app_in_force: app.map(App::app_in_force),
-                error: error.or(instances.error),
-                ..instances
+                error: app.and_then(App::error).map(str::to_owned).or(config.error),
+                ..config
             },
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            listen: self.parts.listen.borrow()[0].to_string(),
-            pid: std::process::id(),
+            version,
+            listen: match one_of_several {
+                Some(app) => addresses(app.routes(), listen),
+                None => listen,
+            },
+            pid,
             redis: self.parts.apps.redis(),
             ..status
         }
+    }
+
+    /// What is the daemon's own in every status.
+    pub(super) fn instance(&self, config: &Config) -> wire::InstanceStatus {
+        wire::InstanceStatus {
+            name: config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            listen: self.parts.listen.borrow()[0].to_string(),
+            config: self.parts.config_status.borrow().clone(),
+        }
+    }
+
+    /// What whoever deploys `app` should know.
+    fn warning(&self, app: &App) -> Option<String> {
+        let config = self.parts.config_status.borrow().clone();
+        let file = app.file().filter(|_| self.parts.apps.has_several() && app.stale().is_some());
+        troubles::of_deploy(app.stale(), &wire::ConfigStatus { file: file.or(config.file), ..config })
     }
 
     async fn upgrade(&self, binary: Option<PathBuf>) -> Result<wire::Upgraded, ErrorBody> {
@@ -182,14 +211,25 @@ impl Admin {
     }
 }
 
-/// Passes the events of an attempt on until the attempt is finished or nobody listens. The attempt
-/// goes on either way.
-async fn pass_on(mut attempt: release::Attempt, lines: mpsc::Sender<Bytes>) {
+/// Where an app of several answers: at the instance's address if it has hosts, and at its own.
+fn addresses(routes: &AppRoutes, instances: String) -> String {
+    let own = routes.listen.iter().map(ToString::to_string);
+    let shared = (!routes.hosts.is_empty() || routes.listen.is_empty()).then_some(instances);
+    shared.into_iter().chain(own).collect::<Vec<_>>().join(", ")
+}
+
+/// Passes the events of an attempt on, the first with the `warning`, until the attempt is finished
+/// or nobody listens. The attempt goes on either way.
+async fn pass_on(mut attempt: release::Attempt, mut warning: Option<String>, lines: mpsc::Sender<Bytes>) {
     loop {
-        let event = tokio::select! {
+        let mut event = tokio::select! {
             event = attempt.next() => event,
             () = lines.closed() => None,
         };
+        // The first event says it before anything has happened.
+        if let Some(event) = &mut event {
+            event.warning = warning.take();
+        }
         let Some(line) = event.as_ref().and_then(line) else { return };
         if lines.send(line).await.is_err() {
             return;

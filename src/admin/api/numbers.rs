@@ -50,7 +50,8 @@ impl Admin {
                 (self.parts.counters.snapshot(), health, config.app.upstream.debug)
             }
         };
-        metrics(counters, health, wire::rfc3339(self.parts.started_at), debug)
+        let instance = (named.is_none() && self.parts.apps.has_several()).then(|| self.instance(config));
+        wire::Metrics { instance, ..metrics(counters, health, wire::rfc3339(self.parts.started_at), debug) }
     }
 
     async fn exposition(&self, named: Option<App>, config: &Config) -> String {
@@ -118,6 +119,7 @@ pub(super) fn metrics(
         rolling_rps60: rounded(counters.rolling_rps60, 100.0),
         health,
         last_proxy_error: counters.last_error,
+        instance: None,
         upstream_sockets_created: debug.then_some(counters.upstream_sockets_created),
     }
 }

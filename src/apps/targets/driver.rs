@@ -252,10 +252,10 @@ impl TargetSet {
         if !is_published_so {
             self.published.clear();
         }
-        let from = self.active_port();
+        let (from, former) = (self.active_port(), ports_of(self.record.in_force()));
         if self.record.configure(&configured) {
             let to: Vec<_> = configured.iter().map(SocketAddr::port).collect();
-            let switch = switch_of(from, &to, Reason::Config);
+            let switch = switch_of(from, former, &to, Reason::Config);
             if let Some(switch) = &switch {
                 self.record.last_switch = Some(switch.clone());
             }
@@ -277,7 +277,8 @@ impl TargetSet {
             }
         }
         let ports: Vec<_> = addrs.iter().map(SocketAddr::port).collect();
-        let Some(switch) = switch_of(self.active_port(), &ports, Reason::Manual) else {
+        let (from, former) = (self.active_port(), ports_of(self.record.in_force()));
+        let Some(switch) = switch_of(from, former, &ports, Reason::Manual) else {
             return Err(ErrorBody::new(Code::BadRequest, "Bad request", "a switch needs a port"));
         };
         let record = self.record.switched(addrs, switch.clone());
@@ -361,7 +362,12 @@ impl TargetSet {
                 if self.set.active(rules).is_none_or(|active| active.id == id) {
                     self.last_checked_at = Some(wire::rfc3339(SystemTime::now()));
                 }
+                let fails = |set: &Set| set.members(rules).any(|(m, _)| m.id == id && m.fails(rules));
+                let failed = fails(&self.set);
                 self.set.probed(id, report.complaint(), rules);
+                if fails(&self.set) != failed {
+                    self.log_turn(id, rules);
+                }
             }
             // That says nothing of the target.
             Err(unable) => tracing::warn!("{unable}"),
@@ -374,6 +380,24 @@ impl TargetSet {
             None => return,
         };
         self.due.insert(id, Some(Instant::now() + after));
+    }
+
+    /// Says of a member that it fails from now on, or no more.
+    fn log_turn(&self, id: Id, rules: Rules) {
+        let Some((member, state)) = self.set.members(rules).find(|(member, _)| member.id == id) else {
+            return;
+        };
+        let (app, target) = (&*self.config.name, member.addr);
+        match (&member.last_error, state) {
+            (Some(why), State::Out) => {
+                tracing::warn!(app, %target, "a target is out, its probes fail: {why}")
+            }
+            (Some(why), _) => tracing::warn!(
+                app, %target,
+                "a target fails its probes and gets requests all the same, because more than half fail: {why}"
+            ),
+            (None, _) => tracing::info!(app, %target, "a target is back: its probe is good again"),
+        }
     }
 
     /// Publishes who serves, retires who leaves, closes whose drain is over.
@@ -487,6 +511,7 @@ impl TargetSet {
                 State::Leaving => TargetState::Draining,
             },
             probed: member.probed,
+            fails: member.fails(rules),
             target: self.targets.get(&member.id).cloned(),
             last_error: member.last_error.clone(),
         });
@@ -535,10 +560,15 @@ fn is_probed(config: &AppConfig) -> impl Fn(SocketAddr) -> bool + use<> {
     move |addr| remote || addr.ip().is_loopback()
 }
 
+fn ports_of(addrs: &[SocketAddr]) -> Vec<u16> {
+    addrs.iter().map(SocketAddr::port).collect()
+}
+
 /// A move of traffic that happens now; `None`: it goes nowhere.
-fn switch_of(from: Option<u16>, to: &[u16], reason: Reason) -> Option<wire::Switch> {
+fn switch_of(from: Option<u16>, from_ports: Vec<u16>, to: &[u16], reason: Reason) -> Option<wire::Switch> {
     Some(wire::Switch {
         from,
+        from_ports,
         from_release: None,
         to: *to.first()?,
         to_ports: to.to_vec(),

@@ -57,6 +57,8 @@ pub(super) struct MemberView {
     pub(super) state: TargetState,
     /// Whether its health is looked at.
     pub(super) probed: bool,
+    /// Whether its last probes failed, so many that it is out unless too many others fail too.
+    pub(super) fails: bool,
     pub(super) target: Option<Arc<Target>>,
     pub(super) last_error: Option<String>,
 }
@@ -104,10 +106,19 @@ impl Handle {
         }
     }
 
-    /// How many targets get requests, and how many there should be.
+    /// How many targets serve, and how many there should be. One that fails does not serve, also
+    /// where it gets requests because too many others fail too.
     pub fn replicas(&self) -> wire::Replicas {
         let view = self.view();
-        wire::Replicas { ready: self.ready(&view).len(), wanted: view.listed.len() }
+        let serves = |member: &&&MemberView| !member.fails;
+        wire::Replicas { ready: self.ready(&view).iter().filter(serves).count(), wanted: view.listed.len() }
+    }
+
+    /// Whether the targets in force are those of the configuration.
+    pub fn app_in_force(&self) -> wire::AppInForce {
+        let view = self.view();
+        let in_force = is_same(&view.listed, view.config.targets.as_deref().unwrap_or_default());
+        wire::AppInForce { in_force, why: (!in_force).then(|| "switched".to_owned()) }
     }
 
     /// How a target is, what the data plane knows of it included.
@@ -165,7 +176,8 @@ impl Handle {
         if is_same(&view.listed, &addrs) && view.serving().count() == addrs.len() {
             let message =
                 format!("{} {} live already", named(&ports), if ports.len() == 1 { "is" } else { "are" });
-            return Ok(wire::Switched { success: true, message, switch: view.last_switch.clone() });
+            let switch = view.last_switch.clone();
+            return Ok(wire::Switched { success: true, message, switch, warning: None });
         }
         let reports = ask_all(&view.config, &addrs, view.config.health.successes).await;
         if let Some((port, report)) = ports.iter().zip(reports).find(|(_, report)| !report.healthy) {
@@ -177,7 +189,7 @@ impl Handle {
         }
         let switch = self.ask(|asker| Message::Switch(addrs, asker)).await??;
         let message = format!("Switched to {}", named(&ports).to_lowercase());
-        Ok(wire::Switched { success: true, message, switch: Some(switch) })
+        Ok(wire::Switched { success: true, message, switch: Some(switch), warning: None })
     }
 
     /// Waits until every target was probed once, so that a daemon in front of healthy targets never

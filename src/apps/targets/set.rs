@@ -262,6 +262,11 @@ impl Member {
         }
     }
 
+    /// Whether it fails: it is out, unless too many others fail too.
+    pub(super) fn fails(&self, rules: Rules) -> bool {
+        Set::bad_probes(self) >= rules.failures
+    }
+
     /// Whether it is still worth a probe, and whether it waits for one to join.
     pub(super) fn wants_probe(&self) -> Option<Pace> {
         match self.stage {

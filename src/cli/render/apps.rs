@@ -7,17 +7,18 @@ use anstyle::Style;
 
 use super::tables::columns;
 use super::words::{ADVICE, BAD, BUSY, DIM, STRONG, cut, paint, phase_style, plain};
-use crate::wire::AppRow;
+use crate::wire::{AppRow, InstanceStatus};
 
 /// The widest list of hosts, in characters. `--json` has them in full.
 const WHERE: usize = 44;
 
-/// The table of apps.
-pub(crate) fn apps(rows: &[AppRow]) -> String {
+/// The table of apps; `instance` is what the daemon says of itself.
+pub(crate) fn apps(rows: &[AppRow], instance: Option<&InstanceStatus>) -> String {
+    let not_loaded = instance.and_then(not_loaded).unwrap_or_default();
     if rows.is_empty() {
-        return "no apps yet; add one: portok add NAME --to INSTANCE --host HOST --cmd \"node server.js\"; where it \
-                has [redis], each list frontend:HOST is one too"
-            .to_owned();
+        let add = "portok add NAME --to INSTANCE --host HOST --cmd \"node server.js\"";
+        let redis = "where it has [redis], each list frontend:HOST is one too";
+        return format!("no apps yet; add one: {add}; {redis}\n{not_loaded}");
     }
     let head = ["APP", "FOR", "PHASE", "LIVE", "READY", "REQ/S", "5XX", "P99", "FROM"];
     let cells = rows.iter().map(|row| {
@@ -36,6 +37,7 @@ pub(crate) fn apps(rows: &[AppRow]) -> String {
     });
     let mut text = String::new();
     columns(head, cells).iter().for_each(|line| _ = writeln!(text, "{line}"));
+    text.push_str(&not_loaded);
     for row in rows {
         for error in row.error.iter().flat_map(|error| error.lines()) {
             _ = writeln!(text, "{} {}", paint(BAD, format_args!("! {}:", plain(&row.app))), plain(error));
@@ -44,9 +46,16 @@ pub(crate) fn apps(rows: &[AppRow]) -> String {
     text
 }
 
+/// Why the newest configuration of an instance is not in force, if it is not.
+pub(crate) fn not_loaded(instance: &InstanceStatus) -> Option<String> {
+    let name = paint(BAD, format_args!("! {}:", plain(&instance.name)));
+    let line = |error: &str| format!("{name} its configuration is not in force: {}\n", plain(error));
+    Some(instance.config.error.as_deref()?.lines().map(line).collect())
+}
+
 /// The apps of an instance that was asked for the status of none in particular.
-pub(crate) fn overview(rows: &[AppRow]) -> String {
-    let mut text = apps(rows);
+pub(crate) fn overview(rows: &[AppRow], instance: Option<&InstanceStatus>) -> String {
+    let mut text = apps(rows, instance);
     if let Some(first) = rows.first() {
         let named = plain(&first.app);
         _ = writeln!(
@@ -151,13 +160,29 @@ www   */docs, */v1                        settled    -     -      0.0    -     -
 ! hook: hook.toml:1:1 no
 ! hook: hook.toml:2:1 no
 ";
-        assert_eq!(stripped(&apps(&[api, hook, docs])), expected);
-        assert!(apps(&[]).contains("portok add NAME --to"));
+        assert_eq!(stripped(&apps(&[api, hook, docs], None)), expected);
+        assert!(apps(&[], None).contains("portok add NAME --to"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_instance_is_said_also_without_an_app() {
+        let mut status = super::super::status::tests::empty();
+        status.config.error = Some("edge.toml:3:1 redirct: unknown\nedge.toml:4:1 no".into());
+        let instance = InstanceStatus::of(&status);
+        let expected = "\
+! api: its configuration is not in force: edge.toml:3:1 redirct: unknown
+! api: its configuration is not in force: edge.toml:4:1 no
+";
+        assert!(stripped(&apps(&[], Some(&instance))).ends_with(expected));
+        let told = stripped(&overview(&[row("web")], Some(&instance)));
+        assert!(told.contains(&format!("file\n{expected}hint:")), "{told}");
+        status.config.error = None;
+        assert_eq!(not_loaded(&InstanceStatus::of(&status)), None);
     }
 
     #[test]
     fn an_overview_says_how_to_name_one() {
-        let told = stripped(&overview(&[row("api"), row("web")]));
+        let told = stripped(&overview(&[row("api"), row("web")], None));
         assert!(told.ends_with(
             "hint: one of them in full: --app api, or INSTANCE/api where the instance is named\n"
         ));

@@ -70,10 +70,7 @@ pub(crate) fn instances(rows: &[InstanceRow]) -> String {
             phase_of(row),
             (Style::new(), live.map_or_else(|| "-".to_owned(), |live| plain(&live.release))),
             (Style::new(), port(live.and_then(|live| live.port))),
-            (
-                Style::new(),
-                live.and_then(|live| live.pid).map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-            ),
+            (Style::new(), pid_of(row)),
             (if unit.starts_with("failed") { BAD } else { Style::new() }, unit),
             (DIM, place_of(row)),
         ];
@@ -98,8 +95,18 @@ fn phase_of(row: &InstanceRow) -> (Style, String) {
     match (&row.apps, row.phase) {
         (Some(apps), _) => (Style::new(), count(apps.len() as u64, "app")),
         (None, Some(phase)) => (phase_style(phase), phase.as_str().to_owned()),
-        (None, None) => (DIM, "-".to_owned()),
+        (None, None) => match row.unit.as_ref().map(|unit| unit.active.as_str()) {
+            Some("active" | "activating" | "reloading") => (BUSY, "no answer".to_owned()),
+            _ => (DIM, "down".to_owned()),
+        },
     }
+}
+
+/// The process of an instance's app; of one with several apps: its daemon's.
+fn pid_of(row: &InstanceRow) -> String {
+    let app = row.live.as_ref().and_then(|live| live.pid).map(|pid| pid.to_string());
+    let daemon = row.apps.as_ref().and(row.daemon_pid).map(|pid| format!("{pid} (portokd)"));
+    app.or(daemon).unwrap_or_else(|| "-".to_owned())
 }
 
 /// One app of several, below its instance.
@@ -217,11 +224,13 @@ next:
         let expected = "\
 NAME  LISTEN      PHASE    LIVE  PORT  PID  UNIT  CONFIG
 api   0.0.0.0:80  settled  -     -     -    -     /etc/portok/api.toml
-bad   ?           -        -     -     -    -
-run   ?           -        -     -     -    -     no file; /tmp/s
+bad   ?           down     -     -     -    -
+run   ?           down     -     -     -    -     no file; /tmp/s
 ! bad: bad.toml:1:1 no
 ";
         assert_eq!(stripped(&instances(&[api, bad, run])), expected);
+        let several = InstanceRow { apps: Some(Vec::new()), daemon_pid: Some(77), ..InstanceRow::default() };
+        assert!(stripped(&instances(&[several])).contains("0 apps  -     -     77 (portokd)"));
         assert!(instances(&[]).contains("portok add NAME"));
     }
 }

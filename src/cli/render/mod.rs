@@ -8,22 +8,24 @@
 mod apps;
 mod failure;
 mod host;
+mod lines;
 mod progress;
 mod releases;
 mod results;
 mod screen;
 mod status;
 mod tables;
+mod targets;
 mod words;
 
-pub(crate) use apps::{apps, overview, unwell};
+pub(crate) use apps::{apps, not_loaded, overview, unwell};
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, note, report};
 pub(crate) use progress::Progress;
 pub(crate) use releases::releases;
 pub(crate) use results::{
     absent, accepted, broken_file, counted_together, health, log_lines, moved, planned, reloaded, superseded,
-    switched, upgraded, watch_line, watching,
+    switched, upgraded, warning, watch_line, watching,
 };
 #[cfg(test)]
 pub(crate) use screen::Sink;

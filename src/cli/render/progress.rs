@@ -3,20 +3,19 @@
 //!
 //! Pure: events and times go in, text comes out.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use tokio::time::Instant;
 
 use super::failure::probe_text;
-use super::words::{BUSY, DIM, GOOD, STRONG, duration, movement, paint, place, plain, port};
+use super::words::{BUSY, DIM, GOOD, STRONG, count, duration, movement, paint, place, plain, port};
 use crate::wire::{EventKind, StreamEvent};
 
 /// The spinner of the live line; one step per redraw.
 const TURNS: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
-/// How many lines of output are remembered. No autopsy has more.
-const REMEMBERED_LINES: usize = 100;
+/// How many lines of the app's output are shown: what else it prints would hide what happens.
+const SHOWN_LINES: usize = 30;
 
 /// The progress of one operation.
 #[derive(Debug)]
@@ -27,8 +26,10 @@ pub(crate) struct Progress {
     release: Option<String>,
     waits_for: String,
     turn: std::cell::Cell<usize>,
-    /// The last lines of the app's output that were shown.
-    output: VecDeque<String>,
+    /// The lines of the app's output that were shown.
+    output: Vec<String>,
+    /// How many were not.
+    left_out: usize,
 }
 
 impl Progress {
@@ -42,7 +43,8 @@ impl Progress {
             release: None,
             waits_for: "waiting for the daemon".to_owned(),
             turn: std::cell::Cell::new(0),
-            output: VecDeque::new(),
+            output: Vec::new(),
+            left_out: 0,
         }
     }
 
@@ -98,15 +100,20 @@ impl Progress {
                 told(DIM, event.event.as_str(), format!("`{release}` {}", self.message(event)))
             }
             EventKind::Output => {
-                let line = event.line.as_deref().unwrap_or_default();
-                self.output.push_back(line.to_owned());
-                if self.output.len() > REMEMBERED_LINES {
-                    self.output.pop_front();
+                if self.output.len() == SHOWN_LINES {
+                    self.left_out += 1;
+                    return None;
                 }
+                let line = event.line.as_deref().unwrap_or_default();
+                self.output.push(line.to_owned());
                 Some(paint(DIM, format_args!("           | {}", plain(line))))
             }
             // The result, which follows, says why.
-            EventKind::Aborted | EventKind::Finished => None,
+            EventKind::Aborted => None,
+            EventKind::Finished => {
+                self.left_out += event.left_out.unwrap_or_default();
+                None
+            }
         }
     }
 
@@ -120,7 +127,16 @@ impl Progress {
         Some(line)
     }
 
-    /// Whether `line` of the app's output is among the last ones shown.
+    /// How many lines of the app's output were not shown, once nothing follows.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let (lines, release) = (count(self.left_out as u64, "further line"), self.release.as_deref()?);
+        (self.left_out > 0).then(|| {
+            let hint = format!("portok logs --release {}", plain(release));
+            paint(DIM, format_args!("           | … {lines} of output left out: {hint}"))
+        })
+    }
+
+    /// Whether `line` of the app's output was shown.
     pub(crate) fn has_shown(&self, line: &str) -> bool {
         self.output.iter().any(|shown| shown == line)
     }
@@ -148,5 +164,35 @@ impl Progress {
     fn stamped(&self, now: Instant, text: &str) -> String {
         let stamp = format!("[{:>7}]", duration(now.duration_since(self.began)));
         format!("{} {}", paint(DIM, stamp), text.trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: EventKind) -> StreamEvent {
+        StreamEvent::new(String::new(), kind, "v1")
+    }
+
+    #[test]
+    fn output_beyond_some_lines_is_counted_and_hides_nothing() {
+        let now = Instant::now();
+        let mut progress = Progress::new(now, None);
+        let print = |progress: &mut Progress, n: usize| {
+            progress.event(&StreamEvent { line: Some(format!("l{n}")), ..event(EventKind::Output) }, now)
+        };
+        for n in 0..SHOWN_LINES {
+            assert!(print(&mut progress, n).is_some());
+        }
+        assert_eq!(progress.left_out(), None);
+        for n in SHOWN_LINES..SHOWN_LINES + 7 {
+            assert_eq!(print(&mut progress, n), None);
+        }
+        assert!(progress.has_shown("l0") && !progress.has_shown(&format!("l{SHOWN_LINES}")));
+        assert!(progress.event(&event(EventKind::Healthy), now).is_some(), "what happens is shown");
+        progress.event(&StreamEvent { left_out: Some(400), ..event(EventKind::Finished) }, now);
+        let told = anstream::adapter::strip_str(&progress.left_out().unwrap()).to_string();
+        assert_eq!(told, "           | … 407 further lines of output left out: portok logs --release v1");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use super::super::failure::Failure;
-use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain};
+use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain, ports};
 use crate::wire::{
     Accepted, AppChange, AppReload, Health, LogLine, Moved, Reloaded, RollbackPlan, Status, Stream, Switch,
     Switched, Upgraded,
@@ -22,6 +22,9 @@ pub(crate) fn moved(moved: &Moved) -> String {
 
 /// What was live before: `, was v1 (port 24884)`.
 fn was(switch: &Switch) -> String {
+    if let [_, _, ..] = &switch.from_ports[..] {
+        return format!(", was {}", ports(&switch.from_ports));
+    }
     let from = place(switch.from_release.as_deref(), switch.from);
     from.map(|from| format!(", was {from}")).unwrap_or_default()
 }
@@ -44,13 +47,23 @@ pub(crate) fn planned(plan: &RollbackPlan) -> String {
 
 /// A switch.
 pub(crate) fn switched(switched: &Switched, asked: &[u16]) -> String {
-    let moved = switched.switch.as_ref().filter(|switch| asked == [switch.to]);
+    // What is live already has not moved.
+    let is_new = |switch: &&Switch| {
+        !switched.message.ends_with("live already")
+            && (asked == [switch.to] || !switch.to_ports.is_empty() && asked == switch.to_ports)
+    };
+    let moved = switched.switch.as_ref().filter(is_new);
     format!("{}{}", plain(&switched.message), moved.map(was).unwrap_or_default())
 }
 
 /// An operation that continues in the daemon.
 pub(crate) fn accepted(accepted: &Accepted) -> String {
     plain(&accepted.message)
+}
+
+/// What the daemon warns of although it does what was asked.
+pub(crate) fn warning(text: &str) -> String {
+    format!("{} {}", paint(BUSY, "warning:"), plain(text))
 }
 
 /// A reload, with the keys and the apps that changed.
@@ -82,7 +95,8 @@ pub(crate) fn health(health: &Health) -> String {
     let Health { healthy, port, status, latency_ms, error, replicas } = health;
     let mut text = match port {
         None => {
-            let why = error.as_deref().map_or_else(|| "nothing is live".to_owned(), plain);
+            let none = if *healthy { "portok answers, no target is needed" } else { "nothing is live" };
+            let why = error.as_deref().map_or_else(|| none.to_owned(), plain);
             format!("{}: {why}", verdict(*healthy))
         }
         Some(port) => {
@@ -194,6 +208,8 @@ mod tests {
         assert_eq!(stripped(health(&bad)), "unhealthy: port 8081: connection refused");
         let none = Health { port: None, error: None, ..bad };
         assert_eq!(stripped(health(&none)), "unhealthy: nothing is live");
+        let redirect = Health { healthy: true, ..none.clone() };
+        assert_eq!(stripped(health(&redirect)), "healthy: portok answers, no target is needed");
         let of = |address: &str, status: Option<u16>, error: Option<&str>| ReplicaHealth {
             address: address.into(),
             port: 1,
@@ -208,6 +224,28 @@ mod tests {
             "healthy: port 8081 answered 200 in 1.2 ms\n  unhealthy: 10.0.0.1:1 answered 500 in 2.0 ms: status 500\n  \
              healthy: [::1]:1"
         );
+    }
+
+    #[test]
+    fn a_switch_of_a_set_tells_all_ports() {
+        let switch = |from: &[u16], to: &[u16]| Switch {
+            from: from.first().copied(),
+            from_ports: from.to_vec(),
+            from_release: None,
+            to: to[0],
+            to_ports: to.to_vec(),
+            to_release: None,
+            at: "2026-01-01T00:00:00Z".into(),
+            reason: crate::wire::Reason::Manual,
+            id: "s".into(),
+        };
+        let told = |message: &str, from: &[u16], to: &[u16]| {
+            let switch = Some(switch(from, to));
+            switched(&Switched { success: true, message: message.into(), switch, warning: None }, to)
+        };
+        assert_eq!(told("Switched to port 2", &[1, 2], &[2]), "Switched to port 2, was ports 1, 2");
+        assert_eq!(told("Switched to ports 3, 4", &[1], &[3, 4]), "Switched to ports 3, 4, was port 1");
+        assert_eq!(told("Port 2 is live already", &[1, 2], &[2]), "Port 2 is live already");
     }
 
     #[test]

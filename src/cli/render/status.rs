@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use super::words::{
-    BAD, BUSY, DIM, GOOD, STRONG, ago, count, left, movement, paint, phase_style, plain, since,
-};
-use crate::wire::{RedisStatus, ReleaseStatus, Status, TargetState, TargetStatus};
+use super::lines::{write_problem, write_row};
+use super::targets;
+use super::words::{BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
+use crate::wire::{RedisStatus, ReleaseStatus, Status};
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -23,6 +23,8 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         paint(DIM, format_args!("portok {}, pid {}", plain(&status.version), status.pid)),
     );
     let failing = match status.health.consecutive_fails {
+        // Targets are named one by one.
+        _ if !status.targets.is_empty() => None,
         0 => None,
         1 => Some("its last probe failed".to_owned()),
         fails => Some(format!("its last {fails} probes failed")),
@@ -33,10 +35,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     };
     let crash = status.last_exit.as_ref().map(|exit| format!("`{}`: {}", exit.release, exit.exit));
     for (what, problem) in [
-        (
-            if status.targets.is_empty() { "live release unhealthy" } else { "first target unhealthy" },
-            &failing,
-        ),
+        ("live release unhealthy", &failing),
         ("configuration not loaded", &status.config.error),
         ("state cannot be written, deploys are refused", &status.state_error),
         (&last("last failure", status.last_failure_at.as_deref()), &status.last_failure),
@@ -47,12 +46,11 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
             write_problem(&mut text, what, problem);
         }
     }
-    // An app with targets has no releases.
+    targets::write_problems(&mut text, status);
     if status.targets.is_empty() {
         write_role(&mut text, "live", status.live.as_ref(), now);
-    }
-    for target in &status.targets {
-        write_target(&mut text, target);
+    } else {
+        targets::write(&mut text, status);
     }
     if status.candidate.is_some() {
         write_role(&mut text, "candidate", status.candidate.as_ref(), now);
@@ -137,40 +135,11 @@ fn not_in_force(why: &str) -> String {
         }
         "deploy_on_change" => "it waits for `portok deploy` (deploy_on_change = false)".to_owned(),
         "replaced" => "something else was made live since; its next edit replaces that".to_owned(),
+        "switched" => {
+            "it was switched to other targets; its next edit of `targets` replaces those".to_owned()
+        }
         other => plain(other),
     }
-}
-
-/// Writes a problem. Further lines of it are indented below its name.
-fn write_problem(text: &mut String, what: &str, problem: &str) {
-    let mut lines = problem.lines();
-    _ = writeln!(
-        text,
-        "  {} {}",
-        paint(BAD, format_args!("! {what}:")),
-        plain(lines.next().unwrap_or_default())
-    );
-    for line in lines {
-        _ = writeln!(text, "    {}", plain(line));
-    }
-}
-
-fn write_row(text: &mut String, name: &str, value: &str) {
-    _ = writeln!(text, "  {} {value}", paint(DIM, format_args!("{name:<10}")));
-}
-
-fn write_target(text: &mut String, target: &TargetStatus) {
-    let TargetStatus { address, state, inflight, last_error } = target;
-    let style = match state {
-        TargetState::Ready => GOOD,
-        TargetState::Starting => BUSY,
-        TargetState::Ejected => BAD,
-        TargetState::Draining => DIM,
-    };
-    let mut facts = vec![paint(STRONG, plain(address)), paint(style, state.as_str())];
-    facts.push(format!("{inflight} in flight"));
-    facts.extend(last_error.as_deref().map(plain));
-    write_row(text, "target", &facts.join("  "));
 }
 
 fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, now: SystemTime) {
@@ -202,7 +171,7 @@ pub(super) mod tests {
     use crate::wire::Phase;
     use crate::wire::{AppInForce, ConfigStatus, HeldRemoval, LastExit, Reason, Switch};
 
-    fn now() -> SystemTime {
+    pub(crate) fn now() -> SystemTime {
         humantime::parse_rfc3339("2026-01-01T12:00:00Z").unwrap()
     }
 
@@ -273,6 +242,7 @@ pub(super) mod tests {
             from: Some(8081),
             from_release: Some("port-8081".into()),
             to: 41873,
+            from_ports: Vec::new(),
             to_ports: Vec::new(),
             to_release: Some("v2".into()),
             at: "2026-01-01T11:59:41Z".into(),
@@ -289,31 +259,6 @@ pub(super) mod tests {
   draining   11s left at most
   switched   port 8081 → v2 (port 41873), 19s ago, deploy
   config     /etc/portok/api.toml, loaded 1h 0m ago
-";
-        assert_eq!(stripped(&answer), expected);
-    }
-
-    #[test]
-    fn of_targets_each_is_shown_and_no_release() {
-        let target = |address: &str, state, inflight, last_error: Option<&str>| TargetStatus {
-            address: address.into(),
-            state,
-            inflight,
-            last_error: last_error.map(Into::into),
-        };
-        let answer = Status {
-            phase: Phase::Settled,
-            targets: vec![
-                target("127.0.0.1:8081", TargetState::Ready, 2, None),
-                target("[::1]:8082", TargetState::Ejected, 0, Some("status 503")),
-            ],
-            ..empty()
-        };
-        let expected = "\
-● api is settled on 0.0.0.0:3000  portok 0.1.0, pid 77
-  target     127.0.0.1:8081  ready  2 in flight
-  target     [::1]:8082  ejected  0 in flight  status 503
-  config     the environment, loaded 1h 0m ago
 ";
         assert_eq!(stripped(&answer), expected);
     }

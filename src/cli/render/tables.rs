@@ -97,6 +97,7 @@ mod tests {
                 message: "connection refused".into(),
                 at: "2026-01-01T00:30:00Z".into(),
             }),
+            instance: None,
             upstream_sockets_created: None,
         };
         let expected = "\

@@ -101,10 +101,23 @@ pub(super) fn place(release: Option<&str>, port: Option<u16>) -> Option<String> 
     }
 }
 
-/// A switch: `v1 (port 24884) → v2 (port 21075)`.
+/// `port 1`, `ports 1, 2`.
+pub(super) fn ports(ports: &[u16]) -> String {
+    let all: Vec<_> = ports.iter().map(u16::to_string).collect();
+    format!("{} {}", if all.len() == 1 { "port" } else { "ports" }, all.join(", "))
+}
+
+/// A switch: `v1 (port 24884) → v2 (port 21075)`, `port 1 → ports 2, 3`.
 pub(super) fn movement(switch: &Switch) -> String {
-    let to = place(switch.to_release.as_deref(), Some(switch.to)).unwrap_or_default();
-    match place(switch.from_release.as_deref(), switch.from) {
+    let to = match &switch.to_ports[..] {
+        [_, _, ..] => ports(&switch.to_ports),
+        _ => place(switch.to_release.as_deref(), Some(switch.to)).unwrap_or_default(),
+    };
+    let from = match &switch.from_ports[..] {
+        [_, _, ..] => Some(ports(&switch.from_ports)),
+        _ => place(switch.from_release.as_deref(), switch.from),
+    };
+    match from {
         Some(from) => format!("{from} → {to}"),
         None => format!("to {to}"),
     }

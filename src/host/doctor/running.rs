@@ -14,23 +14,34 @@ const OPEN_FILES: u64 = 8192;
 
 /// Whether an instance runs as systemd believes, and serves; of several apps, each by itself.
 pub(super) fn running(row: &InstanceRow) -> Vec<Check> {
-    let Some(apps) = &row.apps else {
-        return vec![row.phase.map_or_else(|| not_answering(row), |phase| serving(&row.name, phase, None))];
-    };
-    apps.iter()
-        .map(|app| serving(&format!("{}/{}", row.name, app.app), app.phase, app.error.as_deref()))
-        .collect()
+    let mut checks = Vec::new();
+    match &row.apps {
+        None => {
+            checks
+                .push(row.phase.map_or_else(|| not_answering(row), |phase| serving(&row.name, phase, None)));
+        }
+        Some(apps) => checks.extend(apps.iter().map(|app| {
+            let error = app.error.as_ref().map(|error| error.lines().collect::<Vec<_>>().join("; "));
+            serving(&format!("{}/{}", row.name, app.app), app.phase, error.as_deref())
+        })),
+    }
+    // What the files show too is said of them.
+    checks.extend(row.errors.iter().filter(|_| row.unseen).map(|error| {
+        let text = format!("`{}` runs, and its configuration is not in force: {error}", row.name);
+        bad("configuration", text, "mend it; the daemon loads it by itself")
+    }));
+    checks
 }
 
 /// Whether the app called `name` serves, and is configured as its file says.
 fn serving(name: &str, phase: Phase, error: Option<&str>) -> Check {
     let logs = format!("portok status {name}; portok logs {name}");
     match (phase, error) {
-        (Phase::Failed, _) => bad("instance", format!("`{name}` runs, its app has failed"), logs),
-        (Phase::Unhealthy, _) => bad("instance", format!("`{name}` runs, its app fails its probes"), logs),
+        (Phase::Failed, None) => bad("instance", format!("`{name}` runs, its app has failed"), logs),
+        (Phase::Unhealthy, None) => bad("instance", format!("`{name}` runs, its app fails its probes"), logs),
         (_, Some(error)) => {
-            let text = format!("`{name}` is {}, and not as it is configured: {error}", phase.as_str());
-            bad("instance", text, format!("portok status {name}"))
+            let text = format!("`{name}` is {}, and not as it should be: {error}", phase.as_str());
+            bad("instance", text, logs)
         }
         (Phase::Unstable, None) => {
             warning("instance", format!("`{name}` runs, its app crashed lately"), logs)
@@ -192,6 +203,16 @@ mod tests {
         let verdicts: Vec<_> = checks.iter().map(|check| check.verdict).collect();
         assert_eq!(verdicts, [CheckVerdict::Good, CheckVerdict::Bad, CheckVerdict::Bad]);
         assert!(checks[1].text.contains("`api/b`") && checks[2].text.contains("c.toml:1:1 no"), "{checks:?}");
+    }
+
+    #[test]
+    fn what_only_the_daemon_sees_is_told() {
+        let row =
+            InstanceRow { errors: vec!["edge.toml: gone".into()], ..row("active", Some(Phase::Settled)) };
+        assert_eq!(running(&row).len(), 1, "the files are checked by themselves");
+        let checks = running(&InstanceRow { unseen: true, apps: Some(Vec::new()), ..row });
+        let [check] = &checks[..] else { panic!("{checks:?}") };
+        assert!(check.verdict == CheckVerdict::Bad && check.text.contains("edge.toml: gone"), "{check:?}");
     }
 
     #[test]

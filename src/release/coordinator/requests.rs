@@ -136,7 +136,7 @@ impl Coordinator {
             return Err(refused(&refusal));
         }
         let message = format!("cancelled `{release}`; traffic did not move");
-        Ok(wire::Accepted { success: true, message, release })
+        Ok(wire::Accepted { success: true, message, release, warning: None })
     }
 
     /// The machine's answer to a request about release `id`, as something to read.

@@ -21,6 +21,7 @@ mod killed;
 mod kinds;
 mod redis;
 mod routes;
+mod shown;
 mod targets;
 mod trouble;
 mod upgrade;

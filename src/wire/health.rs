@@ -1,0 +1,53 @@
+//! What `GET /__health` answers, and the last probe of the live target.
+
+use serde::{Deserialize, Serialize};
+
+/// The last probe of the live target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthMetrics {
+    /// Whether the live target answered its last probe with 2xx; false before the first.
+    pub active_port_ok: bool,
+    /// When it was last probed, RFC 3339.
+    pub last_checked_at: Option<String>,
+    /// Failed probes in a row.
+    pub consecutive_fails: u32,
+}
+
+/// The answer to `GET /__health`: one probe of the live target.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Whether the live target answered with 2xx.
+    pub healthy: bool,
+    /// The port that was probed; null when nothing is live.
+    pub port: Option<u16>,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// How long the answer took.
+    pub latency_ms: Option<f64>,
+    /// Why there was no answer, or no good one.
+    pub error: Option<String>,
+    /// How each target is that gets requests, where the app has a list of them; what is above is
+    /// then said of the first healthy one. Absent for other apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Vec<ReplicaHealth>>,
+}
+
+/// One target in a [`Health`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaHealth {
+    /// Its address.
+    pub address: String,
+    /// The port of that.
+    pub port: u16,
+    /// Whether it answered with 2xx, or is never probed.
+    pub healthy: bool,
+    /// The status of the answer.
+    pub status: Option<u16>,
+    /// How long the answer took.
+    pub latency_ms: Option<f64>,
+    /// Why there was no answer, or no good one.
+    pub error: Option<String>,
+}
