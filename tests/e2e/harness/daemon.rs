@@ -10,7 +10,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
-use portok::wire::{ReleaseRow, Status};
+use portok::wire::{AppRow, ReleaseRow, Status};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -276,11 +276,14 @@ impl<'w> Daemon<'w> {
                 };
                 let mut answer = ask("/__status")?;
                 if String::from_utf8_lossy(&answer).contains("app_required") {
-                    let apps: Value = serde_json::from_slice(&ask("/__apps")?).ok()?;
-                    answer = ask(&format!("/__status?app={}", apps[0]["app"].as_str()?))?;
+                    let apps: Vec<AppRow> = serde_json::from_slice(&ask("/__apps")?).ok()?;
+                    // Rather one that is not at addresses of its own alone.
+                    let is_shared = |app: &&AppRow| app.listen.is_empty() || !app.hosts.is_empty();
+                    let app = apps.iter().find(is_shared).or(apps.first())?;
+                    answer = ask(&format!("/__status?app={}", app.app))?;
                 }
                 let status: Status = serde_json::from_slice(&answer).ok()?;
-                status.listen.parse().ok()
+                status.listen.split(", ").next()?.parse().ok()
             },
         );
         daemon
