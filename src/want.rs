@@ -16,6 +16,9 @@ use nix::sys::resource::{Resource, getrlimit};
 /// The least and the most descriptors that are reserved. Between them it is a quarter of the limit.
 const KEPT_BACK: (u64, u64) = (32, 256);
 
+/// The most probes of targets that are under way at a time.
+const MOST_PROBES: u64 = 256;
+
 /// Whether an operation failed by a shortage of this process or machine, and not by its other end.
 ///
 /// For connecting, accepting, opening and starting. `EAGAIN` is that of fork(2) and connect(2):
@@ -42,6 +45,12 @@ pub fn kept_back() -> u64 {
     back_of(limit())
 }
 
+/// How many probes of targets may be under way at a time, each with a descriptor: half of what is
+/// reserved, or less.
+pub fn probes() -> usize {
+    probes_of(limit())
+}
+
 /// The first number that the data plane does not keep. Determined once, after the limit was raised.
 fn line() -> RawFd {
     static LINE: OnceLock<RawFd> = OnceLock::new();
@@ -60,9 +69,21 @@ fn back_of(limit: u64) -> u64 {
     (limit / 4).clamp(KEPT_BACK.0, KEPT_BACK.1).min(limit)
 }
 
+fn probes_of(limit: u64) -> usize {
+    usize::try_from((limit / 8).clamp(1, MOST_PROBES)).unwrap_or(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probes_have_an_eighth_of_the_descriptors_within_bounds() {
+        let table = [(0, 1), (20, 2), (300, 37), (1024, 128), (1_048_576, 256), (u64::MAX, 256)];
+        for (limit, probes) in table {
+            assert_eq!(probes_of(limit), probes, "of {limit}");
+        }
+    }
 
     #[test]
     fn a_part_is_kept_back_whatever_the_limit_is() {

@@ -21,6 +21,7 @@ use super::running::{Body, Nature, Running};
 use super::unbound::{Failures, Unbound};
 use super::{Apps, Waiting};
 use crate::config::{Config, Several};
+use crate::health::Prober;
 use crate::proxy::{Board, Counters, RouteWriter};
 use crate::redis::{self, Redis};
 use crate::release::Turns;
@@ -92,6 +93,7 @@ impl Apps {
             board: parts.board,
             counters: parts.counters,
             records: parts.records,
+            prober: Prober::of_this_process(),
             notify: parts.notify,
             fresh: parts.fresh,
             alone: parts.alone,

@@ -29,6 +29,7 @@ use super::probes::{Probed, Probes, Verdict};
 use super::running::without_configuration;
 use super::targets::Addresses;
 use crate::config::{AppConfig, AppRoutes, Config, Hosts};
+use crate::health::Prober;
 use crate::proxy::{
     At, Board, Counters, Destination, Ejections, Route, RouteWriter, Service, ServiceCounters, Target,
 };
@@ -57,6 +58,7 @@ pub(super) struct FromRedis {
     has_other_hosts: bool,
     /// `None`: no target is probed.
     probes: Option<Probes>,
+    prober: Prober,
     seen: Seen,
 }
 
@@ -119,8 +121,8 @@ pub(super) fn config_of_all(config: &Config) -> Arc<AppConfig> {
 }
 
 impl FromRedis {
-    pub(super) fn new(source: Redis, config: &Config, counters: &Counters) -> Self {
-        let probes = begin_probes(config);
+    pub(super) fn new(source: Redis, config: &Config, counters: &Counters, prober: Prober) -> Self {
+        let probes = begin_probes(config, &prober);
         let config = config_of_all(config);
         let seen = Seen {
             config: Arc::clone(&config),
@@ -131,7 +133,8 @@ impl FromRedis {
             status: source.follow_status(),
         };
         let (routes, applied) = (source.routes(), Routes::default());
-        Self { source, routes, config, applied, hosts: HashMap::new(), has_other_hosts: true, probes, seen }
+        let (hosts, has_other_hosts) = (HashMap::new(), true);
+        Self { source, routes, config, applied, hosts, has_other_hosts, probes, prober, seen }
     }
 
     /// The connection.
@@ -227,7 +230,7 @@ impl FromRedis {
         let is_probed = self.probes.is_some();
         let others_are_probed = is_probed != wants_probes(config);
         if others_are_probed {
-            self.probes = begin_probes(config);
+            self.probes = begin_probes(config, &self.prober);
         }
         let config = config_of_all(config);
         if config == self.config && !others_are_probed {
@@ -301,8 +304,8 @@ fn wants_probes(config: &Config) -> bool {
     config.redis.as_ref().is_some_and(|redis| redis.probe)
 }
 
-fn begin_probes(config: &Config) -> Option<Probes> {
-    wants_probes(config).then(|| Probes::start(config_of_all(config)))
+fn begin_probes(config: &Config, prober: &Prober) -> Option<Probes> {
+    wants_probes(config).then(|| Probes::start(config_of_all(config), prober.clone()))
 }
 
 impl Host {

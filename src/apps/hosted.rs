@@ -104,6 +104,6 @@ impl Hosted {
             return wire::Health { healthy: true, port, status, latency_ms, error, replicas };
         };
         let serving = self.targets().filter(|(_, is_out)| !is_out).map(|(target, _)| (target.addr(), true));
-        health_of(&probed.config(), &serving.collect::<Vec<_>>()).await
+        health_of(probed.prober(), &probed.config(), &serving.collect::<Vec<_>>()).await
     }
 }

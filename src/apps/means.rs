@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use crate::config::AppConfig;
+use crate::health::Prober;
 use crate::proxy::{Board, Counters, RouteWriter, Service};
 use crate::release::records::Records;
 use crate::release::store::{Found, Store};
@@ -30,6 +31,8 @@ pub(super) struct Means {
     pub(super) board: Arc<Board>,
     pub(super) counters: Arc<Counters>,
     pub(super) records: Records,
+    /// Where the probes of all targets have their turns.
+    pub(super) prober: Prober,
     pub(super) notify: Notify,
     /// Do not continue what the records say (`portok run`).
     pub(super) fresh: bool,

@@ -1,7 +1,7 @@
 //! How a daemon begins: its place, the long-lived tasks, and the order among them.
 //!
-//! The ordering that matters: the place before anything is started, the records before the first
-//! request. A failure on the way ends the process. A successor that fails leaves the apps to the
+//! The orderings that matter: the place and what the data plane needs before anything is started,
+//! the records before the first request. A failure on the way ends the process. A successor that fails leaves the apps to the
 //! daemon before it.
 
 use std::collections::BTreeSet;
@@ -81,11 +81,14 @@ impl Daemon {
             apps_of(control, records, Arc::clone(&common), &listeners, &counters, fresh).await?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
+        // Nothing that runs later can take what it needs.
+        let plane = Plane::prepare(sockets, board, counters, admin.public())
+            .map_err(StartError::io("start the data plane"))?;
         let (coordinators, edits) = begin(waiting, watch, &mut background, look_again);
         // Connections wait in the kernel's queue meanwhile.
         let first = if predecessor.is_some() { FIRST_PROBE_OF_A_SUCCESSOR } else { FIRST_PROBE };
         apps.ready_to_serve(first).await;
-        let plane = Plane::start(sockets, board, counters, admin.public());
+        let plane = plane.begin();
         if plane.is_err() && predecessor.is_none() {
             // What has been started meanwhile does not stay behind. A successor's is another
             // daemon's.

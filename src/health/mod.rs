@@ -5,8 +5,9 @@
 //! wrong with the app is in the probe's report. A probe that portok itself could not make
 //! ([`Unable`]) counts neither as a success nor as a failure.
 //!
-//! There is no state here: the caller decides what a row of reports means. If a future is dropped,
-//! its connection is closed and nothing is left.
+//! The caller decides what a row of reports means. If a future is dropped, its connection is closed
+//! and nothing is left. The probes of all targets of a daemon share one [`Prober`], which is the only
+//! state here: it bounds how many are [under way](UnderWay) at a time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,9 +15,14 @@ use std::time::Duration;
 use crate::wire::ProbeReport;
 
 mod probe;
+mod prober;
 mod ready;
 #[cfg(test)]
 mod tests;
+mod under_way;
+
+pub use prober::{Place, Prober};
+pub use under_way::{Event, UnderWay};
 
 /// The error of a probe where nobody listened.
 pub const REFUSED: &str = "connection refused";

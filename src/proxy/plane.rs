@@ -33,6 +33,22 @@ pub struct Plane {
     board: Arc<Board>,
 }
 
+/// A data plane that has all threads and descriptors that it needs, and accepts nothing yet: what
+/// takes descriptors meanwhile does not keep it from serving. Dropped, its threads end.
+#[derive(Debug)]
+pub struct Prepared {
+    plane: Plane,
+    doors: Vec<Door>,
+}
+
+/// Lets a thread accept.
+#[derive(Debug)]
+struct Door {
+    open: oneshot::Sender<()>,
+    /// Whether it does.
+    opened: std::sync::mpsc::Receiver<io::Result<()>>,
+}
+
 #[derive(Debug)]
 struct Thread {
     commands: mpsc::Sender<Command>,
@@ -77,17 +93,17 @@ impl Pulse {
 }
 
 impl Plane {
-    /// Starts `proxy.threads` threads that accept from `listeners`, which are bound and listen.
+    /// Starts `proxy.threads` threads that will accept from `listeners`, which are bound and listen.
     /// From now on the plane is the one that writes the board's configuration.
     ///
     /// # Errors
     /// A listener cannot be shared among threads, or a thread cannot be started.
-    pub fn start(
+    pub fn prepare(
         listeners: Vec<(ListenerId, TcpListener)>,
         board: Arc<Board>,
         counters: Arc<Counters>,
         reserved: Arc<dyn Reserved>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<Prepared> {
         let config = board.config();
         let count = config.proxy.threads;
         if count == 0 || count > counters.threads() {
@@ -98,13 +114,15 @@ impl Plane {
             listener::prepare(listener, config.app.limits.send_timeout)?;
         }
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
-        let mut threads = Vec::with_capacity(count);
+        let (mut threads, mut doors) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for lane in 0..count {
             let (board, counters, reserved) = (board.clone(), counters.clone(), reserved.clone());
             let parts = WorkerParts { lane, board, counters, reserved, bells: bells.clone() };
-            threads.push(Thread::start(parts, shared(&listeners)?)?);
+            let (thread, door) = Thread::start(parts, shared(&listeners)?)?;
+            threads.push(thread);
+            doors.push(door);
         }
-        Ok(Self { threads, board })
+        Ok(Prepared { plane: Self { threads, board }, doors })
     }
 
     /// Puts `config` in force: every request that begins from now on finds it. The number of
@@ -162,6 +180,22 @@ impl Plane {
     }
 }
 
+impl Prepared {
+    /// Accepts from now on.
+    ///
+    /// # Errors
+    /// A thread cannot accept from a listener.
+    pub fn begin(self) -> io::Result<Plane> {
+        let Self { plane, doors } = self;
+        for Door { open, opened } in doors {
+            // What has ended answers nothing.
+            let _ended = open.send(());
+            opened.recv().unwrap_or_else(|_| Err(ended()))?;
+        }
+        Ok(plane)
+    }
+}
+
 /// Gives `threads` a command each and waits until all are done.
 async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> Command) {
     let mut waits = Vec::with_capacity(threads.len());
@@ -178,16 +212,16 @@ async fn tell_all(threads: &[Thread], command: impl Fn(oneshot::Sender<()>) -> C
 }
 
 impl Thread {
-    fn start(parts: WorkerParts, listeners: Vec<(ListenerId, TcpListener)>) -> io::Result<Self> {
+    fn start(parts: WorkerParts, listeners: Vec<(ListenerId, TcpListener)>) -> io::Result<(Self, Door)> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (commands, told) = mpsc::channel(COMMANDS);
-        let (ready, started) = std::sync::mpsc::sync_channel(1);
+        let (open, opens) = oneshot::channel();
+        let (ready, opened) = std::sync::mpsc::sync_channel(1);
         let name = format!("portok-proxy-{}", parts.lane);
         let handle = std::thread::Builder::new()
             .name(name)
-            .spawn(move || run(&runtime, parts, listeners, told, &ready))?;
-        started.recv().unwrap_or_else(|_| Err(ended()))?;
-        Ok(Self { commands, handle })
+            .spawn(move || run(&runtime, parts, listeners, (opens, told), &ready))?;
+        Ok((Self { commands, handle }, Door { open, opened }))
     }
 
     async fn tell<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
@@ -206,19 +240,22 @@ fn run(
     runtime: &Runtime,
     parts: WorkerParts,
     listeners: Vec<(ListenerId, TcpListener)>,
-    told: mpsc::Receiver<Command>,
+    (opens, told): (oneshot::Receiver<()>, mpsc::Receiver<Command>),
     ready: &std::sync::mpsc::SyncSender<io::Result<()>>,
 ) {
     let tasks = LocalSet::new();
     tasks.block_on(runtime, async {
         let worker = Worker::start(parts);
+        if opens.await.is_err() {
+            return;
+        }
         let start = |(id, listener)| Acceptor::start(worker.clone(), id, listener);
         let acceptors: io::Result<Vec<_>> = listeners.into_iter().map(start).collect();
         let (acceptors, started) = match acceptors {
             Ok(acceptors) => (Some(acceptors), Ok(())),
             Err(error) => (None, Err(error)),
         };
-        // `Thread::start` waits for this.
+        // `Prepared::begin` waits for this.
         let _ = ready.send(started);
         if let Some(acceptors) = acceptors {
             obey(worker, acceptors, told).await;

@@ -131,7 +131,7 @@ pub fn switch_id() -> String {
 }
 
 /// Random enough to tell two things apart: std seeds its hasher from the kernel.
-fn random() -> u64 {
+pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

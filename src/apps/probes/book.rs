@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Hosts;
 
@@ -128,13 +128,10 @@ impl Book {
     }
 }
 
-/// The moment `interval` after `begun`; of an interval beyond the clock's range a day.
-pub(super) fn after(begun: Instant, interval: Duration) -> Instant {
-    begun.checked_add(interval).unwrap_or_else(|| begun + Duration::from_secs(86_400))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const FAILURES: u32 = 2;

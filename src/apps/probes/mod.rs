@@ -1,8 +1,8 @@
 //! The probes of all targets that lists in Redis name (`redis.probe`).
 //!
-//! There may be very many targets, so one task probes all of them, and not all at a time: at most
-//! [`AT_A_TIME`] probes are under way, each begun [`PACE`] after the one before it. With more
-//! addresses than that allows, a round takes longer than `health.interval`.
+//! There may be very many targets, so one task probes all of them, and not all at a time: each probe
+//! begins [`PACE`] after the one before it, and has a place among those of the daemon ([`Prober`]).
+//! With more addresses than that allows, a round takes longer than `health.interval`.
 //!
 //! State: the [`Book`], which the task and the handles share behind a lock that is held for moments.
 //! The task ends when [`Probes`] is dropped; the connections of its probes end with it.
@@ -13,20 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::book::{Book, after};
-use super::targets::{may_be_out, probe_of};
+use self::book::Book;
+use super::targets::{after, may_be_out, probe_of};
 use crate::config::{AppConfig, Hosts};
-use crate::health::Unable;
+use crate::health::{Event, Place, Prober, Unable, UnderWay};
 use crate::wire::ProbeReport;
 
 mod book;
-
-/// How many probes are under way at a time. Each has a socket.
-const AT_A_TIME: usize = 256;
 
 /// Between the beginnings of two probes. They are work for the thread that serves the admin API.
 const PACE: Duration = Duration::from_millis(1);
@@ -58,6 +54,7 @@ struct Shared {
     due: Notify,
     /// An address has begun or ceased to fail.
     turned: Notify,
+    prober: Prober,
 }
 
 #[derive(Debug)]
@@ -68,9 +65,9 @@ struct State {
 
 impl Probes {
     /// Begins with no address; `config` says how they are probed.
-    pub(super) fn start(config: Arc<AppConfig>) -> Self {
+    pub(super) fn start(config: Arc<AppConfig>, prober: Prober) -> Self {
         let state = Mutex::new(State { book: Book::default(), config });
-        let shared = Arc::new(Shared { state, due: Notify::new(), turned: Notify::new() });
+        let shared = Arc::new(Shared { state, due: Notify::new(), turned: Notify::new(), prober });
         let task = tokio::spawn(run(Arc::clone(&shared)));
         Self { seen: Probed(shared), _task: AbortOnDropHandle::new(task) }
     }
@@ -133,6 +130,11 @@ impl Probed {
     pub(super) fn config(&self) -> Arc<AppConfig> {
         Arc::clone(&self.0.state().config)
     }
+
+    /// Where they have their turns.
+    pub(super) fn prober(&self) -> &Prober {
+        &self.0.prober
+    }
 }
 
 impl Shared {
@@ -142,59 +144,65 @@ impl Shared {
     }
 }
 
-/// An address, when its probe was begun, and the outcome.
-type Ended = (SocketAddr, Instant, Result<ProbeReport, Unable>);
+/// An address, and when its probe was begun.
+type Begun = (SocketAddr, Instant);
 
 async fn run(shared: Arc<Shared>) {
-    let mut under_way: JoinSet<Ended> = JoinSet::new();
-    let (mut next_begin, mut was_unable) = (Instant::now(), false);
+    let mut under_way = UnderWay::new(shared.prober.clone());
+    let (mut next_begin, mut turn) = (Instant::now(), None);
     loop {
-        let begun = begin(&shared, &mut under_way, &mut next_begin);
+        let begun = begin(&shared, &mut under_way, &mut next_begin, turn.take());
         let wake = begun.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
         tokio::select! {
-            Some(ended) = under_way.join_next() => end(&shared, ended, &mut was_unable),
+            event = under_way.next() => match event {
+                Event::Turn(place) => turn = Some(place),
+                Event::Ended(begun, outcome) => end(&shared, begun, outcome),
+                Event::Fell(error) => {
+                    tracing::error!("a probe ended by a fault of portok: {error}");
+                    let State { book, config } = &mut *shared.state();
+                    book.all_again(after(Instant::now().into_std(), config.probe_interval()));
+                }
+            },
             () = shared.due.notified() => {}
             () = sleep_until(wake) => {}
         }
     }
 }
 
-/// Begins the probes that are due. Returns when the next one may be begun; `None`: only when another
-/// one has ended, or there is another address.
-fn begin(shared: &Shared, under_way: &mut JoinSet<Ended>, next_begin: &mut Instant) -> Option<Instant> {
+/// Begins the probes that are due, as far as there are places for them; `turn` is one. Returns when
+/// the next one may be begun; `None`: only when there is a place, or another address.
+fn begin(
+    shared: &Shared,
+    under_way: &mut UnderWay<Begun>,
+    next_begin: &mut Instant,
+    mut turn: Option<Place>,
+) -> Option<Instant> {
     let now = Instant::now();
     // What was not begun in time is not made up for.
     *next_begin = (*next_begin).max(now - PACE);
     let mut state = shared.state();
-    while under_way.len() < AT_A_TIME && *next_begin <= now {
+    while *next_begin <= now && state.book.next_due().is_some_and(|due| due <= now.into_std()) {
+        let place = turn.take().or_else(|| under_way.place())?;
         let Some(addr) = state.book.next(now.into_std()) else { break };
-        let probe = probe_of(&state.config, addr);
-        under_way.spawn(async move { (addr, now, probe.ask().await) });
+        under_way.begin(place, (addr, now), probe_of(&state.config, addr));
         *next_begin += PACE;
     }
-    let due = state.book.next_due().filter(|_| under_way.len() < AT_A_TIME)?;
+    let due = state.book.next_due().filter(|_| !under_way.waits())?;
     Some((*next_begin).max(due.into()))
 }
 
 /// Notes what came of a probe.
-fn end(shared: &Shared, ended: Result<Ended, JoinError>, was_unable: &mut bool) {
-    let mut state = shared.state();
-    let State { book, config } = &mut *state;
-    let (addr, begun, outcome) = match ended {
-        Ok(ended) => ended,
-        Err(error) => {
-            tracing::error!("a probe ended by a fault of portok: {error}");
-            return book.all_again(after(Instant::now().into_std(), config.probe_interval()));
+fn end(shared: &Shared, (addr, begun): Begun, outcome: Result<ProbeReport, Unable>) {
+    let State { book, config } = &mut *shared.state();
+    let interval = config.probe_interval();
+    match outcome {
+        Ok(report) => {
+            book.probed(addr, report.complaint(), config.probes_to_fail());
+            book.again(addr, after(begun.into_std(), interval));
         }
-    };
-    match &outcome {
-        Ok(report) => book.probed(addr, report.complaint(), config.probes_to_fail()),
         // That says nothing of the target.
-        Err(unable) if !*was_unable => tracing::warn!("{unable}"),
-        Err(_) => {}
+        Err(_) => book.again(addr, after(Instant::now().into_std(), interval)),
     }
-    *was_unable = outcome.is_err();
-    book.again(addr, after(begun.into_std(), config.probe_interval()));
     if book.has_turned() {
         shared.turned.notify_one();
     }

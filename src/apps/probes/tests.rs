@@ -15,6 +15,9 @@ const LONG: Duration = Duration::from_secs(120);
 /// The next probe of an interval comes after the test.
 const NEVER: Duration = Duration::from_secs(86_400);
 
+/// How many probes are under way at a time.
+const AT_A_TIME: usize = 100;
+
 /// A listener at the same port of every loopback address.
 async fn listener() -> (TcpListener, u16) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
@@ -28,7 +31,7 @@ fn probes(interval: Duration) -> Probes {
     config.health.failures = Some(2);
     config.health.timeout = NEVER;
     config.most_fields = 100;
-    Probes::start(Arc::new(config))
+    Probes::start(Arc::new(config), Prober::with_places(AT_A_TIME))
 }
 
 fn hosts(name: &str) -> Hosts {

@@ -31,7 +31,7 @@ impl Registry {
 
     /// Takes the source, with the table that it has.
     pub(in crate::apps) fn take_redis(&mut self, source: Redis) {
-        let mut redis = FromRedis::new(source, &self.config, &self.means.counters);
+        let mut redis = FromRedis::new(source, &self.config, &self.means.counters, self.means.prober.clone());
         // No target can have left.
         redis.apply(&self.means.board);
         self.redis = Some(redis);

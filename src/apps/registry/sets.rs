@@ -60,6 +60,7 @@ impl Registry {
             counters: Arc::clone(service.counters()),
             records: self.means.records.clone(),
             recorded,
+            prober: self.means.prober.clone(),
         });
         let fell = CancellationToken::new();
         self.drivers.push(PreparedSet { app: name.to_owned(), driver, fell: fell.clone() });

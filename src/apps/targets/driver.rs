@@ -11,29 +11,27 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{Handle, MemberView, Message, View, busy, probe_of};
 use super::publisher::Publisher;
 use super::record::{File, Record};
-use super::set::{Condition, Id, Pace, Rules, Set, State};
+use super::schedule::Schedule;
+use super::set::{Condition, Id, Rules, Set, State};
+use super::voice::log_turn;
 use crate::config::AppConfig;
-use crate::health::Unable;
+use crate::health::{Event, Place, Prober, Unable, UnderWay};
 use crate::proxy::{RouteWriter, ServiceCounters, Target};
 use crate::release::End;
 #[cfg(debug_assertions)]
 use crate::release::failpoint;
 use crate::release::records::Records;
-use crate::release::spec::switch_id;
+use crate::release::spec::{random, switch_id};
 use crate::wire::{self, Code, ErrorBody, HookEvent, Phase, ProbeReport, Reason, TargetState};
 
 /// Messages that wait for the driver, at most.
 const MESSAGES: usize = 32;
-
-/// How soon a target is probed again that is waited for.
-const JOINING_PACE: Duration = Duration::from_millis(250);
 
 /// How long a driver before this one may take to be done with the record.
 const FORMER_WRITES_WITHIN: Duration = Duration::from_secs(5);
@@ -53,6 +51,8 @@ pub struct Parts {
     pub records: Records,
     /// Cancelled once a driver before this one writes that record no more.
     pub recorded: Option<CancellationToken>,
+    /// Where the probes of all apps have their turns.
+    pub prober: Prober,
     /// Tells the app's hooks; must not block.
     pub notify: Box<dyn Fn(HookEvent) + Send>,
 }
@@ -75,9 +75,8 @@ pub struct TargetSet {
     record: Record,
     notify: Box<dyn Fn(HookEvent) + Send>,
     state_error: Option<String>,
-    probes: JoinSet<(Id, Result<ProbeReport, Unable>)>,
-    /// When each member is probed next; `None`: it is being probed.
-    due: HashMap<Id, Option<Instant>>,
+    probes: UnderWay<Id>,
+    schedule: Schedule,
     last_checked_at: Option<String>,
     standing: Standing,
     started: Instant,
@@ -102,7 +101,7 @@ impl TargetSet {
     /// Makes the driver of an app. Its targets serve once it [runs](Self::run): those that are
     /// probed when they are healthy, others at once.
     pub fn start(parts: Parts) -> (Handle, Self) {
-        let Parts { config: mut configs, route, counters, records, recorded, notify } = parts;
+        let Parts { config: mut configs, route, counters, records, recorded, prober, notify } = parts;
         let config = Arc::clone(&configs.borrow_and_update());
         let file = File::new(records, &config.name);
         let gone = file.gone();
@@ -113,8 +112,8 @@ impl TargetSet {
             targets: HashMap::new(),
             published: Vec::new(),
             state_error: None,
-            probes: JoinSet::new(),
-            due: HashMap::new(),
+            probes: UnderWay::new(prober.clone()),
+            schedule: Schedule::default(),
             last_checked_at: None,
             standing: Standing::Running,
             started: Instant::now(),
@@ -128,20 +127,21 @@ impl TargetSet {
             messages,
         };
         let (views, turn) = (driver.views.subscribe(), Arc::new(Semaphore::new(1)));
-        (Handle { messages: sender, views, counters, turn, recorded: gone }, driver)
+        (Handle { messages: sender, views, counters, turn, prober, recorded: gone }, driver)
     }
 
     /// Runs until it is stopped, left or removed, or nobody has a handle any more.
     pub async fn run(mut self) -> End {
         self.take_up().await;
+        let mut turn = None;
         loop {
             match self.standing {
                 Standing::Running => {
                     self.serve();
-                    self.begin_probes();
+                    self.begin_probes(turn.take());
                 }
                 Standing::Removed { since } if self.is_drained(since) => return self.stop(),
-                Standing::Frozen | Standing::Stopping | Standing::Removed { .. } => (),
+                Standing::Frozen | Standing::Stopping | Standing::Removed { .. } => self.probes.give_up(),
             }
             self.show();
             #[cfg(debug_assertions)]
@@ -154,10 +154,11 @@ impl TargetSet {
                     Some(message) => if let Some(end) = self.hear(message).await { return end },
                 },
                 Ok(()) = self.configs.changed(), if runs => self.configure().await,
-                Some(probed) = self.probes.join_next(), if runs => match probed {
-                    Ok((id, report)) => self.probed(id, report),
+                event = self.probes.next(), if runs => match event {
+                    Event::Turn(place) => turn = Some(place),
+                    Event::Ended(id, report) => self.probed(id, report),
                     // A probe that failed by a fault of its own is made again.
-                    Err(_) => self.due.retain(|_, due| due.is_some()),
+                    Event::Fell(_) => self.schedule.fell(Instant::now().into_std()),
                 },
                 () = tokio::time::sleep_until(wake), if waits => (),
             }
@@ -355,48 +356,21 @@ impl TargetSet {
 
     /// A probe has ended.
     fn probed(&mut self, id: Id, report: Result<ProbeReport, Unable>) {
-        self.due.remove(&id);
-        let rules = self.rules();
-        match report {
-            Ok(report) => {
-                if self.set.active(rules).is_none_or(|active| active.id == id) {
-                    self.last_checked_at = Some(wire::rfc3339(SystemTime::now()));
-                }
-                let fails = |set: &Set| set.members(rules).any(|(m, _)| m.id == id && m.fails(rules));
-                let failed = fails(&self.set);
-                self.set.probed(id, report.complaint(), rules);
-                if fails(&self.set) != failed {
-                    self.log_turn(id, rules);
-                }
-            }
-            // That says nothing of the target.
-            Err(unable) => tracing::warn!("{unable}"),
+        let (rules, now, interval) = (self.rules(), Instant::now().into_std(), self.config.probe_interval());
+        // That says nothing of the target.
+        let Ok(report) = report else { return self.schedule.not_probed(id, now, interval) };
+        if self.set.active(rules).is_none_or(|active| active.id == id) {
+            self.last_checked_at = Some(wire::rfc3339(SystemTime::now()));
         }
-        let pace =
-            self.set.members(rules).find(|(member, _)| member.id == id).and_then(|(m, _)| m.wants_probe());
-        let after = match pace {
-            Some(Pace::Joining) => JOINING_PACE.min(self.interval()),
-            Some(Pace::Watching) => self.interval(),
-            None => return,
-        };
-        self.due.insert(id, Some(Instant::now() + after));
-    }
-
-    /// Says of a member that it fails from now on, or no more.
-    fn log_turn(&self, id: Id, rules: Rules) {
-        let Some((member, state)) = self.set.members(rules).find(|(member, _)| member.id == id) else {
-            return;
-        };
-        let (app, target) = (&*self.config.name, member.addr);
-        match (&member.last_error, state) {
-            (Some(why), State::Out) => {
-                tracing::warn!(app, %target, "a target is out, its probes fail: {why}")
-            }
-            (Some(why), _) => tracing::warn!(
-                app, %target,
-                "a target fails its probes and gets requests all the same, because more than half fail: {why}"
-            ),
-            (None, _) => tracing::info!(app, %target, "a target is back: its probe is good again"),
+        let fails = |set: &Set| set.members(rules).any(|(m, _)| m.id == id && m.fails(rules));
+        let failed = fails(&self.set);
+        self.set.probed(id, report.complaint(), rules);
+        if fails(&self.set) != failed {
+            log_turn(&self.config.name, &self.set, rules, id);
+        }
+        let probed = self.set.members(rules).find(|(member, _)| member.id == id);
+        if let Some(pace) = probed.and_then(|(member, _)| member.wants_probe()) {
+            self.schedule.probed(id, now, (pace, interval), chance());
         }
     }
 
@@ -430,25 +404,16 @@ impl TargetSet {
         }
     }
 
-    /// Begins the probes that are due.
-    fn begin_probes(&mut self) {
-        let (rules, now) = (self.rules(), Instant::now());
-        let wanted: Vec<_> = self
-            .set
-            .members(rules)
-            .filter(|(member, _)| member.wants_probe().is_some())
-            .map(|(member, _)| (member.id, member.addr))
-            .collect();
-        self.due.retain(|id, _| wanted.iter().any(|(wanted, _)| wanted == id));
-        for (id, addr) in wanted {
-            match self.due.get(&id) {
-                Some(None) => continue,
-                Some(Some(due)) if *due > now => continue,
-                Some(Some(_)) | None => (),
-            }
-            self.due.insert(id, None);
-            let probe = probe_of(&self.config, addr);
-            self.probes.spawn(async move { (id, probe.ask().await) });
+    /// Begins the probes that are due, as far as there are places for them; `turn` is one.
+    fn begin_probes(&mut self, mut turn: Option<Place>) {
+        let (rules, now) = (self.rules(), Instant::now().into_std());
+        let wanted = self.set.members(rules).filter(|(member, _)| member.wants_probe().is_some());
+        let wanted: HashMap<_, _> = wanted.map(|(member, _)| (member.id, member.addr)).collect();
+        self.schedule.keep(&wanted, now);
+        while self.schedule.next_due().is_some_and(|due| due <= now) {
+            let Some(place) = turn.take().or_else(|| self.probes.place()) else { break };
+            let Some(id) = self.schedule.next(now) else { break };
+            self.probes.begin(place, id, probe_of(&self.config, wanted[&id]));
         }
     }
 
@@ -458,7 +423,8 @@ impl TargetSet {
             return (Instant::now() + EARLY_DRAIN_LOOK).min(since + self.config.drain.period);
         }
         let far = Instant::now() + Duration::from_secs(3600);
-        let probe = self.due.values().filter_map(|due| *due).min();
+        // What is due waits for its turn, where there is no place.
+        let probe = self.schedule.next_due().filter(|_| !self.probes.waits()).map(Instant::from_std);
         let drain = self.set.drains_until().min().map(|until| {
             let over = self.started + until;
             if self.config.drain.early { over.min(Instant::now() + EARLY_DRAIN_LOOK) } else { over }
@@ -470,10 +436,6 @@ impl TargetSet {
         let AppConfig { health, drain, .. } = &*self.config;
         let failures = self.config.probes_to_fail();
         Rules { successes: health.successes.max(1), failures, drain: drain.period }
-    }
-
-    fn interval(&self) -> Duration {
-        self.config.probe_interval()
     }
 
     fn active_port(&self) -> Option<u16> {
@@ -577,6 +539,11 @@ fn switch_of(from: Option<u16>, from_ports: Vec<u16>, to: &[u16], reason: Reason
         reason,
         id: switch_id(),
     })
+}
+
+/// At least 0 and below 1.
+fn chance() -> f64 {
+    f64::from(random() as u32) / (f64::from(u32::MAX) + 1.0)
 }
 
 fn going_down() -> ErrorBody {

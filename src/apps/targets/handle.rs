@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::is_same;
 use crate::config::AppConfig;
-use crate::health::Probe;
+use crate::health::{Probe, Prober};
 use crate::proxy::{ServiceCounters, Target};
 use crate::release;
 use crate::wire::{self, Code, ErrorBody, Phase, TargetState};
@@ -71,6 +71,8 @@ pub struct Handle {
     pub(super) counters: Arc<ServiceCounters>,
     /// One switch at a time.
     pub(super) turn: Arc<Semaphore>,
+    /// Where probes have their turns.
+    pub(super) prober: Prober,
     /// Cancelled once the driver writes its record no more.
     pub(super) recorded: CancellationToken,
 }
@@ -151,7 +153,7 @@ impl Handle {
     pub async fn check_health(&self) -> wire::Health {
         let view = self.view();
         let ready: Vec<_> = self.ready(&view).iter().map(|member| (member.addr, member.probed)).collect();
-        health_of(&view.config, &ready).await
+        health_of(&self.prober, &view.config, &ready).await
     }
 
     /// Probes these ports of this host, and moves traffic there when all are healthy. A caller that
@@ -179,7 +181,8 @@ impl Handle {
             let switch = view.last_switch.clone();
             return Ok(wire::Switched { success: true, message, switch, warning: None });
         }
-        let reports = ask_all(&view.config, &addrs, view.config.health.successes).await;
+        let successes = view.config.health.successes;
+        let reports = ask_all(&self.prober, &view.config, &addrs, successes).await;
         if let Some((port, report)) = ports.iter().zip(reports).find(|(_, report)| !report.healthy) {
             let path = &view.config.health.path;
             let message = format!("Port {port} did not respond with 2xx at {path}");
@@ -293,14 +296,20 @@ pub(in crate::apps) fn probe_of(config: &AppConfig, addr: SocketAddr) -> Probe {
     Probe { addr, path, host, timeout, most_fields: config.most_fields }
 }
 
-/// Probes all at a time, each until one probe is bad or `times` were good. The last report of each.
-async fn ask_all(config: &AppConfig, addrs: &[SocketAddr], times: u32) -> Vec<wire::ProbeReport> {
+/// Probes all at a time, as far as there are places, each until one probe is bad or `times` were
+/// good. The last report of each.
+async fn ask_all(
+    prober: &Prober,
+    config: &AppConfig,
+    addrs: &[SocketAddr],
+    times: u32,
+) -> Vec<wire::ProbeReport> {
     let ask = |addr: &SocketAddr| {
-        let probe = probe_of(config, *addr);
+        let (prober, probe) = (prober.clone(), probe_of(config, *addr));
         tokio::spawn(async move {
             let mut report = wire::ProbeReport::default();
             for _ in 0..times {
-                report = probe.ask().await.unwrap_or_else(|unable| unable.report());
+                report = prober.ask(&probe).await.unwrap_or_else(|unable| unable.report());
                 if !report.healthy {
                     break;
                 }
@@ -317,9 +326,13 @@ async fn ask_all(config: &AppConfig, addrs: &[SocketAddr], times: u32) -> Vec<wi
 }
 
 /// How the targets are that get requests, each with whether it is probed: healthy when one is.
-pub(in crate::apps) async fn health_of(config: &AppConfig, targets: &[(SocketAddr, bool)]) -> wire::Health {
+pub(in crate::apps) async fn health_of(
+    prober: &Prober,
+    config: &AppConfig,
+    targets: &[(SocketAddr, bool)],
+) -> wire::Health {
     let probed: Vec<_> = targets.iter().filter(|(_, probed)| *probed).map(|(addr, _)| *addr).collect();
-    let mut reports = ask_all(config, &probed, 1).await.into_iter();
+    let mut reports = ask_all(prober, config, &probed, 1).await.into_iter();
     let reports = targets.iter().map(|(addr, probed)| {
         let report = if *probed { reports.next() } else { None };
         replica_health(*addr, report)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::{Affinity, AppConfig, of_an_empty_file};
+use crate::health::Prober;
 use crate::proxy::{Board, Counters, Ejections, ListenerId, Plane, Reserved, ReservedBody, Target, bind};
 use crate::release::End;
 use crate::release::records::Records;
@@ -84,7 +85,8 @@ impl Rig {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let listeners = vec![(ListenerId::Instance(addr), listener)];
-        let plane = Plane::start(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap();
+        let plane =
+            Plane::prepare(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap().begin().unwrap();
         let config = watch::Sender::new(app);
         let told = Arc::<std::sync::Mutex<Vec<HookEvent>>>::default();
         let tell = told.clone();
@@ -94,6 +96,7 @@ impl Rig {
             counters: counters.service().clone(),
             records: home.1.clone(),
             recorded: None,
+            prober: Prober::with_places(4),
             notify: Box::new(move |event| tell.lock().unwrap().push(event)),
         });
         Self { _plane: plane, addr, handle, config, task: tokio::spawn(set.run()), home, told }
@@ -473,7 +476,8 @@ async fn addresses_serve_as_they_are_and_may_be_marked_from_outside() {
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
     let listeners = vec![(ListenerId::Instance(addr), listener)];
-    let _plane = Plane::start(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap();
+    let _plane =
+        Plane::prepare(listeners, board, counters.clone(), Arc::new(Nobody)).unwrap().begin().unwrap();
     let ask = async || {
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();

@@ -216,7 +216,7 @@ async fn more_threads_than_counters_are_refused() {
     let (board, _routes) = Board::new(Arc::new(many), counters.service().clone());
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listeners = vec![(public(), listener)];
-    let error = Plane::start(listeners, board, counters, Arc::new(Admins)).unwrap_err();
+    let error = Plane::prepare(listeners, board, counters, Arc::new(Admins)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
 }
 

@@ -118,7 +118,10 @@ impl Rig {
         let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let addr = listener.local_addr().unwrap();
         let listeners = vec![(public(), listener)];
-        let plane = Plane::start(listeners, board.clone(), counters.clone(), Arc::new(Admins)).unwrap();
+        let plane = Plane::prepare(listeners, board.clone(), counters.clone(), Arc::new(Admins))
+            .unwrap()
+            .begin()
+            .unwrap();
         Self { plane, addr, counters, board, routes }
     }
 

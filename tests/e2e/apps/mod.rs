@@ -22,6 +22,7 @@ mod kinds;
 mod redis;
 mod routes;
 mod shown;
+mod silent;
 mod targets;
 mod trouble;
 mod upgrade;
