@@ -64,6 +64,7 @@ const PURE: [&str; 18] = [
     "redis/dead",
     "redis/guard",
     "redis/list",
+    "redis/packed",
     "redis/steps",
     "redis/table",
     "apps/targets/schedule",

@@ -1,6 +1,8 @@
 //! Which addresses a list may name. Pure.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
@@ -14,6 +16,8 @@ const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 pub struct Bounds {
     /// `redis.allow`: the ranges that an address has to lie in.
     pub allow: Vec<IpNet>,
+    /// The file that has it, for whoever has to add a range.
+    pub file: Option<PathBuf>,
     /// Where this portokd listens, with the ports that the kernel chose.
     pub listen: Vec<SocketAddr>,
     /// The addresses of this host's interfaces: what an unspecified address in `listen` stands for.
@@ -25,18 +29,24 @@ impl Bounds {
     ///
     /// # Errors
     /// What forbids it, to follow its name.
-    pub(super) fn admit(&self, target: SocketAddr) -> Result<SocketAddr, &'static str> {
+    pub(super) fn admit(&self, target: SocketAddr) -> Result<SocketAddr, Cow<'static, str>> {
         let address = target.ip().to_canonical();
         let target = SocketAddr::new(address, target.port());
         if let Some(never) = never(address) {
-            Err(never)
+            Err(never.into())
         } else if !self.allows(address) {
-            Err("lies outside redis.allow")
+            Err(self.outside().into())
         } else if self.listen.iter().any(|own| takes(*own, target, &self.local)) {
-            Err("is an address that this portokd listens on")
+            Err("is an address that this portokd listens on".into())
         } else {
             Ok(target)
         }
+    }
+
+    /// What is said of an address that `redis.allow` does not have.
+    fn outside(&self) -> String {
+        let file = self.file.iter().map(|file| format!(" in {}", file.display())).collect::<String>();
+        format!("lies outside redis.allow; if it is to be a target, add it to redis.allow{file}")
     }
 
     /// Whether `redis.allow` has the address. A wide range does not name the loopback addresses in
@@ -77,6 +87,7 @@ mod tests {
             allow: allow.iter().map(|text| text.parse().unwrap()).collect(),
             listen: listen.iter().map(|text| text.parse().unwrap()).collect(),
             local: local.iter().map(|text| text.parse().unwrap()).collect(),
+            file: Some("/etc/portok/edge.toml".into()),
         }
     }
 
@@ -103,6 +114,8 @@ mod tests {
         ] {
             assert!(!admitted(&default, target), "{target}");
         }
+        let said = default.admit("11.0.0.1:80".parse().unwrap()).unwrap_err();
+        assert!(said.ends_with("add it to redis.allow in /etc/portok/edge.toml"), "{said}");
         assert_eq!(
             default.admit("[::ffff:10.0.0.1]:80".parse().unwrap()).unwrap().to_string(),
             "10.0.0.1:80"

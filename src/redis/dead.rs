@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::list::Frontend;
+use super::list::{Frontend, MOST_TARGETS};
 use super::table::Table;
 use crate::config::Hosts;
 
@@ -30,22 +30,62 @@ pub(super) struct Marks {
 /// Marked indexes with their end.
 type Ends = BTreeMap<usize, Instant>;
 
-/// The sets that a pass found, for the marks to be replaced by.
-#[derive(Debug, Default)]
-pub(super) struct Sets {
-    found: BTreeMap<String, (Duration, Vec<usize>)>,
-    /// Keys of sets that have no time to live, and count for nothing.
-    pub(super) endless: Vec<String>,
+/// Indexes of a list's targets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Indexes(u64);
+
+impl Indexes {
+    /// These, or `None` where one is none of a list.
+    pub(super) fn of(indexes: impl IntoIterator<Item = usize>) -> Option<Self> {
+        let with = |bits: u64, index| (index < MOST_TARGETS).then(|| bits | 1_u64 << index);
+        indexes.into_iter().try_fold(0, with).map(Self)
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = usize> {
+        (0..MOST_TARGETS).filter(move |index| self.0 >> index & 1 == 1)
+    }
 }
 
+/// The sets that a pass found, for the marks to be replaced by. There may be one for every list,
+/// whosever it is; of those whose host is not in the table yet only so many are kept.
+#[derive(Debug, Default)]
+pub(super) struct Sets {
+    found: BTreeMap<String, (Duration, Indexes)>,
+    /// Sets that count for nothing, by key, with the reason.
+    pub(super) void: BTreeMap<String, &'static str>,
+    /// How many of them are of hosts that the table does not have.
+    strange: usize,
+}
+
+/// The most sets of hosts that the table does not have yet, and the most that are told of which count
+/// for nothing.
+const MOST_STRANGE: usize = 1000;
+
 impl Sets {
-    /// `dead:<key>` has these members for so long; `None`: for ever.
-    pub(super) fn add(&mut self, key: String, ttl: Option<Duration>, indexes: Vec<usize>) {
-        match ttl {
-            Some(ttl) => {
-                self.found.insert(key, (ttl, indexes));
+    /// `dead:<key>` has these members for so long; `None`: for ever, or too many of them.
+    pub(super) fn add(
+        &mut self,
+        key: String,
+        ttl: Option<Duration>,
+        indexes: Option<Indexes>,
+        table: &Table,
+    ) {
+        if table.of_key(&key).is_none() {
+            if self.strange == MOST_STRANGE {
+                return;
             }
-            None => self.endless.push(key),
+            self.strange += 1;
+        }
+        let why = match (ttl, indexes) {
+            (Some(ttl), Some(indexes)) => {
+                self.found.insert(key, (ttl, indexes));
+                return;
+            }
+            (None, _) => "it has no time to live",
+            (_, None) => "it has more members than a list has targets",
+        };
+        if self.void.len() < MOST_STRANGE {
+            self.void.insert(key, why);
         }
     }
 }
@@ -55,9 +95,9 @@ impl Marks {
     pub(super) fn read(&mut self, sets: &Sets, table: &Table, now: Instant) {
         self.read.clear();
         for (key, (ttl, indexes)) in &sets.found {
-            let Some(frontend) = of_key(table, key) else { continue };
-            let indexes = indexes.iter().filter(|index| **index < frontend.targets().len());
-            let ends = indexes.filter_map(|index| Some((*index, now.checked_add(*ttl)?))).collect();
+            let Some(frontend) = table.of_key(key) else { continue };
+            let indexes = indexes.iter().filter(|index| *index < frontend.targets().len());
+            let ends = indexes.filter_map(|index| Some((index, now.checked_add(*ttl)?))).collect();
             self.read.insert(frontend.hosts().clone(), ends);
         }
         self.find_first_end();
@@ -133,14 +173,9 @@ fn message_of<'a>(message: &str, table: &'a Table) -> Option<(&'a Arc<Frontend>,
     let mut parts = message.split(';');
     let (key, url) = (parts.next()?, parts.next()?);
     let (index, length): (usize, usize) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let frontend = of_key(table, key)?;
+    let frontend = table.of_key(key)?;
     let is_of_this_list = length == frontend.targets().len() && frontend.url(index) == Some(url);
     (parts.next().is_none() && is_of_this_list).then_some((frontend, index))
-}
-
-/// The list whose key has this host.
-fn of_key<'a>(table: &'a Table, key: &str) -> Option<&'a Arc<Frontend>> {
-    table.get(&key.parse().ok()?).filter(|frontend| frontend.key() == key)
 }
 
 #[cfg(test)]
@@ -175,17 +210,21 @@ mod tests {
     fn a_set_marks_the_targets_of_its_own_key_while_it_lives() {
         let (table, now) = (two(), Instant::now());
         let mut sets = Sets::default();
-        sets.add("Shop".to_owned(), Some(TTL), vec![1, 7]);
-        sets.add("shop".to_owned(), Some(TTL), vec![0]);
-        sets.add("x.a".to_owned(), Some(TTL), vec![0]);
-        sets.add("*.a".to_owned(), None, vec![0]);
-        sets.add("one".to_owned(), Some(TTL), vec![0]);
-        sets.add("gone".to_owned(), Some(TTL), vec![0]);
+        let mut add = |key: &str, ttl, indexes: &[usize]| {
+            sets.add(key.to_owned(), ttl, Indexes::of(indexes.iter().copied()), &table);
+        };
+        add("Shop", Some(TTL), &[1, 7]);
+        add("shop", Some(TTL), &[0]);
+        add("x.a", Some(TTL), &[0]);
+        add("*.a", None, &[0]);
+        add("b", Some(TTL), &[64]);
+        add("one", Some(TTL), &[0]);
+        add("gone", Some(TTL), &[0]);
         let mut marks = Marks::default();
         marks.read(&sets, &table, now);
         // The only target of `one` is marked, which counts for nothing.
         assert_eq!(shown(&marks.out(&table)), "shop [1]");
-        assert_eq!(sets.endless, ["*.a"]);
+        assert_eq!(sets.void.keys().collect::<Vec<_>>(), ["*.a", "b"]);
         assert_eq!(marks.next_end(), Some(now + TTL));
         marks.expire(now + TTL - Duration::from_millis(1));
         assert_eq!(shown(&marks.out(&table)), "shop [1]");
@@ -195,6 +234,20 @@ mod tests {
         marks.read(&sets, &table, now);
         marks.read(&Sets::default(), &table, now);
         assert_eq!(shown(&marks.out(&table)), "");
+    }
+
+    #[test]
+    fn sets_of_other_hosts_leave_room_for_those_of_the_table() {
+        let (table, mut sets) = (two(), Sets::default());
+        for number in 0..2 * MOST_STRANGE {
+            sets.add(format!("a{number}"), Some(TTL), Indexes::of([0]), &table);
+            sets.add(format!("b{number}"), None, Indexes::of([0]), &table);
+        }
+        assert_eq!(sets.found.len() + sets.void.len(), MOST_STRANGE);
+        sets.add("Shop".to_owned(), Some(TTL), Indexes::of([1]), &table);
+        let mut marks = Marks::default();
+        marks.read(&sets, &table, Instant::now());
+        assert_eq!(shown(&marks.out(&table)), "shop [1]");
     }
 
     #[test]
@@ -236,7 +289,7 @@ mod tests {
         let (table, now) = (two(), Instant::now());
         let mut marks = Marks::default();
         let mut sets = Sets::default();
-        sets.add("Shop".to_owned(), Some(TTL), vec![0]);
+        sets.add("Shop".to_owned(), Some(TTL), Indexes::of([0]), &table);
         marks.read(&sets, &table, now);
         assert_eq!(shown(&marks.out(&table)), "shop [0]");
         marks.told("Shop;http://10.0.0.2:80;1;2", &table, now, TTL * 2);

@@ -20,15 +20,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::dead;
-use super::list::Frontend;
+use super::dead::{self, Indexes};
+use super::list::{Frontend, MOST_TARGETS};
+use super::packed::Packed;
 use crate::config::RedisServer;
 
 /// How long Redis may take for a connection, and for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest answer to one request, in bytes. [`KEYS_A_STEP`] of the largest lists fit into it.
-const ANSWER: usize = 64 << 20;
+/// The longest answer to one request, in bytes. Several times [`KEYS_A_STEP`] of the largest lists fit
+/// into it, of at most 10 KiB each. A server that answers with very many small values instead of one
+/// string makes several times as much of it in memory.
+const ANSWER: usize = 12 << 20;
 
 /// The most bytes of messages that wait to be taken.
 const MESSAGES: usize = 1 << 20;
@@ -64,6 +67,27 @@ pub(super) struct Link {
     _driver: AbortOnDropHandle<()>,
 }
 
+/// What tells whether anything has changed in the database, and whether it is the one that it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    /// It stays the same while no client writes and no key ends.
+    counts: String,
+    /// The process of the server.
+    run_id: String,
+    /// How many keys the database has.
+    keys: usize,
+}
+
+impl State {
+    /// Whether a pass that began at `before` and ended now may have seen keys that were taken away
+    /// all together, before and after that.
+    pub(super) fn is_another_than(&self, before: &Self) -> bool {
+        /// Fewer may have gone one by one.
+        const FEW: usize = 10;
+        self.run_id != before.run_id || self.keys + FEW < before.keys
+    }
+}
+
 /// One step of a pass.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Step {
@@ -71,29 +95,43 @@ pub(super) struct Step {
     pub(super) cursor: String,
     /// One of all that the step says of its lists.
     pub(super) digest: String,
-    /// What stands in its lists; `None`: what was known of them.
-    pub(super) lists: Option<Vec<Found>>,
-    /// What stands in its sets.
-    pub(super) sets: Vec<DeadSet>,
+    /// What stands in its lists, packed; `None`: what was known of them.
+    lists: Option<Vec<u8>>,
+    /// What stands in the sets of marks of these lists, packed.
+    sets: Vec<u8>,
 }
 
 /// `frontend:<host>`, and what it holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum Found<'a> {
     /// A list.
-    List { host: Vec<u8>, elements: Vec<Vec<u8>> },
+    List { host: &'a [u8], elements: Vec<&'a [u8]> },
     /// Something else.
-    NoList { host: Vec<u8> },
+    NoList { host: &'a [u8] },
     /// A name that is no host's, cut off.
-    LongKey { host: Vec<u8> },
+    LongKey { host: &'a [u8] },
 }
 
-/// `dead:<host>`: the members that are indexes, and how long they are; `None`: for ever.
+/// `dead:<host>`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct DeadSet {
-    pub(super) host: Vec<u8>,
+pub(super) struct DeadSet<'a> {
+    pub(super) host: &'a [u8],
+    /// How long it lives; `None`: for ever.
     pub(super) ttl: Option<Duration>,
-    pub(super) indexes: Vec<usize>,
+    /// The members that are indexes; `None`: there are more than a set of indexes can have.
+    pub(super) indexes: Option<Indexes>,
+}
+
+impl Step {
+    /// What stands in its lists; `None`: what was known of them.
+    pub(super) fn lists(&self) -> Option<impl Iterator<Item = Result<Found<'_>, Failure>>> {
+        Some(each(self.lists.as_ref()?, list_in))
+    }
+
+    /// What stands in the sets of marks of its lists.
+    pub(super) fn sets(&self) -> impl Iterator<Item = Result<DeadSet<'_>, Failure>> {
+        each(&self.sets, set_in)
+    }
 }
 
 impl Link {
@@ -121,9 +159,8 @@ impl Link {
         self.messages.as_ref().err()
     }
 
-    /// What tells whether anything has changed: it stays the same while no client writes and no key
-    /// ends. `None` where the server does not say.
-    pub(super) async fn state(&mut self, database: u32) -> Result<Option<String>, Failure> {
+    /// How the database stands now. `None` where the server does not say.
+    pub(super) async fn state(&mut self, database: u32) -> Result<Option<State>, Failure> {
         match self.ask(&redis::cmd("INFO")).await? {
             Value::BulkString(info) => Ok(state_in(&String::from_utf8_lossy(&info), database)),
             Value::VerbatimString { text, .. } => Ok(state_in(&text, database)),
@@ -131,8 +168,8 @@ impl Link {
         }
     }
 
-    /// The next step of a pass over all lists and marks whose keys begin with `prefix`. Its lists are
-    /// not told where their digest is the `known` one.
+    /// The next step of a pass over all lists whose keys begin with `prefix`, with the marks of their
+    /// targets. The lists are not told where their digest is the `known` one.
     pub(super) async fn look(
         &mut self,
         cursor: &str,
@@ -145,7 +182,7 @@ impl Link {
         let answer = self.ask(&cmd).await?;
         refused(&answer)?;
         let step = step(answer).filter(|step| step.lists.is_some() || known == Some(&*step.digest));
-        step.ok_or_else(|| Failure("Redis answers a script with something else than asked".to_owned()))
+        step.ok_or_else(unasked)
     }
 
     /// Marks a target of this list dead for `ttl`, in Redis and with a message for others, if the
@@ -229,6 +266,10 @@ async fn in_time<T>(exchange: impl Future<Output = redis::RedisResult<T>>) -> Re
     outcome.map_err(|error| Failure(quoted(&error.to_string())))
 }
 
+fn unasked() -> Failure {
+    Failure("Redis answers a script with something else than asked".to_owned())
+}
+
 fn late() -> Failure {
     Failure(format!("Redis does not answer within {}", humantime::format_duration(PATIENCE)))
 }
@@ -249,8 +290,7 @@ fn refused(answer: &Value) -> Result<(), Failure> {
     }
 }
 
-/// The pattern of all keys that matter. One for both kinds, and so for a few others as well: two
-/// patterns were two passes.
+/// The pattern of the keys of all lists.
 fn pattern(prefix: &str) -> String {
     let mut pattern = String::with_capacity(prefix.len() + 20);
     for c in prefix.chars() {
@@ -259,11 +299,12 @@ fn pattern(prefix: &str) -> String {
         }
         pattern.push(c);
     }
-    pattern + "[fd][re][oa][nd]*:*"
+    pattern + "frontend:*"
 }
 
-/// The lines of `INFO` that differ when something was written, or has ended, since.
-fn state_in(info: &str, database: u32) -> Option<String> {
+/// What `INFO` says of the database: the lines that differ when something was written, or has ended,
+/// since.
+fn state_in(info: &str, database: u32) -> Option<State> {
     const COUNTS: [&str; 7] = [
         "run_id",
         "master_replid",
@@ -277,66 +318,74 @@ fn state_in(info: &str, database: u32) -> Option<String> {
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     // The number without which the others tell nothing.
     value("rdb_changes_since_last_save")?;
-    let mut state = String::new();
+    let mut counts = String::new();
     for name in COUNTS {
-        state.push_str(value(name).unwrap_or_default());
-        state.push(' ');
+        counts.push_str(value(name).unwrap_or_default());
+        counts.push(' ');
     }
-    // Without the average time to live, which changes by itself.
-    let keys = value(&format!("db{database}")).and_then(|keys| keys.split(',').next());
-    state.push_str(keys.unwrap_or_default());
-    Some(state)
+    // Without the average time to live, which changes by itself. An empty database has no line.
+    let keys = value(&format!("db{database}")).and_then(|keys| keys.split(',').next()?.strip_prefix("keys="));
+    let keys = keys.map_or(Some(0), |keys| keys.parse().ok())?;
+    Some(State { counts, run_id: value("run_id").unwrap_or_default().to_owned(), keys })
 }
 
 /// The answer of the script [`LOOK`].
 fn step(answer: Value) -> Option<Step> {
     let Value::Array(parts) = answer else { return None };
     let [cursor, digest, lists, sets] = parts.try_into().ok()?;
-    let lists = match lists {
-        Value::Int(0) => None,
-        Value::Array(values) => Some(lists_in(values)?),
-        _ => return None,
-    };
-    Some(Step { cursor: text(cursor)?, digest: text(digest)?, lists, sets: sets_in(sets)? })
+    let (cursor, digest, lists) = (text(cursor)?, text(digest)?, bytes(lists)?);
+    // Both are kept for every step.
+    let is_short = cursor.len() <= 20 && digest.len() <= 40;
+    is_short.then_some(Step {
+        cursor,
+        digest,
+        lists: Some(lists).filter(|lists| !lists.is_empty()),
+        sets: bytes(sets)?,
+    })
 }
 
-/// Each with its kind, its host and what it holds.
-fn lists_in(values: Vec<Value>) -> Option<Vec<Found>> {
-    let mut found = Vec::with_capacity(values.len() / 3);
-    let mut values = values.into_iter();
-    while let Some(kind) = values.next() {
-        let (kind, host, content) = (bytes(kind)?, bytes(values.next()?)?, values.next()?);
-        found.push(match kind.as_slice() {
-            b"list" => {
-                let Value::Array(elements) = content else { return None };
-                let elements = elements.into_iter().map(bytes).collect::<Option<_>>()?;
-                Found::List { host, elements }
-            }
-            b"other" => Found::NoList { host },
-            b"long" => Found::LongKey { host },
-            _ => return None,
-        });
-    }
-    Some(found)
+/// Each of the packed values of three parts, until one is something else than asked.
+fn each<'a, T>(
+    packed: &'a [u8],
+    read: impl Fn(&mut Packed<'a>) -> Option<T>,
+) -> impl Iterator<Item = Result<T, Failure>> {
+    let mut packed = Packed::new(packed);
+    let mut left = packed.array().filter(|values| values % 3 == 0).ok_or_else(unasked);
+    std::iter::from_fn(move || match left {
+        Ok(0) => None,
+        Ok(values) => {
+            let next = read(&mut packed).ok_or_else(unasked);
+            left = if next.is_ok() { Ok(values - 3) } else { Ok(0) };
+            Some(next)
+        }
+        Err(_) => Some(Err(std::mem::replace(&mut left, Ok(0)).err().unwrap_or_else(unasked))),
+    })
 }
 
-/// Each with its host, then its time to live in milliseconds, negative where it has none, and the
-/// indexes.
-fn sets_in(sets: Value) -> Option<Vec<DeadSet>> {
-    let Value::Array(values) = sets else { return None };
-    let mut sets = Vec::with_capacity(values.len() / 2);
-    let mut values = values.into_iter();
-    while let Some(host) = values.next() {
-        let Value::Array(numbers) = values.next()? else { return None };
-        let mut numbers = numbers.into_iter().map(|number| match number {
-            Value::Int(number) => Some(number),
-            _ => None,
-        });
-        let ttl = u64::try_from(numbers.next()??).ok().map(Duration::from_millis);
-        let indexes = numbers.map(|number| usize::try_from(number?).ok()).collect::<Option<_>>()?;
-        sets.push(DeadSet { host: bytes(host)?, ttl, indexes });
+/// A list: its kind, its host and its elements.
+fn list_in<'a>(packed: &mut Packed<'a>) -> Option<Found<'a>> {
+    let (kind, host, count) = (packed.bytes()?, packed.bytes()?, packed.array()?);
+    match kind {
+        b"list" if count <= MOST_TARGETS + 2 => {
+            let elements = (0..count).map(|_| packed.bytes()).collect::<Option<_>>()?;
+            Some(Found::List { host, elements })
+        }
+        b"other" if count == 0 => Some(Found::NoList { host }),
+        b"long" if count == 0 => Some(Found::LongKey { host }),
+        _ => None,
     }
-    Some(sets)
+}
+
+/// A set: its host, its time to live in milliseconds, negative where it has none, and the indexes.
+fn set_in<'a>(packed: &mut Packed<'a>) -> Option<DeadSet<'a>> {
+    let (host, ttl, indexes) = (packed.bytes()?, packed.bytes()?, packed.bytes()?);
+    let ttl: i64 = str::from_utf8(ttl).ok()?.parse().ok()?;
+    let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
+    let numbers = str::from_utf8(indexes).ok()?.split_terminator(' ').map(str::parse);
+    if numbers.clone().any(|number: Result<usize, _>| number.is_err()) {
+        return None;
+    }
+    Some(DeadSet { host, ttl, indexes: Indexes::of(numbers.filter_map(Result::ok)) })
 }
 
 fn text(value: Value) -> Option<String> {
@@ -415,48 +464,89 @@ mod tests {
     }
 
     #[test]
+    fn a_database_that_lost_keys_is_another() {
+        let state = |run_id: &str, keys: usize| {
+            let info =
+                format!("run_id:{run_id}\r\nrdb_changes_since_last_save:1\r\ndb0:keys={keys},expires=0\r\n");
+            state_in(&info, 0).unwrap()
+        };
+        let before = state("a", 100);
+        for (now, is_another) in [
+            (state("a", 100), false),
+            (state("a", 500), false),
+            (state("a", 90), false),
+            (state("a", 89), true),
+            (state("b", 100), true),
+            (state_in("run_id:a\r\nrdb_changes_since_last_save:1\r\n", 0).unwrap(), true),
+        ] {
+            assert_eq!(now.is_another_than(&before), is_another, "{now:?}");
+        }
+    }
+
+    #[test]
     fn a_prefix_is_no_pattern() {
-        assert_eq!(pattern("a*[b]\\?:"), "a\\*\\[b\\]\\\\\\?:[fd][re][oa][nd]*:*");
+        assert_eq!(pattern("a*[b]\\?:"), "a\\*\\[b\\]\\\\\\?:frontend:*");
+    }
+
+    /// Packs text and arrays of a few values.
+    fn packed(values: &[&str]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for value in values {
+            let length = u8::try_from(value.len()).unwrap();
+            match value.strip_prefix('#') {
+                Some(count) => packed.push(0x90 | count.parse::<u8>().unwrap()),
+                None => packed.extend([&[0xd9, length], value.as_bytes()].concat()),
+            }
+        }
+        packed
     }
 
     #[test]
     fn an_answer_that_is_no_step_is_none() {
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        let array = |values: &[Value]| Value::Array(values.to_vec());
-        let list = array(&[text("label"), text("url")]);
-        let lists = [text("list"), text("a"), list, text("other"), text("b"), Value::Int(0)];
-        let sets = [text("a"), array(&[Value::Int(-1), Value::Int(3)])];
-        let with = |lists: &[Value], sets: &[Value]| {
-            step(array(&[text("17"), text("abc"), array(lists), array(sets)]))
+        let parts = [text("17"), text("abc"), text("\u{0}"), text("")];
+        let whole = step(Value::Array(parts.to_vec())).unwrap();
+        assert_eq!((&*whole.cursor, &*whole.digest, whole.lists.is_some()), ("17", "abc", true));
+        let instead = |place: usize, other: Value| {
+            let mut parts = parts.to_vec();
+            parts[place] = other;
+            step(Value::Array(parts))
         };
-        let whole = with(&lists, &sets).unwrap();
-        assert_eq!((&*whole.cursor, &*whole.digest, whole.lists.unwrap().len()), ("17", "abc", 2));
-        assert_eq!(whole.sets, [DeadSet { host: b"a".to_vec(), ttl: None, indexes: vec![3] }]);
-        let known = step(array(&[text("0"), text("abc"), Value::Int(0), array(&[])])).unwrap();
-        assert_eq!((known.lists, known.sets.len()), (None, 0));
-        let instead = |values: &[Value], place: usize, other: Value| {
-            let mut values = values.to_vec();
-            values[place] = other;
-            values
-        };
-        for (place, other) in [(0, text("x")), (2, text("x")), (2, array(&[Value::Nil])), (4, Value::Nil)] {
-            assert_eq!(with(&instead(&lists, place, other), &sets), None, "{place}");
+        assert!(instead(2, text("")).unwrap().lists().is_none(), "known");
+        for place in 0..parts.len() {
+            assert_eq!(instead(place, Value::Int(17)), None, "{place}");
+            assert_eq!(step(Value::Array(parts[..place].to_vec())), None, "{place}");
         }
-        for other in [text("x"), array(&[]), array(&[Value::Int(1), Value::Int(-1)])] {
-            assert_eq!(with(&lists, &instead(&sets, 1, other)), None);
-        }
-        for cut in [1, 2, 4, 5] {
-            assert_eq!(with(&lists[..cut], &sets), None, "{cut}");
-        }
-        assert_eq!(with(&lists, &sets[..1]), None);
-        let parts = [text("17"), text("abc"), Value::Int(0), array(&[])];
-        for (place, other) in [(0, Value::Int(17)), (1, Value::Nil), (2, Value::Int(1)), (3, Value::Int(0))] {
-            assert_eq!(step(Value::Array(instead(&parts, place, other))), None, "{place}");
-        }
-        for cut in 0..parts.len() {
-            assert_eq!(step(array(&parts[..cut])), None, "{cut}");
-        }
+        assert_eq!((instead(0, text(&"1".repeat(21))), instead(1, text(&"1".repeat(41)))), (None, None));
         assert_eq!(step(Value::Nil), None);
+    }
+
+    #[test]
+    fn lists_and_sets_are_read_until_one_is_something_else() {
+        const LISTS: [&str; 9] = ["#6", "list", "a", "#2", "label", "url", "other", "b", "#0"];
+        const SETS: [&str; 4] = ["#3", "a", "-1", "3 7"];
+        let (all, sets) = (packed(&LISTS), packed(&SETS));
+        let lists: Result<Vec<_>, _> = each(&all, list_in).collect();
+        let list = Found::List { host: b"a", elements: vec![b"label", b"url"] };
+        assert_eq!(lists, Ok(vec![list, Found::NoList { host: b"b" }]));
+        let set = DeadSet { host: b"a", ttl: None, indexes: Indexes::of([3, 7]) };
+        assert_eq!(each(&sets, set_in).collect::<Result<Vec<_>, _>>(), Ok(vec![set]));
+        let are_refused = |values: &[&str]| each(&packed(values), list_in).any(|list| list.is_err());
+        for (place, other) in [(0, "#5"), (0, "#9"), (1, "x"), (1, "other"), (2, "#0"), (3, "x"), (3, "#4")] {
+            let mut values = LISTS;
+            values[place] = other;
+            assert!(are_refused(&values), "{place} {other}");
+        }
+        for cut in 0..LISTS.len() {
+            assert!(are_refused(&LISTS[..cut]), "{cut}");
+        }
+        for (place, other) in [(0, "#1"), (2, "x"), (2, ""), (3, "x"), (3, "#1"), (3, "-1")] {
+            let mut values = SETS;
+            values[place] = other;
+            assert!(each(&packed(&values), set_in).any(|set| set.is_err()), "{place} {other}");
+        }
+        let many = [&packed(&["#3", "list", "a"]) as &[u8], &[0xdc, 0xff, 0xff], &[0xa0; 0xffff]].concat();
+        assert!(each(&many, list_in).any(|list| list.is_err()), "too many elements");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Its first element is a label, and each further one a target, `http://IP:PORT`; without a port it
 //! is 80, as hipache has it. The list comes from outside, so nothing of it is taken on trust.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::bounds::Bounds;
@@ -13,6 +14,10 @@ pub(super) const LONGEST_ELEMENT: usize = 1024;
 
 /// The most targets of a list.
 pub(super) const MOST_TARGETS: usize = 64;
+
+/// The longest target, in bytes: more than the longest address with its port. Of a list with a longer
+/// one, nothing is read behind it.
+const LONGEST_TARGET: usize = 128;
 
 /// How much of an element a message quotes, in characters.
 const QUOTED: usize = 80;
@@ -70,7 +75,7 @@ pub enum Malformed {
         /// Its address.
         target: SocketAddr,
         /// What forbids it.
-        objection: &'static str,
+        objection: Cow<'static, str>,
     },
 }
 
@@ -155,7 +160,8 @@ fn target(url: &str, number: usize, bounds: &Bounds) -> Result<SocketAddr, Malfo
     if url.contains('@') {
         return Err(Malformed::Credentials(number));
     }
-    let target = address(url).map_err(|problem| Malformed::Target {
+    let address = if url.len() > LONGEST_TARGET { Err("is longer than an address") } else { address(url) };
+    let target = address.map_err(|problem| Malformed::Target {
         element: format!("{:?}", url.chars().take(QUOTED).collect::<String>()),
         problem,
     })?;
@@ -207,7 +213,7 @@ mod tests {
         Bounds {
             allow: ["10.0.0.0/8", "fc00::/7"].map(|range| range.parse().unwrap()).to_vec(),
             listen: vec!["10.0.0.9:80".parse().unwrap()],
-            local: Vec::new(),
+            ..Bounds::default()
         }
     }
 
@@ -280,6 +286,8 @@ mod tests {
             assert!(reason.contains(problem), "{url:?}: {reason}");
         }
         assert!(reason(&["label", &format!("http://{}", "x".repeat(900))]).len() < 200);
+        let padded = format!("http://10.0.0.1:{:0>120}", 80);
+        assert!(reason(&["label", &padded]).contains("is longer than an address"));
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! by what it said last:
 //!
 //! - `list` reads one list or says why it is malformed, `bounds` which addresses it may name;
-//! - `steps` remembers what each step of a pass over the keys said;
+//! - `steps` remembers what each step of a pass over the keys said, `packed` reads it;
 //! - `table` has all lists, and what changed from one table to the next;
-//! - `guard` holds a table back that would remove most hosts;
+//! - `guard` holds a removal of most hosts back;
 //! - `dead` has the marks and their end;
 //! - `store` and `keeper` keep the table on disk, for a start without Redis;
 //! - `link` is the connection and what is asked over it, `source` the task that owns it and all
@@ -27,9 +27,9 @@
 //!
 //! # What it needs of the server
 //!
-//! `INFO`, `EVAL`, and in it `SCAN`, `LRANGE`, `PTTL`, `SCARD`, `SMEMBERS`, `SISMEMBER`; for dead
-//! marks alone `SUBSCRIBE`, `SADD`, `EXPIRE` and `PUBLISH`, without which lists are served all the
-//! same. The keys are found by a scan, so they lie on one server and not in a cluster.
+//! `INFO`, `EVAL`, and in it `SCAN` and `LRANGE`; for dead marks alone `SCARD`, `PTTL`, `SMEMBERS`,
+//! `SUBSCRIBE`, `SADD`, `EXPIRE` and `PUBLISH`, without which lists are served all the same. The keys
+//! are found by a scan, so they lie on one server and not in a cluster.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,6 +54,7 @@ mod guard;
 mod keeper;
 mod link;
 mod list;
+mod packed;
 mod source;
 mod steps;
 mod store;
@@ -74,6 +75,8 @@ pub struct Settings {
     pub redis: config::Redis,
     /// Where this portokd listens, for all its apps, with the ports that the kernel chose.
     pub listen: Vec<std::net::SocketAddr>,
+    /// The file that has `[redis]`; it is named where a list needs another range of addresses.
+    pub file: Option<PathBuf>,
     /// How long a mark counts that somebody else's message tells of.
     pub mark_for: Duration,
 }

@@ -19,16 +19,22 @@ use tokio_util::sync::CancellationToken;
 use super::bounds::Bounds;
 use super::dead::{Marks, Sets};
 use super::guard::Guard;
-use super::link::{DeadSet, Failure, Found, Link};
+use super::link::{DeadSet, Failure, Found, Link, State};
 use super::list::Malformed;
 use super::steps::Steps;
-use super::table::{Changes, Look, Looked, MOST_LISTS, Said, Table, TooManyLists};
+use super::table::{Changes, Look, Looked, Said, Table};
 use super::voice::Voice;
 use super::{Mark, Routes, Settings};
 use crate::config::NoHosts;
 
 /// Before the first further attempt to connect, and the longest time between two.
 const DELAYS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// A connection that has served for so long is followed by another one at once.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// So often a pass is made again whose removals may come from a flush in its midst.
+const MOST_AGAIN: u32 = 2;
 
 /// How long a pass over all lists may take.
 const LONGEST_PASS: Duration = Duration::from_secs(60);
@@ -55,6 +61,8 @@ pub(super) struct Source {
     table: Arc<Table>,
     /// What the last pass was told, within the bounds.
     steps: Arc<Steps>,
+    /// Whether the table is what they say, but for what the guard holds.
+    is_in_force: bool,
     marks: Marks,
     guard: Guard,
     /// When the marks are to be published.
@@ -79,7 +87,8 @@ impl From<Failure> for End {
 
 /// Which bounds hold now.
 pub(super) fn bounds(settings: &Settings) -> Bounds {
-    Bounds { allow: settings.redis.allow.clone(), listen: settings.listen.clone(), local: local_addresses() }
+    let (allow, file) = (settings.redis.allow.clone(), settings.file.clone());
+    Bounds { allow, file, listen: settings.listen.clone(), local: local_addresses() }
 }
 
 fn local_addresses() -> Vec<IpAddr> {
@@ -97,7 +106,7 @@ impl Source {
     /// A source with `table` in force, whose lists are within `bounds`.
     pub(super) fn new(ways: Ways, table: Arc<Table>, bounds: Bounds) -> Self {
         let (steps, marks, guard) = (Arc::default(), Marks::default(), Guard::default());
-        Self { ways, bounds, table, steps, marks, guard, publish_at: None }
+        Self { ways, bounds, table, steps, is_in_force: false, marks, guard, publish_at: None }
     }
 
     /// Reads until it is stopped.
@@ -105,13 +114,14 @@ impl Source {
         let mut delay = DELAYS.0;
         loop {
             self.take_settings();
-            let mut has_looked = false;
-            match self.connect_and_read(&mut has_looked).await {
+            let mut looked_at = None;
+            match self.connect_and_read(&mut looked_at).await {
                 End::Stopped => return,
                 End::Changed => delay = DELAYS.0,
                 End::Failed(failure) => {
                     self.ways.voice.away(&failure.to_string());
-                    if has_looked {
+                    // Else a server that drops every connection were asked again at once.
+                    if looked_at.is_some_and(|at| at.elapsed() >= STEADY) {
                         delay = DELAYS.0;
                     }
                     match self.wait(None, Instant::now() + delay).await {
@@ -138,7 +148,9 @@ impl Source {
             return;
         }
         self.bounds = bounds;
-        self.steps = Arc::default();
+        (self.steps, self.is_in_force) = (Arc::default(), false);
+        // What they forbid is not gone from Redis.
+        self.guard = Guard::default();
         let within = self.table.within(&self.bounds);
         if within.len() < self.table.len() {
             self.table = Arc::new(within);
@@ -147,15 +159,15 @@ impl Source {
         }
     }
 
-    async fn connect_and_read(&mut self, has_looked: &mut bool) -> End {
-        match self.read_all(has_looked).await {
+    async fn connect_and_read(&mut self, looked_at: &mut Option<Instant>) -> End {
+        match self.read_all(looked_at).await {
             Err(end) => end,
             Ok(never) => match never {},
         }
     }
 
     /// Connects and reads until something ends it.
-    async fn read_all(&mut self, has_looked: &mut bool) -> Result<std::convert::Infallible, End> {
+    async fn read_all(&mut self, looked_at: &mut Option<Instant>) -> Result<std::convert::Infallible, End> {
         let settings = self.ways.settings.borrow().clone();
         let server = &settings.redis.server;
         let mut link = self.unless_ended(Link::open(server)).await?;
@@ -170,85 +182,107 @@ impl Source {
             let is_recent = passed_at.is_some_and(|at| at.elapsed() < AT_LEAST_EVERY);
             let is_same = state.is_some() && state == known && is_recent && self.guard.held().is_none();
             if !is_same {
-                let error = self.pass(&mut link, &settings).await?.err();
-                self.ways.voice.present(error.map(|error| error.to_string()));
-                (known, passed_at, *has_looked) = (state, Some(begin), true);
+                known = self.pass(&mut link, &settings, state).await?;
+                self.ways.voice.present();
+                passed_at = Some(begin);
+                looked_at.get_or_insert(begin);
             }
             self.wait(Some(&mut link), begin + settings.redis.refresh).await?;
         }
     }
 
-    /// One pass over all lists and marks. An error of the outcome leaves everything as it is.
-    async fn pass(&mut self, link: &mut Link, settings: &Settings) -> Result<Result<(), TooManyLists>, End> {
+    /// One pass over all lists, and what comes of it; `state` is that of the database. Returns the
+    /// state that the pass has seen.
+    async fn pass(
+        &mut self,
+        link: &mut Link,
+        settings: &Settings,
+        mut state: Option<State>,
+    ) -> Result<Option<State>, End> {
         self.take_bounds(settings);
+        let mut again = 0;
+        loop {
+            let (steps, sets) = self.scan(link, settings).await?;
+            let changes_nothing =
+                self.is_in_force && self.guard.held().is_none() && steps.say_the_same_as(&self.steps);
+            self.is_in_force = changes_nothing;
+            self.steps = Arc::new(steps);
+            if changes_nothing {
+                self.take_marks(&sets);
+                return Ok(state);
+            }
+            let (before, steps) = (Arc::clone(&self.table), Arc::clone(&self.steps));
+            let (looked, removes) = apart(move || look(&steps, &before)).await?;
+            if removes && again < MOST_AGAIN {
+                let now = self.unless_ended(link.state(settings.redis.server.database)).await?;
+                let is_whole = match (&state, &now) {
+                    (Some(before), Some(now)) => !now.is_another_than(before),
+                    // Then a second pass has to say it.
+                    _ => again > 0,
+                };
+                if !is_whole {
+                    (state, again) = (now, again + 1);
+                    continue;
+                }
+            }
+            let (guard, before) = (std::mem::take(&mut self.guard), Arc::clone(&self.table));
+            let judged = apart(move || judge(looked, &before, guard)).await?;
+            self.take_over(judged);
+            self.is_in_force = true;
+            self.take_marks(&sets);
+            return Ok(state);
+        }
+    }
+
+    /// Goes through all lists once.
+    async fn scan(&mut self, link: &mut Link, settings: &Settings) -> Result<(Steps, Sets), End> {
         let (mut steps, mut sets) = (Steps::default(), Sets::default());
         let begin = Instant::now();
         let mut cursor = "0".to_owned();
         loop {
-            let known = self.steps.digest(&cursor).map(str::to_owned);
+            let known = steps.digest(&cursor, &self.steps).map(str::to_owned);
             let asking = link.look(&cursor, &settings.redis.prefix, known.as_deref());
             let step = self.unless_ended(asking).await?;
-            match step.lists {
+            match step.lists() {
                 Some(lists) => {
-                    let said = |found| said(found, &self.table, &self.bounds);
-                    steps.add(cursor, step.digest, lists.into_iter().map(said).collect());
+                    let lists = lists.map(|found| Ok(said(found?, &self.table, &self.bounds)));
+                    steps.add::<Failure>(cursor, step.digest.clone(), lists, &self.table)?;
                 }
                 // The server was told its digest.
                 None => drop(steps.add_known(cursor, &self.steps)),
             }
-            for DeadSet { host, ttl, indexes } in step.sets {
-                sets.add(text(host), ttl, indexes);
-            }
-            // A pass may see a list twice.
-            if steps.len() > 2 * MOST_LISTS {
-                return Ok(Err(TooManyLists));
+            for set in step.sets() {
+                let DeadSet { host, ttl, indexes } = set?;
+                sets.add(text(host), ttl, indexes, &self.table);
             }
             cursor = step.cursor;
             if cursor == "0" {
-                break;
+                return Ok((steps, sets));
             }
             if begin.elapsed() > LONGEST_PASS {
                 let time = humantime::format_duration(LONGEST_PASS);
                 return Err(Failure::new(format!("a pass over all keys takes longer than {time}")).into());
             }
         }
-        let changes_nothing = steps.say_the_same_as(&self.steps) && self.guard.held().is_none();
-        self.steps = Arc::new(steps);
-        if changes_nothing {
-            self.take_marks(&sets);
-            return Ok(Ok(()));
-        }
-        let (before, steps) = (Arc::clone(&self.table), Arc::clone(&self.steps));
-        let guard = std::mem::take(&mut self.guard);
-        // With very many hosts the control thread would stand still for longer than it may.
-        let judged = spawn_blocking(move || judge(&steps, &before, guard)).await;
-        let (judged, guard) = judged
-            .map_err(|error| Failure::new(format!("the end of a pass has ended unexpectedly: {error}")))?;
-        self.guard = guard;
-        if let Err(too_many) = judged.map(|judged| self.take_over(judged)) {
-            // They are too many for the next pass as well, though nothing has changed.
-            self.steps = Arc::default();
-            return Ok(Err(too_many));
-        }
-        self.take_marks(&sets);
-        Ok(Ok(()))
     }
 
     /// Puts in force what a pass has found.
     fn take_over(&mut self, judged: Judged) {
-        let Judged { looked: Looked { table, malformed, left_out }, changes, passes } = judged;
+        let Judged { looked: Looked { table, malformed, beyond }, changes, guard } = judged;
         let Changes { set, removed } = changes;
-        if passes && !(set.is_empty() && removed.is_empty()) {
+        self.guard = guard;
+        if !(set.is_empty() && removed.is_empty()) {
             self.table = Arc::new(table);
             self.marks.forget(set.iter().chain(&removed));
         }
-        self.ways.voice.looked(malformed, left_out, self.guard.held(), self.table.len());
+        self.ways.voice.removed(&removed);
+        self.ways.voice.looked(malformed, beyond, self.guard.held(), &self.table);
     }
 
     /// These sets of marks are all that there are.
     fn take_marks(&mut self, sets: &Sets) {
         self.marks.read(sets, &self.table, Instant::now());
-        self.ways.voice.endless(&sets.endless);
+        self.ways.voice.void(&sets.void);
         self.publish();
     }
 
@@ -327,23 +361,36 @@ impl Source {
     }
 }
 
-/// What a pass has found, and whether it may be put in force.
+/// What a pass has found, as it may be put in force.
 struct Judged {
     looked: Looked,
     changes: Changes,
-    passes: bool,
+    guard: Guard,
 }
 
-/// The end of a pass after the one that made `before`. Takes its time.
-fn judge(steps: &Steps, before: &Arc<Table>, mut guard: Guard) -> (Result<Judged, TooManyLists>, Guard) {
+/// What `work` returns, which may take its time: with very many hosts the control thread would stand
+/// still for longer than it may.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::new(format!("the end of a pass has ended unexpectedly: {error}")))
+}
+
+/// What the steps of a pass after the one that made `before` have found, and whether any host is gone.
+fn look(steps: &Steps, before: &Arc<Table>) -> (Looked, bool) {
     let mut look = Look::new(Arc::clone(before));
-    if let Err(too_many) = steps.lists().try_for_each(|said| look.take(said)) {
-        return (Err(too_many), guard);
-    }
-    let looked = look.finish();
+    steps.lists().for_each(|said| look.take(said));
+    let looked = look.finish(steps.beyond());
+    let removes = before.iter().any(|one| looked.table.get(one.hosts()).is_none());
+    (looked, removes)
+}
+
+/// What was found after `before`, with the hosts that have to stay.
+fn judge(mut looked: Looked, before: &Arc<Table>, mut guard: Guard) -> Judged {
+    let kept = guard.keeps(before, &looked.table, Instant::now());
+    looked.keep(&kept, before);
     let changes = looked.table.changes_since(before);
-    let passes = guard.lets_pass(before, &looked.table, Instant::now());
-    (Ok(Judged { looked, changes, passes }), guard)
+    Judged { looked, changes, guard }
 }
 
 /// The next message, where there is a connection.
@@ -355,7 +402,7 @@ async fn message(link: &mut Option<&mut Link>) -> Result<String, Failure> {
 }
 
 /// What a list says.
-fn said(found: Found, before: &Table, bounds: &Bounds) -> Said {
+fn said(found: Found<'_>, before: &Table, bounds: &Bounds) -> Said {
     match found {
         Found::List { host, elements } => Said::of(&text(host), &elements, before, bounds),
         Found::NoList { host } => Said::Malformed(text(host), Malformed::NoList),
@@ -364,6 +411,6 @@ fn said(found: Found, before: &Table, bounds: &Bounds) -> Said {
 }
 
 /// What is no text is no host, and only shown.
-fn text(host: Vec<u8>) -> String {
-    String::from_utf8_lossy(&host).into_owned()
+fn text(host: &[u8]) -> String {
+    String::from_utf8_lossy(host).into_owned()
 }

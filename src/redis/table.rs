@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use std::sync::Arc;
 
 use super::bounds::Bounds;
@@ -14,9 +15,6 @@ use crate::config::Hosts;
 
 /// The most hosts of a table.
 pub(super) const MOST_HOSTS: usize = 100_000;
-
-/// The most lists that a pass looks at, malformed ones and those of one host too many with them.
-pub(super) const MOST_LISTS: usize = 2 * MOST_HOSTS;
 
 /// Every host with what its list says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -40,6 +38,22 @@ pub(super) enum Said {
     Malformed(String, Malformed),
 }
 
+/// Lists by what they say.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Well-formed ones.
+    pub(super) hosts: usize,
+    /// Those that say nothing.
+    pub(super) malformed: usize,
+}
+
+impl AddAssign for Count {
+    fn add_assign(&mut self, more: Self) {
+        self.hosts += more.hosts;
+        self.malformed += more.malformed;
+    }
+}
+
 /// One pass over the lists of Redis.
 #[derive(Debug)]
 pub(super) struct Look {
@@ -56,14 +70,9 @@ pub(super) struct Looked {
     pub(super) table: Table,
     /// The lists that say nothing, by the host as the key has it.
     pub(super) malformed: BTreeMap<String, Malformed>,
-    /// Hosts that the table has no room for.
-    pub(super) left_out: usize,
+    /// Hosts that the table has no room for, and lists that say nothing beside those in `malformed`.
+    pub(super) beyond: Count,
 }
-
-/// There are more lists than a pass looks at.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it holds more than {MOST_LISTS} lists; the most hosts are {MOST_HOSTS}")]
-pub(super) struct TooManyLists;
 
 impl Table {
     /// Of these frontends the first for each host.
@@ -78,6 +87,11 @@ impl Table {
     /// What the list for these hosts says.
     pub fn get(&self, hosts: &Hosts) -> Option<&Arc<Frontend>> {
         self.0.get(hosts)
+    }
+
+    /// What the list whose key has this host says.
+    pub(super) fn of_key(&self, key: &str) -> Option<&Arc<Frontend>> {
+        self.get(&key.parse().ok()?).filter(|frontend| frontend.key() == key)
     }
 
     /// All of them, in the order of their hosts.
@@ -130,6 +144,15 @@ impl Table {
 }
 
 impl Said {
+    /// Whether `table` has what this very list said before.
+    pub(super) fn is_known(&self, table: &Table) -> bool {
+        let key = match self {
+            Self::Well(frontend) => frontend.key(),
+            Self::Malformed(key, _) => key,
+        };
+        table.of_key(key).is_some()
+    }
+
     /// The list of `frontend:<key>` has these elements. What is in `before` already is shared with it.
     pub(super) fn of<E: AsRef<[u8]>>(key: &str, elements: &[E], before: &Table, bounds: &Bounds) -> Self {
         let known = key.parse().ok().and_then(|hosts| before.get(&hosts));
@@ -150,7 +173,7 @@ impl Look {
     }
 
     /// A list says this. A pass may see a list twice; then the later one counts.
-    pub(super) fn take(&mut self, said: &Said) -> Result<(), TooManyLists> {
+    pub(super) fn take(&mut self, said: &Said) {
         match said {
             Said::Well(frontend) => self.found(Arc::clone(frontend)),
             Said::Malformed(key, reason) => {
@@ -162,7 +185,6 @@ impl Look {
                 self.malformed.insert(key.clone(), reason.clone());
             }
         }
-        if self.found.len() + self.malformed.len() > MOST_LISTS { Err(TooManyLists) } else { Ok(()) }
     }
 
     /// Of two keys for the same host the one counts that is written as hosts are compared, else the
@@ -185,25 +207,40 @@ impl Look {
         self.found.insert(hosts, first);
     }
 
-    /// The end of the pass. A malformed list leaves its host as it was. Where there are too many
-    /// hosts, those stay that were there before.
-    pub(super) fn finish(mut self) -> Looked {
+    /// The end of the pass, which has seen so many lists beyond those that were taken. A malformed
+    /// list leaves its host as it was.
+    pub(super) fn finish(mut self, beyond: Count) -> Looked {
         for key in self.malformed.keys() {
-            let before = key.parse().ok().and_then(|hosts| self.before.get(&hosts));
-            if let Some(before) = before.filter(|before| before.key() == key) {
+            if let Some(before) = self.before.of_key(key) {
                 self.found.entry(before.hosts().clone()).or_insert_with(|| Arc::clone(before));
             }
         }
-        let left_out = self.found.len().saturating_sub(MOST_HOSTS);
+        let mut looked = Looked { table: Table(self.found), malformed: self.malformed, beyond };
+        looked.bound(&self.before);
+        looked
+    }
+}
+
+impl Looked {
+    /// The table keeps these, which are in `before` and not in it.
+    pub(super) fn keep(&mut self, kept: &[Arc<Frontend>], before: &Table) {
+        self.table.0.extend(kept.iter().map(|kept| (kept.hosts().clone(), Arc::clone(kept))));
+        self.bound(before);
+    }
+
+    /// Where there are too many hosts, those stay that were there before.
+    fn bound(&mut self, before: &Table) {
+        let hosts = &mut self.table.0;
+        let left_out = hosts.len().saturating_sub(MOST_HOSTS);
         if left_out > 0 {
-            let is_new = |hosts: &&Hosts| self.before.get(hosts).is_none();
+            let is_new = |hosts: &&Hosts| before.get(hosts).is_none();
             // At least as many are new: the table before had no more than the most.
-            let last: Vec<_> = self.found.keys().rev().filter(is_new).take(left_out).cloned().collect();
-            for hosts in &last {
-                self.found.remove(hosts);
+            let last: Vec<_> = hosts.keys().rev().filter(is_new).take(left_out).cloned().collect();
+            for last in &last {
+                hosts.remove(last);
             }
+            self.beyond.hosts += left_out;
         }
-        Looked { table: Table(self.found), malformed: self.malformed, left_out }
     }
 }
 
@@ -218,13 +255,13 @@ mod tests {
     fn looked(before: &Table, lists: &[(&str, &str)]) -> Looked {
         let mut look = Look::new(Arc::new(before.clone()));
         for (key, url) in lists {
-            take(&mut look, key, url).unwrap();
+            take(&mut look, key, url);
         }
-        look.finish()
+        look.finish(Count::default())
     }
 
-    fn take(look: &mut Look, key: &str, url: &str) -> Result<(), TooManyLists> {
-        look.take(&Said::of(key, &["label", url], &look.before, &bounds()))
+    fn take(look: &mut Look, key: &str, url: &str) {
+        look.take(&Said::of(key, &["label", url], &look.before, &bounds()));
     }
 
     fn table(lists: &[(&str, &str)]) -> Table {
@@ -298,23 +335,24 @@ mod tests {
     fn hosts_are_bounded_and_those_that_are_there_stay() {
         let mut look = Look::new(Arc::default());
         for number in 0..MOST_HOSTS {
-            take(&mut look, &format!("m{number}"), A).unwrap();
+            take(&mut look, &format!("m{number}"), A);
         }
-        let full = look.finish();
-        assert_eq!((full.table.len(), full.left_out), (MOST_HOSTS, 0));
+        let full = look.finish(Count::default());
+        assert_eq!((full.table.len(), full.beyond.hosts), (MOST_HOSTS, 0));
         let mut look = Look::new(Arc::new(full.table.clone()));
         for number in 1..MOST_HOSTS {
-            take(&mut look, &format!("m{number}"), A).unwrap();
+            take(&mut look, &format!("m{number}"), A);
         }
         for host in ["a", "b", "z"] {
-            take(&mut look, host, A).unwrap();
+            take(&mut look, host, A);
         }
-        let more = look.finish();
-        assert_eq!((more.table.len(), more.left_out), (MOST_HOSTS, 2));
+        let mut more = look.finish(Count { hosts: 1, malformed: 2 });
+        assert_eq!((more.table.len(), more.beyond), (MOST_HOSTS, Count { hosts: 3, malformed: 2 }));
         let changes = more.table.changes_since(&full.table);
         assert_eq!((changes.set[0].key(), changes.set.len(), changes.removed[0].key()), ("a", 1, "m0"));
-        let mut look = Look::new(Arc::default());
-        let outcome = (0..=MOST_LISTS).try_for_each(|number| take(&mut look, &format!("m{number}"), BAD));
-        assert_eq!(outcome, Err(TooManyLists));
+        // What is kept takes the room of what is new.
+        more.keep(&changes.removed, &full.table);
+        assert_eq!(more.table.changes_since(&full.table), Changes::default());
+        assert_eq!((more.table.len(), more.beyond.hosts), (MOST_HOSTS, 4));
     }
 }

@@ -94,7 +94,7 @@ fn settings(port: u16) -> Settings {
         probe: false,
         app: config::of_an_empty_file().app,
     };
-    Settings { redis, listen: Vec::new(), mark_for: Duration::from_secs(1000) }
+    Settings { redis, listen: Vec::new(), file: None, mark_for: Duration::from_secs(1000) }
 }
 
 fn run(client: &mut ::redis::Connection, words: &[&str]) {
@@ -278,7 +278,11 @@ async fn a_flush_is_held_back() {
         status.held.as_ref().is_some_and(|held| (held.hosts, held.of, held.looks) == (20, 20, 1))
     })
     .await;
-    assert_eq!((redis.status().hosts, redis.routes().borrow().table.len()), (20, 20));
+    // Only the removal is held: what is new or says something else is in force.
+    status(&redis, "the new one", |status| status.hosts == 21).await;
+    set(client, "h0", &[B]);
+    until(redis.routes(), "a change", |routes| shown(routes)[0] == "h0 10.0.0.2:80").await;
+    assert_eq!((redis.status().held.clone().unwrap().hosts, redis.routes().borrow().table.len()), (19, 21));
     for host in 0..10 {
         set(client, &format!("h{host}"), &[B]);
     }
@@ -355,57 +359,157 @@ async fn marks_are_read_heard_and_written() {
     assert!(members == [1] && (900..=1000).contains(&ttl), "{members:?} {ttl}");
 }
 
+/// What the only step of a pass says of sets: `host index,index`, `-` for too many members.
+async fn marks(link: &mut link::Link) -> Vec<String> {
+    let step = link.look("0", "", None).await.unwrap();
+    let sets = step.sets().map(Result::unwrap).map(|set| {
+        let host = String::from_utf8_lossy(set.host);
+        let indexes = set.indexes.map(|indexes| indexes.iter().map(|index| index.to_string()).collect());
+        format!("{host} {}", indexes.map_or("-".to_owned(), |indexes: Vec<_>| indexes.join(",")))
+    });
+    sets.collect()
+}
+
 #[tokio::test]
 async fn a_set_of_marks_may_hold_anything_beside_indexes() {
     let Some(server) = Server::start(&[]) else { return };
     let client = &mut server.client();
     let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
-    let mut indexes = async || {
-        let step = link.look("0", "", None).await.unwrap();
-        assert_eq!(step.sets.len(), 1, "{step:?}");
-        let mut indexes = step.sets[0].indexes.clone();
-        indexes.sort_unstable();
-        indexes
-    };
+    set(client, "a", &[A, B]);
     let others = ["", "x", " 1", "01", "1.", "-1", "1e0", "0x1", "64", "640", "nan"];
     run(client, &[&["SADD", "dead:a", "0", "63", "7"] as &[_], &others].concat());
-    assert_eq!(indexes().await, [0, 7, 63]);
+    assert_eq!(marks(&mut link).await, ["a 0,7,63"]);
     // More members than there can be indexes.
     for number in 100..200 {
         run(client, &["SADD", "dead:a", &number.to_string()]);
     }
-    assert_eq!(indexes().await, [0, 7, 63]);
+    assert_eq!(marks(&mut link).await, ["a -"]);
     run(client, &["SET", "dead:a", "no set"]);
-    assert_eq!(indexes().await, [0; 0]);
+    assert_eq!(marks(&mut link).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn marks_are_asked_for_only_where_they_matter() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    set(client, "one", &[A]);
+    set(client, "two", &[A, B]);
+    set(client, "many", &[A; 65]);
+    for host in ["one", "two", "many", "none"] {
+        run(client, &["SADD", &format!("dead:{host}"), "1"]);
+    }
+    let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
+    assert_eq!(marks(&mut link).await, ["two 1"]);
+}
+
+/// Marks of hosts that do not exist cost a change no more than any other key.
+#[tokio::test]
+async fn junk_among_the_marks_keeps_no_change_back() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    let mut junk = ::redis::pipe();
+    for number in 0..20_000 {
+        junk.sadd(format!("dead:h{number}"), &["0", "1"]).ignore();
+    }
+    junk.exec(client).unwrap();
+    set(client, "a", &[A, B]);
+    run(client, &["SADD", "dead:a", "1"]);
+    run(client, &["EXPIRE", "dead:a", "1000"]);
+    let redis = server.source().await;
+    routes(&redis, &["a 10.0.0.1:80,!10.0.0.2:80"]).await;
+    set(client, "a", &[B, A]);
+    routes(&redis, &["a 10.0.0.2:80,!10.0.0.1:80"]).await;
+}
+
+/// How many lists of the only step of a pass are told.
+fn told(step: &link::Step) -> Option<usize> {
+    Some(step.lists()?.map(Result::unwrap).count())
 }
 
 #[tokio::test]
 async fn what_a_step_says_again_is_not_sent_again() {
     let Some(server) = Server::start(&[]) else { return };
     let client = &mut server.client();
-    set(client, "a", &[A]);
+    set(client, "a", &[A, B]);
     run(client, &["SET", "frontend:b", "no list"]);
     run(client, &["SADD", "dead:a", "0"]);
     let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
     let first = link.look("0", "", None).await.unwrap();
-    assert_eq!((first.lists.as_ref().unwrap().len(), first.sets.len()), (2, 1));
+    assert_eq!((told(&first), first.sets().count()), (Some(2), 1));
     let known = Some(first.digest.as_str());
     let again = link.look("0", "", known).await.unwrap();
-    assert_eq!((&again.lists, &again.digest, &again.sets), (&None, &first.digest, &first.sets));
+    assert_eq!((told(&again), &again.digest, again.sets().count()), (None, &first.digest, 1));
     assert_eq!(link.look("0", "", Some("")).await.unwrap(), first);
     // Sets are told in any case: their time goes by.
     run(client, &["SADD", "dead:a", "1"]);
-    let marked = link.look("0", "", known).await.unwrap();
-    assert_eq!((&marked.lists, marked.sets[0].indexes.len()), (&None, 2));
+    assert_eq!(told(&link.look("0", "", known).await.unwrap()), None);
+    assert_eq!(marks(&mut link).await, ["a 0,1"]);
     // The same bytes in other elements, and another key.
     for (key, list) in [("a", &["x", "y"] as &[&str]), ("a", &["x y"]), ("ax", &["y"]), ("c", &[A])] {
         run(client, &["FLUSHALL"]);
         set(client, key, list);
         let other = link.look("0", "", known).await.unwrap();
-        assert!(other.lists.is_some_and(|lists| lists.len() == 1), "{key} {list:?}");
+        assert_eq!(told(&other), Some(1), "{key} {list:?}");
         let known = Some(other.digest.as_str());
-        assert_eq!(link.look("0", "", known).await.unwrap().lists, None);
+        assert_eq!(told(&link.look("0", "", known).await.unwrap()), None);
     }
+}
+
+/// What elements of the largest size make of an answer: nothing behind a target that is none.
+#[tokio::test]
+async fn large_lists_make_no_large_answer() {
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    set(client, "a", &[A, &"x".repeat(5000), B]);
+    set(client, "b", &[A, &"x".repeat(129), B]);
+    set(client, "c", &[A, &"x".repeat(128), B]);
+    let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
+    let step = link.look("0", "", None).await.unwrap();
+    let mut lists: Vec<_> = step
+        .lists()
+        .unwrap()
+        .map(|list| match list.unwrap() {
+            link::Found::List { host, elements } => {
+                (host.to_vec(), elements.iter().map(|element| element.len()).collect::<Vec<_>>())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    lists.sort();
+    let (label, url) = ("label".len(), A.len());
+    assert_eq!(
+        lists,
+        [
+            (b"a".to_vec(), vec![label, url, 1025]),
+            (b"b".to_vec(), vec![label, url, 129]),
+            (b"c".to_vec(), vec![label, url, 128, url]),
+        ]
+    );
+}
+
+/// Whatever somebody fills the server with, the hosts in force follow their lists.
+#[tokio::test]
+async fn junk_beyond_all_bounds_keeps_no_change_back() {
+    const JUNK: usize = 3000;
+    let Some(server) = Server::start(&[]) else { return };
+    let client = &mut server.client();
+    set(client, "a", &[A]);
+    set(client, "b", &[A]);
+    let redis = server.source().await;
+    routes(&redis, &["a 10.0.0.1:80", "b 10.0.0.1:80"]).await;
+    let mut junk = ::redis::pipe();
+    for number in 0..JUNK {
+        junk.set(format!("frontend:h{number}"), "no list").ignore();
+    }
+    junk.exec(client).unwrap();
+    run(client, &["SET", "frontend:a", "no list"]);
+    set(client, "b", &[B]);
+    routes(&redis, &["a 10.0.0.1:80", "b 10.0.0.2:80"]).await;
+    status(&redis, "all are counted", |status| status.malformed == JUNK + 1).await;
+    assert_eq!(redis.status().malformed_lists.len(), 100);
+    assert!(redis.status().malformed_lists.iter().any(|list| list.host == "a"), "first those in force");
+    set(client, "a", &[B]);
+    routes(&redis, &["a 10.0.0.2:80", "b 10.0.0.2:80"]).await;
 }
 
 /// A list that has changed and is not read yet is not marked either.

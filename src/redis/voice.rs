@@ -1,18 +1,22 @@
 //! What is told of Redis: in the status always, in the log once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::guard::{Held, LOOKS};
-use super::list::Malformed;
+use super::list::{Frontend, Malformed};
+use super::table::{Count, Table};
 use crate::wire::{HeldRemoval, MalformedList, RedisStatus, rfc3339};
 
 /// The most malformed lists that the status has, and that the log is told of at a time.
 const SHOWN: usize = 100;
+
+/// How many of the hosts that are removed the log names.
+const NAMED: usize = 5;
 
 /// Tells of one server.
 #[derive(Debug)]
@@ -20,8 +24,53 @@ pub(super) struct Voice {
     status: watch::Sender<Arc<RedisStatus>>,
     /// What the log has been told.
     malformed: BTreeMap<String, Malformed>,
-    endless: BTreeSet<String>,
+    /// Malformed lists that are only counted.
+    beyond: usize,
+    void: BTreeMap<String, &'static str>,
     refusal: Option<String>,
+    /// Of the server itself: it may come and go.
+    of_connection: Lines,
+    /// Of what it holds, which anybody may change again and again.
+    of_lists: Lines,
+}
+
+/// The lines that the log still takes: so many at once, and one more from time to time.
+#[derive(Debug)]
+struct Lines {
+    most: u32,
+    left: u32,
+    pause: Duration,
+    /// When the last one more came.
+    at: Option<Instant>,
+    left_out: u32,
+}
+
+impl Lines {
+    fn new(most: u32, pause: Duration) -> Self {
+        Self { most, left: most, pause, at: None, left_out: 0 }
+    }
+
+    /// Whether there is room for a line now, and what it has to end with: how many there was none for.
+    fn next(&mut self, now: Instant) -> Option<String> {
+        let at = self.at.get_or_insert(now);
+        while self.left < self.most && now.saturating_duration_since(*at) >= self.pause {
+            (self.left, *at) = (self.left + 1, *at + self.pause);
+        }
+        if self.left == self.most {
+            *at = now;
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        };
+        self.left = left;
+        let left_out = std::mem::take(&mut self.left_out);
+        Some(if left_out > 0 {
+            format!(" ({left_out} lines before this one are left out)")
+        } else {
+            String::new()
+        })
+    }
 }
 
 impl Voice {
@@ -39,8 +88,16 @@ impl Voice {
             held: None,
         };
         let (status, receiver) = watch::channel(Arc::new(status));
-        let (malformed, endless) = (BTreeMap::new(), BTreeSet::new());
-        (Self { status, malformed, endless, refusal: None }, receiver)
+        let voice = Self {
+            status,
+            malformed: BTreeMap::new(),
+            beyond: 0,
+            void: BTreeMap::new(),
+            refusal: None,
+            of_connection: Lines::new(10, Duration::from_secs(60)),
+            of_lists: Lines::new(2 * u32::try_from(SHOWN).unwrap_or(u32::MAX), Duration::from_secs(1)),
+        };
+        (voice, receiver)
     }
 
     /// Another server is asked from now on.
@@ -55,75 +112,78 @@ impl Voice {
     }
 
     /// There is no connection, for this reason.
-    pub(super) fn away(&self, reason: &str) {
-        let (connected, error) = {
-            let status = self.status.borrow();
-            (status.connected, status.error.clone())
-        };
-        if connected || error.as_deref() != Some(reason) {
-            let status = self.status.borrow();
-            let (url, hosts) = (&status.url, status.hosts);
-            warn!("redis: {url}: {reason}; the last table stays in force, {hosts} hosts");
+    pub(super) fn away(&mut self, reason: &str) {
+        let status = Arc::clone(&self.status.borrow());
+        let (url, hosts) = (&status.url, status.hosts);
+        if (status.connected || status.error.as_deref() != Some(reason))
+            && let Some(more) = self.of_connection.next(Instant::now())
+        {
+            warn!("redis: {url}: {reason}; the last table stays in force, {hosts} hosts{more}");
         }
-        self.change(|status| {
-            if connected {
-                status.since = rfc3339(SystemTime::now());
+        self.change(|new| {
+            if status.connected {
+                new.since = rfc3339(SystemTime::now());
             }
-            status.connected = false;
-            status.error = Some(reason.to_owned());
+            new.connected = false;
+            new.error = Some(reason.to_owned());
         });
     }
 
-    /// The server answers; `error` is why its lists say nothing as a whole.
-    pub(super) fn present(&self, error: Option<String>) {
-        let (connected, known) = {
-            let status = self.status.borrow();
-            (status.connected, status.error.clone())
-        };
-        if let Some(error) = error.as_ref().filter(|error| known.as_ref() != Some(error)) {
-            warn!("redis: {}: {error}; the last table stays in force", self.status.borrow().url);
-        }
-        if connected && known == error {
+    /// The server answers, and a pass has come to its end.
+    pub(super) fn present(&mut self) {
+        let status = Arc::clone(&self.status.borrow());
+        if status.connected {
             return;
         }
-        if !connected {
-            let status = self.status.borrow();
-            info!("redis: {}: connected, {} hosts", status.url, status.hosts);
+        if let Some(more) = self.of_connection.next(Instant::now()) {
+            info!("redis: {}: connected, {} hosts{more}", status.url, status.hosts);
         }
         self.change(|status| {
-            if !connected {
-                status.since = rfc3339(SystemTime::now());
-            }
+            status.since = rfc3339(SystemTime::now());
             status.connected = true;
-            status.error = error;
+            status.error = None;
         });
     }
 
-    /// A pass found this, and so many hosts are in force after it.
+    /// These hosts are in force no more.
+    pub(super) fn removed(&self, hosts: &[Arc<Frontend>]) {
+        if hosts.is_empty() {
+            return;
+        }
+        let first: Vec<_> = hosts.iter().take(NAMED).map(|one| one.hosts().to_string()).collect();
+        let more = if hosts.len() > NAMED { ", ..." } else { "" };
+        info!("redis: {} hosts are removed: {}{more}", hosts.len(), first.join(", "));
+    }
+
+    /// A pass found this, and this table is in force after it.
     pub(super) fn looked(
         &mut self,
         malformed: BTreeMap<String, Malformed>,
-        left_out: usize,
+        beyond: Count,
         held: Option<&Held>,
-        hosts: usize,
+        table: &Table,
     ) {
-        self.log_malformed(&malformed);
+        let (left_out, hosts) = (beyond.hosts, table.len());
+        self.log_malformed(&malformed, beyond.malformed);
         self.malformed = malformed;
         self.log_held(held);
         if left_out > 0 && self.status.borrow().left_out == 0 {
             warn!("redis: there is no room for {left_out} hosts beside the {hosts} in force");
         }
-        let lists = self.malformed.iter().take(SHOWN);
+        // First those of hosts that are in force, whatever else there is.
+        let (known, others): (Vec<_>, Vec<_>) =
+            self.malformed.iter().partition(|(key, _)| table.of_key(key).is_some());
+        let lists = known.into_iter().chain(others).take(SHOWN);
         let lists =
             lists.map(|(host, reason)| MalformedList { host: host.clone(), reason: reason.to_string() });
         let lists = lists.collect();
         self.change(|status| {
             status.hosts = hosts;
             status.left_out = left_out;
-            status.malformed = self.malformed.len();
+            status.malformed = self.malformed.len() + beyond.malformed;
             status.malformed_lists = lists;
             status.held = held.map(|held| HeldRemoval {
-                hosts: held.missing(),
+                hosts: held.hosts(),
                 of: held.of(),
                 looks: held.looks(),
                 needed: LOOKS,
@@ -136,32 +196,43 @@ impl Voice {
         self.change(|status| status.hosts = hosts);
     }
 
-    /// These sets of marks have no time to live.
-    pub(super) fn endless(&mut self, keys: &[String]) {
-        for key in keys.iter().filter(|key| !self.endless.contains(*key)).take(SHOWN) {
-            warn!("redis: dead:{} is ignored: it has no time to live", key.escape_debug());
+    /// These sets of marks count for nothing, by their keys, for these reasons.
+    pub(super) fn void(&mut self, sets: &BTreeMap<String, &'static str>) {
+        for (key, why) in sets.iter().filter(|(key, _)| !self.void.contains_key(*key)).take(SHOWN) {
+            if let Some(more) = self.of_lists.next(Instant::now()) {
+                warn!("redis: dead:{} is ignored: {why}{more}", key.escape_debug());
+            }
         }
-        self.endless = keys.iter().cloned().collect();
+        self.void.clone_from(sets);
     }
 
     /// The server serves lists but refuses something else, which `what` is missing for.
     pub(super) fn refuses(&mut self, what: &str, reason: String) {
         if self.refusal.as_ref() != Some(&reason) {
-            warn!("redis: {what}: {reason}");
+            if let Some(more) = self.of_connection.next(Instant::now()) {
+                warn!("redis: {what}: {reason}{more}");
+            }
             self.refusal = Some(reason);
         }
     }
 
-    fn log_malformed(&self, malformed: &BTreeMap<String, Malformed>) {
-        let mut new = malformed.iter().filter(|(key, reason)| self.malformed.get(*key) != Some(reason));
+    /// Tells of these, and of so many more.
+    fn log_malformed(&mut self, malformed: &BTreeMap<String, Malformed>, beyond: usize) {
+        let (known, lines) = (&self.malformed, &mut self.of_lists);
+        let mut new = malformed.iter().filter(|(key, reason)| known.get(*key) != Some(reason));
         for (key, reason) in new.by_ref().take(SHOWN) {
-            let key = key.escape_debug();
-            warn!("redis: frontend:{key} is malformed and leaves its host as it was: {reason}");
+            if let Some(more) = lines.next(Instant::now()) {
+                let key = key.escape_debug();
+                warn!("redis: frontend:{key} is malformed and leaves its host as it was: {reason}{more}");
+            }
         }
-        let more = new.count();
-        if more > 0 {
-            warn!("redis: {more} more lists are malformed");
+        let more = new.count() + beyond.saturating_sub(self.beyond);
+        if more > 0
+            && let Some(left_out) = lines.next(Instant::now())
+        {
+            warn!("redis: {more} more lists are malformed{left_out}");
         }
+        self.beyond = beyond;
     }
 
     fn log_held(&self, held: Option<&Held>) {
@@ -169,7 +240,7 @@ impl Voice {
         match held {
             Some(held) if !was_held => warn!(
                 "redis: {} of {} hosts are gone: none is removed until Redis has said so {LOOKS} times, a minute apart",
-                held.missing(),
+                held.hosts(),
                 held.of()
             ),
             None if was_held => info!("redis: no removal is held back any more"),
@@ -187,5 +258,26 @@ impl Voice {
             }
             differs
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_those_left_out_are_counted() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut lines = Lines::new(2, Duration::from_secs(60));
+        let room: Vec<_> = [0, 1, 2, 59].map(|second| lines.next(at(second)).is_some()).to_vec();
+        assert_eq!(room, [true, true, false, false]);
+        assert_eq!(lines.next(at(60)).unwrap(), " (2 lines before this one are left out)");
+        assert_eq!(
+            (lines.next(at(61)), lines.next(at(120)).as_deref()),
+            (None, Some(" (1 lines before this one are left out)"))
+        );
+        let later: Vec<_> = [1000, 1001, 1002].map(|second| lines.next(at(second)).is_some()).to_vec();
+        assert_eq!(later, [true, true, false]);
     }
 }

@@ -79,5 +79,5 @@ pub(in crate::apps) fn settings(config: &Config, listen: &[SocketAddr]) -> Optio
     let redis = config.redis.clone().filter(|_| config.apps.is_some())?;
     // A target that could not be reached is out as long as its mark counts.
     let mark_for = redis.app.upstream.eject_for;
-    Some(redis::Settings { redis, listen: listen.to_vec(), mark_for })
+    Some(redis::Settings { redis, listen: listen.to_vec(), file: config.file.clone(), mark_for })
 }
