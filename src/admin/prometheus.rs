@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::proxy::Snapshot;
-use crate::wire::{HealthMetrics, Phase, Status};
+use crate::wire::{HealthMetrics, Phase, RedisStatus, Status};
 
 /// The media type of the text format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,6 +34,8 @@ pub(super) struct Exposition<'a> {
     /// The counters of client connections; those of requests in it are not read.
     pub(super) plane: &'a Snapshot,
     pub(super) parts: &'a [Part],
+    /// How it stands with Redis, where apps are read from it.
+    pub(super) redis: Option<&'a RedisStatus>,
 }
 
 /// What is counted apart: an app, or what belongs to no app.
@@ -57,6 +59,9 @@ pub(super) fn write(from: &Exposition<'_>) -> String {
     page.daemon(from);
     page.app();
     page.troubles();
+    if let Some(redis) = from.redis {
+        page.redis(redis);
+    }
     page.traffic(from.plane);
     page.refusals(from.plane);
     page.responses();
@@ -127,6 +132,15 @@ impl<'a> Page<'a> {
         self.of_lives("portok_state_error", "Whether the state file cannot be written.", |life| {
             u64::from(life.status.state_error.is_some())
         });
+    }
+
+    fn redis(&mut self, redis: &RedisStatus) {
+        const CONNECTED: &str = "portok_redis_connected";
+        self.family(CONNECTED, "gauge", "Whether the hosts in force are those of Redis.");
+        self.sample(CONNECTED, &[], u8::from(redis.connected));
+        const HOSTS: &str = "portok_redis_hosts";
+        self.family(HOSTS, "gauge", "Hosts of Redis that are in force.");
+        self.sample(HOSTS, &[], redis.hosts);
     }
 
     fn traffic(&mut self, plane: &Snapshot) {
@@ -381,6 +395,7 @@ mod tests {
             started_at: UNIX_EPOCH + std::time::Duration::from_millis(1_500),
             plane,
             parts,
+            redis: None,
         })
     }
 

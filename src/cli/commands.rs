@@ -68,7 +68,7 @@ async fn instance(session: &mut Session<'_>, operation: &str) -> Option<Instance
 
 /// The rows of apps have no room for what is wrong with their instance: with `--json` it is a note.
 fn note(session: &mut Session<'_>, instance: &InstanceStatus) {
-    if let (true, Some(text)) = (session.json, render::not_loaded(instance)) {
+    if let (true, Some(text)) = (session.json, render::troubles(instance)) {
         session.screen.note(text.trim_end());
     }
 }

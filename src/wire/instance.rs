@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::redis::RedisStatus;
 use super::status::{ConfigStatus, Status};
 
 /// The daemon itself, where it serves several apps: what is nobody's of them.
@@ -18,6 +19,9 @@ pub struct InstanceStatus {
     pub listen: String,
     /// The main configuration file, and why its newest version is not in force.
     pub config: ConfigStatus,
+    /// How it stands with Redis as a source of routes. Absent where the instance has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisStatus>,
 }
 
 impl InstanceStatus {
@@ -29,6 +33,7 @@ impl InstanceStatus {
             pid: status.pid,
             listen: status.listen.clone(),
             config: status.config.clone(),
+            redis: status.redis.clone(),
         }
     }
 }

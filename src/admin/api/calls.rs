@@ -131,7 +131,7 @@ impl Admin {
 
     /// `status` of an app, or of none, with what is the daemon's own in it.
     fn of_instance(&self, app: Option<&App>, status: wire::Status, config: &Config) -> wire::Status {
-        let wire::InstanceStatus { name, version, pid, listen, config } = self.instance(config);
+        let wire::InstanceStatus { name, version, pid, listen, config, redis } = self.instance(config);
         let one_of_several = app.filter(|_| self.parts.apps.has_several());
         wire::Status {
             instance: name,
@@ -148,7 +148,7 @@ impl Admin {
                 None => listen,
             },
             pid,
-            redis: self.parts.apps.redis(),
+            redis,
             ..status
         }
     }
@@ -161,6 +161,7 @@ impl Admin {
             pid: std::process::id(),
             listen: self.parts.listen.borrow()[0].to_string(),
             config: self.parts.config_status.borrow().clone(),
+            redis: self.parts.apps.redis(),
         }
     }
 

@@ -86,6 +86,7 @@ impl Admin {
             started_at: self.parts.started_at,
             plane: &plane,
             parts: &parts,
+            redis: self.parts.apps.redis().filter(|_| asked_for_all).as_ref(),
         })
     }
 }

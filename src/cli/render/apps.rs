@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anstyle::Style;
 
+use super::status::redis_trouble;
 use super::tables::columns;
 use super::words::{ADVICE, BAD, BUSY, DIM, STRONG, cut, paint, phase_style, plain};
 use crate::wire::{AppRow, InstanceStatus};
@@ -14,11 +15,11 @@ const WHERE: usize = 44;
 
 /// The table of apps; `instance` is what the daemon says of itself.
 pub(crate) fn apps(rows: &[AppRow], instance: Option<&InstanceStatus>) -> String {
-    let not_loaded = instance.and_then(not_loaded).unwrap_or_default();
+    let troubles = instance.and_then(troubles).unwrap_or_default();
     if rows.is_empty() {
         let add = "portok add NAME --to INSTANCE --host HOST --cmd \"node server.js\"";
         let redis = "where it has [redis], each list frontend:HOST is one too";
-        return format!("no apps yet; add one: {add}; {redis}\n{not_loaded}");
+        return format!("no apps yet; add one: {add}; {redis}\n{troubles}");
     }
     let head = ["APP", "FOR", "PHASE", "LIVE", "READY", "REQ/S", "5XX", "P99", "FROM"];
     let cells = rows.iter().map(|row| {
@@ -37,7 +38,7 @@ pub(crate) fn apps(rows: &[AppRow], instance: Option<&InstanceStatus>) -> String
     });
     let mut text = String::new();
     columns(head, cells).iter().for_each(|line| _ = writeln!(text, "{line}"));
-    text.push_str(&not_loaded);
+    text.push_str(&troubles);
     for row in rows {
         for error in row.error.iter().flat_map(|error| error.lines()) {
             _ = writeln!(text, "{} {}", paint(BAD, format_args!("! {}:", plain(&row.app))), plain(error));
@@ -46,11 +47,16 @@ pub(crate) fn apps(rows: &[AppRow], instance: Option<&InstanceStatus>) -> String
     text
 }
 
-/// Why the newest configuration of an instance is not in force, if it is not.
-pub(crate) fn not_loaded(instance: &InstanceStatus) -> Option<String> {
+/// What is wrong with an instance, whatever its apps are: its newest configuration is not in force,
+/// or Redis does not say what it should.
+pub(crate) fn troubles(instance: &InstanceStatus) -> Option<String> {
     let name = paint(BAD, format_args!("! {}:", plain(&instance.name)));
-    let line = |error: &str| format!("{name} its configuration is not in force: {}\n", plain(error));
-    Some(instance.config.error.as_deref()?.lines().map(line).collect())
+    let not_loaded = instance.config.error.iter().flat_map(|error| error.lines());
+    let not_loaded = not_loaded.map(|error| format!("its configuration is not in force: {}", plain(error)));
+    let redis = instance.redis.as_ref().and_then(redis_trouble);
+    let redis = redis.map(|trouble| format!("Redis: {}", plain(&trouble)));
+    let lines: String = not_loaded.chain(redis).map(|trouble| format!("{name} {trouble}\n")).collect();
+    (!lines.is_empty()).then_some(lines)
 }
 
 /// The apps of an instance that was asked for the status of none in particular.
@@ -177,7 +183,7 @@ www   */docs, */v1                        settled    -     -      0.0    -     -
         let told = stripped(&overview(&[row("web")], Some(&instance)));
         assert!(told.contains(&format!("file\n{expected}hint:")), "{told}");
         status.config.error = None;
-        assert_eq!(not_loaded(&InstanceStatus::of(&status)), None);
+        assert_eq!(troubles(&InstanceStatus::of(&status)), None);
     }
 
     #[test]

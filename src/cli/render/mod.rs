@@ -18,7 +18,7 @@ mod tables;
 mod targets;
 mod words;
 
-pub(crate) use apps::{apps, not_loaded, overview, unwell};
+pub(crate) use apps::{apps, overview, troubles, unwell};
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, note, report};
 pub(crate) use progress::Progress;

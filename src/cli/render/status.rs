@@ -95,7 +95,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
 }
 
 /// What is wrong with Redis as a source of apps.
-fn redis_trouble(redis: &RedisStatus) -> Option<String> {
+pub(super) fn redis_trouble(redis: &RedisStatus) -> Option<String> {
     let away = (!redis.connected).then(|| {
         let why = redis.error.as_deref().unwrap_or("no answer yet");
         format!("{}: {why}; the last table serves, {} hosts", redis.url, redis.hosts)

@@ -18,7 +18,7 @@ use super::{apps, edge, get, names, put, reload, status, take_away, wait_for};
 use crate::harness::app::Unmanaged;
 use crate::harness::conf::Conf;
 use crate::harness::wait::pause;
-use crate::harness::{Daemon, Load, World, wait_until};
+use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
 
 /// A server of the test's own, which ends with it.
 struct Server {
@@ -174,6 +174,10 @@ fn lists_are_served_change_and_go_and_a_file_wins() {
     // Together in the metrics.
     let text = daemon.admin("GET", "/__metrics?format=prometheus", None).expect(200).text();
     assert!(text.contains("app=\"redis\"") && !text.contains("redis:"), "{text}");
+    assert!(
+        text.contains("\nportok_redis_connected 1\n") && text.contains("\nportok_redis_hosts 1\n"),
+        "{text}"
+    );
     daemon.terminate();
 }
 
@@ -389,6 +393,9 @@ fn whatever_becomes_of_redis_its_hosts_and_the_apps_beside_serve_on() {
     // Gone, and back with nothing in it.
     server.kill();
     wait_for_status("it is gone", &|redis| redis["connected"] == false);
+    for command in ["apps", "status"] {
+        assert_mentions(&daemon.portok(&[command]).ended(0).out, &["! ", "Redis: ", "the last table serves"]);
+    }
     serves_on("killed");
     server.begin();
     wait_for_status("it is back", &|redis| redis["connected"] == true);
