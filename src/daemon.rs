@@ -139,6 +139,9 @@ impl StartError {
             Self::Store(StoreError::Taken { .. }) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
+            Self::Store(StoreError::InOthersFolder { .. } | StoreError::OthersFolder { .. }) => {
+                "; let state_file or STATE_FILE name another place"
+            }
             Self::Store(StoreError::NotAFile { .. }) => {
                 "; let state_file or STATE_FILE name a file, or what is not there yet"
             }
@@ -202,7 +205,7 @@ fn first_configuration(sources: &mut Sources) -> Result<Config, ConfigErrors> {
     if sources.overrides.foreground {
         return Ok(config);
     }
-    sources.kept = kept::read(&config.state_file);
+    sources.kept = kept::at_start(&config.state_file);
     let is_there =
         |name: &String| config.apps.as_ref().is_some_and(|several| several.apps.contains_key(name));
     sources.kept.retain(|name, _| !is_there(name));

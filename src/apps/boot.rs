@@ -188,7 +188,7 @@ fn all(
     }
     for (name, begin, record) in opened {
         match record.transpose() {
-            Ok(record) => registry.begin_at_start(&name, &begin, record),
+            Ok(record) => registry.begin_at_start(&name, &begin, record, &removed),
             Err(error) => registry.leave_out(&name, error.to_string()),
         }
     }

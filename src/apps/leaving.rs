@@ -2,10 +2,11 @@
 //! stopped by the ladder, and its record is set aside.
 //!
 //! Its routes are another's or nobody's by then. Of targets, which another program runs, nothing is
-//! stopped: their driver sets its record aside at once, and ends with the drain. The one ordering
-//! that matters: the record is set aside after the last process is gone, so that the next daemon
+//! stopped: their driver sets its record aside at once, and ends with the drain; where it has fallen,
+//! that is done in its place. The one ordering that matters: the record is set aside after the last process is gone, so that the next daemon
 //! finds it where this one is killed or leaves on the way.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,14 +41,26 @@ pub(super) struct LeavingSet {
     pub(super) targets: targets::Handle,
     pub(super) service: Arc<Service>,
     pub(super) config: Arc<AppConfig>,
+    /// Cancelled once nothing is done with its record any more: another driver may have it then.
+    pub(super) recorded: CancellationToken,
 }
 
 impl LeavingSet {
     /// Lets the app go.
-    pub(super) fn go(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub(super) fn go(&self, records: Records) -> impl Future<Output = ()> + Send + 'static {
         let (targets, name) = (self.targets.clone(), self.config.name.clone());
+        let recorded = self.recorded.clone().drop_guard();
         async move {
-            targets.remove().await;
+            let has_driver = targets.remove().await;
+            targets.recorded().cancelled().await;
+            if !has_driver {
+                let app = name.clone();
+                let aside = tokio::task::spawn_blocking(move || records.set_targets_aside(&app)).await;
+                if let Err(error) = aside.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                    tracing::error!(app = name, "{error}");
+                }
+            }
+            drop(recorded);
             targets.ended().await;
             tracing::info!(app = name, "app `{name}` is gone");
         }

@@ -18,11 +18,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Known;
 use super::claims::{InForce, Origin, Without, held};
 use super::from_redis::FromRedis;
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::leaving::{Leaving, LeavingSet};
 use super::means::{Means, Owner, Prepared};
 use super::plan::{self, Missing, Plan};
@@ -223,6 +224,7 @@ impl Registry {
                 Ok(()) = self.listen.changed(), if self.life == Life::Moving => self.configure_redis().await,
                 () = self.unbound.changed() => self.follow_unbound(),
                 Some(_drained) = self.drains.join_next() => {}
+                () = kept::go_on(&mut self.kept), if self.life == Life::Moving => {}
             }
         }
         if let Some(redis) = self.redis.take() {
@@ -247,6 +249,8 @@ impl Registry {
                     self.life = Life::Still;
                 }
                 let _fallen = self.settle_fallen().await;
+                // A successor writes there from now on.
+                kept::finish(&mut self.kept).await;
                 let _asker_gone = done.send(());
             }
             Order::GoOn => {
@@ -264,6 +268,7 @@ impl Registry {
             Order::ShutDown(done) => {
                 self.life = Life::Ending;
                 self.drive_fallen().await;
+                kept::finish(&mut self.kept).await;
                 let _asker_gone = done.send(());
             }
         }
@@ -337,7 +342,7 @@ impl Registry {
         }
         self.note_troubles(wanted, &plan, &mut became);
         self.plan = plan;
-        if let Some(kept) = &self.kept {
+        if let Some(kept) = &mut self.kept {
             kept.note(&wanted.texts, |name| self.running.contains_key(name));
         }
         let _publishes_anyway = self.settle();
@@ -417,11 +422,11 @@ impl Registry {
                 return Addition::Waits;
             }
             match self.means.records.open_added(name, removed) {
-                Ok(opened) => self.begin(name, Arc::clone(new), Some(opened)),
+                Ok(opened) => self.begin(name, Arc::clone(new), Some(opened), removed),
                 Err(error) => self.leave_out(name, error.to_string()),
             }
         } else {
-            self.begin(name, Arc::clone(new), None);
+            self.begin(name, Arc::clone(new), None, removed);
         }
         self.run_prepared();
         if let Some(why) = self.absent.get(name) {
@@ -474,7 +479,8 @@ impl Registry {
             }
             Body::Targets(Driven { handle, .. }) => {
                 let config = Arc::clone(&config.borrow());
-                self.let_set_go(LeavingSet { targets: handle, service, config });
+                let recorded = CancellationToken::new();
+                self.let_set_go(LeavingSet { targets: handle, service, config, recorded });
             }
             Body::Redirect => tracing::info!(app = name, "app `{name}` is removed"),
         }

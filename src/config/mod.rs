@@ -52,7 +52,7 @@ pub use self::load::{file_of, instance_file, load};
 pub use self::paths::{beside_state_file, default_socket, instance_of_app_file};
 pub use self::redis::{Redis, RedisServer};
 pub use self::secret::looks_secret;
-pub use self::several::Started;
+pub use self::several::{KeptFile, Started};
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::CommandLine;
@@ -533,8 +533,8 @@ pub struct Sources {
     /// [`Sources::hold_to`].
     pub started: Option<Started>,
     /// What the files of apps said when they were last good, by the app's name. At the start of a
-    /// daemon an app whose file is refused or not there is as it was.
-    pub kept: BTreeMap<String, Arc<str>>,
+    /// daemon an app whose file is refused or not there is as it was, unless it was removed.
+    pub kept: BTreeMap<String, KeptFile>,
     /// What was read of the files of apps before, so that a change of one among many is cheap.
     pub remembered: Remembered,
 }

@@ -45,6 +45,15 @@ impl Sources {
     }
 }
 
+/// What the file of an app said when it was last good.
+#[derive(Debug, Clone)]
+pub struct KeptFile {
+    /// Its text.
+    pub text: Arc<str>,
+    /// Whether the app has a record. That of one that was removed is set aside.
+    pub has_record: bool,
+}
+
 /// The folder of apps as it was found.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -171,16 +180,23 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         }
     }
     // What is gone, too, is as it was until the next look finds it missing.
-    for (name, text) in &r.given.sources.kept {
+    for (name, kept) in &r.given.sources.kept {
         if several.apps.contains_key(name) || is_redis(name, has_redis).is_some() {
             continue;
         }
         let folder = several.folder.as_deref().unwrap_or(Path::new(""));
-        let Some(valid) = folder::read_kept(name, folder, text, r.given, &sections) else { continue };
+        let Some(valid) = folder::read_kept(name, folder, &kept.text, r.given, &sections) else { continue };
+        // Of an app that was removed the text may have stayed. A managed app has a record; another
+        // one may have none, and runs nothing.
+        let is_gone = several.unreadable.is_none() && !several.refused.contains_key(name);
+        let runs_nothing = valid.app.targets.is_some() || valid.app.redirect.is_some();
+        if !kept.has_record && (is_gone || !runs_nothing) {
+            continue;
+        }
         match fitting(&accepted, Arc::new(valid.app), valid.targets, valid.listen) {
             Ok(app) => {
                 accepted.add(&app);
-                several.texts.insert(name.clone(), Arc::clone(text));
+                several.texts.insert(name.clone(), Arc::clone(&kept.text));
                 several.apps.insert(name.clone(), app);
             }
             Err(problems) => {

@@ -36,12 +36,13 @@ impl Place {
         let claimed: Vec<_> = wanted.iter().filter_map(claim).collect();
         let unwanted = passed.close();
         let bind_all = || bind(&wanted, claimed);
+        let (file, several) = (&config.state_file, config.apps.is_some());
         let ((records, warnings), prepared) = match predecessor {
-            None => (Records::take_when_free(&config.state_file, None).await?, bind_all()?),
+            None => (Records::take_when_free(file, None, several).await?, bind_all()?),
             Some(predecessor) => {
                 let prepared = bind_all()?;
                 let lock = predecessor.stand_by(config).await?;
-                (Records::take_when_free(&config.state_file, lock).await?, prepared)
+                (Records::take_when_free(file, lock, several).await?, prepared)
             }
         };
         for warning in &warnings {

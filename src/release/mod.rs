@@ -36,7 +36,7 @@
 //! On disk:
 //! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
 //! - [`record`]: what must be known after the daemon has died. [`store`]: its file.
-//!   [`records`]: their place, and its lock. `failpoint`: where a test kills the daemon.
+//!   [`records`]: their place. `lock`: its lock. `failpoint`: where a test kills the daemon.
 //!
 //! For others:
 //! - [`Handle`]: requests to the coordinator. `message`: what reaches it. `view`: the snapshot it
@@ -57,6 +57,7 @@ mod history;
 mod holder;
 mod life;
 mod live_probe;
+mod lock;
 mod message;
 mod placeholder;
 mod probing;

@@ -4,25 +4,24 @@
 //! own in the folder `<state_file without .json>.d`. The record of an app that was removed is set
 //! aside there as `<record>.removed-<time>`, and taken up when the app is added again.
 //!
-//! A lock file beside the state file keeps a second daemon away for as long as this one lives. The
-//! lock belongs to the open file (flock(2)), so a successor that is given the descriptor holds it
-//! too, without a gap.
+//! A lock file beside the state file, and in the folder, keeps a second daemon away for as long as
+//! this one lives (`lock.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
 use super::holder::holder_of;
+use super::lock::{self, is_at};
 use super::store::{self, Found, Store, StoreError, is_refused, with_suffix};
 use crate::config::{Fnv, beside_state_file, is_instance_name};
-use crate::folder::{self, open_regular};
+use crate::folder;
 
 /// How long a child of a killed daemon may take from fork to exec, which wait for the disk that the
 /// program is on.
@@ -31,11 +30,17 @@ const BETWEEN_FORK_AND_EXEC: Duration = Duration::from_secs(1);
 /// Between two looks whether the lock is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// What the name of the folder of records ends with.
+const FOLDER: &str = ".d";
+
 /// What the name of a record ends with.
 const RECORD: &str = ".json";
 
 /// What the name of a file ends with that says which targets of an app are in force.
 const TARGETS: &str = ".targets.json";
+
+/// What the name of an app is followed by where [`Removed`] has that file of it.
+const OF_TARGETS: &str = ".targets";
 
 /// What follows in the name of one that was set aside.
 const REMOVED: &str = ".removed-";
@@ -47,6 +52,22 @@ const REMOVED_KEPT: usize = 3;
 #[derive(Debug, Default)]
 pub struct Removed(BTreeMap<String, PathBuf>);
 
+impl Removed {
+    /// What was set aside of an app's targets.
+    pub fn targets(&self, app: &str) -> Former {
+        Former::Known(self.0.get(&format!("{app}{OF_TARGETS}")).cloned())
+    }
+}
+
+/// What was set aside last of one app.
+#[derive(Debug, Clone)]
+pub enum Former {
+    /// This, or nothing.
+    Known(Option<PathBuf>),
+    /// It may be set aside only now.
+    Unknown,
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -57,7 +78,8 @@ pub struct Records {
 }
 
 impl Records {
-    /// As [`Records::take`], and tries again for a moment where the lock is taken.
+    /// As [`Records::take`], with the folder of the records of several apps, and tries again for a
+    /// moment where a lock is taken. Where one app (not `several`) has no such folder, none is made.
     ///
     /// The daemon before this one may just have been killed. A child that it was starting then
     /// holds the lock until it executes its program or ends. A lock that children do not inherit
@@ -65,18 +87,28 @@ impl Records {
     /// descriptor of the file that is closed.
     ///
     /// # Errors
-    /// As [`Records::take`].
+    /// As [`Records::take`]; the folder is another daemon's, or the state file of one lies in it.
     pub async fn take_when_free(
         file: &Path,
         inherited: Option<File>,
+        several: bool,
     ) -> Result<(Self, Vec<String>), StoreError> {
         let deadline = Instant::now() + BETWEEN_FORK_AND_EXEC;
+        let take = |inherited| {
+            let (records, mut warnings) = Self::take(file, inherited)?;
+            warnings.extend(records.claim_folder(several)?);
+            Ok((records, warnings))
+        };
         if let Some(lock) = inherited {
-            return Self::take(file, Some(lock));
+            return take(Some(lock));
         }
         loop {
-            match Self::take(file, None) {
-                Err(StoreError::Taken { .. }) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
+            match take(None) {
+                Err(
+                    StoreError::Taken { .. }
+                    | StoreError::InOthersFolder { .. }
+                    | StoreError::OthersFolder { .. },
+                ) if Instant::now() < deadline => sleep(LOOK_AGAIN).await,
                 Err(StoreError::Taken { file, lock, .. }) => {
                     let holder = holder_of(&lock);
                     return Err(StoreError::Taken { file, lock, holder });
@@ -90,8 +122,9 @@ impl Records {
     /// to be logged too.
     ///
     /// # Errors
-    /// Another daemon holds the lock; the inherited lock is that of another place; something else
-    /// than a file has the name of the lock; another user's link leads there.
+    /// Another daemon holds the lock, or has its records in this folder; the inherited lock is that
+    /// of another place; something else than a file has the name of the lock; another user's link
+    /// leads there.
     pub fn take(file: &Path, inherited: Option<File>) -> Result<(Self, Vec<String>), StoreError> {
         let mut warnings = Vec::new();
         // Instances of other users have their records there too, so the folder is not private. Each
@@ -104,11 +137,12 @@ impl Records {
         if let Some((link, uid)) = folder::planted_link(file) {
             return Err(StoreError::Planted { link, uid });
         }
-        let lock_file = with_suffix(file, ".lock");
+        lock::check_outside(file)?;
+        let lock_file = lock::of(file);
         let lock = match inherited {
             Some(lock) if is_at(&lock, &lock_file) => Some(lock),
             Some(_) => return Err(StoreError::Elsewhere { file: file.to_owned() }),
-            None => match open_lock(&lock_file) {
+            None => match lock::open(&lock_file) {
                 Ok(Some(lock)) => Some(lock),
                 Ok(None) => {
                     return Err(StoreError::Taken { file: file.to_owned(), lock: lock_file, holder: None });
@@ -121,6 +155,16 @@ impl Records {
             },
         };
         Ok((Self { file: file.to_owned(), lock: lock.map(Arc::new) }, warnings))
+    }
+
+    /// Locks the folder of the records of several apps, and makes it where there are `several`.
+    /// Returns what is to be logged.
+    fn claim_folder(&self, several: bool) -> Result<Option<String>, StoreError> {
+        let (Some(lock), folder) = (&self.lock, self.folder()) else { return Ok(None) };
+        // Where it cannot be made, each record says so.
+        let _told_later = several.then(|| folder::make(&folder, 0o755));
+        let is_there = folder.is_dir() && folder::planted_link(&folder).is_none();
+        if is_there { lock::claim(lock, &self.file, &folder) } else { Ok(None) }
     }
 
     /// Opens the record of the one app, or that of `app` of several.
@@ -192,12 +236,12 @@ impl Records {
 
     /// The names of the apps of several that have a record.
     pub fn apps(&self) -> BTreeSet<String> {
-        self.named(RECORD)
+        named(&self.folder(), &[RECORD])
     }
 
     /// The names of the apps of several that keep which of their targets are in force.
     pub fn apps_with_targets(&self) -> BTreeSet<String> {
-        self.named(TARGETS)
+        named(&self.folder(), &[TARGETS])
     }
 
     /// Where an app of several keeps which of its targets are in force. It is no record of releases,
@@ -207,11 +251,11 @@ impl Records {
     }
 
     /// Makes the folder of [`Records::targets_of`]. Where nothing is there, what was set aside last
-    /// is taken up. Blocking.
+    /// (`former`) is taken up. Blocking.
     ///
     /// # Errors
     /// The operation that failed, and its path.
-    pub fn take_up_targets(&self, app: &str) -> io::Result<()> {
+    pub fn take_up_targets(&self, app: &str, former: Former) -> io::Result<()> {
         let folder = self.folder();
         folder::make(&folder, 0o755).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make the folder {}: {error}", folder.display()))
@@ -220,7 +264,11 @@ impl Records {
         if file.exists() {
             return Ok(());
         }
-        let Some(former) = removed(&file).pop() else { return Ok(()) };
+        let former = match former {
+            Former::Known(former) => former,
+            Former::Unknown => removed(&file).pop(),
+        };
+        let Some(former) = former else { return Ok(()) };
         fs::rename(&former, &file).map_err(|error| {
             io::Error::new(error.kind(), format!("{} is not taken up: {error}", former.display()))
         })
@@ -261,7 +309,7 @@ impl Records {
     /// # Errors
     /// Why it cannot.
     pub fn check(file: &Path, inherited: &File, several: bool) -> Result<(), StoreError> {
-        if !is_at(inherited, &with_suffix(file, ".lock")) {
+        if !is_at(inherited, &lock::of(file)) {
             return Err(StoreError::Elsewhere { file: file.to_owned() });
         }
         match if several { Ok(None) } else { store::read(file).map(Some) } {
@@ -275,8 +323,8 @@ impl Records {
     /// Removes the record of the one app and the lock, and then `folder` and the one above it where
     /// they are empty. Does nothing where another daemon has the lock.
     pub fn discard(file: &Path, folder: &Path) {
-        let lock_file = with_suffix(file, ".lock");
-        let Ok(Some(_locked)) = open_lock(&lock_file) else { return };
+        let lock_file = lock::of(file);
+        let Ok(Some(_locked)) = lock::open(&lock_file) else { return };
         for path in [file, &lock_file] {
             let _may_never_have_been_there = fs::remove_file(path);
         }
@@ -287,21 +335,11 @@ impl Records {
 
     /// The folder of the records of several apps.
     fn folder(&self) -> PathBuf {
-        beside_state_file(&self.file, ".d")
+        beside_state_file(&self.file, FOLDER)
     }
 
     fn record_of(&self, app: Option<&str>) -> PathBuf {
         app.map_or_else(|| self.file.clone(), |app| self.folder().join(format!("{app}{RECORD}")))
-    }
-
-    /// The names of the apps that have a file with such an ending.
-    fn named(&self, ending: &str) -> BTreeSet<String> {
-        let entries = fs::read_dir(self.folder()).into_iter().flatten().flatten();
-        let name = |entry: fs::DirEntry| {
-            let name = entry.file_name().into_string().ok()?;
-            name.strip_suffix(ending).filter(|name| is_instance_name(name)).map(str::to_owned)
-        };
-        entries.filter_map(name).collect()
     }
 
     /// The hash of device, inode and path of the lock, and of the app's name where there are
@@ -309,7 +347,7 @@ impl Records {
     /// may have the same path, on another file system.
     fn mark(&self, app: Option<&str>) -> Option<String> {
         let meta = self.lock.as_ref()?.metadata().ok()?;
-        let path = fs::canonicalize(with_suffix(&self.file, ".lock")).ok()?;
+        let path = fs::canonicalize(lock::of(&self.file)).ok()?;
         let mut hash = Fnv::new();
         hash.record("device", &meta.dev().to_string());
         hash.record("inode", &meta.ino().to_string());
@@ -324,6 +362,23 @@ impl Records {
 /// Where the apps of the instance with this state file are kept as they were configured last.
 pub fn kept_file(state_file: &Path) -> PathBuf {
     beside_state_file(state_file, ".apps.json")
+}
+
+/// The names of the apps that have a record beside this state file, of releases or of targets. The
+/// place need not be this daemon's yet.
+pub fn recorded(state_file: &Path) -> BTreeSet<String> {
+    named(&beside_state_file(state_file, FOLDER), &[RECORD, TARGETS])
+}
+
+/// The names of the apps that have a file with such an ending in the folder of records.
+fn named(folder: &Path, endings: &[&str]) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let mut names = endings.iter().filter_map(|ending| name.strip_suffix(ending));
+        names.find(|name| is_instance_name(name)).map(str::to_owned)
+    };
+    entries.filter_map(name).collect()
 }
 
 /// Sets a record aside whose app was removed, and removes the oldest ones of it. Does nothing where
@@ -355,32 +410,6 @@ fn removed(record: &Path) -> Vec<PathBuf> {
     removed
 }
 
-/// Opens and locks the lock file; `None` where another daemon has the lock.
-fn open_lock(path: &Path) -> io::Result<Option<File>> {
-    let options = &mut OpenOptions::new();
-    let opened = open_regular(options.create(true).truncate(false).write(true).mode(0o600), path);
-    // A lock file on a read-only disk can still be locked, and tells the mark.
-    let opened = opened.or_else(|error| {
-        open_regular(OpenOptions::new().read(true), path)
-            .map_err(|second| if is_refused(&second) { second } else { error })
-    })?;
-    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        // A daemon that ended meanwhile may have removed this file: another one is the lock then.
-        Ok(()) => Ok(Some(opened).filter(|opened| is_at(opened, path))),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Whether `path` is the path of the open file.
-fn is_at(file: &File, path: &Path) -> bool {
-    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(file), Ok(path)) => identity(file) == identity(path),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::record::Record;
@@ -395,7 +424,7 @@ mod tests {
     /// lock for a moment.
     fn again(file: &Path) -> Records {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(Records::take_when_free(file, None)).unwrap().0
+        runtime.block_on(Records::take_when_free(file, None, false)).unwrap().0
     }
 
     #[test]
@@ -421,10 +450,10 @@ mod tests {
             .spawn()
             .unwrap();
         drop(killed);
-        drop(Records::take_when_free(&file, None).await.unwrap());
+        drop(Records::take_when_free(&file, None, false).await.unwrap());
         assert!(child.wait().unwrap().success());
-        let (_lives, _) = Records::take_when_free(&file, None).await.unwrap();
-        let second = Records::take_when_free(&file, None).await.unwrap_err().to_string();
+        let (_lives, _) = Records::take_when_free(&file, None, false).await.unwrap();
+        let second = Records::take_when_free(&file, None, false).await.unwrap_err().to_string();
         assert!(second.contains("another running portokd"), "{second}");
     }
 
@@ -433,7 +462,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
         // Nobody, not even root, may write to a program that runs, as on a read-only disk.
-        let lock = with_suffix(&file, ".lock");
+        let lock = lock::of(&file);
         fs::copy("/bin/sleep", &lock).unwrap();
         let mut runs = std::process::Command::new(&lock).arg("60").spawn().unwrap();
         let (first, warnings) = Records::take(&file, None).unwrap();

@@ -41,6 +41,33 @@ pub enum StoreError {
         /// The daemon's process id, where it can be seen.
         holder: Option<u32>,
     },
+    /// The state file lies where another daemon keeps the records of its apps.
+    #[error(
+        "the state file {} lies in {}, where another running portokd, that of {}, keeps the records of \
+         its apps",
+        file.display(), folder.display(), other.display()
+    )]
+    InOthersFolder {
+        /// The state file.
+        file: PathBuf,
+        /// Its folder.
+        folder: PathBuf,
+        /// The other daemon's state file.
+        other: PathBuf,
+    },
+    /// The folder of the records is another daemon's, or has its state file.
+    #[error(
+        "the state file {} has the records of its apps in {}, which is in use by another running portokd, that of {}",
+        file.display(), folder.display(), other.display()
+    )]
+    OthersFolder {
+        /// The state file.
+        file: PathBuf,
+        /// The folder of its records.
+        folder: PathBuf,
+        /// The other daemon's state file.
+        other: PathBuf,
+    },
     /// The inherited lock is that of another state file.
     #[error(
         "the state file {} is not that of the running daemon, whose lock was passed on: the place of the state changes with a \
@@ -242,7 +269,7 @@ mod tests {
     /// lock for a moment.
     fn again(file: &Path) -> (Store, Found) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let (records, warnings) = runtime.block_on(Records::take_when_free(file, None)).unwrap();
+        let (records, warnings) = runtime.block_on(Records::take_when_free(file, None, false)).unwrap();
         assert!(warnings.is_empty(), "{warnings:?}");
         records.open(None).unwrap()
     }

@@ -13,6 +13,7 @@ use super::super::plan::{Begin, Missing};
 use super::super::running::{Body, Nature, Running, without_configuration};
 use super::{Ended, Registry};
 use crate::config::AppConfig;
+use crate::release::records::Removed;
 use crate::release::store::{Found, Store};
 
 impl Registry {
@@ -24,14 +25,21 @@ impl Registry {
         self.absent.insert(name.to_owned(), why);
     }
 
-    /// Makes an app of several; a managed one with what was found of its record.
-    pub(super) fn begin(&mut self, name: &str, new: Arc<AppConfig>, opened: Option<(Store, Found)>) {
+    /// Makes an app of several; a managed one with what was found of its record. `removed`: the
+    /// records that were set aside.
+    pub(super) fn begin(
+        &mut self,
+        name: &str,
+        new: Arc<AppConfig>,
+        opened: Option<(Store, Found)>,
+        removed: &Removed,
+    ) {
         let (service, route) = self.means.board.add(Arc::clone(&new), &self.means.counters);
         let origin = Origin::of(&self.config, &new);
         let config = watch::Sender::new(new);
         let body = match opened {
             None if Nature::of(&config.borrow()) == Nature::Targets => {
-                Body::Targets(self.begin_set(name, config.subscribe(), (&service, route)))
+                Body::Targets(self.begin_set(name, config.subscribe(), (&service, route), removed))
             }
             None => Body::Redirect,
             Some(opened) => {
@@ -76,10 +84,11 @@ impl Registry {
         name: &str,
         begin: &Begin,
         record: Option<(Store, Found)>,
+        removed: &Removed,
     ) {
         let configured = self.several().and_then(|several| several.apps.get(name)).cloned();
         let config = configured.unwrap_or_else(|| without_configuration(&self.config.app, name));
-        self.begin(name, config, record);
+        self.begin(name, config, record, removed);
         if let Begin::FromRecord { why, spared: true } = begin {
             let missing = Missing { since: Instant::now().into_std(), spared: Some(why.clone()) };
             self.plan.missing.insert(name.to_owned(), missing);

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::super::means::{Managed, Owner};
 use super::super::running::Body;
 use super::{Ended, Life, Registry};
+use crate::release::records::Former;
 
 /// How long what a lost coordinator left under way may take to end.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -158,7 +159,12 @@ impl Registry {
             Body::Managed(_) | Body::Redirect => None,
         };
         let (config, route) = (running.config.subscribe(), self.means.board.write_again(&running.service));
-        running.body = Body::Targets(self.drive_set(name, config, (&running.service, route), recorded));
+        running.body = Body::Targets(self.drive_set(
+            name,
+            config,
+            (&running.service, route),
+            (recorded, Former::Unknown),
+        ));
         running.restarts.began();
         self.running.insert(name.to_owned(), running);
         self.run_prepared();

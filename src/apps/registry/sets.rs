@@ -12,6 +12,7 @@ use super::super::targets::{self, TargetSet};
 use super::{Ended, Registry};
 use crate::config::AppConfig;
 use crate::proxy::{RouteWriter, Service};
+use crate::release::records::{Former, Removed};
 
 /// The driver of an app with targets that does not run yet.
 pub(super) struct PreparedSet {
@@ -32,26 +33,28 @@ impl PreparedSet {
 
 impl Registry {
     /// Makes the driver of an app with targets that is new. It takes the app's record once one of
-    /// its name that is being removed is done with it.
+    /// its name that is being removed is done with it. `removed`: the records that were set aside.
     pub(super) fn begin_set(
         &mut self,
         name: &str,
         config: watch::Receiver<Arc<AppConfig>>,
         service: (&Arc<Service>, RouteWriter),
+        removed: &Removed,
     ) -> Driven {
-        let former = self.leaving_sets.values().rev().find(|set| set.config.name == name);
-        let recorded = former.map(|set| set.targets.recorded());
-        self.drive_set(name, config, service, recorded)
+        let leaving = self.leaving_sets.values().rev().find(|set| set.config.name == name);
+        let recorded = leaving.map(|set| set.recorded.clone());
+        let former = if leaving.is_some() { Former::Unknown } else { removed.targets(name) };
+        self.drive_set(name, config, service, (recorded, former))
     }
 
     /// Makes the driver of an app with targets. It takes the app's record once a former one is done
-    /// with it.
+    /// with it, or what was set aside of it.
     pub(super) fn drive_set(
         &mut self,
         name: &str,
         config: watch::Receiver<Arc<AppConfig>>,
         (service, route): (&Arc<Service>, RouteWriter),
-        recorded: Option<CancellationToken>,
+        (recorded, former): (Option<CancellationToken>, Former),
     ) -> Driven {
         let (handle, driver) = TargetSet::start(targets::Parts {
             notify: self.means.notify_of(&Some(name.to_owned()), config.clone()),
@@ -61,6 +64,7 @@ impl Registry {
             records: self.means.records.clone(),
             recorded,
             prober: self.means.prober.clone(),
+            former,
         });
         let fell = CancellationToken::new();
         self.drivers.push(PreparedSet { app: name.to_owned(), driver, fell: fell.clone() });
@@ -72,7 +76,7 @@ impl Registry {
         let name = &set.config.name;
         tracing::info!(app = name, "app `{name}` is removed: its requests finish");
         let number = self.leaving_sets.last_key_value().map_or(0, |(last, _)| last + 1);
-        let gone = set.go();
+        let gone = set.go(self.means.records.clone());
         self.leaving_sets.insert(number, set);
         self.tasks.spawn(async move {
             gone.await;

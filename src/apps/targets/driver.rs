@@ -26,7 +26,7 @@ use crate::proxy::{RouteWriter, ServiceCounters, Target};
 use crate::release::End;
 #[cfg(debug_assertions)]
 use crate::release::failpoint;
-use crate::release::records::Records;
+use crate::release::records::{Former, Records};
 use crate::release::spec::{random, switch_id};
 use crate::wire::{self, Code, ErrorBody, HookEvent, Phase, ProbeReport, Reason, TargetState};
 
@@ -53,6 +53,8 @@ pub struct Parts {
     pub recorded: Option<CancellationToken>,
     /// Where the probes of all apps have their turns.
     pub prober: Prober,
+    /// What was set aside of the app before.
+    pub former: Former,
     /// Tells the app's hooks; must not block.
     pub notify: Box<dyn Fn(HookEvent) + Send>,
 }
@@ -72,6 +74,8 @@ pub struct TargetSet {
     file: Option<File>,
     /// The end of who had the file before.
     recorded: Option<CancellationToken>,
+    /// What was set aside before.
+    former: Former,
     record: Record,
     notify: Box<dyn Fn(HookEvent) + Send>,
     state_error: Option<String>,
@@ -101,7 +105,7 @@ impl TargetSet {
     /// Makes the driver of an app. Its targets serve once it [runs](Self::run): those that are
     /// probed when they are healthy, others at once.
     pub fn start(parts: Parts) -> (Handle, Self) {
-        let Parts { config: mut configs, route, counters, records, recorded, prober, notify } = parts;
+        let Parts { config: mut configs, route, counters, records, recorded, former, prober, notify } = parts;
         let config = Arc::clone(&configs.borrow_and_update());
         let file = File::new(records, &config.name);
         let gone = file.gone();
@@ -123,6 +127,7 @@ impl TargetSet {
             configs,
             file: Some(file),
             recorded,
+            former,
             notify,
             messages,
         };
@@ -174,7 +179,7 @@ impl TargetSet {
         }
         if let Some(file) = &self.file {
             let configured = self.config.targets.clone().unwrap_or_default();
-            (self.record, self.state_error) = file.read(configured).await;
+            (self.record, self.state_error) = file.read(configured, self.former.clone()).await;
         }
         if let Some(error) = &self.state_error {
             tracing::error!(app = self.config.name, "{error}");

@@ -254,9 +254,10 @@ impl Handle {
 
     /// Lets the app go, to which no route leads any more: sets its record aside, begins nothing new,
     /// and ends the driver once no request is in flight, after `drain.period` at the latest. Waits
-    /// until it has begun.
-    pub async fn remove(&self) {
-        let _driver_gone = self.ask(Message::Remove).await;
+    /// until it has begun. False where the driver has ended already, by a fault: its record may
+    /// still be there.
+    pub async fn remove(&self) -> bool {
+        self.ask(Message::Remove).await.is_ok()
     }
 
     /// Cancelled once the driver writes its record no more: another one may have it then.

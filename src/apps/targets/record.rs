@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::release::records::Records;
+use crate::release::records::{Former, Records};
 use crate::release::store;
 use crate::wire::Switch;
 
@@ -101,11 +101,11 @@ impl File {
         self.gone.clone()
     }
 
-    /// The record as it was left, for an app whose configuration says `configured`; and what kept
-    /// it from being read.
-    pub(super) async fn read(&self, configured: Vec<SocketAddr>) -> (Record, Option<String>) {
+    /// The record as it was left, or the `former` one, for an app whose configuration says
+    /// `configured`; and what kept it from being read.
+    pub(super) async fn read(&self, configured: Vec<SocketAddr>, former: Former) -> (Record, Option<String>) {
         let (records, app, new) = (self.records.clone(), self.app.clone(), Record::new(&configured));
-        let read = spawn_blocking(move || read(&records, &app, &configured));
+        let read = spawn_blocking(move || read(&records, &app, &configured, former));
         match timeout(READ_WITHIN, read).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => (new, Some(format!("the record was not read: {error}"))),
@@ -158,8 +158,8 @@ impl File {
 }
 
 /// The record of an app as it was left; and why it could not be taken up. Blocking.
-fn read(records: &Records, app: &str, configured: &[SocketAddr]) -> (Record, Option<String>) {
-    let trouble = records.take_up_targets(app).err().map(|error| error.to_string());
+fn read(records: &Records, app: &str, configured: &[SocketAddr], former: Former) -> (Record, Option<String>) {
+    let trouble = records.take_up_targets(app, former).err().map(|error| error.to_string());
     let file = records.targets_of(app);
     match parse(&file) {
         Ok(mut record) => {

@@ -16,7 +16,7 @@ use crate::config::{Affinity, AppConfig, of_an_empty_file};
 use crate::health::Prober;
 use crate::proxy::{Board, Counters, Ejections, ListenerId, Plane, Reserved, ReservedBody, Target, bind};
 use crate::release::End;
-use crate::release::records::Records;
+use crate::release::records::{Former, Records};
 use crate::wire::{Code, HookEvent, Phase, Reason, TargetState};
 
 /// The one deadline of everything that is waited for.
@@ -97,6 +97,7 @@ impl Rig {
             records: home.1.clone(),
             recorded: None,
             prober: Prober::with_places(4),
+            former: Former::Unknown,
             notify: Box::new(move |event| tell.lock().unwrap().push(event)),
         });
         Self { _plane: plane, addr, handle, config, task: tokio::spawn(set.run()), home, told }

@@ -218,6 +218,44 @@ fn a_flavor_takes_another_file_and_keeps_name_folder_and_record() {
     assert_eq!((config.name.as_str(), config.file), ("edge", Some(case.path("etc/edge_test.toml"))));
 }
 
+fn kept_file(text: &str, has_record: bool) -> KeptFile {
+    KeptFile { text: text.into(), has_record }
+}
+
+#[test]
+fn an_app_that_was_removed_does_not_come_back_by_its_kept_text() {
+    const RUNS: &str = "command = \"x\"\n";
+    const TARGETS: &str = "targets = [\"127.0.0.1:9081\"]\n";
+    const REDIRECT: &str = "redirect = \"https://example.com\"\n";
+    // (its file is refused, the folder is gone, it has a record, which of the three come back)
+    for (is_refused, is_unreadable, has_record, back) in [
+        (false, false, false, &[][..]),
+        (false, false, true, &["redirect", "runs", "targets"]),
+        (true, false, false, &["redirect", "targets"]),
+        (true, false, true, &["redirect", "runs", "targets"]),
+        (false, true, false, &["redirect", "targets"]),
+        (false, true, true, &["redirect", "runs", "targets"]),
+    ] {
+        let mut case = Case::file("[apps]\n");
+        let all = [("runs", RUNS), ("targets", TARGETS), ("redirect", REDIRECT)];
+        if !is_unreadable {
+            case.app("steady", "hosts = [\"steady.test\"]\ncommand = \"y\"\n");
+        }
+        for (app, _) in all.iter().filter(|_| is_refused) {
+            case.app(app, "hosts = 7\n");
+        }
+        let kept = all.map(|(app, text)| {
+            (app.to_owned(), kept_file(&format!("hosts = [\"{app}.test\"]\n{text}"), has_record))
+        });
+        case.sources.kept = kept.into();
+        let config = case.good();
+        let several = several(&config);
+        assert_eq!(several.unreadable.is_some(), is_unreadable);
+        let names: Vec<_> = several.apps.keys().filter(|name| *name != "steady").collect();
+        assert_eq!(names, back, "{is_refused} {is_unreadable} {has_record}");
+    }
+}
+
 #[test]
 fn an_app_as_it_was_last_is_held_against_the_others_like_any_other() {
     let mut case = Case::file("[apps]\n");
@@ -228,7 +266,7 @@ fn an_app_as_it_was_last_is_held_against_the_others_like_any_other() {
         ("circle", "listen = [\"127.0.0.1:8085\"]\ncommand = \"x\"\n"),
         ("shop", "targets = [\"127.0.0.1:9080\"]\n"),
     ];
-    case.sources.kept = kept.map(|(app, text)| (app.to_owned(), text.into())).into();
+    case.sources.kept = kept.map(|(app, text)| (app.to_owned(), kept_file(text, true))).into();
     let config = case.good();
     let Several { apps, refused, texts, .. } = several(&config);
     assert_eq!(apps.keys().collect::<Vec<_>>(), ["fine", "hook"]);

@@ -182,6 +182,34 @@ fn the_driver_of_targets_is_started_again_and_they_serve_meanwhile() {
 }
 
 #[test]
+fn while_the_driver_of_targets_is_down_its_app_can_be_removed_and_its_record_is_set_aside() {
+    let world = World::new();
+    let program = world.app("one").start_unmanaged();
+    let conf = edge(&world);
+    let shop = format!(
+        "hosts = [\"shop.test\"]\ntargets = [\"127.0.0.1:{}\"]\nhealth.interval = \"50ms\"\n",
+        program.port
+    );
+    put_text(&world, "shop", &shop);
+    put(&world, "steady", &["steady.test"], &world.app("steady-1"));
+    let daemon = start_failing(&world, &conf, "shop:60-64");
+    let targets = record(&world, "shop").with_file_name("shop.targets.json");
+    let recorded = json!({ "schema": 1, "targets": null, "configured": [] });
+    fs::write(&targets, recorded.to_string()).unwrap();
+    wait_for_faults(&daemon, "shop", 5);
+    super::take_away(&world, "shop");
+    reload(&daemon);
+    wait_until("its record is set aside", || daemon.log(), || (!targets.exists()).then_some(()));
+    wait_until("it is gone", || daemon.log(), || (super::names(&world) == ["steady"]).then_some(()));
+    // Added again, it is as new, and has what was set aside.
+    put_text(&world, "shop", &shop);
+    reload(&daemon);
+    wait_for(&daemon, "shop.test", "one");
+    assert_eq!(fs::read_to_string(&targets).unwrap(), recorded.to_string());
+    daemon.terminate();
+}
+
+#[test]
 fn the_coordinator_of_the_one_app_is_started_again_twice_and_then_the_daemon_ends() {
     let world = World::new();
     let conf = world.conf().app(&world.app("v1")).set("rollback.window", "0s").set("drain.early", true);

@@ -1,12 +1,19 @@
 //! One app's trouble is no other's: killed daemons, lost records, faults in a coordinator.
 
 use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 
 use nix::sys::signal::Signal;
+use rustix::fs::inotify;
 
 use super::faults::start_failing;
-use super::{edge, get, live_pid, names, put, record, status, take_away, wait_for, wait_until_kept};
-use crate::harness::{Load, World, assert_mentions, wait_until};
+use super::{
+    edge, get, live_pid, names, put, put_text, record, status, take_away, wait_for, wait_until_kept,
+};
+use crate::harness::command::PORTOKD;
+use crate::harness::conf::Conf;
+use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
 
 #[test]
 fn a_killed_daemons_apps_are_taken_over_each_by_its_own_record() {
@@ -126,7 +133,7 @@ fn an_app_whose_file_is_broken_or_gone_is_as_it_was_when_the_daemon_starts_again
     let before = ["broken", "gone"].map(|app| live_pid(&daemon, app));
     wait_until_kept(&world, "gone");
     daemon.kill();
-    super::put_text(&world, "broken", "hosts = 7");
+    put_text(&world, "broken", "hosts = 7");
     take_away(&world, "gone");
     let daemon = world.start_saved(&conf);
     wait_for(&daemon, "broken.test", "broken-1");
@@ -141,6 +148,117 @@ fn an_app_whose_file_is_broken_or_gone_is_as_it_was_when_the_daemon_starts_again
     assert!(world.processes().iter().all(|process| process.pid != before[1]));
     let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
     wait_until("it is forgotten", kept, || (!kept().contains("gone.test")).then_some(()));
+    daemon.terminate();
+}
+
+#[test]
+fn an_app_that_was_removed_does_not_come_back_though_its_text_was_kept() {
+    let world = World::new();
+    let conf = edge(&world);
+    let releases = ["good", "other", "old"].map(|app| (app, world.app(&format!("{app}-1"))));
+    for (app, release) in &releases {
+        put(&world, app, &[&format!("{app}.test")], release);
+    }
+    let daemon = world.start(&conf);
+    for app in ["good", "other", "old"] {
+        live_pid(&daemon, app);
+    }
+    wait_until_kept(&world, "old");
+    let kept = world.path("state/state.apps.json");
+    let before = fs::read(&kept).unwrap();
+    take_away(&world, "old");
+    super::reload(&daemon);
+    let is_removed = || (!record(&world, "old").exists() && names(&world) == ["good", "other"]).then_some(());
+    wait_until("it is removed", || daemon.log(), is_removed);
+    daemon.terminate();
+    // As after a disk that was full.
+    fs::write(&kept, before).unwrap();
+    let began = releases[2].1.count("start");
+    // Where it came back, it would run for that long.
+    let daemon = world.start(&conf.set("removal_delay", "1h"));
+    for app in ["good", "other"] {
+        live_pid(&daemon, app);
+    }
+    assert_eq!(names(&world), ["good", "other"]);
+    assert_eq!(releases[2].1.count("start"), began);
+    daemon.terminate();
+}
+
+#[test]
+fn a_second_daemon_that_would_share_the_records_of_the_apps_is_refused() {
+    let world = World::new();
+    let conf = edge(&world);
+    put(&world, "api", &["api.test"], &world.app("api-1"));
+    let daemon = world.start(&conf);
+    let pid = live_pid(&daemon, "api");
+    let (state_file, folder) = (world.state_file(), world.path("state/state.d"));
+    for second in [world.path("state/state"), record(&world, "api")] {
+        let conf = Conf::new(world.path("conf/second.toml"))
+            .set("listen", "127.0.0.1:0")
+            .set("state_file", second.display().to_string())
+            .set("admin.socket", world.path("second.sock").display().to_string())
+            .set("apps", toml::Table::new());
+        conf.save();
+        let file = conf.file().display().to_string();
+        let said = world.spawn(PORTOKD, &["--config", &file], &world.env()).wait().ended(1);
+        let named = [&second, &folder, &state_file].map(|path| path.display().to_string());
+        assert_mentions(&said.err, &named.each_ref().map(String::as_str));
+        assert_mentions(&said.err, &["another running portokd", "STATE_FILE"]);
+    }
+    assert_eq!(live_pid(&daemon, "api"), pid);
+    get(&daemon, "api.test", "/").expect(200);
+    daemon.terminate();
+}
+
+/// How often the watched folder itself was read since the watch began, or the last call. Reads with
+/// nothing between them count as one.
+fn reads(watch: &OwnedFd) -> usize {
+    let (mut buffer, mut reads) = ([MaybeUninit::uninit(); 16384], 0);
+    let mut events = inotify::Reader::new(watch, &mut buffer);
+    while let Ok(event) = events.next() {
+        assert!(!event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW));
+        let is_read = event.events().contains(inotify::ReadFlags::ACCESS);
+        reads += usize::from(is_read && event.file_name().is_none());
+    }
+    reads
+}
+
+#[test]
+fn the_records_that_were_set_aside_are_looked_for_once_for_any_number_of_apps() {
+    const APPS: usize = 60;
+    let world = World::new();
+    let conf = edge(&world);
+    put_text(&world, "steady", "hosts = [\"steady.test\"]\nredirect = \"https://example.com\"\n");
+    let daemon = world.start(&conf);
+    let folder = world.path("state/state.d");
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let events = inotify::WatchFlags::ACCESS | inotify::WatchFlags::MOVED_TO;
+    inotify::add_watch(&watch, &folder, events).unwrap();
+    let recorded = |number: usize| folder.join(format!("app{number}.targets.json"));
+    let aside = |number: usize| folder.join(format!("app{number}.targets.json.removed-2026-11-30T00-00-00Z"));
+    for number in 0..APPS {
+        let text = serde_json::json!({ "schema": 1, "targets": null, "configured": [] }).to_string();
+        fs::write(aside(number), text).unwrap();
+        let app = format!("hosts = [\"app{number}.test\"]\ntargets = [\"127.0.0.1:1\"]\n");
+        put_text(&world, &format!("app{number}"), &app);
+    }
+    let taken_up = |daemon: &Daemon<'_>| {
+        let are_taken_up = || (0..APPS).all(|number| recorded(number).exists()).then_some(());
+        wait_until("all are taken up", || daemon.log(), are_taken_up);
+    };
+    super::reload(&daemon);
+    taken_up(&daemon);
+    let at_the_reload = reads(&watch);
+    daemon.terminate();
+    for number in 0..APPS {
+        fs::rename(recorded(number), aside(number)).unwrap();
+    }
+    let _until_then = reads(&watch);
+    let daemon = world.start_saved(&conf);
+    taken_up(&daemon);
+    let at_the_start = reads(&watch);
+    assert!(at_the_reload < APPS / 3, "{at_the_reload}");
+    assert!((1..APPS / 3).contains(&at_the_start), "{at_the_start}");
     daemon.terminate();
 }
 
