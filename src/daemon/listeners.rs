@@ -27,6 +27,10 @@ const MOST: usize = 250;
 /// How often an address is tried again that an app cannot have.
 pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
+/// How often, and after which time, an address is tried again that was left a moment ago.
+const LEFT_BEHIND_FOR: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(100)];
+
 /// A listener and its socket.
 pub(super) type Listening = (ListenerId, TcpListener);
 
@@ -203,8 +207,13 @@ impl Listeners {
         let leaves_some = self.open.iter().any(|(id, _)| !wanted.contains(id));
         let in_the_way = leaves_some && !prepared.failed.is_empty();
         let mut failures = self.change(prepared, plane, manager).await?;
-        // What has been left may have been in the way.
-        if in_the_way {
+        // What has been left may have been in the way, and still be: a child that is just being
+        // started has every socket until its execve(2).
+        for pause in LEFT_BEHIND_FOR.into_iter().filter(|_| in_the_way) {
+            if failures.is_empty() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
             failures = self.change(self.prepare(wanted), plane, manager).await?;
         }
         self.failed.send_if_modified(|known| {
