@@ -64,14 +64,21 @@ pub(super) fn check_outside(file: &Path) -> Result<(), StoreError> {
     Err(StoreError::InOthersFolder { file, folder, other })
 }
 
-/// Gives the `lock` of the state file its name in the folder of the records. Returns what is to be
-/// logged.
+/// Gives the `lock` of the state file its name in the folder of the records; in one that is not
+/// portok's (not `ours`) only looks whether another daemon's has it. Returns what is to be logged.
 ///
 /// # Errors
 /// The folder is that of another daemon's records, or another daemon's state file lies in it.
-pub(super) fn claim(lock: &File, file: &Path, folder: &Path) -> Result<Option<String>, StoreError> {
+pub(super) fn claim(
+    lock: &File,
+    file: &Path,
+    folder: &Path,
+    ours: bool,
+) -> Result<Option<String>, StoreError> {
     let others = |other| StoreError::OthersFolder { file: file.to_owned(), folder: folder.to_owned(), other };
-    match link(lock, &of(file), &folder.join(IN_FOLDER)) {
+    let name = folder.join(IN_FOLDER);
+    let claimed = if ours { link(lock, &of(file), &name) } else { Ok(is_at(lock, &name) || !is_held(&name)) };
+    match claimed {
         Ok(true) => {}
         Ok(false) => return Err(others(holder(folder))),
         Err(error) => {

@@ -164,7 +164,13 @@ impl Records {
         // Where it cannot be made, each record says so.
         let _told_later = several.then(|| folder::make(&folder, 0o755));
         let is_there = folder.is_dir() && folder::planted_link(&folder).is_none();
-        if is_there { lock::claim(lock, &self.file, &folder) } else { Ok(None) }
+        if !is_there {
+            return Ok(None);
+        }
+        // What others have there is left as it is.
+        let is_record = |app: &String| store::read(&self.record_of(Some(app))).is_ok();
+        let is_ours = several || self.apps().iter().any(is_record);
+        lock::claim(lock, &self.file, &folder, is_ours)
     }
 
     /// Opens the record of the one app, or that of `app` of several.
