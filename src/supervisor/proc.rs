@@ -150,16 +150,22 @@ pub(super) fn tagged(process: &Stat) -> Tagged {
 
 /// The environment that a process was started with, if it may be read.
 fn environ(pid: u32) -> Option<Vec<u8>> {
-    match read_environ(Path::new(&format!("/proc/{pid}/environ"))) {
-        // The first thread has ended before the others, perhaps because another one is in the
-        // middle of execve(2). If none has it any more, the process ends, or becomes another.
-        Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
-            let mut threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-            let of_another = |thread: fs::DirEntry| read_environ(&thread.path().join("environ")).ok();
-            Some(threads.find_map(of_another).unwrap_or_default())
+    // The first thread may have ended before the others, perhaps because another one is in the
+    // middle of execve(2): that one has it until it takes the first one's place, which the next
+    // look finds. If none has it again and again, the process is about to end.
+    const LOOKS: usize = 4;
+    for _ in 0..LOOKS {
+        match read_environ(Path::new(&format!("/proc/{pid}/environ"))) {
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+            read => return read.ok(),
         }
-        read => read.ok(),
+        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let of_another = |thread: fs::DirEntry| read_environ(&thread.path().join("environ")).ok();
+        if let Some(environ) = threads.find_map(of_another) {
+            return Some(environ);
+        }
     }
+    None
 }
 
 /// Read with one read(2): between two of them execve(2) may take it away, and the part that was
