@@ -2,9 +2,11 @@
 //! stopped by the ladder, and its record is set aside.
 //!
 //! Its routes are another's or nobody's by then. Of targets, which another program runs, nothing is
-//! stopped: their driver sets its record aside at once, and ends with the drain; where it has fallen,
-//! that is done in its place. The one ordering that matters: the record is set aside after the last process is gone, so that the next daemon
-//! finds it where this one is killed or leaves on the way.
+//! stopped: their driver sets its record aside at once, and ends with the drain; where it has
+//! fallen, that is done in its place.
+//!
+//! The one ordering that matters: the record is set aside after the last process is gone, so that
+//! the next daemon finds it where this one is killed or leaves on the way.
 
 use std::io;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! How a daemon begins: its place, the long-lived tasks, and the order among them.
 //!
 //! The orderings that matter: the place and what the data plane needs before anything is started,
-//! the records before the first request. A failure on the way ends the process. A successor that fails leaves the apps to the
-//! daemon before it.
+//! the records before the first request. A failure on the way ends the process. A
+//! successor that fails leaves the apps to the daemon before it.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};

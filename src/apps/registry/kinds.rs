@@ -26,21 +26,19 @@ impl Registry {
             self.running.insert(name.to_owned(), serving);
             return self.change(name, new, removed);
         }
-        let addition = self.add(name, new, removed);
-        if matches!(addition, Addition::Began) {
-            tracing::info!(
-                app = name,
-                "it is another kind of app from now on: as such it has to be healthy first"
-            );
-            self.former.insert(name.to_owned(), serving);
-        } else {
-            self.running.insert(name.to_owned(), serving);
-        }
-        match addition {
-            Addition::Began => Change::Changed,
-            Addition::Waits => Change::Elsewhere,
-            Addition::Refused(why) => Change::Refused(why),
-        }
+        let (change, keeper) = match self.add(name, new, removed) {
+            Addition::Began => {
+                tracing::info!(
+                    app = name,
+                    "it is another kind of app from now on: as such it has to be healthy first"
+                );
+                (Change::Changed, &mut self.former)
+            }
+            Addition::Waits => (Change::Elsewhere, &mut self.running),
+            Addition::Refused(why) => (Change::Refused(why), &mut self.running),
+        };
+        keeper.insert(name.to_owned(), serving);
+        change
     }
 
     /// What answers the requests of an app.
