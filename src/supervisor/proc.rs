@@ -31,6 +31,9 @@ const KERNEL_THREAD: u32 = 0x0020_0000;
 /// The flag of a process that was forked and has not called execve(2) since (`PF_FORKNOEXEC`).
 const FORKED: u32 = 0x0000_0040;
 
+/// The flag of a thread that is about to end (`PF_EXITING`).
+const EXITING: u32 = 0x0000_0004;
+
 /// One process as `/proc/PID/stat` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
@@ -43,6 +46,8 @@ pub(super) struct Stat {
     threads: u32,
     /// It runs the program of the process that forked it, with that one's environment.
     forked: bool,
+    /// Its first thread is about to end.
+    exiting: bool,
     /// It has an environment that is not empty, or may get one.
     may_have_environment: bool,
 }
@@ -52,6 +57,12 @@ impl Stat {
     /// first thread has ended and others live on (as while another thread calls execve(2)).
     pub(super) fn lives(&self) -> bool {
         !matches!(self.state, b'Z' | b'X') || self.threads > 1
+    }
+
+    /// Whether it is about to end: it gave its memory back, or will. While it has other threads, one
+    /// of them may be calling execve(2) and take the first one's place.
+    fn ends(&self) -> bool {
+        !self.lives() || (self.exiting && self.threads <= 1)
     }
 
     /// Whether it may be a child that a daemon forked and that has not become the app yet.
@@ -92,8 +103,8 @@ fn parse(pid: u32, line: &[u8]) -> Option<Stat> {
     // variables, then sets the end, and only after that where the code ends.
     let is_complete = begin != "0" && end_of_code != "0";
     let may_have_environment = flags & KERNEL_THREAD == 0 && (begin != end || !is_complete);
-    let forked = flags & FORKED != 0;
-    Some(Stat { pid, parent, group, start_time, state, threads, forked, may_have_environment })
+    let (forked, exiting) = (flags & FORKED != 0, flags & EXITING != 0);
+    Some(Stat { pid, parent, group, start_time, state, threads, forked, exiting, may_have_environment })
 }
 
 /// All processes that can be seen.
@@ -136,10 +147,14 @@ pub(super) fn tagged(process: &Stat) -> Tagged {
     }
     // Asked before the read: a child that becomes the app in between has its tag by then.
     let untagged = if process.may_become_an_app() { Tagged::NotYet } else { Tagged::None };
-    let Some(environ) = environ(pid) else { return untagged };
+    let environ = match environ(pid) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return untagged,
+        // No memory: it ends, or another thread is in the middle of execve(2).
+        read => read.unwrap_or_default(),
+    };
     if environ.is_empty() {
         // Checked after the read: a process that has an environment by now is looked at again.
-        let becomes = stat(pid).is_some_and(|stat| stat.lives() && stat.may_have_environment);
+        let becomes = stat(pid).is_some_and(|stat| !stat.ends() && stat.may_have_environment);
         return if becomes { Tagged::NotYet } else { untagged };
     }
     let value = environ.split(|&byte| byte == 0).find_map(|variable| {
@@ -148,24 +163,16 @@ pub(super) fn tagged(process: &Stat) -> Tagged {
     value.and_then(|value| String::from_utf8(value.to_vec()).ok()).map_or(untagged, Tagged::Tag)
 }
 
-/// The environment that a process was started with, if it may be read.
-fn environ(pid: u32) -> Option<Vec<u8>> {
-    // The first thread may have ended before the others, perhaps because another one is in the
-    // middle of execve(2): that one has it until it takes the first one's place, which the next
-    // look finds. If none has it again and again, the process is about to end.
-    const LOOKS: usize = 4;
-    for _ in 0..LOOKS {
-        match read_environ(Path::new(&format!("/proc/{pid}/environ"))) {
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
-            read => return read.ok(),
-        }
-        let mut threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let of_another = |thread: fs::DirEntry| read_environ(&thread.path().join("environ")).ok();
-        if let Some(environ) = threads.find_map(of_another) {
-            return Some(environ);
-        }
+/// The environment that a process was started with.
+fn environ(pid: u32) -> io::Result<Vec<u8>> {
+    let own = read_environ(Path::new(&format!("/proc/{pid}/environ")));
+    if !own.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::SRCH.raw_os_error())) {
+        return own;
     }
-    None
+    // The first thread has ended before the others, perhaps because another one is in the middle of
+    // execve(2): that one has it until it takes the first one's place.
+    let mut threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+    threads.find_map(|thread| read_environ(&thread.path().join("environ")).ok()).map_or(own, Ok)
 }
 
 /// Read with one read(2): between two of them execve(2) may take it away, and the part that was
@@ -232,6 +239,12 @@ mod tests {
                 .unwrap()
                 .lives()
         );
+        let exiting = |threads| {
+            let from = "-1 0 1 2 3 4 5 6 7 8 20 0 1 0";
+            with(from, &format!("-1 {EXITING} 1 2 3 4 5 6 7 8 20 0 {threads} 0")).unwrap()
+        };
+        assert!(exiting(1).ends() && exiting(1).lives());
+        assert!(!exiting(2).ends(), "another thread may be calling execve(2)");
         assert_eq!(with(" 3 5 5 ", " 3 -1 -1 "), None, "no process any more");
         assert_eq!(parse(7, b"7 (sh) Z 3"), None);
         assert_eq!(parse(7, b""), None);
@@ -309,7 +322,10 @@ mod tests {
             match tagged(&process) {
                 Tagged::Tag(tag) => assert_eq!(tag, "tag"),
                 Tagged::NotYet => (),
-                Tagged::None => assert!(living().is_none(), "look {looks}: {process:?}"),
+                Tagged::None => {
+                    let now = living();
+                    assert!(now.is_none_or(|now| now.ends()), "look {looks}: {process:?}, then {now:?}");
+                }
             }
             looks += 1;
         }
@@ -336,6 +352,7 @@ mod tests {
             state: b'S',
             threads: 1,
             forked: false,
+            exiting: false,
             may_have_environment: true,
         };
         // A pid reused while the table was read may even make a circle.
