@@ -40,7 +40,7 @@ use super::placeholder::Placeholder;
 use super::record::Record;
 use super::recorder::Recorder;
 use super::runs::Runs;
-use super::state::{Event, LeavingStage, Policy, Refusal, RunId, State, Timer};
+use super::state::{Event, Policy, Refusal, RunId, State, Timer};
 use super::store::{Found, Store};
 use super::tasks::Tasks;
 use super::timers::Timers;
@@ -229,7 +229,8 @@ impl Coordinator {
 
     /// Waits for what is next. Cancel safe.
     async fn next_turn(&mut self) -> Next {
-        let drains_may_end = self.config.borrow().drain.early && !self.draining().is_empty();
+        let drains_may_end =
+            self.config.borrow().drain.early && self.state.drains_under_way().next().is_some();
         let moves = self.life.moves();
         tokio::select! {
             message = self.inbox.recv() => message.map_or(Next::Closed, Next::Message),
@@ -370,18 +371,9 @@ impl Coordinator {
 
     // ---- drains ----
 
-    /// The runs whose drain is not over, each with what names the drain.
-    fn draining(&self) -> Vec<(RunId, u64)> {
-        let leaving = self.state.leaving.iter();
-        let draining = leaving.filter_map(|leaving| match leaving.stage {
-            LeavingStage::Draining { over: false, seq } => Some((leaving.run.id, seq)),
-            _ => None,
-        });
-        draining.collect()
-    }
-
     fn end_idle_drains(&mut self) {
-        for (run, seq) in self.draining() {
+        let drains: Vec<_> = self.state.drains_under_way().collect();
+        for (run, seq) in drains {
             if self.traffic.is_idle(run) {
                 self.step(Event::DrainOver { run, seq });
             }

@@ -159,3 +159,16 @@ mod moment {
         text.map(|text| humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)).transpose()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any daemon has to find its processes again in the record of any other.
+    #[test]
+    fn the_record_of_one_replica_keeps_its_bytes() {
+        let written = include_str!("record/one-replica.json");
+        let record: Record = serde_json::from_str(written).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&record).unwrap(), written);
+    }
+}

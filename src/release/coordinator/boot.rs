@@ -18,7 +18,7 @@ use crate::release::record::{Record, StoredRun};
 use crate::release::refusal::refused;
 use crate::release::spec;
 use crate::release::state::{
-    Adopted, Boot, Event, Live, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
+    Adopted, Boot, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
 };
 use crate::release::tasks::report;
 use crate::release::turns::Turn;
@@ -320,10 +320,9 @@ impl Coordinator {
     /// Whether an app that may serve already has not been probed yet: an unmanaged one, or a first
     /// release whose switch was not written down.
     fn awaits_first_probe(&self) -> bool {
-        match &self.state.live {
-            Live::Down { release, .. } => release.origin != Origin::Managed,
-            Live::None => self.state.task.is_some(),
-            Live::Up { .. } => false,
+        match self.state.live_release() {
+            Some(release) => release.origin != Origin::Managed && self.state.live_run().is_none(),
+            None => self.state.task.is_some(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::Coordinator;
 use super::perform::stop_ladder;
 use crate::release::clock::now;
 use crate::release::message::Report;
-use crate::release::state::{DownStage, Event, Live, RunId, Stage, Task};
+use crate::release::state::{Event, Live, RunId};
 use crate::supervisor::{Exit, Process};
 use crate::wire::{self, EventKind, ProbeReport};
 
@@ -114,18 +114,12 @@ impl Coordinator {
 
     /// Whether this run is to bring the live release back.
     fn restores(&self, id: RunId) -> bool {
-        matches!(
-            &self.state.live,
-            Live::Down { stage: DownStage::Starting { run, .. }, .. } if run.id == id
-        )
+        self.state.restoring_run().is_some_and(|run| run.id == id)
     }
 
     /// The run that is starting for the task under way.
     fn candidate(&self) -> Option<RunId> {
-        match &self.state.task {
-            Some(Task { stage: Stage::Starting { run, .. }, .. }) => Some(run.id),
-            _ => None,
-        }
+        self.state.candidate_run().map(|run| run.id)
     }
 
     /// Adds an event to the attempt under way, where it is about its run.

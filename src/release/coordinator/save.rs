@@ -23,7 +23,7 @@ impl Coordinator {
 
     fn make_record(&self) -> Record {
         let state = &self.state;
-        let drains = self.draining();
+        let drains: Vec<_> = state.drains_under_way().collect();
         let drain_ends = |id| {
             let (run, seq) = drains.iter().find(|(run, _)| *run == id)?;
             self.timers.drain_ends(*run, *seq)

@@ -1,7 +1,7 @@
 //! How the snapshot for others is made.
 
 use super::Coordinator;
-use crate::release::state::{DownStage, Live, RunId, Stage, Task};
+use crate::release::state::RunId;
 use crate::release::view::{View, empty_status};
 use crate::wire;
 
@@ -9,29 +9,23 @@ impl Coordinator {
     /// The app as it is now.
     pub(super) fn make_view(&self) -> View {
         let live = self.state.live_run();
-        let live_status = match &self.state.live {
-            Live::None => None,
-            Live::Up { run } => self.release_status(&run.release.id, Some(run.id), self.state.restarts),
-            Live::Down { release, stage, .. } => {
-                let run = match stage {
-                    DownStage::Starting { run, .. } => Some(run.id),
-                    _ => None,
-                };
-                self.release_status(&release.id, run, self.state.restarts)
-            }
-        };
-        let candidate = self.state.task.as_ref().map(|task| (task, candidate_run(task)));
-        let candidate_status =
-            candidate.and_then(|(task, run)| self.release_status(&task.release.id, run, 0));
-        let previous = self.state.previous();
+        let live_status = self.state.live_release().map(|release| {
+            let run = live.or_else(|| self.state.restoring_run());
+            self.release_status(&release.id, run.map(|run| run.id), self.state.restarts)
+        });
+        let candidate = self.state.candidate_run().or_else(|| self.state.revived_run()).map(|run| run.id);
+        let task = self.state.task.as_ref();
+        let candidate_status = task.map(|task| self.release_status(&task.release.id, candidate, 0));
+        let previous = self.state.previous_run().map(|run| run.id);
+        let previous_status = self.state.previous();
         let previous_status =
-            previous.as_ref().and_then(|previous| self.release_status(&previous.release.id, previous.run, 0));
-        let drains = self.draining().into_iter();
+            previous_status.map(|found| self.release_status(&found.release.id, previous, 0));
+        let drains = self.state.drains_under_way();
         let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
         // Before the boot the recorded release counts as starting.
         let booting = self.life.booting().and_then(|booting| booting.record.live.as_ref());
-        let live_status = live_status.or_else(|| self.release_status(&booting?.id, None, 0));
+        let live_status = live_status.or_else(|| Some(self.release_status(&booting?.id, None, 0)));
         let phase = match self.state.phase() {
             wire::Phase::Empty if booting.is_some() => wire::Phase::Starting,
             phase => phase,
@@ -62,33 +56,20 @@ impl Coordinator {
             health: self.live_probe.health().clone(),
             probe: live.and_then(|run| self.probe_of(run.id)),
             live: self.traffic.in_flight(live.map(|run| run.id)),
-            candidate: self.traffic.in_flight(candidate.and_then(|(_, run)| run)),
-            previous: self.traffic.in_flight(previous.and_then(|previous| previous.run)),
+            candidate: self.traffic.in_flight(candidate),
+            previous: self.traffic.in_flight(previous),
         }
     }
 
-    fn release_status(
-        &self,
-        release: &str,
-        run: Option<RunId>,
-        restarts: u32,
-    ) -> Option<wire::ReleaseStatus> {
+    fn release_status(&self, release: &str, run: Option<RunId>, restarts: u32) -> wire::ReleaseStatus {
         let facts = run.and_then(|run| self.runs.get(run));
-        Some(wire::ReleaseStatus {
+        wire::ReleaseStatus {
             release: release.to_owned(),
             port: facts.and_then(|facts| facts.port()),
             pid: facts.and_then(|facts| facts.pid_that_runs()),
             started_at: facts.and_then(|facts| facts.started_at()).map(wire::rfc3339),
             restarts,
             inflight: 0,
-        })
-    }
-}
-
-fn candidate_run(task: &Task) -> Option<RunId> {
-    match &task.stage {
-        Stage::Recording { revive, .. } => *revive,
-        Stage::Starting { run, .. } => Some(run.id),
-        Stage::Reviving { run } => Some(*run),
+        }
     }
 }

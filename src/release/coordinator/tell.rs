@@ -100,14 +100,7 @@ impl Coordinator {
             || self.history.get(id).map(|entry| Content { spec: entry.spec.clone(), app: entry.app.clone() });
         let mut begun = attempt(id, content.or_else(known).unwrap_or_default());
         // What is made live again has its process already.
-        let revived = match &self.state.task {
-            Some(Task {
-                stage: Stage::Reviving { run } | Stage::Recording { revive: Some(run), .. },
-                ..
-            }) => self.runs.get(*run),
-            _ => None,
-        };
-        if let Some(facts) = revived {
+        if let Some(facts) = self.state.revived_run().and_then(|run| self.runs.get(run.id)) {
             begun.row.started_at = facts.started_at().map(wire::rfc3339);
             begun.row.port = facts.port();
         }

@@ -1,5 +1,6 @@
 //! The phase of the app, its health, and what an upgrade of the daemon would interrupt.
 
+use super::replicas::Return;
 use super::*;
 
 /// What a hand-over to another daemon would lose.
@@ -30,17 +31,26 @@ impl State {
         if self.stopping != Stopping::No {
             return Phase::Stopping;
         }
-        match &self.live {
-            Live::Up { .. } if self.goes_back_by_itself() => Phase::Watching,
-            Live::Up { .. } if self.unhealthy => Phase::Unhealthy,
-            Live::Up { .. } if self.calm.is_some() => Phase::Unstable,
-            Live::Up { .. } if self.window.is_some() => Phase::Watching,
-            Live::Up { .. } => Phase::Settled,
-            Live::Down { cause: DownCause::Boot, .. } => Phase::Starting,
-            Live::Down { cause: DownCause::Crash, .. } => Phase::Restarting,
-            Live::Down { cause: DownCause::CrashLoop, .. } => Phase::Failed,
-            Live::None if self.task.is_some() => Phase::Starting,
-            Live::None => Phase::Empty,
+        let Some(live) = self.live.set() else {
+            return if self.task.is_some() { Phase::Starting } else { Phase::Empty };
+        };
+        if !live.serves() {
+            return match live.cause() {
+                DownCause::Boot => Phase::Starting,
+                DownCause::Crash => Phase::Restarting,
+                DownCause::CrashLoop => Phase::Failed,
+            };
+        }
+        if self.goes_back_by_itself() {
+            Phase::Watching
+        } else if self.unhealthy {
+            Phase::Unhealthy
+        } else if self.calm.is_some() {
+            Phase::Unstable
+        } else if self.window.is_some() {
+            Phase::Watching
+        } else {
+            Phase::Settled
         }
     }
 
@@ -51,7 +61,7 @@ impl State {
 
     /// When the live release crashed lately, oldest first, by the clock of [`State::step`].
     pub fn crashes(&self) -> impl Iterator<Item = Duration> {
-        self.crashes.iter().copied()
+        self.live.set().into_iter().flat_map(ReplicaSet::crashes)
     }
 
     /// How many probes of the live run have failed in a row, in its watch window or later.
@@ -60,33 +70,26 @@ impl State {
     }
 
     /// Takes up what the record says about the live release.
-    pub(super) fn resume_standing(&mut self, crashes: Vec<Duration>, fails: u32, policy: &Policy) {
-        self.crashes = crashes.into();
+    pub(super) fn resume_standing(&mut self, fails: u32, policy: &Policy) {
         self.fails = fails;
         self.unhealthy = fails >= policy.threshold;
     }
 
     /// Counts a probe of the live run.
-    pub(super) fn note_probe(&mut self, id: RunId, healthy: bool, policy: &Policy, out: &mut Vec<Effect>) {
+    pub(super) fn note_probe(&mut self, id: RunId, healthy: bool, round: &mut Round<'_>) {
         if self.live_run().is_none_or(|run| run.id != id) {
             return;
         }
         self.fails = if healthy { 0 } else { self.fails.saturating_add(1) };
-        let unhealthy = self.fails >= policy.threshold;
+        let unhealthy = self.fails >= round.policy.threshold;
         if std::mem::replace(&mut self.unhealthy, unhealthy) != unhealthy {
-            self.save(out);
+            round.save();
         }
     }
 
     /// Where another run than `was_up` serves, or none: forgets the probes, and lets the last crash
     /// matter for a while.
-    pub(super) fn note_who_serves(
-        &mut self,
-        was_up: Option<RunId>,
-        now: Duration,
-        policy: &Policy,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn note_who_serves(&mut self, was_up: Option<RunId>, round: &mut Round<'_>) {
         let up = self.live_run().map(|run| run.id);
         if up == was_up {
             return;
@@ -96,21 +99,22 @@ impl State {
             self.unhealthy = false;
         }
         self.calm = None;
-        let within = policy.restart.within;
-        let left = self.crashes.back().map(|last| within.saturating_sub(now.saturating_sub(*last)));
+        let within = round.policy.restart.within;
+        let last = self.live.set().and_then(|live| live.crashes().next_back());
+        let left = last.map(|last| within.saturating_sub(round.now.saturating_sub(last)));
         if let Some(left) = left.filter(|left| up.is_some() && !left.is_zero()) {
-            let ticket = self.fresh();
+            let ticket = round.fresh();
             self.calm = Some(ticket);
-            out.push(Effect::Timer(Timer::Calm(ticket, left)));
+            round.push(Effect::Timer(Timer::Calm(ticket, left)));
         }
     }
 
     /// The last crash does not matter any more.
-    pub(super) fn calmed(&mut self, ticket: u64, out: &mut Vec<Effect>) {
+    pub(super) fn calmed(&mut self, ticket: u64, round: &mut Round<'_>) {
         if self.calm == Some(ticket) {
             self.calm = None;
-            out.push(Effect::Tell(Tell::Calm));
-            self.save(out);
+            round.push(Effect::Tell(Tell::Calm));
+            round.save();
         }
     }
 
@@ -125,12 +129,12 @@ impl State {
             return Some(Hindrance::Task { release: release.id.clone(), reason: *reason, step });
         }
         // A crash loop holds no requests: they are refused.
-        let Live::Down { release, cause: DownCause::Crash, stage } = &self.live else { return None };
-        let step = match stage {
-            DownStage::AwaitingRollback | DownStage::GivenUp => return None,
-            DownStage::Waiting { .. } => "it is about to be started again",
-            DownStage::Starting { .. } => "it is being started again",
+        let live = self.live.set().filter(|live| !live.serves() && live.cause() == DownCause::Crash)?;
+        let step = match live.comes_back() {
+            Return::None => return None,
+            Return::Waiting => "it is about to be started again",
+            Return::Starting => "it is being started again",
         };
-        Some(Hindrance::Held { release: release.id.clone(), step })
+        Some(Hindrance::Held { release: live.release().id.clone(), step })
     }
 }

@@ -24,8 +24,8 @@ pub enum WayTo {
     Serves,
     /// A rollback to it is under way.
     UnderWay,
-    /// This run of it still drains, and is made live again.
-    Revive(RunId),
+    /// This set of it still drains, and is made live again.
+    Revive(SetId),
     /// It is started or, where it is unmanaged, probed.
     Start,
 }
@@ -52,7 +52,7 @@ impl State {
         } else if self.task.as_ref().filter(under_way).is_some() {
             WayTo::UnderWay
         } else {
-            self.draining_run_of(to).map_or(WayTo::Start, WayTo::Revive)
+            self.draining_set_of(to).map_or(WayTo::Start, WayTo::Revive)
         };
         let task = self.task.as_ref().filter(|_| by != WayTo::UnderWay);
         Ok(WayBack {
@@ -82,32 +82,32 @@ impl State {
     }
 
     /// Goes back.
-    pub(super) fn go_back(&mut self, way: WayBack, reason: Reason, out: &mut Vec<Effect>) {
+    pub(super) fn go_back(&mut self, way: WayBack, reason: Reason, round: &mut Round<'_>) {
         if way.cancels.is_some() {
-            self.give_up(Abort::MadeWay, out);
+            self.give_up(Abort::MadeWay, None, round);
         }
         match way.by {
-            WayTo::Serves => out.push(Effect::AlreadyLive),
-            WayTo::UnderWay => out.push(Effect::UnderWay),
-            // Its process still runs, so nothing is written down before: the way back does not wait
-            // for a disk.
-            WayTo::Revive(run) => {
-                out.push(Effect::Probe { run, patient: false });
-                self.task = Some(Task { release: way.to, reason, stage: Stage::Reviving { run } });
-                out.push(Effect::Tell(Tell::Accepted));
+            WayTo::Serves => round.push(Effect::AlreadyLive),
+            WayTo::UnderWay => round.push(Effect::UnderWay),
+            // It still runs, so nothing is written down before: the way back does not wait for a
+            // disk.
+            WayTo::Revive(set) => {
+                let stage = self.revive(set, round);
+                self.task = Some(Task { release: way.to, reason, stage });
+                round.push(Effect::Tell(Tell::Accepted));
             }
-            WayTo::Start => self.record_intent(way.to, reason, None, out),
+            WayTo::Start => self.record_intent(way.to, reason, None, round),
         }
     }
 
     /// Begins an automatic rollback. False where there is nothing to go back to, or a rollback is
     /// under way already.
-    pub(super) fn roll_back(&mut self, policy: &Policy, out: &mut Vec<Effect>) -> bool {
+    pub(super) fn roll_back(&mut self, round: &mut Round<'_>) -> bool {
         if self.goes_back() {
             return false;
         }
-        let Ok(way) = self.way_back(None, false, policy) else { return false };
-        self.go_back(way, Reason::AutoRollback, out);
+        let Ok(way) = self.way_back(None, false, round.policy) else { return false };
+        self.go_back(way, Reason::AutoRollback, round);
         true
     }
 
@@ -117,9 +117,9 @@ impl State {
     }
 
     /// Opens the watch window of the release that has just become live.
-    pub(super) fn watch(&mut self, reason: Reason, out: &mut Vec<Effect>) {
-        let ticket = self.fresh();
+    pub(super) fn watch(&mut self, reason: Reason, round: &mut Round<'_>) {
+        let ticket = round.fresh();
         self.window = Some(Window { ticket, fails: 0, goes_back: reason != Reason::AutoRollback });
-        out.push(Effect::Timer(Timer::Window(ticket)));
+        round.push(Effect::Timer(Timer::Window(ticket)));
     }
 }

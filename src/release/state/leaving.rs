@@ -1,0 +1,177 @@
+//! Sets on their way out: traffic left them, or they never got any. They drain, are stopped, and
+//! are forgotten when nothing is left of them.
+
+use super::*;
+
+/// A set on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// The set.
+    pub(super) set: ReplicaSet,
+    /// How far it is.
+    pub(super) stage: LeavingStage,
+}
+
+/// How far a [`Leaving`] set is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeavingStage {
+    /// It finishes its requests.
+    Draining {
+        /// The drain has ended.
+        over: bool,
+        /// The save that records the switch that retired it.
+        seq: u64,
+    },
+    /// Its stop was ordered.
+    Stopping,
+}
+
+impl Leaving {
+    fn drains(&self) -> bool {
+        matches!(self.stage, LeavingStage::Draining { .. })
+    }
+}
+
+impl State {
+    /// The set of this id that still drains.
+    pub(super) fn drains(&self, set: SetId) -> Option<&ReplicaSet> {
+        let set = |leaving: &&Leaving| leaving.drains() && leaving.set.id() == set;
+        self.leaving.iter().find(set).map(|leaving| &leaving.set)
+    }
+
+    /// The newest set of this release that still drains.
+    pub(super) fn draining_set_of(&self, release: &ReleaseRef) -> Option<SetId> {
+        let of = |leaving: &&Leaving| leaving.drains() && leaving.set.release() == release;
+        self.leaving.iter().rev().find(of).map(|leaving| leaving.set.id())
+    }
+
+    /// The set that still drains and has a run on this port.
+    pub(super) fn draining_set_on(&self, port: u16) -> Option<&ReplicaSet> {
+        let on = |leaving: &&Leaving| {
+            leaving.drains() && leaving.set.ready_runs().any(|run| run.port == Some(port))
+        };
+        self.leaving.iter().find(on).map(|leaving| &leaving.set)
+    }
+
+    pub(super) fn is_draining(&self, id: RunId) -> bool {
+        self.leaving.iter().any(|leaving| leaving.drains() && leaving.set.is_ready(id))
+    }
+
+    /// The runs whose drain is not over, each with what names the drain.
+    pub fn drains_under_way(&self) -> impl Iterator<Item = (RunId, u64)> {
+        self.leaving.iter().flat_map(|leaving| {
+            let seq = match leaving.stage {
+                LeavingStage::Draining { over: false, seq } => Some(seq),
+                _ => None,
+            };
+            seq.into_iter().flat_map(|seq| leaving.set.ready_runs().map(move |run| (run.id, seq)))
+        })
+    }
+
+    /// Traffic has left `set`; save `seq` records that.
+    pub(super) fn let_go(&mut self, set: ReplicaSet, seq: u64, round: &mut Round<'_>) {
+        if !set.serves() {
+            self.forget_or_await(set);
+            return;
+        }
+        for run in set.ready_runs() {
+            round.push(Effect::Tell(Tell::Draining { run: run.id }));
+            round.push(Effect::Timer(Timer::Drain(run.id, seq)));
+        }
+        self.leaving.push(Leaving { set, stage: LeavingStage::Draining { over: false, seq } });
+    }
+
+    /// Keeps a set that is being stopped until nothing is left of it.
+    pub(super) fn forget_or_await(&mut self, set: ReplicaSet) {
+        if set.runs().next().is_some() {
+            self.leaving.push(Leaving { set, stage: LeavingStage::Stopping });
+        }
+    }
+
+    /// Takes a set out of those that leave, to make it live again.
+    pub(super) fn take_leaving(&mut self, set: SetId) -> Option<ReplicaSet> {
+        let at = self.leaving.iter().position(|leaving| leaving.set.id() == set)?;
+        Some(self.leaving.remove(at).set)
+    }
+
+    /// The drain of a run is over.
+    pub(super) fn drain_over(&mut self, id: RunId, drain: u64, round: &mut Round<'_>) {
+        for leaving in &mut self.leaving {
+            if leaving.set.is_ready(id)
+                && let LeavingStage::Draining { over: over @ false, seq } = &mut leaving.stage
+                && *seq == drain
+            {
+                *over = true;
+                round.push(Effect::Close { run: id });
+                round.push(Effect::Tell(Tell::Drained { run: id }));
+            }
+        }
+    }
+
+    /// The process of a run has ended that is not starting, and not live.
+    pub(super) fn exited_while_leaving(&mut self, id: RunId, round: &mut Round<'_>) {
+        let drains = |leaving: &Leaving| leaving.drains() && leaving.set.is_ready(id);
+        if let Some(at) = self.leaving.iter().position(drains) {
+            let leaving = &mut self.leaving[at];
+            leaving.set.lose(id, round);
+            if !leaving.set.serves() {
+                let Leaving { set, .. } = self.leaving.remove(at);
+                self.forget_or_await(set);
+            }
+        }
+        self.lost_for_revival(id, round);
+    }
+
+    /// Nothing is left of a run.
+    pub(super) fn gone(&mut self, id: RunId, round: &mut Round<'_>) {
+        let candidate = match &mut self.task {
+            Some(Task { stage: Stage::Starting { set }, .. }) => Some(set),
+            _ => None,
+        };
+        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.set);
+        let mut sets = self.live.set_mut().into_iter().chain(candidate).chain(leaving);
+        let Some(release) = sets.find_map(|set| set.gone(id).then(|| set.release().clone())) else { return };
+        self.leaving.retain(|leaving| leaving.set.runs().next().is_some());
+        round.push(Effect::Tell(Tell::Stopped { run: id, release }));
+        round.save();
+    }
+
+    /// Stops the sets whose drain is over and whose retirement is written down, but for those that
+    /// may be made live again.
+    pub(super) fn stop_what_has_drained(&mut self, round: &mut Round<'_>) {
+        let reviving = self.task.as_ref().and_then(|task| task.stage.revives());
+        let standby = round.policy.standby && self.window.is_some() && self.stopping != Stopping::Groups;
+        let recorded = self.recorded;
+        let previous = self.previous().and_then(|previous| previous.set).filter(|_| standby);
+        let (stop, stay) = std::mem::take(&mut self.leaving).into_iter().partition(|leaving| {
+            let id = Some(leaving.set.id());
+            matches!(leaving.stage, LeavingStage::Draining { over: true, seq } if seq <= recorded)
+                && reviving != id
+                && previous != id
+        });
+        self.leaving = stay;
+        for Leaving { mut set, .. } in stop {
+            set.stop(round);
+            self.forget_or_await(set);
+        }
+    }
+
+    /// Ends every drain: all groups are to be stopped.
+    pub(super) fn end_drains(&mut self, round: &mut Round<'_>) {
+        for Leaving { set, stage } in &mut self.leaving {
+            if let LeavingStage::Draining { over: over @ false, .. } = stage {
+                set.close(round);
+                *over = true;
+            }
+        }
+    }
+
+    /// Kills what is being stopped.
+    pub(super) fn kill_all(&self, round: &mut Round<'_>) {
+        let live = self.live.set().into_iter().flat_map(ReplicaSet::stopping_runs);
+        let leaving = self.leaving.iter().flat_map(|leaving| leaving.set.runs());
+        for run in live.chain(leaving) {
+            round.push(Effect::Kill { run: run.id });
+        }
+    }
+}

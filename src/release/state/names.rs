@@ -1,0 +1,50 @@
+//! What the machines talk of: releases, their sets, and the runs of these.
+
+use serde::{Deserialize, Serialize};
+
+/// One tenure of a process, or of an unmanaged app, under portok.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub u64);
+
+/// The runs of one release in one tenure, together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SetId(pub u64);
+
+/// A release, by name and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRef {
+    /// Its id.
+    pub id: String,
+    /// Who starts it.
+    pub origin: Origin,
+}
+
+/// Who starts a release's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// portok does.
+    Managed,
+    /// portok does not; it listens on this port of 127.0.0.1.
+    Unmanaged {
+        /// The port.
+        port: u16,
+    },
+}
+
+/// One run of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its id, unique within this daemon's life.
+    pub id: RunId,
+    /// The release it runs.
+    pub release: ReleaseRef,
+    /// Its port, once known.
+    pub port: Option<u16>,
+}
+
+impl Run {
+    pub(super) fn managed(&self) -> bool {
+        self.release.origin == Origin::Managed
+    }
+}

@@ -1,0 +1,131 @@
+//! The edges that a report of a run causes: its port, its readiness, its end, its probes, and the
+//! end of the delay before its next start.
+
+use super::replicas::Said;
+use super::*;
+
+impl State {
+    pub(super) fn spawned(&mut self, id: RunId, port: u16, round: &mut Round<'_>) {
+        let candidate = match &mut self.task {
+            Some(Task { stage: Stage::Starting { set }, .. }) => Some(set),
+            _ => None,
+        };
+        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.set);
+        let mut sets = candidate.into_iter().chain(self.live.set_mut()).chain(leaving);
+        if let Some(run) = sets.find_map(|set| set.run_mut(id)) {
+            run.port = Some(port);
+            round.save();
+        }
+    }
+
+    pub(super) fn ready(&mut self, id: RunId, round: &mut Round<'_>) {
+        if self.ready_for_task(id, round) {
+            return;
+        }
+        let Live::Set(set) = &mut self.live else { return };
+        let boot = set.cause() == DownCause::Boot;
+        if !set.ready(id) {
+            return;
+        }
+        round.push(Effect::Route { run: id, former: None });
+        round.push(Effect::Tell(Tell::Restored { run: id, boot }));
+        if !boot {
+            // Counted on from the record, where any number may stand.
+            self.restarts = self.restarts.saturating_add(1);
+        }
+        round.save();
+    }
+
+    pub(super) fn not_ready(&mut self, id: RunId, round: &mut Round<'_>) {
+        match &mut self.task {
+            Some(Task { stage: Stage::Starting { set }, .. }) if set.is_starting(id) => {
+                let why = if set.managed() { Abort::NotReady } else { Abort::Unhealthy };
+                set.not_ready(id, round);
+                self.abort(why, Some(id), round);
+            }
+            Some(Task { stage: Stage::Reviving { unproven, .. }, .. }) if unproven.contains(&id) => {
+                self.abort(Abort::Unhealthy, Some(id), round);
+            }
+            _ => {
+                let Live::Set(set) = &mut self.live else { return };
+                if set.not_ready(id, round) == Said::Failed {
+                    self.crashed(round);
+                }
+            }
+        }
+    }
+
+    pub(super) fn exited(&mut self, id: RunId, port_taken: bool, round: &mut Round<'_>) {
+        if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task
+            && set.is_starting(id)
+        {
+            if set.exited(id, port_taken, round) == Said::Failed {
+                self.abort(Abort::Exited, Some(id), round);
+            }
+            return;
+        }
+        match &mut self.live {
+            Live::Set(set) if set.is_ready(id) => self.lost(id, round),
+            Live::Set(set) if set.is_starting(id) => {
+                if set.exited(id, port_taken, round) == Said::Failed {
+                    self.crashed(round);
+                }
+            }
+            _ => self.exited_while_leaving(id, round),
+        }
+    }
+
+    /// The process of the live run has ended.
+    fn lost(&mut self, id: RunId, round: &mut Round<'_>) {
+        let Live::Set(set) = &mut self.live else { return };
+        round.push(Effect::Hold);
+        set.lose(id, round);
+        if self.stopping != Stopping::No {
+            set.give_up_undecided();
+            round.push(Effect::Unroute);
+            return;
+        }
+        let goes_back = self.window.take().is_some_and(|window| window.goes_back);
+        if !(goes_back && self.roll_back(round)) {
+            self.crashed(round);
+        }
+    }
+
+    /// The live set lacks a run, and no rollback is waited for: it decides when the next one is
+    /// started.
+    pub(super) fn crashed(&mut self, round: &mut Round<'_>) {
+        let Live::Set(set) = &mut self.live else { return };
+        set.crashed(round);
+        if set.cause() == DownCause::CrashLoop && !set.serves() {
+            round.push(Effect::Unroute);
+        }
+        // The next daemon counts on from the record.
+        round.save();
+    }
+
+    pub(super) fn restart_due(&mut self, ticket: u64, round: &mut Round<'_>) {
+        if let Live::Set(set) = &mut self.live
+            && self.stopping == Stopping::No
+        {
+            set.restart_due(ticket, round);
+        }
+    }
+
+    pub(super) fn probed(&mut self, id: RunId, healthy: bool, round: &mut Round<'_>) {
+        if self.live_run().is_none_or(|run| run.id != id) {
+            return;
+        }
+        let decided = self.goes_back() || self.stopping != Stopping::No;
+        let Some(window) = &mut self.window else { return };
+        window.fails = if healthy { 0 } else { window.fails.saturating_add(1) };
+        // During a rollback the failures are only counted: should it fail, the next probe decides.
+        if window.fails < round.policy.threshold || decided {
+            return;
+        }
+        let goes_back = window.goes_back;
+        self.window = None;
+        if !(goes_back && self.roll_back(round)) {
+            round.push(Effect::Tell(Tell::NoWayBack { went_back: !goes_back }));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The one deploy, switch or rollback under way: from the record of its intent to its success or
+//! its end.
+
+use super::*;
+
+/// The one deploy, switch or rollback under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// What shall become live.
+    pub release: ReleaseRef,
+    /// Why.
+    pub reason: Reason,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a [`Task`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// The intent is being written down.
+    Recording {
+        /// The save that carries it.
+        seq: u64,
+        /// A set that still drains and may be made live again.
+        revive: Option<SetId>,
+    },
+    /// It was started, or (unmanaged) is being probed, and is not ready yet.
+    Starting {
+        /// The candidate.
+        set: ReplicaSet,
+    },
+    /// A set that still drains is probed.
+    Reviving {
+        /// The set, still among those that leave.
+        set: SetId,
+        /// Its runs that have not answered yet.
+        unproven: Vec<RunId>,
+    },
+}
+
+impl Task {
+    /// The refusal of another request meanwhile.
+    pub fn busy(&self) -> Refusal {
+        Refusal::Busy { release: self.release.id.clone(), reason: self.reason }
+    }
+}
+
+impl Stage {
+    /// The set that may be made live again.
+    pub(super) fn revives(&self) -> Option<SetId> {
+        match self {
+            Self::Recording { revive, .. } => *revive,
+            Self::Reviving { set, .. } => Some(*set),
+            Self::Starting { .. } => None,
+        }
+    }
+}
+
+impl State {
+    /// Begins a task.
+    pub(super) fn record_intent(
+        &mut self,
+        release: ReleaseRef,
+        reason: Reason,
+        revive: Option<SetId>,
+        round: &mut Round<'_>,
+    ) {
+        let seq = round.save();
+        self.task = Some(Task { release, reason, stage: Stage::Recording { seq, revive } });
+        round.push(Effect::Tell(Tell::Accepted));
+    }
+
+    /// A save has ended: the candidate may start once its intent is written down.
+    pub(super) fn saved(&mut self, seq: u64, ok: bool, round: &mut Round<'_>) {
+        self.recorded = self.recorded.max(seq);
+        let Some(Task { release, reason, stage: Stage::Recording { seq: waited, revive } }) = &self.task
+        else {
+            return;
+        };
+        if *waited > seq {
+            return;
+        }
+        if !ok && !reason.is_rollback() {
+            self.abort(Abort::Unrecorded, None, round);
+            return;
+        }
+        let stage = match revive.filter(|set| self.drains(*set).is_some()) {
+            Some(set) => self.revive(set, round),
+            None => Stage::Starting { set: ReplicaSet::start(release.clone(), round) },
+        };
+        if let Some(task) = &mut self.task {
+            task.stage = stage;
+        }
+    }
+
+    /// Probes the runs of a set that still drains.
+    pub(super) fn revive(&self, set: SetId, round: &mut Round<'_>) -> Stage {
+        let runs = self.drains(set).into_iter().flat_map(ReplicaSet::ready_runs);
+        let unproven: Vec<RunId> = runs.map(|run| run.id).collect();
+        for run in &unproven {
+            round.push(Effect::Probe { run: *run, patient: false });
+        }
+        Stage::Reviving { set, unproven }
+    }
+
+    /// A run of the candidate is ready, or one that is to be made live again has answered. False
+    /// where the run is neither.
+    pub(super) fn ready_for_task(&mut self, id: RunId, round: &mut Round<'_>) -> bool {
+        let Some(task) = &mut self.task else { return false };
+        match &mut task.stage {
+            Stage::Starting { set } => {
+                if !set.ready(id) {
+                    return false;
+                }
+                if set.is_complete() {
+                    let (set, starts) = (set.clone(), set.managed());
+                    self.go_live(set, starts, round);
+                }
+            }
+            Stage::Reviving { set, unproven } => {
+                if !unproven.contains(&id) {
+                    return false;
+                }
+                unproven.retain(|run| *run != id);
+                let proven = Some(*set).filter(|_| unproven.is_empty());
+                if let Some(set) = proven.and_then(|set| self.take_leaving(set)) {
+                    self.go_live(set, false, round);
+                }
+            }
+            Stage::Recording { .. } => return false,
+        }
+        true
+    }
+
+    /// A run that was to be made live again has ended. Where it was the last one of its set, the
+    /// release is started instead.
+    pub(super) fn lost_for_revival(&mut self, id: RunId, round: &mut Round<'_>) {
+        let Some(Task { stage: Stage::Reviving { set, unproven }, .. }) = &mut self.task else { return };
+        let set = *set;
+        unproven.retain(|run| *run != id);
+        let proven = unproven.is_empty();
+        if self.drains(set).is_none() {
+            let seq = round.save();
+            if let Some(task) = &mut self.task {
+                task.stage = Stage::Recording { seq, revive: None };
+            }
+        } else if proven && let Some(set) = self.take_leaving(set) {
+            self.go_live(set, false, round);
+        }
+    }
+
+    /// Moves traffic to `set`. `started`: its processes were started for that.
+    fn go_live(&mut self, mut set: ReplicaSet, started: bool, round: &mut Round<'_>) {
+        let Some(task) = self.task.take() else { return };
+        let Some(run) = set.ready_runs().next().map(|run| run.id) else { return };
+        let back = task.reason.is_rollback();
+        let left = self.live_release().cloned();
+        set.forget_crashes();
+        self.past_moves(set.release(), left.as_ref().filter(|_| back));
+        let former = match std::mem::replace(&mut self.live, Live::Set(set)) {
+            Live::Set(mut former) => {
+                former.stop_starting(round);
+                Some(former)
+            }
+            Live::None => None,
+        };
+        self.restarts = 0;
+        let treatment = if back { FormerTarget::Close } else { FormerTarget::Retire };
+        let former_run = former.as_ref().and_then(|former| former.ready_runs().next()).map(|run| run.id);
+        round.push(Effect::Route { run, former: former_run.map(|id| (id, treatment)) });
+        let seq = round.save();
+        round.push(Effect::Tell(Tell::Switched {
+            run,
+            from: former_run,
+            reason: task.reason,
+            from_release: left,
+            seq,
+        }));
+        if let Some(former) = former {
+            self.let_go(former, seq, round);
+        }
+        // A rollback to a run that never stopped needs no proof.
+        if round.policy.window && (started || !back) {
+            self.watch(task.reason, round);
+        } else {
+            self.settle();
+        }
+    }
+
+    /// Traffic moves to `to`; a rollback takes it away from `left`.
+    fn past_moves(&mut self, to: &ReleaseRef, left: Option<&ReleaseRef>) {
+        if let Some(left) = left {
+            self.past.quarantine(&left.id);
+        }
+        self.past.went_live(to);
+    }
+
+    /// Gives the task up and brings back what is down. Traffic stays where it is. `by`: the run
+    /// that is the reason.
+    pub(super) fn abort(&mut self, why: Abort, by: Option<RunId>, round: &mut Round<'_>) {
+        self.give_up(why, by, round);
+        if self.stopping == Stopping::No && self.live.set().is_some_and(ReplicaSet::is_undecided) {
+            self.crashed(round);
+        }
+    }
+
+    /// Gives the task up.
+    pub(super) fn give_up(&mut self, why: Abort, by: Option<RunId>, round: &mut Round<'_>) {
+        let revived = self.revived_run().map(|run| run.id);
+        let Some(Task { release, reason, stage }) = self.task.take() else { return };
+        let run = match stage {
+            Stage::Recording { .. } => None,
+            Stage::Reviving { .. } => by.or(revived),
+            Stage::Starting { mut set } => {
+                let run = by.or_else(|| set.runs().next().map(|run| run.id));
+                set.stop(round);
+                self.forget_or_await(set);
+                run
+            }
+        };
+        round.push(Effect::Tell(Tell::Aborted { release, reason, run, why }));
+        if why != Abort::Unrecorded {
+            round.save();
+        }
+    }
+}
