@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::http1::host::{compared, is_host};
 
@@ -25,7 +26,7 @@ pub enum Hosts {
 
 /// A host in the form that hosts are compared in; made by [`Hosts::from_str`] alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host(Box<str>);
+pub struct Host(Arc<str>);
 
 impl Host {
     /// In lower case, without a dot at its end.

@@ -1,6 +1,5 @@
 //! An instance of several apps: whether it is one, and which apps it has.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,7 +146,7 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
             r.problem_at(at, format!("{quoted}: expected {instead}"));
         }
     }
-    let mut files = BTreeMap::new();
+    let mut files = Vec::new();
     if let Some(Folder { path, listed }) = folder {
         match listed {
             Ok(listed) => files = folder::read(&path, listed, r.given, &sections),
@@ -155,22 +154,23 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         }
         several.folder = Some(path);
     }
+    let (mut apps, mut texts) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
     for (name, file) in files {
-        let AppFile { path, app, text, warnings, targets, listen } = file;
+        let AppFile { path, app, text, warnings, targets, listen } = &*file;
         let place = path.display();
         let twice = several.apps.get(&name).map(|main| {
             format!("{place}: the app {name} is in {} too, which goes first; take one away", main.place)
         });
-        let app = app.and_then(|app| match is_redis(&name, has_redis) {
+        let app = app.as_ref().map_err(String::clone).and_then(|app| match is_redis(&name, has_redis) {
             Some(why) => Err(format!("{place}: {why}")),
-            None => fitting(&accepted, app, targets, listen),
+            None => fitting(&accepted, Arc::clone(app), targets.as_deref(), listen.as_deref()),
         });
         match (twice, app) {
             (None, Ok(app)) => {
-                r.warnings.extend(warnings);
+                r.warnings.extend(warnings.iter().cloned());
                 accepted.add(&app);
-                several.texts.insert(name.clone(), text);
-                several.apps.insert(name, app);
+                texts.push((name.clone(), Arc::clone(text)));
+                apps.push((name, app));
             }
             (Some(twice), Ok(_)) => drop(several.refused.insert(name, twice)),
             (None, Err(problems)) => drop(several.refused.insert(name, problems)),
@@ -179,6 +179,8 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
             }
         }
     }
+    several.texts = texts.into_iter().collect();
+    several.apps.append(&mut apps.into_iter().collect());
     // What is gone, too, is as it was until the next look finds it missing.
     for (name, kept) in &r.given.sources.kept {
         if several.apps.contains_key(name) || is_redis(name, has_redis).is_some() {
@@ -193,7 +195,8 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         if !kept.has_record && (is_gone || !runs_nothing) {
             continue;
         }
-        match fitting(&accepted, Arc::new(valid.app), valid.targets, valid.listen) {
+        let (targets, listen) = (valid.targets.as_deref(), valid.listen.as_deref());
+        match fitting(&accepted, Arc::new(valid.app), targets, listen) {
             Ok(app) => {
                 accepted.add(&app);
                 several.texts.insert(name.clone(), Arc::clone(&kept.text));
@@ -219,8 +222,8 @@ fn is_redis(name: &str, has_redis: bool) -> Option<&'static str> {
 fn fitting(
     accepted: &Accepted,
     app: Arc<AppConfig>,
-    targets: Option<String>,
-    listen: Option<String>,
+    targets: Option<&str>,
+    listen: Option<&str>,
 ) -> Result<Arc<AppConfig>, String> {
     let instead =
         [targets.zip(accepted.instead_of_targets(&app)), listen.zip(accepted.instead_of_listen(&app))];

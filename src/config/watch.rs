@@ -21,7 +21,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use notify::event::{AccessKind, AccessMode};
@@ -335,7 +335,8 @@ impl SeenFolder {
 
 impl SeenFile {
     fn look(path: &Path, before: Option<&Self>) -> Self {
-        let stamp = fs::metadata(path).ok().and_then(|meta| Stamp::of(&meta));
+        let now = SystemTime::now();
+        let stamp = fs::metadata(path).ok().and_then(|meta| Stamp::of(&meta, now));
         let same = before.filter(|before| stamp.is_some() && before.stamp == stamp);
         let hash = same.map_or_else(
             || {

@@ -1,10 +1,11 @@
 //! Several apps in files of their own: which files count, and what becomes of bad ones.
 
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use super::several::{app, several};
 use super::*;
-use crate::config::folder::Remembered;
 
 #[test]
 fn each_file_is_all_or_nothing_for_itself() {
@@ -169,13 +170,10 @@ fn a_redirect_to_itself_is_odd_and_a_warning_names_its_file() {
 
 #[test]
 fn a_file_that_has_not_changed_is_not_read_again() {
-    let mut case = Case::file("[apps]\n");
-    case.sources.remembered = Remembered::at_once();
+    let case = Case::file("[apps]\n");
     case.app("one", "command = \"x\"\n");
     case.app("two", "command = \"x\"\n");
-    let first = case.good();
-    let again = case.good();
-    assert!(Arc::ptr_eq(&app(&first, "one"), &app(&again, "one")));
+    let first = remembered(&case, "two");
     case.app("one", "command = \"longer\"\n");
     let edited = case.good();
     assert_eq!(app(&edited, "one").app.command, Some(CommandLine::Shell("longer".to_owned())));
@@ -192,6 +190,48 @@ fn a_file_that_has_not_changed_is_not_read_again() {
     assert!(several(&case.good()).refused["one"].contains("everybody may write"));
     mode(&case.path("api.d/one.toml"), 0o600);
     assert!(several(&case.good()).refused.is_empty());
+    // The same of one that is remembered: its rights count at every look.
+    remembered(&case, "one");
+    mode(&case.path("api.d/one.toml"), 0o606);
+    assert!(several(&case.good()).refused["one"].contains("everybody may write"));
+}
+
+/// The configuration, once what the file of `name` says is remembered: it has not changed for long
+/// enough.
+fn remembered(case: &Case, name: &str) -> Config {
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut before = case.good();
+    loop {
+        let now = case.good();
+        if Arc::ptr_eq(&app(&before, name), &app(&now, name)) {
+            return now;
+        }
+        assert!(Instant::now() < end, "the file is read again and again");
+        before = now;
+    }
+}
+
+#[test]
+fn a_change_that_size_and_time_of_a_file_do_not_show_is_taken_up() {
+    let case = Case::file("[apps]\n");
+    let path = case.app("one", "command = \"0\"\n");
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let write = |digit: u64| {
+        // In place, as few editors do it.
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_at(format!("{digit}").as_bytes(), 11).unwrap();
+        file.set_modified(long_ago).unwrap();
+    };
+    let command = |config: &Config| app(config, "one").app.command.clone();
+    let says = |digit: u64| Some(CommandLine::Shell(digit.to_string()));
+    // Many within one tick of the clock that the times of files come from.
+    for number in 1..200 {
+        write(number % 10);
+        assert_eq!(command(&case.good()), says(number % 10));
+    }
+    assert_eq!(command(&remembered(&case, "one")), says(9));
+    write(0);
+    assert_eq!(command(&case.good()), says(0));
 }
 
 #[test]
