@@ -11,8 +11,7 @@ use super::hipache_redis;
 use super::source::Source;
 use super::toml::{Toml, Value as Field};
 
-const ABOUT: &str = "\
-Written by `portok import hipache`. The hosts and their targets stay where they are, in Redis.";
+const ABOUT: &str = "The hosts and their targets stay where they are, in Redis.";
 
 /// hipache's own defaults of what it multiplies.
 const WORKERS: u64 = 10;

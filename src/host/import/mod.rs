@@ -31,6 +31,7 @@ use serde::Serialize;
 use self::findings::Findings;
 pub(crate) use self::source::Source;
 use super::failure::{HostCode, HostFailure};
+use crate::plain::plain;
 
 /// The most problems that are told.
 const PROBLEMS_MAX: usize = 20;
@@ -75,7 +76,11 @@ pub(crate) fn import(format: Format, source: &Source) -> Result<Imported, HostFa
         problems.push(format!("and {more} more"));
     }
     match toml {
-        Some(toml) if problems.is_empty() => Ok(Imported { toml, notes }),
+        Some(toml) if problems.is_empty() => {
+            let (name, from) = (format.name(), plain(source.name()));
+            let toml = format!("# Written by `portok import {name}` from {from}.\n{toml}");
+            Ok(Imported { toml, notes })
+        }
         _ => Err(HostFailure {
             code: HostCode::Invalid,
             message: format!("cannot import {} as {}", source.name(), format.expected()),
@@ -86,6 +91,16 @@ pub(crate) fn import(format: Format, source: &Source) -> Result<Imported, HostFa
 }
 
 impl Format {
+    /// As the command line calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hipache => "hipache",
+            Self::Nfork => "nfork",
+            Self::Procfile => "procfile",
+            Self::Pm2 => "pm2",
+        }
+    }
+
     fn expected(self) -> &'static str {
         match self {
             Self::Hipache => "a configuration of hipache",

@@ -13,7 +13,7 @@ use super::source::Source;
 use super::toml::{Toml, Value as Field};
 use crate::config::takes;
 
-const ABOUT: &str = "Written by `portok import nfork`. Each app answers at addresses of its own.";
+const ABOUT: &str = "Each app answers at addresses of its own.";
 
 /// What nfork does without `timeout` and `timeoutCode`.
 const TIMEOUT: (u64, u64) = (1000, 503);

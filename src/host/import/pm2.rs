@@ -11,8 +11,7 @@ use super::pm2_app::{self, App};
 use super::source::Source;
 use super::toml::Toml;
 
-const ABOUT: &str = "\
-Written by `portok import pm2`. Clients are answered at `listen`; an app gets another port in $PORT.";
+const ABOUT: &str = "Clients are answered at `listen`; an app gets another port in $PORT.";
 
 /// Converts an ecosystem.
 pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String> {

@@ -7,8 +7,7 @@ use super::findings::Findings;
 use super::source::Source;
 use super::toml::Toml;
 
-const ABOUT: &str = "\
-Written by `portok import procfile`. Clients are answered at `listen`; the app gets another port in $PORT.";
+const ABOUT: &str = "Clients are answered at `listen`; the app gets another port in $PORT.";
 
 /// A kind of process.
 struct Line<'a> {

@@ -24,7 +24,8 @@ fn hosts_stay_in_redis() {
     let imported = imported(Format::Hipache, text);
     assert_eq!(
         imported.toml,
-        r#"# Written by `portok import hipache`. The hosts and their targets stay where they are, in Redis.
+        r#"# Written by `portok import hipache` from the file.
+# The hosts and their targets stay where they are, in Redis.
 listen = ["0.0.0.0:80", "[::1]:8080"]
 
 [proxy]

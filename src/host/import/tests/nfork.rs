@@ -24,7 +24,8 @@ fn each_inbound_is_an_app_at_its_own_address() {
     let imported = imported(Format::Nfork, text);
     assert_eq!(
         imported.toml,
-        r#"# Written by `portok import nfork`. Each app answers at addresses of its own.
+        r#"# Written by `portok import nfork` from the file.
+# Each app answers at addresses of its own.
 # For apps without an address of their own. There is none.
 listen = "127.0.0.1:0"
 

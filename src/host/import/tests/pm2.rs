@@ -36,7 +36,8 @@ fn several_apps_answer_where_they_did() {
     let imported = imported(Format::Pm2, SHOP);
     assert_eq!(
         imported.toml,
-        r#"# Written by `portok import pm2`. Clients are answered at `listen`; an app gets another port in $PORT.
+        r#"# Written by `portok import pm2` from the file.
+# Clients are answered at `listen`; an app gets another port in $PORT.
 listen = "0.0.0.0:3000"
 
 [apps.HTTP-API]
@@ -93,7 +94,8 @@ fn one_app_is_an_instance() {
     let imported = imported(Format::Pm2, text);
     assert_eq!(
         imported.toml,
-        r#"# Written by `portok import pm2`. Clients are answered at `listen`; an app gets another port in $PORT.
+        r#"# Written by `portok import pm2` from the file.
+# Clients are answered at `listen`; an app gets another port in $PORT.
 # The name of this file is the app's, which pm2 calls "npm".
 listen = "0.0.0.0:8080"
 

@@ -12,7 +12,8 @@ release: bundle exec rake db:migrate
     let imported = imported(Format::Procfile, text);
     assert_eq!(
         imported.toml,
-        r#"# Written by `portok import procfile`. Clients are answered at `listen`; the app gets another port in $PORT.
+        r#"# Written by `portok import procfile` from the file.
+# Clients are answered at `listen`; the app gets another port in $PORT.
 listen = "0.0.0.0:3000"
 
 [app]
