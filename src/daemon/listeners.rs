@@ -40,6 +40,8 @@ pub(super) struct Listeners {
     open: Vec<Listening>,
     /// Where they accept, in the same order.
     bound: watch::Sender<Vec<SocketAddr>>,
+    /// The same when it was last logged.
+    told: Vec<SocketAddr>,
     /// The addresses of apps' own that cannot be had.
     failed: watch::Sender<Failures>,
 }
@@ -161,9 +163,10 @@ impl Listeners {
     /// The kernel's own: descriptors ran out.
     pub(super) fn of(prepared: Prepared) -> io::Result<(Self, Vec<Listening>)> {
         let open = duplicates(&prepared.new)?;
-        let bound = watch::Sender::new(addresses(&open)?);
+        let told = addresses(&open)?;
+        let bound = watch::Sender::new(told.clone());
         let failed = watch::Sender::new(prepared.failures());
-        Ok((Self { open, bound, failed }, prepared.new))
+        Ok((Self { open, bound, told, failed }, prepared.new))
     }
 
     /// Where the first listener of the instance accepts.
@@ -192,7 +195,8 @@ impl Listeners {
     }
 
     /// Listens on what is wanted and `bound` already, or can be bound, and leaves what is not wanted.
-    /// Addresses of apps' own that cannot be had are noted.
+    /// Addresses of apps' own that cannot be had are noted. Logs where they accept, if that has
+    /// changed.
     ///
     /// # Errors
     /// With the address of the instance that nothing can be accepted from. Nothing has changed then.
@@ -221,6 +225,10 @@ impl Listeners {
             *known = failures;
             differs
         });
+        if self.told != *self.bound.borrow() {
+            self.told.clone_from(&self.bound.borrow());
+            tracing::info!("listening on {self}");
+        }
         Ok(())
     }
 
@@ -253,7 +261,6 @@ impl Listeners {
             self.bound.send_replace(bound);
         }
         self.keep(manager);
-        tracing::info!("listening on {self}");
         Ok(failures)
     }
 
