@@ -24,8 +24,8 @@ pub(super) struct Facts {
     pub(super) config: Arc<AppConfig>,
     pub(super) counters: Arc<ServiceCounters>,
     pub(super) kind: Kind,
-    /// Which of the routes of its configuration are its own.
-    pub(super) routes: AppRoutes,
+    /// Which of the routes of its configuration are its own; `None`: all of them.
+    pub(super) routes: Option<AppRoutes>,
     /// Why a newer configuration of it, or some of its routes, are not in force.
     pub(super) error: Option<String>,
     /// Why its configuration on disk is not the one in force.
@@ -77,7 +77,7 @@ impl App {
 
     /// The routes that are in force: those of its configuration that no other app has.
     pub fn routes(&self) -> &AppRoutes {
-        &self.0.routes
+        self.0.routes.as_ref().unwrap_or(&self.0.config.routes)
     }
 
     /// Why its newest configuration, or one of its routes, is not in force.

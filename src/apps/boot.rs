@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::claims::Origin;
+use super::claims::{self, InForce, Origin};
 use super::kept;
 use super::means::{Means, Notify, Owner};
 use super::plan::{self, Begin};
@@ -73,6 +73,28 @@ pub enum BootError {
 pub async fn redis_of(config: &Config, listen: &[SocketAddr]) -> Option<Redis> {
     let settings = registry::settings(config, listen)?;
     Some(Redis::start(settings, &redis::table_file(&config.state_file)).await)
+}
+
+/// The addresses that apps get for themselves at a start with this configuration.
+pub fn addresses_at_a_start(config: &Config) -> BTreeSet<SocketAddr> {
+    claims::addresses_for(config, &held_before(config))
+}
+
+/// The addresses that the apps of this configuration would get for themselves if there were no
+/// others.
+pub fn addresses_of(config: &Config) -> BTreeSet<SocketAddr> {
+    claims::addresses_for(config, &InForce::default())
+}
+
+/// Which routes two apps claim, and which of them gets each at a start with this configuration: a
+/// sentence for each app that would do without some.
+pub fn conflicts(config: &Config) -> Vec<String> {
+    claims::conflicts(config, &held_before(config))
+}
+
+/// Who had which route when the daemon ended, as far as that decides who gets it.
+pub(super) fn held_before(config: &Config) -> InForce {
+    config.apps.as_ref().map_or_else(InForce::default, |wanted| kept::in_force(&config.state_file, wanted))
 }
 
 /// A record that was opened.

@@ -1,8 +1,9 @@
 //! Which of several apps gets which route. Pure.
 //!
-//! A route that two apps claim belongs to the one that has it in force. Where neither has it, the
-//! main file goes first, then names in the order of their bytes. An app whose configuration is gone
-//! gives its route to a claimant that is healthy. What Redis has for these hosts does not count.
+//! A route that two apps claim belongs to the one that has it in force, or had it when the daemon
+//! before ended. Where neither has it, the main file goes first, then names in the order of their
+//! bytes. An app whose configuration is gone gives its route to a claimant that is healthy. What
+//! Redis has for these hosts does not count.
 //!
 //! Of addresses that overlap, such as `0.0.0.0:80` and `127.0.0.1:80`, only one app can have some.
 
@@ -10,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use foldhash::fast::RandomState;
 
 use crate::config::{AppConfig, AppRoutes, Config, Hosts, overlaps};
 
@@ -60,7 +63,10 @@ pub(super) struct Claim {
 }
 
 /// The routes in force, each with the name of its app.
-pub(super) type InForce = HashMap<Spot, Arc<str>>;
+pub(super) type InForce = HashMap<Spot, Arc<str>, RandomState>;
+
+/// The routes that more than one app claims, each with the name of the one that has it.
+pub(super) type Contested = BTreeMap<Spot, Arc<str>>;
 
 /// Who gets what.
 #[derive(Debug, Default)]
@@ -68,6 +74,7 @@ pub(super) struct Settled {
     pub(super) routes: InForce,
     /// What an app does without.
     pub(super) refused: BTreeMap<Arc<str>, Without>,
+    pub(super) contested: Contested,
     /// Whether a claimant gets a route as soon as it is healthy.
     pub(super) waits_for_health: bool,
 }
@@ -111,17 +118,20 @@ pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
         .into_iter()
         .flat_map(|claim| spots(&claim.config.routes).map(move |spot| bid(claim, spot)))
         .collect();
-    let mut groups: HashMap<Group<'_>, Vec<&Bid<'_>>> = HashMap::new();
+    let mut groups: HashMap<Group<'_>, Vec<&Bid<'_>>, RandomState> = HashMap::default();
+    groups.reserve(bids.len());
     for bid in &bids {
         groups.entry(bid.group()).or_default().push(bid);
     }
     let mut settled = Settled::default();
+    settled.routes.reserve(bids.len());
     let mut refused: BTreeMap<&str, Vec<Lost<'_>>> = BTreeMap::new();
     for group in groups.into_values() {
         let (granted, lost) = grant(group);
         settled.routes.extend(granted.into_iter().map(|bid| (bid.spot.clone(), name(bid.claim).into())));
         for lost in lost {
             settled.waits_for_health |= lost.to.is_gone();
+            settled.contested.insert(lost.to.spot.clone(), name(lost.to.claim).into());
             refused.entry(name(lost.bid.claim)).or_default().push(lost);
         }
     }
@@ -129,24 +139,41 @@ pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
     settled
 }
 
-/// The addresses that apps get for themselves at a start, when nobody has any.
-pub fn addresses_at_a_start(config: &Config) -> BTreeSet<SocketAddr> {
-    addresses(&at_a_start(config).routes)
+/// Who had what before a start: each of the `contested` routes its app; an app that has `stayed` as it
+/// was, the others that it claims.
+pub(super) fn held_before<'a>(contested: &Contested, stayed: impl Iterator<Item = &'a AppConfig>) -> InForce {
+    let mut held: InForce = contested.iter().map(|(spot, app)| (spot.clone(), Arc::clone(app))).collect();
+    let taken = addresses(&held);
+    for app in stayed {
+        for spot in spots(&app.routes) {
+            // An address that overlaps one of another app was not had.
+            if !matches!(spot, Spot::At(own) if taken.iter().any(|addr| overlaps(*addr, own))) {
+                held.entry(spot).or_insert_with(|| app.name.as_str().into());
+            }
+        }
+    }
+    held
 }
 
-/// Which routes two apps claim, and which of them would get each at a start: a sentence for each app
-/// that would do without some.
-pub fn conflicts(config: &Config) -> Vec<String> {
+/// The addresses that the apps of this configuration would get for themselves; `before`: who had
+/// what.
+pub(super) fn addresses_for(config: &Config, before: &InForce) -> BTreeSet<SocketAddr> {
+    addresses(&for_all(config, before, |app| !app.routes.listen.is_empty()).routes)
+}
+
+/// Which routes two apps claim, and which of them would get each: a sentence for each app that would
+/// do without some.
+pub(super) fn conflicts(config: &Config, before: &InForce) -> Vec<String> {
     let sentence = |(app, without): (&Arc<str>, &Without)| {
         let Without { place, routes, .. } = without;
         format!("{place}: app `{app}` would be in force without {routes}")
     };
-    at_a_start(config).refused.iter().map(sentence).collect()
+    for_all(config, before, |_| true).refused.iter().map(sentence).collect()
 }
 
-/// Who would get what if nobody had anything.
-fn at_a_start(config: &Config) -> Settled {
-    let apps = config.apps.iter().flat_map(|several| several.apps.values());
+/// Who of these apps would get what if none of them were healthy.
+fn for_all(config: &Config, before: &InForce, is_one: impl Fn(&AppConfig) -> bool) -> Settled {
+    let apps = config.apps.iter().flat_map(|several| several.apps.values()).filter(|app| is_one(app));
     let claims: Vec<_> = apps
         .map(|app| Claim {
             config: Arc::clone(app),
@@ -154,7 +181,7 @@ fn at_a_start(config: &Config) -> Settled {
             standing: Standing::Waiting,
         })
         .collect();
-    settle(&claims, &InForce::new())
+    settle(&claims, before)
 }
 
 /// The addresses that apps have for themselves.
@@ -173,6 +200,11 @@ pub(super) fn spots(routes: &AppRoutes) -> impl Iterator<Item = Spot> + '_ {
         .iter()
         .flat_map(|hosts| routes.paths.iter().map(|path| Spot::Under(hosts.clone(), path.as_str().into())));
     under.chain(routes.listen.iter().map(|addr| Spot::At(*addr)))
+}
+
+/// Whether `app` has all the routes in force that it claims.
+pub(super) fn has_all(app: &AppConfig, in_force: &InForce) -> bool {
+    spots(&app.routes).all(|spot| in_force.get(&spot).is_some_and(|holder| **holder == *app.name))
 }
 
 /// What `app` has in force of the routes that it claims.
@@ -199,6 +231,9 @@ struct Lost<'a> {
 
 /// Which bids of one group get their routes, and which do not. They come in their order.
 fn grant<'a>(mut bids: Vec<&'a Bid<'a>>) -> (Vec<&'a Bid<'a>>, Vec<Lost<'a>>) {
+    if bids.len() == 1 {
+        return (bids, Vec::new());
+    }
     let given_up: Vec<_> = bids.iter().copied().filter(|bid| bid.holds && bid.is_gone()).collect();
     bids.sort_by_key(|bid| match (bid.holds, bid.claim.standing) {
         (true, Standing::Waiting | Standing::Healthy) => 0,
@@ -321,7 +356,7 @@ mod tests {
             claim("a", &["x"], OwnFile, Waiting),
             claim("z", &["y"], MainFile, Waiting),
         ];
-        let settled = settle(&claims, &InForce::new());
+        let settled = settle(&claims, &InForce::default());
         assert_eq!(shown(&settled), ["host `x` a", "host `y` z"]);
         let refused = &settled.refused["b"];
         assert_eq!(
@@ -330,6 +365,8 @@ mod tests {
         );
         assert!(!refused.passes);
         assert!(!settled.waits_for_health && settled.refused.len() == 1);
+        let contested: Vec<_> = settled.contested.iter().map(|(spot, app)| format!("{spot} {app}")).collect();
+        assert_eq!(contested, ["host `x` a", "host `y` z"]);
         assert_eq!(held(&claims[0].config, &settled.routes).hosts, []);
         assert_eq!(held(&claims[2].config, &settled.routes).hosts.len(), 1);
     }
@@ -341,7 +378,7 @@ mod tests {
             let mut claims = vec![claim("old", &["x"], Origin::OwnFile, old)];
             let more = new.iter().zip(["a", "b"]);
             claims.extend(more.map(|(standing, name)| claim(name, &["x"], Origin::OwnFile, *standing)));
-            settle(&claims, &[("x", "old")].map(|(host, app)| spot(host, app)).into())
+            settle(&claims, &[spot("x", "old")].into_iter().collect())
         };
         fn spot(host: &str, app: &str) -> (Spot, Arc<str>) {
             (Spot::Under(host.parse().unwrap(), "/".into()), app.into())
@@ -359,7 +396,7 @@ mod tests {
         }
         // Once it does not claim it any more, or is removed, the route is free.
         let claims = [claim("a", &["x"], Origin::OwnFile, Waiting)];
-        assert_eq!(shown(&settle(&claims, &[spot("x", "old")].into())), ["host `x` a"]);
+        assert_eq!(shown(&settle(&claims, &[spot("x", "old")].into_iter().collect())), ["host `x` a"]);
     }
 
     #[test]
@@ -367,7 +404,7 @@ mod tests {
         let mut v1 = claim("v1", &["x"], Origin::OwnFile, Standing::Waiting);
         Arc::make_mut(&mut v1.config).routes.paths = vec!["/v1".into()];
         let claims = [v1, claim("f", &["x"], Origin::OwnFile, Standing::Waiting)];
-        let settled = settle(&claims, &InForce::new());
+        let settled = settle(&claims, &InForce::default());
         assert_eq!(shown(&settled), ["host `x` f", "host `x`, path `/v1` v1"]);
         assert!(settled.refused.is_empty());
     }
@@ -387,11 +424,30 @@ mod tests {
     fn addresses_are_claimed_like_hosts() {
         use Standing::Waiting;
         let claims = ["one", "other"].map(|name| at(name, &["127.0.0.1:9080"], Waiting));
-        let settled = settle(&claims, &InForce::new());
+        let settled = settle(&claims, &InForce::default());
         assert_eq!(shown(&settled), ["address 127.0.0.1:9080 one"]);
         let refused =
             "other.toml:1: in force without address 127.0.0.1:9080, which app `one` has (one.toml:1)";
         assert_eq!(settled.refused["other"].to_string(), refused);
+    }
+
+    #[test]
+    fn before_a_start_an_app_that_stayed_had_what_no_other_had() {
+        use Standing::Waiting;
+        let contested = [
+            (Spot::Under("x".parse().unwrap(), "/".into()), "c".into()),
+            (Spot::At("0.0.0.0:9080".parse().unwrap()), "c".into()),
+        ];
+        let mut stayed =
+            [claim("b", &["x", "y"], Origin::OwnFile, Waiting), at("d", &["127.0.0.1:9080"], Waiting)];
+        Arc::make_mut(&mut stayed[1].config).routes.hosts = vec!["y".parse().unwrap()];
+        let before = held_before(&contested.into(), stayed.iter().map(|claim| &*claim.config));
+        // `a` is new, and so is what `c` says.
+        let mut claims =
+            vec![claim("a", &["x", "y"], Origin::MainFile, Waiting), at("c", &["0.0.0.0:9080"], Waiting)];
+        Arc::make_mut(&mut claims[1].config).routes.hosts = vec!["x".parse().unwrap()];
+        claims.extend(stayed);
+        assert_eq!(shown(&settle(&claims, &before)), ["address 0.0.0.0:9080 c", "host `x` c", "host `y` b"]);
     }
 
     #[test]
@@ -441,7 +497,7 @@ mod tests {
         }
         let claims = [at("any", &["0.0.0.0:9080"], Waiting), at("here", &["127.0.0.1:9080"], Waiting)];
         assert_eq!(
-            settle(&claims, &InForce::new()).refused["here"].routes,
+            settle(&claims, &InForce::default()).refused["here"].routes,
             "address 127.0.0.1:9080, which overlaps address 0.0.0.0:9080 of app `any` (any.toml:1)"
         );
     }

@@ -455,7 +455,7 @@ impl Seen {
             config: Arc::clone(&self.config),
             counters: Arc::clone(&self.counters),
             kind: Kind::Redis(Arc::clone(hosted)),
-            routes: if taken.is_some() { none() } else { hosted.routes() },
+            routes: Some(if taken.is_some() { none() } else { hosted.routes() }),
             error: (!troubles.is_empty()).then(|| troubles.join("; ")),
             stale: None,
             source: AppSource::Redis,
@@ -468,7 +468,7 @@ impl Seen {
     fn malformed(&self, host: &str, reason: &str) -> App {
         let config = without_configuration(&self.config, &format!("{PREFIX}{host}"));
         App::new(Facts {
-            routes: config.routes.clone(),
+            routes: None,
             config,
             counters: Arc::clone(&self.counters),
             kind: Kind::Absent,

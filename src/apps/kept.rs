@@ -1,5 +1,6 @@
-//! What the files of apps said when they were last good, kept on disk: so an app goes on as it was
-//! over a restart of the daemon, though its file is refused or its folder cannot be read then.
+//! What is kept of the apps over a restart of the daemon: what their files said when they were last
+//! good, and who has the routes that two claim. So an app goes on as it was, though its file is
+//! refused or its folder cannot be read then, and no route changes hands.
 //!
 //! One file for all apps, written whole. The registry owns it: one write is under way at a time, so
 //! what is written last is the newest, and a failed one is tried again later and later. While the
@@ -8,14 +9,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::config::KeptFile;
+use super::claims::{Contested, InForce, Spot, held_before};
+use crate::config::{Hosts, KeptFile, Several};
 use crate::release::records::{kept_file, recorded};
 use crate::release::store;
 
@@ -30,41 +34,112 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 /// The texts by the apps' names.
 type Texts = BTreeMap<String, Arc<str>>;
 
-/// Keeps the texts. See the module.
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Content {
+    texts: Arc<Texts>,
+    contested: Contested,
+}
+
+/// [`Content`] as it is on disk.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct OnDisk {
+    texts: BTreeMap<String, String>,
+    routes: Vec<Holder>,
+}
+
+/// The app that has a route.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    app: String,
+    #[serde(flatten)]
+    route: Place,
+}
+
+/// A [`Spot`] on disk.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Place {
+    Under { hosts: String, path: String },
+    At(SocketAddr),
+}
+
+/// Keeps them. See the module.
 #[derive(Debug)]
 pub(super) struct Kept {
     file: PathBuf,
-    texts: Arc<Texts>,
+    content: Content,
     /// What is on disk. `None`: a write has failed, and may have come to any point.
-    written: Option<Arc<Texts>>,
+    written: Option<Content>,
     /// The write that is under way, and of what.
-    writing: Option<(Arc<Texts>, JoinHandle<io::Result<()>>)>,
+    writing: Option<(Content, JoinHandle<io::Result<()>>)>,
     /// When the next one may begin.
     due: Instant,
     /// How long after a failure.
     delay: Duration,
 }
 
-/// What is kept beside this state file, for the start of a daemon.
+/// What the files of apps said, kept beside this state file, for the start of a daemon.
 pub fn at_start(state_file: &Path) -> BTreeMap<String, KeptFile> {
-    let (texts, recorded) = (read(state_file), recorded(state_file));
-    let kept = |(name, text)| {
-        let has_record = recorded.contains(&name);
-        (name, KeptFile { text, has_record })
+    let (content, recorded) = (read(state_file), recorded(state_file));
+    let kept = |(name, text): (&String, &Arc<str>)| {
+        let (text, has_record) = (Arc::clone(text), recorded.contains(name));
+        (name.clone(), KeptFile { text, has_record })
     };
-    texts.into_iter().map(kept).collect()
+    content.texts.iter().map(kept).collect()
 }
 
-fn read(state_file: &Path) -> Texts {
+/// Who had which route, as far as that may decide who of `wanted` gets it at a start.
+pub(super) fn in_force(state_file: &Path, wanted: &Several) -> InForce {
+    read(state_file).in_force(wanted)
+}
+
+fn read(state_file: &Path) -> Content {
     let read = store::read_whole(&kept_file(state_file)).ok();
-    let texts = read.and_then(|bytes| serde_json::from_slice::<BTreeMap<String, String>>(&bytes).ok());
-    texts.unwrap_or_default().into_iter().map(|(name, text)| (name, text.into())).collect()
+    let read = read.and_then(|bytes| serde_json::from_slice::<OnDisk>(&bytes).ok()).unwrap_or_default();
+    let texts = read.texts.into_iter().map(|(name, text)| (name, text.into())).collect();
+    let contested = read.routes.into_iter().filter_map(Holder::spot).collect();
+    Content { texts: Arc::new(texts), contested }
 }
 
 /// Removes what is kept beside this state file: the instance has one app.
 pub(super) fn forget(state_file: &Path) {
-    if !read(state_file).is_empty() {
+    if !read(state_file).texts.is_empty() {
         let _disk_is_read_only = std::fs::remove_file(kept_file(state_file));
+    }
+}
+
+impl Content {
+    /// See [`in_force`]. An app whose file says what it said had what it claims.
+    fn in_force(&self, wanted: &Several) -> InForce {
+        let is_same =
+            |name: &String| self.texts.get(name).is_some_and(|text| wanted.texts.get(name) == Some(text));
+        let stayed = wanted.apps.iter().filter(|(name, _)| is_same(name)).map(|(_, app)| &**app);
+        held_before(&self.contested, stayed)
+    }
+
+    fn on_disk(&self) -> OnDisk {
+        let texts = self.texts.iter().map(|(name, text)| (name.clone(), text.to_string())).collect();
+        OnDisk { texts, routes: self.contested.iter().map(|(spot, app)| Holder::of(spot, app)).collect() }
+    }
+}
+
+impl Holder {
+    fn of(spot: &Spot, app: &str) -> Self {
+        let route = match spot {
+            Spot::Under(hosts, path) => Place::Under { hosts: hosts.to_string(), path: path.to_string() },
+            Spot::At(addr) => Place::At(*addr),
+        };
+        Self { app: app.to_owned(), route }
+    }
+
+    /// The route and its app. `None`: there is no such route.
+    fn spot(self) -> Option<(Spot, Arc<str>)> {
+        let spot = match self.route {
+            Place::Under { hosts, path } => Spot::Under(hosts.parse::<Hosts>().ok()?, path.into()),
+            Place::At(addr) => Spot::At(addr),
+        };
+        Some((spot, self.app.into()))
     }
 }
 
@@ -98,44 +173,51 @@ pub(super) async fn finish(kept: &mut Option<Kept>) {
 impl Kept {
     /// Begins with what is kept beside this state file.
     pub(super) fn start(state_file: &Path) -> Self {
-        let texts = Arc::new(read(state_file));
-        let written = Some(Arc::clone(&texts));
+        let content = read(state_file);
+        let written = Some(content.clone());
         let (file, due) = (kept_file(state_file), Instant::now());
-        Self { file, texts, written, writing: None, due, delay: FIRST_DELAY }
+        Self { file, content, written, writing: None, due, delay: FIRST_DELAY }
+    }
+
+    /// See [`in_force`].
+    pub(super) fn in_force(&self, wanted: &Several) -> InForce {
+        self.content.in_force(wanted)
     }
 
     /// Notes what the valid files say. Of other apps what is kept stays as long as they are there.
     pub(super) fn note(&mut self, valid: &Texts, is_there: impl Fn(&str) -> bool) {
-        let others = self.texts.iter().filter(|(name, _)| !valid.contains_key(*name) && is_there(name));
+        let texts = &self.content.texts;
+        let others = texts.iter().filter(|(name, _)| !valid.contains_key(*name) && is_there(name));
         let new: Texts = others.chain(valid).map(|(name, text)| (name.clone(), Arc::clone(text))).collect();
-        if new != *self.texts {
-            self.texts = Arc::new(new);
+        if new != **texts {
+            self.content.texts = Arc::new(new);
         }
     }
 
+    /// Notes who has the routes that two apps claim.
+    pub(super) fn note_contested(&mut self, contested: Contested) {
+        self.content.contested = contested;
+    }
+
     fn is_behind(&self) -> bool {
-        self.written.as_ref() != Some(&self.texts)
+        self.written.as_ref() != Some(&self.content)
     }
 
     fn begin_write(&mut self) {
-        let (texts, to) = (Arc::clone(&self.texts), self.file.clone());
+        let (content, to) = (self.content.clone(), self.file.clone());
         let write = spawn_blocking({
-            let texts = Arc::clone(&texts);
-            move || {
-                let texts: BTreeMap<&str, &str> =
-                    texts.iter().map(|(name, text)| (&**name, &**text)).collect();
-                store::write_whole(&to, &serde_json::to_vec(&texts)?)
-            }
+            let content = content.clone();
+            move || store::write_whole(&to, &serde_json::to_vec(&content.on_disk())?)
         });
-        self.writing = Some((texts, write));
+        self.writing = Some((content, write));
     }
 
     /// Waits for the end of the write that is under way. Cancel safe.
     async fn end_write(&mut self) {
-        let Some((texts, write)) = &mut self.writing else { return };
+        let Some((content, write)) = &mut self.writing else { return };
         match write.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(()) => {
-                self.written = Some(Arc::clone(texts));
+                self.written = Some(content.clone());
                 self.delay = FIRST_DELAY;
             }
             Err(error) => {
@@ -180,10 +262,10 @@ mod tests {
         // What is noted during a write is written after it.
         kept.as_mut().unwrap().note(&texts("last"), |_| true);
         go_on(&mut kept).await;
-        assert_eq!(read(&state_file), texts("6"));
+        assert_eq!(*read(&state_file).texts, texts("6"));
         go_on(&mut kept).await;
         go_on(&mut kept).await;
-        assert_eq!(read(&state_file), texts("last"));
+        assert_eq!(*read(&state_file).texts, texts("last"));
         let nothing = timeout(Duration::from_secs(3600), go_on(&mut kept)).await;
         assert!(nothing.is_err(), "it is written once");
     }
@@ -200,6 +282,27 @@ mod tests {
         std::fs::create_dir(home.path().join("gone")).unwrap();
         kept.as_mut().unwrap().note(&Texts::new(), |_| false);
         finish(&mut kept).await;
-        assert_eq!(std::fs::read(kept_file(&state_file)).unwrap(), b"{}");
+        assert_eq!(std::fs::read(kept_file(&state_file)).unwrap(), br#"{"texts":{},"routes":[]}"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_a_route_that_two_claim_is_kept_and_written_when_it_changes() {
+        let home = tempfile::tempdir().unwrap();
+        let state_file = home.path().join("state.json");
+        let mut kept = Some(Kept::start(&state_file));
+        let under = Spot::Under("*.x.test".parse().unwrap(), "/v1".into());
+        let contested: Contested =
+            [(under, "b".into()), (Spot::At("[::1]:9080".parse().unwrap()), "c".into())].into();
+        kept.as_mut().unwrap().note_contested(contested.clone());
+        go_on(&mut kept).await;
+        go_on(&mut kept).await;
+        assert_eq!(read(&state_file).contested, contested);
+        let mut kept = Some(Kept::start(&state_file));
+        kept.as_mut().unwrap().note_contested(contested);
+        let nothing = timeout(Duration::from_secs(3600), go_on(&mut kept)).await;
+        assert!(nothing.is_err(), "it is on disk");
+        kept.as_mut().unwrap().note_contested(Contested::new());
+        finish(&mut kept).await;
+        assert_eq!(read(&state_file), Content::default());
     }
 }

@@ -48,8 +48,7 @@ mod together;
 mod unbound;
 
 pub use app::App;
-pub use boot::{BootError, Parts, redis_of};
-pub use claims::{addresses_at_a_start, conflicts};
+pub use boot::{BootError, Parts, addresses_at_a_start, addresses_of, conflicts, redis_of};
 pub use means::Notify;
 pub use unbound::Failures;
 

@@ -54,7 +54,9 @@ pub(super) fn plan(
     for (name, config) in &wanted.apps {
         match running.get(name) {
             None => plan.add.push(name.clone()),
-            Some(former) if former != config => plan.change.push(name.clone()),
+            Some(former) if !Arc::ptr_eq(former, config) && former != config => {
+                plan.change.push(name.clone())
+            }
             Some(_) => {}
         }
     }

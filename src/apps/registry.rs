@@ -15,8 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -127,10 +128,11 @@ pub(super) struct Registry {
     absent: BTreeMap<String, String>,
     /// The last comparison.
     plan: Plan,
+    /// Who has which route; before the first comparison: had, when the daemon ended.
     routes: InForce,
     /// The routes of files as the data plane has them; `None`: none were published yet, or some of
     /// Redis that are no more.
-    published: Option<HashMap<At, Destination>>,
+    published: Option<HashMap<At, Destination, RandomState>>,
     /// Why apps do not get some of their routes.
     refused: BTreeMap<Arc<str>, Without>,
     waits_for_health: bool,
@@ -159,6 +161,8 @@ impl Registry {
     pub(super) fn new(means: Means, config: Arc<Config>, channels: Channels) -> Self {
         let Channels { listen, unbound, known, addresses, orders, lost } = channels;
         let kept = config.apps.is_some().then(|| Kept::start(&config.state_file));
+        let before = kept.as_ref().zip(config.apps.as_ref());
+        let routes = before.map_or_else(InForce::default, |(kept, wanted)| kept.in_force(wanted));
         Self {
             means,
             config,
@@ -168,7 +172,7 @@ impl Registry {
             leaving_sets: BTreeMap::new(),
             absent: BTreeMap::new(),
             plan: Plan::default(),
-            routes: InForce::new(),
+            routes,
             published: None,
             refused: BTreeMap::new(),
             waits_for_health: false,
@@ -208,13 +212,7 @@ impl Registry {
                         self.life = Life::Ending;
                     }
                 },
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(Ended::Driver(owner)) => self.driver_ended(&owner),
-                    Ok(Ended::Settled(owner)) => self.settled(&owner),
-                    Ok(Ended::Removal(owner)) => self.removed(&owner),
-                    Ok(Ended::SetRemoval(number)) => self.set_removed(number),
-                    Err(error) => tracing::error!("a task of the registry panicked: {error}"),
-                },
+                Some(ended) = self.tasks.join_next() => self.tasks_ended(ended),
                 () = at(removal) => self.look_again(),
                 () = at(restart) => self.start_fallen_again(),
                 () = at(health) => if self.settle() {
@@ -501,8 +499,27 @@ impl Registry {
         });
     }
 
-    fn removed(&mut self, owner: &Owner) {
-        self.leaving.remove(owner);
+    /// Takes note of a task that has ended, and of all others that have: where many apps go, the rest
+    /// is looked at once.
+    fn tasks_ended(&mut self, first: Result<Ended, JoinError>) {
+        let (mut next, mut some_went) = (Some(first), false);
+        while let Some(ended) = next {
+            match ended {
+                Ok(Ended::Driver(owner)) => self.driver_ended(&owner),
+                Ok(Ended::Settled(owner)) => self.settled(&owner),
+                Ok(Ended::Removal(owner)) => some_went |= self.leaving.remove(&owner).is_some(),
+                Ok(Ended::SetRemoval(number)) => some_went |= self.leaving_sets.remove(&number).is_some(),
+                Err(error) => tracing::error!("a task of the registry panicked: {error}"),
+            }
+            next = self.tasks.try_join_next();
+        }
+        if some_went {
+            self.are_fewer();
+        }
+    }
+
+    /// Goes on without what has been removed.
+    fn are_fewer(&mut self) {
         if self.life == Life::Moving {
             // An app that was added again meanwhile begins now.
             self.look_again();

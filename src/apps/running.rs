@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::app::{App, Facts, Kind};
-use super::claims::{Claim, InForce, Origin, Standing, held};
+use super::claims::{Claim, InForce, Origin, Standing, has_all, held};
 use super::drivers::Driver;
 use super::means::Managed;
 use super::restarts::Restarts;
@@ -181,8 +181,9 @@ impl Running {
     /// routes. Without `in_force` it has all that it claims.
     pub(super) fn seen(&self, in_force: Option<&InForce>, more: &[&str], unbound: &Unbound) -> App {
         let config = self.config();
-        let routes = in_force.map_or_else(|| config.routes.clone(), |routes| held(&config, routes));
-        let (unbound, down) = (unbound.why(&routes.listen), self.restarts.error());
+        let routes = in_force.filter(|routes| !has_all(&config, routes)).map(|routes| held(&config, routes));
+        let listen = &routes.as_ref().unwrap_or(&config.routes).listen;
+        let (unbound, down) = (unbound.why(listen), self.restarts.error());
         let troubles = self.trouble.iter().map(Trouble::text).chain(more.iter().copied());
         let troubles = troubles.chain(unbound.iter().map(String::as_str)).chain(down.as_deref());
         let troubles: Vec<_> = troubles.collect();

@@ -115,7 +115,7 @@ impl Daemon {
     /// What is listened on with this configuration: besides what it says, the addresses that apps
     /// have now.
     fn wanted(&self, config: &Config) -> Vec<ListenerId> {
-        let mut own = apps::addresses_at_a_start(config);
+        let mut own = apps::addresses_of(config);
         own.extend(self.apps.addresses().borrow().iter());
         listeners::wanted(config, &own)
     }

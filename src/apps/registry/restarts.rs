@@ -192,7 +192,8 @@ impl Registry {
             }
             Err(error) => {
                 tracing::error!(app = owner, "what runs of it is not stopped: {error}");
-                self.removed(owner);
+                self.leaving.remove(owner);
+                self.are_fewer();
             }
         }
     }

@@ -84,11 +84,6 @@ impl Registry {
         });
     }
 
-    pub(super) fn set_removed(&mut self, number: u64) {
-        self.leaving_sets.remove(&number);
-        self.publish();
-    }
-
     /// Sets aside what is recorded of targets that nothing configures. Where that is a mistake,
     /// nothing is lost: it is taken up when they are configured again. Blocking.
     pub(in crate::apps) fn sweep_targets(&self) {

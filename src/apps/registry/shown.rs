@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::super::Known;
 use super::super::app::{App, Facts, Kind};
 use super::super::claims::{self, Spot};
@@ -39,6 +41,9 @@ impl Registry {
         let differs = self.routes != settled.routes || self.refused != settled.refused;
         self.routes = settled.routes;
         self.refused = settled.refused;
+        if let Some(kept) = &mut self.kept {
+            kept.note_contested(settled.contested);
+        }
         let succeeded = self.succeeded();
         self.waits_for_health = settled.waits_for_health || !self.former.is_empty();
         let addresses = claims::addresses(&self.routes);
@@ -80,7 +85,7 @@ impl Registry {
             let at = |addr: &SocketAddr| At::Listener(ListenerId::App(*addr));
             app.left.iter().map(move |addr| (at(addr), to.destination()))
         });
-        let mut of_files = HashMap::new();
+        let mut of_files = HashMap::with_capacity_and_hasher(self.routes.len(), RandomState::default());
         for (at, to) in routes.chain(left) {
             of_files.entry(at).or_insert(to);
         }
@@ -97,26 +102,23 @@ impl Registry {
     pub(in crate::apps) fn publish(&self) {
         let several = self.several().is_some();
         let in_force = several.then_some(&self.routes);
-        let mut apps: BTreeMap<String, App> = self
-            .absent
-            .iter()
-            .map(|(name, why)| {
-                let config = without_configuration(&self.config.app, name);
-                (name.clone(), absent(config, why, &self.means))
-            })
-            .collect();
-        for set in self.leaving_sets.values() {
-            apps.insert(set.config.name.clone(), leaving_set(set));
-        }
-        for (owner, leaving) in &self.leaving {
-            let Some(name) = owner else { continue };
-            apps.insert(name.clone(), leaving_app(leaving));
-        }
-        for (name, running) in &self.running {
+        let seen = |(name, running): (&String, &Running)| {
             let without = self.refused.get(name.as_str()).map(ToString::to_string);
             let former = self.former.contains_key(name).then_some(ANSWERS_AS_IT_WAS);
             let troubles: Vec<_> = without.as_deref().into_iter().chain(former).collect();
-            apps.insert(name.clone(), running.seen(in_force, &troubles, &self.unbound));
+            (name.clone(), running.seen(in_force, &troubles, &self.unbound))
+        };
+        let mut apps: BTreeMap<String, App> = self.running.iter().map(seen).collect();
+        for (owner, leaving) in &self.leaving {
+            let Some(name) = owner else { continue };
+            apps.entry(name.clone()).or_insert_with(|| leaving_app(leaving));
+        }
+        for set in self.leaving_sets.values().rev() {
+            apps.entry(set.config.name.clone()).or_insert_with(|| leaving_set(set));
+        }
+        for (name, why) in &self.absent {
+            let config = || without_configuration(&self.config.app, name);
+            apps.entry(name.clone()).or_insert_with(|| absent(config(), why, &self.means));
         }
         let former = self.former.values().filter_map(Running::driver);
         let sets = self.leaving_sets.values();
@@ -135,7 +137,7 @@ impl Registry {
 /// An app that could not begin, as others see it.
 fn absent(config: Arc<AppConfig>, why: &str, means: &Means) -> App {
     App::new(Facts {
-        routes: config.routes.clone(),
+        routes: None,
         config,
         counters: Arc::clone(means.counters.service()),
         kind: Kind::Absent,
@@ -161,7 +163,7 @@ fn leaving_set(set: &LeavingSet) -> App {
 fn seen_leaving(config: &AppConfig, service: &Service, kind: Kind) -> App {
     let config = without_configuration(config, &config.name);
     App::new(Facts {
-        routes: config.routes.clone(),
+        routes: None,
         config,
         counters: Arc::clone(service.counters()),
         kind,

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{edge, get, live_pid, put, put_text, reload, status, take_away, wait_for};
-use crate::harness::{World, assert_mentions, wait_until};
+use crate::harness::{Daemon, World, assert_mentions, wait_until};
 
 #[test]
 fn apps_of_one_file_are_found_by_host_and_path_and_named_over_the_api() {
@@ -62,6 +62,41 @@ fn a_route_that_two_claim_stays_until_it_is_free() {
     reload(&daemon);
     wait_for(&daemon, "x.test", "a-1");
     assert!(super::apps(&world)[0]["error"].is_null());
+    daemon.terminate();
+}
+
+#[test]
+fn a_route_that_two_claim_stays_over_a_crash_an_upgrade_and_a_restart() {
+    let world = World::new();
+    let conf = edge(&world);
+    put(&world, "b", &["x.test"], &world.app("b-1"));
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "x.test", "b-1");
+    put(&world, "a", &["x.test", "y.test"], &world.app("a-1"));
+    reload(&daemon);
+    wait_for(&daemon, "y.test", "a-1");
+    let b_has_it = |daemon: &Daemon<'_>| {
+        wait_for(daemon, "y.test", "a-1");
+        wait_for(daemon, "x.test", "b-1");
+        let refused = super::apps(&world)[0]["error"].to_string();
+        assert_mentions(&refused, &["without host `x.test`, which app `b` has"]);
+    };
+    b_has_it(&daemon);
+    daemon.kill();
+    let mut daemon = world.start(&conf);
+    b_has_it(&daemon);
+    daemon.upgrade();
+    b_has_it(&daemon);
+    daemon.terminate();
+    // New while no daemon runs, and before both.
+    put_text(&world, "0", "hosts = [\"x.test\", \"y.test\"]\nredirect = \"https://example.com\"\n");
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "y.test", "a-1");
+    wait_for(&daemon, "x.test", "b-1");
+    take_away(&world, "0");
+    take_away(&world, "b");
+    reload(&daemon);
+    wait_for(&daemon, "x.test", "a-1");
     daemon.terminate();
 }
 
