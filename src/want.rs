@@ -7,6 +7,7 @@
 //! So all numbers above the line, but one per data-plane thread, stay free for the rest.
 
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
 
@@ -28,6 +29,28 @@ pub fn is_own(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EAGAIN | libc::EADDRNOTAVAIL)
     )
+}
+
+/// The error of a TCP connection to `addr` that did not come about, so that [`is_own`] judges it
+/// right. `EADDRNOTAVAIL` says two things: every local port is in use, which passes, or this host has
+/// no address of its own from which that one can be reached, which does not.
+pub fn of_connecting(addr: SocketAddr, error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) || has_way_to(addr) {
+        return error;
+    }
+    let why = "this host has no address of its own from which it can be reached";
+    io::Error::new(io::ErrorKind::AddrNotAvailable, why)
+}
+
+/// Whether the kernel has a way to `addr`, local TCP ports apart: a datagram socket is connected,
+/// which sends nothing. Where that cannot be found out, it has.
+fn has_way_to(addr: SocketAddr) -> bool {
+    let own: SocketAddr = match addr {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let Ok(socket) = UdpSocket::bind(own) else { return true };
+    socket.connect(addr).map_or_else(|error| error.raw_os_error() != Some(libc::EADDRNOTAVAIL), |()| true)
 }
 
 /// Whether the data plane may keep `socket`, which it has just opened.
@@ -101,6 +124,26 @@ mod tests {
             assert_eq!(back_of(limit), back, "of {limit}");
         }
         assert!(may_keep(&io::stdin()));
+    }
+
+    #[test]
+    fn an_address_without_a_way_there_is_not_portoks_own_want() {
+        let exhausted = || io::Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        assert!(is_own(&of_connecting(here, exhausted())));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(of_connecting(here, refused).kind(), io::ErrorKind::ConnectionRefused);
+        // A network of its own has no address yet, not even `::1`.
+        let outcome = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).ok()?;
+            let there = SocketAddr::from((Ipv6Addr::LOCALHOST, 1));
+            let error = std::net::TcpStream::connect(there).unwrap_err();
+            Some((error.raw_os_error(), of_connecting(there, error)))
+        });
+        // Only root may make one.
+        let Some((number, error)) = outcome.join().unwrap() else { return };
+        assert_eq!(number, Some(libc::EADDRNOTAVAIL));
+        assert!(!is_own(&error) && error.to_string().contains("no address of its own"), "{error}");
     }
 
     #[test]

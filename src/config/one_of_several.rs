@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::address::overlaps;
 use super::hosts::Hosts;
@@ -10,6 +11,13 @@ use super::keys::{self, Kind};
 use super::read::Reader;
 use super::validate::{host_allows, restarts, watch_window};
 use super::{AppConfig, Config, defaults};
+
+const HEALTH_TIMEOUT: &str = "health.timeout";
+
+/// How long a probe of a target may take at most. The probes of all apps with targets share a bound
+/// and take turns: with a longer time, a few apps whose targets are silent would keep all others
+/// from theirs.
+const LONGEST_PROBE: Duration = Duration::from_secs(60);
 
 const REQUESTS_PER_ADDRESS: &str = "limits.requests_per_address";
 
@@ -54,6 +62,9 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
     config.health.path_is_set = r.in_file("health.path");
     if let Some(kind) = kind {
         derive(r, &mut config, kind, sections);
+        if kind == Kind::Targets {
+            bound_probes(r, &mut config);
+        }
         fits_together(r, &config, kind);
     }
     routes_fit(r, &config, &sections.listen);
@@ -71,7 +82,22 @@ pub(super) fn read_of_redis(r: &mut Reader<'_>, sections: &Sections) -> AppConfi
         }
     }
     config.health.path_is_set = r.in_file("health.path");
+    bound_probes(r, &mut config);
     config
+}
+
+/// Bounds the time of a probe of its targets: what is set for it is refused beyond that, and what
+/// stands for every app is cut.
+fn bound_probes(r: &mut Reader<'_>, config: &mut AppConfig) {
+    if config.health.timeout <= LONGEST_PROBE {
+        return;
+    }
+    if r.in_file(HEALTH_TIMEOUT) {
+        let most = humantime::format_duration(LONGEST_PROBE);
+        let why = "the probes of all apps with targets share a bound, and take turns";
+        r.reject(HEALTH_TIMEOUT, &format!("at most {most} for targets: {why}"));
+    }
+    config.health.timeout = LONGEST_PROBE;
 }
 
 /// What kind of app it is: exactly one.

@@ -1,6 +1,7 @@
 //! One probe.
 
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -8,7 +9,7 @@ use http::HeaderMap;
 use http::header::LOCATION;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Probe, REFUSED, Unable};
 use crate::http1::chunked::{Chunked, Piece};
@@ -21,6 +22,9 @@ const BODY_LIMIT: usize = 512;
 
 /// What a read asks for.
 const READ: usize = 4096;
+
+/// How often it is looked whether portok runs. Of a moment in which it did not, no more counts.
+const SLICE: Duration = Duration::from_millis(250);
 
 impl Probe {
     /// Probes once. What goes wrong with the app is in the report.
@@ -48,15 +52,15 @@ impl Probe {
             }
             Ok::<(), Failure>(())
         };
-        let failure = match timeout_at(deadline, exchange).await {
-            Ok(Ok(())) => None,
-            Ok(Err(failure)) => match failure.into_want() {
+        let failure = match within(self.timeout, exchange).await {
+            Some(Ok(())) => None,
+            Some(Err(failure)) => match failure.into_want() {
                 Ok(want) => return Err(Unable(want)),
                 Err(failure) => Some(failure.to_string()),
             },
             // The answer's head came in time; only its body did not.
-            Err(_) if report.status.is_some() => None,
-            Err(_) => Some(format!("no answer within {}", humantime::format_duration(self.timeout))),
+            None if report.status.is_some() => None,
+            None => Some(format!("no answer within {}", humantime::format_duration(self.timeout))),
         };
         if report.status.is_none() {
             answered = Instant::now();
@@ -68,7 +72,8 @@ impl Probe {
     }
 
     async fn connect(&self) -> io::Result<App> {
-        let stream = TcpStream::connect(self.addr).await?;
+        let connected = TcpStream::connect(self.addr).await;
+        let stream = connected.map_err(|error| want::of_connecting(self.addr, error))?;
         if met_itself(&stream)? {
             // Nobody listens, and the kernel happened to give this end the very port that it
             // connects to: by TCP's simultaneous open (RFC 9293, 3.5) the socket is connected with
@@ -90,6 +95,20 @@ impl Probe {
             format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: portok\r\nconnection: close\r\n\r\n");
         Ok(head.into_bytes())
     }
+}
+
+/// Waits for `future` for as long as `limit` says. An app is not late because portok was kept from
+/// running and could not read its answer: in each slice of the time there was a look.
+async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    let (mut future, mut left) = (pin!(future), limit);
+    while !left.is_zero() {
+        let slice = left.min(SLICE);
+        if let Ok(done) = timeout(slice, future.as_mut()).await {
+            return Some(done);
+        }
+        left -= slice;
+    }
+    None
 }
 
 fn met_itself(stream: &TcpStream) -> io::Result<bool> {
@@ -194,6 +213,22 @@ fn of_io(error: &io::Error) -> String {
 mod tests {
     use super::*;
     use tokio::net::{TcpListener, TcpSocket};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_has_its_time_whatever_passes_while_portok_does_not_run() {
+        let (limit, begun) = (Duration::from_secs(5), Instant::now());
+        assert_eq!(within(limit, std::future::pending::<()>()).await, None);
+        assert_eq!(begun.elapsed(), limit);
+        // The clock jumps while the exchange goes on in steps, as after a moment without a turn.
+        let steps = async {
+            for _ in 0..2 {
+                tokio::time::advance(Duration::from_secs(60)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert_eq!(within(limit, steps).await, Some(()));
+        assert_eq!(within(Duration::MAX, async { 1 }).await, Some(1));
+    }
 
     #[tokio::test]
     async fn a_connection_with_itself_is_told_from_one_with_an_app() {

@@ -88,7 +88,7 @@ impl Members {
     /// Claims a member for a request that has `tried` some of them already, of a connection that is
     /// `pinned` to their tenure or not. `None`: there is none for it.
     pub(super) fn claim(&self, tried: &[Rc<LocalTarget>], pinned: bool) -> Option<Chosen> {
-        let now = clock::now();
+        let now = clock::uptime();
         loop {
             let (kind, at) = self.choose(tried, pinned, now)?;
             let local = &self.locals[at];
@@ -147,7 +147,7 @@ impl Members {
             drop(trial);
             self.spread.tell(&local.target);
         } else {
-            let now = clock::now();
+            let now = clock::uptime();
             if self.spread.eject(&local.target, now, clock::since(now, self.eject_for)) {
                 let (app, target) = (local.service.name().unwrap_or_default(), local.target.addr());
                 let time = self.eject_for;
@@ -178,6 +178,6 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        self.local.target.mark().end_trial(Some(clock::after(self.eject_for)));
+        self.local.target.mark().end_trial(Some(clock::since(clock::uptime(), self.eject_for)));
     }
 }

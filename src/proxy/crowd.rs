@@ -159,7 +159,7 @@ impl Crowd {
 
     /// Whether it is time to log that `limit` is full: true once a minute.
     fn is_news(&self, limit: Limit) -> bool {
-        let (told, now) = (&self.told[limit as usize], clock::now());
+        let (told, now) = (&self.told[limit as usize], clock::uptime());
         let due = |last: u64| (last == 0 || now >= last + TOLD_EVERY).then_some(now);
         told.fetch_update(Relaxed, Relaxed, due).is_ok()
     }

@@ -37,7 +37,7 @@ impl Ticket {
     /// Counts a request of `service` that has begun.
     pub(super) fn new(service: Rc<ServiceHere>) -> Self {
         let fast = service.settings.config.proxy.fast_path;
-        let second = (!fast).then(|| clock::now() / 1_000);
+        let second = (!fast).then(|| clock::uptime() / 1_000);
         if service.counts().begin(second) {
             service.counters.sample_inflight();
         }

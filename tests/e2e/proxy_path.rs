@@ -1,10 +1,14 @@
 //! The path of a request through the real daemon.
 
 use std::net::TcpListener;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use crate::harness::conf::Conf;
 use crate::harness::fixture::checksum;
 use crate::harness::http::request_bytes;
+use crate::harness::wait::pause;
 use crate::harness::{Daemon, World, wait_until};
 
 fn conf(world: &World) -> Conf {
@@ -300,7 +304,7 @@ fn limits_of_heads_and_bodies_are_held() {
 #[test]
 fn clients_that_do_not_finish_their_head_or_stay_idle_are_closed() {
     let world = World::new();
-    let base = conf(&world).set("proxy.header_timeout", "400ms").set("proxy.idle_timeout", "300ms");
+    let base = conf(&world).set("proxy.header_timeout", "1500ms").set("proxy.idle_timeout", "1s");
     let daemon = started(&world, &base);
     let mut slow = daemon.connect();
     slow.send(b"GET / HTTP/1.1\r\nhost: a\r\nx-slow: ").unwrap();
@@ -313,6 +317,23 @@ fn clients_that_do_not_finish_their_head_or_stay_idle_are_closed() {
     let rest = silent.rest().unwrap_or_default();
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{:?}", String::from_utf8_lossy(&rest));
     assert_eq!(daemon.get("/").version(), "v1");
+}
+
+#[test]
+fn no_client_is_late_because_the_daemon_did_not_run() {
+    let world = World::new();
+    let daemon = started(&world, &conf(&world).set("proxy.header_timeout", "2s"));
+    daemon.signal(Signal::SIGSTOP);
+    let mut waiting: Vec<_> = (0..20).map(|_| daemon.connect()).collect();
+    for conn in &mut waiting {
+        conn.send(&request_bytes("GET", "/", &[], None)).unwrap();
+    }
+    // Longer than a head may take: the time that passes is the subject.
+    pause(Duration::from_secs(3));
+    daemon.signal(Signal::SIGCONT);
+    for conn in &mut waiting {
+        assert_eq!(conn.answer("GET").unwrap().expect(200).version(), "v1");
+    }
 }
 
 #[test]
@@ -343,7 +364,7 @@ fn a_post_is_never_sent_twice_and_a_get_is_on_a_stale_connection() {
     let mut conn = daemon.connect();
     for round in 0..30_u64 {
         conn.request("GET", "/", &[], None).unwrap().expect(200);
-        crate::harness::wait::pause(std::time::Duration::from_millis(25 + round % 12));
+        pause(Duration::from_millis(25 + round % 12));
     }
     let posts = ["a", "b", "c", "d", "e"];
     for post in posts {

@@ -591,3 +591,19 @@ proptest! {
         prop_assert_eq!(apps(&again), apps(&config));
     }
 }
+
+#[test]
+fn a_probe_of_targets_has_a_longest_time() {
+    let shop = |rest: &str| format!("[apps.shop]\ntargets = [\"127.0.0.1:1\"]\n{rest}");
+    assert_eq!(app(&Case::file(&shop("health.timeout = \"60s\"\n")).good(), "shop").health.timeout, secs(60));
+    let errors = Case::file(&shop("health.timeout = \"1day\"\n")).problems();
+    assert!(
+        errors.iter().any(|error| error.contains("health.timeout") && error.contains("at most 1m")),
+        "{errors:?}"
+    );
+    // What stands for every app is cut for those with targets, and holds for the others.
+    let all = format!("[health]\ntimeout = \"1day\"\n{}[apps.api]\ncommand = \"x\"\n", shop(""));
+    let config = Case::file(&all).good();
+    let times = ["shop", "api"].map(|name| app(&config, name).health.timeout);
+    assert_eq!(times, [secs(60), secs(86_400)]);
+}

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 const IN: u64 = 0;
 const ON_TRIAL: u64 = u64::MAX;
 
-/// Whether a target is out; see the module. Moments are those of the data plane's clock.
+/// Whether a target is out; see the module. Moments are those of the data plane's clock that
+/// all threads share.
 #[derive(Debug)]
 pub(in crate::proxy) struct Mark(AtomicU64);
 

@@ -162,8 +162,7 @@ async fn a_pulse_stops_with_one_blocked_thread_and_does_not_keep_the_plane() {
 #[tokio::test]
 async fn a_request_that_comes_while_its_connection_is_about_to_be_closed_is_answered() {
     let app = Backend::echo().await;
-    let idle_timeout = Duration::from_secs(3);
-    let rig = Rig::serving(&app, |config| config.proxy.idle_timeout = idle_timeout);
+    let mut rig = Rig::serving(&app, |_| ());
     let (mut first, mut second) = (rig.connect().await, rig.connect().await);
     let mut idle = [rig.connect().await, rig.connect().await];
     for client in [&mut first, &mut second].into_iter().chain(&mut idle) {
@@ -175,13 +174,15 @@ async fn a_request_that_comes_while_its_connection_is_about_to_be_closed_is_answ
     idle[1].reply().await;
 
     // When the thread goes on, it learns of the second request and, after it, that it is time to
-    // close what is idle.
-    let since = std::time::Instant::now();
+    // close what is idle: of the time in which it is held up a little counts.
     first.send("GET /__hang/1 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let reached = |gate: usize| move || GATES[gate].reached.load(Ordering::SeqCst);
     eventually("the thread is held up", reached(1)).await;
     second.send("GET /__hang/2 HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    eventually("the time is over", || since.elapsed() > idle_timeout + Duration::from_millis(300)).await;
+    let (mut quick, since) = (config(), std::time::Instant::now());
+    quick.proxy.idle_timeout = Duration::from_millis(100);
+    rig.plane.configure(Arc::new(quick));
+    eventually("a tick is over", || since.elapsed() > Duration::from_millis(500)).await;
     GATES[1].open.store(true, Ordering::SeqCst);
     eventually("the thread is held up again", reached(2)).await;
     for client in &mut idle {

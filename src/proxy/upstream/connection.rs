@@ -53,8 +53,8 @@ impl Connection {
         }
         socket.set_nodelay(true)?;
         SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
-        let stream = socket.connect(addr).await?;
-        let (buf, idle_since) = (BytesMut::new(), clock::now());
+        let stream = socket.connect(addr).await.map_err(|error| want::of_connecting(addr, error))?;
+        let (buf, idle_since) = (BytesMut::new(), clock::uptime());
         Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, permit: Some(permit) })
     }
 
@@ -85,7 +85,7 @@ impl Connection {
 
     /// Makes it ready for the pool.
     pub(in crate::proxy) fn rest(&mut self) {
-        self.idle_since = clock::now();
+        self.idle_since = clock::uptime();
         self.reused = true;
         self.read_size = READ.0;
         if self.buf.capacity() > READ.0 {
@@ -107,7 +107,7 @@ impl Connection {
     /// Whether it can carry another exchange. After a short rest this costs no system call; a close
     /// that is missed then is made good by the retry.
     pub(in crate::proxy) fn is_usable(&self) -> bool {
-        let suspect = clock::now().saturating_sub(self.idle_since) > SUSPECT;
+        let suspect = clock::uptime().saturating_sub(self.idle_since) > SUSPECT;
         self.is_quiet()
             && (!suspect
                 || is_blocked(&SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])))

@@ -222,7 +222,7 @@ impl LocalTarget {
     pub(in crate::proxy) fn sweep(&self, settings: &Upstream) {
         let all =
             self.target.is_closed() || !settings.keepalive || self.target.waiters() > self.waiting.get();
-        let oldest = clock::now().saturating_sub(clock::millis(settings.idle_timeout));
+        let oldest = clock::uptime().saturating_sub(clock::millis(settings.idle_timeout));
         let useless =
             |connection: &Connection| all || connection.idle_since() < oldest || !connection.is_quiet();
         let mut idle = self.idle.borrow_mut();

@@ -90,7 +90,8 @@ impl World {
     }
 
     /// The base of all configurations: port 0, all files in the test's folder, short waits, drains
-    /// that end early. It has no `[app]`.
+    /// that end early. It has no `[app]`. A client's connection stays open for as long as a test
+    /// may take on a busy machine between two requests.
     pub(crate) fn conf(&self) -> Conf {
         Conf::new(self.path(&format!("conf/{}.toml", self.name)))
             .set("name", self.name.as_str())
@@ -99,6 +100,8 @@ impl World {
             .set("app.stop_timeout", "10s")
             .set("drain.period", "10s")
             .set("drain.early", true)
+            .set("proxy.idle_timeout", "60s")
+            .set("proxy.header_timeout", "61s")
             .set("admin.socket", self.socket().display().to_string())
             .set("admin.token", TOKEN)
             .set("admin.rate_limit", 10_000)
