@@ -373,7 +373,7 @@ impl Daemon {
                 () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if failed => Turn::Retry,
                 told = self.signals.next() => Turn::Told(told),
                 Ok(()) = addresses.changed() => Turn::Addresses,
-                _ = again.tick(), if self.listeners.some_failed() => Turn::Addresses,
+                _ = again.tick() => Turn::Addresses,
                 () = self.apps.lost() => Turn::Lost,
             };
             match turn {
@@ -393,7 +393,8 @@ impl Daemon {
                     retry = None;
                     let _outcome = self.reload(false).await;
                 }
-                Turn::Addresses => self.follow_addresses(Vec::new()).await,
+                Turn::Addresses => self.look_again().await,
+
                 Turn::Lost => {
                     // Without it nothing watches the app. The service manager starts the daemon
                     // again.

@@ -1,8 +1,9 @@
 //! Serves the admin API on the unix socket.
 //!
 //! [`serve_socket`] owns the listener and joins its connections. It accepts until it is told to
-//! stop, lets each connection finish its answer within [`STOP_WITHIN`], removes the socket's file
-//! if it is still this listener's, and returns. If its future is dropped, the connections end by
+//! stop, and then what is in the queue, which would be reset with the listener. It lets each
+//! connection finish its answer within [`STOP_WITHIN`], removes the socket's file if it is still
+//! this listener's, and returns. If its future is dropped, the connections end by
 //! themselves and the file stays behind.
 //!
 //! The peer of a connection is identified once, before its first request: the kernel names the user
@@ -12,6 +13,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
@@ -26,6 +28,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::unistd::{Gid, Uid, User, getgrouplist};
+use socket2::SockRef;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -88,6 +91,18 @@ async fn serve<G, Greeting, S, Answer>(
     let mut seats = Seats::new(usize::try_from((want::kept_back() / 4).clamp(least, most)).unwrap_or(8));
     let mut told = Told::default();
     let connections = TaskTracker::new();
+    let mut welcome = |stream: UnixStream, told: &mut Told| {
+        let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+        let Some(seat) = seats.take(uid) else { return told.no_seat(uid) };
+        let (greeting, stop) = (greet(stream), stop.clone());
+        connections.spawn(async move {
+            match greeting.await {
+                Ok((stream, answer)) => converse(stream, answer, &seat, stop).await,
+                Err(cause) => tracing::warn!(%cause, "the admin socket cannot tell who its peer is"),
+            }
+            drop(seat);
+        });
+    };
     loop {
         let turn = tokio::select! {
             accepted = listener.accept() => Turn::Connection(accepted.map(|(stream, _)| stream)),
@@ -96,20 +111,7 @@ async fn serve<G, Greeting, S, Answer>(
         match turn {
             Turn::Connection(Ok(stream)) => {
                 told.accept_failed = false;
-                let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
-                let Some(seat) = seats.take(uid) else {
-                    told.no_seat(uid);
-                    continue;
-                };
-                let greeting = greet(stream);
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    match greeting.await {
-                        Ok((stream, answer)) => converse(stream, answer, &seat, stop).await,
-                        Err(cause) => tracing::warn!(%cause, "the admin socket cannot tell who its peer is"),
-                    }
-                    drop(seat);
-                });
+                welcome(stream, &mut told);
             }
             Turn::Connection(Err(cause)) => {
                 told.accept_failed(&cause);
@@ -118,9 +120,17 @@ async fn serve<G, Greeting, S, Answer>(
             Turn::Stop => break,
         }
     }
-    drop(listener);
+    // Nobody else connects once the file is gone.
     if let Some(file) = file {
         file.remove();
+    }
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            match stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)) {
+                Ok(stream) => welcome(stream, &mut told),
+                Err(cause) => told.accept_failed(&cause),
+            }
+        }
     }
     connections.close();
     connections.wait().await;
@@ -157,6 +167,9 @@ where
     S: Fn(Request<Incoming>) -> Answer,
     Answer: Future<Output = Response<ReservedBody>>,
 {
+    if !has_request(&stream, seat, &stop).await {
+        return;
+    }
     let service = service_fn(|request| {
         let busy = seat.busy();
         let answer = answer(request);
@@ -173,7 +186,9 @@ where
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)
     );
+    // What has come is begun before anything ends the connection.
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => Some(ended),
         () = stop.cancelled() => None,
         () = seat.needed() => None,
@@ -194,6 +209,19 @@ where
     if let Err(cause) = ended {
         tracing::debug!(%cause, "a connection of the admin socket ended early");
     }
+}
+
+/// Waits for the first bytes of a connection. False: none have come, and it is to end. A socket that
+/// is closed with unread bytes resets the connection, so the kernel is asked before that.
+async fn has_request(stream: &UnixStream, seat: &Seat, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        readable = timeout(HEAD_WITHIN, stream.readable()) => return readable.is_ok(),
+        () = stop.cancelled() => {}
+        () = seat.needed() => {}
+    }
+    let has_arrived = matches!(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]), Ok(1..));
+    has_arrived && stream.readable().await.is_ok()
 }
 
 /// An answer's body. As long as it is sent, its connection is busy.
@@ -384,6 +412,28 @@ mod tests {
         assert!(text.ends_with("\"/__slow\""), "{text}");
         server.ended().await;
         drop(idle);
+    }
+
+    #[tokio::test]
+    async fn what_has_connected_before_the_end_is_answered() {
+        let server = Server::start(None);
+        let path = server.path();
+        // It runs, and has noted its file.
+        server.stop.cancelled_after_accept(&path).await;
+        // Nothing is accepted before this task waits: they are in the queue when the end comes.
+        let mut waiting = Vec::new();
+        for _ in 0..20 {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            io::Write::write_all(&mut stream, b"GET /__late HTTP/1.1\r\n\r\n").unwrap();
+            waiting.push(stream);
+        }
+        server.stop.cancel();
+        for stream in waiting {
+            stream.set_nonblocking(true).unwrap();
+            let text = all(UnixStream::from_std(stream).unwrap()).await;
+            assert!(text.ends_with("\"/__late\""), "{text}");
+        }
+        server.ended().await;
     }
 
     /// Waits until the listener has accepted what came before: the queue is first in, first out.

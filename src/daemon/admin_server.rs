@@ -4,6 +4,7 @@
 //! A socket that is replaced or given up still answers what is under way: its [`SocketTask`] is
 //! returned, for the caller to join.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(super) type Bind = fn(&Path, Option<u32>) -> Result<UnixListener, String>;
 pub(super) struct AdminServer {
     admin: Arc<Admin>,
     socket: Option<SocketTask>,
+    /// It was served at a place where nothing is any more.
+    lost: bool,
     pub(super) reloads: mpsc::Receiver<admin::ReloadOrder>,
     pub(super) upgrades: mpsc::Receiver<admin::UpgradeOrder>,
 }
@@ -83,7 +86,7 @@ impl AdminServer {
             control: tokio::runtime::Handle::current(),
         });
         let socket = open_socket(&configuration.current(), &admin, bind)?;
-        Ok(Self { admin, socket, reloads, upgrades })
+        Ok(Self { admin, socket, lost: false, reloads, upgrades })
     }
 
     /// What answers the reserved paths on the public port.
@@ -137,6 +140,15 @@ impl AdminServer {
                 None
             }
         }
+    }
+
+    /// Whether it was served at a place where nothing is any more: the folder may have been cleared.
+    pub(super) fn is_lost(&mut self, config: &Config) -> bool {
+        let is_missing =
+            |path: &PathBuf| path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let gone = config.admin.socket.as_ref().is_some_and(is_missing);
+        self.lost = gone && (self.lost || self.socket.is_some());
+        self.lost
     }
 
     /// Binds the socket once more, in the place of whatever is there. Returns the former one.

@@ -184,11 +184,6 @@ impl Listeners {
         self.failed.subscribe()
     }
 
-    /// Whether there are such.
-    pub(super) fn some_failed(&self) -> bool {
-        !self.failed.borrow().is_empty()
-    }
-
     /// Binds what is wanted and not open. Nothing changes by it.
     pub(super) fn prepare(&self, wanted: &[ListenerId]) -> Prepared {
         Prepared::bind(wanted, &self.open, Vec::new())

@@ -131,6 +131,12 @@ impl Daemon {
         }
     }
 
+    /// Tries again what may not have come about, and looks whether the admin socket is in its place.
+    pub(super) async fn look_again(&mut self) {
+        self.follow_addresses(Vec::new()).await;
+        self.look_for_socket();
+    }
+
     /// The apps that cannot be reached at an address of their own.
     fn without_their_addresses(&self) -> Vec<wire::AppReload> {
         let failed = self.listeners.failed().borrow().clone();

@@ -132,6 +132,17 @@ impl Daemon {
         })
     }
 
+    /// Serves the admin socket again, if somebody has removed it.
+    pub(super) fn look_for_socket(&mut self) {
+        let config = self.configuration.current();
+        if self.admin.is_lost(&config)
+            && let Some(path) = &config.admin.socket
+        {
+            tracing::warn!("the admin socket {} was removed: it is made again", path.display());
+            self.take_socket_back();
+        }
+    }
+
     /// Puts this daemon's admin socket back in its place.
     fn take_socket_back(&mut self) {
         match self.admin.open_again(&self.configuration.current()) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use crate::harness::conf::Conf;
 use crate::harness::daemon::TOKEN;
-use crate::harness::{Answer, Conn, Daemon, World, assert_at};
+use crate::harness::{Answer, Conn, Daemon, World, assert_at, wait_until};
 
 const RIGHT: (&str, &str) = ("x-admin-token", TOKEN);
 const WRONG: (&str, &str) = ("x-admin-token", "guess");
@@ -409,4 +409,16 @@ fn the_status_tells_how_often_the_live_release_failed_its_probe() {
     world.write("health", "200");
     let well = daemon.wait_until("it is well again", |status| status.health.active_port_ok);
     assert_eq!(well.health.consecutive_fails, 0);
+}
+
+#[test]
+fn a_socket_that_somebody_removes_is_made_again() {
+    let world = World::new();
+    let daemon = world.start(&world.conf().app(&world.app("v1")));
+    daemon.wait_until_serves("v1");
+    std::fs::remove_file(world.socket()).unwrap();
+    let asked =
+        || Conn::unix(&world.socket()).and_then(|mut conn| conn.request("GET", "/__status", &[], None));
+    wait_until("it answers again", || daemon.log(), || asked().ok()).expect(200);
+    daemon.terminate();
 }
