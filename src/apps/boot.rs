@@ -154,8 +154,9 @@ fn the_one(
     let (managed, prepared) = made.map_err(BootError::Supervisor)?;
     let body = Body::Managed(managed);
     let running = Running::new(service, app, body, Origin::MainFile);
+    let targets = means.records.apps().targets;
     let mut registry = Registry::new(means, config, channels);
-    registry.sweep_targets();
+    registry.sweep_targets(&targets);
     registry.take_the_one(running, prepared);
     for (owner, opened) in former {
         registry.begin_to_stop(owner, opened);
@@ -172,7 +173,7 @@ fn all(
     channels: Channels,
 ) -> Registry {
     let (recorded, removed) = (means.records.apps(), means.records.removed_apps());
-    let begin = plan::start(wanted, &recorded);
+    let begin = plan::start(wanted, &recorded.releases);
     let is_managed = |name: &str| wanted.apps.get(name).is_none_or(|app| Nature::of(app) == Nature::Managed);
     let (mut opened, mut stopped) = (Vec::new(), Vec::new());
     for (name, begin) in begin {
@@ -180,7 +181,7 @@ fn all(
             Begin::LeftOut { .. } => {}
             // One that is none of ours any more by its configuration has a record of when it was.
             Begin::Configured if !is_managed(&name) => {
-                if recorded.contains(&name) {
+                if recorded.releases.contains(&name) {
                     stopped.push(Some(name.clone()));
                 }
                 opened.push((name, begin, None));
@@ -204,7 +205,7 @@ fn all(
     let found = found.chain(stopped.iter().map(|(_, opened)| opened)).map(|(_, found)| found);
     keep_pipes(&means.common, found);
     let mut registry = Registry::new(means, config, channels);
-    registry.sweep_targets();
+    registry.sweep_targets(&recorded.targets);
     for (owner, opened) in stopped {
         registry.begin_to_stop(owner, opened);
     }

@@ -34,7 +34,7 @@ impl Driver {
     pub(super) async fn beat(&self) {
         match self {
             Self::Releases(app) => app.beat().await,
-            Self::Targets(app) => app.beat().await,
+            Self::Targets(app) => app.pulse().await,
         }
     }
 

@@ -28,7 +28,7 @@ impl Apps {
         each(self.drivers(), |app| async move { app.booted().await }).await;
     }
 
-    /// Waits until everything that drives an app has received a message sent now. Cancel safe.
+    /// Waits until everything that drives an app has shown that it runs. Cancel safe.
     pub async fn beat(&self) {
         each(self.drivers(), |app| async move { app.beat().await }).await;
     }

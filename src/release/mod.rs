@@ -36,7 +36,8 @@
 //! On disk:
 //! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
 //! - [`record`]: what must be known after the daemon has died. [`store`]: its file.
-//!   [`records`]: their place. `lock`: its lock. `failpoint`: where a test kills the daemon.
+//!   [`records`]: their place. `parts`: the record of an app that may be two kinds. `whole`: its
+//!   bytes. `lock`: its lock. `failpoint`: where a test kills the daemon.
 //!
 //! For others:
 //! - [`Handle`]: requests to the coordinator. `message`: what reaches it. `view`: the snapshot it
@@ -59,6 +60,7 @@ mod life;
 mod live_probe;
 mod lock;
 mod message;
+mod parts;
 mod placeholder;
 mod probing;
 pub mod record;
@@ -76,6 +78,7 @@ pub mod traffic;
 mod turns;
 mod view;
 mod voice;
+mod whole;
 
 pub use coordinator::{Coordinator, End, Parts};
 pub use events::Attempt;

@@ -1,8 +1,9 @@
 //! The place of an instance's records, and the lock that makes it one daemon's.
 //!
 //! The one app of an instance has its record in the state file. Each of several apps has one of its
-//! own in the folder `<state_file without .json>.d`. The record of an app that was removed is set
-//! aside there as `<record>.removed-<time>`, and taken up when the app is added again.
+//! own in the folder `<state_file without .json>.d`, whatever kind of app it is (`parts.rs`). The
+//! record of an app that was removed, or what it was as another kind, is set aside there as
+//! `<record>.removed-<time>`, and taken up when it is that again.
 //!
 //! A lock file beside the state file, and in the folder, keeps a second daemon away for as long as
 //! this one lives (`lock.rs`).
@@ -15,10 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::holder::holder_of;
 use super::lock::{self, is_at};
+use super::parts::{self, Part, Turns};
 use super::store::{self, Found, Store, StoreError, is_refused, with_suffix};
 use crate::config::{Fnv, beside_state_file, is_instance_name};
 use crate::folder;
@@ -36,27 +39,34 @@ const FOLDER: &str = ".d";
 /// What the name of a record ends with.
 const RECORD: &str = ".json";
 
-/// What the name of a file ends with that says which targets of an app are in force.
-const TARGETS: &str = ".targets.json";
-
-/// What the name of an app is followed by where [`Removed`] has that file of it.
-const OF_TARGETS: &str = ".targets";
-
 /// What follows in the name of one that was set aside.
 const REMOVED: &str = ".removed-";
 
-/// How many records of an app are kept that was removed.
+/// How many records of an app are kept that was removed, of each kind that it was.
 const REMOVED_KEPT: usize = 3;
 
-/// The newest records that were set aside, by the apps' names, as they lay there at one moment.
+/// The records that were set aside, by the apps' names, as they lay there at one moment.
 #[derive(Debug, Default)]
-pub struct Removed(BTreeMap<String, PathBuf>);
+pub struct Removed(BTreeMap<String, Vec<PathBuf>>);
 
 impl Removed {
     /// What was set aside of an app's targets.
     pub fn targets(&self, app: &str) -> Former {
-        Former::Known(self.0.get(&format!("{app}{OF_TARGETS}")).cloned())
+        Former::Known(self.newest(app, Part::Targets))
     }
+
+    fn newest(&self, app: &str, part: Part) -> Option<PathBuf> {
+        self.0.get(app)?.iter().filter(|file| has(file, part)).max().cloned()
+    }
+}
+
+/// The apps that have a record, by what it is of.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Those with releases, or with a record that cannot be understood.
+    pub releases: BTreeSet<String>,
+    /// Those that keep which of their targets are in force.
+    pub targets: BTreeSet<String>,
 }
 
 /// What was set aside last of one app.
@@ -75,6 +85,7 @@ pub struct Records {
     file: PathBuf,
     /// `None` where the folder cannot be written; nothing can be saved then either.
     lock: Option<Arc<File>>,
+    turns: Turns,
 }
 
 impl Records {
@@ -154,7 +165,7 @@ impl Records {
                 }
             },
         };
-        Ok((Self { file: file.to_owned(), lock: lock.map(Arc::new) }, warnings))
+        Ok((Self { file: file.to_owned(), lock: lock.map(Arc::new), turns: Turns::default() }, warnings))
     }
 
     /// Locks the folder of the records of several apps, and makes it where there are `several`.
@@ -169,7 +180,7 @@ impl Records {
         }
         // What others have there is left as it is.
         let is_record = |app: &String| store::read(&self.record_of(Some(app))).is_ok();
-        let is_ours = several || self.apps().iter().any(is_record);
+        let is_ours = several || named(&folder).iter().any(is_record);
         lock::claim(lock, &self.file, &folder, is_ours)
     }
 
@@ -180,28 +191,30 @@ impl Records {
     pub fn open(&self, app: Option<&str>) -> Result<(Store, Found), StoreError> {
         let file = self.record_of(app);
         let folder = app.map(|_| folder::make(&self.folder(), 0o755).err()).unwrap_or_default();
-        let (store, mut found) = Store::open(file, self.lock.clone(), self.mark(app))?;
+        let turn = app.map(|_| self.turns.of(&file));
+        let (store, mut found) = Store::open(file, self.lock.clone(), self.mark(app), turn)?;
         found.warnings.extend(
             folder.map(|error| format!("cannot make the folder {}: {error}", self.folder().display())),
         );
         Ok((store, found))
     }
 
-    /// Opens the record of an app of several that is added. Where there is none, the newest one
-    /// that was set aside, as `removed` has it, is taken up: its history and what is in quarantine.
-    /// Nothing of it runs.
+    /// Opens the record of an app of several that is added. Where it has no releases, the newest
+    /// one with some that was set aside, as `removed` has it, is taken up: its history and what is
+    /// in quarantine. Nothing of it runs.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn open_added(&self, app: &str, removed: &Removed) -> Result<(Store, Found), StoreError> {
-        let is_new = !self.record_of(Some(app)).exists();
+        let file = self.record_of(Some(app));
+        let is_new = parts::of(&file).map_or(!file.exists(), |has| !has.releases);
         let (store, mut found) = self.open(Some(app))?;
-        if is_new && let Some(former) = removed.0.get(app) {
-            match store::read(former) {
+        if is_new && let Some(former) = removed.newest(app, Part::Releases) {
+            match store::read(&former) {
                 Ok(record) => {
                     found.record = record.of_an_app_that_was_removed();
                     match store.write(&found.record) {
-                        Ok(()) => drop(fs::remove_file(former)),
+                        Ok(()) => drop(fs::remove_file(&former)),
                         Err(error) => found.warnings.push(error.to_string()),
                     }
                 }
@@ -213,24 +226,23 @@ impl Records {
         Ok((store, found))
     }
 
-    /// The newest records of apps of several that were set aside, as they are now. One look at the
-    /// folder serves any number of apps that are added.
+    /// The records of apps of several that were set aside, as they are now. One look at the folder
+    /// serves any number of apps that are added.
     pub fn removed_apps(&self) -> Removed {
-        let mut newest = BTreeMap::new();
+        let mut all = BTreeMap::<String, Vec<PathBuf>>::new();
         for path in fs::read_dir(self.folder()).into_iter().flatten().flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if let Some((app, _)) = name.split_once(&format!("{RECORD}{REMOVED}")) {
-                let newer = newest.entry(app.to_owned()).or_insert_with(|| path.clone());
-                *newer = path.max(std::mem::take(newer));
+                all.entry(app.to_owned()).or_default().push(path);
             }
         }
-        Removed(newest)
+        Removed(all)
     }
 
-    /// The names of the apps of several that have a record which this portok can read. Whatever else
-    /// lies in the folder counts for nothing and is left as it is.
+    /// The names of the apps of several that have a record of releases which this portok can read.
+    /// Whatever else lies in the folder counts for nothing and is left as it is.
     pub fn apps_that_can_be_read(&self) -> BTreeSet<String> {
-        let mut apps = self.apps();
+        let mut apps = self.apps().releases;
         apps.retain(|app| {
             let record = self.record_of(Some(app));
             store::read(&record)
@@ -240,23 +252,40 @@ impl Records {
         apps
     }
 
-    /// The names of the apps of several that have a record.
-    pub fn apps(&self) -> BTreeSet<String> {
-        named(&self.folder(), &[RECORD])
+    /// The apps of several that have a record. Blocking: looks into each.
+    pub fn apps(&self) -> Recorded {
+        let mut recorded = Recorded::default();
+        for app in named(&self.folder()) {
+            let has = parts::of(&self.record_of(Some(&app))).ok();
+            if has.is_none_or(|has| has.releases) {
+                recorded.releases.insert(app.clone());
+            }
+            if has.is_some_and(|has| has.targets) {
+                recorded.targets.insert(app);
+            }
+        }
+        recorded
     }
 
-    /// The names of the apps of several that keep which of their targets are in force.
-    pub fn apps_with_targets(&self) -> BTreeSet<String> {
-        named(&self.folder(), &[TARGETS])
+    /// What an app of several keeps of its targets; `None`: nothing. Blocking.
+    ///
+    /// # Errors
+    /// The record cannot be read. The error names it.
+    pub fn read_targets(&self, app: &str) -> io::Result<Option<Value>> {
+        let file = self.record_of(Some(app));
+        parts::read_targets(&file).map_err(|error| of_file(&error, &file, "cannot be read"))
     }
 
-    /// Where an app of several keeps which of its targets are in force. It is no record of releases,
-    /// and has another name than that: an app that becomes one of another kind has both for a while.
-    pub fn targets_of(&self, app: &str) -> PathBuf {
-        self.folder().join(format!("{app}{TARGETS}"))
+    /// Writes what an app of several keeps of its targets. Blocking.
+    ///
+    /// # Errors
+    /// The operation that failed, and its path.
+    pub fn write_targets(&self, app: &str, targets: Value) -> io::Result<()> {
+        let file = self.record_of(Some(app));
+        parts::write_targets(&file, &self.turns.of(&file), targets)
     }
 
-    /// Makes the folder of [`Records::targets_of`]. Where nothing is there, what was set aside last
+    /// Makes the folder of [`Records::write_targets`]. Where nothing is kept, what was set aside last
     /// (`former`) is taken up. Blocking.
     ///
     /// # Errors
@@ -266,26 +295,41 @@ impl Records {
         folder::make(&folder, 0o755).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot make the folder {}: {error}", folder.display()))
         })?;
-        let file = self.targets_of(app);
-        if file.exists() {
+        let file = self.record_of(Some(app));
+        if parts::of(&file).map_or(file.exists(), |has| has.targets) {
             return Ok(());
         }
         let former = match former {
             Former::Known(former) => former,
-            Former::Unknown => removed(&file).pop(),
+            Former::Unknown => removed(&file).into_iter().rfind(|file| has(file, Part::Targets)),
         };
         let Some(former) = former else { return Ok(()) };
-        fs::rename(&former, &file).map_err(|error| {
-            io::Error::new(error.kind(), format!("{} is not taken up: {error}", former.display()))
-        })
+        let taken_up = match parts::read_targets(&former) {
+            _ if !file.exists() => fs::rename(&former, &file),
+            Ok(Some(targets)) => self.write_targets(app, targets).and_then(|()| fs::remove_file(&former)),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        taken_up.map_err(|error| of_file(&error, &former, "is not taken up"))
     }
 
-    /// As [`Records::set_aside`], for what [`Records::targets_of`] names.
+    /// As [`Records::set_aside`], for what the app keeps of its targets.
     ///
     /// # Errors
-    /// It cannot be renamed. The error names it.
+    /// It cannot be written or renamed. The error names it.
     pub fn set_targets_aside(&self, app: &str) -> io::Result<()> {
-        set_removed_aside(&self.targets_of(app))
+        self.set_part_aside(app, Part::Targets)
+    }
+
+    /// Takes away what an app keeps of its targets and what cannot be understood. Returns what
+    /// became of it.
+    pub fn set_broken_targets_aside(&self, app: &str) -> String {
+        let file = self.record_of(Some(app));
+        let aside = with_suffix(&file, &format!(".corrupt-{}", store::time_in_a_name()));
+        match parts::take_out(&file, &self.turns.of(&file), Part::Targets, &aside) {
+            Ok(_) => format!("it was set aside as {}", aside.display()),
+            Err(error) => format!("setting it aside as {} failed: {error}", aside.display()),
+        }
     }
 
     /// Whether the one app has a record.
@@ -293,13 +337,31 @@ impl Records {
         self.file.exists()
     }
 
-    /// Sets the record of an app aside that was removed (`None`: that of the one app), and removes
-    /// the oldest ones of it. Does nothing where there is none.
+    /// Sets the releases of an app aside that was removed, or is another kind now (`None`: the
+    /// record of the one app), and removes the oldest ones of it. Does nothing where there are none.
     ///
     /// # Errors
-    /// It cannot be renamed. The error names it.
+    /// They cannot be written or renamed. The error names the record.
     pub fn set_aside(&self, app: Option<&str>) -> io::Result<()> {
-        set_removed_aside(&self.record_of(app))
+        let Some(app) = app else {
+            let aside = removed_name(&self.file);
+            return match fs::rename(&self.file, aside) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed
+                    .map(|()| forget_older(removed(&self.file)))
+                    .map_err(|error| of_file(&error, &self.file, "cannot be set aside")),
+            };
+        };
+        self.set_part_aside(app, Part::Releases)
+    }
+
+    fn set_part_aside(&self, app: &str, part: Part) -> io::Result<()> {
+        let file = self.record_of(Some(app));
+        let taken_out = parts::take_out(&file, &self.turns.of(&file), part, &removed_name(&file));
+        if taken_out.map_err(|error| of_file(&error, &file, "cannot be set aside"))? {
+            forget_older(removed(&file).into_iter().filter(|file| has(file, part)).collect());
+        }
+        Ok(())
     }
 
     /// A copy of the lock. The place stays locked until the last copy is closed. `None` where there
@@ -370,39 +432,41 @@ pub fn kept_file(state_file: &Path) -> PathBuf {
     beside_state_file(state_file, ".apps.json")
 }
 
-/// The names of the apps that have a record beside this state file, of releases or of targets. The
-/// place need not be this daemon's yet.
+/// The names of the apps that have a record beside this state file. The place need not be this
+/// daemon's yet.
 pub fn recorded(state_file: &Path) -> BTreeSet<String> {
-    named(&beside_state_file(state_file, FOLDER), &[RECORD, TARGETS])
+    named(&beside_state_file(state_file, FOLDER))
 }
 
-/// The names of the apps that have a file with such an ending in the folder of records.
-fn named(folder: &Path, endings: &[&str]) -> BTreeSet<String> {
+/// The names of the apps that have a file in the folder of records.
+fn named(folder: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
-        let mut names = endings.iter().filter_map(|ending| name.strip_suffix(ending));
-        names.find(|name| is_instance_name(name)).map(str::to_owned)
+        name.strip_suffix(RECORD).filter(|name| is_instance_name(name)).map(str::to_owned)
     };
     entries.filter_map(name).collect()
 }
 
-/// Sets a record aside whose app was removed, and removes the oldest ones of it. Does nothing where
-/// there is none.
-fn set_removed_aside(file: &Path) -> io::Result<()> {
-    let aside = with_suffix(file, &format!("{REMOVED}{}", store::time_in_a_name()));
-    match fs::rename(file, &aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let why = format!("cannot set the record {} aside: {error}", file.display());
-            return Err(io::Error::new(error.kind(), why));
-        }
-        _ => {}
-    }
-    let removed = removed(file);
+/// Whether the file is a record with this part.
+fn has(file: &Path, part: Part) -> bool {
+    parts::of(file).is_ok_and(|has| part.is_in(has))
+}
+
+/// The name of a record that is set aside now.
+fn removed_name(record: &Path) -> PathBuf {
+    with_suffix(record, &format!("{REMOVED}{}", store::time_in_a_name()))
+}
+
+/// Removes all but the newest of these, which come oldest first.
+fn forget_older(removed: Vec<PathBuf>) {
     for older in &removed[..removed.len().saturating_sub(REMOVED_KEPT)] {
         let _gone_already = fs::remove_file(older);
     }
-    Ok(())
+}
+
+fn of_file(error: &io::Error, file: &Path, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("the record {} {what}: {error}", file.display()))
 }
 
 /// The records that were set aside from this place, oldest first.
@@ -417,147 +481,4 @@ fn removed(record: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::record::Record;
-    use super::*;
-    use crate::release::spec::unmanaged;
-
-    fn record() -> Record {
-        Record { live: Some(unmanaged(8081)), app_attempted: Some("f".into()), ..Record::default() }
-    }
-
-    /// Takes a place that was given up just now. A child that another test is starting may hold the
-    /// lock for a moment.
-    fn again(file: &Path) -> Records {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(Records::take_when_free(file, None, false)).unwrap().0
-    }
-
-    #[test]
-    fn a_second_store_is_refused_while_the_first_lives() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        let first = Records::take(&file, None).unwrap();
-        let error = Records::take(&file, None).unwrap_err().to_string();
-        assert!(error.contains("another running portokd") && error.contains("state.json"), "{error}");
-        drop(first);
-        again(&file);
-    }
-
-    #[tokio::test]
-    async fn a_child_that_has_the_lock_for_a_moment_longer_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        let (killed, _) = Records::take(&file, None).unwrap();
-        // It holds the descriptor until it ends, as a child holds it until it executes its program.
-        let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", "exec sleep 0.1"])
-            .stdin(killed.lock().unwrap())
-            .spawn()
-            .unwrap();
-        drop(killed);
-        drop(Records::take_when_free(&file, None, false).await.unwrap());
-        assert!(child.wait().unwrap().success());
-        let (_lives, _) = Records::take_when_free(&file, None, false).await.unwrap();
-        let second = Records::take_when_free(&file, None, false).await.unwrap_err().to_string();
-        assert!(second.contains("another running portokd"), "{second}");
-    }
-
-    #[test]
-    fn a_lock_file_that_cannot_be_written_locks_all_the_same() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        // Nobody, not even root, may write to a program that runs, as on a read-only disk.
-        let lock = lock::of(&file);
-        fs::copy("/bin/sleep", &lock).unwrap();
-        let mut runs = std::process::Command::new(&lock).arg("60").spawn().unwrap();
-        let (first, warnings) = Records::take(&file, None).unwrap();
-        assert!(warnings.is_empty(), "{warnings:?}");
-        assert!(first.mark(None).is_some());
-        assert!(Records::take(&file, None).unwrap_err().to_string().contains("another running portokd"));
-        drop(first);
-        runs.kill().unwrap();
-        runs.wait().unwrap();
-    }
-
-    #[test]
-    fn a_successor_holds_the_lock_without_a_gap() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("state.json");
-        let (first, _) = Records::take(&file, None).unwrap();
-        first.open(None).unwrap().0.write(&record()).unwrap();
-        let passed_on = first.lock().unwrap();
-        Records::check(&file, &passed_on, false).unwrap();
-        assert!(Records::check(&folder.path().join("other.json"), &passed_on, false).is_err());
-        let (second, _) = Records::take(&file, Some(passed_on)).unwrap();
-        assert_eq!(second.open(None).unwrap().1.record, record());
-        drop(first);
-        Records::take(&file, None).unwrap_err();
-        fs::write(&file, "{ torn").unwrap();
-        assert!(Records::check(&file, &second.lock().unwrap(), false).is_err());
-        assert_eq!(fs::read_to_string(&file).unwrap(), "{ torn", "nothing is set aside");
-        drop(second);
-        again(&file);
-    }
-
-    #[test]
-    fn each_of_several_apps_has_a_record_and_a_mark_of_its_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("edge.json");
-        let (records, _) = Records::take(&file, None).unwrap();
-        assert!(records.apps().is_empty());
-        let [api, shop] = ["api", "shop"].map(|app| records.open(Some(app)).unwrap());
-        api.0.write(&record()).unwrap();
-        shop.0.write(&Record::default()).unwrap();
-        let marks = [api.1.mark, shop.1.mark, records.mark(None)];
-        assert!(marks.iter().all(Option::is_some));
-        assert!(marks[0] != marks[1] && marks[1] != marks[2] && marks[0] != marks[2]);
-        assert!(folder.path().join("edge.d/api.json").exists());
-        assert_eq!(records.apps(), ["api".to_owned(), "shop".to_owned()].into());
-        // A record that cannot be understood is the trouble of its app alone.
-        fs::write(records.record_of(Some("shop")), "{ torn").unwrap();
-        assert_eq!(records.open(Some("shop")).unwrap().1.warnings.len(), 1);
-        let found = records.open(Some("api")).unwrap().1;
-        assert!(found.warnings.is_empty() && found.record == record());
-    }
-
-    #[test]
-    fn what_is_no_record_counts_for_nothing_where_there_is_one_app() {
-        let folder = tempfile::tempdir().unwrap();
-        let (records, _) = Records::take(&folder.path().join("edge.json"), None).unwrap();
-        records.open(Some("api")).unwrap().0.write(&record()).unwrap();
-        let theirs = ["torn", "theirs", "newer"].map(|app| records.record_of(Some(app)));
-        let texts = ["{ torn", r#"{"colour": "blue"}"#, r#"{"schema": 99}"#];
-        for (file, text) in theirs.iter().zip(texts) {
-            fs::write(file, text).unwrap();
-        }
-        assert_eq!(records.apps_that_can_be_read(), ["api".to_owned()].into());
-        for (file, text) in theirs.iter().zip(texts) {
-            assert_eq!(fs::read_to_string(file).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn a_record_that_was_set_aside_is_taken_up_without_what_was_live() {
-        let folder = tempfile::tempdir().unwrap();
-        let (records, _) = Records::take(&folder.path().join("edge.json"), None).unwrap();
-        records.set_aside(Some("api")).unwrap();
-        for failed_probes in 1..=5 {
-            let record = Record { failed_probes, app_quarantined: Some("q".into()), ..record() };
-            records.open(Some("api")).unwrap().0.write(&record).unwrap();
-            records.set_aside(Some("api")).unwrap();
-            assert!(records.apps().is_empty());
-        }
-        let aside = removed(&records.record_of(Some("api")));
-        assert_eq!((aside.len(), aside.last()), (REMOVED_KEPT, records.removed_apps().0.get("api")));
-        let open_added = |app| records.open_added(app, &records.removed_apps());
-        let (_, found) = open_added("api").unwrap();
-        assert!(found.warnings.is_empty(), "{:?}", found.warnings);
-        let Record { live, app_attempted, app_quarantined, failed_probes, .. } = found.record;
-        assert_eq!((live, app_attempted, failed_probes), (None, None, 0));
-        assert_eq!(app_quarantined.as_deref(), Some("q"));
-        assert_eq!(removed(&records.record_of(Some("api"))).len(), REMOVED_KEPT - 1);
-        assert_eq!(records.apps(), ["api".to_owned()].into(), "what is taken up is written at once");
-        assert_eq!(open_added("other").unwrap().1.record, Record::default());
-    }
-}
+mod tests;

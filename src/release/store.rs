@@ -7,21 +7,20 @@
 //! over the former one; then the folder is synced. A crash or a full disk leaves the former record.
 //! A write that is cut off may leave the temporary file, never a torn record.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::parts::{self, Turn};
 use super::record::{Record, Schema};
-use crate::folder::{self, open_regular};
+use crate::folder;
 
-/// The largest record that is read, in bytes. The bounds of the history and of requests keep
-/// records far smaller.
-const MAX_RECORD: u64 = 64 << 20;
+pub(super) use super::whole::with_suffix;
+pub use super::whole::{read_whole, write_whole};
 
 /// Why there is no store.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +105,8 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     file: PathBuf,
+    /// Where it is the record of an app of several, and may have another part.
+    turn: Option<Arc<Turn>>,
     // Held as long as something may be written. `None` where the folder cannot be written; nothing
     // can be saved then either.
     _lock: Option<Arc<File>>,
@@ -128,7 +129,8 @@ pub struct Found {
 
 impl Store {
     /// Reads the record at `file`. One that cannot be understood is set aside as
-    /// `<file>.corrupt-<time>`. `lock` is that of the instance, `mark` the app's.
+    /// `<file>.corrupt-<time>`. `lock` is that of the instance, `mark` the app's; `turn` is that of the
+    /// record of an app of several.
     ///
     /// # Errors
     /// Something else than a file has the name of the record; another user's link leads there.
@@ -136,6 +138,7 @@ impl Store {
         file: PathBuf,
         lock: Option<Arc<File>>,
         mark: Option<String>,
+        turn: Option<Arc<Turn>>,
     ) -> Result<(Self, Found), StoreError> {
         if let Some((link, uid)) = folder::planted_link(&file) {
             return Err(StoreError::Planted { link, uid });
@@ -155,7 +158,7 @@ impl Store {
             }
         };
         let gone = CancellationToken::new();
-        let store = Self { file, _lock: lock, _gone: gone.clone().drop_guard(), gone };
+        let store = Self { file, turn, _lock: lock, _gone: gone.clone().drop_guard(), gone };
         Ok((store, Found { record, mark, warnings }))
     }
 
@@ -169,50 +172,14 @@ impl Store {
     /// # Errors
     /// The operation that failed, and its path. The former record is whole.
     pub fn write(&self, record: &Record) -> io::Result<()> {
-        write_whole(&self.file, &serde_json::to_vec_pretty(record)?)
+        match &self.turn {
+            Some(turn) => parts::write_releases(&self.file, turn, record),
+            None => write_whole(&self.file, &serde_json::to_vec_pretty(record)?),
+        }
     }
 }
 
-/// Writes a file whole: a crash or a full disk leaves the former one. Blocking.
-///
-/// # Errors
-/// The operation that failed, and its path.
-pub fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = with_suffix(file, ".tmp");
-    let written = (|| {
-        let mut new =
-            open_regular(OpenOptions::new().create(true).truncate(true).write(true).mode(0o600), &temporary)?;
-        new.write_all(bytes)?;
-        new.sync_all()?;
-        #[cfg(debug_assertions)]
-        super::failpoint::reached();
-        fs::rename(&temporary, file)?;
-        #[cfg(debug_assertions)]
-        super::failpoint::reached();
-        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-    })();
-    written.map_err(|error: io::Error| {
-        // The rest of a failed attempt only takes room on a disk that may be full.
-        let _may_not_exist = fs::remove_file(&temporary);
-        io::Error::new(error.kind(), format!("cannot write the state file {}: {error}", file.display()))
-    })
-}
-
-/// Reads a file of at most [`MAX_RECORD`] bytes.
-///
-/// # Errors
-/// It is no regular file, is larger, or cannot be read.
-pub fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(OpenOptions::new().read(true), file)?.take(MAX_RECORD + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_RECORD {
-        return Err(io::Error::other(format!("it is larger than {MAX_RECORD} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// Whether the error says that [`open_regular`] found something else than a file.
+/// Whether the error says that [`folder::open_regular`] found something else than a file.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
@@ -238,12 +205,6 @@ pub fn set_aside(file: &Path) -> String {
         Ok(()) => format!("it was set aside as {}", aside.display()),
         Err(error) => format!("setting it aside as {} failed: {error}", aside.display()),
     }
-}
-
-pub(super) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The apps with targets: how the registry begins one, lets one go, and clears what is left of those
 //! that nothing configures.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -84,9 +85,9 @@ impl Registry {
         });
     }
 
-    /// Sets aside what is recorded of targets that nothing configures. Where that is a mistake,
-    /// nothing is lost: it is taken up when they are configured again. Blocking.
-    pub(in crate::apps) fn sweep_targets(&self) {
+    /// Sets aside what is recorded of targets that nothing configures, of these apps. Where that is a
+    /// mistake, nothing is lost: it is taken up when they are configured again. Blocking.
+    pub(in crate::apps) fn sweep_targets(&self, recorded: &BTreeSet<String>) {
         let is_known = |name: &String| match self.several() {
             None => false,
             Some(several) => {
@@ -97,12 +98,12 @@ impl Registry {
             }
         };
         let records = &self.means.records;
-        for name in records.apps_with_targets().iter().filter(|name| !is_known(name)) {
+        for name in recorded.iter().filter(|name| !is_known(name)) {
             match records.set_targets_aside(name) {
                 Ok(()) => {
                     tracing::info!(
                         app = name,
-                        "no targets of app `{name}` are configured: its record is set aside"
+                        "no targets of app `{name}` are configured: what is recorded of some is set aside"
                     )
                 }
                 Err(error) => tracing::error!(app = name, "{error}"),

@@ -3,10 +3,13 @@
 //! State: everything here, owned by the task; others see [`View`]s. Dropped, what was published
 //! last stays. The orderings that matter: who serves is published before the former are retired,
 //! so that no request finds only members that refuse it; a switch is on disk before traffic moves;
-//! of two configurations the newer one is in force, whatever was asked for between them.
+//! of two configurations the newer one is in force, whatever was asked for between them. While the
+//! record is on its way to the disk, which may be slow, probes go on and the driver says that it
+//! runs; all other messages wait, in their order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -34,7 +37,7 @@ use crate::wire::{self, Code, ErrorBody, HookEvent, Phase, ProbeReport, Reason, 
 const MESSAGES: usize = 32;
 
 /// How long a driver before this one may take to be done with the record.
-const FORMER_WRITES_WITHIN: Duration = Duration::from_secs(5);
+const FORMER_WRITES_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(50);
@@ -85,6 +88,8 @@ pub struct TargetSet {
     standing: Standing,
     started: Instant,
     messages: mpsc::Receiver<Message>,
+    /// Those that came while the record was being written; at most [`MESSAGES`].
+    waiting: VecDeque<Message>,
     views: watch::Sender<Arc<View>>,
 }
 
@@ -130,6 +135,7 @@ impl TargetSet {
             former,
             notify,
             messages,
+            waiting: VecDeque::new(),
         };
         let (views, turn) = (driver.views.subscribe(), Arc::new(Semaphore::new(1)));
         (Handle { messages: sender, views, counters, turn, prober, recorded: gone }, driver)
@@ -153,20 +159,47 @@ impl TargetSet {
             failpoint::step_taken(&self.config.name);
             let (wake, runs) = (self.next_wake(), self.standing == Standing::Running);
             let waits = runs || matches!(self.standing, Standing::Removed { .. });
+            if let Some(message) = self.waiting.pop_front() {
+                if let Some(end) = self.hear(message).await {
+                    return end;
+                }
+                continue;
+            }
             tokio::select! {
                 message = self.messages.recv() => match message {
                     None => return End::Left,
                     Some(message) => if let Some(end) = self.hear(message).await { return end },
                 },
                 Ok(()) = self.configs.changed(), if runs => self.configure().await,
-                event = self.probes.next(), if runs => match event {
-                    Event::Turn(place) => turn = Some(place),
-                    Event::Ended(id, report) => self.probed(id, report),
-                    // A probe that failed by a fault of its own is made again.
-                    Event::Fell(_) => self.schedule.fell(Instant::now().into_std()),
-                },
+                event = self.probes.next(), if runs => turn = self.probe_turned(event),
                 () = tokio::time::sleep_until(wake), if waits => (),
             }
+        }
+    }
+
+    /// Waits for the disk, which has the file. Until then only what has nothing to do with the
+    /// record goes on.
+    async fn meanwhile<T>(&mut self, disk: impl Future<Output = T>) -> T {
+        let mut disk = pin!(disk);
+        loop {
+            let (runs, has_room) = (self.standing == Standing::Running, self.waiting.len() < MESSAGES);
+            let turn = tokio::select! {
+                done = &mut disk => return done,
+                Some(message) = self.messages.recv(), if has_room => match message {
+                    Message::Pulse(done) => {
+                        let _gone = done.send(());
+                        continue;
+                    }
+                    message => {
+                        self.waiting.push_back(message);
+                        continue;
+                    }
+                },
+                event = self.probes.next(), if runs => self.probe_turned(event),
+            };
+            self.serve();
+            self.begin_probes(turn);
+            self.show();
         }
     }
 
@@ -204,7 +237,7 @@ impl TargetSet {
             }
             Message::Thaw if self.standing == Standing::Frozen => self.standing = Standing::Running,
             Message::Thaw => (),
-            Message::Beat(done) => {
+            Message::Beat(done) | Message::Pulse(done) => {
                 let _gone = done.send(());
             }
             Message::Shutdown if matches!(self.standing, Standing::Removed { .. }) => (),
@@ -288,13 +321,11 @@ impl TargetSet {
             return Err(ErrorBody::new(Code::BadRequest, "Bad request", "a switch needs a port"));
         };
         let record = self.record.switched(addrs, switch.clone());
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.write(&record).await
-        {
-            self.state_error = Some(error.to_string());
-            return Err(ErrorBody::new(Code::StateUnwritable, "State not written", error.to_string()));
+        self.save(&record).await;
+        if let Some(error) = &self.state_error {
+            return Err(ErrorBody::new(Code::StateUnwritable, "State not written", error.clone()));
         }
-        (self.record, self.state_error) = (record, None);
+        self.record = record;
         self.publisher.begin_tenure();
         self.set.switch(self.record.in_force(), is_probed(&self.config));
         tracing::info!(app = self.config.name, ?ports, "traffic is switched");
@@ -321,16 +352,23 @@ impl TargetSet {
 
     /// Writes the record. What goes wrong is shown.
     async fn write(&mut self) {
-        let Some(file) = &mut self.file else { return };
-        self.state_error = file.write(&self.record).await.err().map(|error| error.to_string());
+        self.save(&self.record.clone()).await;
         if let Some(error) = &self.state_error {
             tracing::error!(app = self.config.name, "{error}");
         }
     }
 
+    /// Writes `record`, and notes what went wrong.
+    async fn save(&mut self, record: &Record) {
+        let Some(mut file) = self.file.take() else { return };
+        let written = self.meanwhile(file.write(record)).await;
+        self.file = Some(file);
+        self.state_error = written.err().map(|error| error.to_string());
+    }
+
     async fn set_record_aside(&mut self) {
         let Some(file) = self.file.take() else { return };
-        if let Err(error) = file.set_aside().await {
+        if let Err(error) = self.meanwhile(file.set_aside()).await {
             tracing::error!(app = self.config.name, "{error}");
         }
     }
@@ -358,6 +396,17 @@ impl TargetSet {
     }
 
     // ---- what follows ----
+
+    /// Something has become of the probes. Returns a turn to make one.
+    fn probe_turned(&mut self, event: Event<Id>) -> Option<Place> {
+        match event {
+            Event::Turn(place) => return Some(place),
+            Event::Ended(id, report) => self.probed(id, report),
+            // A probe that failed by a fault of its own is made again.
+            Event::Fell(_) => self.schedule.fell(Instant::now().into_std()),
+        }
+        None
+    }
 
     /// A probe has ended.
     fn probed(&mut self, id: Id, report: Result<ProbeReport, Unable>) {
@@ -501,23 +550,6 @@ impl TargetSet {
             known: self.set.is_known(),
         };
         self.views.send_replace(Arc::new(view));
-    }
-}
-
-impl View {
-    fn of_nothing(config: Arc<AppConfig>) -> Self {
-        Self {
-            config,
-            listed: Vec::new(),
-            phase: Phase::Starting,
-            active_port: None,
-            members: Vec::new(),
-            last_switch: None,
-            drain_until: None,
-            state_error: None,
-            health: wire::HealthMetrics::default(),
-            known: false,
-        }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Message {
     Freeze(oneshot::Sender<Result<(), ErrorBody>>),
     Thaw,
     Beat(oneshot::Sender<()>),
+    /// Say that the driver runs, whatever else it was told before.
+    Pulse(oneshot::Sender<()>),
     /// Begin nothing any more.
     Shutdown,
     /// The app is removed: finish what is in flight, and end.
@@ -212,6 +214,11 @@ impl Handle {
         let _driver_gone = self.ask(Message::Beat).await;
     }
 
+    /// Waits until the driver has said that it runs. Cancel safe.
+    pub async fn pulse(&self) {
+        let _driver_gone = self.ask(Message::Pulse).await;
+    }
+
     /// Whether another daemon can take over now without a loss.
     ///
     /// # Errors
@@ -285,6 +292,22 @@ impl Handle {
 }
 
 impl View {
+    /// Before the driver has published one.
+    pub(super) fn of_nothing(config: Arc<AppConfig>) -> Self {
+        Self {
+            config,
+            listed: Vec::new(),
+            phase: Phase::Starting,
+            active_port: None,
+            members: Vec::new(),
+            last_switch: None,
+            drain_until: None,
+            state_error: None,
+            health: wire::HealthMetrics::default(),
+            known: false,
+        }
+    }
+
     fn serving(&self) -> impl Iterator<Item = &MemberView> {
         self.members.iter().filter(|member| member.state == TargetState::Ready)
     }

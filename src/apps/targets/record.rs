@@ -1,5 +1,5 @@
 //! What of an app with targets survives a restart: the ports that an operator switched to, and the
-//! last switch.
+//! last switch. It is a part of the app's record.
 //!
 //! Owned by the app's driver, which alone reads, writes and sets it aside. When the app is removed,
 //! it is set aside, and taken up again when the app is added under its name: then a switch is in
@@ -7,28 +7,27 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::release::records::{Former, Records};
-use crate::release::store;
 use crate::wire::Switch;
 
-/// The record's version. A record of another version is set aside.
+/// The part's version. A part of another version is set aside.
 const SCHEMA: u32 = 1;
 
 /// How long it may take to read the record.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a write may take. The driver waits for it, and answers nobody meanwhile.
-const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a write may take.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The file of the record.
+/// The file of the record, as far as targets go.
 #[derive(Debug)]
 pub(super) struct File {
     records: Records,
@@ -47,7 +46,7 @@ pub(super) struct Record {
     schema: u32,
     /// What an operator switched to; null while the configuration's own list is in force.
     #[serde(default)]
-    targets: Option<Vec<SocketAddr>>,
+    switched: Option<Vec<SocketAddr>>,
     /// The configuration's own list at that time.
     #[serde(default)]
     configured: Vec<SocketAddr>,
@@ -59,12 +58,12 @@ pub(super) struct Record {
 impl Record {
     /// Nothing was switched yet, and the configuration says `configured`.
     pub(super) fn new(configured: &[SocketAddr]) -> Self {
-        Self { schema: SCHEMA, targets: None, configured: configured.to_vec(), last_switch: None }
+        Self { schema: SCHEMA, switched: None, configured: configured.to_vec(), last_switch: None }
     }
 
     /// The list in force.
     pub(super) fn in_force(&self) -> &[SocketAddr] {
-        self.targets.as_deref().unwrap_or(&self.configured)
+        self.switched.as_deref().unwrap_or(&self.configured)
     }
 
     /// The configuration says `configured`. Returns whether that is another list than before, which
@@ -74,13 +73,13 @@ impl Record {
             return false;
         }
         self.configured = configured.to_vec();
-        self.targets = None;
+        self.switched = None;
         true
     }
 
     /// With `targets` in force until the configuration's own list changes.
     pub(super) fn switched(&self, targets: Vec<SocketAddr>, switch: Switch) -> Self {
-        Self { targets: Some(targets), last_switch: Some(switch), ..self.clone() }
+        Self { switched: Some(targets), last_switch: Some(switch), ..self.clone() }
     }
 }
 
@@ -110,8 +109,8 @@ impl File {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => (new, Some(format!("the record was not read: {error}"))),
             Err(_) => {
-                let file = self.records.targets_of(&self.app);
-                (new, Some(format!("{} could not be read within {READ_WITHIN:?}", file.display())))
+                let app = &self.app;
+                (new, Some(format!("the record of app `{app}` could not be read within {READ_WITHIN:?}")))
             }
         }
     }
@@ -121,9 +120,8 @@ impl File {
     /// # Errors
     /// The file system's own; or the write, or one before it, does not end in time.
     pub(super) async fn write(&mut self, record: &Record) -> io::Result<()> {
-        let to = self.records.targets_of(&self.app);
-        let bytes = serde_json::to_vec_pretty(record)?;
-        self.change(move || store::write_whole(&to, &bytes)).await
+        let (records, app, targets) = (self.records.clone(), self.app.clone(), serde_json::to_value(record)?);
+        self.change(move || records.write_targets(&app, targets)).await
     }
 
     /// Sets the record aside: the app is removed.
@@ -151,8 +149,7 @@ impl File {
     }
 
     fn too_late(&self) -> io::Error {
-        let file = self.records.targets_of(&self.app);
-        let text = format!("{} could not be written within {WRITE_WITHIN:?}", file.display());
+        let text = format!("the record of app `{}` could not be written within {WRITE_WITHIN:?}", self.app);
         io::Error::new(io::ErrorKind::TimedOut, text)
     }
 }
@@ -160,22 +157,22 @@ impl File {
 /// The record of an app as it was left; and why it could not be taken up. Blocking.
 fn read(records: &Records, app: &str, configured: &[SocketAddr], former: Former) -> (Record, Option<String>) {
     let trouble = records.take_up_targets(app, former).err().map(|error| error.to_string());
-    let file = records.targets_of(app);
-    match parse(&file) {
-        Ok(mut record) => {
+    let parsed = records.read_targets(app).and_then(|targets| targets.map(parse).transpose());
+    match parsed {
+        Ok(Some(mut record)) => {
             record.configure(configured);
             (record, trouble)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (Record::new(configured), trouble),
+        Ok(None) => (Record::new(configured), trouble),
         Err(error) => {
-            let aside = store::set_aside(&file);
-            tracing::warn!("the state file {} cannot be used ({error}); {aside}", file.display());
+            let aside = records.set_broken_targets_aside(app);
+            tracing::warn!(app, "what is recorded of its targets cannot be used ({error}); {aside}");
             (Record::new(configured), trouble)
         }
     }
 }
 
-fn parse(file: &Path) -> io::Result<Record> {
-    let record: Record = serde_json::from_slice(&store::read_whole(file)?).map_err(io::Error::other)?;
+fn parse(targets: Value) -> io::Result<Record> {
+    let record: Record = serde_json::from_value(targets).map_err(io::Error::other)?;
     if record.schema == SCHEMA { Ok(record) } else { Err(io::Error::other("its schema is another")) }
 }

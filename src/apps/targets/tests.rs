@@ -367,13 +367,13 @@ async fn removed_it_finishes_what_is_in_flight_and_its_record_is_taken_up_again(
     let switch = rig.handle.status().last_switch;
     rig.handle.remove().await;
     assert_eq!((&mut rig.task).await.unwrap(), End::Stopped, "nothing is in flight: it does not wait");
-    assert!(only(&rig.home.files(), ".targets.json.removed-"), "{:?}", rig.home.files());
+    assert!(only(&rig.home.files(), ".json.removed-"), "{:?}", rig.home.files());
     // Added again with the list of that time: the switch is in force.
     let slow_addr = slow.local_addr().unwrap();
     let mut rig = Rig::start_in(rig.home, |app| app.targets = Some(vec![a.addr]));
     rig.until(&[(b.addr, Ready)]).await;
     assert_eq!(rig.handle.status().last_switch, switch);
-    assert!(rig.home.files()[0].ends_with(".targets.json"), "{:?}", rig.home.files());
+    assert!(rig.home.files()[0].ends_with(".json"), "{:?}", rig.home.files());
     rig.handle.remove().await;
     (&mut rig.task).await.unwrap();
     // Added with another list: that one is.

@@ -193,8 +193,8 @@ fn while_the_driver_of_targets_is_down_its_app_can_be_removed_and_its_record_is_
     put_text(&world, "shop", &shop);
     put(&world, "steady", &["steady.test"], &world.app("steady-1"));
     let daemon = start_failing(&world, &conf, "shop:60-64");
-    let targets = record(&world, "shop").with_file_name("shop.targets.json");
-    let recorded = json!({ "schema": 1, "targets": null, "configured": [] });
+    let targets = record(&world, "shop");
+    let recorded = json!({ "schema": 1, "targets": { "schema": 1, "configured": [] } });
     fs::write(&targets, recorded.to_string()).unwrap();
     wait_for_faults(&daemon, "shop", 5);
     super::take_away(&world, "shop");

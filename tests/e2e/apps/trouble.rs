@@ -234,10 +234,11 @@ fn the_records_that_were_set_aside_are_looked_for_once_for_any_number_of_apps() 
     let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
     let events = inotify::WatchFlags::ACCESS | inotify::WatchFlags::MOVED_TO;
     inotify::add_watch(&watch, &folder, events).unwrap();
-    let recorded = |number: usize| folder.join(format!("app{number}.targets.json"));
-    let aside = |number: usize| folder.join(format!("app{number}.targets.json.removed-2026-11-30T00-00-00Z"));
+    let recorded = |number: usize| folder.join(format!("app{number}.json"));
+    let aside = |number: usize| folder.join(format!("app{number}.json.removed-2026-11-30T00-00-00Z"));
     for number in 0..APPS {
-        let text = serde_json::json!({ "schema": 1, "targets": null, "configured": [] }).to_string();
+        let text =
+            serde_json::json!({ "schema": 1, "targets": { "schema": 1, "configured": [] } }).to_string();
         fs::write(aside(number), text).unwrap();
         let app = format!("hosts = [\"app{number}.test\"]\ntargets = [\"127.0.0.1:1\"]\n");
         put_text(&world, &format!("app{number}"), &app);
