@@ -2,7 +2,8 @@
 //! as it was until it is healthy as what it is to be, and then that one is let go.
 //!
 //! A successor that never becomes healthy costs nothing but itself. What was serves on, and an edit
-//! back to it takes it up as it runs.
+//! back to it takes it up as it runs. What drives it is started again after a fault like any other
+//! (`restarts`).
 
 use std::sync::Arc;
 

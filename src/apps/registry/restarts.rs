@@ -6,33 +6,66 @@
 //! next daemon would. Where an instance has one app, the daemon is told that it is lost after
 //! too many faults: its service manager starts all of it again.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use super::super::means::{Managed, Owner};
-use super::super::running::Body;
+use super::super::running::{Body, Running};
 use super::{Ended, Life, Registry};
 use crate::release::records::Former;
 
 /// How long what a lost coordinator left under way may take to end.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// What runs of an app that becomes another kind: what it is to be, and what answers meanwhile. Any
+/// other app is present alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    Present,
+    Former,
+}
+
+impl Seat {
+    const BOTH: [Self; 2] = [Self::Present, Self::Former];
+}
+
 impl Registry {
     /// What drives an app has ended.
     pub(super) fn driver_ended(&mut self, owner: &Owner) {
         let name = self.name_of(owner);
-        let Some(running) = self.running.get_mut(&name) else { return };
-        let Some(what) = running.body.fallen().filter(|_| !running.restarts.is_down()) else { return };
-        if self.life != Life::Ending {
-            self.note_fault(&name, format!("its {what} ended by a fault of portok"));
+        for seat in Seat::BOTH {
+            let Some(running) = self.seated(seat, &name) else { continue };
+            let Some(what) = running.body.fallen().filter(|_| !running.restarts.is_down()) else { continue };
+            if self.life != Life::Ending {
+                self.note_fault(seat, &name, format!("its {what} ended by a fault of portok"));
+            }
         }
     }
 
+    fn seats(&mut self, seat: Seat) -> &mut BTreeMap<String, Running> {
+        match seat {
+            Seat::Present => &mut self.running,
+            Seat::Former => &mut self.former,
+        }
+    }
+
+    /// What is in this seat of an app.
+    fn seated(&mut self, seat: Seat, name: &str) -> Option<&mut Running> {
+        self.seats(seat).get_mut(name)
+    }
+
+    /// All that runs, each with its seat and name.
+    fn all_seated(&mut self) -> impl Iterator<Item = (Seat, &String, &mut Running)> {
+        let present = self.running.iter_mut().map(|(name, running)| (Seat::Present, name, running));
+        present.chain(self.former.iter_mut().map(|(name, running)| (Seat::Former, name, running)))
+    }
+
     /// Decides what becomes of an app that nothing drives.
-    fn note_fault(&mut self, name: &str, why: String) {
+    fn note_fault(&mut self, seat: Seat, name: &str, why: String) {
         let has_several = self.several().is_some();
-        let Some(running) = self.running.get_mut(name) else { return };
+        let Some(running) = self.seated(seat, name) else { return };
         let delay = running.restarts.fell(why.clone(), Instant::now());
         if !has_several && running.restarts.are_too_many() {
             tracing::error!(app = name, "{why}, again and again");
@@ -52,17 +85,19 @@ impl Registry {
 
     /// When the next one is to be started again.
     pub(super) fn next_restart(&self) -> Option<tokio::time::Instant> {
-        let due = self.running.values().filter_map(|running| running.restarts.due()).min();
+        let all = self.running.values().chain(self.former.values());
+        let due = all.filter_map(|running| running.restarts.due()).min();
         due.map(tokio::time::Instant::from_std)
     }
 
     /// Starts again what is due.
     pub(super) fn start_fallen_again(&mut self) {
         let now = Instant::now();
-        let due = self.running.iter().filter(|(_, app)| app.restarts.due().is_some_and(|due| due <= now));
-        for name in due.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+        let all = self.all_seated();
+        let due = all.filter(|(.., running)| running.restarts.due().is_some_and(|due| due <= now));
+        for (seat, name) in due.map(|(seat, name, _)| (seat, name.clone())).collect::<Vec<_>>() {
             let owner = self.owner_of(&name);
-            let Some(running) = self.running.get_mut(&name) else { continue };
+            let Some(running) = self.seated(seat, &name) else { continue };
             match &running.body {
                 Body::Managed(managed) => {
                     running.restarts.settle();
@@ -72,7 +107,7 @@ impl Registry {
                         Ended::Settled(owner)
                     });
                 }
-                Body::Targets(_) => self.aim_again(&name),
+                Body::Targets(_) => self.aim_again(seat, &name),
                 Body::Redirect => running.restarts.began(),
             }
         }
@@ -88,23 +123,26 @@ impl Registry {
             return;
         }
         let name = self.name_of(owner);
-        let Some(running) = self.running.get_mut(&name).filter(|app| app.restarts.is_settling()) else {
-            return;
-        };
-        match self.life {
-            Life::Moving => self.coordinate_again(&name),
-            Life::Still | Life::Ending => running.restarts.hurry(Instant::now()),
+        let life = self.life;
+        for seat in Seat::BOTH {
+            let Some(running) = self.seated(seat, &name).filter(|app| app.restarts.is_settling()) else {
+                continue;
+            };
+            match life {
+                Life::Moving => self.coordinate_again(seat, &name),
+                Life::Still | Life::Ending => running.restarts.hurry(Instant::now()),
+            }
         }
     }
 
     /// Has nothing of fallen coordinators under way any more: what they left is another daemon's to
     /// take over, or a new coordinator's to stop. Returns whose they are.
-    pub(super) async fn settle_fallen(&mut self) -> Vec<String> {
+    pub(super) async fn settle_fallen(&mut self) -> Vec<(Seat, String)> {
         let (mut names, mut all) = (Vec::new(), JoinSet::new());
-        for (name, running) in &mut self.running {
+        for (seat, name, running) in self.all_seated() {
             running.restarts.hurry(Instant::now());
             if let (Body::Managed(managed), Some(_)) = (&running.body, running.restarts.due()) {
-                names.push(name.clone());
+                names.push((seat, name.clone()));
                 all.spawn(settled(name.clone(), managed));
             }
         }
@@ -114,15 +152,16 @@ impl Registry {
 
     /// Has coordinators for all apps that have releases, so that what runs of them can be stopped.
     pub(super) async fn drive_fallen(&mut self) {
-        for name in self.settle_fallen().await {
-            self.coordinate_again(&name);
+        for (seat, name) in self.settle_fallen().await {
+            self.coordinate_again(seat, &name);
         }
     }
 
     /// Makes a coordinator in a fallen one's place, which takes its processes over.
-    fn coordinate_again(&mut self, name: &str) {
+    fn coordinate_again(&mut self, seat: Seat, name: &str) {
         let owner = self.owner_of(name);
-        let Some(running) = self.running.get_mut(name) else { return };
+        let seats = if seat == Seat::Present { &mut self.running } else { &mut self.former };
+        let Some(running) = seats.get_mut(name) else { return };
         let Body::Managed(managed) = &mut running.body else { return };
         let begun = self.means.records.open(owner.as_deref()).map_err(|error| error.to_string());
         let begun = begun.and_then(|opened| {
@@ -142,7 +181,7 @@ impl Registry {
             Err(error) => {
                 let why = format!("its coordinator cannot be started again: {error}");
                 if owner.is_some() {
-                    return self.note_fault(name, why);
+                    return self.note_fault(seat, name, why);
                 }
                 tracing::error!(app = name, "{why}");
                 self.give_up(name);
@@ -152,8 +191,8 @@ impl Registry {
 
     /// Makes another driver for the targets of an app. The former one's serve until those of the new
     /// one do.
-    fn aim_again(&mut self, name: &str) {
-        let Some(mut running) = self.running.remove(name) else { return };
+    fn aim_again(&mut self, seat: Seat, name: &str) {
+        let Some(mut running) = self.seats(seat).remove(name) else { return };
         let recorded = match &running.body {
             Body::Targets(fallen) => Some(fallen.handle.recorded()),
             Body::Managed(_) | Body::Redirect => None,
@@ -166,7 +205,7 @@ impl Registry {
             (recorded, Former::Unknown),
         ));
         running.restarts.began();
-        self.running.insert(name.to_owned(), running);
+        self.seats(seat).insert(name.to_owned(), running);
         self.run_prepared();
         self.publish();
     }

@@ -104,8 +104,11 @@ impl Registry {
         let in_force = several.then_some(&self.routes);
         let seen = |(name, running): (&String, &Running)| {
             let without = self.refused.get(name.as_str()).map(ToString::to_string);
-            let former = self.former.contains_key(name).then_some(ANSWERS_AS_IT_WAS);
-            let troubles: Vec<_> = without.as_deref().into_iter().chain(former).collect();
+            let former = self.former.get(name);
+            let fallen = former.and_then(|former| former.restarts.error());
+            let former = former.map(|_| ANSWERS_AS_IT_WAS);
+            let troubles: Vec<_> =
+                without.as_deref().into_iter().chain(former).chain(fallen.as_deref()).collect();
             (name.clone(), running.seen(in_force, &troubles, &self.unbound))
         };
         let mut apps: BTreeMap<String, App> = self.running.iter().map(seen).collect();
