@@ -49,12 +49,13 @@ const ALLOWED: [(&str, &[&str]); 19] = [
 ];
 
 /// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
-const PURE: [&str; 19] = [
+const PURE: [&str; 20] = [
     "wire",
     "release/state",
     "config/diff",
     "config/fingerprint",
     "config/show",
+    "config/spots",
     "http1",
     "apps/claims",
     "apps/plan",

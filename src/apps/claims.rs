@@ -14,16 +14,9 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use crate::config::{AppConfig, AppRoutes, Config, Hosts, overlaps};
+use crate::config::{AppConfig, AppRoutes, Config, Hosts, SpotGroup, overlaps};
 
-/// A route, of which one app can have it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Spot {
-    /// Requests at the instance's addresses for these hosts, below this path.
-    Under(Hosts, Box<str>),
-    /// All requests at this address.
-    At(SocketAddr),
-}
+pub(super) use crate::config::Spot;
 
 /// Where an app is configured, the most important place first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,13 +92,6 @@ struct Bid<'a> {
     holds: bool,
 }
 
-/// What bids have in common that may exclude one another.
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum Group<'a> {
-    Under(&'a Hosts, &'a str),
-    Port(u16),
-}
-
 /// Settles who gets what; `before`: who has it.
 pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
     let mut order: Vec<&Claim> = claims.iter().collect();
@@ -116,12 +102,12 @@ pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
     };
     let bids: Vec<Bid<'_>> = order
         .into_iter()
-        .flat_map(|claim| spots(&claim.config.routes).map(move |spot| bid(claim, spot)))
+        .flat_map(|claim| Spot::of(&claim.config.routes).map(move |spot| bid(claim, spot)))
         .collect();
-    let mut groups: HashMap<Group<'_>, Vec<&Bid<'_>>, RandomState> = HashMap::default();
+    let mut groups: HashMap<SpotGroup<'_>, Vec<&Bid<'_>>, RandomState> = HashMap::default();
     groups.reserve(bids.len());
     for bid in &bids {
-        groups.entry(bid.group()).or_default().push(bid);
+        groups.entry(bid.spot.group()).or_default().push(bid);
     }
     let mut settled = Settled::default();
     settled.routes.reserve(bids.len());
@@ -145,7 +131,7 @@ pub(super) fn held_before<'a>(contested: &Contested, stayed: impl Iterator<Item 
     let mut held: InForce = contested.iter().map(|(spot, app)| (spot.clone(), Arc::clone(app))).collect();
     let taken = addresses(&held);
     for app in stayed {
-        for spot in spots(&app.routes) {
+        for spot in Spot::of(&app.routes) {
             // An address that overlaps one of another app was not had.
             if !matches!(spot, Spot::At(own) if taken.iter().any(|addr| overlaps(*addr, own))) {
                 held.entry(spot).or_insert_with(|| app.name.as_str().into());
@@ -193,24 +179,15 @@ pub(super) fn addresses(in_force: &InForce) -> BTreeSet<SocketAddr> {
     in_force.keys().filter_map(address).collect()
 }
 
-/// All routes that an app claims.
-pub(super) fn spots(routes: &AppRoutes) -> impl Iterator<Item = Spot> + '_ {
-    let under = routes
-        .hosts
-        .iter()
-        .flat_map(|hosts| routes.paths.iter().map(|path| Spot::Under(hosts.clone(), path.as_str().into())));
-    under.chain(routes.listen.iter().map(|addr| Spot::At(*addr)))
-}
-
 /// Whether `app` has all the routes in force that it claims.
 pub(super) fn has_all(app: &AppConfig, in_force: &InForce) -> bool {
-    spots(&app.routes).all(|spot| in_force.get(&spot).is_some_and(|holder| **holder == *app.name))
+    Spot::of(&app.routes).all(|spot| in_force.get(&spot).is_some_and(|holder| **holder == *app.name))
 }
 
 /// What `app` has in force of the routes that it claims.
 pub(super) fn held(app: &AppConfig, in_force: &InForce) -> AppRoutes {
     let has = |spot: &Spot| in_force.get(spot).is_some_and(|holder| **holder == *app.name);
-    let spots: Vec<_> = spots(&app.routes).filter(has).collect();
+    let spots: Vec<_> = Spot::of(&app.routes).filter(has).collect();
     let hosts =
         |hosts: &Hosts| spots.iter().any(|spot| matches!(spot, Spot::Under(held, _) if held == hosts));
     let path = |path: &str| spots.iter().any(|spot| matches!(spot, Spot::Under(_, held) if **held == *path));
@@ -282,24 +259,13 @@ impl fmt::Display for Without {
 }
 
 impl Bid<'_> {
-    fn group(&self) -> Group<'_> {
-        match &self.spot {
-            Spot::Under(hosts, path) => Group::Under(hosts, path),
-            Spot::At(addr) => Group::Port(addr.port()),
-        }
-    }
-
     fn is_gone(&self) -> bool {
         self.claim.standing == Standing::Gone
     }
 
     /// Whether only one of two bids of a group can be granted.
     fn excludes(&self, other: &Self) -> bool {
-        let meets = match (&self.spot, &other.spot) {
-            (Spot::At(own), Spot::At(others)) => own == others || overlaps(*own, *others),
-            (own, others) => own == others,
-        };
-        meets && name(self.claim) != name(other.claim)
+        self.spot.excludes(&other.spot) && name(self.claim) != name(other.claim)
     }
 }
 
@@ -315,16 +281,6 @@ impl fmt::Display for Lost<'_> {
         match to.is_gone() {
             true => write!(f, " until this one is healthy: `{name}` is not configured any more"),
             false => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Spot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Under(hosts, path) if **path == *"/" => write!(f, "host `{hosts}`"),
-            Self::Under(hosts, path) => write!(f, "host `{hosts}`, path `{path}`"),
-            Self::At(addr) => write!(f, "address {addr}"),
         }
     }
 }

@@ -52,13 +52,16 @@ pub(crate) async fn administer(
         },
         HostCommand::Remove(options) => match options.name.split_once('/') {
             Some((instance, app)) => {
-                let mut report = host::remove_app(places, instance, app)?;
-                code = loading::load(around, (instance, app), Edit::Removed, &mut report).await;
+                let mut report = host::remove_app(places, instance, app, options.dry_run)?;
+                if !options.dry_run {
+                    code = loading::load(around, (instance, app), Edit::Removed, &mut report).await;
+                }
                 report
             }
             None => {
-                let RemoveArgs { name, force, keep_state } = &options;
-                let options = RemoveOptions { name, force: *force, keep_state: *keep_state };
+                let RemoveArgs { name, force, keep_state, dry_run } = &options;
+                let (force, keep_state, dry_run) = (*force, *keep_state, *dry_run);
+                let options = RemoveOptions { name, force, keep_state, dry_run };
                 host::remove(places, &options, &daemons).await?
             }
         },

@@ -83,8 +83,12 @@ pub(crate) fn add_app(places: &Places, options: &AddAppOptions) -> Result<HostRe
     if let Some(clash) =
         routes::clashes(others.chain([&*app])).into_iter().find(|clash| clash.second.app == *name)
     {
-        let routes::Clash { route, first, .. } = clash;
-        let why = format!("`{}` ({}) has {route} already", first.app, first.place);
+        let routes::Clash { first, second } = clash;
+        let overlaps = match first.route == second.route {
+            true => String::new(),
+            false => format!(", which overlaps {}", second.route),
+        };
+        let why = format!("`{}` ({}) has {} already{overlaps}", first.app, first.place, first.route);
         let hint = "give it another --host or --path, or take the route away from the other app";
         return Err(not_added(options, HostCode::InUse, &why, hint));
     }
@@ -102,12 +106,17 @@ pub(crate) fn add_app(places: &Places, options: &AddAppOptions) -> Result<HostRe
     Ok(report)
 }
 
-/// Removes the file of an app.
+/// Removes the file of an app; with `dry_run` only says so.
 ///
 /// # Errors
 /// There is no such instance or app, it is in the instance's own file, or its file cannot be
 /// removed.
-pub(crate) fn remove_app(places: &Places, instance: &str, app: &str) -> Result<HostReport, HostFailure> {
+pub(crate) fn remove_app(
+    places: &Places,
+    instance: &str,
+    app: &str,
+    dry_run: bool,
+) -> Result<HostReport, HostFailure> {
     let found = instances::get(places, instance, Reading::Lenient)?;
     let _alone = files::lock(&places.lock())?;
     // A main file that is broken at the moment keeps nobody from removing an app's own file.
@@ -115,7 +124,13 @@ pub(crate) fn remove_app(places: &Places, instance: &str, app: &str) -> Result<H
     let folder =
         several.map_or_else(|| places.apps(instance), |several| folder_of(places, instance, several));
     let path = folder.join(format!("{app}.toml"));
-    let mut report = HostReport::about(instance);
+    let mut report = HostReport { dry_run, ..HostReport::about(instance) };
+    if dry_run && path.symlink_metadata().is_ok() {
+        report.step("would remove", path.display());
+        let what = "a running daemon lets its requests finish, and stops what it has started of it";
+        report.note(format!("{what}; its record would be kept aside"));
+        return Ok(report);
+    }
     if files::remove(&path)? {
         report.step("removed", path.display());
         report.note(format!(
@@ -384,11 +399,14 @@ path = \"/up\"";
         assert_eq!(add_app(&places, &shop()).unwrap_err().code, HostCode::Exists);
         let own = AddAppOptions { name: "api".into(), ..shop() };
         assert_eq!(add_app(&places, &own).unwrap_err().code, HostCode::Exists, "in the main file");
-        assert_eq!(remove_app(&places, "edge", "api").unwrap_err().code, HostCode::Usage);
-        remove_app(&places, "edge", "shop").unwrap();
+        assert_eq!(remove_app(&places, "edge", "api", false).unwrap_err().code, HostCode::Usage);
+        let told = remove_app(&places, "edge", "shop", true).unwrap();
+        assert_eq!((told.dry_run, told.steps[0].action), (true, "would remove"));
+        let real = remove_app(&places, "edge", "shop", false).unwrap();
+        assert_eq!((real.dry_run, &real.steps[0].subject), (false, &told.steps[0].subject), "it was there");
         assert_eq!(apps(&places), [] as [PathBuf; 0]);
-        assert_eq!(remove_app(&places, "edge", "shop").unwrap_err().code, HostCode::NotFound);
-        assert_eq!(remove_app(&places, "none", "shop").unwrap_err().code, HostCode::NotFound);
+        assert_eq!(remove_app(&places, "edge", "shop", true).unwrap_err().code, HostCode::NotFound);
+        assert_eq!(remove_app(&places, "none", "shop", false).unwrap_err().code, HostCode::NotFound);
     }
 
     #[test]

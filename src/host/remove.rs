@@ -24,6 +24,8 @@ pub(crate) struct RemoveOptions<'a> {
     pub(crate) force: bool,
     /// Leave its state where it is.
     pub(crate) keep_state: bool,
+    /// Only say what would be done.
+    pub(crate) dry_run: bool,
 }
 
 /// Stops an instance and removes its files.
@@ -43,7 +45,16 @@ pub(crate) async fn remove(
     if instance.is_none() && files.is_empty() && state.is_empty() {
         instances::get(places, name, Reading::Lenient)?;
     }
-    let mut report = HostReport::about(name);
+    let mut report = HostReport { dry_run: options.dry_run, ..HostReport::about(name) };
+    if options.dry_run {
+        if may_end(name, options.force)? {
+            report.step("would stop", service_of(name));
+        }
+        for path in files.iter().chain(&state).filter(|path| path.symlink_metadata().is_ok()) {
+            report.step("would remove", path.display());
+        }
+        return Ok(report);
+    }
     let called = instance.as_ref().map_or(name, Instance::called);
     end(name, called, options.force, daemons, &mut report).await?;
     for path in files.iter().chain(&state) {
@@ -72,6 +83,22 @@ pub(super) async fn end(
     daemons: &dyn Daemons,
     report: &mut HostReport,
 ) -> Result<(), HostFailure> {
+    may_end(name, force)?;
+    let operation = format!("removal of `{name}`");
+    shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
+    // A daemon may still run that systemd did not start.
+    match daemons.ask_instance(name, called).await {
+        Some(Answered { daemon, .. }) => Err(HostFailure::new(
+            HostCode::Running,
+            format!("`{name}` runs as process {}, which systemd did not start", daemon.pid),
+            format!("end it first: kill {}", daemon.pid),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether systemd runs the instance, which may be ended where `force` is set.
+fn may_end(name: &str, force: bool) -> Result<bool, HostFailure> {
     let service = service_of(name);
     let operation = format!("removal of `{name}`");
     let is_running = match systemctl::states(std::slice::from_ref(&service)) {
@@ -89,16 +116,7 @@ pub(super) async fn end(
             "--force stops it first, and its app with it",
         ));
     }
-    shut_down(name, report).await.map_err(|trouble| trouble.into_failure(&operation, Some(name)))?;
-    // A daemon may still run that systemd did not start.
-    match daemons.ask_instance(name, called).await {
-        Some(Answered { daemon, .. }) => Err(HostFailure::new(
-            HostCode::Running,
-            format!("`{name}` runs as process {}, which systemd did not start", daemon.pid),
-            format!("end it first: kill {}", daemon.pid),
-        )),
-        None => Ok(()),
-    }
+    Ok(is_running)
 }
 
 /// Stops and disables the units of an instance that systemd knows.

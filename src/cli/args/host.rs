@@ -219,6 +219,9 @@ pub(crate) struct RemoveArgs {
     /// Leave its state file
     #[arg(long)]
     pub(crate) keep_state: bool,
+    /// Only tell what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// A command that takes nothing but an instance.

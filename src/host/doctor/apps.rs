@@ -31,11 +31,15 @@ pub(super) fn configuration(instance: &Instance) -> Vec<Check> {
         problems.lines().map(move |problem| bad("configuration", format!("`{name}/{app}`: {problem}"), hint))
     }));
     checks.extend(routes::clashes(several.apps.values().map(AsRef::as_ref)).into_iter().map(|clash| {
-        let routes::Clash { route, first, second } = clash;
-        let text = format!(
-            "`{name}/{}` ({}) and `{name}/{}` ({}) both claim {route}",
+        let routes::Clash { first, second } = clash;
+        let both = format!(
+            "`{name}/{}` ({}) and `{name}/{}` ({})",
             first.app, first.place, second.app, second.place
         );
+        let text = match first.route == second.route {
+            true => format!("{both} both claim {}", first.route),
+            false => format!("{both} claim {} and {}, which overlap", first.route, second.route),
+        };
         bad(
             "routes",
             text,
