@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::probes::{Probed, Verdict};
-use super::targets::health_of;
+use super::targets::{Targets, health_of};
 use crate::config::AppRoutes;
 use crate::proxy::{ServiceCounters, Target};
 use crate::redis::Frontend;
@@ -19,7 +19,7 @@ pub(super) struct Hosted {
     name: String,
     frontend: Arc<Frontend>,
     /// In the order of the list.
-    targets: Box<[Arc<Target>]>,
+    targets: Targets,
     /// The counters of all apps of Redis together.
     counters: Arc<ServiceCounters>,
     /// What the probes of its targets say; `None`: there are none.
@@ -29,11 +29,11 @@ pub(super) struct Hosted {
 impl Hosted {
     pub(super) fn new(
         frontend: Arc<Frontend>,
-        targets: &[Arc<Target>],
+        targets: Targets,
         counters: Arc<ServiceCounters>,
         probed: Option<Probed>,
     ) -> Self {
-        Self { name: frontend.app(), frontend, targets: targets.into(), counters, probed }
+        Self { name: frontend.app(), frontend, targets, counters, probed }
     }
 
     /// Its name.
@@ -72,11 +72,6 @@ impl Hosted {
     pub(super) fn replicas(&self) -> wire::Replicas {
         let ready = self.targets().filter(|(_, is_out)| !is_out).count();
         wire::Replicas { ready, wanted: self.targets.len() }
-    }
-
-    /// Requests and tunnels in flight.
-    pub(super) fn inflight(&self) -> u64 {
-        self.targets.iter().map(|target| target.inflight()).sum()
     }
 
     /// The app's part of `status`.

@@ -24,7 +24,8 @@ pub enum Hosts {
     Any,
 }
 
-/// A host in the form that hosts are compared in; made by [`Hosts::from_str`] alone.
+/// A host in the form that hosts are compared in; made by [`Hosts::from_str`] alone. A clone shares
+/// its text: there may be very many, each known in several places.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(Arc<str>);
 

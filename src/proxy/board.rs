@@ -25,7 +25,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -63,14 +63,14 @@ pub struct Service {
     config: Option<ArcSwap<AppConfig>>,
     now: ArcSwap<Now>,
     counters: Arc<ServiceCounters>,
-    crowd: Arc<Crowd>,
+    /// Made when a thread first sees the service: nobody ever asks for most of very many.
+    crowd: OnceLock<Arc<Crowd>>,
 }
 
 impl Service {
     fn new(config: Option<Arc<AppConfig>>, counters: Arc<ServiceCounters>) -> Arc<Self> {
-        let crowd = Crowd::of(config.as_ref().map(|app| app.name.clone()));
-        let config = config.map(ArcSwap::new);
-        Arc::new(Self { config, now: ArcSwap::from_pointee(Now::Empty), counters, crowd })
+        let (config, now) = (config.map(ArcSwap::new), ArcSwap::from_pointee(Now::Empty));
+        Arc::new(Self { config, now, counters, crowd: OnceLock::new() })
     }
 
     /// The app's configuration; `whole` is the daemon's. Part of a look.
@@ -100,7 +100,7 @@ impl Service {
 
     /// Whose requests it has under way.
     pub(super) fn crowd(&self) -> &Arc<Crowd> {
-        &self.crowd
+        self.crowd.get_or_init(|| Crowd::of(self.name()))
     }
 }
 
@@ -326,6 +326,11 @@ pub struct RouteWriter {
 }
 
 impl RouteWriter {
+    /// The service that it writes.
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
     /// Publishes `now` and returns the one target that it replaces, which is neither retired nor
     /// closed yet: the caller decides which (`retire` after a switch, `close` after a rollback).
     /// Whoever published several knows which of them are over.

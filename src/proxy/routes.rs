@@ -8,12 +8,15 @@
 //! - Of a host's routes the longest path counts that the request's begins with, up to the border of
 //!   a segment. Paths are compared as they are: nothing is decoded.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
 
 use foldhash::fast::RandomState;
 
 use super::address::ListenerId;
-use crate::config::Hosts;
+use crate::config::{Host, Hosts};
 use crate::http1::host::compared;
 
 /// A route: the requests that it is for go to `to`.
@@ -51,13 +54,38 @@ pub(super) struct Routes<T> {
     any: Option<Paths<T>>,
 }
 
+/// The path that every other one begins with.
+const EVERY: &str = "/";
+
 /// Routes by a host's name. Each request looks in here, so the hash is a quick one. Its seed is
 /// random: nobody can choose names that make a table slow.
-type Names<T> = HashMap<Box<[u8]>, Paths<T>, RandomState>;
+type Names<T> = HashMap<Name, Paths<T>, RandomState>;
 
-/// The routes of one host, the longest path first.
+/// A host's name, which is looked up by its bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Name(Host);
+
+impl Borrow<[u8]> for Name {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_str().as_bytes()
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let bytes: &[u8] = self.borrow();
+        bytes.hash(hasher);
+    }
+}
+
+/// The routes of one host.
 #[derive(Debug)]
-struct Paths<T>(Vec<(Box<[u8]>, T)>);
+enum Paths<T> {
+    /// One for every path. Of very many hosts most have this.
+    Every(T),
+    /// The longest path first.
+    Some(Vec<(Box<[u8]>, T)>),
+}
 
 impl<T> Routes<T> {
     /// A table of these routes. Of two for the same requests the first counts.
@@ -72,19 +100,23 @@ impl<T> Routes<T> {
                     continue;
                 }
             };
-            let paths = match hosts {
-                Hosts::Exact(host) => table.exact.entry(host.as_str().as_bytes().into()).or_default(),
+            match hosts {
+                Hosts::Exact(host) => add(&mut table.exact, host, path, to),
                 Hosts::Below(name) => {
                     table.longest_below = table.longest_below.max(name.as_str().len());
-                    table.below.entry(name.as_str().as_bytes().into()).or_default()
+                    add(&mut table.below, name, path, to);
                 }
-                Hosts::Any => table.any.get_or_insert_default(),
-            };
-            paths.0.push((path.into(), to));
+                Hosts::Any => match &mut table.any {
+                    Some(paths) => paths.add(path, to),
+                    none => *none = Some(Paths::new(path, to)),
+                },
+            }
         }
         for paths in table.exact.values_mut().chain(table.below.values_mut()).chain(&mut table.any) {
-            // Stable: of two equal ones the first is found.
-            paths.0.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+            if let Paths::Some(paths) = paths {
+                // Stable: of two equal ones the first is found.
+                paths.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
+            }
         }
         table
     }
@@ -122,22 +154,41 @@ impl<T> Routes<T> {
     }
 }
 
-impl<T> Default for Paths<T> {
-    fn default() -> Self {
-        Self(Vec::new())
+fn add<T>(names: &mut Names<T>, host: Host, path: Box<str>, to: T) {
+    match names.entry(Name(host)) {
+        Entry::Occupied(mut paths) => paths.get_mut().add(path, to),
+        Entry::Vacant(free) => {
+            free.insert(Paths::new(path, to));
+        }
     }
 }
 
 impl<T> Paths<T> {
+    fn new(path: Box<str>, to: T) -> Self {
+        if &*path == EVERY { Self::Every(to) } else { Self::Some(vec![(path.into(), to)]) }
+    }
+
+    fn add(&mut self, path: Box<str>, to: T) {
+        let mut paths = match std::mem::replace(self, Self::Some(Vec::new())) {
+            Self::Every(former) => vec![(Box::from(EVERY.as_bytes()), former)],
+            Self::Some(paths) => paths,
+        };
+        paths.push((path.into(), to));
+        *self = Self::Some(paths);
+    }
+
     fn find(&self, path: &[u8]) -> Option<&T> {
-        self.0.iter().find(|(prefix, _)| is_under(prefix, path)).map(|(_, to)| to)
+        match self {
+            Self::Every(to) => Some(to),
+            Self::Some(paths) => paths.iter().find(|(prefix, _)| is_under(prefix, path)).map(|(_, to)| to),
+        }
     }
 }
 
 /// Whether `path`, with its query, begins with `prefix` and goes on at the border of a segment. `/`
 /// is the beginning of everything: of `*` and of the missing path of an absolute target, too.
 fn is_under(prefix: &[u8], path: &[u8]) -> bool {
-    prefix == b"/"
+    prefix == EVERY.as_bytes()
         || path
             .strip_prefix(prefix)
             .is_some_and(|rest| prefix.ends_with(b"/") || matches!(rest.first(), None | Some(b'/' | b'?')))

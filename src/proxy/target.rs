@@ -2,16 +2,19 @@
 //!
 //! State: two flags, written by the coordinator; and for each data-plane thread one lane of
 //! counters, written by that thread alone. A target ends with its last claim, connection and
-//! reference.
+//! reference. There may be very many, most of which nobody ever asks for: what only requests need
+//! is made by the first one ([`Used`]).
 //!
 //! The one ordering that matters: a claim adds to its lane and **then** reads the flags;
 //! [`Target::retire`] and [`Target::close`] store the flag, and whoever drains reads the counters
 //! **after** that. All four are sequentially consistent, so either the claim sees the flag and
-//! gives back, or the drain sees the claim. Knowing a target is no claim.
+//! gives back, or the drain sees the claim. Knowing a target is no claim. That there are counters
+//! at all is a flag as well, which a claim finds set or sets before it counts: a drain whose flag
+//! came after that finds them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -25,6 +28,8 @@ mod mark;
 
 const RETIRED: u8 = 1;
 const CLOSED: u8 = 2;
+/// Somebody has claimed it.
+const USED: u8 = 4;
 
 /// One tenure of an address as the proxy's destination.
 #[derive(Debug)]
@@ -34,6 +39,12 @@ pub struct Target {
     flags: AtomicU8,
     /// Whether it is out, as one of several.
     mark: Mark,
+    used: OnceLock<Box<Used>>,
+}
+
+/// What those who use a target share.
+#[derive(Debug)]
+struct Used {
     lanes: Box<[Lane]>,
     connections: Connections,
 }
@@ -57,14 +68,7 @@ struct Connections {
 impl Target {
     /// A new tenure of `addr`, whose answers count for `release`.
     pub fn new(addr: SocketAddr, release: Arc<ReleaseCounters>) -> Arc<Self> {
-        Arc::new(Self {
-            addr,
-            flags: AtomicU8::new(0),
-            mark: Mark::new(),
-            lanes: (0..release.threads()).map(|_| Lane::default()).collect(),
-            connections: Connections::default(),
-            release,
-        })
+        Arc::new(Self { addr, flags: AtomicU8::new(0), mark: Mark::new(), used: OnceLock::new(), release })
     }
 
     /// Its address.
@@ -84,14 +88,14 @@ impl Target {
     }
 
     /// Puts it out for `time` where it is one of several, as if it had failed. `counters` are those
-    /// of its service.
-    pub fn put_out(&self, time: Duration, counters: &ServiceCounters) {
-        self.mark.put_out(clock::moment(counters.uptime().saturating_add(time)));
+    /// of its service. Returns whether it was in.
+    pub fn put_out(&self, time: Duration, counters: &ServiceCounters) -> bool {
+        self.mark.put_out(clock::moment(counters.uptime().saturating_add(time)))
     }
 
-    /// Takes it back in.
-    pub fn take_in(&self) {
-        self.mark.take_in();
+    /// Takes it back in. Returns whether it was out.
+    pub fn take_in(&self) -> bool {
+        self.mark.take_in()
     }
 
     /// Whether it is out as one of several: nothing but a trial is sent there.
@@ -101,35 +105,63 @@ impl Target {
 
     /// Requests and tunnels that claimed it and have not ended.
     pub fn inflight(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.inflight.load(Ordering::SeqCst)).sum()
+        self.lanes().iter().map(|lane| lane.inflight.load(Ordering::SeqCst)).sum()
     }
 
     /// Client connections that would still claim it with their next request (affinity
     /// `connection`).
     pub fn pinned(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.pinned.load(Ordering::SeqCst)).sum()
+        self.lanes().iter().map(|lane| lane.pinned.load(Ordering::SeqCst)).sum()
+    }
+
+    /// What all threads count; none where nobody has used it.
+    fn lanes(&self) -> &[Lane] {
+        // See the module: read before the rest.
+        let _used = self.flags.load(Ordering::SeqCst);
+        self.used.get().map(|used| &*used.lanes).unwrap_or_default()
+    }
+
+    fn used(&self) -> &Used {
+        self.used.get_or_init(|| {
+            let lanes = (0..self.release.threads()).map(|_| Lane::default()).collect();
+            Box::new(Used { lanes, connections: Connections::default() })
+        })
+    }
+
+    fn lane(&self, lane: usize) -> &Lane {
+        &self.used().lanes[lane]
     }
 
     /// Claims it for one request of thread `lane`. Returns false when it may not be claimed any
     /// more.
     pub(super) fn claim(&self, lane: usize, pinned: bool) -> bool {
-        self.lanes[lane].inflight.fetch_add(1, Ordering::SeqCst);
-        let may = self.may_be_claimed(pinned);
+        self.lane(lane).inflight.fetch_add(1, Ordering::SeqCst);
+        let flags = self.flags.load(Ordering::SeqCst);
+        let may = flags == USED || self.is_claimed(flags, pinned);
         if !may {
             self.unclaim(lane);
         }
         may
     }
 
+    /// Whether a claim counts that has found these flags. Out of the way: it is the first one of
+    /// all, or the target is on its way out.
+    #[cold]
+    fn is_claimed(&self, mut flags: u8, pinned: bool) -> bool {
+        if flags & USED == 0 {
+            flags = self.flags.fetch_or(USED, Ordering::SeqCst);
+        }
+        may_be_claimed(flags, pinned)
+    }
+
     /// Whether a request may claim it, `pinned` to it or not.
     pub(super) fn may_be_claimed(&self, pinned: bool) -> bool {
-        let flags = self.flags.load(Ordering::SeqCst);
-        flags & CLOSED == 0 && (flags & RETIRED == 0 || pinned)
+        may_be_claimed(self.flags.load(Ordering::SeqCst), pinned)
     }
 
     /// Requests and tunnels of thread `lane` that claimed it and have not ended.
     pub(super) fn inflight_of(&self, lane: usize) -> u64 {
-        self.lanes[lane].inflight.load(Ordering::Relaxed)
+        self.lane(lane).inflight.load(Ordering::Relaxed)
     }
 
     /// Whether it is out, as one of several.
@@ -139,15 +171,15 @@ impl Target {
 
     /// Ends a claim.
     pub(super) fn unclaim(&self, lane: usize) {
-        self.lanes[lane].inflight.fetch_sub(1, Ordering::SeqCst);
+        self.lane(lane).inflight.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn pin(&self, lane: usize) {
-        self.lanes[lane].pinned.fetch_add(1, Ordering::SeqCst);
+        self.lane(lane).pinned.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn unpin(&self, lane: usize) {
-        self.lanes[lane].pinned.fetch_sub(1, Ordering::SeqCst);
+        self.lane(lane).pinned.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -165,30 +197,39 @@ impl Target {
     /// Takes the right to one more connection; `None` when `max` are open.
     pub(super) fn permit(self: &Arc<Self>, max: usize) -> Option<Permit> {
         let more = |open| (open < max).then_some(open + 1);
-        self.connections.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        self.connections().open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(Permit { target: self.clone() })
     }
 
     /// Whether `max` connections are open.
     pub(super) fn is_full(&self, max: usize) -> bool {
-        self.connections.open.load(Ordering::Relaxed) >= max
+        self.connections().open.load(Ordering::Relaxed) >= max
     }
 
     /// How many wait for a connection, over all threads.
     pub(super) fn waiters(&self) -> usize {
-        self.connections.waiting.load(Ordering::SeqCst)
+        self.connections().waiting.load(Ordering::SeqCst)
     }
 
     /// Counts a waiter while the guard lives.
     pub(super) fn wait(self: &Arc<Self>) -> Waiting {
-        self.connections.waiting.fetch_add(1, Ordering::SeqCst);
+        self.connections().waiting.fetch_add(1, Ordering::SeqCst);
         Waiting { target: self.clone() }
     }
 
     /// Wakes one waiter when a permit is free.
     pub(super) fn freed(&self) -> &Notify {
-        &self.connections.freed
+        &self.connections().freed
     }
+
+    fn connections(&self) -> &Connections {
+        &self.used().connections
+    }
+}
+
+/// Whether a request may claim a target with these flags, `pinned` to it or not.
+fn may_be_claimed(flags: u8, pinned: bool) -> bool {
+    flags & CLOSED == 0 && (flags & RETIRED == 0 || pinned)
 }
 
 /// The right to one connection; given back when dropped.
@@ -201,9 +242,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         // First the count, then the look at the waiters: a waiter first adds itself, then looks at
         // the count.
-        self.target.connections.open.fetch_sub(1, Ordering::SeqCst);
+        self.target.connections().open.fetch_sub(1, Ordering::SeqCst);
         if self.target.waiters() > 0 {
-            self.target.connections.freed.notify_one();
+            self.target.connections().freed.notify_one();
         }
     }
 }
@@ -216,6 +257,6 @@ pub(super) struct Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.target.connections.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.target.connections().waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -174,7 +174,8 @@ fn message_of<'a>(message: &str, table: &'a Table) -> Option<(&'a Arc<Frontend>,
     let (key, url) = (parts.next()?, parts.next()?);
     let (index, length): (usize, usize) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let frontend = table.of_key(key)?;
-    let is_of_this_list = length == frontend.targets().len() && frontend.url(index) == Some(url);
+    let is_of_this_list =
+        length == frontend.targets().len() && frontend.url(index).is_some_and(|own| own == url);
     (parts.next().is_none() && is_of_this_list).then_some((frontend, index))
 }
 

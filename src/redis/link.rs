@@ -200,7 +200,7 @@ impl Link {
         cmd.arg(MARK).arg(2).arg(format!("{prefix}frontend:{key}")).arg(format!("{prefix}dead:{key}"));
         cmd.arg(index).arg(ttl.as_secs().max(1)).arg(message);
         for element in frontend.list() {
-            cmd.arg(&**element);
+            cmd.arg(&*element);
         }
         let answer = self.ask(&cmd).await?;
         Ok(refused(&answer).map(|()| answer == Value::Int(1)))

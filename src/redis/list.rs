@@ -22,16 +22,42 @@ const LONGEST_TARGET: usize = 128;
 /// How much of an element a message quotes, in characters.
 const QUOTED: usize = 80;
 
-/// What a well-formed list says.
+/// What a well-formed list says. There may be very many, so what follows from the rest is not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frontend {
+    hosts: Hosts,
+    label: Box<str>,
+    targets: Targets,
+    /// Key and URLs as they were read, where they are not [as portok writes them](Written::plain).
+    written: Option<Box<Written>>,
+}
+
+/// In the order of the URLs. Two may be equal: such a target gets twice as much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Targets {
+    One(SocketAddr),
+    Several(Box<[SocketAddr]>),
+}
+
+/// How a list and its key are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Written {
     /// The host as the key has it.
     key: Box<str>,
-    hosts: Hosts,
-    /// The list as it was read: the label, then the URLs.
-    list: Box<[Box<str>]>,
-    /// In the order of the URLs. Two may be equal: such a target gets twice as much.
-    targets: Box<[SocketAddr]>,
+    urls: Box<[Box<str>]>,
+}
+
+impl Written {
+    /// Whether key and URLs follow from what they say.
+    fn plain(&self, hosts: &Hosts, targets: &[SocketAddr]) -> bool {
+        matches!(hosts, Hosts::Exact(host) if *host.as_str() == *self.key)
+            && self.urls.iter().zip(targets).all(|(url, target)| **url == *plain_url(*target))
+    }
+}
+
+/// A target as portok writes it.
+fn plain_url(target: SocketAddr) -> String {
+    format!("http://{target}")
 }
 
 /// Why a list says nothing.
@@ -94,27 +120,34 @@ impl Frontend {
             return Err(Malformed::TooMany);
         }
         let numbered = elements.iter().map(AsRef::as_ref).zip(1..);
-        let list =
-            numbered.map(|(element, number)| text(element, number)).collect::<Result<Box<[_]>, _>>()?;
-        let urls = list.iter().zip(1..).skip(1);
-        let targets = urls.map(|(url, number)| target(url, number, bounds));
-        let targets = targets.collect::<Result<Box<[_]>, _>>()?;
-        if targets.is_empty() {
-            return Err(Malformed::NoTargets);
-        }
-        Ok(Self { key: key.into(), hosts, list, targets })
+        let mut list = numbered.map(|(element, number)| text(element, number));
+        let label = list.next().transpose()?.unwrap_or_default();
+        let urls = list.collect::<Result<Box<[_]>, _>>()?;
+        let targets = urls.iter().zip(2..).map(|(url, number)| target(url, number, bounds));
+        let targets = match *targets.collect::<Result<Box<[_]>, _>>()? {
+            [] => return Err(Malformed::NoTargets),
+            [target] => Targets::One(target),
+            ref several => Targets::Several(several.into()),
+        };
+        let written = Written { key: key.into(), urls };
+        let is_plain = written.plain(&hosts, targets.all());
+        Ok(Self { hosts, label, targets, written: (!is_plain).then(|| Box::new(written)) })
     }
 
     /// Whether `elements` is the list that it was read from.
     pub(super) fn is_of<E: AsRef<[u8]>>(&self, key: &str, elements: &[E]) -> bool {
-        *self.key == *key
-            && self.list.len() == elements.len()
-            && self.list.iter().zip(elements).all(|(own, element)| own.as_bytes() == element.as_ref())
+        self.key() == key
+            && elements.len() == self.targets().len() + 1
+            && self.list().zip(elements).all(|(own, element)| own.as_bytes() == element.as_ref())
     }
 
     /// The host as the key has it: `dead:<host>` has the same.
     pub fn key(&self) -> &str {
-        &self.key
+        match (&self.written, &self.hosts) {
+            (Some(written), _) => &written.key,
+            (None, Hosts::Exact(host) | Hosts::Below(host)) => host.as_str(),
+            (None, Hosts::Any) => "*",
+        }
     }
 
     /// The hosts whose requests it is for.
@@ -129,22 +162,35 @@ impl Frontend {
 
     /// What somebody has called it. It is shown and never a name; it may hold any character.
     pub fn label(&self) -> &str {
-        self.list.first().map_or("", |label| label)
+        &self.label
     }
 
     /// Where its requests go, in the order of the list: the index of a dead mark is one among them.
     pub fn targets(&self) -> &[SocketAddr] {
-        &self.targets
+        self.targets.all()
     }
 
     /// The list as it was read.
-    pub(super) fn list(&self) -> &[Box<str>] {
-        &self.list
+    pub(super) fn list(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let urls = (0..self.targets().len()).filter_map(|index| self.url(index));
+        std::iter::once(Cow::from(&*self.label)).chain(urls)
     }
 
     /// The target of this index as the list writes it.
-    pub(super) fn url(&self, index: usize) -> Option<&str> {
-        self.list.get(index.checked_add(1)?).map(|url| &**url)
+    pub(super) fn url(&self, index: usize) -> Option<Cow<'_, str>> {
+        match &self.written {
+            Some(written) => written.urls.get(index).map(|url| Cow::from(&**url)),
+            None => self.targets().get(index).map(|target| plain_url(*target).into()),
+        }
+    }
+}
+
+impl Targets {
+    fn all(&self) -> &[SocketAddr] {
+        match self {
+            Self::One(target) => std::slice::from_ref(target),
+            Self::Several(targets) => targets,
+        }
     }
 }
 
@@ -233,12 +279,22 @@ mod tests {
         assert_eq!((frontend.key(), &*frontend.app()), ("Shop.example.com", "redis:shop.example.com"));
         let targets: Vec<_> = frontend.targets().iter().map(ToString::to_string).collect();
         assert_eq!(targets, ["10.0.0.1:8080", "[fc00::1]:81", "10.0.0.1:80"]);
-        assert_eq!(frontend.url(0), Some("http://10.0.0.1:8080"));
-        assert_eq!((frontend.url(2), frontend.url(3)), (Some("http://10.0.0.1"), None));
+        let url = |index| frontend.url(index).map(Cow::into_owned);
+        assert_eq!(url(0).unwrap(), "http://10.0.0.1:8080");
+        assert_eq!((&*url(2).unwrap(), url(3)), ("http://10.0.0.1", None));
         assert_eq!(frontend.url(usize::MAX), None);
         assert!(frontend.is_of("Shop.example.com", &list));
         assert!(!frontend.is_of("shop.example.com", &list));
         assert!(!frontend.is_of("Shop.example.com", &list[..3]));
+        assert!(frontend.list().eq(list));
+        // What is written as portok writes it is found again without being kept.
+        let plain = ["", "http://10.0.0.1:80", "http://[fc00::1]:81"];
+        let frontend = read("a.b", &plain).unwrap();
+        assert!(frontend.written.is_none() && frontend.list().eq(plain) && frontend.is_of("a.b", &plain));
+        for (key, url) in [("A.b", plain[1]), ("a.b", "http://10.0.0.1"), ("a.b", "HTTP://10.0.0.1:80")] {
+            let frontend = read(key, &["", url]).unwrap();
+            assert_eq!((frontend.key(), &*frontend.url(0).unwrap()), (key, url));
+        }
         // A label may be empty, and a target stand there twice.
         let twice = ["", "http://10.0.0.1:80", "http://10.0.0.1:80"];
         assert_eq!(read("*.b", &twice).unwrap().targets().len(), 2);

@@ -42,6 +42,7 @@ use tracing::{info, warn};
 
 pub use self::bounds::Bounds;
 pub use self::dead::Out;
+pub use self::lines::Lines;
 pub use self::list::{Frontend, Malformed};
 pub use self::store::table_file;
 pub use self::table::{Changes, Table};
@@ -52,6 +53,7 @@ mod bounds;
 mod dead;
 mod guard;
 mod keeper;
+mod lines;
 mod link;
 mod list;
 mod packed;

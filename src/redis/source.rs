@@ -5,6 +5,9 @@
 //! a single change, and needs nothing of the server's configuration. The server goes through all
 //! lists in any case; it tells only those steps of a pass that say something else than in the one
 //! before ([`Steps`]).
+//!
+//! A pass takes as long as its server needs: each of its steps has a deadline, and their number a
+//! bound. Marks are heard, written and ended between them.
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -36,8 +39,21 @@ const STEADY: Duration = Duration::from_secs(10);
 /// So often a pass is made again whose removals may come from a flush in its midst.
 const MOST_AGAIN: u32 = 2;
 
-/// How long a pass over all lists may take.
-const LONGEST_PASS: Duration = Duration::from_secs(60);
+/// The most steps of a pass: those of some 250 million keys. A server that never comes to an end of
+/// its keys is none that a pass can be made over.
+const MOST_STEPS: usize = 1_000_000;
+
+/// A pass that takes at least so long, and longer than `redis.refresh`, is told of...
+const LONG_PASS: Duration = Duration::from_secs(1);
+
+/// ...and so long where all lists are read for the first time.
+const LONG_FIRST_PASS: Duration = Duration::from_secs(10);
+
+/// The longest pause after a pass that leaves `redis.refresh` none.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How much of what came up during a step of a pass is done before the next one.
+const BETWEEN_STEPS: usize = 100;
 
 /// A pass is made at least so often, whatever the server says of changes.
 const AT_LEAST_EVERY: Duration = Duration::from_secs(30);
@@ -181,13 +197,14 @@ impl Source {
             let state = self.unless_ended(link.state(server.database)).await?;
             let is_recent = passed_at.is_some_and(|at| at.elapsed() < AT_LEAST_EVERY);
             let is_same = state.is_some() && state == known && is_recent && self.guard.held().is_none();
+            let refresh = settings.redis.refresh;
             if !is_same {
                 known = self.pass(&mut link, &settings, state).await?;
                 self.ways.voice.present();
                 passed_at = Some(begin);
                 looked_at.get_or_insert(begin);
             }
-            self.wait(Some(&mut link), begin + settings.redis.refresh).await?;
+            self.wait(Some(&mut link), next_look(begin, Instant::now(), refresh)).await?;
         }
     }
 
@@ -237,9 +254,10 @@ impl Source {
     /// Goes through all lists once.
     async fn scan(&mut self, link: &mut Link, settings: &Settings) -> Result<(Steps, Sets), End> {
         let (mut steps, mut sets) = (Steps::default(), Sets::default());
-        let begin = Instant::now();
+        let (begin, refresh) = (Instant::now(), settings.redis.refresh);
+        let long = refresh.max(if self.steps.is_empty() { LONG_FIRST_PASS } else { LONG_PASS });
         let mut cursor = "0".to_owned();
-        loop {
+        for _ in 0..MOST_STEPS {
             let known = steps.digest(&cursor, &self.steps).map(str::to_owned);
             let asking = link.look(&cursor, &settings.redis.prefix, known.as_deref());
             let step = self.unless_ended(asking).await?;
@@ -256,14 +274,17 @@ impl Source {
                 sets.add(text(host), ttl, indexes, &self.table);
             }
             cursor = step.cursor;
+            let too_long = Some(begin.elapsed()).filter(|time| *time > long);
             if cursor == "0" {
+                self.ways.voice.passed(too_long, refresh);
                 return Ok((steps, sets));
             }
-            if begin.elapsed() > LONGEST_PASS {
-                let time = humantime::format_duration(LONGEST_PASS);
-                return Err(Failure::new(format!("a pass over all keys takes longer than {time}")).into());
+            if let Some(time) = too_long {
+                self.ways.voice.passes(time, refresh);
             }
+            self.attend(link).await?;
         }
+        Err(Failure::new(format!("a pass over all keys has no end after {MOST_STEPS} steps")).into())
     }
 
     /// Puts in force what a pass has found.
@@ -290,26 +311,52 @@ impl Source {
     /// marks that end. Without a connection nothing comes up but the end of marks.
     async fn wait(&mut self, mut link: Option<&mut Link>, until: Instant) -> Result<(), End> {
         loop {
-            let now = Instant::now();
-            if self.publish_at.into_iter().chain(self.marks.next_end()).any(|at| at <= now) {
-                self.publish();
-            }
-            if now >= until {
+            self.publish_what_is_due();
+            if Instant::now() >= until {
                 return Ok(());
             }
             let next = self.publish_at.into_iter().chain(self.marks.next_end()).fold(until, Instant::min);
-            tokio::select! {
-                biased;
-                () = self.ways.stop.cancelled() => return Err(End::Stopped),
-                _ = self.ways.settings.changed() => return Err(End::Changed),
-                () = sleep_until(next.into()) => {}
-                Some(mark) = self.ways.marks_of_ours.recv() => {
-                    if let Some(link) = &mut link {
-                        self.mark(link, &mark).await?;
-                    }
-                }
-                message = message(&mut link) => self.hear(&message?),
+            self.turn(&mut link, sleep_until(next.into())).await?;
+        }
+    }
+
+    /// Does some of what has come up, without waiting.
+    async fn attend(&mut self, link: &mut Link) -> Result<(), End> {
+        let mut link = Some(link);
+        for _ in 0..BETWEEN_STEPS {
+            if !self.turn(&mut link, std::future::ready(())).await? {
+                break;
             }
+        }
+        self.publish_what_is_due();
+        Ok(())
+    }
+
+    /// Does the next thing that comes up before `over`. Whether there was one.
+    async fn turn(
+        &mut self,
+        link: &mut Option<&mut Link>,
+        over: impl Future<Output = ()>,
+    ) -> Result<bool, End> {
+        tokio::select! {
+            biased;
+            () = self.ways.stop.cancelled() => return Err(End::Stopped),
+            _ = self.ways.settings.changed() => return Err(End::Changed),
+            Some(mark) = self.ways.marks_of_ours.recv() => {
+                if let Some(link) = link {
+                    self.mark(link, &mark).await?;
+                }
+            }
+            message = message(link) => self.hear(&message?),
+            () = over => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn publish_what_is_due(&mut self) {
+        let now = Instant::now();
+        if self.publish_at.into_iter().chain(self.marks.next_end()).any(|at| at <= now) {
+            self.publish();
         }
     }
 
@@ -361,6 +408,12 @@ impl Source {
     }
 }
 
+/// When the next look is due after one that began and ended then. Whoever writes to the server all
+/// the time keeps it no busier with passes than it is without them.
+fn next_look(begin: Instant, end: Instant, refresh: Duration) -> Instant {
+    (begin + refresh).max(end + (end - begin).min(LONGEST_PAUSE))
+}
+
 /// What a pass has found, as it may be put in force.
 struct Judged {
     looked: Looked,
@@ -405,12 +458,27 @@ async fn message(link: &mut Option<&mut Link>) -> Result<String, Failure> {
 fn said(found: Found<'_>, before: &Table, bounds: &Bounds) -> Said {
     match found {
         Found::List { host, elements } => Said::of(&text(host), &elements, before, bounds),
-        Found::NoList { host } => Said::Malformed(text(host), Malformed::NoList),
-        Found::LongKey { host } => Said::Malformed(text(host), Malformed::Host(NoHosts)),
+        Found::NoList { host } => Said::malformed(text(host), Malformed::NoList),
+        Found::LongKey { host } => Said::malformed(text(host), Malformed::Host(NoHosts)),
     }
 }
 
 /// What is no text is no host, and only shown.
 fn text(host: &[u8]) -> String {
     String::from_utf8_lossy(host).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_is_followed_by_a_pause_as_long_as_itself() {
+        let begin = Instant::now();
+        let at = |millis| begin + Duration::from_millis(millis);
+        let refresh = Duration::from_secs(1);
+        for (end, next) in [(0, 1000), (500, 1000), (700, 1400), (2000, 4000), (60_000, 65_000)] {
+            assert_eq!(next_look(begin, at(end), refresh), at(next), "{end}");
+        }
+    }
 }

@@ -85,6 +85,10 @@ impl Steps {
             }
             step.lists.push(said);
         }
+        if step.lists.is_empty() && step.beyond == Count::default() {
+            // Most steps, where there are very many other keys. What was kept of it before is missed.
+            return Ok(());
+        }
         step.lists.shrink_to_fit();
         self.is_new = true;
         self.push(cursor, Arc::new(step));
@@ -106,6 +110,11 @@ impl Steps {
 
     fn at(&self, cursor: &str) -> Option<&Arc<Step>> {
         self.steps.get(*self.by_cursor.get(cursor)?)
+    }
+
+    /// Whether there are none that have lists.
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
     }
 
     /// The lists that are kept.
@@ -137,7 +146,7 @@ mod tests {
     type Lists = Vec<Result<Said, ()>>;
 
     fn malformed(keys: std::ops::Range<usize>) -> Lists {
-        keys.map(|number| Ok(Said::Malformed(format!("m{number}"), Malformed::NoList))).collect()
+        keys.map(|number| Ok(Said::malformed(format!("m{number}"), Malformed::NoList))).collect()
     }
 
     fn well(keys: std::ops::Range<usize>) -> Lists {
@@ -166,7 +175,16 @@ mod tests {
         assert!(again.add_known("8".to_owned(), &before) && again.say_the_same_as(&before));
         assert_eq!(again.lists().count(), 2);
         add(&mut again, "2", Vec::new(), &Table::default());
+        assert!(
+            again.say_the_same_as(&before) && again.digest("2", &again).is_none(),
+            "nothing is kept of it"
+        );
+        add(&mut again, "1", malformed(0..1), &Table::default());
         assert!(!again.say_the_same_as(&before));
+        let mut less = Steps::default();
+        assert!(less.add_known("0".to_owned(), &before));
+        add(&mut less, "8", Vec::new(), &Table::default());
+        assert!(!less.say_the_same_as(&before), "what was there is missed");
     }
 
     #[test]

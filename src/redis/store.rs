@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::bounds::Bounds;
 use super::list::Frontend;
@@ -30,7 +30,7 @@ pub fn table_file(state_file: &Path) -> PathBuf {
 }
 
 /// The content of the file.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Kept<'a> {
     schema: u32,
     #[serde(borrow)]
@@ -44,6 +44,26 @@ struct KeptList<'a> {
     key: Cow<'a, str>,
     #[serde(borrow)]
     list: Vec<Cow<'a, str>>,
+}
+
+/// The same as it is written: one list after the other, since there may be very many.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    schema: u32,
+    lists: Lists<'a>,
+}
+
+#[derive(Debug)]
+struct Lists<'a>(&'a Table);
+
+impl Serialize for Lists<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(
+            self.0
+                .iter()
+                .map(|frontend| KeptList { key: frontend.key().into(), list: frontend.list().collect() }),
+        )
+    }
 }
 
 /// The table that was kept in `file`: empty where there is none. A file that cannot be used is a
@@ -92,12 +112,8 @@ pub(super) fn save(file: &Path, table: &Table) -> io::Result<()> {
         let mut options = OpenOptions::new();
         let created =
             folder::open_regular(options.create(true).truncate(true).write(true).mode(0o600), &temporary)?;
-        let lists = table.iter().map(|frontend| KeptList {
-            key: frontend.key().into(),
-            list: frontend.list().iter().map(|element| Cow::from(&**element)).collect(),
-        });
         let mut writer = BufWriter::new(created);
-        serde_json::to_writer(&mut writer, &Kept { schema: SCHEMA, lists: lists.collect() })?;
+        serde_json::to_writer(&mut writer, &Written { schema: SCHEMA, lists: Lists(table) })?;
         writer.flush()?;
         writer.get_ref().sync_all()?;
         fs::rename(&temporary, file)?;

@@ -16,9 +16,9 @@ use crate::config::Hosts;
 /// The most hosts of a table.
 pub(super) const MOST_HOSTS: usize = 100_000;
 
-/// Every host with what its list says.
+/// What every list says, in the order of their hosts, of which no two are the same.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Table(BTreeMap<Hosts, Arc<Frontend>>);
+pub struct Table(Box<[Arc<Frontend>]>);
 
 /// How one table differs from another.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct Changes {
 pub(super) enum Said {
     /// It is well-formed.
     Well(Arc<Frontend>),
-    /// It says nothing, for this reason.
-    Malformed(String, Malformed),
+    /// It says nothing, for this reason. In a box: most are well-formed, and there are very many.
+    Malformed(Box<(String, Malformed)>),
 }
 
 /// Lists by what they say.
@@ -81,12 +81,17 @@ impl Table {
         for frontend in frontends {
             table.entry(frontend.hosts().clone()).or_insert_with(|| Arc::new(frontend));
         }
-        Self(table)
+        Self::of(table)
+    }
+
+    fn of(by_hosts: BTreeMap<Hosts, Arc<Frontend>>) -> Self {
+        Self(by_hosts.into_values().collect())
     }
 
     /// What the list for these hosts says.
     pub fn get(&self, hosts: &Hosts) -> Option<&Arc<Frontend>> {
-        self.0.get(hosts)
+        let at = self.0.binary_search_by(|frontend| frontend.hosts().cmp(hosts)).ok()?;
+        self.0.get(at)
     }
 
     /// What the list whose key has this host says.
@@ -95,8 +100,8 @@ impl Table {
     }
 
     /// All of them, in the order of their hosts.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Frontend>> {
-        self.0.values()
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Frontend>> + ExactSizeIterator {
+        self.0.iter()
     }
 
     /// How many hosts it has.
@@ -116,7 +121,7 @@ impl Table {
         loop {
             // Both are in the order of their hosts.
             let order = match (new.peek(), old.peek()) {
-                (Some((new, _)), Some((old, _))) => new.cmp(old),
+                (Some(new), Some(old)) => new.hosts().cmp(old.hosts()),
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (None, None) => return changes,
@@ -125,9 +130,9 @@ impl Table {
             let old = if order == Ordering::Less { None } else { old.next() };
             match (new, old) {
                 // Most are shared, and need no look at what they say.
-                (Some((_, new)), Some((_, old))) if Arc::ptr_eq(new, old) || new == old => {}
-                (Some((_, new)), _) => changes.set.push(Arc::clone(new)),
-                (None, old) => changes.removed.extend(old.map(|(_, old)| Arc::clone(old))),
+                (Some(new), Some(old)) if Arc::ptr_eq(new, old) || new == old => {}
+                (Some(new), _) => changes.set.push(Arc::clone(new)),
+                (None, old) => changes.removed.extend(old.cloned()),
             }
         }
     }
@@ -135,20 +140,24 @@ impl Table {
     /// The table that its lists say by other bounds: without those that are forbidden now.
     pub(super) fn within(&self, bounds: &Bounds) -> Self {
         let is_admitted = |frontend: &Frontend| {
-            let list: Vec<_> = frontend.list().iter().map(|element| element.as_bytes()).collect();
+            let list: Vec<_> = frontend.list().map(|element| element.into_owned()).collect();
             Frontend::read(frontend.key(), &list, bounds).is_ok_and(|again| again == *frontend)
         };
-        let admitted = self.0.iter().filter(|(_, frontend)| is_admitted(frontend));
-        Self(admitted.map(|(hosts, frontend)| (hosts.clone(), Arc::clone(frontend))).collect())
+        Self(self.0.iter().filter(|frontend| is_admitted(frontend)).cloned().collect())
     }
 }
 
 impl Said {
+    /// The list of `frontend:<key>` says nothing, for this reason.
+    pub(super) fn malformed(key: String, reason: Malformed) -> Self {
+        Self::Malformed(Box::new((key, reason)))
+    }
+
     /// Whether `table` has what this very list said before.
     pub(super) fn is_known(&self, table: &Table) -> bool {
         let key = match self {
             Self::Well(frontend) => frontend.key(),
-            Self::Malformed(key, _) => key,
+            Self::Malformed(malformed) => &malformed.0,
         };
         table.of_key(key).is_some()
     }
@@ -160,7 +169,7 @@ impl Said {
             Some(known) => Self::Well(Arc::clone(known)),
             None => match Frontend::read(key, elements, bounds) {
                 Ok(frontend) => Self::Well(Arc::new(frontend)),
-                Err(malformed) => Self::Malformed(key.to_owned(), malformed),
+                Err(reason) => Self::malformed(key.to_owned(), reason),
             },
         }
     }
@@ -176,9 +185,10 @@ impl Look {
     pub(super) fn take(&mut self, said: &Said) {
         match said {
             Said::Well(frontend) => self.found(Arc::clone(frontend)),
-            Said::Malformed(key, reason) => {
+            Said::Malformed(malformed) => {
+                let (key, reason) = &**malformed;
                 if let Ok(hosts) = key.parse()
-                    && self.found.get(&hosts).is_some_and(|found| found.key() == key)
+                    && self.found.get(&hosts).is_some_and(|found| found.key() == *key)
                 {
                     self.found.remove(&hosts);
                 }
@@ -215,7 +225,7 @@ impl Look {
                 self.found.entry(before.hosts().clone()).or_insert_with(|| Arc::clone(before));
             }
         }
-        let mut looked = Looked { table: Table(self.found), malformed: self.malformed, beyond };
+        let mut looked = Looked { table: Table::of(self.found), malformed: self.malformed, beyond };
         looked.bound(&self.before);
         looked
     }
@@ -224,21 +234,28 @@ impl Look {
 impl Looked {
     /// The table keeps these, which are in `before` and not in it.
     pub(super) fn keep(&mut self, kept: &[Arc<Frontend>], before: &Table) {
-        self.table.0.extend(kept.iter().map(|kept| (kept.hosts().clone(), Arc::clone(kept))));
-        self.bound(before);
+        if !kept.is_empty() {
+            let mut all = [&*self.table.0, kept].concat();
+            all.sort_by(|one, other| one.hosts().cmp(other.hosts()));
+            self.table = Table(all.into());
+            self.bound(before);
+        }
     }
 
     /// Where there are too many hosts, those stay that were there before.
     fn bound(&mut self, before: &Table) {
-        let hosts = &mut self.table.0;
-        let left_out = hosts.len().saturating_sub(MOST_HOSTS);
+        let left_out = self.table.len().saturating_sub(MOST_HOSTS);
         if left_out > 0 {
-            let is_new = |hosts: &&Hosts| before.get(hosts).is_none();
-            // At least as many are new: the table before had no more than the most.
-            let last: Vec<_> = hosts.keys().rev().filter(is_new).take(left_out).cloned().collect();
-            for last in &last {
-                hosts.remove(last);
-            }
+            let mut left = left_out;
+            // The last ones go. At least as many are new: the table before had no more than the most.
+            let mut stays = |frontend: &&Arc<Frontend>| {
+                let goes = left > 0 && before.get(frontend.hosts()).is_none();
+                left -= usize::from(goes);
+                !goes
+            };
+            let mut hosts: Vec<_> = self.table.iter().rev().filter(&mut stays).cloned().collect();
+            hosts.reverse();
+            self.table = Table(hosts.into());
             self.beyond.hosts += left_out;
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::guard::{Held, LOOKS};
+use super::lines::Lines;
 use super::list::{Frontend, Malformed};
 use super::table::{Count, Table};
 use crate::wire::{HeldRemoval, MalformedList, RedisStatus, rfc3339};
@@ -34,45 +35,6 @@ pub(super) struct Voice {
     of_lists: Lines,
 }
 
-/// The lines that the log still takes: so many at once, and one more from time to time.
-#[derive(Debug)]
-struct Lines {
-    most: u32,
-    left: u32,
-    pause: Duration,
-    /// When the last one more came.
-    at: Option<Instant>,
-    left_out: u32,
-}
-
-impl Lines {
-    fn new(most: u32, pause: Duration) -> Self {
-        Self { most, left: most, pause, at: None, left_out: 0 }
-    }
-
-    /// Whether there is room for a line now, and what it has to end with: how many there was none for.
-    fn next(&mut self, now: Instant) -> Option<String> {
-        let at = self.at.get_or_insert(now);
-        while self.left < self.most && now.saturating_duration_since(*at) >= self.pause {
-            (self.left, *at) = (self.left + 1, *at + self.pause);
-        }
-        if self.left == self.most {
-            *at = now;
-        }
-        let Some(left) = self.left.checked_sub(1) else {
-            self.left_out = self.left_out.saturating_add(1);
-            return None;
-        };
-        self.left = left;
-        let left_out = std::mem::take(&mut self.left_out);
-        Some(if left_out > 0 {
-            format!(" ({left_out} lines before this one are left out)")
-        } else {
-            String::new()
-        })
-    }
-}
-
 impl Voice {
     /// Nothing is known of the server yet, and a table of so many hosts is in force.
     pub(super) fn new(url: String, hosts: usize) -> (Self, watch::Receiver<Arc<RedisStatus>>) {
@@ -86,6 +48,7 @@ impl Voice {
             malformed: 0,
             malformed_lists: Vec::new(),
             held: None,
+            long_pass_ms: None,
         };
         let (status, receiver) = watch::channel(Arc::new(status));
         let voice = Self {
@@ -143,6 +106,46 @@ impl Voice {
             status.connected = true;
             status.error = None;
         });
+    }
+
+    /// A pass has been under way for so long, which is longer than `redis.refresh`.
+    pub(super) fn passes(&mut self, time: Duration, refresh: Duration) {
+        let known = self.status.borrow().long_pass_ms.map(Duration::from_millis);
+        if known.is_none()
+            && let Some(more) = self.of_connection.next(Instant::now())
+        {
+            let refresh = humantime::format_duration(refresh);
+            warn!(
+                "redis: a pass over all keys takes longer than redis.refresh ({refresh}): a change is in force \
+                 as much later; it would be shorter with fewer keys beside the lists{more}"
+            );
+        }
+        // Every step of a pass comes here.
+        if known.is_none_or(|known| time > 2 * known) {
+            self.pass_lasts(time);
+        }
+    }
+
+    /// A pass has come to its end; `long`: after so long, which is longer than `redis.refresh`.
+    pub(super) fn passed(&mut self, long: Option<Duration>, refresh: Duration) {
+        match long {
+            Some(time) => {
+                self.passes(time, refresh);
+                self.pass_lasts(time);
+            }
+            None if self.status.borrow().long_pass_ms.is_some() => {
+                if let Some(more) = self.of_connection.next(Instant::now()) {
+                    info!("redis: a pass over all keys is short again{more}");
+                }
+                self.change(|status| status.long_pass_ms = None);
+            }
+            None => {}
+        }
+    }
+
+    fn pass_lasts(&self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.change(|status| status.long_pass_ms = Some(millis));
     }
 
     /// These hosts are in force no more.
@@ -266,18 +269,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_bounded_and_those_left_out_are_counted() {
-        let begin = Instant::now();
-        let at = |seconds| begin + Duration::from_secs(seconds);
-        let mut lines = Lines::new(2, Duration::from_secs(60));
-        let room: Vec<_> = [0, 1, 2, 59].map(|second| lines.next(at(second)).is_some()).to_vec();
-        assert_eq!(room, [true, true, false, false]);
-        assert_eq!(lines.next(at(60)).unwrap(), " (2 lines before this one are left out)");
-        assert_eq!(
-            (lines.next(at(61)), lines.next(at(120)).as_deref()),
-            (None, Some(" (1 lines before this one are left out)"))
-        );
-        let later: Vec<_> = [1000, 1001, 1002].map(|second| lines.next(at(second)).is_some()).to_vec();
-        assert_eq!(later, [true, true, false]);
+    fn a_long_pass_is_shown_until_one_is_short() {
+        let (mut voice, status) = Voice::new("redis://h".to_owned(), 0);
+        let shown = || status.borrow().long_pass_ms;
+        let (seconds, refresh) = (Duration::from_secs, Duration::from_secs(1));
+        voice.passed(None, refresh);
+        assert_eq!(shown(), None);
+        for (time, millis) in [(2, 2000), (3, 2000), (5, 5000)] {
+            voice.passes(seconds(time), refresh);
+            assert_eq!(shown(), Some(millis), "{time}");
+        }
+        voice.passed(Some(seconds(4)), refresh);
+        assert_eq!(shown(), Some(4000));
+        voice.passed(None, refresh);
+        assert_eq!(shown(), None);
     }
 }

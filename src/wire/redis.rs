@@ -24,6 +24,10 @@ pub struct RedisStatus {
     pub malformed_lists: Vec<MalformedList>,
     /// A removal that is held back.
     pub held: Option<HeldRemoval>,
+    /// How long a pass over all keys takes, in milliseconds, where that is longer than
+    /// `redis.refresh`: a change is in force as much later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long_pass_ms: Option<u64>,
 }
 
 /// A list that says nothing.

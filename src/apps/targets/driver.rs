@@ -116,7 +116,7 @@ impl TargetSet {
         let gone = file.gone();
         let (sender, messages) = mpsc::channel(MESSAGES);
         let driver = Self {
-            publisher: Publisher::new(route, &counters, None),
+            publisher: Publisher::new(route),
             set: Set::default(),
             targets: HashMap::new(),
             published: Vec::new(),
@@ -263,7 +263,7 @@ impl TargetSet {
     /// Takes traffic away, and ends what is in flight.
     fn stop(&mut self) -> End {
         self.standing = Standing::Stopping;
-        self.publisher.publish(&[], &self.config);
+        self.publisher.publish(&[], &self.config, || None);
         self.targets.values().for_each(|target| target.close());
         self.show();
         End::Stopped
@@ -440,7 +440,7 @@ impl TargetSet {
         }
         if ids != self.published {
             let targets: Vec<_> = ids.iter().map(|id| self.targets[id].clone()).collect();
-            self.publisher.publish(&targets, &self.config);
+            self.publisher.publish(&targets, &self.config, || None);
             self.published = ids;
         }
         for id in left {

@@ -22,7 +22,7 @@ mod set;
 mod tests;
 mod voice;
 
-pub use addresses::Addresses;
+pub use addresses::{Addresses, Targets};
 pub use driver::{Parts, TargetSet};
 pub use handle::Handle;
 pub(super) use handle::{health_of, probe_of};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Affinity, AppConfig};
-use crate::proxy::{Ejections, Now, ReleaseCounters, RouteWriter, ServiceCounters, Spread, Target, Tenure};
+use crate::proxy::{Ejections, Now, RouteWriter, Service, Spread, Target, Tenure};
 
 /// What answers count for in the metrics by release: an app with targets has no releases.
 const RELEASE: &str = "targets";
@@ -13,43 +13,49 @@ const RELEASE: &str = "targets";
 #[derive(Debug)]
 pub(super) struct Publisher {
     route: RouteWriter,
-    release: Arc<ReleaseCounters>,
-    tenure: Tenure,
-    ejections: Option<Arc<dyn Ejections>>,
+    /// That of the set that was published last, once it has had several members.
+    tenure: Option<Tenure>,
 }
 
 impl Publisher {
-    /// Points nowhere yet. `ejections` is told of targets that the data plane puts out.
-    pub(super) fn new(
-        route: RouteWriter,
-        counters: &ServiceCounters,
-        ejections: Option<Arc<dyn Ejections>>,
-    ) -> Self {
-        Self { route, release: counters.release(RELEASE), tenure: Tenure::default(), ejections }
+    /// Points nowhere yet.
+    pub(super) fn new(route: RouteWriter) -> Self {
+        Self { route, tenure: None }
+    }
+
+    /// The service whose requests it points.
+    pub(super) fn service(&self) -> &Arc<Service> {
+        self.route.service()
     }
 
     /// A new tenure of `addr`.
     pub(super) fn target(&self, addr: SocketAddr) -> Arc<Target> {
-        Target::new(addr, self.release.clone())
+        Target::new(addr, self.service().counters().release(RELEASE))
     }
 
     /// What is published next is another set: client connections that are pinned to the former
     /// stay there while it drains.
     pub(super) fn begin_tenure(&mut self) {
-        self.tenure = Tenure::default();
+        self.tenure = None;
     }
 
-    /// Points requests at `targets`.
-    pub(super) fn publish(&mut self, targets: &[Arc<Target>], config: &AppConfig) {
+    /// Points requests at `targets`. Where they are several, what `told` makes is told of those that
+    /// the data plane puts out.
+    pub(super) fn publish(
+        &mut self,
+        targets: &[Arc<Target>],
+        config: &AppConfig,
+        told: impl FnOnce() -> Option<Arc<dyn Ejections>>,
+    ) {
         let now = match targets {
             [] => Now::Empty,
             // The fast path. A pin is to a set, so one that may get more members is published as a
             // set where there are pins.
             [target] if config.drain.affinity == Affinity::Request => Now::One(target.clone()),
             _ => {
-                let spread = Spread::new(targets.to_vec(), config.balance, self.tenure.clone());
-                let told = self.ejections.clone();
-                Now::Spread(Arc::new(told.into_iter().fold(spread, Spread::told)))
+                let tenure = self.tenure.get_or_insert_default().clone();
+                let spread = Spread::new(targets.to_vec(), config.balance, tenure);
+                Now::Spread(Arc::new(told().into_iter().fold(spread, Spread::told)))
             }
         };
         drop(self.route.set(now));

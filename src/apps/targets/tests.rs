@@ -487,18 +487,19 @@ async fn addresses_serve_as_they_are_and_may_be_marked_from_outside() {
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     };
     let told = Arc::new(Told::default());
-    let mut addresses = Addresses::new(route, counters.service().clone(), Some(told.clone()));
-    addresses.put(&[a.addr, b.addr], &[], &app);
-    addresses.set_out(0, LONG);
+    let mut addresses = Addresses::new(route);
+    addresses.put(&[a.addr, b.addr], &[], &app, || told.clone());
+    assert!(addresses.set_out(0, LONG).is_some() && addresses.set_out(0, LONG).is_none());
     assert_eq!([ask().await, ask().await], ["b", "b"]);
     addresses.set_out(1, LONG);
     let both = [ask().await, ask().await];
     assert!(both.contains(&"a".to_owned()) && both.contains(&"b".to_owned()), "all are marked: none counts");
-    (0..2).for_each(|place| addresses.set_in(place));
+    assert!((0..2).all(|place| addresses.set_in(place).is_some()));
+    assert!(addresses.set_in(0).is_none(), "it is in");
     a.kill();
     assert_eq!([ask().await, ask().await], ["b", "b"]);
     assert_eq!(*told.0.lock().unwrap(), [a.addr]);
-    let left = addresses.put(&[b.addr], &[], &app);
+    let left = addresses.put(&[b.addr], &[], &app, || told.clone());
     assert_eq!(left.iter().map(|target| target.addr()).collect::<Vec<_>>(), [a.addr]);
-    assert_eq!((addresses.place_of(&left[0]), ask().await.as_str()), (None, "b"));
+    assert_eq!(ask().await, "b");
 }

@@ -1,7 +1,7 @@
 //! `portok status`: everything an operator needs at a glance.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::lines::{write_problem, write_row};
 use super::targets;
@@ -111,7 +111,11 @@ pub(super) fn redis_trouble(redis: &RedisStatus) -> Option<String> {
     let malformed =
         (redis.malformed > 0).then(|| format!("{} lists are malformed: portok apps", redis.malformed));
     let left_out = (redis.left_out > 0).then(|| format!("there is no room for {} hosts", redis.left_out));
-    let all: Vec<_> = [away, failed, held, malformed, left_out].into_iter().flatten().collect();
+    let long = redis.long_pass_ms.map(|millis| {
+        let time = humantime::format_duration(Duration::from_millis(millis));
+        format!("a pass over all keys there takes {time}, longer than redis.refresh")
+    });
+    let all: Vec<_> = [away, failed, held, malformed, left_out, long].into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))
 }
 
@@ -342,12 +346,15 @@ pub(super) mod tests {
             malformed: 0,
             malformed_lists: Vec::new(),
             held: None,
+            long_pass_ms: None,
         };
         let shown = |redis| stripped(&Status { redis: Some(redis), ..empty() });
         assert!(!shown(redis.clone()).contains("Redis"));
         let held = Some(HeldRemoval { hosts: 19, of: 20, looks: 1, needed: 3 });
         let text = shown(RedisStatus { held, malformed: 2, ..redis.clone() });
         assert!(text.contains("Redis: 19 of 20 hosts are gone there") && text.contains("2 lists"), "{text}");
+        let text = shown(RedisStatus { long_pass_ms: Some(75_000), ..redis.clone() });
+        assert!(text.contains("Redis: a pass over all keys there takes 1m 15s, longer than"), "{text}");
         let text = shown(RedisStatus { connected: false, error: Some("refused".into()), ..redis });
         assert!(text.contains("redis://h:6379/0: refused; the last table serves, 20 hosts"), "{text}");
     }

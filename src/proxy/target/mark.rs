@@ -58,9 +58,9 @@ impl Mark {
         let _taken_back = self.0.compare_exchange(ON_TRIAL, next, SeqCst, SeqCst);
     }
 
-    /// Takes it back in.
-    pub(in crate::proxy) fn take_in(&self) {
-        self.0.store(IN, SeqCst);
+    /// Takes it back in. Returns whether it was out.
+    pub(in crate::proxy) fn take_in(&self) -> bool {
+        self.0.swap(IN, SeqCst) != IN
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     fn one_that_is_taken_back_in_stays_in_whatever_its_trial_says() {
         let mark = Mark::new();
         assert!(mark.put_out(1) && mark.begin_trial(1));
-        mark.take_in();
+        assert!(mark.take_in() && !mark.take_in(), "only the first finds it out");
         mark.end_trial(Some(9));
         assert_eq!(mark.at(2), Standing::In);
     }
