@@ -1,21 +1,19 @@
-//! The source with a real `redis-server`, and with servers that are none. Without that program the
-//! tests skip loudly, unless `PORTOK_REQUIRE_REDIS=1` makes that a failure.
+//! The source with a real `redis-server`, and with servers that are none.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use tempfile::TempDir;
+use nix::sys::signal::Signal;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::server::Server;
 use super::*;
 
+mod marks;
+mod passes;
+mod server;
 mod steps;
+mod strangers;
 
 /// For what happens within the wait of a few seconds for a server that does not answer, on a busy
 /// machine.
@@ -24,66 +22,13 @@ const LONG: Duration = Duration::from_secs(120);
 const A: &str = "http://10.0.0.1:80";
 const B: &str = "http://10.0.0.2:80";
 
-/// A server of the test's own, which ends with it.
-struct Server {
-    process: Child,
-    port: u16,
-    folder: TempDir,
-}
-
 impl Server {
-    /// `None`: there is no such program here, which has been said.
-    fn start(options: &[&str]) -> Option<Self> {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        Self::start_at(port, options)
-    }
-
-    fn start_at(port: u16, options: &[&str]) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.arg("--dir").arg(folder.path()).args(options).stdout(Stdio::piped()).stdin(Stdio::null());
-        let mut process = match command.spawn() {
-            Ok(process) => process,
-            Err(error) => {
-                let required = std::env::var("PORTOK_REQUIRE_REDIS").is_ok_and(|value| value == "1");
-                assert!(!required, "redis-server is required: {error}");
-                eprintln!("SKIPPED: no redis-server: {error}");
-                return None;
-            }
-        };
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let is_ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
-        assert!(is_ready, "redis-server did not start at port {port}");
-        // It goes on writing, so somebody has to read.
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Self { process, port, folder })
-    }
-
-    fn client(&self) -> ::redis::Connection {
-        let client = ::redis::Client::open(("127.0.0.1", self.port));
-        client.unwrap().get_connection().unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.process.id()).unwrap()), signal).unwrap();
-    }
-
     fn file(&self) -> PathBuf {
         self.folder.path().join("edge.redis.json")
     }
 
     async fn source(&self) -> Redis {
         Redis::start(settings(self.port), &self.file()).await
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
     }
 }
 
@@ -229,14 +174,14 @@ async fn garbage_leaves_every_host_as_it_was() {
 
 #[tokio::test]
 async fn the_last_table_stays_while_the_server_is_away() {
-    let Some(server) = Server::start(&[]) else { return };
+    let Some(mut server) = Server::start(&[]) else { return };
     set(&mut server.client(), "a", &[A]);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("edge.redis.json");
     let redis = Redis::start(settings(server.port), &file).await;
     routes(&redis, &["a 10.0.0.1:80"]).await;
     let port = server.port;
-    drop(server);
+    server.kill();
     status(&redis, "away", |status| !status.connected && status.error.is_some()).await;
     assert_eq!(shown(&redis.routes().borrow()), ["a 10.0.0.1:80"]);
     redis.end().await;
@@ -244,7 +189,7 @@ async fn the_last_table_stays_while_the_server_is_away() {
     let redis = Redis::start(settings(port), &file).await;
     assert_eq!(shown(&redis.routes().borrow()), ["a 10.0.0.1:80"]);
     status(&redis, "no connection", |status| status.error.is_some()).await;
-    let Some(server) = Server::start_at(port, &[]) else { return };
+    server.begin();
     set(&mut server.client(), "b", &[B]);
     routes(&redis, &["b 10.0.0.2:80"]).await;
     status(&redis, "connected", |status| status.connected && status.error.is_none()).await;
@@ -326,60 +271,6 @@ async fn other_bounds_take_hosts_out_at_once() {
     status(&redis, "malformed", |status| status.malformed == 1 && status.connected).await;
 }
 
-#[tokio::test]
-async fn marks_are_read_heard_and_written() {
-    let Some(server) = Server::start(&[]) else { return };
-    let client = &mut server.client();
-    set(client, "Shop", &[A, B]);
-    let redis = server.source().await;
-    routes(&redis, &["shop 10.0.0.1:80,10.0.0.2:80"]).await;
-    let read = redis.routes().borrow().table.get(&"shop".parse().unwrap()).unwrap().clone();
-    // A set that ends by itself, and one that does not.
-    run(client, &["SADD", "dead:Shop", "1", "9", "x"]);
-    run(client, &["EXPIRE", "dead:Shop", "1000"]);
-    routes(&redis, &["shop 10.0.0.1:80,!10.0.0.2:80"]).await;
-    run(client, &["PERSIST", "dead:Shop"]);
-    routes(&redis, &["shop 10.0.0.1:80,10.0.0.2:80"]).await;
-    run(client, &["DEL", "dead:Shop"]);
-    // A message alone.
-    run(client, &["PUBLISH", "dead", "Shop;http://10.0.0.9:80;0;2"]);
-    run(client, &["PUBLISH", "dead", "Shop;http://10.0.0.1:80;0;2"]);
-    routes(&redis, &["shop !10.0.0.1:80,10.0.0.2:80"]).await;
-    // Another list: what was said of the former is void.
-    set(client, "Shop", &[B, A]);
-    routes(&redis, &["shop 10.0.0.2:80,10.0.0.1:80"]).await;
-    // Ours are written for the list that they are of, and for no other.
-    let mut heard = client_of_messages(&server);
-    redis.marker().mark_dead(&read, 0, Duration::from_secs(1000));
-    let now = redis.routes().borrow().table.get(&"shop".parse().unwrap()).unwrap().clone();
-    redis.marker().mark_dead(&now, 1, Duration::from_secs(1000));
-    redis.marker().mark_dead(&now, 7, Duration::from_secs(1000));
-    routes(&redis, &["shop 10.0.0.2:80,!10.0.0.1:80"]).await;
-    assert_eq!(heard.next(), "Shop;http://10.0.0.1:80;1;2");
-    let members: Vec<u32> = ::redis::cmd("SMEMBERS").arg("dead:Shop").query(client).unwrap();
-    let ttl: u32 = ::redis::cmd("TTL").arg("dead:Shop").query(client).unwrap();
-    assert!(members == [1] && (900..=1000).contains(&ttl), "{members:?} {ttl}");
-}
-
-/// Marks of hosts that do not exist cost a change no more than any other key.
-#[tokio::test]
-async fn junk_among_the_marks_keeps_no_change_back() {
-    let Some(server) = Server::start(&[]) else { return };
-    let client = &mut server.client();
-    let mut junk = ::redis::pipe();
-    for number in 0..20_000 {
-        junk.sadd(format!("dead:h{number}"), &["0", "1"]).ignore();
-    }
-    junk.exec(client).unwrap();
-    set(client, "a", &[A, B]);
-    run(client, &["SADD", "dead:a", "1"]);
-    run(client, &["EXPIRE", "dead:a", "1000"]);
-    let redis = server.source().await;
-    routes(&redis, &["a 10.0.0.1:80,!10.0.0.2:80"]).await;
-    set(client, "a", &[B, A]);
-    routes(&redis, &["a 10.0.0.2:80,!10.0.0.1:80"]).await;
-}
-
 /// Whatever somebody fills the server with, the hosts in force follow their lists.
 #[tokio::test]
 async fn junk_beyond_all_bounds_keeps_no_change_back() {
@@ -403,107 +294,6 @@ async fn junk_beyond_all_bounds_keeps_no_change_back() {
     assert!(redis.status().malformed_lists.iter().any(|list| list.host == "a"), "first those in force");
     set(client, "a", &[B]);
     routes(&redis, &["a 10.0.0.2:80", "b 10.0.0.2:80"]).await;
-}
-
-/// A list that has changed and is not read yet is not marked either.
-#[tokio::test]
-async fn a_mark_is_written_only_while_the_list_is_the_same() {
-    let Some(server) = Server::start(&[]) else { return };
-    let client = &mut server.client();
-    set(client, "a", &[A, B]);
-    let known = settings(server.port).redis.server;
-    let mut link = link::Link::open(&known).await.unwrap();
-    let bounds = Bounds { allow: settings(server.port).redis.allow, ..Bounds::default() };
-    let frontend = Frontend::read("a", &["label", A, B], &bounds).unwrap();
-    let ttl = Duration::from_secs(30);
-    assert_eq!(link.mark("", &frontend, 1, ttl).await, Ok(Ok(true)));
-    for other in [&[A, B, B] as &[&str], &[A], &[B, A], &[]] {
-        set(client, "a", other);
-        assert_eq!(link.mark("", &frontend, 0, ttl).await, Ok(Ok(false)), "{other:?}");
-    }
-    run(client, &["DEL", "frontend:a"]);
-    assert_eq!(link.mark("", &frontend, 0, ttl).await, Ok(Ok(false)));
-    // What the server refuses ends no connection.
-    run(client, &["SET", "frontend:a", "text"]);
-    assert!(link.mark("", &frontend, 0, ttl).await.unwrap().is_err());
-    let members: Vec<u32> = ::redis::cmd("SMEMBERS").arg("dead:a").query(client).unwrap();
-    assert_eq!(members, [1]);
-}
-
-struct Messages(mpsc::Receiver<String>);
-
-impl Messages {
-    fn next(&mut self) -> String {
-        self.0.recv_timeout(LONG).unwrap()
-    }
-}
-
-fn client_of_messages(server: &Server) -> Messages {
-    let mut client = server.client();
-    let (sender, receiver) = mpsc::channel();
-    let (subscribed, is_subscribed) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut subscription = client.as_pubsub();
-        subscription.subscribe("dead").unwrap();
-        subscribed.send(()).unwrap();
-        while let Ok(message) = subscription.get_message() {
-            if sender.send(message.get_payload().unwrap()).is_err() {
-                return;
-            }
-        }
-    });
-    is_subscribed.recv_timeout(LONG).unwrap();
-    Messages(receiver)
-}
-
-#[tokio::test]
-async fn messages_that_nobody_takes_end_the_connection() {
-    const LONG_PAYLOAD: usize = 1000;
-    let Some(server) = Server::start(&[]) else { return };
-    let client = &mut server.client();
-    let known = settings(server.port).redis.server;
-    let mut link = link::Link::open(&known).await.unwrap();
-    let mut flood = ::redis::pipe();
-    for _ in 0..100 {
-        flood.publish("dead", "x".repeat(LONG_PAYLOAD));
-    }
-    let (whole, mut taken) = (link.room_for_messages(), 0);
-    for _ in 0..40 {
-        let before = link.room_for_messages();
-        let _: ::redis::Value = flood.query(client).unwrap();
-        let is_read = |left: usize| left == 0 || left + 100 * LONG_PAYLOAD <= before;
-        timeout(LONG, async {
-            while !is_read(link.room_for_messages()) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("the messages were not read");
-        if link.room_for_messages() == 0 {
-            break;
-        }
-        // One of a hundred: what it took may be read, and no more.
-        link.message().await.unwrap();
-        taken += 1;
-    }
-    assert_eq!(link.room_for_messages(), 0, "{taken} messages taken");
-    while timeout(LONG, link.message()).await.unwrap().is_ok() {
-        taken += 1;
-    }
-    assert!(taken * LONG_PAYLOAD <= whole + 40 * 2 * LONG_PAYLOAD, "{taken} messages had room");
-}
-
-#[tokio::test]
-async fn messages_that_are_taken_leave_the_connection_as_it_was() {
-    let Some(server) = Server::start(&[]) else { return };
-    let client = &mut server.client();
-    let mut link = link::Link::open(&settings(server.port).redis.server).await.unwrap();
-    let whole = link.room_for_messages();
-    for length in [0, 9, 10, 99, 100, 1000, 12345] {
-        run(client, &["PUBLISH", "dead", &"x".repeat(length)]);
-        let message = timeout(LONG, link.message()).await.unwrap().unwrap();
-        assert_eq!((message.len(), link.room_for_messages()), (length, whole));
-    }
 }
 
 #[tokio::test]
@@ -561,42 +351,4 @@ async fn a_hundred_thousand_hosts_are_read() {
     let redis = server.source().await;
     assert_eq!(redis.routes().borrow().table.len(), 100_000);
     eprintln!("100,000 hosts read from disk in {:?}", begin.elapsed());
-}
-
-/// A server that says `answer`, over and over if it is to, to whoever connects.
-fn impostor(answer: &'static [u8], again: bool) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        let talk = move |mut client: TcpStream| {
-            while client.write_all(answer).is_ok() && again {}
-            // Until the client closes.
-            let _ended = std::io::copy(&mut client, &mut std::io::sink());
-        };
-        for client in listener.incoming().flatten() {
-            std::thread::spawn(move || talk(client));
-        }
-    });
-    port
-}
-
-#[tokio::test]
-async fn what_is_no_redis_is_left_again() {
-    for (answer, again) in [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n" as &[u8], false),
-        (b"+OK\r\n+OK\r\n+OK\r\n", false),
-        (b"$2000000000\r\n", false),
-        (b"*2000000000\r\n", false),
-        (b"$2000000000\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", true),
-        (b"+OK\r\n", true),
-        (b"*1\r\n", true),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        let redis =
-            Redis::start(settings(impostor(answer, again)), &folder.path().join("x.redis.json")).await;
-        let what = String::from_utf8_lossy(answer);
-        status(&redis, &what, |status| status.error.is_some() && !status.connected).await;
-        assert!(redis.status().error.as_ref().is_some_and(|error| error.len() < 500));
-        redis.end().await;
-    }
 }

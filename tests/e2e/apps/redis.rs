@@ -1,81 +1,24 @@
-//! Apps whose lists are in Redis, with a real `redis-server`. Without that program the tests skip
-//! loudly, unless `PORTOK_REQUIRE_REDIS=1` makes that a failure.
+//! Apps whose lists are in Redis, with a real `redis-server`.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use portok::wire::TargetState;
 use redis::{Connection, RedisResult};
 use serde_json::Value;
 
+use self::server::Server;
 use super::{apps, edge, get, names, put, reload, status, take_away, wait_for};
 use crate::harness::app::Unmanaged;
 use crate::harness::conf::Conf;
 use crate::harness::wait::pause;
 use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
 
-/// A server of the test's own, which ends with it.
-struct Server {
-    process: Option<Child>,
-    port: u16,
-    folder: PathBuf,
-}
+#[path = "../../../src/redis/tests/server.rs"]
+mod server;
 
 impl Server {
-    /// `None`: there is no such program here, which has been said.
-    fn start(world: &World) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = world.path("redis");
-        fs::create_dir(&folder).unwrap();
-        let mut server = Self { process: None, port, folder };
-        server.begin().then_some(server)
-    }
-
-    /// Starts the process, which knows nothing of the one before. False: there is no such program.
-    fn begin(&mut self) -> bool {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.arg("--dir").arg(&self.folder).stdout(Stdio::piped()).stdin(Stdio::null());
-        let mut process = match command.spawn() {
-            Ok(process) => process,
-            Err(error) => {
-                let required = std::env::var("PORTOK_REQUIRE_REDIS").is_ok_and(|value| value == "1");
-                assert!(!required, "redis-server is required: {error}");
-                eprintln!("SKIPPED: no redis-server: {error}");
-                return false;
-            }
-        };
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let is_ready = lines.any(|line| line.unwrap().contains("Ready to accept connections"));
-        assert!(is_ready, "redis-server did not start at port {}", self.port);
-        // It goes on writing, so somebody has to read.
-        std::thread::spawn(move || lines.for_each(drop));
-        self.process = Some(process);
-        true
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().unwrap();
-        kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), signal).unwrap();
-    }
-
-    fn client(&self) -> Connection {
-        redis::Client::open(("127.0.0.1", self.port)).unwrap().get_connection().unwrap()
-    }
-
     /// Has the server obey.
     fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         ask(&mut self.client(), words).unwrap()
@@ -95,12 +38,6 @@ impl Server {
         conf.set("redis.url", format!("redis://127.0.0.1:{}", self.port))
             .set("redis.refresh", "100ms")
             .set("redis.allow", vec![toml::Value::from("127.0.0.0/8")])
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -130,6 +67,16 @@ fn wait_for_row(daemon: &Daemon<'_>, app: &str, what: &str, is_so: impl Fn(&Valu
     );
 }
 
+/// Waits until the log has that, and returns it.
+#[track_caller]
+fn wait_for_line(daemon: &Daemon<'_>, line: &str) -> String {
+    wait_until(
+        &format!("the log has {line:?}"),
+        || daemon.log(),
+        || Some(daemon.log()).filter(|log| log.contains(line)),
+    )
+}
+
 fn redis_of(daemon: &Daemon<'_>, app: &str) -> Value {
     daemon.admin("GET", &format!("/__status?app={app}"), None).expect(200).json()["redis"].clone()
 }
@@ -137,7 +84,7 @@ fn redis_of(daemon: &Daemon<'_>, app: &str) -> Value {
 #[test]
 fn lists_are_served_change_and_go_and_a_file_wins() {
     let world = World::new();
-    let Some(server) = Server::start(&world) else { return };
+    let Some(server) = Server::start(&[]) else { return };
     let (v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
     server.list("shop.test", &[&v1]);
     let daemon = world.start(&server.beside(edge(&world)));
@@ -184,7 +131,7 @@ fn lists_are_served_change_and_go_and_a_file_wins() {
 #[test]
 fn without_redis_the_last_table_serves_also_after_a_restart() {
     let world = World::new();
-    let Some(mut server) = Server::start(&world) else { return };
+    let Some(mut server) = Server::start(&[]) else { return };
     let (v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
     server.list("shop.test", &[&v1]);
     let files = edge(&world);
@@ -219,7 +166,7 @@ fn without_redis_the_last_table_serves_also_after_a_restart() {
 #[test]
 fn what_redis_says_wrongly_changes_nothing_and_is_shown() {
     let world = World::new();
-    let Some(server) = Server::start(&world) else { return };
+    let Some(server) = Server::start(&[]) else { return };
     let v1 = world.app("v1").start_unmanaged();
     for number in 0..20 {
         server.list(&format!("h{number}.test"), &[&v1]);
@@ -243,17 +190,18 @@ fn what_redis_says_wrongly_changes_nothing_and_is_shown() {
         server.list(host, &[&v1]);
         wait_for(&daemon, host, "v1");
     }
-    for told in ["frontend:h0.test is malformed", "frontend:new.test is malformed", "dead:h0.test is ignored"]
-    {
-        assert_eq!(daemon.log().matches(told).count(), 1, "{told}: {}", daemon.log());
-    }
     let _: () = server.run(&["FLUSHALL"]);
     wait_until(
         "the removal is held",
         || daemon.log(),
         || (redis_of(&daemon, "redis:h1.test")["held"]["hosts"] == 22).then_some(()),
     );
-    assert!(daemon.log().contains("22 of 22 hosts are gone"), "{}", daemon.log());
+    // The log is written by a thread of its own, one line after the other: this one is the last.
+    let log = wait_for_line(&daemon, "22 of 22 hosts are gone");
+    for told in ["frontend:h0.test is malformed", "frontend:new.test is malformed", "dead:h0.test is ignored"]
+    {
+        assert_eq!(log.matches(told).count(), 1, "{told}: {log}");
+    }
     for number in 0..20 {
         assert_eq!(get(&daemon, &format!("h{number}.test"), "/").version(), "v1");
     }
@@ -263,10 +211,10 @@ fn what_redis_says_wrongly_changes_nothing_and_is_shown() {
 #[test]
 fn a_dead_target_is_passed_over_and_marked_for_all() {
     let world = World::new();
-    let Some(server) = Server::start(&world) else { return };
+    let Some(server) = Server::start(&[]) else { return };
     let (mut v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
     server.list("shop.test", &[&v2, &v1]);
-    let conf = server.beside(edge(&world)).set("redis.app.upstream.eject_for", "20s");
+    let conf = server.beside(edge(&world)).set("redis.app.upstream.eject_for", "500s");
     let daemon = world.start(&conf);
     wait_for(&daemon, "shop.test", "v1");
     wait_for(&daemon, "shop.test", "v2");
@@ -283,7 +231,7 @@ fn a_dead_target_is_passed_over_and_marked_for_all() {
         },
     );
     let ttl: i64 = server.run(&["TTL", "dead:shop.test"]);
-    assert!((1..=20).contains(&ttl), "{ttl}");
+    assert!((1..=500).contains(&ttl), "{ttl}");
     // What another one marks gets no request.
     let v3 = world.app("v3").start_unmanaged();
     let _: () = server.run(&["SADD", "dead:other.test", "0"]);
@@ -295,13 +243,17 @@ fn a_dead_target_is_passed_over_and_marked_for_all() {
     }
     let _: () = server.run(&["DEL", "dead:other.test"]);
     wait_for(&daemon, "other.test", "v3");
+    // Each is told once: what the data plane has put out is not told of a second time when it is marked.
+    let log = wait_for_line(&daemon, "a target is back: it is marked dead in Redis no more");
+    assert_eq!(log.matches("a target is out, it is marked dead in Redis").count(), 1, "{log}");
+    assert_eq!(log.matches("a target is out for").count(), 1, "{log}");
     daemon.terminate();
 }
 
 #[test]
 fn with_probes_a_target_that_fails_them_gets_no_request() {
     let world = World::new();
-    let Some(server) = Server::start(&world) else { return };
+    let Some(server) = Server::start(&[]) else { return };
     let sick = world.path("sick");
     let v1 = world.app("v1").with("health_file", sick.display());
     let (v1_runs, v2) = (v1.start_unmanaged(), world.app("v2").start_unmanaged());
@@ -331,6 +283,8 @@ fn with_probes_a_target_that_fails_them_gets_no_request() {
     health("200");
     wait_for_row(&daemon, "redis:shop.test", "both are in", ready_of_two(2));
     wait_for(&daemon, "shop.test", "v1");
+    let log = wait_for_line(&daemon, "a target is back: its probe is good again");
+    assert_eq!(log.matches("a target is out, its probes fail: status 500").count(), 1, "{log}");
     health("500");
     wait_for_row(&daemon, "redis:shop.test", "one of two is out", ready_of_two(1));
     // A new list is in force at once, whatever its targets say.
@@ -347,7 +301,7 @@ fn with_probes_a_target_that_fails_them_gets_no_request() {
 #[test]
 fn whatever_becomes_of_redis_its_hosts_and_the_apps_beside_serve_on() {
     let world = World::new();
-    let Some(mut server) = Server::start(&world) else { return };
+    let Some(mut server) = Server::start(&[]) else { return };
     let targets = [world.app("t0").start_unmanaged(), world.app("t1").start_unmanaged()];
     for number in 0..20 {
         server.list(&format!("h{number}.test"), &[&targets[0]]);
@@ -409,7 +363,7 @@ fn a_thousand_changes_a_second_cost_another_app_no_request() {
     /// How long.
     const SECONDS: u32 = 3;
     let world = World::new();
-    let Some(server) = Server::start(&world) else { return };
+    let Some(server) = Server::start(&[]) else { return };
     let targets = [world.app("t0").start_unmanaged(), world.app("t1").start_unmanaged()];
     let conf = server.beside(edge(&world)).set("apps.always.command", world.app("v1").command());
     let daemon = world.start(&conf);
