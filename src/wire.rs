@@ -15,6 +15,7 @@ mod instance;
 mod logs;
 mod metrics;
 mod moves;
+mod orders;
 mod phase;
 mod redis;
 mod release;
@@ -31,11 +32,13 @@ pub use instance::InstanceStatus;
 pub use logs::{LogLine, Logs, Stream};
 pub use metrics::{Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
+pub use orders::{FREEZE_MOST, MaintenanceRequest, Ordered, PAGE_MOST, PAUSE_MOST, Said};
 pub use phase::Phase;
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
 pub use status::{
-    AppInForce, ConfigStatus, LastExit, ReleaseStatus, Replicas, Status, TargetState, TargetStatus,
+    AppInForce, ConfigStatus, Frozen, LastExit, ReleaseStatus, Replicas, Status, TargetState, TargetStatus,
+    Traffic,
 };
 
 /// The header that carries the admin token. `Authorization: Bearer` is accepted as well.

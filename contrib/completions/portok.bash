@@ -43,6 +43,9 @@ _portok() {
             portok,enable)
                 cmd="portok__subcmd__enable"
                 ;;
+            portok,freeze)
+                cmd="portok__subcmd__freeze"
+                ;;
             portok,health)
                 cmd="portok__subcmd__health"
                 ;;
@@ -64,11 +67,17 @@ _portok() {
             portok,ls)
                 cmd="portok__subcmd__list"
                 ;;
+            portok,maintenance)
+                cmd="portok__subcmd__maintenance"
+                ;;
             portok,man)
                 cmd="portok__subcmd__man"
                 ;;
             portok,metrics)
                 cmd="portok__subcmd__metrics"
+                ;;
+            portok,pause)
+                cmd="portok__subcmd__pause"
                 ;;
             portok,releases)
                 cmd="portok__subcmd__releases"
@@ -81,6 +90,9 @@ _portok() {
                 ;;
             portok,restart)
                 cmd="portok__subcmd__restart"
+                ;;
+            portok,resume)
+                cmd="portok__subcmd__resume"
                 ;;
             portok,rollback)
                 cmd="portok__subcmd__rollback"
@@ -99,6 +111,9 @@ _portok() {
                 ;;
             portok,switch)
                 cmd="portok__subcmd__switch"
+                ;;
+            portok,thaw)
+                cmd="portok__subcmd__thaw"
                 ;;
             portok,upgrade)
                 cmd="portok__subcmd__upgrade"
@@ -130,6 +145,9 @@ _portok() {
             portok__subcmd__help,enable)
                 cmd="portok__subcmd__help__subcmd__enable"
                 ;;
+            portok__subcmd__help,freeze)
+                cmd="portok__subcmd__help__subcmd__freeze"
+                ;;
             portok__subcmd__help,health)
                 cmd="portok__subcmd__help__subcmd__health"
                 ;;
@@ -148,11 +166,17 @@ _portok() {
             portok__subcmd__help,logs)
                 cmd="portok__subcmd__help__subcmd__logs"
                 ;;
+            portok__subcmd__help,maintenance)
+                cmd="portok__subcmd__help__subcmd__maintenance"
+                ;;
             portok__subcmd__help,man)
                 cmd="portok__subcmd__help__subcmd__man"
                 ;;
             portok__subcmd__help,metrics)
                 cmd="portok__subcmd__help__subcmd__metrics"
+                ;;
+            portok__subcmd__help,pause)
+                cmd="portok__subcmd__help__subcmd__pause"
                 ;;
             portok__subcmd__help,releases)
                 cmd="portok__subcmd__help__subcmd__releases"
@@ -165,6 +189,9 @@ _portok() {
                 ;;
             portok__subcmd__help,restart)
                 cmd="portok__subcmd__help__subcmd__restart"
+                ;;
+            portok__subcmd__help,resume)
+                cmd="portok__subcmd__help__subcmd__resume"
                 ;;
             portok__subcmd__help,rollback)
                 cmd="portok__subcmd__help__subcmd__rollback"
@@ -184,6 +211,9 @@ _portok() {
             portok__subcmd__help,switch)
                 cmd="portok__subcmd__help__subcmd__switch"
                 ;;
+            portok__subcmd__help,thaw)
+                cmd="portok__subcmd__help__subcmd__thaw"
+                ;;
             portok__subcmd__help,upgrade)
                 cmd="portok__subcmd__help__subcmd__upgrade"
                 ;;
@@ -194,7 +224,7 @@ _portok() {
 
     case "${cmd}" in
         portok)
-            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor import completions man help"
+            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw status apps metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -593,6 +623,52 @@ _portok() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        portok__subcmd__freeze)
+            opts="-h -V --for --by --note --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         portok__subcmd__health)
             opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -628,7 +704,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help)
-            opts="run deploy switch rollback cancel status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help"
+            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -767,6 +843,20 @@ _portok() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        portok__subcmd__help__subcmd__freeze)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         portok__subcmd__help__subcmd__health)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -851,6 +941,20 @@ _portok() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        portok__subcmd__help__subcmd__maintenance)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         portok__subcmd__help__subcmd__man)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -866,6 +970,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__metrics)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__pause)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -922,6 +1040,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__restart)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__resume)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1006,6 +1138,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__switch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__thaw)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1185,6 +1331,56 @@ _portok() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        portok__subcmd__maintenance)
+            opts="-h -V --page --status --by --note --url --socket --instance --app --token --json --help --version on off"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --page)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --status)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         portok__subcmd__man)
             opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1226,6 +1422,52 @@ _portok() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__pause)
+            opts="-h -V --for --by --note --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1362,6 +1604,48 @@ _portok() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__resume)
+            opts="-h -V --by --note --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1582,6 +1866,48 @@ _portok() {
                 return 0
             fi
             case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__thaw)
+            opts="-h -V --by --note --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --note)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

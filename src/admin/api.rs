@@ -107,7 +107,7 @@ impl Admin {
         let surface = self.surface(peer);
         let route =
             examine((peer, surface), head, &config.admin, self.own_uid, &self.limits, Instant::now())?;
-        let body = if route.acts() { read(body).await? } else { Bytes::new() };
+        let body = if route.acts() { read(body, route.most_body()).await? } else { Bytes::new() };
         let listen: Vec<_> = self.parts.listen.borrow().iter().map(SocketAddr::port).collect();
         let asked = routes::call(route, head.uri.query(), &head.headers, &body, &listen)?;
         if matches!((&asked.call, peer), (Call::Upgrade(Some(_)), Peer::Tcp { .. })) {

@@ -3,10 +3,11 @@
 //! A request's way in: [`socket`] (the unix socket) or [`Public`] (the public port) gives it to
 //! [`Admin`]; [`browser`] refuses what a page of another site made a browser send; [`auth`] admits
 //! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
-//! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body; the
-//! call goes to an [app](crate::apps::App), the counters or the daemon; [`answer`] or
-//! [`prometheus`] writes what came of it, [`rows`] the list of apps, with what is wrong with them
-//! ([`troubles`]). [`bind`] makes the unix socket, and [`seats`] shares it out.
+//! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body
+//! ([`said`] adds who gives an order); the call goes to an [app](crate::apps::App), the counters or
+//! the daemon; [`answer`] or [`prometheus`] writes what came of it, [`rows`] the list of apps, with
+//! what is wrong with them ([`troubles`]). [`bind`] makes the unix socket, and [`seats`] shares it
+//! out.
 //!
 //! Nothing about releases is decided here.
 //!
@@ -29,6 +30,7 @@ mod rate;
 mod request;
 mod routes;
 mod rows;
+mod said;
 mod seats;
 mod socket;
 mod troubles;

@@ -340,7 +340,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::wire::{ConfigStatus, ReleaseStatus};
+    use crate::wire::{ConfigStatus, ReleaseStatus, Traffic};
 
     fn status() -> Status {
         Status {
@@ -366,6 +366,7 @@ mod tests {
                 loaded_at: String::new(),
                 error: Some("bad".to_owned()),
                 app_in_force: None,
+                pending: false,
             },
             version: "1.2.3".to_owned(),
             listen: "0.0.0.0:3000".to_owned(),
@@ -373,6 +374,8 @@ mod tests {
             quarantined: Vec::new(),
             replicas: None,
             targets: Vec::new(),
+            traffic: Traffic::Open,
+            frozen: None,
             redis: None,
             state_error: None,
             health: Default::default(),

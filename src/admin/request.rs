@@ -10,10 +10,15 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use serde_json::Value;
 
-use crate::wire::{Code, CommandLine, DIRECTORY_HEADER, DeployRequest, ErrorBody, UpgradeRequest};
+use crate::release::orders::{Order, Page};
+use crate::wire::{
+    self, Code, CommandLine, DIRECTORY_HEADER, DeployRequest, ErrorBody, MaintenanceRequest, UpgradeRequest,
+};
 
 /// The longest body of a request, in bytes.
 pub(super) const MAX_BODY: usize = 256 * 1024;
+/// The longest body of a maintenance: every byte of its page may take six.
+pub(super) const MAX_MAINTENANCE: usize = 6 * wire::PAGE_MOST + 1024;
 /// The longest health path, in bytes.
 const MAX_PATH: usize = 2048;
 /// The keys of a deploy's body.
@@ -132,6 +137,34 @@ pub(super) fn upgrade(body: &[u8]) -> Result<Option<PathBuf>, Box<ErrorBody>> {
         Some(path) if !path.is_absolute() => Err(bad("`binary` has to be an absolute path")),
         path => Ok(path),
     }
+}
+
+/// Reads the body of a maintenance.
+///
+/// # Errors
+/// `bad_request`: another key or kind of value, a status that cannot have a page, a page that is too
+/// long, or what has no place where it ends.
+pub(super) fn maintenance(body: &[u8]) -> Result<Order, Box<ErrorBody>> {
+    let request = Some(body.trim_ascii()).filter(|body| body.starts_with(b"{"));
+    let request = request.and_then(|body| serde_json::from_slice::<MaintenanceRequest>(body).ok());
+    let MaintenanceRequest { on, status, page } = request.ok_or_else(|| {
+        bad("the body has to be a JSON object with the key `on`, true or false, and at most the keys `status`, \
+             a number, and `page`, a text")
+    })?;
+    if !on {
+        return match (status, &page) {
+            (None, None) => Ok(Order::Maintenance(None)),
+            _ => Err(bad("`status` and `page` have no place where `on` is false")),
+        };
+    }
+    let has_page = |status: &u16| (200..600).contains(status) && !matches!(status, 204 | 205 | 304);
+    if status.as_ref().is_some_and(|status| !has_page(status)) {
+        return Err(bad("`status` has to be a number from 200 to 599, and one of an answer with a body"));
+    }
+    if page.as_ref().is_some_and(|page| page.len() > wire::PAGE_MOST) {
+        return Err(bad(format!("`page` is longer than {} bytes", wire::PAGE_MOST)));
+    }
+    Ok(Order::Maintenance(Some(Page { status, html: page })))
 }
 
 /// Reads the body of a deploy. An empty body deploys the app as it is configured.
@@ -321,8 +354,8 @@ mod tests {
         assert!(!accept(&["text/plain;q=x"], text));
         assert!(!accept(&["application/json, text/plain, */*"], text), "what many HTTP libraries send");
         assert!(accept(&["application/json;q=0.5, text/plain"], text));
-        assert!(accept(&["application/x-ndjson"], crate::wire::NDJSON));
-        assert!(!accept(&["application/json"], crate::wire::NDJSON));
+        assert!(accept(&["application/x-ndjson"], wire::NDJSON));
+        assert!(!accept(&["application/json"], wire::NDJSON));
     }
 
     #[test]

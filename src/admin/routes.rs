@@ -3,13 +3,15 @@
 //! Pure: [`find`] judges path and method, [`call`] parameters and body. Both judge the form alone.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 
 use super::answer::Refusal;
 use super::auth::{self, Admitted};
 use super::request::{self, Query, bad};
-use crate::wire::{self, Code, DeployRequest, ErrorBody, RollbackRequest};
+use crate::release::orders::Order;
+use crate::wire::{self, Code, DeployRequest, ErrorBody, RollbackRequest, Said};
 
 /// One thing the admin API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,11 @@ pub(super) enum Route {
     Deploy,
     Cancel,
     Rollback,
+    Pause,
+    Resume,
+    Maintenance,
+    Freeze,
+    Thaw,
     Releases,
     Logs,
     Reload,
@@ -29,7 +36,7 @@ pub(super) enum Route {
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 12] = [
+const ROUTES: [(&str, Route); 17] = [
     ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
@@ -38,6 +45,11 @@ const ROUTES: [(&str, Route); 12] = [
     ("deploy", Route::Deploy),
     ("cancel", Route::Cancel),
     ("rollback", Route::Rollback),
+    ("pause", Route::Pause),
+    ("resume", Route::Resume),
+    ("maintenance", Route::Maintenance),
+    ("freeze", Route::Freeze),
+    ("thaw", Route::Thaw),
     ("releases", Route::Releases),
     ("logs", Route::Logs),
     ("reload", Route::Reload),
@@ -46,6 +58,9 @@ const ROUTES: [(&str, Route); 12] = [
 
 /// The most ports of a switch: as many targets as a host of Redis may have.
 const MAX_PORTS: usize = 64;
+/// The longest name of who gives an order, in characters, and the longest reason.
+const BY_MOST: usize = 64;
+const NOTE_MOST: usize = 256;
 /// How many lines of `logs` are given if the query does not say.
 const DEFAULT_LINES: usize = 100;
 /// The most lines of `logs` that a query may ask for.
@@ -54,10 +69,15 @@ const MAX_LINES: usize = 10_000;
 impl Route {
     /// Whether it changes something; then its method is POST.
     pub(super) fn acts(self) -> bool {
-        matches!(
+        !matches!(
             self,
-            Self::Switch | Self::Deploy | Self::Cancel | Self::Rollback | Self::Reload | Self::Upgrade
+            Self::Apps | Self::Status | Self::Metrics | Self::Health | Self::Releases | Self::Logs
         )
+    }
+
+    /// The longest body of a request, in bytes.
+    pub(super) fn most_body(self) -> usize {
+        if self == Self::Maintenance { request::MAX_MAINTENANCE } else { request::MAX_BODY }
     }
 }
 
@@ -115,6 +135,7 @@ pub(super) enum AppCall {
     Deploy { request: DeployRequest, force: bool, follow: Follow },
     Cancel,
     Rollback(RollbackRequest, Follow),
+    Order(Order, Said),
     Releases,
     Logs { release: Option<String>, lines: usize },
 }
@@ -175,10 +196,39 @@ pub(super) fn call(
             };
             Call::Of(AppCall::Rollback(asked, followed(headers)))
         }
+        Route::Pause => ordered(&query, Order::Pause(time(&query, wire::PAUSE_MOST)?))?,
+        Route::Resume => ordered(&query, Order::Resume)?,
+        Route::Maintenance => ordered(&query, request::maintenance(body)?)?,
+        Route::Freeze => ordered(&query, Order::Freeze(time(&query, wire::FREEZE_MOST)?))?,
+        Route::Thaw => ordered(&query, Order::Thaw)?,
         Route::Releases => Call::Of(AppCall::Releases),
         Route::Logs => Call::Of(AppCall::Logs { release: release(&query)?, lines: lines(&query)? }),
     };
     Ok(Asked { app, call })
+}
+
+/// An order, with who gives it and why, as far as that is said.
+fn ordered(query: &Query<'_>, order: Order) -> Result<Call, Box<ErrorBody>> {
+    let by = words(query, "by", BY_MOST)?.unwrap_or_default();
+    let note = words(query, "note", NOTE_MOST)?;
+    Ok(Call::Of(AppCall::Order(order, Said { by, note })))
+}
+
+/// A text of at most so many characters.
+fn words(query: &Query<'_>, name: &str, most: usize) -> Result<Option<String>, Box<ErrorBody>> {
+    let text = query.get(name)?.filter(|text| !text.is_empty());
+    if text.is_some_and(|text| text.chars().count() > most || text.chars().any(char::is_control)) {
+        return Err(bad(format!("`{name}` has to be at most {most} characters on one line")));
+    }
+    Ok(text.map(str::to_owned))
+}
+
+/// The time of an order that ends by itself.
+fn time(query: &Query<'_>, most: Duration) -> Result<Option<Duration>, Box<ErrorBody>> {
+    let Some(text) = query.get("for")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let time = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= most);
+    let most = humantime::format_duration(most);
+    time.map(Some).ok_or_else(|| bad(format!("`for` has to be a time such as 30s or 5m, at most {most}")))
 }
 
 fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsFormat, Box<ErrorBody>> {
@@ -363,8 +413,9 @@ mod tests {
                 continue;
             }
             let port = if route == Route::Switch { "&port=1" } else { "" };
+            let body: &[u8] = if route == Route::Maintenance { b"{\"on\":true}" } else { b"" };
             let ask =
-                |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), b"", &[3000]);
+                |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), body, &[3000]);
             assert_eq!(ask("app=redis%3Ax.org").unwrap().app.as_deref(), Some("redis:x.org"), "{route:?}");
             assert_eq!(ask("app=").unwrap().app, None, "{route:?}");
             assert!(ask("app=a&app=a").unwrap_err().message.contains("more than once"), "{route:?}");

@@ -173,6 +173,7 @@ its table is not in force, and nothing is live: its deploy failed: `c2` exited w
             loaded_at: "2026-01-01T11:00:00Z".into(),
             error: error.map(str::to_owned),
             app_in_force: None,
+            pending: false,
         };
         assert_eq!(of_deploy(None, &config(None)), None);
         assert_eq!(

@@ -11,6 +11,7 @@ use super::hosted::Hosted;
 use super::targets;
 use crate::config::{AppConfig, AppRoutes};
 use crate::proxy::ServiceCounters;
+use crate::release::orders::Order;
 use crate::release::{self, Attempt, Rollback};
 use crate::wire::{self, AppSource, Code, ErrorBody, Phase};
 
@@ -336,6 +337,23 @@ impl App {
         let coordinator = self.releases_or("cannot be rolled back")?;
         self.is_driven()?;
         coordinator.rollback(asked).await
+    }
+
+    /// Has an operator's order obeyed, as [`release::Handle::order`] and [`targets::Handle::order`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app that nobody drives.
+    pub async fn order(&self, order: Order, said: wire::Said) -> Result<wire::Ordered, ErrorBody> {
+        self.is_driven()?;
+        match &self.0.kind {
+            Kind::Targets(handle) => handle.order(order, said).await,
+            _ => self.releases_or("takes no orders")?.order(order, said).await,
+        }
+    }
+
+    /// Whether an edit of its `[app]` waits for its deploy.
+    pub fn has_pending_edit(&self) -> bool {
+        self.coordinator().is_some_and(release::Handle::has_pending_edit)
     }
 
     /// As [`release::Handle::cancel`].

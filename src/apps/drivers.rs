@@ -55,7 +55,7 @@ impl Driver {
     pub(super) async fn may_freeze(&self) -> Result<(), ErrorBody> {
         match self {
             Self::Releases(app) => app.may_freeze().await,
-            Self::Targets(app) => app.may_freeze(),
+            Self::Targets(app) => app.may_freeze().await,
         }
     }
 

@@ -135,6 +135,65 @@ Examples:
   portok cancel
   portok cancel --instance api")]
     Cancel,
+    /// Have the app's requests wait, until `portok resume` or the end of a time
+    #[command(after_help = "\
+Examples:
+  portok pause                                    for hold.max_time, which is as long as one may wait
+  portok pause --for 2m --note \"new database\"
+  portok pause --instance edge/api
+
+Requests wait within the bounds of [hold]; beyond them they are answered with 503.")]
+    Pause {
+        /// How long, at most 10m [default: hold.max_time]
+        #[arg(long = "for", value_name = "TIME", value_parser = wait_time)]
+        time: Option<Duration>,
+        #[command(flatten)]
+        said: SaidArgs,
+    },
+    /// Let the requests go that `portok pause` holds, the oldest first
+    #[command(after_help = "\
+Examples:
+  portok resume
+  portok resume --instance edge/api")]
+    Resume(SaidArgs),
+    /// Answer every request of the app with a page, or stop that
+    #[command(after_help = "\
+Examples:
+  portok maintenance on --page soon.html
+  portok maintenance on --status 404 --note \"sold\"
+  portok maintenance off")]
+    Maintenance {
+        #[arg(value_name = "on|off", hide_possible_values = true)]
+        state: OnOff,
+        /// What clients see, in HTML, at most 256 KiB
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+        /// The status of the answers [default: 503]
+        #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
+        status: Option<u16>,
+        #[command(flatten)]
+        said: SaidArgs,
+    },
+    /// Stop deploys and switches, until `portok thaw` or the end of a time
+    #[command(after_help = "\
+Examples:
+  portok freeze --note \"the sale\"
+  portok freeze --for 4h
+
+Rollbacks, restarts and watch windows go on. An edit of [app] waits; the end of the time does not deploy it.")]
+    Freeze {
+        /// How long [default: until portok thaw]
+        #[arg(long = "for", value_name = "TIME", value_parser = wait_time)]
+        time: Option<Duration>,
+        #[command(flatten)]
+        said: SaidArgs,
+    },
+    /// Let deploys and switches go on, with the edit of [app] that waited
+    #[command(after_help = "\
+Examples:
+  portok thaw
+  portok thaw --instance api")]
+    Thaw(SaidArgs),
     /// Show what is live, what goes on and what is wrong
     #[command(after_help = "\
 Examples:
@@ -304,6 +363,26 @@ pub(crate) struct RollbackArgs {
     /// Also to a release in quarantine
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// Who gives an order, and why.
+#[derive(Debug, Args)]
+pub(crate) struct SaidArgs {
+    /// Who does it, for those who look [default: your user]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
+    /// Why, for those who look
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+}
+
+/// Whether something begins or ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OnOff {
+    /// It begins
+    On,
+    /// It ends
+    Off,
 }
 
 /// The instance as a positional.

@@ -1,11 +1,16 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 12] = [
+const ASKING: [Asking; 17] = [
     Asking { name: "deploy", takes_instance: false, of_one_app: true },
     Asking { name: "switch", takes_instance: false, of_one_app: true },
     Asking { name: "rollback", takes_instance: false, of_one_app: true },
     Asking { name: "cancel", takes_instance: false, of_one_app: true },
+    Asking { name: "pause", takes_instance: false, of_one_app: true },
+    Asking { name: "resume", takes_instance: false, of_one_app: true },
+    Asking { name: "maintenance", takes_instance: false, of_one_app: true },
+    Asking { name: "freeze", takes_instance: false, of_one_app: true },
+    Asking { name: "thaw", takes_instance: false, of_one_app: true },
     Asking { name: "status", takes_instance: true, of_one_app: true },
     Asking { name: "apps", takes_instance: true, of_one_app: false },
     Asking { name: "metrics", takes_instance: true, of_one_app: true },

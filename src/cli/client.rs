@@ -178,7 +178,7 @@ impl Client {
 }
 
 /// `text` as a value of a query (RFC 3986, 2.1).
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut value = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -51,6 +51,7 @@ mod loading;
 mod locate;
 mod logs;
 mod order;
+mod orders;
 mod render;
 mod session;
 mod sockets;

@@ -14,7 +14,7 @@ use super::locate::locate;
 use super::render::{self, Screen};
 use super::session::{Pace, Session};
 use super::surroundings::Surroundings;
-use super::{RunPlan, commands, deploy, journal, logs, typo, wait};
+use super::{RunPlan, commands, deploy, journal, logs, orders, typo, wait};
 use crate::host::Journal;
 use crate::wire::exit;
 
@@ -137,6 +137,13 @@ async fn carry_out(
         Command::Switch { ports } => commands::switch(session, &ports).await,
         Command::Rollback(options) => commands::rollback(session, &options, interrupt).await,
         Command::Cancel => commands::cancel(session).await,
+        Command::Pause { time, said } => orders::pause(session, time, &said).await,
+        Command::Resume(said) => orders::resume(session, &said).await,
+        Command::Maintenance { state, page, status, said } => {
+            orders::maintenance(session, state, page.as_deref(), status, &said).await
+        }
+        Command::Freeze { time, said } => orders::freeze(session, time, &said).await,
+        Command::Thaw(said) => orders::thaw(session, &said).await,
         Command::Status { wait: Some(within), .. } => wait::wait(session, within, interrupt).await,
         Command::Status { .. } => commands::status(session).await,
         Command::Apps(_) => commands::apps(session).await,

@@ -15,7 +15,8 @@ use super::read::Given;
 use super::values::{self, Input};
 use super::{
     Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Drain, Forwarded,
-    Health, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Restart, Rollback, Standby, Upstream,
+    Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Restart, Rollback,
+    Standby, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -52,6 +53,7 @@ pub(super) fn config(given: &Given<'_>) -> Config {
         admin: admin(),
         proxy: proxy(given),
         limits: client_limits(given),
+        hold_memory: 64 << 20,
         log: Log { verbose_errors: false },
     }
 }
@@ -97,6 +99,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         rollback: Rollback { window: secs(60), interval: secs(5), threshold: 3, standby: Standby::Drain },
         upstream: upstream(),
         limits: app_limits(),
+        hold: hold(given),
         hooks: Hooks { on_event: None },
     }
 }
@@ -173,6 +176,8 @@ fn proxy(given: &Given<'_>) -> Proxy {
         max_header_size: 64 * 1024,
         max_body: None,
         no_route_status: 404,
+        ping: None,
+        ping_host: None,
         fast_path: false,
     }
 }
@@ -197,6 +202,16 @@ fn app_limits() -> AppLimits {
         send_timeout: Some(secs(60)),
         tunnel_idle: None,
     }
+}
+
+fn hold(given: &Given<'_>) -> Hold {
+    // Of npm portok a request knows nothing but the connect timeout.
+    let on = if given.as_npm() {
+        vec![HoldOn::Pause]
+    } else {
+        vec![HoldOn::Crash, HoldOn::Idle, HoldOn::Recreate, HoldOn::Pause]
+    };
+    Hold { on, max_requests: 1000, max_time: secs(30), release: 32 }
 }
 
 /// Routes from `server`, where nothing but its URL is set. Loopback addresses are not allowed: what

@@ -21,7 +21,7 @@
 //! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
 //!   limits this host can hold an app to;
 //! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
-//! - `redis` has what `[redis]` says, and reads its URL;
+//! - `hold` has what `[hold]` says; `redis` has what `[redis]` says, and reads its URL;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
@@ -45,6 +45,7 @@ pub use self::env_file::read_env_file;
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
 pub use self::folder::Remembered;
+pub use self::hold::{Hold, HoldOn};
 pub use self::hosts::{Host, Hosts, NoHosts};
 pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
@@ -69,6 +70,7 @@ mod files;
 mod fingerprint;
 mod fnv;
 mod folder;
+mod hold;
 mod hosts;
 mod keys;
 mod limits;
@@ -119,6 +121,9 @@ pub struct Config {
     pub proxy: Proxy,
     /// What clients may use at most, over all apps.
     pub limits: ClientLimits,
+    /// How many bytes the requests that are held may have together: their heads, and what was read
+    /// of their bodies.
+    pub hold_memory: u64,
     /// What is logged.
     pub log: Log,
 }
@@ -175,6 +180,8 @@ pub struct AppConfig {
     pub upstream: Upstream,
     /// What its clients may use at most.
     pub limits: AppLimits,
+    /// When its requests are held.
+    pub hold: Hold,
     /// Who is told of its events.
     pub hooks: Hooks,
 }
@@ -403,6 +410,10 @@ pub struct Proxy {
     pub max_body: Option<u64>,
     /// The status of the answer to a request that is for none of several apps: 404 or 400.
     pub no_route_status: u16,
+    /// The path at which portok itself answers that it is there; `None`: at none.
+    pub ping: Option<String>,
+    /// The host for which portok itself answers that it is there, in lower case; `None`: for none.
+    pub ping_host: Option<String>,
     /// Leave out the counting that only metrics need.
     pub fast_path: bool,
 }

@@ -26,6 +26,7 @@ impl Configuration {
             loaded_at: wire::rfc3339(SystemTime::now()),
             error: config.apps.as_ref().and_then(|apps| apps.unreadable.clone()),
             app_in_force: None,
+            pending: false,
         };
         Self { sources, current: watch::Sender::new(Arc::new(config)), status: watch::Sender::new(status) }
     }

@@ -40,6 +40,18 @@ pub(super) fn redirect(location: HeaderValue, close: bool) -> Response<Bytes> {
     response
 }
 
+/// That portok itself is there. `close`: the connection ends with it.
+pub(super) fn present(close: bool) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(b"OK\n"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 /// Where a client is sent whose requests go to `to`, a scheme and an authority: with the target of
 /// this one as the client wrote it. The request to a host as a whole (`*`) goes to the other host as
 /// a whole.

@@ -30,6 +30,7 @@ use crate::http1::head::{Fields, Head};
 use crate::want;
 
 mod again;
+mod held;
 
 /// A request to be sent on: its head is either written already, or still as hyper read it.
 pub(super) trait ForwardedRequest {
@@ -40,9 +41,20 @@ pub(super) trait ForwardedRequest {
     /// written already.
     fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr);
 
+    /// What of it is kept while it waits for the app, beside what [`Self::write_head`] has written.
+    fn kept(&self) -> Kept;
+
     /// Where the answer's fields go. Called for each attempt, after the head was written, and to find
     /// the fields of an answer again.
     fn fields(&mut self) -> Fields<'_>;
+}
+
+/// What is kept of a request that waits for the app.
+pub(super) struct Kept {
+    /// The bytes of its head.
+    pub(super) head: usize,
+    /// Whether the client sends its body without being asked to.
+    pub(super) sends_body: bool,
 }
 
 /// An answer's head, with the connection that its body comes over and the claim that it was sent
@@ -99,7 +111,7 @@ impl Attempts<'_> {
         replayable: bool,
     ) -> Result<Answered, NoAnswer> {
         let (client, upstream) = (self.client, &self.service.settings.app.upstream);
-        let whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
+        let mut whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
         let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
         // The first claim trusts the look that the request began with.
         let mut again: Option<Box<Again>> = None;
@@ -109,17 +121,26 @@ impl Attempts<'_> {
                 None => self.worker.here.claim(self.service, client),
                 Some(again) => {
                     let latest = self.worker.here.look_again(self.service);
-                    self.worker.here.claim_anew(&latest, client, &again.tried)
+                    self.worker.here.claim_anew(&latest, client, &again.tried, again.held.pass.is_some())
                 }
             };
-            let claim = match claimed {
+            let mut claim = match claimed {
                 Ok(claim) => claim,
                 Err(NoClaim::Trial(trial)) => again.get_or_insert_default().try_out(*trial),
-                Err(NoClaim::Held) if clock::now() < connect_by => {
+                Err(NoClaim::Held) => {
+                    let again = again.get_or_insert_default();
+                    Box::pin(self.hold(&mut again.held, request, outgoing)).await?;
+                    // What the app may take begins now.
+                    whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
+                    connect_by = clock::after(upstream.connect_timeout).min(whole_by);
+                    continue;
+                }
+                Err(NoClaim::Maintenance(answer)) => return Err(Fault::Maintenance(answer).into()),
+                Err(NoClaim::Near) if clock::now() < connect_by => {
                     Box::pin(again.get_or_insert_default().wait()).await;
                     continue;
                 }
-                Err(NoClaim::Held | NoClaim::Empty) => match &mut again {
+                Err(NoClaim::Near | NoClaim::Empty) => match &mut again {
                     // All have been tried, and each may be tried once more.
                     Some(again) if again.has_tried() => {
                         Box::pin(again.begin_anew()).await;
@@ -158,6 +179,9 @@ impl Attempts<'_> {
             }
             match self.converse(request, outgoing, &mut connection).await {
                 Ok(head) => {
+                    if let Some(again) = &mut again {
+                        claim.pass = again.held.pass.take();
+                    }
                     if claim.local.is_member() {
                         self.heed(request, &head, &claim.local, again);
                     }

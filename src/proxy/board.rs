@@ -22,20 +22,27 @@
 //!
 //! That an app is held and that it serves are values of one pointer, so nobody sees neither of them
 //! while one follows the other.
+//!
+//! What an operator puts in the way of an app's requests ([`Bar`]) stands before where they go: the
+//! writer keeps both, and publishes what follows from them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 
 use super::address::ListenerId;
+use super::bells::Doorbells;
 use super::counters::{Counters, ServiceCounters};
 use super::crowd::Crowd;
+use super::hold::Waiting;
 use super::routes::{At, Route, Routes};
 use super::spread::Spread;
 use super::target::Target;
 use crate::config::{Affinity, AppConfig, Config};
+use crate::wire::Traffic;
 
 /// Where a service's requests go now.
 ///
@@ -48,12 +55,43 @@ pub enum Now {
     Empty,
     /// The next target is near: a request waits for it, up to the connect timeout, then gets 503.
     /// Published while a crashed app is started again, because its port may be anybody's meanwhile.
-    Held,
+    Near,
+    /// The app takes none for now: requests are held, within the bounds of `[hold]`.
+    Held(Held),
+    /// Nowhere, by an operator's word: every request gets this answer.
+    Maintenance(Arc<Maintenance>),
     /// To this target. Each tenure has a target of its own: one that was retired or closed is never
     /// published again.
     One(Arc<Target>),
     /// Each to one of several targets. Without members, nothing serves.
     Spread(Arc<Spread>),
+}
+
+/// Which requests are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// All of them, those of clients too that are pinned to a target that drains.
+    All,
+    /// Those that no target is there for.
+    Unpinned,
+}
+
+/// What every request of an app is answered in maintenance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintenance {
+    /// The status.
+    pub status: u16,
+    /// A page in HTML; `None`: portok's own answer.
+    pub page: Option<Bytes>,
+}
+
+/// What an operator has put in the way of an app's requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bar {
+    /// They wait.
+    Pause,
+    /// They are all answered with this.
+    Maintenance(Arc<Maintenance>),
 }
 
 /// An app as the data plane knows it.
@@ -65,12 +103,14 @@ pub struct Service {
     counters: Arc<ServiceCounters>,
     /// Made when a thread first sees the service: nobody ever asks for most of very many.
     crowd: OnceLock<Arc<Crowd>>,
+    /// Made when a request first waits.
+    waiting: OnceLock<Arc<Waiting>>,
 }
 
 impl Service {
     fn new(config: Option<Arc<AppConfig>>, counters: Arc<ServiceCounters>) -> Arc<Self> {
         let (config, now) = (config.map(ArcSwap::new), ArcSwap::from_pointee(Now::Empty));
-        Arc::new(Self { config, now, counters, crowd: OnceLock::new() })
+        Arc::new(Self { config, now, counters, crowd: OnceLock::new(), waiting: OnceLock::new() })
     }
 
     /// The app's configuration; `whole` is the daemon's. Part of a look.
@@ -96,6 +136,16 @@ impl Service {
     /// The counters of its requests.
     pub fn counters(&self) -> &Arc<ServiceCounters> {
         &self.counters
+    }
+
+    /// How many of its requests wait to be let go.
+    pub fn waiting(&self) -> usize {
+        self.waiting.get().map_or(0, |waiting| waiting.requests())
+    }
+
+    /// Its requests that wait, over all threads.
+    pub(super) fn queued(&self) -> &Arc<Waiting> {
+        self.waiting.get_or_init(Arc::default)
     }
 
     /// Whose requests it has under way.
@@ -228,6 +278,10 @@ pub struct Board {
     services: ArcSwapOption<Services>,
     /// Former services that a thread may still have, where they are [many](MANY).
     former: Mutex<Vec<Arc<Services>>>,
+    /// The bytes of all requests that wait.
+    held_bytes: AtomicU64,
+    /// How the threads are woken, once there are some.
+    bells: OnceLock<Arc<Doorbells>>,
 }
 
 impl Board {
@@ -240,8 +294,10 @@ impl Board {
             own: own.clone(),
             services: ArcSwapOption::empty(),
             former: Mutex::default(),
+            held_bytes: AtomicU64::new(0),
+            bells: OnceLock::new(),
         });
-        (board.clone(), RouteWriter { board, service: own })
+        (board.clone(), RouteWriter::new(board, own))
     }
 
     /// Makes the service of one app of several, whose requests go nowhere yet, and its only writer.
@@ -258,12 +314,12 @@ impl Board {
         counters: Arc<ServiceCounters>,
     ) -> (Arc<Service>, RouteWriter) {
         let service = Service::new(Some(config), counters);
-        (service.clone(), RouteWriter { board: self.clone(), service })
+        (service.clone(), RouteWriter::new(self.clone(), service))
     }
 
     /// Another writer for a service whose former one is gone, because who had it ended by a fault.
     pub fn write_again(self: &Arc<Self>, service: &Arc<Service>) -> RouteWriter {
-        RouteWriter { board: self.clone(), service: service.clone() }
+        RouteWriter::new(self.clone(), service.clone())
     }
 
     /// Publishes the routes to the services of several apps: every look from now on finds them. A
@@ -316,6 +372,16 @@ impl Board {
     fn advance(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
+
+    /// Has the threads woken by `bells` when what requests wait for may have come.
+    pub(super) fn hang(&self, bells: Arc<Doorbells>) {
+        let _there_is_one_plane = self.bells.set(bells);
+    }
+
+    /// The bytes of all requests that wait.
+    pub(super) fn held_bytes(&self) -> &AtomicU64 {
+        &self.held_bytes
+    }
 }
 
 /// Writes where the requests of one service go. There is one per service and it cannot be cloned.
@@ -323,9 +389,17 @@ impl Board {
 pub struct RouteWriter {
     board: Arc<Board>,
     service: Arc<Service>,
+    /// Where they go unless something is in the way.
+    meant: Arc<Now>,
+    bar: Option<Bar>,
 }
 
 impl RouteWriter {
+    fn new(board: Arc<Board>, service: Arc<Service>) -> Self {
+        let meant = service.now();
+        Self { board, service, meant, bar: None }
+    }
+
     /// The service that it writes.
     pub fn service(&self) -> &Arc<Service> {
         &self.service
@@ -334,12 +408,59 @@ impl RouteWriter {
     /// Publishes `now` and returns the one target that it replaces, which is neither retired nor
     /// closed yet: the caller decides which (`retire` after a switch, `close` after a rollback).
     /// Whoever published several knows which of them are over.
+    ///
+    /// What is in the way of the requests stays there: `now` is in force once it is taken away.
     pub fn set(&mut self, now: Now) -> Option<Arc<Target>> {
-        let former = self.service.now.swap(Arc::new(now));
-        self.board.advance();
+        let former = std::mem::replace(&mut self.meant, Arc::new(now));
+        self.publish();
         match &*former {
             Now::One(target) => Some(target.clone()),
-            Now::Empty | Now::Held | Now::Spread(_) => None,
+            _ => None,
+        }
+    }
+
+    /// Puts `bar` in the way of the requests, or takes away what is; where they are meant to go
+    /// does not change.
+    pub fn bar(&mut self, bar: Option<Bar>) {
+        if self.bar != bar {
+            self.bar = bar;
+            self.publish();
+        }
+    }
+
+    /// What becomes of requests now.
+    pub fn traffic(&self) -> Traffic {
+        match (&self.bar, &*self.meant) {
+            (Some(Bar::Maintenance(_)), _) => Traffic::Maintenance,
+            (Some(Bar::Pause), _) | (None, Now::Held(_)) => Traffic::Held,
+            (None, _) => Traffic::Open,
+        }
+    }
+
+    /// Whether requests go nowhere, unless something is in the way.
+    pub fn is_empty(&self) -> bool {
+        matches!(*self.meant, Now::Empty)
+    }
+
+    /// How many requests wait to be let go.
+    pub fn waiting(&self) -> usize {
+        self.service.waiting()
+    }
+
+    fn publish(&self) {
+        let now = match &self.bar {
+            None => self.meant.clone(),
+            Some(Bar::Pause) => Arc::new(Now::Held(Held::All)),
+            Some(Bar::Maintenance(answer)) => Arc::new(Now::Maintenance(answer.clone())),
+        };
+        self.service.now.store(now);
+        self.board.advance();
+        // A request counts itself before it looks for the last time, so it is seen here or sees
+        // what is published.
+        if self.service.waiting() > 0
+            && let Some(bells) = self.board.bells.get()
+        {
+            bells.ring_all();
         }
     }
 }

@@ -178,11 +178,16 @@ impl ClientConnection {
             self.wake();
         }
         self.deadline.set(clock::NEVER);
+        self.rest();
+        self.socket.first_read.store(0, Relaxed);
+        self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
+    }
+
+    /// Notes that the exchange under way waits for nobody whose time is limited.
+    pub(super) fn rest(&self) {
         if let Some(waits) = self.waits.get() {
             waits.end();
         }
-        self.socket.first_read.store(0, Relaxed);
-        self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
     }
 
     /// Notes that a part of the next request has come.

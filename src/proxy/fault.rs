@@ -4,14 +4,19 @@
 //! counts it.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
+use super::board::Maintenance;
 use crate::want;
 
 /// The field that marks portok's own answers.
 const ERROR: &str = "portok-error";
+
+/// When a client may come again that found the app in maintenance, in seconds.
+const AFTER_MAINTENANCE: &str = "60";
 
 /// Why portok answers in the app's place.
 #[derive(Debug)]
@@ -42,6 +47,12 @@ pub(super) enum Fault {
     TooManyTunnels,
     /// All connections to the app are in use.
     UpstreamFull,
+    /// As many requests wait for the app as may, or all that wait have as many bytes as they may.
+    HoldFull,
+    /// It has waited for the app for as long as it may.
+    HeldTooLong,
+    /// The app is in maintenance: every request gets this answer.
+    Maintenance(Arc<Maintenance>),
 }
 
 impl Fault {
@@ -58,8 +69,14 @@ impl Fault {
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoLiveTarget | Self::Want(_) | Self::TooManyTunnels | Self::UpstreamFull => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::NoLiveTarget
+            | Self::Want(_)
+            | Self::TooManyTunnels
+            | Self::UpstreamFull
+            | Self::HoldFull
+            | Self::HeldTooLong => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Maintenance(answer) => {
+                StatusCode::from_u16(answer.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
             }
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -81,6 +98,9 @@ impl Fault {
             Self::NoLiveTarget => "no_live_target",
             Self::Want(_) => "upstream_full",
             Self::Timeout(_) => "upstream_timeout",
+            Self::HoldFull => "hold_full",
+            Self::HeldTooLong => "held_too_long",
+            Self::Maintenance(_) => "maintenance",
         }
     }
 
@@ -104,6 +124,24 @@ impl Fault {
             Self::Invalid(what) => format!("the app's answer is not valid HTTP/1.1: {what}"),
             Self::NoLiveTarget => "no app is live".to_owned(),
             Self::Timeout(what) => format!("timed out: {what}"),
+            Self::HoldFull => "the app takes no request for now, and as many wait for it as \
+                hold.max_requests and hold.max_memory allow"
+                .to_owned(),
+            Self::HeldTooLong => "the app took no request for hold.max_time".to_owned(),
+            Self::Maintenance(_) => "the app is in maintenance".to_owned(),
+        }
+    }
+
+    /// Whether it is a failure of somebody's, and not what an operator wants.
+    pub(super) fn is_error(&self) -> bool {
+        !matches!(self, Self::Maintenance(_))
+    }
+
+    /// The page that an operator wants clients to see.
+    fn page(&self) -> Option<Bytes> {
+        match self {
+            Self::Maintenance(answer) => answer.page.clone(),
+            _ => None,
         }
     }
 
@@ -121,13 +159,19 @@ impl Fault {
         if verbose {
             text["message"] = self.cause().into();
         }
-        let mut response = Response::new(Bytes::from(format!("{text}\n")));
+        let (content_type, body) = match self.page() {
+            Some(page) => ("text/html; charset=utf-8", page),
+            None => ("application/json", Bytes::from(format!("{text}\n"))),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
-        if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        if matches!(self, Self::Maintenance(_)) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(AFTER_MAINTENANCE));
+        } else if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::METHOD_NOT_ALLOWED {

@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::address::ListenerId;
 use super::answer::{self, Body, Turn, UnderWay};
-use super::attempts::{Answered, Attempts, ForwardedRequest, NoAnswer};
+use super::attempts::{Answered, Attempts, ForwardedRequest, Kept, NoAnswer};
 use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::headers;
@@ -65,6 +65,13 @@ pub(super) fn forward(
         turn.client().judged(facts.body());
         let own = worker.here.look();
         let host = || host_of(&parts, &target);
+        if matches!(parts.method, Method::GET | Method::HEAD) && own.settings.is_ping(host, target.path) {
+            let unread = facts.chunked || exchange::has_body(&body);
+            if unread {
+                turn.client().linger();
+            }
+            return Ok(answer::present(unread).map(|text| Body::whole(text, turn)));
+        }
         if is_reserved(&own, client, host, target.path) {
             let request = Request::from_parts(parts, body);
             let (listener, peer) = (*client.listener(), client.peer);
@@ -181,7 +188,7 @@ impl<'s> Forward<'s> {
         if let Some(patience) = self.turn.client().patience(&self.service.settings) {
             incoming.wait_with(patience);
         }
-        let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
+        let mut under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
         let mut close = false;
         let body = match incoming.take_whole() {
             Some((bytes, over)) => {
@@ -198,6 +205,8 @@ impl<'s> Forward<'s> {
                 let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
                 if answer::is_event_stream(content_type) {
                     self.turn.client().socket.limit_sending(0);
+                    // It may last for ever: the next one that waits need not wait for it.
+                    under_way.claim.iter_mut().for_each(|claim| claim.pass = None);
                 }
                 Body::app(incoming, self.turn)
             }
@@ -211,7 +220,7 @@ impl<'s> Forward<'s> {
 
     /// Passes a 101 on, and leaves the tunnel for the connection's task.
     fn tunnel(mut self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
-        let Answered { head, mut connection, claim } = answered;
+        let Answered { head, mut connection, mut claim } = answered;
         let named = head.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let fits = |upgrade: &Upgrade| outgoing.is_done() && headers::is_offered(named, &upgrade.offered);
         let Some(Upgrade { upgraded, .. }) = upgrade.filter(fits) else {
@@ -222,6 +231,7 @@ impl<'s> Forward<'s> {
         self.ticket.become_tunnel();
         self.turn.client().socket.limit_sending(0);
         connection.become_tunnel();
+        claim.pass = None;
         let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
         self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, under_way })));
         let protocol = head.upgrade.clone();
@@ -309,6 +319,13 @@ impl ForwardedRequest for HyperRequest<'_> {
         self.parts.headers.clear();
     }
 
+    fn kept(&self) -> Kept {
+        let Parts { headers, .. } = &*self.parts;
+        let fields = headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        let head = self.target.path.len() + fields.sum::<usize>();
+        Kept { head, sends_body: !headers.contains_key(header::EXPECT) }
+    }
+
     fn fields(&mut self) -> Fields<'_> {
         Fields::Map(&mut self.parts.headers)
     }
@@ -323,7 +340,7 @@ fn is_reserved<'h>(
     path: &[u8],
 ) -> bool {
     let admin = &own.settings.config.admin;
-    if !admin.public || !path.starts_with(admin.prefix.as_bytes()) {
+    if !own.settings.is_under_prefix(path) {
         return false;
     }
     if !own.is_of_several() {

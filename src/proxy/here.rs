@@ -8,20 +8,24 @@
 //! The order that matters is the board's: the epoch is read first, the pointers after it. The first
 //! claim of a request trusts the request's own look; a claim that is refused looks again.
 
+mod waiting;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::balance::{Chosen, Members, Trial};
-use super::board::{Board, Found, Now, Service, Services, Way};
+use super::bells::Doorbells;
+use super::board::{Board, Found, Held, Maintenance, Now, Service, Services, Way};
 use super::connection::ClientConnection;
 use super::counters::{RequestLane, ServiceCounters};
 use super::crowd::{Crowd, Guest, Reception};
+use super::hold::Queue;
 use super::pins::Stay;
 use super::settings::Settings;
 use super::target::Target;
-use super::upstream::pool::{Claim, Doorbells, LocalTarget};
+use super::upstream::pool::{Claim, LocalTarget};
 use super::who;
 use crate::config::{Affinity, AppConfig};
 
@@ -31,7 +35,11 @@ pub(super) enum NoClaim {
     /// Nothing serves, or nothing that the request has not tried.
     Empty,
     /// The next target is near.
+    Near,
+    /// It has to wait until it is let go.
     Held,
+    /// Every request gets this answer.
+    Maintenance(Arc<Maintenance>),
     /// The request is to try a member of a set that was out.
     Trial(Box<(Claim, Trial)>),
 }
@@ -41,13 +49,35 @@ enum NowHere {
     One(Rc<LocalTarget>),
     Spread(Rc<Members>),
     Empty,
-    Held,
+    Near,
+    Held(Held),
+    /// There, but others have waited for it: requests queue behind them.
+    Behind(Box<Self>),
+    Maintenance(Arc<Maintenance>),
 }
 
 impl NowHere {
     /// Why nothing of it could be claimed.
     fn why_not(&self) -> NoClaim {
-        if matches!(self, Self::Held) { NoClaim::Held } else { NoClaim::Empty }
+        match self {
+            Self::Near => NoClaim::Near,
+            Self::Held(_) | Self::Behind(_) => NoClaim::Held,
+            Self::Maintenance(answer) => NoClaim::Maintenance(answer.clone()),
+            Self::One(_) | Self::Spread(_) | Self::Empty => NoClaim::Empty,
+        }
+    }
+
+    /// Whether a client that is pinned to a target goes there all the same.
+    fn leaves_pins(&self) -> bool {
+        !matches!(self, Self::Held(Held::All) | Self::Behind(_) | Self::Maintenance(_))
+    }
+
+    /// What it is for a request that has waited already, if `passes`.
+    fn to(&self, passes: bool) -> &Self {
+        match self {
+            Self::Behind(live) if passes => live,
+            _ => self,
+        }
     }
 }
 
@@ -141,21 +171,30 @@ impl ServiceHere {
         }
     }
 
-    /// Claims a target for a request of `client` that has `tried` some of several. `None`: none may
-    /// be claimed.
+    /// Claims a target for a request of `client` that has `tried` some of several, and `passes` those
+    /// that wait. `None`: none may be claimed.
     fn claim_now(
         &self,
         client: &ClientConnection,
         tried: &[Rc<LocalTarget>],
+        passes: bool,
     ) -> Option<Result<Claim, NoClaim>> {
+        let live = self.live.to(passes);
         let is_pinned = self.settings.app.drain.affinity == Affinity::Connection;
-        if is_pinned && let Some(claimed) = self.claim_pinned(client, tried) {
+        if is_pinned
+            && live.leaves_pins()
+            && let Some(claimed) = self.claim_pinned(client, tried)
+        {
             return Some(claimed);
         }
-        let (claimed, stay) = match &self.live {
+        let (claimed, stay) = match live {
             NowHere::One(local) => (Ok(Claim::new(local.clone(), false)?), Stay::With(local.clone())),
             NowHere::Spread(members) => (members.claim(tried, false)?.into(), Stay::Among(members.clone())),
-            NowHere::Empty | NowHere::Held => return None,
+            NowHere::Empty
+            | NowHere::Near
+            | NowHere::Held(_)
+            | NowHere::Behind(_)
+            | NowHere::Maintenance(_) => return None,
         };
         if is_pinned {
             client.pins.pin(stay);
@@ -189,10 +228,15 @@ impl ServiceHere {
 
     /// The several targets that its requests are spread over.
     pub(super) fn members(&self) -> Option<&Rc<Members>> {
-        match &self.live {
+        match self.live.to(true) {
             NowHere::Spread(members) => Some(members),
             _ => None,
         }
+    }
+
+    /// Whether its requests queue behind others.
+    fn is_behind(&self) -> bool {
+        matches!(self.live, NowHere::Behind(_))
     }
 }
 
@@ -222,7 +266,15 @@ pub(super) struct Here {
     epoch: Cell<u64>,
     /// All targets that may still have connections here.
     locals: RefCell<Locals>,
+    /// The requests that wait here.
+    queues: RefCell<Queues>,
 }
+
+/// The queues of one thread, each by where its service lies.
+type Queues = HashMap<*const Service, (Arc<Service>, Rc<Queue>)>;
+
+/// No epoch: what was read at it is read anew.
+const UNREAD: u64 = u64::MAX;
 
 /// Targets as one thread uses them, each by where it lies: there may be very many.
 type Locals = HashMap<*const Target, Rc<LocalTarget>>;
@@ -230,14 +282,15 @@ type Locals = HashMap<*const Target, Rc<LocalTarget>>;
 impl Here {
     pub(super) fn new(lane: usize, board: Arc<Board>, bells: Arc<Doorbells>) -> Self {
         let epoch = board.epoch();
-        let reader = Reader { lane, board: &board, bells: &bells, locals: &RefCell::default() };
-        let own = reader.own(None, epoch);
-        let locals = RefCell::new(reader.locals.take());
-        Self { lane, bells, board, own: RefCell::new(own), epoch: Cell::new(epoch), locals }
+        let (locals, queues) = (RefCell::default(), RefCell::default());
+        let reader = Reader { lane, board: &board, bells: &bells, locals: &locals, queues: &queues };
+        let own = RefCell::new(reader.own(None, epoch));
+        Self { lane, bells, board, own, epoch: Cell::new(epoch), locals, queues }
     }
 
     fn reader(&self) -> Reader<'_> {
-        Reader { lane: self.lane, board: &self.board, bells: &self.bells, locals: &self.locals }
+        let Self { board, bells, locals, queues, .. } = self;
+        Reader { lane: self.lane, board, bells, locals, queues }
     }
 
     /// The board's own service as it is now. One atomic load while nothing has been published.
@@ -307,7 +360,9 @@ impl Here {
         let affinity = service.settings.app.drain.affinity;
         if affinity == Affinity::Request {
             client.pins.leave(&service.service);
-        } else if let Some(claimed) = service.claim_pinned(client, &[]) {
+        } else if service.live.leaves_pins()
+            && let Some(claimed) = service.claim_pinned(client, &[])
+        {
             return claimed;
         }
         match service.claim_one() {
@@ -317,29 +372,30 @@ impl Here {
                 }
                 Ok(claim)
             }
-            None => self.claim_anew(service, client, &[]),
+            None => self.claim_anew(service, client, &[], false),
         }
     }
 
-    /// As [`Self::claim`], for a request that has `tried` some of several targets. Looks again until
-    /// one can be claimed or there is none.
+    /// As [`Self::claim`], for a request that has `tried` some of several targets, and `passes` those
+    /// that wait because it has waited itself. Looks again until one can be claimed or there is none.
     #[inline(never)]
     pub(super) fn claim_anew(
         &self,
         service: &ServiceHere,
         client: &ClientConnection,
         tried: &[Rc<LocalTarget>],
+        passes: bool,
     ) -> Result<Claim, NoClaim> {
         let mut latest: Option<Rc<ServiceHere>> = None;
         loop {
             let service = latest.as_deref().unwrap_or(service);
-            if let Some(claimed) = service.claim_now(client, tried) {
+            if let Some(claimed) = service.claim_now(client, tried, passes) {
                 return claimed;
             }
             let next = self.look_again(service);
             // Targets that are published although nobody may claim them: nothing serves.
-            if Arc::ptr_eq(&next.now, &service.now) {
-                return Err(next.live.why_not());
+            if Arc::ptr_eq(&next.now, &service.now) && next.is_behind() == service.is_behind() {
+                return Err(next.live.to(passes).why_not());
             }
             latest = Some(next);
         }
@@ -393,6 +449,7 @@ struct Reader<'a> {
     board: &'a Board,
     bells: &'a Arc<Doorbells>,
     locals: &'a RefCell<Locals>,
+    queues: &'a RefCell<Queues>,
 }
 
 impl Reader<'_> {
@@ -431,8 +488,10 @@ impl Reader<'_> {
     ) -> Rc<ServiceHere> {
         let config = self.board.config();
         let (app, now) = (service.config(&config), service.now());
+        let is_behind = self.is_queued(service) && matches!(&*now, Now::One(_) | Now::Spread(_));
         let is_same = |known: &&Rc<ServiceHere>| {
             Arc::ptr_eq(&known.now, &now)
+                && known.is_behind() == is_behind
                 && Arc::ptr_eq(&known.settings.config, &config)
                 && Arc::ptr_eq(&known.settings.app, &app)
         };
@@ -442,7 +501,9 @@ impl Reader<'_> {
         }
         let live = match &*now {
             Now::Empty => NowHere::Empty,
-            Now::Held => NowHere::Held,
+            Now::Near => NowHere::Near,
+            Now::Held(which) => NowHere::Held(*which),
+            Now::Maintenance(answer) => NowHere::Maintenance(answer.clone()),
             Now::One(target) => {
                 let alone = self.local_of(target, service, &app);
                 alone.be_member(false);
@@ -455,10 +516,17 @@ impl Reader<'_> {
                 NowHere::Spread(Rc::new(Members::new(spread.clone(), locals, self.lane, &app.upstream)))
             }
         };
+        let live = if is_behind { NowHere::Behind(Box::new(live)) } else { live };
         let (lane, counters, service) = (self.lane, service.counters().clone(), service.clone());
         let (settings, epoch) = (Settings::new(config, app), Cell::new(epoch));
         let reception = Reception::new(service.crowd().clone());
         Rc::new(ServiceHere { settings, counters, lane, live, service, reception, now, epoch, apps })
+    }
+
+    /// Whether requests of `service` wait on this thread.
+    fn is_queued(&self, service: &Arc<Service>) -> bool {
+        let queues = self.queues.borrow();
+        queues.get(&Arc::as_ptr(service)).is_some_and(|(_, queue)| !queue.is_empty())
     }
 
     /// `target` as this thread uses it.
@@ -515,7 +583,9 @@ mod tests {
             match self.here.claim(service, &self.client) {
                 Ok(claim) => Ok(claim.local.target.addr().port()),
                 Err(NoClaim::Empty) => Err("empty"),
+                Err(NoClaim::Near) => Err("near"),
                 Err(NoClaim::Held) => Err("held"),
+                Err(NoClaim::Maintenance(_)) => Err("maintenance"),
                 Err(NoClaim::Trial(_)) => Err("trial"),
             }
         }
@@ -526,7 +596,7 @@ mod tests {
         let mut fixture = Fixture::new();
         let first = fixture.here.look();
         assert!(Rc::ptr_eq(&first, &fixture.here.look()));
-        fixture.routes.set(Now::Held);
+        fixture.routes.set(Now::Near);
         let second = fixture.here.look();
         assert!(!Rc::ptr_eq(&first, &second));
         let mut config = tests::config();
@@ -554,8 +624,8 @@ mod tests {
         let mut fixture = Fixture::new();
         let before = fixture.here.look();
         assert_eq!(fixture.claimed(&before), Err("empty"));
-        fixture.routes.set(Now::Held);
-        assert_eq!(fixture.claimed(&before), Err("held"), "it looks again before it gives up");
+        fixture.routes.set(Now::Near);
+        assert_eq!(fixture.claimed(&before), Err("near"), "it looks again before it gives up");
         let target = fixture.target(1);
         fixture.routes.set(Now::One(target.clone()));
         assert_eq!(fixture.claimed(&before), Ok(1));

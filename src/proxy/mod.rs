@@ -12,9 +12,10 @@
 //!   by which configuration), [`routes`] (which of several apps is asked), [`target`] (one tenure
 //!   of an address, and who uses it), [`spread`] (several targets of one app), [`plane`] (the
 //!   threads), [`address`] (where it listens) and [`counters`].
-//! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`balance`]
-//!   which of several targets is next, [`settings`] the configuration as requests read it,
-//!   [`spares`] its buffers, [`clock`] its coarse time.
+//! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`hold`] the
+//!   requests that wait for an app, [`balance`] which of several targets is next, [`settings`] the
+//!   configuration as requests read it, [`spares`] its buffers, [`clock`] its coarse time,
+//!   [`bells`] how it is woken.
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
 //!   with, [`socket`] its socket as hyper drives it behind a [`gate`], [`crowd`] how much each
 //!   address has, [`who`] the address that a trusted proxy names.
@@ -27,13 +28,14 @@
 //! small, the data plane could become a process of its own.
 //!
 //! A request never crosses threads and waits for no lock. Threads share the board, the targets'
-//! counters, the number of a target's connections and how much each client address has, and nothing
-//! else.
+//! counters, the number of a target's connections, how much each client address has and how many
+//! requests wait, and nothing else.
 
 mod address;
 mod answer;
 mod attempts;
 mod balance;
+mod bells;
 mod board;
 mod client;
 mod clock;
@@ -46,6 +48,7 @@ mod gate;
 mod guests;
 mod headers;
 mod here;
+mod hold;
 mod judge;
 mod listener;
 mod pieces;
@@ -77,7 +80,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use address::ListenerId;
-pub use board::{Board, Destination, Handling, Now, RouteWriter, Service};
+pub use board::{Bar, Board, Destination, Handling, Held, Maintenance, Now, RouteWriter, Service};
 pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
 pub use listener::{bind, bind_beside};
 pub use plane::{Plane, Pulse};

@@ -29,7 +29,7 @@ use tokio::net::TcpStream;
 use self::passing::{Rest, give_back};
 use self::request::{MOST_FIELDS, Plain};
 use super::answer::{self, Turn};
-use super::attempts::{Answered, Attempts, ForwardedRequest, NoAnswer};
+use super::attempts::{Answered, Attempts, ForwardedRequest, Kept, NoAnswer};
 use super::clock;
 use super::connection::ClientConnection;
 use super::crowd::Guest;
@@ -303,7 +303,7 @@ impl ShortWay<'_> {
         close: bool,
         ticket: Ticket,
     ) -> Answer {
-        let Answered { head, connection, claim } = answered;
+        let Answered { head, connection, mut claim } = answered;
         ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let unsent = if outgoing.is_done() {
             self.worker.spares.keep_head(outgoing.into_buffer());
@@ -330,6 +330,8 @@ impl ShortWay<'_> {
                 }
                 // A head of lines ends where its fields do.
                 if chunked && is_event_stream(&lines) {
+                    // It may last for ever: the next one that waits need not wait for it.
+                    claim.pass = None;
                     self.client.socket.limit_sending(0);
                     self.client.socket.prepare_sending(&self.stream);
                 }
@@ -418,6 +420,10 @@ impl ForwardedRequest for WrittenRequest<'_> {
     }
 
     fn write_head(&mut self, _: &mut Vec<u8>, _: SocketAddr) {}
+
+    fn kept(&self) -> Kept {
+        Kept { head: 0, sends_body: false }
+    }
 
     fn fields(&mut self) -> Fields<'_> {
         Fields::Lines(self)

@@ -16,10 +16,10 @@ use tokio::task::LocalSet;
 
 use super::Reserved;
 use super::address::ListenerId;
+use super::bells::Doorbells;
 use super::board::Board;
 use super::counters::Counters;
 use super::listener::{self, Acceptor};
-use super::upstream::pool::Doorbells;
 use super::worker::{Until, Worker, WorkerParts};
 use crate::config::Config;
 
@@ -114,6 +114,7 @@ impl Plane {
             listener::prepare(listener, config.app.limits.send_timeout)?;
         }
         let bells = Arc::new(Doorbells((0..count).map(|_| Notify::new()).collect()));
+        board.hang(bells.clone());
         let (mut threads, mut doors) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for lane in 0..count {
             let (board, counters, reserved) = (board.clone(), counters.clone(), reserved.clone());

@@ -10,6 +10,7 @@ use super::clock;
 use super::headers;
 use super::socket;
 use crate::config::{AppConfig, Config, Forwarded};
+use crate::http1::host::compared;
 
 /// One configuration, prepared for a thread's requests.
 pub(super) struct Settings {
@@ -26,6 +27,18 @@ pub(super) struct Settings {
     pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
+    own: Own,
+}
+
+/// Which requests portok itself may answer. Worked out once, so that every request pays for the
+/// paths that there are and for no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    Nothing,
+    /// Those under the admin prefix.
+    Admin,
+    /// Those that ask whether it is there, and maybe those under the admin prefix.
+    Ping,
 }
 
 impl Settings {
@@ -43,9 +56,42 @@ impl Settings {
             requests_per_address,
             no_route_status: config.proxy.no_route_status,
             is_impatient,
+            own: match &config.proxy {
+                proxy if proxy.ping.is_some() || proxy.ping_host.is_some() => Own::Ping,
+                _ if config.admin.public => Own::Admin,
+                _ => Own::Nothing,
+            },
             app,
             config,
         }
+    }
+
+    /// Whether portok itself may have to answer a request for this host and path.
+    pub(super) fn may_be_own(&self, host: &[u8], path: &[u8]) -> bool {
+        match self.own {
+            Own::Nothing => false,
+            Own::Admin => path.starts_with(self.config.admin.prefix.as_bytes()),
+            Own::Ping => self.is_under_prefix(path) || self.is_ping(|| Some(host), path),
+        }
+    }
+
+    /// Whether the path is one of the admin API, which is served here.
+    pub(super) fn is_under_prefix(&self, path: &[u8]) -> bool {
+        self.config.admin.public && path.starts_with(self.config.admin.prefix.as_bytes())
+    }
+
+    /// Whether a request for this path and host asks whether portok is there (`proxy.ping`,
+    /// `proxy.ping_host`). The method is the caller's to judge.
+    pub(super) fn is_ping<'h>(&self, host: impl FnOnce() -> Option<&'h [u8]>, path: &[u8]) -> bool {
+        if self.own != Own::Ping {
+            return false;
+        }
+        let (own_path, own_host) = (&self.config.proxy.ping, &self.config.proxy.ping_host);
+        let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
+        own_path.as_ref().is_some_and(|own| own.as_bytes() == path)
+            || own_host
+                .as_ref()
+                .is_some_and(|own| host().is_some_and(|host| own.as_bytes() == &*compared(host)))
     }
 
     /// Whether `peer` may say who came before it, in `X-Forwarded-*`.

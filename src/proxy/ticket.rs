@@ -123,7 +123,9 @@ impl Ticket {
         self.service.counters.refused(fault.code());
         let cause = fault.cause();
         tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
-        self.count_error(fault, cause);
+        if fault.is_error() {
+            self.count_error(fault, cause);
+        }
         let response = fault.answer(config.log.verbose_errors, close, upstream.timeout_status);
         let at = at.filter(|_| response.status().is_server_error());
         self.answered(response.status().as_u16(), at.map(|at| &*at.target));

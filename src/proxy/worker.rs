@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::Reserved;
+use super::bells::Doorbells;
 use super::board::Board;
 use super::clock;
 use super::connection::ClientConnection;
@@ -18,7 +19,6 @@ use super::counters::{ConnectionLane, Counters};
 use super::guests::Guests;
 use super::here::Here;
 use super::spares::Spares;
-use super::upstream::pool::Doorbells;
 
 /// What a thread is made of.
 pub(super) struct WorkerParts {
@@ -154,6 +154,7 @@ impl Worker {
                 () = self.bells.0[self.lane].notified() => false,
             };
             clock::advance(self.counters.uptime());
+            self.here.let_all_go();
             if ticked {
                 self.sweep_connections();
                 self.swept.set(self.swept.get().and(clock::now()));

@@ -14,6 +14,7 @@
 mod boot;
 mod hear;
 mod in_force;
+mod orders;
 mod perform;
 mod probes;
 mod reload;
@@ -36,6 +37,7 @@ use super::history::{Content, History};
 use super::life::{Booting, Life};
 use super::live_probe::LiveProbe;
 use super::message::{Message, reply};
+use super::orders::{Moment, Orders};
 use super::placeholder::Placeholder;
 use super::record::Record;
 use super::recorder::Recorder;
@@ -91,6 +93,9 @@ pub struct Coordinator {
     voice: Voice,
     live_probe: LiveProbe,
     edits: Edits,
+    orders: Orders,
+    /// A watch window that begins when requests go on, and how long it is.
+    late_window: Option<(Timer, Duration)>,
     config: watch::Receiver<Arc<AppConfig>>,
     turns: Option<Turns>,
     /// Its turn to start its first release.
@@ -144,6 +149,8 @@ enum Next {
     LiveProbe,
     EarlyDrain,
     SaveRetry,
+    /// An order ends by itself.
+    OrderOver,
     Config,
     /// The app's turn to start its first release has ended.
     TurnOver,
@@ -180,6 +187,8 @@ impl Coordinator {
             voice: Voice::new(instance, notify, &record),
             live_probe: LiveProbe::default(),
             edits: Edits::new(&record),
+            orders: record.orders.clone().taken_up(Moment::now()),
+            late_window: None,
             life: Life::Booting(Booting { record, ..Booting::default() }),
             config,
             turns,
@@ -190,6 +199,7 @@ impl Coordinator {
             first_probe,
             end_awaited: None,
         };
+        coordinator.take_orders_up();
         coordinator.publish();
         (coordinator, handle)
     }
@@ -204,6 +214,7 @@ impl Coordinator {
                 Next::LiveProbe => self.probe_live(),
                 Next::EarlyDrain => self.end_idle_drains(),
                 Next::SaveRetry => self.repeat_save(),
+                Next::OrderOver => self.end_orders(),
                 Next::Config => self.look_at_app(),
                 Next::TurnOver | Next::Joined => {}
                 Next::Closed => break,
@@ -237,6 +248,7 @@ impl Coordinator {
             () = at(self.timers.next()), if moves => Next::Timer,
             () = at(self.live_probe.next()), if moves => Next::LiveProbe,
             () = at(self.recorder.retry_at()), if moves => Next::SaveRetry,
+            () = at(self.orders.next_end().map(Instant::from_std)), if moves => Next::OrderOver,
             () = self.traffic.look_early(), if drains_may_end && moves => Next::EarlyDrain,
             changed = self.config.changed(), if moves => changed.map_or(Next::Closed, |()| Next::Config),
             () = at(self.turn.as_ref().map(Turn::ends)), if moves => Next::TurnOver,
@@ -285,7 +297,11 @@ impl Coordinator {
             Message::Switch { port, reason, asker } => reply(asker, self.switch(port, reason)),
             Message::Rollback { asked, asker } => reply(asker, self.roll_back(&asked)),
             Message::Cancel { asker } => reply(asker, self.cancel()),
-            Message::Shutdown => drop(self.step(Event::Shutdown)),
+            Message::Order { order, said, asker } => reply(asker, self.obey(order, said)),
+            Message::Shutdown => {
+                self.step(Event::Shutdown);
+                self.hold_nobody();
+            }
             Message::StopAll { done } => {
                 self.end_awaited = Some(done);
                 self.step(Event::StopAll);

@@ -11,13 +11,14 @@ use tokio::time::Instant;
 
 use super::changed;
 use super::events::Attempt;
-use super::message::{Message, PlannedRollback, RollbackReply, SwitchReply};
+use super::message::{Message, OrderReply, PlannedRollback, RollbackReply, SwitchReply};
+use super::orders::Order;
 use super::spec;
 use super::tasks::report;
 use super::view::{View, empty_status};
 use crate::config::AppConfig;
 use crate::supervisor::Supervisor;
-use crate::wire::{self, Code, ErrorBody, Reason};
+use crate::wire::{self, Code, ErrorBody, Reason, Said};
 
 /// The answer to a request for a rollback.
 #[derive(Debug)]
@@ -30,6 +31,9 @@ pub enum Rollback {
 
 /// How long a status waits for another try to write a disk that could not be written.
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an order waits for the disk that keeps it.
+const KEPT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long after the start a request waits for the boot before it is refused. Mostly nothing is
 /// left to be stopped, and the boot is over at once.
@@ -120,6 +124,27 @@ impl Handle {
     /// `not_found` when nothing is under way.
     pub async fn cancel(&self) -> Result<wire::Accepted, ErrorBody> {
         self.ask(|asker| Message::Cancel { asker }).await
+    }
+
+    /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it cannot
+    /// be kept is in the answer's message.
+    ///
+    /// # Errors
+    /// `bad_request` (a pause that `hold.on` leaves out), `busy` (before the boot), `shutting_down`.
+    pub async fn order(&self, order: Order, said: Said) -> Result<wire::Ordered, ErrorBody> {
+        let OrderReply { mut ordered, kept } =
+            self.ask_booted(|asker| Message::Order { order, said, asker }).await?;
+        // A disk that does not answer is reported as it is known to be.
+        let _late = tokio::time::timeout(KEPT_WITHIN, kept).await;
+        if let Some(error) = self.status().state_error {
+            ordered.message.push_str(&format!("; it is not kept over a restart: {error}"));
+        }
+        Ok(ordered)
+    }
+
+    /// Whether an edit of `[app]` waits for its deploy.
+    pub fn has_pending_edit(&self) -> bool {
+        self.views.borrow().edit_pending
     }
 
     /// As [`Handle::status`], after another try where the state could not be written: a disk that

@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::Attempt;
+use super::orders::Order;
 use super::spec::Prepared;
 use super::state::RunId;
 use super::turns::Turn;
 use crate::health::Unable;
 use crate::supervisor::{Exit, PortTaken, Process};
-use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason};
+use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason, Said};
 
 /// What others may ask of the coordinator, and what its tasks report.
 #[derive(Debug)]
@@ -35,6 +36,12 @@ pub(super) enum Message {
     },
     Cancel {
         asker: oneshot::Sender<Result<wire::Accepted, ErrorBody>>,
+    },
+    /// Obey an operator.
+    Order {
+        order: Order,
+        said: Said,
+        asker: oneshot::Sender<Result<OrderReply, ErrorBody>>,
     },
     Shutdown,
     StopAll {
@@ -78,14 +85,15 @@ pub(super) enum Message {
 }
 
 impl Message {
-    /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback
-    /// and cancel are.
+    /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback,
+    /// cancel and an order are.
     pub(super) fn refuse(self, error: impl FnOnce() -> ErrorBody) -> Option<Self> {
         match self {
             Self::Deploy { asker, .. } => reply(asker, Err(error())),
             Self::Switch { asker, .. } => reply(asker, Err(error())),
             Self::Rollback { asker, .. } => reply(asker, Err(error())),
             Self::Cancel { asker } => reply(asker, Err(error())),
+            Self::Order { asker, .. } => reply(asker, Err(error())),
             other => return Some(other),
         }
         None
@@ -102,6 +110,14 @@ pub(super) fn reply<T>(asker: oneshot::Sender<T>, answer: T) {
 pub(super) enum SwitchReply {
     AlreadyLive(Option<wire::Switch>),
     Accepted(Attempt),
+}
+
+/// The answer to an order, which is in force.
+#[derive(Debug)]
+pub(super) struct OrderReply {
+    pub(super) ordered: wire::Ordered,
+    /// It is kept, or could not be.
+    pub(super) kept: oneshot::Receiver<()>,
 }
 
 /// The answer to a rollback.

@@ -19,6 +19,7 @@
 //! - `voice`: what is told of releases to readers, hooks and the log.
 //! - `live_probe`: the probes of the live release.
 //! - `edits`: which `[app]` was attempted last, and whether a newer one waits.
+//! - [`orders`]: what an operator has ordered: a pause, maintenance, a freeze.
 //! - `history`: the attempts, and what became of them.
 //! - `timers`, `clock`, `tasks`: what the coordinator waits for. `turns`: what it waits for at a start
 //!   with many apps.
@@ -35,8 +36,8 @@
 //!
 //! On disk:
 //! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
-//! - [`record`]: what must be known after the daemon has died. [`store`]: its file.
-//!   [`records`]: their place. `parts`: the record of an app that may be two kinds. `whole`: its
+//! - [`record`]: what must be known after the daemon has died. `moment`: a time in it. [`store`]: its
+//!   file. [`records`]: their place. `parts`: the record of an app that may be two kinds. `whole`: its
 //!   bytes. `lock`: its lock. `failpoint`: where a test kills the daemon.
 //!
 //! For others:
@@ -60,6 +61,8 @@ mod life;
 mod live_probe;
 mod lock;
 mod message;
+mod moment;
+pub mod orders;
 mod parts;
 mod placeholder;
 mod probing;

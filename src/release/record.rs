@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::moment;
+use super::orders::Orders;
 use super::spec::ReleaseSpec;
 use super::state::{Past, ReleaseRef, Role};
 use crate::supervisor::Identity;
@@ -76,6 +78,9 @@ pub struct Record {
     /// When the watch window ends, while it is open.
     #[serde(default, with = "moment")]
     pub watch_until: Option<SystemTime>,
+    /// What an operator has ordered.
+    #[serde(default, skip_serializing_if = "Orders::is_none")]
+    pub orders: Orders,
 }
 
 impl Record {
@@ -137,27 +142,6 @@ pub struct StoredRun {
     /// daemon. It is clamped to the configured period when read.
     #[serde(default, with = "moment")]
     pub until: Option<SystemTime>,
-}
-
-/// A moment as RFC 3339.
-mod moment {
-    use std::time::SystemTime;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        moment: &Option<SystemTime>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        moment.map(|moment| humantime::format_rfc3339_millis(moment).to_string()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<SystemTime>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)).transpose()
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{FormerTarget, RunId};
-use crate::proxy::{Now, RouteWriter, ServiceCounters, Target};
+use crate::proxy::{Bar, Held, Now, RouteWriter, ServiceCounters, Target};
+use crate::wire;
 
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
@@ -65,9 +66,30 @@ impl Traffic {
         }
     }
 
-    /// Takes the live target away. Requests wait a little for the next one.
-    pub(super) fn hold(&mut self) {
-        drop(self.route.set(Now::Held));
+    /// Takes the live target away. Requests wait for the next one: within the bounds of `[hold]`
+    /// where they are held `on_crash`, else a little.
+    pub(super) fn hold(&mut self, on_crash: bool) {
+        drop(self.route.set(if on_crash { Now::Held(Held::Unpinned) } else { Now::Near }));
+    }
+
+    /// Whether nothing was ever pointed at: not by a coordinator before this one either.
+    pub(super) fn is_empty(&self) -> bool {
+        self.route.is_empty()
+    }
+
+    /// Puts what an operator has ordered in the way of requests, or takes it away.
+    pub(super) fn bar(&mut self, bar: Option<Bar>) {
+        self.route.bar(bar);
+    }
+
+    /// What becomes of requests.
+    pub(super) fn now(&self) -> wire::Traffic {
+        self.route.traffic()
+    }
+
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.route.waiting()
     }
 
     /// Takes the live target away. Requests are refused.

@@ -14,6 +14,8 @@ pub(super) struct View {
     pub(super) booted: bool,
     pub(super) status: Option<wire::Status>,
     pub(super) app_in_force: wire::AppInForce,
+    /// An edit of `[app]` waits for its deploy.
+    pub(super) edit_pending: bool,
     pub(super) releases: Arc<[wire::ReleaseRow]>,
     pub(super) health: wire::HealthMetrics,
     pub(super) probe: Option<Probe>,
@@ -40,6 +42,7 @@ pub fn empty_status() -> wire::Status {
             loaded_at: wire::rfc3339(SystemTime::now()),
             error: None,
             app_in_force: None,
+            pending: false,
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         listen: String::new(),
@@ -52,6 +55,8 @@ pub fn empty_status() -> wire::Status {
         quarantined: Vec::new(),
         replicas: None,
         targets: Vec::new(),
+        traffic: wire::Traffic::Open,
+        frozen: None,
         redis: None,
     }
 }

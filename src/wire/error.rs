@@ -39,6 +39,8 @@ pub enum Code {
     NoSuchApp,
     /// The release is in quarantine after a rollback, and the request does not force it.
     Quarantined,
+    /// An operator has stopped deploys and switches.
+    Frozen,
     /// Neither the deploy nor the configuration has a command.
     NoApp,
     /// The configuration file is not valid.
@@ -67,6 +69,7 @@ impl Code {
             | Self::DeployAborted
             | Self::NoPrevious
             | Self::Quarantined
+            | Self::Frozen
             | Self::NoApp
             | Self::UpgradeFailed => 409,
             Self::ConfigInvalid => 422,
@@ -103,6 +106,7 @@ impl Code {
             Self::AppRequired => "app_required",
             Self::NoSuchApp => "no_such_app",
             Self::Quarantined => "quarantined",
+            Self::Frozen => "frozen",
             Self::NoApp => "no_app",
             Self::ConfigInvalid => "config_invalid",
             Self::StateUnwritable => "state_unwritable",

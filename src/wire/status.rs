@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::health::HealthMetrics;
+use super::moves::is_false;
 use super::phase::Phase;
 use super::redis::RedisStatus;
 use super::release::Switch;
@@ -65,9 +66,52 @@ pub struct Status {
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetStatus>,
+    /// What becomes of the app's requests.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// By whom deploys are stopped; null while they are not.
+    #[serde(default)]
+    pub frozen: Option<Frozen>,
     /// How it stands with Redis as a source of routes. Absent where the instance has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisStatus>,
+}
+
+/// What becomes of an app's requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Traffic {
+    /// They go to the app.
+    #[default]
+    Open,
+    /// They wait.
+    Held,
+    /// They are all answered by portok itself.
+    Maintenance,
+}
+
+impl Traffic {
+    /// Its name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Held => "held",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// By whom deploys are stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// Who did it.
+    pub by: String,
+    /// Why; null when it was not said.
+    pub note: Option<String>,
+    /// When, RFC 3339.
+    pub at: String,
+    /// When it ends by itself, RFC 3339; null: by a thaw alone.
+    pub until: Option<String>,
 }
 
 /// How many replicas or targets an app has.
@@ -162,6 +206,9 @@ pub struct ConfigStatus {
     /// Whether the live release is what `[app]` says.
     #[serde(default)]
     pub app_in_force: Option<AppInForce>,
+    /// Whether an edit of `[app]` waits for its deploy. Absent while none does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pending: bool,
 }
 
 /// Whether the live release is what `[app]` says.

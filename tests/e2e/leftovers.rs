@@ -113,7 +113,8 @@ fn a_second_signal_meanwhile_kills_at_once() {
 fn meanwhile_nothing_is_begun_and_the_recorded_release_is_named() {
     let world = World::new();
     let other = world.app("other").start_unmanaged();
-    let conf = world.conf().app(&world.app("v1")).set("app.stop_timeout", "300ms");
+    let conf =
+        world.conf().app(&world.app("v1")).set("app.stop_timeout", "300ms").set("hold.max_time", "100ms");
     let left = world.app("v2").flag("helper");
     let (daemon, old) = stopping_leftovers(&world, &conf, &left, "10m");
     let next = world.app("v3");

@@ -51,6 +51,8 @@ mod listeners;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod orders;
+#[cfg(test)]
 mod phases;
 #[cfg(test)]
 mod proxy_path;

@@ -11,7 +11,7 @@ use crate::harness::{Daemon, World, assert_mentions, live, pid, procs, wait_unti
 /// An app that listens once `ready` is there, and a daemon that holds requests for as long as a test may take.
 fn served<'a>(world: &'a World, app: &App) -> Daemon<'a> {
     world.touch("ready");
-    let conf = world.conf().app(app).set("rollback.window", "0s").set("upstream.connect_timeout", "10m");
+    let conf = world.conf().app(app).set("rollback.window", "0s").set("hold.max_time", "10m");
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     daemon

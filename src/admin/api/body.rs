@@ -18,13 +18,13 @@ const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// sending when its connection is closed may never see the answer.
 pub(super) const DISCARDED: usize = 8 * request::MAX_BODY;
 
-/// Reads a body to its end.
-pub(super) async fn read<B>(body: B) -> Result<Bytes, Box<ErrorBody>>
+/// Reads a body of at most so many bytes to its end.
+pub(super) async fn read<B>(body: B, most: usize) -> Result<Bytes, Box<ErrorBody>>
 where
     B: Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    let too_long = || bad(format!("the body is longer than {} bytes", request::MAX_BODY));
+    let too_long = || bad(format!("the body is longer than {most} bytes"));
     if body.size_hint().lower() > DISCARDED as u64 {
         return Err(too_long());
     }
@@ -37,14 +37,14 @@ where
             if length > DISCARDED {
                 break;
             }
-            if length <= request::MAX_BODY {
+            if length <= most {
                 kept.extend_from_slice(&data);
             }
         }
         Ok((kept.freeze(), length))
     };
     match timeout(BODY_WITHIN, all).await {
-        Ok(Ok((kept, length))) if length <= request::MAX_BODY => Ok(kept),
+        Ok(Ok((kept, length))) if length <= most => Ok(kept),
         Ok(Ok(_)) => Err(too_long()),
         Ok(Err::<_, B::Error>(cause)) => Err(bad(format!("the body cannot be read: {cause}"))),
         Err(_) => Err(bad(format!("the body did not come within {} s", BODY_WITHIN.as_secs()))),

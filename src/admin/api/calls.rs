@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::super::answer::{self, Refusal};
 use super::super::routes::{AppCall, Asked, Call, Follow};
-use super::super::{Peer, ReloadOrder, UpgradeOrder, request, rows, troubles};
+use super::super::{Peer, ReloadOrder, UpgradeOrder, request, rows, said, troubles};
 use super::{Admin, Caller};
 use crate::apps::App;
 use crate::config::{AppRoutes, Config};
@@ -85,6 +85,10 @@ impl Admin {
                 release::Rollback::Plan(plan) => answer::json(StatusCode::OK, &plan),
                 release::Rollback::Accepted(attempt) => self.follow(attempt, follow, None).await?,
             },
+            AppCall::Order(order, said) => {
+                let said = said::by_somebody(said, caller.peer).await;
+                answer::json(StatusCode::OK, &app.order(order, said).await?)
+            }
             AppCall::Releases => answer::json(StatusCode::OK, &app.releases()),
             AppCall::Logs { release, lines } => {
                 answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)
@@ -139,6 +143,7 @@ impl Admin {
             config: wire::ConfigStatus {
                 file: one_of_several.and_then(App::file).or(config.file),
                 app_in_force: app.map(App::app_in_force),
+                pending: app.is_some_and(App::has_pending_edit),
                 error: app.and_then(App::error).map(str::to_owned).or(config.error),
                 ..config
             },

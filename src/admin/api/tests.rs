@@ -285,17 +285,20 @@ fn a_refused_method_names_the_good_ones() {
 #[tokio::test]
 async fn a_body_has_a_limit_told_or_not() {
     let exact = vec![b' '; request::MAX_BODY];
-    assert_eq!(read(Full::new(Bytes::from(exact.clone()))).await.unwrap().len(), request::MAX_BODY);
+    assert_eq!(
+        read(Full::new(Bytes::from(exact.clone())), request::MAX_BODY).await.unwrap().len(),
+        request::MAX_BODY
+    );
     let mut longer = exact;
     longer.push(b' ');
-    let told = read(Full::new(Bytes::from(longer.clone()))).await.unwrap_err();
+    let told = read(Full::new(Bytes::from(longer.clone())), request::MAX_BODY).await.unwrap_err();
     assert_eq!(told.code, Code::BadRequest);
     // Without a length the body tells nothing before its end.
     let (sender, lines) = mpsc::channel(1);
     sender.send(Bytes::from(longer)).await.unwrap();
     drop(sender);
     let (_, untold) = answer::stream(lines).into_parts();
-    assert_eq!(read(untold).await.unwrap_err(), told);
+    assert_eq!(read(untold, request::MAX_BODY).await.unwrap_err(), told);
     // Much more than that is not even thrown away: the sender is left with most of it.
     let (sender, lines) = mpsc::channel(1);
     let flood = tokio::spawn(async move {
@@ -307,7 +310,7 @@ async fn a_body_has_a_limit_told_or_not() {
         sent
     });
     let (_, endless) = answer::stream(lines).into_parts();
-    assert_eq!(read(endless).await.unwrap_err(), told);
+    assert_eq!(read(endless, request::MAX_BODY).await.unwrap_err(), told);
     assert!(flood.await.unwrap() <= DISCARDED / request::MAX_BODY + 2);
 }
 
@@ -315,7 +318,7 @@ async fn a_body_has_a_limit_told_or_not() {
 async fn a_body_that_does_not_come_is_given_up() {
     let (sender, lines) = mpsc::channel(1);
     let (_, body) = answer::stream(lines).into_parts();
-    let error = read(body).await.unwrap_err();
+    let error = read(body, request::MAX_BODY).await.unwrap_err();
     assert!(error.message.contains("within 10 s"), "{}", error.message);
     drop(sender);
 }

@@ -7,6 +7,8 @@
 //! record is on its way to the disk, which may be slow, probes go on and the driver says that it
 //! runs; all other messages wait, in their order.
 
+mod orders;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -17,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::handle::{Handle, MemberView, Message, View, busy, probe_of};
+use super::handle::{Handle, MemberView, Message, View, busy, held, probe_of};
 use super::publisher::Publisher;
 use super::record::{File, Record};
 use super::schedule::Schedule;
@@ -174,6 +176,9 @@ impl TargetSet {
                 event = self.probes.next(), if runs => turn = self.probe_turned(event),
                 () = tokio::time::sleep_until(wake), if waits => (),
             }
+            if runs {
+                self.end_orders().await;
+            }
         }
     }
 
@@ -217,6 +222,7 @@ impl TargetSet {
         if let Some(error) = &self.state_error {
             tracing::error!(app = self.config.name, "{error}");
         }
+        self.take_orders_up();
         self.list();
     }
 
@@ -232,8 +238,15 @@ impl TargetSet {
                 // The switch stands, whether or not anybody waits for the answer.
                 let _gone = asker.send(switched);
             }
-            Message::Freeze(asker) => {
-                let _gone = asker.send(self.freeze().await);
+            Message::Order(order, said, asker) => {
+                let ordered = self.obey(order, said).await;
+                let _gone = asker.send(ordered);
+            }
+            Message::MayFreeze(asker) => {
+                let _gone = asker.send(self.holds_nothing());
+            }
+            Message::Freeze { interrupt, asker } => {
+                let _gone = asker.send(self.freeze(interrupt).await);
             }
             Message::Thaw if self.standing == Standing::Frozen => self.standing = Standing::Running,
             Message::Thaw => (),
@@ -241,13 +254,18 @@ impl TargetSet {
                 let _gone = done.send(());
             }
             Message::Shutdown if matches!(self.standing, Standing::Removed { .. }) => (),
-            Message::Shutdown => self.standing = Standing::Stopping,
+            Message::Shutdown => {
+                self.standing = Standing::Stopping;
+                self.hold_nobody();
+            }
             Message::Remove(done) => {
                 self.standing = Standing::Removed { since: Instant::now() };
+                self.publisher.bar(None);
                 self.set_record_aside().await;
                 let _gone = done.send(());
             }
             Message::Leave(done) => {
+                self.hold_nobody();
                 let _gone = done.send(());
                 return Some(End::Left);
             }
@@ -306,15 +324,8 @@ impl TargetSet {
 
     /// Moves traffic to `addrs`, which are healthy.
     async fn switch(&mut self, addrs: Vec<SocketAddr>) -> Result<wire::Switch, ErrorBody> {
-        match self.standing {
-            Standing::Running => (),
-            Standing::Frozen => return Err(busy()),
-            Standing::Stopping => return Err(going_down()),
-            Standing::Removed { .. } => {
-                let message = format!("app `{}` is being removed", self.config.name);
-                return Err(ErrorBody::new(Code::NoSuchApp, "No such app", message));
-            }
-        }
+        self.may_change()?;
+        self.record.orders.admits()?;
         let ports: Vec<_> = addrs.iter().map(SocketAddr::port).collect();
         let (from, former) = (self.active_port(), ports_of(self.record.in_force()));
         let Some(switch) = switch_of(from, former, &ports, Reason::Manual) else {
@@ -331,23 +342,6 @@ impl TargetSet {
         tracing::info!(app = self.config.name, ?ports, "traffic is switched");
         self.tell(&switch);
         Ok(switch)
-    }
-
-    async fn freeze(&mut self) -> Result<(), ErrorBody> {
-        match self.standing {
-            Standing::Stopping => return Err(going_down()),
-            // There is nothing to hand over: its requests end where they are.
-            Standing::Removed { .. } => return Ok(()),
-            Standing::Running | Standing::Frozen => (),
-        }
-        if self.state_error.is_some() {
-            self.write().await;
-            if let Some(error) = &self.state_error {
-                return Err(ErrorBody::new(Code::StateUnwritable, "State not written", error.clone()));
-            }
-        }
-        self.standing = Standing::Frozen;
-        Ok(())
     }
 
     /// Writes the record. What goes wrong is shown.
@@ -483,7 +477,8 @@ impl TargetSet {
             let over = self.started + until;
             if self.config.drain.early { over.min(Instant::now() + EARLY_DRAIN_LOOK) } else { over }
         });
-        probe.into_iter().chain(drain).fold(far, Instant::min)
+        let order = self.record.orders.next_end().map(Instant::from_std);
+        probe.into_iter().chain(drain).chain(order).fold(far, Instant::min)
     }
 
     fn rules(&self) -> Rules {
@@ -546,6 +541,8 @@ impl TargetSet {
             last_switch: self.record.last_switch.clone(),
             drain_until,
             state_error: self.state_error.clone(),
+            traffic: self.publisher.traffic(),
+            frozen: self.record.orders.frozen(),
             health,
             known: self.set.is_known(),
         };

@@ -13,13 +13,22 @@ use crate::config::AppConfig;
 use crate::health::{Probe, Prober};
 use crate::proxy::{ServiceCounters, Target};
 use crate::release;
-use crate::wire::{self, Code, ErrorBody, Phase, TargetState};
+use crate::release::orders::Order;
+use crate::wire::{self, Code, ErrorBody, Phase, Said, TargetState, Traffic};
 
 /// What reaches the driver.
 pub(super) enum Message {
     /// Traffic is to go to these, which are healthy.
     Switch(Vec<SocketAddr>, oneshot::Sender<Result<wire::Switch, ErrorBody>>),
-    Freeze(oneshot::Sender<Result<(), ErrorBody>>),
+    /// Obey an operator.
+    Order(Order, Said, oneshot::Sender<Result<wire::Ordered, ErrorBody>>),
+    /// Answer whether another daemon can take over now.
+    MayFreeze(oneshot::Sender<Result<(), ErrorBody>>),
+    /// Write the record and stand still; with `interrupt` also where requests wait.
+    Freeze {
+        interrupt: bool,
+        asker: oneshot::Sender<Result<(), ErrorBody>>,
+    },
     Thaw,
     Beat(oneshot::Sender<()>),
     /// Say that the driver runs, whatever else it was told before.
@@ -47,6 +56,8 @@ pub(super) struct View {
     pub(super) last_switch: Option<wire::Switch>,
     pub(super) drain_until: Option<String>,
     pub(super) state_error: Option<String>,
+    pub(super) traffic: Traffic,
+    pub(super) frozen: Option<wire::Frozen>,
     pub(super) health: wire::HealthMetrics,
     /// A first probe has said of every listed target how it is.
     pub(super) known: bool,
@@ -106,6 +117,8 @@ impl Handle {
             state_error: view.state_error.clone(),
             health: view.health.clone(),
             targets: targets.collect(),
+            traffic: view.traffic,
+            frozen: view.frozen.clone(),
             ..release::empty_status()
         }
     }
@@ -197,6 +210,16 @@ impl Handle {
         Ok(wire::Switched { success: true, message, switch: Some(switch), warning: None })
     }
 
+    /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it cannot
+    /// be kept is in the answer's message.
+    ///
+    /// # Errors
+    /// `bad_request` (a pause that `hold.on` leaves out), `busy`, `no_such_app` (it is being
+    /// removed), `shutting_down`.
+    pub async fn order(&self, order: Order, said: Said) -> Result<wire::Ordered, ErrorBody> {
+        self.ask(|asker| Message::Order(order, said, asker)).await?
+    }
+
     /// Waits until every target was probed once, so that a daemon in front of healthy targets never
     /// answers 503 at its start.
     pub async fn first_probe(&self) {
@@ -222,9 +245,12 @@ impl Handle {
     /// Whether another daemon can take over now without a loss.
     ///
     /// # Errors
-    /// `busy`: a switch is under way.
-    pub fn may_freeze(&self) -> Result<(), ErrorBody> {
-        if self.turn.available_permits() == 0 { Err(busy()) } else { Ok(()) }
+    /// `busy`: a switch is under way, or requests are held.
+    pub async fn may_freeze(&self) -> Result<(), ErrorBody> {
+        if self.turn.available_permits() == 0 {
+            return Err(busy());
+        }
+        self.ask(Message::MayFreeze).await?
     }
 
     /// Makes the driver write its record and stand still until [`Handle::thaw`] or
@@ -234,9 +260,9 @@ impl Handle {
     /// `busy`, `state_unwritable`, `shutting_down`. Nothing has changed then.
     pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
         if !interrupt {
-            self.may_freeze()?;
+            self.may_freeze().await?;
         }
-        self.ask(Message::Freeze).await?
+        self.ask(|asker| Message::Freeze { interrupt, asker }).await?
     }
 
     /// Lets the driver go on as if it had never stood still.
@@ -303,6 +329,8 @@ impl View {
             last_switch: None,
             drain_until: None,
             state_error: None,
+            traffic: Traffic::Open,
+            frozen: None,
             health: wire::HealthMetrics::default(),
             known: false,
         }
@@ -392,6 +420,14 @@ fn replica_health(addr: SocketAddr, report: Option<wire::ProbeReport>) -> wire::
 fn named(ports: &[u16]) -> String {
     let all: Vec<_> = ports.iter().map(u16::to_string).collect();
     format!("{} {}", if all.len() == 1 { "Port" } else { "Ports" }, all.join(", "))
+}
+
+/// Requests of `app` are held, which an upgrade would lose.
+pub(super) fn held(app: &str, waiting: usize) -> ErrorBody {
+    let what =
+        if waiting == 1 { "a request is held".to_owned() } else { format!("{waiting} requests are held") };
+    ErrorBody::new(Code::Busy, "Busy", format!("app `{app}`: {what}"))
+        .with_hint("try again when it is over, or wait for it: portok upgrade --wait 10m")
 }
 
 pub(super) fn busy() -> ErrorBody {

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::{Affinity, AppConfig};
-use crate::proxy::{Ejections, Now, RouteWriter, Service, Spread, Target, Tenure};
+use crate::proxy::{Bar, Ejections, Now, RouteWriter, Service, Spread, Target, Tenure};
+use crate::wire::Traffic;
 
 /// What answers count for in the metrics by release: an app with targets has no releases.
 const RELEASE: &str = "targets";
@@ -37,6 +38,21 @@ impl Publisher {
     /// stay there while it drains.
     pub(super) fn begin_tenure(&mut self) {
         self.tenure = None;
+    }
+
+    /// Puts what an operator has ordered in the way of requests, or takes it away.
+    pub(super) fn bar(&mut self, bar: Option<Bar>) {
+        self.route.bar(bar);
+    }
+
+    /// What becomes of requests.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.route.traffic()
+    }
+
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.route.waiting()
     }
 
     /// Points requests at `targets`. Where they are several, what `told` makes is told of those that

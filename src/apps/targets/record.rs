@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::release::orders::Orders;
 use crate::release::records::{Former, Records};
 use crate::wire::Switch;
 
@@ -53,12 +54,21 @@ pub(super) struct Record {
     /// The last move of traffic.
     #[serde(default)]
     pub(super) last_switch: Option<Switch>,
+    /// What an operator has ordered.
+    #[serde(default, skip_serializing_if = "Orders::is_none")]
+    pub(super) orders: Orders,
 }
 
 impl Record {
     /// Nothing was switched yet, and the configuration says `configured`.
     pub(super) fn new(configured: &[SocketAddr]) -> Self {
-        Self { schema: SCHEMA, switched: None, configured: configured.to_vec(), last_switch: None }
+        Self {
+            schema: SCHEMA,
+            switched: None,
+            configured: configured.to_vec(),
+            last_switch: None,
+            orders: Orders::default(),
+        }
     }
 
     /// The list in force.

@@ -439,7 +439,7 @@ async fn frozen_it_stands_still_and_stopped_it_serves_nothing() {
     let (a, b) = (App::start("a").await, App::start("b").await);
     let mut rig = Rig::start(|app| app.targets = Some(vec![a.addr]));
     rig.until(&[(a.addr, Ready)]).await;
-    rig.handle.may_freeze().unwrap();
+    rig.handle.may_freeze().await.unwrap();
     rig.handle.freeze(false).await.unwrap();
     assert_eq!(rig.handle.switch(&[b.addr.port()]).await.unwrap_err().code, Code::Busy);
     rig.edit(|app| app.targets = Some(vec![b.addr]));

@@ -24,8 +24,8 @@ pub(crate) use host::{checks, instances, journal_lines, note, report};
 pub(crate) use progress::Progress;
 pub(crate) use releases::releases;
 pub(crate) use results::{
-    absent, accepted, broken_file, counted_together, health, log_lines, moved, planned, reloaded, superseded,
-    switched, upgraded, warning, watch_line, watching,
+    absent, accepted, broken_file, counted_together, health, log_lines, moved, ordered, planned, reloaded,
+    superseded, switched, upgraded, warning, watch_line, watching,
 };
 #[cfg(test)]
 pub(crate) use screen::Sink;

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use super::super::failure::Failure;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain, ports};
 use crate::wire::{
-    Accepted, AppChange, AppReload, Health, LogLine, Moved, Reloaded, RollbackPlan, Status, Stream, Switch,
-    Switched, Upgraded,
+    Accepted, AppChange, AppReload, Health, LogLine, Moved, Ordered, Reloaded, RollbackPlan, Status, Stream,
+    Switch, Switched, Upgraded,
 };
 
 /// A deploy or rollback that moved traffic.
@@ -59,6 +59,11 @@ pub(crate) fn switched(switched: &Switched, asked: &[u16]) -> String {
 /// An operation that continues in the daemon.
 pub(crate) fn accepted(accepted: &Accepted) -> String {
     plain(&accepted.message)
+}
+
+/// An order that is obeyed.
+pub(crate) fn ordered(ordered: &Ordered) -> String {
+    plain(&ordered.message)
 }
 
 /// What the daemon warns of although it does what was asked.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::lines::{write_problem, write_row};
 use super::targets;
 use super::words::{BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
-use crate::wire::{RedisStatus, ReleaseStatus, Status};
+use crate::wire::{Frozen, RedisStatus, ReleaseStatus, Status, Traffic};
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -65,6 +65,20 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
             None => "there is nothing to go back to",
         };
         row("watching", format!("{rest} left, {may_follow}"));
+    }
+    match status.traffic {
+        Traffic::Open => (),
+        Traffic::Held => row("requests", "wait: they are held".to_owned()),
+        Traffic::Maintenance => row("requests", "are answered by portok itself: maintenance".to_owned()),
+    }
+    if let Some(Frozen { by, note, until, .. }) = &status.frozen {
+        let until = until.as_deref().and_then(|until| left(until, now));
+        let until = until.map(|rest| format!(", {rest} left")).unwrap_or_default();
+        let note = note.as_ref().map(|note| format!(": {}", plain(note))).unwrap_or_default();
+        row("frozen", format!("by {}{until}{note}", plain(by)));
+    }
+    if status.config.pending {
+        row("pending", "an edit of [app] waits for its deploy".to_owned());
     }
     if !status.quarantined.is_empty() {
         let releases: Vec<_> = status.quarantined.iter().map(|release| plain(release)).collect();
@@ -200,6 +214,7 @@ pub(super) mod tests {
                 loaded_at: "2026-01-01T11:00:00Z".into(),
                 error: None,
                 app_in_force: None,
+                pending: false,
             },
             version: "0.1.0".into(),
             listen: "0.0.0.0:3000".into(),
@@ -212,6 +227,8 @@ pub(super) mod tests {
             quarantined: Vec::new(),
             replicas: None,
             targets: Vec::new(),
+            traffic: Traffic::Open,
+            frozen: None,
             redis: None,
         }
     }

@@ -92,6 +92,8 @@ pub(super) const PROXY: &[Key] = &[
         proxy.no_route_status
     )
     .for_several(),
+    row!(instance, "proxy.ping", some(values::url_path), optional(show::string), proxy.ping),
+    row!(instance, "proxy.ping_host", some(values::host_name), optional(show::string), proxy.ping_host),
     row!(instance, "proxy.fast_path", values::boolean, show::number, proxy.fast_path).variable("FAST_PATH"),
 ];
 

@@ -1,5 +1,5 @@
 //! What a request that its first claim brought no answer keeps for the next one: the members of a
-//! set that it has tried, how long it pauses, why it was refused last.
+//! set that it has tried, how long it pauses, how it waited for the app, why it was refused last.
 //!
 //! Owned by the request. Most requests have none.
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::proxy::balance::Trial;
 use crate::proxy::clock;
 use crate::proxy::fault::Fault;
+use crate::proxy::hold::{Pass, Place};
 use crate::proxy::upstream::pool::{self, Claim, LocalTarget};
 
 /// How long a refused connection is left alone before it is tried again: at first, and at the most.
@@ -26,11 +27,31 @@ pub(super) struct Again {
     /// How long the app is left alone before the next try.
     pause: Duration,
     last: Option<io::Error>,
+    /// How it waited for the app, if it did.
+    pub(super) held: Waited,
+}
+
+/// How a request waited for an app that took none.
+#[derive(Default)]
+pub(super) struct Waited {
+    /// It was let go.
+    pub(super) pass: Option<Pass>,
+    /// Where it stood.
+    pub(super) place: Option<Place>,
+    /// Until when it may wait in all.
+    pub(super) until: Option<u64>,
 }
 
 impl Default for Again {
     fn default() -> Self {
-        Self { tried: Vec::new(), retries: 0, trial: None, pause: REFUSED_PAUSE.0, last: None }
+        Self {
+            tried: Vec::new(),
+            retries: 0,
+            trial: None,
+            pause: REFUSED_PAUSE.0,
+            last: None,
+            held: Waited::default(),
+        }
     }
 }
 

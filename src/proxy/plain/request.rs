@@ -54,13 +54,12 @@ impl<'a> Plain<'a> {
         Some(Self { method, target, host, fields, to_head, close, is_forwarded })
     }
 
-    /// Whether the settings leave it plain: its head is not too long, and its path is not the admin
-    /// API's.
+    /// Whether the settings leave it plain: its head is not too long, and portok itself has not to
+    /// answer it.
     pub(super) fn fits(&self, length: usize, settings: &Settings) -> bool {
-        let (proxy, admin) = (&settings.config.proxy, &settings.config.admin);
-        length <= proxy.max_header_size
+        length <= settings.config.proxy.max_header_size
             && self.fields.len() <= settings.config.limits.headers
-            && !(admin.public && self.target.starts_with(&admin.prefix))
+            && !settings.may_be_own(self.host, self.target.as_bytes())
     }
 
     /// Its fields, name and value.

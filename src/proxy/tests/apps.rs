@@ -238,7 +238,7 @@ async fn a_request_goes_on_when_its_app_loses_its_routes() {
     let (mut app, mut other) = (App::new(&rig, patient), App::new(&rig, |_| ()));
     let blue = named("blue").await;
     other.switch(&blue);
-    app.routes.set(Now::Held);
+    app.routes.set(Now::Near);
     rig.board.route(vec![app.at("a", "/"), other.at("b", "/")]);
     let mut waiting = rig.connect().await;
     let asked = tokio::spawn(async move { ask(&mut waiting, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await });

@@ -4,9 +4,9 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::proxy::bells::Doorbells;
 use crate::proxy::connection::ClientConnection;
 use crate::proxy::here::NoClaim;
-use crate::proxy::upstream::pool::Doorbells;
 use crate::proxy::worker::{Worker, WorkerParts};
 
 /// How often the app crashes and comes back.
@@ -34,8 +34,10 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
         while !over.load(Ordering::SeqCst) {
             match worker.here.claim(&worker.here.look(), &client) {
                 Ok(_) => looks.served += 1,
-                Err(NoClaim::Held) => (),
-                Err(NoClaim::Empty | NoClaim::Trial(_)) => looks.refused += 1,
+                Err(NoClaim::Near) => (),
+                Err(NoClaim::Empty | NoClaim::Held | NoClaim::Maintenance(_) | NoClaim::Trial(_)) => {
+                    looks.refused += 1
+                }
             }
             looking.store(true, Ordering::SeqCst);
         }
@@ -50,7 +52,7 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
     let bells = Arc::new(Doorbells((0..READERS).map(|_| Notify::new()).collect()));
     let over = AtomicBool::new(false);
     let looking = [const { AtomicBool::new(false) }; READERS];
-    routes.set(Now::Held);
+    routes.set(Now::Near);
     let looks = std::thread::scope(|threads| {
         let readers: Vec<_> = (0..READERS)
             .map(|lane| {
@@ -67,7 +69,7 @@ fn no_look_at_an_app_that_is_held_or_live_finds_nothing() {
         for port in 1..=RECOVERIES {
             let target = target(&counters, "v1", port);
             routes.set(Now::One(target.clone()));
-            routes.set(Now::Held);
+            routes.set(Now::Near);
             target.close();
         }
         over.store(true, Ordering::SeqCst);

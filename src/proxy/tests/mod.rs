@@ -4,6 +4,7 @@ mod apps;
 mod coming_back;
 mod connections;
 mod framing;
+mod holding;
 mod lifecycle;
 mod limits;
 mod messages;

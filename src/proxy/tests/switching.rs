@@ -54,10 +54,10 @@ async fn a_switch_from_inside_a_request_moves_the_next_one() {
 async fn while_the_next_target_is_near_a_request_waits_for_it_and_then_gets_503() {
     let app = named("again").await;
     let mut rig = Rig::start(|config| of_app(config).upstream.connect_timeout = Duration::from_millis(300));
-    rig.routes.set(Now::Held);
+    rig.routes.set(Now::Near);
     assert!(ask(&mut rig.connect().await).await.starts_with("no_live_target"));
     let mut rig = Rig::start(|_| ());
-    rig.routes.set(Now::Held);
+    rig.routes.set(Now::Near);
     let mut waiting = rig.connect().await;
     let asked = tokio::spawn(async move { ask(&mut waiting).await });
     eventually("the request is there", || rig.counters.snapshot().inflight == 1).await;

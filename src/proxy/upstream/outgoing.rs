@@ -4,6 +4,7 @@
 //! Small requests go out in one write. Dropped half-way, the connection that it wrote to is of no
 //! use any more.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -42,7 +43,17 @@ pub(in crate::proxy) struct Outgoing {
     written: u64,
     /// How long a part of the body is waited for.
     patience: Option<Patience>,
+    /// What was read of the body before there was anybody to send it to. In a box, because hardly
+    /// any request has it.
+    ahead: Option<Box<Ahead>>,
 }
+
+/// The first parts of a body; `None`: its end.
+#[derive(Debug, Default)]
+struct Ahead(VecDeque<Option<Frame<Bytes>>>);
+
+/// How many parts of a body are read ahead. hyper reads one more.
+const AHEAD: usize = 2;
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
@@ -55,14 +66,16 @@ impl Drop for Outgoing {
 impl Outgoing {
     /// A request of `head` alone.
     pub(in crate::proxy) fn bodyless(head: Vec<u8>) -> Self {
-        Self { pieces: Pieces::new(head), body: None, chunked: false, allowed: 0, written: 0, patience: None }
+        let pieces = Pieces::new(head);
+        Self { pieces, body: None, chunked: false, allowed: 0, written: 0, patience: None, ahead: None }
     }
 
     /// A request of `head` and `body`. A body that is over already is none.
     pub(in crate::proxy) fn new(head: Vec<u8>, body: Incoming, chunked: bool, limit: Option<u64>) -> Self {
         let body = (chunked || !body.is_end_stream()).then_some(body);
         let allowed = limit.unwrap_or(u64::MAX);
-        Self { pieces: Pieces::new(head), body, chunked, allowed, written: 0, patience: None }
+        let pieces = Pieces::new(head);
+        Self { pieces, body, chunked, allowed, written: 0, patience: None, ahead: None }
     }
 
     /// Waits no longer than `patience` for each part of the body, from now on.
@@ -105,6 +118,36 @@ impl Outgoing {
         std::mem::take(&mut self.pieces.bytes)
     }
 
+    /// Reads the first parts of the body although nobody takes them yet: so it is learned that the
+    /// client broke off. Returns how many bytes were read.
+    pub(in crate::proxy) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<usize, Stopped> {
+        let Some(body) = &mut self.body else { return Ok(0) };
+        let Ahead(ahead) = &mut **self.ahead.get_or_insert_default();
+        let mut read = 0;
+        while ahead.len() < AHEAD && ahead.back().is_none_or(Option::is_some) {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Err(error))) => {
+                    self.body = None;
+                    return Err(Stopped::Client(error));
+                }
+                Poll::Ready(frame) => {
+                    let frame = frame.and_then(Result::ok);
+                    read += frame.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                    ahead.push_back(frame);
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// The bytes that it has in memory.
+    pub(in crate::proxy) fn kept(&self) -> usize {
+        let ahead = self.ahead.iter().flat_map(|ahead| ahead.0.iter().flatten());
+        let ahead: usize = ahead.filter_map(Frame::data_ref).map(Bytes::len).sum();
+        self.pieces.bytes.len() + self.pieces.payload.len() + ahead
+    }
+
     /// Takes the first part of the body if it has come already. So it goes out with the head, and a
     /// body that is wrong from its first byte reaches nobody.
     pub(in crate::proxy) fn prime(&mut self, cx: &mut Context<'_>) -> Result<(), Stopped> {
@@ -140,7 +183,11 @@ impl Outgoing {
     /// Takes the next part of the body behind what is pending.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
-        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+        let polled = match self.ahead.as_mut().and_then(|ahead| ahead.0.pop_front()) {
+            Some(frame) => Poll::Ready(frame.map(Ok)),
+            None => Pin::new(&mut *body).poll_frame(cx),
+        };
+        let Poll::Ready(frame) = polled else {
             return match &self.patience {
                 Some(patience) if patience.body_is_late() => Poll::Ready(Err(Stopped::Late)),
                 _ => Poll::Pending,
@@ -163,7 +210,8 @@ impl Outgoing {
                 return Poll::Ready(Ok(()));
             }
         };
-        let over = body.is_end_stream() && !self.chunked;
+        let all_taken = self.ahead.as_ref().is_none_or(|ahead| ahead.0.is_empty());
+        let over = body.is_end_stream() && all_taken && !self.chunked;
         let taken = self.take(frame);
         if over {
             self.body = None;

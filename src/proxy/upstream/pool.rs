@@ -25,19 +25,11 @@ use tokio::sync::Notify;
 
 use super::connection::Connection;
 use crate::config::Upstream;
+use crate::proxy::bells::Doorbells;
 use crate::proxy::board::Service;
 use crate::proxy::clock;
+use crate::proxy::hold::Pass;
 use crate::proxy::target::{Permit, Target};
-
-/// Wakes the keepers of all threads.
-#[derive(Debug)]
-pub(in crate::proxy) struct Doorbells(pub(in crate::proxy) Box<[Notify]>);
-
-impl Doorbells {
-    fn ring(&self, but: usize) {
-        self.0.iter().enumerate().filter(|(lane, _)| *lane != but).for_each(|(_, bell)| bell.notify_one());
-    }
-}
 
 /// A target as one thread uses it.
 #[derive(Debug)]
@@ -259,12 +251,14 @@ impl Drop for WaitingHere<'_> {
 #[derive(Debug)]
 pub(in crate::proxy) struct Claim {
     pub(in crate::proxy) local: Rc<LocalTarget>,
+    /// Its request was held: it counts among those that were let go.
+    pub(in crate::proxy) pass: Option<Pass>,
 }
 
 impl Claim {
     pub(in crate::proxy) fn new(local: Rc<LocalTarget>, pinned: bool) -> Option<Self> {
         // Only a granted claim becomes one: dropping it gives back.
-        if local.target.claim(local.lane, pinned) { Some(Self { local }) } else { None }
+        if local.target.claim(local.lane, pinned) { Some(Self { local, pass: None }) } else { None }
     }
 }
 

@@ -122,6 +122,7 @@ impl Coordinator {
             Message::Deploy { .. }
             | Message::Rollback { .. }
             | Message::Switch { .. }
+            | Message::Order { .. }
             | Message::StopAll { .. }
             | Message::Kill
                 if awaits_turn =>
@@ -129,7 +130,10 @@ impl Coordinator {
                 self.begin();
                 Some(message)
             }
-            Message::Deploy { .. } | Message::Rollback { .. } | Message::Switch { .. } => {
+            Message::Deploy { .. }
+            | Message::Rollback { .. }
+            | Message::Switch { .. }
+            | Message::Order { .. } => {
                 let refusal = if self.is_stopping() { Refusal::ShuttingDown } else { Refusal::Booting };
                 message.refuse(|| refused(&refusal))
             }
@@ -224,6 +228,7 @@ impl Coordinator {
         };
         let save = rewrite.then(|| self.recorder.last());
         self.step_with(Event::Boot(boot), Step { save, ..Step::default() });
+        self.hold_what_returns();
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Answer, Coordinator, Step};
-use crate::config::AppConfig;
+use crate::config::{AppConfig, HoldOn};
 use crate::release::message::{Message, Report};
 use crate::release::probing::probe;
 use crate::release::run::Start;
@@ -24,7 +24,7 @@ impl Coordinator {
             Effect::Route { run, former } => self.point(run, former),
             Effect::Hold => {
                 self.live_probe.unrouted();
-                self.traffic.hold();
+                self.traffic.hold(config.hold.is_on(HoldOn::Crash));
             }
             Effect::Unroute => {
                 self.live_probe.unrouted();
@@ -40,9 +40,9 @@ impl Coordinator {
                     Timer::Window(_) => config.rollback.window,
                     Timer::Restart(_, delay) | Timer::Calm(_, delay) => delay,
                 };
-                self.timers.start(timer, after);
+                self.start_timer(timer, after);
             }
-            Effect::Resume(timer, left) => self.timers.start(timer, left),
+            Effect::Resume(timer, left) => self.start_timer(timer, left),
             Effect::Tell(tell) => self.tell(tell, step),
             Effect::Refuse(refusal) => step.answer = Some(Answer::Refused(refusal)),
             Effect::AlreadyLive => step.answer = Some(Answer::AlreadyLive),

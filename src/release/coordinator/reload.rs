@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Coordinator;
+use crate::config::app_fingerprint;
 use crate::release::life::Life;
 use crate::release::message::Message;
 use crate::release::spec;
@@ -22,6 +23,9 @@ impl Coordinator {
             return;
         }
         let config = Arc::clone(&self.config.borrow());
+        if self.orders.holds_back(|| app_fingerprint(&config.app)) {
+            return;
+        }
         if let Some(port) = config.app.target {
             self.edits.begin(&config.app);
             if let Err(error) = self.switch(port, Reason::Config) {

@@ -18,6 +18,12 @@ impl Coordinator {
     ) -> Result<Attempt, ErrorBody> {
         let Prepared { id, spec, app_fingerprint } = prepared;
         self.check_content(&id, &spec)?;
+        if let Err(frozen) = self.orders.admits() {
+            if reason == Reason::Config {
+                self.edits.postpone();
+            }
+            return Err(frozen);
+        }
         if reason == Reason::Config
             && let Some(release) = self.quarantined_like(&spec)
         {
@@ -37,6 +43,10 @@ impl Coordinator {
         let not_yet = matches!(&answer, Err(error) if matches!(error.code, Code::Busy | Code::ShuttingDown));
         if not_yet && reason == Reason::Config {
             self.edits.postpone();
+        }
+        // It may be the edit that a freeze held back.
+        if answer.is_ok() && self.edits.is_pending() {
+            self.edits.look_at(&self.config.borrow().app);
         }
         answer
     }
@@ -65,6 +75,7 @@ impl Coordinator {
     }
 
     pub(super) fn switch(&mut self, port: u16, reason: Reason) -> Result<SwitchReply, ErrorBody> {
+        self.orders.admits()?;
         let release = spec::unmanaged(port);
         let id = release.id.clone();
         match self.step(Event::Switch { release, port, reason }) {

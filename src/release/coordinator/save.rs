@@ -46,7 +46,8 @@ impl Coordinator {
             failed_probes: state.failed_probes(),
             last_failure: self.voice.last_failure().cloned(),
             last_exit: self.voice.last_exit().cloned(),
-            watch_until: state.window.and_then(|window| self.timers.window_ends(window.ticket)),
+            watch_until: state.window.and_then(|window| self.window_ends(window.ticket)),
+            orders: self.orders.clone(),
             ..Record::default()
         }
     }

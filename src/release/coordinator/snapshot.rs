@@ -45,6 +45,8 @@ impl Coordinator {
             last_failure: self.voice.last_failure().map(|failure| failure.message.clone()),
             last_failure_at: self.voice.last_failure().map(|failure| failure.at.clone()),
             last_exit: self.voice.last_exit().cloned(),
+            traffic: self.traffic.now(),
+            frozen: self.orders.frozen(),
             quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };
@@ -52,6 +54,7 @@ impl Coordinator {
             booted: self.life.booting().is_none_or(|booting| booting.awaits_turn),
             status: Some(status),
             app_in_force: self.app_in_force(),
+            edit_pending: self.edits.is_pending(),
             releases: self.history.rows(),
             health: self.live_probe.health().clone(),
             probe: live.and_then(|run| self.probe_of(run.id)),

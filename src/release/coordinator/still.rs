@@ -39,8 +39,18 @@ impl Coordinator {
 
     /// Whether another daemon can take over now without a loss.
     pub(super) fn may_freeze(&self) -> Result<(), ErrorBody> {
-        let Some(hindrance) = self.state.hindrance() else { return Ok(()) };
         let app = &self.config.borrow().name;
+        let busy = |message| {
+            ErrorBody::new(Code::Busy, "Busy", message)
+                .with_hint("try again when it is over, or wait for it: portok upgrade --wait 10m")
+        };
+        let Some(hindrance) = self.state.hindrance() else {
+            return match self.traffic.waiting() {
+                0 => Ok(()),
+                1 => Err(busy(format!("app `{app}`: a request is held"))),
+                held => Err(busy(format!("app `{app}`: {held} requests are held"))),
+            };
+        };
         let message = match hindrance {
             Hindrance::Task { release, reason, step } => {
                 format!("app `{app}`: an attempt is under way: `{release}` ({}), {step}", reason.as_str())
@@ -49,8 +59,7 @@ impl Coordinator {
                 format!("app `{app}`: requests wait for `{release}`, which crashed; {step}")
             }
         };
-        Err(ErrorBody::new(Code::Busy, "Busy", message)
-            .with_hint("try again when it is over, or wait for it: portok upgrade --wait 10m"))
+        Err(busy(message))
     }
 
     /// Refuses requests and keeps reports. Gives back what means the same as at any time.
@@ -114,6 +123,7 @@ impl Coordinator {
         // Where the record could not be written it went on until now.
         self.tell_interrupted();
         self.end_awaited = Some(done);
+        self.hold_nobody();
         self.life = Life::Leaving { recorded: self.life.is_recorded() };
     }
 }

@@ -323,7 +323,7 @@ fn release(world: &World, app: &str, version: &str) -> App {
 /// Whoever watches goes back by itself when its process dies; without a window it is started again.
 fn no_request_reaches_the_other(affinities: [&str; 2], windows: [&str; 2]) {
     let world = World::new();
-    let mut conf = edge(&world).set("upstream.connect_timeout", "50s").set("proxy.idle_timeout", "60s");
+    let mut conf = edge(&world).set("hold.max_time", "50s").set("proxy.idle_timeout", "60s");
     for ((app, affinity), window) in APPS.iter().zip(affinities).zip(windows) {
         for (key, value) in [
             ("hosts", toml::Value::from(vec![format!("{app}.test")])),

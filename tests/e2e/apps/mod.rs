@@ -19,6 +19,7 @@ mod faults;
 mod files;
 mod killed;
 mod kinds;
+mod orders;
 mod redis;
 mod routes;
 mod shown;
