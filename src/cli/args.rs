@@ -188,7 +188,7 @@ Rollbacks, restarts and watch windows go on. An edit of [app] waits; the end of 
         #[command(flatten)]
         said: SaidArgs,
     },
-    /// Let deploys and switches go on, with the edit of [app] that waited
+    /// Let deploys and switches go on, with the edit that waited
     #[command(after_help = "\
 Examples:
   portok thaw
