@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::way::{DEFAULT_PORT, Token};
 use crate::config::Secret;
+use crate::host::Places;
 use crate::host::files::read_limited;
 use crate::plain::describe_io;
 
@@ -35,10 +36,10 @@ pub(crate) struct Unreadable {
 impl InstanceFile {
     /// Reads `NAME.toml`, then `NAME.env`, which wins, as the daemon does; `None` when neither
     /// exists.
-    pub(crate) fn read(folder: &Path, name: &str) -> Result<Option<Self>, Unreadable> {
-        let toml_path = folder.join(format!("{name}.toml"));
+    pub(crate) fn read(places: &Places, name: &str) -> Result<Option<Self>, Unreadable> {
+        let toml_path = places.file(name, "toml");
         let toml_text = read_optional(&toml_path)?;
-        let env_text = read_optional(&folder.join(format!("{name}.env")))?;
+        let env_text = read_optional(&places.file(name, "env"))?;
         if toml_text.is_none() && env_text.is_none() {
             return Ok(None);
         }
@@ -60,9 +61,9 @@ impl InstanceFile {
                 denied: false,
             })?;
             // With several apps the public port has admin paths only where that is configured.
-            let has_folder = || folder.join(format!("{name}.d")).is_dir();
+            let has_folder = || places.apps(name).is_dir();
             file.public = !(table.contains_key("apps") || !table.contains_key("app") && has_folder());
-            file.apply_toml(&table, folder);
+            file.apply_toml(&table, &places.config);
         }
         if let Some(text) = env_text {
             file.apply_env(&parse_env(&text));

@@ -46,7 +46,7 @@ pub(crate) fn locate(global: &Global, around: &Surroundings) -> Result<Daemon, F
         return Ok(plain(vec![Way::Socket(socket.clone())], DEFAULT_PREFIX.to_owned(), advice));
     }
     if let Some(name) = &global.instance {
-        return instance(name, given, around, InstanceFile::read(&around.places.config, name));
+        return instance(name, given, around, InstanceFile::read(&around.places, name));
     }
     if let Some(url) = &around.url {
         let (way, prefix) = parse_url("PORTOK_URL", url, outer_token())?;
@@ -87,9 +87,11 @@ fn instance(
         Ok(Some(file)) => file,
         Ok(None) => {
             daemon.ways = default_ways(name, around);
+            let toml = around.places.file(name, "toml");
+            let toml = toml.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // `portok run` has no file, and systemd does not know it.
             daemon.advice = format!(
-                "there is no {name}.toml or {name}.env in {}: if it was a `portok run`, it has ended; `portok list` shows \
+                "there is no {toml} or {name}.env in {}: if it was a `portok run`, it has ended; `portok list` shows \
                  what runs",
                 around.places.config.display()
             );
@@ -109,7 +111,10 @@ fn instance(
     };
     daemon.ways = match file.socket {
         Some(socket) => vec![Way::Socket(socket)],
-        None => default_ways(file.name.as_deref().unwrap_or(name), around),
+        None => {
+            let name = around.places.instance_of(name).unwrap_or(name);
+            default_ways(file.name.as_deref().unwrap_or(name), around)
+        }
     };
     if let Some((host, port)) = file.address.filter(|_| file.public) {
         let token = match given {

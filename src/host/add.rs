@@ -329,7 +329,8 @@ mod tests {
     fn loaded(new: &New<'_>, format: Format) -> Config {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().to_owned();
-        let places = Places { state: config.clone(), units: config.clone(), packaged: Vec::new(), config };
+        let (state, units) = (config.clone(), config.clone());
+        let places = Places { state, units, packaged: Vec::new(), config, flavor: None };
         let mut report = HostReport::about("api");
         store(&places, new, format, Readers::Owner, false, &mut report).unwrap();
         let again = store(&places, new, format, Readers::Owner, false, &mut report).unwrap_err();

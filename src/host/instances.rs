@@ -43,9 +43,10 @@ pub(crate) fn all(places: &Places, reading: Reading) -> Result<Vec<Instance>, Ho
         let ending = path.extension().and_then(|ending| ending.to_str());
         let stem = path.file_stem().and_then(|stem| stem.to_str());
         if let (Some("toml" | "env"), Some(stem)) = (ending, stem)
-            && is_instance_name(stem)
+            && let Some(name) = if ending == Some("toml") { places.instance_of(stem) } else { Some(stem) }
+            && is_instance_name(name)
         {
-            names.insert(stem.to_owned());
+            names.insert(name.to_owned());
         }
     }
     Ok(names.into_iter().filter_map(|name| find(places, &name, reading)).collect())
@@ -68,7 +69,8 @@ pub(crate) fn find(places: &Places, name: &str, reading: Reading) -> Option<Inst
 pub(crate) fn get(places: &Places, name: &str, reading: Reading) -> Result<Instance, HostFailure> {
     find(places, name, reading).ok_or_else(|| {
         let message = format!(
-            "there is no instance `{name}`: neither {name}.toml nor {name}.env is in {}",
+            "there is no instance `{name}`: neither {} nor {name}.env is in {}",
+            places.file(name, "toml").file_name().unwrap_or_default().display(),
             places.config.display()
         );
         HostFailure::new(
@@ -100,6 +102,7 @@ fn load(
     };
     let folders = [("PORTOK_CONFIG_DIR", &places.config), ("PORTOK_STATE_DIR", &places.state)];
     variables.extend(folders.map(|(variable, folder)| (variable.to_owned(), folder.display().to_string())));
+    variables.extend(places.flavor.iter().map(|flavor| ("PORTOK_FLAVOR".to_owned(), flavor.clone())));
     config::load(&Sources {
         instance: Some(name.to_owned()),
         env: variables,
@@ -156,8 +159,13 @@ mod tests {
     fn both_kinds_of_files_are_instances_and_nothing_else_is() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().to_owned();
-        let places =
-            Places { state: config.join("state"), units: config.clone(), packaged: Vec::new(), config };
+        let places = Places {
+            state: config.join("state"),
+            units: config.clone(),
+            packaged: Vec::new(),
+            config,
+            flavor: None,
+        };
         let write = |name: &str, text: &str| {
             let path = folder.path().join(name);
             fs::write(&path, text).unwrap();

@@ -23,12 +23,19 @@ pub(crate) struct Places {
     /// The folders of packages' units. Empty if `units` was moved: then that folder stands for all
     /// of them.
     pub(crate) packaged: Vec<PathBuf>,
+    /// `PORTOK_FLAVOR`: `NAME_FLAVOR.toml` stands in the place of `NAME.toml`.
+    pub(crate) flavor: Option<String>,
 }
 
 impl Places {
     /// The folders according to this process's environment.
     pub(crate) fn of_process() -> Self {
-        Self::from(|variable| std::env::var_os(variable).filter(|dir| !dir.is_empty()).map(PathBuf::from))
+        let set = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        let flavor = set("PORTOK_FLAVOR").map(|flavor| flavor.to_string_lossy().trim().to_owned());
+        Self {
+            flavor: flavor.filter(|flavor| !flavor.is_empty()),
+            ..Self::from(|variable| set(variable).map(PathBuf::from))
+        }
     }
 
     /// The folders according to `moved`, which looks up a variable.
@@ -45,6 +52,7 @@ impl Places {
             state: place("PORTOK_STATE_DIR", STATE),
             units,
             packaged,
+            flavor: None,
         }
     }
 
@@ -67,12 +75,25 @@ impl Places {
     /// The folder in which every file is an app of `instance`, if it has several. The caller has
     /// validated the name.
     pub(crate) fn apps(&self, instance: &str) -> PathBuf {
-        self.config.join(format!("{instance}.d"))
+        self.config.join(format!("{}.d", self.instance_of(instance).unwrap_or(instance)))
     }
 
     /// `NAME.toml`, `NAME.env` or `NAME.token` of an instance. The caller has validated the name.
     pub(crate) fn file(&self, name: &str, ending: &str) -> PathBuf {
-        self.config.join(format!("{name}.{ending}"))
+        let name = self.instance_of(name).unwrap_or(name);
+        match &self.flavor {
+            Some(flavor) if ending == "toml" => self.config.join(format!("{name}_{flavor}.toml")),
+            _ => self.config.join(format!("{name}.{ending}")),
+        }
+    }
+
+    /// The instance of which `stem` is the main file's name: `edge` of `edge_test` in the flavor
+    /// `test`. `None`: a file of that name is none in the flavor.
+    pub(crate) fn instance_of<'a>(&self, stem: &'a str) -> Option<&'a str> {
+        match &self.flavor {
+            Some(flavor) => stem.strip_suffix(flavor.as_str())?.strip_suffix('_'),
+            None => Some(stem),
+        }
     }
 }
 
@@ -90,5 +111,14 @@ mod tests {
         assert_eq!(moved.units, Path::new("/t/PORTOK_UNIT_DIR"));
         assert!(moved.packaged.is_empty() && moved.is_config_moved() && moved.is_state_moved());
         assert_eq!(moved.file("api", "env"), Path::new("/t/PORTOK_CONFIG_DIR/api.env"));
+        let test = Places { flavor: Some("test".into()), ..usual };
+        for name in ["edge", "edge_test"] {
+            let files = ["toml", "env", "token"].map(|ending| test.file(name, ending));
+            assert_eq!(
+                files,
+                ["edge_test.toml", "edge.env", "edge.token"].map(|file| test.config.join(file))
+            );
+            assert_eq!(test.apps(name), test.config.join("edge.d"));
+        }
     }
 }

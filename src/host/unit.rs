@@ -142,7 +142,13 @@ mod tests {
     use super::*;
 
     fn places(config: &str, state: &str) -> Places {
-        Places { config: config.into(), state: state.into(), units: "/u".into(), packaged: Vec::new() }
+        Places {
+            config: config.into(),
+            state: state.into(),
+            units: "/u".into(),
+            packaged: Vec::new(),
+            flavor: None,
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod alternating;
 mod edits;
 mod faults;
 mod files;
+mod flavor;
 mod killed;
 mod kinds;
 mod orders;
