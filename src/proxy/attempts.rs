@@ -150,7 +150,7 @@ impl Attempts<'_> {
                 },
             };
             let fresh = retried || !upstream.keepalive;
-            let mut connection = if let Some(kept) = claim.local.try_kept(fresh) {
+            let mut connection = if let Some(kept) = claim.local.try_kept(fresh, replayable) {
                 kept
             } else {
                 // In a box, because it is rare and large: a request's future has room for

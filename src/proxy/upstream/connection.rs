@@ -104,10 +104,10 @@ impl Connection {
         is_blocked(&self.stream.try_read(&mut [0]))
     }
 
-    /// Whether it can carry another exchange. After a short rest this costs no system call; a close
-    /// that is missed then is made good by the retry.
-    pub(in crate::proxy) fn is_usable(&self) -> bool {
-        let suspect = clock::uptime().saturating_sub(self.idle_since) > SUSPECT;
+    /// Whether it can carry another exchange that begins `now`. After a short rest this costs no
+    /// system call; a close that is missed then is made good by the retry.
+    pub(in crate::proxy) fn is_usable(&self, now: u64) -> bool {
+        let suspect = now.saturating_sub(self.idle_since) > SUSPECT;
         self.is_quiet()
             && (!suspect
                 || is_blocked(&SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])))
@@ -116,4 +116,29 @@ impl Connection {
 
 fn is_blocked<T>(read: &io::Result<T>) -> bool {
     matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::of_an_empty_file;
+    use crate::proxy::counters::Counters;
+    use crate::proxy::target::Target;
+
+    #[tokio::test]
+    async fn a_close_that_the_runtime_has_not_seen_is_found_after_a_rest() {
+        let app = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = app.local_addr().unwrap();
+        let target = Target::new(addr, Counters::new(1).service().release("r"));
+        let upstream = of_an_empty_file().app.upstream.clone();
+        let mut connection = Connection::open(addr, target.permit(1).unwrap(), &upstream).await.unwrap();
+        connection.rest();
+        let (peer, _) = app.accept().unwrap();
+        let rested = connection.idle_since() + SUSPECT + 1;
+        assert!(connection.is_usable(rested));
+        // From here on the runtime does not run, as in a process that was stopped.
+        drop(peer);
+        assert!(connection.is_usable(connection.idle_since()), "it seems fresh");
+        assert!(!connection.is_usable(rested));
+    }
 }

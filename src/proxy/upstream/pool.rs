@@ -114,12 +114,14 @@ impl LocalTarget {
         }
     }
 
-    /// A kept connection, without waiting. None if a `fresh` one is wanted.
-    pub(in crate::proxy) fn try_kept(&self, fresh: bool) -> Option<Connection> {
+    /// A kept connection, without waiting. None if a `fresh` one is wanted. A request that is not
+    /// `replayable` is lost where the app has closed the connection. So for it the kernel's clock is
+    /// read: the thread's is behind in the turn in which the process runs again after a stop.
+    pub(in crate::proxy) fn try_kept(&self, fresh: bool, replayable: bool) -> Option<Connection> {
         if fresh || self.waiting.get() > 0 {
             return None;
         }
-        self.kept()
+        self.kept(if replayable { clock::uptime() } else { self.exactly_now() })
     }
 
     /// A connection or a permit, without waiting. `fresh`: no kept connection.
@@ -155,9 +157,14 @@ impl LocalTarget {
         }
     }
 
-    fn kept(&self) -> Option<Connection> {
+    /// What [`clock::uptime`] will say at the thread's next tick, at least.
+    fn exactly_now(&self) -> u64 {
+        clock::moment(self.service.counters().uptime())
+    }
+
+    fn kept(&self, now: u64) -> Option<Connection> {
         while let Some(connection) = self.pop() {
-            if connection.is_usable() {
+            if connection.is_usable(now) {
                 return Some(connection);
             }
         }
@@ -165,7 +172,7 @@ impl LocalTarget {
     }
 
     fn take(&self, fresh: bool, settings: &Upstream) -> Option<Lent> {
-        if !fresh && let Some(kept) = self.kept() {
+        if !fresh && let Some(kept) = self.kept(self.exactly_now()) {
             return Some(Lent::Kept(kept));
         }
         loop {
