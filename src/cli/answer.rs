@@ -156,8 +156,9 @@ impl Answer {
 /// What portokd answers a client for whom it has no app.
 const NO_ROUTE: &str = "no_route";
 
-const NOT_PUBLIC: &str = "there are no admin paths on this address (admin.public is false, by default with several \
-                          apps): use the socket, with --instance NAME or --socket PATH";
+const NOT_PUBLIC: &str = "there are no admin paths for this host: admin.public is false, as it is by default with several \
+                          apps, or admin.hosts names others; use the socket, with --instance NAME or --socket PATH, \
+                          or a URL with a host of admin.hosts";
 
 /// Reads an error body leniently: an older daemon, or npm portok, sends no code.
 fn error_body(status: StatusCode, bytes: &[u8]) -> Option<ErrorBody> {

@@ -17,6 +17,17 @@ pub(crate) fn instance_name(text: &str) -> Result<String, String> {
     name(text, fits, "letters, digits, `_` and `-`")
 }
 
+/// The name of an instance whose service is meant, with all of its apps.
+pub(crate) fn service(text: &str) -> Result<String, String> {
+    if let (true, Ok(_)) = (text.contains('/'), instance_or_app(text)) {
+        return Err(format!(
+            "expected an instance: this is for its service, with all of its apps; of one app `portok deploy --force \
+             --instance {text}` starts a fresh process, and `portok remove {text}` ends it"
+        ));
+    }
+    instance_name(text)
+}
+
 /// An instance's name, with one of its apps behind a `/` where it has several.
 pub(crate) fn instance_or_app(text: &str) -> Result<String, String> {
     let (instance, app) = text.split_once('/').map_or((text, None), |(instance, app)| (instance, Some(app)));

@@ -245,7 +245,11 @@ impl<'t> Walk<'t> {
                     self.raw.app_of_redis = values;
                 }
                 Known::Instances => self.problem(at, at, |_| {
-                    format!("{}: expected nothing here: {name} is the instance's", names.of(&name))
+                    let whose = match &*name {
+                        "limits.headers" => "the instance's, for requests and answers alike",
+                        _ => "the instance's",
+                    };
+                    format!("{}: expected nothing here: {name} is {whose}", names.of(&name))
                 }),
                 Known::No => self.problem(at, at, |_| {
                     let nearest = names.of((vocabulary.nearest)(&name));

@@ -167,7 +167,7 @@ impl Voice {
         table: &Table,
     ) {
         let (left_out, hosts) = (beyond.hosts, table.len());
-        self.log_malformed(&malformed, beyond.malformed);
+        self.log_malformed(&malformed, beyond.malformed, table);
         self.malformed = malformed;
         self.log_held(held);
         if left_out > 0 && self.status.borrow().left_out == 0 {
@@ -219,14 +219,16 @@ impl Voice {
         }
     }
 
-    /// Tells of these, and of so many more.
-    fn log_malformed(&mut self, malformed: &BTreeMap<String, Malformed>, beyond: usize) {
+    /// Tells of these, and of so many more. A host stays as it was where `table` has it; a bound
+    /// that is narrower than it was has taken it out.
+    fn log_malformed(&mut self, malformed: &BTreeMap<String, Malformed>, beyond: usize, table: &Table) {
         let (known, lines) = (&self.malformed, &mut self.of_lists);
         let mut new = malformed.iter().filter(|(key, reason)| known.get(*key) != Some(reason));
         for (key, reason) in new.by_ref().take(SHOWN) {
             if let Some(more) = lines.next(Instant::now()) {
-                let key = key.escape_debug();
-                warn!("redis: frontend:{key} is malformed and leaves its host as it was: {reason}{more}");
+                let (name, is_served) = (key.escape_debug(), table.of_key(key).is_some());
+                let what = if is_served { "leaves its host as it was" } else { "its host is not served" };
+                warn!("redis: frontend:{name} is malformed and {what}: {reason}{more}");
             }
         }
         let more = new.count() + beyond.saturating_sub(self.beyond);

@@ -228,6 +228,10 @@ fn an_app_is_added_to_a_running_instance_and_removed_from_it() {
     let readable = format!("everybody may read {} (mode 0644)", file.display());
     assert_mentions(&doctor.to_string(), &["shop`: ", "comand", &readable]);
 
+    for command in ["start", "stop", "restart", "enable", "disable"] {
+        let refused = administer(&world, &[command, &format!("{instance}/api")]).ended(2).err;
+        assert_mentions(&refused, &["its service, with all of its apps", "portok deploy --force --instance"]);
+    }
     let main = administer(&world, &["remove", &format!("{instance}/api")]);
     assert_mentions(&main.ended(2).err, &["[apps.api]"]);
     let of_redis = administer(&world, &["remove", &format!("{instance}/redis:x.test")]);

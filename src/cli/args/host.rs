@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::super::values::{
-    health_path, host, instance_name, instance_or_app, prefix, shell_text, target, user_name,
+    health_path, host, instance_name, instance_or_app, prefix, service, shell_text, target, user_name,
 };
 
 /// The commands that administer this machine and do not ask one particular daemon.
@@ -228,7 +228,7 @@ pub(crate) struct RemoveArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InstanceArgs {
     /// The instance's name
-    #[arg(value_name = "NAME", value_parser = instance_name)]
+    #[arg(value_name = "NAME", value_parser = service)]
     pub(crate) name: String,
 }
 
@@ -236,7 +236,7 @@ pub(crate) struct InstanceArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ToggleArgs {
     /// The instance's name
-    #[arg(value_name = "NAME", value_parser = instance_name)]
+    #[arg(value_name = "NAME", value_parser = service)]
     pub(crate) name: String,
     /// And start (or stop) it now
     #[arg(long)]

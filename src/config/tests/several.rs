@@ -146,7 +146,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "apps.api.limits.connections",
         "limits.connections is the instance's",
     ),
-    ("command = \"x\"\nlimits.headers = 99", "apps.api.limits.headers", "limits.headers is the instance's"),
+    (
+        "command = \"x\"\nlimits.headers = 99",
+        "apps.api.limits.headers",
+        "limits.headers is the instance's, for requests and answers alike",
+    ),
     ("command = \"x\"\nadmin.token = \"hunter2\"", "apps.api.admin", "admin is the instance's"),
     ("command = \"x\"\nname = \"y\"", "apps.api.name", "name is the instance's"),
     ("command = \"x\"\nhealth = 5", "apps.api.health = 5", "a table, [apps.api.health]"),

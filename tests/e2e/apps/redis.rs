@@ -359,6 +359,27 @@ fn whatever_becomes_of_redis_its_hosts_and_the_apps_beside_serve_on() {
 }
 
 #[test]
+fn a_narrower_bound_takes_hosts_out_and_says_so() {
+    let world = World::new();
+    let Some(server) = Server::start(&[]) else { return };
+    let target = world.app("t1").start_unmanaged();
+    server.list("a.test", &[&target]);
+    let mut conf = server.beside(edge(&world));
+    let daemon = world.start(&conf);
+    wait_for(&daemon, "a.test", "t1");
+    conf.put("redis.allow", vec![toml::Value::from("10.0.0.0/8")]);
+    conf.save();
+    reload(&daemon);
+    wait_until_gone(&daemon, "a.test");
+    let what = "frontend:a.test is malformed and its host is not served: ";
+    wait_until("it is logged", || daemon.log(), || daemon.log().contains(what).then_some(()));
+    wait_for_row(&daemon, "redis:a.test", "its list is malformed", |row| {
+        row["error"].as_str().is_some_and(|error| error.starts_with("its list is malformed: "))
+    });
+    daemon.terminate();
+}
+
+#[test]
 fn a_thousand_changes_a_second_cost_another_app_no_request() {
     /// How long.
     const SECONDS: u32 = 3;
