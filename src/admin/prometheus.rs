@@ -14,10 +14,11 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-const PHASES: [Phase; 9] = [
+const PHASES: [Phase; 10] = [
     Phase::Empty,
     Phase::Starting,
     Phase::Unhealthy,
+    Phase::Degraded,
     Phase::Unstable,
     Phase::Watching,
     Phase::Settled,
@@ -96,7 +97,9 @@ impl<'a> Page<'a> {
             "Where the app's life stands: 1 for its phase, 0 for the others.",
         );
         for (part, life) in self.lives() {
-            for phase in PHASES {
+            // The app that is alone in its file has no set that could be degraded.
+            let may_be = |phase: &Phase| *phase != Phase::Degraded || part.app.is_some();
+            for phase in PHASES.into_iter().filter(may_be) {
                 let is = u8::from(phase == life.status.phase);
                 self.sample("portok_phase", &part.labels(&[("phase", phase.as_str())]), is);
             }

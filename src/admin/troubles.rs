@@ -66,8 +66,12 @@ fn failing(status: &Status) -> Option<String> {
         more => format!("; and {more} more"),
     };
     let named = bad.get(..MOST_TARGETS).unwrap_or(&bad).join("; ");
-    (!bad.is_empty())
-        .then(|| format!("{} of {} targets serve; {named}{more}", replicas.ready, replicas.wanted))
+    let (count, what) = match status.phase {
+        // Requests go to those that fail too.
+        Phase::Unhealthy => (bad.len(), "fail"),
+        _ => (replicas.ready, "serve"),
+    };
+    (!bad.is_empty()).then(|| format!("{count} of {} targets {what}; {named}{more}", replicas.wanted))
 }
 
 /// What whoever deploys an app should know: its configuration on disk is not in force. `refused` is
@@ -162,6 +166,17 @@ its table is not in force, and nothing is live: its deploy failed: `c2` exited w
         assert_eq!(told(&status, None), expected);
         let switched = "its targets are not those of its table: it was switched to 127.0.0.1:1\n";
         assert_eq!(told(&status, Some("switched")), format!("{switched}{expected}"));
+        let unhealthy = Status {
+            phase: Phase::Unhealthy,
+            replicas: Some(Replicas { ready: 2, wanted: 2 }),
+            targets: vec![
+                target(1, TargetState::Ready, Some("no")),
+                target(2, TargetState::Ready, Some("requests to it failed")),
+            ],
+            ..settled()
+        };
+        let expected = "2 of 2 targets fail; 127.0.0.1:1: no; 127.0.0.1:2: requests to it failed";
+        assert_eq!(told(&unhealthy, None), expected);
         let many = (1..=9).map(|port| target(port, TargetState::Ready, Some("no"))).collect();
         assert!(told(&Status { targets: many, ..status }, None).ends_with("127.0.0.1:4: no; and 5 more"));
     }

@@ -164,7 +164,7 @@ impl Running {
             Body::Targets(driven) => driven.handle.phase(),
             Body::Redirect => Phase::Settled,
         };
-        matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable)
+        matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable | Phase::Degraded)
     }
 
     /// What it claims.

@@ -59,6 +59,11 @@ impl LiveProbe {
         self.next = serves.then(|| Instant::now() + interval);
     }
 
+    /// The next probe is due after `interval` from now on at the latest.
+    pub(super) fn hasten(&mut self, interval: Duration) {
+        self.next = self.next.map(|next| next.min(Instant::now() + interval));
+    }
+
     /// A probe is due. Gives back the run to probe now: the live one, unless its probe is under
     /// way.
     pub(super) fn due(&mut self, live: Option<RunId>) -> Option<RunId> {

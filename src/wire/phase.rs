@@ -12,6 +12,8 @@ pub enum Phase {
     Starting,
     /// Live, but it fails its probes, and portok does not roll back by itself.
     Unhealthy,
+    /// Live, but fewer replicas or targets than it should have are ready.
+    Degraded,
     /// Live, but it crashed recently.
     Unstable,
     /// Live, within its watch window.
@@ -33,6 +35,7 @@ impl Phase {
             Self::Empty => "empty",
             Self::Starting => "starting",
             Self::Unhealthy => "unhealthy",
+            Self::Degraded => "degraded",
             Self::Unstable => "unstable",
             Self::Watching => "watching",
             Self::Settled => "settled",

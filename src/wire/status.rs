@@ -59,8 +59,7 @@ pub struct Status {
     /// none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<String>,
-    /// How many of the targets of an unmanaged app serve: get requests, and do not fail. Absent for
-    /// other apps.
+    /// How many of the targets of an unmanaged app get requests. Absent for other apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.
@@ -133,7 +132,8 @@ pub struct TargetStatus {
     pub state: TargetState,
     /// Its requests and tunnels in flight.
     pub inflight: u64,
-    /// Why its last probe was bad; null after a good one, and where it is not probed.
+    /// Why its last probe was bad, or that requests to it failed where it gets them all the same;
+    /// null after a good probe, and where nothing is known against it.
     pub last_error: Option<String>,
 }
 

@@ -97,6 +97,17 @@ impl Book {
         self.waiting.insert((due, addr));
     }
 
+    /// Nobody waits longer than until `latest`.
+    pub(super) fn hasten(&mut self, latest: Instant) {
+        while let Some((due, addr)) = self.waiting.last().copied().filter(|(due, _)| *due > latest) {
+            self.waiting.remove(&(due, addr));
+            self.waiting.insert((latest, addr));
+            if let Some(entry) = self.entries.get_mut(&addr) {
+                entry.due = Some(latest);
+            }
+        }
+    }
+
     /// Those that are being probed are due at `now`: nothing will come of their probes.
     pub(super) fn all_again(&mut self, now: Instant) {
         for (addr, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.due.is_none()) {
@@ -189,6 +200,21 @@ mod tests {
         assert!(!book.has_turned(), "it failed before");
         book.probed(addr(1), None, FAILURES);
         assert_eq!((book.turned().len(), book.bad(addr(1)), book.error(addr(1))), (2, 0, None));
+    }
+
+    #[test]
+    fn with_a_shorter_interval_nobody_waits_for_the_longer_one() {
+        let (mut book, now) = (Book::default(), Instant::now());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        for (port, due) in [(1, 2), (2, 60), (3, 90)] {
+            book.add(&hosts("a"), addr(port), now);
+            book.next(now);
+            book.again(addr(port), at(due));
+        }
+        book.hasten(at(5));
+        let due = || book.next(at(5));
+        assert_eq!(std::iter::from_fn(due).collect::<Vec<_>>(), [addr(1), addr(2), addr(3)]);
+        assert_eq!(book.next_due(), None);
     }
 
     #[test]

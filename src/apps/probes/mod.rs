@@ -79,7 +79,10 @@ impl Probes {
 
     /// They are made by another configuration from now on.
     pub(super) fn configure(&self, config: Arc<AppConfig>) {
-        self.seen.0.state().config = config;
+        let State { book, config: in_force } = &mut *self.seen.0.state();
+        book.hasten(after(Instant::now().into_std(), config.probe_interval()));
+        *in_force = config;
+        self.seen.0.due.notify_one();
     }
 
     /// These hosts have `new` targets in the place of `former` ones.

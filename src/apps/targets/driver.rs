@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::{Handle, MemberView, Message, View, busy, held, probe_of};
 use super::publisher::Publisher;
-use super::record::{File, Record};
+use super::record::{File, Record, ports_of, switch_of};
 use super::schedule::Schedule;
 use super::set::{Condition, Id, Rules, Set, State};
 use super::voice::log_turn;
@@ -32,7 +32,7 @@ use crate::release::End;
 #[cfg(debug_assertions)]
 use crate::release::failpoint;
 use crate::release::records::{Former, Records};
-use crate::release::spec::{random, switch_id};
+use crate::release::spec::random;
 use crate::wire::{self, Code, ErrorBody, HookEvent, Phase, ProbeReport, Reason, TargetState};
 
 /// Messages that wait for the driver, at most.
@@ -75,6 +75,8 @@ pub struct TargetSet {
     /// Who serves, as it was published.
     published: Vec<Id>,
     publisher: Publisher,
+    /// The counters of its service.
+    counters: Arc<ServiceCounters>,
     /// `None`: it is set aside.
     file: Option<File>,
     /// The end of who had the file before.
@@ -119,6 +121,7 @@ impl TargetSet {
         let (sender, messages) = mpsc::channel(MESSAGES);
         let driver = Self {
             publisher: Publisher::new(route),
+            counters: Arc::clone(&counters),
             set: Set::default(),
             targets: HashMap::new(),
             published: Vec::new(),
@@ -306,12 +309,13 @@ impl TargetSet {
         let is_published_so =
             (config.balance, config.drain.affinity) == (self.config.balance, self.config.drain.affinity);
         self.config = config;
+        self.schedule.hasten(Instant::now().into_std(), self.config.probe_interval(), chance);
         if !is_published_so {
             self.published.clear();
         }
         let (from, former) = (self.active_port(), ports_of(self.record.in_force()));
         if self.record.configure(&configured) {
-            let to: Vec<_> = configured.iter().map(SocketAddr::port).collect();
+            let to = ports_of(&configured);
             let switch = switch_of(from, former, &to, Reason::Config);
             if let Some(switch) = &switch {
                 self.record.last_switch = Some(switch.clone());
@@ -326,7 +330,7 @@ impl TargetSet {
     async fn switch(&mut self, addrs: Vec<SocketAddr>) -> Result<wire::Switch, ErrorBody> {
         self.may_change()?;
         self.record.orders.admits()?;
-        let ports: Vec<_> = addrs.iter().map(SocketAddr::port).collect();
+        let ports = ports_of(&addrs);
         let (from, former) = (self.active_port(), ports_of(self.record.in_force()));
         let Some(switch) = switch_of(from, former, &ports, Reason::Manual) else {
             return Err(ErrorBody::new(Code::BadRequest, "Bad request", "a switch needs a port"));
@@ -412,6 +416,9 @@ impl TargetSet {
         }
         let fails = |set: &Set| set.members(rules).any(|(m, _)| m.id == id && m.fails(rules));
         let failed = fails(&self.set);
+        if report.healthy {
+            self.take_in_last(id);
+        }
         self.set.probed(id, report.complaint(), rules);
         if fails(&self.set) != failed {
             log_turn(&self.config.name, &self.set, rules, id);
@@ -419,6 +426,18 @@ impl TargetSet {
         let probed = self.set.members(rules).find(|(member, _)| member.id == id);
         if let Some(pace) = probed.and_then(|(member, _)| member.wants_probe()) {
             self.schedule.probed(id, now, (pace, interval), chance());
+        }
+    }
+
+    /// A probe of a member was good. Where every member that gets requests is marked, because
+    /// requests to it failed, the mark of this one is over: the last one is never out.
+    fn take_in_last(&self, id: Id) {
+        let serving = || self.published.iter().filter_map(|id| self.targets.get(id));
+        if serving().all(|target| target.is_out(&self.counters))
+            && self.published.contains(&id)
+            && let Some(target) = self.targets.get(&id)
+        {
+            target.take_in();
         }
     }
 
@@ -522,6 +541,7 @@ impl TargetSet {
                 State::Leaving => TargetState::Draining,
             },
             probed: member.probed,
+            listed: member.is_listed(),
             fails: member.fails(rules),
             target: self.targets.get(&member.id).cloned(),
             last_error: member.last_error.clone(),
@@ -554,25 +574,6 @@ impl TargetSet {
 fn is_probed(config: &AppConfig) -> impl Fn(SocketAddr) -> bool + use<> {
     let remote = config.health.path_is_set;
     move |addr| remote || addr.ip().is_loopback()
-}
-
-fn ports_of(addrs: &[SocketAddr]) -> Vec<u16> {
-    addrs.iter().map(SocketAddr::port).collect()
-}
-
-/// A move of traffic that happens now; `None`: it goes nowhere.
-fn switch_of(from: Option<u16>, from_ports: Vec<u16>, to: &[u16], reason: Reason) -> Option<wire::Switch> {
-    Some(wire::Switch {
-        from,
-        from_ports,
-        from_release: None,
-        to: *to.first()?,
-        to_ports: to.to_vec(),
-        to_release: None,
-        at: wire::rfc3339(SystemTime::now()),
-        reason,
-        id: switch_id(),
-    })
 }
 
 /// At least 0 and below 1.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::picture::Picture;
 use super::record::is_same;
 use crate::config::AppConfig;
 use crate::health::{Probe, Prober};
@@ -49,6 +50,7 @@ pub(super) struct View {
     pub(super) config: Arc<AppConfig>,
     /// The addresses in force.
     pub(super) listed: Vec<SocketAddr>,
+    /// The phase as far as the driver knows.
     pub(super) phase: Phase,
     /// The port of the first target that was ever healthy, whether or not it is now.
     pub(super) active_port: Option<u16>,
@@ -70,6 +72,8 @@ pub(super) struct MemberView {
     pub(super) state: TargetState,
     /// Whether its health is looked at.
     pub(super) probed: bool,
+    /// Whether it is on the list that is in force.
+    pub(super) listed: bool,
     /// Whether its last probes failed, so many that it is out unless too many others fail too.
     pub(super) fails: bool,
     pub(super) target: Option<Arc<Target>>,
@@ -97,23 +101,24 @@ impl Handle {
 
     /// The app's phase.
     pub fn phase(&self) -> Phase {
-        self.views.borrow().phase
+        self.picture(&self.view()).phase()
     }
 
     /// The app's part of `status`. The caller fills in the daemon's.
     pub fn status(&self) -> wire::Status {
         let view = self.view();
-        let targets = view.members.iter().map(|member| wire::TargetStatus {
+        let picture = self.picture(&view);
+        let targets = picture.targets().map(|(member, state, error)| wire::TargetStatus {
             address: member.addr.to_string(),
-            state: self.state_of(member),
+            state,
             inflight: member.target.as_deref().map_or(0, Target::inflight),
-            last_error: member.last_error.clone(),
+            last_error: error.map(str::to_owned),
         });
         wire::Status {
             active_port: view.active_port,
             drain_until: view.drain_until.clone(),
             last_switch: view.last_switch.clone(),
-            phase: view.phase,
+            phase: picture.phase(),
             state_error: view.state_error.clone(),
             health: view.health.clone(),
             targets: targets.collect(),
@@ -123,12 +128,10 @@ impl Handle {
         }
     }
 
-    /// How many targets serve, and how many there should be. One that fails does not serve, also
-    /// where it gets requests because too many others fail too.
+    /// How many targets get requests, and how many there should be.
     pub fn replicas(&self) -> wire::Replicas {
         let view = self.view();
-        let serves = |member: &&&MemberView| !member.fails;
-        wire::Replicas { ready: self.ready(&view).iter().filter(serves).count(), wanted: view.listed.len() }
+        wire::Replicas { ready: self.picture(&view).ready().count(), wanted: view.listed.len() }
     }
 
     /// Whether the targets in force are those of the configuration.
@@ -138,18 +141,10 @@ impl Handle {
         wire::AppInForce { in_force, why: (!in_force).then(|| "switched".to_owned()) }
     }
 
-    /// How a target is, what the data plane knows of it included.
-    fn state_of(&self, member: &MemberView) -> TargetState {
-        let is_out = member.target.as_deref().is_some_and(|target| target.is_out(&self.counters));
-        match member.state {
-            TargetState::Ready if is_out => TargetState::Ejected,
-            state => state,
-        }
-    }
-
-    /// The targets that get requests.
-    fn ready<'a>(&self, view: &'a View) -> Vec<&'a MemberView> {
-        view.members.iter().filter(|member| self.state_of(member) == TargetState::Ready).collect()
+    /// How the targets are, what the data plane knows of them included.
+    fn picture<'a>(&self, view: &'a View) -> Picture<'a> {
+        let is_marked = |target: &Target| target.is_out(&self.counters);
+        Picture::of(view, |member| member.target.as_deref().is_some_and(is_marked))
     }
 
     /// Requests and tunnels in flight on all targets.
@@ -167,7 +162,7 @@ impl Handle {
     /// probed count as healthy.
     pub async fn check_health(&self) -> wire::Health {
         let view = self.view();
-        let ready: Vec<_> = self.ready(&view).iter().map(|member| (member.addr, member.probed)).collect();
+        let ready: Vec<_> = self.picture(&view).ready().map(|member| (member.addr, member.probed)).collect();
         health_of(&self.prober, &view.config, &ready).await
     }
 

@@ -4,7 +4,8 @@
 //!   operator may switch to other ports. `driver` is its task, which owns all of its state and the
 //!   one writer of its service's requests; it ends with [`Handle::stop`] or [`Handle::leave`].
 //!   `set` decides who serves and `schedule` who is probed when, purely; `voice` logs who is out and
-//!   back. `record` is what survives a restart. `handle` is what others see.
+//!   back. `record` is what survives a restart. `handle` is what others see, and `picture` how the
+//!   targets are in that, what requests have found out included.
 //! - [`Addresses`] is the same without task, probes and record, for apps of which there may be
 //!   100,000: whoever has the list hands it over whenever it has changed.
 //! - `publisher` makes the proxy's targets of addresses for both.
@@ -14,6 +15,7 @@
 mod addresses;
 mod driver;
 mod handle;
+mod picture;
 mod publisher;
 mod record;
 mod schedule;

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,7 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::release::orders::Orders;
 use crate::release::records::{Former, Records};
-use crate::wire::Switch;
+use crate::release::spec::switch_id;
+use crate::wire::{Reason, Switch, rfc3339};
 
 /// The part's version. A part of another version is set aside.
 const SCHEMA: u32 = 1;
@@ -96,6 +97,31 @@ impl Record {
 /// Whether two lists name the same addresses.
 pub(super) fn is_same(one: &[SocketAddr], other: &[SocketAddr]) -> bool {
     one.len() == other.len() && one.iter().all(|addr| other.contains(addr))
+}
+
+/// A move of traffic that happens now; `None`: it goes nowhere.
+pub(super) fn switch_of(
+    from: Option<u16>,
+    from_ports: Vec<u16>,
+    to: &[u16],
+    reason: Reason,
+) -> Option<Switch> {
+    Some(Switch {
+        from,
+        from_ports,
+        from_release: None,
+        to: *to.first()?,
+        to_ports: to.to_vec(),
+        to_release: None,
+        at: rfc3339(SystemTime::now()),
+        reason,
+        id: switch_id(),
+    })
+}
+
+/// The ports of these targets.
+pub(super) fn ports_of(addrs: &[SocketAddr]) -> Vec<u16> {
+    addrs.iter().map(SocketAddr::port).collect()
 }
 
 impl File {

@@ -69,6 +69,15 @@ impl Schedule {
         }
     }
 
+    /// The interval is another one from `now` on. Who would be probed later than a shorter one allows
+    /// draws a place in the coming interval: so not all are probed at once. A `chance` is below 1.
+    pub(super) fn hasten(&mut self, now: Instant, interval: Duration, chance: impl Fn() -> f64) {
+        let latest = after(now, interval);
+        for due in self.0.values_mut().filter_map(|entry| entry.due.as_mut()).filter(|due| **due > latest) {
+            *due = after(now, interval.mul_f64(chance()));
+        }
+    }
+
     /// Nothing comes of a probe that is under way: those that are being probed are due again.
     pub(super) fn fell(&mut self, due: Instant) {
         self.0.values_mut().for_each(|entry| entry.due = entry.due.or(Some(due)));
@@ -131,6 +140,22 @@ mod tests {
             }
         }
         assert!(counts.values().all(|count| *count == 2), "{counts:?}");
+    }
+
+    #[test]
+    fn a_shorter_interval_is_used_at_once_and_a_longer_one_from_the_next_probe_on() {
+        let (mut schedule, ids, now) = (Schedule::default(), ids(3), Instant::now());
+        keep(&mut schedule, &ids, now);
+        assert_eq!(take_due(&mut schedule, now), ids);
+        schedule.probed(ids[0], now, (Pace::Watching, INTERVAL), 0.9);
+        schedule.probed(ids[1], now, (Pace::Watching, INTERVAL), 0.0);
+        schedule.hasten(now, INTERVAL * 2, || 0.5);
+        assert_eq!(take_due(&mut schedule, now), [ids[1]], "a longer one changes nothing");
+        assert_eq!(schedule.next_due(), Some(now + INTERVAL / 10 * 9));
+        schedule.hasten(now, INTERVAL / 10, || 0.5);
+        assert_eq!(schedule.next_due(), Some(now + INTERVAL / 20));
+        schedule.hasten(now, INTERVAL / 20, || 0.5);
+        assert_eq!(schedule.next_due(), Some(now + INTERVAL / 20), "it is within the interval");
     }
 
     #[test]

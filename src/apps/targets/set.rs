@@ -221,10 +221,8 @@ impl Set {
 
     /// How the set is.
     pub(super) fn condition(&self, rules: Rules) -> Condition {
-        let is_listed =
-            |member: &Member| !matches!(member.stage, Stage::Going { .. } | Stage::Leaving { .. });
         if self.serving(rules).next().is_none() {
-            if self.members.iter().any(is_listed) { Condition::Starting } else { Condition::Empty }
+            if self.members.iter().any(Member::is_listed) { Condition::Starting } else { Condition::Empty }
         } else if self.has_enough(rules) {
             Condition::Good
         } else {
@@ -260,6 +258,11 @@ impl Member {
             self.stage = Stage::Joined { bad: 0 };
             self.last_error = None;
         }
+    }
+
+    /// Whether it is on the list that is in force.
+    pub(super) fn is_listed(&self) -> bool {
+        !matches!(self.stage, Stage::Going { .. } | Stage::Leaving { .. })
     }
 
     /// Whether it fails: it is out, unless too many others fail too.
@@ -431,8 +434,7 @@ mod tests {
                 let joined = set.members.iter().filter(|m| matches!(m.stage, Stage::Joined { .. })).count();
                 let out = set.members(RULES).filter(|(_, state)| *state == State::Out).count();
                 prop_assert!(out <= joined / 2);
-                let is_listed = |m: &&Member| !matches!(m.stage, Stage::Going { .. } | Stage::Leaving { .. });
-                let now_listed: Vec<_> = set.members.iter().filter(is_listed).map(|m| m.addr.port()).collect();
+                let now_listed: Vec<_> = set.members.iter().filter(|m| m.is_listed()).map(|m| m.addr.port()).collect();
                 prop_assert_eq!(&now_listed, &listed);
                 for id in set.over(now, |_| false) {
                     prop_assert!(left.contains(&id));

@@ -183,7 +183,11 @@ struct App {
 
 impl App {
     async fn start(text: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), text).await
+    }
+
+    async fn start_at(addr: SocketAddr, text: &'static str) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let (addr, status) = (listener.local_addr().unwrap(), Arc::new(AtomicU16::new(200)));
         let known = status.clone();
         let task = tokio::spawn(async move {
@@ -236,6 +240,7 @@ async fn members_join_fail_and_come_back() {
     assert_eq!((rig.handle.phase(), rig.handle.replicas().ready), (Phase::Settled, 3));
     a.set(503);
     rig.until(&[(a.addr, Ejected), (b.addr, Ready), (c.addr, Ready)]).await;
+    assert_eq!(rig.handle.phase(), Phase::Degraded);
     assert_eq!(rig.handle.status().active_port, Some(a.addr.port()), "the first one, ready or not");
     assert!(!rig.handle.health().active_port_ok);
     assert_eq!((rig.handle.replicas().ready, rig.handle.replicas().wanted), (2, 3));
@@ -246,6 +251,7 @@ async fn members_join_fail_and_come_back() {
     b.set(503);
     rig.until(&[(a.addr, Ready), (b.addr, Ready), (c.addr, Ready)]).await;
     assert_eq!(rig.handle.phase(), Phase::Unhealthy, "more than half fail: all serve");
+    assert_eq!((rig.handle.replicas().ready, rig.handle.replicas().wanted), (3, 3));
     let health = rig.handle.check_health().await;
     assert!(health.healthy, "one answers");
     assert_eq!((health.port, health.status, health.error), (Some(c.addr.port()), Some(200), None));
@@ -257,6 +263,44 @@ async fn members_join_fail_and_come_back() {
     rig.until(&[(a.addr, Ready), (b.addr, Ejected), (c.addr, Ready)]).await;
     let status = rig.handle.status();
     assert_eq!(status.targets[1].last_error.as_deref(), Some("status 503"));
+}
+
+#[tokio::test]
+async fn the_only_member_is_never_out_and_what_is_known_of_it_is_told() {
+    let (a, b) = (App::start("a").await, App::start("b").await);
+    let (nobody, day) = ((std::net::Ipv4Addr::LOCALHOST, 1).into(), Duration::from_secs(86_400));
+    let rig = Rig::start(|app| {
+        app.targets = Some(vec![a.addr, b.addr]);
+        app.health.interval = Some(day);
+        app.upstream.eject_for = day;
+        app.drain.period = Duration::ZERO;
+    });
+    rig.until(&[(a.addr, Ready), (b.addr, Ready)]).await;
+    b.kill();
+    // Nobody else finds out: the next probe is far.
+    assert_eq!([rig.ask().await, rig.ask().await], ["a", "a"]);
+    rig.until(&[(a.addr, Ready), (b.addr, Ejected)]).await;
+    assert_eq!((rig.handle.phase(), rig.handle.replicas().ready), (Phase::Degraded, 1));
+
+    rig.edit(|app| app.targets = Some(vec![b.addr, nobody]));
+    rig.until(&[(b.addr, Ready), (nobody, Starting)]).await;
+    assert_eq!(rig.ask().await, "502");
+    assert_eq!((rig.handle.phase(), rig.handle.replicas().ready), (Phase::Unhealthy, 1));
+    assert_eq!(rig.handle.status().targets[0].last_error.as_deref(), Some("requests to it failed"));
+    assert!(!rig.handle.check_health().await.healthy);
+
+    // A shorter interval is in force at once, and one good probe is enough.
+    let again = App::start_at(b.addr, "again").await;
+    rig.edit(|app| app.health.interval = Some(Duration::from_millis(20)));
+    let end = Instant::now() + LONG;
+    while rig.handle.phase() != Phase::Degraded {
+        assert!(Instant::now() < end, "{:?}", rig.handle.status());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(rig.ask().await, "again");
+    rig.edit(|app| app.targets = Some(vec![again.addr]));
+    rig.until(&[(again.addr, Ready)]).await;
+    assert_eq!(rig.handle.phase(), Phase::Settled);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::lines::{write_problem, write_row};
 use super::words::{BAD, BUSY, GOOD, paint, plain};
-use crate::wire::{Replicas, Status, TargetState, TargetStatus};
+use crate::wire::{Phase, Replicas, Status, TargetState, TargetStatus};
 
 /// What is wrong with the targets, a line each; and that they are not those of the configuration.
 pub(super) fn write_problems(text: &mut String, status: &Status) {
@@ -31,10 +31,11 @@ fn trouble(target: &TargetStatus) -> Option<String> {
     }
 }
 
-/// How many targets serve, and how each is.
+/// How many targets get requests, and how each is.
 pub(super) fn write(text: &mut String, status: &Status) {
     if let Some(Replicas { ready, wanted }) = status.replicas {
-        write_row(text, "targets", &format!("{ready} of {wanted} serve"));
+        let what = if status.phase == Phase::Unhealthy { "get requests" } else { "serve" };
+        write_row(text, "targets", &format!("{ready} of {wanted} {what}"));
     }
     let width = status.targets.iter().map(|target| target.address.len()).max().unwrap_or_default();
     for target in &status.targets {
@@ -55,7 +56,7 @@ pub(super) fn write(text: &mut String, status: &Status) {
 mod tests {
     use super::super::status::tests::{empty, now};
     use super::*;
-    use crate::wire::{AppInForce, Phase};
+    use crate::wire::AppInForce;
 
     fn target(port: u16, state: TargetState, error: Option<&str>) -> TargetStatus {
         TargetStatus {
@@ -85,7 +86,7 @@ mod tests {
         let expected = "\
 ● api is unhealthy on 0.0.0.0:3000  portok 0.1.0, pid 77
   ! target 127.0.0.1:9: connection refused; it gets no requests
-  targets    1 of 2 serve
+  targets    1 of 2 get requests
              127.0.0.1:20101  serves  2 in flight
              127.0.0.1:9      out  2 in flight
   config     the environment, loaded 1h 0m ago

@@ -24,7 +24,8 @@ pub(super) const ADVICE: Style = AnsiColor::Cyan.on_default();
 pub(super) fn phase_style(phase: Phase) -> Style {
     match phase {
         Phase::Settled => GOOD,
-        Phase::Starting | Phase::Watching | Phase::Restarting | Phase::Unstable | Phase::Stopping => BUSY,
+        Phase::Starting | Phase::Watching | Phase::Restarting => BUSY,
+        Phase::Degraded | Phase::Unstable | Phase::Stopping => BUSY,
         Phase::Empty | Phase::Failed | Phase::Unhealthy => BAD,
     }
 }

@@ -43,6 +43,11 @@ fn serving(name: &str, phase: Phase, error: Option<&str>) -> Check {
             let text = format!("`{name}` is {}, and not as it should be: {error}", phase.as_str());
             bad("instance", text, logs)
         }
+        (Phase::Degraded, None) => warning(
+            "instance",
+            format!("`{name}` runs, fewer of its app's targets are ready than are wanted"),
+            logs,
+        ),
         (Phase::Unstable, None) => {
             warning("instance", format!("`{name}` runs, its app crashed lately"), logs)
         }
@@ -161,6 +166,7 @@ mod tests {
             ("active", Some(Phase::Failed), CheckVerdict::Bad),
             ("active", Some(Phase::Unhealthy), CheckVerdict::Bad),
             ("active", Some(Phase::Unstable), CheckVerdict::Warning),
+            ("active", Some(Phase::Degraded), CheckVerdict::Warning),
             ("active", Some(Phase::Empty), CheckVerdict::Warning),
             ("active", None, CheckVerdict::Warning),
             ("failed", None, CheckVerdict::Bad),

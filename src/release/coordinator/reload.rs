@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 impl Coordinator {
     /// Looks whether `[app]` is to be deployed, as it is configured now.
     pub(super) fn look_at_app(&mut self) {
-        self.edits.look_at(&self.config.borrow_and_update().app);
+        let config = self.config.borrow_and_update();
+        self.live_probe.hasten(config.rollback.interval);
+        self.edits.look_at(&config.app);
     }
 
     /// Deploys an edited `[app]`, unless something else is under way.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{apps, edge, get, names, put_text, record, reload, status, take_away};
 use crate::harness::app::Unmanaged;
 use crate::harness::http::request_bytes;
-use crate::harness::{Daemon, Load, World, wait_until};
+use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
 
 /// Waits until exactly these serve, in this order.
 #[track_caller]
@@ -73,11 +73,11 @@ fn edits_and_switches_of_targets_cost_no_request_and_a_death_is_passed_over() {
     assert!(programs[..2].iter_mut().all(Unmanaged::is_alive), "nobody here stops them");
 }
 
-/// What is in the folder of the records but the lock, without the times.
+/// What is in the folder of the records but the lock and what is being written, without the times.
 pub(super) fn records(world: &World) -> Vec<String> {
     let entries = fs::read_dir(record(world, "x").parent().unwrap()).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let names = names.filter(|name| name != ".portokd.lock");
+    let names = names.filter(|name| name != ".portokd.lock" && !name.ends_with(".tmp"));
     let mut names: Vec<_> =
         names.map(|name| name.split_inclusive(".removed-").next().unwrap().to_owned()).collect();
     names.sort();
@@ -171,4 +171,65 @@ fn removed_targets_finish_what_they_have_and_a_switch_is_taken_up_when_they_are_
     wait_for_serving(&daemon, &[second, third]);
     assert_eq!(status(&daemon, "shop").last_switch, switched.last_switch);
     daemon.terminate();
+}
+
+#[test]
+fn a_set_is_settled_only_while_all_of_it_is_known_to_serve() {
+    let world = World::new();
+    let mut programs: Vec<Unmanaged> =
+        ["one", "two"].iter().map(|version| world.app(version).start_unmanaged()).collect();
+    let [one, two] = [programs[0].port, programs[1].port];
+    let list = |ports: [u16; 2], interval: &str| {
+        let targets = ports.map(|port| format!("\"127.0.0.1:{port}\"")).join(", ");
+        let rest =
+            format!("health.interval = \"{interval}\"\nupstream.eject_for = \"1h\"\ndrain.period = \"0s\"\n");
+        put_text(&world, "shop", &format!("hosts = [\"*\"]\ntargets = [{targets}]\n{rest}"));
+    };
+    let seen = |daemon: &Daemon<'_>| {
+        let status = status(daemon, "shop");
+        let replicas = status.replicas.map(|replicas| (replicas.ready, replicas.wanted));
+        let states: Vec<_> = status.targets.iter().map(|target| target.state).collect();
+        (status.phase, replicas, states)
+    };
+    let wait_until_seen = |daemon: &Daemon<'_>, phase: Phase, ready: usize, states: [TargetState; 2]| {
+        let expected = (phase, Some((ready, 2)), states.to_vec());
+        let explain = || format!("{:?}, not {expected:?}\n{}", seen(daemon), daemon.log());
+        wait_until("they are so", explain, || (seen(daemon) == expected).then_some(()));
+    };
+    use TargetState::{Ejected, Ready, Starting};
+    let conf = edge(&world);
+    // The next probe of each is far.
+    list([one, two], "1d");
+    let daemon = world.start(&conf);
+    daemon.portok(&["status", "--wait", "1m"]).ended(0);
+    wait_until_seen(&daemon, Phase::Settled, 2, [Ready, Ready]);
+
+    programs[1].kill();
+    (0..4).for_each(|_| assert_eq!(get(&daemon, "a", "/").expect(200).version(), "one"));
+    wait_until_seen(&daemon, Phase::Degraded, 1, [Ready, Ejected]);
+    let waited = daemon.portok(&["status", "--wait", "100ms"]).ended(1);
+    assert_mentions(&waited.err, &["shop (degraded)"]);
+
+    // The only one that serves gets the requests, whatever became of the last of them.
+    list([two, 1], "1d");
+    reload(&daemon);
+    wait_until_seen(&daemon, Phase::Unhealthy, 1, [Ready, Starting]);
+    assert_eq!(get(&daemon, "a", "/").expect(502).header("portok-error"), Some("upstream_refused"));
+    daemon.portok(&["status", "--wait", "100ms"]).ended(1);
+    daemon.portok(&["--app", "shop", "health"]).ended(1);
+    let shown = daemon.portok(&["--app", "shop", "status"]).ended(0).out;
+    assert_mentions(&shown, &["1 of 2 get requests", "requests to it failed; it gets requests all the same"]);
+
+    // More fail than may be out. A shorter interval is used at once.
+    list([one, two], "1d");
+    reload(&daemon);
+    wait_until_seen(&daemon, Phase::Degraded, 1, [Ready, Ejected]);
+    programs[0].kill();
+    list([one, two], "50ms");
+    reload(&daemon);
+    wait_until(
+        "both fail",
+        || format!("{:?}\n{}", seen(&daemon), daemon.log()),
+        || (seen(&daemon).0 == Phase::Unhealthy).then_some(()),
+    );
 }
