@@ -70,8 +70,9 @@
 //!
 //! An **instance** is one configured daemon. An **app** is what it serves: **managed** if portok
 //! starts it, **unmanaged** if another program does. A **release** is one immutable version of an
-//! app, and a **run** is one process group of a release. A **service** is an app as the data plane
-//! knows it, and a **target** is the address of a run, for one tenure as live. A **route** leads
+//! app. A **replica** is a place in a **set** of a release, which one **run**, a process group,
+//! fills after another. A **service** is an app as the data plane knows it, and a **target** is the
+//! address of a run, for one tenure as live. A **route** leads
 //! requests for a host and a path to a service. The **board** says where the requests of a service
 //! go now. **Live**, **candidate** and **previous** are roles of releases.
 //!

@@ -97,8 +97,9 @@ impl<'a> Page<'a> {
             "Where the app's life stands: 1 for its phase, 0 for the others.",
         );
         for (part, life) in self.lives() {
-            // The app that is alone in its file has no set that could be degraded.
-            let may_be = |phase: &Phase| *phase != Phase::Degraded || part.app.is_some();
+            // An app of one replica that is alone in its file has no set that could be degraded.
+            let has_set = part.app.is_some() || life.status.replicas.is_some();
+            let may_be = |phase: &Phase| *phase != Phase::Degraded || has_set;
             for phase in PHASES.into_iter().filter(may_be) {
                 let is = u8::from(phase == life.status.phase);
                 self.sample("portok_phase", &part.labels(&[("phase", phase.as_str())]), is);

@@ -206,8 +206,9 @@ impl App {
         if let Some(hosted) = self.hosted() {
             return Some(hosted.replicas());
         }
-        let ready = self.coordinator()?.status().active_port.is_some();
-        Some(wire::Replicas { ready: usize::from(ready), wanted: 1 })
+        let status = self.coordinator()?.status();
+        let one = || wire::Replicas { ready: usize::from(status.active_port.is_some()), wanted: 1 };
+        Some(status.replicas.unwrap_or_else(one))
     }
 
     /// As [`release::Handle::status`]: the app's part of `status`.

@@ -114,6 +114,7 @@ fn app() -> App {
         user: None,
         group: None,
         limits: Limits::default(),
+        replicas: 1,
         port_env: PORT_ENV.to_owned(),
         start_timeout: secs(60),
         stop_signal: values::SIGTERM,

@@ -238,6 +238,8 @@ pub struct App {
     pub group: Option<String>,
     /// What it may use at most.
     pub limits: Limits,
+    /// How many processes of a release run at a time.
+    pub replicas: u16,
     /// The variable that carries the port.
     pub port_env: String,
     /// How long a release may take until it is healthy.

@@ -339,15 +339,15 @@ impl Coordinator {
     fn step_with(&mut self, event: Event, mut step: Step) -> Option<Answer> {
         let config = Arc::clone(&self.config.borrow());
         tracing::debug!(?event, "step");
-        let was_up = self.live_run();
+        let were_up = self.state.live_runs();
         for effect in self.state.step(event, self.clock.now(), &policy(&config)) {
             #[cfg(debug_assertions)]
             super::failpoint::reached();
             self.perform(effect, &config, &mut step);
         }
-        let now_up = self.live_run();
-        if now_up != was_up {
-            self.live_probe.begin_anew(now_up.is_some(), config.rollback.interval);
+        let are_up = self.state.live_runs();
+        if are_up != were_up && !are_up.iter().any(|run| were_up.contains(run)) {
+            self.live_probe.begin_anew(are_up.len(), config.rollback.interval);
         }
         let known: Vec<RunId> = self.state.runs().map(|run| run.id).collect();
         self.runs.retain(|run| known.contains(&run));
@@ -370,14 +370,10 @@ impl Coordinator {
         step.answer
     }
 
-    fn live_run(&self) -> Option<RunId> {
-        self.state.live_run().map(|run| run.id)
-    }
-
     fn end_timers(&mut self) {
         while let Some(timer) = self.timers.take_due() {
             self.step(match timer {
-                Timer::Drain(run, seq) => Event::DrainOver { run, seq },
+                Timer::Drain(set, seq) => Event::DrainOver { set, seq },
                 Timer::Window(ticket) => Event::WindowOver { ticket },
                 Timer::Restart(ticket, _) => Event::RestartDue { ticket },
                 Timer::Calm(ticket, _) => Event::Calm { ticket },
@@ -389,9 +385,9 @@ impl Coordinator {
 
     fn end_idle_drains(&mut self) {
         let drains: Vec<_> = self.state.drains_under_way().collect();
-        for (run, seq) in drains {
-            if self.traffic.is_idle(run) {
-                self.step(Event::DrainOver { run, seq });
+        for (set, seq, runs) in drains {
+            if self.traffic.are_idle(&runs) {
+                self.step(Event::DrainOver { set, seq });
             }
         }
     }
@@ -411,6 +407,7 @@ fn policy(config: &AppConfig) -> Policy {
         window: !config.rollback.window.is_zero(),
         threshold: config.rollback.threshold,
         standby: config.rollback.standby == Standby::Window,
+        replicas: config.app.replicas,
         restart: config.app.restart.clone(),
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -17,6 +18,7 @@ use super::spec;
 use super::tasks::report;
 use super::view::{View, empty_status};
 use crate::config::AppConfig;
+use crate::health::Probe;
 use crate::supervisor::Supervisor;
 use crate::wire::{self, Code, ErrorBody, Reason, Said};
 
@@ -219,35 +221,21 @@ impl Handle {
         self.views.borrow().health.clone()
     }
 
-    /// Probes the live release now.
+    /// Probes the live release now: of several replicas each one that is ready.
     pub async fn check_health(&self) -> wire::Health {
-        let (probe, status) = {
-            let view = self.views.borrow();
-            (view.probe.clone(), view.status.as_ref().and_then(|status| status.active_port))
-        };
-        let Some(probe) = probe.filter(|_| status.is_some()) else {
-            let error = Some("nothing serves".to_owned());
-            return wire::Health {
-                healthy: false,
-                port: None,
-                status: None,
-                latency_ms: None,
-                error,
-                replicas: None,
-            };
-        };
-        let report = probe.ask().await.unwrap_or_else(|unable| unable.report());
-        wire::Health {
-            healthy: report.healthy,
-            port: Some(probe.addr.port()),
-            status: report.status,
-            latency_ms: Some(report.latency_ms),
-            error: report.error.or_else(|| {
+        let probes = self.views.borrow().probes.clone();
+        let ask = async |probe: Probe| {
+            let report = probe.ask().await.unwrap_or_else(|unable| unable.report());
+            let error = report.error.clone().or_else(|| {
                 let status = report.status.filter(|_| !report.healthy)?;
                 Some(format!("status {status} is not 2xx"))
-            }),
-            replicas: None,
-        }
+            });
+            wire::ReplicaHealth { error, ..wire::ReplicaHealth::of(probe.addr, Some(&report)) }
+        };
+        let replicas = join_all(probes.into_iter().map(ask)).await;
+        let several = replicas.len() > 1;
+        let health = wire::Health::of(replicas);
+        wire::Health { replicas: health.replicas.filter(|_| several), ..health }
     }
 
     /// Waits until an unmanaged app has been probed for the first time, so that a daemon in front

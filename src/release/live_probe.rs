@@ -1,6 +1,7 @@
 //! The probes of the live release: when the next one is due, and what they say of its health.
 //!
-//! Owned by the coordinator, which runs at most one probe at a time and judges the release by it.
+//! Owned by the coordinator, which has at most one probe of a run under way and judges the release
+//! by it. Of several runs one after the other has its turn.
 
 use tokio::time::{Duration, Instant};
 
@@ -13,7 +14,9 @@ use crate::wire::{HealthMetrics, ProbeReport};
 #[derive(Debug, Default)]
 pub(super) struct LiveProbe {
     next: Option<Instant>,
-    under_way: Option<RunId>,
+    /// The run that was probed last.
+    last: Option<RunId>,
+    under_way: Vec<RunId>,
     health: HealthMetrics,
     /// It was logged that portok itself cannot probe for now.
     unable_logged: bool,
@@ -54,9 +57,11 @@ impl LiveProbe {
         self.health.active_port_ok = false;
     }
 
-    /// Another run serves than before, or none: its first probe is due after `interval`.
-    pub(super) fn begin_anew(&mut self, serves: bool, interval: Duration) {
-        self.next = serves.then(|| Instant::now() + interval);
+    /// Others serve than before, so many or none: the first probe is due after `interval`, of
+    /// several so much sooner.
+    pub(super) fn begin_anew(&mut self, serve: usize, interval: Duration) {
+        self.under_way.clear();
+        self.next = (serve > 0).then(|| Instant::now() + turn(interval, serve));
     }
 
     /// The next probe is due after `interval` from now on at the latest.
@@ -64,26 +69,28 @@ impl LiveProbe {
         self.next = self.next.map(|next| next.min(Instant::now() + interval));
     }
 
-    /// A probe is due. Gives back the run to probe now: the live one, unless its probe is under
-    /// way.
-    pub(super) fn due(&mut self, live: Option<RunId>) -> Option<RunId> {
-        self.next = None;
-        live.filter(|run| self.under_way != Some(*run))
+    /// A probe is due. Gives back the run to probe now: the next one of the live ones in turn whose
+    /// probe is not under way. Of several each is probed every `interval`.
+    pub(super) fn due(&mut self, live: &[RunId], interval: Duration) -> Option<RunId> {
+        self.next = (live.len() > 1).then(|| Instant::now() + turn(interval, live.len()));
+        let first = live.iter().position(|run| Some(*run) == self.last).map_or(0, |at| at + 1);
+        let (before, after) = live.split_at(first);
+        let run = after.iter().chain(before).find(|run| !self.under_way.contains(run)).copied()?;
+        self.last = Some(run);
+        Some(run)
     }
 
     /// The probe of `run` has begun.
     pub(super) fn began(&mut self, run: RunId) {
-        self.under_way = Some(run);
+        self.under_way.push(run);
     }
 
-    /// A probe of `run` has ended; the next one is due after `interval`. False where it is not the
-    /// one that is waited for.
+    /// A probe of `run` has ended; the next one is due after `interval`, where none is due before.
+    /// False where it is not waited for.
     pub(super) fn ended(&mut self, run: RunId, interval: Duration) -> bool {
-        if self.under_way != Some(run) {
-            return false;
-        }
-        self.under_way = None;
-        self.next = Some(Instant::now() + interval);
+        let Some(at) = self.under_way.iter().position(|known| *known == run) else { return false };
+        self.under_way.swap_remove(at);
+        self.next.get_or_insert_with(|| Instant::now() + interval);
         true
     }
 
@@ -124,6 +131,11 @@ impl LiveProbe {
     }
 }
 
+/// Between two probes of so many runs, each of which is probed every `interval`.
+fn turn(interval: Duration, runs: usize) -> Duration {
+    interval / u32::try_from(runs).unwrap_or(u32::MAX).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,17 +150,39 @@ mod tests {
     fn one_run_is_probed_once_at_a_time() {
         let (first, second) = (RunId(1), RunId(2));
         let mut probe = LiveProbe::default();
-        probe.begin_anew(true, SECOND);
+        probe.begin_anew(1, SECOND);
         assert!(probe.next().is_some());
-        assert_eq!(probe.due(Some(first)), Some(first));
+        assert_eq!(probe.due(&[first], SECOND), Some(first));
         probe.began(first);
-        assert_eq!((probe.next(), probe.due(Some(first))), (None, None));
-        assert_eq!(probe.due(Some(second)), Some(second), "a switch does not wait for the former's answer");
+        assert_eq!((probe.next(), probe.due(&[first], SECOND)), (None, None));
+        probe.begin_anew(1, SECOND);
+        let due = probe.due(&[second], SECOND);
+        assert_eq!(due, Some(second), "a switch does not wait for the former's answer");
         probe.began(second);
         assert!(!probe.ended(first, SECOND), "nobody waits for it any more");
         assert!(probe.ended(second, SECOND) && probe.next().is_some());
-        probe.begin_anew(false, SECOND);
-        assert_eq!((probe.next(), probe.due(None)), (None, None));
+        probe.begin_anew(0, SECOND);
+        assert_eq!((probe.next(), probe.due(&[], SECOND)), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn several_runs_have_their_turns_and_one_that_hangs_keeps_nobody_back() {
+        let runs = [RunId(1), RunId(2), RunId(3)];
+        let mut probe = LiveProbe::default();
+        probe.begin_anew(3, 3 * SECOND);
+        assert_eq!(probe.next(), Some(Instant::now() + SECOND));
+        let mut asked = Vec::new();
+        for _ in 0..5 {
+            let run = probe.due(&runs, 3 * SECOND).unwrap();
+            assert_eq!(probe.next(), Some(Instant::now() + SECOND));
+            probe.began(run);
+            asked.push(run.0);
+            if run != RunId(2) {
+                assert!(probe.ended(run, 3 * SECOND));
+            }
+        }
+        assert_eq!(asked, [1, 2, 3, 1, 3]);
+        assert_eq!(probe.due(&[RunId(3)], SECOND), Some(RunId(3)), "the others left");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! A deploy's way through the files:
 //! 1. `handle` makes a release of the request (`spec`) and sends a `message` to the `coordinator`,
 //!    which has the machine (`state`) accept it; `recorder` writes the intent into the `store`.
-//! 2. When that is on disk, `runs` starts the process in a task (`run`), which probes it and
-//!    reports.
-//! 3. When it is healthy, `traffic` points new requests at it, `recorder` writes that down, and
+//! 2. When that is on disk, `runs` starts a process for each replica in a task (`run`), which
+//!    probes it and reports.
+//! 3. When all are healthy, `traffic` points new requests at them, `recorder` writes that down, and
 //!    `voice` tells it.
-//! 4. The former run drains, is stopped when its drain (`timers`) is over, and reports its end.
+//! 4. The former runs drain, are stopped when their drain (`timers`) is over, and report their end.
 //!
 //! The driver:
 //! - [`coordinator`]: one task per app. It turns the world into the machine's events, and its
@@ -29,7 +29,8 @@
 //! - `probing`: a run that no process is started for, until it is healthy or not.
 //!
 //! Pure:
-//! - [`state`]: the machine, a function from state and event to state and effects.
+//! - [`state`]: the machine, a function from state and event to state and effects. A second one in
+//!   it keeps the replicas of each set.
 //! - `autopsy`: what most likely is wrong with a release that did not become healthy.
 //! - `explain`, `refusal`: the texts of attempts that were given up, and of refusals.
 //! - `placeholder`: whether the app can listen on a port that is held for it.

@@ -138,10 +138,25 @@ pub struct StoredRun {
     /// What the run was doing.
     #[serde(default)]
     pub role: Role,
+    /// The set that it belongs to with others; 0 for a set of its own. Left out then, so that the
+    /// record of one replica is what it always was.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub set: u64,
+    /// Its number in its set.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub replica: u16,
     /// Wall-clock deadline of its drain, or of SIGKILL; a monotonic time would not survive the
     /// daemon. It is clamped to the configured period when read.
     #[serde(default, with = "moment")]
     pub until: Option<SystemTime>,
+}
+
+fn is_zero(set: &u64) -> bool {
+    *set == 0
+}
+
+fn is_first(replica: &u16) -> bool {
+    *replica == 0
 }
 
 #[cfg(test)]

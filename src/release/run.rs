@@ -53,6 +53,8 @@ const HANGING: Duration = Duration::from_millis(500);
 pub(super) struct Start {
     pub(super) run: RunId,
     pub(super) release: String,
+    /// The number of its place in its set.
+    pub(super) replica: u16,
     pub(super) spec: ReleaseSpec,
     pub(super) probe: Probe,
     pub(super) successes: u32,
@@ -183,8 +185,10 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
     let lease = supervisor
         .lease(hold_port)
         .map_err(|source| SpawnError { message: "cannot find a free port".into(), source: Some(source) })?;
-    let release = start.release.clone();
-    supervisor.spawn(Launch { release, command, directory, env, identity, limits, port_env, lease }).await
+    let (release, replica) = (start.release.clone(), start.replica);
+    supervisor
+        .spawn(Launch { release, replica, command, directory, env, identity, limits, port_env, lease })
+        .await
 }
 
 /// What makes one failed probe differ from another.

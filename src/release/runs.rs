@@ -44,6 +44,8 @@ pub(super) struct RunFacts {
     release: String,
     port: Option<u16>,
     process: Option<Process>,
+    /// It was taken over, and a task waits for its readiness.
+    awaited: bool,
     /// Its stop was ordered.
     stop: bool,
     /// SIGKILL was ordered.
@@ -156,10 +158,11 @@ impl Runs {
     }
 
     /// Waits for the readiness of a run that was taken over, and then for its end.
-    pub(super) fn await_readiness(&self, start: Start, tasks: &mut Tasks) {
-        let process = self.get(start.run).and_then(|facts| facts.process.clone());
+    pub(super) fn await_readiness(&mut self, start: Start, tasks: &mut Tasks) {
+        let Some(facts) = self.known.get_mut(&start.run) else { return };
         // It is known: only a run that has a process is taken over.
-        let Some(process) = process else { return };
+        let Some(process) = facts.process.clone() else { return };
+        facts.awaited = true;
         let reports = tasks.reports();
         tasks.spawn(see_through(start, process, reports));
     }
@@ -174,10 +177,11 @@ impl Runs {
         facts.kill_at = SystemTime::now().checked_add(left);
     }
 
-    /// Waits for the end of a run that was taken over.
+    /// Waits for the end of a run that was taken over, unless its readiness is waited for, and with
+    /// that its end.
     pub(super) fn follow(&self, run: RunId, tasks: &mut Tasks) {
-        let process = self.get(run).and_then(|facts| facts.process.clone());
-        let Some(process) = process else { return };
+        let Some(facts) = self.known.get(&run).filter(|facts| !facts.awaited) else { return };
+        let Some(process) = facts.process.clone() else { return };
         let reports = tasks.reports();
         tasks.spawn(follow(run, process, reports));
     }
@@ -273,21 +277,26 @@ impl Runs {
     }
 
     /// The runs that have a process, for the record. `role` tells what a run does, given whether
-    /// its stop signal was delivered; `drain_ends` when its drain does.
+    /// its stop signal was delivered; `place` its set and its number there; `drain_ends` when its
+    /// drain does.
     pub(super) fn stored(
         &self,
         role: impl Fn(RunId, bool) -> Role,
+        place: impl Fn(RunId) -> (u64, u16),
         drain_ends: impl Fn(RunId) -> Option<SystemTime>,
     ) -> Vec<StoredRun> {
         let stored = self.known.iter().filter_map(|(&run, facts)| {
             let process = facts.process.as_ref()?;
             let role = role(run, process.was_signalled());
+            let (set, replica) = place(run);
             Some(StoredRun {
                 release: facts.release.clone(),
                 identity: process.identity().clone(),
                 port: process.port(),
                 started_at: facts.started_at,
                 role,
+                set,
+                replica,
                 until: match role {
                     Role::Draining => drain_ends(run),
                     Role::Stopping => facts.kill_at,

@@ -22,21 +22,21 @@
 //! The files:
 //! - `names`: releases, sets, runs. `event`: what the machine hears. `effect`: what it wants done.
 //! - `round`: what every edge of a step gets.
-//! - `replicas`: the set machine.
+//! - `replicas`: the set machine. `places`: those of a set, and which of them get requests.
 //! - The edges of the release machine by cause: `boot`, `requests`, `way_back` (rollbacks), `task`
-//!   (what is under way, from its record to its end), `runs` (what is reported of a run), `leaving`
-//!   (sets on their way out).
+//!   (what is under way, from its record to its end), `runs` (what is reported of a run), `serving`
+//!   (who gets requests, and how many replicas there are), `leaving` (sets on their way out).
 //! - `past`: what was live, and what is in quarantine. `standing`: the phase.
 //!
 //! The property test asserts what holds after every step:
 //! - there is at most one task;
-//! - the route points only at a run that was ready;
+//! - requests go only to runs of one set that were ready and have not ended;
 //! - every run that was started is stopped exactly once, and never while it is live;
 //! - a run is stopped only after the switch that retired it was written down, or the writing
 //!   failed.
 //!
 //! Three orderings matter. `Spawn` waits for the end of the `Save` before it, so that a daemon that
-//! dies in between finds its intent. `Route` comes before the `Save` of its outcome, because
+//! dies in between finds its intent. `Serve` comes before the `Save` of its outcome, because
 //! traffic must not wait for a disk. `Stop` of the former run waits for the end of that `Save`.
 
 mod boot;
@@ -45,10 +45,12 @@ mod event;
 mod leaving;
 mod names;
 mod past;
+mod places;
 mod replicas;
 mod requests;
 mod round;
 mod runs;
+mod serving;
 mod standing;
 mod task;
 mod way_back;
@@ -119,8 +121,6 @@ pub struct Previous {
 pub struct Window {
     /// Names its timer; a timer with another ticket is stale.
     pub ticket: u64,
-    /// Failed probes in a row.
-    pub fails: u32,
     /// Whether a bad verdict brings a rollback. After an automatic rollback it does not: portok
     /// goes back once a deploy.
     pub goes_back: bool,
@@ -143,10 +143,14 @@ pub struct State {
     pub restarts: u32,
     /// Names the timer after which the last crash does not matter any more, while it runs.
     calm: Option<u64>,
-    /// Probes of the live run that failed in a row.
-    fails: u32,
-    /// As many as `rollback.threshold` have failed.
+    /// So many of the live runs have failed `rollback.threshold` probes in a row that all of them
+    /// get requests.
     unhealthy: bool,
+    /// The runs that requests go to.
+    served: Vec<RunId>,
+    /// Replicas of the live release are missing since the boot, and are started once the leftovers
+    /// are gone.
+    lacks_since_boot: bool,
     stopping: Stopping,
     recorded: u64,
     ids: Ids,
@@ -171,8 +175,9 @@ impl Default for State {
             window: None,
             restarts: 0,
             calm: None,
-            fails: 0,
             unhealthy: false,
+            served: Vec::new(),
+            lacks_since_boot: false,
             stopping: Stopping::No,
             recorded: 0,
             ids: Ids::default(),
@@ -186,19 +191,61 @@ impl State {
         self.live.set().map(ReplicaSet::release)
     }
 
-    /// The run that serves.
+    /// The run that serves: of several the one of the lowest number.
     pub fn live_run(&self) -> Option<&Run> {
         self.live.set()?.ready_runs().next()
     }
 
-    /// The run that is to bring the live release back.
+    /// The runs of the live release that are ready, in the order of their numbers.
+    pub fn live_runs(&self) -> Vec<RunId> {
+        self.live.set().into_iter().flat_map(ReplicaSet::ready_runs).map(|run| run.id).collect()
+    }
+
+    /// Whether this run is to bring the live release back, or is to join it.
+    pub fn restores(&self, id: RunId) -> bool {
+        self.live.set().is_some_and(|live| live.is_starting(id))
+    }
+
+    /// The run of the lowest number that is to bring the live release back.
     pub fn restoring_run(&self) -> Option<&Run> {
         self.live.set()?.starting_runs().next()
     }
 
-    /// The run that is starting for the task under way.
+    /// Whether this run was started for the task under way.
+    pub fn is_candidate(&self, id: RunId) -> bool {
+        self.candidate().is_some_and(|set| set.is_starting(id) || set.is_ready(id))
+    }
+
+    /// The run of the lowest number that was started for the task under way.
     pub fn candidate_run(&self) -> Option<&Run> {
-        self.candidate()?.starting_runs().next()
+        self.candidate()?.places().runs().next()
+    }
+
+    /// The set of a run, and its number there.
+    pub fn place_of(&self, id: RunId) -> Option<(SetId, u16)> {
+        self.sets().find_map(|set| Some((set.id(), set.places().number_of(id)?)))
+    }
+
+    /// What the record says of the place of a run: its set, 0 for a set of its own, and its number
+    /// there.
+    pub fn stored_place(&self, id: RunId) -> (u64, u16) {
+        let place = |set: &ReplicaSet| {
+            let replica = set.places().number_of(id)?;
+            Some((if set.places().len() > 1 { set.id().0 } else { 0 }, replica))
+        };
+        self.sets().find_map(place).unwrap_or_default()
+    }
+
+    /// The ready runs of this set, in the order of their numbers.
+    pub fn ready_runs_of(&self, set: SetId) -> Vec<RunId> {
+        let set = self.sets().find(|known| known.id() == set);
+        set.into_iter().flat_map(ReplicaSet::ready_runs).map(|run| run.id).collect()
+    }
+
+    /// Every run of this set that is not forgotten.
+    pub fn runs_of(&self, set: SetId) -> Vec<RunId> {
+        let set = self.sets().find(|known| known.id() == set);
+        set.into_iter().flat_map(ReplicaSet::runs).map(|run| run.id).collect()
     }
 
     /// The set that is starting for the task under way.
@@ -243,8 +290,12 @@ impl State {
 
     /// Every run that is not forgotten.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.sets().flat_map(ReplicaSet::runs)
+    }
+
+    fn sets(&self) -> impl Iterator<Item = &ReplicaSet> {
         let leaving = self.leaving.iter().map(|leaving| &leaving.set);
-        self.live.set().into_iter().chain(self.candidate()).chain(leaving).flat_map(ReplicaSet::runs)
+        self.live.set().into_iter().chain(self.candidate()).chain(leaving)
     }
 
     /// A number that nothing else of this machine has.
@@ -257,9 +308,11 @@ impl State {
     /// Takes one event at the moment `now` (of any monotonic clock). Returns what is to be done.
     pub fn step(&mut self, event: Event, now: Duration, policy: &Policy) -> Vec<Effect> {
         let mut round = Round { now, policy, ids: self.ids, out: Vec::new() };
-        let was_up = self.live_run().map(|run| run.id);
+        let was_up = self.live_runs();
         self.take(event, &mut round);
-        self.note_who_serves(was_up, &mut round);
+        self.note_who_serves(&was_up, &mut round);
+        self.adjust(&mut round);
+        self.serve(None, &mut round);
         self.stop_what_has_drained(&mut round);
         if self.stopping == Stopping::Groups && self.runs().next().is_none() {
             round.push(Effect::Finished);
@@ -291,11 +344,8 @@ impl State {
             Event::NotReady { run } => self.not_ready(run, round),
             Event::Exited { run, port_taken } => self.exited(run, port_taken, round),
             Event::Gone { run } => self.gone(run, round),
-            Event::LiveProbed { run, healthy } => {
-                self.note_probe(run, healthy, round);
-                self.probed(run, healthy, round);
-            }
-            Event::DrainOver { run, seq } => self.drain_over(run, seq, round),
+            Event::LiveProbed { run, healthy } => self.probed(run, healthy, round),
+            Event::DrainOver { set, seq } => self.drain_over(set, seq, round),
             Event::WindowOver { ticket } => {
                 if self.window.is_some_and(|window| window.ticket == ticket) {
                     self.settle();
@@ -303,6 +353,9 @@ impl State {
                 }
             }
             Event::RestartDue { ticket } => self.restart_due(ticket, round),
+            Event::LeftoversGone => self.start_what_lacks(round),
+            // What they change is looked at after each step.
+            Event::Settings => {}
             Event::Calm { ticket } => self.calmed(ticket, round),
         }
     }

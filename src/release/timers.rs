@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::time::{Duration, Instant};
 
-use super::state::{RunId, Timer};
+use super::state::{SetId, Timer};
 
 /// The timers that run.
 #[derive(Debug, Default)]
@@ -43,9 +43,9 @@ impl Timers {
         Some(self.running.swap_remove(at).timer)
     }
 
-    /// When this drain of `run` ends.
-    pub(super) fn drain_ends(&self, run: RunId, seq: u64) -> Option<SystemTime> {
-        self.wall(Timer::Drain(run, seq))
+    /// When this drain of `set` ends.
+    pub(super) fn drain_ends(&self, set: SetId, seq: u64) -> Option<SystemTime> {
+        self.wall(Timer::Drain(set, seq))
     }
 
     /// When the watch window `ticket` ends.

@@ -1,8 +1,9 @@
-//! An app's requests: which run they go to, and how many each run still has. All use of the proxy
+//! An app's requests: which runs they go to, and how many each run still has. All use of the proxy
 //! is here.
 //!
 //! Owned by the coordinator. A run has a target for each tenure, from the moment at which requests
-//! are pointed at it; a target that was retired or closed never gets a new request.
+//! are pointed at it; a target that was retired or closed never gets a new request. The members of
+//! one set may come and go within a tenure.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,8 +12,9 @@ use std::sync::Arc;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{FormerTarget, RunId};
-use crate::proxy::{Bar, Held, Now, RouteWriter, ServiceCounters, Target};
+use super::state::{FormerTarget, RunId, SetId};
+use crate::config::{Affinity, AppConfig};
+use crate::proxy::{Bar, Held, Now, RouteWriter, ServiceCounters, Spread, Target, Tenure};
 use crate::wire;
 
 /// How often an early end of a drain is looked for.
@@ -25,9 +27,19 @@ pub struct Traffic {
     counters: Arc<ServiceCounters>,
     alone: CancellationToken,
     targets: HashMap<RunId, Vec<Arc<Target>>>,
+    /// The set that requests go to, with what its memberships have in common.
+    serves: Option<(SetId, Tenure)>,
 }
 
-/// The requests that a run has; counted whenever it is asked.
+/// Runs of one set that requests are to go to, each with its port.
+#[derive(Debug)]
+pub(super) struct Members<'a> {
+    pub(super) set: SetId,
+    pub(super) release: &'a str,
+    pub(super) runs: Vec<(RunId, u16)>,
+}
+
+/// The requests that runs have; counted whenever it is asked.
 #[derive(Debug, Clone, Default)]
 pub(super) struct InFlight(Vec<Arc<Target>>);
 
@@ -36,39 +48,66 @@ impl Traffic {
     /// release. `alone` is cancelled once no predecessor serves requests that it took before this
     /// daemon came: until then nobody here can tell whether a target is idle.
     pub fn new(route: RouteWriter, counters: Arc<ServiceCounters>, alone: CancellationToken) -> Self {
-        Self { route, counters, alone, targets: HashMap::new() }
+        Self { route, counters, alone, targets: HashMap::new(), serves: None }
     }
 
-    /// Points new requests at `run`, and retires or closes the targets of the run that had them.
-    pub(super) fn point(
+    /// Spreads new requests over `members`, and retires or closes the targets of the runs that had
+    /// them. True where the set had none until now.
+    pub(super) fn serve(
         &mut self,
-        run: RunId,
-        release: &str,
-        port: u16,
-        former: Option<(RunId, FormerTarget)>,
-    ) {
+        members: &Members<'_>,
+        former: Option<(&[RunId], FormerTarget)>,
+        config: &AppConfig,
+    ) -> bool {
+        let served = self.serves.take().filter(|(set, _)| *set == members.set);
+        let begins = served.is_none();
+        let tenure = served.map(|(_, tenure)| tenure).unwrap_or_default();
+        let targets: Vec<_> = members
+            .runs
+            .iter()
+            .map(|(run, port)| self.target(*run, members.release, *port, begins))
+            .collect();
+        self.serves = Some((members.set, tenure.clone()));
+        self.route.set(match &targets[..] {
+            // The fast path. A pin is to a set, so a set that may get more members is published as
+            // one where there are pins.
+            [target] if config.app.replicas <= 1 || config.drain.affinity == Affinity::Request => {
+                Now::One(Arc::clone(target))
+            }
+            _ => Now::Spread(Arc::new(Spread::new(targets, config.balance, tenure))),
+        });
+        if let Some((former, treatment)) = former {
+            for target in former.iter().flat_map(|run| self.of(*run)) {
+                match treatment {
+                    FormerTarget::Retire => target.retire(),
+                    FormerTarget::Close => target.close(),
+                }
+            }
+        }
+        begins
+    }
+
+    /// The target of a run: that of its tenure, or a new one where one `begins`.
+    fn target(&mut self, run: RunId, release: &str, port: u16, begins: bool) -> Arc<Target> {
+        let tenures = self.targets.entry(run).or_default();
+        if let Some(target) = tenures.last().filter(|_| !begins) {
+            return Arc::clone(target);
+        }
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let target = Target::new(addr, self.counters.release(release));
-        let tenures = self.targets.entry(run).or_default();
         // A client that is pinned to an earlier tenure of this run moves to the new one.
         tenures.retain(|tenure| {
             tenure.close();
             tenure.inflight() > 0
         });
         tenures.push(Arc::clone(&target));
-        self.route.set(Now::One(target));
-        let Some((former, treatment)) = former else { return };
-        for target in self.of(former) {
-            match treatment {
-                FormerTarget::Retire => target.retire(),
-                FormerTarget::Close => target.close(),
-            }
-        }
+        target
     }
 
     /// Takes the live target away. Requests wait for the next one: within the bounds of `[hold]`
     /// where they are held `on_crash`, else a little.
     pub(super) fn hold(&mut self, on_crash: bool) {
+        self.serves = None;
         drop(self.route.set(if on_crash { Now::Held(Held::Unpinned) } else { Now::Near }));
     }
 
@@ -94,6 +133,7 @@ impl Traffic {
 
     /// Takes the live target away. Requests are refused.
     pub(super) fn unroute(&mut self) {
+        self.serves = None;
         drop(self.route.set(Now::Empty));
     }
 
@@ -102,14 +142,15 @@ impl Traffic {
         self.of(run).iter().for_each(|target| target.close());
     }
 
-    /// Whether `run` has no request, and no client is pinned to it.
-    pub(super) fn is_idle(&self, run: RunId) -> bool {
-        self.of(run).iter().all(|target| target.inflight() + target.pinned() == 0)
+    /// Whether `runs` have no request, and no client is pinned to one of them.
+    pub(super) fn are_idle(&self, runs: &[RunId]) -> bool {
+        let mut targets = runs.iter().flat_map(|run| self.of(*run));
+        targets.all(|target| target.inflight() + target.pinned() == 0)
     }
 
-    /// The requests that `run` has.
-    pub(super) fn in_flight(&self, run: Option<RunId>) -> InFlight {
-        InFlight(run.map(|run| self.of(run).to_vec()).unwrap_or_default())
+    /// The requests that `runs` have.
+    pub(super) fn in_flight(&self, runs: &[RunId]) -> InFlight {
+        InFlight(runs.iter().flat_map(|run| self.of(*run)).cloned().collect())
     }
 
     /// Forgets the runs that `is_known` does not hold for.

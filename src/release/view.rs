@@ -18,7 +18,8 @@ pub(super) struct View {
     pub(super) edit_pending: bool,
     pub(super) releases: Arc<[wire::ReleaseRow]>,
     pub(super) health: wire::HealthMetrics,
-    pub(super) probe: Option<Probe>,
+    /// How to probe each live run.
+    pub(super) probes: Vec<Probe>,
     pub(super) live: InFlight,
     pub(super) candidate: InFlight,
     pub(super) previous: InFlight,

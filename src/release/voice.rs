@@ -45,6 +45,10 @@ pub(super) struct Move {
     pub(super) reason: Reason,
     /// The phase after it.
     pub(super) phase: &'static str,
+    /// The ports of all that get it, where these are several.
+    pub(super) to_ports: Vec<u16>,
+    /// The ports of all that had it, likewise.
+    pub(super) from_ports: Vec<u16>,
 }
 
 /// What became of a move.
@@ -162,14 +166,14 @@ impl Voice {
 
     /// Traffic has moved.
     pub(super) fn switched(&mut self, moved: Move) -> Moved {
-        let Move { to: (release, port), pid, from, left, reason, phase } = moved;
+        let Move { to: (release, port), pid, from, left, reason, phase, to_ports, from_ports } = moved;
         let from_port = from.as_ref().and_then(|(_, port)| *port);
         let switch = Switch {
             from: from_port,
             from_release: from.as_ref().map(|(release, _)| release.clone()),
             to: port,
-            from_ports: Vec::new(),
-            to_ports: Vec::new(),
+            from_ports,
+            to_ports,
             to_release: Some(release.clone()),
             at: now(),
             reason,
@@ -352,6 +356,8 @@ mod tests {
             left: Some(from.into()),
             reason,
             phase: "settled",
+            to_ports: Vec::new(),
+            from_ports: Vec::new(),
         }
     }
 

@@ -48,6 +48,7 @@ pub(super) fn environment(base: &Env, whose: &Whose<'_>, launch: &Launch, tag: &
         set("PORTOK_APP", app.as_ref());
     }
     set("PORTOK_RELEASE", launch.release.as_ref());
+    set("PORTOK_REPLICA", launch.replica.to_string().as_ref());
     set(TAG_VARIABLE, tag.as_ref());
     env.entry("HOST".into()).or_insert_with(|| "127.0.0.1".into());
     env
@@ -71,6 +72,7 @@ mod tests {
     fn launch() -> Launch {
         Launch {
             release: "r1".into(),
+            replica: 0,
             command: CommandLine::Exec(vec!["app".into()]),
             directory: None,
             env: BTreeMap::new(),
@@ -140,6 +142,7 @@ mod tests {
             ("PORT", &port),
             ("PORTOK_INSTANCE", "web"),
             ("PORTOK_RELEASE", "r1"),
+            ("PORTOK_REPLICA", "0"),
             ("PORTOK_RUN", "tag"),
             ("PWD", "/srv"),
             ("USER", "api"),

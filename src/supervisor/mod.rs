@@ -115,6 +115,8 @@ struct Whose<'a> {
 pub struct Launch {
     /// The release's id, for `PORTOK_RELEASE` and the log.
     pub release: String,
+    /// The number of its place among the replicas of the release, for `PORTOK_REPLICA`.
+    pub replica: u16,
     /// `{port}` in it is replaced by the port.
     pub command: CommandLine,
     /// The resolved working directory; `None`: the daemon's own.

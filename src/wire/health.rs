@@ -1,6 +1,10 @@
 //! What `GET /__health` answers, and the last probe of the live target.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
+
+use super::ProbeReport;
 
 /// The last probe of the live target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +32,9 @@ pub struct Health {
     pub latency_ms: Option<f64>,
     /// Why there was no answer, or no good one.
     pub error: Option<String>,
-    /// How each target is that gets requests, where the app has a list of them; what is above is
-    /// then said of the first healthy one. Absent for other apps.
+    /// How each target is that gets requests, where the app has a list of them, and each ready
+    /// replica where there are several; what is above is then said of the first healthy one. Absent
+    /// for other apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Vec<ReplicaHealth>>,
 }
@@ -50,4 +55,36 @@ pub struct ReplicaHealth {
     pub latency_ms: Option<f64>,
     /// Why there was no answer, or no good one.
     pub error: Option<String>,
+}
+
+impl Health {
+    /// Of an app whose members that get requests are these: healthy when one of them is.
+    pub fn of(replicas: Vec<ReplicaHealth>) -> Self {
+        let shown = replicas.iter().find(|replica| replica.healthy).or(replicas.first());
+        Self {
+            healthy: shown.is_some_and(|replica| replica.healthy),
+            port: shown.map(|replica| replica.port),
+            status: shown.and_then(|replica| replica.status),
+            latency_ms: shown.and_then(|replica| replica.latency_ms),
+            error: match shown {
+                Some(replica) => replica.error.clone(),
+                None => Some("nothing serves".to_owned()),
+            },
+            replicas: Some(replicas),
+        }
+    }
+}
+
+impl ReplicaHealth {
+    /// What a probe of `addr` found; `None`: it is never probed.
+    pub fn of(addr: SocketAddr, report: Option<&ProbeReport>) -> Self {
+        Self {
+            address: addr.to_string(),
+            port: addr.port(),
+            healthy: report.is_none_or(|report| report.healthy),
+            status: report.and_then(|report| report.status),
+            latency_ms: report.map(|report| report.latency_ms),
+            error: report.and_then(ProbeReport::complaint),
+        }
+    }
 }

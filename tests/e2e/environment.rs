@@ -34,7 +34,7 @@ fn an_app_sees_neither_portoks_variables_nor_systemds() {
     assert_at(&environment, "/PORTOK_RELEASE", live.release.as_str());
     let names: Vec<_> = environment.as_object().expect("an object").keys().cloned().collect();
     for name in &names {
-        let tags = ["PORTOK_INSTANCE", "PORTOK_RELEASE", "PORTOK_RUN"];
+        let tags = ["PORTOK_INSTANCE", "PORTOK_RELEASE", "PORTOK_REPLICA", "PORTOK_RUN"];
         let private = ["ADMIN_", "PORTOK_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "CREDENTIALS_"];
         let leaks = private.iter().any(|prefix| name.starts_with(prefix)) && !tags.contains(&name.as_str());
         assert!(!leaks, "{name} reached the app");

@@ -14,9 +14,11 @@ use crate::harness::{Conn, Load, World, wait_until};
 /// The parts of the sweep over all points, so that several run at once.
 const PARTS: u64 = 4;
 
-fn conf(world: &World) -> Conf {
+/// So many replicas run.
+fn conf(world: &World, replicas: usize) -> Conf {
     world
         .conf()
+        .set("app.replicas", i64::try_from(replicas).unwrap())
         .app(&world.app("v1"))
         .set("rollback.window", "100ms")
         .set("drain.period", "30ms")
@@ -33,7 +35,7 @@ fn ask(world: &World, method: &str, path: &str, body: Option<&Value>) -> Option<
 }
 
 /// A first deploy, a second one until the first release is gone, and the way back. Whatever of it the daemon lives to see.
-fn walk(world: &World, is_over: impl Fn() -> bool) {
+fn walk(world: &World, replicas: usize, is_over: impl Fn() -> bool) {
     let until = |what: &str, done: &dyn Fn(&Value) -> bool| {
         wait_until(
             what,
@@ -55,25 +57,25 @@ fn walk(world: &World, is_over: impl Fn() -> bool) {
         status["live"]["release"] != "v2" && status["drainUntil"].is_null() && status["candidate"].is_null()
     });
     wait_until(
-        "one process is left",
+        "the processes of one release are left",
         || format!("{:#?}", world.processes()),
-        || (is_over() || world.processes().len() == 1).then_some(()),
+        || (is_over() || world.processes().len() == replicas).then_some(()),
     );
 }
 
 /// Dies at `point`. False: the whole path was walked without coming to it.
-fn dies_at(point: u64) -> bool {
+fn dies_at(point: u64, replicas: usize) -> bool {
     let world = World::new();
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
-    let conf = conf(&world);
+    let conf = conf(&world, replicas);
     conf.save();
     let mut env = world.env();
     env.insert("PORTOK_DIE_AT".to_owned(), point.to_string());
     let file = conf.file().display().to_string();
     let mut running = world.spawn(crate::harness::command::PORTOKD, &["--config", &file], &env);
     let ended = std::cell::RefCell::new(&mut running);
-    walk(&world, || ended.borrow_mut().code().is_some());
+    walk(&world, replicas, || ended.borrow_mut().code().is_some());
     // The orderly end has points too.
     running.signal(Signal::SIGTERM);
     if running.wait().code == 0 {
@@ -87,17 +89,19 @@ fn dies_at(point: u64) -> bool {
     }
     let before = world.processes();
     let daemon = world.start(&conf);
-    daemon
-        .wait_until("something serves", |status| status.active_port.is_some() && status.candidate.is_none());
+    daemon.wait_until("something serves", |status| {
+        let ready = status.replicas.map_or(usize::from(status.active_port.is_some()), |all| all.ready);
+        ready == replicas && status.candidate.is_none()
+    });
     let version = daemon.get("/").expect(200).version().to_owned();
     assert!(["v1", "v2"].contains(&version.as_str()), "point {point}: {version} serves");
     let serves = daemon.live_pid();
     wait_until(
-        "exactly one process runs",
+        "as many processes run as are wanted",
         || format!("point {point}: {before:#?}, then {:#?}\n{}", world.processes(), daemon.log()),
-        || world.processes().iter().all(|process| process.pid == serves).then_some(()),
+        || (world.processes().len() == replicas).then_some(()),
     );
-    assert_eq!(world.processes().len(), 1);
+    assert!(world.processes().iter().any(|process| process.pid == serves));
     // And it is as good as ever.
     daemon.deploy(&world.app("v3")).expect(200);
     assert_eq!(daemon.get("/").version(), "v3");
@@ -108,7 +112,7 @@ fn dies_at(point: u64) -> bool {
 
 fn dies_at_each_of(part: u64) {
     let mut points = (0..).map(|round| round * PARTS + part + 1);
-    let walked = points.by_ref().take_while(|point| dies_at(*point)).count() as u64;
+    let walked = points.by_ref().take_while(|point| dies_at(*point, 1)).count() as u64;
     assert!(walked * PARTS > 40, "the path has more points than {walked} times {PARTS}");
 }
 
@@ -132,6 +136,14 @@ fn at_the_fourth_quarter_of_all_points() {
     dies_at_each_of(3);
 }
 
+#[test]
+fn with_several_replicas_at_many_points() {
+    // Coprime to what a step has of them, so that it is not always the same part of one.
+    const STRIDE: usize = 7;
+    let walked = (1..).step_by(STRIDE).take_while(|point| dies_at(*point, 3)).count();
+    assert!(walked > 10, "the path has more points than {walked} times {STRIDE}");
+}
+
 /// A port that no app is given (portok's are below 25000) and no outgoing connection (those are above 32768).
 fn quiet_port() -> u16 {
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
@@ -144,7 +156,7 @@ fn at_two_hundred_random_moments_of_deploys_under_load() {
     let world = World::new();
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
-    let conf = conf(&world).set("listen", format!("127.0.0.1:{}", quiet_port()));
+    let conf = conf(&world, 1).set("listen", format!("127.0.0.1:{}", quiet_port()));
     let mut daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     let load = Load::start(daemon.addr);

@@ -382,34 +382,9 @@ pub(in crate::apps) async fn health_of(
     let mut reports = ask_all(prober, config, &probed, 1).await.into_iter();
     let reports = targets.iter().map(|(addr, probed)| {
         let report = if *probed { reports.next() } else { None };
-        replica_health(*addr, report)
+        wire::ReplicaHealth::of(*addr, report.as_ref())
     });
-    let replicas: Vec<_> = reports.collect();
-    let shown = replicas.iter().find(|replica| replica.healthy).or(replicas.first());
-    wire::Health {
-        healthy: shown.is_some_and(|replica| replica.healthy),
-        port: shown.map(|replica| replica.port),
-        status: shown.and_then(|replica| replica.status),
-        latency_ms: shown.and_then(|replica| replica.latency_ms),
-        error: match shown {
-            Some(replica) => replica.error.clone(),
-            None => Some("nothing serves".to_owned()),
-        },
-        replicas: Some(replicas),
-    }
-}
-
-/// What a probe of `addr` found; `None`: it is never probed.
-fn replica_health(addr: SocketAddr, report: Option<wire::ProbeReport>) -> wire::ReplicaHealth {
-    let report = report.as_ref();
-    wire::ReplicaHealth {
-        address: addr.to_string(),
-        port: addr.port(),
-        healthy: report.is_none_or(|report| report.healthy),
-        status: report.and_then(|report| report.status),
-        latency_ms: report.map(|report| report.latency_ms),
-        error: report.and_then(wire::ProbeReport::complaint),
-    }
+    wire::Health::of(reports.collect())
 }
 
 fn named(ports: &[u16]) -> String {

@@ -13,6 +13,9 @@ use super::{Key, Records};
 /// The most of what is counted: probes, crashes.
 const COUNT_MAX: u32 = 1000;
 
+/// The most processes of one release.
+const REPLICAS_MAX: u16 = 64;
+
 /// With fewer open files no runtime starts.
 const LEAST_OPEN_FILES: u64 = 16;
 
@@ -38,6 +41,12 @@ pub(super) const APP: &[Key] = &[
             }
             None => Vec::new(),
         }),
+    Key::app(
+        "app.replicas",
+        |key, reader, config| reader.set(key, values::integer(1, REPLICAS_MAX), &mut config.app.replicas),
+        // One is what it is where nothing is said.
+        |config, _| (config.app.replicas > 1).then(|| show::number(&config.app.replicas)),
+    ),
     row!(app, "app.directory", some(values::path), optional(show::path), app.directory)
         .makes_release(|app| record("directory", lossy(&app.directory))),
     Key::app("app.env", read_env, |config, secrets| Some(show::table(&config.app.env, secrets)))

@@ -92,24 +92,34 @@ impl Coordinator {
     pub(super) fn stock_taken(&mut self, processes: Vec<Option<Process>>) {
         let Life::Booting(booting) = &mut self.life else { return };
         booting.taken_over = processes;
-        if self.starts_nothing() && !self.is_stopping() {
+        if (self.starts_nothing() || self.serves_on()) && !self.is_stopping() {
             self.begin();
         }
+    }
+
+    /// Whether some replicas of the live release serve, and the boot may begin with these: what is
+    /// missing is no reason to go back.
+    fn serves_on(&self) -> bool {
+        let Some(Booting { record, taken_over, .. }) = self.life.booting() else { return false };
+        let serves =
+            |(run, process): (&StoredRun, &Option<Process>)| process.is_some() && run.role == Role::Live;
+        let goes_back = record.intent.as_ref().is_some_and(|intent| intent.reason == Reason::AutoRollback);
+        record.runs.iter().zip(taken_over).any(serves) && self.window_left(record).is_none() && !goes_back
     }
 
     /// Whether the boot will start no process.
     fn starts_nothing(&self) -> bool {
         let Some(booting) = self.life.booting() else { return false };
         let Booting { record, taken_over, .. } = booting;
-        let serves = |(run, process): (&StoredRun, &Option<Process>)| {
-            process.is_some() && matches!(run.role, Role::Live | Role::Restoring)
+        let wanted = usize::from(self.config.borrow().app.replicas);
+        let all_run = |roles: &[Role]| {
+            let found = record.runs.iter().zip(taken_over);
+            found.filter(|(run, process)| process.is_some() && roles.contains(&run.role)).count() >= wanted
         };
         match &record.live {
-            Some(release) if release.origin == Origin::Managed => {
-                record.runs.iter().zip(taken_over).any(serves)
-            }
+            Some(release) if release.origin == Origin::Managed => all_run(&[Role::Live, Role::Restoring]),
             Some(_) => true,
-            None => self.unfinished(booting).is_some(),
+            None => self.unfinished(booting).is_some() && all_run(&[Role::Candidate]),
         }
     }
 
@@ -159,6 +169,10 @@ impl Coordinator {
     /// Begins, where that has not been done yet.
     pub(super) fn leftovers_gone(&mut self) {
         self.runs.leftovers_gone();
+        if matches!(self.life, Life::Moving) {
+            self.step(Event::LeftoversGone);
+            return;
+        }
         let Some(turns) = self.turns.take() else { return self.begin() };
         if let Life::Booting(booting) = &mut self.life {
             if booting.stop_all {
@@ -206,13 +220,15 @@ impl Coordinator {
                 row.reason = Some("the daemon ended while it was under way".into());
             });
         }
-        let runs = self.take_over(&record, taken_over, unfinished.as_ref().map(|(release, _)| release));
+        let lost =
+            |(run, process): (&StoredRun, &Option<Process>)| process.is_none() && served_until_lately(run);
+        let ended = record.runs.iter().zip(&taken_over).any(lost);
+        let runs = self.take_over(&record, taken_over);
         let (live, past) = self.what_was_live(&record);
         let live = live.or_else(|| self.configured_target());
         let app = self.config.borrow().app.clone();
         // What is recorded is started first; an edit that was made meanwhile is deployed over it.
         self.edits.look_at_start(&app, live.is_none() && unfinished.is_none());
-        let serves = runs.iter().any(|adopted| adopted.role == Role::Live);
         let boot = Boot {
             live,
             past,
@@ -222,12 +238,16 @@ impl Coordinator {
             unfinished,
             window: self.window_left(&record),
             went_back: record.last_switch.as_ref().is_some_and(|last| last.reason == Reason::AutoRollback),
-            ended: !serves && record.runs.iter().any(served_until_lately),
+            ended,
+            leftovers: self.runs.has_leftovers(),
             going_back: record.intent.is_some_and(|intent| intent.reason == Reason::AutoRollback),
             runs,
         };
         let save = rewrite.then(|| self.recorder.last());
+        let adopted: Vec<RunId> = boot.runs.iter().map(|adopted| adopted.run.id).collect();
         self.step_with(Event::Boot(boot), Step { save, ..Step::default() });
+        // The machine has the readiness of some awaited, which follows them too.
+        adopted.into_iter().for_each(|run| self.runs.follow(run, &mut self.tasks));
         self.hold_what_returns();
         if !self.awaits_first_probe() {
             self.first_probe.send_replace(true);
@@ -286,14 +306,9 @@ impl Coordinator {
         written.iter().filter_map(moment).map(|at| at.min(now)).collect()
     }
 
-    /// Makes runs of what was taken over, and follows them. The record names the runs in the order
+    /// Makes runs of what was taken over. The record names the runs in the order
     /// of `processes`.
-    fn take_over(
-        &mut self,
-        record: &Record,
-        processes: Vec<Option<Process>>,
-        mut unfinished: Option<&ReleaseRef>,
-    ) -> Vec<Adopted> {
+    fn take_over(&mut self, record: &Record, processes: Vec<Option<Process>>) -> Vec<Adopted> {
         let (period, stop_timeout) = {
             let config = self.config.borrow();
             (config.drain.period, config.app.stop_timeout)
@@ -309,15 +324,10 @@ impl Coordinator {
             let id = RunId(adopted.len() as u64 + 1);
             let (role, port, pid) = (stored.role, stored.port, process.pid());
             tracing::info!(release = stored.release, pid, port, ?role, "taken over");
-            let resumes =
-                role == Role::Candidate && unfinished.take_if(|wanted| **wanted == release).is_some();
             let run = Run { id, release, port: Some(port) };
             self.runs.take_over(&run, stored, process, left(stored.until, stop_timeout));
-            // The machine has the readiness of the others awaited, which follows them too.
-            if role != Role::Restoring && !resumes {
-                self.runs.follow(id, &mut self.tasks);
-            }
-            adopted.push(Adopted { run, role, left: left(stored.until, period) });
+            let (set, replica) = (stored.set, stored.replica);
+            adopted.push(Adopted { run, set, replica, role, left: left(stored.until, period) });
         }
         adopted
     }

@@ -10,7 +10,7 @@ use crate::release::clock::now;
 use crate::release::message::Report;
 use crate::release::state::{Event, Live, RunId};
 use crate::supervisor::{Exit, Process};
-use crate::wire::{self, EventKind, ProbeReport};
+use crate::wire::{self, Autopsy, EventKind, ProbeReport};
 
 impl Coordinator {
     /// What a run's task saw.
@@ -35,7 +35,7 @@ impl Coordinator {
                 self.tell_event(run, EventKind::Output, |event| event.line = Some(line));
             }
             Report::Waiting(waiting) => {
-                let is_candidate = self.candidate() == Some(run);
+                let is_candidate = self.state.is_candidate(run);
                 self.voice.waiting(&self.release_of(run), is_candidate, waiting);
             }
             Report::Unproven => {
@@ -43,15 +43,18 @@ impl Coordinator {
                 tracing::warn!(release, "the listener cannot be proven to be the release's own");
             }
             Report::Ready(report) => self.ready(run, report),
-            Report::NotReady(autopsy) => {
+            Report::NotReady(mut autopsy) => {
                 if self.restores(run) {
                     self.voice.notice(autopsy.summary.clone());
                 }
+                self.name_replica(run, &mut autopsy);
                 self.runs.not_ready(run, autopsy);
                 self.step(Event::NotReady { run });
             }
             Report::Exited { exit, port_taken, autopsy } => {
                 let port_is_taken = port_taken.is_some();
+                let mut autopsy = autopsy.or_else(|| self.ended_while_others_start(run, exit));
+                autopsy.iter_mut().for_each(|autopsy| self.name_replica(run, autopsy));
                 self.runs.exited(run, exit, port_taken, autopsy);
                 self.exited(run, exit, port_is_taken);
             }
@@ -97,9 +100,10 @@ impl Coordinator {
                 self.voice.live_exited(&release, exit.clone());
             }
         }
-        if self.live_run() == Some(run) {
-            tracing::error!(release, "the live release ended: {exit}");
-            self.voice.notice(format!("it ended: {exit}"));
+        if self.state.live_runs().contains(&run) {
+            let (who, it) = self.who_ended(run);
+            tracing::error!(release, "{who} ended: {exit}");
+            self.voice.notice(format!("{it} ended: {exit}"));
             self.voice.live_exited(&release, exit);
         }
         self.step(Event::Exited { run, port_taken });
@@ -114,17 +118,37 @@ impl Coordinator {
 
     /// Whether this run is to bring the live release back.
     fn restores(&self, id: RunId) -> bool {
-        self.state.restoring_run().is_some_and(|run| run.id == id)
+        self.state.restores(id)
     }
 
-    /// The run that is starting for the task under way.
-    fn candidate(&self) -> Option<RunId> {
-        self.state.candidate_run().map(|run| run.id)
+    /// The autopsy of a candidate that was healthy already, and ended before the others were.
+    fn ended_while_others_start(&self, run: RunId, exit: Exit) -> Option<Box<Autopsy>> {
+        let summary = format!("it was healthy, and then ended: {exit}");
+        self.state.is_candidate(run).then(|| Box::new(Autopsy { summary, ..Autopsy::default() }))
+    }
+
+    /// Says in the autopsy which of several replicas it is about.
+    fn name_replica(&self, run: RunId, autopsy: &mut Autopsy) {
+        if let Some((_, replica)) = self.state.place_of(run)
+            && self.config.borrow().app.replicas > 1
+        {
+            autopsy.summary = format!("replica {replica}: {}", autopsy.summary);
+        }
+    }
+
+    /// What a live run is called in a sentence of its own, and in one about the release.
+    fn who_ended(&self, run: RunId) -> (String, String) {
+        match self.state.place_of(run) {
+            Some((_, replica)) if self.config.borrow().app.replicas > 1 => {
+                (format!("replica {replica} of the live release"), format!("its replica {replica}"))
+            }
+            _ => ("the live release".to_owned(), "it".to_owned()),
+        }
     }
 
     /// Adds an event to the attempt under way, where it is about its run.
     fn tell_event(&mut self, run: RunId, kind: EventKind, fill: impl FnOnce(&mut wire::StreamEvent)) {
-        if self.candidate() == Some(run) {
+        if self.state.is_candidate(run) {
             let release = self.release_of(run);
             self.voice.event(kind, &release, fill);
         }

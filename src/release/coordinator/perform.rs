@@ -9,8 +9,9 @@ use crate::release::probing::probe;
 use crate::release::run::Start;
 use crate::release::runs::StopLadder;
 use crate::release::spec::ReleaseSpec;
-use crate::release::state::{Effect, FormerTarget, Run, RunId, Timer};
+use crate::release::state::{Effect, FormerTarget, Run, RunId, SetId, Timer};
 use crate::release::tasks::report;
+use crate::release::traffic::Members;
 use crate::wire;
 
 impl Coordinator {
@@ -18,10 +19,10 @@ impl Coordinator {
     pub(super) fn perform(&mut self, effect: Effect, config: &Arc<AppConfig>, step: &mut Step) {
         match effect {
             Effect::Save { seq } => step.save = Some(seq),
-            Effect::Spawn { run, release } => self.spawn(run, release, config),
+            Effect::Spawn { run, release, replica } => self.spawn(run, release, replica, config),
             Effect::Await { run } => self.await_readiness(run, config),
             Effect::Probe { run, patient } => self.start_probing(run, patient),
-            Effect::Route { run, former } => self.point(run, former),
+            Effect::Serve { set, runs, former } => self.serve(set, &runs, former, config),
             Effect::Hold => {
                 self.live_probe.unrouted();
                 self.traffic.hold(config.hold.is_on(HoldOn::Crash));
@@ -56,7 +57,7 @@ impl Coordinator {
         self.state.runs().find(|run| run.id == id)
     }
 
-    fn spawn(&mut self, id: RunId, release: String, config: &AppConfig) {
+    fn spawn(&mut self, id: RunId, release: String, replica: u16, config: &AppConfig) {
         let Some(run) = self.run_of(id).cloned() else { return };
         self.runs.enter(&run);
         let Some(spec) = self.content(&release) else {
@@ -72,7 +73,7 @@ impl Coordinator {
             });
             return;
         };
-        let start = self.how_to_start(&run, spec, config);
+        let start = self.how_to_start(&run, replica, spec, config);
         self.runs.spawn(start, &mut self.tasks);
     }
 
@@ -81,7 +82,8 @@ impl Coordinator {
         let Some(run) = self.run_of(id).cloned() else { return };
         // It is known: only what has a content is taken over.
         let Some(spec) = self.content(&run.release.id) else { return };
-        let start = self.how_to_start(&run, spec, config);
+        let replica = self.state.place_of(id).map_or(0, |(_, replica)| replica);
+        let start = self.how_to_start(&run, replica, spec, config);
         self.runs.await_readiness(start, &mut self.tasks);
     }
 
@@ -89,10 +91,11 @@ impl Coordinator {
         self.history.get(release).and_then(|entry| entry.spec.clone())
     }
 
-    fn how_to_start(&mut self, run: &Run, spec: ReleaseSpec, config: &AppConfig) -> Start {
+    fn how_to_start(&mut self, run: &Run, replica: u16, spec: ReleaseSpec, config: &AppConfig) -> Start {
         Start {
             run: run.id,
             release: run.release.id.clone(),
+            replica,
             // The port is known when the process is.
             probe: probe(config, 0, spec.health_path.clone()),
             spec,
@@ -104,11 +107,21 @@ impl Coordinator {
         }
     }
 
-    fn point(&mut self, id: RunId, former: Option<(RunId, FormerTarget)>) {
-        let Some(run) = self.run_of(id).cloned() else { return };
-        let Some(port) = run.port else { return };
-        self.traffic.point(id, &run.release.id, port, former);
-        self.live_probe.routed(self.state.failed_probes());
+    fn serve(
+        &mut self,
+        set: SetId,
+        runs: &[RunId],
+        former: Option<(SetId, FormerTarget)>,
+        config: &AppConfig,
+    ) {
+        let known: Vec<&Run> = runs.iter().filter_map(|id| self.run_of(*id)).collect();
+        let Some(release) = known.first().map(|run| run.release.id.clone()) else { return };
+        let runs = known.iter().filter_map(|run| Some((run.id, run.port?))).collect();
+        let left = former.map(|(former, treatment)| (self.state.runs_of(former), treatment));
+        let left = left.as_ref().map(|(runs, treatment)| (&runs[..], *treatment));
+        if self.traffic.serve(&Members { set, release: &release, runs }, left, config) {
+            self.live_probe.routed(self.state.failed_probes());
+        }
     }
 }
 

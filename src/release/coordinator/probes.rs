@@ -35,9 +35,10 @@ impl Coordinator {
         self.step(event);
     }
 
-    /// Probes the live run once.
+    /// Probes one of the live runs once.
     pub(super) fn probe_live(&mut self) {
-        let Some(run) = self.live_probe.due(self.live_run()) else { return };
+        let interval = self.config.borrow().rollback.interval;
+        let Some(run) = self.live_probe.due(&self.state.live_runs(), interval) else { return };
         let Some(probe) = self.probe_of(run) else { return };
         self.live_probe.began(run);
         self.tasks.spawn_for(async move { Message::LiveProbed(run, probe.ask().await.map(Box::new)) });
@@ -48,10 +49,10 @@ impl Coordinator {
             let config = self.config.borrow();
             (config.rollback.interval, config.rollback.threshold)
         };
-        if !self.live_probe.ended(run, interval) || self.live_run() != Some(run) {
+        if !self.live_probe.ended(run, interval) || !self.state.live_runs().contains(&run) {
             return;
         }
-        let Some(judged) = self.live_probe.judge(report, self.state.failed_probes(), threshold) else {
+        let Some(judged) = self.live_probe.judge(report, self.state.failed_probes_of(run), threshold) else {
             return;
         };
         if let Some(symptom) = judged.symptom {

@@ -7,15 +7,22 @@ use crate::config::app_fingerprint;
 use crate::release::life::Life;
 use crate::release::message::Message;
 use crate::release::spec;
+use crate::release::state::Event;
 use crate::wire::{self, Code, ErrorBody, Reason};
 use tokio::sync::oneshot;
 
 impl Coordinator {
-    /// Looks whether `[app]` is to be deployed, as it is configured now.
+    /// Looks whether `[app]` is to be deployed, as it is configured now, and how many replicas there
+    /// are to be.
     pub(super) fn look_at_app(&mut self) {
-        let config = self.config.borrow_and_update();
-        self.live_probe.hasten(config.rollback.interval);
-        self.edits.look_at(&config.app);
+        {
+            let config = self.config.borrow_and_update();
+            self.live_probe.hasten(config.rollback.interval);
+            self.edits.look_at(&config.app);
+        }
+        if matches!(self.life, Life::Moving) {
+            self.step(Event::Settings);
+        }
     }
 
     /// Deploys an edited `[app]`, unless something else is under way.

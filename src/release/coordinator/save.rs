@@ -25,8 +25,8 @@ impl Coordinator {
         let state = &self.state;
         let drains: Vec<_> = state.drains_under_way().collect();
         let drain_ends = |id| {
-            let (run, seq) = drains.iter().find(|(run, _)| *run == id)?;
-            self.timers.drain_ends(*run, *seq)
+            let (set, seq, _) = drains.iter().find(|(_, _, runs)| runs.contains(&id))?;
+            self.timers.drain_ends(*set, *seq)
         };
         let intent = state.task.as_ref();
         let intent = intent.map(|task| Intent { release: task.release.clone(), reason: task.reason });
@@ -39,7 +39,11 @@ impl Coordinator {
             app_quarantined: self.edits.quarantined().map(str::to_owned),
             last_switch: self.voice.last_switch().cloned(),
             releases: self.history.stored(),
-            runs: self.runs.stored(|run, signalled| state.role(run, signalled), drain_ends),
+            runs: self.runs.stored(
+                |run, signalled| state.role(run, signalled),
+                |run| state.stored_place(run),
+                drain_ends,
+            ),
             restarts: state.restarts,
             no_placeholder: self.runs.placeholder() == Placeholder::Impossible,
             crashes: state.crashes().map(|at| rfc3339(SystemTime::UNIX_EPOCH + at)).collect(),

@@ -9,11 +9,16 @@ impl Coordinator {
     /// The app as it is now.
     pub(super) fn make_view(&self) -> View {
         let live = self.state.live_run();
+        let live_runs = self.state.live_runs();
         let live_status = self.state.live_release().map(|release| {
             let run = live.or_else(|| self.state.restoring_run());
             self.release_status(&release.id, run.map(|run| run.id), self.state.restarts)
         });
         let candidate = self.state.candidate_run().or_else(|| self.state.revived_run()).map(|run| run.id);
+        let runs_beside = |run: Option<RunId>| {
+            let place = run.and_then(|run| self.state.place_of(run));
+            place.map(|(set, _)| self.state.runs_of(set)).unwrap_or_default()
+        };
         let task = self.state.task.as_ref();
         let candidate_status = task.map(|task| self.release_status(&task.release.id, candidate, 0));
         let previous = self.state.previous_run().map(|run| run.id);
@@ -21,7 +26,7 @@ impl Coordinator {
         let previous_status =
             previous_status.map(|found| self.release_status(&found.release.id, previous, 0));
         let drains = self.state.drains_under_way();
-        let drain_until = drains.filter_map(|(run, seq)| self.timers.drain_ends(run, seq)).max();
+        let drain_until = drains.filter_map(|(set, seq, _)| self.timers.drain_ends(set, seq)).max();
         let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
         // Before the boot the recorded release counts as starting.
         let booting = self.life.booting().and_then(|booting| booting.record.live.as_ref());
@@ -47,6 +52,7 @@ impl Coordinator {
             last_exit: self.voice.last_exit().cloned(),
             traffic: self.traffic.now(),
             frozen: self.orders.frozen(),
+            replicas: self.replicas(live_runs.len()),
             quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };
@@ -57,11 +63,17 @@ impl Coordinator {
             edit_pending: self.edits.is_pending(),
             releases: self.history.rows(),
             health: self.live_probe.health().clone(),
-            probe: live.and_then(|run| self.probe_of(run.id)),
-            live: self.traffic.in_flight(live.map(|run| run.id)),
-            candidate: self.traffic.in_flight(candidate),
-            previous: self.traffic.in_flight(previous),
+            probes: live_runs.iter().filter_map(|run| self.probe_of(*run)).collect(),
+            live: self.traffic.in_flight(&live_runs),
+            candidate: self.traffic.in_flight(&runs_beside(candidate)),
+            previous: self.traffic.in_flight(&runs_beside(previous)),
         }
+    }
+
+    /// How many replicas are ready, and how many there are to be. `None` where one is to be.
+    fn replicas(&self, ready: usize) -> Option<wire::Replicas> {
+        let wanted = usize::from(self.config.borrow().app.replicas);
+        (wanted > 1 || ready > 1).then_some(wire::Replicas { ready, wanted })
     }
 
     fn release_status(&self, release: &str, run: Option<RunId>, restarts: u32) -> wire::ReleaseStatus {

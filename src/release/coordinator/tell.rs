@@ -42,6 +42,11 @@ impl Coordinator {
                 tracing::info!(release, pid = self.pid_of(run), boot, phase, "the live release serves");
                 self.history.serves(&release);
             }
+            Tell::Joined { run, again } => {
+                let (release, pid) = (self.release_of(run), self.pid_of(run));
+                let replica = self.state.place_of(run).map(|(_, replica)| replica);
+                tracing::info!(release, replica, pid, again, phase, "one more replica serves");
+            }
             Tell::Resumed { run } => {
                 let (release, pid) = (self.release_of(run), self.pid_of(run));
                 tracing::info!(release, pid, "the first release runs already: it is made live");
@@ -129,11 +134,12 @@ impl Coordinator {
         let Some(facts) = self.runs.get(run) else { return };
         let (release, port) = (facts.release().to_owned(), facts.port().unwrap_or_default());
         let pid = facts.pid();
+        let (to_ports, from_ports) = (self.ports_beside(Some(run)), self.ports_beside(from));
         let from = from.and_then(|from| self.runs.get(from));
         let from = from.map(|facts| (facts.release().to_owned(), facts.port()));
         let (left, phase) = (left.map(|left| left.id), self.state.phase().as_str());
         let (to, lost) = ((release.clone(), port), left.clone());
-        let moved = self.voice.switched(Move { to, pid, from, left, reason, phase });
+        let moved = self.voice.switched(Move { to, pid, from, left, reason, phase, to_ports, from_ports });
         self.history.ended(&release, Outcome::Live, |row| {
             row.switched_at = Some(moved.switch.at);
             row.port = Some(port);
@@ -145,6 +151,14 @@ impl Coordinator {
         if let Some(attempt) = moved.attempt {
             self.recorder.confirm_after(seq, attempt);
         }
+    }
+
+    /// The ports of the set that a run belongs to, where there are several.
+    fn ports_beside(&self, run: Option<RunId>) -> Vec<u16> {
+        let set = run.and_then(|run| self.state.place_of(run));
+        let runs = set.map(|(set, _)| self.state.ready_runs_of(set)).unwrap_or_default();
+        let ports: Vec<_> = runs.into_iter().filter_map(|run| self.runs.get(run)?.port()).collect();
+        if ports.len() > 1 { ports } else { Vec::new() }
     }
 
     fn tell_aborted(&mut self, release: &ReleaseRef, reason: Reason, run: Option<RunId>, why: Abort) {

@@ -1,6 +1,6 @@
 //! The boot: the machine goes on where an earlier daemon left the app.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use super::*;
 
@@ -9,8 +9,7 @@ impl State {
         let Boot {
             live, past, restarts, crashes, failed_probes, unfinished, window, went_back, ended, ..
         } = boot;
-        let (going_back, runs) = (boot.going_back, boot.runs);
-        self.resume_standing(failed_probes, round.policy);
+        let (going_back, leftovers, runs) = (boot.going_back, boot.leftovers, boot.runs);
         runs.iter().for_each(|adopted| round.ids.skip(adopted.run.id.0));
         self.restarts = restarts;
         self.past = past;
@@ -19,26 +18,31 @@ impl State {
         }
         self.live = live.map_or(Live::None, |release| {
             let mut set = ReplicaSet::vacant(release, round);
-            set.remember_crashes(crashes);
+            set.resume(crashes, failed_probes);
             Live::Set(set)
         });
         let took_over = !runs.is_empty();
-        for Adopted { run, role, left } in runs {
+        let mut drains = BTreeMap::new();
+        for adopted in runs {
             match &unfinished {
-                Some((release, reason)) if role == Role::Candidate && self.may_resume(release, &run) => {
-                    self.resume(run, *reason, round);
+                Some((release, reason)) if self.may_resume(release, &adopted) => {
+                    self.resume(adopted, *reason, round);
                 }
-                _ => self.take_over(run, role, left, round),
+                _ if adopted.role == Role::Draining => self.take_over_drain(adopted, &mut drains, round),
+                _ => self.take_over(adopted, round),
             }
+        }
+        if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task {
+            set.fill_up(false, round);
         }
         if let Some(left) = window.filter(|_| self.live != Live::None) {
             let ticket = round.fresh();
-            self.window = Some(Window { ticket, fails: 0, goes_back: !went_back });
+            self.window = Some(Window { ticket, goes_back: !went_back });
             round.push(Effect::Resume(Timer::Window(ticket), left));
         }
         // Nothing is started where the daemon was told to end while the leftovers were looked for.
         if self.stopping == Stopping::No {
-            self.take_up(ended, going_back, round);
+            self.take_up(ended, going_back, leftovers, round);
         }
         if took_over {
             round.save();
@@ -47,75 +51,118 @@ impl State {
 
     /// Whether this run may still become live: it may where no release was, because nothing is
     /// given up for it.
-    fn may_resume(&self, release: &ReleaseRef, run: &Run) -> bool {
-        let free = self.live == Live::None && self.task.is_none() && self.stopping == Stopping::No;
-        free && run.release == *release
+    fn may_resume(&self, release: &ReleaseRef, adopted: &Adopted) -> bool {
+        let Adopted { run, role, replica, .. } = adopted;
+        let fits = match &self.task {
+            None => true,
+            Some(Task { stage: Stage::Starting { set }, .. }) => set.accepts(*replica),
+            Some(_) => false,
+        };
+        let free = self.live == Live::None && self.stopping == Stopping::No;
+        free && fits && *role == Role::Candidate && run.release == *release
     }
 
     /// Keeps the candidate of an earlier daemon, which may have served already.
-    fn resume(&mut self, run: Run, reason: Reason, round: &mut Round<'_>) {
+    fn resume(&mut self, adopted: Adopted, reason: Reason, round: &mut Round<'_>) {
+        let Adopted { run, replica, .. } = adopted;
         round.push(Effect::Await { run: run.id });
         round.push(Effect::Tell(Tell::Resumed { run: run.id }));
         let release = run.release.clone();
-        self.task = Some(Task {
-            release,
-            reason,
-            stage: Stage::Starting { set: ReplicaSet::of_starting(run, round) },
+        let task = self.task.get_or_insert_with(|| {
+            let set = ReplicaSet::vacant(release.clone(), round);
+            Task { release, reason, stage: Stage::Starting { set } }
         });
+        if let Stage::Starting { set } = &mut task.stage {
+            set.take_in_starting(run, replica);
+        }
     }
 
-    /// Takes over a run of an earlier daemon.
-    fn take_over(&mut self, run: Run, role: Role, left: Duration, round: &mut Round<'_>) {
-        // One run takes the place of the live release; a second one, whatever wrote it down, is
+    /// Takes over a run of an earlier daemon that traffic has left. `drains` has the sets of those
+    /// that were taken over so far, by what the earlier daemon called them.
+    fn take_over_drain(
+        &mut self,
+        adopted: Adopted,
+        drains: &mut BTreeMap<u64, SetId>,
+        round: &mut Round<'_>,
+    ) {
+        let Adopted { run, set: recorded, replica, left, .. } = adopted;
+        let known = drains.get(&recorded).copied().filter(|_| recorded != 0);
+        let fits = |leaving: &&mut Leaving| {
+            Some(leaving.set.id()) == known
+                && *leaving.set.release() == run.release
+                && leaving.set.accepts(replica)
+        };
+        if let Some(leaving) = self.leaving.iter_mut().find(fits) {
+            leaving.set.take_in_ready(run, replica);
+            return;
+        }
+        let set = ReplicaSet::of_ready(run, replica, round);
+        drains.insert(recorded, set.id());
+        // It may be stopped before this daemon has saved anything.
+        let seq = self.recorded;
+        round.push(Effect::Resume(Timer::Drain(set.id(), seq), left));
+        self.leaving.push(Leaving { set, stage: LeavingStage::Draining { over: false, seq } });
+    }
+
+    /// Takes over a run of an earlier daemon that does not drain.
+    fn take_over(&mut self, adopted: Adopted, round: &mut Round<'_>) {
+        let Adopted { run, role, replica, .. } = adopted;
+        // One run takes each place of the live release; a second one, whatever wrote it down, is
         // stopped.
         let (id, stopping) = (run.id, self.stopping != Stopping::No);
-        let live = self.live.set_mut().filter(|set| *set.release() == run.release && set.has_given_up());
+        let live = self.live.set_mut().filter(|set| *set.release() == run.release && set.accepts(replica));
         match (role, live) {
             (Role::Live, Some(live)) => {
-                round.push(Effect::Route { run: id, former: None });
+                live.take_in_ready(run, replica);
+                self.serve(None, round);
                 round.push(Effect::Tell(Tell::Adopted { run: id }));
-                live.take_in_ready(run);
             }
             (Role::Restoring, Some(live)) if !stopping => {
                 round.push(Effect::Await { run: id });
-                live.take_in_starting(run);
-            }
-            (Role::Draining, _) => {
-                // It may be stopped before this daemon has saved anything.
-                let seq = self.recorded;
-                round.push(Effect::Resume(Timer::Drain(id, seq), left));
-                let stage = LeavingStage::Draining { over: false, seq };
-                self.leaving.push(Leaving { set: ReplicaSet::of_ready(run, round), stage });
+                live.take_in_starting(run, replica);
             }
             (Role::Stopping, _) => self.forget_or_await(ReplicaSet::of_stopping(run, round)),
-            (Role::Live | Role::Restoring | Role::Candidate, _) => {
-                let mut set = ReplicaSet::of_ready(run, round);
+            _ => {
+                let mut set = ReplicaSet::of_ready(run, replica, round);
                 set.stop(round);
                 self.forget_or_await(set);
             }
         }
     }
 
-    /// Brings the live release up, unless a run of it was taken over; an end that nobody saw counts
-    /// as a crash.
-    fn take_up(&mut self, ended: bool, going_back: bool, round: &mut Round<'_>) {
+    /// Brings the live release up, as far as no runs of it were taken over; an end that nobody saw
+    /// counts as a crash.
+    fn take_up(&mut self, ended: bool, going_back: bool, leftovers: bool, round: &mut Round<'_>) {
         let Live::Set(set) = &mut self.live else { return };
-        if set.has_given_up() {
-            if !(ended && (self.window.is_some() || going_back)) {
-                set.fill_up(round);
-                return;
-            }
+        if set.places().has_given_up() && ended && (self.window.is_some() || going_back) {
             // It ended in its watch window.
             set.ended_unseen();
             let goes_back = self.window.take().is_none_or(|window| window.goes_back);
             if !(goes_back && self.roll_back(round)) {
                 self.crashed(round);
             }
-        } else if going_back && set.serves() {
+            return;
+        }
+        let serves = set.serves();
+        self.lacks_since_boot = serves && leftovers;
+        if !self.lacks_since_boot {
+            set.fill_up(true, round);
+        }
+        if going_back && serves {
             self.window = None;
             if !self.roll_back(round) {
                 round.push(Effect::Tell(Tell::NoWayBack { went_back: false }));
             }
+        }
+    }
+
+    /// Starts what the live release lacks since the boot.
+    pub(super) fn start_what_lacks(&mut self, round: &mut Round<'_>) {
+        let lacks = std::mem::take(&mut self.lacks_since_boot) && self.stopping == Stopping::No;
+        if let Live::Set(set) = &mut self.live
+            && lacks
+        {
+            set.fill_up(true, round);
         }
     }
 }

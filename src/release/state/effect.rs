@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ReleaseRef, RunId};
+use super::{ReleaseRef, RunId, SetId};
 use crate::wire::Reason;
 
 /// What the driver has to do.
@@ -20,6 +20,8 @@ pub enum Effect {
         run: RunId,
         /// The release to run.
         release: String,
+        /// The number of its place in its set.
+        replica: u16,
     },
     /// Wait for the readiness of a run that was taken over. `Ready` or `NotReady` follows.
     Await {
@@ -33,12 +35,14 @@ pub enum Effect {
         /// Probe until it is healthy.
         patient: bool,
     },
-    /// Point new requests at a run.
-    Route {
-        /// The run.
-        run: RunId,
-        /// The run that had them, and what becomes of its target.
-        former: Option<(RunId, FormerTarget)>,
+    /// Spread new requests over runs of one set.
+    Serve {
+        /// The set.
+        set: SetId,
+        /// Its runs that get requests: at least one.
+        runs: Vec<RunId>,
+        /// The set that had them, where it is another, and what becomes of its targets.
+        former: Option<(SetId, FormerTarget)>,
     },
     /// Take the target away; requests wait a little for the next one.
     Hold,
@@ -80,7 +84,7 @@ pub enum Effect {
     Finished,
 }
 
-/// What becomes of the target that traffic leaves.
+/// What becomes of the targets that traffic leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormerTarget {
     /// Pinned clients may stay for the drain.
@@ -92,9 +96,9 @@ pub enum FormerTarget {
 /// A timer. Its end is an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
-    /// `drain.period`, then [`super::Event::DrainOver`] for this drain of the run. A run that is
+    /// `drain.period`, then [`super::Event::DrainOver`] for this drain of the set. A set that is
     /// made live again gets another one.
-    Drain(RunId, u64),
+    Drain(SetId, u64),
     /// `rollback.window`, then [`super::Event::WindowOver`].
     Window(u64),
     /// This delay, then [`super::Event::RestartDue`].
@@ -115,9 +119,9 @@ pub enum Tell {
     },
     /// Traffic moved; the task is done.
     Switched {
-        /// To this run.
+        /// To this run: that of the lowest number in its set.
         run: RunId,
-        /// From this one.
+        /// From this one, likewise.
         from: Option<RunId>,
         /// Why.
         reason: Reason,
@@ -169,6 +173,13 @@ pub enum Tell {
         run: RunId,
         /// At boot, not after a crash.
         boot: bool,
+    },
+    /// One more run of the live release serves beside others.
+    Joined {
+        /// Which.
+        run: RunId,
+        /// After a crash.
+        again: bool,
     },
     /// This daemon makes the first release of all live, as an earlier one had begun to.
     Resumed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Past, ReleaseRef, Run, RunId};
+use super::{Past, ReleaseRef, Run, RunId, SetId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at a step.
@@ -17,6 +17,8 @@ pub struct Policy {
     pub threshold: u32,
     /// Whether the former release runs until the window has passed.
     pub standby: bool,
+    /// How many replicas of a managed release run.
+    pub replicas: u16,
     /// What happens after a crash.
     pub restart: crate::config::Restart,
 }
@@ -46,6 +48,9 @@ pub struct Boot {
     pub ended: bool,
     /// An automatic rollback was under way.
     pub going_back: bool,
+    /// Processes that nobody takes over are still being stopped: nothing is started beside what
+    /// serves before [`Event::LeftoversGone`].
+    pub leftovers: bool,
     /// The runs that were taken over. The driver numbers them from 1 on.
     pub runs: Vec<Adopted>,
 }
@@ -55,6 +60,10 @@ pub struct Boot {
 pub struct Adopted {
     /// Which.
     pub run: Run,
+    /// What the earlier daemon called its set; 0 for a set of its own.
+    pub set: u64,
+    /// Its number in the set.
+    pub replica: u16,
     /// What it was doing.
     pub role: Role,
     /// The rest of its drain, where it drains.
@@ -159,17 +168,17 @@ pub enum Event {
         /// Which.
         run: RunId,
     },
-    /// The live run was probed.
+    /// A live run was probed.
     LiveProbed {
         /// Which.
         run: RunId,
         /// Whether it answered with 2xx.
         healthy: bool,
     },
-    /// A run's drain is over.
+    /// A set's drain is over.
     DrainOver {
         /// Which.
-        run: RunId,
+        set: SetId,
         /// Which of its drains: the save of the switch that began it.
         seq: u64,
     },
@@ -183,6 +192,10 @@ pub enum Event {
         /// Which.
         ticket: u64,
     },
+    /// What an earlier daemon left and nobody took over is gone.
+    LeftoversGone,
+    /// The settings may have changed.
+    Settings,
     /// The live release's last crash does not matter any more.
     Calm {
         /// Which wait is over.

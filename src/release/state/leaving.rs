@@ -57,14 +57,13 @@ impl State {
         self.leaving.iter().any(|leaving| leaving.drains() && leaving.set.is_ready(id))
     }
 
-    /// The runs whose drain is not over, each with what names the drain.
-    pub fn drains_under_way(&self) -> impl Iterator<Item = (RunId, u64)> {
-        self.leaving.iter().flat_map(|leaving| {
-            let seq = match leaving.stage {
-                LeavingStage::Draining { over: false, seq } => Some(seq),
-                _ => None,
-            };
-            seq.into_iter().flat_map(|seq| leaving.set.ready_runs().map(move |run| (run.id, seq)))
+    /// The sets whose drain is not over, each with what names the drain, and its runs.
+    pub fn drains_under_way(&self) -> impl Iterator<Item = (SetId, u64, Vec<RunId>)> {
+        self.leaving.iter().filter_map(|leaving| match leaving.stage {
+            LeavingStage::Draining { over: false, seq } => {
+                Some((leaving.set.id(), seq, leaving.set.ready_runs().map(|run| run.id).collect()))
+            }
+            _ => None,
         })
     }
 
@@ -76,8 +75,8 @@ impl State {
         }
         for run in set.ready_runs() {
             round.push(Effect::Tell(Tell::Draining { run: run.id }));
-            round.push(Effect::Timer(Timer::Drain(run.id, seq)));
         }
+        round.push(Effect::Timer(Timer::Drain(set.id(), seq)));
         self.leaving.push(Leaving { set, stage: LeavingStage::Draining { over: false, seq } });
     }
 
@@ -94,16 +93,17 @@ impl State {
         Some(self.leaving.remove(at).set)
     }
 
-    /// The drain of a run is over.
-    pub(super) fn drain_over(&mut self, id: RunId, drain: u64, round: &mut Round<'_>) {
-        for leaving in &mut self.leaving {
-            if leaving.set.is_ready(id)
-                && let LeavingStage::Draining { over: over @ false, seq } = &mut leaving.stage
+    /// The drain of a set is over.
+    pub(super) fn drain_over(&mut self, set: SetId, drain: u64, round: &mut Round<'_>) {
+        for leaving in self.leaving.iter_mut().filter(|leaving| leaving.set.id() == set) {
+            if let LeavingStage::Draining { over: over @ false, seq } = &mut leaving.stage
                 && *seq == drain
             {
                 *over = true;
-                round.push(Effect::Close { run: id });
-                round.push(Effect::Tell(Tell::Drained { run: id }));
+                for run in leaving.set.ready_runs() {
+                    round.push(Effect::Close { run: run.id });
+                    round.push(Effect::Tell(Tell::Drained { run: run.id }));
+                }
             }
         }
     }
@@ -113,7 +113,10 @@ impl State {
         let drains = |leaving: &Leaving| leaving.drains() && leaving.set.is_ready(id);
         if let Some(at) = self.leaving.iter().position(drains) {
             let leaving = &mut self.leaving[at];
-            leaving.set.lose(id, round);
+            if let Some(run) = leaving.set.lose(id) {
+                leaving.set.stop_lost(run, round);
+            }
+            leaving.set.leave(round);
             if !leaving.set.serves() {
                 let Leaving { set, .. } = self.leaving.remove(at);
                 self.forget_or_await(set);

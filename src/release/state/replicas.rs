@@ -7,18 +7,20 @@
 //!
 //! ```text
 //!              port taken                     Exited
-//!               ⟲ (thrice)       Ready       (Lost)
-//!   start ──▶ Starting ───────────────▶ Ready ──────▶ Undecided ──a rollback began──▶ (waits for it)
+//!               ⟲ (thrice)       Ready       (lose)
+//!   begin ──▶ Starting ───────────────▶ Ready ──────▶ Undecided ──a rollback began──▶ (waits for it)
 //!                 ▲ │ NotReady, Exited                   ▲ │
 //!                 │ └────────────(Failed)────────────────┘ │ crashed
 //!                 └───────delay over────── Waiting ◀───────┘──── or GivenUp
 //! ```
 //!
-//! A run that left its place is in `stopping` until nothing is left of it.
+//! A run that left its place is in `stopping` until nothing is left of it. [`Places`] has the places
+//! themselves, and which of them get requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::places::{Filling, Place, Places};
 use super::round::Round;
 use super::{DownCause, Effect, Origin, ReleaseRef, Run, RunId, SetId, Tell, Timer};
 
@@ -30,44 +32,15 @@ const PORT_TRIES: u32 = 3;
 pub struct ReplicaSet {
     id: SetId,
     release: ReleaseRef,
-    places: Vec<Place>,
+    places: Places,
     /// Runs whose stop was ordered and of which something may be left.
     stopping: Vec<Run>,
     /// Why those of its places that are not ready are not.
     cause: DownCause,
     /// When a run of it crashed lately, oldest first.
     crashes: VecDeque<Duration>,
-}
-
-/// A place of a set, and what fills it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    /// A run that is not ready yet.
-    Starting {
-        run: Run,
-        /// How many ports were tried.
-        tries: u32,
-    },
-    /// A run that is or was ready, and has not ended.
-    Ready { run: Run },
-    /// Nothing; its run has ended, and what is done about it depends on what the release does.
-    Undecided,
-    /// Nothing, until the delay is over.
-    Waiting {
-        /// Names the timer; a timer with another ticket is stale.
-        ticket: u64,
-    },
-    /// Nothing, for good.
-    GivenUp,
-}
-
-impl Place {
-    fn run(&self) -> Option<&Run> {
-        match self {
-            Self::Starting { run, .. } | Self::Ready { run } => Some(run),
-            Self::Undecided | Self::Waiting { .. } | Self::GivenUp => None,
-        }
-    }
+    /// Failed probes in a row that an earlier daemon counted: those of the run that is ready next.
+    inherited_fails: u32,
 }
 
 /// What an end means for the set.
@@ -77,6 +50,13 @@ pub(super) enum Said {
     Nothing,
     /// It had not become ready; its place is empty and undecided.
     Failed,
+}
+
+/// A run has become ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Came {
+    /// It was started because another one had crashed.
+    pub(super) again: bool,
 }
 
 /// How far the return of a set is that serves no request.
@@ -93,67 +73,74 @@ pub(super) enum Return {
 // ---- how a set begins ----
 
 impl ReplicaSet {
-    /// A set whose place is empty for now.
-    pub(super) fn vacant(release: ReleaseRef, round: &mut Round<'_>) -> Self {
-        let id = SetId(round.fresh());
-        let (stopping, crashes) = (Vec::new(), VecDeque::new());
-        Self { id, release, places: vec![Place::GivenUp], stopping, cause: DownCause::Boot, crashes }
+    fn with(places: Places, release: ReleaseRef, round: &mut Round<'_>) -> Self {
+        Self {
+            id: SetId(round.fresh()),
+            release,
+            places,
+            stopping: Vec::new(),
+            cause: DownCause::Boot,
+            crashes: VecDeque::new(),
+            inherited_fails: 0,
+        }
     }
 
-    /// A set whose run starts. An unmanaged one is probed until the first bad answer.
+    /// A set of as many replicas as are wanted, whose places are empty for now.
+    pub(super) fn vacant(release: ReleaseRef, round: &mut Round<'_>) -> Self {
+        Self::with(Places::empty(round.wanted(&release)), release, round)
+    }
+
+    /// A set of as many replicas as are wanted, which start. An unmanaged one is probed until the
+    /// first bad answer.
     pub(super) fn start(release: ReleaseRef, round: &mut Round<'_>) -> Self {
         let mut set = Self::vacant(release, round);
-        for at in 0..set.places.len() {
-            set.places[at] = set.begin(false, 1, round);
-        }
+        set.fill_up(false, round);
         set
     }
 
     /// The set of a run that an earlier daemon started and that is or was ready.
-    pub(super) fn of_ready(run: Run, round: &mut Round<'_>) -> Self {
-        let mut set = Self::vacant(run.release.clone(), round);
-        set.take_in_ready(run);
-        set
-    }
-
-    /// The set of a run that an earlier daemon started and that is not ready yet.
-    pub(super) fn of_starting(run: Run, round: &mut Round<'_>) -> Self {
-        let mut set = Self::vacant(run.release.clone(), round);
-        set.take_in_starting(run);
+    pub(super) fn of_ready(run: Run, replica: u16, round: &mut Round<'_>) -> Self {
+        let release = run.release.clone();
+        let mut set = Self::with(Places::empty(0), release, round);
+        set.take_in_ready(run, replica);
         set
     }
 
     /// The set of a run that is being stopped.
     pub(super) fn of_stopping(run: Run, round: &mut Round<'_>) -> Self {
-        let mut set = Self::vacant(run.release.clone(), round);
-        set.stopping.push(run);
-        set
+        let release = run.release.clone();
+        Self { stopping: vec![run], ..Self::with(Places::empty(0), release, round) }
     }
 
-    /// Takes up when runs of the release crashed lately, oldest first.
-    pub(super) fn remember_crashes(&mut self, crashes: Vec<Duration>) {
+    /// Takes up when runs of the release crashed lately, oldest first, and how many of its probes
+    /// had failed in a row.
+    pub(super) fn resume(&mut self, crashes: Vec<Duration>, fails: u32) {
         self.crashes = crashes.into();
+        // Of several it is not known whose they were.
+        self.inherited_fails = if self.places.len() == 1 { fails } else { 0 };
     }
 
-    /// Forgets the crashes: a new tenure begins.
-    pub(super) fn forget_crashes(&mut self) {
+    /// A new tenure begins: its crashes are forgotten, its probes are counted anew.
+    pub(super) fn begin_tenure(&mut self) {
         self.crashes.clear();
+        self.inherited_fails = 0;
+        self.places.forget_probes();
     }
 
-    /// Puts a run of an earlier daemon into an empty place. False where there is none.
-    pub(super) fn take_in_ready(&mut self, run: Run) -> bool {
-        self.fill(Place::Ready { run })
+    /// Whether a run of an earlier daemon may fill this place.
+    pub(super) fn accepts(&self, replica: u16) -> bool {
+        self.places.accepts(replica)
+    }
+
+    /// Puts a ready run of an earlier daemon into its place.
+    pub(super) fn take_in_ready(&mut self, run: Run, replica: u16) {
+        let fails = std::mem::take(&mut self.inherited_fails);
+        self.places.take_in(replica, Filling::Ready { run, fails, watched: 0 });
     }
 
     /// The same for a run that is not ready yet.
-    pub(super) fn take_in_starting(&mut self, run: Run) -> bool {
-        self.fill(Place::Starting { run, tries: 1 })
-    }
-
-    fn fill(&mut self, place: Place) -> bool {
-        let Some(at) = self.places.iter().position(|place| *place == Place::GivenUp) else { return false };
-        self.places[at] = place;
-        true
+    pub(super) fn take_in_starting(&mut self, run: Run, replica: u16) {
+        self.places.take_in(replica, Filling::Starting { run, tries: 1, again: false });
     }
 }
 
@@ -172,30 +159,33 @@ impl ReplicaSet {
         self.release.origin == Origin::Managed
     }
 
-    /// The runs that may get requests.
+    /// The places, and which of them get requests.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(super) fn places_mut(&mut self) -> &mut Places {
+        &mut self.places
+    }
+
+    /// The runs that may get requests, in the order of their numbers.
     pub(super) fn ready_runs(&self) -> impl Iterator<Item = &Run> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Ready { run } => Some(run),
-            _ => None,
-        })
+        self.places.ready()
     }
 
     /// The runs that are not ready yet.
     pub(super) fn starting_runs(&self) -> impl Iterator<Item = &Run> {
-        self.places.iter().filter_map(|place| match place {
-            Place::Starting { run, .. } => Some(run),
-            _ => None,
-        })
-    }
-
-    /// Every run that is not forgotten.
-    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.places.iter().filter_map(Place::run).chain(&self.stopping)
+        self.places.starting()
     }
 
     /// The runs whose stop was ordered and of which something may be left.
     pub(super) fn stopping_runs(&self) -> impl Iterator<Item = &Run> {
         self.stopping.iter()
+    }
+
+    /// Every run that is not forgotten.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
+        self.places.runs().chain(&self.stopping)
     }
 
     /// Whether a run of it may get requests.
@@ -213,21 +203,6 @@ impl ReplicaSet {
         self.starting_runs().any(|run| run.id == id)
     }
 
-    /// Whether every place has a run that is ready.
-    pub(super) fn is_complete(&self) -> bool {
-        self.places.iter().all(|place| matches!(place, Place::Ready { .. }))
-    }
-
-    /// Whether a place is empty for good.
-    pub(super) fn has_given_up(&self) -> bool {
-        self.places.contains(&Place::GivenUp)
-    }
-
-    /// Whether the fate of a place is open.
-    pub(super) fn is_undecided(&self) -> bool {
-        self.places.contains(&Place::Undecided)
-    }
-
     /// Why those of its places that are not ready are not.
     pub(super) fn cause(&self) -> DownCause {
         self.cause
@@ -238,11 +213,16 @@ impl ReplicaSet {
         self.crashes.iter().copied()
     }
 
+    /// Failed probes in a row: the most that one of its runs has.
+    pub(super) fn failed_probes(&self) -> u32 {
+        self.places.most_fails().unwrap_or(self.inherited_fails)
+    }
+
     /// How far its return is, where it serves no request.
     pub(super) fn comes_back(&self) -> Return {
         if self.starting_runs().next().is_some() {
             Return::Starting
-        } else if self.places.iter().any(|place| matches!(place, Place::Waiting { .. })) {
+        } else if self.places.waits() {
             Return::Waiting
         } else {
             Return::None
@@ -255,27 +235,21 @@ impl ReplicaSet {
 impl ReplicaSet {
     /// The run of this id that is not forgotten.
     pub(super) fn run_mut(&mut self, id: RunId) -> Option<&mut Run> {
-        let filled = self.places.iter_mut().filter_map(|place| match place {
-            Place::Starting { run, .. } | Place::Ready { run } => Some(run),
-            _ => None,
-        });
-        filled.chain(&mut self.stopping).find(|run| run.id == id)
+        self.places.runs_mut().chain(&mut self.stopping).find(|run| run.id == id)
     }
 
-    fn place_of(&mut self, id: RunId) -> Option<&mut Place> {
-        self.places.iter_mut().find(|place| place.run().is_some_and(|run| run.id == id))
-    }
-
-    /// A run of it is ready. False where it was not waited for.
-    pub(super) fn ready(&mut self, id: RunId) -> bool {
-        let Some(place) = self.place_of(id) else { return false };
-        let Place::Starting { run, .. } = place else { return false };
-        *place = Place::Ready { run: run.clone() };
+    /// A run of it is ready. `None` where it was not waited for.
+    pub(super) fn ready(&mut self, id: RunId) -> Option<Came> {
+        let place = self.places.of(id)?;
+        let Filling::Starting { run, again, .. } = &place.filling else { return None };
+        let (run, again) = (run.clone(), *again);
+        let fails = std::mem::take(&mut self.inherited_fails);
+        place.filling = Filling::Ready { run, fails, watched: 0 };
         // A crash loop ends here; later crashes may be another.
-        if self.cause == DownCause::CrashLoop || self.is_complete() {
+        if self.cause == DownCause::CrashLoop || self.places.are_complete() {
             self.cause = DownCause::Crash;
         }
-        true
+        Some(Came { again })
     }
 
     /// A run of it could not be started, or was not ready in time.
@@ -283,40 +257,49 @@ impl ReplicaSet {
         if !self.is_starting(id) {
             return Said::Nothing;
         }
-        self.vacate(id, Place::Undecided, round);
+        self.vacate(id, Filling::Undecided, round);
         Said::Failed
     }
 
     /// The process of a run that was not ready yet has ended.
     pub(super) fn exited(&mut self, id: RunId, port_taken: bool, round: &mut Round<'_>) -> Said {
-        let Some(Place::Starting { tries, .. }) = self.place_of(id) else { return Said::Nothing };
-        let tries = *tries;
+        let Some(place) = self.places.of(id) else { return Said::Nothing };
+        let Filling::Starting { tries, again, .. } = place.filling else { return Said::Nothing };
+        let replica = place.replica;
         if !port_taken || tries >= PORT_TRIES {
             return self.not_ready(id, round);
         }
         round.push(Effect::Tell(Tell::PortTaken { run: id }));
-        let next = self.begin(true, tries + 1, round);
-        self.vacate(id, next, round);
+        let run = self.begin(replica, true, round);
+        self.vacate(id, Filling::Starting { run, tries: tries + 1, again }, round);
         Said::Nothing
     }
 
-    /// The process of a ready run has ended. Requests are pointed elsewhere already.
-    pub(super) fn lose(&mut self, id: RunId, round: &mut Round<'_>) {
-        round.push(Effect::Close { run: id });
-        self.vacate(id, Place::Undecided, round);
+    /// The process of a ready run has ended: empties its place. What is left of the run has to be
+    /// [stopped](Self::stop_lost) once requests are pointed elsewhere.
+    pub(super) fn lose(&mut self, id: RunId) -> Option<Run> {
+        let run = self.places.empty_place(id, Filling::Undecided)?;
         if self.cause == DownCause::Boot || !self.serves() {
             self.cause = DownCause::Crash;
         }
+        Some(run)
+    }
+
+    /// Stops what is left of a run that has ended.
+    pub(super) fn stop_lost(&mut self, run: Run, round: &mut Round<'_>) {
+        round.push(Effect::Close { run: run.id });
+        self.stop_run(run, round);
     }
 
     /// Counts each empty place whose fate is open as a crash: decides when it is filled again.
     pub(super) fn crashed(&mut self, round: &mut Round<'_>) {
-        while let Some(at) = self.places.iter().position(|place| *place == Place::Undecided) {
-            self.places[at] = self.after_crash(round);
+        while let Some(at) = self.places.position(|filling| *filling == Filling::Undecided) {
+            let filling = self.after_crash(round);
+            self.places.at(at).filling = filling;
         }
     }
 
-    fn after_crash(&mut self, round: &mut Round<'_>) -> Place {
+    fn after_crash(&mut self, round: &mut Round<'_>) -> Filling {
         let restart = &round.policy.restart;
         let now = round.now;
         self.crashes.push_back(now);
@@ -325,7 +308,7 @@ impl ReplicaSet {
         }
         let count = u32::try_from(self.crashes.len()).unwrap_or(u32::MAX);
         // Each replica may crash as often as a single one.
-        let burst = restart.burst.saturating_mul(u32::try_from(self.places.len()).unwrap_or(u32::MAX));
+        let burst = restart.burst.saturating_mul(u32::from(self.places.len()));
         // A crash loop ends with a run that becomes ready or with a deploy: its rare tries would
         // look like single crashes otherwise.
         let was_looping = self.cause == DownCause::CrashLoop;
@@ -347,17 +330,21 @@ impl ReplicaSet {
         }
         let (release, loops_now) = (self.release.clone(), looping && !was_looping);
         round.push(Effect::Tell(Tell::Crashed { release, delay, loops_now }));
-        let Some(delay) = delay else { return Place::GivenUp };
+        let Some(delay) = delay else { return Filling::GivenUp };
         let ticket = round.fresh();
         round.push(Effect::Timer(Timer::Restart(ticket, delay)));
-        Place::Waiting { ticket }
+        Filling::Waiting { ticket }
     }
 
     /// The delay of a place is over.
     pub(super) fn restart_due(&mut self, ticket: u64, round: &mut Round<'_>) {
-        let waits = |place: &Place| matches!(place, Place::Waiting { ticket: waited } if *waited == ticket);
-        if let Some(at) = self.places.iter().position(waits) {
-            self.places[at] = self.begin(true, 1, round);
+        let waits =
+            |filling: &Filling| matches!(filling, Filling::Waiting { ticket: waited } if *waited == ticket);
+        if let Some(at) = self.places.position(waits) {
+            let again = self.cause != DownCause::Boot;
+            let replica = self.places.at(at).replica;
+            let run = self.begin(replica, true, round);
+            self.places.at(at).filling = Filling::Starting { run, tries: 1, again };
         }
     }
 
@@ -372,35 +359,56 @@ impl ReplicaSet {
 // ---- orders ----
 
 impl ReplicaSet {
-    /// Starts a run for each place that is empty for good. An unmanaged one is probed until it is
-    /// healthy.
-    pub(super) fn fill_up(&mut self, round: &mut Round<'_>) {
-        for at in 0..self.places.len() {
-            if self.places[at] == Place::GivenUp {
-                self.places[at] = self.begin(true, 1, round);
-            }
+    /// Starts a run for each place that is empty for good. An unmanaged one is probed: until it is
+    /// healthy, where `patient`.
+    pub(super) fn fill_up(&mut self, patient: bool, round: &mut Round<'_>) {
+        while let Some(at) = self.places.position(|filling| *filling == Filling::GivenUp) {
+            let replica = self.places.at(at).replica;
+            let run = self.begin(replica, patient, round);
+            self.places.at(at).filling = Filling::Starting { run, tries: 1, again: false };
         }
+    }
+
+    /// Adds a replica, with the lowest number that is free.
+    pub(super) fn grow(&mut self, round: &mut Round<'_>) {
+        let replica = self.places.lowest_free();
+        let run = self.begin(replica, true, round);
+        self.places.take_in(replica, Filling::Starting { run, tries: 1, again: false });
+    }
+
+    /// Takes a replica away: one that is not ready, which is stopped, or the one of the highest
+    /// number, which is given back with its number.
+    pub(super) fn shrink(&mut self, round: &mut Round<'_>) -> Option<(Run, u16)> {
+        let Place { replica, filling } = self.places.remove_last()?;
+        match filling {
+            Filling::Ready { run, .. } => return Some((run, replica)),
+            Filling::Starting { run, .. } => self.stop_run(run, round),
+            Filling::Undecided | Filling::Waiting { .. } | Filling::GivenUp => {}
+        }
+        None
     }
 
     /// The runs that are missing have ended while nobody saw it.
     pub(super) fn ended_unseen(&mut self) {
-        for place in self.places.iter_mut().filter(|place| **place == Place::GivenUp) {
-            *place = Place::Undecided;
-        }
+        self.places.turn(&Filling::GivenUp, &Filling::Undecided);
         self.cause = DownCause::Crash;
     }
 
     /// Fills no place whose fate is open.
     pub(super) fn give_up_undecided(&mut self) {
-        for place in self.places.iter_mut().filter(|place| **place == Place::Undecided) {
-            *place = Place::GivenUp;
-        }
+        self.places.turn(&Filling::Undecided, &Filling::GivenUp);
     }
 
     /// Stops what is not ready.
     pub(super) fn stop_starting(&mut self, round: &mut Round<'_>) {
         let starting: Vec<RunId> = self.starting_runs().map(|run| run.id).collect();
-        starting.into_iter().for_each(|id| self.vacate(id, Place::GivenUp, round));
+        starting.into_iter().for_each(|id| self.vacate(id, Filling::GivenUp, round));
+    }
+
+    /// It gets no new run: gives up what is not ready.
+    pub(super) fn leave(&mut self, round: &mut Round<'_>) {
+        self.stop_starting(round);
+        self.places.keep_ready();
     }
 
     /// Lets its runs take no request any more.
@@ -412,29 +420,33 @@ impl ReplicaSet {
 
     /// Stops every run.
     pub(super) fn stop(&mut self, round: &mut Round<'_>) {
-        let filled: Vec<RunId> = self.places.iter().filter_map(Place::run).map(|run| run.id).collect();
-        filled.into_iter().for_each(|id| self.vacate(id, Place::GivenUp, round));
+        let filled: Vec<RunId> = self.places.runs().map(|run| run.id).collect();
+        filled.into_iter().for_each(|id| self.vacate(id, Filling::GivenUp, round));
     }
 
-    /// Takes a run out of its place and stops it. An unmanaged one is forgotten instead.
-    fn vacate(&mut self, id: RunId, next: Place, round: &mut Round<'_>) {
-        let Some(place) = self.place_of(id) else { return };
-        if let Place::Starting { run, .. } | Place::Ready { run } = std::mem::replace(place, next) {
-            if run.managed() {
-                round.push(Effect::Stop { run: id });
-                self.stopping.push(run);
-            } else {
-                round.push(Effect::Forget { run: id });
-            }
+    /// Takes a run out of its place and stops it.
+    fn vacate(&mut self, id: RunId, next: Filling, round: &mut Round<'_>) {
+        if let Some(run) = self.places.empty_place(id, next) {
+            self.stop_run(run, round);
+        }
+    }
+
+    /// Stops a run. An unmanaged one is forgotten instead.
+    fn stop_run(&mut self, run: Run, round: &mut Round<'_>) {
+        if run.managed() {
+            round.push(Effect::Stop { run: run.id });
+            self.stopping.push(run);
+        } else {
+            round.push(Effect::Forget { run: run.id });
         }
     }
 
     /// Starts a run. An unmanaged one is probed: until it is healthy, where `patient`.
-    fn begin(&self, patient: bool, tries: u32, round: &mut Round<'_>) -> Place {
+    fn begin(&self, replica: u16, patient: bool, round: &mut Round<'_>) -> Run {
         let id = RunId(round.fresh());
         let port = match self.release.origin {
             Origin::Managed => {
-                round.push(Effect::Spawn { run: id, release: self.release.id.clone() });
+                round.push(Effect::Spawn { run: id, release: self.release.id.clone(), replica });
                 None
             }
             Origin::Unmanaged { port } => {
@@ -442,6 +454,6 @@ impl ReplicaSet {
                 Some(port)
             }
         };
-        Place::Starting { run: Run { id, release: self.release.clone(), port }, tries }
+        Run { id, release: self.release.clone(), port }
     }
 }

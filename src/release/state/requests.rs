@@ -32,7 +32,7 @@ impl State {
         if !self.admits(round) {
             return;
         }
-        if self.live_run().is_some_and(|run| run.port == Some(port)) {
+        if self.live.set().is_some_and(|live| live.ready_runs().any(|run| run.port == Some(port))) {
             round.push(Effect::AlreadyLive);
             return;
         }
@@ -71,6 +71,7 @@ impl State {
         self.stopping = Stopping::Groups;
         if let Live::Set(set) = &mut self.live {
             if set.serves() {
+                self.served.clear();
                 round.push(Effect::Unroute);
                 set.close(round);
             }

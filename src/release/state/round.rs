@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Policy};
+use super::{Effect, Origin, Policy, ReleaseRef};
 
 /// The numbers that were given away: runs, sets, saves and tickets never share one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +40,14 @@ impl Round<'_> {
 
     pub(super) fn fresh(&mut self) -> u64 {
         self.ids.fresh()
+    }
+
+    /// How many replicas of a release are wanted.
+    pub(super) fn wanted(&self, release: &ReleaseRef) -> u16 {
+        match release.origin {
+            Origin::Managed => self.policy.replicas.max(1),
+            Origin::Unmanaged { .. } => 1,
+        }
     }
 
     /// Has the record written. Gives back the number of the save.

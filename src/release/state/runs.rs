@@ -1,7 +1,7 @@
 //! The edges that a report of a run causes: its port, its readiness, its end, its probes, and the
 //! end of the delay before its next start.
 
-use super::replicas::Said;
+use super::replicas::{Came, Said};
 use super::*;
 
 impl State {
@@ -23,13 +23,13 @@ impl State {
             return;
         }
         let Live::Set(set) = &mut self.live else { return };
-        let boot = set.cause() == DownCause::Boot;
-        if !set.ready(id) {
-            return;
-        }
-        round.push(Effect::Route { run: id, former: None });
-        round.push(Effect::Tell(Tell::Restored { run: id, boot }));
-        if !boot {
+        let served = set.serves();
+        let Some(Came { again }) = set.ready(id) else { return };
+        self.serve(None, round);
+        let tell =
+            if served { Tell::Joined { run: id, again } } else { Tell::Restored { run: id, boot: !again } };
+        round.push(Effect::Tell(tell));
+        if again {
             // Counted on from the record, where any number may stand.
             self.restarts = self.restarts.saturating_add(1);
         }
@@ -56,13 +56,19 @@ impl State {
     }
 
     pub(super) fn exited(&mut self, id: RunId, port_taken: bool, round: &mut Round<'_>) {
-        if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task
-            && set.is_starting(id)
-        {
-            if set.exited(id, port_taken, round) == Said::Failed {
+        if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task {
+            // One that was ready, and the others were not yet.
+            if let Some(run) = Some(id).filter(|id| set.is_ready(*id)).and_then(|id| set.lose(id)) {
+                set.stop_lost(run, round);
                 self.abort(Abort::Exited, Some(id), round);
+                return;
             }
-            return;
+            if set.is_starting(id) {
+                if set.exited(id, port_taken, round) == Said::Failed {
+                    self.abort(Abort::Exited, Some(id), round);
+                }
+                return;
+            }
         }
         match &mut self.live {
             Live::Set(set) if set.is_ready(id) => self.lost(id, round),
@@ -75,14 +81,23 @@ impl State {
         }
     }
 
-    /// The process of the live run has ended.
+    /// The process of a live run has ended.
     fn lost(&mut self, id: RunId, round: &mut Round<'_>) {
         let Live::Set(set) = &mut self.live else { return };
-        round.push(Effect::Hold);
-        set.lose(id, round);
+        let Some(run) = set.lose(id) else { return };
+        if set.serves() {
+            self.serve(None, round);
+        } else {
+            self.served.clear();
+            round.push(Effect::Hold);
+        }
+        let Live::Set(set) = &mut self.live else { return };
+        set.stop_lost(run, round);
         if self.stopping != Stopping::No {
             set.give_up_undecided();
-            round.push(Effect::Unroute);
+            if !set.serves() {
+                round.push(Effect::Unroute);
+            }
             return;
         }
         let goes_back = self.window.take().is_some_and(|window| window.goes_back);
@@ -112,16 +127,15 @@ impl State {
     }
 
     pub(super) fn probed(&mut self, id: RunId, healthy: bool, round: &mut Round<'_>) {
-        if self.live_run().is_none_or(|run| run.id != id) {
-            return;
-        }
-        let decided = self.goes_back() || self.stopping != Stopping::No;
-        let Some(window) = &mut self.window else { return };
-        window.fails = if healthy { 0 } else { window.fails.saturating_add(1) };
+        let in_window = self.window.is_some();
+        let Live::Set(set) = &mut self.live else { return };
+        let Some(failed) = set.places_mut().probed(id, healthy, in_window) else { return };
+        self.note_health(round);
         // During a rollback the failures are only counted: should it fail, the next probe decides.
-        if window.fails < round.policy.threshold || decided {
+        let decided = self.goes_back() || self.stopping != Stopping::No;
+        let Some(window) = self.window.filter(|_| failed >= round.policy.threshold && !decided) else {
             return;
-        }
+        };
         let goes_back = window.goes_back;
         self.window = None;
         if !(goes_back && self.roll_back(round)) {

@@ -45,6 +45,8 @@ impl State {
             Phase::Watching
         } else if self.unhealthy {
             Phase::Unhealthy
+        } else if !live.places().are_complete() {
+            Phase::Degraded
         } else if self.calm.is_some() {
             Phase::Unstable
         } else if self.window.is_some() {
@@ -64,45 +66,39 @@ impl State {
         self.live.set().into_iter().flat_map(ReplicaSet::crashes)
     }
 
-    /// How many probes of the live run have failed in a row, in its watch window or later.
+    /// How many probes of a live run have failed in a row: the most that one of them has.
     pub fn failed_probes(&self) -> u32 {
-        self.fails
+        self.live.set().map_or(0, ReplicaSet::failed_probes)
     }
 
-    /// Takes up what the record says about the live release.
-    pub(super) fn resume_standing(&mut self, fails: u32, policy: &Policy) {
-        self.fails = fails;
-        self.unhealthy = fails >= policy.threshold;
+    /// How many probes of this live run have failed in a row.
+    pub fn failed_probes_of(&self, id: RunId) -> u32 {
+        self.live.set().and_then(|live| live.places().fails_of(id)).unwrap_or(0)
     }
 
-    /// Counts a probe of the live run.
-    pub(super) fn note_probe(&mut self, id: RunId, healthy: bool, round: &mut Round<'_>) {
-        if self.live_run().is_none_or(|run| run.id != id) {
-            return;
-        }
-        self.fails = if healthy { 0 } else { self.fails.saturating_add(1) };
-        let unhealthy = self.fails >= round.policy.threshold;
+    /// Looks whether the live release fails its probes.
+    pub(super) fn note_health(&mut self, round: &mut Round<'_>) {
+        let threshold = round.policy.threshold;
+        let unhealthy = self.live.set().is_some_and(|live| live.places().is_unhealthy(threshold));
         if std::mem::replace(&mut self.unhealthy, unhealthy) != unhealthy {
             round.save();
         }
     }
 
-    /// Where another run than `was_up` serves, or none: forgets the probes, and lets the last crash
-    /// matter for a while.
-    pub(super) fn note_who_serves(&mut self, was_up: Option<RunId>, round: &mut Round<'_>) {
-        let up = self.live_run().map(|run| run.id);
-        if up == was_up {
+    /// Where other runs serve than `before`, or none: looks at their health anew, and lets the last
+    /// crash matter for a while.
+    pub(super) fn note_who_serves(&mut self, before: &[RunId], round: &mut Round<'_>) {
+        let up = self.live_runs();
+        if up == before {
             return;
         }
-        if was_up.is_some() {
-            self.fails = 0;
-            self.unhealthy = false;
-        }
+        self.unhealthy =
+            self.live.set().is_some_and(|live| live.places().is_unhealthy(round.policy.threshold));
         self.calm = None;
         let within = round.policy.restart.within;
         let last = self.live.set().and_then(|live| live.crashes().next_back());
         let left = last.map(|last| within.saturating_sub(round.now.saturating_sub(last)));
-        if let Some(left) = left.filter(|left| up.is_some() && !left.is_zero()) {
+        if let Some(left) = left.filter(|left| !up.is_empty() && !left.is_zero()) {
             let ticket = round.fresh();
             self.calm = Some(ticket);
             round.push(Effect::Timer(Timer::Calm(ticket, left)));

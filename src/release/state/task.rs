@@ -109,10 +109,10 @@ impl State {
         let Some(task) = &mut self.task else { return false };
         match &mut task.stage {
             Stage::Starting { set } => {
-                if !set.ready(id) {
+                if set.ready(id).is_none() {
                     return false;
                 }
-                if set.is_complete() {
+                if set.places().are_complete() {
                     let (set, starts) = (set.clone(), set.managed());
                     self.go_live(set, starts, round);
                 }
@@ -155,19 +155,20 @@ impl State {
         let Some(run) = set.ready_runs().next().map(|run| run.id) else { return };
         let back = task.reason.is_rollback();
         let left = self.live_release().cloned();
-        set.forget_crashes();
+        set.begin_tenure();
         self.past_moves(set.release(), left.as_ref().filter(|_| back));
         let former = match std::mem::replace(&mut self.live, Live::Set(set)) {
             Live::Set(mut former) => {
-                former.stop_starting(round);
+                former.leave(round);
                 Some(former)
             }
             Live::None => None,
         };
         self.restarts = 0;
         let treatment = if back { FormerTarget::Close } else { FormerTarget::Retire };
-        let former_run = former.as_ref().and_then(|former| former.ready_runs().next()).map(|run| run.id);
-        round.push(Effect::Route { run, former: former_run.map(|id| (id, treatment)) });
+        let served = former.as_ref().filter(|former| former.serves());
+        let former_run = served.and_then(|former| former.ready_runs().next()).map(|run| run.id);
+        self.serve(Some(served.map(|former| (former.id(), treatment))), round);
         let seq = round.save();
         round.push(Effect::Tell(Tell::Switched {
             run,
@@ -199,7 +200,7 @@ impl State {
     /// that is the reason.
     pub(super) fn abort(&mut self, why: Abort, by: Option<RunId>, round: &mut Round<'_>) {
         self.give_up(why, by, round);
-        if self.stopping == Stopping::No && self.live.set().is_some_and(ReplicaSet::is_undecided) {
+        if self.stopping == Stopping::No && self.live.set().is_some_and(|live| live.places().is_undecided()) {
             self.crashed(round);
         }
     }

@@ -1,4 +1,4 @@
-//! The machine's edges by example ([`boot`]: those of a start), and its invariants under random
+//! The machine's edges by example ([`boot`]: those of a start; [`sets`]: those of several replicas), and its invariants under random
 //! orders of events ([`orders`]).
 
 use std::collections::BTreeSet;
@@ -8,6 +8,7 @@ use crate::config::Restart;
 
 mod boot;
 mod orders;
+mod sets;
 mod standing;
 
 /// The rest of the time of an earlier daemon's timers.
@@ -18,6 +19,7 @@ fn policy() -> Policy {
         window: true,
         threshold: 3,
         standby: false,
+        replicas: 1,
         restart: Restart {
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(30),
@@ -86,14 +88,25 @@ impl Bench {
         self.log.iter().rev().find_map(spawned).expect("a spawn")
     }
 
-    /// The end of the run's drain.
-    fn drain_over(&mut self, run: RunId) -> Vec<Effect> {
+    /// The set of a run.
+    fn set_of(&self, run: RunId) -> SetId {
+        self.state.place_of(run).expect("its set").0
+    }
+
+    /// The last drain of a set.
+    fn drain_of(&self, set: SetId) -> u64 {
         let timer = |effect: &Effect| match effect {
-            Effect::Timer(Timer::Drain(drained, seq)) if *drained == run => Some(*seq),
+            Effect::Timer(Timer::Drain(drained, seq)) if *drained == set => Some(*seq),
             _ => None,
         };
-        let seq = self.log.iter().rev().find_map(timer).expect("a drain");
-        self.send(Event::DrainOver { run, seq })
+        self.log.iter().rev().find_map(timer).expect("a drain")
+    }
+
+    /// The end of the drain of the run's set.
+    fn drain_over(&mut self, run: RunId) -> Vec<Effect> {
+        let set = self.set_of(run);
+        let seq = self.drain_of(set);
+        self.send(Event::DrainOver { set, seq })
     }
 
     /// A deploy from acceptance until it is live.
@@ -108,11 +121,21 @@ impl Bench {
     }
 }
 
-fn routes(effects: &[Effect]) -> Option<(RunId, Option<(RunId, FormerTarget)>)> {
+/// The set that had requests before, and what becomes of its targets.
+type Former = Option<(SetId, FormerTarget)>;
+
+/// To which runs requests go, and what becomes of the set that had them.
+fn serves(effects: &[Effect]) -> Option<(Vec<RunId>, Former)> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Route { run, former } => Some((*run, *former)),
+        Effect::Serve { runs, former, .. } => Some((runs.clone(), *former)),
         _ => None,
     })
+}
+
+/// To which run requests go, and whether another set had them before.
+fn routes(effects: &[Effect]) -> Option<(RunId, Option<FormerTarget>)> {
+    let (runs, former) = serves(effects)?;
+    Some((runs[0], former.map(|(_, treatment)| treatment)))
 }
 
 fn stops(effects: &[Effect]) -> Vec<RunId> {
@@ -156,8 +179,8 @@ fn traffic_moves_before_the_outcome_is_written_and_the_old_is_stopped_after_both
     let second = bench.last_spawn();
     bench.send(Event::Spawned { run: second, port: 2 });
     let effects = bench.send(Event::Ready { run: second });
-    assert_eq!(routes(&effects), Some((second, Some((first, FormerTarget::Retire)))));
-    let route = position(&effects, |effect| matches!(effect, Effect::Route { .. }));
+    assert_eq!(routes(&effects), Some((second, Some(FormerTarget::Retire))));
+    let route = position(&effects, |effect| matches!(effect, Effect::Serve { .. }));
     let save = position(&effects, |effect| matches!(effect, Effect::Save { .. }));
     assert!(route < save);
     let outcome = bench.last_save();
@@ -288,7 +311,7 @@ fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop
     // The drain ends while the probe is under way: the run is needed.
     assert_eq!(stops(&bench.drain_over(first)), []);
     let effects = bench.send(Event::Ready { run: first });
-    assert_eq!(routes(&effects), Some((first, Some((second, FormerTarget::Close)))));
+    assert_eq!(routes(&effects), Some((first, Some(FormerTarget::Close))));
     assert_eq!(bench.state.phase(), Phase::Settled, "a rollback opens no window");
     bench.record();
     assert_eq!(stops(&bench.drain_over(first)), [], "a stale timer");
@@ -296,7 +319,7 @@ fn going_back_to_a_release_that_drains_revives_the_same_run_and_cancels_its_stop
     assert_eq!(bench.roll_back(), [Effect::Refuse(Refusal::NoPrevious { quarantined: Some("v2".into()) })]);
     bench.roll_back_to("v2");
     let effects = bench.send(Event::Ready { run: second });
-    assert_eq!(routes(&effects), Some((second, Some((first, FormerTarget::Close)))));
+    assert_eq!(routes(&effects), Some((second, Some(FormerTarget::Close))));
     assert_eq!(stops(&bench.log), []);
 }
 
@@ -323,7 +346,7 @@ fn a_bad_window_goes_back_once_and_flapping_does_not() {
     let effects = bench.send(Event::LiveProbed { run: second, healthy: false });
     assert!(effects.contains(&Effect::Probe { run: first, patient: false }), "{effects:?}");
     let effects = bench.send(Event::Ready { run: first });
-    assert_eq!(routes(&effects), Some((first, Some((second, FormerTarget::Close)))));
+    assert_eq!(routes(&effects), Some((first, Some(FormerTarget::Close))));
 }
 
 #[test]
@@ -476,16 +499,14 @@ fn the_timer_of_an_earlier_drain_does_not_end_a_later_one() {
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);
     let second = bench.make_live("v2", 2);
-    let earlier = bench.log.iter().find_map(|effect| match effect {
-        Effect::Timer(Timer::Drain(run, seq)) if *run == first => Some(*seq),
-        _ => None,
-    });
+    let set = bench.set_of(first);
+    let seq = bench.drain_of(set);
     for (run, id) in [(first, "v1"), (second, "v2")] {
         bench.roll_back_to(id);
         bench.send(Event::Ready { run });
         bench.record();
     }
-    let stale = Event::DrainOver { run: first, seq: earlier.expect("a drain") };
+    let stale = Event::DrainOver { set, seq };
     assert_eq!(bench.send(stale), [], "it drains for the second time");
     assert_eq!(stops(&bench.drain_over(first)), [first]);
 }

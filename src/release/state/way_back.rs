@@ -119,7 +119,10 @@ impl State {
     /// Opens the watch window of the release that has just become live.
     pub(super) fn watch(&mut self, reason: Reason, round: &mut Round<'_>) {
         let ticket = round.fresh();
-        self.window = Some(Window { ticket, fails: 0, goes_back: reason != Reason::AutoRollback });
+        self.window = Some(Window { ticket, goes_back: reason != Reason::AutoRollback });
+        if let Live::Set(set) = &mut self.live {
+            set.places_mut().begin_window();
+        }
         round.push(Effect::Timer(Timer::Window(ticket)));
     }
 }

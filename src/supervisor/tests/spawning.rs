@@ -41,6 +41,7 @@ async fn the_environment_is_scrubbed_and_names_the_run() {
         format!("PORT={}", process.port()),
         "PORTOK_INSTANCE=web".to_owned(),
         "PORTOK_RELEASE=r1".to_owned(),
+        "PORTOK_REPLICA=0".to_owned(),
         format!("PORTOK_RUN={}", process.identity().tag),
         format!("PWD={}", bench.path().display()),
     ];

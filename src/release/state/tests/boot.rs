@@ -4,7 +4,8 @@ use super::*;
 
 fn adopted(id: u64, release: &str, role: Role) -> Adopted {
     let port = u16::try_from(id).ok();
-    Adopted { run: Run { id: RunId(id), release: managed(release), port }, role, left: LEFT }
+    let run = Run { id: RunId(id), release: managed(release), port };
+    Adopted { run, set: 0, replica: 0, role, left: LEFT }
 }
 
 fn record(live: &str, previous: &str, runs: Vec<Adopted>) -> Boot {
@@ -25,7 +26,7 @@ fn what_was_live_goes_on_serving_and_its_timers_run_on() {
     };
     let resumed: Vec<_> = effects.iter().filter_map(resumed).collect();
     let ticket = bench.state.window.expect("the window is open").ticket;
-    assert_eq!(resumed, [(Timer::Drain(RunId(2), 0), LEFT), (Timer::Window(ticket), LEFT)]);
+    assert_eq!(resumed, [(Timer::Drain(bench.set_of(RunId(2)), 0), LEFT), (Timer::Window(ticket), LEFT)]);
     // And back, to the very process.
     let effects = bench.send(Event::Exited { run: RunId(1), port_taken: false });
     assert!(effects.contains(&Effect::Probe { run: RunId(2), patient: false }), "{effects:?}");
@@ -38,7 +39,8 @@ fn an_adopted_drain_ends_with_the_stop() {
     let mut bench = Bench::new();
     let runs = vec![adopted(1, "v2", Role::Live), adopted(2, "v1", Role::Draining)];
     bench.send(Event::Boot(record("v2", "v1", runs)));
-    assert_eq!(stops(&bench.send(Event::DrainOver { run: RunId(2), seq: 0 })), [RunId(2)]);
+    let set = bench.set_of(RunId(2));
+    assert_eq!(stops(&bench.send(Event::DrainOver { set, seq: 0 })), [RunId(2)]);
     // New runs get new names.
     bench.make_live("v3", 3);
     assert!(bench.log.iter().all(|effect| !matches!(effect, Effect::Spawn { run: RunId(1 | 2), .. })));

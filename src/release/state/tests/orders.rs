@@ -25,6 +25,7 @@ enum Kind {
     Probed,
     Saved,
     TimerOver,
+    Settings,
     Shutdown,
     Killed,
 }
@@ -47,6 +48,7 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
         (3, Kind::Probed),
         (6, Kind::Saved),
         (4, Kind::TimerOver),
+        (1, Kind::Settings),
         (1, Kind::Shutdown),
         (1, Kind::Killed),
     ];
@@ -55,15 +57,19 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..6).prop_map(
-        |(window, standby, give_up, threshold, burst)| Policy {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..6, 1..=MOST).prop_map(
+        |(window, standby, give_up, threshold, burst, replicas)| Policy {
             window,
             threshold,
             standby,
+            replicas,
             restart: Restart { give_up, burst, ..policy().restart },
         },
     )
 }
+
+/// How many replicas are wanted at most.
+const MOST: u16 = 4;
 
 /// One of a kind, a few times as probable as the other.
 fn mostly(chance: u8, usual: bool) -> bool {
@@ -107,7 +113,8 @@ enum Judged {
 #[derive(Default)]
 struct World {
     runs: BTreeMap<RunId, Facts>,
-    routed: Option<RunId>,
+    /// The runs that requests go to.
+    served: Vec<RunId>,
     saves: Vec<u64>,
     recorded: u64,
     timers: Vec<Timer>,
@@ -176,13 +183,15 @@ impl World {
             }
             Kind::Probed => {
                 let healthy = chance < 128;
-                state.live_run().map(|run| Event::LiveProbed { run: run.id, healthy }).into_iter().collect()
+                let probed = |run| Event::LiveProbed { run, healthy };
+                state.live_runs().into_iter().map(probed).collect()
             }
             Kind::Saved => {
                 let ok = mostly(chance, true);
                 self.saves.last().map(|seq| Event::Recorded { seq: *seq, ok }).into_iter().collect()
             }
             Kind::TimerOver => self.timers.iter().copied().map(over).collect(),
+            Kind::Settings => vec![Event::Settings],
             Kind::Shutdown => vec![Event::Shutdown],
             Kind::Killed => vec![Event::Boot(self.left_after_a_kill(chance))],
         }
@@ -250,12 +259,12 @@ impl World {
 
     /// Carries the effects of a step out.
     fn carry_out(&mut self, effects: &[Effect], state: &State) {
-        let mut just_retired = None;
+        let mut just_retired = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Save { seq } => {
                     self.saves.push(*seq);
-                    if let Some(run) = just_retired.take() {
+                    for run in just_retired.drain(..) {
                         self.run(run).retired_at = Some(*seq);
                     }
                     self.pending.insert(*seq, self.written(state));
@@ -271,16 +280,22 @@ impl World {
                     // Of an unmanaged app.
                     run.port = run.port.or(Some(1));
                 }
-                Effect::Route { run, former } => {
-                    let facts = *self.run(*run);
-                    assert!(facts.was_ready, "{run:?} gets traffic and was never ready");
-                    assert!(!facts.exited, "{run:?} gets traffic and has ended");
-                    assert_eq!(facts.stops, 0, "{run:?} gets traffic and is being stopped");
-                    self.routed = Some(*run);
-                    self.run(*run).retired_at = None;
-                    just_retired = former.map(|(former, _)| former);
+                Effect::Serve { runs, former, .. } => {
+                    assert!(!runs.is_empty(), "nobody gets traffic");
+                    for run in runs {
+                        let facts = *self.run(*run);
+                        assert!(facts.was_ready, "{run:?} gets traffic and was never ready");
+                        assert!(!facts.exited, "{run:?} gets traffic and has ended");
+                        assert_eq!(facts.stops, 0, "{run:?} gets traffic and is being stopped");
+                        self.run(*run).retired_at = None;
+                    }
+                    // Who had traffic, and loses it by this.
+                    let lost = |run: &&RunId| !runs.contains(run) && !state.live_runs().contains(run);
+                    just_retired = self.served.iter().filter(lost).copied().collect();
+                    assert!(former.is_none() || !just_retired.is_empty());
+                    self.served.clone_from(runs);
                 }
-                Effect::Hold | Effect::Unroute => self.routed = None,
+                Effect::Hold | Effect::Unroute => self.served.clear(),
                 Effect::Stop { run } => self.stop(*run),
                 Effect::Timer(timer) | Effect::Resume(timer, _) => self.timers.push(*timer),
                 Effect::Finished => self.finished = true,
@@ -290,7 +305,7 @@ impl World {
     }
 
     fn stop(&mut self, run: RunId) {
-        let (live, recorded) = (self.routed == Some(run), self.recorded);
+        let (live, recorded) = (self.served.contains(&run), self.recorded);
         let facts = self.run(run);
         facts.stops += 1;
         assert!(facts.ours, "{run:?} is stopped and was never started");
@@ -305,7 +320,8 @@ impl World {
         let runs = state.runs().filter(|run| run.managed() && run.port.is_some());
         let adopted = |run: &Run| {
             let stopped = self.runs.get(&run.id).is_some_and(|facts| facts.stops > 0);
-            Adopted { run: run.clone(), role: state.role(run.id, stopped), left: LEFT }
+            let (set, replica) = state.place_of(run.id).map_or((0, 0), |(set, replica)| (set.0, replica));
+            Adopted { run: run.clone(), set, replica, role: state.role(run.id, stopped), left: LEFT }
         };
         Boot {
             live: state.live_release().cloned(),
@@ -323,6 +339,7 @@ impl World {
             going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
             runs: runs.map(adopted).collect(),
             ended: false,
+            leftovers: false,
         }
     }
 }
@@ -330,7 +347,7 @@ impl World {
 /// The event that is a timer's end.
 fn over(timer: Timer) -> Event {
     match timer {
-        Timer::Drain(run, seq) => Event::DrainOver { run, seq },
+        Timer::Drain(set, seq) => Event::DrainOver { set, seq },
         Timer::Window(ticket) => Event::WindowOver { ticket },
         Timer::Restart(ticket, _) => Event::RestartDue { ticket },
         Timer::Calm(ticket, _) => Event::Calm { ticket },
@@ -359,6 +376,7 @@ impl Life {
         let effects = self.state.step(event.clone(), self.now, &self.policy);
         self.world.carry_out(&effects, &self.state);
         self.check_route();
+        self.check_sets();
         self.check_way_back();
         if !reborn {
             self.check_window(&before, &event, &effects);
@@ -412,9 +430,43 @@ impl Life {
         }
     }
 
+    /// Requests go to the live runs, which are of one set: to all of them, but for those that fail their probes while
+    /// others do not.
     fn check_route(&self) {
-        if let Some(live) = self.state.live_run().filter(|run| run.managed()) {
-            assert_eq!(self.world.routed, Some(live.id), "the route is not where the machine says");
+        let live = self.state.live_runs();
+        if self.state.live_run().is_some_and(Run::managed) {
+            assert!(!self.world.served.is_empty(), "nobody serves, and {live:?} could");
+        }
+        for run in &self.world.served {
+            assert!(live.contains(run), "{run:?} serves and is not live");
+        }
+    }
+
+    /// A set never has two runs of one number that are not being stopped, and never more than
+    /// were wanted at a time; the live one forgets none of its places.
+    fn check_sets(&self) {
+        let mut sets = BTreeMap::<SetId, BTreeSet<u16>>::new();
+        for run in self.state.runs() {
+            if let Some((set, replica)) = self.state.place_of(run.id) {
+                let facts = self.world.runs.get(&run.id).copied().unwrap_or_default();
+                assert!(facts.stops == 0 || facts.gone, "{run:?} has a place and is being stopped");
+                let numbers = sets.entry(set).or_default();
+                assert!(numbers.insert(replica), "two of number {replica} in {set:?}");
+                assert!(numbers.len() <= usize::from(MOST), "{set:?} has more than {MOST}");
+            }
+        }
+        let Live::Set(live) = &self.state.live else { return };
+        let grows = self.state.stopping == Stopping::No && live.managed() && !self.state.goes_back();
+        assert!(!grows || live.places().len() >= self.policy.replicas, "too few: {live:?}");
+        if self.state.stopping != Stopping::No {
+            return;
+        }
+        let rollback = self.state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback);
+        assert!(rollback || !live.places().is_undecided(), "nobody decides: {live:?}");
+        assert!(self.policy.restart.give_up || !live.places().has_given_up(), "forgotten: {live:?}");
+        for ticket in live.places().tickets() {
+            let waits = |timer: &Timer| matches!(timer, Timer::Restart(known, _) if *known == ticket);
+            assert!(self.world.timers.iter().any(waits), "no timer brings {ticket} back");
         }
     }
 
@@ -424,8 +476,12 @@ impl Life {
         let Some(window) = before.window else { return };
         let moved = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Switched { .. }));
         let verdict = match event {
-            Event::Exited { run, .. } => before.live_run().is_some_and(|live| live.id == *run),
-            Event::LiveProbed { healthy: false, .. } => window.fails + 1 >= self.policy.threshold,
+            Event::Exited { run, .. } => before.live_runs().contains(run),
+            Event::LiveProbed { run, healthy: false } => {
+                let Live::Set(live) = &before.live else { return };
+                let failed = live.clone().places_mut().probed(*run, false, true);
+                failed.is_some_and(|failed| failed >= self.policy.threshold)
+            }
             _ => false,
         };
         let ends =
@@ -458,6 +514,9 @@ impl Life {
 fn play(policy: Policy, chances: &[Chance]) {
     let mut life = Life::new(policy);
     for (kind, chance) in chances {
+        if matches!(kind, Kind::Settings) {
+            life.policy.replicas = 1 + u16::from(*chance) % MOST;
+        }
         let possible = life.world.possible(*kind, *chance, &life.state);
         if !possible.is_empty() {
             life.send(possible[usize::from(*chance) % possible.len()].clone());

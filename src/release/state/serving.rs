@@ -1,0 +1,51 @@
+//! Who gets requests, and how many replicas the live release has.
+
+use super::*;
+
+impl State {
+    /// Spreads requests over the runs of the live set that are to get them, where these are others
+    /// than before. `switch`: traffic moves to this set, from another one where there was one.
+    pub(super) fn serve(&mut self, switch: Option<Option<(SetId, FormerTarget)>>, round: &mut Round<'_>) {
+        let Some(live) = self.live.set().filter(|live| live.serves()) else { return };
+        let is_watched = self.window.is_some() && switch.is_none();
+        // In the window a run that fails its probes is the verdict's business.
+        let threshold = if is_watched { u32::MAX } else { round.policy.threshold };
+        let (set, runs) = (live.id(), live.places().served(threshold));
+        if switch.is_some() || runs != self.served {
+            self.served.clone_from(&runs);
+            round.push(Effect::Serve { set, runs, former: switch.flatten() });
+        }
+    }
+
+    /// Brings the live release to as many replicas as are wanted now: at once to more, to fewer
+    /// when neither a window nor a task is open.
+    pub(super) fn adjust(&mut self, round: &mut Round<'_>) {
+        if self.stopping != Stopping::No {
+            return;
+        }
+        let goes_back = self.goes_back();
+        let Live::Set(set) = &mut self.live else { return };
+        let wanted = round.wanted(set.release());
+        while set.places().len() < wanted && !goes_back {
+            set.grow(round);
+        }
+        while self.window.is_none() && self.task.is_none() {
+            let Live::Set(set) = &mut self.live else { return };
+            if set.places().len() <= wanted {
+                return;
+            }
+            if let Some((run, replica)) = set.shrink(round) {
+                self.part_with(run, replica, round);
+            }
+        }
+    }
+
+    /// A replica leaves the live set: it drains as a set of its own.
+    fn part_with(&mut self, run: Run, replica: u16, round: &mut Round<'_>) {
+        self.serve(None, round);
+        round.push(Effect::Close { run: run.id });
+        let set = ReplicaSet::of_ready(run, replica, round);
+        let seq = round.save();
+        self.let_go(set, seq, round);
+    }
+}
