@@ -157,10 +157,10 @@ fn all_errors_of_a_file_come_at_once_with_place_and_hint() {
     let conf = world.conf().app(&world.app("v1"));
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
-    conf.save_text(&format!(
-        "{}\n[proxy]\nidel_timeout = \"5s\"\nmax_body = \"lots\"\n[hooks]\non_event = \"no array\"\n",
-        conf.text()
-    ));
+    let text = conf.text();
+    assert!(text.contains("[proxy]\n"), "{text}");
+    let text = text.replace("[proxy]\n", "[proxy]\nidel_timeout = \"5s\"\nmax_body = \"lots\"\n");
+    conf.save_text(&format!("{text}\n[hooks]\non_event = \"no array\"\n"));
     let said = daemon.portok(&["reload"]).ended(2);
     let place = |key: &str| {
         let line = std::fs::read_to_string(conf.file())
