@@ -1564,7 +1564,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__remove)
-            opts="-h -V --force --keep-state --url --socket --instance --app --token --json --help --version"
+            opts="-h -V --force --keep-state --dry-run --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

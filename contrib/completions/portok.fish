@@ -285,6 +285,7 @@ complete -c portok -n "__fish_portok_using_subcommand remove" -l app -d 'The app
 complete -c portok -n "__fish_portok_using_subcommand remove" -l token -d 'The admin token, for a URL (PORTOK_TOKEN keeps it out of the process list)' -r
 complete -c portok -n "__fish_portok_using_subcommand remove" -l force -d 'Stop it if it runs'
 complete -c portok -n "__fish_portok_using_subcommand remove" -l keep-state -d 'Leave its state file'
+complete -c portok -n "__fish_portok_using_subcommand remove" -l dry-run -d 'Only tell what would be done'
 complete -c portok -n "__fish_portok_using_subcommand remove" -l json -d 'Print one JSON value on standard output and nothing else there'
 complete -c portok -n "__fish_portok_using_subcommand remove" -s h -l help -d 'Print help'
 complete -c portok -n "__fish_portok_using_subcommand remove" -s V -l version -d 'Print version'
