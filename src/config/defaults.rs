@@ -16,7 +16,7 @@ use super::values::{self, Input};
 use super::{
     Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Drain, Forwarded,
     Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Restart, Rollback,
-    Standby, Upstream,
+    Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -82,6 +82,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         most_fields: 0,
         app: app(),
         balance: Balance::Least,
+        sticky: Sticky::Off,
         health: Health {
             path: "/health".to_owned(),
             host: "127.0.0.1".to_owned(),

@@ -170,6 +170,8 @@ pub struct AppConfig {
     pub app: App,
     /// Which of several targets gets a request.
     pub balance: Balance,
+    /// Whether a client stays with one of several targets.
+    pub sticky: Sticky,
     /// How health is probed.
     pub health: Health,
     /// What happens to the old target after a switch.
@@ -298,6 +300,17 @@ pub enum Balance {
     RoundRobin,
     /// Any.
     Random,
+}
+
+/// `sticky`: by what a client stays with one of several targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sticky {
+    /// It does not.
+    Off,
+    /// By a cookie that names the target's place.
+    Cookie,
+    /// By its address.
+    Address,
 }
 
 /// `[health]`.

@@ -20,6 +20,7 @@ use super::clock;
 use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::here::{NoClaim, ServiceHere};
+use super::sticky::Wish;
 use super::upstream::connection::Connection;
 use super::upstream::exchange::{Exchange, Failed, PollHead};
 use super::upstream::outgoing::Outgoing;
@@ -98,6 +99,8 @@ pub(super) struct Attempts<'a> {
     /// As the request saw it when it began.
     pub(super) service: &'a ServiceHere,
     pub(super) client: &'a ClientConnection,
+    /// The member of a set that the request is for.
+    pub(super) wish: Option<Wish>,
 }
 
 impl Attempts<'_> {
@@ -118,10 +121,11 @@ impl Attempts<'_> {
         let (mut written, mut retried) = (false, false);
         loop {
             let claimed = match &again {
-                None => self.worker.here.claim(self.service, client),
+                None => self.worker.here.claim(self.service, client, self.wish),
                 Some(again) => {
                     let latest = self.worker.here.look_again(self.service);
-                    self.worker.here.claim_anew(&latest, client, &again.tried, again.held.pass.is_some())
+                    let passes = again.held.pass.is_some();
+                    self.worker.here.claim_anew(&latest, client, &again.tried, passes, self.wish)
                 }
             };
             let mut claim = match claimed {

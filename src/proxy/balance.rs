@@ -8,6 +8,8 @@
 //! Of the members that may be claimed, the first of these kinds is chosen, and within it by
 //! `balance`: one whose trial is due; one that is in and has room; one that is in and full; one
 //! that is out, when nothing else is left. A member that the request has tried is not asked again.
+//! A sticky client's member comes before all of this if it is ready (in, full or not, or due), and
+//! leaves the turn as it is.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use super::clock;
 use super::spread::Spread;
+use super::sticky::Wish;
 use super::target::Standing;
 use super::upstream::pool::{Claim, LocalTarget};
 use crate::config::{Balance, Upstream};
@@ -69,7 +72,7 @@ impl Members {
         lane: usize,
         upstream: &Upstream,
     ) -> Self {
-        locals.iter().for_each(|local| local.be_member(true));
+        locals.iter().enumerate().for_each(|(at, local)| local.be_member(spread.place(at)));
         let turn = Cell::new(lane % locals.len().max(1));
         let (most, eject_for) = (upstream.max_connections, upstream.eject_for);
         Self { spread, locals, most, eject_for, turn }
@@ -86,17 +89,29 @@ impl Members {
     }
 
     /// Claims a member for a request that has `tried` some of them already, of a connection that is
-    /// `pinned` to their tenure or not. `None`: there is none for it.
-    pub(super) fn claim(&self, tried: &[Rc<LocalTarget>], pinned: bool) -> Option<Chosen> {
+    /// `pinned` to their tenure or not: the one that is its `wish`, if that is ready. `None`: there
+    /// is none for it.
+    pub(super) fn claim(
+        &self,
+        tried: &[Rc<LocalTarget>],
+        pinned: bool,
+        wish: Option<Wish>,
+    ) -> Option<Chosen> {
         let now = clock::uptime();
         loop {
-            let (kind, at) = self.choose(tried, pinned, now)?;
+            let wished = wish.and_then(|wish| self.wished(wish, tried, pinned, now));
+            let (kind, at) = match wished {
+                Some(wished) => wished,
+                None => self.choose(tried, pinned, now)?,
+            };
             let local = &self.locals[at];
             if kind == Kind::Due && !local.target.mark().begin_trial(now) {
                 // Another thread was faster.
                 continue;
             }
-            self.turn.set(if at + 1 == self.locals.len() { 0 } else { at + 1 });
+            if wished.is_none() {
+                self.turn.set(if at + 1 == self.locals.len() { 0 } else { at + 1 });
+            }
             let trial =
                 (kind == Kind::Due).then(|| Trial { local: local.clone(), eject_for: self.eject_for });
             // One that has been retired in this very moment is not chosen a second time.
@@ -109,22 +124,50 @@ impl Members {
         }
     }
 
-    /// The place of the member that is next, and of what kind it is.
+    /// Of what kind `local` is now. `None`: it may not be claimed, or was tried.
+    #[inline]
+    fn kind(
+        &self,
+        local: &Rc<LocalTarget>,
+        tried: &[Rc<LocalTarget>],
+        pinned: bool,
+        now: u64,
+    ) -> Option<Kind> {
+        let is_tried = || tried.iter().any(|tried| Rc::ptr_eq(tried, local));
+        if !local.target.may_be_claimed(pinned) || is_tried() {
+            return None;
+        }
+        Some(match local.target.mark().at(now) {
+            Standing::In if local.is_full(self.most) => Kind::Full,
+            Standing::In => Kind::Free,
+            Standing::Due => Kind::Due,
+            Standing::Out => Kind::Out,
+        })
+    }
+
+    /// Where the member stands that a sticky client wishes for, and of what kind it is. `None`:
+    /// none is, or it is not ready.
+    #[inline(never)]
+    fn wished(&self, wish: Wish, tried: &[Rc<LocalTarget>], pinned: bool, now: u64) -> Option<(Kind, usize)> {
+        let ready = self.locals.iter().enumerate().filter_map(|(at, local)| {
+            let kind = self.kind(local, tried, pinned, now).filter(|kind| *kind != Kind::Out)?;
+            Some((kind, at, local.place()?))
+        });
+        let wished = match wish {
+            Wish::Place(None) => None,
+            Wish::Place(Some(wished)) => ready.into_iter().find(|(_, _, place)| *place == wished),
+            Wish::Address(client) => ready.max_by_key(|(_, _, place)| place.weight(client)),
+        };
+        wished.map(|(kind, at, _)| (kind, at))
+    }
+
+    /// Where the member that is next stands, and of what kind it is.
     fn choose(&self, tried: &[Rc<LocalTarget>], pinned: bool, now: u64) -> Option<(Kind, usize)> {
         let (before, from) = self.locals.split_at(self.turn.get());
         let in_turn = from.iter().zip(before.len()..).chain(before.iter().zip(0..));
         let mut best: Option<((Kind, u64), usize)> = None;
         for (local, at) in in_turn {
-            let is_tried = || tried.iter().any(|tried| Rc::ptr_eq(tried, local));
-            if !local.target.may_be_claimed(pinned) || is_tried() {
-                continue;
-            }
-            let kind = match local.target.mark().at(now) {
-                Standing::In if local.is_full(self.most) => Kind::Full,
-                Standing::In => Kind::Free,
-                Standing::Due => Kind::Due,
-                Standing::Out => Kind::Out,
-            };
+            let Some(kind) = self.kind(local, tried, pinned, now) else { continue };
             let weight = match self.spread.balance() {
                 Balance::Least => local.load(),
                 Balance::RoundRobin => 0,

@@ -25,11 +25,12 @@ use super::fault::Fault;
 use super::headers;
 use super::here::{Aside, Routed, ServiceHere};
 use super::judge::{Facts, judge};
+use super::sticky::{self, Wish};
 use super::ticket::Ticket;
 use super::tunnel::{Tunnel, TunnelSlot};
 use super::upstream::exchange;
 use super::upstream::outgoing::Outgoing;
-use super::upstream::pool::LocalTarget;
+use super::upstream::pool::{Claim, LocalTarget};
 use super::waits::Patience;
 use super::worker::Worker;
 use crate::http1::head::{Fields, Framing, Head};
@@ -101,6 +102,8 @@ struct Forward<'s> {
     turn: Turn,
     ticket: Ticket,
     slot: &'s TunnelSlot,
+    /// The member of a set that it is for.
+    wish: Option<Wish>,
 }
 
 impl<'s> Forward<'s> {
@@ -108,7 +111,7 @@ impl<'s> Forward<'s> {
         // For every answer: a client that does not read must not hold the view for ever.
         turn.client().socket.limit_sending(service.settings.send_timeout);
         let ticket = Ticket::new(service.clone());
-        Self { worker, service, turn, ticket, slot }
+        Self { worker, service, turn, ticket, slot, wish: None }
     }
 
     /// Asks the app, which does not get `cut` bytes at the beginning of the path.
@@ -139,7 +142,8 @@ impl<'s> Forward<'s> {
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
         let mut request =
             HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
-        let path = Attempts { worker: self.worker, service: &self.service, client: self.turn.client() };
+        let (service, client) = (&*self.service, self.turn.client());
+        let path = Attempts { worker: self.worker, service, client, wish: self.wish };
         match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
@@ -168,13 +172,23 @@ impl<'s> Forward<'s> {
             true => self.service.named_guest(client, fields),
             false => self.service.guest(client),
         };
+        self.wish = self.service.settings.sticky.as_ref().map(|rule| rule.wish(fields(), || guest.ip()));
         self.ticket.admit(guest)?;
         if upgrade { self.ticket.reserve_tunnel() } else { Ok(()) }
     }
 
+    /// Tells a sticky client which member it got.
+    fn tell(&self, head: &mut Head, claim: &Claim) {
+        let told = self.service.settings.told(self.wish, &claim.local);
+        if let Some(value) = told.and_then(|told| HeaderValue::try_from(told).ok()) {
+            head.headers.append(header::SET_COOKIE, value);
+        }
+    }
+
     /// Passes the app's answer on.
     fn answer(mut self, answered: Answered, outgoing: Outgoing) -> Response<Body> {
-        let Answered { head, connection, claim } = answered;
+        let Answered { mut head, connection, claim } = answered;
+        self.tell(&mut head, &claim);
         self.ticket.leave_tunnels();
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         let rest = if outgoing.is_done() {
@@ -220,13 +234,14 @@ impl<'s> Forward<'s> {
 
     /// Passes a 101 on, and leaves the tunnel for the connection's task.
     fn tunnel(mut self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
-        let Answered { head, mut connection, mut claim } = answered;
+        let Answered { mut head, mut connection, mut claim } = answered;
         let named = head.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
         let fits = |upgrade: &Upgrade| outgoing.is_done() && headers::is_offered(named, &upgrade.offered);
         let Some(Upgrade { upgraded, .. }) = upgrade.filter(fits) else {
             let fault = Fault::Invalid("it switched to a protocol that was not offered, or too early");
             return self.refuse(&fault, Some(&claim.local), outgoing.has_body_left());
         };
+        self.tell(&mut head, &claim);
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         self.ticket.become_tunnel();
         self.turn.client().socket.limit_sending(0);
@@ -314,7 +329,7 @@ impl ForwardedRequest for HyperRequest<'_> {
             nominated: &self.facts.nominated,
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         };
-        headers::write_head(out, &head, &context);
+        sticky::write_head(out, head, &context, settings.sticky.as_ref());
         // The request's fields are done with. Their memory takes the answer's.
         self.parts.headers.clear();
     }

@@ -28,6 +28,14 @@ pub(super) struct RequestHead<'a, F> {
     pub(super) fields: F,
 }
 
+impl<'a, F> RequestHead<'a, F> {
+    /// The same with these fields.
+    pub(super) fn with<G>(self, fields: G) -> RequestHead<'a, G> {
+        let Self { method, target, authority, host, nominated, fields: _ } = self;
+        RequestHead { method, target, authority, host, nominated, fields }
+    }
+}
+
 /// What the head for the app depends on, apart from the request itself.
 pub(super) struct Context<'a> {
     /// The client's address as text.

@@ -24,6 +24,7 @@ use super::crowd::{Crowd, Guest, Reception};
 use super::hold::Queue;
 use super::pins::Stay;
 use super::settings::Settings;
+use super::sticky::Wish;
 use super::target::Target;
 use super::upstream::pool::{Claim, LocalTarget};
 use super::who;
@@ -171,25 +172,28 @@ impl ServiceHere {
         }
     }
 
-    /// Claims a target for a request of `client` that has `tried` some of several, and `passes` those
-    /// that wait. `None`: none may be claimed.
+    /// Claims a target for a request of `client` that has `tried` some of several, `passes` those
+    /// that wait, and has a `wish` which one it gets. `None`: none may be claimed.
     fn claim_now(
         &self,
         client: &ClientConnection,
         tried: &[Rc<LocalTarget>],
         passes: bool,
+        wish: Option<Wish>,
     ) -> Option<Result<Claim, NoClaim>> {
         let live = self.live.to(passes);
         let is_pinned = self.settings.app.drain.affinity == Affinity::Connection;
         if is_pinned
             && live.leaves_pins()
-            && let Some(claimed) = self.claim_pinned(client, tried)
+            && let Some(claimed) = self.claim_pinned(client, tried, wish)
         {
             return Some(claimed);
         }
         let (claimed, stay) = match live {
             NowHere::One(local) => (Ok(Claim::new(local.clone(), false)?), Stay::With(local.clone())),
-            NowHere::Spread(members) => (members.claim(tried, false)?.into(), Stay::Among(members.clone())),
+            NowHere::Spread(members) => {
+                (members.claim(tried, false, wish)?.into(), Stay::Among(members.clone()))
+            }
             NowHere::Empty
             | NowHere::Near
             | NowHere::Held(_)
@@ -207,6 +211,7 @@ impl ServiceHere {
         &self,
         client: &ClientConnection,
         tried: &[Rc<LocalTarget>],
+        wish: Option<Wish>,
     ) -> Option<Result<Claim, NoClaim>> {
         match client.pins.of(&self.service)? {
             Stay::With(local) if tried.iter().any(|tried| Rc::ptr_eq(tried, &local)) => None,
@@ -215,9 +220,9 @@ impl ServiceHere {
                 let goes_on = |live: &&Rc<Members>| live.spread().continues(members.spread());
                 // Until it is left, the set may have other members by now.
                 let Some(live) = self.members().filter(goes_on) else {
-                    return members.claim(tried, true).map(Into::into);
+                    return members.claim(tried, true, wish).map(Into::into);
                 };
-                let chosen = live.claim(tried, true)?;
+                let chosen = live.claim(tried, true, wish)?;
                 if !Rc::ptr_eq(live, &members) {
                     client.pins.pin(Stay::Among(live.clone()));
                 }
@@ -355,13 +360,18 @@ impl Here {
     }
 
     /// Claims a target for a request of `client` that has looked at `service`: one that the client
-    /// is pinned to, else a live one.
-    pub(super) fn claim(&self, service: &ServiceHere, client: &ClientConnection) -> Result<Claim, NoClaim> {
+    /// is pinned to, else a live one; of several the one that is its `wish`, if that is ready.
+    pub(super) fn claim(
+        &self,
+        service: &ServiceHere,
+        client: &ClientConnection,
+        wish: Option<Wish>,
+    ) -> Result<Claim, NoClaim> {
         let affinity = service.settings.app.drain.affinity;
         if affinity == Affinity::Request {
             client.pins.leave(&service.service);
         } else if service.live.leaves_pins()
-            && let Some(claimed) = service.claim_pinned(client, &[])
+            && let Some(claimed) = service.claim_pinned(client, &[], wish)
         {
             return claimed;
         }
@@ -372,7 +382,7 @@ impl Here {
                 }
                 Ok(claim)
             }
-            None => self.claim_anew(service, client, &[], false),
+            None => self.claim_anew(service, client, &[], false, wish),
         }
     }
 
@@ -385,11 +395,12 @@ impl Here {
         client: &ClientConnection,
         tried: &[Rc<LocalTarget>],
         passes: bool,
+        wish: Option<Wish>,
     ) -> Result<Claim, NoClaim> {
         let mut latest: Option<Rc<ServiceHere>> = None;
         loop {
             let service = latest.as_deref().unwrap_or(service);
-            if let Some(claimed) = service.claim_now(client, tried, passes) {
+            if let Some(claimed) = service.claim_now(client, tried, passes, wish) {
                 return claimed;
             }
             let next = self.look_again(service);
@@ -506,7 +517,7 @@ impl Reader<'_> {
             Now::Maintenance(answer) => NowHere::Maintenance(answer.clone()),
             Now::One(target) => {
                 let alone = self.local_of(target, service, &app);
-                alone.be_member(false);
+                alone.be_alone();
                 NowHere::One(alone)
             }
             Now::Spread(spread) if spread.members().is_empty() => NowHere::Empty,
@@ -580,7 +591,7 @@ mod tests {
 
         /// The port of the target that a request claims which has looked at `service`.
         fn claimed(&self, service: &ServiceHere) -> Result<u16, &'static str> {
-            match self.here.claim(service, &self.client) {
+            match self.here.claim(service, &self.client, None) {
                 Ok(claim) => Ok(claim.local.target.addr().port()),
                 Err(NoClaim::Empty) => Err("empty"),
                 Err(NoClaim::Near) => Err("near"),
@@ -638,7 +649,7 @@ mod tests {
         let mut fixture = Fixture::new();
         let target = fixture.target(1);
         fixture.routes.set(Now::One(target.clone()));
-        let claim = fixture.here.claim(&fixture.here.look(), &fixture.client).unwrap();
+        let claim = fixture.here.claim(&fixture.here.look(), &fixture.client, None).unwrap();
         fixture.routes.set(Now::Empty);
         target.close();
         fixture.here.sweep();

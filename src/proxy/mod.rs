@@ -13,9 +13,9 @@
 //!   of an address, and who uses it), [`spread`] (several targets of one app), [`plane`] (the
 //!   threads), [`address`] (where it listens) and [`counters`].
 //! - One thread: [`worker`] is what its tasks share, [`here`] its view of the board, [`hold`] the
-//!   requests that wait for an app, [`balance`] which of several targets is next, [`settings`] the
-//!   configuration as requests read it, [`spares`] its buffers, [`clock`] its coarse time,
-//!   [`bells`] how it is woken.
+//!   requests that wait for an app, [`balance`] which of several targets is next, [`sticky`] which
+//!   one a client stays with, [`settings`] the configuration as requests read it, [`spares`] its
+//!   buffers, [`clock`] its coarse time, [`bells`] how it is woken.
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
 //!   with, [`socket`] its socket as hyper drives it behind a [`gate`], [`crowd`] how much each
 //!   address has, [`who`] the address that a trusted proxy names.
@@ -60,6 +60,7 @@ mod settings;
 mod socket;
 mod spares;
 mod spread;
+mod sticky;
 mod target;
 mod ticket;
 mod tunnel;
@@ -86,6 +87,7 @@ pub use listener::{bind, bind_beside};
 pub use plane::{Plane, Pulse};
 pub use routes::{At, Route};
 pub use spread::{Ejections, Spread, Tenure};
+pub use sticky::Place;
 pub use target::Target;
 pub use worker::Until;
 

@@ -38,6 +38,7 @@ use super::here::{Routed, ServiceHere};
 use super::pieces::Pieces;
 use super::settings::Settings;
 use super::socket;
+use super::sticky::Wish;
 use super::ticket::Ticket;
 use super::upstream::exchange::Incoming;
 use super::upstream::outgoing::Outgoing;
@@ -112,6 +113,8 @@ struct Request {
     /// Whom it counts for, if it may name another client than the peer.
     guest: Option<Rc<Guest>>,
     service: Rc<ServiceHere>,
+    /// The member of a set that it is for.
+    wish: Option<Wish>,
 }
 
 impl ShortWay<'_> {
@@ -196,8 +199,12 @@ impl ShortWay<'_> {
         plain.write(&mut head, self.client, &service.settings, cut);
         let (to_head, close) = (plain.to_head, plain.close);
         let guest = plain.is_forwarded.then(|| service.named_guest(self.client, || plain.pairs()));
+        let sticky = service.settings.sticky.as_ref();
+        let wish = sticky.map(|rule| {
+            rule.wish(plain.pairs(), || guest.as_ref().unwrap_or_else(|| self.client.guest()).ip())
+        });
         self.consume(length);
-        Some(Next::Plain(Request { head, to_head, close, guest, service }))
+        Some(Next::Plain(Request { head, to_head, close, guest, service, wish }))
     }
 
     fn consume(&mut self, length: usize) {
@@ -240,8 +247,8 @@ impl ShortWay<'_> {
 
     /// Waits for an answer. `None`: the client has gone.
     async fn ask(&mut self, request: &mut Request) -> Option<Answer> {
-        let Request { head, to_head, close, guest, service } = request;
-        let (head, to_head, close) = (std::mem::take(head), *to_head, *close);
+        let Request { head, to_head, close, guest, service, wish } = request;
+        let (head, to_head, close, wish) = (std::mem::take(head), *to_head, *close, *wish);
         let settings = &service.settings;
         let socket = &self.client.socket;
         socket.limit_sending(settings.send_timeout);
@@ -255,7 +262,7 @@ impl ShortWay<'_> {
         let mut outgoing = Outgoing::bodyless(head);
         let mut request = WrittenRequest { to_head, worker: self.worker, lines: Vec::new() };
         let outcome = {
-            let attempts = Attempts { worker: self.worker, service, client: self.client };
+            let attempts = Attempts { worker: self.worker, service, client: self.client, wish };
             let mut exchange = pin!(attempts.exchange(&mut request, &mut outgoing, true));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -263,10 +270,13 @@ impl ShortWay<'_> {
             })
             .await
         };
-        let lines = request.lines;
+        let mut lines = request.lines;
         let (fault, at) = match outcome? {
             Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
                 let close = close || self.is_last(settings);
+                if let Some(told) = settings.told(wish, &answered.claim.local) {
+                    fields::line(&mut lines, b"set-cookie", told.as_bytes());
+                }
                 return Some(self.pass(answered, settings, outgoing, lines, close, ticket));
             }
             Ok(answered) => {

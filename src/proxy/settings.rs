@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::clock;
 use super::headers;
 use super::socket;
+use super::sticky::{Rule, Wish};
+use super::upstream::pool::LocalTarget;
 use crate::config::{AppConfig, Config, Forwarded};
 use crate::http1::host::compared;
 
@@ -27,6 +29,8 @@ pub(super) struct Settings {
     pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
+    /// How clients stay with one of several targets, if they do.
+    pub(super) sticky: Option<Rule>,
     own: Own,
 }
 
@@ -61,6 +65,7 @@ impl Settings {
                 _ if config.admin.public => Own::Admin,
                 _ => Own::Nothing,
             },
+            sticky: Rule::of(&app),
             app,
             config,
         }
@@ -92,6 +97,11 @@ impl Settings {
             || own_host
                 .as_ref()
                 .is_some_and(|own| host().is_some_and(|host| own.as_bytes() == &*compared(host)))
+    }
+
+    /// The value of the `Set-Cookie` for a client that had a `wish` and was answered by `local`.
+    pub(super) fn told(&self, wish: Option<Wish>, local: &LocalTarget) -> Option<String> {
+        self.sticky.as_ref()?.told(wish?, local.place())
     }
 
     /// Whether `peer` may say who came before it, in `X-Forwarded-*`.

@@ -11,6 +11,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::sticky::Place;
 use super::target::{Standing, Target};
 use crate::config::Balance;
 
@@ -21,6 +22,8 @@ pub struct Spread {
     balance: Balance,
     tenure: Tenure,
     ejections: Option<Arc<dyn Ejections>>,
+    /// By what sticky clients know the members; empty where no clients are.
+    places: Box<[Place]>,
 }
 
 /// What spreads with other members have in common as long as they follow one another without a
@@ -38,13 +41,25 @@ pub trait Ejections: fmt::Debug + Send + Sync {
 impl Spread {
     /// Requests are spread over `members` by `balance`.
     pub fn new(members: Vec<Arc<Target>>, balance: Balance, tenure: Tenure) -> Self {
-        Self { members: members.into(), balance, tenure, ejections: None }
+        Self { members: members.into(), balance, tenure, ejections: None, places: Box::default() }
     }
 
     /// The same, and `ejections` is told of its members.
     #[must_use]
     pub fn told(self, ejections: Arc<dyn Ejections>) -> Self {
         Self { ejections: Some(ejections), ..self }
+    }
+
+    /// The same, and sticky clients know its members by `places`, which are in the members' order.
+    #[must_use]
+    pub fn placed(self, places: Box<[Place]>) -> Self {
+        debug_assert_eq!(places.len(), self.members.len(), "each member has one place");
+        Self { places, ..self }
+    }
+
+    /// By what sticky clients know the member at `at`.
+    pub(super) fn place(&self, at: usize) -> Option<Place> {
+        self.places.get(at).copied()
     }
 
     pub(super) fn members(&self) -> &[Arc<Target>] {

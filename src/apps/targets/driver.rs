@@ -305,9 +305,9 @@ impl TargetSet {
     async fn configure(&mut self) {
         let config = Arc::clone(&self.configs.borrow_and_update());
         let configured = config.targets.clone().unwrap_or_default();
-        // `balance` and `drain.affinity` say how the same members are published.
-        let is_published_so =
-            (config.balance, config.drain.affinity) == (self.config.balance, self.config.drain.affinity);
+        // These say how the same members are published.
+        let how = |config: &AppConfig| (config.balance, config.sticky, config.drain.affinity);
+        let is_published_so = how(&config) == how(&self.config);
         self.config = config;
         self.schedule.hasten(Instant::now().into_std(), self.config.probe_interval(), chance);
         if !is_published_so {

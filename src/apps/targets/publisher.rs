@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{Affinity, AppConfig};
-use crate::proxy::{Bar, Ejections, Now, RouteWriter, Service, Spread, Target, Tenure};
+use crate::config::{Affinity, AppConfig, Sticky};
+use crate::proxy::{Bar, Ejections, Now, Place, RouteWriter, Service, Spread, Target, Tenure};
 use crate::wire::Traffic;
 
 /// What answers count for in the metrics by release: an app with targets has no releases.
@@ -65,12 +65,18 @@ impl Publisher {
     ) {
         let now = match targets {
             [] => Now::Empty,
-            // The fast path. A pin is to a set, so one that may get more members is published as a
-            // set where there are pins.
-            [target] if config.drain.affinity == Affinity::Request => Now::One(target.clone()),
+            // The fast path. A pin is to a set, and a cookie names one of a set: where there are
+            // such, one that may get more members is published as a set.
+            [target] if config.drain.affinity == Affinity::Request && config.sticky != Sticky::Cookie => {
+                Now::One(target.clone())
+            }
             _ => {
                 let tenure = self.tenure.get_or_insert_default().clone();
-                let spread = Spread::new(targets.to_vec(), config.balance, tenure);
+                let mut spread = Spread::new(targets.to_vec(), config.balance, tenure);
+                if config.sticky != Sticky::Off {
+                    let addrs = targets.iter().map(|target| target.addr());
+                    spread = spread.placed(Place::of_addresses(&config.name, addrs));
+                }
                 Now::Spread(Arc::new(told().into_iter().fold(spread, Spread::told)))
             }
         };

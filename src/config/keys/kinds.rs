@@ -6,7 +6,9 @@ use super::super::AppConfig;
 
 /// Whether the key called `name`, which is a key of an app, can hold for all apps of Redis.
 pub(in crate::config) fn holds_for_redis(name: &str) -> bool {
-    name == "app.balance" || name.starts_with("health.") || name.starts_with("upstream.")
+    matches!(name, "app.balance" | "app.sticky")
+        || name.starts_with("health.")
+        || name.starts_with("upstream.")
 }
 
 /// What an app of several is.
@@ -57,7 +59,7 @@ impl Kind {
             "app.hosts" | "app.paths" | "app.listen" => true,
             "app.command" | "app.targets" | "app.redirect" => self.key() == name,
             "app.strip_prefix" => self != Self::Redirect,
-            "app.balance" | "health.failures" | "health.interval" | "upstream.retries"
+            "app.balance" | "app.sticky" | "health.failures" | "health.interval" | "upstream.retries"
             | "upstream.eject_for" | "upstream.eject_on" => self == Self::Targets,
             "rollback.window" | "rollback.standby" => self == Self::Command,
             _ if name.starts_with("app.") => self == Self::Command,

@@ -7,7 +7,7 @@ use super::super::hosts::{self, Hosts};
 use super::super::read::Reader;
 use super::super::show::{self, list, one_or_more, optional};
 use super::super::values::{self, Input, Parsed, some};
-use super::super::{AppConfig, Balance};
+use super::super::{AppConfig, Balance, Sticky};
 use super::Key;
 use super::instance::LISTEN_MAX;
 
@@ -26,6 +26,9 @@ const TARGETS_MAX: usize = 64;
 const BALANCE: &[(&str, Balance)] =
     &[("least", Balance::Least), ("round_robin", Balance::RoundRobin), ("random", Balance::Random)];
 
+const STICKY: &[(&str, Sticky)] =
+    &[("off", Sticky::Off), ("cookie", Sticky::Cookie), ("address", Sticky::Address)];
+
 pub(super) const APP: &[Key] = &[
     Key::app("app.hosts", read_hosts, |config, _| unless_empty(&config.routes.hosts, show::text))
         .for_several(),
@@ -40,6 +43,7 @@ pub(super) const APP: &[Key] = &[
         .for_several(),
     row!(app, "app.redirect", some(redirect), optional(show::string), redirect).for_several(),
     row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance).for_several(),
+    row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky).for_several(),
 ];
 
 fn unless_empty<T>(items: &Vec<T>, show: impl Fn(&T) -> String) -> Option<String> {

@@ -271,6 +271,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "\"least\" or \"round_robin\"",
     ),
     (
+        "targets = [\"10.0.0.1:80\"]\nsticky = true",
+        "apps.api.sticky = true",
+        "\"off\" or \"cookie\" or \"address\"",
+    ),
+    (
         "targets = [\"10.0.0.1:80\"]\nupstream.eject_on = [200]",
         "apps.api.upstream.eject_on = 200",
         "from 400 to 599",
@@ -522,6 +527,7 @@ const LINES: &[(&str, [bool; 3])] = &[
     ("stop_timeout = \"0\"\nrestart = { burst = 3, give_up = true }", [true, false, false]),
     ("memory = \"512MiB\"\ncpu = \"50%\"", [true, false, false]),
     ("balance = \"round_robin\"", [false, true, false]),
+    ("sticky = \"cookie\"", [false, true, false]),
     ("health.path = \"/health\"", [true, true, false]),
     ("health.failures = 3\nhealth.interval = \"5s\"", [false, true, false]),
     ("upstream.eject_on = [500, 503]\nupstream.retries = 0", [false, true, false]),

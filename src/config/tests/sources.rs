@@ -325,19 +325,24 @@ fn what_holds_for_all_apps_of_redis_stands_over_the_sections() {
     let config = case.good();
     let app = &config.redis.as_ref().unwrap().app;
     assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Random, 7, true));
+    assert_eq!(app.sticky, Sticky::Off);
     assert_eq!((&*app.health.path, app.health.path_is_set), ("/all", false));
     assert_eq!((&*app.name, &app.limits), ("redis", &config.app.limits));
     assert!(config.effective_toml().contains("\n[redis.app]\nbalance = \"random\"\n"));
-    let own = "[redis.app]\nbalance = \"least\"\nhealth.path = \"/all\"\nupstream.retries = 2\n";
+    let own = "[redis.app]\nbalance = \"least\"\nsticky = \"cookie\"\nhealth.path = \"/all\"\nupstream.retries = 2\n";
     case.write("api.toml", &format!("{plain}{own}"));
     let changed = case.good();
     let app = &changed.redis.as_ref().unwrap().app;
     assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Least, 2, true));
+    assert_eq!((app.sticky, changed.app.sticky), (Sticky::Cookie, Sticky::Off));
     assert!(app.health.path_is_set);
     // It stands for no app of a file.
     assert_eq!((changed.app.balance, changed.app.upstream.retries), (Balance::Least, 7));
     let difference = diff(&config, &changed).changed;
-    assert_eq!(difference, ["redis.app.balance", "redis.app.upstream.retries", "redis.app.health.path"]);
+    assert_eq!(
+        difference,
+        ["redis.app.balance", "redis.app.sticky", "redis.app.upstream.retries", "redis.app.health.path"]
+    );
     case.write("api.toml", &changed.effective_toml());
     assert_eq!(case.good().redis, changed.redis, "{}", changed.effective_toml());
     let problems = Case::file("[app]\ntarget = 8080\n[redis.app]\nbalance = \"least\"\n").problems();

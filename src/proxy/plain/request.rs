@@ -4,6 +4,7 @@
 use super::super::connection::ClientConnection;
 use super::super::headers;
 use super::super::settings::Settings;
+use super::super::sticky;
 use crate::http1::fields::{self, Kind};
 use crate::http1::host::is_host;
 
@@ -98,7 +99,7 @@ impl<'a> Plain<'a> {
             nominated: &[],
             fields: || self.pairs(),
         };
-        headers::write_head(out, &head, &context);
+        sticky::write_head(out, head, &context, settings.sticky.as_ref());
     }
 }
 

@@ -32,7 +32,7 @@ fn look_without_pause(parts: WorkerParts, looking: &AtomicBool, over: &AtomicBoo
         let client = ClientConnection::new(peer, door(), visit);
         let mut looks = Looks::default();
         while !over.load(Ordering::SeqCst) {
-            match worker.here.claim(&worker.here.look(), &client) {
+            match worker.here.claim(&worker.here.look(), &client, None) {
                 Ok(_) => looks.served += 1,
                 Err(NoClaim::Near) => (),
                 Err(NoClaim::Empty | NoClaim::Held | NoClaim::Maintenance(_) | NoClaim::Trial(_)) => {

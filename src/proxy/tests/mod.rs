@@ -10,6 +10,7 @@ mod limits;
 mod messages;
 mod routing;
 mod spread;
+mod sticky;
 mod switching;
 mod targets;
 mod tunnels;

@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicU16, AtomicUsize};
 use super::*;
 
 /// A set of apps that are live together.
-struct Set {
-    rig: Rig,
-    targets: Vec<Arc<Target>>,
-    tenure: Tenure,
+pub(super) struct Set {
+    pub(super) rig: Rig,
+    pub(super) targets: Vec<Arc<Target>>,
+    pub(super) tenure: Tenure,
     told: Arc<Told>,
 }
 
 /// The ejections that were told.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<SocketAddr>>);
+pub(super) struct Told(Mutex<Vec<SocketAddr>>);
 
 impl Ejections for Told {
     fn ejected(&self, target: &Arc<Target>) {
@@ -24,22 +24,27 @@ impl Ejections for Told {
 }
 
 impl Set {
-    fn start(addrs: &[SocketAddr], balance: Balance, change: impl FnOnce(&mut AppConfig)) -> Self {
-        let rig = Rig::start(|config| change(of_app(config)));
-        let mut set = Self { rig, targets: Vec::new(), tenure: Tenure::default(), told: Arc::default() };
+    pub(super) fn start(addrs: &[SocketAddr], balance: Balance, change: impl FnOnce(&mut AppConfig)) -> Self {
+        let mut set = Self::with(Rig::start(|config| change(of_app(config))));
         set.publish(addrs, balance);
         set
     }
 
+    /// Without members yet.
+    pub(super) fn with(rig: Rig) -> Self {
+        Self { rig, targets: Vec::new(), tenure: Tenure::default(), told: Arc::default() }
+    }
+
     /// Makes other members live, of the same tenure; members that stay keep their targets.
-    fn publish(&mut self, addrs: &[SocketAddr], balance: Balance) {
+    pub(super) fn publish(&mut self, addrs: &[SocketAddr], balance: Balance) {
         let release = self.rig.counters.service().release("r1");
         let target = |addr: &SocketAddr| {
             let known = self.targets.iter().find(|target| target.addr() == *addr);
             known.cloned().unwrap_or_else(|| Target::new(*addr, release.clone()))
         };
         self.targets = addrs.iter().map(target).collect();
-        let spread = Spread::new(self.targets.clone(), balance, self.tenure.clone());
+        let places = Place::of_addresses("shop", addrs.iter().copied());
+        let spread = Spread::new(self.targets.clone(), balance, self.tenure.clone()).placed(places);
         self.rig.routes.set(Now::Spread(Arc::new(spread.told(self.told.clone()))));
     }
 
@@ -65,7 +70,7 @@ fn counted(answers: Vec<String>) -> BTreeMap<String, usize> {
 }
 
 /// An app that answers every request with its name.
-async fn named(name: &'static str) -> Backend {
+pub(super) async fn named(name: &'static str) -> Backend {
     Backend::start(move |mut connection, _| async move {
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
         while connection.request().await.is_some() {
@@ -90,7 +95,7 @@ async fn with_status(status: Arc<AtomicU16>, fields: &'static str) -> Backend {
 }
 
 /// An address at which nobody listens.
-async fn nobody() -> SocketAddr {
+pub(super) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
@@ -273,6 +278,34 @@ async fn a_post_is_never_sent_to_two_members() {
     assert_eq!((reply.status(), reply.header("portok-error")), (502, Some("upstream_reset")));
     let sent = apps.iter().map(|app| app.seen().concat().matches("POST").count()).sum::<usize>();
     assert_eq!(sent, 1);
+}
+
+/// An app that reads a request and is gone, without an answer.
+async fn dies_of_it(reached: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        Client { stream, buf: Vec::new() }.until(b"\r\n\r\n").await;
+        reached.fetch_add(1, Ordering::SeqCst);
+    });
+    addr
+}
+
+#[tokio::test]
+async fn what_was_sent_is_sent_again_once_in_all_and_only_where_that_does_no_harm() {
+    for (request, sent) in [(GET, 2), ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", 1)] {
+        let reached = Arc::new(AtomicUsize::new(0));
+        let mut addrs = vec![nobody().await];
+        for _ in 0..4 {
+            addrs.push(dies_of_it(reached.clone()).await);
+        }
+        let set = Set::start(&addrs, Balance::RoundRobin, |app| app.upstream.retries = 9);
+        let reply = set.rig.ask(request).await;
+        assert_eq!((reply.status(), reply.header("portok-error")), (502, Some("upstream_reset")));
+        assert_eq!(reached.load(Ordering::SeqCst), sent, "{request}");
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use crate::proxy::bells::Doorbells;
 use crate::proxy::board::Service;
 use crate::proxy::clock;
 use crate::proxy::hold::Pass;
+use crate::proxy::sticky::Place;
 use crate::proxy::target::{Permit, Target};
 
 /// A target as one thread uses it.
@@ -46,6 +47,8 @@ pub(in crate::proxy) struct LocalTarget {
     most_idle: Cell<usize>,
     /// Whether it is one of several.
     is_member: Cell<bool>,
+    /// By what sticky clients know it, as one of several.
+    place: Cell<Option<Place>>,
     /// What other threads had in flight at the last tick.
     elsewhere: Cell<u64>,
     /// Whether the last connection that both this thread and another wanted went to the other.
@@ -80,20 +83,34 @@ impl LocalTarget {
             handed,
             most_idle,
             is_member,
+            place: Cell::new(None),
             elsewhere,
             gave_away,
         }
     }
 
-    /// Notes whether it is one of several from now on, or serves alone.
-    pub(in crate::proxy) fn be_member(&self, is_member: bool) {
-        self.is_member.set(is_member);
+    /// Notes that it serves alone from now on.
+    pub(in crate::proxy) fn be_alone(&self) {
+        self.is_member.set(false);
+        self.place.set(None);
+        self.note_elsewhere();
+    }
+
+    /// Notes that it is one of several from now on. `place`: by what sticky clients know it.
+    pub(in crate::proxy) fn be_member(&self, place: Option<Place>) {
+        self.is_member.set(true);
+        self.place.set(place);
         self.note_elsewhere();
     }
 
     /// Whether it is one of several.
     pub(in crate::proxy) fn is_member(&self) -> bool {
         self.is_member.get()
+    }
+
+    /// By what sticky clients know it.
+    pub(in crate::proxy) fn place(&self) -> Option<Place> {
+        self.place.get()
     }
 
     /// What is in flight at it: this thread's exactly, the others' as of the last tick.
