@@ -25,6 +25,7 @@ mod redis;
 mod routes;
 mod shown;
 mod silent;
+mod sticky;
 mod targets;
 mod trouble;
 mod upgrade;

@@ -12,7 +12,7 @@ use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
 
 /// Waits until exactly these serve, in this order.
 #[track_caller]
-fn wait_for_serving(daemon: &Daemon<'_>, ports: &[u16]) {
+pub(super) fn wait_for_serving(daemon: &Daemon<'_>, ports: &[u16]) {
     let explain = || format!("{:#?}\n{}", status(daemon, "shop").targets, daemon.log());
     wait_until(&format!("{ports:?} serve"), explain, || {
         let targets = status(daemon, "shop").targets;
