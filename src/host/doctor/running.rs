@@ -45,7 +45,7 @@ fn serving(name: &str, phase: Phase, error: Option<&str>) -> Check {
         }
         (Phase::Degraded, None) => warning(
             "instance",
-            format!("`{name}` runs, fewer of its app's targets are ready than are wanted"),
+            format!("`{name}` runs, fewer of its app's targets or replicas are ready than are wanted"),
             logs,
         ),
         (Phase::Unstable, None) => {
