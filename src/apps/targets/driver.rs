@@ -19,7 +19,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::handle::{Handle, MemberView, Message, View, busy, held, probe_of};
+use super::handle::{Handle, Message, busy, held, probe_of};
+use super::picture::{MemberView, View};
 use super::publisher::Publisher;
 use super::record::{File, Record, ports_of, switch_of};
 use super::schedule::Schedule;

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::picture::Picture;
+use super::picture::{Picture, View};
 use super::record::is_same;
 use crate::config::AppConfig;
 use crate::health::{Probe, Prober};
 use crate::proxy::{ServiceCounters, Target};
 use crate::release;
 use crate::release::orders::Order;
-use crate::wire::{self, Code, ErrorBody, Phase, Said, TargetState, Traffic};
+use crate::wire::{self, Code, ErrorBody, Phase, Said};
 
 /// What reaches the driver.
 pub(super) enum Message {
@@ -42,42 +42,6 @@ pub(super) enum Message {
     Stop(oneshot::Sender<()>),
     /// End, and leave everything as it is.
     Leave(oneshot::Sender<()>),
-}
-
-/// The app at one moment.
-#[derive(Debug, Clone)]
-pub(super) struct View {
-    pub(super) config: Arc<AppConfig>,
-    /// The addresses in force.
-    pub(super) listed: Vec<SocketAddr>,
-    /// The phase as far as the driver knows.
-    pub(super) phase: Phase,
-    /// The port of the first target that was ever healthy, whether or not it is now.
-    pub(super) active_port: Option<u16>,
-    pub(super) members: Vec<MemberView>,
-    pub(super) last_switch: Option<wire::Switch>,
-    pub(super) drain_until: Option<String>,
-    pub(super) state_error: Option<String>,
-    pub(super) traffic: Traffic,
-    pub(super) frozen: Option<wire::Frozen>,
-    pub(super) health: wire::HealthMetrics,
-    /// A first probe has said of every listed target how it is.
-    pub(super) known: bool,
-}
-
-/// One target in a [`View`].
-#[derive(Debug, Clone)]
-pub(super) struct MemberView {
-    pub(super) addr: SocketAddr,
-    pub(super) state: TargetState,
-    /// Whether its health is looked at.
-    pub(super) probed: bool,
-    /// Whether it is on the list that is in force.
-    pub(super) listed: bool,
-    /// Whether its last probes failed, so many that it is out unless too many others fail too.
-    pub(super) fails: bool,
-    pub(super) target: Option<Arc<Target>>,
-    pub(super) last_error: Option<String>,
 }
 
 /// An app with targets as the admin API and the daemon see it.
@@ -309,30 +273,6 @@ impl Handle {
         let (asker, answer) = oneshot::channel();
         self.messages.send(message(asker)).await.map_err(|_closed| gone())?;
         answer.await.map_err(|_dropped| gone())
-    }
-}
-
-impl View {
-    /// Before the driver has published one.
-    pub(super) fn of_nothing(config: Arc<AppConfig>) -> Self {
-        Self {
-            config,
-            listed: Vec::new(),
-            phase: Phase::Starting,
-            active_port: None,
-            members: Vec::new(),
-            last_switch: None,
-            drain_until: None,
-            state_error: None,
-            traffic: Traffic::Open,
-            frozen: None,
-            health: wire::HealthMetrics::default(),
-            known: false,
-        }
-    }
-
-    fn serving(&self) -> impl Iterator<Item = &MemberView> {
-        self.members.iter().filter(|member| member.state == TargetState::Ready)
     }
 }
 

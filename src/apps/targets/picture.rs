@@ -5,11 +5,51 @@
 //! get requests are marked, the marks count for nothing: requests go to them, and that they failed
 //! is known of each.
 
-use super::handle::{MemberView, View};
-use crate::wire::{Phase, TargetState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::AppConfig;
+use crate::proxy::Target;
+use crate::wire::{self, Phase, TargetState, Traffic};
 
 /// What is known of a marked target that gets requests all the same.
 const REQUESTS_FAILED: &str = "requests to it failed";
+
+/// The app at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) config: Arc<AppConfig>,
+    /// The addresses in force.
+    pub(super) listed: Vec<SocketAddr>,
+    /// The phase as far as the driver knows.
+    pub(super) phase: Phase,
+    /// The port of the first target that was ever healthy, whether or not it is now.
+    pub(super) active_port: Option<u16>,
+    pub(super) members: Vec<MemberView>,
+    pub(super) last_switch: Option<wire::Switch>,
+    pub(super) drain_until: Option<String>,
+    pub(super) state_error: Option<String>,
+    pub(super) traffic: Traffic,
+    pub(super) frozen: Option<wire::Frozen>,
+    pub(super) health: wire::HealthMetrics,
+    /// A first probe has said of every listed target how it is.
+    pub(super) known: bool,
+}
+
+/// One target in a [`View`].
+#[derive(Debug, Clone)]
+pub(super) struct MemberView {
+    pub(super) addr: SocketAddr,
+    pub(super) state: TargetState,
+    /// Whether its health is looked at.
+    pub(super) probed: bool,
+    /// Whether it is on the list that is in force.
+    pub(super) listed: bool,
+    /// Whether its last probes failed, so many that it is out unless too many others fail too.
+    pub(super) fails: bool,
+    pub(super) target: Option<Arc<Target>>,
+    pub(super) last_error: Option<String>,
+}
 
 /// An app's targets at one moment.
 pub(super) struct Picture<'a> {
@@ -64,6 +104,31 @@ impl<'a> Picture<'a> {
         } else {
             Phase::Settled
         }
+    }
+}
+
+impl View {
+    /// Before the driver has published one.
+    pub(super) fn of_nothing(config: Arc<AppConfig>) -> Self {
+        Self {
+            config,
+            listed: Vec::new(),
+            phase: Phase::Starting,
+            active_port: None,
+            members: Vec::new(),
+            last_switch: None,
+            drain_until: None,
+            state_error: None,
+            traffic: Traffic::Open,
+            frozen: None,
+            health: wire::HealthMetrics::default(),
+            known: false,
+        }
+    }
+
+    /// Those that get requests as far as the driver knows.
+    pub(super) fn serving(&self) -> impl Iterator<Item = &MemberView> {
+        self.members.iter().filter(|member| member.state == TargetState::Ready)
     }
 }
 
