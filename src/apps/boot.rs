@@ -10,10 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::claims::{self, InForce, Origin};
-use super::kept;
+use super::kept::{self, Kept};
 use super::means::{Means, Notify, Owner};
 use super::plan::{self, Begin};
 use super::registry::{self, Channels, ORDERS, Registry};
@@ -155,7 +156,7 @@ fn the_one(
     let body = Body::Managed(managed);
     let running = Running::new(service, app, body, Origin::MainFile);
     let targets = means.records.apps().targets;
-    let mut registry = Registry::new(means, config, channels);
+    let mut registry = Registry::new(means, config, None, channels);
     registry.sweep_targets(&targets);
     registry.take_the_one(running, prepared);
     for (owner, opened) in former {
@@ -173,26 +174,30 @@ fn all(
     channels: Channels,
 ) -> Registry {
     let (recorded, removed) = (means.records.apps(), means.records.removed_apps());
-    let begin = plan::start(wanted, &recorded.releases);
+    let kept = Kept::start(&config.state_file);
+    let (names, spared) = kept.before();
+    let ran = names.chain(&recorded.releases).cloned().collect();
+    let missing = plan::missing_at_start(wanted, &ran, spared, Instant::now().into_std());
+    let begin = plan::start(wanted, &recorded.releases, &missing);
     let is_managed = |name: &str| wanted.apps.get(name).is_none_or(|app| Nature::of(app) == Nature::Managed);
     let (mut opened, mut stopped) = (Vec::new(), Vec::new());
     for (name, begin) in begin {
         match begin {
-            Begin::LeftOut { .. } => {}
+            Begin::LeftOut => {}
             // One that is none of ours any more by its configuration has a record of when it was.
             Begin::Configured if !is_managed(&name) => {
                 if recorded.releases.contains(&name) {
                     stopped.push(Some(name.clone()));
                 }
-                opened.push((name, begin, None));
+                opened.push((name, None));
             }
             Begin::Configured => {
                 let record = means.records.open_added(&name, &removed);
-                opened.push((name, begin, Some(record)));
+                opened.push((name, Some(record)));
             }
-            Begin::FromRecord { .. } => {
+            Begin::FromRecord => {
                 let record = means.records.open(Some(&name));
-                opened.push((name, begin, Some(record)));
+                opened.push((name, Some(record)));
             }
             Begin::Orphaned => stopped.push(Some(name)),
         }
@@ -201,17 +206,18 @@ fn all(
         stopped.push(None);
     }
     let stopped = orphans(&means, stopped.into_iter());
-    let found = opened.iter().filter_map(|(_, _, record)| record.as_ref()?.as_ref().ok());
+    let found = opened.iter().filter_map(|(_, record)| record.as_ref()?.as_ref().ok());
     let found = found.chain(stopped.iter().map(|(_, opened)| opened)).map(|(_, found)| found);
     keep_pipes(&means.common, found);
-    let mut registry = Registry::new(means, config, channels);
+    let mut registry = Registry::new(means, config, Some(kept), channels);
     registry.sweep_targets(&recorded.targets);
+    registry.take_missing(missing);
     for (owner, opened) in stopped {
         registry.begin_to_stop(owner, opened);
     }
-    for (name, begin, record) in opened {
+    for (name, record) in opened {
         match record.transpose() {
-            Ok(record) => registry.begin_at_start(&name, &begin, record, &removed),
+            Ok(record) => registry.begin_at_start(&name, record, &removed),
             Err(error) => registry.leave_out(&name, error.to_string()),
         }
     }

@@ -1,11 +1,13 @@
-//! What is kept of the apps over a restart of the daemon: what their files said when they were last
-//! good, and who has the routes that two claim. So an app goes on as it was, though its file is
-//! refused or its folder cannot be read then, and no route changes hands.
+//! What is kept of the apps over a restart of the daemon: what was said of them when that was last
+//! good, which are spared though nothing configures them any more, and who has the routes that two
+//! claim. So an app goes on as it was, though its file is refused, its folder cannot be read or its
+//! configuration is gone then, and no route changes hands.
 //!
 //! One file for all apps, written whole. The registry owns it: one write is under way at a time, so
 //! what is written last is the newest, and a failed one is tried again later and later. While the
 //! registry stands still nothing is written: the file is a successor's then. What is torn, or of
-//! another format, counts as nothing. A file can hold secrets: its mode is 0600.
+//! another format, counts as nothing. What is said of an app can hold secrets: the mode is 0600.
+//! Nothing else of the main file is kept.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +21,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::claims::{Contested, InForce, Spot, held_before};
-use crate::config::{Hosts, KeptFile, Several};
+use super::plan::Missing;
+use crate::config::{AppText, Hosts, KeptApp, Several};
 use crate::release::records::{kept_file, recorded};
 use crate::release::store;
 
@@ -31,20 +34,30 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 /// How long the last write may take.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// The texts by the apps' names.
-type Texts = BTreeMap<String, Arc<str>>;
+/// What is said of the apps, by their names.
+type Texts = BTreeMap<String, AppText>;
+
+/// Why apps are spared that nothing configures any more, by their names.
+type Spared = BTreeMap<String, String>;
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Content {
     texts: Arc<Texts>,
+    spared: Spared,
     contested: Contested,
 }
 
 /// [`Content`] as it is on disk.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct OnDisk {
+    /// Of apps that have files of their own.
     texts: BTreeMap<String, String>,
+    /// Of apps of the main file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    main: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    spared: Spared,
     routes: Vec<Holder>,
 }
 
@@ -79,12 +92,11 @@ pub(super) struct Kept {
     delay: Duration,
 }
 
-/// What the files of apps said, kept beside this state file, for the start of a daemon.
-pub fn at_start(state_file: &Path) -> BTreeMap<String, KeptFile> {
+/// What was said of apps, kept beside this state file, for the start of a daemon.
+pub fn at_start(state_file: &Path) -> BTreeMap<String, KeptApp> {
     let (content, recorded) = (read(state_file), recorded(state_file));
-    let kept = |(name, text): (&String, &Arc<str>)| {
-        let (text, has_record) = (Arc::clone(text), recorded.contains(name));
-        (name.clone(), KeptFile { text, has_record })
+    let kept = |(name, said): (&String, &AppText)| {
+        (name.clone(), KeptApp { said: said.clone(), has_record: recorded.contains(name) })
     };
     content.texts.iter().map(kept).collect()
 }
@@ -97,20 +109,23 @@ pub(super) fn in_force(state_file: &Path, wanted: &Several) -> InForce {
 fn read(state_file: &Path) -> Content {
     let read = store::read_whole(&kept_file(state_file)).ok();
     let read = read.and_then(|bytes| serde_json::from_slice::<OnDisk>(&bytes).ok()).unwrap_or_default();
-    let texts = read.texts.into_iter().map(|(name, text)| (name, text.into())).collect();
+    let said = |texts: BTreeMap<String, String>, in_main_file| {
+        texts.into_iter().map(move |(name, text)| (name, AppText { text: text.into(), in_main_file }))
+    };
+    let texts = said(read.texts, false).chain(said(read.main, true)).collect();
     let contested = read.routes.into_iter().filter_map(Holder::spot).collect();
-    Content { texts: Arc::new(texts), contested }
+    Content { texts: Arc::new(texts), spared: read.spared, contested }
 }
 
 /// Removes what is kept beside this state file: the instance has one app.
 pub(super) fn forget(state_file: &Path) {
-    if !read(state_file).texts.is_empty() {
+    if read(state_file) != Content::default() {
         let _disk_is_read_only = std::fs::remove_file(kept_file(state_file));
     }
 }
 
 impl Content {
-    /// See [`in_force`]. An app whose file says what it said had what it claims.
+    /// See [`in_force`]. An app of which is said what was said had what it claims.
     fn in_force(&self, wanted: &Several) -> InForce {
         let is_same =
             |name: &String| self.texts.get(name).is_some_and(|text| wanted.texts.get(name) == Some(text));
@@ -119,8 +134,18 @@ impl Content {
     }
 
     fn on_disk(&self) -> OnDisk {
-        let texts = self.texts.iter().map(|(name, text)| (name.clone(), text.to_string())).collect();
-        OnDisk { texts, routes: self.contested.iter().map(|(spot, app)| Holder::of(spot, app)).collect() }
+        let (mut texts, mut main) = (BTreeMap::new(), BTreeMap::new());
+        for (name, AppText { text, in_main_file }) in &*self.texts {
+            let place = if *in_main_file { &mut main } else { &mut texts };
+            place.insert(name.clone(), text.to_string());
+        }
+        let spared = self.spared.clone();
+        OnDisk {
+            texts,
+            main,
+            spared,
+            routes: self.contested.iter().map(|(spot, app)| Holder::of(spot, app)).collect(),
+        }
     }
 }
 
@@ -184,14 +209,26 @@ impl Kept {
         self.content.in_force(wanted)
     }
 
-    /// Notes what the valid files say. Of other apps what is kept stays as long as they are there.
+    /// The apps that there were when the daemon ended, and why which of them were spared.
+    pub(super) fn before(&self) -> (impl Iterator<Item = &String>, &Spared) {
+        (self.content.texts.keys(), &self.content.spared)
+    }
+
+    /// Notes what is said of apps, and is valid. Of others what is kept stays as long as they are
+    /// there.
     pub(super) fn note(&mut self, valid: &Texts, is_there: impl Fn(&str) -> bool) {
         let texts = &self.content.texts;
         let others = texts.iter().filter(|(name, _)| !valid.contains_key(*name) && is_there(name));
-        let new: Texts = others.chain(valid).map(|(name, text)| (name.clone(), Arc::clone(text))).collect();
+        let new: Texts = others.chain(valid).map(|(name, said)| (name.clone(), said.clone())).collect();
         if new != **texts {
             self.content.texts = Arc::new(new);
         }
+    }
+
+    /// Notes which of the missing apps are spared.
+    pub(super) fn note_spared(&mut self, missing: &BTreeMap<String, Missing>) {
+        let spared = missing.iter().filter_map(|(name, app)| Some((name.clone(), app.spared.clone()?)));
+        self.content.spared = spared.collect();
     }
 
     /// Notes who has the routes that two apps claim.
@@ -240,7 +277,7 @@ mod tests {
     use super::*;
 
     fn texts(text: &str) -> Texts {
-        [("api".to_owned(), text.into())].into()
+        [("api".to_owned(), AppText { text: text.into(), in_main_file: text == "removed" })].into()
     }
 
     #[tokio::test(start_paused = true)]

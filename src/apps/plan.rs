@@ -3,7 +3,8 @@
 //! A configuration that cannot be read removes nothing: an app whose file is refused stays as it
 //! is, and so do all while their folder cannot be read. An app goes once it has been missing for
 //! `removal_delay`. Where more than half of the apps, and more than one, are missing, none goes
-//! unless that is asked for: a folder that is empty by mistake ends no service.
+//! unless that is asked for: a folder that is empty by mistake ends no service. At a start all apps
+//! that ran when the daemon ended are counted, of whatever kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub(super) fn plan(
     prune: bool,
 ) -> Plan {
     let mut plan = Plan::default();
-    for (name, config) in &wanted.apps {
+    for (name, config) in wanted.apps.iter().filter(|(name, _)| is_configured(wanted, name)) {
         match running.get(name) {
             None => plan.add.push(name.clone()),
             Some(former) if !Arc::ptr_eq(former, config) && former != config => {
@@ -60,8 +61,7 @@ pub(super) fn plan(
             Some(_) => {}
         }
     }
-    let is_missing = |name: &&String| !wanted.apps.contains_key(*name) && !wanted.refused.contains_key(*name);
-    for name in running.keys().filter(is_missing) {
+    for name in running.keys().filter(|name| is_missing(wanted, name)) {
         let new = Missing { since: now, spared: None };
         plan.missing.insert(name.clone(), missing.get(name).cloned().unwrap_or(new));
     }
@@ -80,48 +80,59 @@ pub(super) fn plan(
     plan
 }
 
+fn is_configured(wanted: &Several, name: &str) -> bool {
+    wanted.apps.contains_key(name) && !wanted.gone.contains(name)
+}
+
+fn is_missing(wanted: &Several, name: &str) -> bool {
+    !is_configured(wanted, name) && !wanted.refused.contains_key(name)
+}
+
+/// Which apps are missing at a start. `ran`: those that there were when the daemon ended; `spared`:
+/// why which of them were spared then.
+pub(super) fn missing_at_start(
+    wanted: &Several,
+    ran: &BTreeSet<String>,
+    spared_before: &BTreeMap<String, String>,
+    now: Instant,
+) -> BTreeMap<String, Missing> {
+    let missing: Vec<_> = ran.iter().filter(|name| is_missing(wanted, name)).collect();
+    let many = spared(missing.len(), ran.len()).filter(|_| wanted.unreadable.is_none());
+    let why = |name| many.clone().or_else(|| spared_before.get(name).cloned());
+    missing.into_iter().map(|name| (name.clone(), Missing { since: now, spared: why(name) })).collect()
+}
+
 /// How an app begins with the daemon.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// As it is configured.
+    /// As it is configured, or was last.
     Configured,
     /// From its record, without a route: what runs of it goes on.
-    FromRecord {
-        /// Why it has no configuration.
-        why: String,
-        /// Whether it is gone and only spared, as [`Missing::spared`].
-        spared: bool,
-    },
+    FromRecord,
     /// To be stopped and removed: nothing configures it any more.
     Orphaned,
     /// Not at all: its file is refused, and nothing of it can run.
-    LeftOut {
-        /// Why.
-        why: String,
-    },
+    LeftOut,
 }
 
 /// What the daemon begins with: the apps that are configured, and those that have a record.
-pub(super) fn start(wanted: &Several, records: &BTreeSet<String>) -> BTreeMap<String, Begin> {
+/// `missing`: see [`missing_at_start`].
+pub(super) fn start(
+    wanted: &Several,
+    records: &BTreeSet<String>,
+    missing: &BTreeMap<String, Missing>,
+) -> BTreeMap<String, Begin> {
     let mut all: BTreeMap<String, Begin> =
         wanted.apps.keys().map(|name| (name.clone(), Begin::Configured)).collect();
-    for (name, why) in &wanted.refused {
-        let why = why.clone();
-        let begin = match records.contains(name) {
-            true => Begin::FromRecord { why, spared: false },
-            false => Begin::LeftOut { why },
-        };
-        all.insert(name.clone(), begin);
+    for name in wanted.refused.keys() {
+        let has_record = records.contains(name);
+        all.insert(name.clone(), if has_record { Begin::FromRecord } else { Begin::LeftOut });
     }
-    let missing: Vec<_> = records.iter().filter(|name| !all.contains_key(*name)).collect();
-    let spared = spared(missing.len(), records.len());
-    for name in missing {
-        let begin = match (&wanted.unreadable, &spared) {
-            (Some(error), _) => Begin::FromRecord { why: unknown(error), spared: false },
-            (None, Some(why)) => Begin::FromRecord { why: why.clone(), spared: true },
-            (None, None) => Begin::Orphaned,
-        };
-        all.insert(name.clone(), begin);
+    let is_spared = |name| missing.get(name).is_some_and(|missing| missing.spared.is_some());
+    for name in records {
+        let stays = wanted.unreadable.is_some() || is_spared(name);
+        let begin = if stays { Begin::FromRecord } else { Begin::Orphaned };
+        all.entry(name.clone()).or_insert(begin);
     }
     all
 }
@@ -231,23 +242,63 @@ mod tests {
         }
     }
 
+    fn begins(wanted: &Several, records: &[&str], ran: &[&str]) -> BTreeMap<String, Begin> {
+        let missing = missing_at_start(wanted, &names(ran), &BTreeMap::new(), Instant::now());
+        start(wanted, &names(records), &missing)
+    }
+
     #[test]
     fn at_a_start_a_record_without_a_configuration_is_stopped_or_goes_on() {
         let mut wanted = several(&["a", "b"]);
         wanted.refused.insert("new".into(), "line 1".into());
         wanted.refused.insert("old".into(), "line 2".into());
-        let begun = start(&wanted, &names(&["a", "b", "c", "old"]));
+        let all = ["a", "b", "c", "old"];
+        let begun = begins(&wanted, &all, &all);
         assert_eq!(begun["a"], Begin::Configured);
-        assert_eq!(begun["new"], Begin::LeftOut { why: "line 1".into() });
-        assert_eq!(begun["old"], Begin::FromRecord { why: "line 2".into(), spared: false });
+        assert_eq!(begun["new"], Begin::LeftOut);
+        assert_eq!(begun["old"], Begin::FromRecord);
         assert_eq!(begun["c"], Begin::Orphaned);
-        let many = start(&several(&["a"]), &names(&["a", "b", "c"]));
-        assert!(
-            matches!(&many["b"], Begin::FromRecord { why, spared: true } if why.contains("2 of 3 apps")),
-            "{many:?}"
-        );
+        let many = begins(&several(&["a"]), &["a", "b", "c"], &["a", "b", "c"]);
+        assert_eq!(many["b"], Begin::FromRecord);
         let mut wanted = several(&[]);
         wanted.unreadable = Some("gone".into());
-        assert!(matches!(start(&wanted, &names(&["a"]))["a"], Begin::FromRecord { spared: false, .. }));
+        assert_eq!(begins(&wanted, &["a"], &["a"])["a"], Begin::FromRecord);
+    }
+
+    #[test]
+    fn at_a_start_all_that_ran_are_counted_and_what_is_gone_is_missing_as_it_is_live() {
+        let all = ["a", "b", "c", "d"];
+        // (configured, gone, others that ran, spared)
+        for (configured, gone, others, is_spared) in [
+            (&["a", "b"][..], &["c", "d"][..], &[][..], false),
+            (&["a"], &["b", "c", "d"], &[], true),
+            (&["a"], &["b", "c"], &["d"], true),
+            (&["a", "b", "c"], &["d"], &[], false),
+            // New ones do not make those that are missing the smaller part.
+            (&["a", "v", "w", "x", "y", "z"], &["b", "c", "d"], &[], true),
+        ] {
+            let mut wanted = several(&[configured, gone].concat());
+            wanted.gone = names(gone);
+            let now = Instant::now();
+            let missing = missing_at_start(&wanted, &names(&all), &BTreeMap::new(), now);
+            let expected = [gone, others].concat();
+            assert_eq!(missing.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+            assert!(missing.values().all(|app| app.spared.is_some() == is_spared), "{configured:?}");
+            let running = several(&[configured, gone, others].concat()).apps;
+            let first = plan(&running, &wanted, &missing, now, false);
+            assert_eq!(first, Plan { missing: missing.clone(), ..Plan::default() });
+            let due = plan(&running, &wanted, &missing, now + DELAY, false);
+            assert_eq!(due.remove.is_empty(), is_spared, "{configured:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_spared_before_a_start_still_is() {
+        let wanted = several(&["a", "b", "c"]);
+        let before = [("c", "why c"), ("d", "why d")];
+        let before = before.map(|(name, why)| (name.to_owned(), why.to_owned())).into();
+        let missing = missing_at_start(&wanted, &names(&["a", "b", "c", "d"]), &before, Instant::now());
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing["d"].spared.as_deref(), Some("why d"));
     }
 }

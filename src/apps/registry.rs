@@ -137,7 +137,7 @@ pub(super) struct Registry {
     refused: BTreeMap<Arc<str>, Without>,
     waits_for_health: bool,
     redis: Option<FromRedis>,
-    /// With several apps: their files, for the next start.
+    /// With several apps: what is kept of them for the next start.
     kept: Option<Kept>,
     /// Where this portokd listens.
     listen: watch::Receiver<Vec<SocketAddr>>,
@@ -158,9 +158,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new(means: Means, config: Arc<Config>, channels: Channels) -> Self {
+    pub(super) fn new(means: Means, config: Arc<Config>, kept: Option<Kept>, channels: Channels) -> Self {
         let Channels { listen, unbound, known, addresses, orders, lost } = channels;
-        let kept = config.apps.is_some().then(|| Kept::start(&config.state_file));
         let before = kept.as_ref().zip(config.apps.as_ref());
         let routes = before.map_or_else(InForce::default, |(kept, wanted)| kept.in_force(wanted));
         Self {
@@ -342,6 +341,7 @@ impl Registry {
         self.plan = plan;
         if let Some(kept) = &mut self.kept {
             kept.note(&wanted.texts, |name| self.running.contains_key(name));
+            kept.note_spared(&self.plan.missing);
         }
         let _publishes_anyway = self.settle();
         changes.extend(self.refused.iter().map(|(app, without)| {

@@ -197,6 +197,21 @@ pub(super) fn read_kept(
     parse(app, &path, text, given, sections).ok()
 }
 
+/// As [`read_kept`], of an app that had its table in the main file.
+pub(super) fn read_kept_in_main_file(
+    app: &str,
+    main: &Path,
+    text: &str,
+    given: &Given<'_>,
+    sections: &Sections,
+) -> Option<Valid> {
+    // Places count from the table's beginning.
+    let table = PathBuf::from(format!("{}: [apps.{app}]", main.display()));
+    let mut valid = parse(app, &table, text, given, sections).ok()?;
+    valid.app.place = main.display().to_string();
+    Some(valid)
+}
+
 /// What a file says that has no problems; the fields are those of an [`AppFile`].
 pub(super) struct Valid {
     pub(super) app: AppConfig,

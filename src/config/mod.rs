@@ -27,7 +27,7 @@
 //!
 //! Only `load`, `folder`, `read_env_file`, the reader of the token's file and `watch` do I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ pub use self::load::{file_of, instance_file, load};
 pub use self::paths::{beside_state_file, default_socket, instance_of_app_file};
 pub use self::redis::{Redis, RedisServer};
 pub use self::secret::looks_secret;
-pub use self::several::{KeptFile, Started};
+pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
@@ -137,8 +137,11 @@ pub struct Several {
     /// Apps whose file is not valid, by name, each with all that is wrong with it. Such an app stays
     /// as it is; one that is in `apps` too is what it is there.
     pub refused: BTreeMap<String, String>,
-    /// What the files of `apps` say, by the app's name.
-    pub texts: BTreeMap<String, Arc<str>>,
+    /// What is said of each of `apps`.
+    pub texts: BTreeMap<String, AppText>,
+    /// Those of `apps` that nothing configures any more: they are as they were last, until it is
+    /// decided what becomes of them.
+    pub gone: BTreeSet<String>,
     /// The folder in which every file is an app. `None`: there is none, and there was none.
     pub folder: Option<PathBuf>,
     /// Why the folder cannot be read. Then nothing is known of the apps in it, and all stay.
@@ -560,9 +563,10 @@ pub struct Sources {
     /// What the daemon that reads it again started as; `None`: none runs with it. See
     /// [`Sources::hold_to`].
     pub started: Option<Started>,
-    /// What the files of apps said when they were last good, by the app's name. At the start of a
-    /// daemon an app whose file is refused or not there is as it was, unless it was removed.
-    pub kept: BTreeMap<String, KeptFile>,
+    /// What was said of apps when that was last good, by the app's name. At the start of a daemon an
+    /// app whose file is refused, or which nothing configures any more, is as it was, unless it was
+    /// removed.
+    pub kept: BTreeMap<String, KeptApp>,
     /// What was read of the files of apps before, so that a change of one among many is cheap.
     pub remembered: Remembered,
 }

@@ -8,10 +8,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::{Spanned, Value};
 
 use super::secret::{MASK, is_secret};
 
@@ -367,6 +369,17 @@ impl<'a> Section<'a> {
     /// `file:line:column` of a byte offset; both count from 1, columns in characters.
     pub(super) fn position(self, at: usize) -> String {
         self.source.position(at)
+    }
+
+    /// What it says, as the content of an app's own file.
+    pub(super) fn as_file(self) -> String {
+        let mut text = String::new();
+        for (key, value) in self.values {
+            // What was parsed is a value.
+            let Ok(value) = Value::deserialize(ValueDeserializer::from(value.clone())) else { continue };
+            let _never_fails = writeln!(text, "{} = {value}", Names::File.of(key));
+        }
+        text
     }
 
     /// The value of `key` as the file has it: on one line, cut to the length for a message, and no

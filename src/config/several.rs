@@ -13,7 +13,7 @@ use super::paths;
 use super::raw::Raw;
 use super::read::{Given, Reader};
 use super::validate::Shape;
-use super::{AppConfig, Config, Sources};
+use super::{AppConfig, Config, Several, Sources};
 
 /// What a running daemon started as, which no edit of its configuration changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +44,20 @@ impl Sources {
     }
 }
 
-/// What the file of an app said when it was last good.
-#[derive(Debug, Clone)]
-pub struct KeptFile {
-    /// Its text.
+/// What is said of an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppText {
+    /// As the content of a file of its own.
     pub text: Arc<str>,
+    /// Whether the main file says it.
+    pub in_main_file: bool,
+}
+
+/// What was said of an app when that was last good.
+#[derive(Debug, Clone)]
+pub struct KeptApp {
+    /// What that was.
+    pub said: AppText,
     /// Whether the app has a record. That of one that was removed is set aside.
     pub has_record: bool,
 }
@@ -69,7 +78,8 @@ impl Folder {
         }
         let path = paths::apps_folder(file, given.env());
         let was_there = matches!(given.sources.started, Some(Started::Several { folder: true }));
-        let is_expected = was_there || !given.sources.kept.is_empty();
+        let had_files = given.sources.kept.values().any(|kept| !kept.said.in_main_file);
+        let is_expected = was_there || had_files;
         let listed = match folder::list(&path, given.who, Owner::of_configuration(given.sources.client)) {
             Ok(listed) => Ok(listed),
             Err(error) if error.kind() == io::ErrorKind::NotFound && !is_expected => return None,
@@ -129,7 +139,7 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
     read_app_of_redis(r, config, raw, &sections);
     let Some(several) = &mut config.apps else { return };
     let has_redis = config.redis.is_some();
-    let mut targets = Vec::new();
+    let (mut targets, mut texts) = (Vec::new(), Vec::new());
     for (name, section) in raw.apps() {
         if let Some(why) = is_redis(name, has_redis) {
             r.problem_at(section.at(), format!("{}: [apps.{name}]: {why}", section.position(section.at())));
@@ -137,6 +147,7 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         let mut reader = Reader::of_app(r.given, section, Vec::new());
         let app = Arc::new(one_of_several::read(&mut reader, name, section.place(), &sections));
         accepted.add(&app);
+        texts.push((name.to_owned(), AppText { text: section.as_file().into(), in_main_file: true }));
         targets.extend(reader.quoted("app.targets").map(|quoted| (Arc::clone(&app), quoted)));
         several.apps.insert(name.to_owned(), app);
         r.take_over(reader);
@@ -154,7 +165,8 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
         }
         several.folder = Some(path);
     }
-    let (mut apps, mut texts) = (Vec::with_capacity(files.len()), Vec::with_capacity(files.len()));
+    let mut apps = Vec::with_capacity(files.len());
+    texts.reserve(files.len());
     for (name, file) in files {
         let AppFile { path, app, text, warnings, targets, listen } = &*file;
         let place = path.display();
@@ -169,7 +181,8 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
             (None, Ok(app)) => {
                 r.warnings.extend(warnings.iter().cloned());
                 accepted.add(&app);
-                texts.push((name.clone(), Arc::clone(text)));
+                let said = AppText { text: Arc::clone(text), in_main_file: false };
+                texts.push((name.clone(), said));
                 apps.push((name, app));
             }
             (Some(twice), Ok(_)) => drop(several.refused.insert(name, twice)),
@@ -181,26 +194,44 @@ pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folde
     }
     several.texts = texts.into_iter().collect();
     several.apps.append(&mut apps.into_iter().collect());
-    // What is gone, too, is as it was until the next look finds it missing.
-    for (name, kept) in &r.given.sources.kept {
+    read_kept(r.given, several, &sections, accepted, has_redis);
+}
+
+/// Adds the apps that are not among `several`, as they were last: the refused ones, and those that
+/// nothing configures any more.
+fn read_kept(
+    given: &Given<'_>,
+    several: &mut Several,
+    sections: &Sections,
+    mut accepted: Accepted,
+    has_redis: bool,
+) {
+    for (name, KeptApp { said, has_record }) in &given.sources.kept {
         if several.apps.contains_key(name) || is_redis(name, has_redis).is_some() {
             continue;
         }
-        let folder = several.folder.as_deref().unwrap_or(Path::new(""));
-        let Some(valid) = folder::read_kept(name, folder, &kept.text, r.given, &sections) else { continue };
-        // Of an app that was removed the text may have stayed. A managed app has a record; another
-        // one may have none, and runs nothing.
-        let is_gone = several.unreadable.is_none() && !several.refused.contains_key(name);
+        let (main, folder) = (given.file.unwrap_or(Path::new("")), several.folder.as_deref());
+        let (text, folder) = (&said.text, folder.unwrap_or(Path::new("")));
+        let valid = match said.in_main_file {
+            true => folder::read_kept_in_main_file(name, main, text, given, sections),
+            false => folder::read_kept(name, folder, text, given, sections),
+        };
+        let Some(valid) = valid else { continue };
+        // A managed app without a record was removed, and its text has stayed. Another one runs
+        // nothing, and may have no record.
         let runs_nothing = valid.app.targets.is_some() || valid.app.redirect.is_some();
-        if !kept.has_record && (is_gone || !runs_nothing) {
+        if !has_record && !runs_nothing {
             continue;
         }
         let (targets, listen) = (valid.targets.as_deref(), valid.listen.as_deref());
         match fitting(&accepted, Arc::new(valid.app), targets, listen) {
             Ok(app) => {
                 accepted.add(&app);
-                several.texts.insert(name.clone(), Arc::clone(&kept.text));
+                several.texts.insert(name.clone(), said.clone());
                 several.apps.insert(name.clone(), app);
+                if !several.refused.contains_key(name) {
+                    several.gone.insert(name.clone());
+                }
             }
             Err(problems) => {
                 let why = format!("as it was last it does not go with the others:\n{problems}");

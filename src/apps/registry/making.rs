@@ -1,15 +1,15 @@
 //! How apps are made: with a service on the board, and what drives them. Nothing of them runs before
 //! the registry does ([`Registry::run_prepared`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::super::claims::Origin;
 use super::super::leaving::Leaving;
 use super::super::means::{Owner, Prepared};
-use super::super::plan::{Begin, Missing};
+use super::super::plan::Missing;
 use super::super::running::{Body, Nature, Running, without_configuration};
 use super::{Ended, Registry};
 use crate::config::AppConfig;
@@ -82,17 +82,17 @@ impl Registry {
     pub(in crate::apps) fn begin_at_start(
         &mut self,
         name: &str,
-        begin: &Begin,
         record: Option<(Store, Found)>,
         removed: &Removed,
     ) {
         let configured = self.several().and_then(|several| several.apps.get(name)).cloned();
         let config = configured.unwrap_or_else(|| without_configuration(&self.config.app, name));
         self.begin(name, config, record, removed);
-        if let Begin::FromRecord { why, spared: true } = begin {
-            let missing = Missing { since: Instant::now().into_std(), spared: Some(why.clone()) };
-            self.plan.missing.insert(name.to_owned(), missing);
-        }
+    }
+
+    /// Notes which apps are missing as the daemon begins.
+    pub(in crate::apps) fn take_missing(&mut self, missing: BTreeMap<String, Missing>) {
+        self.plan.missing = missing;
     }
 
     /// Takes the one app of an instance that has one.

@@ -258,18 +258,18 @@ fn a_flavor_takes_another_file_and_keeps_name_folder_and_record() {
     assert_eq!((config.name.as_str(), config.file), ("edge", Some(case.path("etc/edge_test.toml"))));
 }
 
-fn kept_file(text: &str, has_record: bool) -> KeptFile {
-    KeptFile { text: text.into(), has_record }
+fn kept_file(text: &str, has_record: bool) -> KeptApp {
+    KeptApp { said: AppText { text: text.into(), in_main_file: false }, has_record }
 }
 
 #[test]
-fn an_app_that_was_removed_does_not_come_back_by_its_kept_text() {
+fn an_app_that_was_removed_starts_nothing_by_its_kept_text() {
     const RUNS: &str = "command = \"x\"\n";
     const TARGETS: &str = "targets = [\"127.0.0.1:9081\"]\n";
     const REDIRECT: &str = "redirect = \"https://example.com\"\n";
     // (its file is refused, the folder is gone, it has a record, which of the three come back)
     for (is_refused, is_unreadable, has_record, back) in [
-        (false, false, false, &[][..]),
+        (false, false, false, &["redirect", "targets"][..]),
         (false, false, true, &["redirect", "runs", "targets"]),
         (true, false, false, &["redirect", "targets"]),
         (true, false, true, &["redirect", "runs", "targets"]),
@@ -293,6 +293,8 @@ fn an_app_that_was_removed_does_not_come_back_by_its_kept_text() {
         assert_eq!(several.unreadable.is_some(), is_unreadable);
         let names: Vec<_> = several.apps.keys().filter(|name| *name != "steady").collect();
         assert_eq!(names, back, "{is_refused} {is_unreadable} {has_record}");
+        let gone: Vec<_> = several.gone.iter().collect();
+        assert_eq!(gone, if is_refused { &[][..] } else { &names }, "{is_unreadable} {has_record}");
     }
 }
 
@@ -315,5 +317,34 @@ fn an_app_as_it_was_last_is_held_against_the_others_like_any_other() {
     assert!(refused["circle"].contains("takes the requests to a target (the app hook"), "{refused:?}");
     for part in ["hosts = 7", "as it was last", "where portok itself listens (the app hook"] {
         assert!(refused["shop"].contains(part), "{refused:?}");
+    }
+}
+
+#[test]
+fn what_the_main_file_said_of_an_app_says_the_same_later() {
+    const HEAD: &str = "[health]\npath = \"/up\"\n";
+    let apps = [
+        "[apps.api]\nhosts = [\n  \"a.test\", # first\n  'b.test',\n]\ncommand = [\"node\", \"a\\\"b\\n.js\"]\n\
+         stop_timeout = \"7s\"\n[apps.api.env]\nA = \"1\"\n\"B\" = \"\"\"two\nlines\"\"\"\n[apps.api.drain]\nearly = true\n",
+        "[apps.own]\nlisten = [\"127.0.0.1:9080\"]\ntargets = [\"127.0.0.1:8085\"]\nhealth.path = \"/own\"\n",
+        "[apps.empty]\nenv = {}\ncommand = \"x\"\npaths = [\"/e\"]\n",
+        "[apps.www]\nhosts = [\"www.test\"]\nredirect = \"https://example.com\"\n",
+    ];
+    let mut case = Case::file(&format!("{HEAD}{}", apps.concat()));
+    let before = case.good();
+    let before = several(&before).clone();
+    assert!(before.texts.values().all(|said| said.in_main_file && !said.text.contains("/up")));
+    case.write("api.toml", &format!("{HEAD}[apps]\n"));
+    let kept =
+        |(name, said): (&String, &AppText)| (name.clone(), KeptApp { said: said.clone(), has_record: true });
+    case.sources.kept = before.texts.iter().map(kept).collect();
+    let after = case.good();
+    let after = several(&after);
+    assert_eq!(after.folder, None, "no file of an app is expected");
+    assert_eq!(after.gone.iter().collect::<Vec<_>>(), ["api", "empty", "own", "www"]);
+    assert_eq!(after.texts, before.texts);
+    for (name, app) in &before.apps {
+        let place = case.config().display().to_string();
+        assert_eq!(*after.apps[name], AppConfig { place, ..(**app).clone() });
     }
 }

@@ -18,6 +18,7 @@ mod edits;
 mod faults;
 mod files;
 mod flavor;
+mod gone;
 mod killed;
 mod kinds;
 mod orders;
@@ -133,6 +134,13 @@ fn names(world: &World) -> Vec<String> {
 /// Waits until the file of `app` is kept for the next start of the daemon.
 #[track_caller]
 fn wait_until_kept(world: &World, app: &str) {
+    wait_until_kept_as(world, app, "texts");
+}
+
+/// Waits until something is kept for the next start of the daemon: `what` there is of `app`.
+#[track_caller]
+fn wait_until_kept_as(world: &World, app: &str, what: &str) {
     let kept = || fs::read_to_string(world.path("state/state.apps.json")).unwrap_or_default();
-    wait_until("the file is kept", kept, || kept().contains(&format!("\"{app}\":")).then_some(()));
+    let is_kept = || Some(serde_json::from_str::<Value>(&kept()).ok()?[what][app].is_string());
+    wait_until("it is kept", kept, || is_kept().filter(|is_kept| *is_kept).map(drop));
 }

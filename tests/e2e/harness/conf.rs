@@ -44,6 +44,14 @@ impl Conf {
         table.insert(leaf.to_owned(), value.into());
     }
 
+    /// Takes the table of an app of several out.
+    #[must_use]
+    pub(crate) fn without_app(mut self, app: &str) -> Self {
+        let apps = self.table.get_mut("apps").and_then(Value::as_table_mut).expect("it has several apps");
+        apps.remove(app).unwrap_or_else(|| panic!("it has no app {app}"));
+        self
+    }
+
     /// Makes the instance run `app`.
     #[must_use]
     pub(crate) fn app(self, app: &App) -> Self {
