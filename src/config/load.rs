@@ -65,8 +65,12 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
     let (mut problems, warnings) = reader.finish();
     if let (None, Some(name), false) = (file, sources.instance.as_deref(), problems.is_empty()) {
         let file = instance_file(sources, name);
-        problems
-            .push(format!("there is no {}: the environment alone configures this instance", file.display()));
+        let folder = paths::apps_folder(&file, Env(&sources.env));
+        let (place, needs) = (file.display(), "which may have few keys, or none");
+        problems.push(match folder.is_dir() {
+            true => format!("there is no {place}: the apps in {} need this file, {needs}", folder.display()),
+            false => format!("there is no {place}: the environment alone configures this instance"),
+        });
     }
     config.warnings = warnings;
     if problems.is_empty() { Ok(config) } else { Err(ConfigErrors { problems }) }

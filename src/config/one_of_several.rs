@@ -27,6 +27,8 @@ pub(super) struct Sections {
     app: Arc<AppConfig>,
     /// Where the instance listens.
     listen: Vec<SocketAddr>,
+    /// The place where the file says that.
+    listen_at: Option<String>,
     /// Whether they say how many requests of one address an app takes.
     has_requests_per_address: bool,
 }
@@ -37,6 +39,7 @@ impl Sections {
         Self {
             app: Arc::clone(&config.app),
             listen: config.listen.clone(),
+            listen_at: reader.position_of("listen"),
             has_requests_per_address: reader.is_set(REQUESTS_PER_ADDRESS),
         }
     }
@@ -67,7 +70,7 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
         }
         fits_together(r, &config, kind);
     }
-    routes_fit(r, &config, &sections.listen);
+    routes_fit(r, &config, sections);
     config
 }
 
@@ -162,11 +165,14 @@ fn leads_to(redirect: &str, hosts: &Hosts) -> bool {
 }
 
 /// Checks its own addresses, and what is for hosts alone.
-fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
+fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, sections: &Sections) {
     let routes = &config.routes;
-    let shared = |own: &SocketAddr| Some((*own, *listen.iter().find(|addr| overlaps(**addr, *own))?));
+    let shared =
+        |own: &SocketAddr| Some((*own, *sections.listen.iter().find(|addr| overlaps(**addr, *own))?));
     if let Some((own, instances)) = routes.listen.iter().find_map(shared) {
-        let with = format!("addresses of its own: {own} is the instance's too (listen = \"{instances}\")");
+        let at = sections.listen_at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
+        let with =
+            format!("addresses of its own: {own} is the instance's too ({at}listen = \"{instances}\")");
         r.reject("app.listen", &with);
     }
     // `[::]` leaves IPv4 to an address beside it.

@@ -289,6 +289,12 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { at, text });
     }
 
+    /// The place of the value of `key`, if it is the file's.
+    pub(super) fn position_of(&self, key: &'static str) -> Option<String> {
+        let (section, value) = (self.section?, self.section?.get(key)?);
+        self.variable(key).is_none().then(|| section.position(value.span().start))
+    }
+
     /// Where the value of `key` is, if the file has it: as an offset, and as place, name and value.
     pub(super) fn quoted(&self, key: &'static str) -> Option<(usize, String)> {
         let (section, value) = (self.section?, self.section?.get(key)?);

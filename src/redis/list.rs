@@ -223,7 +223,10 @@ fn address(url: &str) -> Result<SocketAddr, &'static str> {
     if rest.contains('/') {
         return Err("has a path");
     }
-    if rest.contains(['?', '#']) {
+    if rest.contains('#') {
+        return Err("has a fragment");
+    }
+    if rest.contains('?') {
         return Err("has a query");
     }
     let (address, port): (IpAddr, _) = match rest.strip_prefix('[') {
@@ -330,7 +333,7 @@ mod tests {
             ("http://10.0.0.1:80/", "has a path"),
             ("http://10.0.0.1/x", "has a path"),
             ("http://10.0.0.1:80?x", "has a query"),
-            ("http://10.0.0.1:80#x", "has a query"),
+            ("http://10.0.0.1:80#x", "has a fragment"),
             ("http://10.0.0.1:", "has no port"),
             ("http://10.0.0.1:0", "has no port"),
             ("http://10.0.0.1:65536", "has no port"),

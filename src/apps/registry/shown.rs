@@ -120,8 +120,7 @@ impl Registry {
             apps.entry(set.config.name.clone()).or_insert_with(|| leaving_set(set));
         }
         for (name, why) in &self.absent {
-            let config = || without_configuration(&self.config.app, name);
-            apps.entry(name.clone()).or_insert_with(|| absent(config(), why, &self.means));
+            apps.entry(name.clone()).or_insert_with(|| absent(self.config_of_absent(name), why, &self.means));
         }
         let former = self.former.values().filter_map(Running::driver);
         let sets = self.leaving_sets.values();
@@ -134,6 +133,20 @@ impl Registry {
         let redis = self.redis.as_ref().map(FromRedis::seen);
         let instance = self.config.name.clone();
         self.known.send_replace(Arc::new(Known { instance, several, apps, redis, leaving }));
+    }
+}
+
+impl Registry {
+    /// The configuration of an app that could not begin: only where it is configured counts.
+    fn config_of_absent(&self, name: &str) -> Arc<AppConfig> {
+        let mut config = without_configuration(&self.config.app, name);
+        if let Some(several) = self.several() {
+            let own_file =
+                || Some(format!("{}:1", several.folder.as_ref()?.join(format!("{name}.toml")).display()));
+            let place = several.apps.get(name).map(|app| app.place.clone()).or_else(own_file);
+            Arc::make_mut(&mut config).place = place.unwrap_or_default();
+        }
+        config
     }
 }
 

@@ -84,7 +84,8 @@ pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
             AppChange::Added | AppChange::Removed | AppChange::Changed => STRONG,
         };
         let change = paint(style, format_args!("{:<8}", change.as_str()));
-        let why = why.as_deref().map(|why| format!(": {}", plain(why))).unwrap_or_default();
+        let lines = |why: &str| why.lines().map(plain).collect::<Vec<_>>().join("\n           ");
+        let why = why.as_deref().map(|why| format!(": {}", lines(why))).unwrap_or_default();
         _ = write!(text, "\n  {change} {}{why}", plain(app));
     }
     text
@@ -282,12 +283,12 @@ mod tests {
         };
         let apps = vec![
             app("api", AppChange::Changed, Some("hosts")),
-            app("shop", AppChange::Refused, Some("shop.toml:1:1 no")),
+            app("shop", AppChange::Refused, Some("shop.toml:1:1 no\nshop.toml:2:1 no")),
             app("web", AppChange::Added, None),
         ];
         let several = Reloaded { changed: Vec::new(), apps, ..answer };
-        let expected =
-            "configuration loaded\n  changed  api: hosts\n  refused  shop: shop.toml:1:1 no\n  added    web";
+        let expected = "configuration loaded\n  changed  api: hosts\n  refused  shop: shop.toml:1:1 no\n           \
+                        shop.toml:2:1 no\n  added    web";
         assert_eq!(stripped(reloaded(&several)), expected);
     }
 }

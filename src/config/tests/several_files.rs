@@ -135,14 +135,17 @@ fn an_address_that_the_instance_listens_on_is_no_apps_own() {
         ("[::1]:80", "[::1]:80"),
     ] {
         let app = format!("listen = \"{own}\"\ncommand = \"x\"\n");
-        let said = format!("addresses of its own: {own} is the instance's too (listen = \"{listen}\")");
         let case = Case::file(&format!("listen = \"{listen}\"\n[apps]\n"));
+        let too = format!("addresses of its own: {own} is the instance's too");
+        let said = format!(":1:10: listen = \"{listen}\")");
+        let both = format!("{too} ({}{said}", case.config().display());
         case.app("shop", &app);
         let config = case.good();
         let refused = &several(&config).refused["shop"];
-        assert!(refused.contains("shop.toml:1:10: listen = ") && refused.ends_with(&said), "{refused}");
+        assert!(refused.contains("shop.toml:1:10: listen = ") && refused.ends_with(&both), "{refused}");
         let problems = Case::file(&format!("listen = \"{listen}\"\n[apps.shop]\n{app}")).problems();
-        assert!(problems.len() == 1 && problems[0].ends_with(&said), "{problems:?}");
+        assert!(problems.len() == 1 && problems[0].contains(&too), "{problems:?}");
+        assert!(problems[0].ends_with(&said), "{problems:?}");
     }
     for (listen, own) in
         [("0.0.0.0:80", "[::1]:80"), ("0.0.0.0:0", "127.0.0.1:0"), ("0.0.0.0:80", "0.0.0.0:81")]

@@ -76,6 +76,7 @@ fn a_file_that_is_broken_at_the_start_is_left_out_and_begins_when_it_is_mended()
     wait_for(&daemon, "good.test", "good-1");
     let bad = status(&daemon, "bad");
     assert_eq!(bad.phase.as_str(), "empty");
+    assert_eq!(bad.config.file.as_deref(), Some(&*super::file(&world, "bad").display().to_string()));
     assert_mentions(&super::apps(&world)[0]["error"].to_string(), &["comand"]);
     daemon.admin("POST", "/__deploy?app=bad", Some(&serde_json::json!({}))).refused(400, "bad_request");
     put(&world, "bad", &["bad.test"], &world.app("bad-1"));
