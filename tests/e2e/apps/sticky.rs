@@ -92,9 +92,10 @@ fn two_apps_on_one_host_leave_each_others_cookies_alone() {
     let world = World::new();
     let programs = ["a1", "a2", "b1", "b2"].map(|version| world.app(version).start_unmanaged());
     let port = |at: usize| programs[at].port;
+    let conf = edge(&world);
     list(&world, "a", "/a", &[port(0), port(1)]);
     list(&world, "b", "/b", &[port(2), port(3)]);
-    let daemon = world.start(&edge(&world));
+    let daemon = world.start(&conf);
     let cookie = |path: &str| {
         let answer = wait_until(
             path,
