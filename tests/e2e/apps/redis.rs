@@ -13,7 +13,7 @@ use super::{apps, edge, get, names, put, reload, status, take_away, wait_for};
 use crate::harness::app::Unmanaged;
 use crate::harness::conf::Conf;
 use crate::harness::wait::pause;
-use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
+use crate::harness::{Conn, Daemon, Load, World, assert_mentions, wait_until};
 
 #[path = "../../../src/redis/tests/server.rs"]
 mod server;
@@ -125,6 +125,36 @@ fn lists_are_served_change_and_go_and_a_file_wins() {
         text.contains("\nportok_redis_connected 1\n") && text.contains("\nportok_redis_hosts 1\n"),
         "{text}"
     );
+    daemon.terminate();
+}
+
+#[test]
+fn clients_of_a_list_stay_with_one_target_by_one_cookie_for_all_hosts() {
+    let world = World::new();
+    let Some(server) = Server::start(&[]) else { return };
+    let (v1, v2) = (world.app("v1").start_unmanaged(), world.app("v2").start_unmanaged());
+    server.list("shop.test", &[&v1, &v2]);
+    let daemon = world.start(&server.beside(edge(&world)).set("redis.app.sticky", "cookie"));
+    let first = wait_until(
+        "the list is served",
+        || daemon.log(),
+        || Some(get(&daemon, "shop.test", "/")).filter(|answer| answer.status() == 200),
+    );
+    let cookie = first.header("set-cookie").unwrap().split("; ").next().unwrap();
+    assert!(cookie.starts_with("portok_sticky_redis="), "{cookie}");
+    let polls = || {
+        for _ in 0..8 {
+            let mut conn = Conn::tcp(daemon.addr).unwrap();
+            let fields = [("host", "shop.test"), ("cookie", cookie)];
+            let answer = conn.request("GET", "/", &fields, None).unwrap().expect(200);
+            assert_eq!((answer.version(), answer.header("set-cookie")), (first.version(), None));
+        }
+    };
+    polls();
+    server.list("shop.test", &[&v2, &v1]);
+    server.list("later.test", &[&v1]);
+    wait_for(&daemon, "later.test", "v1");
+    polls();
     daemon.terminate();
 }
 
