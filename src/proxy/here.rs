@@ -8,6 +8,7 @@
 //! The order that matters is the board's: the epoch is read first, the pointers after it. The first
 //! claim of a request trusts the request's own look; a claim that is refused looks again.
 
+mod view;
 mod waiting;
 
 use std::cell::{Cell, RefCell};
@@ -15,98 +16,20 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::balance::{Chosen, Members, Trial};
+use self::view::NowHere;
+pub(super) use self::view::{NoClaim, ServiceHere};
+use super::balance::Members;
 use super::bells::Doorbells;
-use super::board::{Board, Found, Held, Maintenance, Now, Service, Services, Way};
+use super::board::{Board, Found, Now, Service, Services, Way};
 use super::connection::ClientConnection;
-use super::counters::{RequestLane, ServiceCounters};
-use super::crowd::{Crowd, Guest, Reception};
+use super::crowd::Reception;
 use super::hold::Queue;
 use super::pins::Stay;
 use super::settings::Settings;
 use super::sticky::Wish;
 use super::target::Target;
 use super::upstream::pool::{Claim, LocalTarget};
-use super::who;
 use crate::config::{Affinity, AppConfig};
-
-/// Why a request has no ordinary claim.
-#[derive(Debug)]
-pub(super) enum NoClaim {
-    /// Nothing serves, or nothing that the request has not tried.
-    Empty,
-    /// The next target is near.
-    Near,
-    /// It has to wait until it is let go.
-    Held,
-    /// Every request gets this answer.
-    Maintenance(Arc<Maintenance>),
-    /// The request is to try a member of a set that was out.
-    Trial(Box<(Claim, Trial)>),
-}
-
-/// Where requests go now, as this thread uses it.
-enum NowHere {
-    One(Rc<LocalTarget>),
-    Spread(Rc<Members>),
-    Empty,
-    Near,
-    Held(Held),
-    /// There, but others have waited for it: requests queue behind them.
-    Behind(Box<Self>),
-    Maintenance(Arc<Maintenance>),
-}
-
-impl NowHere {
-    /// Why nothing of it could be claimed.
-    fn why_not(&self) -> NoClaim {
-        match self {
-            Self::Near => NoClaim::Near,
-            Self::Held(_) | Self::Behind(_) => NoClaim::Held,
-            Self::Maintenance(answer) => NoClaim::Maintenance(answer.clone()),
-            Self::One(_) | Self::Spread(_) | Self::Empty => NoClaim::Empty,
-        }
-    }
-
-    /// Whether a client that is pinned to a target goes there all the same.
-    fn leaves_pins(&self) -> bool {
-        !matches!(self, Self::Held(Held::All) | Self::Behind(_) | Self::Maintenance(_))
-    }
-
-    /// What it is for a request that has waited already, if `passes`.
-    fn to(&self, passes: bool) -> &Self {
-        match self {
-            Self::Behind(live) if passes => live,
-            _ => self,
-        }
-    }
-}
-
-impl From<Chosen> for Result<Claim, NoClaim> {
-    fn from(chosen: Chosen) -> Self {
-        match chosen {
-            Chosen::Member(claim) => Ok(claim),
-            Chosen::Trial(trial) => Err(NoClaim::Trial(trial)),
-        }
-    }
-}
-
-/// A service as this thread saw it last. What it says does not change; a request keeps the one that
-/// it began with.
-pub(super) struct ServiceHere {
-    pub(super) settings: Settings,
-    pub(super) counters: Arc<ServiceCounters>,
-    lane: usize,
-    live: NowHere,
-    service: Arc<Service>,
-    reception: Reception,
-    /// What `live` was read from.
-    now: Arc<Now>,
-    /// Until this epoch it is what the board says.
-    epoch: Cell<u64>,
-    /// With several apps, in the view of the board's own service: theirs.
-    apps: Option<Rc<AppsHere>>,
-}
 
 /// The services of several apps as this thread sees them.
 struct AppsHere {
@@ -115,134 +38,6 @@ struct AppsHere {
     seen: RefCell<Box<[Option<Rc<ServiceHere>>]>>,
     /// The epoch at which all of `seen` was looked through.
     swept: Cell<u64>,
-}
-
-impl ServiceHere {
-    /// This thread's counters of the service's requests.
-    pub(super) fn counts(&self) -> &RequestLane {
-        self.counters.lane(self.lane)
-    }
-
-    /// The thread's number.
-    pub(super) fn lane(&self) -> usize {
-        self.lane
-    }
-
-    /// With the board's own service: whether there are several apps.
-    pub(super) fn is_of_several(&self) -> bool {
-        self.apps.is_some()
-    }
-
-    /// The service itself.
-    pub(super) fn service(&self) -> &Arc<Service> {
-        &self.service
-    }
-
-    /// Whose requests it has under way.
-    pub(super) fn crowd(&self) -> &Crowd {
-        self.reception.crowd()
-    }
-
-    /// Whom a request of `client` counts for that names nobody else.
-    pub(super) fn guest(&self, client: &ClientConnection) -> Rc<Guest> {
-        let own = client.guest();
-        if own.is_of(self.reception.crowd()) { own.clone() } else { self.reception.guest(own.ip()) }
-    }
-
-    /// Whom a request of `client` counts for that may name another: the address that its `fields`
-    /// name, if the peer is trusted, else the peer itself.
-    #[cold]
-    pub(super) fn named_guest<'a, I>(&self, client: &ClientConnection, fields: impl Fn() -> I) -> Rc<Guest>
-    where
-        I: Iterator<Item = (&'a [u8], &'a [u8])>,
-    {
-        let (peer, settings) = (client.peer.ip(), &self.settings);
-        let named = match settings.trusts(peer) {
-            true => who::client(peer, &settings.config.proxy.trusted, fields),
-            false => peer,
-        };
-        if named == peer { self.guest(client) } else { self.reception.guest(named) }
-    }
-
-    /// Claims the one live target; `None`: there is not one, or it may not be claimed any more.
-    fn claim_one(&self) -> Option<Claim> {
-        match &self.live {
-            NowHere::One(local) => Claim::new(local.clone(), false),
-            _ => None,
-        }
-    }
-
-    /// Claims a target for a request of `client` that has `tried` some of several, `passes` those
-    /// that wait, and has a `wish` which one it gets. `None`: none may be claimed.
-    fn claim_now(
-        &self,
-        client: &ClientConnection,
-        tried: &[Rc<LocalTarget>],
-        passes: bool,
-        wish: Option<Wish>,
-    ) -> Option<Result<Claim, NoClaim>> {
-        let live = self.live.to(passes);
-        let is_pinned = self.settings.app.drain.affinity == Affinity::Connection;
-        if is_pinned
-            && live.leaves_pins()
-            && let Some(claimed) = self.claim_pinned(client, tried, wish)
-        {
-            return Some(claimed);
-        }
-        let (claimed, stay) = match live {
-            NowHere::One(local) => (Ok(Claim::new(local.clone(), false)?), Stay::With(local.clone())),
-            NowHere::Spread(members) => {
-                (members.claim(tried, false, wish)?.into(), Stay::Among(members.clone()))
-            }
-            NowHere::Empty
-            | NowHere::Near
-            | NowHere::Held(_)
-            | NowHere::Behind(_)
-            | NowHere::Maintenance(_) => return None,
-        };
-        if is_pinned {
-            client.pins.pin(stay);
-        }
-        Some(claimed)
-    }
-
-    /// Claims where `client` is pinned.
-    fn claim_pinned(
-        &self,
-        client: &ClientConnection,
-        tried: &[Rc<LocalTarget>],
-        wish: Option<Wish>,
-    ) -> Option<Result<Claim, NoClaim>> {
-        match client.pins.of(&self.service)? {
-            Stay::With(local) if tried.iter().any(|tried| Rc::ptr_eq(tried, &local)) => None,
-            Stay::With(local) => Claim::new(local, true).map(Ok),
-            Stay::Among(members) => {
-                let goes_on = |live: &&Rc<Members>| live.spread().continues(members.spread());
-                // Until it is left, the set may have other members by now.
-                let Some(live) = self.members().filter(goes_on) else {
-                    return members.claim(tried, true, wish).map(Into::into);
-                };
-                let chosen = live.claim(tried, true, wish)?;
-                if !Rc::ptr_eq(live, &members) {
-                    client.pins.pin(Stay::Among(live.clone()));
-                }
-                Some(chosen.into())
-            }
-        }
-    }
-
-    /// The several targets that its requests are spread over.
-    pub(super) fn members(&self) -> Option<&Rc<Members>> {
-        match self.live.to(true) {
-            NowHere::Spread(members) => Some(members),
-            _ => None,
-        }
-    }
-
-    /// Whether its requests queue behind others.
-    fn is_behind(&self) -> bool {
-        matches!(self.live, NowHere::Behind(_))
-    }
 }
 
 /// The service that a request goes to.
@@ -562,7 +357,7 @@ mod tests {
 
     use super::*;
     use crate::proxy::counters::Counters;
-    use crate::proxy::crowd::Visit;
+    use crate::proxy::crowd::{Crowd, Visit};
     use crate::proxy::{RouteWriter, tests};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
