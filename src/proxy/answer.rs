@@ -138,6 +138,8 @@ impl Body {
     }
 
     /// Keeps `under_way` until the body is over.
+    // Called in one place; measured: a call of its own copies the body once more.
+    #[inline(always)]
     pub(super) fn hold(mut self, under_way: UnderWay) -> Self {
         if matches!(self.kind, Kind::Over | Kind::Told(_)) {
             under_way.ticket.finish();

@@ -154,7 +154,7 @@ impl Attempts<'_> {
                 },
             };
             let fresh = retried || !upstream.keepalive;
-            let mut connection = if let Some(kept) = claim.local.try_kept(fresh, replayable) {
+            let mut connection = if let Some(kept) = claim.local.try_kept(fresh) {
                 kept
             } else {
                 // In a box, because it is rare and large: a request's future has room for

@@ -179,6 +179,13 @@ impl<'s> Forward<'s> {
 
     /// Tells a sticky client which member it got.
     fn tell(&self, head: &mut Head, claim: &Claim) {
+        if self.wish.is_some() {
+            self.name_member(head, claim);
+        }
+    }
+
+    #[cold]
+    fn name_member(&self, head: &mut Head, claim: &Claim) {
         let told = self.service.settings.told(self.wish, &claim.local);
         if let Some(value) = told.and_then(|told| HeaderValue::try_from(told).ok()) {
             head.headers.append(header::SET_COOKIE, value);

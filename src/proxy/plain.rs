@@ -304,6 +304,8 @@ impl ShortWay<'_> {
     }
 
     /// The app's answer, whose head is `lines`, with as much of it as has come.
+    // Measured: a call of its own costs a plain request a hundred instructions more.
+    #[inline(always)]
     fn pass(
         &self,
         answered: Answered,

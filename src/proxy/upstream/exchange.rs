@@ -331,6 +331,7 @@ impl Incoming {
     }
 
     /// Ends the body.
+    #[inline(always)]
     pub(in crate::proxy) fn over(&mut self) -> Over {
         let unread = self.outgoing.take().is_some_and(|outgoing| !outgoing.is_done());
         // Bytes nobody asked for: what follows cannot be told apart from the next answer.

@@ -131,14 +131,12 @@ impl LocalTarget {
         }
     }
 
-    /// A kept connection, without waiting. None if a `fresh` one is wanted. A request that is not
-    /// `replayable` is lost where the app has closed the connection. So for it the kernel's clock is
-    /// read: the thread's is behind in the turn in which the process runs again after a stop.
-    pub(in crate::proxy) fn try_kept(&self, fresh: bool, replayable: bool) -> Option<Connection> {
+    /// A kept connection, without waiting. None if a `fresh` one is wanted.
+    pub(in crate::proxy) fn try_kept(&self, fresh: bool) -> Option<Connection> {
         if fresh || self.waiting.get() > 0 {
             return None;
         }
-        self.kept(if replayable { clock::uptime() } else { self.exactly_now() })
+        self.kept(clock::uptime())
     }
 
     /// A connection or a permit, without waiting. `fresh`: no kept connection.
@@ -280,6 +278,7 @@ pub(in crate::proxy) struct Claim {
 }
 
 impl Claim {
+    #[inline(always)]
     pub(in crate::proxy) fn new(local: Rc<LocalTarget>, pinned: bool) -> Option<Self> {
         // Only a granted claim becomes one: dropping it gives back.
         if local.target.claim(local.lane, pinned) { Some(Self { local, pass: None }) } else { None }
