@@ -32,8 +32,8 @@ pub fn is_own(error: &io::Error) -> bool {
 }
 
 /// The error of a TCP connection to `addr` that did not come about, so that [`is_own`] judges it
-/// right. `EADDRNOTAVAIL` says two things: every local port is in use, which passes, or this host has
-/// no address of its own from which that one can be reached, which does not.
+/// right. `EADDRNOTAVAIL` says two things: every local port is in use, which passes, or this host
+/// has no address of its own from which that one can be reached, which does not.
 pub fn of_connecting(addr: SocketAddr, error: io::Error) -> io::Error {
     if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) || has_way_to(addr) {
         return error;

@@ -1,15 +1,16 @@
 //! Holds the arrows of the design by reading the sources: who may import whom, and what may be done
 //! where.
 //!
-//! wire <- config, http1 <- mechanisms (supervisor, health, proxy) <- release <- apps, admin <- daemon
-//! <- the binaries; config <- host <- cli <- the binaries. Mechanisms never import one another; the
-//! command line knows nothing of the daemon.
+//! wire <- config, http1 <- mechanisms (supervisor, health, proxy) <- release <- apps, admin <-
+//! daemon <- the binaries; config <- host <- cli <- the binaries. Mechanisms never import one
+//! another; the command line knows nothing of the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// For each part of the crate, the parts it may import. A part is a folder or file directly under `src`.
+/// For each part of the crate, the parts it may import. A part is a folder or file directly under
+/// `src`.
 const ALLOWED: [(&str, &[&str]); 19] = [
     ("wire", &[]),
     ("want", &[]),
@@ -72,8 +73,8 @@ const PURE: [&str; 20] = [
     "apps/targets/set",
 ];
 
-/// Parts whose files import one another in no circle. A parent and its children count as one idea cut by
-/// role: between them arrows may go both ways.
+/// Parts whose files import one another in no circle. A parent and its children count as one idea
+/// cut by role: between them arrows may go both ways.
 const WITHOUT_CIRCLES: [&str; 12] = [
     "proxy",
     "supervisor",
@@ -330,7 +331,8 @@ fn all_files(folder: &Path) -> Vec<PathBuf> {
 
 /// The parts of the crate that a file names.
 fn imports(source: &Source) -> BTreeSet<String> {
-    // A folder's `mod.rs` reaches the crate with one step up, a file in the folder with two, and so on.
+    // A folder's `mod.rs` reaches the crate with one step up, a file in the folder with two, and so
+    // on.
     let steps = source.path.trim_end_matches("/mod.rs").split('/').count() - 1;
     let up = &"super::".repeat(steps);
     let mut found = BTreeSet::new();

@@ -142,8 +142,8 @@ pub(super) fn upgrade(body: &[u8]) -> Result<Option<PathBuf>, Box<ErrorBody>> {
 /// Reads the body of a maintenance.
 ///
 /// # Errors
-/// `bad_request`: another key or kind of value, a status that cannot have a page, a page that is too
-/// long, or what has no place where it ends.
+/// `bad_request`: another key or kind of value, a status that cannot have a page, a page that is
+/// too long, or what has no place where it ends.
 pub(super) fn maintenance(body: &[u8]) -> Result<Order, Box<ErrorBody>> {
     let request = Some(body.trim_ascii()).filter(|body| body.starts_with(b"{"));
     let request = request.and_then(|body| serde_json::from_slice::<MaintenanceRequest>(body).ok());

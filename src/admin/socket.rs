@@ -211,8 +211,8 @@ where
     }
 }
 
-/// Waits for the first bytes of a connection. False: none have come, and it is to end. A socket that
-/// is closed with unread bytes resets the connection, so the kernel is asked before that.
+/// Waits for the first bytes of a connection. False: none have come, and it is to end. A socket
+/// that is closed with unread bytes resets the connection, so the kernel is asked before that.
 async fn has_request(stream: &UnixStream, seat: &Seat, stop: &CancellationToken) -> bool {
     tokio::select! {
         biased;

@@ -295,7 +295,8 @@ impl App {
         coordinator.deploy(request, force).await
     }
 
-    /// Moves traffic to these ports, as [`release::Handle::switch`] and [`targets::Handle::switch`].
+    /// Moves traffic to these ports, as [`release::Handle::switch`] and
+    /// [`targets::Handle::switch`].
     ///
     /// # Errors
     /// Those, and `bad_request` for an app whose requests go to no port, and for several ports of
@@ -340,7 +341,8 @@ impl App {
         coordinator.rollback(asked).await
     }
 
-    /// Has an operator's order obeyed, as [`release::Handle::order`] and [`targets::Handle::order`].
+    /// Has an operator's order obeyed, as [`release::Handle::order`] and
+    /// [`targets::Handle::order`].
     ///
     /// # Errors
     /// Those, and `bad_request` for an app that nobody drives.

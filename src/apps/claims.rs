@@ -125,8 +125,8 @@ pub(super) fn settle(claims: &[Claim], before: &InForce) -> Settled {
     settled
 }
 
-/// Who had what before a start: each of the `contested` routes its app; an app that has `stayed` as it
-/// was, the others that it claims.
+/// Who had what before a start: each of the `contested` routes its app; an app that has `stayed` as
+/// it was, the others that it claims.
 pub(super) fn held_before<'a>(contested: &Contested, stayed: impl Iterator<Item = &'a AppConfig>) -> InForce {
     let mut held: InForce = contested.iter().map(|(spot, app)| (spot.clone(), Arc::clone(app))).collect();
     let taken = addresses(&held);
@@ -147,8 +147,8 @@ pub(super) fn addresses_for(config: &Config, before: &InForce) -> BTreeSet<Socke
     addresses(&for_all(config, before, |app| !app.routes.listen.is_empty()).routes)
 }
 
-/// Which routes two apps claim, and which of them would get each: a sentence for each app that would
-/// do without some.
+/// Which routes two apps claim, and which of them would get each: a sentence for each app that
+/// would do without some.
 pub(super) fn conflicts(config: &Config, before: &InForce) -> Vec<String> {
     let sentence = |(app, without): (&Arc<str>, &Without)| {
         let Without { place, routes, .. } = without;

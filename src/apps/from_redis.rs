@@ -1,14 +1,15 @@
 //! The apps of Redis: a service for each host of its table, and what others see of them.
 //!
-//! State: the connection ([`Redis`]), the table that was applied last, for each of its hosts where its
-//! requests go ([`Host`]), and the probes of all targets where they are wanted ([`Probes`]). The
-//! registry owns it and publishes the routes; others see the hosts as they are ([`Seen`]). There may
-//! be very many of these apps, so one has neither task nor record; they share their configuration and
-//! their counters; and what did not change from one table to the next is not touched.
+//! State: the connection ([`Redis`]), the table that was applied last, for each of its hosts where
+//! its requests go ([`Host`]), and the probes of all targets where they are wanted ([`Probes`]).
+//! The registry owns it and publishes the routes; others see the hosts as they are ([`Seen`]).
+//! There may be very many of these apps, so one has neither task nor record; they share their
+//! configuration and their counters; and what did not change from one table to the next is not
+//! touched.
 //!
 //! A list is in force as soon as it is read: a target that is new gets requests before its first
-//! probe. One that fails its probes gets none while at most half of its list fails, until a probe is
-//! good again.
+//! probe. One that fails its probes gets none while at most half of its list fails, until a probe
+//! is good again.
 //!
 //! A host that a file has a route for stays that file's. A target that leaves gets no new request;
 //! it is closed once its requests have ended, after `drain.period` at the latest.
@@ -254,8 +255,8 @@ fn begin_probes(config: &Config, prober: &Prober) -> Option<Probes> {
     wants_probes(config).then(|| Probes::start(config_of_all(config), prober.clone()))
 }
 
-/// Lets no new request to `targets`, and closes each once its requests have ended, after `period` at
-/// the latest.
+/// Lets no new request to `targets`, and closes each once its requests have ended, after `period`
+/// at the latest.
 pub(super) async fn drain(mut targets: Vec<Arc<Target>>, period: Duration) {
     targets.iter().for_each(|target| target.retire());
     let end = Instant::now() + period;

@@ -90,8 +90,8 @@ impl Hosted {
         }
     }
 
-    /// How it is now: with `redis.probe` its targets that get requests are asked. Without, nobody asks
-    /// them, and they count as healthy.
+    /// How it is now: with `redis.probe` its targets that get requests are asked. Without, nobody
+    /// asks them, and they count as healthy.
     pub(super) async fn health(&self) -> wire::Health {
         let Some(probed) = &self.probed else {
             let port = self.targets.first().map(|target| target.addr().port());

@@ -105,7 +105,8 @@ impl Means {
         let (coordinator, handle) = Coordinator::new(parts);
         let (ends, ended) = watch::channel(None);
         let managed = Managed { handle, supervisor, recorded, ended };
-        // At the level of errors, so that no filter takes the name from a line that it lets through.
+        // At the level of errors, so that no filter takes the name from a line that it lets
+        // through.
         let span = owner.as_ref().map_or_else(Span::none, |app| tracing::error_span!("app", app = %app));
         Ok((managed, Prepared { coordinator, ended: ends, span }))
     }

@@ -4,12 +4,12 @@
 //! [`Apps`] is the face for the rest of the daemon: it finds an [`App`], puts a configuration in
 //! force, and fans out what concerns all (`together`): freeze, leave, stop. Which apps there are is
 //! known by one task, the `registry`, which makes what `boot`, `means` and `running` describe,
-//! compares it with the configuration (`plan`), settles who has which route (`claims`), starts again
-//! what fell (`restarts`), and lets apps go (`leaving`). It is told which of their own addresses
-//! cannot be bound (`unbound`). Each managed app has a coordinator of its own, which decides
-//! everything about its releases and owns its state. The apps of Redis (`from_redis`, `hosted`) have
-//! none; their targets are probed together, where that is wanted (`probes`). `drivers` is what
-//! coordinators and the drivers of targets have in common.
+//! compares it with the configuration (`plan`), settles who has which route (`claims`), starts
+//! again what fell (`restarts`), and lets apps go (`leaving`). It is told which of their own
+//! addresses cannot be bound (`unbound`). Each managed app has a coordinator of its own, which
+//! decides everything about its releases and owns its state. The apps of Redis (`from_redis`,
+//! `hosted`) have none; their targets are probed together, where that is wanted (`probes`).
+//! `drivers` is what coordinators and the drivers of targets have in common.
 //!
 //! [`Apps`] is cheap to clone, and dropping it changes nothing. [`Coordinators`] are the tasks:
 //! they end after [`Apps::stop_all`] or [`Apps::leave`].

@@ -2,8 +2,8 @@
 //!
 //! One task owns both. It makes and joins the coordinators, is the only one that publishes routes,
 //! and tells everybody else of the apps by a snapshot. A newer configuration comes as an
-//! [`Order`]; what is to be done follows from a comparison ([`super::plan`]) that may be made at any
-//! time: after a reload, when the delay of a removal has passed, when an app has been removed.
+//! [`Order`]; what is to be done follows from a comparison ([`super::plan`]) that may be made at
+//! any time: after a reload, when the delay of a removal has passed, when an app has been removed.
 //!
 //! What drives an app is started again after a fault (`registry/restarts.rs`); the others go on.
 //!
@@ -499,8 +499,8 @@ impl Registry {
         });
     }
 
-    /// Takes note of a task that has ended, and of all others that have: where many apps go, the rest
-    /// is looked at once.
+    /// Takes note of a task that has ended, and of all others that have: where many apps go, the
+    /// rest is looked at once.
     fn tasks_ended(&mut self, first: Result<Ended, JoinError>) {
         let (mut next, mut some_went) = (Some(first), false);
         while let Some(ended) = next {

@@ -1,7 +1,7 @@
 //! What all apps are told together, and asked together.
 //!
-//! Every call goes to all that drives apps at the same time, the coordinators of apps that are being
-//! removed among them.
+//! Every call goes to all that drives apps at the same time, the coordinators of apps that are
+//! being removed among them.
 
 use std::time::Duration;
 
@@ -80,8 +80,8 @@ impl Apps {
     /// record.
     ///
     /// # Errors
-    /// The first refusal. Nothing has changed then. With `interrupt` the daemon ends in any case, so
-    /// what could be written down is.
+    /// The first refusal. Nothing has changed then. With `interrupt` the daemon ends in any case,
+    /// so what could be written down is.
     pub async fn freeze(&self, interrupt: bool) -> Result<(), ErrorBody> {
         self.tell(Order::StandStill).await;
         let frozen = match self.removes_none() {
@@ -168,7 +168,8 @@ impl Apps {
         refusal
     }
 
-    /// Refuses where an app is being removed, or answers as what it was: nobody could go on with that.
+    /// Refuses where an app is being removed, or answers as what it was: nobody could go on with
+    /// that.
     fn removes_none(&self) -> Result<(), ErrorBody> {
         let known = self.known.borrow();
         // The app is there already as what it is now.

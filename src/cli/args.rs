@@ -205,11 +205,13 @@ Examples:
     Status {
         #[command(flatten)]
         named: Named,
-        /// Return when the app, or every app of the instance, is healthy; exit code 1 after this time
+        /// Return when the app, or every app of the instance, is healthy; exit code 1 after this
+        /// time
         #[arg(long, value_name = "TIME", value_parser = wait_time)]
         wait: Option<Duration>,
     },
-    /// List the apps of an instance: for which hosts, what is live, how much is asked and what fails
+    /// List the apps of an instance: for which hosts, what is live, how much is asked and what
+    /// fails
     #[command(after_help = "\
 Examples:
   portok apps
@@ -396,7 +398,8 @@ pub(crate) struct Named {
 /// `logs`.
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    /// The instance's name: its daemon's lines and its app's, from the journal; INSTANCE/APP for one app
+    /// The instance's name: its daemon's lines and its app's, from the journal; INSTANCE/APP for
+    /// one app
     #[arg(value_name = "INSTANCE", value_parser = instance_or_app)]
     pub(crate) name: Option<String>,
     /// Only this release's lines

@@ -43,8 +43,9 @@ pub(crate) fn needs_instance_option(command: &str) -> bool {
     ASKING.iter().any(|asking| asking.name == command && !asking.takes_instance)
 }
 
-/// `hint` with `address` in each command that asks a daemon: typed as they stand, the commands would
-/// ask the default instance. A daemon that names itself in its hint may be known by another name here.
+/// `hint` with `address` in each command that asks a daemon: typed as they stand, the commands
+/// would ask the default instance. A daemon that names itself in its hint may be known by another
+/// name here.
 pub(crate) fn addressed(hint: &str, address: &Address) -> String {
     let mut parts = hint.split("portok ");
     let mut text = parts.next().unwrap_or_default().to_owned();

@@ -22,7 +22,8 @@ use crate::wire::{
 
 type Done = Result<u8, Failure>;
 
-/// `portok status`. Of an instance with several apps, none of which was named, it shows all in short.
+/// `portok status`. Of an instance with several apps, none of which was named, it shows all in
+/// short.
 pub(crate) async fn status(session: &mut Session<'_>) -> Done {
     match session.client.ask::<Status>(Call::get("status", "status")).await {
         Ok((status, _)) if are_none(&session.client, &status).await => {

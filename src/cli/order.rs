@@ -81,8 +81,8 @@ pub(crate) async fn obey(
     }
 }
 
-/// The options by which `global` names a daemon, for commands that a hint proposes. The token is never
-/// among them.
+/// The options by which `global` names a daemon, for commands that a hint proposes. The token is
+/// never among them.
 fn address(global: &Global) -> Address {
     let way = match (&global.url, &global.socket, &global.instance) {
         (Some(url), ..) => Some(format!("--url {}", asking::shell_word(url))),

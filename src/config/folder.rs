@@ -85,9 +85,9 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of a file that was looked at after this moment. `None` where a further change of it
-    /// may not show. Whatever changes a file sets `changed` to the time of the clock; `modified` may be
-    /// set to any.
+    /// The stamp of a file that was looked at after this moment. `None` where a further change of
+    /// it may not show. Whatever changes a file sets `changed` to the time of the clock; `modified`
+    /// may be set to any.
     pub(super) fn of(meta: &Metadata, before: SystemTime) -> Option<Self> {
         let stamp = Self {
             inode: (meta.dev(), meta.ino()),

@@ -13,8 +13,8 @@
 //! - `read` lays file and environment over one another and collects **all** problems;
 //! - `secret` knows which values are never shown; `effective` shows all others;
 //! - `validate` goes through the keys and checks what has to fit together;
-//! - `several` knows whether an instance has several apps, `folder` reads those with a file of their
-//!   own, `one_of_several` reads one, `clashes` knows whose addresses do not go together;
+//! - `several` knows whether an instance has several apps, `folder` reads those with a file of
+//!   their own, `one_of_several` reads one, `clashes` knows whose addresses do not go together;
 //! - [`load()`] is the one way through all of them;
 //! - [`diff()`] says what a change of the configuration needs, `fingerprint` whether an edit of
 //!   `[app]` makes another release;
@@ -134,8 +134,8 @@ pub struct Config {
 pub struct Several {
     /// The apps by name.
     pub apps: BTreeMap<String, Arc<AppConfig>>,
-    /// Apps whose file is not valid, by name, each with all that is wrong with it. Such an app stays
-    /// as it is; one that is in `apps` too is what it is there.
+    /// Apps whose file is not valid, by name, each with all that is wrong with it. Such an app
+    /// stays as it is; one that is in `apps` too is what it is there.
     pub refused: BTreeMap<String, String>,
     /// What is said of each of `apps`.
     pub texts: BTreeMap<String, AppText>,
@@ -321,8 +321,8 @@ pub enum Sticky {
 pub struct Health {
     /// Asked with GET; any 2xx is healthy. Starts with `/`.
     pub path: String,
-    /// Whether the path is set for this app of several itself, and not for every one, or not at all.
-    /// Only then are its targets on other hosts probed; those on this host always are.
+    /// Whether the path is set for this app of several itself, and not for every one, or not at
+    /// all. Only then are its targets on other hosts probed; those on this host always are.
     pub path_is_set: bool,
     /// The `Host` header of a probe.
     pub host: String,
@@ -563,9 +563,9 @@ pub struct Sources {
     /// What the daemon that reads it again started as; `None`: none runs with it. See
     /// [`Sources::hold_to`].
     pub started: Option<Started>,
-    /// What was said of apps when that was last good, by the app's name. At the start of a daemon an
-    /// app whose file is refused, or which nothing configures any more, is as it was, unless it was
-    /// removed.
+    /// What was said of apps when that was last good, by the app's name. At the start of a daemon
+    /// an app whose file is refused, or which nothing configures any more, is as it was, unless it
+    /// was removed.
     pub kept: BTreeMap<String, KeptApp>,
     /// What was read of the files of apps before, so that a change of one among many is cheap.
     pub remembered: Remembered,

@@ -1,8 +1,8 @@
-//! The routes that apps claim, and which of them exclude one another: of these only one app can have
-//! one. Pure: `--check`, the daemon and the doctor judge by it alike.
+//! The routes that apps claim, and which of them exclude one another: of these only one app can
+//! have one. Pure: `--check`, the daemon and the doctor judge by it alike.
 //!
-//! A host with a path excludes only the very same one. An address of an app's own excludes each that
-//! overlaps it, such as `0.0.0.0:80` and `127.0.0.1:80`.
+//! A host with a path excludes only the very same one. An address of an app's own excludes each
+//! that overlaps it, such as `0.0.0.0:80` and `127.0.0.1:80`.
 
 use std::fmt;
 use std::net::SocketAddr;

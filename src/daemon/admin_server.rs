@@ -142,7 +142,8 @@ impl AdminServer {
         }
     }
 
-    /// Whether it was served at a place where nothing is any more: the folder may have been cleared.
+    /// Whether it was served at a place where nothing is any more: the folder may have been
+    /// cleared.
     pub(super) fn is_lost(&mut self, config: &Config) -> bool {
         let is_missing =
             |path: &PathBuf| path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);

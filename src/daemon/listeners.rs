@@ -189,12 +189,13 @@ impl Listeners {
         Prepared::bind(wanted, &self.open, Vec::new())
     }
 
-    /// Listens on what is wanted and `bound` already, or can be bound, and leaves what is not wanted.
-    /// Addresses of apps' own that cannot be had are noted. Logs where they accept, if that has
-    /// changed.
+    /// Listens on what is wanted and `bound` already, or can be bound, and leaves what is not
+    /// wanted. Addresses of apps' own that cannot be had are noted. Logs where they accept, if that
+    /// has changed.
     ///
     /// # Errors
-    /// With the address of the instance that nothing can be accepted from. Nothing has changed then.
+    /// With the address of the instance that nothing can be accepted from. Nothing has changed
+    /// then.
     pub(super) async fn arrange(
         &mut self,
         wanted: &[ListenerId],
@@ -227,11 +228,12 @@ impl Listeners {
         Ok(())
     }
 
-    /// Accepts from what is new, then leaves what is not wanted any more. Returns the addresses that
-    /// apps cannot have.
+    /// Accepts from what is new, then leaves what is not wanted any more. Returns the addresses
+    /// that apps cannot have.
     ///
     /// # Errors
-    /// With the address of the instance that nothing can be accepted from. Nothing has changed then.
+    /// With the address of the instance that nothing can be accepted from. Nothing has changed
+    /// then.
     pub(super) async fn change(
         &mut self,
         mut prepared: Prepared,

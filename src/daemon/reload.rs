@@ -131,7 +131,8 @@ impl Daemon {
         }
     }
 
-    /// Tries again what may not have come about, and looks whether the admin socket is in its place.
+    /// Tries again what may not have come about, and looks whether the admin socket is in its
+    /// place.
     pub(super) async fn look_again(&mut self) {
         self.follow_addresses(Vec::new()).await;
         self.look_for_socket();
@@ -160,8 +161,8 @@ impl Daemon {
     }
 }
 
-/// Whether all that was loaded is in force, and a sentence that says so. `unreadable`: why the folder
-/// of apps cannot be read.
+/// Whether all that was loaded is in force, and a sentence that says so. `unreadable`: why the
+/// folder of apps cannot be read.
 fn judged(unreadable: Option<&str>, apps: &[wire::AppReload], is_same: bool) -> (bool, String) {
     use wire::AppChange::{Partial, Refused};
     let falls_short = || apps.iter().any(|app| matches!(app.change, Refused | Partial));

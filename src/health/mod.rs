@@ -6,8 +6,8 @@
 //! ([`Unable`]) counts neither as a success nor as a failure.
 //!
 //! The caller decides what a row of reports means. If a future is dropped, its connection is closed
-//! and nothing is left. The probes of all targets of a daemon share one [`Prober`], which is the only
-//! state here: it bounds how many are [under way](UnderWay) at a time.
+//! and nothing is left. The probes of all targets of a daemon share one [`Prober`], which is the
+//! only state here: it bounds how many are [under way](UnderWay) at a time.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -53,8 +53,8 @@ pub(super) fn present(close: bool) -> Response<Bytes> {
 }
 
 /// Where a client is sent whose requests go to `to`, a scheme and an authority: with the target of
-/// this one as the client wrote it. The request to a host as a whole (`*`) goes to the other host as
-/// a whole.
+/// this one as the client wrote it. The request to a host as a whole (`*`) goes to the other host
+/// as a whole.
 pub(super) fn location(to: &str, target: &[u8]) -> Option<HeaderValue> {
     let (between, target) = match target {
         b"*" => ("", &b""[..]),

@@ -45,8 +45,8 @@ pub(super) trait ForwardedRequest {
     /// What of it is kept while it waits for the app, beside what [`Self::write_head`] has written.
     fn kept(&self) -> Kept;
 
-    /// Where the answer's fields go. Called for each attempt, after the head was written, and to find
-    /// the fields of an answer again.
+    /// Where the answer's fields go. Called for each attempt, after the head was written, and to
+    /// find the fields of an answer again.
     fn fields(&mut self) -> Fields<'_>;
 }
 

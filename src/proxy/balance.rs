@@ -180,8 +180,8 @@ impl Members {
         best.map(|((kind, _), at)| (kind, at))
     }
 
-    /// `local` has failed, `why` says how. Puts it out for a while, if it is one of them and not the
-    /// last one that is in. One that was on `trial` stays out.
+    /// `local` has failed, `why` says how. Puts it out for a while, if it is one of them and not
+    /// the last one that is in. One that was on `trial` stays out.
     pub(super) fn failed(&self, local: &Rc<LocalTarget>, trial: Option<Trial>, why: &dyn fmt::Display) {
         if !self.locals.iter().any(|member| Rc::ptr_eq(member, local)) {
             return;

@@ -1,4 +1,5 @@
-//! How the threads of the data plane are woken from outside: each has a bell, which its keeper hears.
+//! How the threads of the data plane are woken from outside: each has a bell, which its keeper
+//! hears.
 
 use tokio::sync::Notify;
 

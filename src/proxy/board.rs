@@ -265,8 +265,8 @@ impl Services {
     }
 }
 
-/// Of more services than this, whoever publishes lets go last: that takes long, and a request of the
-/// thread that did it would wait meanwhile.
+/// Of more services than this, whoever publishes lets go last: that takes long, and a request of
+/// the thread that did it would wait meanwhile.
 const MANY: usize = 1000;
 
 /// What all data-plane threads read.
@@ -323,9 +323,9 @@ impl Board {
     }
 
     /// Publishes the routes to the services of several apps: every look from now on finds them. A
-    /// request that has no route gets 404. Of two routes for the same requests the first counts. The
-    /// first call makes the board one of several apps for ever; it belongs before the start of the
-    /// [`Plane`](super::Plane).
+    /// request that has no route gets 404. Of two routes for the same requests the first counts.
+    /// The first call makes the board one of several apps for ever; it belongs before the start of
+    /// the [`Plane`](super::Plane).
     pub fn route(&self, routes: Vec<Route<Destination>>) {
         let former = self.services.swap(Some(Arc::new(Services::new(routes))));
         self.advance();

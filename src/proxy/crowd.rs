@@ -2,9 +2,9 @@
 //! threads.
 //!
 //! State: one [`Crowd`] a service, shared by the threads; that of the board's own service has the
-//! connections, too. Looking an address up takes a lock for one look at a map; a thread skips it for
-//! the address that came last ([`Reception`]). A request only adds to a counter and takes from it.
-//! An address is forgotten with its last guard: [`Visit`], [`Guest`] or [`Stay`].
+//! connections, too. Looking an address up takes a lock for one look at a map; a thread skips it
+//! for the address that came last ([`Reception`]). A request only adds to a counter and takes from
+//! it. An address is forgotten with its last guard: [`Visit`], [`Guest`] or [`Stay`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -181,8 +181,9 @@ impl Here {
         }
     }
 
-    /// As [`Self::claim`], for a request that has `tried` some of several targets, and `passes` those
-    /// that wait because it has waited itself. Looks again until one can be claimed or there is none.
+    /// As [`Self::claim`], for a request that has `tried` some of several targets, and `passes`
+    /// those that wait because it has waited itself. Looks again until one can be claimed or there
+    /// is none.
     #[inline(never)]
     pub(super) fn claim_anew(
         &self,
@@ -223,7 +224,8 @@ impl Here {
         }
     }
 
-    /// Notes how much is in flight at each service, and how much of it at members is other threads'.
+    /// Notes how much is in flight at each service, and how much of it at members is other
+    /// threads'.
     pub(super) fn sample_inflight(&self) {
         self.locals.borrow().values().for_each(|local| local.note_elsewhere());
         let own = self.look();

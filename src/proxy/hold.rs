@@ -103,7 +103,8 @@ impl Waits {
 }
 
 impl Queue {
-    /// A queue of the service that `waiting` counts, on the thread `lane`. The app takes no request.
+    /// A queue of the service that `waiting` counts, on the thread `lane`. The app takes no
+    /// request.
     pub(super) fn new(waiting: Arc<Waiting>, bells: Arc<Doorbells>, lane: usize) -> Rc<Self> {
         let (queue, next, out, most) = (RefCell::default(), Cell::default(), Cell::new(0), Cell::new(0));
         Rc::new(Self { waiting, bells, lane, queue, next, out, most })
@@ -130,8 +131,8 @@ impl Queue {
         self.queue.borrow().is_empty()
     }
 
-    /// The app takes requests: from now on they are let go, the oldest first, so that at most `most`
-    /// of them, over all threads, are in flight at a time.
+    /// The app takes requests: from now on they are let go, the oldest first, so that at most
+    /// `most` of them, over all threads, are in flight at a time.
     pub(super) fn open(&self, most: usize) {
         self.most.set(most);
         self.let_go();

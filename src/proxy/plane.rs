@@ -93,8 +93,8 @@ impl Pulse {
 }
 
 impl Plane {
-    /// Starts `proxy.threads` threads that will accept from `listeners`, which are bound and listen.
-    /// From now on the plane is the one that writes the board's configuration.
+    /// Starts `proxy.threads` threads that will accept from `listeners`, which are bound and
+    /// listen. From now on the plane is the one that writes the board's configuration.
     ///
     /// # Errors
     /// A listener cannot be shared among threads, or a thread cannot be started.

@@ -121,8 +121,8 @@ impl<T> Routes<T> {
         table
     }
 
-    /// Where a request that came to `listener` goes: for `host`, as the client wrote it, and `path`,
-    /// with its query. Without a host only the routes for any host count.
+    /// Where a request that came to `listener` goes: for `host`, as the client wrote it, and
+    /// `path`, with its query. Without a host only the routes for any host count.
     pub(super) fn find<'h>(
         &self,
         listener: &ListenerId,

@@ -75,8 +75,8 @@ impl Spread {
         Arc::ptr_eq(&self.tenure.0, &other.tenure.0)
     }
 
-    /// Puts a member out until `until`, unless it is the last one that is in at `now`. Whether it is
-    /// out by this.
+    /// Puts a member out until `until`, unless it is the last one that is in at `now`. Whether it
+    /// is out by this.
     pub(super) fn eject(&self, target: &Arc<Target>, now: u64, until: u64) -> bool {
         let is_other = |other: &&Arc<Target>| !Arc::ptr_eq(other, target);
         let mut others = self.members.iter().filter(is_other);

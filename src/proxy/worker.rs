@@ -40,8 +40,8 @@ pub enum Until {
 
 /// When the last sweeps of the connections were, the oldest first.
 ///
-/// Which connection is quiet is counted in sweeps. By the clock all are, after a moment in which the
-/// whole machine stood still; but that moment lies between two sweeps.
+/// Which connection is quiet is counted in sweeps. By the clock all are, after a moment in which
+/// the whole machine stood still; but that moment lies between two sweeps.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sweeps([u64; 3]);
 

@@ -1,9 +1,9 @@
 //! Dead marks: the targets of a list that somebody could not reach. Pure; the clock is passed in.
 //!
-//! A mark comes from the set `dead:<host>`, whose members are indexes among the list's URLs, or from
-//! a message on the channel `dead`, `host;url;index;length`. It ends by itself: with the set's time
-//! to live, or some time after the message. When all of a host's targets are marked, the marks count
-//! for nothing: somebody who sees none of them alive is likely to be cut off himself.
+//! A mark comes from the set `dead:<host>`, whose members are indexes among the list's URLs, or
+//! from a message on the channel `dead`, `host;url;index;length`. It ends by itself: with the set's
+//! time to live, or some time after the message. When all of a host's targets are marked, the marks
+//! count for nothing: somebody who sees none of them alive is likely to be cut off himself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,8 +57,8 @@ pub(super) struct Sets {
     strange: usize,
 }
 
-/// The most sets of hosts that the table does not have yet, and the most that are told of which count
-/// for nothing.
+/// The most sets of hosts that the table does not have yet, and the most that are told of which
+/// count for nothing.
 const MOST_STRANGE: usize = 1000;
 
 impl Sets {
@@ -103,8 +103,8 @@ impl Marks {
         self.find_first_end();
     }
 
-    /// A message came at `now`; its mark ends after `ttl`. A message that speaks of another list than
-    /// the one in force is passed over.
+    /// A message came at `now`; its mark ends after `ttl`. A message that speaks of another list
+    /// than the one in force is passed over.
     pub(super) fn told(&mut self, message: &str, table: &Table, now: Instant, ttl: Duration) {
         if let Some((frontend, index)) = message_of(message, table)
             && let Some(end) = now.checked_add(ttl)

@@ -19,7 +19,8 @@ impl Lines {
         Self { most, left: most, pause, at: None, left_out: 0 }
     }
 
-    /// Whether there is room for a line now, and what it has to end with: how many there was none for.
+    /// Whether there is room for a line now, and what it has to end with: how many there was none
+    /// for.
     pub fn next(&mut self, now: Instant) -> Option<String> {
         let at = self.at.get_or_insert(now);
         while self.left < self.most && now.saturating_duration_since(*at) >= self.pause {

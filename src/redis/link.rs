@@ -28,9 +28,9 @@ use crate::config::RedisServer;
 /// How long Redis may take for a connection, and for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest answer to one request, in bytes. Several times [`KEYS_A_STEP`] of the largest lists fit
-/// into it, of at most 10 KiB each. A server that answers with very many small values instead of one
-/// string makes several times as much of it in memory.
+/// The longest answer to one request, in bytes. Several times [`KEYS_A_STEP`] of the largest lists
+/// fit into it, of at most 10 KiB each. A server that answers with very many small values instead
+/// of one string makes several times as much of it in memory.
 const ANSWER: usize = 12 << 20;
 
 /// The most bytes of messages that wait to be taken.
@@ -168,8 +168,8 @@ impl Link {
         }
     }
 
-    /// The next step of a pass over all lists whose keys begin with `prefix`, with the marks of their
-    /// targets. The lists are not told where their digest is the `known` one.
+    /// The next step of a pass over all lists whose keys begin with `prefix`, with the marks of
+    /// their targets. The lists are not told where their digest is the `known` one.
     pub(super) async fn look(
         &mut self,
         cursor: &str,
@@ -302,8 +302,8 @@ fn pattern(prefix: &str) -> String {
     pattern + "frontend:*"
 }
 
-/// What `INFO` says of the database: the lines that differ when something was written, or has ended,
-/// since.
+/// What `INFO` says of the database: the lines that differ when something was written, or has
+/// ended, since.
 fn state_in(info: &str, database: u32) -> Option<State> {
     const COUNTS: [&str; 7] = [
         "run_id",

@@ -15,8 +15,8 @@ pub(super) const LONGEST_ELEMENT: usize = 1024;
 /// The most targets of a list.
 pub(super) const MOST_TARGETS: usize = 64;
 
-/// The longest target, in bytes: more than the longest address with its port. Of a list with a longer
-/// one, nothing is read behind it.
+/// The longest target, in bytes: more than the longest address with its port. Of a list with a
+/// longer one, nothing is read behind it.
 const LONGEST_TARGET: usize = 128;
 
 /// How much of an element a message quotes, in characters.

@@ -1,8 +1,8 @@
 //! Routes from Redis, in hipache's layout: every list `frontend:<host>` is an app named
 //! `redis:<host>`, and every set `dead:<host>` marks targets of it.
 //!
-//! What Redis holds is input from outside. It is bounded, guarded and, while Redis is away, replaced
-//! by what it said last:
+//! What Redis holds is input from outside. It is bounded, guarded and, while Redis is away,
+//! replaced by what it said last:
 //!
 //! - `list` reads one list or says why it is malformed, `bounds` which addresses it may name;
 //! - `steps` remembers what each step of a pass over the keys said, `packed` reads it;
@@ -28,8 +28,8 @@
 //! # What it needs of the server
 //!
 //! `INFO`, `EVAL`, and in it `SCAN` and `LRANGE`; for dead marks alone `SCARD`, `PTTL`, `SMEMBERS`,
-//! `SUBSCRIBE`, `SADD`, `EXPIRE` and `PUBLISH`, without which lists are served all the same. The keys
-//! are found by a scan, so they lie on one server and not in a cluster.
+//! `SUBSCRIBE`, `SADD`, `EXPIRE` and `PUBLISH`, without which lists are served all the same. The
+//! keys are found by a scan, so they lie on one server and not in a cluster.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,8 +130,8 @@ struct Mark {
 }
 
 impl Marker {
-    /// Marks a target of this list dead for `ttl`, by its index among the list's targets, unless the
-    /// list has changed since. Does not wait, and does nothing while Redis is away.
+    /// Marks a target of this list dead for `ttl`, by its index among the list's targets, unless
+    /// the list has changed since. Does not wait, and does nothing while Redis is away.
     pub fn mark_dead(&self, frontend: &Arc<Frontend>, index: usize, ttl: Duration) {
         let mark = Mark { frontend: Arc::clone(frontend), index, ttl };
         let _too_many_wait = self.0.try_send(mark);

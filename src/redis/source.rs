@@ -1,10 +1,10 @@
 //! The task that owns the connection: reads the lists again and again, and publishes what they say.
 //!
 //! A look asks first whether anything has changed at all ([`Link::state`]), and only then goes
-//! through the lists. That is polling on purpose: it sees a flush and a restored database as it sees
-//! a single change, and needs nothing of the server's configuration. The server goes through all
-//! lists in any case; it tells only those steps of a pass that say something else than in the one
-//! before ([`Steps`]).
+//! through the lists. That is polling on purpose: it sees a flush and a restored database as it
+//! sees a single change, and needs nothing of the server's configuration. The server goes through
+//! all lists in any case; it tells only those steps of a pass that say something else than in the
+//! one before ([`Steps`]).
 //!
 //! A pass takes as long as its server needs: each of its steps has a deadline, and their number a
 //! bound. Marks are heard, written and ended between them.
@@ -307,8 +307,8 @@ impl Source {
         self.publish();
     }
 
-    /// Waits until `until`, and does meanwhile what comes up: messages of others, marks of ours, and
-    /// marks that end. Without a connection nothing comes up but the end of marks.
+    /// Waits until `until`, and does meanwhile what comes up: messages of others, marks of ours,
+    /// and marks that end. Without a connection nothing comes up but the end of marks.
     async fn wait(&mut self, mut link: Option<&mut Link>, until: Instant) -> Result<(), End> {
         loop {
             self.publish_what_is_due();
@@ -421,15 +421,16 @@ struct Judged {
     guard: Guard,
 }
 
-/// What `work` returns, which may take its time: with very many hosts the control thread would stand
-/// still for longer than it may.
+/// What `work` returns, which may take its time: with very many hosts the control thread would
+/// stand still for longer than it may.
 async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     spawn_blocking(work)
         .await
         .map_err(|error| Failure::new(format!("the end of a pass has ended unexpectedly: {error}")))
 }
 
-/// What the steps of a pass after the one that made `before` have found, and whether any host is gone.
+/// What the steps of a pass after the one that made `before` have found, and whether any host is
+/// gone.
 fn look(steps: &Steps, before: &Arc<Table>) -> (Looked, bool) {
     let mut look = Look::new(Arc::clone(before));
     steps.lists().for_each(|said| look.take(said));

@@ -40,8 +40,8 @@ struct Step {
 }
 
 impl Steps {
-    /// The digest of the step of the pass `before` that begins at `cursor`, if what was kept of it is
-    /// what there is room for now.
+    /// The digest of the step of the pass `before` that begins at `cursor`, if what was kept of it
+    /// is what there is room for now.
     pub(super) fn digest<'a>(&self, cursor: &str, before: &'a Self) -> Option<&'a str> {
         let step = before.at(cursor)?;
         let is_as_large = |taken: usize, beyond: usize, most: usize, all: usize| {
@@ -86,7 +86,8 @@ impl Steps {
             step.lists.push(said);
         }
         if step.lists.is_empty() && step.beyond == Count::default() {
-            // Most steps, where there are very many other keys. What was kept of it before is missed.
+            // Most steps, where there are very many other keys. What was kept of it before is
+            // missed.
             return Ok(());
         }
         step.lists.shrink_to_fit();

@@ -70,7 +70,8 @@ pub(super) struct Looked {
     pub(super) table: Table,
     /// The lists that say nothing, by the host as the key has it.
     pub(super) malformed: BTreeMap<String, Malformed>,
-    /// Hosts that the table has no room for, and lists that say nothing beside those in `malformed`.
+    /// Hosts that the table has no room for, and lists that say nothing beside those in
+    /// `malformed`.
     pub(super) beyond: Count,
 }
 
@@ -162,7 +163,8 @@ impl Said {
         table.of_key(key).is_some()
     }
 
-    /// The list of `frontend:<key>` has these elements. What is in `before` already is shared with it.
+    /// The list of `frontend:<key>` has these elements. What is in `before` already is shared with
+    /// it.
     pub(super) fn of<E: AsRef<[u8]>>(key: &str, elements: &[E], before: &Table, bounds: &Bounds) -> Self {
         let known = key.parse().ok().and_then(|hosts| before.get(&hosts));
         match known.filter(|known| known.is_of(key, elements)) {
@@ -247,7 +249,8 @@ impl Looked {
         let left_out = self.table.len().saturating_sub(MOST_HOSTS);
         if left_out > 0 {
             let mut left = left_out;
-            // The last ones go. At least as many are new: the table before had no more than the most.
+            // The last ones go. At least as many are new: the table before had no more than the
+            // most.
             let mut stays = |frontend: &&Arc<Frontend>| {
                 let goes = left > 0 && before.get(frontend.hosts()).is_none();
                 left -= usize::from(goes);

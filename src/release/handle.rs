@@ -128,11 +128,12 @@ impl Handle {
         self.ask(|asker| Message::Cancel { asker }).await
     }
 
-    /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it cannot
-    /// be kept is in the answer's message.
+    /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it
+    /// cannot be kept is in the answer's message.
     ///
     /// # Errors
-    /// `bad_request` (a pause that `hold.on` leaves out), `busy` (before the boot), `shutting_down`.
+    /// `bad_request` (a pause that `hold.on` leaves out), `busy` (before the boot),
+    /// `shutting_down`.
     pub async fn order(&self, order: Order, said: Said) -> Result<wire::Ordered, ErrorBody> {
         let OrderReply { mut ordered, kept } =
             self.ask_booted(|asker| Message::Order { order, said, asker }).await?;

@@ -1,12 +1,12 @@
 //! The lock that makes a place of records one daemon's, and its second name in a folder of records.
 //!
-//! The lock belongs to the open file (flock(2)), so a successor that is given the descriptor holds it
-//! too, without a gap.
+//! The lock belongs to the open file (flock(2)), so a successor that is given the descriptor holds
+//! it too, without a gap.
 //!
-//! Two state files can lead to one folder of records, as `edge` and `edge.json` do, and a state file
-//! can lie in the folder of another one's records. Each of the two daemons would take the other's
-//! records for its own, and stop what runs. So the lock file is linked into the folder: whoever
-//! holds it under one name holds it under both.
+//! Two state files can lead to one folder of records, as `edge` and `edge.json` do, and a state
+//! file can lie in the folder of another one's records. Each of the two daemons would take the
+//! other's records for its own, and stop what runs. So the lock file is linked into the folder:
+//! whoever holds it under one name holds it under both.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -21,8 +21,8 @@
 //! - `edits`: which `[app]` was attempted last, and whether a newer one waits.
 //! - [`orders`]: what an operator has ordered: a pause, maintenance, a freeze.
 //! - `history`: the attempts, and what became of them.
-//! - `timers`, `clock`, `tasks`: what the coordinator waits for. `turns`: what it waits for at a start
-//!   with many apps.
+//! - `timers`, `clock`, `tasks`: what the coordinator waits for. `turns`: what it waits for at a
+//!   start with many apps.
 //!
 //! The tasks that it starts:
 //! - `run`: one process from its start until nothing is left of it.
@@ -37,9 +37,9 @@
 //!
 //! On disk:
 //! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
-//! - [`record`]: what must be known after the daemon has died. `moment`: a time in it. [`store`]: its
-//!   file. [`records`]: their place. `parts`: the record of an app that may be two kinds. `whole`: its
-//!   bytes. `lock`: its lock. `failpoint`: where a test kills the daemon.
+//! - [`record`]: what must be known after the daemon has died. `moment`: a time in it. [`store`]:
+//!   its file. [`records`]: their place. `parts`: the record of an app that may be two kinds.
+//!   `whole`: its bytes. `lock`: its lock. `failpoint`: where a test kills the daemon.
 //!
 //! For others:
 //! - [`Handle`]: requests to the coordinator. `message`: what reaches it. `view`: the snapshot it

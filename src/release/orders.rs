@@ -1,9 +1,10 @@
 //! What an operator has ordered about an app: that its requests wait (a pause), that portok answers
 //! all of them (maintenance), that nothing is deployed (a freeze).
 //!
-//! Owned by whoever drives the app, who carries it out and keeps it in the app's record; it survives
-//! the daemon. No I/O; the time is the caller's. A pause ends by itself, and so may a freeze: their
-//! ends are moments of the host's clock in the record, and of the daemon's own while it runs.
+//! Owned by whoever drives the app, who carries it out and keeps it in the app's record; it
+//! survives the daemon. No I/O; the time is the caller's. A pause ends by itself, and so may a
+//! freeze: their ends are moments of the host's clock in the record, and of the daemon's own while
+//! it runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

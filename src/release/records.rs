@@ -90,7 +90,8 @@ pub struct Records {
 
 impl Records {
     /// As [`Records::take`], with the folder of the records of several apps, and tries again for a
-    /// moment where a lock is taken. Where one app (not `several`) has no such folder, none is made.
+    /// moment where a lock is taken. Where one app (not `several`) has no such folder, none is
+    /// made.
     ///
     /// The daemon before this one may just have been killed. A child that it was starting then
     /// holds the lock until it executes its program or ends. A lock that children do not inherit
@@ -285,8 +286,8 @@ impl Records {
         parts::write_targets(&file, &self.turns.of(&file), targets)
     }
 
-    /// Makes the folder of [`Records::write_targets`]. Where nothing is kept, what was set aside last
-    /// (`former`) is taken up. Blocking.
+    /// Makes the folder of [`Records::write_targets`]. Where nothing is kept, what was set aside
+    /// last (`former`) is taken up. Blocking.
     ///
     /// # Errors
     /// The operation that failed, and its path.
@@ -338,7 +339,8 @@ impl Records {
     }
 
     /// Sets the releases of an app aside that was removed, or is another kind now (`None`: the
-    /// record of the one app), and removes the oldest ones of it. Does nothing where there are none.
+    /// record of the one app), and removes the oldest ones of it. Does nothing where there are
+    /// none.
     ///
     /// # Errors
     /// They cannot be written or renamed. The error names the record.

@@ -16,7 +16,8 @@
 //!                                             ▼                 ▼                 what crashes)
 //!                                          refused           aborted
 //!
-//!   what live replaces: leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶ forgotten
+//!   what live replaces: leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶
+//!   forgotten
 //! ```
 //!
 //! The files:

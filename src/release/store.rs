@@ -129,8 +129,8 @@ pub struct Found {
 
 impl Store {
     /// Reads the record at `file`. One that cannot be understood is set aside as
-    /// `<file>.corrupt-<time>`. `lock` is that of the instance, `mark` the app's; `turn` is that of the
-    /// record of an app of several.
+    /// `<file>.corrupt-<time>`. `lock` is that of the instance, `mark` the app's; `turn` is that of
+    /// the record of an app of several.
     ///
     /// # Errors
     /// Something else than a file has the name of the record; another user's link leads there.

@@ -59,8 +59,8 @@ impl Stat {
         !matches!(self.state, b'Z' | b'X') || self.threads > 1
     }
 
-    /// Whether it is about to end: it gave its memory back, or will. While it has other threads, one
-    /// of them may be calling execve(2) and take the first one's place.
+    /// Whether it is about to end: it gave its memory back, or will. While it has other threads,
+    /// one of them may be calling execve(2) and take the first one's place.
     fn ends(&self) -> bool {
         !self.lives() || (self.exiting && self.threads <= 1)
     }

@@ -59,8 +59,8 @@ pub struct Status {
     /// none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<String>,
-    /// How many of the targets of an unmanaged app get requests, or of the replicas of a managed app
-    /// are ready that has several. Absent for other apps.
+    /// How many of the targets of an unmanaged app get requests, or of the replicas of a managed
+    /// app are ready that has several. Absent for other apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.

@@ -1,4 +1,5 @@
-//! What an app gets from portok: its environment, its files, its folder, its identity; and what it does not.
+//! What an app gets from portok: its environment, its files, its folder, its identity; and what it
+//! does not.
 
 use serde_json::json;
 
@@ -208,7 +209,8 @@ fn an_app_has_only_its_three_standard_files_and_clean_signals() {
             || target.starts_with("socket:") && number.parse::<u32>().unwrap() > 2;
         assert!(number.parse::<u32>().unwrap() <= 2 || own, "{file} leaked into the app: {numbers:?}");
     }
-    // Its own listener, its client connections (the probe's may still be open) and the folder it reads.
+    // Its own listener, its client connections (the probe's may still be open) and the folder it
+    // reads.
     let sockets = numbers.iter().filter(|file| file.contains("socket:")).count();
     assert!(sockets <= 4, "sockets leaked: {numbers:?}");
 

@@ -1,5 +1,6 @@
-//! The daemon is killed at every point of a release's path, and at random moments: the next one comes back to exactly one
-//! release, no process is lost, doubled or orphaned, no stranger is signalled, and the state file can always be read.
+//! The daemon is killed at every point of a release's path, and at random moments: the next one
+//! comes back to exactly one release, no process is lost, doubled or orphaned, no stranger is
+//! signalled, and the state file can always be read.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ fn ask(world: &World, method: &str, path: &str, body: Option<&Value>) -> Option<
     serde_json::from_slice(&answer.body).ok()
 }
 
-/// A first deploy, a second one until the first release is gone, and the way back. Whatever of it the daemon lives to see.
+/// A first deploy, a second one until the first release is gone, and the way back. Whatever of it
+/// the daemon lives to see.
 fn walk(world: &World, replicas: usize, is_over: impl Fn() -> bool) {
     let until = |what: &str, done: &dyn Fn(&Value) -> bool| {
         wait_until(
@@ -144,7 +146,8 @@ fn with_several_replicas_at_many_points() {
     assert!(walked > 10, "the path has more points than {walked} times {STRIDE}");
 }
 
-/// A port that no app is given (portok's are below 25000) and no outgoing connection (those are above 32768).
+/// A port that no app is given (portok's are below 25000) and no outgoing connection (those are
+/// above 32768).
 fn quiet_port() -> u16 {
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let first = 26_000 + u16::try_from(std::process::id() % 6000).unwrap_or_default();

@@ -8,9 +8,9 @@ use crate::harness::app::App;
 use crate::harness::conf::Conf;
 use crate::harness::{Daemon, World, live, pid, procs, wait_eagerly, wait_until};
 
-/// A daemon is killed while `v2` is live over the configured `v1`, and then `v2` itself, but not its helper, which ignores
-/// SIGTERM; the next daemon, which gives its apps `stop_timeout`, is asking the helper to go. Gives that one back, with
-/// the helper's pid.
+/// A daemon is killed while `v2` is live over the configured `v1`, and then `v2` itself, but not
+/// its helper, which ignores SIGTERM; the next daemon, which gives its apps `stop_timeout`, is
+/// asking the helper to go. Gives that one back, with the helper's pid.
 fn stopping_leftovers<'w>(
     world: &'w World,
     conf: &Conf,
@@ -144,8 +144,8 @@ enum Served {
     StartsAgain,
 }
 
-/// Kills the daemon as soon as a candidate's process is there, and `meanwhile` does its part; then only what the next
-/// daemon serves may run.
+/// Kills the daemon as soon as a candidate's process is there, and `meanwhile` does its part; then
+/// only what the next daemon serves may run.
 fn killed_when_the_candidate_appears(served: Served, meanwhile: impl Fn(&World)) {
     let world = World::new();
     let conf = world.conf().app(&world.app("v0")).set("app.stop_timeout", "300ms");

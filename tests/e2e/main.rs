@@ -1,10 +1,10 @@
 //! portok end to end: the real daemon and command line, real processes that misbehave on command.
 //!
-//! Every test has a folder and an instance name of its own, listens on port 0, waits for conditions and never
-//! for time, and ends by asserting that no process of its instance is left.
+//! Every test has a folder and an instance name of its own, listens on port 0, waits for conditions
+//! and never for time, and ends by asserting that no process of its instance is left.
 //!
-//! The modules are marked `cfg(test)`, which they are anyway, so that what clippy exempts tests from holds for
-//! their helpers too.
+//! The modules are marked `cfg(test)`, which they are anyway, so that what clippy exempts tests
+//! from holds for their helpers too.
 
 #[cfg(test)]
 mod admin;
@@ -87,7 +87,8 @@ mod want;
 #[cfg(test)]
 mod way_back;
 
-/// Not a test: this binary is started again as the app of the tests, with what it shall do in `FIXTURE`.
+/// Not a test: this binary is started again as the app of the tests, with what it shall do in
+/// `FIXTURE`.
 #[test]
 fn fixture_app() {
     harness::fixture::run_if_asked();

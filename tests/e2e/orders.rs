@@ -1,5 +1,5 @@
-//! What an operator orders: that requests wait, that portok answers them, that nothing is deployed; and that
-//! requests wait for an app that crashed.
+//! What an operator orders: that requests wait, that portok answers them, that nothing is deployed;
+//! and that requests wait for an app that crashed.
 
 use std::time::Duration;
 
@@ -334,7 +334,8 @@ fn a_thousand_held_requests_wake_nobody() {
     let time = Duration::from_secs(3);
     crate::harness::wait::pause(time);
     let waited = waits(daemon.pid()) - before;
-    // Each thread looks at its clock ten times a second; a thousand requests that look would be thousands.
+    // Each thread looks at its clock ten times a second; a thousand requests that look would be
+    // thousands.
     assert!(waited < 500, "{waited} times in {time:?}");
     daemon.admin("POST", "/__resume", None).expect(200);
     for conn in &mut held {

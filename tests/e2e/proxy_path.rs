@@ -360,7 +360,8 @@ fn a_post_is_never_sent_twice_and_a_get_is_on_a_stale_connection() {
     let app = world.app("v1").with("idle_close", 30);
     let daemon = world.start(&world.conf().app(&app).set("upstream.idle_timeout", "60s"));
     daemon.wait_until_serves("v1");
-    // The app closes each idle connection after 30 ms, so that some requests meet one that is just closing.
+    // The app closes each idle connection after 30 ms, so that some requests meet one that is just
+    // closing.
     let mut conn = daemon.connect();
     for round in 0..30_u64 {
         conn.request("GET", "/", &[], None).unwrap().expect(200);
@@ -370,7 +371,8 @@ fn a_post_is_never_sent_twice_and_a_get_is_on_a_stale_connection() {
     for post in posts {
         daemon.send("POST", &format!("/drop/{post}"), &[], Some(b"once")).expect(502);
     }
-    // One that met a connection which the app was just closing never reached it, and is not sent again either.
+    // One that met a connection which the app was just closing never reached it, and is not sent
+    // again either.
     let times = posts.map(|post| app.count(&format!("drop POST {post}")));
     assert!(times.iter().all(|times| *times <= 1), "a POST was sent more than once: {times:?}");
     assert!(times.contains(&1), "no POST reached the app");

@@ -1,5 +1,5 @@
-//! Releases of several processes: requests are spread over them, a deploy moves to all of them at once, and one
-//! that ends is replaced while the others serve.
+//! Releases of several processes: requests are spread over them, a deploy moves to all of them at
+//! once, and one that ends is replaced while the others serve.
 
 use std::collections::BTreeSet;
 

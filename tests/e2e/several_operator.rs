@@ -1,5 +1,5 @@
-//! What an operator and a script see of an instance with several apps: the API, the command line, and
-//! apps that are added and removed by commands.
+//! What an operator and a script see of an instance with several apps: the API, the command line,
+//! and apps that are added and removed by commands.
 
 use std::collections::BTreeMap;
 use std::fs;

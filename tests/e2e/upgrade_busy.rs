@@ -8,7 +8,8 @@ use crate::harness::command::Running;
 use crate::harness::http::request_bytes;
 use crate::harness::{Daemon, World, assert_mentions, live, pid, procs, wait_until};
 
-/// An app that listens once `ready` is there, and a daemon that holds requests for as long as a test may take.
+/// An app that listens once `ready` is there, and a daemon that holds requests for as long as a
+/// test may take.
 fn served<'a>(world: &'a World, app: &App) -> Daemon<'a> {
     world.touch("ready");
     let conf = world.conf().app(app).set("rollback.window", "0s").set("hold.max_time", "10m");

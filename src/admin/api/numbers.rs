@@ -71,7 +71,8 @@ impl Admin {
             let name = several.then(|| app.name().to_owned());
             parts.push(Part { app: name, life: Some(life), counters });
         }
-        // A file's app may be left of that name, from before there was Redis. No series is there twice.
+        // A file's app may be left of that name, from before there was Redis. No series is there
+        // twice.
         let is_free = apps.iter().all(|app| app.name() != APPS_OF_REDIS);
         if let Some(redis) = redis.filter(|_| is_free) {
             parts.push(Part { app: Some(APPS_OF_REDIS.to_owned()), life: None, counters: redis.snapshot() });

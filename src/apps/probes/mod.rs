@@ -1,11 +1,11 @@
 //! The probes of all targets that lists in Redis name (`redis.probe`).
 //!
-//! There may be very many targets, so one task probes all of them, and not all at a time: each probe
-//! begins [`PACE`] after the one before it, and has a place among those of the daemon ([`Prober`]).
-//! With more addresses than that allows, a round takes longer than `health.interval`.
+//! There may be very many targets, so one task probes all of them, and not all at a time: each
+//! probe begins [`PACE`] after the one before it, and has a place among those of the daemon
+//! ([`Prober`]). With more addresses than that allows, a round takes longer than `health.interval`.
 //!
-//! State: the [`Book`], which the task and the handles share behind a lock that is held for moments.
-//! The task ends when [`Probes`] is dropped; the connections of its probes end with it.
+//! State: the [`Book`], which the task and the handles share behind a lock that is held for
+//! moments. The task ends when [`Probes`] is dropped; the connections of its probes end with it.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! How apps are made: with a service on the board, and what drives them. Nothing of them runs before
-//! the registry does ([`Registry::run_prepared`]).
+//! How apps are made: with a service on the board, and what drives them. Nothing of them runs
+//! before the registry does ([`Registry::run_prepared`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -189,8 +189,8 @@ impl Registry {
         }
     }
 
-    /// Makes another driver for the targets of an app. The former one's serve until those of the new
-    /// one do.
+    /// Makes another driver for the targets of an app. The former one's serve until those of the
+    /// new one do.
     fn aim_again(&mut self, seat: Seat, name: &str) {
         let Some(mut running) = self.seats(seat).remove(name) else { return };
         let recorded = match &running.body {

@@ -1,5 +1,5 @@
-//! The apps with targets: how the registry begins one, lets one go, and clears what is left of those
-//! that nothing configures.
+//! The apps with targets: how the registry begins one, lets one go, and clears what is left of
+//! those that nothing configures.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -85,8 +85,8 @@ impl Registry {
         });
     }
 
-    /// Sets aside what is recorded of targets that nothing configures, of these apps. Where that is a
-    /// mistake, nothing is lost: it is taken up when they are configured again. Blocking.
+    /// Sets aside what is recorded of targets that nothing configures, of these apps. Where that is
+    /// a mistake, nothing is lost: it is taken up when they are configured again. Blocking.
     pub(in crate::apps) fn sweep_targets(&self, recorded: &BTreeSet<String>) {
         let is_known = |name: &String| match self.several() {
             None => false,

@@ -571,7 +571,8 @@ impl TargetSet {
     }
 }
 
-/// Which addresses are probed: those of this host always, others where the operator said which path.
+/// Which addresses are probed: those of this host always, others where the operator said which
+/// path.
 fn is_probed(config: &AppConfig) -> impl Fn(SocketAddr) -> bool + use<> {
     let remote = config.health.path_is_set;
     move |addr| remote || addr.ip().is_loopback()

@@ -169,8 +169,8 @@ impl Handle {
         Ok(wire::Switched { success: true, message, switch: Some(switch), warning: None })
     }
 
-    /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it cannot
-    /// be kept is in the answer's message.
+    /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it
+    /// cannot be kept is in the answer's message.
     ///
     /// # Errors
     /// `bad_request` (a pause that `hold.on` leaves out), `busy`, `no_such_app` (it is being
@@ -244,10 +244,10 @@ impl Handle {
         self.tell(Message::Shutdown).await;
     }
 
-    /// Lets the app go, to which no route leads any more: sets its record aside, begins nothing new,
-    /// and ends the driver once no request is in flight, after `drain.period` at the latest. Waits
-    /// until it has begun. False where the driver has ended already, by a fault: its record may
-    /// still be there.
+    /// Lets the app go, to which no route leads any more: sets its record aside, begins nothing
+    /// new, and ends the driver once no request is in flight, after `drain.period` at the latest.
+    /// Waits until it has begun. False where the driver has ended already, by a fault: its record
+    /// may still be there.
     pub async fn remove(&self) -> bool {
         self.ask(Message::Remove).await.is_ok()
     }

@@ -3,9 +3,9 @@
 //! - [`TargetSet`] is one such app of a file: its targets are probed, join, fail and drain, and an
 //!   operator may switch to other ports. `driver` is its task, which owns all of its state and the
 //!   one writer of its service's requests; it ends with [`Handle::stop`] or [`Handle::leave`].
-//!   `set` decides who serves and `schedule` who is probed when, purely; `voice` logs who is out and
-//!   back. `record` is what survives a restart. `handle` is what others see, and `picture` how the
-//!   targets are in that, what requests have found out included.
+//!   `set` decides who serves and `schedule` who is probed when, purely; `voice` logs who is out
+//!   and back. `record` is what survives a restart. `handle` is what others see, and `picture` how
+//!   the targets are in that, what requests have found out included.
 //! - [`Addresses`] is the same without task, probes and record, for apps of which there may be
 //!   100,000: whoever has the list hands it over whenever it has changed.
 //! - `publisher` makes the proxy's targets of addresses for both.

@@ -55,8 +55,8 @@ impl Publisher {
         self.route.waiting()
     }
 
-    /// Points requests at `targets`. Where they are several, what `told` makes is told of those that
-    /// the data plane puts out.
+    /// Points requests at `targets`. Where they are several, what `told` makes is told of those
+    /// that the data plane puts out.
     pub(super) fn publish(
         &mut self,
         targets: &[Arc<Target>],

@@ -69,8 +69,10 @@ impl Schedule {
         }
     }
 
-    /// The interval is another one from `now` on. Who would be probed later than a shorter one allows
-    /// draws a place in the coming interval: so not all are probed at once. A `chance` is below 1.
+    /// The interval is another one from `now` on. Who would be probed later than a shorter one
+    /// allows draws a place in the coming interval: so not all are probed at once. A `chance` is
+    /// below
+    /// 1.
     pub(super) fn hasten(&mut self, now: Instant, interval: Duration, chance: impl Fn() -> f64) {
         let latest = after(now, interval);
         for due in self.0.values_mut().filter_map(|entry| entry.due.as_mut()).filter(|due| **due > latest) {

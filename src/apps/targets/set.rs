@@ -3,8 +3,8 @@
 //! State: the members, in the order of the list that is in force, and those that leave. A member
 //! **joins** once it is healthy (at once, where it is not probed). It **fails** after so many bad
 //! probes in a row, and is out while at most half of the members, rounded down, fail; when more do,
-//! all of them serve. One good probe brings it back. A member that is listed no more **leaves** once
-//! another one serves, and is over when its drain is.
+//! all of them serve. One good probe brings it back. A member that is listed no more **leaves**
+//! once another one serves, and is over when its drain is.
 //!
 //! Whoever drives it publishes what [`Set::serving`] says after each call, and only then looks at
 //! [`Set::leaves`].
@@ -36,7 +36,8 @@ pub(super) struct Member {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It has not been healthy yet; with its good probes in a row, and whether it was probed at all.
+    /// It has not been healthy yet; with its good probes in a row, and whether it was probed at
+    /// all.
     Joining { good: u32, asked: bool },
     /// It serves, unless it fails; with its bad probes in a row.
     Joined { bad: u32 },
@@ -244,8 +245,8 @@ impl Set {
     }
 }
 
-/// Whether so many of a set's members that fail their probes are few enough to be out: at most half.
-/// When more fail, all of them serve.
+/// Whether so many of a set's members that fail their probes are few enough to be out: at most
+/// half. When more fail, all of them serve.
 pub fn may_be_out(failing: usize, members: usize) -> bool {
     failing <= members / 2
 }

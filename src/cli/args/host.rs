@@ -19,7 +19,8 @@ Examples:
   portok init
   portok init --user deploy      portokd runs as this user, and may still use ports below 1024")]
     Init(InitArgs),
-    /// Write the configuration of a new instance, with a token and free ports; with --to, of a new app
+    /// Write the configuration of a new instance, with a token and free ports; with --to, of a new
+    /// app
     #[command(after_help = "\
 Examples:
   portok add api --cmd \"node server.js\" --dir /srv/api     portok starts the app
@@ -34,7 +35,8 @@ exit code 1: it refused the app.
 --cmd writes NAME.toml and its token to NAME.token, otherwise NAME.env is written, as npm portok does it;
 --toml and --env choose the other one.")]
     Add(Box<AddArgs>),
-    /// Stop an instance and remove its configuration, token and state; of INSTANCE/APP, the app's file
+    /// Stop an instance and remove its configuration, token and state; of INSTANCE/APP, the app's
+    /// file
     #[command(after_help = "\
 Examples:
   portok remove api
@@ -158,8 +160,9 @@ pub(crate) struct AddArgs {
     /// The public port [default: the first free one from 3000 on]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..), conflicts_with = "to")]
     pub(crate) port: Option<u16>,
-    /// The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080 on]; with --to
-    /// also an address, and several
+    /// The port on 127.0.0.1 of an app that somebody else starts [default: a free one from 8080
+    /// on]; with
+    /// --to also an address, and several
     #[arg(long = "target", value_name = "PORT", value_parser = target, conflicts_with = "command")]
     pub(crate) targets: Vec<SocketAddr>,
     /// What portok runs, by `/bin/sh -c`; `{port}` stands for the port, which is in `$PORT` too
@@ -190,7 +193,8 @@ pub(crate) struct AppArgs {
     /// Add an app to this instance, which has several
     #[arg(long, value_name = "INSTANCE", value_parser = instance_name)]
     pub(crate) to: Option<String>,
-    /// A host of the app, like api.example.com or *.example.com; may be given several times [default: every one]
+    /// A host of the app, like api.example.com or *.example.com; may be given several times
+    /// [default: every one]
     #[arg(long = "host", value_name = "HOST", value_parser = host, requires = "to")]
     pub(crate) hosts: Vec<String>,
     /// The beginning of the app's paths; may be given several times [default: /]

@@ -64,7 +64,8 @@ fn folder(name: &str, several: &Several) -> Option<Check> {
     }
 }
 
-/// Every target of every app accepts a connection. They are tried together, each for a limited time.
+/// Every target of every app accepts a connection. They are tried together, each for a limited
+/// time.
 pub(super) async fn targets(instances: &[Instance]) -> Vec<Check> {
     let mut wanted = BTreeSet::new();
     for instance in instances {

@@ -2,7 +2,8 @@
 //!
 //! Cookies are what stands between semicolons (RFC 6265, 4.2.1 and 5.4), also between quotes, where
 //! a cookie cannot have one. Names are compared byte for byte, without the blanks around them. What
-//! has the name and names no place is taken off too. Other cookies stay as they were, byte for byte.
+//! has the name and names no place is taken off too. Other cookies stay as they were, byte for
+//! byte.
 
 use std::borrow::Cow;
 

@@ -7,10 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 
 /// By what a sticky client knows a member of a set: no two members of one have the same.
 ///
-/// That of a process which portok runs is its number in its set. That of an address is a short hash:
-/// it stays the same when the list has another order or other members, after a restart, and on
-/// another host with the same list; and since some four billion addresses share each, it tells no
-/// client which one it is.
+/// That of a process which portok runs is its number in its set. That of an address is a short
+/// hash: it stays the same when the list has another order or other members, after a restart, and
+/// on another host with the same list; and since some four billion addresses share each, it tells
+/// no client which one it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place(u16);
 

@@ -46,7 +46,8 @@ const WAYS: [(&str, &str, &str); 5] = [
     ("upgrade", "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n", "\r\n"),
 ];
 
-/// The answer to a request with these `fields`, over a connection of its own: its head and its text.
+/// The answer to a request with these `fields`, over a connection of its own: its head and its
+/// text.
 async fn ask(set: &Set, (_, begin, end): (&str, &str, &str), fields: &str) -> (Reply, String) {
     let mut client = set.rig.connect().await;
     client.send(format!("{begin}{fields}{end}")).await;

@@ -14,8 +14,8 @@ use crate::release::state::{Origin, Refusal, ReleaseRef, Timer};
 use crate::wire::{self, ErrorBody, Said};
 
 impl Coordinator {
-    /// What the record says is in force from the beginning, and the requests of an app that was live
-    /// wait for it.
+    /// What the record says is in force from the beginning, and the requests of an app that was
+    /// live wait for it.
     pub(super) fn take_orders_up(&mut self) {
         self.traffic.bar(self.orders.bar());
         for told in self.orders.told() {

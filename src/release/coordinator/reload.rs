@@ -12,8 +12,8 @@ use crate::wire::{self, Code, ErrorBody, Reason};
 use tokio::sync::oneshot;
 
 impl Coordinator {
-    /// Looks whether `[app]` is to be deployed, as it is configured now, and how many replicas there
-    /// are to be.
+    /// Looks whether `[app]` is to be deployed, as it is configured now, and how many replicas
+    /// there are to be.
     pub(super) fn look_at_app(&mut self) {
         {
             let config = self.config.borrow_and_update();

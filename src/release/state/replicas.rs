@@ -14,8 +14,8 @@
 //!                 └───────delay over────── Waiting ◀───────┘──── or GivenUp
 //! ```
 //!
-//! A run that left its place is in `stopping` until nothing is left of it. [`Places`] has the places
-//! themselves, and which of them get requests.
+//! A run that left its place is in `stopping` until nothing is left of it. [`Places`] has the
+//! places themselves, and which of them get requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The machine's edges by example ([`boot`]: those of a start; [`sets`]: those of several replicas), and its invariants under random
-//! orders of events ([`orders`]).
+//! The machine's edges by example ([`boot`]: those of a start; [`sets`]: those of several
+//! replicas), and its invariants under random orders of events ([`orders`]).
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! `PORTOK_FLAVOR`: another main file in the place of an instance's own, for the daemon and for every
-//! command.
+//! `PORTOK_FLAVOR`: another main file in the place of an instance's own, for the daemon and for
+//! every command.
 
 use std::fs;
 

@@ -273,7 +273,8 @@ fn a_dead_target_is_passed_over_and_marked_for_all() {
     }
     let _: () = server.run(&["DEL", "dead:other.test"]);
     wait_for(&daemon, "other.test", "v3");
-    // Each is told once: what the data plane has put out is not told of a second time when it is marked.
+    // Each is told once: what the data plane has put out is not told of a second time when it is
+    // marked.
     let log = wait_for_line(&daemon, "a target is back: it is marked dead in Redis no more");
     assert_eq!(log.matches("a target is out, it is marked dead in Redis").count(), 1, "{log}");
     assert_eq!(log.matches("a target is out for").count(), 1, "{log}");

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{edge, get, live_pid, put, put_text, reload, status, take_away, wait_for};
+use crate::harness::conf::Conf;
 use crate::harness::{Daemon, World, assert_mentions, wait_until};
 
 #[test]
@@ -43,16 +44,22 @@ fn apps_of_one_file_are_found_by_host_and_path_and_named_over_the_api() {
     daemon.terminate();
 }
 
+/// App `b` has `x.test`, which `a` has claimed since.
+fn start_with_a_contested_route<'w>(world: &'w World, conf: &Conf) -> Daemon<'w> {
+    put(world, "b", &["x.test"], &world.app("b-1"));
+    let daemon = world.start(conf);
+    wait_for(&daemon, "x.test", "b-1");
+    put(world, "a", &["x.test", "y.test"], &world.app("a-1"));
+    reload(&daemon);
+    wait_for(&daemon, "y.test", "a-1");
+    daemon
+}
+
 #[test]
 fn a_route_that_two_claim_stays_until_it_is_free() {
     let world = World::new();
     let conf = edge(&world);
-    put(&world, "b", &["x.test"], &world.app("b-1"));
-    let daemon = world.start(&conf);
-    wait_for(&daemon, "x.test", "b-1");
-    put(&world, "a", &["x.test", "y.test"], &world.app("a-1"));
-    reload(&daemon);
-    wait_for(&daemon, "y.test", "a-1");
+    let daemon = start_with_a_contested_route(&world, &conf);
     assert_eq!(get(&daemon, "x.test", "/").version(), "b-1");
     let refused = super::apps(&world)[0]["error"].to_string();
     assert_mentions(&refused, &["without host `x.test`, which app `b` has", "b.toml"]);
@@ -69,12 +76,7 @@ fn a_route_that_two_claim_stays_until_it_is_free() {
 fn a_route_that_two_claim_stays_over_a_crash_an_upgrade_and_a_restart() {
     let world = World::new();
     let conf = edge(&world);
-    put(&world, "b", &["x.test"], &world.app("b-1"));
-    let daemon = world.start(&conf);
-    wait_for(&daemon, "x.test", "b-1");
-    put(&world, "a", &["x.test", "y.test"], &world.app("a-1"));
-    reload(&daemon);
-    wait_for(&daemon, "y.test", "a-1");
+    let daemon = start_with_a_contested_route(&world, &conf);
     let b_has_it = |daemon: &Daemon<'_>| {
         wait_for(daemon, "y.test", "a-1");
         wait_for(daemon, "x.test", "b-1");

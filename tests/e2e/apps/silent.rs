@@ -1,4 +1,5 @@
-//! Very many targets that accept and never answer: their probes leave descriptors to everything else.
+//! Very many targets that accept and never answer: their probes leave descriptors to everything
+//! else.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, TcpListener};

@@ -99,8 +99,8 @@ impl TargetSet {
         self.write().await;
     }
 
-    /// The driver ends: nobody waits for what will not come here any more. The orders are kept for the
-    /// next daemon.
+    /// The driver ends: nobody waits for what will not come here any more. The orders are kept for
+    /// the next daemon.
     pub(super) fn hold_nobody(&mut self) {
         if self.record.orders.is_paused() {
             self.publisher.publish(&[], &self.config, || None);

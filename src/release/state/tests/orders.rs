@@ -430,8 +430,8 @@ impl Life {
         }
     }
 
-    /// Requests go to the live runs, which are of one set: to all of them, but for those that fail their probes while
-    /// others do not.
+    /// Requests go to the live runs, which are of one set: to all of them, but for those that fail
+    /// their probes while others do not.
     fn check_route(&self) {
         let live = self.state.live_runs();
         if self.state.live_run().is_some_and(Run::managed) {
