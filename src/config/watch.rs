@@ -13,25 +13,22 @@
 //! **before** the file is loaded. Then a change between the two is reported, perhaps needlessly;
 //! otherwise it would be missed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+mod seen;
+mod way;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use seen::Seen;
+use way::Way;
+
 use super::env::Env;
-use super::files::CONFIG_MAX;
-use super::folder::{FILES_MAX, Stamp, app_of};
 use super::load::file_of;
 use super::{Sources, paths};
 
@@ -44,15 +41,12 @@ const BURST: Duration = Duration::from_secs(1);
 /// How often the file is looked at without any event.
 const POLL: Duration = Duration::from_secs(10);
 
-/// As many symbolic links as the kernel follows (path_resolution(7)).
-const LINKS_MAX: usize = 40;
-
 /// Watches one file and the folder of apps beside it.
 #[derive(Debug)]
 pub struct Watch {
     file: PathBuf,
     apps: PathBuf,
-    seen: (Seen, SeenFolder),
+    seen: Seen,
     /// The folders that are watched, and what in them counts.
     way: Arc<ArcSwap<Way>>,
     /// `None` if the system refuses; then only the poll is left.
@@ -79,7 +73,7 @@ impl Watch {
             let (wake, way) = (wake.clone(), Arc::clone(&way));
             // On notify's own thread.
             move |event: notify::Result<Event>| {
-                if event.map_or(true, |event| concerns(&event, &way.load())) {
+                if event.map_or(true, |event| way.load().concerns(&event)) {
                     // Full: it is awake already. Closed: the watch is over.
                     let _ = wake.try_send(());
                 }
@@ -94,7 +88,7 @@ impl Watch {
         let mut watch = Self {
             file: absolute(file),
             apps: absolute(apps),
-            seen: (Seen::Missing, SeenFolder::Missing),
+            seen: Seen::default(),
             way,
             notify,
             woken,
@@ -107,8 +101,8 @@ impl Watch {
     }
 
     /// What is there now.
-    fn look(&self) -> (Seen, SeenFolder) {
-        (Seen::look(&self.file), SeenFolder::look(&self.apps, &self.seen.1))
+    fn look(&self) -> Seen {
+        self.seen.look_again(&self.file, &self.apps)
     }
 
     /// Sends a message whenever the file's content, rights or existence changed. A message that is
@@ -159,13 +153,13 @@ impl Watch {
         let way = Arc::new(Way::to(&self.file, &self.apps));
         let before = self.way.swap(Arc::clone(&way));
         let Some(notify) = &mut self.notify else { return };
-        for gone in before.folders.difference(&way.folders) {
+        for gone in before.folders().difference(way.folders()) {
             // Fails if the folder is gone, and its watch with it.
             let _ = notify.unwatch(gone);
         }
-        for folder in &way.folders {
+        for folder in way.folders() {
             if let Err(error) = notify.watch(folder, RecursiveMode::NonRecursive)
-                && !before.folders.contains(folder)
+                && !before.folders().contains(folder)
             {
                 tracing::warn!(folder = %folder.display(), %error, every = ?POLL, "cannot watch, polling instead");
             }
@@ -173,189 +167,12 @@ impl Watch {
     }
 }
 
-/// Where a change of the files can happen.
-#[derive(Debug, Default)]
-struct Way {
-    /// Resolved, so that none is in it twice (inotify knows folders, not names).
-    folders: BTreeSet<PathBuf>,
-    /// The entries in them that lead to the files.
-    names: BTreeSet<OsString>,
-    /// The folder of apps, in which every entry counts.
-    apps: Option<PathBuf>,
-}
-
-impl Way {
-    /// The way to `file`, and to all in the folder `apps`.
-    fn to(file: &Path, apps: &Path) -> Self {
-        let mut way = Self::default();
-        way.add(file);
-        way.add(apps);
-        let Ok(folder) = fs::canonicalize(apps) else { return way };
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten().take(FILES_MAX) {
-            // What is no link changes in the folder itself.
-            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) && app_of(&entry.path()).is_some() {
-                way.add(&entry.path());
-            }
-        }
-        way.folders.insert(folder.clone());
-        way.apps = Some(folder);
-        way
-    }
-
-    /// Adds the way to one file or folder.
-    fn add(&mut self, to: &Path) {
-        let mut step = to.to_owned();
-        for _ in 0..LINKS_MAX {
-            // The file, and every folder above it that is a link: Kubernetes swaps such a link
-            // (`..data`).
-            for entry in step.ancestors().filter(|path| **path == *step || path.is_symlink()) {
-                let (Some(folder), Some(name)) = (entry.parent(), entry.file_name()) else { continue };
-                self.names.insert(name.to_owned());
-                if let Ok(folder) = fs::canonicalize(folder) {
-                    // An event about the folder itself carries its own name.
-                    self.names.extend(folder.file_name().map(OsStr::to_owned));
-                    self.folders.insert(folder);
-                }
-            }
-            let (Some(folder), Ok(target)) = (step.parent(), fs::read_link(&step)) else { break };
-            step = folder.join(target);
-        }
-    }
-}
-
-/// Whether an event may be about the files. Opening and reading do not count: the daemon would wake
-/// itself.
-fn concerns(event: &Event, way: &Way) -> bool {
-    match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {}
-        EventKind::Access(_) => return false,
-        _ => {}
-    }
-    event.need_rescan()
-        || event.paths.is_empty()
-        || event.paths.iter().any(|path| {
-            let is_app = path.parent().is_some_and(|folder| way.apps.as_deref() == Some(folder));
-            is_app || path.file_name().is_some_and(|name| way.names.contains(name))
-        })
-}
-
-/// What was seen of the file: equal if `load` would see the same.
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum Seen {
-    Missing,
-    /// There, but it cannot be read.
-    Unreadable(io::ErrorKind),
-    Content {
-        bytes: Vec<u8>,
-        /// Mode and owner, by which `load` refuses some files.
-        rights: (u32, u32),
-    },
-}
-
-impl Seen {
-    fn look(file: &Path) -> Self {
-        let read = || -> io::Result<Self> {
-            let meta = fs::metadata(file)?;
-            if !meta.is_file() {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            let mut bytes = Vec::new();
-            // One byte more than `load` accepts: all files beyond that are equally too large.
-            File::open(file)?.take(CONFIG_MAX + 1).read_to_end(&mut bytes)?;
-            Ok(Self::Content { bytes, rights: (meta.mode(), meta.uid()) })
-        };
-        read().unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Self::Missing,
-            kind => Self::Unreadable(kind),
-        })
-    }
-}
-
-/// What was seen of the folder of apps: equal if `load` would see the same.
-#[derive(Debug, PartialEq, Eq)]
-enum SeenFolder {
-    Missing,
-    /// There, but it cannot be read.
-    Unreadable(io::ErrorKind),
-    Files {
-        /// Mode and owner.
-        rights: (u32, u32),
-        files: BTreeMap<String, SeenFile>,
-    },
-}
-
-/// What was seen of the file of an app.
-#[derive(Debug)]
-struct SeenFile {
-    /// As long as this is the same, so is the content.
-    stamp: Option<Stamp>,
-    /// A hash of its content and rights.
-    hash: u64,
-}
-
-impl PartialEq for SeenFile {
-    /// Whether the content is the same: a file may have been touched.
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-    }
-}
-
-impl Eq for SeenFile {}
-
-impl SeenFolder {
-    /// Looks again; what has not changed since `before` is not read again.
-    fn look(folder: &Path, before: &Self) -> Self {
-        let look = || -> io::Result<Self> {
-            let meta = fs::metadata(folder)?;
-            let mut files = BTreeMap::new();
-            for entry in fs::read_dir(folder)? {
-                let path = entry?.path();
-                let Some(app) = app_of(&path) else { continue };
-                let seen = SeenFile::look(&path, before.file(&app));
-                files.insert(app, seen);
-                if files.len() > FILES_MAX {
-                    return Err(io::ErrorKind::QuotaExceeded.into());
-                }
-            }
-            Ok(Self::Files { rights: (meta.mode(), meta.uid()), files })
-        };
-        look().unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Self::Missing,
-            kind => Self::Unreadable(kind),
-        })
-    }
-
-    fn file(&self, app: &str) -> Option<&SeenFile> {
-        match self {
-            Self::Files { files, .. } => files.get(app),
-            Self::Missing | Self::Unreadable(_) => None,
-        }
-    }
-}
-
-impl SeenFile {
-    fn look(path: &Path, before: Option<&Self>) -> Self {
-        let now = SystemTime::now();
-        let stamp = fs::metadata(path).ok().and_then(|meta| Stamp::of(&meta, now));
-        let same = before.filter(|before| stamp.is_some() && before.stamp == stamp);
-        let hash = same.map_or_else(
-            || {
-                let mut hasher = DefaultHasher::new();
-                Seen::look(path).hash(&mut hasher);
-                hasher.finish()
-            },
-            |before| before.hash,
-        );
-        Self { stamp, hash }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use notify::event::{DataChange, ModifyKind};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -544,30 +361,6 @@ mod tests {
         watch.told("the one change").await;
         fs::read_to_string(watch.path("api.toml")).unwrap();
         watch.nothing_more().await;
-    }
-
-    #[test]
-    fn opening_and_reading_wake_nobody() {
-        let apps = Some(PathBuf::from("/etc/portok/api.d"));
-        let names = Way { names: BTreeSet::from([OsString::from("api.toml")]), apps, ..Way::default() };
-        let event = |kind| Event::new(kind).add_path(PathBuf::from("/etc/portok/api.toml"));
-        for quiet in [
-            AccessKind::Open(AccessMode::Any),
-            AccessKind::Open(AccessMode::Read),
-            AccessKind::Read,
-            AccessKind::Close(AccessMode::Read),
-        ] {
-            assert!(!concerns(&event(EventKind::Access(quiet)), &names), "{quiet:?}");
-        }
-        let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        let modified = EventKind::Modify(ModifyKind::Data(DataChange::Any));
-        assert!(concerns(&event(written), &names) && concerns(&event(modified), &names));
-        let other = Event::new(modified).add_path(PathBuf::from("/etc/portok/web.toml"));
-        assert!(!concerns(&other, &names));
-        let app = Event::new(modified).add_path(PathBuf::from("/etc/portok/api.d/shop.toml"));
-        assert!(concerns(&app, &names));
-        let overflow = Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan);
-        assert!(concerns(&overflow, &names));
     }
 
     #[tokio::test]
