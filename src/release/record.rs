@@ -129,7 +129,7 @@ pub struct StoredRun {
     pub release: String,
     /// Its process, beyond doubt.
     pub identity: Identity,
-    /// Its port.
+    /// Its port; 0: it was told none.
     #[serde(default)]
     pub port: u16,
     /// When the process was started.

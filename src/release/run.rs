@@ -22,7 +22,7 @@ use super::state::RunId;
 use super::tasks;
 use crate::config::OwnerCheck;
 use crate::health::Probe;
-use crate::supervisor::{Exit, Ids, Launch, Owner, Process, SpawnError, Supervisor};
+use crate::supervisor::{Exit, Ids, Launch, Owner, Port, Process, SpawnError, Supervisor};
 use crate::want;
 use crate::wire::{Autopsy, LogLine, ProbeReport};
 
@@ -185,9 +185,9 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
     let lease = supervisor
         .lease(hold_port)
         .map_err(|source| SpawnError { message: "cannot find a free port".into(), source: Some(source) })?;
-    let (release, replica) = (start.release.clone(), start.replica);
+    let (release, replica, port) = (start.release.clone(), Some(start.replica), Port::Own(lease));
     supervisor
-        .spawn(Launch { release, replica, command, directory, env, identity, limits, port_env, lease })
+        .spawn(Launch { release, replica, command, directory, env, identity, limits, port_env, port })
         .await
 }
 
@@ -248,7 +248,7 @@ async fn ask_until_owned(
     failures: mpsc::Sender<ProbeReport>,
 ) -> (Owner, ProbeReport) {
     let probe =
-        Probe { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, process.port())), ..start.probe.clone() };
+        Probe { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port_of(process))), ..start.probe.clone() };
     loop {
         let (seen, failures) = (Arc::clone(&seen), failures.clone());
         let each = move |report: &ProbeReport| {
@@ -294,7 +294,7 @@ async fn tell_what_is_waited_for(
             seen.told.is_some() && seen.told == last.as_ref().map(kind)
         };
         if told.as_ref() != Some(&hint) {
-            let (port, path) = (process.port(), start.probe.path.clone());
+            let (port, path) = (port_of(process), start.probe.path.clone());
             let waiting = Waiting { port, path, probe: last, told: known, hint: hint.clone() };
             tell.that(Report::Waiting(waiting)).await;
             told = Some(hint);
@@ -406,12 +406,17 @@ fn evidence(start: &Start, process: &Process, probe: Option<ProbeReport>) -> Evi
     Evidence {
         output: process.output(OUTPUT_LINES).into_iter().map(|line| line.line).collect(),
         probe,
-        port: process.port(),
+        port: port_of(process),
         port_env: start.spec.port_env.clone(),
         health_path: start.probe.path.clone(),
         has_file: start.has_file,
         ..Evidence::default()
     }
+}
+
+/// The port of a replica, which is always told one.
+fn port_of(process: &Process) -> u16 {
+    process.port().unwrap_or_default()
 }
 
 /// The error and its causes in one line.

@@ -229,7 +229,7 @@ impl Runs {
         if facts.kill {
             process.kill();
         }
-        facts.port = Some(process.port());
+        facts.port = process.port();
         facts.process = Some(process);
         facts.started_at = Some(at);
     }
@@ -292,7 +292,7 @@ impl Runs {
             Some(StoredRun {
                 release: facts.release.clone(),
                 identity: process.identity().clone(),
-                port: process.port(),
+                port: process.port().unwrap_or_default(),
                 started_at: facts.started_at,
                 role,
                 set,

@@ -83,7 +83,7 @@ pub(super) fn take(
     groups: &TaskTracker,
     letting_go: CancellationToken,
     leader: Leader,
-    lease: Lease,
+    lease: Option<Lease>,
     reading: Reading,
     left: Option<Duration>,
 ) -> Process {

@@ -42,21 +42,28 @@ pub(super) fn environment(base: &Env, whose: &Whose<'_>, launch: &Launch, tag: &
     for (name, value) in &launch.env {
         set(name, value.as_ref());
     }
-    set(&launch.port_env, launch.lease.port().to_string().as_ref());
+    if let Some(port) = launch.port.number() {
+        set(&launch.port_env, port.to_string().as_ref());
+    }
     set("PORTOK_INSTANCE", whose.instance.as_ref());
     if let Some(app) = whose.app {
         set("PORTOK_APP", app.as_ref());
     }
     set("PORTOK_RELEASE", launch.release.as_ref());
-    set("PORTOK_REPLICA", launch.replica.to_string().as_ref());
+    if let Some(replica) = launch.replica {
+        set("PORTOK_REPLICA", replica.to_string().as_ref());
+    }
     set(TAG_VARIABLE, tag.as_ref());
     env.entry("HOST".into()).or_insert_with(|| "127.0.0.1".into());
     env
 }
 
-/// Program and arguments, with the port filled in.
-pub(super) fn words(command: &CommandLine, port: u16) -> Vec<String> {
-    let fill = |text: &str| text.replace("{port}", &port.to_string());
+/// Program and arguments, with the port filled in, where there is one.
+pub(super) fn words(command: &CommandLine, port: Option<u16>) -> Vec<String> {
+    let fill = |text: &str| match port {
+        Some(port) => text.replace("{port}", &port.to_string()),
+        None => text.to_owned(),
+    };
     match command {
         CommandLine::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), fill(text)],
         CommandLine::Exec(words) => words.iter().map(|word| fill(word)).collect(),
@@ -67,19 +74,19 @@ pub(super) fn words(command: &CommandLine, port: u16) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::supervisor::Ids;
-    use crate::supervisor::port::Ports;
+    use crate::supervisor::port::{Port, Ports};
 
     fn launch() -> Launch {
         Launch {
             release: "r1".into(),
-            replica: 0,
+            replica: Some(0),
             command: CommandLine::Exec(vec!["app".into()]),
             directory: None,
             env: BTreeMap::new(),
             identity: None,
             limits: crate::config::Limits::default(),
             port_env: "PORT".into(),
-            lease: Ports::default().lease(false).unwrap(),
+            port: Port::Own(Ports::default().lease(false).unwrap()),
         }
     }
 
@@ -90,9 +97,10 @@ mod tests {
     #[test]
     fn the_port_is_filled_in_everywhere() {
         let exec = CommandLine::Exec(vec!["a".into(), "-p={port}".into(), "{port}{port}".into()]);
-        assert_eq!(words(&exec, 80), ["a", "-p=80", "8080"]);
-        assert_eq!(words(&CommandLine::Shell("app {port}".into()), 7), ["/bin/sh", "-c", "app 7"]);
-        assert!(words(&CommandLine::Exec(Vec::new()), 7).is_empty());
+        assert_eq!(words(&exec, Some(80)), ["a", "-p=80", "8080"]);
+        assert_eq!(words(&exec, None), ["a", "-p={port}", "{port}{port}"]);
+        assert_eq!(words(&CommandLine::Shell("app {port}".into()), Some(7)), ["/bin/sh", "-c", "app 7"]);
+        assert!(words(&CommandLine::Exec(Vec::new()), Some(7)).is_empty());
     }
 
     #[test]
@@ -133,7 +141,7 @@ mod tests {
         let web = Whose { instance: "web", app: None };
         let built =
             environment(&env(&[("HOME", "/root"), ("USER", "root"), ("A", "b")]), &web, &launch, "tag");
-        let port = launch.lease.port().to_string();
+        let port = launch.port.number().unwrap().to_string();
         let expected = env(&[
             ("A", "b"),
             ("HOME", "/else"),
@@ -159,8 +167,11 @@ mod tests {
             (built.get(OsStr::new("PORTOK_INSTANCE")), built.get(OsStr::new("PORTOK_APP"))),
             (Some(&"edge".into()), Some(&"web".into()))
         );
-        assert_eq!(built[OsStr::new("APP_PORT")], *launch.lease.port().to_string());
+        assert_eq!(built[OsStr::new("APP_PORT")], *launch.port.number().unwrap().to_string());
         assert!(!built.contains_key(OsStr::new("PORT")));
         assert_eq!(built[OsStr::new("HOST")], *"127.0.0.1");
+        (launch.port, launch.replica) = (Port::None, None);
+        let built = environment(&Env::new(), &Whose { instance: "edge", app: Some("web") }, &launch, "tag");
+        assert!(["APP_PORT", "PORTOK_REPLICA"].iter().all(|name| !built.contains_key(OsStr::new(name))));
     }
 }

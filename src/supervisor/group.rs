@@ -41,7 +41,8 @@ pub struct Process {
 #[derive(Debug)]
 struct Shared {
     identity: Identity,
-    lease: Lease,
+    /// `None`: it was told no port of its own.
+    lease: Option<Lease>,
     log: Arc<RunLog>,
     order: watch::Sender<Option<StopOrder>>,
     signalled: watch::Receiver<bool>,
@@ -49,8 +50,17 @@ struct Shared {
     gone: watch::Receiver<Option<Exit>>,
 }
 
+impl Shared {
+    /// Closes what holds its port against others.
+    fn let_port_go(&self) {
+        if let Some(lease) = &self.lease {
+            lease.let_go();
+        }
+    }
+}
+
 /// Makes the handle, and the task's side of it.
-pub(super) fn pair(identity: Identity, lease: Lease, reading: Reading) -> (Process, Owned) {
+pub(super) fn pair(identity: Identity, lease: Option<Lease>, reading: Reading) -> (Process, Owned) {
     let (order, orders) = watch::channel(None);
     let (signalled, signalled_seen) = watch::channel(false);
     let (exited, exited_seen) = watch::channel(None);
@@ -78,7 +88,7 @@ pub(super) async fn start(
     letting_go: &CancellationToken,
     plan: ChildPlan,
     tag: String,
-    lease: Lease,
+    lease: Option<Lease>,
     reading: Reading,
 ) -> Result<Process, SpawnError> {
     let (answer, started) = oneshot::channel();
@@ -139,9 +149,9 @@ impl Process {
         self.shared.identity.pid
     }
 
-    /// The port it was told to listen on.
-    pub fn port(&self) -> u16 {
-        self.shared.lease.port()
+    /// The port it was told to listen on, if it was.
+    pub fn port(&self) -> Option<u16> {
+        self.shared.lease.as_ref().map(Lease::port)
     }
 
     /// Waits until the leader has ended and what it printed is read. Cancel safe, any number of
@@ -186,12 +196,13 @@ impl Process {
 
     /// Gives up the port's placeholder: the app listens.
     pub fn listening(&self) {
-        self.shared.lease.let_go();
+        self.shared.let_port_go();
     }
 
     /// Whose the listener on its port is.
     pub async fn owner(&self) -> Owner {
-        let (run, port) = (self.identity().clone(), self.port());
+        let Some(port) = self.port() else { return Owner::Nobody };
+        let run = self.identity().clone();
         stop::look(move || owner::of_port(&run, port)).await.unwrap_or(Owner::Unproven)
     }
 
@@ -209,6 +220,7 @@ impl Process {
     /// What has its port, if its end looks as if the port was taken: its output says so, or a
     /// stranger listens there.
     pub async fn port_taken(&self) -> Option<PortTaken> {
+        let lease = self.shared.lease.as_ref()?;
         let says_so = self.shared.log.lines().iter().any(|line| {
             let line = line.line.to_ascii_lowercase();
             super::tells_taken_port(&line)
@@ -216,9 +228,9 @@ impl Process {
         match self.owner().await {
             Owner::Stranger { .. } => Some(PortTaken::ByAnother),
             _ if !says_so => None,
-            Owner::Nobody if self.shared.lease.was_held() => Some(PortTaken::ByPlaceholder),
+            Owner::Nobody if lease.was_held() => Some(PortTaken::ByPlaceholder),
             // Its output speaks of another port than this one; leasing a new one would not help.
-            Owner::Nobody if self.shared.lease.is_free() => None,
+            Owner::Nobody if lease.is_free() => None,
             _ => Some(PortTaken::ByAnother),
         }
     }
@@ -281,7 +293,7 @@ impl Owned {
     pub(super) async fn end(self, exit: Exit) {
         self.reading.catch_up().await;
         self.reading.end();
-        self.shared.lease.let_go();
+        self.shared.let_port_go();
         let _ = self.gone.send(Some(exit));
     }
 

@@ -82,7 +82,7 @@ pub use ids::Ids;
 pub use keeper::run_if_asked as run_keeper_if_asked;
 pub use orphans::{reap_orphans, start_child};
 pub use owner::Owner;
-pub use port::{Lease, PortTaken};
+pub use port::{Lease, Port, PortTaken};
 pub use sink::Sink;
 pub use spawn::SpawnError;
 
@@ -115,9 +115,10 @@ struct Whose<'a> {
 pub struct Launch {
     /// The release's id, for `PORTOK_RELEASE` and the log.
     pub release: String,
-    /// The number of its place among the replicas of the release, for `PORTOK_REPLICA`.
-    pub replica: u16,
-    /// `{port}` in it is replaced by the port.
+    /// The number of its place among the replicas of the release, for `PORTOK_REPLICA`; `None`: it
+    /// is none of them.
+    pub replica: Option<u16>,
+    /// `{port}` in it is replaced by the port, where it is told one.
     pub command: CommandLine,
     /// The resolved working directory; `None`: the daemon's own.
     pub directory: Option<PathBuf>,
@@ -129,8 +130,8 @@ pub struct Launch {
     pub limits: Limits,
     /// The variable that carries the port.
     pub port_env: String,
-    /// The port. Held until the process listens.
-    pub lease: Lease,
+    /// The port that it is told.
+    pub port: Port,
 }
 
 /// A process that an earlier daemon recorded.
@@ -140,8 +141,8 @@ pub struct Survivor {
     pub identity: Identity,
     /// Its release's id.
     pub release: String,
-    /// The port it was told to listen on.
-    pub port: u16,
+    /// The port it was told to listen on, if it was.
+    pub port: Option<u16>,
     /// Set if it has had its stop signal: SIGKILL is due after this time.
     pub stopping: Option<Duration>,
 }
@@ -195,7 +196,7 @@ impl Supervisor {
                 SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
             })?;
         let env = command::environment(&self.common.env, &self.whose(), &launch, &tag);
-        let mut words = command::words(&launch.command, launch.lease.port());
+        let mut words = command::words(&launch.command, launch.port.number());
         let mut identity = launch.identity;
         if launch.limits.need_scope() {
             let unit = std::fs::read_to_string("/proc/self/cgroup").ok();
@@ -213,7 +214,7 @@ impl Supervisor {
             stdout,
             stderr,
         };
-        group::start(&self.groups, &self.letting_go, plan, tag, launch.lease, reading).await
+        group::start(&self.groups, &self.letting_go, plan, tag, launch.port.lease(), reading).await
     }
 
     /// The last `lines` that the processes of `release` (or of all) printed. Processes that have
@@ -231,10 +232,9 @@ impl Supervisor {
     pub async fn adopt(&self, survivor: &Survivor) -> io::Result<Process> {
         let Survivor { identity, release, port, stopping } = survivor;
         let leader = adopt::Leader::find(identity)?;
-        let lease =
-            self.common.ports.take_over(*port).ok_or_else(|| {
-                io::Error::other(format!("port {port} is recorded for another process too"))
-            })?;
+        let taken = |port| io::Error::other(format!("port {port} is recorded for another process too"));
+        let take_over = |port| self.common.ports.take_over(port).ok_or_else(|| taken(port));
+        let lease = port.map(take_over).transpose()?;
         let reading = self.output.reopen(identity, release).await?;
         Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
     }

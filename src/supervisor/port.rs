@@ -40,6 +40,33 @@ pub enum PortTaken {
     ByPlaceholder,
 }
 
+/// What a process is told of a port, by its environment and for `{port}` in its command.
+#[derive(Debug)]
+pub enum Port {
+    /// Nothing.
+    None,
+    /// Its own, to listen on. Held until it listens.
+    Own(Lease),
+    /// Another process's.
+    Others(u16),
+}
+
+impl Port {
+    /// Its number.
+    pub(super) fn number(&self) -> Option<u16> {
+        match self {
+            Self::None => None,
+            Self::Own(lease) => Some(lease.port()),
+            Self::Others(port) => Some(*port),
+        }
+    }
+
+    /// The lease of a process that has one of its own.
+    pub(super) fn lease(self) -> Option<Lease> {
+        if let Self::Own(lease) = self { Some(lease) } else { None }
+    }
+}
+
 /// A port that no other lease of the same table has, held against other processes by a socket that
 /// is bound and never listens, until [`Lease::let_go`]. Dropping it gives the port back.
 #[derive(Debug)]

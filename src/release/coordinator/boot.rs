@@ -28,7 +28,8 @@ use crate::wire::{self, Reason};
 /// What the supervisor needs to take a recorded run over.
 fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
     let stopping = (run.role == Role::Stopping).then(|| left(run.until, stop_timeout));
-    Survivor { identity: run.identity.clone(), release: run.release.clone(), port: run.port, stopping }
+    let port = Some(run.port).filter(|port| *port != 0);
+    Survivor { identity: run.identity.clone(), release: run.release.clone(), port, stopping }
 }
 
 /// The time left until a recorded moment: nothing where none is known, and never more than the

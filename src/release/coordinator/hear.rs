@@ -66,7 +66,7 @@ impl Coordinator {
     }
 
     fn spawned(&mut self, run: RunId, process: Process) {
-        let (pid, port, at) = (process.pid(), process.port(), SystemTime::now());
+        let (pid, port, at) = (process.pid(), process.port().unwrap_or_default(), SystemTime::now());
         let config = Arc::clone(&self.config.borrow());
         self.runs.spawned(run, process, at, stop_ladder(&config));
         let release = self.release_of(run);

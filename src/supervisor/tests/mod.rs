@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hunt::Hunt;
-use super::{Common, Launch, Process, Settings, Sink, SpawnError, Supervisor, identity, proc};
+use super::{Common, Launch, Port, Process, Settings, Sink, SpawnError, Supervisor, identity, proc};
 use crate::config::{CommandLine, StopSignal};
 
 mod adopting;
@@ -69,14 +69,14 @@ impl Bench {
     fn launch(&self, command: CommandLine) -> Launch {
         Launch {
             release: "r1".into(),
-            replica: 0,
+            replica: Some(0),
             command,
             directory: Some(self.path().to_owned()),
             env: BTreeMap::new(),
             identity: None,
             limits: crate::config::Limits::default(),
             port_env: "PORT".into(),
-            lease: self.supervisor.lease(true).unwrap(),
+            port: Port::Own(self.supervisor.lease(true).unwrap()),
         }
     }
 

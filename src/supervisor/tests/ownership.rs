@@ -48,7 +48,11 @@ async fn a_run_owns_what_its_leader_or_its_children_listen_on() {
         said(&process, "listening").await;
         assert_eq!(process.owner().await, Owner::Ours, "{mode}");
         let addrs = process.listeners().await;
-        assert_eq!(addrs.iter().map(SocketAddr::port).collect::<Vec<_>>(), [process.port()], "{mode}");
+        assert_eq!(
+            addrs.iter().map(SocketAddr::port).collect::<Vec<_>>(),
+            [process.port().unwrap()],
+            "{mode}"
+        );
         assert_eq!(process.port_taken().await, None);
         process.listening();
         process.kill();
@@ -82,7 +86,7 @@ async fn a_strangers_listener_is_told_with_its_name() {
     let bench = Bench::new();
     let process = bench.sh("exec sleep 600").await;
     assert_eq!(process.owner().await, Owner::Nobody);
-    let stranger = Stranger::start(&std::env::current_exe().unwrap(), process.port());
+    let stranger = Stranger::start(&std::env::current_exe().unwrap(), process.port().unwrap());
     let owner = owner_until(&process, "a stranger", |owner| *owner != Owner::Nobody).await;
     let Owner::Stranger { pid, command } = owner else { panic!("{owner:?}") };
     assert_eq!((pid, command), (stranger.0.id(), proc::name(stranger.0.id())));
@@ -97,7 +101,7 @@ async fn a_containers_relay_proves_nothing() {
     let process = bench.sh("exec sleep 600").await;
     let relay = bench.path().join("docker-proxy");
     std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &relay).unwrap();
-    let _relay = Stranger::start(&relay, process.port());
+    let _relay = Stranger::start(&relay, process.port().unwrap());
     let owner = owner_until(&process, "unproven", |owner| *owner != Owner::Nobody).await;
     assert_eq!(owner, Owner::Unproven);
     process.kill();
@@ -109,11 +113,13 @@ async fn of_several_listeners_one_stranger_is_enough() {
     let bench = Bench::new();
     let mut launch = bench.launch(CommandLine::Exec(fixture_words()));
     launch.env.insert(MODE.into(), "shared".into());
-    launch.lease.let_go();
+    if let Port::Own(lease) = &launch.port {
+        lease.let_go();
+    }
     let process = bench.start(launch).await.unwrap();
     said(&process, "listening").await;
     assert_eq!(process.owner().await, Owner::Ours);
-    let _second = listen_shared(process.port());
+    let _second = listen_shared(process.port().unwrap());
     let owner = process.owner().await;
     assert!(matches!(owner, Owner::Stranger { pid, .. } if pid == std::process::id()), "{owner:?}");
     process.kill();
@@ -134,7 +140,7 @@ async fn a_taken_port_is_read_from_what_the_app_said() {
     }
     // Where nothing holds the port and nobody has it, the app speaks of another one.
     let launch = bench.launch(CommandLine::Shell("echo EADDRINUSE; exit 1".into()));
-    let launch = Launch { lease: bench.supervisor.lease(false).unwrap(), ..launch };
+    let launch = Launch { port: Port::Own(bench.supervisor.lease(false).unwrap()), ..launch };
     let process = bench.start(launch).await.unwrap();
     within("the exit", process.exited()).await;
     assert_eq!(process.port_taken().await, None);

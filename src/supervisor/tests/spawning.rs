@@ -38,7 +38,7 @@ async fn the_environment_is_scrubbed_and_names_the_run() {
         "A=b c".to_owned(),
         "HOST=127.0.0.1".to_owned(),
         "LANG=C".to_owned(),
-        format!("PORT={}", process.port()),
+        format!("PORT={}", process.port().unwrap()),
         "PORTOK_INSTANCE=web".to_owned(),
         "PORTOK_RELEASE=r1".to_owned(),
         "PORTOK_REPLICA=0".to_owned(),
@@ -76,7 +76,7 @@ fn nothing_of_the_daemon_leaks_into_the_child() {
             "0022",
             "123",
             "SigBlk:\t0000000000000000",
-            &process.port().to_string(),
+            &process.port().unwrap().to_string(),
         ];
         assert_eq!(lines, expected);
     });
