@@ -205,12 +205,12 @@ pub struct AppRoutes {
 }
 
 impl AppConfig {
-    /// Between two probes of one of several targets.
+    /// Between two probes of one of several processes or targets, outside the watch window.
     pub fn probe_interval(&self) -> Duration {
         self.health.interval.unwrap_or(self.rollback.interval)
     }
 
-    /// Failed probes in a row that take one of several targets out; at least one.
+    /// Failed probes in a row that take one of several out; at least one.
     pub fn probes_to_fail(&self) -> u32 {
         self.health.failures.unwrap_or(self.rollback.threshold).max(1)
     }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
+use self::probes::probe_interval;
 use super::clock::Clock;
 use super::edits::Edits;
 use super::events::Attempt;
@@ -347,7 +348,8 @@ impl Coordinator {
         }
         let are_up = self.state.live_runs();
         if are_up != were_up && !are_up.iter().any(|run| were_up.contains(run)) {
-            self.live_probe.begin_anew(are_up.len(), config.rollback.interval);
+            let interval = probe_interval(&config, self.state.window.is_some());
+            self.live_probe.begin_anew(are_up.len(), interval);
         }
         let known: Vec<RunId> = self.state.runs().map(|run| run.id).collect();
         self.runs.retain(|run| known.contains(&run));
@@ -406,6 +408,7 @@ fn policy(config: &AppConfig) -> Policy {
     Policy {
         window: !config.rollback.window.is_zero(),
         threshold: config.rollback.threshold,
+        failures: config.probes_to_fail(),
         standby: config.rollback.standby == Standby::Window,
         replicas: config.app.replicas,
         restart: config.app.restart.clone(),

@@ -144,7 +144,7 @@ pub struct State {
     pub restarts: u32,
     /// Names the timer after which the last crash does not matter any more, while it runs.
     calm: Option<u64>,
-    /// So many of the live runs have failed `rollback.threshold` probes in a row that all of them
+    /// So many of the live runs have failed `health.failures` probes in a row that all of them
     /// get requests.
     unhealthy: bool,
     /// The runs that requests go to.

@@ -13,8 +13,8 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{FormerTarget, RunId, SetId};
-use crate::config::{Affinity, AppConfig};
-use crate::proxy::{Bar, Held, Now, RouteWriter, ServiceCounters, Spread, Target, Tenure};
+use crate::config::{Affinity, AppConfig, Balance, Sticky};
+use crate::proxy::{Bar, Held, Now, Place, RouteWriter, ServiceCounters, Spread, Target, Tenure};
 use crate::wire;
 
 /// How often an early end of a drain is looked for.
@@ -27,16 +27,76 @@ pub struct Traffic {
     counters: Arc<ServiceCounters>,
     alone: CancellationToken,
     targets: HashMap<RunId, Vec<Arc<Target>>>,
-    /// The set that requests go to, with what its memberships have in common.
-    serves: Option<(SetId, Tenure)>,
+    serves: Option<Serving>,
 }
 
-/// Runs of one set that requests are to go to, each with its port.
+/// What requests go to.
+#[derive(Debug)]
+struct Serving {
+    set: SetId,
+    /// What the memberships of the set have in common.
+    tenure: Tenure,
+    members: Vec<(Arc<Target>, Place)>,
+    way: Way,
+}
+
+/// How requests are spread, as it is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    balance: Balance,
+    sticky: Sticky,
+    affinity: Affinity,
+    /// The release may have several replicas.
+    of_several: bool,
+}
+
+impl Way {
+    fn of(config: &AppConfig) -> Self {
+        let (balance, sticky, affinity) = (config.balance, config.sticky, config.drain.affinity);
+        Self { balance, sticky, affinity, of_several: config.app.replicas > 1 }
+    }
+
+    /// Whether a single member is published as one of several all the same: a pin is to a set, and
+    /// a cookie names one of a set.
+    fn spreads_over_one(self) -> bool {
+        self.of_several && (self.affinity == Affinity::Connection || self.sticky == Sticky::Cookie)
+    }
+}
+
+impl Serving {
+    /// What is published of it.
+    fn now(&self) -> Now {
+        let Way { balance, sticky, .. } = self.way;
+        match &self.members[..] {
+            // The fast path.
+            [(target, _)] if !self.way.spreads_over_one() => Now::One(Arc::clone(target)),
+            members => {
+                let targets = members.iter().map(|(target, _)| Arc::clone(target)).collect();
+                let spread = Spread::new(targets, balance, self.tenure.clone());
+                let places = || members.iter().map(|(_, place)| *place).collect();
+                let spread = if sticky == Sticky::Off { spread } else { spread.placed(places()) };
+                Now::Spread(Arc::new(spread))
+            }
+        }
+    }
+}
+
+/// Runs of one set that requests are to go to.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     pub(super) set: SetId,
     pub(super) release: &'a str,
-    pub(super) runs: Vec<(RunId, u16)>,
+    pub(super) runs: Vec<Member>,
+}
+
+/// A run that requests are to go to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) run: RunId,
+    pub(super) port: u16,
+    /// Its number in the set. The clients that stay with it stay with that number, whichever run
+    /// has it.
+    pub(super) replica: u16,
 }
 
 /// The requests that runs have; counted whenever it is asked.
@@ -59,23 +119,16 @@ impl Traffic {
         former: Option<(&[RunId], FormerTarget)>,
         config: &AppConfig,
     ) -> bool {
-        let served = self.serves.take().filter(|(set, _)| *set == members.set);
+        let served = self.serves.take().filter(|serving| serving.set == members.set);
         let begins = served.is_none();
-        let tenure = served.map(|(_, tenure)| tenure).unwrap_or_default();
-        let targets: Vec<_> = members
-            .runs
-            .iter()
-            .map(|(run, port)| self.target(*run, members.release, *port, begins))
-            .collect();
-        self.serves = Some((members.set, tenure.clone()));
-        self.route.set(match &targets[..] {
-            // The fast path. A pin is to a set, so a set that may get more members is published as
-            // one where there are pins.
-            [target] if config.app.replicas <= 1 || config.drain.affinity == Affinity::Request => {
-                Now::One(Arc::clone(target))
-            }
-            _ => Now::Spread(Arc::new(Spread::new(targets, config.balance, tenure))),
-        });
+        let tenure = served.map(|serving| serving.tenure).unwrap_or_default();
+        let known = |Member { run, port, replica }| {
+            (self.target(run, members.release, port, begins), Place::new(replica))
+        };
+        let all = members.runs.iter().copied().map(known).collect();
+        let serving = Serving { set: members.set, tenure, members: all, way: Way::of(config) };
+        drop(self.route.set(serving.now()));
+        self.serves = Some(serving);
         if let Some((former, treatment)) = former {
             for target in former.iter().flat_map(|run| self.of(*run)) {
                 match treatment {
@@ -85,6 +138,15 @@ impl Traffic {
             }
         }
         begins
+    }
+
+    /// Spreads requests as it is configured now.
+    pub(super) fn configure(&mut self, config: &AppConfig) {
+        let way = Way::of(config);
+        if let Some(serving) = self.serves.as_mut().filter(|serving| serving.way != way) {
+            serving.way = way;
+            drop(self.route.set(serving.now()));
+        }
     }
 
     /// The target of a run: that of its tenure, or a new one where one `begins`.

@@ -73,6 +73,8 @@ mod state;
 #[cfg(test)]
 mod state_again;
 #[cfg(test)]
+mod sticky;
+#[cfg(test)]
 mod switch;
 #[cfg(test)]
 mod systemd;

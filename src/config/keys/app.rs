@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::super::read::Reader;
 use super::super::show::{self, list, optional, or_zero};
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
-use super::super::{Affinity, AppConfig, CommandLine, OwnerCheck, Standby, StopSignal, defaults};
+use super::super::{
+    Affinity, AppConfig, Balance, CommandLine, OwnerCheck, Standby, Sticky, StopSignal, defaults,
+};
 use super::{Key, Records};
 
 /// The most of what is counted: probes, crashes.
@@ -28,6 +30,12 @@ const AFFINITY: &[(&str, Affinity)] = &[("request", Affinity::Request), ("connec
 
 const STANDBY: &[(&str, Standby)] = &[("drain", Standby::Drain), ("window", Standby::Window)];
 
+const BALANCE: &[(&str, Balance)] =
+    &[("least", Balance::Least), ("round_robin", Balance::RoundRobin), ("random", Balance::Random)];
+
+const STICKY: &[(&str, Sticky)] =
+    &[("off", Sticky::Off), ("cookie", Sticky::Cookie), ("address", Sticky::Address)];
+
 pub(super) const APP: &[Key] = &[
     row!(app, "app.target", some(values::port), optional(show::number), app.target)
         .variable("INITIAL_TARGET_PORT")
@@ -47,6 +55,8 @@ pub(super) const APP: &[Key] = &[
         // One is what it is where nothing is said.
         |config, _| (config.app.replicas > 1).then(|| show::number(&config.app.replicas)),
     ),
+    row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance),
+    row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky),
     row!(app, "app.directory", some(values::path), optional(show::path), app.directory)
         .makes_release(|app| record("directory", lossy(&app.directory))),
     Key::app("app.env", read_env, |config, secrets| Some(show::table(&config.app.env, secrets)))
@@ -119,10 +129,8 @@ pub(super) const HEALTH: &[Key] = &[
         some(values::integer(1, COUNT_MAX)),
         optional(show::number),
         health.failures
-    )
-    .for_several(),
-    row!(app, "health.interval", some(values::duration(SHORTEST)), optional(show::time), health.interval)
-        .for_several(),
+    ),
+    row!(app, "health.interval", some(values::duration(SHORTEST)), optional(show::time), health.interval),
 ];
 
 pub(super) const DRAIN: &[Key] = &[
@@ -163,13 +171,11 @@ pub(super) const UPSTREAM: &[Key] = &[
     row!(app, "upstream.max_idle", values::integer(0, 65_535), show::number, upstream.max_idle),
     row!(app, "upstream.tcp_keepalive", whole_seconds, show::time, upstream.tcp_keepalive)
         .variable("UPSTREAM_KEEPALIVE_MSECS"),
-    row!(app, "upstream.retries", values::integer(0, COUNT_MAX), show::number, upstream.retries)
-        .for_several(),
-    row!(app, "upstream.eject_for", values::duration(SHORTEST), show::time, upstream.eject_for).for_several(),
+    row!(app, "upstream.retries", values::integer(0, COUNT_MAX), show::number, upstream.retries),
+    row!(app, "upstream.eject_for", values::duration(SHORTEST), show::time, upstream.eject_for),
     Key::app("upstream.eject_on", read_eject_on, |config, _| {
         Some(list(show::number)(&config.upstream.eject_on))
-    })
-    .for_several(),
+    }),
     row!(app, "upstream.debug", values::boolean, show::number, upstream.debug).variable("DEBUG_UPSTREAM"),
 ];
 

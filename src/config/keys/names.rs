@@ -138,7 +138,7 @@ mod tests {
             ("app.port", "app.port_env"),
             ("app.token_file", "admin.token_file"),
             ("log.verbose", "log.verbose_errors"),
-            ("app.xyzzy", "app.env"),
+            ("app.xyzzy", "app.sticky"),
             ("helth.path", "health.path"),
             ("admin.tokn", "admin.token"),
             ("upsteam", "upstream"),

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::super::AppConfig;
 use super::super::hosts::{self, Hosts};
 use super::super::read::Reader;
 use super::super::show::{self, list, one_or_more, optional};
 use super::super::values::{self, Input, Parsed, some};
-use super::super::{AppConfig, Balance, Sticky};
 use super::Key;
 use super::instance::LISTEN_MAX;
 
@@ -23,12 +23,6 @@ const PATH_LONGEST: usize = 1024;
 /// The most targets of an app.
 const TARGETS_MAX: usize = 64;
 
-const BALANCE: &[(&str, Balance)] =
-    &[("least", Balance::Least), ("round_robin", Balance::RoundRobin), ("random", Balance::Random)];
-
-const STICKY: &[(&str, Sticky)] =
-    &[("off", Sticky::Off), ("cookie", Sticky::Cookie), ("address", Sticky::Address)];
-
 pub(super) const APP: &[Key] = &[
     Key::app("app.hosts", read_hosts, |config, _| unless_empty(&config.routes.hosts, show::text))
         .for_several(),
@@ -42,8 +36,6 @@ pub(super) const APP: &[Key] = &[
     Key::app("app.targets", read_targets, |config, _| config.targets.as_ref().map(list(show::text)))
         .for_several(),
     row!(app, "app.redirect", some(redirect), optional(show::string), redirect).for_several(),
-    row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance).for_several(),
-    row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky).for_several(),
 ];
 
 fn unless_empty<T>(items: &Vec<T>, show: impl Fn(&T) -> String) -> Option<String> {

@@ -11,7 +11,7 @@ use crate::release::runs::StopLadder;
 use crate::release::spec::ReleaseSpec;
 use crate::release::state::{Effect, FormerTarget, Run, RunId, SetId, Timer};
 use crate::release::tasks::report;
-use crate::release::traffic::Members;
+use crate::release::traffic::{Member, Members};
 use crate::wire;
 
 impl Coordinator {
@@ -116,7 +116,11 @@ impl Coordinator {
     ) {
         let known: Vec<&Run> = runs.iter().filter_map(|id| self.run_of(*id)).collect();
         let Some(release) = known.first().map(|run| run.release.id.clone()) else { return };
-        let runs = known.iter().filter_map(|run| Some((run.id, run.port?))).collect();
+        let member = |run: &&Run| {
+            let (_, replica) = self.state.place_of(run.id)?;
+            Some(Member { run: run.id, port: run.port?, replica })
+        };
+        let runs = known.iter().filter_map(member).collect();
         let left = former.map(|(former, treatment)| (self.state.runs_of(former), treatment));
         let left = left.as_ref().map(|(runs, treatment)| (&runs[..], *treatment));
         if self.traffic.serve(&Members { set, release: &release, runs }, left, config) {

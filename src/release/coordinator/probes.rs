@@ -1,12 +1,20 @@
 //! How runs are probed that are not starting: the live one from time to time, and one that is to
 //! become live.
 
+use std::time::Duration;
+
 use super::Coordinator;
+use crate::config::AppConfig;
 use crate::health::{Probe, Unable};
 use crate::release::message::Message;
 use crate::release::probing::{Probing, probe};
 use crate::release::state::{Event, RunId};
 use crate::wire::ProbeReport;
+
+/// Between two probes of a live run; `watched`: the watch window is open.
+pub(super) fn probe_interval(config: &AppConfig, watched: bool) -> Duration {
+    if watched { config.rollback.interval } else { config.probe_interval() }
+}
 
 impl Coordinator {
     /// The probe of a run, with the settings in force now.
@@ -37,7 +45,7 @@ impl Coordinator {
 
     /// Probes one of the live runs once.
     pub(super) fn probe_live(&mut self) {
-        let interval = self.config.borrow().rollback.interval;
+        let interval = probe_interval(&self.config.borrow(), self.state.window.is_some());
         let Some(run) = self.live_probe.due(&self.state.live_runs(), interval) else { return };
         let Some(probe) = self.probe_of(run) else { return };
         self.live_probe.began(run);
@@ -47,7 +55,7 @@ impl Coordinator {
     pub(super) fn live_probed(&mut self, run: RunId, report: Result<Box<ProbeReport>, Unable>) {
         let (interval, threshold) = {
             let config = self.config.borrow();
-            (config.rollback.interval, config.rollback.threshold)
+            (probe_interval(&config, self.state.window.is_some()), config.rollback.threshold)
         };
         if !self.live_probe.ended(run, interval) || !self.state.live_runs().contains(&run) {
             return;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Coordinator;
+use super::probes::probe_interval;
 use crate::config::app_fingerprint;
 use crate::release::life::Life;
 use crate::release::message::Message;
@@ -12,13 +13,15 @@ use crate::wire::{self, Code, ErrorBody, Reason};
 use tokio::sync::oneshot;
 
 impl Coordinator {
-    /// Looks whether `[app]` is to be deployed, as it is configured now, and how many replicas
-    /// there are to be.
+    /// Looks whether `[app]` is to be deployed, as it is configured now, how many replicas there
+    /// are to be, and how requests are spread over them.
     pub(super) fn look_at_app(&mut self) {
         {
+            let watched = self.state.window.is_some();
             let config = self.config.borrow_and_update();
-            self.live_probe.hasten(config.rollback.interval);
+            self.live_probe.hasten(probe_interval(&config, watched));
             self.edits.look_at(&config.app);
+            self.traffic.configure(&config);
         }
         if matches!(self.life, Life::Moving) {
             self.step(Event::Settings);

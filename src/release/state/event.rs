@@ -13,8 +13,10 @@ use crate::wire::Reason;
 pub struct Policy {
     /// Whether a switch opens a watch window.
     pub window: bool,
-    /// Failed probes in a row that bring a rollback.
+    /// Failed probes in a row that bring a rollback in the watch window.
     pub threshold: u32,
+    /// Failed probes in a row that take one of several runs out, outside the window.
+    pub failures: u32,
     /// Whether the former release runs until the window has passed.
     pub standby: bool,
     /// How many replicas of a managed release run.

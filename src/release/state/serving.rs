@@ -9,7 +9,7 @@ impl State {
         let Some(live) = self.live.set().filter(|live| live.serves()) else { return };
         let is_watched = self.window.is_some() && switch.is_none();
         // In the window a run that fails its probes is the verdict's business.
-        let threshold = if is_watched { u32::MAX } else { round.policy.threshold };
+        let threshold = if is_watched { u32::MAX } else { round.policy.failures };
         let (set, runs) = (live.id(), live.places().served(threshold));
         if switch.is_some() || runs != self.served {
             self.served.clone_from(&runs);

@@ -78,11 +78,15 @@ impl State {
 
     /// Looks whether the live release fails its probes.
     pub(super) fn note_health(&mut self, round: &mut Round<'_>) {
-        let threshold = round.policy.threshold;
-        let unhealthy = self.live.set().is_some_and(|live| live.places().is_unhealthy(threshold));
+        let unhealthy = self.fails_its_probes(round.policy);
         if std::mem::replace(&mut self.unhealthy, unhealthy) != unhealthy {
             round.save();
         }
+    }
+
+    fn fails_its_probes(&self, policy: &Policy) -> bool {
+        let failures = if self.window.is_some() { policy.threshold } else { policy.failures };
+        self.live.set().is_some_and(|live| live.places().is_unhealthy(failures))
     }
 
     /// Where other runs serve than `before`, or none: looks at their health anew, and lets the last
@@ -92,8 +96,7 @@ impl State {
         if up == before {
             return;
         }
-        self.unhealthy =
-            self.live.set().is_some_and(|live| live.places().is_unhealthy(round.policy.threshold));
+        self.unhealthy = self.fails_its_probes(round.policy);
         self.calm = None;
         let within = round.policy.restart.within;
         let last = self.live.set().and_then(|live| live.crashes().next_back());

@@ -18,6 +18,7 @@ fn policy() -> Policy {
     Policy {
         window: true,
         threshold: 3,
+        failures: 3,
         standby: false,
         replicas: 1,
         restart: Restart {

@@ -57,10 +57,11 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..6, 1..=MOST).prop_map(
-        |(window, standby, give_up, threshold, burst, replicas)| Policy {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..4, 1u32..6, 1..=MOST).prop_map(
+        |(window, standby, give_up, threshold, failures, burst, replicas)| Policy {
             window,
             threshold,
+            failures,
             standby,
             replicas,
             restart: Restart { give_up, burst, ..policy().restart },
