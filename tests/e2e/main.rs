@@ -57,6 +57,8 @@ mod phases;
 #[cfg(test)]
 mod proxy_path;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod rollback;
