@@ -129,6 +129,10 @@ pub struct StoredRun {
     pub release: String,
     /// Its process, beyond doubt.
     pub identity: Identity,
+    /// Which companion of the release it is. Such a run is written down as a candidate or as one that
+    /// is being stopped, whatever it does: a daemon that knows nothing of companions stops it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
     /// Its port; 0: it was told none.
     #[serde(default)]
     pub port: u16,

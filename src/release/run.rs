@@ -18,7 +18,7 @@ use super::autopsy::{Cause, Diagnosis, Evidence, OUTPUT_LINES, examine};
 use super::events::MAX_OUTPUT;
 use super::message::{Message, Report, Reports, Waiting};
 use super::spec::ReleaseSpec;
-use super::state::RunId;
+use super::state::{ProcessName, RunId};
 use super::tasks;
 use crate::config::OwnerCheck;
 use crate::health::Probe;
@@ -53,6 +53,8 @@ const HANGING: Duration = Duration::from_millis(500);
 pub(super) struct Start {
     pub(super) run: RunId,
     pub(super) release: String,
+    /// Which companion of the release it is; `None`: the app itself.
+    pub(super) process: Option<ProcessName>,
     /// The number of its place in its set.
     pub(super) replica: u16,
     pub(super) spec: ReleaseSpec,
@@ -88,7 +90,11 @@ pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Superviso
         }
     };
     tell.that(Report::Spawned(process.clone())).await;
-    see_through(start, process, reports).await;
+    if start.process.is_some() {
+        follow(start.run, process, reports).await;
+    } else {
+        see_through(start, process, reports).await;
+    }
 }
 
 /// Stays with a process from its first probe until nothing is left of it.
@@ -182,13 +188,17 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
         .await
         .unwrap_or_else(|error| Err(error.to_string()))
         .map_err(|message| SpawnError { message, source: None })?;
-    let lease = supervisor
-        .lease(hold_port)
-        .map_err(|source| SpawnError { message: "cannot find a free port".into(), source: Some(source) })?;
-    let (release, replica, port) = (start.release.clone(), Some(start.replica), Port::Own(lease));
-    supervisor
-        .spawn(Launch { release, replica, command, directory, env, identity, limits, port_env, port })
-        .await
+    let port = match start.process {
+        Some(_) => Port::None,
+        None => Port::Own(supervisor.lease(hold_port).map_err(|source| SpawnError {
+            message: "cannot find a free port".into(),
+            source: Some(source),
+        })?),
+    };
+    let (release, process, replica) = (start.release.clone(), start.process.clone(), Some(start.replica));
+    let launch =
+        Launch { release, process, replica, command, directory, env, identity, limits, port_env, port };
+    supervisor.spawn(launch).await
 }
 
 /// What makes one failed probe differ from another.

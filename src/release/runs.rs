@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::placeholder::Placeholder;
 use super::record::StoredRun;
 use super::run::{Start, follow, run, see_through};
-use super::state::{Role, Run, RunId};
+use super::state::{ProcessName, Role, Run, RunId};
 use super::tasks::Tasks;
 use crate::config::StopSignal;
 use crate::supervisor::{Exit, Identity, PortTaken, Process, Supervisor};
@@ -42,6 +42,8 @@ pub(super) struct Runs {
 #[derive(Debug, Default)]
 pub(super) struct RunFacts {
     release: String,
+    /// Which companion of the release it is.
+    companion: Option<ProcessName>,
     port: Option<u16>,
     process: Option<Process>,
     /// It was taken over, and a task waits for its readiness.
@@ -128,6 +130,7 @@ impl Runs {
     fn entry(&mut self, run: &Run) -> &mut RunFacts {
         self.known.entry(run.id).or_insert_with(|| RunFacts {
             release: run.release.id.clone(),
+            companion: run.process.clone(),
             port: run.port,
             ..RunFacts::default()
         })
@@ -292,6 +295,7 @@ impl Runs {
             Some(StoredRun {
                 release: facts.release.clone(),
                 identity: process.identity().clone(),
+                process: facts.companion.as_deref().map(str::to_owned),
                 port: process.port().unwrap_or_default(),
                 started_at: facts.started_at,
                 role,

@@ -63,7 +63,7 @@ use crate::wire::{Phase, Reason};
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
 pub use leaving::{Leaving, LeavingStage};
-pub use names::{Origin, ReleaseRef, Run, RunId, SetId};
+pub use names::{Origin, ProcessName, ReleaseRef, Run, RunId, SetId};
 pub use past::{Past, Served};
 pub use replicas::ReplicaSet;
 pub use standing::Hindrance;

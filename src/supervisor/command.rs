@@ -39,6 +39,11 @@ pub(super) fn environment(base: &Env, whose: &Whose<'_>, launch: &Launch, tag: &
     if let Some(directory) = &launch.directory {
         set("PWD", directory.as_os_str());
     }
+    if launch.port.number().is_none() {
+        // Where the daemon has such a variable, it says nothing about this process.
+        env.remove(OsStr::new(&launch.port_env));
+    }
+    let mut set = |name: &str, value: &OsStr| drop(env.insert(name.into(), value.into()));
     for (name, value) in &launch.env {
         set(name, value.as_ref());
     }
@@ -50,6 +55,9 @@ pub(super) fn environment(base: &Env, whose: &Whose<'_>, launch: &Launch, tag: &
         set("PORTOK_APP", app.as_ref());
     }
     set("PORTOK_RELEASE", launch.release.as_ref());
+    if let Some(process) = &launch.process {
+        set("PORTOK_PROCESS", OsStr::new(&**process));
+    }
     if let Some(replica) = launch.replica {
         set("PORTOK_REPLICA", replica.to_string().as_ref());
     }
@@ -79,6 +87,7 @@ mod tests {
     fn launch() -> Launch {
         Launch {
             release: "r1".into(),
+            process: None,
             replica: Some(0),
             command: CommandLine::Exec(vec!["app".into()]),
             directory: None,
@@ -170,8 +179,14 @@ mod tests {
         assert_eq!(built[OsStr::new("APP_PORT")], *launch.port.number().unwrap().to_string());
         assert!(!built.contains_key(OsStr::new("PORT")));
         assert_eq!(built[OsStr::new("HOST")], *"127.0.0.1");
-        (launch.port, launch.replica) = (Port::None, None);
-        let built = environment(&Env::new(), &Whose { instance: "edge", app: Some("web") }, &launch, "tag");
+        (launch.port, launch.replica, launch.process) = (Port::None, None, Some("worker".into()));
+        let built = environment(
+            &env(&[("APP_PORT", "1")]),
+            &Whose { instance: "edge", app: Some("web") },
+            &launch,
+            "tag",
+        );
+        assert_eq!(built[OsStr::new("PORTOK_PROCESS")], *"worker");
         assert!(["APP_PORT", "PORTOK_REPLICA"].iter().all(|name| !built.contains_key(OsStr::new(name))));
     }
 }

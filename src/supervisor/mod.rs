@@ -115,6 +115,8 @@ struct Whose<'a> {
 pub struct Launch {
     /// The release's id, for `PORTOK_RELEASE` and the log.
     pub release: String,
+    /// Which companion of the release it is, for `PORTOK_PROCESS`; `None`: none of them.
+    pub process: Option<Arc<str>>,
     /// The number of its place among the replicas of the release, for `PORTOK_REPLICA`; `None`: it
     /// is none of them.
     pub replica: Option<u16>,

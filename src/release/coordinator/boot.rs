@@ -323,9 +323,10 @@ impl Coordinator {
                 continue;
             };
             let id = RunId(adopted.len() as u64 + 1);
-            let (role, port, pid) = (stored.role, stored.port, process.pid());
-            tracing::info!(release = stored.release, pid, port, ?role, "taken over");
-            let run = Run { id, release, port: Some(port) };
+            let (role, port, pid) = (stored.role, process.port(), process.pid());
+            let name = stored.process.as_deref();
+            tracing::info!(release = stored.release, process = name, pid, port, ?role, "taken over");
+            let run = Run { id, release, process: name.map(Into::into), port };
             self.runs.take_over(&run, stored, process, left(stored.until, stop_timeout));
             let (set, replica) = (stored.set, stored.replica);
             adopted.push(Adopted { run, set, replica, role, left: left(stored.until, period) });

@@ -66,10 +66,15 @@ impl Coordinator {
     }
 
     fn spawned(&mut self, run: RunId, process: Process) {
-        let (pid, port, at) = (process.pid(), process.port().unwrap_or_default(), SystemTime::now());
+        let (pid, port, at) = (process.pid(), process.port(), SystemTime::now());
         let config = Arc::clone(&self.config.borrow());
         self.runs.spawned(run, process, at, stop_ladder(&config));
         let release = self.release_of(run);
+        let Some(port) = port else {
+            tracing::info!(release, pid, "a companion was started");
+            self.step(Event::Ready { run });
+            return;
+        };
         let is_candidate = !self.restores(run);
         self.history.started(&release, is_candidate, wire::rfc3339(at), port);
         tracing::info!(release, pid, port, "started");

@@ -19,7 +19,7 @@ impl Coordinator {
     pub(super) fn perform(&mut self, effect: Effect, config: &Arc<AppConfig>, step: &mut Step) {
         match effect {
             Effect::Save { seq } => step.save = Some(seq),
-            Effect::Spawn { run, release, replica } => self.spawn(run, release, replica, config),
+            Effect::Spawn { run, release, replica, .. } => self.spawn(run, release, replica, config),
             Effect::Await { run } => self.await_readiness(run, config),
             Effect::Probe { run, patient } => self.start_probing(run, patient),
             Effect::Serve { set, runs, former } => self.serve(set, &runs, former, config),
@@ -95,6 +95,7 @@ impl Coordinator {
         Start {
             run: run.id,
             release: run.release.id.clone(),
+            process: run.process.clone(),
             replica,
             // The port is known when the process is.
             probe: probe(config, 0, spec.health_path.clone()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ReleaseRef, RunId, SetId};
+use super::{ProcessName, ReleaseRef, RunId, SetId};
 use crate::wire::Reason;
 
 /// What the driver has to do.
@@ -20,6 +20,8 @@ pub enum Effect {
         run: RunId,
         /// The release to run.
         release: String,
+        /// Which companion of the release; `None`: the app itself.
+        process: Option<ProcessName>,
         /// The number of its place in its set.
         replica: u16,
     },

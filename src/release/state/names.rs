@@ -1,5 +1,7 @@
 //! What the machines talk of: releases, their sets, and the runs of these.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// One tenure of a process, or of an unmanaged app, under portok.
@@ -9,6 +11,9 @@ pub struct RunId(pub u64);
 /// The runs of one release in one tenure, together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetId(pub u64);
+
+/// The name of a companion: a process of a release that gets no requests and has no port.
+pub type ProcessName = Arc<str>;
 
 /// A release, by name and kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub struct Run {
     pub id: RunId,
     /// The release it runs.
     pub release: ReleaseRef,
+    /// Which companion of it; `None`: the app itself.
+    pub process: Option<ProcessName>,
     /// Its port, once known.
     pub port: Option<u16>,
 }

@@ -265,7 +265,12 @@ mod tests {
     use super::*;
 
     fn run(id: u64) -> Run {
-        Run { id: RunId(id), release: ReleaseRef { id: "v1".into(), origin: Origin::Managed }, port: None }
+        Run {
+            id: RunId(id),
+            release: ReleaseRef { id: "v1".into(), origin: Origin::Managed },
+            process: None,
+            port: None,
+        }
     }
 
     fn ready(fails: &[u32]) -> Places {

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::places::{Filling, Place, Places};
 use super::round::Round;
-use super::{DownCause, Effect, Origin, ReleaseRef, Run, RunId, SetId, Tell, Timer};
+use super::{DownCause, Effect, Origin, ProcessName, ReleaseRef, Run, RunId, SetId, Tell, Timer};
 
 /// How often a start whose port was taken is tried again on another port.
 const PORT_TRIES: u32 = 3;
@@ -32,6 +32,8 @@ const PORT_TRIES: u32 = 3;
 pub struct ReplicaSet {
     id: SetId,
     release: ReleaseRef,
+    /// Which companion of the release its runs are; `None`: the app itself.
+    process: Option<ProcessName>,
     places: Places,
     /// Runs whose stop was ordered and of which something may be left.
     stopping: Vec<Run>,
@@ -77,6 +79,7 @@ impl ReplicaSet {
         Self {
             id: SetId(round.fresh()),
             release,
+            process: None,
             places,
             stopping: Vec::new(),
             cause: DownCause::Boot,
@@ -446,7 +449,8 @@ impl ReplicaSet {
         let id = RunId(round.fresh());
         let port = match self.release.origin {
             Origin::Managed => {
-                round.push(Effect::Spawn { run: id, release: self.release.id.clone(), replica });
+                let release = self.release.id.clone();
+                round.push(Effect::Spawn { run: id, release, process: self.process.clone(), replica });
                 None
             }
             Origin::Unmanaged { port } => {
@@ -454,6 +458,6 @@ impl ReplicaSet {
                 Some(port)
             }
         };
-        Run { id, release: self.release.clone(), port }
+        Run { id, release: self.release.clone(), process: self.process.clone(), port }
     }
 }

@@ -69,6 +69,7 @@ impl Bench {
     fn launch(&self, command: CommandLine) -> Launch {
         Launch {
             release: "r1".into(),
+            process: None,
             replica: Some(0),
             command,
             directory: Some(self.path().to_owned()),

@@ -265,7 +265,7 @@ fn what_is_not_ready_is_given_up_first_and_nothing_in_the_window() {
 fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
     let mut bench = bench(3);
     let adopted = |id, replica, role, set, release: &str| {
-        let run = Run { id: RunId(id), release: managed(release), port: Some(1) };
+        let run = Run { id: RunId(id), release: managed(release), process: None, port: Some(1) };
         Adopted { run, set, replica, role, left: LEFT }
     };
     let runs = vec![
@@ -287,7 +287,7 @@ fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
 #[test]
 fn what_serves_does_not_wait_for_the_leftovers_and_what_is_missing_does() {
     let mut bench = bench(2);
-    let run = Run { id: RunId(1), release: managed("v1"), port: Some(1) };
+    let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
     let runs = vec![Adopted { run, set: 7, replica: 1, role: Role::Live, left: LEFT }];
     let boot = Boot { live: Some(managed("v1")), runs, leftovers: true, ended: true, ..Boot::default() };
     let effects = bench.send(Event::Boot(boot));
