@@ -32,7 +32,7 @@ pub use instance::InstanceStatus;
 pub use logs::{LogLine, Logs, Stream};
 pub use metrics::{Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
-pub use orders::{FREEZE_MOST, MaintenanceRequest, Ordered, PAGE_MOST, PAUSE_MOST, Said};
+pub use orders::{FREEZE_MOST, MaintenanceRequest, Ordered, PAGE_MOST, PAUSE_MOST, Said, Scaled};
 pub use phase::Phase;
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};

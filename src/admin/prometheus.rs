@@ -14,8 +14,9 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-const PHASES: [Phase; 10] = [
+const PHASES: [Phase; 11] = [
     Phase::Empty,
+    Phase::Idle,
     Phase::Starting,
     Phase::Unhealthy,
     Phase::Degraded,
@@ -97,9 +98,10 @@ impl<'a> Page<'a> {
             "Where the app's life stands: 1 for its phase, 0 for the others.",
         );
         for (part, life) in self.lives() {
-            // An app of one replica that is alone in its file has no set that could be degraded.
+            // An app of one replica that is alone in its file has no set that could be degraded, or
+            // that nobody asks for.
             let has_set = part.app.is_some() || life.status.replicas.is_some();
-            let may_be = |phase: &Phase| *phase != Phase::Degraded || has_set;
+            let may_be = |phase: &Phase| !matches!(phase, Phase::Degraded | Phase::Idle) || has_set;
             for phase in PHASES.into_iter().filter(may_be) {
                 let is = u8::from(phase == life.status.phase);
                 self.sample("portok_phase", &part.labels(&[("phase", phase.as_str())]), is);

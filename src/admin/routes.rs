@@ -11,6 +11,7 @@ use super::answer::Refusal;
 use super::auth::{self, Admitted};
 use super::request::{self, Query, bad};
 use crate::release::orders::Order;
+use crate::release::scale::Bounds;
 use crate::wire::{self, Code, DeployRequest, ErrorBody, RollbackRequest, Said};
 
 /// One thing the admin API does.
@@ -29,6 +30,7 @@ pub(super) enum Route {
     Maintenance,
     Freeze,
     Thaw,
+    Scale,
     Releases,
     Logs,
     Reload,
@@ -36,7 +38,7 @@ pub(super) enum Route {
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 17] = [
+const ROUTES: [(&str, Route); 18] = [
     ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
@@ -50,6 +52,7 @@ const ROUTES: [(&str, Route); 17] = [
     ("maintenance", Route::Maintenance),
     ("freeze", Route::Freeze),
     ("thaw", Route::Thaw),
+    ("scale", Route::Scale),
     ("releases", Route::Releases),
     ("logs", Route::Logs),
     ("reload", Route::Reload),
@@ -136,6 +139,7 @@ pub(super) enum AppCall {
     Cancel,
     Rollback(RollbackRequest, Follow),
     Order(Order, Said),
+    Scale(Bounds, Said),
     Releases,
     Logs { release: Option<String>, lines: usize },
 }
@@ -201,6 +205,7 @@ pub(super) fn call(
         Route::Maintenance => ordered(&query, request::maintenance(body)?)?,
         Route::Freeze => ordered(&query, Order::Freeze(time(&query, wire::FREEZE_MOST)?))?,
         Route::Thaw => ordered(&query, Order::Thaw)?,
+        Route::Scale => Call::Of(AppCall::Scale(bounds(&query)?, said(&query)?)),
         Route::Releases => Call::Of(AppCall::Releases),
         Route::Logs => Call::Of(AppCall::Logs { release: release(&query)?, lines: lines(&query)? }),
     };
@@ -209,9 +214,23 @@ pub(super) fn call(
 
 /// An order, with who gives it and why, as far as that is said.
 fn ordered(query: &Query<'_>, order: Order) -> Result<Call, Box<ErrorBody>> {
+    Ok(Call::Of(AppCall::Order(order, said(query)?)))
+}
+
+/// Who asks and why, as far as that is said.
+fn said(query: &Query<'_>) -> Result<Said, Box<ErrorBody>> {
     let by = words(query, "by", BY_MOST)?.unwrap_or_default();
-    let note = words(query, "note", NOTE_MOST)?;
-    Ok(Call::Of(AppCall::Order(order, Said { by, note })))
+    Ok(Said { by, note: words(query, "note", NOTE_MOST)? })
+}
+
+/// The bounds of a scale: both of them.
+fn bounds(query: &Query<'_>) -> Result<Bounds, Box<ErrorBody>> {
+    let number = |name: &str| {
+        let text = query.get(name)?.filter(|text| !text.is_empty());
+        let wrong = || bad(format!("`{name}` has to be a number of replicas: POST it with ?min=2&max=8"));
+        text.and_then(digits).and_then(|text| text.parse().ok()).ok_or_else(wrong)
+    };
+    Ok(Bounds { min: number("min")?, max: number("max")? })
 }
 
 /// A text of at most so many characters.
@@ -412,13 +431,27 @@ mod tests {
                 assert!(made(route, "app=").is_ok(), "{route:?}");
                 continue;
             }
-            let port = if route == Route::Switch { "&port=1" } else { "" };
+            let port = match route {
+                Route::Switch => "&port=1",
+                Route::Scale => "&min=1&max=2",
+                _ => "",
+            };
             let body: &[u8] = if route == Route::Maintenance { b"{\"on\":true}" } else { b"" };
             let ask =
                 |query: &str| call(route, Some(&format!("{query}{port}")), &HeaderMap::new(), body, &[3000]);
             assert_eq!(ask("app=redis%3Ax.org").unwrap().app.as_deref(), Some("redis:x.org"), "{route:?}");
             assert_eq!(ask("app=").unwrap().app, None, "{route:?}");
             assert!(ask("app=a&app=a").unwrap_err().message.contains("more than once"), "{route:?}");
+        }
+    }
+
+    #[test]
+    fn a_scale_has_both_bounds() {
+        let said = Said { by: "ann".to_owned(), note: None };
+        let scale = Call::Of(AppCall::Scale(Bounds { min: 0, max: 4 }, said));
+        assert_eq!(made(Route::Scale, "min=0&max=4&by=ann"), Ok(scale));
+        for query in ["", "min=1", "max=1", "min=&max=1", "min=-1&max=1", "min=1&max=65536", "min=a&max=1"] {
+            made(Route::Scale, query).unwrap_err();
         }
     }
 

@@ -12,6 +12,7 @@ use super::targets;
 use crate::config::{AppConfig, AppRoutes};
 use crate::proxy::ServiceCounters;
 use crate::release::orders::Order;
+use crate::release::scale::Bounds;
 use crate::release::{self, Attempt, Rollback};
 use crate::wire::{self, AppSource, Code, ErrorBody, Phase};
 
@@ -273,6 +274,7 @@ impl App {
             latency_ms: None,
             error,
             replicas: None,
+            idle: false,
         };
         match &self.0.kind {
             Kind::Managed(handle) => handle.check_health().await,
@@ -352,6 +354,16 @@ impl App {
             Kind::Targets(handle) => handle.order(order, said).await,
             _ => self.releases_or("takes no orders")?.order(order, said).await,
         }
+    }
+
+    /// As [`release::Handle::scale`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app without processes.
+    pub async fn scale(&self, bounds: Bounds, said: wire::Said) -> Result<wire::Scaled, ErrorBody> {
+        let coordinator = self.releases_or("cannot be scaled")?;
+        self.is_driven()?;
+        coordinator.scale(bounds, said).await
     }
 
     /// Whether an edit of its `[app]` waits for its deploy.

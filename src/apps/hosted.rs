@@ -96,7 +96,7 @@ impl Hosted {
         let Some(probed) = &self.probed else {
             let port = self.targets.first().map(|target| target.addr().port());
             let (status, latency_ms, error, replicas) = (None, None, None, None);
-            return wire::Health { healthy: true, port, status, latency_ms, error, replicas };
+            return wire::Health { healthy: true, port, status, latency_ms, error, replicas, idle: false };
         };
         let serving = self.targets().filter(|(_, is_out)| !is_out).map(|(target, _)| (target.addr(), true));
         health_of(probed.prober(), &probed.config(), &serving.collect::<Vec<_>>()).await

@@ -164,7 +164,7 @@ impl Running {
             Body::Targets(driven) => driven.handle.phase(),
             Body::Redirect => Phase::Settled,
         };
-        matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable | Phase::Degraded)
+        matches!(phase, Phase::Watching | Phase::Settled | Phase::Unstable | Phase::Degraded | Phase::Idle)
     }
 
     /// What it claims.

@@ -10,7 +10,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use super::RunPlan;
 use super::failure::Failure;
 use super::typo;
-use super::values::{app_name, health_path, instance_or_app, release_id, shell_text, variable, wait_time};
+use super::values::{
+    Span, app_name, health_path, instance_or_app, release_id, shell_text, span, variable, wait_time,
+};
 use crate::wire::CommandLine;
 
 mod host;
@@ -194,6 +196,21 @@ Examples:
   portok thaw
   portok thaw --instance api")]
     Thaw(SaidArgs),
+    /// Have another number of processes, whatever the file says, until it says something else
+    #[command(after_help = "\
+Examples:
+  portok scale 4                                  four, whatever the load
+  portok scale 2..8                               the number follows the load between these
+  portok scale 0..4 --instance edge/api           down to none while nobody asks
+
+A deploy under way ends first. The number is kept over a restart, until app.replicas is edited.")]
+    Scale {
+        /// How many, or from how many to how many
+        #[arg(value_name = "N|MIN..MAX", value_parser = span)]
+        replicas: Span,
+        #[command(flatten)]
+        said: SaidArgs,
+    },
     /// Show what is live, what goes on and what is wrong
     #[command(after_help = "\
 Examples:

@@ -1,7 +1,7 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 17] = [
+const ASKING: [Asking; 18] = [
     Asking { name: "deploy", takes_instance: false, of_one_app: true },
     Asking { name: "switch", takes_instance: false, of_one_app: true },
     Asking { name: "rollback", takes_instance: false, of_one_app: true },
@@ -11,6 +11,7 @@ const ASKING: [Asking; 17] = [
     Asking { name: "maintenance", takes_instance: false, of_one_app: true },
     Asking { name: "freeze", takes_instance: false, of_one_app: true },
     Asking { name: "thaw", takes_instance: false, of_one_app: true },
+    Asking { name: "scale", takes_instance: false, of_one_app: true },
     Asking { name: "status", takes_instance: true, of_one_app: true },
     Asking { name: "apps", takes_instance: true, of_one_app: false },
     Asking { name: "metrics", takes_instance: true, of_one_app: true },

@@ -1,4 +1,4 @@
-//! `portok pause`, `resume`, `maintenance`, `freeze`, `thaw`: one order, one answer.
+//! `portok pause`, `resume`, `maintenance`, `freeze`, `thaw`, `scale`: one order, one answer.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -10,7 +10,8 @@ use super::client::encoded;
 use super::failure::Failure;
 use super::render;
 use super::session::Session;
-use crate::wire::{MaintenanceRequest, Ordered, PAGE_MOST, exit};
+use super::values::Span;
+use crate::wire::{MaintenanceRequest, Ordered, PAGE_MOST, Scaled, exit};
 
 type Done = Result<u8, Failure>;
 
@@ -51,6 +52,16 @@ pub(crate) async fn maintenance(
     give(session, call).await
 }
 
+/// `portok scale`.
+pub(crate) async fn scale(session: &mut Session<'_>, replicas: Span, said: &SaidArgs) -> Done {
+    let Span { min, max } = replicas;
+    let bounds = vec![("min", min.to_string()), ("max", max.to_string())];
+    let call = Call::post("scale", with_query("scale", bounds, said));
+    let (scaled, value) = session.client.ask::<Scaled>(call).await?;
+    session.show(&value, || render::scaled(&scaled));
+    Ok(exit::DONE)
+}
+
 async fn give(session: &mut Session<'_>, call: Call) -> Done {
     let (ordered, value) = session.client.ask::<Ordered>(call).await?;
     session.show(&value, || render::ordered(&ordered));
@@ -60,11 +71,16 @@ async fn give(session: &mut Session<'_>, call: Call) -> Done {
 /// The path of an order with what is said of it.
 fn path(name: &str, time: Option<Duration>, said: &SaidArgs) -> String {
     let time = time.map(|time| ("for", format!("{}ms", time.as_millis())));
+    with_query(name, time.into_iter().collect(), said)
+}
+
+fn with_query(name: &str, asked: Vec<(&str, String)>, said: &SaidArgs) -> String {
     let by = said.by.clone().map(|by| ("by", by));
     let note = said.note.clone().map(|note| ("note", note));
-    let query: Vec<_> = [time, by, note]
+    let query: Vec<_> = asked
         .into_iter()
-        .flatten()
+        .chain(by)
+        .chain(note)
         .map(|(name, value)| format!("{name}={}", encoded(&value)))
         .collect();
     if query.is_empty() { name.to_owned() } else { format!("{name}?{}", query.join("&")) }

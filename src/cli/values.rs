@@ -68,6 +68,21 @@ pub(crate) fn shell_text(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("the command is empty".into()) } else { Ok(text.to_owned()) }
 }
 
+/// From how many to how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) min: u16,
+    pub(crate) max: u16,
+}
+
+/// A number, or two with `..` between them. Which ones an app can have is the daemon's to say.
+pub(crate) fn span(text: &str) -> Result<Span, String> {
+    let (min, max) = text.split_once("..").unwrap_or((text, text));
+    let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    let numbers = number(min).zip(number(max)).map(|(min, max)| Span { min, max });
+    numbers.ok_or_else(|| "expected a number such as 4, or two such as 2..8".to_owned())
+}
+
 /// A health path.
 pub(crate) fn health_path(text: &str) -> Result<String, String> {
     let fits = text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic());

@@ -78,7 +78,8 @@ async fn until_healthy(session: &Session<'_>, within: Duration) -> Result<Seen, 
     }
 }
 
-/// Whether an app in this phase serves, and nothing is wrong with it.
+/// Whether an app in this phase serves, or would with the next request, and nothing is wrong with
+/// it.
 fn is_healthy(phase: Phase) -> bool {
-    matches!(phase, Phase::Watching | Phase::Settled)
+    matches!(phase, Phase::Watching | Phase::Settled | Phase::Idle)
 }

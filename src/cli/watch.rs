@@ -30,7 +30,7 @@ enum Window {
 
 fn window(release: &str, status: &Status) -> Window {
     match (&status.live, status.phase) {
-        (Some(live), Phase::Settled) if live.release == release => Window::Passed,
+        (Some(live), Phase::Settled | Phase::Idle) if live.release == release => Window::Passed,
         (Some(live), Phase::Failed) if live.release == release => Window::Failed,
         // Without a window there is no rollback: the release stays as it is.
         (Some(live), Phase::Unhealthy) if live.release == release && status.watch_until.is_none() => {

@@ -15,8 +15,8 @@ use super::read::Given;
 use super::values::{self, Input};
 use super::{
     Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Drain, Forwarded,
-    Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Restart, Rollback,
-    Standby, Sticky, Upstream,
+    Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Replicas, Restart,
+    Rollback, Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -115,7 +115,7 @@ fn app() -> App {
         user: None,
         group: None,
         limits: Limits::default(),
-        replicas: 1,
+        replicas: Replicas::fixed(1),
         port_env: PORT_ENV.to_owned(),
         start_timeout: secs(60),
         stop_signal: values::SIGTERM,

@@ -21,7 +21,8 @@
 //! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
 //!   limits this host can hold an app to;
 //! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
-//! - `hold` has what `[hold]` says; `redis` has what `[redis]` says, and reads its URL;
+//! - `hold` has what `[hold]` says, `replicas` what `app.replicas` says; `redis` has what `[redis]`
+//!   says, and reads its URL;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
@@ -52,6 +53,7 @@ pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{file_of, instance_file, load};
 pub use self::paths::{beside_state_file, default_socket, instance_of_app_file};
 pub use self::redis::{Redis, RedisServer};
+pub use self::replicas::Replicas;
 pub use self::secret::looks_secret;
 pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
@@ -80,6 +82,7 @@ mod paths;
 mod raw;
 mod read;
 mod redis;
+mod replicas;
 mod secret;
 mod several;
 mod show;
@@ -244,7 +247,7 @@ pub struct App {
     /// What it may use at most.
     pub limits: Limits,
     /// How many processes of a release run at a time.
-    pub replicas: u16,
+    pub replicas: Replicas,
     /// The variable that carries the port.
     pub port_env: String,
     /// How long a release may take until it is healthy.

@@ -140,6 +140,7 @@ fn fits_together(r: &mut Reader<'_>, config: &AppConfig, kind: Kind) {
     if kind == Kind::Command {
         host_allows(r, &config.app.limits);
         restarts(r, &config.app);
+        keys::replicas_fit(r, config);
         if r.in_file("rollback.interval") || r.in_file("rollback.window") {
             watch_window(r, &config.rollback);
         }

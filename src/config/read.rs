@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::Sources;
 use super::env::Env;
@@ -255,6 +255,61 @@ impl<'a> Reader<'a> {
             }
         }
         entries
+    }
+
+    /// Whether the file has a table for `key`.
+    pub(super) fn is_table(&self, key: &'static str) -> bool {
+        self.table_of(key).is_some()
+    }
+
+    /// Whether the table of `key` has this part.
+    pub(super) fn has_part(&self, key: &'static str, part: &str) -> bool {
+        self.part_of(key, part).is_some()
+    }
+
+    /// The value of a part of `key`, which is a table in the file.
+    pub(super) fn read_part<T>(
+        &mut self,
+        key: &'static str,
+        part: &str,
+        parse: impl Fn(Input<'_>) -> Parsed<T>,
+    ) -> Option<T> {
+        let value = self.part_of(key, part)?;
+        parse(Input::Toml(value.get_ref()))
+            .map_err(|expected| self.reject_at(&format!("{key}.{part}"), value, &expected))
+            .ok()
+    }
+
+    /// Notes that a part of `key` is not what was `expected`; where there is no such part, that the
+    /// whole is not.
+    pub(super) fn reject_part(&mut self, key: &'static str, part: &str, expected: &str) {
+        match self.part_of(key, part) {
+            Some(value) => self.reject_at(&format!("{key}.{part}"), value, expected),
+            None => self.reject(key, &format!("{part}: {expected}")),
+        }
+    }
+
+    /// Notes each part of `key` that is not `known`.
+    pub(super) fn only_parts(&mut self, key: &'static str, known: &[&str]) {
+        let Some((section, table)) = self.section.zip(self.table_of(key)) else { return };
+        for name in table.keys().filter(|name| !known.contains(&&**name.get_ref())) {
+            let (at, unknown) = (name.span().start, name.get_ref());
+            let distance = |part: &&&str| strsim::damerau_levenshtein(part, unknown);
+            let nearest = known.iter().min_by_key(distance).unwrap_or(&"");
+            let [unknown, nearest] =
+                [unknown, *nearest].map(|name| section.names().of(&format!("{key}.{name}")).into_owned());
+            let (position, unknown) = (section.position(at), unknown.escape_debug());
+            let text = format!("{position}: unknown key `{unknown}`, did you mean `{nearest}`?");
+            self.problems.push(Problem { at, text });
+        }
+    }
+
+    fn table_of(&self, key: &'static str) -> Option<&'a DeTable<'a>> {
+        self.section?.get(key)?.get_ref().as_table()
+    }
+
+    fn part_of(&self, key: &'static str, part: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table_of(key)?.iter().find(|(name, _)| name.get_ref() == part).map(|(_, value)| value)
     }
 
     /// Whether any source sets `key`, well or badly.

@@ -124,9 +124,7 @@ fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAdd
     if let Some(port) = own.filter(|_| r.is_set("app.target")) {
         r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));
     }
-    if app.command.is_none() && r.is_set("app.replicas") {
-        r.reject("app.replicas", "nothing, because app.command is not set: only processes have replicas");
-    }
+    keys::replicas_fit(r, config);
     restarts(r, app);
 }
 

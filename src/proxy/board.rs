@@ -447,6 +447,11 @@ impl RouteWriter {
         self.service.waiting()
     }
 
+    /// Waits until a request has begun to wait since the last call. Cancel safe.
+    pub async fn asked(&self) {
+        self.service.queued().asked().await;
+    }
+
     fn publish(&self) {
         let now = match &self.bar {
             None => self.meant.clone(),

@@ -20,6 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
+use tokio::sync::Notify;
+
 use super::bells::Doorbells;
 
 /// How many requests of a service wait, and how many that have waited are in flight.
@@ -27,6 +29,8 @@ use super::bells::Doorbells;
 pub(super) struct Waiting {
     requests: AtomicUsize,
     out: AtomicUsize,
+    /// Rung by each request that begins to wait, for whoever could end that.
+    asked: Notify,
 }
 
 impl Waiting {
@@ -39,10 +43,16 @@ impl Waiting {
     fn join(&self, most: usize) -> bool {
         if self.requests.fetch_add(1, Ordering::SeqCst) < most {
             fence(Ordering::SeqCst);
+            self.asked.notify_one();
             return true;
         }
         self.leave();
         false
+    }
+
+    /// Waits until a request has begun to wait since the last call. Cancel safe.
+    pub(super) async fn asked(&self) {
+        self.asked.notified().await;
     }
 
     fn leave(&self) {

@@ -47,6 +47,8 @@ pub struct Target {
 struct Used {
     lanes: Box<[Lane]>,
     connections: Connections,
+    /// The claims that are tunnels.
+    tunnels: AtomicU64,
 }
 
 /// One thread's counters, on a cache line of their own.
@@ -108,6 +110,17 @@ impl Target {
         self.lanes().iter().map(|lane| lane.inflight.load(Ordering::SeqCst)).sum()
     }
 
+    /// The tunnels among them.
+    pub fn tunnels(&self) -> u64 {
+        self.used.get().map_or(0, |used| used.tunnels.load(Ordering::Relaxed))
+    }
+
+    /// Counts one more of its claims as a tunnel while the guard lives.
+    pub(super) fn tunnel(self: &Arc<Self>) -> Tunnelled {
+        self.used().tunnels.fetch_add(1, Ordering::Relaxed);
+        Tunnelled { target: self.clone() }
+    }
+
     /// Client connections that would still claim it with their next request (affinity
     /// `connection`).
     pub fn pinned(&self) -> u64 {
@@ -124,7 +137,7 @@ impl Target {
     fn used(&self) -> &Used {
         self.used.get_or_init(|| {
             let lanes = (0..self.release.threads()).map(|_| Lane::default()).collect();
-            Box::new(Used { lanes, connections: Connections::default() })
+            Box::new(Used { lanes, connections: Connections::default(), tunnels: AtomicU64::new(0) })
         })
     }
 
@@ -246,6 +259,18 @@ impl Drop for Permit {
         if self.target.waiters() > 0 {
             self.target.connections().freed.notify_one();
         }
+    }
+}
+
+/// Counts one tunnel to the target.
+#[derive(Debug)]
+pub(super) struct Tunnelled {
+    target: Arc<Target>,
+}
+
+impl Drop for Tunnelled {
+    fn drop(&mut self) {
+        self.target.used().tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

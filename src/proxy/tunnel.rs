@@ -47,6 +47,7 @@ impl Tunnel {
     /// Moves bytes until both sides have ended or one broke.
     pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
         let Self { upgraded, mut app, under_way } = self;
+        let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket>>() else { return };
         let Ok((mut stream, rest)) = upgraded.io.into_inner().into_stream() else { return };

@@ -20,6 +20,7 @@ mod probes;
 mod reload;
 mod requests;
 mod save;
+mod scale;
 mod snapshot;
 mod still;
 mod tell;
@@ -37,12 +38,14 @@ use super::handle::Handle;
 use super::history::{Content, History};
 use super::life::{Booting, Life};
 use super::live_probe::LiveProbe;
+use super::looks::Looks;
 use super::message::{Message, reply};
 use super::orders::{Moment, Orders};
 use super::placeholder::Placeholder;
 use super::record::Record;
 use super::recorder::Recorder;
 use super::runs::Runs;
+use super::scale::Scaling;
 use super::state::{Event, Policy, Refusal, RunId, State, Timer};
 use super::store::{Found, Store};
 use super::tasks::Tasks;
@@ -95,6 +98,8 @@ pub struct Coordinator {
     live_probe: LiveProbe,
     edits: Edits,
     orders: Orders,
+    scaling: Scaling,
+    looks: Looks,
     /// A watch window that begins when requests go on, and how long it is.
     late_window: Option<(Timer, Duration)>,
     config: watch::Receiver<Arc<AppConfig>>,
@@ -152,6 +157,10 @@ enum Next {
     SaveRetry,
     /// An order ends by itself.
     OrderOver,
+    /// The load is to be looked at.
+    Look,
+    /// A request has begun to wait.
+    Waits,
     Config,
     /// The app's turn to start its first release has ended.
     TurnOver,
@@ -189,6 +198,8 @@ impl Coordinator {
             live_probe: LiveProbe::default(),
             edits: Edits::new(&record),
             orders: record.orders.clone().taken_up(Moment::now()),
+            scaling: Scaling::new(record.scale),
+            looks: Looks::default(),
             late_window: None,
             life: Life::Booting(Booting { record, ..Booting::default() }),
             config,
@@ -216,10 +227,15 @@ impl Coordinator {
                 Next::EarlyDrain => self.end_idle_drains(),
                 Next::SaveRetry => self.repeat_save(),
                 Next::OrderOver => self.end_orders(),
+                Next::Look => self.look_at_load(),
+                // It is looked for below.
+                Next::Waits => {}
                 Next::Config => self.look_at_app(),
                 Next::TurnOver | Next::Joined => {}
                 Next::Closed => break,
             }
+            self.use_noted_scale();
+            self.wake();
             self.deploy_edited_app();
             if self.turn.is_some() {
                 self.give_turn_on();
@@ -244,12 +260,15 @@ impl Coordinator {
         let drains_may_end =
             self.config.borrow().drain.early && self.state.drains_under_way().next().is_some();
         let moves = self.life.moves();
+        let wakes = moves && self.state.is_idle();
         tokio::select! {
             message = self.inbox.recv() => message.map_or(Next::Closed, Next::Message),
             () = at(self.timers.next()), if moves => Next::Timer,
             () = at(self.live_probe.next()), if moves => Next::LiveProbe,
             () = at(self.recorder.retry_at()), if moves => Next::SaveRetry,
             () = at(self.orders.next_end().map(Instant::from_std)), if moves => Next::OrderOver,
+            () = at(self.looks.next()), if moves => Next::Look,
+            () = self.traffic.asked(), if wakes => Next::Waits,
             () = self.traffic.look_early(), if drains_may_end && moves => Next::EarlyDrain,
             changed = self.config.changed(), if moves => changed.map_or(Next::Closed, |()| Next::Config),
             () = at(self.turn.as_ref().map(Turn::ends)), if moves => Next::TurnOver,
@@ -299,6 +318,7 @@ impl Coordinator {
             Message::Rollback { asked, asker } => reply(asker, self.roll_back(&asked)),
             Message::Cancel { asker } => reply(asker, self.cancel()),
             Message::Order { order, said, asker } => reply(asker, self.obey(order, said)),
+            Message::Scale { bounds, said, asker } => reply(asker, self.scale(bounds, &said)),
             Message::Shutdown => {
                 self.step(Event::Shutdown);
                 self.hold_nobody();
@@ -341,7 +361,8 @@ impl Coordinator {
         let config = Arc::clone(&self.config.borrow());
         tracing::debug!(?event, "step");
         let were_up = self.state.live_runs();
-        for effect in self.state.step(event, self.clock.now(), &policy(&config)) {
+        let policy = self.policy();
+        for effect in self.state.step(event, self.clock.now(), &policy) {
             #[cfg(debug_assertions)]
             super::failpoint::reached();
             self.perform(effect, &config, &mut step);
@@ -357,6 +378,7 @@ impl Coordinator {
         if self.state.phase() == wire::Phase::Settled {
             self.voice.forget_exit();
         }
+        self.looks.keep(self.state.follows_load(&policy).is_some());
         self.tell_begun();
         if let Some(seq) = step.save {
             self.write_record(seq);
@@ -394,24 +416,28 @@ impl Coordinator {
         }
     }
 
+    // ---- settings ----
+
+    /// What the machine decides by.
+    fn policy(&self) -> Policy {
+        let replicas = self.replicas();
+        let config = self.config.borrow();
+        Policy {
+            window: !config.rollback.window.is_zero(),
+            threshold: config.rollback.threshold,
+            failures: config.probes_to_fail(),
+            standby: config.rollback.standby == Standby::Window,
+            replicas,
+            restart: config.app.restart.clone(),
+        }
+    }
+
     // ---- what others see ----
 
     fn publish(&mut self) {
         let past = &self.state.past;
         self.history.mark(|release| past.is_quarantined(release));
         self.view.send_replace(Arc::new(self.make_view()));
-    }
-}
-
-/// What the machine decides by.
-fn policy(config: &AppConfig) -> Policy {
-    Policy {
-        window: !config.rollback.window.is_zero(),
-        threshold: config.rollback.threshold,
-        failures: config.probes_to_fail(),
-        standby: config.rollback.standby == Standby::Window,
-        replicas: config.app.replicas,
-        restart: config.app.restart.clone(),
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 
 use super::changed;
 use super::events::Attempt;
-use super::message::{Message, OrderReply, PlannedRollback, RollbackReply, SwitchReply};
+use super::message::{Message, OrderReply, PlannedRollback, RollbackReply, ScaleReply, SwitchReply};
 use super::orders::Order;
+use super::scale::Bounds;
 use super::spec;
 use super::tasks::report;
 use super::view::{View, empty_status};
@@ -145,6 +146,22 @@ impl Handle {
         Ok(ordered)
     }
 
+    /// Has so many replicas from now on, or from the end of the deploy under way. Returns once that
+    /// is kept over the daemon's end; that it cannot be kept is the answer's warning.
+    ///
+    /// # Errors
+    /// `bad_request` for a number that the app cannot have, `busy` (before the boot),
+    /// `shutting_down`.
+    pub async fn scale(&self, bounds: Bounds, said: Said) -> Result<wire::Scaled, ErrorBody> {
+        let ScaleReply { scaled, kept } =
+            self.ask_booted(|asker| Message::Scale { bounds, said, asker }).await?;
+        // As of an order.
+        let _late = tokio::time::timeout(KEPT_WITHIN, kept).await;
+        let error = self.status().state_error;
+        let warning = error.map(|error| format!("it is not kept over a restart: {error}"));
+        Ok(wire::Scaled { warning, ..scaled })
+    }
+
     /// Whether an edit of `[app]` waits for its deploy.
     pub fn has_pending_edit(&self) -> bool {
         self.views.borrow().edit_pending
@@ -224,6 +241,9 @@ impl Handle {
 
     /// Probes the live release now: of several replicas each one that is ready.
     pub async fn check_health(&self) -> wire::Health {
+        if self.phase() == wire::Phase::Idle {
+            return wire::Health::idle();
+        }
         let probes = self.views.borrow().probes.clone();
         let ask = async |probe: Probe| {
             let report = probe.ask().await.unwrap_or_else(|unable| unable.report());

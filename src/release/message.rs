@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::events::Attempt;
 use super::orders::Order;
+use super::scale::Bounds;
 use super::spec::Prepared;
 use super::state::RunId;
 use super::turns::Turn;
@@ -42,6 +43,12 @@ pub(super) enum Message {
         order: Order,
         said: Said,
         asker: oneshot::Sender<Result<OrderReply, ErrorBody>>,
+    },
+    /// Have so many replicas.
+    Scale {
+        bounds: Bounds,
+        said: Said,
+        asker: oneshot::Sender<Result<ScaleReply, ErrorBody>>,
     },
     Shutdown,
     StopAll {
@@ -86,7 +93,7 @@ pub(super) enum Message {
 
 impl Message {
     /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback,
-    /// cancel and an order are.
+    /// cancel, an order and a scale are.
     pub(super) fn refuse(self, error: impl FnOnce() -> ErrorBody) -> Option<Self> {
         match self {
             Self::Deploy { asker, .. } => reply(asker, Err(error())),
@@ -94,6 +101,7 @@ impl Message {
             Self::Rollback { asker, .. } => reply(asker, Err(error())),
             Self::Cancel { asker } => reply(asker, Err(error())),
             Self::Order { asker, .. } => reply(asker, Err(error())),
+            Self::Scale { asker, .. } => reply(asker, Err(error())),
             other => return Some(other),
         }
         None
@@ -116,6 +124,14 @@ pub(super) enum SwitchReply {
 #[derive(Debug)]
 pub(super) struct OrderReply {
     pub(super) ordered: wire::Ordered,
+    /// It is kept, or could not be.
+    pub(super) kept: oneshot::Receiver<()>,
+}
+
+/// The answer to a scale, which is in force or noted.
+#[derive(Debug)]
+pub(super) struct ScaleReply {
+    pub(super) scaled: wire::Scaled,
     /// It is kept, or could not be.
     pub(super) kept: oneshot::Receiver<()>,
 }

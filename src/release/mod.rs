@@ -17,9 +17,10 @@
 //! - [`traffic`]: where requests go. All use of the proxy is here.
 //! - `recorder`: the saves of the record, one after the other.
 //! - `voice`: what is told of releases to readers, hooks and the log.
-//! - `live_probe`: the probes of the live release.
+//! - `live_probe`: the probes of the live release. `looks`: when its load is looked at.
 //! - `edits`: which `[app]` was attempted last, and whether a newer one waits.
-//! - [`orders`]: what an operator has ordered: a pause, maintenance, a freeze.
+//! - [`orders`]: what an operator has ordered: a pause, maintenance, a freeze. [`scale`]: how many
+//!   replicas an operator has asked for.
 //! - `history`: the attempts, and what became of them.
 //! - `timers`, `clock`, `tasks`: what the coordinator waits for. `turns`: what it waits for at a
 //!   start with many apps.
@@ -61,6 +62,7 @@ mod holder;
 mod life;
 mod live_probe;
 mod lock;
+mod looks;
 mod message;
 mod moment;
 pub mod orders;
@@ -73,6 +75,7 @@ pub mod records;
 mod refusal;
 mod run;
 mod runs;
+pub mod scale;
 pub mod spec;
 pub mod state;
 pub mod store;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::moment;
 use super::orders::Orders;
+use super::scale::Scale;
 use super::spec::ReleaseSpec;
 use super::state::{Past, ReleaseRef, Role};
 use crate::supervisor::Identity;
@@ -81,14 +82,20 @@ pub struct Record {
     /// What an operator has ordered.
     #[serde(default, skip_serializing_if = "Orders::is_none")]
     pub orders: Orders,
+    /// How many replicas an operator has asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<Scale>,
+    /// How many replicas the live release is to have, where that follows the load; 0: it is idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<u16>,
 }
 
 impl Record {
-    /// What is kept of an app that was removed and is added again: its history, and what is in
-    /// quarantine. Nothing of it runs.
+    /// What is kept of an app that was removed and is added again: its history, what is in
+    /// quarantine, and how many replicas were asked for. Nothing of it runs.
     pub(super) fn of_an_app_that_was_removed(self) -> Self {
-        let Self { past, app_quarantined, last_switch, releases, no_placeholder, .. } = self;
-        Self { past, app_quarantined, last_switch, releases, no_placeholder, ..Self::default() }
+        let Self { past, app_quarantined, last_switch, releases, no_placeholder, scale, .. } = self;
+        Self { past, app_quarantined, last_switch, releases, no_placeholder, scale, ..Self::default() }
     }
 }
 

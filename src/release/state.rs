@@ -26,7 +26,8 @@
 //! - `replicas`: the set machine. `places`: those of a set, and which of them get requests.
 //! - The edges of the release machine by cause: `boot`, `requests`, `way_back` (rollbacks), `task`
 //!   (what is under way, from its record to its end), `runs` (what is reported of a run), `serving`
-//!   (who gets requests, and how many replicas there are), `leaving` (sets on their way out).
+//!   (who gets requests, and how many replicas there are), `growth` (how their number follows the
+//!   load, down to none), `leaving` (sets on their way out).
 //! - `past`: what was live, and what is in quarantine. `standing`: the phase.
 //!
 //! The property test asserts what holds after every step:
@@ -43,6 +44,7 @@
 mod boot;
 mod effect;
 mod event;
+mod growth;
 mod leaving;
 mod names;
 mod past;
@@ -62,6 +64,7 @@ use crate::wire::{Phase, Reason};
 
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
+pub use growth::Load;
 pub use leaving::{Leaving, LeavingStage};
 pub use names::{Origin, ProcessName, ReleaseRef, Run, RunId, SetId};
 pub use past::{Past, Served};
@@ -357,6 +360,8 @@ impl State {
             Event::LeftoversGone => self.start_what_lacks(round),
             // What they change is looked at after each step.
             Event::Settings => {}
+            Event::Load { set, load } => self.loaded(set, load, round),
+            Event::Wake => self.wake(round),
             Event::Calm { ticket } => self.calmed(ticket, round),
         }
     }

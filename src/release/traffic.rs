@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{FormerTarget, RunId, SetId};
+use super::state::{FormerTarget, Load, RunId, SetId};
 use crate::config::{Affinity, AppConfig, Balance, Sticky};
 use crate::proxy::{Bar, Held, Now, Place, RouteWriter, ServiceCounters, Spread, Target, Tenure};
 use crate::wire;
@@ -51,9 +51,10 @@ struct Way {
 }
 
 impl Way {
-    fn of(config: &AppConfig) -> Self {
+    /// Of a set that may have `most`.
+    fn of(config: &AppConfig, most: u16) -> Self {
         let (balance, sticky, affinity) = (config.balance, config.sticky, config.drain.affinity);
-        Self { balance, sticky, affinity, of_several: config.app.replicas > 1 }
+        Self { balance, sticky, affinity, of_several: most > 1 }
     }
 
     /// Whether a single member is published as one of several all the same: a pin is to a set, and
@@ -87,6 +88,8 @@ pub(super) struct Members<'a> {
     pub(super) set: SetId,
     pub(super) release: &'a str,
     pub(super) runs: Vec<Member>,
+    /// How many the set may have.
+    pub(super) most: u16,
 }
 
 /// A run that requests are to go to.
@@ -126,7 +129,8 @@ impl Traffic {
             (self.target(run, members.release, port, begins), Place::new(replica))
         };
         let all = members.runs.iter().copied().map(known).collect();
-        let serving = Serving { set: members.set, tenure, members: all, way: Way::of(config) };
+        let way = Way::of(config, members.most);
+        let serving = Serving { set: members.set, tenure, members: all, way };
         drop(self.route.set(serving.now()));
         self.serves = Some(serving);
         if let Some((former, treatment)) = former {
@@ -140,9 +144,9 @@ impl Traffic {
         begins
     }
 
-    /// Spreads requests as it is configured now.
-    pub(super) fn configure(&mut self, config: &AppConfig) {
-        let way = Way::of(config);
+    /// Spreads requests as it is configured now, over a set that may have `most` members.
+    pub(super) fn configure(&mut self, config: &AppConfig, most: u16) {
+        let way = Way::of(config, most);
         if let Some(serving) = self.serves.as_mut().filter(|serving| serving.way != way) {
             serving.way = way;
             drop(self.route.set(serving.now()));
@@ -186,6 +190,24 @@ impl Traffic {
     /// What becomes of requests.
     pub(super) fn now(&self) -> wire::Traffic {
         self.route.traffic()
+    }
+
+    /// Waits until a request begins to wait. Cancel safe.
+    pub(super) async fn asked(&self) {
+        self.route.asked().await;
+    }
+
+    /// The load of `runs`.
+    pub(super) fn load(&self, runs: &[RunId]) -> Load {
+        let mut load = Load::default();
+        for run in runs {
+            let targets = self.of(*run);
+            let tunnels: u64 = targets.iter().map(|target| target.tunnels()).sum();
+            let claims: u64 = targets.iter().map(|target| target.inflight()).sum();
+            load.inflight += claims.saturating_sub(tunnels);
+            load.tunnels.extend((tunnels > 0).then_some(*run));
+        }
+        load
     }
 
     /// How many requests wait.

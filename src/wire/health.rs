@@ -37,6 +37,9 @@ pub struct Health {
     /// for other apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Vec<ReplicaHealth>>,
+    /// Nothing of the app runs, because nobody asks for it: the next request starts it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
 }
 
 /// One target in a [`Health`].
@@ -71,7 +74,14 @@ impl Health {
                 None => Some("nothing serves".to_owned()),
             },
             replicas: Some(replicas),
+            idle: false,
         }
+    }
+
+    /// Of an app of which nothing runs before the next request.
+    pub fn idle() -> Self {
+        let (port, status, latency_ms, error, replicas) = (None, None, None, None, None);
+        Self { healthy: true, port, status, latency_ms, error, replicas, idle: true }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What an operator orders about an app's traffic and deploys: pause, resume, maintenance, freeze,
-//! thaw.
+//! thaw; and how many replicas it is to have.
 
 use std::time::Duration;
 
@@ -37,6 +37,21 @@ pub struct MaintenanceRequest {
     /// With this page, in HTML.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
+}
+
+/// The answer to a scale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// At least so many replicas.
+    pub min: u16,
+    /// At most so many.
+    pub max: u16,
+    /// A deploy is under way, and it counts from the end of that on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub noted: bool,
+    /// What whoever asked should know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// The answer to an order.

@@ -10,6 +10,8 @@ pub enum Phase {
     Empty,
     /// Nothing is live yet; the first release starts.
     Starting,
+    /// Live, but nothing of it runs, because nobody asks for it: the next request starts it.
+    Idle,
     /// Live, but it fails its probes, and portok does not roll back by itself.
     Unhealthy,
     /// Live, but fewer replicas or targets than it should have are ready.
@@ -34,6 +36,7 @@ impl Phase {
         match self {
             Self::Empty => "empty",
             Self::Starting => "starting",
+            Self::Idle => "idle",
             Self::Unhealthy => "unhealthy",
             Self::Degraded => "degraded",
             Self::Unstable => "unstable",

@@ -89,6 +89,10 @@ impl Admin {
                 let said = said::by_somebody(said, caller.peer).await;
                 answer::json(StatusCode::OK, &app.order(order, said).await?)
             }
+            AppCall::Scale(bounds, said) => {
+                let said = said::by_somebody(said, caller.peer).await;
+                answer::json(StatusCode::OK, &app.scale(bounds, said).await?)
+            }
             AppCall::Releases => answer::json(StatusCode::OK, &app.releases()),
             AppCall::Logs { release, lines } => {
                 answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)

@@ -25,7 +25,7 @@ pub(crate) use progress::Progress;
 pub(crate) use releases::releases;
 pub(crate) use results::{
     absent, accepted, broken_file, counted_together, health, log_lines, moved, ordered, planned, reloaded,
-    superseded, switched, upgraded, warning, watch_line, watching,
+    scaled, superseded, switched, upgraded, warning, watch_line, watching,
 };
 #[cfg(test)]
 pub(crate) use screen::Sink;

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use super::super::failure::Failure;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain, ports};
 use crate::wire::{
-    Accepted, AppChange, AppReload, Health, LogLine, Moved, Ordered, Reloaded, RollbackPlan, Status, Stream,
-    Switch, Switched, Upgraded,
+    Accepted, AppChange, AppReload, Health, LogLine, Moved, Ordered, Reloaded, RollbackPlan, Scaled, Status,
+    Stream, Switch, Switched, Upgraded,
 };
 
 /// A deploy or rollback that moved traffic.
@@ -91,6 +91,18 @@ pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
     text
 }
 
+/// A scale.
+pub(crate) fn scaled(Scaled { min, max, noted, warning }: &Scaled) -> String {
+    let what = match (min, max) {
+        (1, 1) => "one replica".to_owned(),
+        (min, max) if min == max => format!("{max} replicas"),
+        (min, max) => format!("{min} to {max} replicas, as the load asks for it"),
+    };
+    let when = if *noted { ", once the deploy under way has ended" } else { "" };
+    let warning = warning.as_deref().map(|text| format!("; {}", plain(text))).unwrap_or_default();
+    format!("{what}{when}{warning}")
+}
+
 /// An upgrade.
 pub(crate) fn upgraded(upgraded: &Upgraded) -> String {
     plain(&upgraded.message)
@@ -98,10 +110,14 @@ pub(crate) fn upgraded(upgraded: &Upgraded) -> String {
 
 /// The health of the live target.
 pub(crate) fn health(health: &Health) -> String {
-    let Health { healthy, port, status, latency_ms, error, replicas } = health;
+    let Health { healthy, port, status, latency_ms, error, replicas, idle } = health;
     let mut text = match port {
         None => {
-            let none = if *healthy { "portok answers, no target is needed" } else { "nothing is live" };
+            let none = match (idle, healthy) {
+                (true, _) => "idle: nothing of it runs before the next request",
+                (false, true) => "portok answers, no target is needed",
+                (false, false) => "nothing is live",
+            };
             let why = error.as_deref().map_or_else(|| none.to_owned(), plain);
             format!("{}: {why}", verdict(*healthy))
         }
@@ -201,6 +217,7 @@ mod tests {
             latency_ms: Some(1.23),
             error: None,
             replicas: None,
+            idle: false,
         };
         assert_eq!(stripped(health(&good)), "healthy: port 8081 answered 200 in 1.2 ms");
         let bad = Health {
@@ -210,12 +227,15 @@ mod tests {
             latency_ms: None,
             error: Some("connection refused".into()),
             replicas: None,
+            idle: false,
         };
         assert_eq!(stripped(health(&bad)), "unhealthy: port 8081: connection refused");
         let none = Health { port: None, error: None, ..bad };
         assert_eq!(stripped(health(&none)), "unhealthy: nothing is live");
         let redirect = Health { healthy: true, ..none.clone() };
         assert_eq!(stripped(health(&redirect)), "healthy: portok answers, no target is needed");
+        let idle = stripped(health(&Health::idle()));
+        assert_eq!(idle, "healthy: idle: nothing of it runs before the next request");
         let of = |address: &str, status: Option<u16>, error: Option<&str>| ReplicaHealth {
             address: address.into(),
             port: 1,

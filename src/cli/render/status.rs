@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::lines::{write_problem, write_row};
 use super::targets;
 use super::words::{BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
-use crate::wire::{Frozen, RedisStatus, ReleaseStatus, Replicas, Status, Traffic};
+use crate::wire::{Frozen, Phase, RedisStatus, ReleaseStatus, Replicas, Status, Traffic};
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -49,7 +49,9 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     targets::write_problems(&mut text, status);
     if status.targets.is_empty() {
         write_role(&mut text, "live", status.live.as_ref(), now);
-        if let Some(Replicas { ready, wanted }) = status.replicas {
+        if status.phase == Phase::Idle {
+            write_row(&mut text, "replicas", "none runs: the next request starts one");
+        } else if let Some(Replicas { ready, wanted }) = status.replicas {
             write_row(&mut text, "replicas", &format!("{ready} of {wanted} ready"));
         }
     } else {
@@ -189,7 +191,6 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::wire::Phase;
     use crate::wire::{AppInForce, ConfigStatus, HeldRemoval, LastExit, Reason, Switch};
 
     pub(crate) fn now() -> SystemTime {

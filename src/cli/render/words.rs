@@ -23,7 +23,7 @@ pub(super) const ADVICE: Style = AnsiColor::Cyan.on_default();
 /// The style of a phase.
 pub(super) fn phase_style(phase: Phase) -> Style {
     match phase {
-        Phase::Settled => GOOD,
+        Phase::Settled | Phase::Idle => GOOD,
         Phase::Starting | Phase::Watching | Phase::Restarting => BUSY,
         Phase::Degraded | Phase::Unstable | Phase::Stopping => BUSY,
         Phase::Empty | Phase::Failed | Phase::Unhealthy => BAD,

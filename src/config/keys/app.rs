@@ -10,13 +10,10 @@ use super::super::values::{self, Input, Parsed, SHORTEST, some};
 use super::super::{
     Affinity, AppConfig, Balance, CommandLine, OwnerCheck, Standby, Sticky, StopSignal, defaults,
 };
-use super::{Key, Records};
+use super::{Key, Records, replicas};
 
 /// The most of what is counted: probes, crashes.
 const COUNT_MAX: u32 = 1000;
-
-/// The most processes of one release.
-const REPLICAS_MAX: u16 = 64;
 
 /// With fewer open files no runtime starts.
 const LEAST_OPEN_FILES: u64 = 16;
@@ -49,12 +46,7 @@ pub(super) const APP: &[Key] = &[
             }
             None => Vec::new(),
         }),
-    Key::app(
-        "app.replicas",
-        |key, reader, config| reader.set(key, values::integer(1, REPLICAS_MAX), &mut config.app.replicas),
-        // One is what it is where nothing is said.
-        |config, _| (config.app.replicas > 1).then(|| show::number(&config.app.replicas)),
-    ),
+    replicas::REPLICAS,
     row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance),
     row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky),
     row!(app, "app.directory", some(values::path), optional(show::path), app.directory)

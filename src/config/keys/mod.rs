@@ -39,11 +39,13 @@ mod kinds;
 mod limits;
 mod names;
 mod redis;
+mod replicas;
 mod routes;
 
 pub(super) use self::kinds::{Kind, holds_for_redis};
 pub use self::names::variable_of;
 pub(super) use self::names::{WORDS, split};
+pub(super) use self::replicas::fit as replicas_fit;
 
 /// One key of the configuration.
 #[derive(Debug)]

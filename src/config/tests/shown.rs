@@ -37,6 +37,27 @@ fn the_effective_configuration_loads_again_and_hides_secrets() {
     assert_eq!(case.good().effective_toml(), config.effective_toml());
 }
 
+#[test]
+fn the_number_of_replicas_is_shown_as_it_is_written() {
+    for (written, shown) in [
+        ("replicas = 1", "# replicas is not set"),
+        ("replicas = 4", "replicas = 4"),
+        ("replicas = { max = 3, min = 3 }", "replicas = 3"),
+        ("replicas.max = 8", "replicas = { min = 1, max = 8, busy_at = 8, idle = \"1m\" }"),
+        (
+            "[app.replicas]\nmin = 0\nmax = 1\nbusy_at = 2\nidle = \"90s\"",
+            "replicas = { min = 0, max = 1, busy_at = 2, idle = \"1m 30s\" }",
+        ),
+    ] {
+        let case = Case::file(&format!("[app]\ncommand = \"a\"\n{written}\n"));
+        let config = case.good();
+        let text = config.effective_toml();
+        assert!(text.lines().any(|line| line == shown), "{written}: {shown} is not in\n{text}");
+        case.write("api.toml", &text);
+        assert_eq!(case.good().app.app.replicas, config.app.app.replicas, "{written}");
+    }
+}
+
 fn example(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)).unwrap()
 }

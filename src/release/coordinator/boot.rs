@@ -66,6 +66,7 @@ fn past_of(record: &Record) -> Past {
 impl Coordinator {
     /// Takes over what the record names and still runs, and stops what it does not name.
     pub(super) fn take_stock(&mut self) {
+        self.look_at_replicas();
         let runs = self.life.booting().map(|booting| booting.record.runs.clone()).unwrap_or_default();
         let identities = self.runs.leftovers().to_vec();
         let supervisor = self.runs.supervisor();
@@ -112,7 +113,7 @@ impl Coordinator {
     fn starts_nothing(&self) -> bool {
         let Some(booting) = self.life.booting() else { return false };
         let Booting { record, taken_over, .. } = booting;
-        let wanted = usize::from(self.config.borrow().app.replicas);
+        let wanted = usize::from(self.replicas().within(record.wanted.unwrap_or(1)));
         let all_run = |roles: &[Role]| {
             let found = record.runs.iter().zip(taken_over);
             found.filter(|(run, process)| process.is_some() && roles.contains(&run.role)).count() >= wanted
@@ -120,7 +121,7 @@ impl Coordinator {
         match &record.live {
             Some(release) if release.origin == Origin::Managed => all_run(&[Role::Live, Role::Restoring]),
             Some(_) => true,
-            None => self.unfinished(booting).is_some() && all_run(&[Role::Candidate]),
+            None => self.unfinished(booting).is_some() && wanted > 0 && all_run(&[Role::Candidate]),
         }
     }
 
@@ -134,6 +135,7 @@ impl Coordinator {
             | Message::Rollback { .. }
             | Message::Switch { .. }
             | Message::Order { .. }
+            | Message::Scale { .. }
             | Message::StopAll { .. }
             | Message::Kill
                 if awaits_turn =>
@@ -144,7 +146,8 @@ impl Coordinator {
             Message::Deploy { .. }
             | Message::Rollback { .. }
             | Message::Switch { .. }
-            | Message::Order { .. } => {
+            | Message::Order { .. }
+            | Message::Scale { .. } => {
                 let refusal = if self.is_stopping() { Refusal::ShuttingDown } else { Refusal::Booting };
                 message.refuse(|| refused(&refusal))
             }
@@ -242,6 +245,7 @@ impl Coordinator {
             ended,
             leftovers: self.runs.has_leftovers(),
             going_back: record.intent.is_some_and(|intent| intent.reason == Reason::AutoRollback),
+            wanted: record.wanted,
             runs,
         };
         let save = rewrite.then(|| self.recorder.last());

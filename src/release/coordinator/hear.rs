@@ -135,7 +135,7 @@ impl Coordinator {
     /// Says in the autopsy which of several replicas it is about.
     fn name_replica(&self, run: RunId, autopsy: &mut Autopsy) {
         if let Some((_, replica)) = self.state.place_of(run)
-            && self.config.borrow().app.replicas > 1
+            && self.replicas().max > 1
         {
             autopsy.summary = format!("replica {replica}: {}", autopsy.summary);
         }
@@ -144,7 +144,7 @@ impl Coordinator {
     /// What a live run is called in a sentence of its own, and in one about the release.
     fn who_ended(&self, run: RunId) -> (String, String) {
         match self.state.place_of(run) {
-            Some((_, replica)) if self.config.borrow().app.replicas > 1 => {
+            Some((_, replica)) if self.replicas().max > 1 => {
                 (format!("replica {replica} of the live release"), format!("its replica {replica}"))
             }
             _ => ("the live release".to_owned(), "it".to_owned()),

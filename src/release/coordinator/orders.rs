@@ -23,14 +23,16 @@ impl Coordinator {
         }
         let live = self.life.booting().and_then(|booting| booting.record.live.as_ref());
         let returns = live.is_some_and(|release| release.origin == Origin::Managed);
-        if returns && self.traffic.is_empty() && self.config.borrow().hold.is_on(HoldOn::Crash) {
+        let is_idle = self.life.booting().is_some_and(|booting| booting.record.wanted == Some(0));
+        let reason = if is_idle { HoldOn::Idle } else { HoldOn::Crash };
+        if returns && self.traffic.is_empty() && self.config.borrow().hold.is_on(reason) {
             self.traffic.hold(true);
         }
     }
 
     /// After the boot: requests wait on only for what is being started.
     pub(super) fn hold_what_returns(&mut self) {
-        if self.state.live_run().is_some() {
+        if self.state.live_run().is_some() || self.state.is_idle() {
             return;
         }
         let is_managed = |release: &ReleaseRef| release.origin == Origin::Managed;

@@ -27,6 +27,10 @@ impl Coordinator {
                 self.live_probe.unrouted();
                 self.traffic.hold(config.hold.is_on(HoldOn::Crash));
             }
+            Effect::Idle => {
+                self.live_probe.unrouted();
+                self.traffic.hold(config.hold.is_on(HoldOn::Idle));
+            }
             Effect::Unroute => {
                 self.live_probe.unrouted();
                 self.traffic.unroute();
@@ -124,7 +128,8 @@ impl Coordinator {
         let runs = known.iter().filter_map(member).collect();
         let left = former.map(|(former, treatment)| (self.state.runs_of(former), treatment));
         let left = left.as_ref().map(|(runs, treatment)| (&runs[..], *treatment));
-        if self.traffic.serve(&Members { set, release: &release, runs }, left, config) {
+        let members = Members { set, release: &release, runs, most: self.replicas().max };
+        if self.traffic.serve(&members, left, config) {
             self.live_probe.routed(self.state.failed_probes());
         }
     }

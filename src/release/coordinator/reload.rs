@@ -21,8 +21,9 @@ impl Coordinator {
             let config = self.config.borrow_and_update();
             self.live_probe.hasten(probe_interval(&config, watched));
             self.edits.look_at(&config.app);
-            self.traffic.configure(&config);
         }
+        self.look_at_replicas();
+        self.spread();
         if matches!(self.life, Life::Moving) {
             self.step(Event::Settings);
         }

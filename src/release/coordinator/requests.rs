@@ -1,6 +1,6 @@
 //! The requests for a move of traffic, and their answers: deploy, switch, rollback, cancel.
 
-use super::{Answer, Coordinator, Step, policy};
+use super::{Answer, Coordinator, Step};
 use crate::release::events::Attempt;
 use crate::release::history::Content;
 use crate::release::message::{PlannedRollback, RollbackReply, SwitchReply};
@@ -85,8 +85,7 @@ impl Coordinator {
     }
 
     pub(super) fn roll_back(&mut self, asked: &wire::RollbackRequest) -> Result<RollbackReply, ErrorBody> {
-        let policy = policy(&self.config.borrow());
-        let way = self.state.way_back(asked.release.as_deref(), asked.force, &policy);
+        let way = self.state.way_back(asked.release.as_deref(), asked.force, &self.policy());
         let way = way.map_err(|refusal| refused(&refusal))?;
         if asked.dry_run {
             return Ok(RollbackReply::Plan(Box::new(self.planned(way))));

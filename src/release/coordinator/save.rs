@@ -52,6 +52,8 @@ impl Coordinator {
             last_exit: self.voice.last_exit().cloned(),
             watch_until: state.window.and_then(|window| self.window_ends(window.ticket)),
             orders: self.orders.clone(),
+            scale: self.scaling.recorded(),
+            wanted: state.live_release().filter(|_| !self.replicas().is_fixed()).map(|_| state.wanted()),
             ..Record::default()
         }
     }

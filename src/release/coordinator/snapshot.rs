@@ -1,7 +1,8 @@
 //! How the snapshot for others is made.
 
 use super::Coordinator;
-use crate::release::state::RunId;
+use crate::config::Replicas;
+use crate::release::state::{Origin, RunId};
 use crate::release::view::{View, empty_status};
 use crate::wire;
 
@@ -52,7 +53,7 @@ impl Coordinator {
             last_exit: self.voice.last_exit().cloned(),
             traffic: self.traffic.now(),
             frozen: self.orders.frozen(),
-            replicas: self.replicas(live_runs.len()),
+            replicas: self.ready_of_wanted(live_runs.len()),
             quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };
@@ -70,10 +71,14 @@ impl Coordinator {
         }
     }
 
-    /// How many replicas are ready, and how many there are to be. `None` where one is to be.
-    fn replicas(&self, ready: usize) -> Option<wire::Replicas> {
-        let wanted = usize::from(self.config.borrow().app.replicas);
-        (wanted > 1 || ready > 1).then_some(wire::Replicas { ready, wanted })
+    /// How many replicas are ready, and how many there are to be now. `None` where it is always
+    /// one.
+    fn ready_of_wanted(&self, ready: usize) -> Option<wire::Replicas> {
+        let replicas = self.replicas();
+        let is_known = self.state.live_release().is_some_and(|live| live.origin == Origin::Managed);
+        let wanted = if is_known { self.state.wanted() } else { replicas.min };
+        let is_one = replicas == Replicas { min: 1, max: 1, ..replicas } && ready <= 1;
+        (!is_one).then_some(wire::Replicas { ready, wanted: usize::from(wanted) })
     }
 
     fn release_status(&self, release: &str, run: Option<RunId>, restarts: u32) -> wire::ReleaseStatus {

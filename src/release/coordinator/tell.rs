@@ -47,6 +47,38 @@ impl Coordinator {
                 let replica = self.state.place_of(run).map(|(_, replica)| replica);
                 tracing::info!(release, replica, pid, again, phase, "one more replica serves");
             }
+            Tell::Grew { from, inflight } => {
+                let release = self.live_id();
+                tracing::info!(
+                    release,
+                    from,
+                    to = from + 1,
+                    inflight,
+                    phase,
+                    "busy: one replica more is started"
+                );
+            }
+            Tell::Shrank { from, inflight } => {
+                let release = self.live_id();
+                tracing::info!(
+                    release,
+                    from,
+                    to = from - 1,
+                    inflight,
+                    phase,
+                    "quiet: one replica fewer will do"
+                );
+            }
+            Tell::Idle { release } => {
+                tracing::info!(
+                    release = release.id,
+                    phase,
+                    "idle: nothing of it runs before the next request"
+                );
+            }
+            Tell::Woken { release } => {
+                tracing::info!(release = release.id, phase, "woken: a request waits for it");
+            }
             Tell::Resumed { run } => {
                 let (release, pid) = (self.release_of(run), self.pid_of(run));
                 tracing::info!(release, pid, "the first release runs already: it is made live");
@@ -61,14 +93,17 @@ impl Coordinator {
                 self.voice.no_way_back(release, went_back, phase);
             }
             Tell::Settled => {
-                let release = self.state.live_release().map(|release| release.id.as_str());
-                tracing::info!(release, phase, "the watch window has passed");
+                tracing::info!(release = self.live_id(), phase, "the watch window has passed");
             }
             Tell::Calm => {
-                let release = self.state.live_release().map(|release| release.id.as_str());
+                let release = self.live_id();
                 tracing::info!(release, phase, "the live release has not crashed for app.restart.within");
             }
         }
+    }
+
+    fn live_id(&self) -> Option<&str> {
+        self.state.live_release().map(|release| release.id.as_str())
     }
 
     fn tell_run(&self, run: RunId, what: &'static str) {

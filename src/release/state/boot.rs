@@ -4,6 +4,15 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+/// How many replicas the live release is to have: as it is `recorded`, else as many as ran.
+fn wanted(recorded: Option<u16>, live: &ReleaseRef, runs: &[Adopted], round: &Round<'_>) -> u16 {
+    let of_live = |adopted: &&Adopted| {
+        matches!(adopted.role, Role::Live | Role::Restoring) && adopted.run.release == *live
+    };
+    let ran = || u16::try_from(runs.iter().filter(of_live).count()).unwrap_or(u16::MAX).max(1);
+    round.replicas(live).within(recorded.unwrap_or_else(ran))
+}
+
 impl State {
     pub(super) fn boot(&mut self, boot: Boot, round: &mut Round<'_>) {
         let Boot {
@@ -11,6 +20,7 @@ impl State {
         } = boot;
         let (going_back, leftovers, runs) = (boot.going_back, boot.leftovers, boot.runs);
         runs.iter().for_each(|adopted| round.ids.skip(adopted.run.id.0));
+        let wanted = live.as_ref().map_or(0, |live| wanted(boot.wanted, live, &runs, round));
         self.restarts = restarts;
         self.past = past;
         if let Some(live) = &live {
@@ -18,7 +28,8 @@ impl State {
         }
         self.live = live.map_or(Live::None, |release| {
             let mut set = ReplicaSet::vacant(release, round);
-            set.resume(crashes, failed_probes);
+            // Of several it is not known whose they were.
+            set.resume(crashes, if wanted == 1 { failed_probes } else { 0 });
             Live::Set(set)
         });
         let took_over = !runs.is_empty();
@@ -32,7 +43,14 @@ impl State {
                 _ => self.take_over(adopted, round),
             }
         }
-        if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task {
+        if let Live::Set(set) = &mut self.live {
+            set.widen(wanted);
+            if set.is_idle() {
+                round.push(Effect::Idle);
+            }
+        }
+        if let Some(Task { release, stage: Stage::Starting { set }, .. }) = &mut self.task {
+            set.widen(round.replicas(release).min.max(1));
             set.fill_up(false, round);
         }
         if let Some(left) = window.filter(|_| self.live != Live::None) {

@@ -48,6 +48,8 @@ pub enum Effect {
     },
     /// Take the target away; requests wait a little for the next one.
     Hold,
+    /// Take the target away; requests wait, and the first that does is [`super::Event::Wake`].
+    Idle,
     /// Take the target away; requests are refused.
     Unroute,
     /// Let a run take no request any more.
@@ -182,6 +184,30 @@ pub enum Tell {
         run: RunId,
         /// After a crash.
         again: bool,
+    },
+    /// The live release gets one replica more because of the load.
+    Grew {
+        /// So many it has had.
+        from: u16,
+        /// The requests in flight.
+        inflight: u64,
+    },
+    /// The live release gets one replica fewer because of the load.
+    Shrank {
+        /// So many it has had.
+        from: u16,
+        /// The requests in flight.
+        inflight: u64,
+    },
+    /// The last replica of the live release is stopped, because nobody asks for it.
+    Idle {
+        /// The release.
+        release: ReleaseRef,
+    },
+    /// The live release is started because a request came.
+    Woken {
+        /// The release.
+        release: ReleaseRef,
     },
     /// This daemon makes the first release of all live, as an earlier one had begun to.
     Resumed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Past, ReleaseRef, Run, RunId, SetId};
+use super::{Load, Past, ReleaseRef, Run, RunId, SetId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at a step.
@@ -20,7 +20,7 @@ pub struct Policy {
     /// Whether the former release runs until the window has passed.
     pub standby: bool,
     /// How many replicas of a managed release run.
-    pub replicas: u16,
+    pub replicas: crate::config::Replicas,
     /// What happens after a crash.
     pub restart: crate::config::Restart,
 }
@@ -53,6 +53,8 @@ pub struct Boot {
     /// Processes that nobody takes over are still being stopped: nothing is started beside what
     /// serves before [`Event::LeftoversGone`].
     pub leftovers: bool,
+    /// How many replicas the live release was to have; `None`: as many as ran.
+    pub wanted: Option<u16>,
     /// The runs that were taken over. The driver numbers them from 1 on.
     pub runs: Vec<Adopted>,
 }
@@ -198,6 +200,15 @@ pub enum Event {
     LeftoversGone,
     /// The settings may have changed.
     Settings,
+    /// The load of a set was looked at.
+    Load {
+        /// Which.
+        set: SetId,
+        /// What it is.
+        load: Load,
+    },
+    /// A request waits while the app is idle.
+    Wake,
     /// The live release's last crash does not matter any more.
     Calm {
         /// Which wait is over.

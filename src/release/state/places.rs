@@ -50,13 +50,15 @@ impl Filling {
 }
 
 /// The places of a set, in the order of their numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Places(Vec<Place>);
 
 impl Places {
-    /// So many empty ones.
-    pub(super) fn empty(count: u16) -> Self {
-        Self((0..count).map(|replica| Place { replica, filling: Filling::GivenUp }).collect())
+    /// Adds empty ones until there are so many.
+    pub(super) fn widen(&mut self, count: u16) {
+        while self.len() < count {
+            self.take_in(self.lowest_free(), Filling::GivenUp);
+        }
     }
 
     /// How many there are.
@@ -126,6 +128,11 @@ impl Places {
         self.position(|filling| *filling == Filling::Undecided).is_some()
     }
 
+    /// Whether a run starts that does not start again after a crash.
+    pub(super) fn are_growing(&self) -> bool {
+        self.position(|filling| matches!(filling, Filling::Starting { again: false, .. })).is_some()
+    }
+
     /// Whether a place is filled after a delay.
     pub(super) fn waits(&self) -> bool {
         self.position(|filling| matches!(filling, Filling::Waiting { .. })).is_some()
@@ -165,10 +172,16 @@ impl Places {
             .map_or(self.len(), |(number, _)| number)
     }
 
-    /// Takes away one that is not ready, else the one of the highest number.
-    pub(super) fn remove_last(&mut self) -> Option<Place> {
+    /// Takes away one that is not ready, else the one whose run was started last; one for whose run
+    /// `stays` holds only where all do.
+    pub(super) fn remove_youngest(&mut self, stays: impl Fn(RunId) -> bool) -> Option<Place> {
         let not_ready = self.0.iter().rposition(|place| !matches!(place.filling, Filling::Ready { .. }));
-        let at = not_ready.or(self.0.len().checked_sub(1))?;
+        // Runs are numbered in the order of their starts.
+        let youngest = || {
+            let of = |place: &Place| place.filling.run().map(|run| (!stays(run.id), run.id));
+            (0..self.0.len()).max_by_key(|at| of(&self.0[*at]))
+        };
+        let at = not_ready.or_else(youngest)?;
         Some(self.0.remove(at))
     }
 
@@ -274,12 +287,16 @@ mod tests {
     }
 
     fn ready(fails: &[u32]) -> Places {
-        let mut places = Places::empty(0);
+        let mut places = Places::default();
         for (replica, fails) in (0..).zip(fails) {
             let filling = Filling::Ready { run: run(replica.into()), fails: *fails, watched: 0 };
             places.take_in(replica, filling);
         }
         places
+    }
+
+    fn youngest(places: &mut Places) -> Option<u16> {
+        places.remove_youngest(|_| false).map(|place| place.replica)
     }
 
     fn served(places: &Places) -> Vec<u64> {
@@ -309,13 +326,24 @@ mod tests {
         let mut places = ready(&[0, 0, 0]);
         assert_eq!(places.lowest_free(), 3);
         places.empty_place(RunId(1), Filling::GivenUp);
-        assert_eq!(places.remove_last().map(|place| place.replica), Some(1));
+        assert_eq!(youngest(&mut places), Some(1));
         assert_eq!(places.lowest_free(), 1);
         assert!(places.accepts(1) && !places.accepts(2));
         places.take_in(1, Filling::GivenUp);
         assert!(places.accepts(1));
         assert_eq!(places.number_of(RunId(2)), Some(2));
         places.keep_ready();
-        assert_eq!(places.remove_last().map(|place| place.replica), Some(2));
+        assert_eq!(youngest(&mut places), Some(2));
+        places.widen(3);
+        assert_eq!(places.0.iter().map(|place| place.replica).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_youngest_leaves_whatever_its_number_and_one_that_stays_last() {
+        let mut places = ready(&[0, 0, 0]);
+        places.take_in(0, Filling::Ready { run: run(7), fails: 0, watched: 0 });
+        let stays = |id: RunId| id.0 == 7 || id.0 == 2;
+        let mut leaves = || places.remove_youngest(stays).map(|place| place.replica);
+        assert_eq!([(); 4].map(|()| leaves()), [Some(1), Some(0), Some(2), None]);
     }
 }

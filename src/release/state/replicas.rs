@@ -20,6 +20,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::growth::Growth;
 use super::places::{Filling, Place, Places};
 use super::round::Round;
 use super::{DownCause, Effect, Origin, ProcessName, ReleaseRef, Run, RunId, SetId, Tell, Timer};
@@ -43,6 +44,7 @@ pub struct ReplicaSet {
     crashes: VecDeque<Duration>,
     /// Failed probes in a row that an earlier daemon counted: those of the run that is ready next.
     inherited_fails: u32,
+    growth: Growth,
 }
 
 /// What an end means for the set.
@@ -85,18 +87,20 @@ impl ReplicaSet {
             cause: DownCause::Boot,
             crashes: VecDeque::new(),
             inherited_fails: 0,
+            growth: Growth::default(),
         }
     }
 
-    /// A set of as many replicas as are wanted, whose places are empty for now.
+    /// A set of no replicas.
     pub(super) fn vacant(release: ReleaseRef, round: &mut Round<'_>) -> Self {
-        Self::with(Places::empty(round.wanted(&release)), release, round)
+        Self::with(Places::default(), release, round)
     }
 
-    /// A set of as many replicas as are wanted, which start. An unmanaged one is probed until the
-    /// first bad answer.
-    pub(super) fn start(release: ReleaseRef, round: &mut Round<'_>) -> Self {
+    /// A set of so many replicas, which start. An unmanaged one is probed until the first bad
+    /// answer.
+    pub(super) fn start(release: ReleaseRef, count: u16, round: &mut Round<'_>) -> Self {
         let mut set = Self::vacant(release, round);
+        set.places.widen(count);
         set.fill_up(false, round);
         set
     }
@@ -104,7 +108,7 @@ impl ReplicaSet {
     /// The set of a run that an earlier daemon started and that is or was ready.
     pub(super) fn of_ready(run: Run, replica: u16, round: &mut Round<'_>) -> Self {
         let release = run.release.clone();
-        let mut set = Self::with(Places::empty(0), release, round);
+        let mut set = Self::vacant(release, round);
         set.take_in_ready(run, replica);
         set
     }
@@ -112,15 +116,20 @@ impl ReplicaSet {
     /// The set of a run that is being stopped.
     pub(super) fn of_stopping(run: Run, round: &mut Round<'_>) -> Self {
         let release = run.release.clone();
-        Self { stopping: vec![run], ..Self::with(Places::empty(0), release, round) }
+        Self { stopping: vec![run], ..Self::vacant(release, round) }
     }
 
-    /// Takes up when runs of the release crashed lately, oldest first, and how many of its probes
-    /// had failed in a row.
+    /// Takes up when runs of the release crashed lately, oldest first, and how many probes of the
+    /// run that is ready next had failed in a row.
     pub(super) fn resume(&mut self, crashes: Vec<Duration>, fails: u32) {
         self.crashes = crashes.into();
-        // Of several it is not known whose they were.
-        self.inherited_fails = if self.places.len() == 1 { fails } else { 0 };
+        self.inherited_fails = fails;
+    }
+
+    /// Takes the place of `former`, a set of the same release in the same tenure.
+    pub(super) fn succeed(&mut self, former: &mut Self) {
+        self.crashes = std::mem::take(&mut former.crashes);
+        self.cause = former.cause;
     }
 
     /// A new tenure begins: its crashes are forgotten, its probes are counted anew.
@@ -194,6 +203,15 @@ impl ReplicaSet {
     /// Whether a run of it may get requests.
     pub(super) fn serves(&self) -> bool {
         self.ready_runs().next().is_some()
+    }
+
+    /// Whether it is to have no replica before a request comes.
+    pub(super) fn is_idle(&self) -> bool {
+        self.places.len() == 0
+    }
+
+    pub(super) fn growth_mut(&mut self) -> &mut Growth {
+        &mut self.growth
     }
 
     /// Whether this run of it may get requests.
@@ -372,17 +390,29 @@ impl ReplicaSet {
         }
     }
 
+    /// Adds empty places until there are so many.
+    pub(super) fn widen(&mut self, count: u16) {
+        self.places.widen(count);
+    }
+
     /// Adds a replica, with the lowest number that is free.
     pub(super) fn grow(&mut self, round: &mut Round<'_>) {
         let replica = self.places.lowest_free();
         let run = self.begin(replica, true, round);
         self.places.take_in(replica, Filling::Starting { run, tries: 1, again: false });
+        self.growth.grew(round.now);
     }
 
-    /// Takes a replica away: one that is not ready, which is stopped, or the one of the highest
-    /// number, which is given back with its number.
+    /// Takes a replica away: one that is not ready, which is stopped, or the youngest, which is
+    /// given back with its number; one that has tunnels last. A set without replicas is as one that
+    /// was never started.
     pub(super) fn shrink(&mut self, round: &mut Round<'_>) -> Option<(Run, u16)> {
-        let Place { replica, filling } = self.places.remove_last()?;
+        let growth = &self.growth;
+        let Place { replica, filling } = self.places.remove_youngest(|id| growth.has_tunnels(id))?;
+        self.growth.shrank();
+        if self.places.len() == 0 {
+            self.cause = DownCause::Boot;
+        }
         match filling {
             Filling::Ready { run, .. } => return Some((run, replica)),
             Filling::Starting { run, .. } => self.stop_run(run, round),

@@ -19,7 +19,7 @@ impl State {
         if !self.admits(round) {
             return;
         }
-        if !force && self.live_run().is_some_and(|run| run.release == release) {
+        if !force && self.is_live_and_well(&release) {
             round.push(Effect::AlreadyLive);
         } else if !force && self.past.is_quarantined(&release.id) {
             round.push(Effect::Refuse(Refusal::Quarantined { release: release.id }));

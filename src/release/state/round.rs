@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Effect, Origin, Policy, ReleaseRef};
+use crate::config::Replicas;
 
 /// The numbers that were given away: runs, sets, saves and tickets never share one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,11 +43,11 @@ impl Round<'_> {
         self.ids.fresh()
     }
 
-    /// How many replicas of a release are wanted.
-    pub(super) fn wanted(&self, release: &ReleaseRef) -> u16 {
+    /// How many replicas a release may have.
+    pub(super) fn replicas(&self, release: &ReleaseRef) -> Replicas {
         match release.origin {
-            Origin::Managed => self.policy.replicas.max(1),
-            Origin::Unmanaged { .. } => 1,
+            Origin::Managed => self.policy.replicas,
+            Origin::Unmanaged { .. } => Replicas::fixed(1),
         }
     }
 

@@ -17,21 +17,18 @@ impl State {
         }
     }
 
-    /// Brings the live release to as many replicas as are wanted now: at once to more, to fewer
-    /// when neither a window nor a task is open.
+    /// Brings the live release between the bounds of now: at once to more, to fewer when neither a
+    /// window nor a task is open.
     pub(super) fn adjust(&mut self, round: &mut Round<'_>) {
         if self.stopping != Stopping::No {
             return;
         }
-        let goes_back = self.goes_back();
-        let Live::Set(set) = &mut self.live else { return };
-        let wanted = round.wanted(set.release());
-        while set.places().len() < wanted && !goes_back {
-            set.grow(round);
+        if !self.goes_back() {
+            self.grow_to(0, round);
         }
         while self.window.is_none() && self.task.is_none() {
             let Live::Set(set) = &mut self.live else { return };
-            if set.places().len() <= wanted {
+            if set.places().len() <= round.replicas(set.release()).max {
                 return;
             }
             if let Some((run, replica)) = set.shrink(round) {
@@ -40,9 +37,31 @@ impl State {
         }
     }
 
+    /// Starts replicas of the live release until there are `wanted`, as far as the bounds allow it.
+    pub(super) fn grow_to(&mut self, wanted: u16, round: &mut Round<'_>) {
+        let Live::Set(set) = &mut self.live else { return };
+        let replicas = round.replicas(set.release());
+        while set.places().len() < replicas.within(wanted) {
+            set.grow(round);
+        }
+    }
+
+    /// How many replicas of a candidate start: as many as the live release is to have, and at least
+    /// one.
+    pub(super) fn wanted_of_candidate(&self, release: &ReleaseRef, round: &Round<'_>) -> u16 {
+        round.replicas(release).within(self.wanted()).max(1)
+    }
+
     /// A replica leaves the live set: it drains as a set of its own.
-    fn part_with(&mut self, run: Run, replica: u16, round: &mut Round<'_>) {
-        self.serve(None, round);
+    pub(super) fn part_with(&mut self, run: Run, replica: u16, round: &mut Round<'_>) {
+        if self.is_idle() {
+            self.served.clear();
+            round.push(Effect::Idle);
+            let release = run.release.clone();
+            round.push(Effect::Tell(Tell::Idle { release }));
+        } else {
+            self.serve(None, round);
+        }
         round.push(Effect::Close { run: run.id });
         let set = ReplicaSet::of_ready(run, replica, round);
         let seq = round.save();

@@ -36,6 +36,7 @@ impl State {
         };
         if !live.serves() {
             return match live.cause() {
+                _ if live.is_idle() => Phase::Idle,
                 DownCause::Boot => Phase::Starting,
                 DownCause::Crash => Phase::Restarting,
                 DownCause::CrashLoop => Phase::Failed,

@@ -86,7 +86,10 @@ impl State {
         }
         let stage = match revive.filter(|set| self.drains(*set).is_some()) {
             Some(set) => self.revive(set, round),
-            None => Stage::Starting { set: ReplicaSet::start(release.clone(), round) },
+            None => {
+                let count = self.wanted_of_candidate(release, round);
+                Stage::Starting { set: ReplicaSet::start(release.clone(), count, round) }
+            }
         };
         if let Some(task) = &mut self.task {
             task.stage = stage;
@@ -157,6 +160,7 @@ impl State {
         let left = self.live_release().cloned();
         set.begin_tenure();
         self.past_moves(set.release(), left.as_ref().filter(|_| back));
+        let wanted = self.wanted();
         let former = match std::mem::replace(&mut self.live, Live::Set(set)) {
             Live::Set(mut former) => {
                 former.leave(round);
@@ -186,6 +190,8 @@ impl State {
         } else {
             self.settle();
         }
+        // Neither a set that drained nor one that was started before has grown meanwhile.
+        self.grow_to(wanted, round);
     }
 
     /// Traffic moves to `to`; a rollback takes it away from `left`.

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::Restart;
 
 mod boot;
+mod growth;
 mod orders;
 mod sets;
 mod standing;
@@ -20,7 +21,7 @@ fn policy() -> Policy {
         threshold: 3,
         failures: 3,
         standby: false,
-        replicas: 1,
+        replicas: crate::config::Replicas::fixed(1),
         restart: Restart {
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(30),

@@ -47,7 +47,7 @@ impl State {
             Some(id) => self.named(id, force)?,
         };
         let under_way = |task: &&Task| task.reason.is_rollback() && task.release == *to;
-        let by = if self.live_run().is_some_and(|run| run.release == *to) {
+        let by = if self.is_live_and_well(to) {
             WayTo::Serves
         } else if self.task.as_ref().filter(under_way).is_some() {
             WayTo::UnderWay
@@ -70,7 +70,7 @@ impl State {
         let Some(served) = self.past.get(id) else {
             return Err(Refusal::NoSuchRelease { release: release() });
         };
-        if self.live_run().is_some_and(|run| run.release == served.release) {
+        if self.is_live_and_well(&served.release) {
             Ok(&served.release)
         } else if self.live_release() == Some(&served.release) {
             Err(Refusal::LiveIsDown { release: release() })
@@ -79,6 +79,11 @@ impl State {
         } else {
             Ok(&served.release)
         }
+    }
+
+    /// Whether the release is live, and serves or would with the next request.
+    pub(super) fn is_live_and_well(&self, release: &ReleaseRef) -> bool {
+        self.live.set().is_some_and(|live| live.release() == release && (live.serves() || live.is_idle()))
     }
 
     /// Goes back.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Replicas;
 
 /// A kind of what may happen.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,8 @@ enum Kind {
     Saved,
     TimerOver,
     Settings,
+    Load,
+    Wake,
     Shutdown,
     Killed,
 }
@@ -49,6 +52,8 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
         (6, Kind::Saved),
         (4, Kind::TimerOver),
         (1, Kind::Settings),
+        (6, Kind::Load),
+        (2, Kind::Wake),
         (1, Kind::Shutdown),
         (1, Kind::Killed),
     ];
@@ -57,16 +62,23 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..4, 1u32..6, 1..=MOST).prop_map(
-        |(window, standby, give_up, threshold, failures, burst, replicas)| Policy {
+    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..4, 1u32..6, any::<u8>()).prop_map(
+        |(window, standby, give_up, threshold, failures, burst, chance)| Policy {
             window,
             threshold,
             failures,
             standby,
-            replicas,
+            replicas: replicas(chance),
             restart: Restart { give_up, burst, ..policy().restart },
         },
     )
+}
+
+/// Always as many, or as the load asks for, down to none.
+fn replicas(chance: u8) -> Replicas {
+    let max = 1 + u16::from(chance) % MOST;
+    let min = if chance < 128 { max } else { u16::from(chance >> 2) % (max + 1) };
+    Replicas { min, busy_at: 2, idle: Duration::from_millis(15), ..Replicas::fixed(max) }
 }
 
 /// How many replicas are wanted at most.
@@ -193,6 +205,16 @@ impl World {
             }
             Kind::TimerOver => self.timers.iter().copied().map(over).collect(),
             Kind::Settings => vec![Event::Settings],
+            Kind::Load => {
+                let Some(live) = state.live_run() else { return Vec::new() };
+                let Some((set, _)) = state.place_of(live.id) else { return Vec::new() };
+                let inflight = u64::from(chance % 3) * u64::from(chance % 16);
+                let tunnels = state.live_runs().into_iter().filter(|run| run.0 % 2 == u64::from(chance % 2));
+                vec![Event::Load { set, load: Load { inflight, tunnels: tunnels.collect() } }]
+            }
+            // A request waits only where nobody serves.
+            Kind::Wake if state.is_idle() => vec![Event::Wake],
+            Kind::Wake => Vec::new(),
             Kind::Shutdown => vec![Event::Shutdown],
             Kind::Killed => vec![Event::Boot(self.left_after_a_kill(chance))],
         }
@@ -296,6 +318,7 @@ impl World {
                     assert!(former.is_none() || !just_retired.is_empty());
                     self.served.clone_from(runs);
                 }
+                Effect::Idle => just_retired = std::mem::take(&mut self.served),
                 Effect::Hold | Effect::Unroute => self.served.clear(),
                 Effect::Stop { run } => self.stop(*run),
                 Effect::Timer(timer) | Effect::Resume(timer, _) => self.timers.push(*timer),
@@ -339,6 +362,7 @@ impl World {
             went_back: state.window.is_some_and(|window| !window.goes_back),
             going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
             runs: runs.map(adopted).collect(),
+            wanted: Some(state.wanted()),
             ended: false,
             leftovers: false,
         }
@@ -380,6 +404,7 @@ impl Life {
         self.check_sets();
         self.check_way_back();
         if !reborn {
+            self.check_growth(&before, &event, &effects);
             self.check_window(&before, &event, &effects);
             self.check_rollback(&before, &event, &effects);
         }
@@ -458,7 +483,7 @@ impl Life {
         }
         let Live::Set(live) = &self.state.live else { return };
         let grows = self.state.stopping == Stopping::No && live.managed() && !self.state.goes_back();
-        assert!(!grows || live.places().len() >= self.policy.replicas, "too few: {live:?}");
+        assert!(!grows || live.places().len() >= self.policy.replicas.min, "too few: {live:?}");
         if self.state.stopping != Stopping::No {
             return;
         }
@@ -468,6 +493,33 @@ impl Life {
         for ticket in live.places().tickets() {
             let waits = |timer: &Timer| matches!(timer, Timer::Restart(known, _) if *known == ticket);
             assert!(self.world.timers.iter().any(waits), "no timer brings {ticket} back");
+        }
+    }
+
+    /// One look changes the number by one at most, within the bounds, and never in a window, during
+    /// a task or while the set grows already.
+    fn check_growth(&self, before: &State, event: &Event, effects: &[Effect]) {
+        let (Event::Load { load, .. }, Live::Set(was)) = (event, &before.live) else { return };
+        let Live::Set(live) = &self.state.live else { return };
+        // Other bounds than those of the step before are not the look's doing.
+        let Replicas { min, max, .. } = self.policy.replicas;
+        let (from, to) = (was.places().len(), live.places().len());
+        if !live.managed() || !(min..=max).contains(&from) {
+            return;
+        }
+        assert!((min..=max).contains(&to) && from.abs_diff(to) <= 1, "from {from} to {to} of {min}..{max}");
+        let spawned = effects.iter().filter(|effect| matches!(effect, Effect::Spawn { .. })).count();
+        assert_eq!(spawned, usize::from(to > from), "as many start as there are more");
+        let may = !was.places().are_growing() && before.stopping == Stopping::No;
+        assert!(may || from == to, "two changes at a time");
+        let may_shrink = before.window.is_none() && before.task.is_none();
+        assert!(may_shrink || to >= from, "it shrinks in a window, or during a task");
+        let (left, tunnels) = (before.live_runs(), &load.tunnels);
+        let left = left.iter().find(|run| !self.state.live_runs().contains(run));
+        if let Some(left) = left.filter(|run| tunnels.contains(run)) {
+            let stay = self.state.live_runs();
+            assert!(!stay.is_empty(), "the last one has tunnels");
+            assert!(stay.iter().all(|run| tunnels.contains(run)), "{left:?} has tunnels, others have none");
         }
     }
 
@@ -516,7 +568,7 @@ fn play(policy: Policy, chances: &[Chance]) {
     let mut life = Life::new(policy);
     for (kind, chance) in chances {
         if matches!(kind, Kind::Settings) {
-            life.policy.replicas = 1 + u16::from(*chance) % MOST;
+            life.policy.replicas = replicas(*chance);
         }
         let possible = life.world.possible(*kind, *chance, &life.state);
         if !possible.is_empty() {

@@ -1,10 +1,11 @@
 //! Releases of several replicas, by example.
 
 use super::*;
+use crate::config::Replicas;
 
 /// A world in which so many replicas are wanted.
 fn bench(replicas: u16) -> Bench {
-    Bench { policy: Policy { replicas, ..policy() }, ..Bench::new() }
+    Bench { policy: Policy { replicas: Replicas::fixed(replicas), ..policy() }, ..Bench::new() }
 }
 
 /// The processes that these effects start, with their numbers.
@@ -233,14 +234,14 @@ fn more_are_started_at_once_and_fewer_drain_first() {
     let mut bench = bench(2);
     bench.policy.window = false;
     let runs = make_live(&mut bench, "v1");
-    bench.policy.replicas = 3;
+    bench.policy.replicas = Replicas::fixed(3);
     let third = spawns(&bench.send(Event::Settings));
     assert_eq!(third[0].1, 2);
     bench.send(Event::Spawned { run: third[0].0, port: 9 });
     let effects = bench.send(Event::Ready { run: third[0].0 });
     assert!(effects.contains(&Effect::Tell(Tell::Joined { run: third[0].0, again: false })));
     assert_eq!(bench.state.restarts, 0);
-    bench.policy.replicas = 1;
+    bench.policy.replicas = Replicas::fixed(1);
     let effects = bench.send(Event::Settings);
     assert_eq!(bench.state.live_runs(), runs[..1]);
     assert_eq!(stops(&effects), []);
@@ -253,7 +254,7 @@ fn more_are_started_at_once_and_fewer_drain_first() {
 fn what_is_not_ready_is_given_up_first_and_nothing_in_the_window() {
     let mut bench = bench(3);
     let runs = make_live(&mut bench, "v1");
-    bench.policy.replicas = 2;
+    bench.policy.replicas = Replicas::fixed(2);
     bench.send(Event::Settings);
     assert_eq!(bench.state.live_runs(), runs, "its window is open");
     bench.send(exited(runs[0]));
