@@ -209,7 +209,7 @@ fn a_deploy_of_an_idle_app_starts_one_and_the_same_release_is_live_already() {
 #[test]
 fn the_next_daemon_has_as_many_as_were_wanted_and_stays_idle() {
     let boot = |wanted, count: u64| {
-        let run = |id| Run { id: RunId(id), release: managed("v1"), port: Some(1) };
+        let run = |id| Run { id: RunId(id), release: managed("v1"), process: None, port: Some(1) };
         let replica = |id: u64| u16::try_from(id).unwrap();
         let adopted =
             |id| Adopted { run: run(id), set: 3, replica: replica(id), role: Role::Live, left: LEFT };
