@@ -53,9 +53,8 @@ impl Growth {
         let busy_at = u64::from(replicas.busy_at);
         let is_busy = load.inflight >= ready * busy_at;
         // The last one has to have nothing to do at all; a tunnel is something.
-        let is_last = ready == 1;
-        let is_quiet =
-            2 * load.inflight <= ready.saturating_sub(1) * busy_at && !(is_last && !load.tunnels.is_empty());
+        let may_leave = ready > 1 || load.tunnels.is_empty();
+        let is_quiet = may_leave && 2 * load.inflight <= ready.saturating_sub(1) * busy_at;
         self.busy = if is_busy { self.busy.saturating_add(1) } else { 0 };
         self.quiet_since = if is_quiet { self.quiet_since.or(Some(now)) } else { None };
         self.tunnels = load.tunnels;

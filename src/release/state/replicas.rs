@@ -44,7 +44,8 @@ pub struct ReplicaSet {
     crashes: VecDeque<Duration>,
     /// Failed probes in a row that an earlier daemon counted: those of the run that is ready next.
     inherited_fails: u32,
-    growth: Growth,
+    /// In a box, as most sets have nothing there.
+    growth: Box<Growth>,
 }
 
 /// What an end means for the set.
@@ -87,7 +88,7 @@ impl ReplicaSet {
             cause: DownCause::Boot,
             crashes: VecDeque::new(),
             inherited_fails: 0,
-            growth: Growth::default(),
+            growth: Box::default(),
         }
     }
 
