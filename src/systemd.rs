@@ -293,6 +293,9 @@ mod tests {
         watching.watch_until = None;
         watching.phase = wire::Phase::Settled;
         assert_eq!(status_line(&watching), "settled: release v1 on 127.0.0.1:41237");
+        let mut idle = wire::Status { phase: wire::Phase::Idle, ..watching.clone() };
+        idle.live.iter_mut().for_each(|live| live.port = None);
+        assert_eq!(status_line(&idle), "idle: release v1");
         watching.phase = wire::Phase::Failed;
         assert_eq!(status_line(&watching), "failed: release v1 on 127.0.0.1:41237; it ended");
         watching.live = None;

@@ -100,6 +100,9 @@ _portok() {
             portok,run)
                 cmd="portok__subcmd__run"
                 ;;
+            portok,scale)
+                cmd="portok__subcmd__scale"
+                ;;
             portok,start)
                 cmd="portok__subcmd__start"
                 ;;
@@ -199,6 +202,9 @@ _portok() {
             portok__subcmd__help,run)
                 cmd="portok__subcmd__help__subcmd__run"
                 ;;
+            portok__subcmd__help,scale)
+                cmd="portok__subcmd__help__subcmd__scale"
+                ;;
             portok__subcmd__help,start)
                 cmd="portok__subcmd__help__subcmd__start"
                 ;;
@@ -224,7 +230,7 @@ _portok() {
 
     case "${cmd}" in
         portok)
-            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw status apps metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor import completions man help"
+            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps metrics health releases logs reload upgrade init add remove clean list ls start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -704,7 +710,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help)
-            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help"
+            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps metrics health releases logs reload upgrade init add remove clean list start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1082,6 +1088,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__scale)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1723,6 +1743,48 @@ _portok() {
                     return 0
                     ;;
                 --cmd)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__scale)
+            opts="-h -V --by --note --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --note)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

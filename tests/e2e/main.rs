@@ -29,11 +29,15 @@ mod drain;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod growth;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod hooks;
 #[cfg(test)]
 mod host;
+#[cfg(test)]
+mod idle;
 #[cfg(test)]
 mod import;
 #[cfg(test)]
