@@ -244,7 +244,7 @@ fn live(
     // A thread that hangs in the kernel (a disk that does not answer) must not keep the process.
     runtime.shutdown_timeout(LAST_THREADS);
     match outcome {
-        Ok(()) => exit::DONE,
+        Ok(code) => code,
         Err(error) => {
             let source =
                 std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
@@ -345,13 +345,14 @@ struct Daemon {
 
 impl Daemon {
     /// Carries out orders until one ends the daemon.
-    async fn serve(mut self) -> Result<(), StartError> {
+    async fn serve(mut self) -> Result<u8, StartError> {
         enum Turn {
             Booted,
             Reload(admin::ReloadOrder),
             Edited,
             Retry,
             Upgrade(admin::UpgradeOrder),
+            Shutdown(admin::ShutdownOrder),
             Told(Told),
             Addresses,
             Lost,
@@ -369,6 +370,7 @@ impl Daemon {
                 () = upkeep::extending(&self.manager, self.apps.booted()), if !booted => Turn::Booted,
                 Some(order) = self.admin.reloads.recv() => Turn::Reload(order),
                 Some(order) = self.admin.upgrades.recv() => Turn::Upgrade(order),
+                Some(order) = self.admin.shutdowns.recv() => Turn::Shutdown(order),
                 Some(()) = self.edits.recv() => Turn::Edited,
                 () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if failed => Turn::Retry,
                 told = self.signals.next() => Turn::Told(told),
@@ -399,29 +401,43 @@ impl Daemon {
                     // Without it nothing watches the app. The service manager starts the daemon
                     // again.
                     tracing::error!("the coordinator has ended; the daemon cannot go on without it");
-                    self.end().await?;
+                    self.end(None).await;
                     return Err(StartError::Lost);
                 }
                 Turn::Upgrade(admin::UpgradeOrder { binary, reply }) => {
-                    let (error, ending) = match self.upgrade(booted, binary).await {
-                        UpgradeOutcome::Heir(heir) => return self.hand_over(*heir, reply).await,
+                    let (error, ending) = match self.upgrade_undisturbed(booted, binary).await {
+                        UpgradeOutcome::Heir(heir) => {
+                            self.hand_over(*heir, reply).await?;
+                            return Ok(exit::DONE);
+                        }
                         UpgradeOutcome::Failed(error) => (error, false),
                         UpgradeOutcome::Ending(error) => (error, true),
                     };
                     let _asker_gone = reply.send(Err(error));
                     if ending {
-                        return self.end().await;
+                        self.end(None).await;
+                        return Ok(exit::DONE);
                     }
+                }
+                Turn::Shutdown(order) => {
+                    tracing::info!("portok shutdown: finishing requests, then stopping the app");
+                    self.listeners.forget(&self.manager);
+                    // Without a service manager it is an end like any other.
+                    let code = if self.manager.listens() { exit::SHUT_DOWN } else { exit::DONE };
+                    self.end(Some(order)).await;
+                    return Ok(code);
                 }
                 Turn::Told(Told::Leave) => {
                     tracing::info!("SIGUSR2: finishing requests, then leaving the app to the next daemon");
-                    return self.leave().await;
+                    self.leave().await?;
+                    return Ok(exit::DONE);
                 }
                 Turn::Told(Told::End(cause)) => {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
                     // Nothing will accept from its queue.
                     self.listeners.forget(&self.manager);
-                    return self.end().await;
+                    self.end(None).await;
+                    return Ok(exit::DONE);
                 }
             }
         }

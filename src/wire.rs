@@ -24,7 +24,7 @@ mod status;
 pub use apps::{AppChange, AppReload, AppRow, AppSource};
 pub use autopsy::{Autopsy, ProbeReport};
 pub use command::CommandLine;
-pub use daemon::{Reloaded, UpgradeRequest, Upgraded};
+pub use daemon::{Ended, Reloaded, UpgradeRequest, Upgraded};
 pub use error::{Code, ErrorBody, exit};
 pub use event::{EventKind, HookEvent, StreamEvent};
 pub use health::{Health, HealthMetrics, ReplicaHealth};

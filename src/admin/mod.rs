@@ -66,6 +66,8 @@ pub struct Parts {
     pub reload: mpsc::Sender<ReloadOrder>,
     /// Orders another daemon in this one's place.
     pub upgrade: mpsc::Sender<UpgradeOrder>,
+    /// Orders the end of the daemon.
+    pub shutdown: mpsc::Sender<ShutdownOrder>,
     /// Where requests are accepted now, at the instance's first address first.
     pub listen: watch::Receiver<Vec<SocketAddr>>,
     /// When the daemon started.
@@ -90,6 +92,15 @@ pub struct UpgradeOrder {
     pub binary: Option<PathBuf>,
     /// Where the outcome is sent.
     pub reply: oneshot::Sender<Result<wire::Upgraded, wire::ErrorBody>>,
+}
+
+/// Orders the end of the daemon, after which it stays down.
+#[derive(Debug)]
+pub struct ShutdownOrder {
+    /// Whether who asks waits at an address that the daemon serves requests at.
+    pub over_tcp: bool,
+    /// Where it is sent how each process ended.
+    pub reply: oneshot::Sender<Result<Vec<wire::Ended>, wire::ErrorBody>>,
 }
 
 /// Who sent a request.

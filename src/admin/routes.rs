@@ -35,10 +35,11 @@ pub(super) enum Route {
     Logs,
     Reload,
     Upgrade,
+    Shutdown,
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 18] = [
+const ROUTES: [(&str, Route); 19] = [
     ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
@@ -57,6 +58,7 @@ const ROUTES: [(&str, Route); 18] = [
     ("logs", Route::Logs),
     ("reload", Route::Reload),
     ("upgrade", Route::Upgrade),
+    ("shutdown", Route::Shutdown),
 ];
 
 /// The most ports of a switch: as many targets as a host of Redis may have.
@@ -125,6 +127,7 @@ pub(super) enum Call {
         prune: bool,
     },
     Upgrade(Option<PathBuf>),
+    Shutdown,
     /// One of a single app.
     Of(AppCall),
 }
@@ -176,13 +179,14 @@ pub(super) fn call(
     let query = Query::parse(query.unwrap_or_default())?;
     let app = query.get("app")?.filter(|name| !name.is_empty()).map(str::to_owned);
     let call = match route {
-        Route::Reload | Route::Upgrade if app.is_some() => {
+        Route::Reload | Route::Upgrade | Route::Shutdown if app.is_some() => {
             return Err(bad("`app` has no place here: this concerns all apps of the instance"));
         }
         Route::Apps => Call::Apps,
         Route::Metrics => Call::Metrics(metrics_format(&query, headers)?),
         Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
         Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
+        Route::Shutdown => Call::Shutdown,
         Route::Status => Call::Of(AppCall::Status),
         Route::Health => Call::Of(AppCall::Health),
         Route::Switch => Call::Of(AppCall::Switch(ports(&query, listen)?)),
@@ -426,7 +430,7 @@ mod tests {
     #[test]
     fn an_app_is_named_once_on_every_route_that_is_of_one() {
         for (_, route) in ROUTES {
-            if matches!(route, Route::Reload | Route::Upgrade) {
+            if matches!(route, Route::Reload | Route::Upgrade | Route::Shutdown) {
                 assert!(made(route, "app=api").unwrap_err().contains("all apps"), "{route:?}");
                 assert!(made(route, "app=").is_ok(), "{route:?}");
                 continue;

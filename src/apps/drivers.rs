@@ -2,7 +2,7 @@
 
 use super::targets;
 use crate::release;
-use crate::wire::ErrorBody;
+use crate::wire::{Ended, ErrorBody};
 
 /// The driver of one app.
 #[derive(Debug, Clone)]
@@ -87,10 +87,14 @@ impl Driver {
         }
     }
 
-    pub(super) async fn stop_all(&self) {
+    /// Gives back how each process ended. Of targets nothing is stopped here.
+    pub(super) async fn stop_all(&self) -> Vec<Ended> {
         match self {
             Self::Releases(app) => app.stop_all().await,
-            Self::Targets(app) => app.stop().await,
+            Self::Targets(app) => {
+                app.stop().await;
+                Vec::new()
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Leaving {
                     );
                 }
             }
-            handle.stop_all().await;
+            let _ended = handle.stop_all().await;
             let end = ended.wait_for(Option::is_some).await.map_or(End::Fell, |end| end.unwrap_or(End::Fell));
             if end != End::Stopped {
                 let why =

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::drivers::Driver;
 use super::registry::Order;
 use super::{App, Apps};
-use crate::wire::{Code, ErrorBody, Phase};
+use crate::wire::{Code, Ended, ErrorBody, Phase};
 
 /// How often the phases of several apps are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -130,9 +130,15 @@ impl Apps {
     }
 
     /// Stops every process group by the ladder. Waits until nothing is left and the last records
-    /// are written.
-    pub async fn stop_all(&self) {
-        each(self.drivers(), |app| async move { app.stop_all().await }).await;
+    /// are written. Gives back how each process ended.
+    pub async fn stop_all(&self) -> Vec<Ended> {
+        let ended = each(self.drivers(), |app| async move { app.stop_all().await }).await;
+        let mut ended: Vec<_> = ended.into_iter().flatten().flatten().collect();
+        ended.sort_by(|one, other| {
+            let order = |of: &Ended| (of.app.clone(), of.release.clone(), of.process.clone(), of.replica);
+            order(one).cmp(&order(other))
+        });
+        ended
     }
 
     /// Sends SIGKILL to what [`Apps::stop_all`] is still stopping.

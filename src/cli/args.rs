@@ -303,6 +303,15 @@ When the new one does not come up, nothing has changed and the error says why.")
         #[arg(long, value_name = "TIME", value_parser = wait_time)]
         wait: Option<Duration>,
     },
+    /// End the daemon in order, and tell how each process of its apps ended
+    #[command(after_help = "\
+Examples:
+  portok shutdown
+  portok shutdown --instance api --json
+
+Requests that are under way are finished, then every process is stopped; the answer comes when all are gone.
+Under systemd the instance stays down until it is started again: portok start NAME.")]
+    Shutdown,
     #[command(flatten)]
     Host(HostCommand),
 }
@@ -495,7 +504,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Invocation, Unparsed> {
                 "give one of them",
             ));
         }
-        Command::Reload { .. } | Command::Upgrade { .. } if global.app.is_some() => {
+        Command::Reload { .. } | Command::Upgrade { .. } | Command::Shutdown if global.app.is_some() => {
             return Err(contradiction("this command concerns all apps of an instance", "leave out the app"));
         }
         _ => {}

@@ -1,7 +1,7 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 18] = [
+const ASKING: [Asking; 19] = [
     Asking { name: "deploy", takes_instance: false, of_one_app: true },
     Asking { name: "switch", takes_instance: false, of_one_app: true },
     Asking { name: "rollback", takes_instance: false, of_one_app: true },
@@ -20,6 +20,7 @@ const ASKING: [Asking; 18] = [
     Asking { name: "logs", takes_instance: true, of_one_app: true },
     Asking { name: "reload", takes_instance: false, of_one_app: false },
     Asking { name: "upgrade", takes_instance: false, of_one_app: false },
+    Asking { name: "shutdown", takes_instance: false, of_one_app: false },
 ];
 
 struct Asking {

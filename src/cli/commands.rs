@@ -16,8 +16,8 @@ use super::follow::{What, follow};
 use super::render;
 use super::session::Session;
 use crate::wire::{
-    Accepted, AppRow, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded, RollbackPlan, Status,
-    Switched, UpgradeRequest, Upgraded, exit,
+    Accepted, AppRow, Ended, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded, RollbackPlan,
+    Status, Switched, UpgradeRequest, Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
@@ -204,6 +204,13 @@ pub(crate) async fn upgrade(
         }
     };
     session.show(&value, || render::upgraded(&upgraded));
+    Ok(exit::DONE)
+}
+
+/// `portok shutdown`. The answer comes when nothing of the apps is left.
+pub(crate) async fn shutdown(session: &mut Session<'_>) -> Done {
+    let (ended, value) = session.client.ask::<Vec<Ended>>(Call::post("shutdown", "shutdown")).await?;
+    session.show(&value, || render::ended(&ended));
     Ok(exit::DONE)
 }
 

@@ -154,6 +154,7 @@ async fn carry_out(
         Command::Releases => commands::releases(session).await,
         Command::Logs(options) => logs::logs(session, &options, reader_gone).await,
         Command::Reload { prune } => commands::reload(session, prune).await,
+        Command::Shutdown => commands::shutdown(session).await,
         Command::Upgrade { binary, wait } => commands::upgrade(session, binary, wait).await,
     }
 }

@@ -116,6 +116,7 @@ fn app() -> App {
         group: None,
         limits: Limits::default(),
         replicas: Replicas::fixed(1),
+        processes: BTreeMap::new(),
         port_env: PORT_ENV.to_owned(),
         start_timeout: secs(60),
         stop_signal: values::SIGTERM,

@@ -20,6 +20,7 @@
 //!   `[app]` makes another release;
 //! - `files`, `paths` and `limits` know which files to trust, where files lie by default, and which
 //!   limits this host can hold an app to;
+//! - `companions` reads what runs beside an app;
 //! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
 //! - `hold` has what `[hold]` says, `replicas` what `app.replicas` says; `redis` has what `[redis]`
 //!   says, and reads its URL;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::address::{overlaps, takes};
+pub use self::companions::{Companion, CompanionStart, Companions};
 pub use self::defaults::APPS_OF_REDIS;
 #[cfg(test)]
 pub(crate) use self::defaults::of_an_empty_file;
@@ -63,6 +65,7 @@ pub use crate::wire::CommandLine;
 
 mod address;
 mod clashes;
+mod companions;
 mod defaults;
 mod diff;
 mod effective;
@@ -248,6 +251,8 @@ pub struct App {
     pub limits: Limits,
     /// How many processes of a release run at a time.
     pub replicas: Replicas,
+    /// What of it runs beside the app.
+    pub processes: Companions,
     /// The variable that carries the port.
     pub port_env: String,
     /// How long a release may take until it is healthy.
@@ -295,6 +300,13 @@ pub struct StopSignal {
     pub number: i32,
     /// Its name, `SIGTERM`.
     pub name: &'static str,
+}
+
+impl StopSignal {
+    /// The signal of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        values::signal(values::Input::Text(name)).ok()
+    }
 }
 
 /// `balance`: which of several targets gets a request.

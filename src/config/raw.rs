@@ -80,6 +80,8 @@ pub(super) enum Names<'a> {
     File,
     /// In the table of what holds for all apps of Redis.
     AppOfRedis,
+    /// In the table of this name: a companion's.
+    Table(&'a str),
 }
 
 impl Names<'_> {
@@ -91,11 +93,12 @@ impl Names<'_> {
             Self::App(app) => Cow::Owned(format!("apps.{app}.{}", in_app())),
             Self::File => Cow::Borrowed(in_app()),
             Self::AppOfRedis => Cow::Owned(format!("redis.app.{}", in_app())),
+            Self::Table(table) => Cow::Owned(format!("{table}.{}", in_app())),
         }
     }
 }
 
-type Values<'t> = BTreeMap<&'static str, Spanned<DeValue<'t>>>;
+pub(super) type Values<'t> = BTreeMap<&'static str, Spanned<DeValue<'t>>>;
 
 /// The most problems that one file may have: what reports them costs more than what reads it.
 const MOST_PROBLEMS: usize = 100;
@@ -348,6 +351,14 @@ impl<'a> Section<'a> {
     /// The value of the key `name`, if the file has it here.
     pub(super) fn get(self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.values.get(name)
+    }
+
+    /// The keys of a table that begins at `at` and stands in it.
+    pub(super) fn table<'b>(self, names: Names<'b>, values: &'b Values<'b>, at: usize) -> Section<'b>
+    where
+        'a: 'b,
+    {
+        Section { source: self.source, values, names, at }
     }
 
     /// How the file names its keys.

@@ -16,7 +16,7 @@ use super::Sources;
 use super::env::Env;
 use super::files::Who;
 use super::limits::Host;
-use super::raw::{Names, Problem, Section};
+use super::raw::{Names, Problem, Section, Values};
 use super::secret::{MASK, is_secret};
 use super::values::{Input, Parsed};
 
@@ -312,6 +312,52 @@ impl<'a> Reader<'a> {
         self.table_of(key)?.iter().find(|(name, _)| name.get_ref() == part).map(|(_, value)| value)
     }
 
+    /// The entries of the table of `key` in the file, each with its place: tables themselves, as
+    /// far as can be seen.
+    pub(super) fn read_tables(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<Vec<(&'a str, usize, &'a Spanned<DeValue<'a>>)>> {
+        let value = self.section?.get(key)?;
+        let DeValue::Table(table) = value.get_ref() else {
+            self.reject_at(key, value, &format!("a table of tables, {example}"));
+            return None;
+        };
+        let entries = table.iter();
+        Some(entries.map(|(name, value)| (&**name.get_ref(), name.span().start, value)).collect())
+    }
+
+    /// A reader of the keys of a table that stands in this one.
+    pub(super) fn within<'b>(&self, names: Names<'b>, values: &'b Values<'b>, at: usize) -> Reader<'b>
+    where
+        'a: 'b,
+    {
+        let section = self.section.map(|section| section.table(names, values, at));
+        Reader { section, ..Reader::new(self.given, None, |_| None, Vec::new()) }
+    }
+
+    /// The name of what is called `name` in the table of `key`, for a message.
+    pub(super) fn called_in(&self, key: &'static str, name: &str) -> String {
+        format!("{}.{}", self.called(key), name.escape_debug())
+    }
+
+    /// Notes an unknown key at this offset of the file.
+    pub(super) fn unknown(&mut self, at: usize, called: &str, nearest: &str) {
+        let Some(section) = self.section else { return };
+        let called = called.escape_debug();
+        let text = format!("{}: unknown key `{called}`, did you mean `{nearest}`?", section.position(at));
+        self.problem_at(at, text);
+    }
+
+    /// Notes that what stands at this offset of the file, and is called so, is not what was
+    /// `expected`.
+    pub(super) fn reject_called(&mut self, at: usize, called: &str, expected: &str) {
+        let Some(section) = self.section else { return };
+        let text = format!("{}: {called}: expected {expected}", section.position(at));
+        self.problem_at(at, text);
+    }
+
     /// Whether any source sets `key`, well or badly.
     pub(super) fn is_set(&self, key: &'static str) -> bool {
         self.in_file(key) || self.variable(key).is_some()
@@ -339,6 +385,7 @@ impl<'a> Reader<'a> {
         let (at, position) = (section.at(), section.position(section.at()));
         let text = match section.names() {
             Names::App(app) => format!("{position}: apps.{app}: expected {expected}"),
+            Names::Table(table) => format!("{position}: {table}: expected {expected}"),
             Names::Own | Names::File | Names::AppOfRedis => format!("{position}: expected {expected}"),
         };
         self.problems.push(Problem { at, text });

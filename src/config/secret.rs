@@ -33,7 +33,7 @@ pub fn looks_secret(name: &str) -> bool {
 pub(super) fn is_secret(name: &str) -> bool {
     match name.strip_prefix("app.env.") {
         Some(variable) => looks_secret(variable),
-        None => ["admin", "admin.token", "app.env", "redis", "redis.url"].contains(&name),
+        None => ["admin", "admin.token", "app.env", "app.processes", "redis", "redis.url"].contains(&name),
     }
 }
 

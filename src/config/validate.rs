@@ -125,6 +125,10 @@ fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAdd
         r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));
     }
     keys::replicas_fit(r, config);
+    if app.command.is_none() && r.is_set("app.processes") {
+        let expected = "nothing, because app.command is not set: they run beside the processes of a release";
+        r.reject("app.processes", expected);
+    }
     restarts(r, app);
 }
 

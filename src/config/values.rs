@@ -271,6 +271,15 @@ pub(super) fn variable_name(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
+/// Whether `name` can be the name of any variable.
+pub(super) fn is_variable(name: &str) -> Parsed<()> {
+    match name {
+        "" => Err("a variable's name, not an empty one".to_owned()),
+        _ if name.contains(['=', '\0']) => Err("a variable's name, without `=` and NUL".to_owned()),
+        _ => Ok(()),
+    }
+}
+
 /// A user or group of the system, by name or number.
 pub(super) fn account(input: Input<'_>) -> Parsed<String> {
     text("the name or number of a user or group", |name| {

@@ -36,6 +36,7 @@ pub(super) struct AdminServer {
     lost: bool,
     pub(super) reloads: mpsc::Receiver<admin::ReloadOrder>,
     pub(super) upgrades: mpsc::Receiver<admin::UpgradeOrder>,
+    pub(super) shutdowns: mpsc::Receiver<admin::ShutdownOrder>,
 }
 
 /// The task that serves a socket.
@@ -74,6 +75,7 @@ impl AdminServer {
     ) -> Result<Self, StartError> {
         let (reload, reloads) = mpsc::channel(1);
         let (upgrade, upgrades) = mpsc::channel(1);
+        let (shutdown, shutdowns) = mpsc::channel(1);
         let admin = Admin::new(admin::Parts {
             apps: apps.clone(),
             config: configuration.follow(),
@@ -81,12 +83,13 @@ impl AdminServer {
             counters: Arc::clone(counters),
             reload,
             upgrade,
+            shutdown,
             listen,
             started_at: SystemTime::now(),
             control: tokio::runtime::Handle::current(),
         });
         let socket = open_socket(&configuration.current(), &admin, bind)?;
-        Ok(Self { admin, socket, lost: false, reloads, upgrades })
+        Ok(Self { admin, socket, lost: false, reloads, upgrades, shutdowns })
     }
 
     /// What answers the reserved paths on the public port.
@@ -100,6 +103,8 @@ impl AdminServer {
         while self.reloads.try_recv().is_ok() {}
         self.upgrades.close();
         while self.upgrades.try_recv().is_ok() {}
+        self.shutdowns.close();
+        while self.shutdowns.try_recv().is_ok() {}
     }
 
     /// Prepares the socket of a new configuration: all of it that can fail, before anything else

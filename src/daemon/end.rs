@@ -9,12 +9,26 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::{Daemon, StartError, upkeep};
+use crate::admin::ShutdownOrder;
 use crate::apps::Apps;
 use crate::config::AppConfig;
 use crate::proxy::Until;
 
 /// An end that takes longer than this is explained at the terminal.
 const SHORT_END: Duration = Duration::from_millis(300);
+
+/// How long the answer to who asked for the end may take to go out.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a request is in flight.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Waits until the apps have no request. Cancel safe.
+async fn none_in_flight(apps: &Apps) {
+    while apps.inflight() > 0 {
+        tokio::time::sleep(LOOK).await;
+    }
+}
 
 /// Waits for `work`. If it takes long, says at the terminal what it waits for, and how to end it.
 async fn told_if_long<T>(what: impl FnOnce() -> String, work: impl Future<Output = T>) -> T {
@@ -41,34 +55,50 @@ fn what_drains(apps: &Apps, period: Duration) -> String {
 }
 
 impl Daemon {
-    /// Ends, and stops the apps first.
-    pub(super) async fn end(mut self) -> Result<(), StartError> {
+    /// Ends, and stops the apps first. Answers `asker` with how each process ended.
+    pub(super) async fn end(mut self, asker: Option<ShutdownOrder>) {
         self.begin_the_end();
+        // Then its own connection ends last.
+        let waits_at_listener = asker.as_ref().is_some_and(|asker| asker.over_tcp);
         let period = self.longest(|app| app.drain.period);
         let stop = humantime::format_duration(self.longest(|app| app.app.stop_timeout));
         let apps = self.apps.clone();
         let orderly = async {
             apps.shut_down().await;
-            let drained = tokio::time::timeout(period, self.plane.drain(Until::Empty));
+            let drained = async {
+                tokio::select! {
+                    () = self.plane.drain(Until::Empty) => {}
+                    () = none_in_flight(&apps), if waits_at_listener => {}
+                }
+            };
+            let drained = tokio::time::timeout(period, drained);
             if told_if_long(|| what_drains(&apps, period), drained).await.is_err() {
                 tracing::warn!("requests are still in flight after drain.period ({period:?})");
             }
             let what = || format!("the app to stop, at most {stop} (app.stop_timeout)");
-            told_if_long(what, apps.stop_all()).await;
+            told_if_long(what, apps.stop_all()).await
         };
         let hurried = self.signals.end();
-        let in_order = tokio::select! {
-            () = upkeep::extending(&self.manager, orderly) => true,
-            () = hurried => false,
+        let ended = tokio::select! {
+            ended = upkeep::extending(&self.manager, orderly) => Some(ended),
+            () = hurried => None,
         };
-        if !in_order {
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
             tracing::warn!("second signal: killing the app's processes");
             apps.shut_down().await;
             apps.kill_all().await;
-            apps.stop_all().await;
+            apps.stop_all().await
+        };
+        if let Some(ShutdownOrder { reply, .. }) = asker
+            && reply.send(Ok(ended)).is_ok()
+            && waits_at_listener
+        {
+            // The answer goes out with the last connections.
+            let _late = tokio::time::timeout(LAST_ANSWER, self.plane.drain(Until::Empty)).await;
         }
         self.finish("stopped").await;
-        Ok(())
     }
 
     /// Ends without stopping the apps: the next daemon takes over what runs.

@@ -93,7 +93,7 @@ impl Daemon {
             // What has been started meanwhile does not stay behind. A successor's is another
             // daemon's.
             apps.shut_down().await;
-            apps.stop_all().await;
+            let _ended = apps.stop_all().await;
         }
         let plane = plane.map_err(StartError::io("start the data plane"))?;
         if let Some(predecessor) = predecessor {

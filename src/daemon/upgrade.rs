@@ -10,10 +10,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::successor::{Estate, Heir, Successor};
 use super::{Daemon, StartError};
+use crate::admin;
 use crate::apps::Apps;
 use crate::proxy::Until;
 use crate::systemd::Manager;
@@ -98,6 +99,30 @@ impl Daemon {
             self.take_socket_back();
         }
         outcome(error)
+    }
+
+    /// As [`Daemon::upgrade`]. Who asks for the end of the daemon meanwhile is refused.
+    pub(super) async fn upgrade_undisturbed(
+        &mut self,
+        booted: bool,
+        binary: Option<PathBuf>,
+    ) -> UpgradeOutcome {
+        let (_none, closed) = mpsc::channel(1);
+        let mut shutdowns = std::mem::replace(&mut self.admin.shutdowns, closed);
+        let refusing = async {
+            while let Some(admin::ShutdownOrder { reply, .. }) = shutdowns.recv().await {
+                let error = ErrorBody::new(Code::Busy, "Busy", "an upgrade of the daemon is under way")
+                    .with_hint("try again when it is over");
+                let _asker_gone = reply.send(Err(error));
+            }
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let outcome = tokio::select! {
+            outcome = self.upgrade(booted, binary) => outcome,
+            never = refusing => match never {},
+        };
+        self.admin.shutdowns = shutdowns;
+        outcome
     }
 
     fn estate(&self, booted: bool, binary: Option<PathBuf>) -> Result<Estate, ErrorBody> {

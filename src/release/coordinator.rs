@@ -12,6 +12,7 @@
 //! state after all effects of a step, so that what is written is never half a step.
 
 mod boot;
+mod companions;
 mod hear;
 mod in_force;
 mod orders;
@@ -112,7 +113,9 @@ pub struct Coordinator {
     /// Becomes true once an unmanaged app has been probed for the first time, or none has to be.
     first_probe: watch::Sender<bool>,
     /// Who waits for the coordinator's end.
-    end_awaited: Option<oneshot::Sender<()>>,
+    end_awaited: Option<oneshot::Sender<Vec<wire::Ended>>>,
+    /// The processes that ended since the end was announced.
+    ended: Vec<wire::Ended>,
 }
 
 /// How a coordinator ended.
@@ -210,6 +213,7 @@ impl Coordinator {
             view,
             first_probe,
             end_awaited: None,
+            ended: Vec::new(),
         };
         coordinator.take_orders_up();
         coordinator.publish();
@@ -297,7 +301,7 @@ impl Coordinator {
             tracing::warn!("the last record was not written within {LAST_SAVE:?}");
         }
         if let Some(asker) = self.end_awaited {
-            reply(asker, ());
+            reply(asker, self.ended);
         }
     }
 
@@ -428,6 +432,7 @@ impl Coordinator {
             failures: config.probes_to_fail(),
             standby: config.rollback.standby == Standby::Window,
             replicas,
+            companions: self.history.companions(),
             restart: config.app.restart.clone(),
         }
     }

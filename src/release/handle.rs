@@ -312,7 +312,7 @@ impl Handle {
     /// Ends the coordinator and leaves all processes as they are. The record that
     /// [`Handle::freeze`] wrote is its last one.
     pub async fn leave(&self) {
-        self.until_done(|done| Message::Leave { done }).await;
+        let _none = self.until_done(|done| Message::Leave { done }).await;
     }
 
     /// Waits for the coordinator's end, which only the daemon's own end should bring.
@@ -325,9 +325,10 @@ impl Handle {
         report(&self.requests, Message::Shutdown).await;
     }
 
-    /// Stops every run, and waits until nothing is left and the last record is written.
-    pub async fn stop_all(&self) {
-        self.until_done(|done| Message::StopAll { done }).await;
+    /// Stops every run, and waits until nothing is left and the last record is written. Gives back
+    /// how each process ended.
+    pub async fn stop_all(&self) -> Vec<wire::Ended> {
+        self.until_done(|done| Message::StopAll { done }).await
     }
 
     /// Sends SIGKILL to what [`Handle::stop_all`] is still stopping.
@@ -335,12 +336,11 @@ impl Handle {
         report(&self.requests, Message::Kill).await;
     }
 
-    async fn until_done(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message) {
+    async fn until_done<T: Default>(&self, message: impl FnOnce(oneshot::Sender<T>) -> Message) -> T {
         let (done, waited) = oneshot::channel();
-        // If sending fails, the error still owns `done`: it is dropped before the wait, which would
-        // never end otherwise.
-        if self.requests.send(message(done)).await.is_ok() {
-            let _coordinator_gone = waited.await;
+        match self.requests.send(message(done)).await {
+            Ok(()) => waited.await.unwrap_or_default(),
+            Err(_coordinator_gone) => T::default(),
         }
     }
 

@@ -6,11 +6,13 @@
 //! belongs to every row with its start: that of the attempt that started it, and those of attempts
 //! that made it live again.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::record::StoredRelease;
 use super::spec::ReleaseSpec;
+use super::state::Companion;
 use crate::wire::{Outcome, ReleaseRow};
 
 /// How many attempts are remembered. Beyond it the oldest one that is not needed is forgotten.
@@ -35,6 +37,13 @@ impl History {
     /// The newest attempt at `id`.
     pub(super) fn get(&self, id: &str) -> Option<&StoredRelease> {
         self.entries.iter().rev().find(|entry| entry.row.release == id)
+    }
+
+    /// What the machine has to know of the companions of each release that has some.
+    pub(super) fn companions(&self) -> BTreeMap<String, Vec<Companion>> {
+        let specs = self.entries.iter().filter_map(|entry| Some((&entry.row.release, entry.spec.as_ref()?)));
+        let some = specs.filter(|(_, spec)| !spec.processes.is_empty());
+        some.map(|(release, spec)| (release.clone(), spec.companions())).collect()
     }
 
     /// Begins an attempt. Releases that are not `needed` may be forgotten for it.
@@ -219,6 +228,7 @@ mod tests {
             limits: Default::default(),
             port_env: "PORT".into(),
             health_path: None,
+            processes: Default::default(),
         };
         for n in 0..10 {
             history.begin(

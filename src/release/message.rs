@@ -51,8 +51,9 @@ pub(super) enum Message {
         asker: oneshot::Sender<Result<ScaleReply, ErrorBody>>,
     },
     Shutdown,
+    /// Stop every run, and answer with how each ended.
     StopAll {
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Vec<wire::Ended>>,
     },
     Kill,
     /// Answer whether another daemon can take over now.
@@ -68,7 +69,7 @@ pub(super) enum Message {
     Thaw,
     /// End, and leave every process as it is.
     Leave {
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Vec<wire::Ended>>,
     },
     /// Answer, to show that messages are received.
     Beat(oneshot::Sender<()>),

@@ -37,7 +37,7 @@
 //! - `placeholder`: whether the app can listen on a port that is held for it.
 //!
 //! On disk:
-//! - [`spec`]: what a release is. `changed`: whether its directory changed since it ran.
+//! - [`spec`]: what a release is, with its companions. `changed`: whether its directory changed since it ran.
 //! - [`record`]: what must be known after the daemon has died. `moment`: a time in it. [`store`]:
 //!   its file. [`records`]: their place. `parts`: the record of an app that may be two kinds.
 //!   `whole`: its bytes. `lock`: its lock. `failpoint`: where a test kills the daemon.

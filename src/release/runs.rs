@@ -45,6 +45,8 @@ pub(super) struct RunFacts {
     /// Which companion of the release it is.
     companion: Option<ProcessName>,
     port: Option<u16>,
+    /// The number of its place.
+    replica: u16,
     process: Option<Process>,
     /// It was taken over, and a task waits for its readiness.
     awaited: bool,
@@ -68,6 +70,22 @@ impl RunFacts {
     /// Its release.
     pub(super) fn release(&self) -> &str {
         &self.release
+    }
+
+    /// Which companion of the release it is.
+    pub(super) fn companion(&self) -> Option<&ProcessName> {
+        self.companion.as_ref()
+    }
+
+    /// The number of its place.
+    pub(super) fn replica(&self) -> u16 {
+        self.replica
+    }
+
+    /// The last lines that it printed.
+    pub(super) fn output(&self, lines: usize) -> Vec<String> {
+        let printed = self.process.iter().flat_map(|process| process.output(lines));
+        printed.map(|line| line.line).collect()
     }
 
     /// Its port, once known.
@@ -154,7 +172,10 @@ impl Runs {
     // ---- orders ----
 
     /// Starts the process of a run.
-    pub(super) fn spawn(&self, start: Start, tasks: &mut Tasks) {
+    pub(super) fn spawn(&mut self, start: Start, tasks: &mut Tasks) {
+        if let Some(facts) = self.known.get_mut(&start.run) {
+            facts.replica = start.replica;
+        }
         let hold_port = self.placeholder.is_held();
         let reports = tasks.reports();
         tasks.spawn(run(start, hold_port, self.supervisor(), reports));
@@ -174,6 +195,7 @@ impl Runs {
     /// stopped.
     pub(super) fn take_over(&mut self, run: &Run, stored: &StoredRun, process: Process, left: Duration) {
         let facts = self.entry(run);
+        facts.replica = stored.replica;
         facts.started_at = stored.started_at;
         facts.process = Some(process);
         // As it is really due, whatever the record says: the next daemon reads it too.
@@ -258,6 +280,13 @@ impl Runs {
         self.placeholder.failed(None);
     }
 
+    /// A companion has ended, or could not be started.
+    pub(super) fn companion_ended(&mut self, run: RunId, exit: Option<Exit>, autopsy: Autopsy) {
+        let Some(facts) = self.known.get_mut(&run) else { return };
+        facts.exit = exit.map(|exit| exit.to_string());
+        facts.autopsy = Some(Box::new(autopsy));
+    }
+
     /// The leader of a run has ended. `autopsy`: before it was healthy.
     pub(super) fn exited(
         &mut self,
@@ -308,7 +337,10 @@ impl Runs {
                 },
             })
         });
-        stored.collect()
+        let mut stored: Vec<_> = stored.collect();
+        // A daemon that knows nothing of companions takes the first candidate for the app.
+        stored.sort_by_key(|run| run.process.is_some());
+        stored
     }
 
     // ---- leftovers ----

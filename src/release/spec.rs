@@ -3,6 +3,8 @@
 //! A crash restart and a rollback run exactly this again, even if the configuration, the
 //! environment file or a symbolic link have changed by then.
 
+mod companion;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ use super::state::{Origin, ReleaseRef};
 use crate::config::{self, AppConfig, CommandLine, Limits};
 use crate::supervisor;
 use crate::wire::{Code, DeployRequest, ErrorBody};
+
+pub use self::companion::CompanionSpec;
 
 /// One immutable version of an app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,9 @@ pub struct ReleaseSpec {
     pub port_env: String,
     /// The health path, where the deploy named one.
     pub health_path: Option<String>,
+    /// Its companions, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub processes: BTreeMap<String, CompanionSpec>,
 }
 
 impl ReleaseSpec {
@@ -42,8 +49,9 @@ impl ReleaseSpec {
             CommandLine::Shell(text) => text.len(),
             CommandLine::Exec(words) => words.iter().map(String::len).sum(),
         };
+        let companions: usize = self.processes.values().map(CompanionSpec::bytes).sum();
         // The command is in the history's row once more.
-        2 * words + self.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        2 * words + companions + self.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 }
 
@@ -88,6 +96,11 @@ pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, E
     };
     env.extend(app.env.clone());
     env.extend(request.env.unwrap_or_default());
+    let companion = |(name, companion): (&String, &config::Companion)| {
+        let spec = CompanionSpec::prepare(companion).map_err(|error| format!("process `{name}`: {error}"))?;
+        Ok((name.clone(), spec))
+    };
+    let processes = app.processes.iter().map(companion).collect::<Result<_, String>>().map_err(refused)?;
     let spec = ReleaseSpec {
         command,
         directory,
@@ -97,6 +110,7 @@ pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, E
         limits: app.limits,
         port_env: app.port_env.clone(),
         health_path: request.health_path,
+        processes,
     };
     let app_fingerprint = app_alone.then(|| config::app_fingerprint(app));
     Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint })

@@ -28,6 +28,7 @@
 //!   (what is under way, from its record to its end), `runs` (what is reported of a run), `serving`
 //!   (who gets requests, and how many replicas there are), `growth` (how their number follows the
 //!   load, down to none), `leaving` (sets on their way out).
+//! - `companions`: the processes of a release that get no requests.
 //! - `past`: what was live, and what is in quarantine. `standing`: the phase.
 //!
 //! The property test asserts what holds after every step:
@@ -42,6 +43,7 @@
 //! traffic must not wait for a disk. `Stop` of the former run waits for the end of that `Save`.
 
 mod boot;
+mod companions;
 mod effect;
 mod event;
 mod growth;
@@ -62,6 +64,7 @@ use std::time::Duration;
 
 use crate::wire::{Phase, Reason};
 
+pub use companions::Companion;
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
 pub use growth::Load;
@@ -73,6 +76,7 @@ pub use standing::Hindrance;
 pub use task::{Stage, Task};
 pub use way_back::{WayBack, WayTo};
 
+use companions::Companions;
 use round::{Ids, Round};
 
 /// The release that serves, or should.
@@ -139,6 +143,7 @@ pub struct State {
     pub task: Option<Task>,
     /// Sets on their way out.
     leaving: Vec<Leaving>,
+    companions: Companions,
     /// What was live, and what of it is in quarantine.
     pub past: Past,
     /// The watch window, while open.
@@ -175,6 +180,7 @@ impl Default for State {
             live: Live::None,
             task: None,
             leaving: Vec::new(),
+            companions: Companions::default(),
             past: Past::default(),
             window: None,
             restarts: 0,
@@ -218,6 +224,11 @@ impl State {
     /// Whether this run was started for the task under way.
     pub fn is_candidate(&self, id: RunId) -> bool {
         self.candidate().is_some_and(|set| set.is_starting(id) || set.is_ready(id))
+    }
+
+    /// Whether this run is a companion that runs before the release of the task is live.
+    pub fn is_ahead(&self, id: RunId) -> bool {
+        self.companions.ahead().any(|run| run.id == id)
     }
 
     /// The run of the lowest number that was started for the task under way.
@@ -299,7 +310,7 @@ impl State {
 
     fn sets(&self) -> impl Iterator<Item = &ReplicaSet> {
         let leaving = self.leaving.iter().map(|leaving| &leaving.set);
-        self.live.set().into_iter().chain(self.candidate()).chain(leaving)
+        self.live.set().into_iter().chain(self.candidate()).chain(leaving).chain(self.companions.sets())
     }
 
     /// A number that nothing else of this machine has.
@@ -318,6 +329,7 @@ impl State {
         self.adjust(&mut round);
         self.serve(None, &mut round);
         self.stop_what_has_drained(&mut round);
+        self.see_to_companions(&mut round);
         if self.stopping == Stopping::Groups && self.runs().next().is_none() {
             round.push(Effect::Finished);
         }

@@ -3,6 +3,7 @@
 //!
 //! Owned by the coordinator, which hands it plain facts. Nothing is decided by what it knows.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::events::{Attempt, AttemptLog, Succeeded};
 use super::message::Waiting;
 use super::record::{Failure, Record};
 use super::spec;
+use super::state::ProcessName;
 use crate::wire::{self, ErrorBody, EventKind, LastExit, Outcome, Reason, StreamEvent, Switch};
 
 /// Tells the hooks; must not block.
@@ -29,6 +31,8 @@ pub(super) struct Voice {
     last_exit: Option<LastExit>,
     /// What is wrong with the live release, until it is told as the reason of what follows.
     symptom: Option<String>,
+    /// How companions ended last, until that is told.
+    companion_ends: BTreeMap<ProcessName, String>,
 }
 
 /// A move of traffic.
@@ -78,6 +82,7 @@ impl Voice {
             last_failure: record.last_failure.clone(),
             last_exit: record.last_exit.clone(),
             symptom: None,
+            companion_ends: BTreeMap::new(),
         }
     }
 
@@ -279,6 +284,36 @@ impl Voice {
             self.failed(message.clone());
             self.hook("failed", Some(release.to_owned()), message, None);
         }
+    }
+
+    /// A companion ended so.
+    pub(super) fn companion_ended(&mut self, process: &ProcessName, how: String) {
+        self.companion_ends.insert(process.clone(), how);
+    }
+
+    /// A companion has ended; it is started again after `delay`. `loops_now`: with this end it
+    /// has ended too often in the live release.
+    pub(super) fn companion_crashed(
+        &mut self,
+        release: &str,
+        process: &ProcessName,
+        delay: Option<Duration>,
+        loops_now: bool,
+        phase: &'static str,
+    ) {
+        let how = self.companion_ends.remove(process).unwrap_or_else(|| "it ended".into());
+        let next = match delay {
+            Some(delay) => format!("started again in {}", humantime::format_duration(delay)),
+            None => "not started again before the next deploy".to_owned(),
+        };
+        tracing::error!(release, process = &**process, phase, "a companion crashed: {how}; {next}");
+        if !loops_now {
+            return;
+        }
+        self.notice(format!("its process `{process}` crashes again and again: {how}"));
+        let message = format!("process `{process}` of `{release}` crashes again and again: {how}; {next}");
+        self.failed(message.clone());
+        self.hook("failed", Some(release.to_owned()), message, None);
     }
 
     /// The live release is bad, and portok goes back nowhere. `went_back`: because it has just gone

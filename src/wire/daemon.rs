@@ -1,4 +1,4 @@
-//! The requests that change the daemon itself, and their answers: reload and upgrade.
+//! The requests that change the daemon itself, and their answers: reload, upgrade, shutdown.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,24 @@ pub struct UpgradeRequest {
     /// The new daemon's program; `None` means the path that the running daemon was started from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<String>,
+}
+
+/// A process that ended with the daemon. The answer to `POST /__shutdown` is an array of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// Its app; of the one app of an instance: the instance's name.
+    pub app: String,
+    /// Its release.
+    pub release: String,
+    /// Which companion of the release it was; null: the app itself.
+    pub process: Option<String>,
+    /// The number of its place.
+    pub replica: u16,
+    /// The id that it had.
+    pub pid: u32,
+    /// How it ended, such as `exit status 0`.
+    pub exit: Option<String>,
 }
 
 /// The answer to `POST /__upgrade`.

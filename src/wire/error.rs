@@ -139,6 +139,9 @@ pub mod exit {
     pub const REFUSED: u8 = 5;
     /// The daemon cannot be reached.
     pub const UNREACHABLE: u8 = 6;
+    /// Of the daemon under a service manager: it was told to shut down, and is not to be started
+    /// again.
+    pub const SHUT_DOWN: u8 = 10;
 }
 
 /// The body of an error answer.

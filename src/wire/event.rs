@@ -73,6 +73,9 @@ pub struct StreamEvent {
     /// The process id, if the event has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Which companion of the release it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
     /// What happened, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -120,6 +123,7 @@ impl StreamEvent {
             release: release.into(),
             port: None,
             pid: None,
+            process: None,
             message: None,
             directory: None,
             warning: None,

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::super::answer::{self, Refusal};
 use super::super::routes::{AppCall, Asked, Call, Follow};
-use super::super::{Peer, ReloadOrder, UpgradeOrder, request, rows, said, troubles};
+use super::super::{Peer, ReloadOrder, ShutdownOrder, UpgradeOrder, request, rows, said, troubles};
 use super::{Admin, Caller};
 use crate::apps::App;
 use crate::config::{AppRoutes, Config};
@@ -45,6 +45,7 @@ impl Admin {
             }
             Call::Metrics(format) => self.numbers(named, format, config).await,
             Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
+            Call::Shutdown => answer::json(StatusCode::OK, &self.shut_down(caller.peer).await?),
             Call::Upgrade(binary) => answer::json(StatusCode::OK, &self.upgrade(binary).await?),
             Call::Of(AppCall::Status) if named.is_none() && self.parts.apps.are_none() => {
                 let of_none = self.of_instance(None, release::empty_status(), config);
@@ -196,6 +197,16 @@ impl Admin {
         })?;
         // Every step of an upgrade has a deadline of its own.
         outcome.await.map_err(|_dropped| gone())?
+    }
+
+    /// Ends the daemon, and waits until nothing of its apps is left.
+    async fn shut_down(&self, peer: &Peer) -> Result<Vec<wire::Ended>, ErrorBody> {
+        let (reply, outcome) = oneshot::channel();
+        let ending = || ErrorBody::new(Code::ShuttingDown, "Shutting down", "the daemon is ending already");
+        let order = ShutdownOrder { over_tcp: matches!(peer, Peer::Tcp { .. }), reply };
+        self.parts.shutdown.try_send(order).map_err(|_under_way| ending())?;
+        // Every step of the end has a deadline of its own.
+        outcome.await.map_err(|_dropped| ending())?
     }
 
     async fn reload(&self, prune: bool) -> Result<wire::Reloaded, ErrorBody> {

@@ -6,6 +6,7 @@
 //! own.
 
 mod apps;
+mod ended;
 mod failure;
 mod host;
 mod lines;
@@ -19,6 +20,7 @@ mod targets;
 mod words;
 
 pub(crate) use apps::{apps, overview, troubles, unwell};
+pub(crate) use ended::ended;
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, note, report};
 pub(crate) use progress::Progress;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::companions;
 use super::super::read::Reader;
 use super::super::show::{self, list, optional, or_zero};
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
@@ -58,6 +59,12 @@ pub(super) const APP: &[Key] = &[
         }),
     row!(app, "app.env_file", some(values::path), optional(show::path), app.env_file)
         .makes_release(|app| record("env_file", lossy(&app.env_file))),
+    Key::app(
+        companions::KEY,
+        |_, reader, config| companions::read(reader, &mut config.app.processes),
+        |config, secrets| companions::show(&config.app.processes, secrets),
+    )
+    .makes_release(|app| companions::records(&app.processes)),
     row!(app, "app.user", some(values::account), optional(show::string), app.user)
         .makes_release(|app| record("user", app.user.as_ref())),
     row!(app, "app.group", some(values::account), optional(show::string), app.group)
@@ -210,13 +217,11 @@ fn read_eject_on(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) 
 fn read_env(key: &'static str, r: &mut Reader<'_>, config: &mut AppConfig) {
     let app = &mut config.app;
     let port_env = &app.port_env;
-    let env = r.read_map(key, |name| match name {
-        "" => Err("a variable's name, not an empty one".to_owned()),
-        _ if name.contains(['=', '\0']) => Err("a variable's name, without `=` and NUL".to_owned()),
-        _ if name == port_env => {
+    let env = r.read_map(key, |name| match values::is_variable(name) {
+        Ok(()) if name == port_env => {
             Err(format!("no value for {name}: portok sets it to the port it chose (app.port_env)"))
         }
-        _ => Ok(()),
+        parsed => parsed,
     });
     app.env = env.into_iter().collect();
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
+use super::companions::stop_timeout_of;
 use super::{Coordinator, Step};
 use crate::release::clock::now;
 use crate::release::history::{Content, attempt};
@@ -71,12 +72,16 @@ impl Coordinator {
         let identities = self.runs.leftovers().to_vec();
         let supervisor = self.runs.supervisor();
         let app = self.config.borrow().app.clone();
+        let of_app = app.stop_timeout;
+        let record = self.life.booting().map(|booting| &booting.record);
+        let timeout = |run| record.map_or(of_app, |record| stop_timeout_of(record, run, of_app));
+        let survivors: Vec<_> = runs.iter().map(|run| survivor(run, timeout(run))).collect();
         let reports = self.tasks.reports();
         self.tasks.spawn(async move {
             let mut processes = Vec::with_capacity(runs.len());
-            for run in &runs {
-                let adopted = supervisor.adopt(&survivor(run, app.stop_timeout)).await;
-                let (release, pid) = (run.release.as_str(), run.identity.pid);
+            for survivor in &survivors {
+                let adopted = supervisor.adopt(survivor).await;
+                let (release, pid) = (survivor.release.as_str(), survivor.identity.pid);
                 processes.push(
                     adopted.inspect_err(|error| tracing::info!(release, pid, "not taken over: {error}")).ok(),
                 );
@@ -116,7 +121,8 @@ impl Coordinator {
         let wanted = usize::from(self.replicas().within(record.wanted.unwrap_or(1)));
         let all_run = |roles: &[Role]| {
             let found = record.runs.iter().zip(taken_over);
-            found.filter(|(run, process)| process.is_some() && roles.contains(&run.role)).count() >= wanted
+            let is_one = |run: &StoredRun| run.process.is_none() && roles.contains(&run.role);
+            found.filter(|(run, process)| process.is_some() && is_one(run)).count() >= wanted
         };
         match &record.live {
             Some(release) if release.origin == Origin::Managed => all_run(&[Role::Live, Role::Restoring]),
@@ -163,7 +169,7 @@ impl Coordinator {
         }
     }
 
-    fn stop_after_boot(&mut self, done: oneshot::Sender<()>) {
+    fn stop_after_boot(&mut self, done: oneshot::Sender<Vec<wire::Ended>>) {
         self.end_awaited = Some(done);
         if let Life::Booting(booting) = &mut self.life {
             booting.stop_all = true;
@@ -294,7 +300,8 @@ impl Coordinator {
         let release = &intent.release;
         let known = self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some());
         let candidate = |(run, process): (&StoredRun, &Option<Process>)| {
-            process.is_some() && run.role == Role::Candidate && run.release == release.id
+            let is_app = run.process.is_none() && run.role == Role::Candidate;
+            process.is_some() && is_app && run.release == release.id
         };
         let runs = record.runs.iter().zip(taken_over).any(candidate);
         (known && runs && !self.is_stopping()).then(|| (release.clone(), intent.reason))
@@ -322,6 +329,9 @@ impl Coordinator {
         for (stored, process) in record.runs.iter().zip(processes) {
             let release = spec::managed(&stored.release);
             let Some(process) = process else {
+                if stored.process.is_some() {
+                    continue;
+                }
                 let started_at = stored.started_at.map(wire::rfc3339);
                 self.history.process_ended(&stored.release, started_at.as_deref(), None, Some(&now()));
                 continue;
@@ -331,7 +341,8 @@ impl Coordinator {
             let name = stored.process.as_deref();
             tracing::info!(release = stored.release, process = name, pid, port, ?role, "taken over");
             let run = Run { id, release, process: name.map(Into::into), port };
-            self.runs.take_over(&run, stored, process, left(stored.until, stop_timeout));
+            let timeout = stop_timeout_of(record, stored, stop_timeout);
+            self.runs.take_over(&run, stored, process, left(stored.until, timeout));
             let (set, replica) = (stored.set, stored.replica);
             adopted.push(Adopted { run, set, replica, role, left: left(stored.until, period) });
         }

@@ -15,6 +15,10 @@ use crate::wire::{self, Autopsy, EventKind, ProbeReport};
 impl Coordinator {
     /// What a run's task saw.
     pub(super) fn hear(&mut self, run: RunId, report: Report) {
+        if let Some(process) = self.companion_of(run) {
+            self.hear_companion(run, &process, report);
+            return;
+        }
         let is_news = !matches!(report, Report::Spawned(_) | Report::Output(_));
         if is_news && self.state.live == Live::None {
             // A first release has been probed, whatever it said.
@@ -66,15 +70,10 @@ impl Coordinator {
     }
 
     fn spawned(&mut self, run: RunId, process: Process) {
-        let (pid, port, at) = (process.pid(), process.port(), SystemTime::now());
+        let (pid, port, at) = (process.pid(), process.port().unwrap_or_default(), SystemTime::now());
         let config = Arc::clone(&self.config.borrow());
         self.runs.spawned(run, process, at, stop_ladder(&config));
         let release = self.release_of(run);
-        let Some(port) = port else {
-            tracing::info!(release, pid, "a companion was started");
-            self.step(Event::Ready { run });
-            return;
-        };
         let is_candidate = !self.restores(run);
         self.history.started(&release, is_candidate, wire::rfc3339(at), port);
         tracing::info!(release, pid, port, "started");

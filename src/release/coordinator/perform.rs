@@ -36,7 +36,10 @@ impl Coordinator {
                 self.traffic.unroute();
             }
             Effect::Close { run } => self.traffic.close(run),
-            Effect::Stop { run } => self.runs.stop(run, stop_ladder(config)),
+            Effect::Stop { run } => {
+                let ladder = self.ladder_of(run, config);
+                self.runs.stop(run, ladder);
+            }
             Effect::Kill { run } => self.runs.kill(run),
             Effect::Forget { run } => self.runs.stop_probing(run),
             Effect::Timer(timer) => {
@@ -64,7 +67,12 @@ impl Coordinator {
     fn spawn(&mut self, id: RunId, release: String, replica: u16, config: &AppConfig) {
         let Some(run) = self.run_of(id).cloned() else { return };
         self.runs.enter(&run);
-        let Some(spec) = self.content(&release) else {
+        let spec = self.content(&release);
+        let spec = match &run.process {
+            Some(process) => spec.and_then(|spec| spec.as_companion(process)),
+            None => spec,
+        };
+        let Some(spec) = spec else {
             // Every release is known before the machine hears of it. If one were not, its start
             // would fail and not hang.
             let autopsy =

@@ -14,7 +14,7 @@ use super::Coordinator;
 use crate::release::life::{Life, StillRecord};
 use crate::release::message::{Message, Report, reply};
 use crate::release::state::Hindrance;
-use crate::wire::{Code, ErrorBody, Reason};
+use crate::wire::{Code, Ended, ErrorBody, Reason};
 
 impl Coordinator {
     /// Stands still. With `interrupt` also where something is under way that a hand-over would
@@ -119,7 +119,7 @@ impl Coordinator {
     }
 
     /// Ends and leaves every process as it is.
-    pub(super) fn go_without_end(&mut self, done: oneshot::Sender<()>) {
+    pub(super) fn go_without_end(&mut self, done: oneshot::Sender<Vec<Ended>>) {
         // Where the record could not be written it went on until now.
         self.tell_interrupted();
         self.end_awaited = Some(done);

@@ -31,12 +31,19 @@ impl Coordinator {
             Tell::Stopped { run, release } => {
                 let facts = self.runs.get(run);
                 let (pid, exit) = (facts.and_then(|facts| facts.pid()), facts.and_then(|facts| facts.exit()));
-                tracing::info!(release = release.id, pid, exit, phase, "stopped");
+                let process = self.companion_of(run);
+                let process = process.as_deref();
+                tracing::info!(release = release.id, process, pid, exit, phase, "stopped");
+                self.note_end(run);
             }
             Tell::Aborted { release, reason, run, why } => self.tell_aborted(&release, reason, run, why),
             Tell::Crashed { release, delay, loops_now } => {
                 self.voice.crashed(&release.id, delay, loops_now, phase);
             }
+            Tell::CompanionCrashed { release, process, delay, loops_now } => {
+                self.tell_companion_crashed(&release, &process, delay, loops_now);
+            }
+            Tell::CompanionStarted { run, again } => self.tell_companion_started(run, again, phase),
             Tell::Restored { run, boot } => {
                 let release = self.release_of(run);
                 tracing::info!(release, pid = self.pid_of(run), boot, phase, "the live release serves");
@@ -104,6 +111,22 @@ impl Coordinator {
 
     fn live_id(&self) -> Option<&str> {
         self.state.live_release().map(|release| release.id.as_str())
+    }
+
+    /// Keeps how a process ended while the daemon ends.
+    fn note_end(&mut self, run: RunId) {
+        let Some(facts) = self.runs.get(run).filter(|_| self.state.phase() == wire::Phase::Stopping) else {
+            return;
+        };
+        let Some(pid) = facts.pid() else { return };
+        self.ended.push(wire::Ended {
+            app: self.config.borrow().name.clone(),
+            release: facts.release().to_owned(),
+            process: facts.companion().map(|process| process.to_string()),
+            replica: facts.replica(),
+            pid,
+            exit: facts.exit().map(str::to_owned),
+        });
     }
 
     fn tell_run(&self, run: RunId, what: &'static str) {

@@ -33,6 +33,8 @@ impl State {
             Live::Set(set)
         });
         let took_over = !runs.is_empty();
+        let (companions, runs): (Vec<_>, Vec<_>) =
+            runs.into_iter().partition(|adopted| adopted.run.process.is_some());
         let mut drains = BTreeMap::new();
         for adopted in runs {
             match &unfinished {
@@ -53,6 +55,7 @@ impl State {
             set.widen(round.replicas(release).min.max(1));
             set.fill_up(false, round);
         }
+        self.take_over_companions(companions, leftovers, round);
         if let Some(left) = window.filter(|_| self.live != Live::None) {
             let ticket = round.fresh();
             self.window = Some(Window { ticket, goes_back: !went_back });
@@ -176,6 +179,7 @@ impl State {
 
     /// Starts what the live release lacks since the boot.
     pub(super) fn start_what_lacks(&mut self, round: &mut Round<'_>) {
+        self.companions_may_start();
         let lacks = std::mem::take(&mut self.lacks_since_boot) && self.stopping == Stopping::No;
         if let Live::Set(set) = &mut self.live
             && lacks

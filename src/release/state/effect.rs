@@ -171,6 +171,24 @@ pub enum Tell {
         /// With this crash it has ended too often.
         loops_now: bool,
     },
+    /// A companion has ended, and is started again after a delay.
+    CompanionCrashed {
+        /// Its release.
+        release: ReleaseRef,
+        /// Its name.
+        process: ProcessName,
+        /// The delay; `None` where it is not started again.
+        delay: Option<Duration>,
+        /// With this end it has ended too often.
+        loops_now: bool,
+    },
+    /// A companion runs.
+    CompanionStarted {
+        /// Its run.
+        run: RunId,
+        /// After a crash.
+        again: bool,
+    },
     /// The live release serves again (or, at boot, for the first time).
     Restored {
         /// The run that serves.

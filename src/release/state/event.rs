@@ -1,11 +1,12 @@
 //! What the machine hears, and the settings that its decisions depend on: data that the driver
 //! collects.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Load, Past, ReleaseRef, Run, RunId, SetId};
+use super::{Companion, Load, Past, ReleaseRef, Run, RunId, SetId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at a step.
@@ -21,6 +22,8 @@ pub struct Policy {
     pub standby: bool,
     /// How many replicas of a managed release run.
     pub replicas: crate::config::Replicas,
+    /// The companions of each release that has some.
+    pub companions: BTreeMap<String, Vec<Companion>>,
     /// What happens after a crash.
     pub restart: crate::config::Restart,
 }

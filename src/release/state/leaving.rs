@@ -133,10 +133,12 @@ impl State {
         };
         let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.set);
         let mut sets = self.live.set_mut().into_iter().chain(candidate).chain(leaving);
-        let Some(release) = sets.find_map(|set| set.gone(id).then(|| set.release().clone())) else { return };
+        let release = sets.find_map(|set| set.gone(id).then(|| set.release().clone()));
+        let Some(release) = release.or_else(|| self.companion_gone(id)) else { return };
         self.leaving.retain(|leaving| leaving.set.runs().next().is_some());
         round.push(Effect::Tell(Tell::Stopped { run: id, release }));
         round.save();
+        self.companions_crashed(id, round);
     }
 
     /// Stops the sets whose drain is over and whose retirement is written down, but for those that
@@ -176,5 +178,6 @@ impl State {
         for run in live.chain(leaving) {
             round.push(Effect::Kill { run: run.id });
         }
+        self.kill_companions(round);
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::growth::Growth;
 use super::places::{Filling, Place, Places};
 use super::round::Round;
-use super::{DownCause, Effect, Origin, ProcessName, ReleaseRef, Run, RunId, SetId, Tell, Timer};
+use super::{Companion, DownCause, Effect, Origin, ProcessName, ReleaseRef, Run, RunId, SetId, Tell, Timer};
 
 /// How often a start whose port was taken is tried again on another port.
 const PORT_TRIES: u32 = 3;
@@ -106,18 +106,25 @@ impl ReplicaSet {
         set
     }
 
+    /// The set of a companion, whose places are empty for now.
+    pub(super) fn of_companion(release: ReleaseRef, companion: &Companion, round: &mut Round<'_>) -> Self {
+        let mut set = Self { process: Some(companion.process.clone()), ..Self::vacant(release, round) };
+        set.places.widen(companion.replicas);
+        set
+    }
+
     /// The set of a run that an earlier daemon started and that is or was ready.
     pub(super) fn of_ready(run: Run, replica: u16, round: &mut Round<'_>) -> Self {
-        let release = run.release.clone();
-        let mut set = Self::vacant(release, round);
+        let (release, process) = (run.release.clone(), run.process.clone());
+        let mut set = Self { process, ..Self::vacant(release, round) };
         set.take_in_ready(run, replica);
         set
     }
 
     /// The set of a run that is being stopped.
     pub(super) fn of_stopping(run: Run, round: &mut Round<'_>) -> Self {
-        let release = run.release.clone();
-        Self { stopping: vec![run], ..Self::vacant(release, round) }
+        let (release, process) = (run.release.clone(), run.process.clone());
+        Self { process, stopping: vec![run], ..Self::vacant(release, round) }
     }
 
     /// Takes up when runs of the release crashed lately, oldest first, and how many probes of the
@@ -166,6 +173,15 @@ impl ReplicaSet {
 
     pub(super) fn release(&self) -> &ReleaseRef {
         &self.release
+    }
+
+    /// Which companion of the release it is; `None`: the app itself.
+    pub(super) fn process(&self) -> Option<&ProcessName> {
+        self.process.as_ref()
+    }
+
+    pub(super) fn is_companion(&self) -> bool {
+        self.process.is_some()
     }
 
     pub(super) fn managed(&self) -> bool {
@@ -267,8 +283,11 @@ impl ReplicaSet {
         let (run, again) = (run.clone(), *again);
         let fails = std::mem::take(&mut self.inherited_fails);
         place.filling = Filling::Ready { run, fails, watched: 0 };
-        // A crash loop ends here; later crashes may be another.
-        if self.cause == DownCause::CrashLoop || self.places.are_complete() {
+        // A crash loop ends here; later crashes may be another. That a companion runs proves little:
+        // its loop ends when it has run for a while.
+        let looped = self.cause == DownCause::CrashLoop;
+        let is_back = if looped { !self.is_companion() } else { self.places.are_complete() };
+        if is_back {
             self.cause = DownCause::Crash;
         }
         Some(Came { again })
@@ -301,7 +320,8 @@ impl ReplicaSet {
     /// [stopped](Self::stop_lost) once requests are pointed elsewhere.
     pub(super) fn lose(&mut self, id: RunId) -> Option<Run> {
         let run = self.places.empty_place(id, Filling::Undecided)?;
-        if self.cause == DownCause::Boot || !self.serves() {
+        let on_trial = self.is_companion() && self.cause == DownCause::CrashLoop;
+        if self.cause == DownCause::Boot || !self.serves() && !on_trial {
             self.cause = DownCause::Crash;
         }
         Some(run)
@@ -351,11 +371,21 @@ impl ReplicaSet {
             self.cause = DownCause::CrashLoop;
         }
         let (release, loops_now) = (self.release.clone(), looping && !was_looping);
-        round.push(Effect::Tell(Tell::Crashed { release, delay, loops_now }));
+        round.push(Effect::Tell(match self.process.clone() {
+            Some(process) => Tell::CompanionCrashed { release, process, delay, loops_now },
+            None => Tell::Crashed { release, delay, loops_now },
+        }));
         let Some(delay) = delay else { return Filling::GivenUp };
         let ticket = round.fresh();
         round.push(Effect::Timer(Timer::Restart(ticket, delay)));
         Filling::Waiting { ticket }
+    }
+
+    /// It has run well for a while: later crashes are counted anew.
+    pub(super) fn end_loop(&mut self) {
+        if self.cause == DownCause::CrashLoop {
+            self.cause = DownCause::Crash;
+        }
     }
 
     /// The delay of a place is over.

@@ -78,5 +78,6 @@ impl State {
             set.stop(round);
         }
         self.end_drains(round);
+        self.stop_companions(round);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Origin, Policy, ReleaseRef};
+use super::{Companion, Effect, Origin, Policy, ReleaseRef};
 use crate::config::Replicas;
 
 /// The numbers that were given away: runs, sets, saves and tickets never share one.
@@ -34,7 +34,7 @@ pub(super) struct Round<'a> {
     pub(super) out: Vec<Effect>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
     pub(super) fn push(&mut self, effect: Effect) {
         self.out.push(effect);
     }
@@ -48,6 +48,14 @@ impl Round<'_> {
         match release.origin {
             Origin::Managed => self.policy.replicas,
             Origin::Unmanaged { .. } => Replicas::fixed(1),
+        }
+    }
+
+    /// The companions of a release.
+    pub(super) fn companions(&self, release: &ReleaseRef) -> &'a [Companion] {
+        match release.origin {
+            Origin::Managed => self.policy.companions.get(&release.id).map_or(&[], Vec::as_slice),
+            Origin::Unmanaged { .. } => &[],
         }
     }
 

@@ -19,7 +19,7 @@ impl State {
     }
 
     pub(super) fn ready(&mut self, id: RunId, round: &mut Round<'_>) {
-        if self.ready_for_task(id, round) {
+        if self.companion_started(id, round) || self.ready_for_task(id, round) {
             return;
         }
         let Live::Set(set) = &mut self.live else { return };
@@ -37,6 +37,9 @@ impl State {
     }
 
     pub(super) fn not_ready(&mut self, id: RunId, round: &mut Round<'_>) {
+        if self.companion_not_started(id, round) {
+            return;
+        }
         match &mut self.task {
             Some(Task { stage: Stage::Starting { set }, .. }) if set.is_starting(id) => {
                 let why = if set.managed() { Abort::NotReady } else { Abort::Unhealthy };
@@ -56,6 +59,9 @@ impl State {
     }
 
     pub(super) fn exited(&mut self, id: RunId, port_taken: bool, round: &mut Round<'_>) {
+        if self.companion_exited(id, round) {
+            return;
+        }
         if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task {
             // One that was ready, and the others were not yet.
             if let Some(run) = Some(id).filter(|id| set.is_ready(*id)).and_then(|id| set.lose(id)) {
@@ -119,11 +125,13 @@ impl State {
     }
 
     pub(super) fn restart_due(&mut self, ticket: u64, round: &mut Round<'_>) {
-        if let Live::Set(set) = &mut self.live
-            && self.stopping == Stopping::No
-        {
+        if self.stopping != Stopping::No {
+            return;
+        }
+        if let Live::Set(set) = &mut self.live {
             set.restart_due(ticket, round);
         }
+        self.companion_restart_due(ticket, round);
     }
 
     pub(super) fn probed(&mut self, id: RunId, healthy: bool, round: &mut Round<'_>) {

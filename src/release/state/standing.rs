@@ -46,7 +46,7 @@ impl State {
             Phase::Watching
         } else if self.unhealthy {
             Phase::Unhealthy
-        } else if !live.places().are_complete() {
+        } else if !live.places().are_complete() || self.companions.loops() {
             Phase::Degraded
         } else if self.calm.is_some() {
             Phase::Unstable
@@ -115,6 +115,8 @@ impl State {
             self.calm = None;
             round.push(Effect::Tell(Tell::Calm));
             round.save();
+        } else {
+            self.companion_calmed(ticket);
         }
     }
 
@@ -123,6 +125,7 @@ impl State {
         if let Some(Task { release, reason, stage }) = &self.task {
             let step = match stage {
                 Stage::Recording { .. } => "its intent is being written down",
+                Stage::Accompanying => "its companions are being started",
                 Stage::Starting { .. } => "it is not healthy yet",
                 Stage::Reviving { .. } => "its running process is being probed",
             };

@@ -24,6 +24,8 @@ pub enum Stage {
         /// A set that still drains and may be made live again.
         revive: Option<SetId>,
     },
+    /// The companions that start before it are being executed.
+    Accompanying,
     /// It was started, or (unmanaged) is being probed, and is not ready yet.
     Starting {
         /// The candidate.
@@ -51,7 +53,7 @@ impl Stage {
         match self {
             Self::Recording { revive, .. } => *revive,
             Self::Reviving { set, .. } => Some(*set),
-            Self::Starting { .. } => None,
+            Self::Accompanying | Self::Starting { .. } => None,
         }
     }
 }
@@ -84,12 +86,10 @@ impl State {
             self.abort(Abort::Unrecorded, None, round);
             return;
         }
+        let release = release.clone();
         let stage = match revive.filter(|set| self.drains(*set).is_some()) {
-            Some(set) => self.revive(set, round),
-            None => {
-                let count = self.wanted_of_candidate(release, round);
-                Stage::Starting { set: ReplicaSet::start(release.clone(), count, round) }
-            }
+            Some(set) => self.revive(&release, set, round),
+            None => self.begin_candidate(&release, round),
         };
         if let Some(task) = &mut self.task {
             task.stage = stage;
@@ -97,7 +97,8 @@ impl State {
     }
 
     /// Probes the runs of a set that still drains.
-    pub(super) fn revive(&self, set: SetId, round: &mut Round<'_>) -> Stage {
+    pub(super) fn revive(&mut self, release: &ReleaseRef, set: SetId, round: &mut Round<'_>) -> Stage {
+        self.accompany(release, round);
         let runs = self.drains(set).into_iter().flat_map(ReplicaSet::ready_runs);
         let unproven: Vec<RunId> = runs.map(|run| run.id).collect();
         for run in &unproven {
@@ -130,7 +131,7 @@ impl State {
                     self.go_live(set, false, round);
                 }
             }
-            Stage::Recording { .. } => return false,
+            Stage::Recording { .. } | Stage::Accompanying => return false,
         }
         true
     }
@@ -174,6 +175,7 @@ impl State {
         let former_run = served.and_then(|former| former.ready_runs().next()).map(|run| run.id);
         self.serve(Some(served.map(|former| (former.id(), treatment))), round);
         let seq = round.save();
+        self.companions_switch(seq);
         round.push(Effect::Tell(Tell::Switched {
             run,
             from: former_run,
@@ -216,7 +218,7 @@ impl State {
         let revived = self.revived_run().map(|run| run.id);
         let Some(Task { release, reason, stage }) = self.task.take() else { return };
         let run = match stage {
-            Stage::Recording { .. } => None,
+            Stage::Recording { .. } | Stage::Accompanying => by,
             Stage::Reviving { .. } => by.or(revived),
             Stage::Starting { mut set } => {
                 let run = by.or_else(|| set.runs().next().map(|run| run.id));
@@ -225,6 +227,7 @@ impl State {
                 run
             }
         };
+        self.stop_companions_ahead(round);
         round.push(Effect::Tell(Tell::Aborted { release, reason, run, why }));
         if why != Abort::Unrecorded {
             round.save();

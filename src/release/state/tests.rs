@@ -1,12 +1,13 @@
 //! The machine's edges by example ([`boot`]: those of a start; [`sets`]: those of several
-//! replicas), and its invariants under random orders of events ([`orders`]).
+//! replicas; [`companions`]: those of companions), and its invariants under random orders of events ([`orders`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::config::Restart;
 
 mod boot;
+mod companions;
 mod growth;
 mod orders;
 mod sets;
@@ -22,6 +23,7 @@ fn policy() -> Policy {
         failures: 3,
         standby: false,
         replicas: crate::config::Replicas::fixed(1),
+        companions: BTreeMap::new(),
         restart: Restart {
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(30),

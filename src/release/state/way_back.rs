@@ -97,7 +97,7 @@ impl State {
             // It still runs, so nothing is written down before: the way back does not wait for a
             // disk.
             WayTo::Revive(set) => {
-                let stage = self.revive(set, round);
+                let stage = self.revive(&way.to, set, round);
                 self.task = Some(Task { release: way.to, reason, stage });
                 round.push(Effect::Tell(Tell::Accepted));
             }

@@ -62,13 +62,14 @@ fn chances() -> impl Strategy<Value = Vec<Chance>> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), 1u32..4, 1u32..4, 1u32..6, any::<u8>()).prop_map(
-        |(window, standby, give_up, threshold, failures, burst, chance)| Policy {
+    (any::<[bool; 3]>(), any::<u8>(), 1u32..4, 1u32..4, 1u32..6, any::<u8>()).prop_map(
+        |([window, standby, give_up], mix, threshold, failures, burst, chance)| Policy {
             window,
             threshold,
             failures,
             standby,
             replicas: replicas(chance),
+            companions: companions(mix),
             restart: Restart { give_up, burst, ..policy().restart },
         },
     )
@@ -79,6 +80,17 @@ fn replicas(chance: u8) -> Replicas {
     let max = 1 + u16::from(chance) % MOST;
     let min = if chance < 128 { max } else { u16::from(chance >> 2) % (max + 1) };
     Replicas { min, busy_at: 2, idle: Duration::from_millis(15), ..Replicas::fixed(max) }
+}
+
+/// Some releases have companions: which, depends on the `mix`.
+fn companions(mix: u8) -> BTreeMap<String, Vec<Companion>> {
+    let [after, before] = [("worker", false), ("clock", true)].map(|(process, before)| {
+        let replicas = 1 + u16::from(mix % 2);
+        Companion { process: process.into(), replicas, before }
+    });
+    let all = [vec![after.clone()], vec![], vec![before.clone()], vec![after, before]];
+    let of = |release: usize| (format!("v{release}"), all[(release + usize::from(mix)) % all.len()].clone());
+    if mix < 64 { BTreeMap::new() } else { (0..130).map(of).collect() }
 }
 
 /// How many replicas are wanted at most.
@@ -110,6 +122,14 @@ struct Facts {
     retired_at: Option<u64>,
 }
 
+/// Which companion a run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    release: String,
+    process: ProcessName,
+    replica: u16,
+}
+
 /// The answer to a `Spawn`, `Await` or `Probe`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Judged {
@@ -126,6 +146,12 @@ enum Judged {
 #[derive(Default)]
 struct World {
     runs: BTreeMap<RunId, Facts>,
+    /// Those of them that are companions.
+    companions: BTreeMap<RunId, Known>,
+    /// The companions of each release.
+    wanted: BTreeMap<String, Vec<Companion>>,
+    /// The save that records the last switch.
+    switch: u64,
     /// The runs that requests go to.
     served: Vec<RunId>,
     saves: Vec<u64>,
@@ -174,7 +200,12 @@ impl World {
                 let starting = |run: &Facts| run.ours && run.port.is_none() && !run.gone;
                 let starts = self.those(|run| starting(run) && run.judged != Judged::NeverStarted);
                 let port = |run: RunId| u16::try_from(run.0).unwrap_or(1);
-                starts.into_iter().map(|run| Event::Spawned { run, port: port(run) }).collect()
+                // A companion is ready once it was executed.
+                let executed = |run| match self.companions.get(&run) {
+                    Some(_) => Event::Ready { run },
+                    None => Event::Spawned { run, port: port(run) },
+                };
+                starts.into_iter().map(executed).collect()
             }
             Kind::Ready => {
                 let may = |run: &Facts| !run.exited && run.judged == Judged::Due && run.port.is_some();
@@ -228,6 +259,7 @@ impl World {
             Event::Ready { run } => {
                 let run = self.run(*run);
                 (run.was_ready, run.judged) = (true, Judged::No);
+                run.port = run.port.or(Some(1));
             }
             Event::NotReady { run } => {
                 let run = self.run(*run);
@@ -267,13 +299,20 @@ impl World {
     fn after_a_kill(&self, boot: &Boot) -> Self {
         let run = |adopted: &Adopted| Facts {
             ours: true,
-            port: adopted.run.port,
+            port: Some(1),
             was_ready: matches!(adopted.role, Role::Live | Role::Draining | Role::Stopping),
             stops: u32::from(adopted.role == Role::Stopping),
             ..Facts::default()
         };
+        let known = |adopted: &Adopted| {
+            let Adopted { run, replica, .. } = adopted;
+            let (release, process, replica) = (run.release.id.clone(), run.process.clone()?, *replica);
+            Some((run.id, Known { release, process, replica }))
+        };
         Self {
             runs: boot.runs.iter().map(|adopted| (adopted.run.id, run(adopted))).collect(),
+            companions: boot.runs.iter().filter_map(known).collect(),
+            wanted: self.wanted.clone(),
             releases: self.releases,
             disk: self.disk.clone(),
             ..Self::default()
@@ -292,8 +331,13 @@ impl World {
                     }
                     self.pending.insert(*seq, self.written(state));
                 }
-                Effect::Spawn { run, .. } => {
+                Effect::Spawn { run, release, process, replica } => {
                     assert!(!self.runs.contains_key(run), "{run:?} is started twice");
+                    if let Some(process) = process.clone() {
+                        let known = Known { release: release.clone(), process, replica: *replica };
+                        self.check_start(&known, state);
+                        self.companions.insert(*run, known);
+                    }
                     *self.run(*run) = Facts { ours: true, judged: Judged::Due, ..Facts::default() };
                 }
                 Effect::Await { run } => self.run(*run).judged = Judged::Due,
@@ -322,8 +366,44 @@ impl World {
                 Effect::Hold | Effect::Unroute => self.served.clear(),
                 Effect::Stop { run } => self.stop(*run),
                 Effect::Timer(timer) | Effect::Resume(timer, _) => self.timers.push(*timer),
+                Effect::Tell(Tell::Switched { seq, from_release, .. }) => {
+                    self.switched(*seq, from_release, state)
+                }
                 Effect::Finished => self.finished = true,
                 _ => {}
+            }
+        }
+    }
+
+    /// A companion runs once, not before its release is live on disk, and not beside one of another
+    /// tenure, unless it starts before the candidate.
+    fn check_start(&self, known: &Known, state: &State) {
+        let is_before = |known: &Known| {
+            let mut of = self.wanted[&known.release].iter();
+            of.any(|companion| companion.before && companion.process == known.process)
+        };
+        if is_before(known) {
+            return;
+        }
+        let release = state.live_release().map(|release| release.id.as_str());
+        assert_eq!(release, Some(known.release.as_str()), "{known:?} is started before its release is live");
+        assert!(self.switch <= self.recorded, "{known:?} is started before the switch is written down");
+        let others = self.companions.iter().filter(|(run, _)| !self.runs[run].gone);
+        for (run, other) in others.filter(|(_, other)| !is_before(other)) {
+            assert_eq!(other.release, known.release, "{known:?} runs beside {run:?}");
+            assert_ne!(other, known, "it runs twice");
+        }
+    }
+
+    /// The companions of what traffic has left are retired.
+    fn switched(&mut self, seq: u64, left: &Option<ReleaseRef>, state: &State) {
+        self.switch = seq;
+        let Some(left) = left.as_ref().filter(|left| state.live_release() != Some(left)) else { return };
+        for (run, _) in self.companions.iter().filter(|(_, known)| known.release == left.id) {
+            if let Some(facts) =
+                self.runs.get_mut(run).filter(|facts| facts.stops == 0 && facts.port.is_some())
+            {
+                facts.retired_at = Some(seq);
             }
         }
     }
@@ -341,7 +421,10 @@ impl World {
 
     /// What the driver writes: the state after the step.
     fn written(&self, state: &State) -> Boot {
-        let runs = state.runs().filter(|run| run.managed() && run.port.is_some());
+        let runs = state.runs().filter(|run| {
+            let executed = self.runs.get(&run.id).is_some_and(|facts| facts.port.is_some());
+            run.managed() && (run.port.is_some() || run.process.is_some() && executed)
+        });
         let adopted = |run: &Run| {
             let stopped = self.runs.get(&run.id).is_some_and(|facts| facts.stops > 0);
             let (set, replica) = state.place_of(run.id).map_or((0, 0), |(set, replica)| (set.0, replica));
@@ -389,7 +472,8 @@ struct Life {
 
 impl Life {
     fn new(policy: Policy) -> Self {
-        Self { state: State::default(), world: World::default(), policy, now: Duration::ZERO }
+        let world = World { wanted: policy.companions.clone(), ..World::default() };
+        Self { state: State::default(), world, policy, now: Duration::ZERO }
     }
 
     fn send(&mut self, event: Event) {
@@ -402,6 +486,7 @@ impl Life {
         self.world.carry_out(&effects, &self.state);
         self.check_route();
         self.check_sets();
+        self.check_companions();
         self.check_way_back();
         if !reborn {
             self.check_growth(&before, &event, &effects);
@@ -508,7 +593,8 @@ impl Life {
             return;
         }
         assert!((min..=max).contains(&to) && from.abs_diff(to) <= 1, "from {from} to {to} of {min}..{max}");
-        let spawned = effects.iter().filter(|effect| matches!(effect, Effect::Spawn { .. })).count();
+        let app = |effect: &&Effect| matches!(effect, Effect::Spawn { process: None, .. });
+        let spawned = effects.iter().filter(app).count();
         assert_eq!(spawned, usize::from(to > from), "as many start as there are more");
         let may = !was.places().are_growing() && before.stopping == Stopping::No;
         assert!(may || from == to, "two changes at a time");
@@ -523,6 +609,27 @@ impl Life {
         }
     }
 
+    /// The live release has each of its companions, and forgets none.
+    fn check_companions(&self) {
+        let State { companions, live: Live::Set(live), stopping: Stopping::No, .. } = &self.state else {
+            return;
+        };
+        let Some(sets) = companions.complete().filter(|_| self.world.switch <= self.state.recorded) else {
+            return;
+        };
+        let wanted = self.policy.companions.get(&live.release().id).map_or(0, Vec::len);
+        assert_eq!(sets.len(), if live.managed() { wanted } else { 0 }, "{companions:?}");
+        for set in sets {
+            let waits = set.stopping_runs().next().is_some();
+            assert!(waits || !set.places().is_undecided(), "nobody decides: {set:?}");
+            assert!(self.policy.restart.give_up || !set.places().has_given_up(), "forgotten: {set:?}");
+            for ticket in set.places().tickets() {
+                let brings = |timer: &Timer| matches!(timer, Timer::Restart(known, _) if *known == ticket);
+                assert!(self.world.timers.iter().any(brings), "no timer brings {ticket} back");
+            }
+        }
+    }
+
     /// The window belongs to the live release: only its end, its verdict or a move of traffic ends
     /// it.
     fn check_window(&self, before: &State, event: &Event, effects: &[Effect]) {
@@ -530,6 +637,7 @@ impl Life {
         let moved = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Switched { .. }));
         let verdict = match event {
             Event::Exited { run, .. } => before.live_runs().contains(run),
+            Event::Gone { run } => self.world.companions.contains_key(run) && self.state.companions.loops(),
             Event::LiveProbed { run, healthy: false } => {
                 let Live::Set(live) = &before.live else { return };
                 let failed = live.clone().places_mut().probed(*run, false, true);
