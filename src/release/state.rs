@@ -36,7 +36,9 @@
 //! - requests go only to runs of one set that were ready and have not ended;
 //! - every run that was started is stopped exactly once, and never while it is live;
 //! - a run is stopped only after the switch that retired it was written down, or the writing
-//!   failed.
+//!   failed;
+//! - a companion that does not start before the candidate starts only when its release is live on
+//!   disk, and when nothing is left of such companions of others.
 //!
 //! Three orderings matter. `Spawn` waits for the end of the `Save` before it, so that a daemon that
 //! dies in between finds its intent. `Serve` comes before the `Save` of its outcome, because
@@ -64,12 +66,11 @@ use std::time::Duration;
 
 use crate::wire::{Phase, Reason};
 
-pub use companions::Companion;
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
 pub use growth::Load;
 pub use leaving::{Leaving, LeavingStage};
-pub use names::{Origin, ProcessName, ReleaseRef, Run, RunId, SetId};
+pub use names::{Companion, Origin, ProcessName, ReleaseRef, Run, RunId, SetId};
 pub use past::{Past, Served};
 pub use replicas::ReplicaSet;
 pub use standing::Hindrance;

@@ -66,6 +66,11 @@ impl Progress {
                 self.waits_for = "starting".to_owned();
                 line
             }
+            EventKind::Spawned if event.process.is_some() => {
+                let process = event.process.as_deref().map(plain).unwrap_or_default();
+                let pid = event.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+                told(STRONG, "started", format!("process {process}{pid}"))
+            }
             EventKind::Spawned => {
                 let pid = event.pid.map(|pid| format!("pid {pid}, ")).unwrap_or_default();
                 let line = told(STRONG, "started", format!("{pid}port {}", port(event.port)));

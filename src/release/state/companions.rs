@@ -15,17 +15,6 @@
 use super::replicas::Said;
 use super::*;
 
-/// A companion of a release, as far as decisions depend on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Companion {
-    /// Its name.
-    pub process: ProcessName,
-    /// How many of it run.
-    pub replicas: u16,
-    /// It is started before the candidate, and not after the switch.
-    pub before: bool,
-}
-
 /// The companions of all releases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Companions {
@@ -89,14 +78,14 @@ impl Companions {
     }
 
     /// Keeps sets that are being stopped until nothing is left of them.
-    fn await_end(&mut self, sets: Vec<ReplicaSet>) {
+    fn keep_until_gone(&mut self, sets: Vec<ReplicaSet>) {
         self.stopping.extend(sets.into_iter().filter(|set| set.runs().next().is_some()));
     }
 
     fn stop(&mut self, mut sets: Vec<ReplicaSet>, round: &mut Round<'_>) {
         sets.iter_mut().for_each(|set| set.stop(round));
         self.on_trial.retain(|(trial, _)| !sets.iter().any(|set| set.id() == *trial));
-        self.await_end(sets);
+        self.keep_until_gone(sets);
     }
 
     /// Adds a set for each of `wanted` that has none there.
@@ -316,7 +305,7 @@ impl State {
         self.companions.incomplete = true;
         for Adopted { run, role, replica, .. } in runs {
             if role == Role::Stopping {
-                self.companions.await_end(vec![ReplicaSet::of_stopping(run, round)]);
+                self.companions.keep_until_gone(vec![ReplicaSet::of_stopping(run, round)]);
                 continue;
             }
             let known = round.companions(&run.release).iter().find(|companion| {

@@ -15,6 +15,17 @@ pub struct SetId(pub u64);
 /// The name of a companion: a process of a release that gets no requests and has no port.
 pub type ProcessName = Arc<str>;
 
+/// A companion of a release, as far as decisions depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Companion {
+    /// Its name.
+    pub process: ProcessName,
+    /// How many of it run.
+    pub replicas: u16,
+    /// It is started before the candidate, and not after the switch.
+    pub before: bool,
+}
+
 /// A release, by name and kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRef {
