@@ -415,17 +415,13 @@ impl Daemon {
                     };
                     let _asker_gone = reply.send(Err(error));
                     if ending {
-                        self.end(None).await;
-                        return Ok(exit::DONE);
+                        return Ok(self.end(None).await);
                     }
                 }
                 Turn::Shutdown(order) => {
                     tracing::info!("portok shutdown: finishing requests, then stopping the app");
                     self.listeners.forget(&self.manager);
-                    // Without a service manager it is an end like any other.
-                    let code = if self.manager.listens() { exit::SHUT_DOWN } else { exit::DONE };
-                    self.end(Some(order)).await;
-                    return Ok(code);
+                    return Ok(self.end(Some(order)).await);
                 }
                 Turn::Told(Told::Leave) => {
                     tracing::info!("SIGUSR2: finishing requests, then leaving the app to the next daemon");
@@ -436,8 +432,7 @@ impl Daemon {
                     tracing::info!("{cause}: finishing requests, then stopping the app");
                     // Nothing will accept from its queue.
                     self.listeners.forget(&self.manager);
-                    self.end(None).await;
-                    return Ok(exit::DONE);
+                    return Ok(self.end(None).await);
                 }
             }
         }

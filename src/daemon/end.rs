@@ -13,6 +13,7 @@ use crate::admin::ShutdownOrder;
 use crate::apps::Apps;
 use crate::config::AppConfig;
 use crate::proxy::Until;
+use crate::wire::exit;
 
 /// An end that takes longer than this is explained at the terminal.
 const SHORT_END: Duration = Duration::from_millis(300);
@@ -55,9 +56,12 @@ fn what_drains(apps: &Apps, period: Duration) -> String {
 }
 
 impl Daemon {
-    /// Ends, and stops the apps first. Answers `asker` with how each process ended.
-    pub(super) async fn end(mut self, asker: Option<ShutdownOrder>) {
+    /// Ends, and stops the apps first. Answers `asker` with how each process ended. Gives back the
+    /// exit status.
+    pub(super) async fn end(mut self, asker: Option<ShutdownOrder>) -> u8 {
         self.begin_the_end();
+        // A service manager starts a daemon again that was not asked to stay down.
+        let stays_down = asker.is_some() && self.manager.listens();
         // Then its own connection ends last.
         let waits_at_listener = asker.as_ref().is_some_and(|asker| asker.over_tcp);
         let period = self.longest(|app| app.drain.period);
@@ -99,6 +103,7 @@ impl Daemon {
             let _late = tokio::time::timeout(LAST_ANSWER, self.plane.drain(Until::Empty)).await;
         }
         self.finish("stopped").await;
+        if stays_down { exit::SHUT_DOWN } else { exit::DONE }
     }
 
     /// Ends without stopping the apps: the next daemon takes over what runs.

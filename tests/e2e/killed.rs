@@ -15,11 +15,36 @@ use crate::harness::{Conn, Load, World, wait_until};
 /// The parts of the sweep over all points, so that several run at once.
 const PARTS: u64 = 4;
 
-/// So many replicas run.
-fn conf(world: &World, replicas: usize) -> Conf {
-    world
-        .conf()
-        .set("app.replicas", i64::try_from(replicas).unwrap())
+/// Of the points with several processes one of so many is tried, beginning at a random one; with
+/// this variable set, each.
+const SAMPLE: u64 = 3;
+const ALL_POINTS: &str = "PORTOK_TEST_ALL_POINTS";
+
+/// What runs of a release.
+#[derive(Debug, Clone, Copy)]
+struct Cast {
+    replicas: usize,
+    /// When its companion is started, where it has one.
+    companion: Option<&'static str>,
+}
+
+impl Cast {
+    const ONE: Self = Self { replicas: 1, companion: None };
+
+    fn processes(self) -> usize {
+        self.replicas + usize::from(self.companion.is_some())
+    }
+}
+
+fn conf(world: &World, cast: Cast) -> Conf {
+    let conf = world.conf();
+    let conf = match cast.companion {
+        Some(start) => conf
+            .set("app.processes.worker.command", "exec sleep 1000")
+            .set("app.processes.worker.start", start),
+        None => conf,
+    };
+    conf.set("app.replicas", i64::try_from(cast.replicas).unwrap())
         .app(&world.app("v1"))
         .set("rollback.window", "100ms")
         .set("drain.period", "30ms")
@@ -37,7 +62,7 @@ fn ask(world: &World, method: &str, path: &str, body: Option<&Value>) -> Option<
 
 /// A first deploy, a second one until the first release is gone, and the way back. Whatever of it
 /// the daemon lives to see.
-fn walk(world: &World, replicas: usize, is_over: impl Fn() -> bool) {
+fn walk(world: &World, cast: Cast, is_over: impl Fn() -> bool) {
     let until = |what: &str, done: &dyn Fn(&Value) -> bool| {
         wait_until(
             what,
@@ -61,23 +86,23 @@ fn walk(world: &World, replicas: usize, is_over: impl Fn() -> bool) {
     wait_until(
         "the processes of one release are left",
         || format!("{:#?}", world.processes()),
-        || (is_over() || world.processes().len() == replicas).then_some(()),
+        || (is_over() || world.processes().len() == cast.processes()).then_some(()),
     );
 }
 
 /// Dies at `point`. False: the whole path was walked without coming to it.
-fn dies_at(point: u64, replicas: usize) -> bool {
+fn dies_at(point: u64, cast: Cast) -> bool {
     let world = World::new();
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
-    let conf = conf(&world, replicas);
+    let conf = conf(&world, cast);
     conf.save();
     let mut env = world.env();
     env.insert("PORTOK_DIE_AT".to_owned(), point.to_string());
     let file = conf.file().display().to_string();
     let mut running = world.spawn(crate::harness::command::PORTOKD, &["--config", &file], &env);
     let ended = std::cell::RefCell::new(&mut running);
-    walk(&world, replicas, || ended.borrow_mut().code().is_some());
+    walk(&world, cast, || ended.borrow_mut().code().is_some());
     // The orderly end has points too.
     running.signal(Signal::SIGTERM);
     if running.wait().code == 0 {
@@ -93,15 +118,20 @@ fn dies_at(point: u64, replicas: usize) -> bool {
     let daemon = world.start(&conf);
     daemon.wait_until("something serves", |status| {
         let ready = status.replicas.map_or(usize::from(status.active_port.is_some()), |all| all.ready);
-        ready == replicas && status.candidate.is_none()
+        ready == cast.replicas && status.candidate.is_none()
     });
     let version = daemon.get("/").expect(200).version().to_owned();
     assert!(["v1", "v2"].contains(&version.as_str()), "point {point}: {version} serves");
     let serves = daemon.live_pid();
+    let released = daemon.status().live.expect("a live release").release;
+    let companions: Vec<_> = cast.companion.iter().map(|_| ("worker".to_owned(), released.clone())).collect();
     wait_until(
-        "as many processes run as are wanted",
+        "as many processes run as are wanted, and no companion but the live release's",
         || format!("point {point}: {before:#?}, then {:#?}\n{}", world.processes(), daemon.log()),
-        || (world.processes().len() == replicas).then_some(()),
+        || {
+            let all = world.processes().len() == cast.processes();
+            (all && world.companions() == companions).then_some(())
+        },
     );
     assert!(world.processes().iter().any(|process| process.pid == serves));
     // And it is as good as ever.
@@ -114,7 +144,7 @@ fn dies_at(point: u64, replicas: usize) -> bool {
 
 fn dies_at_each_of(part: u64) {
     let mut points = (0..).map(|round| round * PARTS + part + 1);
-    let walked = points.by_ref().take_while(|point| dies_at(*point, 1)).count() as u64;
+    let walked = points.by_ref().take_while(|point| dies_at(*point, Cast::ONE)).count() as u64;
     assert!(walked * PARTS > 40, "the path has more points than {walked} times {PARTS}");
 }
 
@@ -138,12 +168,34 @@ fn at_the_fourth_quarter_of_all_points() {
     dies_at_each_of(3);
 }
 
+/// The part of all points, or of a sample of them, with three replicas and a companion.
+fn dies_with_several_at_each_of(part: u64, start: &'static str) {
+    let step = if std::env::var_os(ALL_POINTS).is_some() { 1 } else { SAMPLE };
+    let first = Random::new().below(step);
+    let cast = Cast { replicas: 3, companion: Some(start) };
+    let points = (0..).map(|round| (round * PARTS + part) * step + first + 1);
+    let walked = points.take_while(|point| dies_at(*point, cast)).count() as u64;
+    assert!(walked * PARTS * step > 60, "the path has more points than {walked} times {PARTS} times {step}");
+}
+
 #[test]
-fn with_several_replicas_at_many_points() {
-    // Coprime to what a step has of them, so that it is not always the same part of one.
-    const STRIDE: usize = 7;
-    let walked = (1..).step_by(STRIDE).take_while(|point| dies_at(*point, 3)).count();
-    assert!(walked > 10, "the path has more points than {walked} times {STRIDE}");
+fn with_several_processes_at_the_first_quarter_of_the_points() {
+    dies_with_several_at_each_of(0, "after");
+}
+
+#[test]
+fn with_several_processes_at_the_second_quarter_of_the_points() {
+    dies_with_several_at_each_of(1, "before");
+}
+
+#[test]
+fn with_several_processes_at_the_third_quarter_of_the_points() {
+    dies_with_several_at_each_of(2, "after");
+}
+
+#[test]
+fn with_several_processes_at_the_fourth_quarter_of_the_points() {
+    dies_with_several_at_each_of(3, "before");
 }
 
 /// A port that no app is given (portok's are below 25000) and no outgoing connection (those are
@@ -159,7 +211,7 @@ fn at_two_hundred_random_moments_of_deploys_under_load() {
     let world = World::new();
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
-    let conf = conf(&world, 1).set("listen", format!("127.0.0.1:{}", quiet_port()));
+    let conf = conf(&world, Cast::ONE).set("listen", format!("127.0.0.1:{}", quiet_port()));
     let mut daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     let load = Load::start(daemon.addr);

@@ -17,6 +17,8 @@ mod boot;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod companions;
+#[cfg(test)]
 mod config_reload;
 #[cfg(test)]
 mod container;

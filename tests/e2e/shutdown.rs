@@ -1,11 +1,13 @@
 //! How an instance ends.
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::harness::command::{PORTOK, full_pipe};
+use crate::harness::conf::Conf;
 use crate::harness::daemon::TOKEN;
 use crate::harness::http::request_bytes;
-use crate::harness::{Conn, World, assert_mentions, pid, procs, wait_until};
+use crate::harness::{Conn, Daemon, Manager, World, assert_mentions, pid, procs, wait_until};
 
 #[test]
 fn sigterm_and_sigint_finish_what_is_in_flight_and_end_with_0() {
@@ -274,4 +276,107 @@ fn whoever_follows_a_deploy_learns_that_a_daemon_that_leaves_gives_it_up() {
         assert_eq!(outcome, Some("interrupted"));
         daemon.terminate();
     }
+}
+
+/// An instance with two replicas and a worker.
+fn with_a_worker(world: &World) -> Conf {
+    world
+        .conf()
+        .app(&world.app("v1"))
+        .set("app.replicas", 2)
+        .set("app.processes.worker.command", "exec sleep 1000")
+        .set("drain.period", "60s")
+}
+
+/// Waits until both replicas and the worker run.
+fn wait_for_all(daemon: &Daemon<'_>, world: &World) {
+    daemon.wait_until("both replicas are ready", |status| {
+        status.replicas.is_some_and(|replicas| replicas.ready == 2)
+    });
+    wait_until("the worker runs", || daemon.log(), || (world.companions().len() == 1).then_some(()));
+    daemon.wait_until_recorded();
+}
+
+/// Whether `ended` tells of each process of [`with_a_worker`] how it ended.
+fn assert_all_ended(ended: &Value, world: &World) {
+    let rows: Vec<_> = ended.as_array().expect("an array").iter().collect();
+    let processes: Vec<_> =
+        rows.iter().map(|row| (row["process"].as_str(), row["replica"].as_u64())).collect();
+    assert_eq!(processes, [(None, Some(0)), (None, Some(1)), (Some("worker"), Some(0))], "{ended}");
+    for row in &rows {
+        assert_eq!(row["app"], world.name());
+        assert!(row["pid"].is_u64() && row["release"].is_string(), "{row}");
+    }
+    assert_eq!(rows[0]["exit"], "exit status 0");
+    assert_eq!(rows[2]["exit"], "signal 15 (SIGTERM)");
+}
+
+#[test]
+fn portok_shutdown_tells_how_each_process_ended() {
+    let world = World::new();
+    let mut daemon = world.start(&with_a_worker(&world));
+    wait_for_all(&daemon, &world);
+    let said = daemon.portok(&["shutdown", "--json"]).ended(0);
+    assert_all_ended(&serde_json::from_str(&said.out).unwrap(), &world);
+    daemon.wait().ended(0);
+    world.wait_for_none_left();
+    let daemon = world.start_saved(&with_a_worker(&world));
+    wait_for_all(&daemon, &world);
+    assert_mentions(&daemon.portok(&["shutdown"]).ended(0).out, &["PROCESS", "worker", "exit status 0"]);
+    assert_eq!(daemon.portok(&["status"]).code, 6);
+}
+
+#[test]
+fn who_asks_at_the_public_port_is_answered_before_the_end_and_after_what_is_in_flight() {
+    let world = World::new();
+    let app = world.app("v1");
+    let mut daemon = world.start(&with_a_worker(&world).app(&app));
+    wait_for_all(&daemon, &world);
+    let mut conn = daemon.connect();
+    let path = format!("/hold?file={}", world.path("go").display());
+    conn.send(&request_bytes("GET", &path, &[], None)).unwrap();
+    app.wait_for(1, "hold begin");
+    let mut asker = daemon.connect();
+    asker.send(&request_bytes("POST", "/__shutdown", &[("x-admin-token", TOKEN)], None)).unwrap();
+    wait_until("it accepts no more", || daemon.log(), || Conn::tcp(daemon.addr).is_err().then_some(()));
+    assert_eq!(app.count("signal"), 0, "the app is not asked to go while it has work");
+    world.touch("go");
+    assert_eq!(conn.answer("GET").unwrap().expect(200).version(), "v1");
+    assert_all_ended(&asker.answer("POST").unwrap().expect(200).json(), &world);
+    daemon.wait().ended(0);
+}
+
+#[test]
+fn under_a_service_manager_its_status_says_that_it_stays_down() {
+    let world = World::new();
+    let manager = Manager::new(&world);
+    let mut daemon = world.start_managed(&with_a_worker(&world), &manager);
+    wait_for_all(&daemon, &world);
+    daemon.portok(&["shutdown"]).ended(0);
+    daemon.wait().ended(10);
+    world.wait_for_none_left();
+}
+
+#[test]
+fn a_shutdown_during_an_upgrade_is_refused() {
+    let world = World::new();
+    let mut daemon = world.start(&with_a_worker(&world));
+    wait_for_all(&daemon, &world);
+    let (begun, go) = (world.path("begun"), world.path("go"));
+    let script = format!(
+        "#!/bin/sh\ntouch {}\nuntil test -e {}; do sleep 0.02; done\nexit 1\n",
+        begun.display(),
+        go.display()
+    );
+    world.write("slow", &script);
+    let slow = world.path("slow");
+    std::fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut upgrade = daemon.spawn_portok(&["upgrade", "--binary", &slow.display().to_string()]);
+    wait_until("the upgrade is under way", || daemon.log(), || begun.exists().then_some(()));
+    let said = daemon.portok(&["shutdown"]).ended(5);
+    assert_mentions(&said.err, &["an upgrade of the daemon is under way"]);
+    world.touch("go");
+    drop(upgrade.wait());
+    daemon.portok(&["shutdown"]).ended(0);
+    daemon.wait().ended(0);
 }

@@ -43,6 +43,23 @@ fn a_deploy_under_load_loses_no_request() {
 }
 
 #[test]
+fn after_a_shutdown_the_instance_stays_down_until_it_is_started() {
+    let Some(machine) = Machine::shared() else { return };
+    let (instance, _) = running(machine, "shutdown");
+    let said = instance.portok("shutdown --json").ended(0);
+    assert_eq!(said.json()[0]["exit"], "exit status 0", "{}", said.out);
+    wait_until(
+        "the unit has ended",
+        || instance.story(),
+        || (instance.property("ActiveState") == "inactive").then_some(()),
+    );
+    assert_eq!(instance.property("Result"), "success");
+    assert_eq!(instance.property("NRestarts"), "0");
+    instance.systemctl("start");
+    instance.wait_until_live();
+}
+
+#[test]
 fn what_an_app_prints_holds_it_up_neither_without_its_daemon_nor_after_it() {
     let Some(machine) = Machine::shared() else { return };
     let instance = Instance::new(machine, "prints");

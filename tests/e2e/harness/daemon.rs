@@ -218,6 +218,13 @@ impl World {
         procs::of_instance(&self.name)
     }
 
+    /// The companions of this instance that run, each with its release.
+    pub(crate) fn companions(&self) -> Vec<(String, String)> {
+        let of =
+            |pid| Some((procs::variable(pid, "PORTOK_PROCESS")?, procs::variable(pid, "PORTOK_RELEASE")?));
+        self.processes().iter().filter_map(|process| of(process.pid)).collect()
+    }
+
     /// Waits until no process of this instance is left, except the daemon itself.
     #[track_caller]
     pub(crate) fn wait_for_none_left(&self) {

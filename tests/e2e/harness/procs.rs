@@ -31,6 +31,13 @@ pub(crate) fn of_instance(instance: &str) -> Vec<Tagged> {
     .collect()
 }
 
+/// A variable in the environment of `pid`.
+pub(crate) fn variable(pid: u32, name: &str) -> Option<String> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    variables.find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
 /// Whether `pid` exists and is no zombie.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
