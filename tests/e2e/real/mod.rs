@@ -1,7 +1,12 @@
-//! Real servers as the apps: prefork servers, and an app that blocks.
+//! Real servers as the apps: Socket.IO with real clients, prefork servers, and an app that blocks.
 //!
-//! They need node, gunicorn and puma. Without the program a test skips loudly, unless
-//! `PORTOK_REQUIRE_APPS=1` makes that a failure.
+//! They need node with the packages of `package-lock.json`, gunicorn and puma. Without them a test
+//! skips loudly, unless `PORTOK_REQUIRE_APPS=1` makes that a failure. This installs the packages:
+//!
+//! ```sh
+//! mkdir -p target/real && cp tests/e2e/real/package*.json target/real
+//! npm ci --prefix target/real --ignore-scripts
+//! ```
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +14,10 @@ use std::process::Command;
 mod asking;
 mod posts;
 mod prefork;
+mod socketio;
+
+/// Where the packages are.
+const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/real/node_modules");
 
 /// A file beside this one.
 fn file(name: &str) -> String {
@@ -18,11 +27,19 @@ fn file(name: &str) -> String {
 /// Whether `program` can be run here; otherwise this has been said.
 fn has(program: &str) -> bool {
     let tried = Command::new(program).arg("--version").output();
-    let is_here = tried.is_ok_and(|output| output.status.success());
+    is_here(program, tried.is_ok_and(|output| output.status.success()))
+}
+
+/// Whether node and the packages are here; otherwise this has been said.
+fn has_socketio() -> bool {
+    has("node") && is_here(PACKAGES, PathBuf::from(PACKAGES).join("socket.io").is_dir())
+}
+
+fn is_here(what: &str, is_here: bool) -> bool {
     let required = std::env::var("PORTOK_REQUIRE_APPS").is_ok_and(|value| value == "1");
-    assert!(is_here || !required, "{program} is required");
+    assert!(is_here || !required, "{what} is required");
     if !is_here {
-        eprintln!("SKIPPED: no {program}");
+        eprintln!("SKIPPED: no {what}");
     }
     is_here
 }
