@@ -73,8 +73,8 @@ impl Growth {
         *self = Self { grew_at: Some(now), tunnels: std::mem::take(&mut self.tunnels), ..Self::default() };
     }
 
-    /// The set has shrunk.
-    pub(super) fn shrank(&mut self) {
+    /// What was seen until now says nothing of the set as it is from now on.
+    pub(super) fn begin_anew(&mut self) {
         (self.busy, self.quiet_since) = (0, None);
     }
 

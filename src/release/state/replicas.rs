@@ -324,6 +324,9 @@ impl ReplicaSet {
         if self.cause == DownCause::Boot || !self.serves() && !on_trial {
             self.cause = DownCause::Crash;
         }
+        if !self.serves() {
+            self.growth.begin_anew();
+        }
         Some(run)
     }
 
@@ -440,7 +443,7 @@ impl ReplicaSet {
     pub(super) fn shrink(&mut self, round: &mut Round<'_>) -> Option<(Run, u16)> {
         let growth = &self.growth;
         let Place { replica, filling } = self.places.remove_youngest(|id| growth.has_tunnels(id))?;
-        self.growth.shrank();
+        self.growth.begin_anew();
         if self.places.len() == 0 {
             self.cause = DownCause::Boot;
         }

@@ -73,9 +73,9 @@ impl Asking {
 fn ask(addr: SocketAddr, kept: &mut Option<Conn>, round: usize) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut conn = kept.take().map_or_else(|| Conn::tcp(addr).map_err(text), Ok)?;
-    let is_fresh = round % 4 == 0;
+    let is_fresh = round.is_multiple_of(4);
     let fields = if is_fresh { &[("connection", "close")][..] } else { &[] };
-    let sent = (round % 3 != 0).then(|| body(round, [64, 5000, 200 << 10][round / 3 % 3]));
+    let sent = (!round.is_multiple_of(3)).then(|| body(round, [64, 5000, 200 << 10][round / 3 % 3]));
     let method = if sent.is_some() { "POST" } else { "GET" };
     let answer = conn.request(method, "/", fields, sent.as_deref()).map_err(text)?;
     if answer.status() != 200 {
