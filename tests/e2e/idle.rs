@@ -132,10 +132,7 @@ fn the_next_daemon_finds_it_idle_and_leaves_it_so() {
     daemon.wait_until_serves("v1");
     wait_until_idle(&world, &daemon);
     daemon.kill();
-    let mut daemon = world.start(&conf);
-    wait_until_idle(&world, &daemon);
-    assert_eq!(app.count("start "), 1);
-    daemon.upgrade();
+    let daemon = world.start(&conf);
     wait_until_idle(&world, &daemon);
     assert_eq!(app.count("start "), 1);
     // What was woken serves on in the next one; a request keeps it awake until then.
@@ -148,9 +145,14 @@ fn the_next_daemon_finds_it_idle_and_leaves_it_so() {
         record().contains(&format!("\"pid\": {pid},")).then_some(())
     });
     daemon.kill();
-    let daemon = world.start(&conf);
+    let mut daemon = world.start(&conf);
     let status = daemon.wait_until_serves("v1");
     assert_eq!((crate::harness::pid(&status), app.count("start ")), (Some(pid), 2));
+    wait_until_idle(&world, &daemon);
+    daemon.upgrade();
+    wait_until_idle(&world, &daemon);
+    assert_eq!(app.count("start "), 2);
+    assert_eq!(daemon.get("/").expect(200).version(), "v1");
     daemon.terminate();
 }
 
