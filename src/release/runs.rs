@@ -4,7 +4,7 @@
 //! dropped when the machine forgets it. An order that comes before the process is carried out as
 //! soon as there is one.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -31,7 +31,9 @@ pub(super) struct StopLadder {
 /// All runs, and what makes their processes.
 #[derive(Debug)]
 pub(super) struct Runs {
-    known: HashMap<RunId, RunFacts>,
+    /// In the order of their starts. The record keeps it, so the next daemon knows which is the
+    /// youngest.
+    known: BTreeMap<RunId, RunFacts>,
     supervisor: Arc<Supervisor>,
     placeholder: Placeholder,
     /// The processes that the earlier daemon recorded, until those that nobody takes over are gone.
@@ -132,7 +134,7 @@ impl Runs {
         placeholder: Placeholder,
         leftovers: Vec<Identity>,
     ) -> Self {
-        Self { known: HashMap::new(), supervisor, placeholder, leftovers: Some(leftovers) }
+        Self { known: BTreeMap::new(), supervisor, placeholder, leftovers: Some(leftovers) }
     }
 
     /// What is known of a run.

@@ -212,6 +212,12 @@ impl State {
         self.live.set().into_iter().flat_map(ReplicaSet::ready_runs).map(|run| run.id).collect()
     }
 
+    /// How many runs of the live release get requests: those that are ready and not out for failed
+    /// probes.
+    pub fn in_use(&self) -> usize {
+        self.live_runs().iter().filter(|run| self.served.contains(run)).count()
+    }
+
     /// Whether this run is to bring the live release back, or is to join it.
     pub fn restores(&self, id: RunId) -> bool {
         self.live.set().is_some_and(|live| live.is_starting(id))

@@ -53,7 +53,7 @@ impl Coordinator {
             last_exit: self.voice.last_exit().cloned(),
             traffic: self.traffic.now(),
             frozen: self.orders.frozen(),
-            replicas: self.ready_of_wanted(live_runs.len()),
+            replicas: self.ready_of_wanted(self.state.in_use()),
             quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };

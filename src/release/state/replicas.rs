@@ -6,13 +6,17 @@
 //! what to do, and learns by [`Said`] what became of a run.
 //!
 //! ```text
-//!              port taken                     Exited
-//!               ⟲ (thrice)       Ready       (lose)
-//!   begin ──▶ Starting ───────────────▶ Ready ──────▶ Undecided ──a rollback began──▶ (waits for it)
-//!                 ▲ │ NotReady, Exited                   ▲ │
-//!                 │ └────────────(Failed)────────────────┘ │ crashed
-//!                 └───────delay over────── Waiting ◀───────┘──── or GivenUp
+//!                   port taken                     Exited
+//!                    ⟲ (thrice)       Ready       (lose)
+//! begin, grow ──▶ Starting ───────────────▶ Ready ──────▶ Undecided ─a rollback began─▶ (waits)
+//!                     ▲ │ NotReady, Exited    │              ▲ │
+//!                     │ └────────────(Failed)─┼──────────────┘ │ crashed
+//!                     └───────delay over──────┼─ Waiting ◀─────┘──── or GivenUp
+//!                                             └─ shrink ──▶ (a set of its own: drains, is stopped)
 //! ```
+//!
+//! A place that is not ready is taken away at once, and its run is stopped. A set without a place is
+//! idle: it has no run until it grows.
 //!
 //! A run that left its place is in `stopping` until nothing is left of it. [`Places`] has the
 //! places themselves, and which of them get requests.

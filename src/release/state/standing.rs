@@ -46,7 +46,7 @@ impl State {
             Phase::Watching
         } else if self.unhealthy {
             Phase::Unhealthy
-        } else if !live.places().are_complete() || self.companions.loops() {
+        } else if !live.places().are_complete() || self.one_is_out(live) || self.companions.loops() {
             Phase::Degraded
         } else if self.calm.is_some() {
             Phase::Unstable
@@ -55,6 +55,11 @@ impl State {
         } else {
             Phase::Settled
         }
+    }
+
+    /// A run that is ready gets no requests, because it failed its probes.
+    fn one_is_out(&self, live: &ReplicaSet) -> bool {
+        self.served.len() < live.ready_runs().count()
     }
 
     /// An automatic rollback is under way.

@@ -208,11 +208,16 @@ fn outside_the_window_one_that_fails_its_probes_is_out_until_it_answers() {
     probe(runs[2], false);
     probe(runs[2], false);
     assert_eq!(serves(&probe(runs[2], false)), Some((runs[..2].to_vec(), None)));
+    assert_eq!((bench.state.phase(), bench.state.in_use()), (Phase::Degraded, 2));
+    let mut probe = |run, healthy| bench.send(Event::LiveProbed { run, healthy });
     probe(runs[0], false);
     probe(runs[0], false);
     assert_eq!(serves(&probe(runs[0], false)), Some((runs.clone(), None)), "more than half fail");
+    assert_eq!((bench.state.phase(), bench.state.in_use()), (Phase::Unhealthy, 3));
+    let mut probe = |run, healthy| bench.send(Event::LiveProbed { run, healthy });
     assert_eq!(serves(&probe(runs[2], true)), Some((runs[1..].to_vec(), None)));
-    assert_eq!(bench.state.phase(), Phase::Settled);
+    assert_eq!(serves(&probe(runs[0], true)), Some((runs.clone(), None)));
+    assert_eq!((bench.state.phase(), bench.state.in_use()), (Phase::Settled, 3));
 }
 
 #[test]
