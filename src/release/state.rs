@@ -7,17 +7,17 @@
 //! Two machines make one step. The release machine (here) decides which release is live. It thinks
 //! in sets: a [`ReplicaSet`] is the second machine, which keeps the runs of one release in one
 //! tenure. The release machine owns the sets, each where it is needed: in [`Live`], in the [`Task`]
-//! under way, or on its way out ([`Leaving`]).
+//! under way, on its way out ([`Leaving`]), or beside the app ([`Companions`]).
 //!
 //! ```text
 //!              Deploy / Switch / Rollback                    all ready
 //!   (no task) ────────────────────────────▶ task: Recording ─▶ Starting ─────▶ live ──window──▶ settled
-//!                                             │ not written     │ one failed     (its set restarts
-//!                                             ▼                 ▼                 what crashes)
-//!                                          refused           aborted
+//!                                             │ not written     │ one failed     (its set restarts what
+//!                                             ▼                 ▼                 crashes, grows and
+//!                                          refused           aborted              shrinks, down to idle)
 //!
-//!   what live replaces: leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶
-//!   forgotten
+//!   what live replaces, and what a set gives up that shrinks:
+//!   leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶ forgotten
 //! ```
 //!
 //! The files:
