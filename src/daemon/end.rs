@@ -59,6 +59,7 @@ impl Daemon {
     /// Ends, and stops the apps first. Answers `asker` with how each process ended. Gives back the
     /// exit status.
     pub(super) async fn end(mut self, asker: Option<ShutdownOrder>) -> u8 {
+        self.listeners.last_call(&self.manager).await;
         self.begin_the_end();
         // A service manager starts a daemon again that was not asked to stay down.
         let stays_down = asker.is_some() && self.manager.listens();
@@ -108,6 +109,7 @@ impl Daemon {
 
     /// Ends without stopping the apps: the next daemon takes over what runs.
     pub(super) async fn leave(mut self) -> Result<(), StartError> {
+        self.listeners.last_call(&self.manager).await;
         self.begin_the_end();
         self.manager.status("leaving: finishing requests; the app goes on");
         if let Err(error) = self.apps.freeze(true).await {

@@ -44,6 +44,9 @@ pub(super) struct Listeners {
     told: Vec<SocketAddr>,
     /// The addresses of apps' own that cannot be had.
     failed: watch::Sender<Failures>,
+    /// Where those accept that were passed to this daemon: others may have these sockets too. What
+    /// it has bound itself nobody goes on with once it is left.
+    passed: BTreeSet<SocketAddr>,
 }
 
 /// What is to be listened on, with a socket for each listener that is new.
@@ -157,16 +160,17 @@ pub(super) fn named_ports(config: &Config) -> BTreeSet<u16> {
 }
 
 impl Listeners {
-    /// Keeps duplicates of the first sockets, and gives them back for the data plane.
+    /// Keeps duplicates of the first sockets, and gives them back for the data plane. `passed`:
+    /// where those accept that were passed to this daemon.
     ///
     /// # Errors
     /// The kernel's own: descriptors ran out.
-    pub(super) fn of(prepared: Prepared) -> io::Result<(Self, Vec<Listening>)> {
+    pub(super) fn of(prepared: Prepared, passed: BTreeSet<SocketAddr>) -> io::Result<(Self, Vec<Listening>)> {
         let open = duplicates(&prepared.new)?;
         let told = addresses(&open)?;
         let bound = watch::Sender::new(told.clone());
         let failed = watch::Sender::new(prepared.failures());
-        Ok((Self { open, bound, told, failed }, prepared.new))
+        Ok((Self { open, bound, told, failed, passed }, prepared.new))
     }
 
     /// Where the first listener of the instance accepts.
@@ -248,6 +252,11 @@ impl Listeners {
             return Ok(failures);
         }
         self.forget(manager);
+        let stay: Vec<_> = self.open.iter().filter(|(id, _)| wanted.contains(id)).chain(&kept).collect();
+        let stay: BTreeSet<_> = stay.iter().filter_map(|(_, socket)| socket.local_addr().ok()).collect();
+        // An address that changes hands keeps its socket.
+        proxy::last_call(&self.own(|addr| !stay.contains(&addr))).await;
+        self.passed.retain(|addr| stay.contains(addr));
         for (id, _) in self.open.extract_if(.., |(id, _)| !wanted.contains(id)) {
             plane.leave(id).await;
         }
@@ -293,6 +302,23 @@ impl Listeners {
             0 => ("listen".to_owned(), socket),
             _ => (format!("listen{between}{}", id.addr().to_string().replace(':', "-")), socket),
         })
+    }
+
+    /// The sockets that this daemon has bound itself, of those that `are_meant` by where they
+    /// accept.
+    fn own(&self, are_meant: impl Fn(SocketAddr) -> bool) -> Vec<&TcpListener> {
+        let is_own = |socket: &&TcpListener| {
+            socket.local_addr().is_ok_and(|addr| !self.passed.contains(&addr) && are_meant(addr))
+        };
+        self.open.iter().map(|(_, socket)| socket).filter(is_own).collect()
+    }
+
+    /// Lets nobody new in, before the daemon ends and nobody goes on with its sockets. A service
+    /// manager may have them for the next daemon.
+    pub(super) async fn last_call(&self, manager: &Manager) {
+        if !manager.listens() {
+            proxy::last_call(&self.own(|_| true)).await;
+        }
     }
 
     /// Closes the sockets. As long as one is open, its queue takes connections.

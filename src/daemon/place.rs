@@ -34,6 +34,7 @@ impl Place {
         let wanted = listeners::wanted(config, &apps::addresses_at_a_start(config));
         let claim = |id: &proxy::ListenerId| passed.claim(id.addr()).map(|socket| (*id, socket));
         let claimed: Vec<_> = wanted.iter().filter_map(claim).collect();
+        let of_others = claimed.iter().filter_map(|(_, socket)| socket.local_addr().ok()).collect();
         let unwanted = passed.close();
         let bind_all = || bind(&wanted, claimed);
         let (file, several) = (&config.state_file, config.apps.is_some());
@@ -56,7 +57,7 @@ impl Place {
         }
         let stale = unwanted.into_iter().map(|unwanted| unwanted.name).collect();
         let (listeners, sockets) =
-            Listeners::of(prepared).map_err(StartError::io("keep the listening sockets"))?;
+            Listeners::of(prepared, of_others).map_err(StartError::io("keep the listening sockets"))?;
         Ok(Self { records, sockets, listeners, stale })
     }
 }

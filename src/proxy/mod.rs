@@ -1,7 +1,8 @@
 //! The data plane: accepts connections, claims a target for each request, passes bytes.
 //!
 //! # A request's way
-//! 1. [`listener`] accepts, [`guests`] lets the client in, [`client`] serves its connection.
+//! 1. [`listener`] accepts, until its [`last_call()`]; [`guests`] lets the client in, [`client`]
+//!    serves its connection.
 //! 2. [`plain`] reads a plain request; hyper reads any other, [`judge`] and [`forward`] take it on.
 //!    With several apps, [`routes`] say which one it is for.
 //! 3. [`attempts`] claims the target that is live [`here`], and asks it over an [`upstream`] pool.
@@ -50,6 +51,7 @@ mod headers;
 mod here;
 mod hold;
 mod judge;
+mod last_call;
 mod listener;
 mod pieces;
 mod pins;
@@ -83,6 +85,7 @@ use hyper::body::Incoming;
 pub use address::ListenerId;
 pub use board::{Bar, Board, Destination, Handling, Held, Maintenance, Now, RouteWriter, Service};
 pub use counters::{Counters, ReleaseCounters, ServiceCounters, Snapshot};
+pub use last_call::last_call;
 pub use listener::{bind, bind_beside};
 pub use plane::{Plane, Pulse};
 pub use routes::{At, Route};

@@ -84,6 +84,8 @@ impl Passed {
             socket.local_addr().is_ok_and(|addr| serves(addr, is_v6_only(socket), wanted))
         };
         let (_, claimed) = self.sockets.remove(self.sockets.iter().position(is_wanted)?);
+        // The daemon before may have meant to leave it (`proxy::last_call`), and been killed.
+        let _has_none = SockRef::from(&claimed).detach_filter();
         let addr = claimed.local_addr().ok();
         self.sockets.retain(|(_, socket)| socket.local_addr().ok() != addr);
         Some(claimed)

@@ -209,7 +209,10 @@ async fn a_listener_that_is_left_under_load_fails_no_request() {
     let mut app = App::new(&rig, |_| ());
     app.switch(&api);
     for round in 0..5 {
-        let (own, addr) = rig.listen(ListenerId::App).await;
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (own, duplicate) = (ListenerId::App(addr), listener.try_clone().unwrap());
+        rig.plane.listen(own, listener).await.unwrap();
         rig.board.route(vec![Route { at: At::Listener(own), to: Destination::pass(app.service.clone()) }]);
         let clients: Vec<_> = (0..8)
             .map(|number| {
@@ -230,6 +233,8 @@ async fn a_listener_that_is_left_under_load_fails_no_request() {
         let begun = app.service.counters().snapshot().total_requests;
         let is_busy = || app.service.counters().snapshot().total_requests > begun + 50;
         eventually("requests are answered", is_busy).await;
+        last_call(&[&duplicate]).await;
+        drop(duplicate);
         rig.plane.leave(own).await;
         for client in clients {
             client.await.unwrap();
