@@ -262,8 +262,16 @@ impl Attempts<'_> {
                 };
                 self.failed(local, again.leave(local), why);
             }
-            return match again.count(error, self.service.settings.app.upstream.retries) {
+            let latest = || self.worker.here.look_again(self.service).now().clone();
+            let is_refused =
+                error.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            if is_refused {
+                again.refused_of(&latest());
+            }
+            let upstream = &self.service.settings.app.upstream;
+            return match again.count(error, upstream.retries) {
                 Ok(()) if !is_over => Ok(()),
+                Err(()) if is_refused && again.news(upstream.connect_timeout, latest).await => Ok(()),
                 _ => Err(NoAnswer::from(again.in_the_end()).at(local)),
             };
         }

@@ -24,6 +24,8 @@ pub struct Spread {
     ejections: Option<Arc<dyn Ejections>>,
     /// By what sticky clients know the members; empty where no clients are.
     places: Box<[Place]>,
+    /// Whoever publishes it learns at once that a member has ended.
+    is_watched: bool,
 }
 
 /// What spreads with other members have in common as long as they follow one another without a
@@ -41,7 +43,19 @@ pub trait Ejections: fmt::Debug + Send + Sync {
 impl Spread {
     /// Requests are spread over `members` by `balance`.
     pub fn new(members: Vec<Arc<Target>>, balance: Balance, tenure: Tenure) -> Self {
-        Self { members: members.into(), balance, tenure, ejections: None, places: Box::default() }
+        let (members, ejections, places) = (members.into(), None, Box::default());
+        Self { members, balance, tenure, ejections, places, is_watched: false }
+    }
+
+    /// The same, and whoever publishes it learns at once that a member has ended: a request that
+    /// all refuse waits for what is published next.
+    #[must_use]
+    pub fn watched(self) -> Self {
+        Self { is_watched: true, ..self }
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched
     }
 
     /// The same, and `ejections` is told of its members.

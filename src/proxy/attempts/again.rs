@@ -5,9 +5,11 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::balance::Trial;
+use crate::proxy::board::Now;
 use crate::proxy::clock;
 use crate::proxy::fault::Fault;
 use crate::proxy::hold::{Pass, Place};
@@ -27,6 +29,10 @@ pub(super) struct Again {
     /// How long the app is left alone before the next try.
     pause: Duration,
     last: Option<io::Error>,
+    /// Where requests went when a member refused it first, if the end of a member is learned of.
+    refused_of: Option<Arc<Now>>,
+    /// Until when it waits for what becomes of members that refuse it.
+    news_by: Option<u64>,
     /// How it waited for the app, if it did.
     pub(super) held: Waited,
 }
@@ -50,6 +56,8 @@ impl Default for Again {
             trial: None,
             pause: REFUSED_PAUSE.0,
             last: None,
+            refused_of: None,
+            news_by: None,
             held: Waited::default(),
         }
     }
@@ -90,6 +98,35 @@ impl Again {
         let more = self.retries < most;
         self.retries += 1;
         if more { Ok(()) } else { Err(()) }
+    }
+
+    /// A member of what `now` says has refused it.
+    pub(super) fn refused_of(&mut self, now: &Arc<Now>) {
+        let is_watched = match &**now {
+            Now::Spread(spread) => spread.is_watched(),
+            // It is known already that there is no set any more.
+            _ => true,
+        };
+        if is_watched && self.refused_of.is_none() {
+            self.refused_of = Some(Arc::clone(now));
+        }
+    }
+
+    /// It has been refused too often: waits until requests go elsewhere than where it was refused
+    /// first, as `latest` says, and begins anew there. False where that is not to be expected, or
+    /// takes longer than `time`.
+    pub(super) async fn news(&mut self, time: Duration, latest: impl Fn() -> Arc<Now>) -> bool {
+        let Some(before) = self.refused_of.take() else { return false };
+        let by = *self.news_by.get_or_insert_with(|| clock::after(time));
+        while Arc::ptr_eq(&before, &latest()) {
+            if clock::now() >= by {
+                return false;
+            }
+            self.wait().await;
+        }
+        self.tried.clear();
+        self.retries = 0;
+        true
     }
 
     /// Begins with the first member again, after a moment.

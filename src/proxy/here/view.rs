@@ -119,6 +119,11 @@ impl ServiceHere {
         &self.service
     }
 
+    /// What the board says of where its requests go.
+    pub(in crate::proxy) fn now(&self) -> &Arc<Now> {
+        &self.now
+    }
+
     /// Whose requests it has under way.
     pub(in crate::proxy) fn crowd(&self) -> &Crowd {
         self.reception.crowd()

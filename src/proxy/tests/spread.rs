@@ -57,6 +57,10 @@ impl Set {
         answers
     }
 
+    fn counters(&self) -> &ServiceCounters {
+        self.rig.counters.service()
+    }
+
     fn told(&self) -> usize {
         self.told.0.lock().unwrap().len()
     }
@@ -159,6 +163,33 @@ async fn when_all_are_refused_the_client_hears_of_it() {
         }
         assert!(set.told() <= 1, "the last one is never out");
     }
+}
+
+#[tokio::test]
+async fn where_members_are_watched_a_request_that_all_refuse_waits_for_what_is_published_next() {
+    let addrs = [nobody().await, nobody().await, nobody().await];
+    let mut set = Set::with(Rig::start(|config| config.proxy.threads = 1));
+    let watched = |set: &mut Set| {
+        set.publish(&addrs, Balance::Least);
+        let spread = Spread::new(set.targets.clone(), Balance::Least, set.tenure.clone());
+        set.rig.routes.set(Now::Spread(Arc::new(spread.watched())));
+    };
+    watched(&mut set);
+    let mut client = set.rig.connect().await;
+    client.send(GET).await;
+    // All of them have failed, but for the last one, which is never out.
+    let are_out = |set: &Set| set.targets.iter().filter(|target| target.is_out(set.counters())).count() == 2;
+    eventually("it has been refused", || are_out(&set)).await;
+    let next = named("next").await;
+    set.rig.routes.set(Now::Held(Held::Unpinned));
+    set.publish(&[next.addr], Balance::Least);
+    assert_eq!(client.reply().await.text(), "next");
+    // Where nothing else is published it hears of it in the end.
+    let soon = |config: &mut Config| of_app(config).upstream.connect_timeout = Duration::from_millis(50);
+    let mut set = Set::with(Rig::start(soon));
+    watched(&mut set);
+    let reply = set.rig.ask(GET).await;
+    assert_eq!((reply.status(), reply.header("portok-error")), (502, Some("upstream_refused")));
 }
 
 #[tokio::test]
