@@ -319,7 +319,8 @@ impl ForwardedRequest for HyperRequest<'_> {
         let (taken, path) = headers::cut_prefix(self.target.path, self.cut);
         let context = headers::Context {
             peer: client.peer_text(),
-            trusted: settings.trusts(client.peer.ip()),
+            // See `plain::request`.
+            trusted: self.facts.is_forwarded && settings.trusts(client.peer.ip()),
             forwarded: settings.config.proxy.forwarded,
             target,
             chunked: self.facts.chunked,
@@ -398,7 +399,8 @@ fn whole(head: &Head, bytes: Bytes, turn: Turn) -> Body {
 fn respond(head: Head, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
+    // A new answer's map holds no memory: the glue that would look for some is left out.
+    std::mem::forget(std::mem::replace(response.headers_mut(), head.headers));
     if let Some(reason) = head.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
         response.extensions_mut().insert(reason);
     }

@@ -86,7 +86,14 @@ impl<'a> Exchange<'a> {
             self.outgoing.prime(cx)?;
             match self.outgoing.poll_send(cx, &mut self.connection.stream) {
                 Poll::Pending => (),
-                Poll::Ready(Ok(())) => self.sent = Some(Sent::Whole),
+                Poll::Ready(Ok(())) => {
+                    self.sent = Some(Sent::Whole);
+                    // There is hardly ever an answer yet. To ask whether something is there costs
+                    // less than a read that finds nothing.
+                    if self.connection.stream.poll_read_ready(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
                 // The app may have answered before it stopped reading.
                 Poll::Ready(Err(Stopped::App(error))) => self.sent = Some(Sent::Broken(error)),
                 Poll::Ready(Err(stopped)) => return Poll::Ready(Err(stopped.into())),
