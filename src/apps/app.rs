@@ -307,15 +307,14 @@ impl App {
         self.is_driven()?;
         match (&self.0.kind, ports) {
             (Kind::Targets(handle), _) => handle.switch(ports).await,
-            (_, [port]) => {
-                let switched = self.releases_or("cannot be switched")?.switch(*port).await?;
-                Ok(wire::Switched { warning: self.left_behind(&switched), ..switched })
+            (_, [_, _, ..]) if self.config().app.command.is_some() => {
+                let message = format!("app `{}` has a command: somebody else's has one port", self.name());
+                Err(ErrorBody::new(Code::BadRequest, "Bad request", message)
+                    .with_hint("without `command` in its configuration it may have several ports"))
             }
             _ => {
-                self.releases_or("cannot be switched")?;
-                let message = format!("app `{}` has one port at a time", self.name());
-                Err(ErrorBody::new(Code::BadRequest, "Bad request", message)
-                    .with_hint("with `targets` in its configuration it may have several"))
+                let switched = self.releases_or("cannot be switched")?.switch(ports).await?;
+                Ok(wire::Switched { warning: self.left_behind(&switched), ..switched })
             }
         }
     }

@@ -116,9 +116,9 @@ Exit codes:
 Examples:
   portok switch 8081
   portok switch 8081 --instance api
-  portok switch 8081 8082 --instance edge/shop    several, for an app with `targets`")]
+  portok switch 8081 8082 --instance edge/shop    several, all healthy or none")]
     Switch {
-        /// The port on 127.0.0.1 that the app listens on; several for an app with `targets`
+        /// The port on 127.0.0.1 that the app listens on; several for one that portok does not start
         #[arg(required = true, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
         ports: Vec<u16>,
     },

@@ -177,9 +177,9 @@ pub struct AppConfig {
     pub most_fields: usize,
     /// What to run, or where it runs already.
     pub app: App,
-    /// Which of several targets gets a request.
+    /// Which of several processes or targets gets a request.
     pub balance: Balance,
-    /// Whether a client stays with one of several targets.
+    /// Whether a client stays with one of several processes or targets.
     pub sticky: Sticky,
     /// How health is probed.
     pub health: Health,
@@ -309,7 +309,7 @@ impl StopSignal {
     }
 }
 
-/// `balance`: which of several targets gets a request.
+/// `balance`: which of several processes or targets gets a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Balance {
     /// The one with the fewest in flight; of equal ones each in turn.
@@ -320,7 +320,7 @@ pub enum Balance {
     Random,
 }
 
-/// `sticky`: by what a client stays with one of several targets.
+/// `sticky`: by what a client stays with one of several processes or targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sticky {
     /// It does not.
@@ -345,9 +345,9 @@ pub struct Health {
     pub timeout: Duration,
     /// Good probes in a row before a switch.
     pub successes: u32,
-    /// Between two probes of one of several targets; `None`: as long as `rollback.interval`.
+    /// Between two probes of one of several; `None`: as long as `rollback.interval`.
     pub interval: Option<Duration>,
-    /// Failed probes in a row that take one of several targets out; `None`: as many as
+    /// Failed probes in a row that take one of several out; `None`: as many as
     /// `rollback.threshold`.
     pub failures: Option<u32>,
 }
@@ -487,10 +487,10 @@ pub struct Upstream {
     pub tcp_keepalive: Duration,
     /// With several targets: how often a request of which nothing was sent goes to the next one.
     pub retries: u32,
-    /// How long one of several targets gets no request after it took no connection, or gave an
+    /// How long one of several gets no request after it took no connection, or gave an
     /// answer of `eject_on`.
     pub eject_for: Duration,
-    /// The statuses of answers that take one of several targets out.
+    /// The statuses of answers that take one of several out.
     pub eject_on: Vec<u16>,
     /// Show `upstreamSocketsCreated` in the metrics.
     pub debug: bool,

@@ -318,7 +318,7 @@ impl Coordinator {
             Message::Deploy { prepared, reason, force, asker } => {
                 reply(asker, self.deploy(*prepared, reason, force));
             }
-            Message::Switch { port, reason, asker } => reply(asker, self.switch(port, reason)),
+            Message::Switch { ports, reason, asker } => reply(asker, self.switch(&ports, reason)),
             Message::Rollback { asked, asker } => reply(asker, self.roll_back(&asked)),
             Message::Cancel { asker } => reply(asker, self.cancel()),
             Message::Order { order, said, asker } => reply(asker, self.obey(order, said)),

@@ -3,17 +3,18 @@
 use super::state::{Abort, Origin, ReleaseRef};
 use crate::wire::{self, Code, ErrorBody, Outcome, Reason};
 
-/// Why an attempt was given up, as the answer to the request that began it.
+/// Why an attempt was given up, as the answer to the request that began it. `port` and `probe` are
+/// of the run that is the reason.
 pub(super) fn explain(
     release: &ReleaseRef,
     reason: Reason,
     why: Abort,
     autopsy: Option<wire::Autopsy>,
-    probe: Option<&wire::ProbeReport>,
+    (port, probe): (Option<u16>, Option<&wire::ProbeReport>),
     health_path: &str,
 ) -> ErrorBody {
     let id = &release.id;
-    let mut error = match (why, release.origin) {
+    let mut error = match (why, &release.origin) {
         (Abort::Exited | Abort::NotReady, _) => {
             let said = autopsy.as_ref().map_or("it was not healthy", |autopsy| autopsy.summary.as_str());
             let what = match reason {
@@ -22,10 +23,10 @@ pub(super) fn explain(
             };
             ErrorBody::new(Code::DeployAborted, "Deploy aborted", format!("{what} `{id}` aborted: {said}"))
         }
-        (Abort::Unhealthy, Origin::Unmanaged { port }) => ErrorBody::new(
+        (Abort::Unhealthy, Origin::Unmanaged { port: first, .. }) => ErrorBody::new(
             Code::HealthFailed,
             "Health check failed",
-            format!("Port {port} did not respond with 2xx at {health_path}"),
+            format!("Port {} did not respond with 2xx at {health_path}", port.unwrap_or(*first)),
         ),
         (Abort::Unhealthy, Origin::Managed) => ErrorBody::new(
             Code::HealthFailed,

@@ -88,19 +88,18 @@ impl Handle {
         Ok(attempt)
     }
 
-    /// Probes `port` and moves traffic there.
+    /// Probes `ports` and moves traffic there, once all of them are healthy.
     ///
     /// # Errors
     /// `busy`, `health_failed`, `state_unwritable`, `shutting_down`.
-    pub async fn switch(&self, port: u16) -> Result<wire::Switched, ErrorBody> {
-        let answer = self.ask_booted(|asker| Message::Switch { port, reason: Reason::Manual, asker }).await?;
-        let (message, switch) = match answer {
-            SwitchReply::AlreadyLive(last) => (format!("Port {port} is live already"), last),
-            SwitchReply::Accepted(attempt) => {
-                (format!("Switched to port {port}"), attempt.finished().await?.switch)
-            }
-        };
-        Ok(wire::Switched { success: true, message, switch, warning: None })
+    pub async fn switch(&self, ports: &[u16]) -> Result<wire::Switched, ErrorBody> {
+        let asked = ports.to_vec();
+        let answer =
+            self.ask_booted(|asker| Message::Switch { ports: asked, reason: Reason::Manual, asker }).await?;
+        Ok(match answer {
+            SwitchReply::AlreadyLive(last) => wire::Switched::already(ports, last),
+            SwitchReply::Accepted(attempt) => wire::Switched::to(ports, attempt.finished().await?.switch),
+        })
     }
 
     /// Goes back to the previous release or to the named one. A dry run only returns what that

@@ -27,7 +27,7 @@ pub(super) enum Message {
         asker: oneshot::Sender<Result<Attempt, ErrorBody>>,
     },
     Switch {
-        port: u16,
+        ports: Vec<u16>,
         reason: Reason,
         asker: oneshot::Sender<Result<SwitchReply, ErrorBody>>,
     },

@@ -5,13 +5,13 @@
 
 mod companion;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::state::{Origin, ReleaseRef};
-use crate::config::{self, AppConfig, CommandLine, Limits};
+use crate::config::{self, AppConfig, CommandLine, Fnv, Limits};
 use crate::supervisor;
 use crate::wire::{Code, DeployRequest, ErrorBody};
 
@@ -121,9 +121,43 @@ pub fn managed(id: &str) -> ReleaseRef {
     ReleaseRef { id: id.to_owned(), origin: Origin::Managed }
 }
 
+/// The longest id of a release.
+const LONGEST_ID: usize = 64;
+
 /// The release that stands for an unmanaged app on `port`.
 pub fn unmanaged(port: u16) -> ReleaseRef {
-    ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
+    ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port, others: Vec::new() } }
+}
+
+/// The release that stands for an unmanaged app on all of `ports`, in whatever order. `None`: there
+/// are none.
+pub fn unmanaged_on(ports: &[u16]) -> Option<ReleaseRef> {
+    let ports: BTreeSet<u16> = ports.iter().copied().collect();
+    let port = *ports.first()?;
+    let others: Vec<u16> = ports.iter().skip(1).copied().collect();
+    if others.is_empty() {
+        return Some(unmanaged(port));
+    }
+    let texts: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let all = format!("{SEVERAL_PORTS}{}", texts.join("-"));
+    let id = if all.len() <= LONGEST_ID {
+        all
+    } else {
+        let mut hash = Fnv::new();
+        hash.record("ports", &texts.join("-"));
+        format!("{SEVERAL_PORTS}{port}-{}", hash.hex())
+    };
+    Some(ReleaseRef { id, origin: Origin::Unmanaged { port, others } })
+}
+
+/// How ids of several ports begin.
+const SEVERAL_PORTS: &str = "ports-";
+
+/// Whether an id has a form that [`unmanaged_on`] makes.
+pub fn stands_for_ports(id: &str) -> bool {
+    let of_several =
+        |rest: &str| rest.contains('-') && rest.starts_with(|first: char| first.is_ascii_digit());
+    unmanaged_port(id).is_some() || id.strip_prefix(SEVERAL_PORTS).is_some_and(of_several)
 }
 
 /// The port in an id of the form that [`unmanaged`] makes.
@@ -148,4 +182,31 @@ pub fn switch_id() -> String {
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_stand_for_one_release_in_whatever_order() {
+        let release = unmanaged_on(&[8082, 8081]).unwrap();
+        assert_eq!((&*release.id, release.origin.ports()), ("ports-8081-8082", vec![8081, 8082]));
+        assert_eq!(unmanaged_on(&[8081]), Some(unmanaged(8081)));
+        assert_eq!(unmanaged_on(&[]), None);
+        let many: Vec<u16> = (20_000..20_064).collect();
+        let release = unmanaged_on(&many).unwrap();
+        assert!(release.id.len() <= LONGEST_ID && stands_for_ports(&release.id), "{}", release.id);
+        assert_ne!(Some(release), unmanaged_on(&many[..63]));
+        assert!(stands_for_ports("port-1") && stands_for_ports("ports-1-2"));
+        assert!(!stands_for_ports("ports-new") && !stands_for_ports("ports-1"));
+    }
+
+    #[test]
+    fn a_record_of_one_port_keeps_its_bytes_and_of_several_an_older_daemon_reads_the_first() {
+        let one = serde_json::to_string(&unmanaged(8081)).unwrap();
+        assert_eq!(one, r#"{"id":"port-8081","origin":{"unmanaged":{"port":8081}}}"#);
+        let several = serde_json::to_string(&unmanaged_on(&[8081, 8082]).unwrap()).unwrap();
+        assert!(several.contains(r#""port":8081,"others":[8082]"#), "{several}");
+    }
 }

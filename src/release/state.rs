@@ -348,7 +348,7 @@ impl State {
         match event {
             Event::Boot(boot) => self.boot(boot, round),
             Event::Deploy { release, reason, force } => self.deploy(release, reason, force, round),
-            Event::Switch { release, port, reason } => self.switch(release, port, reason, round),
+            Event::Switch { release, reason } => self.switch(release, reason, round),
             Event::Rollback { to, force } => match self.way_back(to.as_deref(), force, round.policy) {
                 Ok(way) => self.go_back(way, Reason::ManualRollback, round),
                 Err(refusal) => round.push(Effect::Refuse(refusal)),

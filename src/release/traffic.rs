@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::state::{FormerTarget, Load, RunId, SetId};
+use super::state::{FormerTarget, Load, Origin, ReleaseRef, RunId, SetId};
 use crate::config::{Affinity, AppConfig, Balance, Sticky};
 use crate::proxy::{Bar, Held, Now, Place, RouteWriter, ServiceCounters, Spread, Target, Tenure};
 use crate::wire;
@@ -37,6 +37,8 @@ struct Serving {
     /// What the memberships of the set have in common.
     tenure: Tenure,
     members: Vec<(Arc<Target>, Place)>,
+    /// Its runs are processes of portok's.
+    is_managed: bool,
     way: Way,
 }
 
@@ -74,6 +76,7 @@ impl Serving {
             members => {
                 let targets = members.iter().map(|(target, _)| Arc::clone(target)).collect();
                 let spread = Spread::new(targets, balance, self.tenure.clone());
+                let spread = if self.is_managed { spread.watched() } else { spread };
                 let places = || members.iter().map(|(_, place)| *place).collect();
                 let spread = if sticky == Sticky::Off { spread } else { spread.placed(places()) };
                 Now::Spread(Arc::new(spread))
@@ -86,10 +89,23 @@ impl Serving {
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     pub(super) set: SetId,
-    pub(super) release: &'a str,
+    pub(super) release: &'a ReleaseRef,
     pub(super) runs: Vec<Member>,
     /// How many the set may have.
     pub(super) most: u16,
+}
+
+impl Members<'_> {
+    /// By what sticky clients of `app` know them: a process by its number, whichever run has that,
+    /// and what somebody else starts by its address, whichever others there are.
+    fn places(&self, app: &str) -> Box<[Place]> {
+        match self.release.origin {
+            Origin::Managed => self.runs.iter().map(|member| Place::new(member.replica)).collect(),
+            Origin::Unmanaged { .. } => {
+                Place::of_addresses(app, self.runs.iter().map(|member| at(member.port)))
+            }
+        }
+    }
 }
 
 /// A run that requests are to go to.
@@ -97,8 +113,7 @@ pub(super) struct Members<'a> {
 pub(super) struct Member {
     pub(super) run: RunId,
     pub(super) port: u16,
-    /// Its number in the set. The clients that stay with it stay with that number, whichever run
-    /// has it.
+    /// Its number in the set.
     pub(super) replica: u16,
 }
 
@@ -125,12 +140,11 @@ impl Traffic {
         let served = self.serves.take().filter(|serving| serving.set == members.set);
         let begins = served.is_none();
         let tenure = served.map(|serving| serving.tenure).unwrap_or_default();
-        let known = |Member { run, port, replica }| {
-            (self.target(run, members.release, port, begins), Place::new(replica))
-        };
-        let all = members.runs.iter().copied().map(known).collect();
+        let targets = members.runs.iter().map(|member| self.target(*member, &members.release.id, begins));
+        let all = targets.zip(members.places(&config.name)).collect();
+        let is_managed = members.release.origin == Origin::Managed;
         let way = Way::of(config, members.most);
-        let serving = Serving { set: members.set, tenure, members: all, way };
+        let serving = Serving { set: members.set, tenure, members: all, is_managed, way };
         drop(self.route.set(serving.now()));
         self.serves = Some(serving);
         if let Some((former, treatment)) = former {
@@ -154,13 +168,13 @@ impl Traffic {
     }
 
     /// The target of a run: that of its tenure, or a new one where one `begins`.
-    fn target(&mut self, run: RunId, release: &str, port: u16, begins: bool) -> Arc<Target> {
+    fn target(&mut self, member: Member, release: &str, begins: bool) -> Arc<Target> {
+        let Member { run, port, .. } = member;
         let tenures = self.targets.entry(run).or_default();
         if let Some(target) = tenures.last().filter(|_| !begins) {
             return Arc::clone(target);
         }
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let target = Target::new(addr, self.counters.release(release));
+        let target = Target::new(at(port), self.counters.release(release));
         // A client that is pinned to an earlier tenure of this run moves to the new one.
         tenures.retain(|tenure| {
             tenure.close();
@@ -251,6 +265,11 @@ impl Traffic {
     fn of(&self, run: RunId) -> &[Arc<Target>] {
         self.targets.get(&run).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Where a run listens.
+fn at(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
 }
 
 impl InFlight {

@@ -104,6 +104,30 @@ pub struct Switched {
     pub warning: Option<String>,
 }
 
+impl Switched {
+    /// Traffic has moved to `ports`.
+    pub fn to(ports: &[u16], switch: Option<Switch>) -> Self {
+        let message = format!("Switched to {} {}", noun(ports), listed(ports));
+        Self { success: true, message, switch, warning: None }
+    }
+
+    /// It went to `ports` already, since this switch.
+    pub fn already(ports: &[u16], switch: Option<Switch>) -> Self {
+        let (first, rest) = noun(ports).split_at(1);
+        let verb = if ports.len() == 1 { "is" } else { "are" };
+        let message = format!("{}{rest} {} {verb} live already", first.to_uppercase(), listed(ports));
+        Self { success: true, message, switch, warning: None }
+    }
+}
+
+fn noun(ports: &[u16]) -> &'static str {
+    if ports.len() == 1 { "port" } else { "ports" }
+}
+
+fn listed(ports: &[u16]) -> String {
+    ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// The answer to `POST /__cancel` and to a detached deploy (202).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {

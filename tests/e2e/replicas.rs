@@ -81,6 +81,48 @@ fn one_that_is_killed_costs_no_request_and_comes_back_with_its_number() {
 }
 
 #[test]
+fn under_load_one_that_is_killed_costs_no_request() {
+    let world = World::new();
+    let app = world.app("v1");
+    let daemon = world.start(&conf(&world, &app, 3).set("app.restart.burst", 50));
+    wait_until_ready(&daemon, 3);
+    daemon.wait_until("its window has passed", |status| status.phase.as_str() == "settled");
+    let load = Load::idempotent(daemon.addr);
+    for started in 4..8 {
+        procs::send(*pids(&world).first().unwrap(), Signal::SIGKILL);
+        wait_until("another is started", || daemon.log(), || (app.count("start ") == started).then_some(()));
+        load.wait_for_more(50);
+        wait_until_ready(&daemon, 3);
+    }
+    load.finish_without_failure();
+    daemon.terminate();
+}
+
+#[test]
+fn requests_that_come_when_all_were_killed_at_once_are_answered_by_the_next() {
+    let world = World::new();
+    let app = world.app("v1");
+    let daemon = world.start(&conf(&world, &app, 3).set("app.restart.burst", 50));
+    wait_until_ready(&daemon, 3);
+    daemon.wait_until("its window has passed", |status| status.phase.as_str() == "settled");
+    for _ in 0..3 {
+        let all = pids(&world);
+        all.iter().for_each(|pid| procs::send(*pid, Signal::SIGKILL));
+        // Whether portok knows already or learns it by a refused connection.
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| drop(daemon.get("/").expect(200)));
+            }
+        });
+        wait_until_ready(&daemon, 3);
+        assert_eq!(pids(&world).intersection(&all).count(), 0);
+    }
+    let metrics = daemon.admin("GET", "/__metrics", None).json();
+    assert_eq!(metrics["statusCounters"]["5xx"], json!(0));
+    daemon.terminate();
+}
+
+#[test]
 fn all_that_are_killed_come_back() {
     let world = World::new();
     let daemon = world.start(&conf(&world, &world.app("v1"), 2));

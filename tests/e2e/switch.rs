@@ -1,8 +1,10 @@
 //! Unmanaged apps: portok only moves traffic.
 
+use std::collections::BTreeSet;
+
 use nix::sys::signal::Signal;
 
-use crate::harness::{Answer, Daemon, World, assert_at, assert_mentions, live, pid, procs};
+use crate::harness::{Answer, Daemon, Load, World, assert_at, assert_mentions, live, pid, procs};
 
 fn switch(daemon: &Daemon<'_>, port: u16) -> Answer {
     daemon.admin("POST", &format!("/__switch?port={port}"), None)
@@ -168,4 +170,116 @@ fn the_port_of_a_release_on_its_way_in_or_out_is_never_switched_to() {
     procs::send(pid(&before).unwrap(), Signal::SIGKILL);
     daemon.wait_until_stopped(&release);
     assert_eq!(live(&daemon.status()), Some("v2"));
+}
+
+/// Moves traffic to all of these ports.
+fn switch_to(daemon: &Daemon<'_>, ports: &[u16]) -> Answer {
+    let query: Vec<_> = ports.iter().map(|port| format!("port={port}")).collect();
+    daemon.admin("POST", &format!("/__switch?{}", query.join("&")), None)
+}
+
+/// The versions that answer so many requests, each over a connection of its own.
+fn versions(daemon: &Daemon<'_>, requests: usize) -> BTreeSet<String> {
+    (0..requests).map(|_| daemon.get("/").expect(200).version().to_owned()).collect()
+}
+
+fn names<const N: usize>(versions: [&str; N]) -> BTreeSet<String> {
+    versions.map(str::to_owned).into()
+}
+
+#[test]
+fn several_ports_get_traffic_together_and_are_gone_back_to_together() {
+    let world = World::new();
+    let [one, two, three] = ["v1", "v2", "v3"].map(|version| world.app(version).start_unmanaged());
+    let conf = world
+        .conf()
+        .set("app.target", i64::from(one.port))
+        .set("app.sticky", "cookie")
+        .set("drain.period", "100ms");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let said = daemon.portok(&["switch", &three.port.to_string(), &two.port.to_string()]).ended(0).out;
+    let mut ports = [two.port, three.port];
+    ports.sort_unstable();
+    assert_mentions(&said, &["Switched to ports", &three.port.to_string(), "was port"]);
+    let status = daemon.status();
+    let switch = status.last_switch.clone().expect("a switch");
+    assert_eq!((switch.from, &switch.to_ports[..]), (Some(one.port), &ports[..]));
+    assert_eq!(status.active_port, Some(ports[0]));
+    assert_eq!(status.replicas.map(|all| (all.ready, all.wanted)), Some((2, 2)));
+    assert_eq!(versions(&daemon, 8), names(["v2", "v3"]));
+    let message = format!("Ports {}, {} are live already", ports[0], ports[1]);
+    assert_at(&switch_to(&daemon, &ports).expect(200).json(), "/message", message.as_str());
+    // The cookie names the address, whichever others there are.
+    let own = daemon.get("/").expect(200);
+    let cookie = own.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie").to_owned();
+    let own_port = if own.version() == "v2" { two.port } else { three.port };
+
+    // The next daemon takes the set up, and a set with a member that is not healthy gets nothing.
+    daemon.wait_until_recorded();
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until("both serve", |status| status.replicas.as_ref().is_some_and(|all| all.ready == 2));
+    assert_eq!(versions(&daemon, 8), names(["v2", "v3"]));
+    let sick = world.app("sick").with("health", "500").start_unmanaged();
+    let refused = switch_to(&daemon, &[one.port, sick.port]).refused(409, "health_failed");
+    assert_at(
+        &refused,
+        "/message",
+        format!("Port {} did not respond with 2xx at /health", sick.port).as_str(),
+    );
+    assert_eq!(versions(&daemon, 8), names(["v2", "v3"]));
+
+    switch_to(&daemon, &[own_port, one.port]).expect(200);
+    let mut conn = daemon.connect();
+    for _ in 0..6 {
+        let answer = conn.request("GET", "/", &[("cookie", &cookie)], None).unwrap().expect(200);
+        assert_eq!((answer.version(), answer.header("set-cookie")), (own.version(), None));
+    }
+    assert_eq!(versions(&daemon, 8), names(["v1", own.version()]));
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    assert_eq!(versions(&daemon, 8), names(["v2", "v3"]));
+    // One of them alone is another release.
+    switch_to(&daemon, &[two.port]).expect(200);
+    assert_eq!(versions(&daemon, 6), names(["v2"]));
+    assert_eq!(daemon.status().replicas, None);
+    daemon.terminate();
+}
+
+#[test]
+fn one_of_several_ports_that_dies_costs_no_request_and_comes_back() {
+    let world = World::new();
+    let mut apps = ["v1", "v2", "v3"].map(|version| world.app(version).start_unmanaged());
+    let conf = world
+        .conf()
+        .set("app.target", i64::from(apps[0].port))
+        .set("health.interval", "50ms")
+        .set("health.failures", 2)
+        .set("rollback.interval", "1h")
+        .set("rollback.window", "0");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let ports = apps.each_ref().map(|app| app.port);
+    switch_to(&daemon, &ports).expect(200);
+    let load = Load::idempotent(daemon.addr);
+    load.wait_for_more(50);
+    apps[1].kill();
+    load.wait_for_more(100);
+    load.finish_without_failure();
+    assert_eq!(versions(&daemon, 12), names(["v1", "v3"]));
+    // Two of three are more than half: all serve, and what is alive answers.
+    apps[2].kill();
+    daemon.wait_until("most fail", |status| status.phase.as_str() == "unhealthy");
+    assert_eq!(versions(&daemon, 6), names(["v1"]));
+    daemon.terminate();
+}
+
+#[test]
+fn an_app_with_a_command_is_switched_to_one_port() {
+    let world = World::new();
+    let daemon = world.start(&world.conf().app(&world.app("v1")));
+    daemon.wait_until_serves("v1");
+    let refused = switch_to(&daemon, &[8081, 8082]).refused(400, "bad_request");
+    assert_mentions(&refused.to_string(), &["has a command", "one port"]);
+    assert_eq!(daemon.get("/").version(), "v1");
 }

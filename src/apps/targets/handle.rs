@@ -150,10 +150,7 @@ impl Handle {
         let view = self.view();
         let addrs: Vec<_> = ports.iter().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).collect();
         if is_same(&view.listed, &addrs) && view.serving().count() == addrs.len() {
-            let message =
-                format!("{} {} live already", named(&ports), if ports.len() == 1 { "is" } else { "are" });
-            let switch = view.last_switch.clone();
-            return Ok(wire::Switched { success: true, message, switch, warning: None });
+            return Ok(wire::Switched::already(&ports, view.last_switch.clone()));
         }
         let successes = view.config.health.successes;
         let reports = ask_all(&self.prober, &view.config, &addrs, successes).await;
@@ -165,8 +162,7 @@ impl Handle {
             return Err(error);
         }
         let switch = self.ask(|asker| Message::Switch(addrs, asker)).await??;
-        let message = format!("Switched to {}", named(&ports).to_lowercase());
-        Ok(wire::Switched { success: true, message, switch: Some(switch), warning: None })
+        Ok(wire::Switched::to(&ports, Some(switch)))
     }
 
     /// Has an operator's order obeyed. Returns once it is kept over the daemon's end; that it
@@ -325,11 +321,6 @@ pub(in crate::apps) async fn health_of(
         wire::ReplicaHealth::of(*addr, report.as_ref())
     });
     wire::Health::of(reports.collect())
-}
-
-fn named(ports: &[u16]) -> String {
-    let all: Vec<_> = ports.iter().map(u16::to_string).collect();
-    format!("{} {}", if all.len() == 1 { "Port" } else { "Ports" }, all.join(", "))
 }
 
 /// Requests of `app` are held, which an upgrade would lose.

@@ -48,9 +48,10 @@ pub(crate) fn planned(plan: &RollbackPlan) -> String {
 /// A switch.
 pub(crate) fn switched(switched: &Switched, asked: &[u16]) -> String {
     // What is live already has not moved.
+    let is_asked =
+        |ports: &[u16]| ports.len() == asked.len() && ports.iter().all(|port| asked.contains(port));
     let is_new = |switch: &&Switch| {
-        !switched.message.ends_with("live already")
-            && (asked == [switch.to] || !switch.to_ports.is_empty() && asked == switch.to_ports)
+        !switched.message.ends_with("live already") && (is_asked(&[switch.to]) || is_asked(&switch.to_ports))
     };
     let moved = switched.switch.as_ref().filter(is_new);
     format!("{}{}", plain(&switched.message), moved.map(was).unwrap_or_default())

@@ -128,7 +128,7 @@ impl Coordinator {
         config: &AppConfig,
     ) {
         let known: Vec<&Run> = runs.iter().filter_map(|id| self.run_of(*id)).collect();
-        let Some(release) = known.first().map(|run| run.release.id.clone()) else { return };
+        let Some(release) = known.first().map(|run| run.release.clone()) else { return };
         let member = |run: &&Run| {
             let (_, replica) = self.state.place_of(run.id)?;
             Some(Member { run: run.id, port: run.port?, replica })
@@ -136,7 +136,7 @@ impl Coordinator {
         let runs = known.iter().filter_map(member).collect();
         let left = former.map(|(former, treatment)| (self.state.runs_of(former), treatment));
         let left = left.as_ref().map(|(runs, treatment)| (&runs[..], *treatment));
-        let members = Members { set, release: &release, runs, most: self.replicas().max };
+        let members = Members { set, release: &release, runs, most: self.most_of(&release) };
         if self.traffic.serve(&members, left, config) {
             self.live_probe.routed(self.state.failed_probes());
         }

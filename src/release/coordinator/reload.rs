@@ -41,7 +41,7 @@ impl Coordinator {
         }
         if let Some(port) = config.app.target {
             self.edits.begin(&config.app);
-            if let Err(error) = self.switch(port, Reason::Config) {
+            if let Err(error) = self.switch(&[port], Reason::Config) {
                 tracing::error!("cannot switch to the edited app.target: {}", error.message);
                 self.voice.failed(error.message);
                 self.save_again();

@@ -54,7 +54,7 @@ impl Coordinator {
     /// Refuses a known release with other content: a release never changes.
     fn check_content(&self, id: &str, spec: &ReleaseSpec) -> Result<(), ErrorBody> {
         let wrong = |message| ErrorBody::new(Code::BadRequest, "Bad request", message);
-        if spec::unmanaged_port(id).is_some() {
+        if spec::stands_for_ports(id) {
             return Err(wrong(format!(
                 "release `{id}`: ids of this form stand for apps that somebody else starts"
             )));
@@ -74,11 +74,12 @@ impl Coordinator {
         self.state.past.quarantined().find(same).map(str::to_owned)
     }
 
-    pub(super) fn switch(&mut self, port: u16, reason: Reason) -> Result<SwitchReply, ErrorBody> {
+    pub(super) fn switch(&mut self, ports: &[u16], reason: Reason) -> Result<SwitchReply, ErrorBody> {
         self.orders.admits()?;
-        let release = spec::unmanaged(port);
+        let release = spec::unmanaged_on(ports)
+            .ok_or_else(|| ErrorBody::new(Code::BadRequest, "Bad request", "a switch needs a port"))?;
         let id = release.id.clone();
-        match self.step(Event::Switch { release, port, reason }) {
+        match self.step(Event::Switch { release, reason }) {
             Some(Answer::AlreadyLive) => Ok(SwitchReply::AlreadyLive(self.voice.last_switch().cloned())),
             answer => self.reader(answer, &id).map(SwitchReply::Accepted),
         }

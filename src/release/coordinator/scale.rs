@@ -9,7 +9,7 @@ use crate::release::life::Life;
 use crate::release::message::ScaleReply;
 use crate::release::refusal::refused;
 use crate::release::scale::{Bounds, can_be_idle};
-use crate::release::state::{Event, Origin, Refusal};
+use crate::release::state::{Event, Origin, Refusal, ReleaseRef};
 use crate::wire::{self, Code, ErrorBody, Said};
 
 impl Coordinator {
@@ -78,8 +78,16 @@ impl Coordinator {
 
     /// Spreads requests as it is configured now, over as many as there may be.
     pub(super) fn spread(&mut self) {
-        let most = self.replicas().max;
+        let most = self.state.live_release().map_or(0, |live| self.most_of(live));
         self.traffic.configure(&self.config.borrow(), most);
+    }
+
+    /// How many members a set of this release may have.
+    pub(super) fn most_of(&self, release: &ReleaseRef) -> u16 {
+        match release.origin {
+            Origin::Managed => self.replicas().max,
+            Origin::Unmanaged { .. } => release.origin.count(),
+        }
     }
 
     /// The file may say another number: then that counts.

@@ -2,7 +2,7 @@
 
 use super::Coordinator;
 use crate::config::Replicas;
-use crate::release::state::{Origin, RunId};
+use crate::release::state::RunId;
 use crate::release::view::{View, empty_status};
 use crate::wire;
 
@@ -74,9 +74,12 @@ impl Coordinator {
     /// How many replicas are ready, and how many there are to be now. `None` where it is always
     /// one.
     fn ready_of_wanted(&self, ready: usize) -> Option<wire::Replicas> {
+        let ports = self.state.live_release().map_or(0, |live| live.origin.ports().len());
+        if ports > 0 {
+            return (ports > 1).then_some(wire::Replicas { ready, wanted: ports });
+        }
         let replicas = self.replicas();
-        let is_known = self.state.live_release().is_some_and(|live| live.origin == Origin::Managed);
-        let wanted = if is_known { self.state.wanted() } else { replicas.min };
+        let wanted = if self.state.live_release().is_some() { self.state.wanted() } else { replicas.min };
         let is_one = replicas == Replicas { min: 1, max: 1, ..replicas } && ready <= 1;
         (!is_one).then_some(wire::Replicas { ready, wanted: usize::from(wanted) })
     }

@@ -221,9 +221,10 @@ impl Coordinator {
 
     fn tell_aborted(&mut self, release: &ReleaseRef, reason: Reason, run: Option<RunId>, why: Abort) {
         let autopsy = run.and_then(|run| self.runs.take_autopsy(run));
-        let probe = run.and_then(|run| self.runs.get(run)?.probe());
+        let facts = run.and_then(|run| self.runs.get(run));
+        let seen = (facts.and_then(|facts| facts.port()), facts.and_then(|facts| facts.probe()));
         let path = self.config.borrow().health.path.clone();
-        let error = explain(release, reason, why, autopsy, probe, &path);
+        let error = explain(release, reason, why, autopsy, seen, &path);
         let (hint, phase) = (error.hint.as_deref(), self.state.phase().as_str());
         let is_wanted = matches!(why, Abort::Interrupted | Abort::Cancelled | Abort::MadeWay);
         if is_wanted {
@@ -256,7 +257,7 @@ impl Coordinator {
         let Some(task) = &self.state.task else { return };
         let (release, reason) = (task.release.clone(), task.reason);
         let path = self.config.borrow().health.path.clone();
-        let error = explain(&release, reason, Abort::Interrupted, None, None, &path);
+        let error = explain(&release, reason, Abort::Interrupted, None, (None, None), &path);
         tracing::info!(release = release.id, reason = reason.as_str(), "{}", error.message);
         self.voice.ended(&release.id, error);
     }

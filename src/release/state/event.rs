@@ -109,12 +109,10 @@ pub enum Event {
         /// Also where it is live already (then with a fresh process), or in quarantine.
         force: bool,
     },
-    /// Move traffic to a port.
+    /// Move traffic to ports.
     Switch {
-        /// The release that stands for the port, where no run of the machine has it.
+        /// The release that stands for the ports, where no run of the machine has one of them.
         release: ReleaseRef,
-        /// The port.
-        port: u16,
         /// `Manual` or `Config`.
         reason: Reason,
     },

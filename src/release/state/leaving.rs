@@ -45,12 +45,10 @@ impl State {
         self.leaving.iter().rev().find(of).map(|leaving| leaving.set.id())
     }
 
-    /// The set that still drains and has a run on this port.
-    pub(super) fn draining_set_on(&self, port: u16) -> Option<&ReplicaSet> {
-        let on = |leaving: &&Leaving| {
-            leaving.drains() && leaving.set.ready_runs().any(|run| run.port == Some(port))
-        };
-        self.leaving.iter().find(on).map(|leaving| &leaving.set)
+    /// The set that still drains and is what a switch to `release` means.
+    pub(super) fn draining_set_meant_by(&self, release: &ReleaseRef) -> Option<&ReplicaSet> {
+        let meant = |leaving: &&Leaving| leaving.drains() && leaving.set.is_meant_by(release);
+        self.leaving.iter().find(meant).map(|leaving| &leaving.set)
     }
 
     pub(super) fn is_draining(&self, id: RunId) -> bool {

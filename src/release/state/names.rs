@@ -36,16 +36,34 @@ pub struct ReleaseRef {
 }
 
 /// Who starts a release's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// portok does.
     Managed,
-    /// portok does not; it listens on this port of 127.0.0.1.
+    /// portok does not; it listens on ports of 127.0.0.1.
     Unmanaged {
-        /// The port.
+        /// The port; of several the lowest.
         port: u16,
+        /// The others, in their order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<u16>,
     },
+}
+
+impl Origin {
+    /// The ports of one that portok does not start.
+    pub fn ports(&self) -> Vec<u16> {
+        match self {
+            Self::Managed => Vec::new(),
+            Self::Unmanaged { port, others } => [*port].iter().chain(others).copied().collect(),
+        }
+    }
+
+    /// How many those are.
+    pub fn count(&self) -> u16 {
+        u16::try_from(self.ports().len()).unwrap_or(u16::MAX)
+    }
 }
 
 /// One run of a release.

@@ -245,6 +245,16 @@ impl ReplicaSet {
         self.starting_runs().any(|run| run.id == id)
     }
 
+    /// Whether a switch to the ports that `release` stands for means this set: they are its own, or
+    /// one port is that of one of its processes.
+    pub(super) fn is_meant_by(&self, release: &ReleaseRef) -> bool {
+        let on = |port: u16| self.ready_runs().any(|run| run.port == Some(port));
+        match &release.origin.ports()[..] {
+            [port] if self.managed() => on(*port),
+            _ => self.release == *release,
+        }
+    }
+
     /// Why those of its places that are not ready are not.
     pub(super) fn cause(&self) -> DownCause {
         self.cause
@@ -515,15 +525,15 @@ impl ReplicaSet {
     /// Starts a run. An unmanaged one is probed: until it is healthy, where `patient`.
     fn begin(&self, replica: u16, patient: bool, round: &mut Round<'_>) -> Run {
         let id = RunId(round.fresh());
-        let port = match self.release.origin {
+        let port = match &self.release.origin {
             Origin::Managed => {
                 let release = self.release.id.clone();
                 round.push(Effect::Spawn { run: id, release, process: self.process.clone(), replica });
                 None
             }
-            Origin::Unmanaged { port } => {
+            origin @ Origin::Unmanaged { .. } => {
                 round.push(Effect::Probe { run: id, patient });
-                Some(port)
+                origin.ports().get(usize::from(replica)).copied()
             }
         };
         Run { id, release: self.release.clone(), process: self.process.clone(), port }

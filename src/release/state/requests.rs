@@ -28,11 +28,12 @@ impl State {
         }
     }
 
-    pub(super) fn switch(&mut self, release: ReleaseRef, port: u16, reason: Reason, round: &mut Round<'_>) {
+    pub(super) fn switch(&mut self, release: ReleaseRef, reason: Reason, round: &mut Round<'_>) {
         if !self.admits(round) {
             return;
         }
-        if self.live.set().is_some_and(|live| live.ready_runs().any(|run| run.port == Some(port))) {
+        let ports = release.origin.ports();
+        if self.live.set().is_some_and(|live| live.serves() && live.is_meant_by(&release)) {
             round.push(Effect::AlreadyLive);
             return;
         }
@@ -41,13 +42,16 @@ impl State {
             round.push(Effect::Refuse(Refusal::Quarantined { release: release.id }));
             return;
         }
-        let taken = |run: &&Run| run.managed() && run.port == Some(port) && !self.is_draining(run.id);
+        // The port of a managed run that still drains: that very run is meant.
+        let drains = self.draining_set_meant_by(&release);
+        let is_one = |run: &&Run| run.port.is_some_and(|port| ports.contains(&port));
+        let taken =
+            |run: &&Run| run.managed() && is_one(run) && (drains.is_none() || !self.is_draining(run.id));
         if let Some(run) = self.runs().find(taken) {
             round.push(Effect::Refuse(Refusal::PortInUse { release: run.release.id.clone() }));
             return;
         }
-        // The port of a managed run that still drains: that very run is meant.
-        let (release, revive) = match self.draining_set_on(port) {
+        let (release, revive) = match drains {
             Some(set) => (set.release().clone(), Some(set.id())),
             None => (release, None),
         };

@@ -47,7 +47,7 @@ impl<'a> Round<'a> {
     pub(super) fn replicas(&self, release: &ReleaseRef) -> Replicas {
         match release.origin {
             Origin::Managed => self.policy.replicas,
-            Origin::Unmanaged { .. } => Replicas::fixed(1),
+            Origin::Unmanaged { .. } => Replicas::fixed(release.origin.count()),
         }
     }
 

@@ -39,7 +39,12 @@ fn managed(id: &str) -> ReleaseRef {
 }
 
 fn unmanaged(port: u16) -> ReleaseRef {
-    ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port } }
+    ReleaseRef { id: format!("port-{port}"), origin: Origin::Unmanaged { port, others: Vec::new() } }
+}
+
+fn unmanaged_set(ports: &[u16]) -> ReleaseRef {
+    let origin = Origin::Unmanaged { port: ports[0], others: ports[1..].to_vec() };
+    ReleaseRef { id: format!("ports-{ports:?}"), origin }
 }
 
 /// The machine in a world where every order is carried out, unless a test says otherwise.
@@ -198,7 +203,7 @@ fn a_second_request_is_told_what_is_under_way() {
     bench.deploy("v1");
     let busy = Effect::Refuse(Refusal::Busy { release: "v1".into(), reason: Reason::Deploy });
     assert_eq!(bench.deploy("v2"), std::slice::from_ref(&busy));
-    let switch = Event::Switch { release: unmanaged(9), port: 9, reason: Reason::Manual };
+    let switch = Event::Switch { release: unmanaged(9), reason: Reason::Manual };
     assert_eq!(bench.send(switch), [busy]);
 }
 
@@ -449,7 +454,7 @@ fn switching_to_the_live_port_changes_nothing_and_to_a_draining_runs_port_revive
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);
     bench.make_live("v2", 2);
-    let switch = |port| Event::Switch { release: unmanaged(port), port, reason: Reason::Manual };
+    let switch = |port| Event::Switch { release: unmanaged(port), reason: Reason::Manual };
     assert_eq!(bench.send(switch(2)), [Effect::AlreadyLive]);
     bench.send(switch(1));
     let effects = bench.record();
@@ -521,7 +526,7 @@ fn a_port_of_a_run_that_is_being_stopped_is_not_switched_to() {
     let first = bench.make_live("v1", 1);
     bench.make_live("v2", 2);
     bench.drain_over(first);
-    let effects = bench.send(Event::Switch { release: unmanaged(1), port: 1, reason: Reason::Manual });
+    let effects = bench.send(Event::Switch { release: unmanaged(1), reason: Reason::Manual });
     assert_eq!(effects, [Effect::Refuse(Refusal::PortInUse { release: "v1".into() })]);
 }
 

@@ -65,13 +65,22 @@ impl Load {
         Self::of(&Asked { addr, host: "app.test".to_owned(), status: 200 }, 3)
     }
 
+    /// Workers whose requests may be sent twice: eight against `addr`.
+    pub(crate) fn idempotent(addr: SocketAddr) -> Self {
+        let asked = Asked { addr, host: "app.test".to_owned(), status: 200 };
+        Self::begin(&asked, &[Kind::Get, Kind::Fresh], 4)
+    }
+
     /// So many workers of each kind.
     pub(crate) fn of(asked: &Asked, number: usize) -> Self {
+        Self::begin(asked, &[Kind::Get, Kind::Post, Kind::Fresh], number)
+    }
+
+    fn begin(asked: &Asked, kinds: &[Kind], each: usize) -> Self {
         let shared = Arc::new(Shared::default());
-        let kinds = [Kind::Get, Kind::Post, Kind::Fresh];
-        let workers = (0..3 * number).map(|number| {
+        let workers = (0..kinds.len() * each).map(|number| {
             let (asked, shared) = (asked.clone(), Arc::clone(&shared));
-            let worker = Worker { asked, kind: kinds[number % 3], number, shared };
+            let worker = Worker { asked, kind: kinds[number % kinds.len()], number, shared };
             std::thread::spawn(move || worker.run())
         });
         let load = Self { workers: workers.collect(), shared };

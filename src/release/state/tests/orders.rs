@@ -188,7 +188,8 @@ impl World {
             }
             Kind::Switch => {
                 let port = 9000 + u16::from(chance % 3);
-                vec![Event::Switch { release: unmanaged(port), port, reason: Reason::Manual }]
+                let release = if chance < 192 { unmanaged(port) } else { unmanaged_set(&[port, port + 1]) };
+                vec![Event::Switch { release, reason: Reason::Manual }]
             }
             Kind::Rollback => {
                 let named = ["v1", "v2", "port-9001"][usize::from(chance) % 3];

@@ -314,3 +314,53 @@ fn the_end_stops_every_replica_of_every_set() {
     stopped.sort();
     assert_eq!(stopped, [first, second].concat());
 }
+
+/// The runs that these effects probe.
+fn probes(effects: &[Effect]) -> Vec<RunId> {
+    let probed = |effect: &Effect| match effect {
+        Effect::Probe { run, .. } => Some(*run),
+        _ => None,
+    };
+    effects.iter().filter_map(probed).collect()
+}
+
+#[test]
+fn a_switch_moves_to_all_ports_or_to_none_and_one_goes_back_to_all() {
+    let mut bench = Bench::new();
+    let switch = |ports: &[u16]| Event::Switch { release: unmanaged_set(ports), reason: Reason::Manual };
+    bench.send(switch(&[1, 2]));
+    let runs = probes(&bench.record());
+    assert_eq!(runs.len(), 2);
+    assert_eq!(serves(&bench.send(Event::Ready { run: runs[0] })), None);
+    assert_eq!(serves(&bench.send(Event::Ready { run: runs[1] })), Some((runs.clone(), None)));
+    bench.record();
+    assert_eq!(bench.send(switch(&[1, 2])), [Effect::AlreadyLive]);
+    bench.send(switch(&[2, 3]));
+    let others = probes(&bench.record());
+    bench.send(Event::Ready { run: others[0] });
+    let effects = bench.send(Event::NotReady { run: others[1] });
+    let unhealthy = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Aborted { why: Abort::Unhealthy, run, .. }) if *run == Some(others[1]));
+    assert!(effects.iter().any(unhealthy) && serves(&effects).is_none(), "{effects:?}");
+    // One of its ports alone is another release, also while the set drains.
+    bench.send(Event::Switch { release: unmanaged(2), reason: Reason::Manual });
+    let one = probes(&bench.record());
+    assert_eq!(one.len(), 1);
+    let former = bench.set_of(runs[0]);
+    let effects = bench.send(Event::Ready { run: one[0] });
+    assert_eq!(serves(&effects), Some((one, Some((former, FormerTarget::Retire)))));
+    bench.record();
+    bench.drain_over(runs[0]);
+    bench.send(Event::Rollback { to: None, force: false });
+    let back = probes(&bench.record());
+    back.iter().for_each(|run| drop(bench.send(Event::Ready { run: *run })));
+    assert_eq!(bench.state.live_runs(), back);
+    assert_eq!((back.len(), bench.state.live_release()), (2, Some(&unmanaged_set(&[1, 2]))));
+}
+
+#[test]
+fn a_switch_to_several_ports_of_which_one_is_a_process_of_portok_s_is_refused() {
+    let mut bench = bench(2);
+    make_live(&mut bench, "v1");
+    let switch = Event::Switch { release: unmanaged_set(&[100, 200]), reason: Reason::Manual };
+    assert_eq!(bench.send(switch), [Effect::Refuse(Refusal::PortInUse { release: "v1".into() })]);
+}
