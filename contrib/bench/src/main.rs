@@ -15,6 +15,7 @@ mod markdown;
 mod peers;
 mod picture;
 mod process;
+mod replicas;
 mod report;
 mod session;
 
@@ -30,7 +31,7 @@ const HELP: &str = "contrib/bench/run [options]
   --quick            short rounds: a look, not a figure to quote
   --rounds N         rounds of each workload (default 5, quick 3)
   --seconds S        of each run (default 4, quick 1)
-  --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes, apps,
+  --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes, apps, replicas,
                      acceptance (npm portok's benches)
   --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
   --control          portok twice: how far two equals are apart in this session
@@ -102,7 +103,10 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
         peers.extend(portok.iter().map(peers::Peer::control));
     }
 
-    let samples = session::side_by_side(&options, &peers)?;
+    let mut samples = session::side_by_side(&options, &peers)?;
+    if options.wants("replicas") {
+        samples.extend(replicas::side_by_side(&options, &peers)?);
+    }
     let rows = report::rows(&samples);
     let idle = if options.wants("W6") { session::idle_memory(&options, &peers)? } else { Vec::new() };
     let calls = if options.wants("calls") { session::system_calls(&options, &peers)? } else { Vec::new() };
@@ -120,6 +124,10 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
         Some(portok) if options.wants("apps") => apps::measure(&options, portok)?,
         _ => json!(null),
     };
+    let replicas = match &portok {
+        Some(portok) if options.wants("replicas") => replicas::measure(&options, portok)?,
+        _ => json!(null),
+    };
     let soak = match (&portok, args.value("--soak")) {
         (Some(portok), Some(minutes)) => changes::soak(&options, portok, minutes.parse()?)?,
         _ => json!(null),
@@ -134,7 +142,7 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
         "command": args.line(),
         "peers": peers.iter().map(|peer| json!({ "name": peer.name, "version": peer.version })).collect::<Vec<_>>(),
         "missing": missing, "rows": rows, "idle": idle, "calls": calls, "growth": growth, "targets": targets, "changes": changes,
-        "apps": apps,
+        "apps": apps, "replicas": replicas,
         "soak": soak, "npm": npm, "acceptance": acceptance,
     });
     tell(args, &report)

@@ -71,6 +71,32 @@ const LARGE_BUFFERS: &str = "haproxy64";
 /// portok once more, measured like a peer: how far two equals are apart in this session.
 const CONTROL: &str = "control";
 
+/// The work with three apps behind each proxy.
+pub const REPLICAS: &str = "R3";
+
+/// What portok's drains are, where nothing else is said.
+pub const DRAIN: &str = "period = \"1s\"\nearly = true";
+
+/// What is behind a proxy.
+pub struct Behind {
+    /// What portok's section `[app]` says.
+    pub app: String,
+    /// Where the apps are, as far as they run already.
+    pub ports: Vec<u16>,
+}
+
+impl Behind {
+    /// One app that runs.
+    pub fn port(port: u16) -> Self {
+        Self { app: format!("target = {port}"), ports: vec![port] }
+    }
+
+    /// Several that run. portok has to be switched to all of them.
+    pub fn all(ports: &[u16]) -> Self {
+        Self { ports: ports.to_vec(), ..Self::port(ports[0]) }
+    }
+}
+
 /// A port that nobody listens on now, below the ephemeral range where that is usual.
 pub fn free_port() -> io::Result<u16> {
     for port in 18_000..28_000 {
@@ -106,7 +132,10 @@ impl Peer {
 
     /// Whether it takes part in this work.
     pub fn takes_part(name: &str, workload: &str) -> bool {
-        name != LARGE_BUFFERS || workload == "W3"
+        match workload {
+            REPLICAS => ["portok", CONTROL, "nginx", "haproxy"].contains(&name),
+            _ => name != LARGE_BUFFERS || workload == "W3",
+        }
     }
 
     /// Starts it before the app at `backend` and waits until it answers.
@@ -117,7 +146,7 @@ impl Peer {
         threads: usize,
         cpu: Option<usize>,
     ) -> io::Result<Running> {
-        self.start_with(folder, backend, threads, cpu, "period = \"1s\"\nearly = true")
+        self.start_with(folder, backend, threads, cpu, DRAIN)
     }
 
     /// The same; `drain` is what portok's section of that name says.
@@ -129,7 +158,23 @@ impl Peer {
         cpu: Option<usize>,
         drain: &str,
     ) -> io::Result<Running> {
+        self.start_before(folder, &Behind::port(backend), threads, cpu, drain)
+    }
+
+    /// The same before whatever is `behind`.
+    pub fn start_before(
+        &self,
+        folder: &Path,
+        behind: &Behind,
+        threads: usize,
+        cpu: Option<usize>,
+        drain: &str,
+    ) -> io::Result<Running> {
         let port = free_port()?;
+        let Behind { app, ports } = behind;
+        let backend = ports.first().copied().unwrap_or_default();
+        let servers = |each: &dyn Fn(u16) -> String| ports.iter().map(|port| each(*port)).collect::<String>();
+        let several = ports.len() > 1;
         let folder = folder.join(format!("{}-{port}", self.name));
         fs::create_dir_all(&folder)?;
         let mut command = pinned_command(cpu, &self.program.display().to_string());
@@ -145,7 +190,7 @@ impl Peer {
                     &config,
                     &format!(
                         "listen = \"127.0.0.1:{port}\"\nstate_file = \"{at}/state.json\"\n\
-                    [app]\ntarget = {backend}\n[drain]\n{drain}\n[rollback]\nwindow = \"0s\"\n\
+                    [app]\n{app}\n[drain]\n{drain}\n[rollback]\nwindow = \"0s\"\n\
                     [admin]\nsocket = \"{at}/admin.sock\"\n[proxy]\nthreads = {threads}\nidle_timeout = \"120s\"\n\
                     header_timeout = \"121s\"\n[upstream]\nmax_connections = {most}\nconnect_timeout = \"5s\"\n"
                     ),
@@ -154,6 +199,8 @@ impl Peer {
             }
             "nginx" => {
                 let config = folder.join("nginx.conf");
+                let balance = if several { "least_conn; " } else { "" };
+                let servers = servers(&|port| format!("server 127.0.0.1:{port}; "));
                 write(
                     &config,
                     &format!(
@@ -162,7 +209,7 @@ impl Peer {
                     http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 120s; client_max_body_size 0;\n\
                     client_body_temp_path {at}/1; proxy_temp_path {at}/2; fastcgi_temp_path {at}/3; uwsgi_temp_path {at}/4; scgi_temp_path {at}/5;\n\
                     map $http_upgrade $upgrading {{ default upgrade; '' ''; }}\n\
-                    upstream app {{ server 127.0.0.1:{backend}; keepalive 1024; keepalive_requests 1000000000; }}\n\
+                    upstream app {{ {balance}{servers}keepalive 1024; keepalive_requests 1000000000; }}\n\
                     server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
                     proxy_request_buffering off; proxy_set_header Connection $upgrading; proxy_set_header Upgrade $http_upgrade;\n\
                     proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $remote_addr;\n\
@@ -174,6 +221,9 @@ impl Peer {
             }
             "haproxy" => {
                 let config = folder.join("haproxy.cfg");
+                let balance = if several { "  balance leastconn\n" } else { "" };
+                let servers =
+                    servers(&|port| format!("  server app{port} 127.0.0.1:{port} pool-max-conn 1024\n"));
                 let buffers =
                     if self.name == LARGE_BUFFERS { "tune.bufsize 65536" } else { "# default buffers" };
                 write(
@@ -184,7 +234,7 @@ impl Peer {
                     http-reuse always\n  option forwardfor\n\
                     frontend in\n  bind 127.0.0.1:{port} backlog 4096\n  http-request set-header X-Forwarded-Proto http\n\
                     http-request set-header X-Forwarded-Host %[req.hdr(Host)]\n  default_backend app\n\
-                    backend app\n  server app 127.0.0.1:{backend} pool-max-conn 1024\n"
+                    backend app\n{balance}{servers}"
                     ),
                 )?;
                 command.arg("-f").arg(config);
@@ -212,6 +262,10 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 }
 
 impl Running {
+    pub fn is_portok(&self) -> bool {
+        ["portok", CONTROL].contains(&self.name)
+    }
+
     /// portok's admin socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("admin.sock")

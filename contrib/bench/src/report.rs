@@ -89,6 +89,7 @@ pub fn table(report: &Value) -> String {
     targets(&mut text, report);
     changes(&mut text, report);
     apps(&mut text, report);
+    replicas(&mut text, report);
     soak(&mut text, report);
     acceptance(&mut text, report);
     text
@@ -343,6 +344,35 @@ fn apps(text: &mut String, report: &Value) {
             median_of("redis_change_ms")
         );
     }
+}
+
+fn replicas(text: &mut String, report: &Value) {
+    let (deploys, held) = (&report["replicas"]["deploys"], &report["replicas"]["held"]);
+    if !deploys.is_object() {
+        return;
+    }
+    let _ = writeln!(text, "\nReplicas (not pinned)");
+    for (name, load) in [("alone_ms", "no load"), ("full_ms", "full load")] {
+        let values: Vec<f64> = list(deploys, name).iter().filter_map(Value::as_f64).collect();
+        let most = values.iter().copied().fold(0.0, f64::max);
+        let (middle, count) = (median(values), list(deploys, name).len());
+        let _ = writeln!(
+            text,
+            "  a deploy of {} processes, asked to answered, {load}: median {middle:.1} ms, longest {most:.1} ms, of {count}",
+            deploys["replicas"]
+        );
+    }
+    let _ = writeln!(text, "  requests lost meanwhile: {}", lost(&deploys["told"]));
+    let _ = writeln!(
+        text,
+        "  {} held requests: {:.1} KiB each, {:.2} % of a CPU while they wait; all answered {:.0} ms after the resume, {:.1} us of CPU each, lost {}",
+        held["requests"],
+        number(held, "kib_each"),
+        number(held, "cpu_share_while_held") * 100.0,
+        number(held, "resume_ms"),
+        number(held, "resume_cpu_us_each"),
+        held["lost"]
+    );
 }
 
 fn soak(text: &mut String, report: &Value) {

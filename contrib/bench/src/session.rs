@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::load::{self, BENCH, Load};
-use crate::peers::{Peer, Running};
+use crate::peers::{Peer, REPLICAS, Running};
 use crate::process::{Cpu, Process, pinned_command, wait_for};
 
 /// What is asked for.
@@ -74,6 +74,7 @@ pub fn workloads() -> Vec<Workload> {
             "32 KiB messages through tunnels, 16 of them",
             Load { message: 32 << 10, connections: 16, ..small() },
         ),
+        of(REPLICAS, "GET 12 bytes, 64 kept connections, three apps behind each proxy", small()),
         of("C10", "GET 12 bytes, 10 kept connections", Load { connections: 10, ..small() }),
         of("C50", "50 kept connections", Load { connections: 50, ..small() }),
         of("C100", "100 kept connections", Load { connections: 100, ..small() }),
@@ -147,29 +148,40 @@ pub fn side_by_side(options: &Options, peers: &[Peer]) -> io::Result<Vec<Sample>
     let start = |peer: &Peer| started(peer, options, backend_port, options.threads, options.cpu);
     let running: Vec<Running> = peers.iter().filter_map(start).collect();
     let mut samples = Vec::new();
-    for workload in workloads().iter().filter(|workload| options.wants(workload.name)) {
-        // How it grows with connections is seen in three rounds.
-        let rounds = options.rounds.min(if workload.name.starts_with('C') { 3 } else { usize::MAX });
-        for round in 0..rounds {
-            let mut order: Vec<Option<&Running>> = running.iter().map(Some).chain([None]).collect();
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            for peer in order {
-                let (name, process, port) = match peer {
-                    Some(running) => (running.name, &running.process, running.port),
-                    None => ("direct", &backend, backend_port),
-                };
-                if !Peer::takes_part(name, workload.name) {
-                    continue;
-                }
-                let before = process.cpu();
-                let told = run_load(&workload.load, port, options.duration, options.cpu)?;
-                let cpu = since(before, process.cpu(), number(&told, "requests").max(1.0));
-                samples.push(Sample { workload: workload.name, peer: name, cpu, told });
-            }
-            eprintln!("{} round {} of {rounds}", workload.name, round + 1);
+    let is_of_one = |workload: &&Workload| workload.name != REPLICAS && options.wants(workload.name);
+    for workload in workloads().iter().filter(is_of_one) {
+        samples.extend(rounds(options, workload, &running, Some((&backend, backend_port)))?);
+    }
+    Ok(samples)
+}
+
+/// The rounds of one kind of work, in turns, and of the backend `direct`ly.
+pub fn rounds(
+    options: &Options,
+    workload: &Workload,
+    running: &[Running],
+    direct: Option<(&Process, u16)>,
+) -> io::Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    // How it grows with connections is seen in three rounds.
+    let rounds = options.rounds.min(if workload.name.starts_with('C') { 3 } else { usize::MAX });
+    for round in 0..rounds {
+        let direct = direct.map(|(process, port)| ("direct", process, port));
+        let each = running.iter().map(|running| (running.name, &running.process, running.port));
+        let mut order: Vec<_> = each.chain(direct).collect();
+        if round % 2 == 1 {
+            order.reverse();
         }
+        for (name, process, port) in order {
+            if !Peer::takes_part(name, workload.name) {
+                continue;
+            }
+            let before = process.cpu();
+            let told = run_load(&workload.load, port, options.duration, options.cpu)?;
+            let cpu = since(before, process.cpu(), number(&told, "requests").max(1.0));
+            samples.push(Sample { workload: workload.name, peer: name, cpu, told });
+        }
+        eprintln!("{} round {} of {rounds}", workload.name, round + 1);
     }
     Ok(samples)
 }
