@@ -235,6 +235,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_is_named_with_its_place_and_what_was_expected() {
+        let many: String = (0..=MOST).map(|n| format!("[app.processes.p{n}]\ncommand = \"x\"\n")).collect();
+        for (lines, said) in [
+            ("[app]\nprocesses = 5\n", "app.processes = ***: expected a table of tables"),
+            ("[app.processes]\nworker = \"x\"\n", "4:1: app.processes.worker: expected a table, such as"),
+            ("[app.processes.worker]\nreplicas = 2\n", "3:16: app.processes.worker: expected a command"),
+            ("[app.processes.worker]\ncomand = \"x\"\n", "did you mean `app.processes.worker.command`?"),
+            ("[app.processes.\"a b\"]\ncommand = \"x\"\n", "app.processes.a b: expected 1 to 64 letters"),
+            (
+                "[app.processes.w]\ncommand = \"x\"\nreplicas = 65\n",
+                "w.replicas = 65: expected a whole number",
+            ),
+            (
+                "[app.processes.w]\ncommand = \"x\"\nstart = \"now\"\n",
+                "w.start = \"now\": expected \"after\" or",
+            ),
+            (
+                "[app.processes.w]\ncommand = \"x\"\nenv.API_KEY = 7\n",
+                "w.env.API_KEY = ***: expected a string",
+            ),
+            (&many, "expected at most 16 processes, not 17"),
+        ] {
+            let text = if lines.starts_with("[app]") { lines.to_owned() } else { format!("{APP}{lines}") };
+            let problems = Case::file(&text).problems();
+            assert!(problems.iter().any(|problem| problem.contains(said)), "{said}: {problems:?}");
+        }
+    }
+
+    #[test]
     fn whatever_is_said_of_a_companion_makes_another_release() {
         let mut seen = vec![app_fingerprint(&Case::comparable(APP).app.app)];
         for lines in [
