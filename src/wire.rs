@@ -19,6 +19,7 @@ mod orders;
 mod phase;
 mod redis;
 mod release;
+mod replicas;
 mod status;
 
 pub use apps::{AppChange, AppReload, AppRow, AppSource};
@@ -29,13 +30,14 @@ pub use error::{Code, ErrorBody, exit};
 pub use event::{EventKind, HookEvent, StreamEvent};
 pub use health::{Health, HealthMetrics, ReplicaHealth};
 pub use instance::InstanceStatus;
-pub use logs::{LogLine, Logs, Stream};
+pub use logs::{LogLine, Logs, LogsRequest, Stream, WEB};
 pub use metrics::{Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
 pub use orders::{FREEZE_MOST, MaintenanceRequest, Ordered, PAGE_MOST, PAUSE_MOST, Said, Scaled};
 pub use phase::Phase;
 pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
+pub use replicas::{ReplicaRole, ReplicaRow, ReplicaState};
 pub use status::{
     AppInForce, ConfigStatus, Frozen, LastExit, ReleaseStatus, Replicas, Status, TargetState, TargetStatus,
     Traffic,

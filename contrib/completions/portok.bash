@@ -79,6 +79,9 @@ _portok() {
             portok,pause)
                 cmd="portok__subcmd__pause"
                 ;;
+            portok,ps)
+                cmd="portok__subcmd__ps"
+                ;;
             portok,releases)
                 cmd="portok__subcmd__releases"
                 ;;
@@ -184,6 +187,9 @@ _portok() {
             portok__subcmd__help,pause)
                 cmd="portok__subcmd__help__subcmd__pause"
                 ;;
+            portok__subcmd__help,ps)
+                cmd="portok__subcmd__help__subcmd__ps"
+                ;;
             portok__subcmd__help,releases)
                 cmd="portok__subcmd__help__subcmd__releases"
                 ;;
@@ -236,7 +242,7 @@ _portok() {
 
     case "${cmd}" in
         portok)
-            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps metrics health releases logs reload upgrade shutdown init add remove clean list ls start stop restart enable disable doctor import completions man help"
+            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps ps metrics health releases logs reload upgrade shutdown init add remove clean list ls start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -716,7 +722,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help)
-            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps metrics health releases logs reload upgrade shutdown init add remove clean list start stop restart enable disable doctor import completions man help"
+            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps ps metrics health releases logs reload upgrade shutdown init add remove clean list start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -996,6 +1002,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__pause)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__ps)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1326,13 +1346,21 @@ _portok() {
             return 0
             ;;
         portok__subcmd__logs)
-            opts="-n -f -h -V --release --lines --follow --url --socket --instance --app --token --json --help --version"
+            opts="-n -f -h -V --release --replica --process --lines --follow --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --release)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --replica)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --process)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1508,6 +1536,40 @@ _portok() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__ps)
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --url)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::proxy::Snapshot;
-use crate::wire::{HealthMetrics, Phase, RedisStatus, Status};
+use crate::wire::{HealthMetrics, Phase, RedisStatus, Replicas, Status};
 
 /// The media type of the text format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -52,6 +52,9 @@ pub(super) struct Part {
 /// How an app is.
 pub(super) struct Life {
     pub(super) status: Status,
+    /// How many of its replicas or targets get requests, and how many there should be; `None` where
+    /// it has neither.
+    pub(super) replicas: Option<Replicas>,
     pub(super) health: HealthMetrics,
 }
 
@@ -116,6 +119,7 @@ impl<'a> Page<'a> {
         self.of_lives("portok_active_port", "Where new requests go, 0 when nothing serves.", |life| {
             u64::from(life.status.active_port.unwrap_or(0))
         });
+        self.replicas();
         self.of_lives(
             "portok_live_restarts",
             "How often the live release was started again after a crash.",
@@ -129,6 +133,20 @@ impl<'a> Page<'a> {
         self.of_lives("portok_target_failed_probes", "Failed probes of the live target in a row.", |life| {
             u64::from(life.health.consecutive_fails)
         });
+    }
+
+    fn replicas(&mut self) {
+        const READY: &str = "portok_replicas_ready";
+        const WANTED: &str = "portok_replicas_wanted";
+        let of_set = |(part, life): (&'a Part, &'a Life)| Some((part, life.replicas?));
+        self.family(READY, "gauge", "The replicas or targets that get requests.");
+        for (part, replicas) in self.lives().filter_map(of_set) {
+            self.sample(READY, &part.labels(&[]), replicas.ready);
+        }
+        self.family(WANTED, "gauge", "The replicas or targets that there should be.");
+        for (part, replicas) in self.lives().filter_map(of_set) {
+            self.sample(WANTED, &part.labels(&[]), replicas.wanted);
+        }
     }
 
     fn troubles(&mut self) {
@@ -393,7 +411,8 @@ mod tests {
 
     fn part(app: Option<&str>, counters: &Snapshot, status: &Status) -> Part {
         let health = HealthMetrics { active_port_ok: true, last_checked_at: None, consecutive_fails: 2 };
-        let life = Some(Life { status: status.clone(), health });
+        let replicas = Some(Replicas { ready: 1, wanted: 2 });
+        let life = Some(Life { status: status.clone(), replicas, health });
         Part { app: app.map(str::to_owned), life, counters: counters.clone() }
     }
 

@@ -10,9 +10,10 @@ use http::{HeaderMap, Method};
 use super::answer::Refusal;
 use super::auth::{self, Admitted};
 use super::request::{self, Query, bad};
+use crate::config::is_instance_name;
 use crate::release::orders::Order;
 use crate::release::scale::Bounds;
-use crate::wire::{self, Code, DeployRequest, ErrorBody, RollbackRequest, Said};
+use crate::wire::{self, Code, DeployRequest, ErrorBody, LogsRequest, RollbackRequest, Said};
 
 /// One thing the admin API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub(super) enum Route {
     Thaw,
     Scale,
     Releases,
+    Replicas,
     Logs,
     Reload,
     Upgrade,
@@ -39,7 +41,7 @@ pub(super) enum Route {
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 19] = [
+const ROUTES: [(&str, Route); 20] = [
     ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
@@ -55,6 +57,7 @@ const ROUTES: [(&str, Route); 19] = [
     ("thaw", Route::Thaw),
     ("scale", Route::Scale),
     ("releases", Route::Releases),
+    ("replicas", Route::Replicas),
     ("logs", Route::Logs),
     ("reload", Route::Reload),
     ("upgrade", Route::Upgrade),
@@ -76,7 +79,13 @@ impl Route {
     pub(super) fn acts(self) -> bool {
         !matches!(
             self,
-            Self::Apps | Self::Status | Self::Metrics | Self::Health | Self::Releases | Self::Logs
+            Self::Apps
+                | Self::Status
+                | Self::Metrics
+                | Self::Health
+                | Self::Releases
+                | Self::Replicas
+                | Self::Logs
         )
     }
 
@@ -122,6 +131,7 @@ pub(super) struct Asked {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Call {
     Apps,
+    Replicas,
     Metrics(MetricsFormat),
     Reload {
         prune: bool,
@@ -144,7 +154,7 @@ pub(super) enum AppCall {
     Order(Order, Said),
     Scale(Bounds, Said),
     Releases,
-    Logs { release: Option<String>, lines: usize },
+    Logs(LogsRequest),
 }
 
 /// How the counters are written.
@@ -183,6 +193,7 @@ pub(super) fn call(
             return Err(bad("`app` has no place here: this concerns all apps of the instance"));
         }
         Route::Apps => Call::Apps,
+        Route::Replicas => Call::Replicas,
         Route::Metrics => Call::Metrics(metrics_format(&query, headers)?),
         Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
         Route::Upgrade => Call::Upgrade(request::upgrade(body)?),
@@ -211,7 +222,7 @@ pub(super) fn call(
         Route::Thaw => ordered(&query, Order::Thaw)?,
         Route::Scale => Call::Of(AppCall::Scale(bounds(&query)?, said(&query)?)),
         Route::Releases => Call::Of(AppCall::Releases),
-        Route::Logs => Call::Of(AppCall::Logs { release: release(&query)?, lines: lines(&query)? }),
+        Route::Logs => Call::Of(AppCall::Logs(logs(&query)?)),
     };
     Ok(Asked { app, call })
 }
@@ -297,6 +308,21 @@ fn port(text: &str, listen: &[u16]) -> Result<u16, Box<ErrorBody>> {
             .into()),
         Some(port) => Ok(port),
     }
+}
+
+/// Whose lines are asked for, and how many.
+fn logs(query: &Query<'_>) -> Result<LogsRequest, Box<ErrorBody>> {
+    let number = |text: &str| digits(text)?.parse().ok();
+    let replica = query.get("replica")?.filter(|text| !text.is_empty());
+    let replica = replica
+        .map(|text| number(text).ok_or_else(|| bad("`replica` has to be a number from 0 to 65535")))
+        .transpose()?;
+    let process = query.get("process")?.filter(|name| !name.is_empty());
+    if process.is_some_and(|name| !is_instance_name(name)) {
+        return Err(bad("`process` has to be 1 to 64 characters of A-Z, a-z, 0-9, `_` and `-`"));
+    }
+    let process = process.map(str::to_owned);
+    Ok(LogsRequest { release: release(query)?, replica, process, lines: lines(query)? })
 }
 
 fn lines(query: &Query<'_>) -> Result<usize, Box<ErrorBody>> {
@@ -462,11 +488,17 @@ mod tests {
     #[test]
     fn logs_have_bounds() {
         let logs = |release: Option<&str>, lines| {
-            Ok(Call::Of(AppCall::Logs { release: release.map(str::to_owned), lines }))
+            let asked = LogsRequest { release: release.map(str::to_owned), lines, ..LogsRequest::default() };
+            Ok(Call::Of(AppCall::Logs(asked)))
         };
         assert_eq!(made(Route::Logs, ""), logs(None, 100));
         assert_eq!(made(Route::Logs, "release=&lines="), logs(None, 100));
         assert_eq!(made(Route::Logs, "release=v1&lines=10000"), logs(Some("v1"), 10_000));
+        let worker =
+            LogsRequest { replica: Some(2), process: Some("worker".into()), ..LogsRequest::default() };
+        let worker = LogsRequest { lines: 100, ..worker };
+        assert_eq!(made(Route::Logs, "replica=2&process=worker"), Ok(Call::Of(AppCall::Logs(worker))));
+        assert_eq!(made(Route::Logs, "replica=&process="), logs(None, 100));
         for query in [
             "lines=0",
             "lines=10001",
@@ -474,6 +506,11 @@ mod tests {
             "lines=99999999999999999999",
             "release=a%2Fb",
             "lines=1&lines=2",
+            "replica=-1",
+            "replica=65536",
+            "replica=a",
+            "process=a/b",
+            "process=a&process=b",
         ] {
             made(Route::Logs, query).unwrap_err();
         }

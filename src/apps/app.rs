@@ -250,8 +250,18 @@ impl App {
     ///
     /// # Errors
     /// `not_found` for an unknown release, `bad_request` for an app that prints nothing here.
-    pub fn logs(&self, release: Option<&str>, lines: usize) -> Result<wire::Logs, ErrorBody> {
-        self.releases_or("prints nothing that portok keeps")?.logs(release, lines)
+    pub fn logs(&self, asked: &wire::LogsRequest) -> Result<wire::Logs, ErrorBody> {
+        self.releases_or("prints nothing that portok keeps")?.logs(asked)
+    }
+
+    /// Its replicas or targets as they are now. None of an app of Redis: there may be very many,
+    /// which nobody here starts, and its status has them.
+    pub(super) fn members(&self) -> Vec<release::Member> {
+        match &self.0.kind {
+            Kind::Managed(handle) => handle.members(),
+            Kind::Targets(handle) => handle.members(),
+            Kind::Redis(_) | Kind::Redirect | Kind::Absent => Vec::new(),
+        }
     }
 
     /// The last probe of the live target.

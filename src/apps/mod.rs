@@ -24,8 +24,8 @@ use self::drivers::Driver;
 use self::registry::{Order, Registry};
 use crate::config::Config;
 use crate::proxy::ServiceCounters;
-use crate::supervisor::Common;
-use crate::wire::{AppReload, Code, ErrorBody, RedisStatus};
+use crate::supervisor::{Common, memory_of};
+use crate::wire::{AppReload, AppSource, Code, ErrorBody, RedisStatus, ReplicaRow};
 
 mod app;
 mod boot;
@@ -146,6 +146,28 @@ impl Apps {
     /// Redis.
     pub fn of_files(&self) -> Vec<App> {
         self.known.borrow().apps.values().cloned().collect()
+    }
+
+    /// The replicas and targets of `named`, or of all apps that files configure, with the memory of
+    /// each. Reads that when it is asked.
+    ///
+    /// # Errors
+    /// `bad_request` for an app of Redis.
+    pub async fn replicas(&self, named: Option<App>) -> Result<Vec<ReplicaRow>, ErrorBody> {
+        if let Some(app) = named.as_ref().filter(|app| app.source() == AppSource::Redis) {
+            let message =
+                format!("app `{}` is a list in Redis, whose targets are not listed here", app.name());
+            return Err(ErrorBody::new(Code::BadRequest, "Bad request", message)
+                .with_hint("its status has them: portok status --app NAME"));
+        }
+        let apps = named.map_or_else(|| self.of_files(), |app| vec![app]);
+        let mut members: Vec<_> = apps.iter().flat_map(App::members).collect();
+        let processes = members.iter().filter_map(|member| member.process.clone()).collect();
+        let mut memory = memory_of(processes).await.into_iter();
+        for member in members.iter_mut().filter(|member| member.process.is_some()) {
+            member.row.memory = memory.next().flatten();
+        }
+        Ok(members.into_iter().map(|member| member.row).collect())
     }
 
     /// The counters of all apps of Redis together; `None`: there is no Redis.

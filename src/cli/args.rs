@@ -11,7 +11,8 @@ use super::RunPlan;
 use super::failure::Failure;
 use super::typo;
 use super::values::{
-    Span, app_name, health_path, instance_or_app, release_id, shell_text, span, variable, wait_time,
+    Span, app_name, health_path, instance_or_app, process_name, release_id, shell_text, span, variable,
+    wait_time,
 };
 use crate::wire::CommandLine;
 
@@ -235,6 +236,16 @@ Examples:
   portok apps edge
   portok apps edge --json | jq -r '.[] | select(.error) | .app'")]
     Apps(Named),
+    /// List the processes and targets: what each does, how much it has in flight, its memory
+    #[command(after_help = "\
+Examples:
+  portok ps
+  portok ps edge                                  all apps of an instance
+  portok ps edge/api                              one of them
+  portok ps --json | jq -r '.[] | select(.state != \"ready\") | .lastExit.exit'
+
+BUSY counts requests and tunnels in flight, TUN the tunnels among them.")]
+    Ps(Named),
     /// Show requests, errors and the live target's health as numbers
     #[command(after_help = "\
 Examples:
@@ -267,6 +278,8 @@ Examples:
   portok logs                     what the app printed, as the daemon keeps it
   portok logs -n 20 -f
   portok logs --release v2
+  portok logs --replica 1         of several replicas only this one
+  portok logs --process worker    only this companion
   portok logs edge/api            one app of an instance that has several
   portok logs api -f              the daemon's and the app's lines, from the journal where there is one")]
     Logs(LogsArgs),
@@ -431,6 +444,12 @@ pub(crate) struct LogsArgs {
     /// Only this release's lines
     #[arg(long, value_name = "ID", value_parser = release_id)]
     pub(crate) release: Option<String>,
+    /// Only the lines of replicas of this number
+    #[arg(long, value_name = "N")]
+    pub(crate) replica: Option<u16>,
+    /// Only the lines of this companion; `web`: of the replicas that get requests
+    #[arg(long, value_name = "NAME", value_parser = process_name)]
+    pub(crate) process: Option<String>,
     /// How many of the last lines
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = LOG_LINES,
           value_parser = clap::value_parser!(u32).range(1..=MAX_LOG_LINES))]
@@ -438,6 +457,13 @@ pub(crate) struct LogsArgs {
     /// Go on with each new line
     #[arg(short, long)]
     pub(crate) follow: bool,
+}
+
+impl LogsArgs {
+    /// Whether the lines of all of the app's processes are wanted.
+    pub(crate) fn are_all(&self) -> bool {
+        self.release.is_none() && self.replica.is_none() && self.process.is_none()
+    }
 }
 
 /// A valid command with its options.
@@ -521,7 +547,7 @@ impl Command {
     fn word(&self) -> Option<&str> {
         match self {
             Self::Status { named, .. } | Self::Metrics { named, .. } => named.name.as_deref(),
-            Self::Apps(named) | Self::Health(named) => named.name.as_deref(),
+            Self::Apps(named) | Self::Ps(named) | Self::Health(named) => named.name.as_deref(),
             Self::Logs(options) => options.name.as_deref(),
             _ => None,
         }

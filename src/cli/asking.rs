@@ -1,7 +1,7 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 19] = [
+const ASKING: [Asking; 20] = [
     Asking { name: "deploy", takes_instance: false, of_one_app: true },
     Asking { name: "switch", takes_instance: false, of_one_app: true },
     Asking { name: "rollback", takes_instance: false, of_one_app: true },
@@ -14,6 +14,7 @@ const ASKING: [Asking; 19] = [
     Asking { name: "scale", takes_instance: false, of_one_app: true },
     Asking { name: "status", takes_instance: true, of_one_app: true },
     Asking { name: "apps", takes_instance: true, of_one_app: false },
+    Asking { name: "ps", takes_instance: true, of_one_app: true },
     Asking { name: "metrics", takes_instance: true, of_one_app: true },
     Asking { name: "health", takes_instance: true, of_one_app: true },
     Asking { name: "releases", takes_instance: false, of_one_app: true },

@@ -16,8 +16,8 @@ use super::follow::{What, follow};
 use super::render;
 use super::session::Session;
 use crate::wire::{
-    Accepted, AppRow, Ended, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded, RollbackPlan,
-    Status, Switched, UpgradeRequest, Upgraded, exit,
+    Accepted, AppRow, Ended, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded, ReplicaRow,
+    RollbackPlan, Status, Switched, UpgradeRequest, Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
@@ -56,6 +56,13 @@ pub(crate) async fn apps(session: &mut Session<'_>) -> Done {
     let (rows, value) = session.client.ask::<Vec<AppRow>>(Call::get("apps", "apps")).await?;
     let instance = instance(session, "apps").await;
     session.show(&value, || render::apps(&rows, instance.as_ref()));
+    Ok(exit::DONE)
+}
+
+/// `portok ps`.
+pub(crate) async fn ps(session: &mut Session<'_>) -> Done {
+    let (rows, value) = session.client.ask::<Vec<ReplicaRow>>(Call::get("ps", "replicas")).await?;
+    session.show(&value, || render::ps(&rows, SystemTime::now()));
     Ok(exit::DONE)
 }
 

@@ -31,13 +31,14 @@ pub(crate) async fn logs(
 ) -> Result<u8, Failure> {
     if !options.follow {
         let (logs, value) = session.client.ask::<Logs>(call(options, options.lines)).await?;
-        session.show(&value, || render::log_lines(&logs.lines));
+        session.show(&value, || render::log_lines(&logs.lines, render::have_several(&logs.lines)));
         return Ok(exit::DONE);
     }
     let window = WINDOW.max(options.lines);
     let (first, _) = session.client.ask::<Logs>(call(options, window)).await?;
     let n_hidden = first.lines.len().saturating_sub(options.lines as usize);
-    print(session, &first.lines[n_hidden..]);
+    print(session, &first.lines[n_hidden..], render::have_several(&first.lines));
+    let mut several = render::have_several(&first.lines);
     let mut seen = first.lines;
     let mut gone_since: Option<Instant> = None;
     let mut reader_gone = pin!(reader_gone);
@@ -56,7 +57,8 @@ pub(crate) async fn logs(
                 if !complete {
                     session.screen.note("(lines may be missing here)");
                 }
-                print(session, new);
+                several |= render::have_several(&logs.lines);
+                print(session, new, several);
                 seen = logs.lines;
             }
             Err(failure) if failure.is_passing() => {
@@ -71,20 +73,23 @@ pub(crate) async fn logs(
     Ok(exit::DONE)
 }
 
-fn print(session: &mut Session<'_>, lines: &[LogLine]) {
+/// `several`: each line says which replica printed it.
+fn print(session: &mut Session<'_>, lines: &[LogLine], several: bool) {
     if !lines.is_empty() {
-        let text = render::log_lines(lines);
+        let text = render::log_lines(lines, several);
         session.screen.data(&text);
     }
 }
 
 fn call(options: &args::LogsArgs, lines: u32) -> Call {
-    match &options.release {
-        Some(release) => {
-            Call::get(format!("logs of `{release}`"), format!("logs?release={release}&lines={lines}"))
-        }
-        None => Call::get("logs", format!("logs?lines={lines}")),
-    }
+    let replica = options.replica.map(|replica| replica.to_string());
+    let asked = [("release", &options.release), ("replica", &replica), ("process", &options.process)];
+    let asked = asked.iter().filter_map(|(name, value)| Some(format!("{name}={}&", value.as_ref()?)));
+    let operation = match &options.release {
+        Some(release) => format!("logs of `{release}`"),
+        None => "logs".to_owned(),
+    };
+    Call::get(operation, format!("logs?{}lines={lines}", asked.collect::<String>()))
 }
 
 /// The lines of `now` that are not in `before`, and whether the two windows overlap.
@@ -103,6 +108,8 @@ mod tests {
         let line = |n: u32| LogLine {
             at: "2026-01-01T00:00:00.000Z".into(),
             release: "v1".into(),
+            replica: 0,
+            process: None,
             stream: Stream::Stdout,
             line: n.to_string(),
         };

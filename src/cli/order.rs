@@ -106,8 +106,9 @@ async fn ask(
     signals: Signals<impl Future<Output = ()>, impl Future<Output = ()>>,
 ) -> Result<u8, Failure> {
     let json = global.json;
-    // With `--release`, only the app's lines are wanted, and the daemon knows which those are.
-    if let Command::Logs(args::LogsArgs { name: Some(_), release: None, lines, follow }) = &command
+    // Where only some of the app's lines are wanted, the daemon knows which those are.
+    if let Command::Logs(options @ args::LogsArgs { name: Some(_), lines, follow, .. }) = &command
+        && options.are_all()
         && let Some(instance) = &global.instance
         && let Some(journal) = Journal::of(&around.places, instance, global.app.as_deref(), *lines).await
     {
@@ -148,6 +149,7 @@ async fn carry_out(
         Command::Status { wait: Some(within), .. } => wait::wait(session, within, interrupt).await,
         Command::Status { .. } => commands::status(session).await,
         Command::Apps(_) => commands::apps(session).await,
+        Command::Ps(_) => commands::ps(session).await,
         Command::Metrics { prometheus: true, .. } => commands::prometheus(session).await,
         Command::Metrics { .. } => commands::metrics(session).await,
         Command::Health(_) => commands::health(session).await,

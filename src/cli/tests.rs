@@ -52,6 +52,7 @@ fn answer(line: &str) -> Reply {
         "cancel" | "deploy" => json!({"success": true, "message": "release `v2` it is", "release": "v2"}),
         "releases" => json!([]),
         "apps" => json!([row("api", "settled")]),
+        "replicas" => json!([]),
         "logs" => json!({"release": null, "lines": []}),
         "reload" => json!({"success": true, "message": "nothing changed", "changed": []}),
         "upgrade" => json!({"success": true, "message": "taken over", "pid": 7, "version": "9.0.0"}),
@@ -76,7 +77,14 @@ async fn each_command_makes_its_one_request() {
         (&["cancel"], "POST /__cancel", "release `v2` it is\n"),
         (&["deploy", "--detach"], "POST /__deploy?detach=1", "release `v2` it is\n"),
         (&["releases"], "GET /__releases", "no releases yet\n"),
+        (&["ps"], "GET /__replicas", "no processes and no targets\n"),
+        (&["--app", "api", "ps"], "GET /__replicas?app=api", "no processes"),
         (&["logs"], "GET /__logs?lines=100", ""),
+        (
+            &["logs", "--replica", "1", "--process", "worker"],
+            "GET /__logs?replica=1&process=worker&lines=100",
+            "",
+        ),
         (&["logs", "-n", "5", "--release", "v.1"], "GET /__logs?release=v.1&lines=5", ""),
         (&["reload"], "POST /__reload", "nothing changed\n"),
         (&["upgrade"], "POST /__upgrade", "taken over\n"),
@@ -100,7 +108,7 @@ async fn each_command_makes_its_one_request() {
 async fn json_is_one_value_with_every_key_of_the_daemon() {
     let fake = Fake::new(|_, received| answer(&received.line));
     for command in
-        ["status", "metrics", "health", "rollback", "cancel", "releases", "logs", "reload", "upgrade"]
+        ["status", "metrics", "health", "rollback", "cancel", "releases", "ps", "logs", "reload", "upgrade"]
     {
         let ran = fake.portok(&[command, "--json"]).await;
         assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");

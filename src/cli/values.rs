@@ -44,6 +44,11 @@ pub(crate) fn app_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// The name of a companion: as an instance's.
+pub(crate) fn process_name(text: &str) -> Result<String, String> {
+    instance_name(text)
+}
+
 /// Whether `text` may be the host of a list in Redis. The daemon judges it in full.
 fn is_host(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.*:[]".contains(c);

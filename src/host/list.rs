@@ -10,7 +10,7 @@ use super::instances::{self, Instance, Reading};
 use super::places::Places;
 use super::systemctl::{self, UnitState};
 use super::unit::service_of;
-use crate::wire::{AppRow, Phase, ReleaseStatus};
+use crate::wire::{AppRow, Phase, ReleaseStatus, Replicas};
 
 /// One instance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -24,6 +24,10 @@ pub(crate) struct InstanceRow {
     pub(crate) phase: Option<Phase>,
     /// The live release; null if it has several apps.
     pub(crate) live: Option<LiveRow>,
+    /// How many of its replicas or targets get requests. Absent if it has one process, or several
+    /// apps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replicas: Option<Replicas>,
     /// Its several apps. Absent if it has one, or does not answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) apps: Option<Vec<AppRow>>,
@@ -143,6 +147,7 @@ impl InstanceRow {
         match serves {
             Serves::One(status) => {
                 self.phase = Some(status.phase);
+                self.replicas = status.replicas;
                 self.live = status.live.map(|live| {
                     let ReleaseStatus { release, port, pid, .. } = live;
                     LiveRow { release, port, pid }

@@ -54,6 +54,8 @@ pub(crate) use failure::{HostCode, HostFailure};
 pub(crate) use import::{Format, Source, import};
 pub(crate) use init::{InitOptions, init};
 pub(crate) use journal::{Journal, JournalLine, JournalSource};
+#[cfg(test)]
+pub(crate) use list::LiveRow;
 pub(crate) use list::{InstanceRow, list};
 pub(crate) use places::Places;
 pub(crate) use remove::{RemoveOptions, remove};

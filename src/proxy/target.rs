@@ -5,12 +5,15 @@
 //! reference. There may be very many, most of which nobody ever asks for: what only requests need
 //! is made by the first one ([`Used`]).
 //!
+//! A lane counts what has begun and what has ended, and what is in flight is the difference: so the
+//! requests of a target are known without another count.
+//!
 //! The one ordering that matters: a claim adds to its lane and **then** reads the flags;
 //! [`Target::retire`] and [`Target::close`] store the flag, and whoever drains reads the counters
-//! **after** that. All four are sequentially consistent, so either the claim sees the flag and
-//! gives back, or the drain sees the claim. Knowing a target is no claim. That there are counters
-//! at all is a flag as well, which a claim finds set or sets before it counts: a drain whose flag
-//! came after that finds them.
+//! **after** that, of each lane first what has ended. All of it is sequentially consistent, so
+//! either the claim sees the flag and gives back, or the drain sees the claim. Knowing a target is
+//! no claim. That there are counters at all is a flag as well, which a claim finds set or sets
+//! before it counts: a drain whose flag came after that finds them.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -55,7 +58,10 @@ struct Used {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lane {
-    inflight: AtomicU64,
+    /// Claims that were granted. One that is being judged is in it, too.
+    begun: AtomicU64,
+    /// Those of them that have ended.
+    ended: AtomicU64,
     pinned: AtomicU64,
 }
 
@@ -105,12 +111,18 @@ impl Target {
         self.mark.at(clock::moment(counters.uptime())) != Standing::In
     }
 
-    /// Requests and tunnels that claimed it and have not ended.
+    /// Requests and tunnels that claimed it and have not ended. While others come and go it may be
+    /// more by those that end meanwhile, never less.
     pub fn inflight(&self) -> u64 {
-        self.lanes().iter().map(|lane| lane.inflight.load(Ordering::SeqCst)).sum()
+        self.lanes().iter().map(Lane::inflight).sum()
     }
 
-    /// The tunnels among them.
+    /// Requests and tunnels that have claimed it so far.
+    pub fn requests(&self) -> u64 {
+        self.lanes().iter().map(|lane| lane.begun.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Its tunnels that have not ended.
     pub fn tunnels(&self) -> u64 {
         self.used.get().map_or(0, |used| used.tunnels.load(Ordering::Relaxed))
     }
@@ -148,11 +160,12 @@ impl Target {
     /// Claims it for one request of thread `lane`. Returns false when it may not be claimed any
     /// more.
     pub(super) fn claim(&self, lane: usize, pinned: bool) -> bool {
-        self.lane(lane).inflight.fetch_add(1, Ordering::SeqCst);
+        self.lane(lane).begun.fetch_add(1, Ordering::SeqCst);
         let flags = self.flags.load(Ordering::SeqCst);
         let may = flags == USED || self.is_claimed(flags, pinned);
         if !may {
-            self.unclaim(lane);
+            // It was none.
+            self.lane(lane).begun.fetch_sub(1, Ordering::SeqCst);
         }
         may
     }
@@ -174,7 +187,9 @@ impl Target {
 
     /// Requests and tunnels of thread `lane` that claimed it and have not ended.
     pub(super) fn inflight_of(&self, lane: usize) -> u64 {
-        self.lane(lane).inflight.load(Ordering::Relaxed)
+        let lane = self.lane(lane);
+        // Both are written by this thread alone.
+        lane.begun.load(Ordering::Relaxed) - lane.ended.load(Ordering::Relaxed)
     }
 
     /// Whether it is out, as one of several.
@@ -184,7 +199,7 @@ impl Target {
 
     /// Ends a claim.
     pub(super) fn unclaim(&self, lane: usize) {
-        self.lane(lane).inflight.fetch_sub(1, Ordering::SeqCst);
+        self.lane(lane).ended.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn pin(&self, lane: usize) {
@@ -237,6 +252,14 @@ impl Target {
 
     fn connections(&self) -> &Connections {
         &self.used().connections
+    }
+}
+
+impl Lane {
+    /// Claims that have not ended. What has ended is read first: each of those has begun before.
+    fn inflight(&self) -> u64 {
+        let ended = self.ended.load(Ordering::SeqCst);
+        self.begun.load(Ordering::SeqCst).saturating_sub(ended)
     }
 }
 

@@ -35,6 +35,7 @@ use self::probes::probe_interval;
 use super::clock::Clock;
 use super::edits::Edits;
 use super::events::Attempt;
+use super::exits::Exits;
 use super::handle::Handle;
 use super::history::{Content, History};
 use super::life::{Booting, Life};
@@ -91,6 +92,7 @@ pub struct Coordinator {
     life: Life,
     history: History,
     runs: Runs,
+    exits: Exits,
     timers: Timers,
     tasks: Tasks,
     traffic: Traffic,
@@ -193,6 +195,7 @@ impl Coordinator {
             state: State::default(),
             history: History::new(record.releases.clone()),
             runs: Runs::new(supervisor, placeholder, leftovers),
+            exits: Exits::default(),
             timers: Timers::default(),
             tasks: Tasks::new(reports.clone()),
             traffic,
@@ -379,6 +382,8 @@ impl Coordinator {
         let known: Vec<RunId> = self.state.runs().map(|run| run.id).collect();
         self.runs.retain(|run| known.contains(&run));
         self.traffic.retain(|run| known.contains(&run));
+        let state = &self.state;
+        self.exits.retain(|set| state.has_set(set));
         if self.state.phase() == wire::Phase::Settled {
             self.voice.forget_exit();
         }

@@ -17,7 +17,7 @@ use super::orders::Order;
 use super::scale::Bounds;
 use super::spec;
 use super::tasks::report;
-use super::view::{View, empty_status};
+use super::view::{Member, MemberView, View, empty_status};
 use crate::config::AppConfig;
 use crate::health::Probe;
 use crate::supervisor::Supervisor;
@@ -219,18 +219,33 @@ impl Handle {
         self.views.borrow().releases.to_vec()
     }
 
-    /// The last lines of output, of one release or of all.
+    /// The replicas of all sets as they are now.
+    pub fn members(&self) -> Vec<Member> {
+        let view = Arc::clone(&self.views.borrow());
+        let member = |MemberView { row, requests, process }: &MemberView| {
+            let row = wire::ReplicaRow {
+                inflight: requests.count(),
+                tunnels: requests.tunnels(),
+                requests: requests.requests(),
+                ..row.clone()
+            };
+            Member { row, process: process.clone() }
+        };
+        view.members.iter().map(member).collect()
+    }
+
+    /// The last lines of output, of those that are asked for.
     ///
     /// # Errors
     /// `not_found` for an unknown release.
-    pub fn logs(&self, release: Option<&str>, lines: usize) -> Result<wire::Logs, ErrorBody> {
-        if let Some(id) = release
-            && !self.views.borrow().releases.iter().any(|row| row.release == id)
+    pub fn logs(&self, asked: &wire::LogsRequest) -> Result<wire::Logs, ErrorBody> {
+        if let Some(id) = &asked.release
+            && !self.views.borrow().releases.iter().any(|row| row.release == *id)
         {
             return Err(ErrorBody::new(Code::NotFound, "Not found", format!("release `{id}` is not known"))
                 .with_hint("portok releases shows those that are"));
         }
-        Ok(wire::Logs { release: release.map(str::to_owned), lines: self.supervisor.logs(release, lines) })
+        Ok(wire::Logs { release: asked.release.clone(), lines: self.supervisor.logs(asked) })
     }
 
     /// The last probe of the live target.

@@ -13,7 +13,8 @@
 //! - [`coordinator`]: one task per app. It turns the world into the machine's events, and its
 //!   effects into calls.
 //! - `life`: where the coordinator is between its boot and its end.
-//! - `runs`: the runs, with what is known of each and what was ordered for it.
+//! - `runs`: the runs, with what is known of each and what was ordered for it. `exits`: the last
+//!   crash in each place.
 //! - [`traffic`]: where requests go. All use of the proxy is here.
 //! - `recorder`: the saves of the record, one after the other.
 //! - `voice`: what is told of releases to readers, hooks and the log.
@@ -53,6 +54,7 @@ mod clock;
 pub mod coordinator;
 mod edits;
 pub mod events;
+mod exits;
 mod explain;
 #[cfg(debug_assertions)]
 pub mod failpoint;
@@ -92,4 +94,4 @@ pub use events::Attempt;
 pub use handle::{Handle, Rollback};
 pub use traffic::Traffic;
 pub use turns::Turns;
-pub use view::empty_status;
+pub use view::{Member, empty_status};

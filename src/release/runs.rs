@@ -47,7 +47,7 @@ pub(super) struct RunFacts {
     /// Which companion of the release it is.
     companion: Option<ProcessName>,
     port: Option<u16>,
-    /// The number of its place.
+    /// The number of its place, which is known longer than it has the place.
     replica: u16,
     process: Option<Process>,
     /// It was taken over, and a task waits for its readiness.
@@ -79,7 +79,7 @@ impl RunFacts {
         self.companion.as_ref()
     }
 
-    /// The number of its place.
+    /// The number of the place that it has or had.
     pub(super) fn replica(&self) -> u16 {
         self.replica
     }
@@ -88,6 +88,11 @@ impl RunFacts {
     pub(super) fn output(&self, lines: usize) -> Vec<String> {
         let printed = self.process.iter().flat_map(|process| process.output(lines));
         printed.map(|line| line.line).collect()
+    }
+
+    /// Its process, once started.
+    pub(super) fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     /// Its port, once known.

@@ -29,7 +29,8 @@
 //!   (who gets requests, and how many replicas there are), `growth` (how their number follows the
 //!   load, down to none), `leaving` (sets on their way out).
 //! - `companions`: the processes of a release that get no requests.
-//! - `past`: what was live, and what is in quarantine. `standing`: the phase.
+//! - `past`: what was live, and what is in quarantine. `standing`: the phase. `members`: the places
+//!   and runs as others see them.
 //!
 //! The property test asserts what holds after every step:
 //! - there is at most one task;
@@ -50,6 +51,7 @@ mod effect;
 mod event;
 mod growth;
 mod leaving;
+mod members;
 mod names;
 mod past;
 mod places;
@@ -70,6 +72,7 @@ pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
 pub use event::{Adopted, Boot, Event, Policy, Role};
 pub use growth::Load;
 pub use leaving::{Leaving, LeavingStage};
+pub use members::Member;
 pub use names::{Companion, Origin, ProcessName, ReleaseRef, Run, RunId, SetId};
 pub use past::{Past, Served};
 pub use replicas::ReplicaSet;
@@ -256,6 +259,11 @@ impl State {
             Some((if set.places().len() > 1 { set.id().0 } else { 0 }, replica))
         };
         self.sets().find_map(place).unwrap_or_default()
+    }
+
+    /// Whether this set is not forgotten.
+    pub fn has_set(&self, set: SetId) -> bool {
+        self.sets().any(|known| known.id() == set)
     }
 
     /// The ready runs of this set, in the order of their numbers.

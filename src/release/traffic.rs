@@ -26,8 +26,16 @@ pub struct Traffic {
     route: RouteWriter,
     counters: Arc<ServiceCounters>,
     alone: CancellationToken,
-    targets: HashMap<RunId, Vec<Arc<Target>>>,
+    targets: HashMap<RunId, Tenures>,
     serves: Option<Serving>,
+}
+
+/// The tenures of a run: the last one, and those before it that have not ended.
+#[derive(Debug, Default)]
+struct Tenures {
+    targets: Vec<Arc<Target>>,
+    /// The requests of those that have ended.
+    ended: u64,
 }
 
 /// What requests go to.
@@ -119,7 +127,11 @@ pub(super) struct Member {
 
 /// The requests that runs have; counted whenever it is asked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct InFlight(Vec<Arc<Target>>);
+pub(super) struct InFlight {
+    targets: Vec<Arc<Target>>,
+    /// The requests of earlier tenures.
+    ended: u64,
+}
 
 impl Traffic {
     /// Points nowhere. `route` points requests at targets, `counters` counts their answers by
@@ -171,16 +183,19 @@ impl Traffic {
     fn target(&mut self, member: Member, release: &str, begins: bool) -> Arc<Target> {
         let Member { run, port, .. } = member;
         let tenures = self.targets.entry(run).or_default();
-        if let Some(target) = tenures.last().filter(|_| !begins) {
+        if let Some(target) = tenures.targets.last().filter(|_| !begins) {
             return Arc::clone(target);
         }
         let target = Target::new(at(port), self.counters.release(release));
         // A client that is pinned to an earlier tenure of this run moves to the new one.
-        tenures.retain(|tenure| {
+        let Tenures { targets, ended } = tenures;
+        targets.retain(|tenure| {
             tenure.close();
-            tenure.inflight() > 0
+            let lives = tenure.inflight() > 0;
+            *ended += if lives { 0 } else { tenure.requests() };
+            lives
         });
-        tenures.push(Arc::clone(&target));
+        targets.push(Arc::clone(&target));
         target
     }
 
@@ -248,7 +263,11 @@ impl Traffic {
 
     /// The requests that `runs` have.
     pub(super) fn in_flight(&self, runs: &[RunId]) -> InFlight {
-        InFlight(runs.iter().flat_map(|run| self.of(*run)).cloned().collect())
+        let known = runs.iter().filter_map(|run| self.targets.get(run));
+        InFlight {
+            targets: runs.iter().flat_map(|run| self.of(*run)).cloned().collect(),
+            ended: known.map(|tenures| tenures.ended).sum(),
+        }
     }
 
     /// Forgets the runs that `is_known` does not hold for.
@@ -263,7 +282,7 @@ impl Traffic {
     }
 
     fn of(&self, run: RunId) -> &[Arc<Target>] {
-        self.targets.get(&run).map_or(&[], Vec::as_slice)
+        self.targets.get(&run).map_or(&[], |tenures| tenures.targets.as_slice())
     }
 }
 
@@ -275,6 +294,16 @@ fn at(port: u16) -> SocketAddr {
 impl InFlight {
     /// How many there are now.
     pub(super) fn count(&self) -> u64 {
-        self.0.iter().map(|target| target.inflight()).sum()
+        self.targets.iter().map(|target| target.inflight()).sum()
+    }
+
+    /// How many of them are tunnels.
+    pub(super) fn tunnels(&self) -> u64 {
+        self.targets.iter().map(|target| target.tunnels()).sum()
+    }
+
+    /// How many there were so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.targets.iter().map(|target| target.requests()).sum::<u64>() + self.ended
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::traffic::InFlight;
 use crate::health::Probe;
+use crate::supervisor::Identity;
 use crate::wire;
 
 /// A snapshot of the app.
@@ -23,6 +24,27 @@ pub(super) struct View {
     pub(super) live: InFlight,
     pub(super) candidate: InFlight,
     pub(super) previous: InFlight,
+    /// The replicas of all sets.
+    pub(super) members: Vec<MemberView>,
+}
+
+/// One replica in a [`View`].
+#[derive(Debug)]
+pub(super) struct MemberView {
+    /// What is said of it, without its requests.
+    pub(super) row: wire::ReplicaRow,
+    pub(super) requests: InFlight,
+    /// Its process, where that runs.
+    pub(super) process: Option<Identity>,
+}
+
+/// One replica or target as others see it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// What is said of it, without its memory.
+    pub row: wire::ReplicaRow,
+    /// Its process, where that is portok's and runs: it has a memory.
+    pub process: Option<Identity>,
 }
 
 /// A status without an app; the coordinator and the admin API fill it in.

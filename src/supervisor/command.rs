@@ -87,8 +87,8 @@ mod tests {
     fn launch() -> Launch {
         Launch {
             release: "r1".into(),
-            process: None,
             replica: Some(0),
+            process: None,
             command: CommandLine::Exec(vec!["app".into()]),
             directory: None,
             env: BTreeMap::new(),

@@ -28,6 +28,7 @@
 //! | [`stop`], [`hunt`] | the stop ladder; the search for what left its group |
 //! | [`spawn`], [`command`], [`scope`] | the fork; what is executed; an app with limits |
 //! | [`identity`], [`proc`] | which process it is; what `/proc` says |
+//! | [`memory`] | how much memory groups have |
 //! | [`port`], [`owner`] | leased ports; whose a listener is |
 //! | [`pipe`], [`reader`], [`output`] | the pipes on disk; their reader; the memory of the lines |
 //! | [`keeper`] | the process that keeps the pipes from filling up while there is no daemon |
@@ -45,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{CommandLine, Limits, StopSignal};
-use crate::wire::LogLine;
+use crate::wire::{LogLine, LogsRequest};
 
 mod adopt;
 mod command;
@@ -57,6 +58,7 @@ mod hunt;
 mod identity;
 mod ids;
 mod keeper;
+mod memory;
 mod oom;
 mod orphans;
 mod output;
@@ -80,9 +82,11 @@ pub use group::Process;
 pub use identity::{Identity, new_mark};
 pub use ids::Ids;
 pub use keeper::run_if_asked as run_keeper_if_asked;
+pub use memory::memory_of;
 pub use orphans::{reap_orphans, start_child};
 pub use owner::Owner;
 pub use port::{Lease, Port, PortTaken};
+use ring::Printer;
 pub use sink::Sink;
 pub use spawn::SpawnError;
 
@@ -143,6 +147,10 @@ pub struct Survivor {
     pub identity: Identity,
     /// Its release's id.
     pub release: String,
+    /// The number of its place.
+    pub replica: u16,
+    /// Which companion of the release it is.
+    pub process: Option<Arc<str>>,
     /// The port it was told to listen on, if it was.
     pub port: Option<u16>,
     /// Set if it has had its stop signal: SIGKILL is due after this time.
@@ -193,8 +201,13 @@ impl Supervisor {
     pub async fn spawn(&self, launch: Launch) -> Result<Process, SpawnError> {
         let tag = identity::new_tag(&self.series)
             .map_err(|error| SpawnError::new(format!("cannot make the run's tag: {error}"), error))?;
+        let printer = Printer {
+            release: launch.release.clone(),
+            replica: launch.replica.unwrap_or_default(),
+            process: launch.process.clone(),
+        };
         let (stdout, stderr, reading) =
-            self.output.open(&tag, &launch.release, launch.identity.as_ref()).await.map_err(|error| {
+            self.output.open(&tag, printer, launch.identity.as_ref()).await.map_err(|error| {
                 SpawnError::new(format!("cannot make the pipes for the app's output: {error}"), error)
             })?;
         let env = command::environment(&self.common.env, &self.whose(), &launch, &tag);
@@ -219,10 +232,10 @@ impl Supervisor {
         group::start(&self.groups, &self.letting_go, plan, tag, launch.port.lease(), reading).await
     }
 
-    /// The last `lines` that the processes of `release` (or of all) printed. Processes that have
-    /// ended are included as far as they are remembered.
-    pub fn logs(&self, release: Option<&str>, lines: usize) -> Vec<LogLine> {
-        self.output.logs(release, lines)
+    /// The last lines that the wanted processes printed. Processes that have ended are included as
+    /// far as they are remembered.
+    pub fn logs(&self, wanted: &LogsRequest) -> Vec<LogLine> {
+        self.output.logs(wanted)
     }
 
     /// Takes over a process that an earlier daemon started, with what it printed meanwhile. Must be
@@ -232,12 +245,13 @@ impl Supervisor {
     /// It is not there any more, or cannot be proven to be the recorded one. Then it is none of
     /// ours, and never signalled.
     pub async fn adopt(&self, survivor: &Survivor) -> io::Result<Process> {
-        let Survivor { identity, release, port, stopping } = survivor;
+        let Survivor { identity, release, replica, process, port, stopping } = survivor;
         let leader = adopt::Leader::find(identity)?;
         let taken = |port| io::Error::other(format!("port {port} is recorded for another process too"));
         let take_over = |port| self.common.ports.take_over(port).ok_or_else(|| taken(port));
         let lease = port.map(take_over).transpose()?;
-        let reading = self.output.reopen(identity, release).await?;
+        let printer = Printer { release: release.clone(), replica: *replica, process: process.clone() };
+        let reading = self.output.reopen(identity, printer).await?;
         Ok(adopt::take(&self.groups, self.letting_go.clone(), leader, lease, reading, *stopping))
     }
 

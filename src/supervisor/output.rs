@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use super::identity::Identity;
 use super::pipe::{self, PipeFolder, RunPipes};
 use super::reader::{PipeReading, Reader};
-use super::ring::RunLog;
+use super::ring::{Printer, RunLog};
 use super::{Ids, last};
-use crate::wire::LogLine;
+use crate::wire::{LogLine, LogsRequest};
 
 /// Runs that have ended and are still remembered.
 const REMEMBERED: usize = 16;
@@ -61,12 +61,12 @@ impl Output {
     pub(super) async fn open(
         &self,
         tag: &str,
-        release: &str,
+        printer: Printer,
         identity: Option<&Ids>,
     ) -> io::Result<(File, File, Reading)> {
         let pipes = self.folder.of_run(tag);
         let [out, err] = pipes.make(identity)?;
-        match self.read([Some(out.reader), Some(err.reader)], release).await {
+        match self.read([Some(out.reader), Some(err.reader)], printer).await {
             Ok((log, streams)) => Ok((out.app, err.app, self.remember(log, pipes, streams))),
             Err(error) => {
                 pipes.remove();
@@ -76,18 +76,19 @@ impl Output {
     }
 
     /// Goes on reading what a run prints that an earlier daemon started.
-    pub(super) async fn reopen(&self, identity: &Identity, release: &str) -> io::Result<Reading> {
+    pub(super) async fn reopen(&self, identity: &Identity, printer: Printer) -> io::Result<Reading> {
         let pipes = self.folder.of_run(&identity.tag);
-        let (log, streams) = self.read(pipes.reopen(identity.pid, release), release).await?;
+        let ends = pipes.reopen(identity.pid, &printer.release);
+        let (log, streams) = self.read(ends, printer).await?;
         Ok(self.remember(log, pipes, streams))
     }
 
     async fn read(
         &self,
         ends: [Option<File>; 2],
-        release: &str,
+        printer: Printer,
     ) -> io::Result<(Arc<RunLog>, [Option<PipeReading>; 2])> {
-        let log = Arc::new(RunLog::new(self.app.clone(), release));
+        let log = Arc::new(RunLog::new(self.app.clone(), printer));
         let mut streams = [None, None];
         for ((end, stream), reading) in ends.into_iter().zip(pipe::streams()).zip(&mut streams) {
             if let Some(end) = end {
@@ -102,16 +103,16 @@ impl Output {
         Reading { log, pipes, streams, memory: Arc::clone(&self.memory) }
     }
 
-    /// The last lines of a release's runs, or of all, in the order in which they were read.
-    pub(super) fn logs(&self, release: Option<&str>, lines: usize) -> Vec<LogLine> {
+    /// The last lines of the wanted runs, in the order in which they were read.
+    pub(super) fn logs(&self, wanted: &LogsRequest) -> Vec<LogLine> {
         let runs: Vec<Arc<RunLog>> = {
             let memory = lock(&self.memory);
             memory.ended.iter().chain(&memory.living).cloned().collect()
         };
-        let wanted = runs.iter().filter(|log| release.is_none_or(|release| log.release() == release));
-        let mut found: Vec<_> = wanted.flat_map(|log| log.numbered()).collect();
+        let asked = runs.iter().filter(|log| log.is_wanted(wanted));
+        let mut found: Vec<_> = asked.flat_map(|log| log.numbered()).collect();
         found.sort_by_key(|(number, _)| *number);
-        last(found.into_iter().map(|(_, line)| line).collect(), lines)
+        last(found.into_iter().map(|(_, line)| line).collect(), wanted.lines)
     }
 }
 

@@ -23,7 +23,7 @@ use super::keeper::Keeper;
 use super::pipe::{PIPE_SIZE, PipeFolder};
 use super::ring::{RunLog, Splitter};
 use super::sink::{Passer, Printed, Sink};
-use crate::wire::{LogLine, Stream};
+use crate::wire::Stream;
 
 /// How much is read at once.
 const CHUNK: usize = 64 << 10;
@@ -269,7 +269,7 @@ impl PipeReader {
 }
 
 fn publish(log: &RunLog, passer: &Passer, stream: Stream, at: &str, line: String) {
-    let line = Arc::new(LogLine { at: at.to_owned(), release: log.release().to_owned(), stream, line });
+    let line = Arc::new(log.line(at, stream, line));
     passer.pass(Printed { app: log.app().cloned(), line: Arc::clone(&line) });
     log.push(line);
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::wire::LogLine;
+use crate::wire::{LogLine, LogsRequest, Stream};
 
 /// The longest line in bytes; a longer one goes on in the next.
 pub(super) const LINE_LIMIT: usize = 16 << 10;
@@ -20,12 +20,22 @@ const FOLLOW: usize = 256;
 /// Numbers all lines of all runs in the order in which they were read.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// Whose lines they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Printer {
+    pub(super) release: String,
+    /// The number of its place.
+    pub(super) replica: u16,
+    /// Which companion of the release it is.
+    pub(super) process: Option<Arc<str>>,
+}
+
 /// What one run printed: its last lines, and those who follow it.
 #[derive(Debug)]
 pub(super) struct RunLog {
     /// The name of its app, where there are several.
     app: Option<Arc<str>>,
-    release: String,
+    printer: Printer,
     ring: Mutex<Ring>,
     followers: broadcast::Sender<Arc<LogLine>>,
 }
@@ -37,9 +47,9 @@ struct Ring {
 }
 
 impl RunLog {
-    pub(super) fn new(app: Option<Arc<str>>, release: &str) -> Self {
+    pub(super) fn new(app: Option<Arc<str>>, printer: Printer) -> Self {
         let (followers, _) = broadcast::channel(FOLLOW);
-        Self { app, release: release.to_owned(), ring: Mutex::default(), followers }
+        Self { app, printer, ring: Mutex::default(), followers }
     }
 
     pub(super) fn app(&self) -> Option<&Arc<str>> {
@@ -47,7 +57,20 @@ impl RunLog {
     }
 
     pub(super) fn release(&self) -> &str {
-        &self.release
+        &self.printer.release
+    }
+
+    /// Whether its lines are wanted.
+    pub(super) fn is_wanted(&self, wanted: &LogsRequest) -> bool {
+        let Printer { release, replica, process } = &self.printer;
+        wanted.wants(release, *replica, process.as_deref())
+    }
+
+    /// The line of this text, which was read `at` this moment.
+    pub(super) fn line(&self, at: &str, stream: Stream, line: String) -> LogLine {
+        let Printer { release, replica, process } = self.printer.clone();
+        let process = process.map(|process| process.to_string());
+        LogLine { at: at.to_owned(), release, replica, process, stream, line }
     }
 
     pub(super) fn push(&self, line: Arc<LogLine>) {
@@ -133,8 +156,11 @@ fn boundary(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Stream;
     use proptest::prelude::*;
+
+    fn printer() -> Printer {
+        Printer { release: "r".into(), replica: 0, process: None }
+    }
 
     fn split(chunks: &[&[u8]]) -> Vec<String> {
         let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
@@ -146,7 +172,7 @@ mod tests {
     }
 
     fn line(text: String) -> Arc<LogLine> {
-        Arc::new(LogLine { at: String::new(), release: "r".into(), stream: Stream::Stdout, line: text })
+        Arc::new(RunLog::new(None, printer()).line("", Stream::Stdout, text))
     }
 
     #[test]
@@ -172,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_ring_is_bounded_by_lines_and_by_bytes() {
-        let log = RunLog::new(None, "r");
+        let log = RunLog::new(None, printer());
         for number in 0..LINES + 5 {
             log.push(line(number.to_string()));
         }

@@ -4,6 +4,7 @@
 //! thread alone. Lines that do not fit into the queue meanwhile are counted, and the count is
 //! printed once there is room again.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread;
 
 use crate::plain::plain;
-use crate::wire::{LogLine, Stream};
+use crate::wire::{LogLine, Stream, WEB};
 
 /// Lines that may wait: at most 8 MiB, if all have the longest length.
 const QUEUE: usize = 512;
@@ -23,9 +24,10 @@ const JOURNAL: &str = "/run/systemd/journal/socket";
 /// Where the lines of apps go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sink {
-    /// To standard output, each behind `app | ` (`portok run`).
+    /// To standard output, each behind `app | ` (`portok run`), or `app.1 | ` where several print.
     Stdout,
-    /// To standard error, each with its release in front (a daemon without a journal).
+    /// To standard error, each with its release in front, and with which of several printed it (a
+    /// daemon without a journal).
     Stderr,
     /// To the journal, under the instance's name as identifier (a daemon with one).
     Journal,
@@ -55,8 +57,8 @@ impl Passer {
     /// Starts the thread. `end` is dropped when the thread and every clone of this have ended.
     pub(super) fn start(sink: Sink, instance: &str, end: Sender<()>) -> io::Result<Self> {
         let destination: Box<dyn Destination> = match sink {
-            Sink::Stdout => Box::new(Plain { to: io::stdout(), head: Head::App }),
-            Sink::Stderr => Box::new(Plain { to: io::stderr(), head: Head::Release }),
+            Sink::Stdout => Box::new(Plain::new(io::stdout(), Head::App)),
+            Sink::Stderr => Box::new(Plain::new(io::stderr(), Head::Release)),
             Sink::Journal => Box::new(Journal::new(instance, Path::new(JOURNAL))?),
             Sink::None => return Ok(Self { queue: None, dropped: Arc::default(), _end: end }),
         };
@@ -102,12 +104,7 @@ fn pass_on(lines: &Receiver<Printed>, destination: &mut dyn Destination, dropped
                 let notice = format!("portok: {lost} lines of output were not passed on: too many at once");
                 let _ = destination.write(
                     app.as_deref(),
-                    &LogLine {
-                        at: line.at.clone(),
-                        release: line.release.clone(),
-                        stream: Stream::Stderr,
-                        line: notice,
-                    },
+                    &LogLine { stream: Stream::Stderr, line: notice, ..LogLine::clone(&line) },
                 );
             }
             next = lines.try_recv().ok();
@@ -119,6 +116,25 @@ fn pass_on(lines: &Receiver<Printed>, destination: &mut dyn Destination, dropped
 struct Plain<W> {
     to: W,
     head: Head,
+    /// The apps of which others than the first replica print, too: each of their lines says whose
+    /// it is from now on.
+    several: HashSet<String>,
+}
+
+impl<W> Plain<W> {
+    fn new(to: W, head: Head) -> Self {
+        Self { to, head, several: HashSet::new() }
+    }
+
+    /// Which of several printed a line; `main` is what those are called that get requests.
+    fn who(&mut self, app: Option<&str>, line: &LogLine, main: &str) -> Option<String> {
+        let app = app.unwrap_or_default();
+        if line.replica > 0 || line.process.is_some() {
+            self.several.insert(app.to_owned());
+        }
+        let name = line.process.as_deref().unwrap_or(main);
+        self.several.contains(app).then(|| format!("{name}.{}", line.replica))
+    }
 }
 
 /// What tells the app's lines from the daemon's own.
@@ -131,10 +147,16 @@ impl<W: Write + Send> Destination for Plain<W> {
     fn write(&mut self, app: Option<&str>, line: &LogLine) -> io::Result<()> {
         // One write for a line, so that the daemon's own lines do not end up inside it.
         let text = plain(&line.line);
-        let whole = match (&self.head, app) {
-            (Head::App, _) => format!("app | {text}\n"),
-            (Head::Release, None) => format!("[{}] {text}\n", line.release),
-            (Head::Release, Some(app)) => format!("[{app} {}] {text}\n", line.release),
+        let whole = match self.head {
+            Head::App => {
+                let who = self.who(app, line, "app");
+                format!("{} | {text}\n", who.as_deref().unwrap_or("app"))
+            }
+            Head::Release => {
+                let who = self.who(app, line, WEB);
+                let head = app.into_iter().chain([&*line.release]).chain(who.as_deref());
+                format!("[{}] {text}\n", head.collect::<Vec<_>>().join(" "))
+            }
         };
         self.to.write_all(whole.as_bytes())
     }
@@ -164,11 +186,15 @@ impl Destination for Journal {
             Stream::Stdout => 6,
             Stream::Stderr => 4,
         };
+        let process = line.process.as_ref().map(|name| format!("PORTOK_PROCESS={name}\n"));
+        let process = process.unwrap_or_default();
         let entry = format!(
-            "SYSLOG_IDENTIFIER={0}\nPRIORITY={priority}\nPORTOK_APP={1}\nPORTOK_RELEASE={2}\nMESSAGE={3}\n",
+            "SYSLOG_IDENTIFIER={0}\nPRIORITY={priority}\nPORTOK_APP={1}\nPORTOK_RELEASE={2}\n\
+             PORTOK_REPLICA={3}\n{process}MESSAGE={4}\n",
             self.instance,
             app.unwrap_or(&self.instance),
             line.release,
+            line.replica,
             line.line
         );
         // By name each time: a journald that was restarted has the same one.
@@ -190,7 +216,8 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     fn line(stream: Stream, text: &str) -> Arc<LogLine> {
-        Arc::new(LogLine { at: "now".into(), release: "r7".into(), stream, line: text.into() })
+        let (release, replica, process) = ("r7".into(), 0, None);
+        Arc::new(LogLine { at: "now".into(), release, replica, process, stream, line: text.into() })
     }
 
     /// Blocks in every write until it gets a token.
@@ -236,13 +263,34 @@ mod tests {
 
     #[test]
     fn plain_lines_are_told_from_the_daemons_own() {
-        let mut plain = Plain { to: Vec::new(), head: Head::Release };
+        let mut plain = Plain::new(Vec::new(), Head::Release);
         plain.write(None, &line(Stream::Stdout, "\x1b[1mhello")).unwrap();
         plain.head = Head::App;
         plain.write(None, &line(Stream::Stderr, "there")).unwrap();
         plain.head = Head::Release;
         plain.write(Some("api"), &line(Stream::Stdout, "of several")).unwrap();
         assert_eq!(plain.to, b"[r7] hello\napp | there\n[api r7] of several\n");
+    }
+
+    #[test]
+    fn the_lines_of_several_replicas_are_told_apart() {
+        let mut plain = Plain::new(Vec::new(), Head::App);
+        let one = line(Stream::Stdout, "x");
+        let of = |replica, process: Option<&str>| LogLine {
+            replica,
+            process: process.map(str::to_owned),
+            ..LogLine::clone(&one)
+        };
+        for line in [of(0, None), of(1, None), of(0, None), of(0, Some("worker"))] {
+            plain.write(None, &line).unwrap();
+        }
+        plain.head = Head::Release;
+        plain.write(None, &of(0, None)).unwrap();
+        plain.write(Some("api"), &of(0, None)).unwrap();
+        let told = String::from_utf8(plain.to).unwrap();
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines[..4], ["app | x", "app.1 | x", "app.0 | x", "worker.0 | x"]);
+        assert_eq!(lines[4..], ["[r7 web.0] x", "[api r7] x"]);
     }
 
     #[test]
@@ -258,8 +306,15 @@ mod tests {
         let entry = std::str::from_utf8(&buffer[..count]).unwrap();
         assert_eq!(
             entry,
-            "SYSLOG_IDENTIFIER=web\nPRIORITY=4\nPORTOK_APP=web\nPORTOK_RELEASE=r7\nMESSAGE=oh = no\n"
+            "SYSLOG_IDENTIFIER=web\nPRIORITY=4\nPORTOK_APP=web\nPORTOK_RELEASE=r7\n\
+             PORTOK_REPLICA=0\nMESSAGE=oh = no\n"
         );
+        let one = line(Stream::Stdout, "x");
+        let worker = LogLine { replica: 1, process: Some("worker".into()), ..LogLine::clone(&one) };
+        journal.write(Some("shop"), &worker).unwrap();
+        let count = journald.recv(&mut buffer).unwrap();
+        let entry = std::str::from_utf8(&buffer[..count]).unwrap();
+        assert!(entry.ends_with("PORTOK_REPLICA=1\nPORTOK_PROCESS=worker\nMESSAGE=x\n"), "{entry}");
         // Without a journald only the lines are lost.
         drop(journald);
         std::fs::remove_file(&path).unwrap();

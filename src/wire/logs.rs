@@ -2,6 +2,31 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The process name by which a query means the replicas that get requests, and no companion.
+pub const WEB: &str = "web";
+
+/// The query of `GET /__logs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogsRequest {
+    /// Only what this release printed.
+    pub release: Option<String>,
+    /// Only what replicas of this number printed.
+    pub replica: Option<u16>,
+    /// Only what this companion printed; [`WEB`]: what the replicas did that get requests.
+    pub process: Option<String>,
+    /// How many of the last lines.
+    pub lines: usize,
+}
+
+impl LogsRequest {
+    /// Whether the lines of this process are wanted.
+    pub fn wants(&self, release: &str, replica: u16, process: Option<&str>) -> bool {
+        self.release.as_ref().is_none_or(|wanted| wanted == release)
+            && self.replica.is_none_or(|wanted| wanted == replica)
+            && self.process.as_ref().is_none_or(|wanted| wanted == process.unwrap_or(WEB))
+    }
+}
+
 /// The answer to `GET /__logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logs {
@@ -18,6 +43,12 @@ pub struct LogLine {
     pub at: String,
     /// The release that printed it.
     pub release: String,
+    /// The number of the replica that printed it.
+    #[serde(default)]
+    pub replica: u16,
+    /// The companion that it is one of. Absent for a replica that gets requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
     /// The output on which it was printed.
     pub stream: Stream,
     /// The line without its line end; cut if it was too long.

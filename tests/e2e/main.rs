@@ -63,6 +63,8 @@ mod phases;
 #[cfg(test)]
 mod proxy_path;
 #[cfg(test)]
+mod ps;
+#[cfg(test)]
 mod real;
 #[cfg(test)]
 mod replicas;

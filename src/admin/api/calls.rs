@@ -43,6 +43,7 @@ impl Admin {
                 let apps = named.map_or_else(|| self.parts.apps.list(), |app| vec![app]);
                 answer::json(StatusCode::OK, &apps.iter().map(rows::row).collect::<Vec<_>>())
             }
+            Call::Replicas => answer::json(StatusCode::OK, &self.parts.apps.replicas(named).await?),
             Call::Metrics(format) => self.numbers(named, format, config).await,
             Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
             Call::Shutdown => answer::json(StatusCode::OK, &self.shut_down(caller.peer).await?),
@@ -95,9 +96,7 @@ impl Admin {
                 answer::json(StatusCode::OK, &app.scale(bounds, said).await?)
             }
             AppCall::Releases => answer::json(StatusCode::OK, &app.releases()),
-            AppCall::Logs { release, lines } => {
-                answer::json(StatusCode::OK, &app.logs(release.as_deref(), lines)?)
-            }
+            AppCall::Logs(asked) => answer::json(StatusCode::OK, &app.logs(&asked)?),
         })
     }
 

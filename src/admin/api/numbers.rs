@@ -65,7 +65,8 @@ impl Admin {
         };
         let mut parts = Vec::with_capacity(apps.len() + 2);
         for app in &apps {
-            let life = Life { status: self.status(app, config).await, health: app.health() };
+            let status = self.status(app, config).await;
+            let life = Life { status, replicas: app.replicas(), health: app.health() };
             // Of one app, the plane's counters are its own, seen at one moment.
             let counters = if several { app.counters().snapshot() } else { plane.clone() };
             let name = several.then(|| app.name().to_owned());

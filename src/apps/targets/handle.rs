@@ -15,7 +15,7 @@ use crate::health::{Probe, Prober};
 use crate::proxy::{ServiceCounters, Target};
 use crate::release;
 use crate::release::orders::Order;
-use crate::wire::{self, Code, ErrorBody, Phase, Said};
+use crate::wire::{self, Code, ErrorBody, Phase, ReplicaRole, ReplicaRow, ReplicaState, Said, TargetState};
 
 /// What reaches the driver.
 pub(super) enum Message {
@@ -96,6 +96,39 @@ impl Handle {
     pub fn replicas(&self) -> wire::Replicas {
         let view = self.view();
         wire::Replicas { ready: self.picture(&view).ready().count(), wanted: view.listed.len() }
+    }
+
+    /// The targets as rows, each by its place among those that are known.
+    pub fn members(&self) -> Vec<release::Member> {
+        let view = self.view();
+        let picture = self.picture(&view);
+        let rows = (0..).zip(picture.targets()).map(|(replica, (member, state, _))| {
+            let target = member.target.as_deref();
+            ReplicaRow {
+                app: view.config.name.clone(),
+                release: None,
+                role: if member.listed { ReplicaRole::Live } else { ReplicaRole::Draining },
+                process: None,
+                replica,
+                state: match state {
+                    TargetState::Starting => ReplicaState::Starting,
+                    TargetState::Ready => ReplicaState::Ready,
+                    TargetState::Ejected => ReplicaState::Ejected,
+                    TargetState::Draining => ReplicaState::Draining,
+                },
+                address: Some(member.addr.to_string()),
+                port: Some(member.addr.port()),
+                pid: None,
+                inflight: target.map_or(0, Target::inflight),
+                tunnels: target.map_or(0, Target::tunnels),
+                requests: target.map_or(0, Target::requests),
+                restarts: 0,
+                memory: None,
+                started_at: None,
+                last_exit: None,
+            }
+        });
+        rows.map(|row| release::Member { row, process: None }).collect()
     }
 
     /// Whether the targets in force are those of the configuration.

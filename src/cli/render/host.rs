@@ -8,7 +8,7 @@ use anstyle::Style;
 use super::tables::columns;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, count, paint, phase_style, plain, port};
 use crate::host::{Check, CheckVerdict, HostReport, InstanceRow, JournalLine, JournalSource};
-use crate::wire::AppRow;
+use crate::wire::{AppRow, Replicas};
 
 /// A report: what was done, what else to know, what to type next.
 pub(crate) fn report(report: &HostReport) -> String {
@@ -68,7 +68,7 @@ pub(crate) fn instances(rows: &[InstanceRow]) -> String {
             (STRONG, plain(&row.name)),
             (Style::new(), row.listen.as_deref().map_or_else(|| "?".to_owned(), plain)),
             phase_of(row),
-            (Style::new(), live.map_or_else(|| "-".to_owned(), |live| plain(&live.release))),
+            (Style::new(), live_of(live.map(|live| live.release.as_str()), row.replicas)),
             (Style::new(), port(live.and_then(|live| live.port))),
             (Style::new(), pid_of(row)),
             (if unit.starts_with("failed") { BAD } else { Style::new() }, unit),
@@ -102,6 +102,15 @@ fn phase_of(row: &InstanceRow) -> (Style, String) {
     }
 }
 
+/// What is live, and how much of it where there are several.
+fn live_of(release: Option<&str>, replicas: Option<Replicas>) -> String {
+    let release = release.map_or_else(|| "-".to_owned(), plain);
+    match replicas.filter(|replicas| replicas.wanted > 1 || replicas.ready > 1) {
+        Some(Replicas { ready, wanted }) => format!("{release} {ready}/{wanted}"),
+        None => release,
+    }
+}
+
 /// The process of an instance's app; of one with several apps: its daemon's.
 fn pid_of(row: &InstanceRow) -> String {
     let app = row.live.as_ref().and_then(|live| live.pid).map(|pid| pid.to_string());
@@ -116,7 +125,7 @@ fn app_cells(instance: &str, app: &AppRow) -> [(Style, String); 8] {
         (STRONG, format!("  {}/{}", plain(instance), plain(&app.app))),
         none(),
         (phase_style(app.phase), app.phase.as_str().to_owned()),
-        (Style::new(), app.live.as_deref().map_or_else(|| "-".to_owned(), plain)),
+        (Style::new(), live_of(app.live.as_deref(), app.replicas)),
         none(),
         none(),
         none(),
@@ -184,7 +193,7 @@ pub(crate) fn journal_lines(lines: &[JournalLine]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::InstanceRow;
+    use crate::host::{InstanceRow, LiveRow};
     use crate::wire::Phase;
 
     fn stripped(text: &str) -> String {
@@ -214,6 +223,8 @@ next:
         let mut api =
             InstanceRow { name: "api".into(), listen: Some("0.0.0.0:80".into()), ..InstanceRow::default() };
         api.phase = Some(Phase::Settled);
+        api.live = Some(LiveRow { release: "v2".into(), port: Some(28_001), pid: Some(7) });
+        api.replicas = Some(Replicas { ready: 2, wanted: 3 });
         api.files = vec!["/etc/portok/api.toml".into()];
         let bad = InstanceRow {
             name: "bad".into(),
@@ -222,10 +233,10 @@ next:
         };
         let run = InstanceRow { name: "run".into(), socket: Some("/tmp/s".into()), ..InstanceRow::default() };
         let expected = "\
-NAME  LISTEN      PHASE    LIVE  PORT  PID  UNIT  CONFIG
-api   0.0.0.0:80  settled  -     -     -    -     /etc/portok/api.toml
-bad   ?           down     -     -     -    -
-run   ?           down     -     -     -    -     no file; /tmp/s
+NAME  LISTEN      PHASE    LIVE    PORT   PID  UNIT  CONFIG
+api   0.0.0.0:80  settled  v2 2/3  28001  7    -     /etc/portok/api.toml
+bad   ?           down     -       -      -    -
+run   ?           down     -       -      -    -     no file; /tmp/s
 ! bad: bad.toml:1:1 no
 ";
         assert_eq!(stripped(&instances(&[api, bad, run])), expected);

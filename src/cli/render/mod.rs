@@ -11,6 +11,7 @@ mod failure;
 mod host;
 mod lines;
 mod progress;
+mod ps;
 mod releases;
 mod results;
 mod screen;
@@ -24,10 +25,11 @@ pub(crate) use ended::ended;
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, note, report};
 pub(crate) use progress::Progress;
+pub(crate) use ps::ps;
 pub(crate) use releases::releases;
 pub(crate) use results::{
-    absent, accepted, broken_file, counted_together, health, log_lines, moved, ordered, planned, reloaded,
-    scaled, superseded, switched, upgraded, warning, watch_line, watching,
+    absent, accepted, broken_file, counted_together, have_several, health, log_lines, moved, ordered,
+    planned, reloaded, scaled, superseded, switched, upgraded, warning, watch_line, watching,
 };
 #[cfg(test)]
 pub(crate) use screen::Sink;

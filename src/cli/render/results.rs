@@ -147,17 +147,28 @@ fn probed(status: Option<u16>, latency_ms: Option<f64>, error: Option<&str>) -> 
 }
 
 /// Lines of an app's output.
-pub(crate) fn log_lines(lines: &[LogLine]) -> String {
+/// `several`: each says which replica printed it.
+pub(crate) fn log_lines(lines: &[LogLine], several: bool) -> String {
     let mut text = String::new();
-    for LogLine { at, release, stream, line } in lines {
+    for LogLine { at, release, replica, process, stream, line } in lines {
         let (style, mark) = match stream {
             Stream::Stdout => (DIM, "out"),
             Stream::Stderr => (BUSY, "err"),
         };
         let head = paint(DIM, format_args!("{} {}", plain(at), plain(release)));
-        _ = writeln!(text, "{head} {} {}", paint(style, mark), plain(line));
+        let who = match process {
+            Some(process) => format!("{}.{replica}| ", plain(process)),
+            None if several => format!("{replica}| "),
+            None => String::new(),
+        };
+        _ = writeln!(text, "{head} {} {who}{}", paint(style, mark), plain(line));
     }
     text
+}
+
+/// Whether several replicas printed these lines.
+pub(crate) fn have_several(lines: &[LogLine]) -> bool {
+    lines.iter().any(|line| line.replica > 0 || line.process.is_some())
 }
 
 /// The first line of `--wait-window`.
@@ -280,11 +291,19 @@ mod tests {
         let line = LogLine {
             at: "2026-01-01T00:00:00.000Z".into(),
             release: "v1".into(),
+            replica: 0,
+            process: None,
             stream: Stream::Stderr,
             line: "a\rb".into(),
         };
-        let lines = [line];
-        assert_eq!(stripped(log_lines(&lines)), "2026-01-01T00:00:00.000Z v1 err a\u{fffd}b\n");
+        let head = "2026-01-01T00:00:00.000Z v1 err";
+        let told = |lines: &[LogLine]| stripped(log_lines(lines, have_several(lines)));
+        assert_eq!(told(std::slice::from_ref(&line)), format!("{head} a\u{fffd}b\n"));
+        let worker = LogLine { process: Some("worker".into()), line: "c".into(), ..line.clone() };
+        let second = LogLine { replica: 1, line: "b".into(), ..line.clone() };
+        let lines = [("0", "a\u{fffd}b"), ("1", "b"), ("worker.0", "c")];
+        let expected: String = lines.iter().map(|(who, text)| format!("{head} {who}| {text}\n")).collect();
+        assert_eq!(told(&[line, second, worker]), expected);
     }
 
     #[test]

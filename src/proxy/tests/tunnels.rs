@@ -36,9 +36,11 @@ async fn bytes_right_behind_the_heads_and_half_closes_pass() {
     assert_eq!(client.exactly(5).await, b"hello");
     assert_eq!(client.exactly(300_000).await, vec![7; 300_000]);
     assert_eq!((target.inflight(), rig.counters.snapshot().inflight), (1, 1));
+    assert_eq!((target.tunnels(), target.requests()), (1, 1));
     client.stream.shutdown().await.unwrap();
     assert_eq!(client.rest().await, b"last");
     eventually("the tunnel has ended", || target.inflight() == 0).await;
+    assert_eq!((target.tunnels(), target.requests()), (0, 1));
     let snapshot = rig.counters.snapshot();
     assert_eq!((snapshot.by_class, snapshot.total_proxy_errors), ([1, 0, 0, 0, 0], 0));
 }

@@ -29,8 +29,10 @@ use crate::wire::{self, Reason};
 /// What the supervisor needs to take a recorded run over.
 fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
     let stopping = (run.role == Role::Stopping).then(|| left(run.until, stop_timeout));
-    let port = Some(run.port).filter(|port| *port != 0);
-    Survivor { identity: run.identity.clone(), release: run.release.clone(), port, stopping }
+    let StoredRun { identity, release, replica, process, port, .. } = run.clone();
+    let process = process.map(Into::into);
+    let port = Some(port).filter(|port| *port != 0);
+    Survivor { identity, release, replica, process, port, stopping }
 }
 
 /// The time left until a recorded moment: nothing where none is known, and never more than the

@@ -98,6 +98,9 @@ impl Coordinator {
         let release = self.release_of(run);
         let exit = exit.to_string();
         self.process_ended(run, Some(&exit), None);
+        if let Some(place) = self.state.place_of(run) {
+            self.exits.note(place, &release, exit.clone());
+        }
         if self.restores(run) {
             self.voice.notice(format!("it ended: {exit}"));
             if !port_taken {

@@ -2,9 +2,9 @@
 
 use super::Coordinator;
 use crate::config::Replicas;
-use crate::release::state::RunId;
-use crate::release::view::{View, empty_status};
-use crate::wire;
+use crate::release::state::{Member, RunId};
+use crate::release::view::{MemberView, View, empty_status};
+use crate::wire::{self, ReplicaRole};
 
 impl Coordinator {
     /// The app as it is now.
@@ -68,7 +68,50 @@ impl Coordinator {
             live: self.traffic.in_flight(&live_runs),
             candidate: self.traffic.in_flight(&runs_beside(candidate)),
             previous: self.traffic.in_flight(&runs_beside(previous)),
+            members: self.member_views(),
         }
+    }
+
+    /// Every replica of every set, those that are leaving included.
+    fn member_views(&self) -> Vec<MemberView> {
+        let app = self.config.borrow().name.clone();
+        let members = self.state.members();
+        let is_live = |member: &Member<'_>| {
+            member.role == ReplicaRole::Live && member.process.is_none() && member.replica.is_some()
+        };
+        // Of a single one the record knows more than the place.
+        let is_alone = members.iter().filter(|member| is_live(member)).count() == 1;
+        let view = |member: &Member<'_>| {
+            let facts = member.run.and_then(|run| self.runs.get(run));
+            let replica = member.replica.or_else(|| Some(facts?.replica())).unwrap_or_default();
+            let is_known = is_alone && is_live(member);
+            let last_exit = self.exits.get(member.set, replica).or_else(|| {
+                self.voice.last_exit().filter(|exit| is_known && exit.release == member.release.id)
+            });
+            let requests = member.run.map(|run| self.traffic.in_flight(&[run])).unwrap_or_default();
+            let row = wire::ReplicaRow {
+                app: app.clone(),
+                release: Some(member.release.id.clone()),
+                role: member.role,
+                process: member.process.map(str::to_owned),
+                replica,
+                state: member.state,
+                address: None,
+                port: facts.and_then(|facts| facts.port()),
+                pid: facts.and_then(|facts| facts.pid_that_runs()),
+                inflight: 0,
+                tunnels: 0,
+                requests: 0,
+                restarts: if is_known { self.state.restarts } else { member.restarts },
+                memory: None,
+                started_at: facts.and_then(|facts| facts.started_at()).map(wire::rfc3339),
+                last_exit: last_exit.cloned(),
+            };
+            let process = facts.filter(|facts| facts.pid_that_runs().is_some());
+            let process = process.and_then(|facts| facts.process()).map(|process| process.identity().clone());
+            MemberView { row, requests, process }
+        };
+        members.iter().map(view).collect()
     }
 
     /// How many replicas are ready, and how many there are to be now. `None` where it is always

@@ -8,6 +8,14 @@ pub(super) struct Place {
     /// Its number: the lowest that was free in its set.
     pub(super) replica: u16,
     pub(super) filling: Filling,
+    /// How often it was filled again after a crash, in this tenure.
+    pub(super) restarts: u32,
+}
+
+impl Place {
+    fn new(replica: u16, filling: Filling) -> Self {
+        Self { replica, filling, restarts: 0 }
+    }
 }
 
 /// What fills a place.
@@ -41,7 +49,8 @@ pub(super) enum Filling {
 }
 
 impl Filling {
-    fn run(&self) -> Option<&Run> {
+    /// The run that it is.
+    pub(super) fn run(&self) -> Option<&Run> {
         match self {
             Self::Starting { run, .. } | Self::Ready { run, .. } => Some(run),
             Self::Undecided | Self::Waiting { .. } | Self::GivenUp => None,
@@ -64,6 +73,16 @@ impl Places {
     /// How many there are.
     pub(super) fn len(&self) -> u16 {
         u16::try_from(self.0.len()).unwrap_or(u16::MAX)
+    }
+
+    /// All of them, in the order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter()
+    }
+
+    /// A new tenure begins: they have not been filled again yet.
+    pub(super) fn forget_restarts(&mut self) {
+        self.0.iter_mut().for_each(|place| place.restarts = 0);
     }
 
     /// The place at this position.
@@ -159,7 +178,7 @@ impl Places {
             Some(place) => place.filling = filling,
             None => {
                 let at = self.0.partition_point(|place| place.replica < replica);
-                self.0.insert(at, Place { replica, filling });
+                self.0.insert(at, Place::new(replica, filling));
             }
         }
     }

@@ -149,6 +149,7 @@ impl ReplicaSet {
         self.crashes.clear();
         self.inherited_fails = 0;
         self.places.forget_probes();
+        self.places.forget_restarts();
     }
 
     /// Whether a run of an earlier daemon may fill this place.
@@ -295,6 +296,7 @@ impl ReplicaSet {
         let place = self.places.of(id)?;
         let Filling::Starting { run, again, .. } = &place.filling else { return None };
         let (run, again) = (run.clone(), *again);
+        place.restarts = place.restarts.saturating_add(u32::from(again));
         let fails = std::mem::take(&mut self.inherited_fails);
         place.filling = Filling::Ready { run, fails, watched: 0 };
         // A crash loop ends here; later crashes may be another. That a companion runs proves little:
@@ -456,7 +458,7 @@ impl ReplicaSet {
     /// was never started.
     pub(super) fn shrink(&mut self, round: &mut Round<'_>) -> Option<(Run, u16)> {
         let growth = &self.growth;
-        let Place { replica, filling } = self.places.remove_youngest(|id| growth.has_tunnels(id))?;
+        let Place { replica, filling, .. } = self.places.remove_youngest(|id| growth.has_tunnels(id))?;
         self.growth.begin_anew();
         if self.places.len() == 0 {
             self.cause = DownCause::Boot;

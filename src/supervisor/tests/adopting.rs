@@ -18,7 +18,8 @@ fn left(text: &str) -> (Child, Survivor) {
     let identity = Identity::of(child.id(), tag).unwrap();
     // Any will do: nothing listens there.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    (child, Survivor { identity, release: "r1".into(), port: Some(port), stopping: None })
+    let port = Some(port);
+    (child, Survivor { identity, release: "r1".into(), replica: 0, process: None, port, stopping: None })
 }
 
 async fn adopt(bench: &Bench, survivor: &Survivor) -> std::io::Result<Process> {

@@ -6,6 +6,7 @@ use std::fs;
 use super::super::Survivor;
 use super::leftovers::{assert_untouched, left, wait_for_line};
 use super::*;
+use crate::wire::LogsRequest;
 
 /// The names in the daemon's folder of pipes that belong to a run.
 fn pipes(bench: &Bench, process: &Process) -> usize {
@@ -84,6 +85,8 @@ async fn the_next_daemon_takes_both_over_and_keeps_their_pipes_apart() {
         let survivor = Survivor {
             identity: process.identity().clone(),
             release: "r1".into(),
+            replica: 0,
+            process: None,
             port: process.port(),
             stopping: None,
         };
@@ -119,7 +122,12 @@ async fn no_port_is_leased_to_both_and_each_remembers_its_own_lines() {
         within("the end", bench.sh(text).await.gone()).await;
     }
     for (bench, line) in [(&web, "from web"), (&api, "from api")] {
-        let lines: Vec<_> = bench.supervisor.logs(None, 9).into_iter().map(|line| line.line).collect();
+        let lines: Vec<_> = bench
+            .supervisor
+            .logs(&LogsRequest { lines: 9, ..LogsRequest::default() })
+            .into_iter()
+            .map(|line| line.line)
+            .collect();
         assert_eq!(lines, [line]);
     }
 }

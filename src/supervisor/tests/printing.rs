@@ -5,7 +5,12 @@ use std::sync::Arc;
 use super::super::Exit;
 use super::super::ring::LINE_LIMIT;
 use super::*;
-use crate::wire::{LogLine, Stream};
+use crate::wire::{LogLine, LogsRequest, Stream};
+
+/// All lines.
+fn all() -> LogsRequest {
+    LogsRequest { lines: 100, ..LogsRequest::default() }
+}
 
 #[tokio::test]
 async fn the_last_lines_are_there_with_the_exit() {
@@ -91,10 +96,34 @@ async fn logs_remember_ended_runs_in_order_and_by_release() {
         within("the end", process.gone()).await;
     }
     let releases = |lines: Vec<LogLine>| lines.into_iter().map(|line| line.release).collect::<Vec<_>>();
-    assert_eq!(releases(bench.supervisor.logs(None, 100)), ["r1", "r1", "r2", "r2", "r1", "r1"]);
-    assert_eq!(releases(bench.supervisor.logs(Some("r2"), 100)), ["r2", "r2"]);
-    assert_eq!(bench.supervisor.logs(Some("r1"), 3).len(), 3);
-    assert!(bench.supervisor.logs(Some("r3"), 3).is_empty());
+    let of = |release: &str, lines| {
+        bench.supervisor.logs(&LogsRequest { release: Some(release.into()), lines, ..all() })
+    };
+    assert_eq!(releases(bench.supervisor.logs(&all())), ["r1", "r1", "r2", "r2", "r1", "r1"]);
+    assert_eq!(releases(of("r2", 100)), ["r2", "r2"]);
+    assert_eq!(of("r1", 3).len(), 3);
+    assert!(of("r3", 3).is_empty());
+}
+
+#[tokio::test]
+async fn logs_are_told_apart_by_replica_and_process() {
+    let bench = Bench::new();
+    for (replica, name) in [(0, None), (1, None), (0, Some("worker"))] {
+        let mut launch = bench.launch(CommandLine::Shell("echo $PORTOK_REPLICA${PORTOK_PROCESS-}".into()));
+        (launch.replica, launch.process) = (Some(replica), name.map(Into::into));
+        let process = bench.start(launch).await.unwrap();
+        within("the end", process.gone()).await;
+    }
+    let printed = |wanted: LogsRequest| {
+        let lines = bench.supervisor.logs(&wanted).into_iter();
+        lines.map(|line| (line.line, line.replica, line.process)).collect::<Vec<_>>()
+    };
+    let web = |replica: u16| (replica.to_string(), replica, None);
+    let worker = ("0worker".to_owned(), 0, Some("worker".to_owned()));
+    assert_eq!(printed(all()), [web(0), web(1), worker.clone()]);
+    assert_eq!(printed(LogsRequest { replica: Some(0), ..all() }), [web(0), worker.clone()]);
+    assert_eq!(printed(LogsRequest { process: Some("web".into()), ..all() }), [web(0), web(1)]);
+    assert_eq!(printed(LogsRequest { process: Some("worker".into()), ..all() }), [worker]);
 }
 
 #[tokio::test]
@@ -105,6 +134,6 @@ async fn only_the_last_runs_are_remembered() {
         within("the end", process.gone()).await;
     }
     within("the tasks", bench.supervisor.idle()).await;
-    let lines: Vec<String> = bench.supervisor.logs(None, 100).into_iter().map(|line| line.line).collect();
+    let lines: Vec<String> = bench.supervisor.logs(&all()).into_iter().map(|line| line.line).collect();
     assert_eq!(lines, (4..20).map(|number| number.to_string()).collect::<Vec<_>>());
 }

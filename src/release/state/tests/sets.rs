@@ -4,12 +4,12 @@ use super::*;
 use crate::config::Replicas;
 
 /// A world in which so many replicas are wanted.
-fn bench(replicas: u16) -> Bench {
+pub(super) fn bench(replicas: u16) -> Bench {
     Bench { policy: Policy { replicas: Replicas::fixed(replicas), ..policy() }, ..Bench::new() }
 }
 
 /// The processes that these effects start, with their numbers.
-fn spawns(effects: &[Effect]) -> Vec<(RunId, u16)> {
+pub(super) fn spawns(effects: &[Effect]) -> Vec<(RunId, u16)> {
     let spawned = |effect: &Effect| match effect {
         Effect::Spawn { run, replica, .. } => Some((*run, *replica)),
         _ => None,
@@ -25,7 +25,7 @@ fn restart(effects: &[Effect]) -> Option<(u64, Duration)> {
 }
 
 /// Starts the candidate.
-fn begin(bench: &mut Bench, id: &str) -> Vec<RunId> {
+pub(super) fn begin(bench: &mut Bench, id: &str) -> Vec<RunId> {
     bench.deploy(id);
     let spawned = spawns(&bench.record());
     for (run, replica) in &spawned {
@@ -35,7 +35,7 @@ fn begin(bench: &mut Bench, id: &str) -> Vec<RunId> {
 }
 
 /// A deploy from acceptance until it is live.
-fn make_live(bench: &mut Bench, id: &str) -> Vec<RunId> {
+pub(super) fn make_live(bench: &mut Bench, id: &str) -> Vec<RunId> {
     let runs = begin(bench, id);
     for run in &runs {
         bench.send(Event::Ready { run: *run });
@@ -44,7 +44,7 @@ fn make_live(bench: &mut Bench, id: &str) -> Vec<RunId> {
     runs
 }
 
-fn exited(run: RunId) -> Event {
+pub(super) fn exited(run: RunId) -> Event {
     Event::Exited { run, port_taken: false }
 }
 
@@ -363,4 +363,45 @@ fn a_switch_to_several_ports_of_which_one_is_a_process_of_portok_s_is_refused() 
     make_live(&mut bench, "v1");
     let switch = Event::Switch { release: unmanaged_set(&[100, 200]), reason: Reason::Manual };
     assert_eq!(bench.send(switch), [Effect::Refuse(Refusal::PortInUse { release: "v1".into() })]);
+}
+
+#[test]
+fn members_say_what_each_place_is_for_and_what_it_does() {
+    use crate::wire::{ReplicaRole as Role, ReplicaState as Does};
+    let seen = |bench: &Bench| {
+        let members = bench.state.members();
+        members.iter().map(|member| (member.role, member.replica, member.state)).collect::<Vec<_>>()
+    };
+    let mut bench = bench(2);
+    bench.policy.window = false;
+    let first = make_live(&mut bench, "v1");
+    for healthy in [false; 3] {
+        bench.send(Event::LiveProbed { run: first[1], healthy });
+    }
+    let second = begin(&mut bench, "v2");
+    bench.send(Event::Ready { run: second[0] });
+    let expected = [
+        (Role::Live, Some(0), Does::Ready),
+        (Role::Live, Some(1), Does::Ejected),
+        (Role::Candidate, Some(0), Does::Ready),
+        (Role::Candidate, Some(1), Does::Starting),
+    ];
+    assert_eq!(seen(&bench), expected);
+    bench.send(Event::Ready { run: second[1] });
+    bench.send(exited(second[1]));
+    let expected = [
+        (Role::Live, Some(0), Does::Ready),
+        (Role::Live, Some(1), Does::Waiting),
+        (Role::Live, None, Does::Stopping),
+        (Role::Previous, Some(0), Does::Draining),
+        (Role::Previous, Some(1), Does::Draining),
+    ];
+    assert_eq!(seen(&bench), expected);
+    let restarts = |bench: &Bench| bench.state.members().iter().map(|member| member.restarts).max();
+    assert_eq!(restarts(&bench), Some(0));
+    let (ticket, _) = restart(&bench.log.clone()).expect("a restart");
+    let again = spawns(&bench.send(Event::RestartDue { ticket }))[0].0;
+    bench.send(Event::Spawned { run: again, port: 9 });
+    bench.send(Event::Ready { run: again });
+    assert_eq!(restarts(&bench), Some(1));
 }
