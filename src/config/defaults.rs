@@ -117,6 +117,8 @@ fn app() -> App {
         limits: Limits::default(),
         replicas: Replicas::fixed(1),
         processes: BTreeMap::new(),
+        max_memory: None,
+        recycle_after: secs(600),
         port_env: PORT_ENV.to_owned(),
         start_timeout: secs(60),
         stop_signal: values::SIGTERM,

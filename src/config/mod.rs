@@ -253,6 +253,10 @@ pub struct App {
     pub replicas: Replicas,
     /// What of it runs beside the app.
     pub processes: Companions,
+    /// The memory beyond which one of them is replaced, in bytes.
+    pub max_memory: Option<u64>,
+    /// One that gets there within this time of being ready is not replaced.
+    pub recycle_after: Duration,
     /// The variable that carries the port.
     pub port_env: String,
     /// How long a release may take until it is healthy.

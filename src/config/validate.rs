@@ -129,6 +129,10 @@ fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAdd
         let expected = "nothing, because app.command is not set: they run beside the processes of a release";
         r.reject("app.processes", expected);
     }
+    if app.command.is_none() && r.is_set("app.max_memory") {
+        let expected = "nothing, because app.command is not set: only processes of portok's are replaced";
+        r.reject("app.max_memory", expected);
+    }
     restarts(r, app);
 }
 

@@ -41,6 +41,7 @@ use super::history::{Content, History};
 use super::life::{Booting, Life};
 use super::live_probe::LiveProbe;
 use super::looks::Looks;
+use super::memory_looks::MemoryLooks;
 use super::message::{Message, reply};
 use super::orders::{Moment, Orders};
 use super::placeholder::Placeholder;
@@ -99,6 +100,7 @@ pub struct Coordinator {
     recorder: Recorder,
     voice: Voice,
     live_probe: LiveProbe,
+    memory_looks: MemoryLooks,
     edits: Edits,
     orders: Orders,
     scaling: Scaling,
@@ -158,6 +160,7 @@ enum Next {
     Message(Message),
     Timer,
     LiveProbe,
+    MemoryLook,
     EarlyDrain,
     SaveRetry,
     /// An order ends by itself.
@@ -202,6 +205,7 @@ impl Coordinator {
             recorder: Recorder::start(store, reports),
             voice: Voice::new(instance, notify, &record),
             live_probe: LiveProbe::default(),
+            memory_looks: MemoryLooks::default(),
             edits: Edits::new(&record),
             orders: record.orders.clone().taken_up(Moment::now()),
             scaling: Scaling::new(record.scale),
@@ -226,11 +230,13 @@ impl Coordinator {
     /// Drives the app until all of it is stopped or left.
     pub async fn run(mut self) -> End {
         self.take_stock();
+        self.want_memory_looks();
         while !self.is_over() {
             match self.next_turn().await {
                 Next::Message(message) => self.receive(message),
                 Next::Timer => self.end_timers(),
                 Next::LiveProbe => self.probe_live(),
+                Next::MemoryLook => self.weigh_live(),
                 Next::EarlyDrain => self.end_idle_drains(),
                 Next::SaveRetry => self.repeat_save(),
                 Next::OrderOver => self.end_orders(),
@@ -272,6 +278,7 @@ impl Coordinator {
             message = self.inbox.recv() => message.map_or(Next::Closed, Next::Message),
             () = at(self.timers.next()), if moves => Next::Timer,
             () = at(self.live_probe.next()), if moves => Next::LiveProbe,
+            () = at(self.memory_looks.next()), if moves => Next::MemoryLook,
             () = at(self.recorder.retry_at()), if moves => Next::SaveRetry,
             () = at(self.orders.next_end().map(Instant::from_std)), if moves => Next::OrderOver,
             () = at(self.looks.next()), if moves => Next::Look,
@@ -348,6 +355,7 @@ impl Coordinator {
             Message::Run(run, report) => self.hear(run, *report),
             Message::ProbeEnded(run, report) => self.probe_ended(run, *report),
             Message::LiveProbed(run, report) => self.live_probed(run, report),
+            Message::Weighed(seen) => self.weighed(seen),
             Message::Saved { seq, result } => self.saved(seq, result),
             Message::LookAtDisk(done) => self.look_at_disk(done),
             Message::ConfigNotPrepared { error } => self.edit_not_prepared(*error),
@@ -438,6 +446,8 @@ impl Coordinator {
             standby: config.rollback.standby == Standby::Window,
             replicas,
             companions: self.history.companions(),
+            max_memory: config.app.max_memory,
+            recycle_after: config.app.recycle_after,
             restart: config.app.restart.clone(),
         }
     }

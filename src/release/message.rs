@@ -76,6 +76,8 @@ pub(super) enum Message {
     Run(RunId, Box<Report>),
     ProbeEnded(RunId, Box<ProbeReport>),
     LiveProbed(RunId, Result<Box<ProbeReport>, Unable>),
+    /// The memory of live runs, as far as the kernel says.
+    Weighed(Vec<(RunId, Option<u64>)>),
     Saved {
         seq: u64,
         result: Result<(), String>,

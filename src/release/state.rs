@@ -27,7 +27,8 @@
 //! - The edges of the release machine by cause: `boot`, `requests`, `way_back` (rollbacks), `task`
 //!   (what is under way, from its record to its end), `runs` (what is reported of a run), `serving`
 //!   (who gets requests, and how many replicas there are), `growth` (how their number follows the
-//!   load, down to none), `leaving` (sets on their way out).
+//!   load, down to none), `recycling` (one that has grown too large is replaced), `leaving` (sets on
+//!   their way out).
 //! - `companions`: the processes of a release that get no requests.
 //! - `past`: what was live, and what is in quarantine. `standing`: the phase. `members`: the places
 //!   and runs as others see them.
@@ -55,6 +56,7 @@ mod members;
 mod names;
 mod past;
 mod places;
+mod recycling;
 mod replicas;
 mod requests;
 mod round;
@@ -81,6 +83,7 @@ pub use task::{Stage, Task};
 pub use way_back::{WayBack, WayTo};
 
 use companions::Companions;
+use recycling::Recycling;
 use round::{Ids, Round};
 
 /// The release that serves, or should.
@@ -164,6 +167,7 @@ pub struct State {
     /// Replicas of the live release are missing since the boot, and are started once the leftovers
     /// are gone.
     lacks_since_boot: bool,
+    recycling: Recycling,
     stopping: Stopping,
     recorded: u64,
     ids: Ids,
@@ -192,6 +196,7 @@ impl Default for State {
             unhealthy: false,
             served: Vec::new(),
             lacks_since_boot: false,
+            recycling: Recycling::default(),
             stopping: Stopping::No,
             recorded: 0,
             ids: Ids::default(),
@@ -341,6 +346,7 @@ impl State {
         let was_up = self.live_runs();
         self.take(event, &mut round);
         self.note_who_serves(&was_up, &mut round);
+        self.recycle(&mut round);
         self.adjust(&mut round);
         self.serve(None, &mut round);
         self.stop_what_has_drained(&mut round);
@@ -376,6 +382,7 @@ impl State {
             Event::Exited { run, port_taken } => self.exited(run, port_taken, round),
             Event::Gone { run } => self.gone(run, round),
             Event::LiveProbed { run, healthy } => self.probed(run, healthy, round),
+            Event::Memory { run, bytes } => self.weighed(run, bytes, round),
             Event::DrainOver { set, seq } => self.drain_over(set, seq, round),
             Event::WindowOver { ticket } => {
                 if self.window.is_some_and(|window| window.ticket == ticket) {

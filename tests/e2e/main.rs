@@ -67,6 +67,8 @@ mod ps;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
+mod recycling;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod rollback;

@@ -50,6 +50,21 @@ pub(super) const APP: &[Key] = &[
     replicas::REPLICAS,
     row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance),
     row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky),
+    row!(
+        app,
+        "app.max_memory",
+        some(values::size(LEAST_MEMORY, i64::MAX as u64)),
+        optional(show::size),
+        app.max_memory
+    ),
+    Key::app(
+        "app.recycle_after",
+        |key, reader, config| {
+            reader.set(key, values::duration(Duration::ZERO), &mut config.app.recycle_after);
+        },
+        // It means something only beside the limit.
+        |config, _| config.app.max_memory.map(|_| show::time(&config.app.recycle_after)),
+    ),
     row!(app, "app.directory", some(values::path), optional(show::path), app.directory)
         .makes_release(|app| record("directory", lossy(&app.directory))),
     Key::app("app.env", read_env, |config, secrets| Some(show::table(&config.app.env, secrets)))

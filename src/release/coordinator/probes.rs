@@ -1,11 +1,12 @@
-//! How runs are probed that are not starting: the live one from time to time, and one that is to
-//! become live.
+//! How runs are looked at that are not starting: the live ones are probed from time to time, and
+//! weighed where their memory has a limit; one that is to become live is probed.
 
 use std::time::Duration;
 
 use super::Coordinator;
 use crate::config::AppConfig;
 use crate::health::{Probe, Unable};
+use crate::release::memory_looks::look;
 use crate::release::message::Message;
 use crate::release::probing::{Probing, probe};
 use crate::release::state::{Event, RunId};
@@ -50,6 +51,30 @@ impl Coordinator {
         let Some(probe) = self.probe_of(run) else { return };
         self.live_probe.began(run);
         self.tasks.spawn_for(async move { Message::LiveProbed(run, probe.ask().await.map(Box::new)) });
+    }
+
+    /// Looks at the memory of the live runs.
+    pub(super) fn weigh_live(&mut self) {
+        self.memory_looks.begin();
+        let identity = |run: RunId| {
+            let facts = self.runs.get(run).filter(|facts| facts.pid_that_runs().is_some())?;
+            Some((run, facts.process()?.identity().clone()))
+        };
+        let runs = self.state.live_runs().into_iter().filter_map(identity).collect();
+        self.tasks.spawn_for(async move { Message::Weighed(look(runs).await) });
+    }
+
+    pub(super) fn weighed(&mut self, seen: Vec<(RunId, Option<u64>)>) {
+        for (run, bytes) in self.memory_looks.end(seen) {
+            self.step(Event::Memory { run, bytes });
+        }
+        self.want_memory_looks();
+    }
+
+    /// Looks at the memory of the live release only where that has a limit.
+    pub(super) fn want_memory_looks(&mut self) {
+        let wanted = self.config.borrow().app.max_memory.is_some();
+        self.memory_looks.want(wanted);
     }
 
     pub(super) fn live_probed(&mut self, run: RunId, report: Result<Box<ProbeReport>, Unable>) {

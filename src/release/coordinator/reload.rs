@@ -24,6 +24,7 @@ impl Coordinator {
         }
         self.look_at_replicas();
         self.spread();
+        self.want_memory_looks();
         if matches!(self.life, Life::Moving) {
             self.step(Event::Settings);
         }

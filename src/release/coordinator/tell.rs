@@ -86,6 +86,30 @@ impl Coordinator {
             Tell::Woken { release } => {
                 tracing::info!(release = release.id, phase, "woken: a request waits for it");
             }
+            Tell::Recycling { run, bytes } => self.tell_size(
+                run,
+                bytes,
+                "its memory is over app.max_memory: another one is started to take its place",
+            ),
+            Tell::Recycled { run, by, bytes } => {
+                let (release, place) = (self.release_of(run), self.state.place_of(by));
+                let (replica, by) = (self.replica_of(run), place.map(|(_, replica)| replica));
+                tracing::info!(release, replica, by, bytes, phase, "recycled");
+            }
+            Tell::NotRecycled { run } => {
+                let (release, replica) = (self.release_of(run), self.replica_of(run));
+                tracing::warn!(
+                    release,
+                    replica,
+                    phase,
+                    "what was to take its place did not become ready: it stays"
+                );
+            }
+            Tell::GrowsFast { run, bytes } => self.tell_size(
+                run,
+                bytes,
+                "its memory is over app.max_memory within app.recycle_after of its start: it stays",
+            ),
             Tell::Resumed { run } => {
                 let (release, pid) = (self.release_of(run), self.pid_of(run));
                 tracing::info!(release, pid, "the first release runs already: it is made live");
@@ -132,6 +156,24 @@ impl Coordinator {
     fn tell_run(&self, run: RunId, what: &'static str) {
         let (release, phase) = (self.release_of(run), self.state.phase().as_str());
         tracing::info!(release, pid = self.pid_of(run), phase, "{what}");
+    }
+
+    /// Tells of a replica that has grown too large.
+    fn tell_size(&self, run: RunId, bytes: u64, what: &'static str) {
+        let (release, phase) = (self.release_of(run), self.state.phase().as_str());
+        tracing::warn!(
+            release,
+            replica = self.replica_of(run),
+            pid = self.pid_of(run),
+            bytes,
+            phase,
+            "{what}"
+        );
+    }
+
+    /// The number of the place that a run has or had.
+    fn replica_of(&self, run: RunId) -> Option<u16> {
+        Some(self.runs.get(run)?.replica())
     }
 
     fn pid_of(&self, run: RunId) -> Option<u32> {

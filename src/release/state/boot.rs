@@ -56,6 +56,10 @@ impl State {
             set.fill_up(false, round);
         }
         self.take_over_companions(companions, leftovers, round);
+        // One may have been about to replace another.
+        if window.is_none() && !going_back && self.stopping == Stopping::No {
+            self.shrink_to(wanted, round);
+        }
         if let Some(left) = window.filter(|_| self.live != Live::None) {
             let ticket = round.fresh();
             self.window = Some(Window { ticket, goes_back: !went_back });

@@ -227,6 +227,34 @@ pub enum Tell {
         /// The release.
         release: ReleaseRef,
     },
+    /// A live run has grown too large, and another one is started to take its place.
+    Recycling {
+        /// Which.
+        run: RunId,
+        /// Its memory.
+        bytes: u64,
+    },
+    /// The other one serves; the large one drains.
+    Recycled {
+        /// The large one.
+        run: RunId,
+        /// The other one.
+        by: RunId,
+        /// The memory that the large one had.
+        bytes: u64,
+    },
+    /// The other one did not become ready, and the large one stays.
+    NotRecycled {
+        /// The large one.
+        run: RunId,
+    },
+    /// A live run has grown too large so soon that a replacement would not help.
+    GrowsFast {
+        /// Which.
+        run: RunId,
+        /// Its memory.
+        bytes: u64,
+    },
     /// This daemon makes the first release of all live, as an earlier one had begun to.
     Resumed {
         /// Its run.

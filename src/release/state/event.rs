@@ -24,6 +24,10 @@ pub struct Policy {
     pub replicas: crate::config::Replicas,
     /// The companions of each release that has some.
     pub companions: BTreeMap<String, Vec<Companion>>,
+    /// The memory beyond which a replica is replaced, in bytes.
+    pub max_memory: Option<u64>,
+    /// A replica that gets there within this time of being ready is not replaced.
+    pub recycle_after: Duration,
     /// What happens after a crash.
     pub restart: crate::config::Restart,
 }
@@ -179,6 +183,13 @@ pub enum Event {
         run: RunId,
         /// Whether it answered with 2xx.
         healthy: bool,
+    },
+    /// The memory of a live run was looked at.
+    Memory {
+        /// Which.
+        run: RunId,
+        /// What its processes have together.
+        bytes: u64,
     },
     /// A set's drain is over.
     DrainOver {

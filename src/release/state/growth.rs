@@ -126,7 +126,8 @@ impl State {
 
     /// How many replicas the live release is to have now.
     pub fn wanted(&self) -> u16 {
-        self.live.set().map_or(0, |live| live.places().len())
+        let replacements = self.recycling.extra();
+        self.live.set().map_or(0, |live| live.places().len().saturating_sub(replacements))
     }
 
     /// A request waits for the idle app.

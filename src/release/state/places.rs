@@ -100,6 +100,17 @@ impl Places {
         self.0.iter_mut().find(|place| place.filling.run().is_some_and(|run| run.id == id))
     }
 
+    /// The place of this number.
+    pub(super) fn numbered(&self, replica: u16) -> Option<&Place> {
+        self.0.iter().find(|place| place.replica == replica)
+    }
+
+    /// Takes the place of this number away.
+    pub(super) fn remove(&mut self, replica: u16) -> Option<Place> {
+        let at = self.0.iter().position(|place| place.replica == replica)?;
+        Some(self.0.remove(at))
+    }
+
     /// The number of the place that this run fills.
     pub(super) fn number_of(&self, id: RunId) -> Option<u16> {
         let of = |place: &&Place| place.filling.run().is_some_and(|run| run.id == id);

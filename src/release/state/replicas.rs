@@ -445,12 +445,31 @@ impl ReplicaSet {
         self.places.widen(count);
     }
 
-    /// Adds a replica, with the lowest number that is free.
-    pub(super) fn grow(&mut self, round: &mut Round<'_>) {
+    /// Adds a replica, with the lowest number that is free. Gives that back.
+    pub(super) fn grow(&mut self, round: &mut Round<'_>) -> u16 {
         let replica = self.places.lowest_free();
         let run = self.begin(replica, true, round);
         self.places.take_in(replica, Filling::Starting { run, tries: 1, again: false });
         self.growth.grew(round.now);
+        replica
+    }
+
+    /// Takes this ready replica away. Gives it back with its number.
+    pub(super) fn part(&mut self, id: RunId) -> Option<(Run, u16)> {
+        let replica = self.places.number_of(id).filter(|_| self.is_ready(id))?;
+        let run = self.places.remove(replica)?.filling.run().cloned()?;
+        Some((run, replica))
+    }
+
+    /// Takes a place away whose run is not ready. That is stopped.
+    pub(super) fn drop_place(&mut self, replica: u16, round: &mut Round<'_>) {
+        let ready = |place: &Place| matches!(place.filling, Filling::Ready { .. });
+        if self.places.numbered(replica).is_none_or(ready) {
+            return;
+        }
+        if let Some(Place { filling: Filling::Starting { run, .. }, .. }) = self.places.remove(replica) {
+            self.stop_run(run, round);
+        }
     }
 
     /// Takes a replica away: one that is not ready, which is stopped, or the youngest, which is

@@ -51,7 +51,7 @@ impl State {
             }
             _ => {
                 let Live::Set(set) = &mut self.live else { return };
-                if set.not_ready(id, round) == Said::Failed {
+                if set.not_ready(id, round) == Said::Failed && !self.gave_replacement_up(round) {
                     self.crashed(round);
                 }
             }
@@ -79,7 +79,7 @@ impl State {
         match &mut self.live {
             Live::Set(set) if set.is_ready(id) => self.lost(id, round),
             Live::Set(set) if set.is_starting(id) => {
-                if set.exited(id, port_taken, round) == Said::Failed {
+                if set.exited(id, port_taken, round) == Said::Failed && !self.gave_replacement_up(round) {
                     self.crashed(round);
                 }
             }

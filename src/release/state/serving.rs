@@ -26,9 +26,21 @@ impl State {
         if !self.goes_back() {
             self.grow_to(0, round);
         }
-        while self.window.is_none() && self.task.is_none() {
+        if self.window.is_none()
+            && self.task.is_none()
+            && let Some(live) = self.live_release()
+        {
+            // One that is to replace another comes on top.
+            let most = round.replicas(live).max + self.recycling.extra();
+            self.shrink_to(most, round);
+        }
+    }
+
+    /// Takes replicas of the live release away until there are `most`.
+    pub(super) fn shrink_to(&mut self, most: u16, round: &mut Round<'_>) {
+        loop {
             let Live::Set(set) = &mut self.live else { return };
-            if set.places().len() <= round.replicas(set.release()).max {
+            if set.places().len() <= most {
                 return;
             }
             if let Some((run, replica)) = set.shrink(round) {

@@ -1,5 +1,6 @@
 //! The phase of the app, its health, and what an upgrade of the daemon would interrupt.
 
+use super::places::Filling;
 use super::replicas::Return;
 use super::*;
 
@@ -46,7 +47,7 @@ impl State {
             Phase::Watching
         } else if self.unhealthy {
             Phase::Unhealthy
-        } else if !live.places().are_complete() || self.one_is_out(live) || self.companions.loops() {
+        } else if self.lacks_replicas(live) || self.one_is_out(live) || self.companions.loops() {
             Phase::Degraded
         } else if self.calm.is_some() {
             Phase::Unstable
@@ -60,6 +61,14 @@ impl State {
     /// A run that is ready gets no requests, because it failed its probes.
     fn one_is_out(&self, live: &ReplicaSet) -> bool {
         self.served.len() < live.ready_runs().count()
+    }
+
+    /// Whether one of the live replicas is not ready: the one that is to replace another is not
+    /// needed yet.
+    fn lacks_replicas(&self, live: &ReplicaSet) -> bool {
+        let replacement = self.recycling.place();
+        let mut needed = live.places().iter().filter(|place| Some(place.replica) != replacement);
+        needed.any(|place| !matches!(place.filling, Filling::Ready { .. }))
     }
 
     /// An automatic rollback is under way.

@@ -1,5 +1,6 @@
 //! The machine's edges by example ([`boot`]: those of a start; [`sets`]: those of several
-//! replicas; [`companions`]: those of companions), and its invariants under random orders of events ([`orders`]).
+//! replicas; [`companions`]: those of companions; [`recycling`]: those of one that grows too large),
+//! and its invariants under random orders of events ([`orders`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +11,7 @@ mod boot;
 mod companions;
 mod growth;
 mod orders;
+mod recycling;
 mod sets;
 mod standing;
 
@@ -24,6 +26,8 @@ fn policy() -> Policy {
         standby: false,
         replicas: crate::config::Replicas::fixed(1),
         companions: BTreeMap::new(),
+        max_memory: None,
+        recycle_after: Duration::from_secs(600),
         restart: Restart {
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(30),

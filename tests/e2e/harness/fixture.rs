@@ -405,6 +405,12 @@ impl Connection<'_> {
             "sse" => self.stream_events(&request.parameter("file")),
             "status" => self.reply(request, argument.parse().unwrap_or(500), "", b"as asked\n"),
             "env" => self.reply_json(request, &std::env::vars().collect::<BTreeMap<_, _>>()),
+            "grow" => {
+                // So many megabytes that are never given back.
+                let megabytes: usize = argument.parse().unwrap_or(0);
+                Vec::leak(vec![1_u8; megabytes << 20]);
+                self.reply_json(request, &std::process::id())
+            }
             "fds" => self.reply_json(request, &open_files()),
             "cwd" => self.reply_json(request, &std::env::current_dir()?),
             "ids" => {

@@ -1,0 +1,154 @@
+//! Recycling: a replica of the live release that has grown beyond `app.max_memory` is replaced by a
+//! fresh one, while it and the others serve.
+//!
+//! ```text
+//!             over it in three looks                 ready
+//!   (nothing) ──────────────────────▶ one more starts ─────▶ the old one leaves, as one does where
+//!                                           │                the set shrinks
+//!                                           │ it ends, or is not ready in time
+//!                                           ▼
+//!                    the old one stays; no further one for `app.recycle_after`
+//! ```
+//!
+//! There is one at a time, and none begins in a watch window or beside a task. A replica that comes
+//! so far soon after it was ready would soon be there again: that is only told.
+
+use std::collections::BTreeMap;
+
+use super::places::Filling;
+use super::*;
+
+/// In so many looks in a row a replica has to be too large.
+const LOOKS: u32 = 3;
+
+/// What is known of the memory of the live replicas, and the replacement under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Recycling {
+    /// The live runs that are ready, where there is a limit.
+    known: BTreeMap<RunId, Known>,
+    under_way: Option<Replacement>,
+    /// No replacement begins before this moment.
+    not_before: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    ready_at: Duration,
+    /// The looks in a row in which it was too large.
+    over: u32,
+    /// It grows too fast for a replacement to help.
+    grows_fast: bool,
+}
+
+/// One run is to take the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Replacement {
+    set: SetId,
+    old: RunId,
+    /// The place of the new one.
+    place: u16,
+    /// The memory of the old one.
+    bytes: u64,
+}
+
+impl Recycling {
+    /// The place of the live set that is one more than wanted.
+    pub(super) fn place(&self) -> Option<u16> {
+        self.under_way.map(|replacement| replacement.place)
+    }
+
+    /// How many places the live set has more than wanted.
+    pub(super) fn extra(&self) -> u16 {
+        u16::from(self.under_way.is_some())
+    }
+}
+
+impl State {
+    /// A run has so much memory now.
+    pub(super) fn weighed(&mut self, id: RunId, bytes: u64, round: &mut Round<'_>) {
+        let Some(limit) = round.policy.max_memory else { return };
+        let may_begin = self.may_recycle(round.now);
+        let Some(known) = self.recycling.known.get_mut(&id) else { return };
+        known.over = if bytes > limit { known.over.saturating_add(1) } else { 0 };
+        if known.over < LOOKS || known.grows_fast {
+            return;
+        }
+        if round.now.saturating_sub(known.ready_at) < round.policy.recycle_after {
+            known.grows_fast = true;
+            round.push(Effect::Tell(Tell::GrowsFast { run: id, bytes }));
+        } else if may_begin
+            && let Live::Set(set) = &mut self.live
+            && !set.places().are_growing()
+        {
+            round.push(Effect::Tell(Tell::Recycling { run: id, bytes }));
+            let place = set.grow(round);
+            self.recycling.under_way = Some(Replacement { set: set.id(), old: id, place, bytes });
+        }
+    }
+
+    /// Whether a replacement may begin now.
+    fn may_recycle(&self, now: Duration) -> bool {
+        let Recycling { under_way, not_before, .. } = &self.recycling;
+        let is_quiet = self.stopping == Stopping::No && self.window.is_none() && self.task.is_none();
+        is_quiet && under_way.is_none() && now >= *not_before
+    }
+
+    /// Goes on with the replacement under way, and notes who may be replaced.
+    pub(super) fn recycle(&mut self, round: &mut Round<'_>) {
+        if let Some(replacement) = self.recycling.under_way {
+            self.recycling.under_way = self.replace(replacement, round);
+        }
+        let live = if round.policy.max_memory.is_some() { self.live_runs() } else { Vec::new() };
+        let known = &mut self.recycling.known;
+        known.retain(|run, _| live.contains(run));
+        for run in live {
+            known.entry(run).or_insert(Known { ready_at: round.now, over: 0, grows_fast: false });
+        }
+    }
+
+    /// Parts with the old one once the new one is ready. Gives the replacement back while it is
+    /// waited for.
+    fn replace(&mut self, replacement: Replacement, round: &mut Round<'_>) -> Option<Replacement> {
+        let Replacement { set: of, old, place, bytes } = replacement;
+        if self.stopping != Stopping::No {
+            return None;
+        }
+        let Live::Set(set) = &mut self.live else { return None };
+        if set.id() != of {
+            return None;
+        }
+        if !set.is_ready(old) {
+            // It has ended by itself, and its place is filled as after any crash.
+            set.drop_place(place, round);
+            return None;
+        }
+        let new = match &set.places().numbered(place)?.filling {
+            Filling::Starting { .. } => return Some(replacement),
+            Filling::Ready { run, .. } => run.id,
+            Filling::Undecided | Filling::Waiting { .. } | Filling::GivenUp => return None,
+        };
+        if let Some((run, replica)) = set.part(old) {
+            self.part_with(run, replica, round);
+            round.push(Effect::Tell(Tell::Recycled { run: old, by: new, bytes }));
+        }
+        None
+    }
+
+    /// A run of the live set has ended before it was ready. Where it was a replacement, nothing but
+    /// that ends: it is no crash of the release. True then.
+    pub(super) fn gave_replacement_up(&mut self, round: &mut Round<'_>) -> bool {
+        let (Some(replacement), Live::Set(set)) = (self.recycling.under_way, &mut self.live) else {
+            return false;
+        };
+        let failed = set.places().numbered(replacement.place).map(|place| &place.filling);
+        if set.id() != replacement.set || failed != Some(&Filling::Undecided) {
+            return false;
+        }
+        set.drop_place(replacement.place, round);
+        self.recycling.under_way = None;
+        self.recycling.not_before = round.now.saturating_add(round.policy.recycle_after);
+        round.push(Effect::Tell(Tell::NotRecycled { run: replacement.old }));
+        round.save();
+        true
+    }
+}
