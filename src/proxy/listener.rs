@@ -3,7 +3,7 @@
 //! All threads accept from one shared socket, each through a duplicate of its own; the kernel's
 //! queue lives until the last duplicate is closed. A task ends when it is told to, after it has
 //! taken what is in the queue. What comes into the queue of a socket that ends is kept out before
-//! ([`last_call`](super::last_call)).
+//! ([`last_call`](mod@super::last_call)).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
