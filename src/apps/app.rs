@@ -318,9 +318,11 @@ impl App {
         match (&self.0.kind, ports) {
             (Kind::Targets(handle), _) => handle.switch(ports).await,
             (_, [_, _, ..]) if self.config().app.command.is_some() => {
-                let message = format!("app `{}` has a command: somebody else's has one port", self.name());
-                Err(ErrorBody::new(Code::BadRequest, "Bad request", message)
-                    .with_hint("without `command` in its configuration it may have several ports"))
+                let message =
+                    format!("app `{}` has a command, so it can be switched to one port only", self.name());
+                Err(ErrorBody::new(Code::BadRequest, "Bad request", message).with_hint(
+                    "name one port; an app of several ports has no `command` in its configuration",
+                ))
             }
             _ => {
                 let switched = self.releases_or("cannot be switched")?.switch(ports).await?;

@@ -90,7 +90,7 @@ fn every_call_names_its_app_and_touches_no_other() {
     assert_ne!(api["activePort"], web["activePort"]);
     assert_at(&status("www"), "/phase", "settled");
     let two = daemon.admin("POST", "/__switch?app=web&port=1&port=2", None);
-    assert_mentions(&two.refused(400, "bad_request").to_string(), &["targets"]);
+    assert_mentions(&two.refused(400, "bad_request").to_string(), &["one port only"]);
     let logs = daemon.admin("GET", "/__logs?app=api", None).expect(200).text();
     assert!(logs.contains("hello-of-a1") && !logs.contains("hello-of-w1"), "{logs}");
     let body = crate::harness::deploy_body(&world.app("w2"));
