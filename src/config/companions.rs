@@ -17,7 +17,7 @@ use super::values::{self, NAME_EXPECTED, is_instance_name};
 use super::{CommandLine, StopSignal};
 
 /// The most companions of an app.
-const MOST: usize = 16;
+pub(crate) const COMPANIONS_MOST: usize = 16;
 
 /// The most processes of one companion.
 const REPLICAS_MAX: u16 = 64;
@@ -41,6 +41,14 @@ const START: &str = "app.start";
 
 const STARTS: &[(&str, CompanionStart)] =
     &[("after", CompanionStart::After), ("before", CompanionStart::Before)];
+
+/// What the processes of the app itself are called, where its lines are asked for.
+const APP_ITSELF: &str = "web";
+
+/// Whether a companion can be called `name`.
+pub(crate) fn is_companion_name(name: &str) -> bool {
+    is_instance_name(name) && name != APP_ITSELF
+}
 
 /// The companions of an app, by name.
 pub type Companions = BTreeMap<String, Companion>;
@@ -77,17 +85,21 @@ pub enum CompanionStart {
 /// Reads the companions of an app.
 pub(super) fn read(r: &mut Reader<'_>, companions: &mut Companions) {
     let Some(tables) = r.read_tables(KEY, "such as [app.processes.worker] with a command") else { return };
-    if tables.len() > MOST {
-        let (_, at, _) = tables[MOST];
+    if tables.len() > COMPANIONS_MOST {
+        let (_, at, _) = tables[COMPANIONS_MOST];
         let called = r.called(KEY).into_owned();
-        r.reject_called(at, &called, &format!("at most {MOST} processes, not {}", tables.len()));
+        r.reject_called(at, &called, &format!("at most {COMPANIONS_MOST} processes, not {}", tables.len()));
         return;
     }
     *companions = BTreeMap::new();
     for (name, at, value) in tables {
-        if !is_instance_name(name) {
+        if !is_companion_name(name) {
             let called = r.called_in(KEY, name);
-            r.reject_called(at, &called, &format!("{NAME_EXPECTED} as the name of a process"));
+            let expected = match name {
+                APP_ITSELF => "another name: `portok logs` calls the app's own processes web",
+                _ => &format!("{NAME_EXPECTED} as the name of a process"),
+            };
+            r.reject_called(at, &called, expected);
         } else if let Some(companion) = read_one(r, name, at, value) {
             companions.insert(name.to_owned(), companion);
         }
@@ -236,13 +248,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_place_and_what_was_expected() {
-        let many: String = (0..=MOST).map(|n| format!("[app.processes.p{n}]\ncommand = \"x\"\n")).collect();
+        let many: String =
+            (0..=COMPANIONS_MOST).map(|n| format!("[app.processes.p{n}]\ncommand = \"x\"\n")).collect();
         for (lines, said) in [
             ("[app]\nprocesses = 5\n", "app.processes = ***: expected a table of tables"),
             ("[app.processes]\nworker = \"x\"\n", "4:1: app.processes.worker: expected a table, such as"),
             ("[app.processes.worker]\nreplicas = 2\n", "3:16: app.processes.worker: expected a command"),
             ("[app.processes.worker]\ncomand = \"x\"\n", "did you mean `app.processes.worker.command`?"),
             ("[app.processes.\"a b\"]\ncommand = \"x\"\n", "app.processes.a b: expected 1 to 64 letters"),
+            (
+                "[app.processes.web]\ncommand = \"x\"\n",
+                "app.processes.web: expected another name: `portok logs`",
+            ),
             (
                 "[app.processes.w]\ncommand = \"x\"\nreplicas = 65\n",
                 "w.replicas = 65: expected a whole number",

@@ -39,6 +39,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::address::{overlaps, takes};
+pub(crate) use self::companions::{COMPANIONS_MOST, is_companion_name};
 pub use self::companions::{Companion, CompanionStart, Companions};
 pub use self::defaults::APPS_OF_REDIS;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub use self::fnv::Fnv;
 pub use self::folder::Remembered;
 pub use self::hold::{Hold, HoldOn};
 pub use self::hosts::{Host, Hosts, NoHosts};
+pub(crate) use self::keys::LEAST_MEMORY;
 pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{file_of, instance_file, load};

@@ -37,7 +37,7 @@ fn standard_input_is_imported_too() {
     let error = File::create(stem.with_extension("err")).unwrap();
     let words = ["import", "procfile", "-"];
     let said = Running::start_over(PORTOK, &words, &world.env(), &stem, input.into(), error.into()).wait();
-    assert_mentions(&said.ended(0).out, &["[app]\ncommand = \"node app.js\"\n"]);
+    assert_mentions(&said.ended(0).out, &["[app]\ncommand = \"node app.js\"\n", "[app.processes.worker]\n"]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ const COUNT_MAX: u32 = 1000;
 const LEAST_OPEN_FILES: u64 = 16;
 
 /// With less memory no process starts.
-const LEAST_MEMORY: u64 = 1024 * 1024;
+pub(crate) const LEAST_MEMORY: u64 = 1024 * 1024;
 
 const OWNER_CHECK: &[(&str, OwnerCheck)] = &[("warn", OwnerCheck::Warn), ("strict", OwnerCheck::Strict)];
 

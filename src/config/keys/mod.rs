@@ -42,6 +42,7 @@ mod redis;
 mod replicas;
 mod routes;
 
+pub(crate) use self::app::LEAST_MEMORY;
 pub(super) use self::kinds::{Kind, holds_for_redis};
 pub use self::names::variable_of;
 pub(super) use self::names::{WORDS, split};

@@ -1,5 +1,6 @@
 //! One app of pm2's ecosystem: what of it is carried over.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -8,12 +9,16 @@ use super::fields::{Fields, number};
 use super::findings::Findings;
 use super::pm2_keys;
 use super::toml::{Toml, Value as Field};
+use crate::config::{LEAST_MEMORY, Replicas};
 
 /// The longest time that portok takes, in milliseconds.
 const MILLIS_MAX: u64 = 7 * 24 * 3600 * 1000;
 
 /// The longest folder that is taken, in bytes. What the system takes is longer.
 const PATH_MAX: usize = 2048;
+
+/// What `max_memory` can be, in bytes.
+const LIMITS_OF_MEMORY: RangeInclusive<u64> = LEAST_MEMORY..=i64::MAX as u64;
 
 /// What runs a script without an interpreter of its own, by the script's extension.
 const INTERPRETERS: [(&str, &str); 12] = [
@@ -47,6 +52,9 @@ pub(super) struct App {
     /// Where it answered: its own port.
     pub(super) port: Option<u16>,
     command: Field,
+    replicas: Option<u64>,
+    /// In bytes.
+    max_memory: Option<u64>,
     directory: Option<String>,
     user: Option<String>,
     group: Option<String>,
@@ -72,6 +80,8 @@ pub(super) fn read(mut fields: Fields<'_>, folder: Option<&str>, findings: &mut 
         name: name.unwrap_or(stem).to_owned(),
         port,
         command,
+        replicas: replicas(&mut fields, findings),
+        max_memory: max_memory(&mut fields, findings),
         directory,
         user: account(&mut fields, "uid", findings),
         group: account(&mut fields, "gid", findings),
@@ -80,7 +90,6 @@ pub(super) fn read(mut fields: Fields<'_>, folder: Option<&str>, findings: &mut 
         env,
         place: fields.place().to_owned(),
     };
-    instances(&mut fields, findings);
     for (key, what) in SWITCHED_OFF {
         if fields.boolean(key, findings) == Some(false) {
             findings.note(fields.at(key), what);
@@ -94,6 +103,12 @@ impl App {
     /// Writes its keys into the table that was begun last, whose path is `table`.
     pub(super) fn write(&self, toml: &mut Toml, table: &[&str], findings: &mut Findings) {
         toml.set("command", self.command.clone());
+        if let Some(replicas) = self.replicas {
+            toml.set("replicas", replicas);
+        }
+        if let Some(max_memory) = self.max_memory {
+            toml.set("max_memory", Field::bytes(max_memory));
+        }
         super::apps::set_directory(toml, &self.place, self.directory.as_deref(), findings);
         for (key, account) in [("user", &self.user), ("group", &self.group)] {
             if let Some(account) = account {
@@ -324,13 +339,47 @@ fn restart(fields: &mut Fields<'_>, findings: &mut Findings) -> Vec<(&'static st
     restart
 }
 
-fn instances(fields: &mut Fields<'_>, findings: &mut Findings) {
+/// How many processes there are, where it is not one.
+fn replicas(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<u64> {
     fields.skip("exec_mode");
-    let Some(instances) = fields.take("instances") else { return };
-    if number(instances) != Some(1) {
-        findings.note(
-            fields.at("instances"),
-            "more than one process of an app (replicas) has no counterpart yet; one is started",
-        );
+    let instances = fields.take("instances")?;
+    match number(instances) {
+        Some(1) => None,
+        Some(count) if (2..=Replicas::MOST.into()).contains(&count) => Some(count),
+        _ => {
+            let most = Replicas::MOST;
+            let what =
+                format_args!("one process is started; set replicas to the number of them, at most {most}");
+            findings.note(fields.at("instances"), what);
+            None
+        }
     }
+}
+
+/// The size at which a process is replaced, in bytes: a number with K, M or G, or none of these.
+fn max_memory(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<u64> {
+    let value = fields.take("max_memory_restart")?;
+    let bytes = match value {
+        Value::Null | Value::Bool(false) => return None,
+        Value::String(text) if text.is_empty() => return None,
+        Value::String(text) => bytes(text.trim()),
+        other => other.as_u64(),
+    };
+    let bytes = bytes.filter(|bytes| LIMITS_OF_MEMORY.contains(bytes));
+    if bytes.is_none() {
+        let what = format_args!("{value} is no size that max_memory can have, such as \"512MiB\"; left out");
+        findings.note(fields.at("max_memory_restart"), what);
+    }
+    bytes
+}
+
+/// A size as pm2 writes it.
+fn bytes(text: &str) -> Option<u64> {
+    let (count, unit) = match text.char_indices().next_back()? {
+        (at, 'K') => (&text[..at], 1 << 10),
+        (at, 'M') => (&text[..at], 1 << 20),
+        (at, 'G') => (&text[..at], 1 << 30),
+        _ => (text, 1_u64),
+    };
+    count.parse::<u64>().ok()?.checked_mul(unit)
 }

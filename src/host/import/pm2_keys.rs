@@ -26,7 +26,7 @@ const ALIASES: [(&str, &str); 18] = [
 ];
 
 /// The keys that are carried over, or looked at.
-const KEPT: [&str; 19] = [
+const KEPT: [&str; 20] = [
     "script",
     "name",
     "cwd",
@@ -43,22 +43,19 @@ const KEPT: [&str; 19] = [
     "max_restarts",
     "instances",
     "exec_mode",
+    "max_memory_restart",
     "autorestart",
     "autostart",
     "treekill",
 ];
 
 /// The keys that have no counterpart, and what there is instead.
-const LOST: [(&[&str], &str); 12] = [
+const LOST: [(&[&str], &str); 11] = [
     (
         &["watch", "ignore_watch", "watch_options", "watch_delay"],
         "portok starts a new version when it is told to: portok deploy",
     ),
     (&["cron_restart"], "restarts by the clock have no counterpart; a timer can run `portok deploy`"),
-    (
-        &["max_memory_restart"],
-        "a restart at a size has no counterpart yet; app.memory is a limit that the kernel holds",
-    ),
     (
         &[
             "out_file",
@@ -77,7 +74,7 @@ const LOST: [(&[&str], &str); 12] = [
     (&["shutdown_with_message"], "an app is stopped with app.stop_signal"),
     (&["stop_exit_codes"], "an app that exits is started again, whatever its exit code"),
     (&["min_uptime"], "crashes are counted within restart.within"),
-    (&["increment_var", "instance_var"], "one process runs of an app, and gets no number yet"),
+    (&["increment_var", "instance_var"], "each replica has its number in PORTOK_REPLICA, from 0 on"),
     (&["filter_env"], "an app gets portokd's environment without portok's own variables"),
     (
         &[

@@ -1,4 +1,5 @@
-//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app.
+//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app; what needs no port is a
+//! companion of it.
 
 use std::collections::BTreeSet;
 
@@ -6,6 +7,7 @@ use super::apps;
 use super::findings::Findings;
 use super::source::Source;
 use super::toml::Toml;
+use crate::config::{COMPANIONS_MOST, is_companion_name};
 
 const ABOUT: &str = "Clients are answered at `listen`; the app gets another port in $PORT.";
 
@@ -19,7 +21,7 @@ struct Line<'a> {
 /// Converts a Procfile.
 pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String> {
     let lines = lines(source.text(), findings);
-    let mut web = None;
+    let (mut web, mut companions) = (None, Vec::<&Line<'_>>::new());
     for line in &lines {
         let place = format!("line {}", line.number);
         match line.name {
@@ -36,24 +38,36 @@ pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String
                      hosts or a `listen` of its own"
                 ),
             ),
-            name => findings.note(
+            name if !is_companion_name(name) => findings.note(
                 place,
-                format_args!("{name}: a process beside the app has no counterpart yet; somebody else has to run it"),
+                format_args!("{name}: no name of a process beside the app, which has at most 64 characters; left out"),
             ),
+            name if companions.iter().any(|other| other.name == name) => {
+                findings.problem(place, format_args!("expected one `{name}:`, this is another"));
+            }
+            name if companions.len() == COMPANIONS_MOST => findings.note(
+                place,
+                format_args!("{name}: an app has at most {COMPANIONS_MOST} processes beside it; left out"),
+            ),
+            _ => companions.push(line),
         }
     }
     let Some(web) = web else {
         findings.problem("web", "expected a line `web: COMMAND`, the process that answers requests");
         return None;
     };
-    if web.command.contains('\0') {
-        findings.problem(format_args!("line {}", web.number), "expected a command without NUL");
+    for line in companions.iter().copied().chain([web]).filter(|line| line.command.contains('\0')) {
+        findings.problem(format_args!("line {}", line.number), "expected a command without NUL");
     }
     let mut toml = Toml::new(ABOUT);
     apps::set_listen(&mut toml, &BTreeSet::new(), false);
     toml.table(&["app"]);
     toml.set("command", web.command);
     apps::set_directory(&mut toml, "web", source.folder(), findings);
+    for Line { name, command, .. } in companions {
+        toml.table(&["app", "processes", name]);
+        toml.set("command", *command);
+    }
     findings.note("web", "listen: a Procfile names no port; 3000 is portok's default");
     apps::note_health("web", findings);
     Some(toml.finish())

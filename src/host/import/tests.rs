@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Replicas, Sources};
 use crate::wire::CommandLine;
 
 mod hipache;
@@ -118,6 +118,7 @@ fn value() -> impl Strategy<Value = Value> {
             "none",
             "node@1",
             "80",
+            "260M",
             "prod",
             "/",
         ])
@@ -149,6 +150,7 @@ fn value() -> impl Strategy<Value = Value> {
                 "restart_delay",
                 "exp_backoff_restart_delay",
                 "max_restarts",
+                "max_memory_restart",
                 "autorestart",
                 "instances",
                 "watch",

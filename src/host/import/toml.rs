@@ -109,6 +109,14 @@ impl Value {
             _ => format!("{millis}ms"),
         })
     }
+
+    /// A size, in the largest unit in which it is a whole number.
+    pub(super) fn bytes(bytes: u64) -> Self {
+        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        let unit = units.into_iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+        let (name, unit) = unit.unwrap_or(("B", 1));
+        Self::Text(format!("{}{name}", bytes / unit))
+    }
 }
 
 impl From<&str> for Value {

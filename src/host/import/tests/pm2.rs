@@ -43,6 +43,7 @@ listen = "0.0.0.0:3000"
 [apps.HTTP-API]
 listen = ["0.0.0.0:3001"]
 command = ["node", "--max-old-space-size=512", "./dist/server.js", "--color", "two words", "--n=\"3\""]
+max_memory = "260MiB"
 directory = "/srv/shop"
 stop_signal = "SIGINT"
 stop_timeout = "1600ms"
@@ -70,8 +71,7 @@ PYTHONUNBUFFERED = "1"
         [
             "deploy: pm2 copies files to hosts by it; portok starts what lies on this host",
             "apps[0].env.PORT: clients are answered at 3001; the app gets another port in $PORT and has to listen there",
-            "apps[0].instances: more than one process of an app (replicas) has no counterpart yet; one is started",
-            "apps[0].max_memory_restart: a restart at a size has no counterpart yet; app.memory is a limit that the kernel holds",
+            "apps[0].instances: one process is started; set replicas to the number of them, at most 64",
             "apps[0].out_file: portok keeps what an app prints: portok logs, and the journal",
             "apps[0].env_staging: `pm2 start --env` chooses it; put what is wanted of it into env",
             "apps[1].watch: portok starts a new version when it is told to: portok deploy",
@@ -136,6 +136,51 @@ fn the_command_is_what_pm2_would_execute() {
         assert!(imported.toml.contains(&line), "{line}{}", imported.toml);
         loaded(&imported.toml);
     }
+}
+
+#[test]
+fn several_processes_are_replicas() {
+    for (instances, replicas) in [
+        ("1", Some(1)),
+        ("2", Some(2)),
+        ("\"4\"", Some(4)),
+        ("64", Some(64)),
+        ("65", None),
+        ("0", None),
+        ("-1", None),
+        ("\"max\"", None),
+        ("1.5", None),
+    ] {
+        let imported = imported(Format::Pm2, &format!(r#"{{"script": "a.js", "instances": {instances}}}"#));
+        let told = notes(&imported, &["app.instances: one process is started; set replicas"]);
+        assert_eq!(told, replicas.is_none(), "{instances}: {:?}", imported.notes);
+        assert_eq!(loaded(&imported.toml).app.app.replicas, Replicas::fixed(replicas.unwrap_or(1)));
+    }
+}
+
+#[test]
+fn the_size_at_which_a_process_is_replaced_is_carried_over() {
+    for (size, bytes) in [
+        ("\"260M\"", Some(260 << 20)),
+        ("\"2G\"", Some(2 << 30)),
+        ("\"1500K\"", Some(1500 << 10)),
+        ("314572801", Some(314_572_801)),
+        ("\"314572800\"", Some(300 << 20)),
+        ("\"1K\"", None),
+        ("\"lots\"", None),
+        ("\"99999999999999999G\"", None),
+        ("\"é\"", None),
+        ("-5", None),
+        ("true", None),
+    ] {
+        let imported =
+            imported(Format::Pm2, &format!(r#"{{"script": "a.js", "max_memory_restart": {size}}}"#));
+        let told = notes(&imported, &["app.max_memory_restart: ", "; left out"]);
+        assert_eq!(told, bytes.is_none(), "{size}: {:?}", imported.notes);
+        assert_eq!(loaded(&imported.toml).app.app.max_memory, bytes, "{size}");
+    }
+    let imported = imported(Format::Pm2, r#"{"script": "a.js", "max_memory_restart": ""}"#);
+    assert!(!notes(&imported, &["max_memory_restart"]), "{:?}", imported.notes);
 }
 
 #[test]

@@ -19,12 +19,14 @@ listen = "0.0.0.0:3000"
 [app]
 command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\""
 directory = "/srv/shop"
+
+[app.processes.worker]
+command = "bundle exec sidekiq -c 10"
 "#
     );
     assert_eq!(
         imported.notes,
         [
-            "line 4: worker: a process beside the app has no counterpart yet; somebody else has to run it",
             "line 5: release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
             "web: listen: a Procfile names no port; 3000 is portok's default",
             "web: health: an app gets requests once /health answers 2xx; where it has another path, set health.path",
@@ -33,6 +35,17 @@ directory = "/srv/shop"
     let app = &loaded(&imported.toml).app.app;
     let command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\"";
     assert_eq!(app.command, Some(CommandLine::Shell(command.to_owned())));
+    assert_eq!(app.processes["worker"].command, CommandLine::Shell("bundle exec sidekiq -c 10".to_owned()));
+}
+
+#[test]
+fn a_process_that_cannot_run_beside_the_app_is_told() {
+    let long = "x".repeat(65);
+    let many: String = (0..17).map(|n| format!("p{n}: a\n")).collect();
+    let imported = imported(Format::Procfile, &format!("{long}: a\n{many}web: a\n"));
+    assert!(notes(&imported, &["line 1: xxx", "at most 64 characters; left out"]), "{:?}", imported.notes);
+    assert!(notes(&imported, &["line 18: p16: an app has at most 16"]), "{:?}", imported.notes);
+    assert_eq!(loaded(&imported.toml).app.app.processes.len(), 16);
 }
 
 #[test]
@@ -47,6 +60,8 @@ fn a_process_that_uses_the_port_may_be_an_app_of_its_own() {
         let imported = imported(Format::Procfile, &format!("web: a\nweb-admin: {command}\n"));
         let told = notes(&imported, &["line 2: web-admin:", "[apps.web-admin]"]);
         assert_eq!(told, is_app, "{command}: {:?}", imported.notes);
+        let is_companion = loaded(&imported.toml).app.app.processes.contains_key("web-admin");
+        assert_eq!(is_companion, !is_app, "{command}");
     }
 }
 
@@ -67,6 +82,11 @@ fn strange_files_are_refused_with_their_lines() {
         assert_eq!(refused(Format::Procfile, text), [no_web], "{text:?}");
     }
     assert_eq!(refused(Format::Procfile, "web: a\0b"), ["line 1: expected a command without NUL"]);
+    assert_eq!(refused(Format::Procfile, "web: a\nw: b\0"), ["line 2: expected a command without NUL"]);
+    assert_eq!(
+        refused(Format::Procfile, "web: a\nw: b\nw: c"),
+        ["line 3: expected one `w:`, this is another"]
+    );
 }
 
 #[test]
