@@ -117,13 +117,14 @@ pub(super) fn boolean(input: Input<'_>) -> Parsed<bool> {
 pub(super) fn duration(min: Duration) -> impl Fn(Input<'_>) -> Parsed<Duration> {
     move |input| {
         let (parsed, expected) = match input {
-            Input::Toml(value) => (
-                value.as_str().and_then(|text| humantime::parse_duration(text.trim()).ok()),
-                format!(
-                    "a duration from {} to 7days, such as \"500ms\", \"30s\" or \"2m\"",
-                    humantime::format_duration(min)
-                ),
-            ),
+            Input::Toml(value) => {
+                let short = if min <= Duration::from_millis(500) { "\"500ms\", " } else { "" };
+                let from = humantime::format_duration(min);
+                (
+                    value.as_str().and_then(|text| humantime::parse_duration(text.trim()).ok()),
+                    format!("a duration from {from} to 7days, such as {short}\"30s\" or \"2m\""),
+                )
+            }
             Input::Text(text) => (
                 text.parse().ok().map(Duration::from_millis),
                 format!("whole milliseconds from {} to {}", min.as_millis(), LONGEST.as_millis()),

@@ -17,7 +17,11 @@ pub(crate) fn moved(moved: &Moved) -> String {
     let Some(switch) = moved.switch.as_ref().filter(|_| !moved.already_live) else {
         return format!("{release} is {live} already{cancelled}");
     };
-    format!("{release} is {live} on port {}{}{cancelled}", switch.to, was(switch))
+    let on = match &switch.to_ports[..] {
+        [_, _, ..] => ports(&switch.to_ports),
+        _ => ports(&[switch.to]),
+    };
+    format!("{release} is {live} on {on}{}{cancelled}", was(switch))
 }
 
 /// What was live before: `, was v1 (port 24884)`.
@@ -214,7 +218,7 @@ pub(crate) fn superseded(release: &str, live: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ReplicaHealth;
+    use crate::wire::{Outcome, ReplicaHealth};
 
     fn stripped(text: String) -> String {
         anstream::adapter::strip_str(&text).to_string()
@@ -284,6 +288,20 @@ mod tests {
         assert_eq!(told("Switched to port 2", &[1, 2], &[2]), "Switched to port 2, was ports 1, 2");
         assert_eq!(told("Switched to ports 3, 4", &[1], &[3, 4]), "Switched to ports 3, 4, was port 1");
         assert_eq!(told("Port 2 is live already", &[1, 2], &[2]), "Port 2 is live already");
+        let deployed = |from: &[u16], to: &[u16]| {
+            stripped(moved(&Moved {
+                success: true,
+                message: String::new(),
+                release: "v2".into(),
+                outcome: Outcome::Live,
+                switch: Some(switch(from, to)),
+                already_live: false,
+                cancelled: None,
+                warning: None,
+            }))
+        };
+        assert_eq!(deployed(&[1, 2], &[3, 4]), "v2 is live on ports 3, 4, was ports 1, 2");
+        assert_eq!(deployed(&[1, 2], &[3]), "v2 is live on port 3, was ports 1, 2");
     }
 
     #[test]

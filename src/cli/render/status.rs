@@ -73,6 +73,7 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     }
     match status.traffic {
         Traffic::Open => (),
+        Traffic::Held if status.phase == Phase::Idle => row("requests", "wait until it is ready".to_owned()),
         Traffic::Held => row("requests", "wait: they are held".to_owned()),
         Traffic::Maintenance => row("requests", "are answered by portok itself: maintenance".to_owned()),
     }
@@ -286,6 +287,17 @@ pub(super) mod tests {
   config     /etc/portok/api.toml, loaded 1h 0m ago
 ";
         assert_eq!(stripped(&answer), expected);
+    }
+
+    #[test]
+    fn of_an_idle_app_no_request_is_said_to_wait() {
+        let mut answer = empty();
+        answer.phase = Phase::Idle;
+        answer.traffic = Traffic::Held;
+        let told = stripped(&answer);
+        let expected =
+            "  replicas   none runs: the next request starts one\n  requests   wait until it is ready\n";
+        assert!(told.contains(expected), "{told}");
     }
 
     #[test]
