@@ -4,12 +4,15 @@
 //! may happen next ([`World::possible`]), takes note of what happens, and asserts that every effect
 //! is one that it can carry out. [`Life`] asserts what has to hold from one step to the next.
 
+mod checks;
+mod draws;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Replicas;
+use draws::{chances, policies, replicas};
 
 /// A kind of what may happen.
 #[derive(Debug, Clone, Copy)]
@@ -37,67 +40,6 @@ enum Kind {
 /// One thing that happens: of all that are possible of its kind the one with this number, modulo
 /// how many there are.
 type Chance = (Kind, u8);
-
-fn chances() -> impl Strategy<Value = Vec<Chance>> {
-    let weights = [
-        (3, Kind::Deploy),
-        (1, Kind::Switch),
-        (2, Kind::Rollback),
-        (1, Kind::Cancel),
-        (6, Kind::Spawned),
-        (6, Kind::Ready),
-        (2, Kind::NotReady),
-        (3, Kind::Exited),
-        (4, Kind::Gone),
-        (3, Kind::Probed),
-        (4, Kind::Weighed),
-        (6, Kind::Saved),
-        (4, Kind::TimerOver),
-        (1, Kind::Settings),
-        (6, Kind::Load),
-        (2, Kind::Wake),
-        (1, Kind::Shutdown),
-        (1, Kind::Killed),
-    ];
-    let kinds = weights.map(|(weight, kind)| (weight, Just(kind).boxed())).to_vec();
-    prop::collection::vec((prop::strategy::Union::new_weighted(kinds), any::<u8>()), 1..120)
-}
-
-fn policies() -> impl Strategy<Value = Policy> {
-    let recycles = prop::option::of(0u64..4);
-    let counts = (1u32..4, 1u32..4, 1u32..6, any::<u8>());
-    (any::<[bool; 3]>(), any::<u8>(), counts, recycles).prop_map(
-        |([window, standby, give_up], mix, (threshold, failures, burst, chance), recycles)| Policy {
-            window,
-            threshold,
-            failures,
-            standby,
-            replicas: replicas(chance),
-            companions: companions(mix),
-            max_memory: recycles.map(|_| LARGE - 1),
-            recycle_after: Duration::from_millis(7 * recycles.unwrap_or_default()),
-            restart: Restart { give_up, burst, ..policy().restart },
-        },
-    )
-}
-
-/// Always as many, or as the load asks for, down to none.
-fn replicas(chance: u8) -> Replicas {
-    let max = 1 + u16::from(chance) % MOST;
-    let min = if chance < 128 { max } else { u16::from(chance >> 2) % (max + 1) };
-    Replicas { min, busy_at: 2, idle: Duration::from_millis(15), ..Replicas::fixed(max) }
-}
-
-/// Some releases have companions: which, depends on the `mix`.
-fn companions(mix: u8) -> BTreeMap<String, Vec<Companion>> {
-    let [after, before] = [("worker", false), ("clock", true)].map(|(process, before)| {
-        let replicas = 1 + u16::from(mix % 2);
-        Companion { process: process.into(), replicas, before }
-    });
-    let all = [vec![after.clone()], vec![], vec![before.clone()], vec![after, before]];
-    let of = |release: usize| (format!("v{release}"), all[(release + usize::from(mix)) % all.len()].clone());
-    if mix < 64 { BTreeMap::new() } else { (0..130).map(of).collect() }
-}
 
 /// How many replicas are wanted at most.
 const MOST: u16 = 4;
@@ -508,163 +450,6 @@ impl Life {
             self.check_window(&before, &event, &effects);
             self.check_rollback(&before, &event, &effects);
         }
-    }
-
-    /// What portok goes back to by itself is another release than the live one, and in no
-    /// quarantine.
-    fn check_way_back(&self) {
-        let live = self.state.live_release().map(|release| release.id.as_str());
-        if let Some(previous) = self.state.previous() {
-            let id = previous.release.id.as_str();
-            assert_ne!(Some(id), live, "live is its own previous");
-            assert!(!self.state.past.is_quarantined(id), "the previous one is in quarantine");
-        }
-        if let Some(task) = self.state.task.as_ref().filter(|task| task.reason == Reason::AutoRollback) {
-            let id = task.release.id.as_str();
-            assert_ne!(Some(id), live, "it goes back to where it is");
-            assert!(!self.state.past.is_quarantined(id), "it goes back to what is in quarantine");
-        }
-    }
-
-    /// A rollback does what a dry run said; one that is refused changes nothing; what it leaves is
-    /// in quarantine.
-    fn check_rollback(&self, before: &State, event: &Event, effects: &[Effect]) {
-        if let Event::Rollback { to, force } = event {
-            let bare = to.is_none();
-            match before.way_back(to.as_deref(), *force, &self.policy) {
-                Err(refusal) => {
-                    assert_eq!(effects, [Effect::Refuse(refusal)]);
-                    assert_eq!(self.state, *before);
-                }
-                Ok(way) => {
-                    assert!(!(bare && before.past.is_quarantined(&way.to.id)));
-                    let task = self.state.task.as_ref().map(|task| &task.release);
-                    let goes = way.by != WayTo::Serves;
-                    assert_eq!(task, Some(&way.to).filter(|_| goes), "another way than was said");
-                }
-            }
-        }
-        for effect in effects {
-            if let Effect::Tell(Tell::Switched { reason, from_release: Some(left), .. }) = effect {
-                let quarantined = self.state.past.is_quarantined(&left.id);
-                assert!(
-                    quarantined || !reason.is_rollback(),
-                    "`{}` was left and is in no quarantine",
-                    left.id
-                );
-            }
-        }
-    }
-
-    /// Requests go to the live runs, which are of one set: to all of them, but for those that fail
-    /// their probes while others do not.
-    fn check_route(&self) {
-        let live = self.state.live_runs();
-        if self.state.live_run().is_some_and(Run::managed) {
-            assert!(!self.world.served.is_empty(), "nobody serves, and {live:?} could");
-        }
-        for run in &self.world.served {
-            assert!(live.contains(run), "{run:?} serves and is not live");
-        }
-    }
-
-    /// A set never has two runs of one number that are not being stopped, and never more than
-    /// were wanted at a time, but for one that is to replace another; the live one forgets none of
-    /// its places.
-    fn check_sets(&self) {
-        let mut sets = BTreeMap::<SetId, BTreeSet<u16>>::new();
-        for run in self.state.runs() {
-            if let Some((set, replica)) = self.state.place_of(run.id) {
-                let facts = self.world.runs.get(&run.id).copied().unwrap_or_default();
-                assert!(facts.stops == 0 || facts.gone, "{run:?} has a place and is being stopped");
-                let numbers = sets.entry(set).or_default();
-                assert!(numbers.insert(replica), "two of number {replica} in {set:?}");
-                assert!(numbers.len() <= usize::from(MOST) + 1, "{set:?} has more than one beyond {MOST}");
-            }
-        }
-        let Live::Set(live) = &self.state.live else { return };
-        let grows = self.state.stopping == Stopping::No && live.managed() && !self.state.goes_back();
-        assert!(!grows || live.places().len() >= self.policy.replicas.min, "too few: {live:?}");
-        if self.state.stopping != Stopping::No {
-            return;
-        }
-        let rollback = self.state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback);
-        assert!(rollback || !live.places().is_undecided(), "nobody decides: {live:?}");
-        assert!(self.policy.restart.give_up || !live.places().has_given_up(), "forgotten: {live:?}");
-        for ticket in live.places().tickets() {
-            let waits = |timer: &Timer| matches!(timer, Timer::Restart(known, _) if *known == ticket);
-            assert!(self.world.timers.iter().any(waits), "no timer brings {ticket} back");
-        }
-    }
-
-    /// One look changes the number by one at most, within the bounds, and never in a window, during
-    /// a task or while the set grows already.
-    fn check_growth(&self, before: &State, event: &Event, effects: &[Effect]) {
-        let (Event::Load { load, .. }, Live::Set(was)) = (event, &before.live) else { return };
-        let Live::Set(live) = &self.state.live else { return };
-        // Other bounds than those of the step before are not the look's doing.
-        let Replicas { min, max, .. } = self.policy.replicas;
-        let (from, to) = (was.places().len(), live.places().len());
-        if !live.managed() || !(min..=max).contains(&from) {
-            return;
-        }
-        assert!((min..=max).contains(&to) && from.abs_diff(to) <= 1, "from {from} to {to} of {min}..{max}");
-        let app = |effect: &&Effect| matches!(effect, Effect::Spawn { process: None, .. });
-        let spawned = effects.iter().filter(app).count();
-        assert_eq!(spawned, usize::from(to > from), "as many start as there are more");
-        let may = !was.places().are_growing() && before.stopping == Stopping::No;
-        assert!(may || from == to, "two changes at a time");
-        let may_shrink = before.window.is_none() && before.task.is_none();
-        assert!(may_shrink || to >= from, "it shrinks in a window, or during a task");
-        let (left, tunnels) = (before.live_runs(), &load.tunnels);
-        let left = left.iter().find(|run| !self.state.live_runs().contains(run));
-        if let Some(left) = left.filter(|run| tunnels.contains(run)) {
-            let stay = self.state.live_runs();
-            assert!(!stay.is_empty(), "the last one has tunnels");
-            assert!(stay.iter().all(|run| tunnels.contains(run)), "{left:?} has tunnels, others have none");
-        }
-    }
-
-    /// The live release has each of its companions, and forgets none.
-    fn check_companions(&self) {
-        let State { companions, live: Live::Set(live), stopping: Stopping::No, .. } = &self.state else {
-            return;
-        };
-        let Some(sets) = companions.complete().filter(|_| self.world.switch <= self.state.recorded) else {
-            return;
-        };
-        let wanted = self.policy.companions.get(&live.release().id).map_or(0, Vec::len);
-        assert_eq!(sets.len(), if live.managed() { wanted } else { 0 }, "{companions:?}");
-        for set in sets {
-            let waits = set.stopping_runs().next().is_some();
-            assert!(waits || !set.places().is_undecided(), "nobody decides: {set:?}");
-            assert!(self.policy.restart.give_up || !set.places().has_given_up(), "forgotten: {set:?}");
-            for ticket in set.places().tickets() {
-                let brings = |timer: &Timer| matches!(timer, Timer::Restart(known, _) if *known == ticket);
-                assert!(self.world.timers.iter().any(brings), "no timer brings {ticket} back");
-            }
-        }
-    }
-
-    /// The window belongs to the live release: only its end, its verdict or a move of traffic ends
-    /// it.
-    fn check_window(&self, before: &State, event: &Event, effects: &[Effect]) {
-        let Some(window) = before.window else { return };
-        let moved = |effect: &Effect| matches!(effect, Effect::Tell(Tell::Switched { .. }));
-        let verdict = match event {
-            Event::Exited { run, .. } => before.live_runs().contains(run),
-            Event::Gone { run } => self.world.companions.contains_key(run) && self.state.companions.loops(),
-            Event::LiveProbed { run, healthy: false } => {
-                let Live::Set(live) = &before.live else { return };
-                let failed = live.clone().places_mut().probed(*run, false, true);
-                failed.is_some_and(|failed| failed >= self.policy.threshold)
-            }
-            _ => false,
-        };
-        let ends =
-            verdict || *event == Event::WindowOver { ticket: window.ticket } || effects.iter().any(moved);
-        let goes_on = self.state.window.is_some_and(|still| still.ticket == window.ticket);
-        assert!(goes_on || ends, "{event:?} took the watch window away");
     }
 
     /// However it went: the end stops everything, and it ends.
