@@ -192,11 +192,10 @@ impl Voice {
             Reason::AutoRollback => self.symptom.take().unwrap_or_else(|| "its watch failed".into()),
             _ => "an operator asked for it".to_owned(),
         });
+        let on = on_ports(port, &switch.to_ports);
         let message = match (&left, &why_back) {
-            (Some(left), Some(why)) => {
-                format!("rolled back from `{left}` to `{release}` on port {port}: {why}")
-            }
-            _ => format!("`{release}` is live on port {port}"),
+            (Some(left), Some(why)) => format!("rolled back from `{left}` to `{release}` on {on}: {why}"),
+            _ => format!("`{release}` is live on {on}"),
         };
         if reason == Reason::AutoRollback {
             self.failed(message.clone());
@@ -345,6 +344,14 @@ impl Voice {
     }
 }
 
+/// `port 1`, or `ports 1, 2` where several get traffic.
+fn on_ports(port: u16, all: &[u16]) -> String {
+    match all {
+        [_, _, ..] => format!("ports {}", all.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")),
+        _ => format!("port {port}"),
+    }
+}
+
 /// The success of an attempt to make `release` live.
 fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<Switch>) -> Succeeded {
     let cancelled = log.cancelled.clone();
@@ -419,6 +426,14 @@ mod tests {
         assert!(moved.why_back.is_none() && moved.attempt.is_none());
         assert!(voice.last_failure().is_none() && voice.last_exit().is_none());
         assert_eq!(voice.last_switch(), Some(&moved.switch));
+        let mut reader = voice.accepted("v4", Reason::Deploy, None, "settled");
+        let several = Move { to_ports: vec![4001, 4003], ..move_to("v4", "v3", Reason::Deploy) };
+        voice.switched(several).attempt.unwrap().end();
+        let mut said = Vec::new();
+        while let Some(event) = reader.next().await {
+            said.extend(event.message);
+        }
+        assert!(said.contains(&"`v4` is live on ports 4001, 4003".to_owned()), "{said:?}");
     }
 
     #[tokio::test]
