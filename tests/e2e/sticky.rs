@@ -82,6 +82,9 @@ fn a_cookie_outlives_a_crash_a_deploy_growth_and_the_daemon() {
 
     // Its own process ends: another serves meanwhile, and the one that has its number then.
     ask(&daemon, "/exit/1", &[("cookie", &cookies)]);
+    // While it dies, a second try may meet it once more.
+    let is_noticed = || daemon.log().contains("exit=\"exit status 1\"").then_some(());
+    wait_until("its end is noticed", || daemon.log(), is_noticed);
     let _ready_or_not = replica(&daemon, &[("cookie", &cookies)]);
     wait_until("another one has its place", || daemon.log(), || (app.count("start ") == 4).then_some(()));
     wait_until_ready(&daemon, 3);

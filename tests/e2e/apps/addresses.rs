@@ -163,9 +163,12 @@ fn an_address_that_somebody_else_has_is_that_apps_error_until_it_is_free() {
     drop(somebody);
     wait_at(&daemon, taken, "hook-1");
     wait_until("its error is over", || daemon.log(), || row(&world, "hook")["error"].is_null().then_some(()));
+    // The log has a thread of its own.
+    let bound = format!("{taken} could not be bound before");
+    wait_until("it is logged", || daemon.log(), || daemon.log().contains(&bound).then_some(()));
     let log = daemon.log();
     assert_eq!(log.matches(&what).count(), 1, "{log}");
-    assert_eq!(log.matches(&format!("{taken} could not be bound before")).count(), 1, "{log}");
+    assert_eq!(log.matches(&bound).count(), 1, "{log}");
     daemon.terminate();
 }
 
