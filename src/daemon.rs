@@ -277,7 +277,7 @@ pub fn check(sources: &Sources) -> ExitCode {
             // No error here: what a deploy of an app would refuse may come about before it.
             let several = config.apps.iter().flat_map(|several| several.apps.values());
             for app in [&config.app].into_iter().chain(several).filter(|app| app.app.command.is_some()) {
-                if let Err(error) = release::spec::prepare(wire::DeployRequest::default(), app) {
+                if let Err(error) = release::spec::prepare(wire::DeployRequest::default(), None, app) {
                     let table =
                         if config.apps.is_none() { "app".to_owned() } else { format!("apps.{}", app.name) };
                     complain(&format!("warning: [{table}] cannot be deployed as it is: {}", error.message));

@@ -77,9 +77,11 @@
 //! go now. **Live**, **candidate** and **previous** are roles of releases.
 //!
 //! A **switch** changes which target gets new requests. In the **drain** after it, the old target
-//! finishes its requests. In the **watch window** after it, portok may roll back by itself. An
-//! **abort** ends a deploy before the switch; a **rollback** goes back after it. The release that a
-//! rollback leaves is in **quarantine**: nothing goes there again unless it is forced.
+//! finishes its requests. In the **watch window** after it, portok may roll back by itself. A
+//! **step** is a command that runs once a deploy, before its candidate is started or before the
+//! switch. An **abort** ends a deploy before the switch; a **rollback** goes back after it. The
+//! release that a rollback leaves is in **quarantine**: nothing goes there again unless it is
+//! forced.
 
 pub mod admin;
 pub mod apps;

@@ -21,6 +21,7 @@ mod redis;
 mod release;
 mod replicas;
 mod status;
+mod strategy;
 
 pub use apps::{AppChange, AppReload, AppRow, AppSource};
 pub use autopsy::{Autopsy, ProbeReport};
@@ -42,6 +43,7 @@ pub use status::{
     AppInForce, ConfigStatus, Frozen, LastExit, ReleaseStatus, Replicas, Status, TargetState, TargetStatus,
     Traffic,
 };
+pub use strategy::DeployStrategy;
 
 /// The header that carries the admin token. `Authorization: Bearer` is accepted as well.
 pub const TOKEN_HEADER: &str = "x-admin-token";

@@ -486,7 +486,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__deploy)
-            opts="-h -V --cmd --env --dir --release --health --force --detach --wait-window --url --socket --instance --app --token --json --help --version"
+            opts="-h -V --cmd --env --dir --release --health --strategy --force --detach --wait-window --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -509,6 +509,10 @@ _portok() {
                     return 0
                     ;;
                 --health)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --strategy)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -85,6 +85,7 @@ complete -c portok -n "__fish_portok_using_subcommand deploy" -l env -d 'Add a v
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l dir -d 'The directory to run it in [default for --cmd: app.directory, else the current one]' -r -F
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l release -d 'The release\'s id (made by the daemon when not given)' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l health -d 'The health path of this release' -r
+complete -c portok -n "__fish_portok_using_subcommand deploy" -l strategy -d 'How it takes over, `switch` or `recreate` [default: deploy.strategy]' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l url -d 'Where the daemon listens, `http://host:port`; a path is taken as the admin prefix' -r
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l socket -d 'The daemon\'s unix socket' -r -F
 complete -c portok -n "__fish_portok_using_subcommand deploy" -l instance -d 'The instance\'s name; its file says where the daemon is. NAME/APP names one of its apps too' -r

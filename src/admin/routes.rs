@@ -13,7 +13,7 @@ use super::request::{self, Query, bad};
 use crate::config::is_instance_name;
 use crate::release::orders::Order;
 use crate::release::scale::Bounds;
-use crate::wire::{self, Code, DeployRequest, ErrorBody, LogsRequest, RollbackRequest, Said};
+use crate::wire::{self, Code, DeployRequest, DeployStrategy, ErrorBody, LogsRequest, RollbackRequest, Said};
 
 /// One thing the admin API does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub(super) enum AppCall {
     Status,
     Health,
     Switch(Vec<u16>),
-    Deploy { request: DeployRequest, force: bool, follow: Follow },
+    Deploy { request: DeployRequest, strategy: Option<DeployStrategy>, force: bool, follow: Follow },
     Cancel,
     Rollback(RollbackRequest, Follow),
     Order(Order, Said),
@@ -204,7 +204,7 @@ pub(super) fn call(
         Route::Deploy => {
             let follow = if flag(&query, "detach")? { Follow::Nothing } else { followed(headers) };
             let (request, force) = (request::deploy(body)?, flag(&query, "force")?);
-            Call::Of(AppCall::Deploy { request, force, follow })
+            Call::Of(AppCall::Deploy { request, strategy: strategy(&query)?, force, follow })
         }
         Route::Cancel => Call::Of(AppCall::Cancel),
         Route::Rollback => {
@@ -348,6 +348,13 @@ fn release(query: &Query<'_>) -> Result<Option<String>, Box<ErrorBody>> {
     Ok(release.map(str::to_owned))
 }
 
+/// How a candidate is to take over, where the request says it.
+fn strategy(query: &Query<'_>) -> Result<Option<DeployStrategy>, Box<ErrorBody>> {
+    let name = query.get("strategy")?.filter(|name| !name.is_empty());
+    let named = name.map(DeployStrategy::named).transpose();
+    named.map_err(|expected| bad(format!("`strategy` has to be {expected}")))
+}
+
 fn flag(query: &Query<'_>, name: &str) -> Result<bool, Box<ErrorBody>> {
     match query.get(name)? {
         None | Some("0" | "false") => Ok(false),
@@ -486,6 +493,23 @@ mod tests {
     }
 
     #[test]
+    fn a_strategy_is_one_that_there_is() {
+        for (query, expected) in [
+            ("", None),
+            ("strategy=", None),
+            ("strategy=switch", Some(DeployStrategy::Switch)),
+            ("strategy=recreate", Some(DeployStrategy::Recreate)),
+        ] {
+            match made(Route::Deploy, query) {
+                Ok(Call::Of(AppCall::Deploy { strategy, .. })) => assert_eq!(strategy, expected, "{query}"),
+                other => panic!("{query}: {other:?}"),
+            }
+        }
+        assert!(made(Route::Deploy, "strategy=canary").unwrap_err().contains("\"canary\" is not built yet"));
+        assert!(made(Route::Deploy, "strategy=blue").unwrap_err().ends_with("\"switch\" or \"recreate\""));
+    }
+
+    #[test]
     fn logs_have_bounds() {
         let logs = |release: Option<&str>, lines| {
             let asked = LogsRequest { release: release.map(str::to_owned), lines, ..LogsRequest::default() };
@@ -527,7 +551,8 @@ mod tests {
             call(route, Some(query), &accept(value), b"", &[3000]).map(|asked| asked.call)
         };
         let deploy = |follow| {
-            Ok(Call::Of(AppCall::Deploy { request: DeployRequest::default(), force: false, follow }))
+            let (request, strategy) = (DeployRequest::default(), None);
+            Ok(Call::Of(AppCall::Deploy { request, strategy, force: false, follow }))
         };
         assert_eq!(ask(Route::Deploy, "", "*/*"), deploy(Follow::End));
         assert_eq!(ask(Route::Deploy, "", wire::NDJSON), deploy(Follow::Events));

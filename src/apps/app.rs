@@ -301,10 +301,15 @@ impl App {
     ///
     /// # Errors
     /// Those, and `bad_request` for an app without releases.
-    pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
+    pub async fn deploy(
+        &self,
+        request: wire::DeployRequest,
+        strategy: Option<wire::DeployStrategy>,
+        force: bool,
+    ) -> Result<Attempt, ErrorBody> {
         let coordinator = self.releases_or("cannot be deployed")?;
         self.is_driven()?;
-        coordinator.deploy(request, force).await
+        coordinator.deploy(request, strategy, force).await
     }
 
     /// Moves traffic to these ports, as [`release::Handle::switch`] and

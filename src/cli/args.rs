@@ -11,10 +11,10 @@ use super::RunPlan;
 use super::failure::Failure;
 use super::typo;
 use super::values::{
-    Span, app_name, health_path, instance_or_app, process_name, release_id, shell_text, span, variable,
-    wait_time,
+    Span, app_name, health_path, instance_or_app, process_name, release_id, shell_text, span, strategy,
+    variable, wait_time,
 };
-use crate::wire::CommandLine;
+use crate::wire::{CommandLine, DeployStrategy};
 
 mod host;
 
@@ -106,6 +106,7 @@ Examples:
   portok deploy --env NODE_ENV=production -- ./server --verbose
   portok deploy --instance api --wait-window      return only when the watch window has passed
   portok deploy --detach --json                   return once it is accepted
+  portok deploy --strategy recreate               stop the live release first; requests wait
 
 Ctrl-C ends the report, not the deploy; `portok cancel` ends the deploy.
 Exit codes:
@@ -381,6 +382,9 @@ pub(crate) struct DeployArgs {
     /// The health path of this release
     #[arg(long, value_name = "PATH", value_parser = health_path)]
     pub(crate) health: Option<String>,
+    /// How it takes over, `switch` or `recreate` [default: deploy.strategy]
+    #[arg(long, value_name = "STRATEGY", value_parser = strategy)]
+    pub(crate) strategy: Option<DeployStrategy>,
     /// Also a release that is live already (a fresh process of it), or in quarantine
     #[arg(long)]
     pub(crate) force: bool,

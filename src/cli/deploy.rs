@@ -39,7 +39,9 @@ pub(crate) async fn deploy(
         call.directory = Some(own_directory()?);
     }
     let flags = [("detach=1", options.detach), ("force=1", options.force)];
-    let flags: Vec<_> = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag).collect();
+    let mut flags: Vec<_> =
+        flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag.to_owned()).collect();
+    flags.extend(options.strategy.map(|strategy| format!("strategy={}", strategy.as_str())));
     if !flags.is_empty() {
         call.path.push_str(&format!("?{}", flags.join("&")));
     }

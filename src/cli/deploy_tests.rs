@@ -102,7 +102,9 @@ async fn the_request_says_what_was_typed() {
     ];
     assert_eq!(fake.portok(&line).await.code, 0);
     assert_eq!(fake.portok(&["deploy", "--", "./server", "--port", "{port}"]).await.code, 0);
+    assert_eq!(fake.portok(&["deploy", "--force", "--strategy", "recreate"]).await.code, 0);
     let received = fake.received();
+    assert_eq!(received[2].line, "POST /__deploy?force=1&strategy=recreate");
     assert_eq!(received[0].line, "POST /__deploy");
     assert_eq!(received[0].header("accept"), Some(NDJSON));
     assert_eq!(received[0].header("content-type"), Some("application/json"));

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::Hosts;
+use crate::wire::DeployStrategy;
 
 /// The longest release id and the longest instance name, in characters.
 const MAX_NAME: usize = 64;
@@ -66,6 +67,11 @@ fn name(text: &str, fits: impl Fn(char) -> bool, expected: &str) -> Result<Strin
         return Err(format!("expected 1 to {MAX_NAME} of {expected}"));
     }
     Ok(text.to_owned())
+}
+
+/// How a candidate takes over.
+pub(crate) fn strategy(text: &str) -> Result<DeployStrategy, String> {
+    DeployStrategy::named(text).map_err(|expected| format!("expected {expected}"))
 }
 
 /// A command for the shell.

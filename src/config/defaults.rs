@@ -14,9 +14,9 @@ use ipnet::IpNet;
 use super::read::Given;
 use super::values::{self, Input};
 use super::{
-    Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Drain, Forwarded,
-    Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis, RedisServer, Replicas, Restart,
-    Rollback, Standby, Sticky, Upstream,
+    Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Deploy,
+    DeployStrategy, Drain, Forwarded, Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis,
+    RedisServer, Replicas, Restart, Rollback, Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -98,6 +98,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
             affinity: if given.as_npm() { Affinity::Connection } else { Affinity::Request },
         },
         rollback: Rollback { window: secs(60), interval: secs(5), threshold: 3, standby: Standby::Drain },
+        deploy: Deploy { strategy: DeployStrategy::Switch },
         upstream: upstream(),
         limits: app_limits(),
         hold: hold(given),
@@ -120,6 +121,10 @@ fn app() -> App {
         max_memory: None,
         recycle_after: secs(600),
         port_env: PORT_ENV.to_owned(),
+        before: None,
+        before_timeout: secs(300),
+        verify: None,
+        verify_timeout: secs(300),
         start_timeout: secs(60),
         stop_signal: values::SIGTERM,
         stop_timeout: secs(10),

@@ -80,6 +80,8 @@ mod tests {
             "command = \"node a.js\"\nmemory = \"512MB\"",
             "command = \"node a.js\"\ncpu = \"150%\"",
             "command = \"node a.js\"\ntasks = 200",
+            "command = \"node a.js\"\nbefore = \"npm run migrate\"",
+            "command = \"node a.js\"\nverify = [\"npm\", \"test\"]",
         ] {
             let edited = diff(&Case::comparable(APP), &Case::comparable(&format!("[app]\n{line}\n")));
             assert_eq!(change(APP, &format!("[app]\n{line}\n")), AppChange::Redeploy, "{line}");
@@ -91,6 +93,8 @@ mod tests {
         for line in [
             "start_timeout = \"5s\"",
             "stop_signal = \"INT\"",
+            "before_timeout = \"1s\"",
+            "verify_timeout = \"1s\"",
             "stop_timeout = \"1s\"",
             "owner_check = \"strict\"",
             "deploy_on_change = false",
@@ -146,6 +150,9 @@ mod tests {
             "command = [\"a\", \"b\"]",
             "command = \"a\"\nuser = \"b\"",
             "command = \"a\"\ngroup = \"b\"",
+            "command = \"a\"\nbefore = \"b\"",
+            "command = \"a\"\nbefore = [\"b\"]",
+            "command = \"a\"\nverify = \"b\"",
             "command = \"a\"\nenv = { a = \"b\" }",
             "command = \"a\"\nenv = { a = \"b\", c = \"\" }",
             "command = \"a\"\nenv = { ab = \"\" }",

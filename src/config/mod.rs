@@ -24,6 +24,7 @@
 //! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
 //! - `hold` has what `[hold]` says, `replicas` what `app.replicas` says; `redis` has what `[redis]`
 //!   says, and reads its URL;
+//! - `recreate` knows what does not go together with `deploy.strategy = "recreate"`;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
@@ -56,6 +57,7 @@ pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{file_of, instance_file, load};
 pub use self::paths::{beside_state_file, default_socket, instance_of_app_file};
+pub use self::recreate::cannot_recreate;
 pub use self::redis::{Redis, RedisServer};
 pub use self::replicas::Replicas;
 pub use self::secret::looks_secret;
@@ -63,7 +65,7 @@ pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
-pub use crate::wire::CommandLine;
+pub use crate::wire::{CommandLine, DeployStrategy};
 
 mod address;
 mod clashes;
@@ -86,6 +88,7 @@ mod one_of_several;
 mod paths;
 mod raw;
 mod read;
+mod recreate;
 mod redis;
 mod replicas;
 mod secret;
@@ -189,6 +192,8 @@ pub struct AppConfig {
     pub drain: Drain,
     /// When to go back.
     pub rollback: Rollback,
+    /// How a candidate takes over.
+    pub deploy: Deploy,
     /// The side towards the app.
     pub upstream: Upstream,
     /// What its clients may use at most.
@@ -261,6 +266,14 @@ pub struct App {
     pub recycle_after: Duration,
     /// The variable that carries the port.
     pub port_env: String,
+    /// What runs once a deploy, before its candidate is started.
+    pub before: Option<CommandLine>,
+    /// How long that may take.
+    pub before_timeout: Duration,
+    /// What runs once a deploy, against the candidate, before traffic moves to it.
+    pub verify: Option<CommandLine>,
+    /// How long that may take.
+    pub verify_timeout: Duration,
     /// How long a release may take until it is healthy.
     pub start_timeout: Duration,
     /// Sent to the process group first.
@@ -389,6 +402,13 @@ pub struct Rollback {
     pub threshold: u32,
     /// How long the previous release keeps running.
     pub standby: Standby,
+}
+
+/// `[deploy]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploy {
+    /// How a candidate takes over.
+    pub strategy: DeployStrategy,
 }
 
 /// `rollback.standby`.

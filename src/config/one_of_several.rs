@@ -10,7 +10,7 @@ use super::hosts::Hosts;
 use super::keys::{self, Kind};
 use super::read::Reader;
 use super::validate::{host_allows, restarts, watch_window};
-use super::{AppConfig, Config, defaults};
+use super::{AppConfig, Config, defaults, recreate};
 
 const HEALTH_TIMEOUT: &str = "health.timeout";
 
@@ -67,6 +67,9 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
         derive(r, &mut config, kind, sections);
         if kind == Kind::Targets {
             bound_probes(r, &mut config);
+        }
+        if kind == Kind::Command {
+            recreate::fits(r, &mut config);
         }
         fits_together(r, &config, kind);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::keys::{self, Key};
 use super::read::Reader;
-use super::{App, AppConfig, Config, Limits, Rollback, Several, Sources, defaults};
+use super::{App, AppConfig, Config, Limits, Rollback, Several, Sources, defaults, recreate};
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
@@ -43,6 +43,7 @@ pub(super) fn validate(r: &mut Reader<'_>, shape: Shape) -> Config {
     if shape == Shape::One {
         host_allows(r, &config.app.app.limits);
         app_fits_together(r, &config.app, &config.listen);
+        recreate::fits(r, Arc::make_mut(&mut config.app));
         missing(r, &config.app.app);
     }
     fits_together(r, &config);
@@ -132,6 +133,11 @@ fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAdd
     if app.command.is_none() && r.is_set("app.max_memory") {
         let expected = "nothing, because app.command is not set: only processes of portok's are replaced";
         r.reject("app.max_memory", expected);
+    }
+    for key in ["app.before", "app.verify"] {
+        if app.target.is_some() && r.is_set(key) {
+            r.reject(key, "nothing, because app.target is set: portok deploys nothing there");
+        }
     }
     restarts(r, app);
 }

@@ -76,7 +76,7 @@ async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpSt
         return;
     }
     if let Some(tunnel) = slot.take() {
-        client.become_tunnel(tunnel.service().clone());
+        client.become_tunnel(tunnel.service().clone(), tunnel.target());
         worker.tunnelled();
         uncut(client, pin!(tunnel.run(worker, client))).await;
         return;

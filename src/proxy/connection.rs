@@ -79,12 +79,27 @@ pub(super) struct ClientConnection {
     waker: RefCell<Option<Waker>>,
     /// The targets that its requests stay with (`drain.affinity`).
     pub(super) pins: Pins,
-    /// The tunnel's app, once it is a tunnel.
-    tunnel_of: OnceCell<Arc<Service>>,
-    /// The tunnel's target, once the app has ended its side.
-    pub(super) app_ended: RefCell<Option<Arc<Target>>>,
+    /// What it is a tunnel to, once it is one. In a box, because few are.
+    tunnel: OnceCell<Box<TunnelTo>>,
     /// Its place among the thread's connections.
     pub(super) index: Cell<usize>,
+}
+
+/// What a tunnel goes to.
+#[derive(Debug)]
+struct TunnelTo {
+    service: Arc<Service>,
+    target: Option<Arc<Target>>,
+    /// The app has ended its side.
+    app_ended: Cell<bool>,
+}
+
+impl TunnelTo {
+    /// Whether nothing more is to pass, whatever the client has to say.
+    fn is_over(&self) -> bool {
+        let target = self.target.as_ref();
+        target.is_some_and(|target| target.is_cut() || self.app_ended.get() && target.is_closed())
+    }
 }
 
 impl ClientConnection {
@@ -105,8 +120,7 @@ impl ClientConnection {
             moved: Cell::new(clock::now()),
             waker: RefCell::default(),
             pins: Pins::default(),
-            tunnel_of: OnceCell::new(),
-            app_ended: RefCell::default(),
+            tunnel: OnceCell::new(),
             index: Cell::new(0),
         })
     }
@@ -149,11 +163,19 @@ impl ClientConnection {
         self.phase.set(Phase::Busy);
     }
 
-    /// Notes that it is a tunnel to `service` now.
-    pub(super) fn become_tunnel(&self, service: Arc<Service>) {
+    /// Notes that it is a tunnel to `service` now, at this target.
+    pub(super) fn become_tunnel(&self, service: Arc<Service>, target: Option<Arc<Target>>) {
         self.note_moved();
-        let _first = self.tunnel_of.set(service);
+        let app_ended = Cell::new(false);
+        let _first = self.tunnel.set(Box::new(TunnelTo { service, target, app_ended }));
         self.phase.set(Phase::Tunnel);
+    }
+
+    /// Notes that the app has ended its side of the tunnel.
+    pub(super) fn note_app_ended(&self) {
+        if let Some(tunnel) = self.tunnel.get() {
+            tunnel.app_ended.set(true);
+        }
     }
 
     /// Notes a byte that has passed through the tunnel.
@@ -248,11 +270,6 @@ impl ClientConnection {
                 self.order(CloseOrder::Cut);
             }
         }
-        if let Some(target) = &*self.app_ended.borrow()
-            && target.is_closed()
-        {
-            self.order(CloseOrder::Cut);
-        }
         self.pins.retain(|stay| {
             !stay.is_closed() && stay.service().affinity(&settings.config) != Affinity::Request
         });
@@ -262,7 +279,11 @@ impl ClientConnection {
             // head went out before promised that another request may come: the connection is closed
             // when none does.
             Phase::Tunnel => {
-                let app = self.tunnel_of.get().map(|service| service.config(&settings.config));
+                let tunnel = self.tunnel.get();
+                if tunnel.is_some_and(|tunnel| tunnel.is_over()) {
+                    self.order(CloseOrder::Cut);
+                }
+                let app = tunnel.map(|tunnel| tunnel.service.config(&settings.config));
                 let idle = app.and_then(|app| app.limits.tunnel_idle).map_or(clock::NEVER, clock::millis);
                 if now >= self.moved.get().saturating_add(idle) {
                     self.order(CloseOrder::Cut);

@@ -33,6 +33,8 @@ const RETIRED: u8 = 1;
 const CLOSED: u8 = 2;
 /// Somebody has claimed it.
 const USED: u8 = 4;
+/// Its tunnels end.
+const CUT: u8 = 8;
 
 /// One tenure of an address as the proxy's destination.
 #[derive(Debug)]
@@ -93,6 +95,11 @@ impl Target {
     /// go on.
     pub fn close(&self) {
         self.flags.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
+    /// As [`Target::close`], and has its tunnels ended.
+    pub fn cut(&self) {
+        self.flags.fetch_or(CLOSED | CUT, Ordering::SeqCst);
     }
 
     /// Puts it out for `time` where it is one of several, as if it had failed. `counters` are those
@@ -212,6 +219,10 @@ impl Target {
 
     pub(super) fn is_closed(&self) -> bool {
         self.flags.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & CUT != 0
     }
 
     pub(super) fn is_retired(&self) -> bool {

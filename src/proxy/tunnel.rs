@@ -22,6 +22,7 @@ use super::board::Service;
 use super::connection::ClientConnection;
 use super::socket::Socket;
 use super::spares::BufferSize;
+use super::target::Target;
 use super::upstream::connection::Connection;
 use super::worker::Worker;
 
@@ -44,6 +45,11 @@ impl Tunnel {
         self.under_way.ticket.service()
     }
 
+    /// The target there.
+    pub(super) fn target(&self) -> Option<Arc<Target>> {
+        self.under_way.claim.as_ref().map(|claim| claim.local.target.clone())
+    }
+
     /// Moves bytes until both sides have ended or one broke.
     pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
         let Self { upgraded, mut app, under_way } = self;
@@ -60,11 +66,8 @@ impl Tunnel {
         let moved = poll_fn(|cx| {
             let up = up.poll(cx, worker, client)?;
             let down = down.poll(cx, worker, client)?;
-            if down.is_ready()
-                && client.app_ended.borrow().is_none()
-                && let Some(claim) = &under_way.claim
-            {
-                client.app_ended.replace(Some(claim.local.target.clone()));
+            if down.is_ready() {
+                client.note_app_ended();
             }
             if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
         })

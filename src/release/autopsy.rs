@@ -144,10 +144,9 @@ fn hint(cause: &Cause, evidence: &Evidence) -> Option<String> {
     let by_status = hint_by_status(evidence);
     if matches!(cause, Cause::Exited) {
         let before = by_status.or_else(|| evidence.diagnosis.as_ref()?.hint.clone());
+        let by_exit = evidence.exit.and_then(hint_by_exit);
         return match evidence.exit {
-            Some(Exit::Status(127)) => Some("the shell did not find the command: check its name and PATH".into()),
-            Some(Exit::Status(126)) => Some("the command is not executable: check its mode (chmod +x)".into()),
-            Some(Exit::Signal(9)) => Some("it was killed: look for the kernel's out-of-memory killer".into()),
+            _ if by_exit.is_some() => by_exit.map(str::to_owned),
             _ if before.is_some() => before,
             Some(Exit::Status(0)) => Some(
                 "the command returned at once: it must stay in the foreground (no daemon mode, no trailing &)".into(),
@@ -159,6 +158,16 @@ fn hint(cause: &Cause, evidence: &Evidence) -> Option<String> {
         };
     }
     by_status.or_else(|| Some(hint_by_listeners(evidence)))
+}
+
+/// What an end alone tells, whatever the process was.
+pub(super) fn hint_by_exit(exit: Exit) -> Option<&'static str> {
+    match exit {
+        Exit::Status(127) => Some("the shell did not find the command: check its name and PATH"),
+        Exit::Status(126) => Some("the command is not executable: check its mode (chmod +x)"),
+        Exit::Signal(9) => Some("it was killed: look for the kernel's out-of-memory killer"),
+        _ => None,
+    }
 }
 
 /// The hint for a candidate that answered its last probe, by the status.

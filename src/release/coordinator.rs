@@ -23,6 +23,7 @@ mod requests;
 mod save;
 mod scale;
 mod snapshot;
+mod steps;
 mod still;
 mod tell;
 
@@ -57,7 +58,7 @@ use super::traffic::Traffic;
 use super::turns::{Turn, Turns};
 use super::view::View;
 use super::voice::Voice;
-use crate::config::{AppConfig, Standby};
+use crate::config::{AppConfig, DeployStrategy, Standby};
 use crate::supervisor::Supervisor;
 use crate::wire::{self, Reason};
 
@@ -270,8 +271,8 @@ impl Coordinator {
 
     /// Waits for what is next. Cancel safe.
     async fn next_turn(&mut self) -> Next {
-        let drains_may_end =
-            self.config.borrow().drain.early && self.state.drains_under_way().next().is_some();
+        let drains_end_early = self.config.borrow().drain.early || self.state.makes_room();
+        let drains_may_end = drains_end_early && self.state.drains_under_way().next().is_some();
         let moves = self.life.moves();
         let wakes = moves && self.state.is_idle();
         tokio::select! {
@@ -448,6 +449,7 @@ impl Coordinator {
             companions: self.history.companions(),
             max_memory: config.app.max_memory,
             recycle_after: config.app.recycle_after,
+            recreate: config.deploy.strategy == DeployStrategy::Recreate,
             restart: config.app.restart.clone(),
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn explain(
 ) -> ErrorBody {
     let id = &release.id;
     let mut error = match (why, &release.origin) {
-        (Abort::Exited | Abort::NotReady, _) => {
+        (Abort::Exited | Abort::NotReady | Abort::Step(_), _) => {
             let said = autopsy.as_ref().map_or("it was not healthy", |autopsy| autopsy.summary.as_str());
             let what = match reason {
                 Reason::AutoRollback | Reason::ManualRollback => "rollback to",

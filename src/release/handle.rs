@@ -66,16 +66,21 @@ impl Handle {
         Self { requests, views, config, supervisor, first_probe, boot_patience_ends }
     }
 
-    /// Starts a new release; with `force` also one that is live already, or in quarantine. Returns
-    /// once the attempt is accepted and its intent is written down.
+    /// Starts a new release; with `force` also one that is live already, or in quarantine, and with
+    /// a `strategy` by that instead of the configured one. Returns once the attempt is accepted and its intent is written down.
     ///
     /// # Errors
     /// `busy`, `quarantined`, `no_app`, `bad_request` (a known id with other content; an unusable
-    /// directory, environment file or user), `state_unwritable`, `shutting_down`.
-    pub async fn deploy(&self, request: wire::DeployRequest, force: bool) -> Result<Attempt, ErrorBody> {
+    /// directory, environment file or user; a strategy that the app cannot use), `state_unwritable`, `shutting_down`.
+    pub async fn deploy(
+        &self,
+        request: wire::DeployRequest,
+        strategy: Option<wire::DeployStrategy>,
+        force: bool,
+    ) -> Result<Attempt, ErrorBody> {
         let config = Arc::clone(&self.config.borrow());
         // It reads files, which must not block the control plane's thread.
-        let prepared = tokio::task::spawn_blocking(move || spec::prepare(request, &config))
+        let prepared = tokio::task::spawn_blocking(move || spec::prepare(request, strategy, &config))
             .await
             .map_err(|error| ErrorBody::new(Code::Internal, "Internal error", error.to_string()))??;
         let mut attempt = self

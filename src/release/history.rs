@@ -229,6 +229,8 @@ mod tests {
             port_env: "PORT".into(),
             health_path: None,
             processes: Default::default(),
+            before: None,
+            verify: None,
         };
         for n in 0..10 {
             history.begin(

@@ -172,12 +172,25 @@ pub(super) enum Report {
     Ready(ProbeReport),
     /// The run could not be started, was not healthy in time, or could not be proven to be its own.
     NotReady(Box<Autopsy>),
+    /// The process of a step was started.
+    StepStarted(Process),
+    /// A step has ended or could not be started, or its time is over.
+    StepEnded(StepEnd),
     /// Its stop signal was delivered.
     Signalled,
     /// The leader of its group has ended.
     Exited { exit: Exit, port_taken: Option<PortTaken>, autopsy: Option<Box<Autopsy>> },
     /// Nothing is left of its group.
     Gone(Option<Exit>),
+}
+
+/// How a step went.
+#[derive(Debug)]
+pub(super) struct StepEnd {
+    /// In a few words.
+    pub(super) said: String,
+    /// What is known of it where it did not end with status 0.
+    pub(super) failure: Option<Box<Autopsy>>,
 }
 
 /// A run that is not healthy yet, and what it is waited for with.

@@ -29,6 +29,7 @@
 //!
 //! The tasks that it starts:
 //! - `run`: one process from its start until nothing is left of it.
+//! - `step`: a step of a deploy, likewise.
 //! - `probing`: a run that no process is started for, until it is healthy or not.
 //!
 //! Pure:
@@ -82,6 +83,7 @@ mod runs;
 pub mod scale;
 pub mod spec;
 pub mod state;
+mod step;
 pub mod store;
 mod tasks;
 mod timers;

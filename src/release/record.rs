@@ -9,7 +9,7 @@ use super::moment;
 use super::orders::Orders;
 use super::scale::Scale;
 use super::spec::ReleaseSpec;
-use super::state::{Past, ReleaseRef, Role};
+use super::state::{DeployStep, Past, ReleaseRef, Role};
 use crate::supervisor::Identity;
 use crate::wire::{LastExit, Reason, ReleaseRow, Switch};
 
@@ -61,6 +61,9 @@ pub struct Record {
     /// How often the live release was started again after a crash.
     #[serde(default)]
     pub restarts: u32,
+    /// The live release replaced the one before it before it was started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recreated: bool,
     /// The app cannot listen beside the socket that holds its port against others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_placeholder: bool,
@@ -115,6 +118,9 @@ pub struct Intent {
     pub release: ReleaseRef,
     /// Why.
     pub reason: Reason,
+    /// The live release is stopped for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recreate: bool,
 }
 
 /// One attempt in the record.
@@ -156,10 +162,20 @@ pub struct StoredRun {
     /// Its number in its set.
     #[serde(default, skip_serializing_if = "is_first")]
     pub replica: u16,
+    /// The step of a deploy that it is. An older daemon goes by its role, `candidate`, and stops it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<DeployStep>,
     /// Wall-clock deadline of its drain, or of SIGKILL; a monotonic time would not survive the
     /// daemon. It is clamped to the configured period when read.
     #[serde(default, with = "moment")]
     pub until: Option<SystemTime>,
+}
+
+impl StoredRun {
+    /// Whether it is a replica of the app, and not what runs beside that.
+    pub(super) fn is_of_the_app(&self) -> bool {
+        self.process.is_none() && self.step.is_none()
+    }
 }
 
 fn is_zero(set: &u64) -> bool {

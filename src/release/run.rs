@@ -72,9 +72,10 @@ pub(super) struct Start {
 pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Supervisor>, reports: Reports) {
     let tell = Teller { run: start.run, reports: reports.clone() };
     let mut want = None;
+    let spawning = || spawn(&start, hold_port, &supervisor);
     // Dropping the future of a spawn kills what it started.
     let spawned = tokio::select! {
-        spawned = spawn_when_possible(&start, hold_port, &supervisor, &mut want) => Some(spawned),
+        spawned = spawn_when_possible(&start.release, spawning, &mut want) => Some(spawned),
         () = start.settled.cancelled() => Some(Err(unstarted("it was given up before it was started"))),
         () = tokio::time::sleep(start.start_timeout) => None,
     };
@@ -139,38 +140,37 @@ async fn until_gone(process: &Process, tell: &Teller) {
     tell.that(Report::Gone(Some(exit))).await;
 }
 
-struct Teller {
-    run: RunId,
-    reports: Reports,
+/// Sends the reports of a run.
+pub(super) struct Teller {
+    pub(super) run: RunId,
+    pub(super) reports: Reports,
 }
 
 impl Teller {
-    async fn that(&self, report: Report) {
+    pub(super) async fn that(&self, report: Report) {
         tasks::report(&self.reports, Message::Run(self.run, Box::new(report))).await;
     }
 }
 
-fn unstarted(why: &str) -> SpawnError {
+pub(super) fn unstarted(why: &str) -> SpawnError {
     SpawnError { message: why.to_owned(), source: None }
 }
 
-/// Starts the process as soon as portok itself has what it needs for that. A want of portok (of
-/// memory, of descriptors) is no failure of the app; the last one is left in `want`.
-async fn spawn_when_possible(
-    start: &Start,
-    hold_port: bool,
-    supervisor: &Supervisor,
+/// Starts a process of `release` as soon as portok itself has what it needs for that. A want of
+/// portok (of memory, of descriptors) is no failure of the app; the last one is left in `want`.
+pub(super) async fn spawn_when_possible<F>(
+    release: &str,
+    spawn: impl Fn() -> F,
     want: &mut Option<SpawnError>,
-) -> Result<Process, SpawnError> {
+) -> Result<Process, SpawnError>
+where
+    F: Future<Output = Result<Process, SpawnError>>,
+{
     loop {
-        match spawn(start, hold_port, supervisor).await {
+        match spawn().await {
             Err(error) if error.source.as_ref().is_some_and(want::is_own) => {
                 if want.is_none() {
-                    tracing::warn!(
-                        release = start.release,
-                        "portok itself cannot start it now: {}",
-                        chain(&error)
-                    );
+                    tracing::warn!(release, "portok itself cannot start it now: {}", chain(&error));
                 }
                 let message = format!("portok itself could not start it in time: {}", error.message);
                 *want = Some(SpawnError { message, source: error.source });
@@ -183,11 +183,7 @@ async fn spawn_when_possible(
 
 async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Result<Process, SpawnError> {
     let ReleaseSpec { command, directory, env, user, group, limits, port_env, .. } = start.spec.clone();
-    // The system's databases may be on the network.
-    let identity = tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
-        .await
-        .unwrap_or_else(|error| Err(error.to_string()))
-        .map_err(|message| SpawnError { message, source: None })?;
+    let identity = identity(user, group).await?;
     let port = match start.process {
         Some(_) => Port::None,
         None => Port::Own(supervisor.lease(hold_port).map_err(|source| SpawnError {
@@ -199,6 +195,15 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
     let launch =
         Launch { release, process, replica, command, directory, env, identity, limits, port_env, port };
     supervisor.spawn(launch).await
+}
+
+/// Who a process of an app becomes.
+pub(super) async fn identity(user: Option<String>, group: Option<String>) -> Result<Option<Ids>, SpawnError> {
+    // The system's databases may be on the network.
+    tokio::task::spawn_blocking(move || Ids::resolve(user.as_deref(), group.as_deref()))
+        .await
+        .unwrap_or_else(|error| Err(error.to_string()))
+        .map_err(|message| SpawnError { message, source: None })
 }
 
 /// What makes one failed probe differ from another.
@@ -430,7 +435,7 @@ fn port_of(process: &Process) -> u16 {
 }
 
 /// The error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

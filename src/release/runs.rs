@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::placeholder::Placeholder;
 use super::record::StoredRun;
 use super::run::{Start, follow, run, see_through};
-use super::state::{ProcessName, Role, Run, RunId};
+use super::state::{DeployStep, ProcessName, Role, Run, RunId};
+use super::step::{StepStart, run_step};
 use super::tasks::Tasks;
 use crate::config::StopSignal;
 use crate::supervisor::{Exit, Identity, PortTaken, Process, Supervisor};
@@ -46,6 +47,8 @@ pub(super) struct RunFacts {
     release: String,
     /// Which companion of the release it is.
     companion: Option<ProcessName>,
+    /// The step of a deploy that it is; `None`: it is none.
+    step: Option<DeployStep>,
     port: Option<u16>,
     /// The number of its place, which is known longer than it has the place.
     replica: u16,
@@ -93,6 +96,11 @@ impl RunFacts {
     /// Its process, once started.
     pub(super) fn process(&self) -> Option<&Process> {
         self.process.as_ref()
+    }
+
+    /// The step of a deploy that it is.
+    pub(super) fn step(&self) -> Option<DeployStep> {
+        self.step
     }
 
     /// Its port, once known.
@@ -188,6 +196,13 @@ impl Runs {
         tasks.spawn(run(start, hold_port, self.supervisor(), reports));
     }
 
+    /// Runs a step of a deploy.
+    pub(super) fn run_step(&mut self, run: &Run, start: StepStart, tasks: &mut Tasks) {
+        self.entry(run).step = Some(start.step);
+        let reports = tasks.reports();
+        tasks.spawn(run_step(start, self.supervisor(), reports));
+    }
+
     /// Waits for the readiness of a run that was taken over, and then for its end.
     pub(super) fn await_readiness(&mut self, start: Start, tasks: &mut Tasks) {
         let Some(facts) = self.known.get_mut(&start.run) else { return };
@@ -204,6 +219,7 @@ impl Runs {
         let facts = self.entry(run);
         facts.replica = stored.replica;
         facts.started_at = stored.started_at;
+        facts.step = stored.step;
         facts.process = Some(process);
         // As it is really due, whatever the record says: the next daemon reads it too.
         facts.kill_at = SystemTime::now().checked_add(left);
@@ -294,6 +310,13 @@ impl Runs {
         facts.autopsy = Some(Box::new(autopsy));
     }
 
+    /// A step of a deploy has failed.
+    pub(super) fn step_failed(&mut self, run: RunId, autopsy: Box<Autopsy>) {
+        if let Some(facts) = self.known.get_mut(&run) {
+            facts.autopsy = Some(autopsy);
+        }
+    }
+
     /// The leader of a run has ended. `autopsy`: before it was healthy.
     pub(super) fn exited(
         &mut self,
@@ -337,6 +360,7 @@ impl Runs {
                 role,
                 set,
                 replica,
+                step: facts.step,
                 until: match role {
                     Role::Draining => drain_ends(run),
                     Role::Stopping => facts.kill_at,

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Origin, ReleaseRef};
-use crate::config::{self, AppConfig, CommandLine, Fnv, Limits};
+use super::state::{Origin, Plan, ReleaseRef};
+use crate::config::{self, AppConfig, CommandLine, DeployStrategy, Fnv, Limits};
 use crate::supervisor;
 use crate::wire::{Code, DeployRequest, ErrorBody};
 
@@ -40,18 +40,28 @@ pub struct ReleaseSpec {
     /// Its companions, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub processes: BTreeMap<String, CompanionSpec>,
+    /// What runs once a deploy, before the candidate is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<CommandLine>,
+    /// What runs once a deploy, against the candidate, before traffic moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<CommandLine>,
 }
 
 impl ReleaseSpec {
     /// About how many bytes of the record it takes.
     pub fn bytes(&self) -> usize {
-        let words = match &self.command {
+        let words = |command: &CommandLine| match command {
             CommandLine::Shell(text) => text.len(),
             CommandLine::Exec(words) => words.iter().map(String::len).sum(),
         };
+        let steps: usize = self.before.iter().chain(&self.verify).map(words).sum();
         let companions: usize = self.processes.values().map(CompanionSpec::bytes).sum();
         // The command is in the history's row once more.
-        2 * words + companions + self.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        2 * words(&self.command)
+            + steps
+            + companions
+            + self.env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 }
 
@@ -64,6 +74,8 @@ pub struct Prepared {
     pub spec: ReleaseSpec,
     /// The fingerprint of `[app]`, where the release is `[app]` without additions.
     pub app_fingerprint: Option<String>,
+    /// What its deploy does on its way.
+    pub plan: Plan,
 }
 
 /// Makes a release of a request and the configuration. Blocking: it reads the environment file and
@@ -71,8 +83,12 @@ pub struct Prepared {
 ///
 /// # Errors
 /// `no_app` without any command; `bad_request` where the directory, the environment file or the
-/// user cannot be used.
-pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, ErrorBody> {
+/// user cannot be used, or the app cannot be deployed by this `strategy`.
+pub fn prepare(
+    request: DeployRequest,
+    strategy: Option<DeployStrategy>,
+    config: &AppConfig,
+) -> Result<Prepared, ErrorBody> {
     let app = &config.app;
     let app_alone = request.command.is_none() && request.directory.is_none() && request.env.is_none();
     let Some(command) = request.command.or_else(|| app.command.clone()) else {
@@ -84,6 +100,12 @@ pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, E
         .with_hint("pass one: portok deploy --cmd 'node app.js'"));
     };
     let refused = |message: String| ErrorBody::new(Code::BadRequest, "Bad request", message);
+    let strategy = strategy.unwrap_or(config.deploy.strategy);
+    if strategy == DeployStrategy::Recreate
+        && let Some(why) = config::cannot_recreate(config)
+    {
+        return Err(refused(format!("the app cannot be deployed with strategy \"recreate\": {why}")));
+    }
     let directory = request.directory.map(PathBuf::from).or_else(|| app.directory.clone());
     let directory = directory.as_deref().map(supervisor::resolve_directory).transpose().map_err(refused)?;
     let identity = supervisor::Ids::resolve(app.user.as_deref(), app.group.as_deref()).map_err(refused)?;
@@ -111,9 +133,16 @@ pub fn prepare(request: DeployRequest, config: &AppConfig) -> Result<Prepared, E
         port_env: app.port_env.clone(),
         health_path: request.health_path,
         processes,
+        before: app.before.clone(),
+        verify: app.verify.clone(),
+    };
+    let plan = Plan {
+        before: app.before.as_ref().map(|_| app.before_timeout),
+        verify: app.verify.as_ref().map(|_| app.verify_timeout),
+        recreate: strategy == DeployStrategy::Recreate,
     };
     let app_fingerprint = app_alone.then(|| config::app_fingerprint(app));
-    Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint })
+    Ok(Prepared { id: request.release.unwrap_or_else(fresh_id), spec, app_fingerprint, plan })
 }
 
 /// A managed release of this id.

@@ -16,6 +16,9 @@
 //!                                             ▼                 ▼                 crashes, grows and
 //!                                          refused           aborted              shrinks, down to idle)
 //!
+//!   A deploy may have more stages, each given up like Starting:
+//!   Recording ─▶ Before ─▶ Vacating ─▶ Accompanying ─▶ Starting ─▶ Verifying ─▶ live
+//!
 //!   what live replaces, and what a set gives up that shrinks:
 //!   leaving: Draining ──drain over, outcome recorded──▶ Stopping ──Gone──▶ forgotten
 //! ```
@@ -25,7 +28,8 @@
 //! - `round`: what every edge of a step gets.
 //! - `replicas`: the set machine. `places`: those of a set, and which of them get requests.
 //! - The edges of the release machine by cause: `boot`, `requests`, `way_back` (rollbacks), `task`
-//!   (what is under way, from its record to its end), `runs` (what is reported of a run), `serving`
+//!   (what is under way, from its record to its end), `steps` (what runs around a deploy),
+//!   `recreate` (the live release is stopped first), `runs` (what is reported of a run), `serving`
 //!   (who gets requests, and how many replicas there are), `growth` (how their number follows the
 //!   load, down to none), `recycling` (one that has grown too large is replaced), `leaving` (sets on
 //!   their way out).
@@ -40,7 +44,8 @@
 //! - a run is stopped only after the switch that retired it was written down, or the writing
 //!   failed;
 //! - a companion that does not start before the candidate starts only when its release is live on
-//!   disk, and when nothing is left of such companions of others.
+//!   disk, and when nothing is left of such companions of others;
+//! - no two releases run at a time where each deploy is a `recreate`.
 //!
 //! Three orderings matter. `Spawn` waits for the end of the `Save` before it, so that a daemon that
 //! dies in between finds its intent. `Serve` comes before the `Save` of its outcome, because
@@ -56,6 +61,7 @@ mod members;
 mod names;
 mod past;
 mod places;
+mod recreate;
 mod recycling;
 mod replicas;
 mod requests;
@@ -63,11 +69,13 @@ mod round;
 mod runs;
 mod serving;
 mod standing;
+mod steps;
 mod task;
 mod way_back;
 
 use std::time::Duration;
 
+use crate::config::HoldOn;
 use crate::wire::{Phase, Reason};
 
 pub use effect::{Abort, Effect, FormerTarget, Refusal, Tell, Timer};
@@ -79,7 +87,8 @@ pub use names::{Companion, Origin, ProcessName, ReleaseRef, Run, RunId, SetId};
 pub use past::{Past, Served};
 pub use replicas::ReplicaSet;
 pub use standing::Hindrance;
-pub use task::{Stage, Task};
+pub use steps::DeployStep;
+pub use task::{Plan, Stage, Task};
 pub use way_back::{WayBack, WayTo};
 
 use companions::Companions;
@@ -120,6 +129,8 @@ pub enum DownCause {
     Crash,
     /// Its process ended too often within `app.restart.within`.
     CrashLoop,
+    /// Another release takes its place, or was to, and nothing may run beside that.
+    Replaced,
 }
 
 /// The release to go back to.
@@ -168,6 +179,8 @@ pub struct State {
     /// are gone.
     lacks_since_boot: bool,
     recycling: Recycling,
+    /// The live release replaced the one before it before it was started.
+    pub recreated: bool,
     stopping: Stopping,
     recorded: u64,
     ids: Ids,
@@ -197,6 +210,7 @@ impl Default for State {
             served: Vec::new(),
             lacks_since_boot: false,
             recycling: Recycling::default(),
+            recreated: false,
             stopping: Stopping::No,
             recorded: 0,
             ids: Ids::default(),
@@ -238,7 +252,8 @@ impl State {
 
     /// Whether this run was started for the task under way.
     pub fn is_candidate(&self, id: RunId) -> bool {
-        self.candidate().is_some_and(|set| set.is_starting(id) || set.is_ready(id))
+        let in_set = self.candidate().is_some_and(|set| set.is_starting(id) || set.is_ready(id));
+        in_set || self.step_of(id).is_some()
     }
 
     /// Whether this run is a companion that runs before the release of the task is live.
@@ -283,12 +298,9 @@ impl State {
         set.into_iter().flat_map(ReplicaSet::runs).map(|run| run.id).collect()
     }
 
-    /// The set that is starting for the task under way.
+    /// The set that was started for the task under way.
     fn candidate(&self) -> Option<&ReplicaSet> {
-        match &self.task {
-            Some(Task { stage: Stage::Starting { set }, .. }) => Some(set),
-            _ => None,
-        }
+        self.task.as_ref()?.stage.candidate()
     }
 
     /// The run that the task under way may make live again.
@@ -318,6 +330,8 @@ impl State {
             Some(live) if live.is_ready(id) => Role::Live,
             Some(live) if live.is_starting(id) => Role::Restoring,
             _ if signalled => Role::Stopping,
+            // It goes on as the live release, should this daemon end now.
+            _ if self.may_be_taken_back(id) => Role::Live,
             _ if self.is_draining(id) => Role::Draining,
             _ => Role::Candidate,
         }
@@ -325,7 +339,8 @@ impl State {
 
     /// Every run that is not forgotten.
     pub fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.sets().flat_map(ReplicaSet::runs)
+        let step = self.task.as_ref().and_then(|task| task.stage.step()).map(|(_, run)| run);
+        self.sets().flat_map(ReplicaSet::runs).chain(step)
     }
 
     fn sets(&self) -> impl Iterator<Item = &ReplicaSet> {
@@ -350,6 +365,7 @@ impl State {
         self.adjust(&mut round);
         self.serve(None, &mut round);
         self.stop_what_has_drained(&mut round);
+        self.start_in_the_room(&mut round);
         self.see_to_companions(&mut round);
         if self.stopping == Stopping::Groups && self.runs().next().is_none() {
             round.push(Effect::Finished);
@@ -361,7 +377,9 @@ impl State {
     fn take(&mut self, event: Event, round: &mut Round<'_>) {
         match event {
             Event::Boot(boot) => self.boot(boot, round),
-            Event::Deploy { release, reason, force } => self.deploy(release, reason, force, round),
+            Event::Deploy { release, reason, force, plan } => {
+                self.deploy(release, reason, force, plan, round);
+            }
             Event::Switch { release, reason } => self.switch(release, reason, round),
             Event::Rollback { to, force } => match self.way_back(to.as_deref(), force, round.policy) {
                 Ok(way) => self.go_back(way, Reason::ManualRollback, round),
@@ -374,6 +392,8 @@ impl State {
             Event::KillAll => self.kill_all(round),
             Event::Recorded { seq, ok } => self.saved(seq, ok, round),
             Event::Spawned { run, port } => self.spawned(run, port, round),
+            Event::StepStarted { run } => self.step_started(run, round),
+            Event::StepEnded { run, done } => self.step_ended(run, done, round),
             // It is written down, so that no later daemon signals it again.
             Event::Signalled { run } if self.runs().any(|known| known.id == run) => drop(round.save()),
             Event::Signalled { .. } => {}

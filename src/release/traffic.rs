@@ -255,6 +255,11 @@ impl Traffic {
         self.of(run).iter().for_each(|target| target.close());
     }
 
+    /// Lets `run` take no request any more, and ends its tunnels.
+    pub(super) fn cut(&self, run: RunId) {
+        self.of(run).iter().for_each(|target| target.cut());
+    }
+
     /// Whether `runs` have no request, and no client is pinned to one of them.
     pub(super) fn are_idle(&self, runs: &[RunId]) -> bool {
         let mut targets = runs.iter().flat_map(|run| self.of(*run));

@@ -240,6 +240,7 @@ impl Voice {
         self.event(EventKind::Aborted, release, |event| event.message = Some(error.message.clone()));
         let mut event = StreamEvent::new(now(), EventKind::Finished, release);
         event.outcome = error.outcome;
+        event.before.clone_from(&error.before);
         event.error = Some(error.clone());
         if let Some(attempt) = self.attempt.take() {
             attempt.end(event, Err(error));

@@ -166,6 +166,9 @@ pub struct ErrorBody {
     /// Why the deploy was aborted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autopsy: Option<Autopsy>,
+    /// `done` where the deploy was given up after `app.before` had run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
     /// Every problem, if there are several, as in an invalid configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
@@ -182,6 +185,7 @@ impl ErrorBody {
             release: None,
             outcome: None,
             autopsy: None,
+            before: None,
             errors: Vec::new(),
         }
     }

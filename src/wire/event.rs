@@ -13,12 +13,20 @@ use super::release::{Outcome, Switch};
 pub enum EventKind {
     /// The request was accepted and is under way.
     Accepted,
+    /// `app.before` was started.
+    BeforeStarted,
+    /// `app.before` has ended, or its time is over.
+    BeforeEnded,
     /// The process was started.
     Spawned,
     /// A probe failed in another way than the one before, or the likely cause is known.
     Probe,
     /// The release is healthy.
     Healthy,
+    /// `app.verify` was started.
+    VerifyStarted,
+    /// `app.verify` has ended, or its time is over.
+    VerifyEnded,
     /// Traffic moved.
     Switched,
     /// The old target finishes its requests.
@@ -42,9 +50,13 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
+            Self::BeforeStarted => "before_started",
+            Self::BeforeEnded => "before_ended",
             Self::Spawned => "spawned",
             Self::Probe => "probe",
             Self::Healthy => "healthy",
+            Self::VerifyStarted => "verify_started",
+            Self::VerifyEnded => "verify_ended",
             Self::Switched => "switched",
             Self::Draining => "draining",
             Self::Drained => "drained",
@@ -112,6 +124,9 @@ pub struct StreamEvent {
     /// `finished`: the candidate that a rollback cancelled first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled: Option<String>,
+    /// `finished`: `done` where traffic did not move and `app.before` has run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 impl StreamEvent {
@@ -136,6 +151,7 @@ impl StreamEvent {
             error: None,
             already_live: false,
             cancelled: None,
+            before: None,
         }
     }
 }

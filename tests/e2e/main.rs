@@ -67,6 +67,8 @@ mod ps;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
+mod recreate;
+#[cfg(test)]
 mod recycling;
 #[cfg(test)]
 mod replicas;
@@ -84,6 +86,8 @@ mod starting;
 mod state;
 #[cfg(test)]
 mod state_again;
+#[cfg(test)]
+mod steps;
 #[cfg(test)]
 mod sticky;
 #[cfg(test)]

@@ -75,12 +75,12 @@ impl Admin {
                 answer::json(status, &health)
             }
             AppCall::Switch(ports) => answer::json(StatusCode::OK, &app.switch(&ports).await?),
-            AppCall::Deploy { mut request, force, follow } => {
+            AppCall::Deploy { mut request, strategy, force, follow } => {
                 if matches!(caller.peer, Peer::Unix { .. }) && app.config().app.directory.is_none() {
                     request::run_where_the_caller_is(&mut request, caller.headers)?;
                 }
                 let warning = self.warning(app);
-                self.follow(app.deploy(request, force).await?, follow, warning).await?
+                self.follow(app.deploy(request, strategy, force).await?, follow, warning).await?
             }
             AppCall::Cancel => answer::json(StatusCode::OK, &app.cancel().await?),
             AppCall::Rollback(asked, follow) => match app.rollback(asked).await? {

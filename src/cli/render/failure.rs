@@ -153,6 +153,9 @@ fn refused(operation: &str, body: &ErrorBody) -> (String, String, Option<String>
     for error in body.errors.iter().filter(|_| body.errors.len() > 1) {
         cause(&mut details, error);
     }
+    if body.before.is_some() {
+        _ = writeln!(details, "  app.before has run, and is not undone");
+    }
     let Some(autopsy) = &body.autopsy else {
         return (format!("{operation} {verb}: {}", body.message), details, body.hint.clone());
     };

@@ -66,6 +66,18 @@ impl Progress {
                 self.waits_for = "starting".to_owned();
                 line
             }
+            EventKind::BeforeStarted | EventKind::VerifyStarted => {
+                let step = step(event.event);
+                let pid = event.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+                let line = told(STRONG, "running", format!("{step}{pid}"));
+                self.waits_for = format!("running {step}");
+                line
+            }
+            EventKind::BeforeEnded | EventKind::VerifyEnded => {
+                let line = told(DIM, "ended", format!("{}: {}", step(event.event), self.message(event)));
+                self.waits_for = "going on".to_owned();
+                line
+            }
             EventKind::Spawned if event.process.is_some() => {
                 let process = event.process.as_deref().map(plain).unwrap_or_default();
                 let pid = event.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
@@ -98,7 +110,14 @@ impl Progress {
             }
             EventKind::Draining => {
                 let whom = place(Some(&event.release), event.port).unwrap_or_default();
-                told(DIM, "draining", format!("{whom} in the background"))
+                match &event.message {
+                    Some(said) => {
+                        let line = told(DIM, "draining", format!("{whom}: {}", plain(said)));
+                        self.waits_for = "waiting for its requests and its end".to_owned();
+                        line
+                    }
+                    None => told(DIM, "draining", format!("{whom} in the background")),
+                }
             }
             EventKind::RolledBack => told(GOOD, "moved back", self.moved(event)),
             EventKind::Drained | EventKind::Stopped => {
@@ -169,6 +188,14 @@ impl Progress {
     fn stamped(&self, now: Instant, text: &str) -> String {
         let stamp = format!("[{:>7}]", duration(now.duration_since(self.began)));
         format!("{} {}", paint(DIM, stamp), text.trim_end())
+    }
+}
+
+/// The step of a deploy that the event is about.
+fn step(event: EventKind) -> &'static str {
+    match event {
+        EventKind::VerifyStarted | EventKind::VerifyEnded => "app.verify",
+        _ => "app.before",
     }
 }
 

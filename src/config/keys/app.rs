@@ -40,13 +40,7 @@ pub(super) const APP: &[Key] = &[
         .makes_release(|app| record("target", app.target)),
     Key::app("app.command", read_command, |config, _| config.app.command.as_ref().map(show::command))
         .variable("APP_COMMAND")
-        .makes_release(|app| match &app.command {
-            Some(CommandLine::Shell(text)) => vec![("command", text.clone())],
-            Some(CommandLine::Exec(words)) => {
-                words.iter().map(|word| ("command.word", word.clone())).collect()
-            }
-            None => Vec::new(),
-        }),
+        .makes_release(|app| command_records("command", "command.word", app.command.as_ref())),
     replicas::REPLICAS,
     row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance),
     row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky),
@@ -113,6 +107,12 @@ pub(super) const APP: &[Key] = &[
     row!(app, "app.port_env", values::variable_name, show::string, app.port_env).makes_release(|app| {
         record("port_env", Some(&app.port_env).filter(|name| *name != defaults::PORT_ENV))
     }),
+    row!(app, "app.before", some(values::command), optional(show::command), app.before)
+        .makes_release(|app| command_records("before", "before.word", app.before.as_ref())),
+    row!(app, "app.before_timeout", values::duration(SHORTEST), show::time, app.before_timeout),
+    row!(app, "app.verify", some(values::command), optional(show::command), app.verify)
+        .makes_release(|app| command_records("verify", "verify.word", app.verify.as_ref())),
+    row!(app, "app.verify_timeout", values::duration(SHORTEST), show::time, app.verify_timeout),
     row!(app, "app.start_timeout", values::duration(SHORTEST), show::time, app.start_timeout),
     row!(
         app,
@@ -247,6 +247,15 @@ fn whole_seconds(input: Input<'_>) -> Parsed<Duration> {
     let time = values::duration(SHORTEST)(input)?;
     let seconds = u64::try_from(time.as_millis().div_ceil(1000)).unwrap_or(MAX);
     Ok(Duration::from_secs(seconds.min(MAX)))
+}
+
+/// The records of a command: one of a `text` for the shell, one a `word` else.
+fn command_records(text: &'static str, word: &'static str, command: Option<&CommandLine>) -> Records {
+    match command {
+        Some(CommandLine::Shell(shell)) => vec![(text, shell.clone())],
+        Some(CommandLine::Exec(words)) => words.iter().map(|each| (word, each.clone())).collect(),
+        None => Vec::new(),
+    }
 }
 
 /// One record, where there is a value.

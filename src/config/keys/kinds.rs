@@ -62,7 +62,7 @@ impl Kind {
             "app.balance" | "app.sticky" => self != Self::Redirect,
             "upstream.eject_for" | "upstream.eject_on" => self == Self::Targets,
             "rollback.window" | "rollback.standby" => self == Self::Command,
-            _ if name.starts_with("app.") => self == Self::Command,
+            _ if name.starts_with("app.") || name.starts_with("deploy.") => self == Self::Command,
             _ => self != Self::Redirect,
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
 //! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
-//! stand in [`app`], [`routes`] and [`instance`], by whose setting they are, and in [`limits`] and
-//! [`hold`], with a list for each table of the file. A new key is a row there, a field in its
+//! stand in [`app`], [`routes`] and [`instance`], by whose setting they are, and in [`deploy`],
+//! [`limits`] and [`hold`], with a list for each table of the file. A new key is a row there, a field in its
 //! struct, and a default in [`super::defaults`]. [`kinds`] knows which kinds of app can use which
 //! keys.
 
@@ -33,6 +33,7 @@ macro_rules! row {
 }
 
 mod app;
+mod deploy;
 mod hold;
 mod instance;
 mod kinds;
@@ -204,6 +205,7 @@ const TABLES: &[&[Key]] = &[
     app::HEALTH,
     app::DRAIN,
     app::ROLLBACK,
+    deploy::DEPLOY,
     instance::ADMIN,
     instance::PROXY,
     app::UPSTREAM,

@@ -163,6 +163,10 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("[rollback]\nwindow = []", 10, "rollback.window = []", "a duration"),
     ("[rollback]\ninterval = \"0ms\"", 12, "rollback.interval = \"0ms\"", "a duration from 1ms"),
     ("[rollback]\nthreshold = 0x7fffffff", 13, "rollback.threshold = 0x7fffffff", "from 1 to 1000"),
+    ("[deploy]\nstrategy = \"blue\"", 12, "deploy.strategy = \"blue\"", "\"switch\" or \"recreate\""),
+    ("[deploy]\nstrategy = \"rolling\"", 12, "deploy.strategy = \"rolling\"", "\"rolling\" is not built yet"),
+    ("[app]\nverify_timeout = 5", 18, "app.verify_timeout = 5", "a duration from 1ms to 7days"),
+    ("[app]\ntarget = 1\nbefore = \"x\"", 10, "app.before = \"x\"", "because app.target is set"),
     ("[rollback]\nstandby = \"never\"", 11, "rollback.standby = \"never\"", "\"drain\" or \"window\""),
     // Admin.
     ("[admin]\ntoken = \"\"", 9, "admin.token = ***", "printable ASCII"),

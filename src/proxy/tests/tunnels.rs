@@ -106,3 +106,23 @@ async fn a_tunnel_outlives_its_drain_but_not_its_app() {
     assert!(client.is_closed().await);
     eventually("the tunnel has ended", || target.inflight() == 0).await;
 }
+
+#[tokio::test]
+async fn a_tunnel_ends_when_its_target_is_cut() {
+    let app = Backend::start(|mut connection, _| async move {
+        connection.head().await;
+        connection.send(SWITCHED).await;
+        assert!(connection.is_closed().await);
+    })
+    .await;
+    let mut rig = Rig::start(|_| ());
+    let target = rig.route(&app);
+    let mut client = rig.connect().await;
+    client.send(UPGRADE).await;
+    client.reply().await;
+    rig.routes.set(Now::Empty);
+    target.cut();
+    // Neither side has ended it.
+    assert!(client.is_closed().await);
+    eventually("the tunnel has ended", || target.inflight() == 0).await;
+}

@@ -123,8 +123,8 @@ impl Coordinator {
         let wanted = usize::from(self.replicas().within(record.wanted.unwrap_or(1)));
         let all_run = |roles: &[Role]| {
             let found = record.runs.iter().zip(taken_over);
-            let is_one = |run: &StoredRun| run.process.is_none() && roles.contains(&run.role);
-            found.filter(|(run, process)| process.is_some() && is_one(run)).count() >= wanted
+            let serves = |run: &StoredRun| run.is_of_the_app() && roles.contains(&run.role);
+            found.filter(|(run, process)| process.is_some() && serves(run)).count() >= wanted
         };
         match &record.live {
             Some(release) if release.origin == Origin::Managed => all_run(&[Role::Live, Role::Restoring]),
@@ -252,6 +252,8 @@ impl Coordinator {
             went_back: record.last_switch.as_ref().is_some_and(|last| last.reason == Reason::AutoRollback),
             ended,
             leftovers: self.runs.has_leftovers(),
+            recreated: record.recreated,
+            recreating: record.intent.as_ref().is_some_and(|intent| intent.recreate),
             going_back: record.intent.is_some_and(|intent| intent.reason == Reason::AutoRollback),
             wanted: record.wanted,
             runs,
@@ -300,10 +302,12 @@ impl Coordinator {
         let Booting { record, taken_over, .. } = booting;
         let intent = record.intent.as_ref().filter(|_| record.live.is_none())?;
         let release = &intent.release;
-        let known = self.history.get(&release.id).is_some_and(|entry| entry.spec.is_some());
+        // What has to pass a step is not made live without it.
+        let known = self.history.get(&release.id).and_then(|entry| entry.spec.as_ref());
+        let known = known.is_some_and(|spec| spec.verify.is_none());
         let candidate = |(run, process): (&StoredRun, &Option<Process>)| {
-            let is_app = run.process.is_none() && run.role == Role::Candidate;
-            process.is_some() && is_app && run.release == release.id
+            let is_candidate = run.is_of_the_app() && run.role == Role::Candidate;
+            process.is_some() && is_candidate && run.release == release.id
         };
         let runs = record.runs.iter().zip(taken_over).any(candidate);
         (known && runs && !self.is_stopping()).then(|| (release.clone(), intent.reason))
@@ -346,7 +350,8 @@ impl Coordinator {
             let timeout = stop_timeout_of(record, stored, stop_timeout);
             self.runs.take_over(&run, stored, process, left(stored.until, timeout));
             let (set, replica) = (stored.set, stored.replica);
-            adopted.push(Adopted { run, set, replica, role, left: left(stored.until, period) });
+            let (step, left) = (stored.step, left(stored.until, period));
+            adopted.push(Adopted { run, set, replica, role, step, left });
         }
         adopted
     }

@@ -62,6 +62,8 @@ impl Coordinator {
                 self.runs.exited(run, exit, port_taken, autopsy);
                 self.exited(run, exit, port_is_taken);
             }
+            Report::StepStarted(process) => self.step_started(run, process),
+            Report::StepEnded(end) => self.step_ended(run, end),
             Report::Gone(exit) => {
                 self.process_ended(run, exit.map(|exit| exit.to_string()).as_deref(), Some(&now()));
                 self.step(Event::Gone { run });
@@ -118,7 +120,8 @@ impl Coordinator {
 
     /// Writes the end of a run's process into the history.
     fn process_ended(&mut self, run: RunId, exit: Option<&str>, stopped_at: Option<&str>) {
-        let Some(facts) = self.runs.get(run) else { return };
+        // The history is of replicas.
+        let Some(facts) = self.runs.get(run).filter(|facts| facts.step().is_none()) else { return };
         let started_at = facts.started_at().map(wire::rfc3339);
         self.history.process_ended(facts.release(), started_at.as_deref(), exit, stopped_at);
     }

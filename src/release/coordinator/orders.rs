@@ -21,11 +21,15 @@ impl Coordinator {
         for told in self.orders.told() {
             tracing::info!(app = self.config.borrow().name, "{told}, as before");
         }
-        let live = self.life.booting().and_then(|booting| booting.record.live.as_ref());
+        let record = self.life.booting().map(|booting| &booting.record);
+        let live = record.and_then(|record| record.live.as_ref());
         let returns = live.is_some_and(|release| release.origin == Origin::Managed);
-        let is_idle = self.life.booting().is_some_and(|booting| booting.record.wanted == Some(0));
+        let replaced = record.and_then(|record| record.intent.as_ref()).is_some_and(|intent| intent.recreate);
+        let is_idle = record.is_some_and(|record| record.wanted == Some(0));
+        let is_on = |reason| self.config.borrow().hold.is_on(reason);
         let reason = if is_idle { HoldOn::Idle } else { HoldOn::Crash };
-        if returns && self.traffic.is_empty() && self.config.borrow().hold.is_on(reason) {
+        let held = is_on(reason) || replaced && is_on(HoldOn::Recreate);
+        if returns && self.traffic.is_empty() && held {
             self.traffic.hold(true);
         }
     }

@@ -20,12 +20,17 @@ impl Coordinator {
         match effect {
             Effect::Save { seq } => step.save = Some(seq),
             Effect::Spawn { run, release, replica, .. } => self.spawn(run, release, replica, config),
+            Effect::RunStep { run, release, step, beside, within } => {
+                self.run_step(run, release, step, beside, within);
+            }
             Effect::Await { run } => self.await_readiness(run, config),
             Effect::Probe { run, patient } => self.start_probing(run, patient),
             Effect::Serve { set, runs, former } => self.serve(set, &runs, former, config),
-            Effect::Hold => {
+            Effect::Hold(reason) => {
                 self.live_probe.unrouted();
-                self.traffic.hold(config.hold.is_on(HoldOn::Crash));
+                let held = config.hold.is_on(reason);
+                // The next target after a crash may be near. Another release takes its time.
+                if held || reason == HoldOn::Crash { self.traffic.hold(held) } else { self.traffic.unroute() }
             }
             Effect::Idle => {
                 self.live_probe.unrouted();
@@ -36,6 +41,7 @@ impl Coordinator {
                 self.traffic.unroute();
             }
             Effect::Close { run } => self.traffic.close(run),
+            Effect::Cut { run } => self.traffic.cut(run),
             Effect::Stop { run } => {
                 let ladder = self.ladder_of(run, config);
                 self.runs.stop(run, ladder);
@@ -99,7 +105,7 @@ impl Coordinator {
         self.runs.await_readiness(start, &mut self.tasks);
     }
 
-    fn content(&self, release: &str) -> Option<ReleaseSpec> {
+    pub(super) fn content(&self, release: &str) -> Option<ReleaseSpec> {
         self.history.get(release).and_then(|entry| entry.spec.clone())
     }
 

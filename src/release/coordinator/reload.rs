@@ -51,7 +51,7 @@ impl Coordinator {
         }
         self.edits.prepare(&config.app);
         self.tasks.spawn_for(async move {
-            let prepare = move || spec::prepare(wire::DeployRequest::default(), &config);
+            let prepare = move || spec::prepare(wire::DeployRequest::default(), None, &config);
             let prepared = tokio::task::spawn_blocking(prepare).await;
             let prepared = prepared.unwrap_or_else(|error| {
                 Err(ErrorBody::new(Code::Internal, "Internal error", error.to_string()))

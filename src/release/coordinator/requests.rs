@@ -16,7 +16,7 @@ impl Coordinator {
         reason: Reason,
         force: bool,
     ) -> Result<Attempt, ErrorBody> {
-        let Prepared { id, spec, app_fingerprint } = prepared;
+        let Prepared { id, spec, app_fingerprint, plan } = prepared;
         self.check_content(&id, &spec)?;
         if let Err(frozen) = self.orders.admits() {
             if reason == Reason::Config {
@@ -33,7 +33,7 @@ impl Coordinator {
         }
         let content = Some(Content { spec: Some(spec), app: app_fingerprint.clone() });
         let before = app_fingerprint.map(|fingerprint| self.edits.attempt(fingerprint));
-        let event = Event::Deploy { release: spec::managed(&id), reason, force };
+        let event = Event::Deploy { release: spec::managed(&id), reason, force, plan };
         let answer = self.step_with(event, Step { content, ..Step::default() });
         let answer = self.reader(answer, &id);
         if let (Err(_), Some(before)) = (&answer, before) {
@@ -104,7 +104,7 @@ impl Coordinator {
 
     /// What a way back means, for a dry run.
     fn planned(&self, way: WayBack) -> PlannedRollback {
-        let WayBack { to, by, from, cancels, watched } = way;
+        let WayBack { to, by, from, cancels, watched, recreates } = way;
         let managed = to.origin == Origin::Managed;
         let starts = by == WayTo::Start && managed;
         let serves = by == WayTo::Serves;
@@ -114,6 +114,10 @@ impl Coordinator {
             WayTo::Serves => "is live already".to_owned(),
             WayTo::UnderWay => "is being gone back to already".to_owned(),
             WayTo::Revive(_) => "still runs and gets the traffic again".to_owned(),
+            WayTo::Start if recreates => {
+                "is started again once nothing is left of the live release; requests wait until it is healthy"
+                    .to_owned()
+            }
             WayTo::Start if managed => "is started again and gets the traffic once it is healthy".to_owned(),
             WayTo::Start => "gets the traffic if it answers its health path".to_owned(),
         };

@@ -29,7 +29,11 @@ impl Coordinator {
             self.timers.drain_ends(*set, *seq)
         };
         let intent = state.task.as_ref();
-        let intent = intent.map(|task| Intent { release: task.release.clone(), reason: task.reason });
+        let intent = intent.map(|task| Intent {
+            release: task.release.clone(),
+            reason: task.reason,
+            recreate: task.plan.recreate,
+        });
         Record {
             live: state.live_release().cloned(),
             previous: state.previous().map(|previous| previous.release),
@@ -45,6 +49,7 @@ impl Coordinator {
                 drain_ends,
             ),
             restarts: state.restarts,
+            recreated: state.recreated,
             no_placeholder: self.runs.placeholder() == Placeholder::Impossible,
             crashes: state.crashes().map(|at| rfc3339(SystemTime::UNIX_EPOCH + at)).collect(),
             failed_probes: state.failed_probes(),

@@ -4,7 +4,7 @@
 use tokio::sync::oneshot;
 
 use super::Coordinator;
-use crate::config::{HoldOn, Replicas};
+use crate::config::{DeployStrategy, HoldOn, Replicas};
 use crate::release::life::Life;
 use crate::release::message::ScaleReply;
 use crate::release::refusal::refused;
@@ -55,6 +55,10 @@ impl Coordinator {
             refused(format!("the most has to be a number from 1 to {most}"))
         } else if min > max {
             refused("the least is more than the most".to_owned())
+        } else if max > 1 && (config.deploy.strategy == DeployStrategy::Recreate || self.state.recreated) {
+            refused(
+                "it is deployed with strategy \"recreate\", and with that nothing may run twice".to_owned(),
+            )
         } else if min == 0 && !can_be_idle(&config.hold) {
             let key = if config.hold.is_on(HoldOn::Idle) {
                 "hold.max_requests is 0"

@@ -26,9 +26,13 @@ impl Coordinator {
             Tell::Switched { run, from, reason, from_release, seq } => {
                 self.tell_switched(run, from, reason, from_release, seq);
             }
-            Tell::Draining { run } => self.tell_run(run, "draining"),
+            Tell::Draining { run } => {
+                self.tell_run(run, "draining");
+                self.tell_vacating(run);
+            }
             Tell::Drained { run } => self.tell_run(run, "drained"),
             Tell::Stopped { run, release } => {
+                self.tell_room(&release);
                 let facts = self.runs.get(run);
                 let (pid, exit) = (facts.and_then(|facts| facts.pid()), facts.and_then(|facts| facts.exit()));
                 let process = self.companion_of(run);
@@ -36,7 +40,9 @@ impl Coordinator {
                 tracing::info!(release = release.id, process, pid, exit, phase, "stopped");
                 self.note_end(run);
             }
-            Tell::Aborted { release, reason, run, why } => self.tell_aborted(&release, reason, run, why),
+            Tell::Aborted { release, reason, run, why, before_done } => {
+                self.tell_aborted(&release, reason, run, why, before_done);
+            }
             Tell::Crashed { release, delay, loops_now } => {
                 self.voice.crashed(&release.id, delay, loops_now, phase);
             }
@@ -261,12 +267,25 @@ impl Coordinator {
         if ports.len() > 1 { ports } else { Vec::new() }
     }
 
-    fn tell_aborted(&mut self, release: &ReleaseRef, reason: Reason, run: Option<RunId>, why: Abort) {
+    fn tell_aborted(
+        &mut self,
+        release: &ReleaseRef,
+        reason: Reason,
+        run: Option<RunId>,
+        why: Abort,
+        before_done: bool,
+    ) {
         let autopsy = run.and_then(|run| self.runs.take_autopsy(run));
         let facts = run.and_then(|run| self.runs.get(run));
         let seen = (facts.and_then(|facts| facts.port()), facts.and_then(|facts| facts.probe()));
         let path = self.config.borrow().health.path.clone();
-        let error = explain(release, reason, why, autopsy, seen, &path);
+        let mut error = explain(release, reason, why, autopsy, seen, &path);
+        error.before = before_done.then(|| "done".to_owned());
+        if let Some(live) = self.returning() {
+            let also = format!("; `{live}` is started again");
+            error.message.push_str(&also);
+            error.autopsy.iter_mut().for_each(|autopsy| autopsy.summary.push_str(&also));
+        }
         let (hint, phase) = (error.hint.as_deref(), self.state.phase().as_str());
         let is_wanted = matches!(why, Abort::Interrupted | Abort::Cancelled | Abort::MadeWay);
         if is_wanted {

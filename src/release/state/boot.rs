@@ -15,13 +15,13 @@ fn wanted(recorded: Option<u16>, live: &ReleaseRef, runs: &[Adopted], round: &Ro
 
 impl State {
     pub(super) fn boot(&mut self, boot: Boot, round: &mut Round<'_>) {
-        let Boot {
-            live, past, restarts, crashes, failed_probes, unfinished, window, went_back, ended, ..
-        } = boot;
-        let (going_back, leftovers, runs) = (boot.going_back, boot.leftovers, boot.runs);
+        let Boot { live, past, restarts, crashes, failed_probes, unfinished, window, went_back, .. } = boot;
+        let ended = boot.ended && !boot.recreating;
+        let Boot { going_back, recreating, leftovers, runs, .. } = boot;
         runs.iter().for_each(|adopted| round.ids.skip(adopted.run.id.0));
         let wanted = live.as_ref().map_or(0, |live| wanted(boot.wanted, live, &runs, round));
         self.restarts = restarts;
+        self.recreated = boot.recreated;
         self.past = past;
         if let Some(live) = &live {
             self.past.went_live(live);
@@ -67,7 +67,7 @@ impl State {
         }
         // Nothing is started where the daemon was told to end while the leftovers were looked for.
         if self.stopping == Stopping::No {
-            self.take_up(ended, going_back, leftovers, round);
+            self.take_up(ended, going_back, recreating, leftovers, round);
         }
         if took_over {
             round.save();
@@ -77,14 +77,15 @@ impl State {
     /// Whether this run may still become live: it may where no release was, because nothing is
     /// given up for it.
     fn may_resume(&self, release: &ReleaseRef, adopted: &Adopted) -> bool {
-        let Adopted { run, role, replica, .. } = adopted;
+        let Adopted { run, role, replica, step, .. } = adopted;
         let fits = match &self.task {
             None => true,
             Some(Task { stage: Stage::Starting { set }, .. }) => set.accepts(*replica),
             Some(_) => false,
         };
         let free = self.live == Live::None && self.stopping == Stopping::No;
-        free && fits && *role == Role::Candidate && run.release == *release
+        let is_candidate = *role == Role::Candidate && step.is_none();
+        free && fits && is_candidate && run.release == *release
     }
 
     /// Keeps the candidate of an earlier daemon, which may have served already.
@@ -95,7 +96,8 @@ impl State {
         let release = run.release.clone();
         let task = self.task.get_or_insert_with(|| {
             let set = ReplicaSet::vacant(release.clone(), round);
-            Task { release, reason, stage: Stage::Starting { set } }
+            let (plan, stage) = (Plan::default(), Stage::Starting { set });
+            Task { release, reason, plan, before_done: false, stage }
         });
         if let Stage::Starting { set } = &mut task.stage {
             set.take_in_starting(run, replica);
@@ -135,7 +137,10 @@ impl State {
         // One run takes each place of the live release; a second one, whatever wrote it down, is
         // stopped.
         let (id, stopping) = (run.id, self.stopping != Stopping::No);
-        let live = self.live.set_mut().filter(|set| *set.release() == run.release && set.accepts(replica));
+        let fits = |set: &&mut ReplicaSet| {
+            adopted.step.is_none() && *set.release() == run.release && set.accepts(replica)
+        };
+        let live = self.live.set_mut().filter(fits);
         match (role, live) {
             (Role::Live, Some(live)) => {
                 live.take_in_ready(run, replica);
@@ -157,7 +162,15 @@ impl State {
 
     /// Brings the live release up, as far as no runs of it were taken over; an end that nobody saw
     /// counts as a crash.
-    fn take_up(&mut self, ended: bool, going_back: bool, leftovers: bool, round: &mut Round<'_>) {
+    fn take_up(
+        &mut self,
+        ended: bool,
+        going_back: bool,
+        recreating: bool,
+        leftovers: bool,
+        round: &mut Round<'_>,
+    ) {
+        let alone = recreating || self.recreated;
         let Live::Set(set) = &mut self.live else { return };
         if set.places().has_given_up() && ended && (self.window.is_some() || going_back) {
             // It ended in its watch window.
@@ -170,10 +183,13 @@ impl State {
         }
         let serves = set.serves();
         self.lacks_since_boot = serves && leftovers;
-        if !self.lacks_since_boot {
+        if alone && !serves {
+            set.wait_for_room();
+        } else if !self.lacks_since_boot {
             set.fill_up(true, round);
         }
-        if going_back && serves {
+        // One that was stopped for the way back is not started before that.
+        if going_back && (serves || recreating) {
             self.window = None;
             if !self.roll_back(round) {
                 round.push(Effect::Tell(Tell::NoWayBack { went_back: false }));

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{ProcessName, ReleaseRef, RunId, SetId};
+use super::{DeployStep, ProcessName, ReleaseRef, RunId, SetId};
+use crate::config::HoldOn;
 use crate::wire::Reason;
 
 /// What the driver has to do.
@@ -25,6 +26,20 @@ pub enum Effect {
         /// The number of its place in its set.
         replica: u16,
     },
+    /// Run a step of a deploy. `StepStarted` follows, then `StepEnded`, `Signalled` when it is
+    /// stopped, and at last exactly one `Gone`.
+    RunStep {
+        /// Its run.
+        run: RunId,
+        /// The release that it belongs to.
+        release: String,
+        /// Which step.
+        step: DeployStep,
+        /// The run whose port it is told.
+        beside: Option<RunId>,
+        /// How long it may take.
+        within: Duration,
+    },
     /// Wait for the readiness of a run that was taken over. `Ready` or `NotReady` follows.
     Await {
         /// Its run.
@@ -46,14 +61,19 @@ pub enum Effect {
         /// The set that had them, where it is another, and what becomes of its targets.
         former: Option<(SetId, FormerTarget)>,
     },
-    /// Take the target away; requests wait a little for the next one.
-    Hold,
+    /// Take the target away; requests wait for the next one, which comes for this reason.
+    Hold(HoldOn),
     /// Take the target away; requests wait, and the first that does is [`super::Event::Wake`].
     Idle,
     /// Take the target away; requests are refused.
     Unroute,
     /// Let a run take no request any more.
     Close {
+        /// The run.
+        run: RunId,
+    },
+    /// Let a run take no request any more, and end its tunnels.
+    Cut {
         /// The run.
         run: RunId,
     },
@@ -161,6 +181,8 @@ pub enum Tell {
         run: Option<RunId>,
         /// Why.
         why: Abort,
+        /// Its step `before` has ended as it should.
+        before_done: bool,
     },
     /// The live run ended, and its release is started again after a delay.
     Crashed {
@@ -285,6 +307,8 @@ pub enum Abort {
     /// The candidate could not be started, was not healthy in time, or could not be proven to be
     /// the release's own.
     NotReady,
+    /// A step of it failed, could not be started, or took too long.
+    Step(DeployStep),
     /// The target did not answer its health path with 2xx.
     Unhealthy,
     /// An operator ended it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Companion, Load, Past, ReleaseRef, Run, RunId, SetId};
+use super::{Companion, DeployStep, Load, Past, Plan, ReleaseRef, Run, RunId, SetId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at a step.
@@ -28,6 +28,8 @@ pub struct Policy {
     pub max_memory: Option<u64>,
     /// A replica that gets there within this time of being ready is not replaced.
     pub recycle_after: Duration,
+    /// Whether what goes back stops the live release first.
+    pub recreate: bool,
     /// What happens after a crash.
     pub restart: crate::config::Restart,
 }
@@ -57,6 +59,10 @@ pub struct Boot {
     pub ended: bool,
     /// An automatic rollback was under way.
     pub going_back: bool,
+    /// The live release replaced the one before it before it was started.
+    pub recreated: bool,
+    /// Another one was to replace the live release so: that may have been stopped for it.
+    pub recreating: bool,
     /// Processes that nobody takes over are still being stopped: nothing is started beside what
     /// serves before [`Event::LeftoversGone`].
     pub leftovers: bool,
@@ -77,6 +83,8 @@ pub struct Adopted {
     pub replica: u16,
     /// What it was doing.
     pub role: Role,
+    /// The step of a deploy that it is; `None`: it is a replica.
+    pub step: Option<DeployStep>,
     /// The rest of its drain, where it drains.
     pub left: Duration,
 }
@@ -112,6 +120,8 @@ pub enum Event {
         reason: Reason,
         /// Also where it is live already (then with a fresh process), or in quarantine.
         force: bool,
+        /// What it does on its way.
+        plan: Plan,
     },
     /// Move traffic to ports.
     Switch {
@@ -148,6 +158,18 @@ pub enum Event {
         run: RunId,
         /// On which port.
         port: u16,
+    },
+    /// The process of a step was started.
+    StepStarted {
+        /// Its run.
+        run: RunId,
+    },
+    /// A step has ended or could not be started, or its time is over.
+    StepEnded {
+        /// Its run.
+        run: RunId,
+        /// Its process has ended with status 0.
+        done: bool,
     },
     /// A run's stop signal was delivered.
     Signalled {

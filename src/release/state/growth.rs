@@ -132,7 +132,7 @@ impl State {
 
     /// A request waits for the idle app.
     pub(super) fn wake(&mut self, round: &mut Round<'_>) {
-        if self.stopping != Stopping::No || !self.is_idle() {
+        if self.stopping != Stopping::No || !self.is_idle() || self.is_kept_vacant() {
             return;
         }
         let Live::Set(live) = &mut self.live else { return };

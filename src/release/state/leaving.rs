@@ -27,7 +27,7 @@ pub enum LeavingStage {
 }
 
 impl Leaving {
-    fn drains(&self) -> bool {
+    pub(super) fn drains(&self) -> bool {
         matches!(self.stage, LeavingStage::Draining { .. })
     }
 }
@@ -125,10 +125,7 @@ impl State {
 
     /// Nothing is left of a run.
     pub(super) fn gone(&mut self, id: RunId, round: &mut Round<'_>) {
-        let candidate = match &mut self.task {
-            Some(Task { stage: Stage::Starting { set }, .. }) => Some(set),
-            _ => None,
-        };
+        let candidate = self.task.as_mut().and_then(|task| task.stage.candidate_mut());
         let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.set);
         let mut sets = self.live.set_mut().into_iter().chain(candidate).chain(leaving);
         let release = sets.find_map(|set| set.gone(id).then(|| set.release().clone()));
@@ -144,6 +141,8 @@ impl State {
     pub(super) fn stop_what_has_drained(&mut self, round: &mut Round<'_>) {
         let reviving = self.task.as_ref().and_then(|task| task.stage.revives());
         let standby = round.policy.standby && self.window.is_some() && self.stopping != Stopping::Groups;
+        // Nothing may run beside what is to be started.
+        let standby = standby && !self.makes_room();
         let recorded = self.recorded;
         let previous = self.previous().and_then(|previous| previous.set).filter(|_| standby);
         let (stop, stay) = std::mem::take(&mut self.leaving).into_iter().partition(|leaving| {

@@ -224,6 +224,23 @@ impl Places {
         }
     }
 
+    /// Takes the ready runs out of their places, each with its number.
+    pub(super) fn take_ready(&mut self) -> Vec<(u16, Run)> {
+        let ready: Vec<_> = self.ready().map(|run| run.id).collect();
+        let taken = ready.into_iter().filter_map(|id| {
+            let replica = self.number_of(id)?;
+            Some((replica, self.empty_place(id, Filling::GivenUp)?))
+        });
+        taken.collect()
+    }
+
+    /// Makes all places that no run fills empty for good.
+    pub(super) fn give_up_empty(&mut self) {
+        for place in self.0.iter_mut().filter(|place| place.filling.run().is_none()) {
+            place.filling = Filling::GivenUp;
+        }
+    }
+
     /// Makes all places that are `from` `to`.
     pub(super) fn turn(&mut self, from: &Filling, to: &Filling) {
         for place in self.0.iter_mut().filter(|place| place.filling == *from) {

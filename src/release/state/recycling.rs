@@ -10,8 +10,9 @@
 //!                    the old one stays; no further one for `app.recycle_after`
 //! ```
 //!
-//! There is one at a time, and none begins in a watch window or beside a task. A replica that comes
-//! so far soon after it was ready would soon be there again: that is only told.
+//! There is one at a time, and none begins in a watch window or beside a task, nor for an app of
+//! which no two may run at a time. A replica that comes so far soon after it was ready would soon be
+//! there again: that is only told.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +68,7 @@ impl State {
     /// A run has so much memory now.
     pub(super) fn weighed(&mut self, id: RunId, bytes: u64, round: &mut Round<'_>) {
         let Some(limit) = round.policy.max_memory else { return };
-        let may_begin = self.may_recycle(round.now);
+        let may_begin = self.may_recycle(round);
         let Some(known) = self.recycling.known.get_mut(&id) else { return };
         known.over = if bytes > limit { known.over.saturating_add(1) } else { 0 };
         if known.over < LOOKS || known.grows_fast {
@@ -87,10 +88,11 @@ impl State {
     }
 
     /// Whether a replacement may begin now.
-    fn may_recycle(&self, now: Duration) -> bool {
+    fn may_recycle(&self, round: &Round<'_>) -> bool {
         let Recycling { under_way, not_before, .. } = &self.recycling;
         let is_quiet = self.stopping == Stopping::No && self.window.is_none() && self.task.is_none();
-        is_quiet && under_way.is_none() && now >= *not_before
+        let runs_alone = round.policy.recreate || self.recreated || self.is_vacant();
+        is_quiet && !runs_alone && under_way.is_none() && round.now >= *not_before
     }
 
     /// Goes on with the replacement under way, and notes who may be replaced.

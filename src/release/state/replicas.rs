@@ -374,6 +374,9 @@ impl ReplicaSet {
         // look like single crashes otherwise.
         let was_looping = self.cause == DownCause::CrashLoop;
         let looping = was_looping || count >= burst;
+        if self.cause == DownCause::Replaced {
+            self.cause = DownCause::Crash;
+        }
         // Only as many crashes are remembered as can matter.
         while self.crashes.len() > burst.max(1) as usize {
             self.crashes.pop_front();
@@ -448,6 +451,11 @@ impl ReplicaSet {
     /// Adds a replica, with the lowest number that is free. Gives that back.
     pub(super) fn grow(&mut self, round: &mut Round<'_>) -> u16 {
         let replica = self.places.lowest_free();
+        // One more of what is started later.
+        if self.cause == DownCause::Replaced && !self.serves() {
+            self.places.take_in(replica, Filling::GivenUp);
+            return replica;
+        }
         let run = self.begin(replica, true, round);
         self.places.take_in(replica, Filling::Starting { run, tries: 1, again: false });
         self.growth.grew(round.now);
@@ -488,6 +496,41 @@ impl ReplicaSet {
             Filling::Undecided | Filling::Waiting { .. } | Filling::GivenUp => {}
         }
         None
+    }
+
+    /// Gives its ready runs away, and nothing is started in their places for now. They are a set of
+    /// their own.
+    pub(super) fn give_away(&mut self, round: &mut Round<'_>) -> Option<Self> {
+        self.stop_starting(round);
+        self.wait_for_room();
+        let ready = self.places.take_ready();
+        if ready.is_empty() {
+            return None;
+        }
+        let mut former = Self::vacant(self.release.clone(), round);
+        ready.into_iter().for_each(|(replica, run)| former.take_in_ready(run, replica));
+        Some(former)
+    }
+
+    /// Nothing is started in its empty places for now.
+    pub(super) fn wait_for_room(&mut self) {
+        self.places.give_up_empty();
+        self.cause = DownCause::Replaced;
+    }
+
+    /// What kept it from being started is gone.
+    pub(super) fn has_room(&mut self) {
+        self.cause = DownCause::Crash;
+    }
+
+    /// Takes the ready runs of `former` back that it gave away.
+    pub(super) fn take_back(&mut self, former: &mut Self) {
+        for (replica, run) in former.places.take_ready() {
+            self.take_in_ready(run, replica);
+        }
+        if self.places.are_complete() {
+            self.has_room();
+        }
     }
 
     /// The runs that are missing have ended while nobody saw it.

@@ -15,7 +15,14 @@ impl State {
         false
     }
 
-    pub(super) fn deploy(&mut self, release: ReleaseRef, reason: Reason, force: bool, round: &mut Round<'_>) {
+    pub(super) fn deploy(
+        &mut self,
+        release: ReleaseRef,
+        reason: Reason,
+        force: bool,
+        plan: Plan,
+        round: &mut Round<'_>,
+    ) {
         if !self.admits(round) {
             return;
         }
@@ -24,7 +31,7 @@ impl State {
         } else if !force && self.past.is_quarantined(&release.id) {
             round.push(Effect::Refuse(Refusal::Quarantined { release: release.id }));
         } else {
-            self.record_intent(release, reason, None, round);
+            self.record_intent(release, reason, plan, None, round);
         }
     }
 
@@ -55,7 +62,7 @@ impl State {
             Some(set) => (set.release().clone(), Some(set.id())),
             None => (release, None),
         };
-        self.record_intent(release, reason, revive, round);
+        self.record_intent(release, reason, Plan::default(), revive, round);
     }
 
     pub(super) fn shut_down(&mut self, round: &mut Round<'_>) {

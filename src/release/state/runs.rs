@@ -6,10 +6,7 @@ use super::*;
 
 impl State {
     pub(super) fn spawned(&mut self, id: RunId, port: u16, round: &mut Round<'_>) {
-        let candidate = match &mut self.task {
-            Some(Task { stage: Stage::Starting { set }, .. }) => Some(set),
-            _ => None,
-        };
+        let candidate = self.task.as_mut().and_then(|task| task.stage.candidate_mut());
         let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.set);
         let mut sets = candidate.into_iter().chain(self.live.set_mut()).chain(leaving);
         if let Some(run) = sets.find_map(|set| set.run_mut(id)) {
@@ -62,7 +59,7 @@ impl State {
         if self.companion_exited(id, round) {
             return;
         }
-        if let Some(Task { stage: Stage::Starting { set }, .. }) = &mut self.task {
+        if let Some(set) = self.task.as_mut().and_then(|task| task.stage.candidate_mut()) {
             // One that was ready, and the others were not yet.
             if let Some(run) = Some(id).filter(|id| set.is_ready(*id)).and_then(|id| set.lose(id)) {
                 set.stop_lost(run, round);
@@ -95,7 +92,7 @@ impl State {
             self.serve(None, round);
         } else {
             self.served.clear();
-            round.push(Effect::Hold);
+            round.push(Effect::Hold(HoldOn::Crash));
         }
         let Live::Set(set) = &mut self.live else { return };
         set.stop_lost(run, round);

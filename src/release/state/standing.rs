@@ -16,7 +16,7 @@ pub enum Hindrance {
         /// How far it is.
         step: &'static str,
     },
-    /// Requests wait for the live release, which crashed. They would wait in vain: this daemon does
+    /// Requests wait for the live release, which crashed or was to be replaced. They would wait in vain: this daemon does
     /// not hear of the release's return once another daemon drives the app.
     Held {
         /// The live release.
@@ -39,7 +39,8 @@ impl State {
             return match live.cause() {
                 _ if live.is_idle() => Phase::Idle,
                 DownCause::Boot => Phase::Starting,
-                DownCause::Crash => Phase::Restarting,
+                DownCause::Replaced if self.task.is_some() => Phase::Starting,
+                DownCause::Crash | DownCause::Replaced => Phase::Restarting,
                 DownCause::CrashLoop => Phase::Failed,
             };
         }
@@ -136,18 +137,23 @@ impl State {
 
     /// What a hand-over to another daemon would lose now.
     pub fn hindrance(&self) -> Option<Hindrance> {
-        if let Some(Task { release, reason, stage }) = &self.task {
+        if let Some(Task { release, reason, stage, .. }) = &self.task {
             let step = match stage {
                 Stage::Recording { .. } => "its intent is being written down",
+                Stage::Before { .. } => "its step `before` runs",
+                Stage::Vacating { .. } => "the release before it is being stopped",
                 Stage::Accompanying => "its companions are being started",
                 Stage::Starting { .. } => "it is not healthy yet",
+                Stage::Verifying { .. } => "its step `verify` runs",
                 Stage::Reviving { .. } => "its running process is being probed",
             };
             return Some(Hindrance::Task { release: release.id.clone(), reason: *reason, step });
         }
         // A crash loop holds no requests: they are refused.
-        let live = self.live.set().filter(|live| !live.serves() && live.cause() == DownCause::Crash)?;
+        let comes = |cause| matches!(cause, DownCause::Crash | DownCause::Replaced);
+        let live = self.live.set().filter(|live| !live.serves() && comes(live.cause()))?;
         let step = match live.comes_back() {
+            Return::None if live.cause() == DownCause::Replaced => "what was to replace it is being stopped",
             Return::None => return None,
             Return::Waiting => "it is about to be started again",
             Return::Starting => "it is being started again",

@@ -10,8 +10,23 @@ pub struct Task {
     pub release: ReleaseRef,
     /// Why.
     pub reason: Reason,
+    /// What it does on its way.
+    pub plan: Plan,
+    /// Its step `before` has ended as it should.
+    pub before_done: bool,
     /// How far it is.
     pub stage: Stage,
+}
+
+/// What a [`Task`] does beside starting its release: decided when it is accepted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// How long its step `before` may take; `None`: it has none.
+    pub before: Option<Duration>,
+    /// How long its step `verify` may take; `None`: it has none.
+    pub verify: Option<Duration>,
+    /// The live release is stopped before the other one is started.
+    pub recreate: bool,
 }
 
 /// How far a [`Task`] is.
@@ -24,12 +39,29 @@ pub enum Stage {
         /// A set that still drains and may be made live again.
         revive: Option<SetId>,
     },
+    /// Its step `before` runs.
+    Before {
+        /// The step.
+        run: Run,
+    },
+    /// The live release is being stopped.
+    Vacating {
+        /// Its runs, among those that leave; `None`: it had none.
+        former: Option<SetId>,
+    },
     /// The companions that start before it are being executed.
     Accompanying,
     /// It was started, or (unmanaged) is being probed, and is not ready yet.
     Starting {
         /// The candidate.
         set: ReplicaSet,
+    },
+    /// Its step `verify` runs.
+    Verifying {
+        /// The candidate, all of which is ready.
+        set: ReplicaSet,
+        /// The step.
+        run: Run,
     },
     /// A set that still drains is probed.
     Reviving {
@@ -53,7 +85,23 @@ impl Stage {
         match self {
             Self::Recording { revive, .. } => *revive,
             Self::Reviving { set, .. } => Some(*set),
-            Self::Accompanying | Self::Starting { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// The set that was started.
+    pub(super) fn candidate(&self) -> Option<&ReplicaSet> {
+        match self {
+            Self::Starting { set } | Self::Verifying { set, .. } => Some(set),
+            _ => None,
+        }
+    }
+
+    /// The set that was started.
+    pub(super) fn candidate_mut(&mut self) -> Option<&mut ReplicaSet> {
+        match self {
+            Self::Starting { set } | Self::Verifying { set, .. } => Some(set),
+            _ => None,
         }
     }
 }
@@ -64,18 +112,20 @@ impl State {
         &mut self,
         release: ReleaseRef,
         reason: Reason,
+        plan: Plan,
         revive: Option<SetId>,
         round: &mut Round<'_>,
     ) {
         let seq = round.save();
-        self.task = Some(Task { release, reason, stage: Stage::Recording { seq, revive } });
+        let stage = Stage::Recording { seq, revive };
+        self.task = Some(Task { release, reason, plan, before_done: false, stage });
         round.push(Effect::Tell(Tell::Accepted));
     }
 
     /// A save has ended: the candidate may start once its intent is written down.
     pub(super) fn saved(&mut self, seq: u64, ok: bool, round: &mut Round<'_>) {
         self.recorded = self.recorded.max(seq);
-        let Some(Task { release, reason, stage: Stage::Recording { seq: waited, revive } }) = &self.task
+        let Some(Task { release, reason, stage: Stage::Recording { seq: waited, revive }, .. }) = &self.task
         else {
             return;
         };
@@ -87,12 +137,14 @@ impl State {
             return;
         }
         let release = release.clone();
-        let stage = match revive.filter(|set| self.drains(*set).is_some()) {
-            Some(set) => self.revive(&release, set, round),
-            None => self.begin_candidate(&release, round),
-        };
-        if let Some(task) = &mut self.task {
-            task.stage = stage;
+        match revive.filter(|set| self.drains(*set).is_some()) {
+            Some(set) => {
+                let stage = self.revive(&release, set, round);
+                if let Some(task) = &mut self.task {
+                    task.stage = stage;
+                }
+            }
+            None => self.begin_plan(round),
         }
     }
 
@@ -117,8 +169,8 @@ impl State {
                     return false;
                 }
                 if set.places().are_complete() {
-                    let (set, starts) = (set.clone(), set.managed());
-                    self.go_live(set, starts, round);
+                    let set = set.clone();
+                    self.all_ready(set, round);
                 }
             }
             Stage::Reviving { set, unproven } => {
@@ -131,7 +183,7 @@ impl State {
                     self.go_live(set, false, round);
                 }
             }
-            Stage::Recording { .. } | Stage::Accompanying => return false,
+            _ => return false,
         }
         true
     }
@@ -154,7 +206,7 @@ impl State {
     }
 
     /// Moves traffic to `set`. `started`: its processes were started for that.
-    fn go_live(&mut self, mut set: ReplicaSet, started: bool, round: &mut Round<'_>) {
+    pub(super) fn go_live(&mut self, mut set: ReplicaSet, started: bool, round: &mut Round<'_>) {
         let Some(task) = self.task.take() else { return };
         let Some(run) = set.ready_runs().next().map(|run| run.id) else { return };
         let back = task.reason.is_rollback();
@@ -170,6 +222,7 @@ impl State {
             Live::None => None,
         };
         self.restarts = 0;
+        self.recreated = task.plan.recreate;
         let treatment = if back { FormerTarget::Close } else { FormerTarget::Retire };
         let served = former.as_ref().filter(|former| former.serves());
         let former_run = served.and_then(|former| former.ready_runs().next()).map(|run| run.id);
@@ -216,21 +269,38 @@ impl State {
     /// Gives the task up.
     pub(super) fn give_up(&mut self, why: Abort, by: Option<RunId>, round: &mut Round<'_>) {
         let revived = self.revived_run().map(|run| run.id);
-        let Some(Task { release, reason, stage }) = self.task.take() else { return };
+        let Some(Task { release, reason, before_done, stage, .. }) = self.task.take() else { return };
         let run = match stage {
-            Stage::Recording { .. } | Stage::Accompanying => by,
-            Stage::Reviving { .. } => by.or(revived),
-            Stage::Starting { mut set } => {
-                let run = by.or_else(|| set.runs().next().map(|run| run.id));
-                set.stop(round);
-                self.forget_or_await(set);
-                run
+            Stage::Recording { .. } | Stage::Accompanying => None,
+            Stage::Before { run } => {
+                let id = run.id;
+                self.stop_step(run, round);
+                Some(id)
             }
+            Stage::Vacating { former } => {
+                former.into_iter().for_each(|former| self.take_back(former, round));
+                None
+            }
+            Stage::Starting { set } => self.stop_candidate(set, round),
+            Stage::Verifying { set, run } => {
+                self.stop_step(run, round);
+                self.stop_candidate(set, round)
+            }
+            Stage::Reviving { .. } => revived,
         };
         self.stop_companions_ahead(round);
-        round.push(Effect::Tell(Tell::Aborted { release, reason, run, why }));
+        let run = by.or(run);
+        round.push(Effect::Tell(Tell::Aborted { release, reason, run, why, before_done }));
         if why != Abort::Unrecorded {
             round.save();
         }
+    }
+
+    /// Stops a set that was started in vain. Gives back the run of the lowest number.
+    fn stop_candidate(&mut self, mut set: ReplicaSet, round: &mut Round<'_>) -> Option<RunId> {
+        let run = set.runs().next().map(|run| run.id);
+        set.stop(round);
+        self.forget_or_await(set);
+        run
     }
 }

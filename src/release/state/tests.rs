@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::config::Restart;
 
+mod around;
 mod boot;
 mod companions;
 mod growth;
@@ -28,6 +29,7 @@ fn policy() -> Policy {
         companions: BTreeMap::new(),
         max_memory: None,
         recycle_after: Duration::from_secs(600),
+        recreate: false,
         restart: Restart {
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(30),
@@ -71,7 +73,12 @@ impl Bench {
     }
 
     fn deploy(&mut self, id: &str) -> Vec<Effect> {
-        self.send(Event::Deploy { release: managed(id), reason: Reason::Deploy, force: false })
+        self.deploy_by(id, Plan::default())
+    }
+
+    /// A deploy that does this on its way.
+    fn deploy_by(&mut self, id: &str, plan: Plan) -> Vec<Effect> {
+        self.send(Event::Deploy { release: managed(id), reason: Reason::Deploy, force: false, plan })
     }
 
     /// Back to the previous release.

@@ -15,6 +15,8 @@ pub struct WayBack {
     pub cancels: Option<ReleaseRef>,
     /// Whether a watch window opens.
     pub watched: bool,
+    /// Whether the live release is stopped before the other one is started.
+    pub recreates: bool,
 }
 
 /// How a release comes to serve again.
@@ -61,6 +63,7 @@ impl State {
             from: from.cloned(),
             cancels: task.map(|task| task.release.clone()),
             watched: policy.window && by == WayTo::Start && to.origin == Origin::Managed,
+            recreates: by == WayTo::Start && self.stops_live_first(to, policy),
         })
     }
 
@@ -97,11 +100,14 @@ impl State {
             // It still runs, so nothing is written down before: the way back does not wait for a
             // disk.
             WayTo::Revive(set) => {
-                let stage = self.revive(&way.to, set, round);
-                self.task = Some(Task { release: way.to, reason, stage });
+                let (stage, plan) = (self.revive(&way.to, set, round), Plan::default());
+                self.task = Some(Task { release: way.to, reason, plan, before_done: false, stage });
                 round.push(Effect::Tell(Tell::Accepted));
             }
-            WayTo::Start => self.record_intent(way.to, reason, None, round),
+            WayTo::Start => {
+                let plan = Plan { recreate: way.recreates, ..Plan::default() };
+                self.record_intent(way.to, reason, plan, None, round);
+            }
         }
     }
 

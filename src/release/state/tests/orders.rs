@@ -2,7 +2,8 @@
 //!
 //! [`World`] is everything around the machine: the processes, the disk and the timers. It says what
 //! may happen next ([`World::possible`]), takes note of what happens, and asserts that every effect
-//! is one that it can carry out. [`Life`] asserts what has to hold from one step to the next.
+//! is one that it can carry out. [`Life`] asserts what has to hold from one step to the next
+//! (`checks`).
 
 mod checks;
 mod draws;
@@ -22,6 +23,8 @@ enum Kind {
     Rollback,
     Cancel,
     Spawned,
+    StepStarted,
+    StepEnded,
     Ready,
     NotReady,
     Exited,
@@ -62,6 +65,10 @@ fn survives(run: RunId, chance: u8) -> bool {
 struct Facts {
     /// portok has started a process for it.
     ours: bool,
+    /// It is a step of a deploy.
+    step: Option<DeployStep>,
+    /// The release of a replica that was started.
+    release: Option<u32>,
     port: Option<u16>,
     /// Its readiness was asked for and is not reported yet.
     judged: Judged,
@@ -71,6 +78,13 @@ struct Facts {
     gone: bool,
     /// The save that records the switch that took its traffic away.
     retired_at: Option<u64>,
+}
+
+impl Facts {
+    /// It is no step.
+    fn is_replica(&self) -> bool {
+        self.ours && self.step.is_none()
+    }
 }
 
 /// Which companion a run is.
@@ -93,6 +107,11 @@ enum Judged {
     NeverStarted,
 }
 
+/// A number for a release, to compare it by.
+fn number_of(release: &str) -> u32 {
+    release.strip_prefix('v').and_then(|number| number.parse().ok()).expect("a release that portok starts")
+}
+
 /// Everything around the machine.
 #[derive(Default)]
 struct World {
@@ -110,6 +129,8 @@ struct World {
     timers: Vec<Timer>,
     finished: bool,
     releases: u32,
+    /// The steps that the task under way has begun.
+    steps: Vec<DeployStep>,
     /// What a save would write, by its number.
     pending: BTreeMap<u64, Boot>,
     /// What is on disk.
@@ -127,7 +148,7 @@ impl World {
     }
 
     /// Everything of this kind that may happen now.
-    fn possible(&self, kind: Kind, chance: u8, state: &State) -> Vec<Event> {
+    fn possible(&self, kind: Kind, chance: u8, state: &State, policy: &Policy) -> Vec<Event> {
         let of = |runs: Vec<RunId>, event: fn(RunId) -> Event| runs.into_iter().map(event).collect();
         match kind {
             Kind::Deploy => {
@@ -135,7 +156,9 @@ impl World {
                 let number = if chance < 192 { self.releases + 1 } else { u32::from(chance) % 4 };
                 let reason = if chance.is_multiple_of(2) { Reason::Deploy } else { Reason::Config };
                 let force = chance.is_multiple_of(3) && reason == Reason::Deploy;
-                vec![Event::Deploy { release: managed(&format!("v{number}")), reason, force }]
+                let step = |divisor: u8| chance.is_multiple_of(divisor).then_some(LEFT);
+                let plan = Plan { before: step(3), verify: step(5), recreate: policy.recreate };
+                vec![Event::Deploy { release: managed(&format!("v{number}")), reason, force, plan }]
             }
             Kind::Switch => {
                 let port = 9000 + u16::from(chance % 3);
@@ -149,7 +172,7 @@ impl World {
             }
             Kind::Cancel => vec![Event::Cancel],
             Kind::Spawned => {
-                let starting = |run: &Facts| run.ours && run.port.is_none() && !run.gone;
+                let starting = |run: &Facts| run.is_replica() && run.port.is_none() && !run.gone;
                 let starts = self.those(|run| starting(run) && run.judged != Judged::NeverStarted);
                 let port = |run: RunId| u16::try_from(run.0).unwrap_or(1);
                 // A companion is ready once it was executed.
@@ -159,22 +182,38 @@ impl World {
                 };
                 starts.into_iter().map(executed).collect()
             }
+            Kind::StepStarted => {
+                let starts = |run: &Facts| {
+                    run.step.is_some() && run.port.is_none() && run.judged == Judged::Due && !run.gone
+                };
+                of(self.those(starts), |run| Event::StepStarted { run })
+            }
+            Kind::StepEnded => {
+                let runs = self.those(|run| run.step.is_some() && run.judged == Judged::Due && !run.gone);
+                let done = |run: &RunId| chance < 160 && self.runs[run].port.is_some();
+                runs.iter().map(|run| Event::StepEnded { run: *run, done: done(run) }).collect()
+            }
             Kind::Ready => {
-                let may = |run: &Facts| !run.exited && run.judged == Judged::Due && run.port.is_some();
+                let may = |run: &Facts| {
+                    run.step.is_none() && !run.exited && run.judged == Judged::Due && run.port.is_some()
+                };
                 of(self.those(may), |run| Event::Ready { run })
             }
             // A start that takes too long, or comes to nothing; an app that does not answer as it
             // should.
             Kind::NotReady => {
-                of(self.those(|run| !run.exited && run.judged == Judged::Due), |run| Event::NotReady { run })
+                let may = |run: &Facts| run.step.is_none() && !run.exited && run.judged == Judged::Due;
+                of(self.those(may), |run| Event::NotReady { run })
             }
             Kind::Exited => {
-                let alive = self.those(|run| run.ours && run.port.is_some() && !run.exited);
+                let alive = self.those(|run| run.is_replica() && run.port.is_some() && !run.exited);
                 let port_taken = |run: RunId| chance >= 128 && !self.runs[&run].was_ready;
                 alive.into_iter().map(|run| Event::Exited { run, port_taken: port_taken(run) }).collect()
             }
             Kind::Gone => {
-                let ended = |run: &Facts| run.exited || run.judged == Judged::NeverStarted;
+                // A step that is late ends when it is stopped.
+                let late = |run: &Facts| run.step.is_some() && run.judged == Judged::No && run.stops > 0;
+                let ended = |run: &Facts| run.exited || late(run) || run.judged == Judged::NeverStarted;
                 of(self.those(|run| ended(run) && !run.gone), |run| Event::Gone { run })
             }
             Kind::Probed => {
@@ -213,6 +252,12 @@ impl World {
         match event {
             Event::Deploy { .. } => self.releases += 1,
             Event::Spawned { run, port } => self.run(*run).port = Some(*port),
+            Event::StepStarted { run } => self.run(*run).port = Some(1),
+            Event::StepEnded { run, done } => {
+                let run = self.run(*run);
+                run.exited |= *done;
+                run.judged = if run.port.is_none() { Judged::NeverStarted } else { Judged::No };
+            }
             Event::Ready { run } => {
                 let run = self.run(*run);
                 (run.was_ready, run.judged) = (true, Judged::No);
@@ -256,6 +301,8 @@ impl World {
     fn after_a_kill(&self, boot: &Boot) -> Self {
         let run = |adopted: &Adopted| Facts {
             ours: true,
+            step: adopted.step,
+            release: adopted.run.process.is_none().then(|| number_of(&adopted.run.release.id)),
             port: Some(1),
             was_ready: matches!(adopted.role, Role::Live | Role::Draining | Role::Stopping),
             stops: u32::from(adopted.role == Role::Stopping),
@@ -290,13 +337,29 @@ impl World {
                 }
                 Effect::Spawn { run, release, process, replica } => {
                     assert!(!self.runs.contains_key(run), "{run:?} is started twice");
+                    let number = process.is_none().then(|| number_of(release));
                     if let Some(process) = process.clone() {
                         let known = Known { release: release.clone(), process, replica: *replica };
                         self.check_start(&known, state);
                         self.companions.insert(*run, known);
                     }
-                    *self.run(*run) = Facts { ours: true, judged: Judged::Due, ..Facts::default() };
+                    let judged = Judged::Due;
+                    *self.run(*run) = Facts { ours: true, release: number, judged, ..Facts::default() };
                 }
+                Effect::RunStep { run, release, step, .. } => {
+                    assert!(!self.runs.contains_key(run), "{run:?} is started twice");
+                    let reason = state.task.as_ref().map(|task| task.reason);
+                    assert!(
+                        matches!(reason, Some(Reason::Deploy | Reason::Config)),
+                        "{step:?} for {reason:?}"
+                    );
+                    assert!(!self.steps.contains(step), "{step:?} runs twice");
+                    self.steps.push(*step);
+                    let (step, release) = (Some(*step), Some(number_of(release)));
+                    *self.run(*run) =
+                        Facts { ours: true, step, release, judged: Judged::Due, ..Facts::default() };
+                }
+                Effect::Tell(Tell::Accepted) => self.steps.clear(),
                 Effect::Await { run } => self.run(*run).judged = Judged::Due,
                 Effect::Probe { run, .. } => {
                     let run = self.run(*run);
@@ -319,8 +382,10 @@ impl World {
                     assert!(former.is_none() || !just_retired.is_empty());
                     self.served.clone_from(runs);
                 }
-                Effect::Idle => just_retired = std::mem::take(&mut self.served),
-                Effect::Hold | Effect::Unroute => self.served.clear(),
+                Effect::Idle | Effect::Hold(HoldOn::Recreate) => {
+                    just_retired = std::mem::take(&mut self.served);
+                }
+                Effect::Hold(_) | Effect::Unroute => self.served.clear(),
                 Effect::Stop { run } => self.stop(*run),
                 Effect::Timer(timer) | Effect::Resume(timer, _) => self.timers.push(*timer),
                 Effect::Tell(Tell::Switched { seq, from_release, .. }) => {
@@ -378,14 +443,13 @@ impl World {
 
     /// What the driver writes: the state after the step.
     fn written(&self, state: &State) -> Boot {
-        let runs = state.runs().filter(|run| {
-            let executed = self.runs.get(&run.id).is_some_and(|facts| facts.port.is_some());
-            run.managed() && (run.port.is_some() || run.process.is_some() && executed)
-        });
+        let facts = |run: &Run| self.runs.get(&run.id).copied().unwrap_or_default();
+        let runs = state.runs().filter(|run| run.managed() && facts(run).port.is_some());
         let adopted = |run: &Run| {
-            let stopped = self.runs.get(&run.id).is_some_and(|facts| facts.stops > 0);
+            let Facts { stops, step, .. } = facts(run);
+            let stopped = stops > 0;
             let (set, replica) = state.place_of(run.id).map_or((0, 0), |(set, replica)| (set.0, replica));
-            Adopted { run: run.clone(), set, replica, role: state.role(run.id, stopped), left: LEFT }
+            Adopted { run: run.clone(), set, replica, role: state.role(run.id, stopped), step, left: LEFT }
         };
         Boot {
             live: state.live_release().cloned(),
@@ -396,11 +460,13 @@ impl World {
             unfinished: state
                 .task
                 .as_ref()
-                .filter(|_| state.live == Live::None)
+                .filter(|task| state.live == Live::None && task.plan.verify.is_none())
                 .map(|task| (task.release.clone(), task.reason)),
             window: state.window.map(|_| LEFT),
             went_back: state.window.is_some_and(|window| !window.goes_back),
             going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
+            recreated: state.recreated,
+            recreating: state.task.as_ref().is_some_and(|task| task.plan.recreate),
             runs: runs.map(adopted).collect(),
             wanted: Some(state.wanted()),
             ended: false,
@@ -445,6 +511,7 @@ impl Life {
         self.check_sets();
         self.check_companions();
         self.check_way_back();
+        self.check_room();
         if !reborn {
             self.check_growth(&before, &event, &effects);
             self.check_window(&before, &event, &effects);
@@ -460,8 +527,11 @@ impl Life {
             if self.world.finished {
                 break;
             }
-            for kind in [Kind::Saved, Kind::Spawned, Kind::Exited, Kind::Gone] {
-                if let Some(event) = self.world.possible(kind, 1, &self.state).into_iter().next() {
+            for kind in
+                [Kind::Saved, Kind::Spawned, Kind::StepStarted, Kind::StepEnded, Kind::Exited, Kind::Gone]
+            {
+                let possible = self.world.possible(kind, 1, &self.state, &self.policy);
+                if let Some(event) = possible.into_iter().next() {
                     self.send(event);
                 }
             }
@@ -479,7 +549,7 @@ fn play(policy: Policy, chances: &[Chance]) {
         if matches!(kind, Kind::Settings) {
             life.policy.replicas = replicas(*chance);
         }
-        let possible = life.world.possible(*kind, *chance, &life.state);
+        let possible = life.world.possible(*kind, *chance, &life.state, &life.policy);
         if !possible.is_empty() {
             life.send(possible[usize::from(*chance) % possible.len()].clone());
         }

@@ -93,6 +93,17 @@ fn none_begins_in_a_watch_window_or_beside_a_deploy() {
 }
 
 #[test]
+fn none_begins_where_no_two_may_run_at_a_time() {
+    let (mut bench, runs) = settled(1);
+    bench.policy.recreate = true;
+    assert_eq!(grows_more(&mut bench, runs[0]), []);
+    (bench.policy.recreate, bench.state.recreated) = (false, true);
+    assert_eq!(grows_more(&mut bench, runs[0]), []);
+    bench.state.recreated = false;
+    assert_eq!(spawns(&grows_more(&mut bench, runs[0])).len(), 1);
+}
+
+#[test]
 fn a_replacement_that_fails_is_no_crash_and_the_large_one_stays() {
     let late = |run| Event::NotReady { run };
     for event in [late as fn(RunId) -> Event, exited] {
@@ -150,6 +161,7 @@ fn the_next_daemon_has_as_many_as_wanted_wherever_the_former_was_killed() {
         set: 7,
         replica,
         role,
+        step: None,
         left: LEFT,
     };
     let live = |id, replica| adopted(id, replica, Role::Live);

@@ -107,7 +107,7 @@ fn one_that_crashes_leaves_at_once_and_is_started_again_in_its_place() {
     let runs = make_live(&mut bench, "v1");
     let effects = bench.send(exited(runs[1]));
     assert_eq!(serves(&effects), Some((vec![runs[0], runs[2]], None)));
-    assert!(!effects.contains(&Effect::Hold) && stops(&effects) == [runs[1]]);
+    assert!(!effects.contains(&Effect::Hold(HoldOn::Crash)) && stops(&effects) == [runs[1]]);
     let serve = position(&effects, |effect| matches!(effect, Effect::Serve { .. }));
     assert!(serve < position(&effects, |effect| *effect == Effect::Close { run: runs[1] }));
     assert_eq!(bench.state.phase(), Phase::Degraded);
@@ -128,7 +128,7 @@ fn with_the_last_one_requests_wait_and_the_first_one_back_gets_them() {
     let runs = make_live(&mut bench, "v1");
     bench.send(exited(runs[0]));
     let effects = bench.send(exited(runs[1]));
-    assert!(effects.contains(&Effect::Hold));
+    assert!(effects.contains(&Effect::Hold(HoldOn::Crash)));
     assert_eq!(bench.state.phase(), Phase::Restarting);
     let (ticket, _) = restart(&effects).expect("a restart");
     let again = spawns(&bench.send(Event::RestartDue { ticket }))[0].0;
@@ -272,7 +272,7 @@ fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
     let mut bench = bench(3);
     let adopted = |id, replica, role, set, release: &str| {
         let run = Run { id: RunId(id), release: managed(release), process: None, port: Some(1) };
-        Adopted { run, set, replica, role, left: LEFT }
+        Adopted { run, set, replica, role, step: None, left: LEFT }
     };
     let runs = vec![
         adopted(1, 2, Role::Live, 7, "v2"),
@@ -294,7 +294,7 @@ fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
 fn what_serves_does_not_wait_for_the_leftovers_and_what_is_missing_does() {
     let mut bench = bench(2);
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-    let runs = vec![Adopted { run, set: 7, replica: 1, role: Role::Live, left: LEFT }];
+    let runs = vec![Adopted { run, set: 7, replica: 1, role: Role::Live, step: None, left: LEFT }];
     let boot = Boot { live: Some(managed("v1")), runs, leftovers: true, ended: true, ..Boot::default() };
     let effects = bench.send(Event::Boot(boot));
     assert_eq!((serves(&effects), spawns(&effects)), (Some((vec![RunId(1)], None)), vec![]));

@@ -1,4 +1,4 @@
-//! What has to hold from one step of the machine to the next.
+//! What has to hold after each step, and from one step to the next.
 
 use super::*;
 use crate::config::Replicas;
@@ -84,7 +84,13 @@ impl Life {
         }
         let rollback = self.state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback);
         assert!(rollback || !live.places().is_undecided(), "nobody decides: {live:?}");
-        assert!(self.policy.restart.give_up || !live.places().has_given_up(), "forgotten: {live:?}");
+        // What waits for room is started when that is there.
+        let waits = live.cause() == DownCause::Replaced;
+        let task = self.state.task.is_some() || !self.state.leaving.is_empty();
+        let nothing_left = live.stopping_runs().next().is_none();
+        assert!(!waits || task || !nothing_left || !live.places().has_given_up(), "forgotten: {live:?}");
+        let forgotten = !self.policy.restart.give_up && !waits && live.places().has_given_up();
+        assert!(!forgotten, "forgotten: {live:?}");
         for ticket in live.places().tickets() {
             let waits = |timer: &Timer| matches!(timer, Timer::Restart(known, _) if *known == ticket);
             assert!(self.world.timers.iter().any(waits), "no timer brings {ticket} back");
@@ -138,6 +144,14 @@ impl Life {
                 assert!(self.world.timers.iter().any(brings), "no timer brings {ticket} back");
             }
         }
+    }
+
+    /// Where one release replaces the other before it is started, no two run at a time.
+    pub(super) fn check_room(&self) {
+        let runs = |run: &&Facts| run.is_replica() && run.release.is_some() && !run.gone;
+        let releases: BTreeSet<_> = self.world.runs.values().filter(runs).map(|run| run.release).collect();
+        let alone = !self.policy.recreate || releases.len() <= 1;
+        assert!(alone, "releases {releases:?} run at a time: {:?}", self.state);
     }
 
     /// The window belongs to the live release: only its end, its verdict or a move of traffic ends

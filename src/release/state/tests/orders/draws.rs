@@ -10,6 +10,8 @@ pub(super) fn chances() -> impl Strategy<Value = Vec<Chance>> {
         (2, Kind::Rollback),
         (1, Kind::Cancel),
         (6, Kind::Spawned),
+        (4, Kind::StepStarted),
+        (5, Kind::StepEnded),
         (6, Kind::Ready),
         (2, Kind::NotReady),
         (3, Kind::Exited),
@@ -31,17 +33,21 @@ pub(super) fn chances() -> impl Strategy<Value = Vec<Chance>> {
 pub(super) fn policies() -> impl Strategy<Value = Policy> {
     let recycles = prop::option::of(0u64..4);
     let counts = (1u32..4, 1u32..4, 1u32..6, any::<u8>());
-    (any::<[bool; 3]>(), any::<u8>(), counts, recycles).prop_map(
-        |([window, standby, give_up], mix, (threshold, failures, burst, chance), recycles)| Policy {
-            window,
-            threshold,
-            failures,
-            standby,
-            replicas: replicas(chance),
-            companions: companions(mix),
-            max_memory: recycles.map(|_| LARGE - 1),
-            recycle_after: Duration::from_millis(7 * recycles.unwrap_or_default()),
-            restart: Restart { give_up, burst, ..policy().restart },
+    (any::<[bool; 4]>(), any::<u8>(), counts, recycles).prop_map(
+        |([window, standby, give_up, recreate], mix, counts, recycles)| {
+            let (threshold, failures, burst, chance) = counts;
+            Policy {
+                window,
+                threshold,
+                failures,
+                standby,
+                replicas: replicas(chance),
+                companions: companions(mix),
+                max_memory: recycles.map(|_| LARGE - 1),
+                recycle_after: Duration::from_millis(7 * recycles.unwrap_or_default()),
+                recreate,
+                restart: Restart { give_up, burst, ..policy().restart },
+            }
         },
     )
 }
