@@ -56,10 +56,13 @@ fn each_process_is_listed_with_what_it_has_done_and_what_became_of_it() {
     wait_for(&daemon, "the tunnel counts", |rows| {
         rows.iter().filter(|row| (row.inflight, row.tunnels) == (1, 1)).count() == 1
     });
-    // One that has crashed has no process until its delay is over.
+    // One that has crashed has no process until its delay is over. What is left of its group is
+    // listed until it is gone.
     procs::send(all[1].pid.unwrap(), Signal::SIGKILL);
-    let crashed = wait_for(&daemon, "its place waits", |rows| rows[1].state == ReplicaState::Waiting);
-    assert_eq!((crashed[1].pid, crashed[1].memory, crashed.len()), (None, None, 3));
+    let crashed = wait_for(&daemon, "its place waits, and nothing is left of it", |rows| {
+        rows[1].state == ReplicaState::Waiting && rows.len() == 3
+    });
+    assert_eq!((crashed[1].pid, crashed[1].memory), (None, None));
     assert_mentions(&crashed[1].last_exit.as_ref().unwrap().exit, &["SIGKILL"]);
     assert_mentions(
         &daemon.portok(&["ps"]).ended(0).out,
