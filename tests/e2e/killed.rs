@@ -1,93 +1,116 @@
-//! The daemon is killed at every point of a release's path, and at random moments: the next one
-//! comes back to exactly one release, no process is lost, doubled or orphaned, no stranger is
-//! signalled, and the state file can always be read.
+//! The daemon is killed at points of a release's path, and at random moments: the next one comes
+//! back to exactly one release, no process is lost, doubled or orphaned, no stranger is signalled,
+//! and the state file can always be read.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::harness::app::alone;
 use crate::harness::conf::Conf;
+use crate::harness::doomed::tries_all;
 use crate::harness::random::Random;
 use crate::harness::wait::pause;
-use crate::harness::{Conn, Load, World, wait_until};
+use crate::harness::{Conn, Daemon, Doomed, Load, World, ask, sweep, wait_until};
 
-/// The parts of the sweep over all points, so that several run at once.
-const PARTS: u64 = 4;
-
-/// Of the points with several processes one of so many is tried, beginning at a random one; with
-/// this variable set, each.
-const SAMPLE: u64 = 3;
-const ALL_POINTS: &str = "PORTOK_TEST_ALL_POINTS";
-
-/// What runs of a release.
-#[derive(Debug, Clone, Copy)]
+/// What runs of a release, and how it is deployed.
+#[derive(Debug, Clone, Copy, Default)]
 struct Cast {
+    /// One at least.
     replicas: usize,
     /// When its companion is started, where it has one.
     companion: Option<&'static str>,
+    /// No two releases run at a time, and `before` is run.
+    recreate: bool,
 }
 
 impl Cast {
-    const ONE: Self = Self { replicas: 1, companion: None };
+    const ONE: Self = Self { replicas: 1, companion: None, recreate: false };
 
     fn processes(self) -> usize {
         self.replicas + usize::from(self.companion.is_some())
     }
+
+    /// The app's command. Where no two may run, one ends at once beside another.
+    fn command(self, world: &World, version: &str) -> String {
+        let app = world.app(version);
+        if self.recreate { app.command_alone(&lock(world)) } else { app.command() }
+    }
+
+    fn conf(self, world: &World) -> Conf {
+        let conf = world
+            .conf()
+            .set("app.command", self.command(world, "v1"))
+            .set("app.replicas", i64::try_from(self.replicas).unwrap())
+            .set("rollback.window", "100ms")
+            .set("drain.period", "30ms")
+            .set("drain.early", false)
+            .set("app.stop_timeout", "2s");
+        let conf = match self.companion {
+            // Of two releases one runs after the other.
+            Some("after") => conf
+                .set("app.processes.worker.command", alone("exec sleep 1000", &worker_lock(world)))
+                .set("app.processes.worker.start", "after"),
+            Some(start) => conf
+                .set("app.processes.worker.command", "exec sleep 1000")
+                .set("app.processes.worker.start", start),
+            None => conf,
+        };
+        if self.recreate { conf.set("deploy.strategy", "recreate").set("app.before", "true") } else { conf }
+    }
 }
 
-fn conf(world: &World, cast: Cast) -> Conf {
-    let conf = world.conf();
-    let conf = match cast.companion {
-        Some(start) => conf
-            .set("app.processes.worker.command", "exec sleep 1000")
-            .set("app.processes.worker.start", start),
-        None => conf,
-    };
-    conf.set("app.replicas", i64::try_from(cast.replicas).unwrap())
-        .app(&world.app("v1"))
-        .set("rollback.window", "100ms")
-        .set("drain.period", "30ms")
-        .set("drain.early", false)
-        .set("app.stop_timeout", "2s")
+fn lock(world: &World) -> PathBuf {
+    world.path("lock")
 }
 
-/// Asks over the socket; `None` when the daemon is gone.
-fn ask(world: &World, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
-    let body = body.map(Value::to_string);
-    let mut conn = Conn::unix(&world.socket()).ok()?;
-    let answer = conn.request(method, path, &[], body.as_deref().map(str::as_bytes)).ok()?;
-    serde_json::from_slice(&answer.body).ok()
+fn worker_lock(world: &World) -> PathBuf {
+    world.path("worker-lock")
 }
 
 /// A first deploy, a second one until the first release is gone, and the way back. Whatever of it
 /// the daemon lives to see.
-fn walk(world: &World, cast: Cast, is_over: impl Fn() -> bool) {
-    let until = |what: &str, done: &dyn Fn(&Value) -> bool| {
-        wait_until(
-            what,
-            || format!("{:?}", ask(world, "GET", "/__status", None)),
-            || {
-                (is_over() || ask(world, "GET", "/__status", None).is_some_and(|status| done(&status)))
-                    .then_some(())
-            },
-        );
-    };
-    until("the first release serves", &|status| status["activePort"].is_u64());
-    let next = serde_json::json!({ "command": world.app("v2").command(), "release": "v2" });
-    ask(world, "POST", "/__deploy", Some(&next));
-    until("the second serves alone", &|status| {
-        status["live"]["release"] == "v2" && status["drainUntil"].is_null() && status["phase"] == "settled"
+fn walk(world: &World, cast: Cast, daemon: &Doomed<'_>) {
+    daemon.wait_until_status("the first release serves", |status| status["activePort"].is_u64());
+    let watched = |status: Value| status["listen"].as_str().and_then(|addr| addr.parse().ok());
+    let addr = ask(world, "GET", "/__status", None).and_then(watched);
+    let over = &AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let witness = addr.map(|addr| scope.spawn(move || witness(addr, over)));
+        let next = json!({ "command": cast.command(world, "v2"), "release": "v2" });
+        ask(world, "POST", "/__deploy", Some(&next));
+        daemon.wait_until_status("the second serves alone", |status| {
+            status["live"]["release"] == "v2"
+                && status["drainUntil"].is_null()
+                && status["phase"] == "settled"
+        });
+        ask(world, "POST", "/__rollback", None);
+        daemon.wait_until_status("the first serves again, alone", |status| {
+            let alone = status["drainUntil"].is_null() && status["candidate"].is_null();
+            status["live"]["release"] != "v2" && alone && status["activePort"].is_u64()
+        });
+        daemon.wait_until("the processes of one release are left", || {
+            world.processes().len() == cast.processes()
+        });
+        over.store(true, Ordering::Relaxed);
+        let wrong = witness.and_then(|witness| witness.join().unwrap());
+        assert_eq!(wrong, None, "who is answered gets 200");
     });
-    ask(world, "POST", "/__rollback", None);
-    until("the first serves again, alone", &|status| {
-        status["live"]["release"] != "v2" && status["drainUntil"].is_null() && status["candidate"].is_null()
-    });
-    wait_until(
-        "the processes of one release are left",
-        || format!("{:#?}", world.processes()),
-        || (is_over() || world.processes().len() == cast.processes()).then_some(()),
-    );
+}
+
+/// Asks for the app as long as a daemon answers. Gives back the first answer that is not 200.
+fn witness(addr: SocketAddr, over: &AtomicBool) -> Option<String> {
+    while !over.load(Ordering::Relaxed) {
+        let answer = Conn::tcp(addr).and_then(|mut conn| conn.request("GET", "/", &[], None)).ok()?;
+        if answer.status() != 200 {
+            return Some(format!("{} {}", answer.status(), answer.text()));
+        }
+        pause(Duration::from_millis(5));
+    }
+    None
 }
 
 /// Dies at `point`. False: the whole path was walked without coming to it.
@@ -95,107 +118,88 @@ fn dies_at(point: u64, cast: Cast) -> bool {
     let world = World::new();
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
-    let conf = conf(&world, cast);
-    conf.save();
-    let mut env = world.env();
-    env.insert("PORTOK_DIE_AT".to_owned(), point.to_string());
-    let file = conf.file().display().to_string();
-    let mut running = world.spawn(crate::harness::command::PORTOKD, &["--config", &file], &env);
-    let ended = std::cell::RefCell::new(&mut running);
-    walk(&world, cast, || ended.borrow_mut().code().is_some());
-    // The orderly end has points too.
-    running.signal(Signal::SIGTERM);
-    if running.wait().code == 0 {
+    let conf = cast.conf(&world);
+    let doomed = Doomed::start(&world, &conf, point);
+    walk(&world, cast, &doomed);
+    if !doomed.dies() {
         world.wait_for_none_left();
         return false;
     }
-    if let Ok(state) = std::fs::read(world.state_file()) {
-        let state: Value = serde_json::from_slice(&state)
-            .unwrap_or_else(|error| panic!("point {point}: the state file cannot be read: {error}"));
-        assert_eq!(state["schema"], 1);
-    }
+    let state: Value = std::fs::read(world.state_file()).map_or(Value::Null, |state| {
+        serde_json::from_slice(&state)
+            .unwrap_or_else(|error| panic!("point {point}: the state file cannot be read: {error}"))
+    });
     let before = world.processes();
     let daemon = world.start(&conf);
-    daemon.wait_until("something serves", |status| {
-        let ready = status.replicas.map_or(usize::from(status.active_port.is_some()), |all| all.ready);
-        ready == cast.replicas && status.candidate.is_none()
-    });
-    let version = daemon.get("/").expect(200).version().to_owned();
-    assert!(["v1", "v2"].contains(&version.as_str()), "point {point}: {version} serves");
-    let serves = daemon.live_pid();
-    let released = daemon.status().live.expect("a live release").release;
-    let companions: Vec<_> = cast.companion.iter().map(|_| ("worker".to_owned(), released.clone())).collect();
-    wait_until(
-        "as many processes run as are wanted, and no companion but the live release's",
-        || format!("point {point}: {before:#?}, then {:#?}\n{}", world.processes(), daemon.log()),
-        || {
-            let all = world.processes().len() == cast.processes();
-            (all && world.companions() == companions).then_some(())
-        },
-    );
-    assert!(world.processes().iter().any(|process| process.pid == serves));
+    if !state.is_null() {
+        assert_eq!(state["schema"], 1);
+    }
+    // What had served once is waited for: no request is refused.
+    if state["live"].is_object() {
+        daemon.get("/").expect(200);
+    }
+    is_whole(&daemon, cast, &format!("point {point}: {before:#?}"));
     // And it is as good as ever.
-    daemon.deploy(&world.app("v3")).expect(200);
+    let next = json!({ "command": cast.command(&world, "v3"), "release": "v3" });
+    daemon.admin("POST", "/__deploy", Some(&next)).expect(200);
     assert_eq!(daemon.get("/").version(), "v3");
+    for lock in [lock(&world), worker_lock(&world)] {
+        let taken = lock.with_extension("taken");
+        assert!(!taken.exists(), "point {point}: two ran at a time\n{}", daemon.log());
+    }
     daemon.terminate();
     assert!(bystander.is_alive() && bystander_app.count("signal") == 0, "point {point}");
     true
 }
 
-fn dies_at_each_of(part: u64) {
-    let mut points = (0..).map(|round| round * PARTS + part + 1);
-    let walked = points.by_ref().take_while(|point| dies_at(*point, Cast::ONE)).count() as u64;
-    assert!(walked * PARTS > 40, "the path has more points than {walked} times {PARTS}");
+/// One of the two releases serves, and nothing else runs.
+fn is_whole(daemon: &Daemon<'_>, cast: Cast, what: &str) {
+    let world = daemon.world;
+    daemon.wait_until("something serves", |status| {
+        let ready = status.replicas.map_or(usize::from(status.active_port.is_some()), |all| all.ready);
+        ready == cast.replicas && status.candidate.is_none()
+    });
+    let version = daemon.get("/").expect(200).version().to_owned();
+    assert!(["v1", "v2"].contains(&version.as_str()), "{what}: {version} serves");
+    let serves = daemon.live_pid();
+    let released = daemon.status().live.expect("a live release").release;
+    let companions: Vec<_> = cast.companion.iter().map(|_| ("worker".to_owned(), released.clone())).collect();
+    wait_until(
+        "as many processes run as are wanted, and no companion but the live release's",
+        || format!("{what}, then {:#?}\n{}", world.processes(), daemon.log()),
+        || {
+            let all = world.processes().len() == cast.processes();
+            (all && world.companions() == companions).then_some(())
+        },
+    );
+    assert!(world.processes().iter().any(|process| process.pid == serves), "{what}");
 }
 
 #[test]
-fn at_the_first_quarter_of_all_points() {
-    dies_at_each_of(0);
+fn at_points_of_the_path_of_one_process() {
+    let end = sweep(2, |point| dies_at(point, Cast::ONE));
+    assert!(end > 40, "the path has more points than {end}");
 }
 
 #[test]
-fn at_the_second_quarter_of_all_points() {
-    dies_at_each_of(1);
+fn at_points_with_three_replicas_and_a_companion_that_starts_after_the_switch() {
+    let cast = Cast { replicas: 3, companion: Some("after"), recreate: false };
+    let end = sweep(6, |point| dies_at(point, cast));
+    assert!(end > 60, "the path has more points than {end}");
 }
 
 #[test]
-fn at_the_third_quarter_of_all_points() {
-    dies_at_each_of(2);
+fn at_points_with_three_replicas_and_a_companion_that_starts_before_the_candidate() {
+    let cast = Cast { replicas: 3, companion: Some("before"), recreate: false };
+    let end = sweep(6, |point| dies_at(point, cast));
+    assert!(end > 60, "the path has more points than {end}");
 }
 
 #[test]
-fn at_the_fourth_quarter_of_all_points() {
-    dies_at_each_of(3);
-}
-
-/// The part of all points, or of a sample of them, with three replicas and a companion.
-fn dies_with_several_at_each_of(part: u64, start: &'static str) {
-    let step = if std::env::var_os(ALL_POINTS).is_some() { 1 } else { SAMPLE };
-    let first = Random::new().below(step);
-    let cast = Cast { replicas: 3, companion: Some(start) };
-    let points = (0..).map(|round| (round * PARTS + part) * step + first + 1);
-    let walked = points.take_while(|point| dies_at(*point, cast)).count() as u64;
-    assert!(walked * PARTS * step > 60, "the path has more points than {walked} times {PARTS} times {step}");
-}
-
-#[test]
-fn with_several_processes_at_the_first_quarter_of_the_points() {
-    dies_with_several_at_each_of(0, "after");
-}
-
-#[test]
-fn with_several_processes_at_the_second_quarter_of_the_points() {
-    dies_with_several_at_each_of(1, "before");
-}
-
-#[test]
-fn with_several_processes_at_the_third_quarter_of_the_points() {
-    dies_with_several_at_each_of(2, "after");
-}
-
-#[test]
-fn with_several_processes_at_the_fourth_quarter_of_the_points() {
-    dies_with_several_at_each_of(3, "before");
+fn at_points_of_recreating_with_a_step_and_a_companion() {
+    let cast = Cast { replicas: 1, companion: Some("after"), recreate: true };
+    let end = sweep(4, |point| dies_at(point, cast));
+    assert!(end > 60, "the path has more points than {end}");
 }
 
 /// A port that no app is given (portok's are below 25000) and no outgoing connection (those are
@@ -207,17 +211,18 @@ fn quiet_port() -> u16 {
 }
 
 #[test]
-fn at_two_hundred_random_moments_of_deploys_under_load() {
+fn at_random_moments_of_deploys_under_load() {
     let world = World::new();
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
-    let conf = conf(&world, Cast::ONE).set("listen", format!("127.0.0.1:{}", quiet_port()));
+    let conf = Cast::ONE.conf(&world).set("listen", format!("127.0.0.1:{}", quiet_port()));
     let mut daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     let load = Load::start(daemon.addr);
-    let mut random = Random::new();
+    let mut random = Random::drawn();
     let mut serving = "v1".to_owned();
-    for round in 2..202 {
+    let rounds = if tries_all() { 200 } else { 60 };
+    for round in 2..2 + rounds {
         let app = world.app(&format!("v{round}"));
         daemon.deploy_detached(&app);
         pause(Duration::from_micros(random.below(120_000)));

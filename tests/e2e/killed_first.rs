@@ -1,13 +1,15 @@
 //! The daemon is killed around its first switch, when nothing else was live: the app that runs serves on.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::command::PORTOKD;
+use crate::harness::doomed::tries_all;
+use crate::harness::random::Random;
 use crate::harness::wait::pause;
-use crate::harness::{Conn, World, wait_until};
+use crate::harness::{Doomed, World, ask};
 
 /// What the record says.
 fn record(world: &World) -> Value {
@@ -23,8 +25,7 @@ fn recorded_pid(record: &Value) -> Option<u64> {
 }
 
 fn is_serving(world: &World) -> bool {
-    let status = Conn::unix(&world.socket()).and_then(|mut conn| conn.request("GET", "/__status", &[], None));
-    status.is_ok_and(|answer| answer.json()["activePort"].is_u64())
+    ask(world, "GET", "/__status", None).is_some_and(|status| status["activePort"].is_u64())
 }
 
 /// The next daemon goes on with the process that the record names, and starts none.
@@ -53,25 +54,11 @@ fn at_every_point_from_which_on_its_process_is_known() {
     for point in 1.. {
         let world = World::new();
         let conf = world.conf().app(&world.app("v1"));
-        conf.save();
-        let mut env = world.env();
-        env.insert("PORTOK_DIE_AT".to_owned(), point.to_string());
-        let file = conf.file().display().to_string();
-        let mut running = world.spawn(PORTOKD, &["--config", &file], &env);
-        let mut recorded = false;
-        wait_until(
-            "it dies, or all of it is on disk",
-            || format!("{:#}", record(&world)),
-            || {
-                recorded = record(&world)["live"].is_object() && is_serving(&world);
-                (recorded || running.code().is_some()).then_some(())
-            },
-        );
-        let died = running.code().is_some();
-        if !died {
-            running.signal(Signal::SIGKILL);
-        }
-        running.wait();
+        let doomed = Doomed::start(&world, &conf, point);
+        doomed
+            .wait_until("all of it is on disk", || record(&world)["live"].is_object() && is_serving(&world));
+        let died = doomed.is_dead();
+        doomed.kill();
         let left = record(&world);
         if died && recorded_pid(&left).is_some() && left["live"].is_null() {
             unrecorded_switches += 1;
@@ -84,28 +71,24 @@ fn at_every_point_from_which_on_its_process_is_known() {
     assert!(unrecorded_switches > 0, "none of the points was between process and record");
 }
 
-/// Kills right after the first answer, and the next daemon goes on.
-fn right_after_the_first_answer(seed: u64, rounds: u32) {
-    let mut random = seed;
-    for round in 0..rounds {
-        let world = World::new();
-        let daemon = world.start(&world.conf().app(&world.app("v1")));
-        daemon.wait_until_serves("v1");
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        pause(Duration::from_micros(random % 3_000));
-        daemon.kill();
-        goes_on(&world, &format!("round {round} of {seed}"));
-    }
-}
-
 #[test]
-fn right_after_the_first_answer_the_first_hundred() {
-    right_after_the_first_answer(0x9e37_79b9_7f4a_7c15, 100);
-}
-
-#[test]
-fn right_after_the_first_answer_the_second_hundred() {
-    right_after_the_first_answer(0x2545_f491_4f6c_dd1d, 100);
+fn right_after_the_first_answer() {
+    let random = Mutex::new(Random::drawn());
+    let rounds = if tries_all() { 200 } else { 40 };
+    let next = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while next.fetch_add(1, Ordering::Relaxed) < rounds {
+                    let world = World::new();
+                    let daemon = world.start(&world.conf().app(&world.app("v1")));
+                    daemon.wait_until_serves("v1");
+                    let after = random.lock().unwrap().below(3_000);
+                    pause(Duration::from_micros(after));
+                    daemon.kill();
+                    goes_on(&world, &format!("{after} µs after the answer"));
+                }
+            });
+        }
+    });
 }

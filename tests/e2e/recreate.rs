@@ -9,9 +9,7 @@ use crate::harness::{Daemon, Load, World, assert_at, assert_mentions, live, wait
 
 /// The app, which ends at once where another one runs.
 fn alone(world: &World, app: &App) -> String {
-    let lock = world.path("lock");
-    let taken = "{ echo another one runs; exit 9; }";
-    format!("exec 9>'{}'; flock -n 9 || {taken}; {}", lock.display(), app.command())
+    app.command_alone(&world.path("lock"))
 }
 
 fn conf(world: &World, app: &App) -> Conf {

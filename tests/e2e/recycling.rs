@@ -1,11 +1,12 @@
 //! Replicas whose memory grows beyond `app.max_memory`: each is replaced while it serves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use portok::wire::{ReplicaRow, ReplicaState};
 
 use crate::harness::conf::Conf;
-use crate::harness::{Daemon, Load, World, assert_mentions, wait_until};
+use crate::harness::{Daemon, Doomed, Load, World, assert_mentions, sweep, wait_until};
 
 /// More than the app has without growing, in megabytes; and what it grows by.
 const LIMIT: usize = 200;
@@ -22,16 +23,14 @@ fn conf(world: &World, replicas: i64) -> Conf {
         .set("drain.period", "300ms")
 }
 
-/// The environment of a daemon that looks so often.
-fn env(world: &World, every: &str) -> BTreeMap<String, String> {
-    let mut env = world.env();
-    env.insert("PORTOK_MEMORY_LOOKS_MS".to_owned(), every.to_owned());
-    env
-}
+/// The variable that says how often a daemon looks.
+const LOOKS: &str = "PORTOK_MEMORY_LOOKS_MS";
 
 fn start<'w>(world: &'w World, conf: &Conf) -> Daemon<'w> {
     conf.save();
-    world.start_with(&["--config", &conf.file().display().to_string()], &env(world, "50"))
+    let mut env = world.env();
+    env.insert(LOOKS.to_owned(), "50".to_owned());
+    world.start_with(&["--config", &conf.file().display().to_string()], &env)
 }
 
 fn rows(daemon: &Daemon<'_>) -> Vec<ReplicaRow> {
@@ -125,43 +124,23 @@ fn a_replacement_that_fails_leaves_the_large_one_in_place() {
     daemon.terminate();
 }
 
-/// The daemon is killed at one point after another from the start of a replacement to its end.
+/// The daemon is killed at points from the start of a replacement to its end.
 #[test]
 fn a_daemon_that_is_killed_meanwhile_comes_back_to_as_many_as_wanted() {
-    let mut killed = 0;
-    for point in (36..120).step_by(12) {
+    let killed = AtomicU32::new(0);
+    sweep(12, |point| {
         let world = World::new();
         let conf = conf(&world, 2);
-        conf.save();
         // Each look is a point to die at, too.
-        let mut env = env(&world, "300");
-        env.insert("PORTOK_DIE_AT".to_owned(), point.to_string());
-        let file = conf.file().display().to_string();
-        let mut running = world.spawn(crate::harness::command::PORTOKD, &["--config", &file], &env);
-        let mut asked = false;
-        let mut large = None;
-        wait_until(
-            "it dies or is done",
-            || format!("point {point}"),
-            || {
-                if running.code().is_some() {
-                    return Some(());
-                }
-                if !asked && settled(&world) {
-                    asked = true;
-                    large = leak(&world);
-                }
-                let gone = |pid: u32| world.processes().iter().all(|process| process.pid != pid);
-                large.is_some_and(gone).then_some(())
-            },
-        );
-        if running.code().is_none() {
-            running.signal(nix::sys::signal::Signal::SIGTERM);
-            running.wait();
-        } else {
-            killed += u32::from(asked);
-            running.wait();
+        let doomed = Doomed::start_with(&world, &conf, point, &[(LOOKS, "300")]);
+        doomed.wait_until_status("it has settled", |status| status["phase"] == "settled");
+        if let Some(large) = Some(()).filter(|()| !doomed.is_dead()).and_then(|()| leak(&world)) {
+            let gone = || world.processes().iter().all(|process| process.pid != large);
+            doomed.wait_until("the large one is gone", gone);
+            killed.fetch_add(u32::from(doomed.is_dead()), Ordering::Relaxed);
         }
+        let died = doomed.is_dead();
+        doomed.dies();
         let daemon = start(&world, &conf);
         wait_for_ready(&daemon, 2);
         wait_until(
@@ -170,15 +149,9 @@ fn a_daemon_that_is_killed_meanwhile_comes_back_to_as_many_as_wanted() {
             || (world.processes().len() == 2).then_some(()),
         );
         daemon.terminate();
-    }
-    assert!(killed > 0, "no point was within a replacement");
-}
-
-/// Whether the daemon has settled.
-fn settled(world: &World) -> bool {
-    let Ok(mut conn) = crate::harness::Conn::unix(&world.socket()) else { return false };
-    let Ok(answer) = conn.request("GET", "/__status", &[], None) else { return false };
-    serde_json::from_slice::<serde_json::Value>(&answer.body).is_ok_and(|status| status["phase"] == "settled")
+        died
+    });
+    assert!(killed.into_inner() > 0, "no point was within a replacement");
 }
 
 /// Lets a process grow, past the daemon: a request through it would die with it.

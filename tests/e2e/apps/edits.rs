@@ -103,7 +103,7 @@ fn random_edits_cost_an_app_that_stays_no_request() {
     let load = Load::start(daemon.addr);
     let ports = [targets[0].port, targets[1].port];
     let mut folder = Folder { world: &world, ports, files: BTreeMap::new() };
-    let mut random = Random::new();
+    let mut random = Random::fixed();
     for round in 0..edits() {
         folder.edit(&mut random, round);
         // Some edits come one by one, others in bursts.

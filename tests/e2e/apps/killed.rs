@@ -2,35 +2,24 @@
 //! next one comes back to one release of each, and nothing is lost, doubled, or touched by the
 //! other app.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{edge, get, live_pid, put, record, status};
-use crate::harness::command::PORTOKD;
 use crate::harness::conf::Conf;
 use crate::harness::random::Random;
 use crate::harness::wait::pause;
-use crate::harness::{Conn, Daemon, World, wait_until};
+use crate::harness::{Daemon, Doomed, World, ask, sweep, wait_until};
 
 const APPS: [&str; 2] = ["api", "shop"];
 
-/// How many random moments; `PORTOK_TEST_MOMENTS` names another number.
-const MOMENTS: u64 = 20;
+/// How many random moments are tried; `PORTOK_TEST_MOMENTS` names another number.
+const MOMENTS: u64 = 12;
 
-/// Every so many of the points is one at which the daemon is killed; `PORTOK_TEST_STRIDE` names
-/// another number.
-const STRIDE: u64 = 1;
-
-/// How many daemons are killed at points side by side.
-const AT_ONCE: usize = 4;
-
-/// A number that a variable may name.
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable)
-        .map_or(default, |number| number.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+fn moments() -> u64 {
+    let number = |number: String| number.parse().expect("PORTOK_TEST_MOMENTS is a number");
+    std::env::var("PORTOK_TEST_MOMENTS").map_or(MOMENTS, number)
 }
 
 fn conf(world: &World) -> Conf {
@@ -43,12 +32,8 @@ fn conf(world: &World) -> Conf {
 
 /// Asks an app for its next release, if there is a daemon.
 fn deploy(world: &World, app: &str, version: &str) {
-    let body = json!({ "command": world.app(version).command(), "release": version }).to_string();
-    let asked = Conn::unix(&world.socket()).and_then(|mut conn| {
-        conn.request("POST", &format!("/__deploy?app={app}&detach=1"), &[], Some(body.as_bytes()))
-    });
-    // The daemon may be gone by now.
-    drop(asked);
+    let body = json!({ "command": world.app(version).command(), "release": version });
+    ask(world, "POST", &format!("/__deploy?app={app}&detach=1"), Some(&body));
 }
 
 /// Both apps serve one of these versions each, with one process each, and go on as before.
@@ -74,28 +59,17 @@ fn both_are_whole(daemon: &Daemon<'_>, what: &str, versions: &[&[&str]; 2]) {
     );
 }
 
-/// Asks for an app's status, if there is a daemon.
-fn ask_status(world: &World, app: &str) -> Option<Value> {
-    let mut conn = Conn::unix(&world.socket()).ok()?;
-    let answer = conn.request("GET", &format!("/__status?app={app}"), &[], None).ok()?;
-    (answer.status() == 200).then(|| answer.json())
-}
-
 /// Both apps start and deploy, and one goes back while the other deploys once more. Whatever of it
 /// the daemon lives to see.
-fn walk(world: &World, is_over: impl Fn() -> bool) {
+fn walk(world: &World, daemon: &Doomed<'_>) {
     let serves = |app: &str, what: &str, is_it: &dyn Fn(&Value) -> bool| {
-        wait_until(
-            &format!("{what} serves alone, or the daemon is dead"),
-            || format!("{:?}", ask_status(world, app)),
-            || {
-                let serves = |status: Value| {
-                    let alone = status["activePort"].is_u64() && status["drainUntil"].is_null();
-                    alone && is_it(&status["live"]["release"])
-                };
-                (is_over() || ask_status(world, app).is_some_and(serves)).then_some(())
-            },
-        );
+        daemon.wait_until(&format!("{what} serves alone"), || {
+            let status = ask(world, "GET", &format!("/__status?app={app}"), None);
+            status.is_some_and(|status| {
+                let alone = status["activePort"].is_u64() && status["drainUntil"].is_null();
+                alone && is_it(&status["live"]["release"])
+            })
+        });
     };
     let is = |version: &'static str| move |live: &Value| live == version;
     APPS.iter().for_each(|app| serves(app, "the first release", &|_| true));
@@ -103,9 +77,7 @@ fn walk(world: &World, is_over: impl Fn() -> bool) {
     serves("api", "the second release", &is("api-2"));
     serves("shop", "the second release", &is("shop-2"));
     deploy(world, "shop", "shop-3");
-    // The daemon may be gone by now.
-    let _ = Conn::unix(&world.socket())
-        .and_then(|mut conn| conn.request("POST", "/__rollback?app=api", &[], None));
+    ask(world, "POST", "/__rollback?app=api", None);
     serves("api", "the first release", &|live| live != "api-2");
     serves("shop", "the third release", &is("shop-3"));
 }
@@ -117,16 +89,9 @@ fn dies_at(point: u64) -> bool {
     let bystander_app = world.app("bystander");
     let mut bystander = bystander_app.start_unmanaged();
     let conf = conf(&world);
-    conf.save();
-    let mut env = world.env();
-    env.insert("PORTOK_DIE_AT".to_owned(), point.to_string());
-    let file = conf.file().display().to_string();
-    let mut running = world.spawn(PORTOKD, &["--config", &file], &env);
-    let ended = std::cell::RefCell::new(&mut running);
-    walk(&world, || ended.borrow_mut().code().is_some());
-    // The orderly end has points too.
-    running.signal(Signal::SIGTERM);
-    if running.wait().code == 0 {
+    let doomed = Doomed::start(&world, &conf, point);
+    walk(&world, &doomed);
+    if !doomed.dies() {
         world.wait_for_none_left();
         return false;
     }
@@ -139,23 +104,8 @@ fn dies_at(point: u64) -> bool {
 }
 
 #[test]
-fn at_each_point_of_both_apps_paths() {
-    let stride = number("PORTOK_TEST_STRIDE", STRIDE);
-    let (next, end) = (AtomicU64::new(1), AtomicU64::new(u64::MAX));
-    // Of a point most is waiting, so that several go side by side.
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while end.load(Ordering::Relaxed) == u64::MAX {
-                    let point = next.fetch_add(stride, Ordering::Relaxed);
-                    if !dies_at(point) {
-                        end.fetch_min(point, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-    });
-    let end = end.into_inner();
+fn at_points_of_both_apps_paths() {
+    let end = sweep(5, dies_at);
     assert!(end > 100, "the paths of two apps have more points than {end}");
 }
 
@@ -168,8 +118,8 @@ fn at_random_moments() {
     let mut daemon = world.start(&conf);
     both_are_whole(&daemon, "at first", &[&["api-1"], &["shop-1"]]);
     let mut serve = APPS.map(|app| format!("{app}-1"));
-    let mut random = Random::new();
-    for round in 2..number("PORTOK_TEST_MOMENTS", MOMENTS) + 2 {
+    let mut random = Random::drawn();
+    for round in 2..moments() + 2 {
         let next = APPS.map(|app| format!("{app}-{round}"));
         APPS.iter().zip(&next).for_each(|(app, version)| deploy(&world, app, version));
         pause(Duration::from_micros(random.below(150_000)));

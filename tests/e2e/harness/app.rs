@@ -48,6 +48,13 @@ impl App {
         format!("exec {}", words.join(" "))
     }
 
+    /// The app as shell text that ends at once where another process has the lock on the file `lock`.
+    /// Then a
+    /// file beside it with the end `.taken` says so.
+    pub(crate) fn command_alone(&self, lock: &Path) -> String {
+        alone(&self.command(), lock)
+    }
+
     /// The app as words, executed without a shell.
     pub(crate) fn exec(&self) -> Vec<String> {
         let mut words = vec!["/usr/bin/env".to_owned(), format!("{FIXTURE}={}", self.words.join(" "))];
@@ -113,6 +120,14 @@ impl App {
         );
         running
     }
+}
+
+/// Shell text that ends at once where another process has the lock on the file `lock`. Then a file
+/// beside it with the end `.taken` says so.
+pub(crate) fn alone(command: &str, lock: &Path) -> String {
+    let (taken, lock) = (lock.with_extension("taken"), lock.display());
+    let is_taken = format!("{{ echo another one runs | tee -a '{}'; exit 9; }}", taken.display());
+    format!("exec 9>'{lock}'; flock -n 9 || {is_taken}; {command}")
 }
 
 /// The binary that is running.
