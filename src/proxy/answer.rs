@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use super::ReservedBody;
+use super::client_exchange::ClientExchange;
 use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::ticket::Ticket;
@@ -77,6 +78,23 @@ impl Turn {
 
     pub(super) fn client(&self) -> &Rc<ClientConnection> {
         &self.0
+    }
+
+    /// The state of the request whose turn it is.
+    pub(super) fn exchange(&self) -> &ClientExchange {
+        self.0.exchange()
+    }
+
+    /// Keeps the client's socket open for a while after the answer, because the client still sends
+    /// bytes that nobody will read.
+    pub(super) fn linger(&self) {
+        self.0.linger();
+    }
+
+    /// From the next write on, the client may take nothing for `send_timeout` milliseconds (0:
+    /// without limit).
+    pub(super) fn limit_sending(&self, send_timeout: u32) {
+        self.0.socket.limit_sending(send_timeout);
     }
 }
 
@@ -152,7 +170,7 @@ impl Body {
         self.kind = Kind::Over;
         if let Some(over) = incoming {
             if over.unread {
-                self.turn.client().linger();
+                self.turn.linger();
             }
             if let (Some(connection), Some(claim)) =
                 (over.connection, self.under_way.as_ref().and_then(|h| h.claim.as_ref()))
@@ -177,7 +195,7 @@ impl Body {
         if let Kind::App(incoming) = &mut self.kind
             && incoming.over().unread
         {
-            self.turn.client().linger();
+            self.turn.linger();
         }
         self.under_way = None;
         error

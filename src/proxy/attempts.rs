@@ -16,6 +16,7 @@ use http::header::RETRY_AFTER;
 
 use self::again::Again;
 use super::balance::Trial;
+use super::client_exchange::ClientExchange;
 use super::clock;
 use super::connection::ClientConnection;
 use super::fault::Fault;
@@ -99,6 +100,8 @@ pub(super) struct Attempts<'a> {
     /// As the request saw it when it began.
     pub(super) service: &'a ServiceHere,
     pub(super) client: &'a ClientConnection,
+    /// The state of the request.
+    pub(super) exchange: &'a ClientExchange,
     /// The member of a set that the request is for.
     pub(super) wish: Option<Wish>,
 }
@@ -114,7 +117,7 @@ impl Attempts<'_> {
         replayable: bool,
     ) -> Result<Answered, NoAnswer> {
         let (client, upstream) = (self.client, &self.service.settings.app.upstream);
-        let mut whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
+        let mut whole_by = upstream.timeout.map_or(clock::NEVER, |time| self.exchange.waits().begin(time));
         let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
         // The first claim trusts the look that the request began with.
         let mut again: Option<Box<Again>> = None;
@@ -135,7 +138,8 @@ impl Attempts<'_> {
                     let again = again.get_or_insert_default();
                     Box::pin(self.hold(&mut again.held, request, outgoing)).await?;
                     // What the app may take begins now.
-                    whole_by = upstream.timeout.map_or(clock::NEVER, |time| client.waits().begin(time));
+                    whole_by =
+                        upstream.timeout.map_or(clock::NEVER, |time| self.exchange.waits().begin(time));
                     connect_by = clock::after(upstream.connect_timeout).min(whole_by);
                     continue;
                 }
@@ -236,7 +240,7 @@ impl Attempts<'_> {
         let upstream = &self.service.settings.app.upstream;
         let Some(permit) = local.target.permit(upstream.max_connections) else { return false };
         let open = Connection::open(local.target.addr(), permit, upstream);
-        let opened = self.client.until(clock::after(upstream.connect_timeout).min(whole_by), open).await;
+        let opened = self.exchange.until(clock::after(upstream.connect_timeout).min(whole_by), open).await;
         opened
             .is_some_and(|opened| opened.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
     }
@@ -315,10 +319,10 @@ impl Attempts<'_> {
 
     /// Waits for a connection or the right to open one, and then opens it.
     async fn open(&self, claim: &Claim, fresh: bool, connect_by: u64) -> Opened {
-        let (client, upstream) = (self.client, &self.service.settings.app.upstream);
+        let (exchange, upstream) = (self.exchange, &self.service.settings.app.upstream);
         let lent = match claim.local.try_take(fresh, upstream) {
             Some(lent) => Some(lent),
-            None => client.until(connect_by, claim.local.wait(fresh, upstream)).await,
+            None => exchange.until(connect_by, claim.local.wait(fresh, upstream)).await,
         };
         let permit = match lent {
             None => return Opened::Full,
@@ -326,7 +330,7 @@ impl Attempts<'_> {
             Some(Lent::Fresh(permit)) => permit,
         };
         let open = Connection::open(claim.local.target.addr(), permit, upstream);
-        match client.until(connect_by, open).await {
+        match exchange.until(connect_by, open).await {
             Some(Ok(connection)) => Opened::Connection(connection),
             Some(Err(error)) => Opened::Refused(error),
             None => Opened::Late,
@@ -348,14 +352,14 @@ impl Attempts<'_> {
             return PollHead(&mut exchange).await;
         }
         let head = Box::pin(self.converse_in_time(&mut exchange)).await;
-        self.client.set_deadline(clock::NEVER);
+        self.exchange.set_deadline(clock::NEVER);
         head
     }
 
     /// Waits for the head no longer than the limits allow.
     async fn converse_in_time(&self, exchange: &mut Exchange<'_>) -> Result<Head, Failed> {
         let upstream = &self.service.settings.app.upstream;
-        let exchange_patience = Patience::new(self.client.waits().clone(), None);
+        let exchange_patience = Patience::new(self.exchange.waits().clone(), None);
         let (mut written, mut progress) = (0, 0);
         let (mut sent, mut moved) = (clock::now(), clock::now());
         poll_fn(|cx| {
@@ -374,7 +378,7 @@ impl Attempts<'_> {
             let head = until(sent, upstream.response_timeout);
             // Until its first byte has come, only the limit of the whole head holds.
             let byte = until(moved, upstream.read_timeout.filter(|_| progress > 0));
-            self.client.set_deadline(head.min(byte));
+            self.exchange.set_deadline(head.min(byte));
             let late = match exchange_patience.exchange_is_late() {
                 Some(what) => Some(what),
                 None if now >= byte => Some("upstream.read_timeout"),

@@ -78,7 +78,7 @@ async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpSt
     if let Some(tunnel) = slot.take() {
         client.become_tunnel(tunnel.service().clone(), tunnel.target());
         worker.tunnelled();
-        uncut(client, pin!(tunnel.run(worker, client))).await;
+        uncut(client, pin!(tunnel.run(worker, client.exchange()))).await;
         return;
     }
     let left = client.socket.left();

@@ -2,20 +2,19 @@
 //!
 //! A [`ClientConnection`] is owned by the connection's task. Its thread's worker lists it too, and
 //! once a tick sweeps all of them: it looks whose time has run out, and orders them to close
-//! politely or to be cut. Every wait is a moment in a plain cell; no request sets a timer. It ends
-//! with the task.
+//! politely or to be cut. What belongs to one request alone is its [`ClientExchange`]. It ends with
+//! the task.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::future::poll_fn;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use super::address::ListenerId;
 use super::board::Service;
+use super::client_exchange::ClientExchange;
 use super::clock;
 use super::crowd::{Guest, Visit};
 use super::gate;
@@ -24,7 +23,6 @@ use super::pins::Pins;
 use super::settings::Settings;
 use super::socket::SocketState;
 use super::target::Target;
-use super::waits::{Patience, Waits};
 use crate::config::Affinity;
 
 /// What the connection is doing.
@@ -67,39 +65,14 @@ pub(super) struct ClientConnection {
     phase: Cell<Phase>,
     order: Cell<CloseOrder>,
     closing_since: Cell<u64>,
-    /// When the exchange under way stops waiting for a connection or a head.
-    deadline: Cell<u64>,
-    /// Its further deadlines. Made when one is needed: most exchanges have none.
-    waits: OnceCell<Rc<Waits>>,
     /// How many requests it has had.
     served: Cell<u32>,
-    /// When a byte last passed through the tunnel.
-    moved: Cell<u64>,
-    /// Wakes the connection's task.
-    waker: RefCell<Option<Waker>>,
     /// The targets that its requests stay with (`drain.affinity`).
     pub(super) pins: Pins,
-    /// What it is a tunnel to, once it is one. In a box, because few are.
-    tunnel: OnceCell<Box<TunnelTo>>,
+    /// The request of HTTP/1.1 that is under way, and the connection's task.
+    exchange: ClientExchange,
     /// Its place among the thread's connections.
     pub(super) index: Cell<usize>,
-}
-
-/// What a tunnel goes to.
-#[derive(Debug)]
-struct TunnelTo {
-    service: Arc<Service>,
-    target: Option<Arc<Target>>,
-    /// The app has ended its side.
-    app_ended: Cell<bool>,
-}
-
-impl TunnelTo {
-    /// Whether nothing more is to pass, whatever the client has to say.
-    fn is_over(&self) -> bool {
-        let target = self.target.as_ref();
-        target.is_some_and(|target| target.is_cut() || self.app_ended.get() && target.is_closed())
-    }
 }
 
 impl ClientConnection {
@@ -114,13 +87,9 @@ impl ClientConnection {
             phase: Cell::new(Phase::Waiting { since: clock::now(), idle: false }),
             order: Cell::new(CloseOrder::None),
             closing_since: Cell::new(clock::NEVER),
-            deadline: Cell::new(clock::NEVER),
-            waits: OnceCell::new(),
             served: Cell::new(0),
-            moved: Cell::new(clock::now()),
-            waker: RefCell::default(),
             pins: Pins::default(),
-            tunnel: OnceCell::new(),
+            exchange: ClientExchange::default(),
             index: Cell::new(0),
         })
     }
@@ -140,16 +109,9 @@ impl ClientConnection {
         self.visit.guest()
     }
 
-    /// The deadlines of the exchange under way.
-    pub(super) fn waits(&self) -> &Rc<Waits> {
-        self.waits.get_or_init(Rc::default)
-    }
-
-    /// How long the app may be silent once its answer has begun; `None`: without limit.
-    pub(super) fn patience(&self, settings: &Settings) -> Option<Patience> {
-        let upstream = &settings.app.upstream;
-        let is_limited = upstream.read_timeout.or(upstream.timeout).is_some();
-        is_limited.then(|| Patience::new(self.waits().clone(), upstream.read_timeout))
+    /// The request of HTTP/1.1 that is under way.
+    pub(super) fn exchange(&self) -> &ClientExchange {
+        &self.exchange
     }
 
     /// Whether the request under way is the last that the connection may serve.
@@ -165,22 +127,8 @@ impl ClientConnection {
 
     /// Notes that it is a tunnel to `service` now, at this target.
     pub(super) fn become_tunnel(&self, service: Arc<Service>, target: Option<Arc<Target>>) {
-        self.note_moved();
-        let app_ended = Cell::new(false);
-        let _first = self.tunnel.set(Box::new(TunnelTo { service, target, app_ended }));
+        self.exchange.become_tunnel(service, target);
         self.phase.set(Phase::Tunnel);
-    }
-
-    /// Notes that the app has ended its side of the tunnel.
-    pub(super) fn note_app_ended(&self) {
-        if let Some(tunnel) = self.tunnel.get() {
-            tunnel.app_ended.set(true);
-        }
-    }
-
-    /// Notes a byte that has passed through the tunnel.
-    pub(super) fn note_moved(&self) {
-        self.moved.set(clock::now());
     }
 
     pub(super) fn is_tunnel(&self) -> bool {
@@ -190,26 +138,18 @@ impl ClientConnection {
     /// Tells the gate which body hyper's request has.
     pub(super) fn judged(&self, body: gate::BodyFraming) {
         if self.socket.judged(body) {
-            self.wake();
+            self.exchange.wake();
         }
     }
 
     /// Notes that the answer is given: the next head may come.
     pub(super) fn end(&self) {
         if self.socket.is_hypers() && self.socket.answered() {
-            self.wake();
+            self.exchange.wake();
         }
-        self.deadline.set(clock::NEVER);
-        self.rest();
+        self.exchange.end();
         self.socket.first_read.store(0, Relaxed);
         self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
-    }
-
-    /// Notes that the exchange under way waits for nobody whose time is limited.
-    pub(super) fn rest(&self) {
-        if let Some(waits) = self.waits.get() {
-            waits.end();
-        }
     }
 
     /// Notes that a part of the next request has come.
@@ -233,42 +173,11 @@ impl ClientConnection {
         self.socket.linger.store(true, Relaxed);
     }
 
-    /// Sets when the exchange under way stops waiting; see [`ClientConnection::is_overdue`].
-    pub(super) fn set_deadline(&self, deadline: u64) {
-        self.deadline.set(deadline);
-    }
-
-    pub(super) fn is_overdue(&self) -> bool {
-        clock::now() >= self.deadline.get()
-    }
-
-    /// Waits for `future`, but not longer than until `deadline`.
-    pub(super) async fn until<F: Future>(&self, deadline: u64, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        self.set_deadline(deadline);
-        let output = poll_fn(|cx| match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if self.is_overdue() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        })
-        .await;
-        self.set_deadline(clock::NEVER);
-        output
-    }
-
     /// Looks whether a time has run out, and gives the orders that follow. `quiet`, if the thread
     /// stops: a connection that has waited since then, or longer, is closed.
     pub(super) fn sweep(&self, settings: &Settings, quiet: Option<u64>) {
-        if self.is_overdue() {
-            self.wake();
-        }
-        if let Some(waits) = self.waits.get()
-            && waits.is_overdue()
-        {
-            self.wake();
-            if waits.is_long_overdue() {
-                self.order(CloseOrder::Cut);
-            }
+        if self.exchange.sweep(settings) {
+            self.order(CloseOrder::Cut);
         }
         self.pins.retain(|stay| {
             !stay.is_closed() && stay.service().affinity(&settings.config) != Affinity::Request
@@ -278,18 +187,7 @@ impl ClientConnection {
             // While the thread stops, an answer's head says that it is the last. An answer whose
             // head went out before promised that another request may come: the connection is closed
             // when none does.
-            Phase::Tunnel => {
-                let tunnel = self.tunnel.get();
-                if tunnel.is_some_and(|tunnel| tunnel.is_over()) {
-                    self.order(CloseOrder::Cut);
-                }
-                let app = tunnel.map(|tunnel| tunnel.service.config(&settings.config));
-                let idle = app.and_then(|app| app.limits.tunnel_idle).map_or(clock::NEVER, clock::millis);
-                if now >= self.moved.get().saturating_add(idle) {
-                    self.order(CloseOrder::Cut);
-                }
-            }
-            Phase::Busy => (),
+            Phase::Busy | Phase::Tunnel => (),
             // The answer is still on its way to a slow client.
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
             Phase::Waiting { since, idle } => {
@@ -318,21 +216,12 @@ impl ClientConnection {
         if order > self.order.get() {
             self.order.set(order);
             self.closing_since.set(clock::now());
-            self.wake();
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
+            self.exchange.wake();
         }
     }
 
     /// Remembers the task that runs the connection.
     pub(super) fn watch(&self, waker: &Waker) {
-        let mut known = self.waker.borrow_mut();
-        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *known = Some(waker.clone());
-        }
+        self.exchange.watch(waker);
     }
 }

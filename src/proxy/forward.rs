@@ -54,7 +54,7 @@ pub(super) fn forward(
             Ok(judged) => judged,
             Err(status) => {
                 if exchange::has_body(&body) {
-                    turn.client().linger();
+                    turn.linger();
                 }
                 if status == StatusCode::METHOD_NOT_ALLOWED {
                     let verbose = worker.here.look().settings.config.log.verbose_errors;
@@ -69,7 +69,7 @@ pub(super) fn forward(
         if matches!(parts.method, Method::GET | Method::HEAD) && own.settings.is_ping(host, target.path) {
             let unread = facts.chunked || exchange::has_body(&body);
             if unread {
-                turn.client().linger();
+                turn.linger();
             }
             return Ok(answer::present(unread).map(|text| Body::whole(text, turn)));
         }
@@ -109,7 +109,7 @@ struct Forward<'s> {
 impl<'s> Forward<'s> {
     fn new(worker: &'s Worker, service: Rc<ServiceHere>, turn: Turn, slot: &'s TunnelSlot) -> Self {
         // For every answer: a client that does not read must not hold the view for ever.
-        turn.client().socket.limit_sending(service.settings.send_timeout);
+        turn.limit_sending(service.settings.send_timeout);
         let ticket = Ticket::new(service.clone());
         Self { worker, service, turn, ticket, slot, wish: None }
     }
@@ -136,14 +136,14 @@ impl<'s> Forward<'s> {
         }
         let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
         if let (true, Some(time)) = (has_body, self.service.settings.app.limits.body_timeout) {
-            outgoing.wait_with(Patience::new(self.turn.client().waits().clone(), Some(time)));
+            outgoing.wait_with(Patience::new(self.turn.exchange().waits().clone(), Some(time)));
         }
         let replayable = !has_body && is_idempotent(&parts.method);
         let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
         let mut request =
             HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
-        let (service, client) = (&*self.service, self.turn.client());
-        let path = Attempts { worker: self.worker, service, client, wish: self.wish };
+        let (service, client, exchange) = (&*self.service, self.turn.client(), self.turn.exchange());
+        let path = Attempts { worker: self.worker, service, client, exchange, wish: self.wish };
         match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
@@ -154,7 +154,7 @@ impl<'s> Forward<'s> {
             }
             Err(NoAnswer::Client { gone }) => {
                 if !gone {
-                    self.turn.client().linger();
+                    self.turn.linger();
                     self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
                 }
                 answer::bare(StatusCode::BAD_REQUEST, self.turn)
@@ -206,7 +206,7 @@ impl<'s> Forward<'s> {
         };
         let keep_alive = head.keep_alive && self.service.settings.app.upstream.keepalive;
         let mut incoming = exchange::Incoming::new(connection, rest, head.framing, keep_alive);
-        if let Some(patience) = self.turn.client().patience(&self.service.settings) {
+        if let Some(patience) = self.turn.exchange().patience(&self.service.settings) {
             incoming.wait_with(patience);
         }
         let mut under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
@@ -215,7 +215,7 @@ impl<'s> Forward<'s> {
             Some((bytes, over)) => {
                 close = over.unread;
                 if close {
-                    self.turn.client().linger();
+                    self.turn.linger();
                 }
                 if let (Some(connection), Some(claim)) = (over.connection, &under_way.claim) {
                     claim.local.give_back(connection);
@@ -225,7 +225,7 @@ impl<'s> Forward<'s> {
             None => {
                 let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
                 if answer::is_event_stream(content_type) {
-                    self.turn.client().socket.limit_sending(0);
+                    self.turn.limit_sending(0);
                     // It may last for ever: the next one that waits need not wait for it.
                     under_way.claim.iter_mut().for_each(|claim| claim.pass = None);
                 }
@@ -251,7 +251,7 @@ impl<'s> Forward<'s> {
         self.tell(&mut head, &claim);
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
         self.ticket.become_tunnel();
-        self.turn.client().socket.limit_sending(0);
+        self.turn.limit_sending(0);
         connection.become_tunnel();
         claim.pass = None;
         let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
@@ -269,7 +269,7 @@ impl<'s> Forward<'s> {
     /// Answers with an error of portok's own.
     fn refuse(self, fault: &Fault, at: Option<&LocalTarget>, unread: bool) -> Response<Body> {
         if unread {
-            self.turn.client().linger();
+            self.turn.linger();
         }
         let response = self.ticket.refuse(fault, at, unread);
         self.answer_itself(response)
@@ -278,7 +278,7 @@ impl<'s> Forward<'s> {
     /// Sends the client elsewhere: to `to`, with the target of its request.
     fn redirect(self, to: &str, target: &[u8], unread: bool) -> Response<Body> {
         if unread {
-            self.turn.client().linger();
+            self.turn.linger();
         }
         let Some(location) = answer::location(to, target) else {
             self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);

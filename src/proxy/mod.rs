@@ -20,9 +20,9 @@
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
 //!   with, [`socket`] its socket as hyper drives it behind a [`gate`], [`crowd`] how much each
 //!   address has, [`who`] the address that a trusted proxy names.
-//! - One request: [`ticket`] counts it, [`headers`] writes the head that goes to the app,
-//!   [`pieces`] are bytes on their way to a socket, [`waits`] its deadlines, [`fault`] why portok
-//!   answers itself, [`tunnel`] what an upgrade makes of it.
+//! - One request: [`client_exchange`] is its state, [`waits`] its deadlines, [`ticket`] counts it,
+//!   [`headers`] writes the head that goes to the app, [`pieces`] are bytes on their way to a
+//!   socket, [`fault`] why portok answers itself, [`tunnel`] what an upgrade makes of it.
 //!
 //! The coordinator uses no more of it than [`RouteWriter::set`], [`Target`] (made, retired, closed,
 //! and asked who still uses it) and [`ServiceCounters::release`]. As long as that face stays so
@@ -39,6 +39,7 @@ mod balance;
 mod bells;
 mod board;
 mod client;
+mod client_exchange;
 mod clock;
 mod connection;
 mod counters;

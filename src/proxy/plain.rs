@@ -268,7 +268,8 @@ impl ShortWay<'_> {
         let mut outgoing = Outgoing::bodyless(head);
         let mut request = WrittenRequest { to_head, worker: self.worker, lines: Vec::new() };
         let outcome = {
-            let attempts = Attempts { worker: self.worker, service, client: self.client, wish };
+            let (client, exchange) = (&**self.client, self.client.exchange());
+            let attempts = Attempts { worker: self.worker, service, client, exchange, wish };
             let mut exchange = pin!(attempts.exchange(&mut request, &mut outgoing, true));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -343,7 +344,7 @@ impl ShortWay<'_> {
             None => {
                 incoming.take_arrived_into(&mut lines);
                 if settings.is_impatient
-                    && let Some(patience) = self.client.patience(settings)
+                    && let Some(patience) = self.client.exchange().patience(settings)
                 {
                     incoming.wait_with(patience);
                 }

@@ -19,7 +19,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::answer::UnderWay;
 use super::board::Service;
-use super::connection::ClientConnection;
+use super::client_exchange::ClientExchange;
 use super::socket::Socket;
 use super::spares::BufferSize;
 use super::target::Target;
@@ -51,7 +51,7 @@ impl Tunnel {
     }
 
     /// Moves bytes until both sides have ended or one broke.
-    pub(super) async fn run(self, worker: &Worker, client: &ClientConnection) {
+    pub(super) async fn run(self, worker: &Worker, exchange: &ClientExchange) {
         let Self { upgraded, mut app, under_way } = self;
         let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
         let Ok(upgraded) = upgraded.await else { return };
@@ -64,10 +64,10 @@ impl Tunnel {
         let mut up = Direction::new(from_client, to_app, early);
         let mut down = Direction::new(from_app, to_client, app.buf.split().freeze());
         let moved = poll_fn(|cx| {
-            let up = up.poll(cx, worker, client)?;
-            let down = down.poll(cx, worker, client)?;
+            let up = up.poll(cx, worker, exchange)?;
+            let down = down.poll(cx, worker, exchange)?;
             if down.is_ready() {
-                client.note_app_ended();
+                exchange.note_app_ended();
             }
             if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
         })
@@ -107,7 +107,7 @@ impl<'a> Direction<'a> {
         &mut self,
         cx: &mut Context<'_>,
         worker: &Worker,
-        client: &ClientConnection,
+        exchange: &ClientExchange,
     ) -> Poll<io::Result<()>> {
         loop {
             match &mut self.state {
@@ -125,7 +125,7 @@ impl<'a> Direction<'a> {
                     let end = read.filled().len();
                     match outcome {
                         Poll::Ready(Ok(())) if end > 0 => {
-                            client.note_moved();
+                            exchange.note_moved();
                             self.state = State::Writing { buffer, at: 0, end };
                         }
                         outcome => {

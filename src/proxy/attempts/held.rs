@@ -27,7 +27,7 @@ impl Attempts<'_> {
         request: &A,
         outgoing: &mut Outgoing,
     ) -> Result<(), NoAnswer> {
-        let (here, client, service) = (&self.worker.here, self.client, self.service.service());
+        let (here, exchange, service) = (&self.worker.here, self.exchange, self.service.service());
         let hold = &self.service.settings.app.hold;
         held.pass = None;
         let until = *held.until.get_or_insert_with(|| clock::after(hold.max_time.saturating_add(GRACE)));
@@ -37,14 +37,14 @@ impl Attempts<'_> {
         let queue = here.queue(service);
         let waiter = queue.join(held.place, hold.max_requests).ok_or(Fault::HoldFull)?;
         held.place = Some(waiter.place());
-        client.rest();
-        client.set_deadline(until);
+        exchange.rest();
+        exchange.set_deadline(until);
         here.let_go(service, &queue);
         let went = poll_fn(|cx| {
             if let Poll::Ready(pass) = waiter.poll(cx) {
                 return Poll::Ready(Ok(pass));
             }
-            if client.is_overdue() {
+            if exchange.is_overdue() {
                 return Poll::Ready(Err(Fault::HeldTooLong.into()));
             }
             if !sends_body {
@@ -57,7 +57,7 @@ impl Attempts<'_> {
             }
         })
         .await;
-        client.set_deadline(clock::NEVER);
+        exchange.set_deadline(clock::NEVER);
         held.pass = went?;
         Ok(())
     }
