@@ -11,6 +11,30 @@ pub enum ListenerId {
     App(SocketAddr),
 }
 
+/// How clients speak to a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub(super) fn name(self) -> &'static [u8] {
+        match self {
+            Self::Http => b"http",
+            Self::Https => b"https",
+        }
+    }
+
+    /// The port that a host without one means.
+    pub(super) fn port(self) -> &'static [u8] {
+        match self {
+            Self::Http => b"80",
+            Self::Https => b"443",
+        }
+    }
+}
+
 impl ListenerId {
     /// The address that it is configured with. Port 0: the kernel has chosen one.
     pub fn addr(self) -> SocketAddr {

@@ -21,13 +21,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::connection::{ClientConnection, Door};
 use super::crowd::Visit;
 use super::forward;
 use super::plain;
 use super::socket::Socket;
+use super::stream::ClientStream;
 use super::tunnel::TunnelSlot;
 use super::worker::Worker;
 
@@ -42,13 +42,13 @@ const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(5));
 ///
 /// Not an `async fn`: that would keep its arguments twice for as long as the connection lives, as
 /// they came and as they are used.
-pub(super) fn serve(
+pub(super) fn serve<S: ClientStream>(
     worker: &Rc<Worker>,
-    stream: TcpStream,
+    stream: S,
     peer: SocketAddr,
     door: Rc<Door>,
     visit: Visit,
-) -> impl Future<Output = ()> + use<> {
+) -> impl Future<Output = ()> + use<S> {
     let listed = worker.list(ClientConnection::new(peer, door, visit));
     async move {
         let (worker, client) = (listed.worker(), listed.client());
@@ -70,19 +70,25 @@ async fn uncut<F: Future>(client: &ClientConnection, mut future: Pin<&mut F>) ->
 }
 
 /// Serves the first request that is not plain, and everything behind it.
-async fn go_on(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: TcpStream, early: Vec<u8>) {
+async fn go_on<S: ClientStream>(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    stream: S,
+    early: Vec<u8>,
+) {
     let slot = TunnelSlot::default();
-    if http(worker, client, stream, early, &slot).await == Ended::ByUs {
+    let (socket, left) = Socket::new(stream, &early, client.socket.clone());
+    worker.spares.keep_head(early);
+    if http(worker, client, socket, &slot).await == Ended::ByUs {
         return;
     }
     if let Some(tunnel) = slot.take() {
         client.become_tunnel(tunnel.service().clone(), tunnel.target());
         worker.tunnelled();
-        uncut(client, pin!(tunnel.run(worker, client.exchange()))).await;
+        uncut(client, pin!(tunnel.run::<S>(worker, client.exchange()))).await;
         return;
     }
-    let left = client.socket.left();
-    if let Some(mut stream) = left {
+    if let Some(mut stream) = left.take() {
         // Either way the client had its chance to read the answer.
         let _ = tokio::time::timeout(LINGER.1, discard(&mut stream)).await;
     }
@@ -97,11 +103,10 @@ enum Ended {
 }
 
 /// Runs hyper over the connection.
-async fn http(
+async fn http<S: ClientStream>(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
-    stream: TcpStream,
-    early: Vec<u8>,
+    socket: Socket<S>,
     slot: &TunnelSlot,
 ) -> Ended {
     let mut builder = http1::Builder::new();
@@ -120,8 +125,6 @@ async fn http(
         }
         Ok::<_, Infallible>(answer)
     });
-    let socket = Socket::new(stream, &early, client.socket.clone());
-    worker.spares.keep_head(early);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let state = &client.socket;
     let mut told = false;
@@ -155,7 +158,7 @@ async fn http(
 
 /// Ends this side, then reads and forgets what the client still sends. A socket that is closed with
 /// unread bytes resets the connection, and the client may lose the answer.
-async fn discard(stream: &mut TcpStream) {
+async fn discard<S: ClientStream>(stream: &mut S) {
     if stream.shutdown().await.is_err() {
         return;
     }

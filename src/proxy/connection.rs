@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 
-use super::address::ListenerId;
+use super::address::{ListenerId, Scheme};
 use super::board::Service;
 use super::client_exchange::ClientExchange;
 use super::clock;
@@ -50,6 +50,8 @@ enum CloseOrder {
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) listener: ListenerId,
+    /// How clients speak to it.
+    pub(super) scheme: Scheme,
     /// What accepted sockets inherit, in milliseconds.
     pub(super) send_timeout: u32,
 }
@@ -102,6 +104,11 @@ impl ClientConnection {
     /// The listener that it came to.
     pub(super) fn listener(&self) -> &ListenerId {
         &self.door.listener
+    }
+
+    /// How the client speaks to that listener.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.door.scheme
     }
 
     /// The guest of the peer's own address, in the crowd of the connections.

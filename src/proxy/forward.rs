@@ -319,6 +319,7 @@ impl ForwardedRequest for HyperRequest<'_> {
         let (taken, path) = headers::cut_prefix(self.target.path, self.cut);
         let context = headers::Context {
             peer: client.peer_text(),
+            scheme: client.scheme(),
             // See `plain::request`.
             trusted: self.facts.is_forwarded && settings.trusts(client.peer.ip()),
             forwarded: settings.config.proxy.forwarded,

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
+use super::address::Scheme;
 use crate::config::Forwarded;
 use crate::http1::fields::{Kind, field, is_among, is_forwarded_prefix, line, tokens};
 
@@ -40,6 +41,8 @@ impl<'a, F> RequestHead<'a, F> {
 pub(super) struct Context<'a> {
     /// The client's address as text.
     pub(super) peer: &'a str,
+    /// How the client speaks to portok.
+    pub(super) scheme: Scheme,
     /// Whether the client may say who came before it.
     pub(super) trusted: bool,
     /// How `X-Forwarded-*` is treated.
@@ -115,8 +118,11 @@ where
             // In few parts: each costs more than its bytes.
             out.extend_from_slice(b"x-forwarded-for: ");
             out.extend_from_slice(context.peer.as_bytes());
-            out.extend_from_slice(b"\r\nx-forwarded-proto: http\r\nx-forwarded-port: ");
-            out.extend_from_slice(host.and_then(port_of).unwrap_or(b"80"));
+            out.extend_from_slice(match context.scheme {
+                Scheme::Http => b"\r\nx-forwarded-proto: http\r\nx-forwarded-port: ",
+                Scheme::Https => b"\r\nx-forwarded-proto: https\r\nx-forwarded-port: ",
+            });
+            out.extend_from_slice(host.and_then(port_of).unwrap_or(context.scheme.port()));
             if let Some(host) = host {
                 out.extend_from_slice(b"\r\nx-forwarded-host: ");
                 out.extend_from_slice(host);
@@ -202,21 +208,22 @@ fn write_believed<'a, F, I>(
     append(out, b"x-forwarded-for", context.peer.as_bytes());
     let host_came = came(b"x-forwarded-host").next();
     if context.forwarded == Forwarded::Append {
-        append(out, b"x-forwarded-proto", b"http");
-        append(out, b"x-forwarded-port", host.and_then(port_of).unwrap_or(b"80"));
+        append(out, b"x-forwarded-proto", context.scheme.name());
+        append(out, b"x-forwarded-port", host.and_then(port_of).unwrap_or(context.scheme.port()));
     } else {
-        let is_secure = came(b"x-forwarded-proto").next().is_some_and(is_secure);
         // Of the hop that the other two tell about.
-        let port = host_came.or(host).and_then(port_of).unwrap_or(if is_secure { b"443" } else { b"80" });
-        keep(out, b"x-forwarded-proto", Some(b"http"));
+        let scheme = came(b"x-forwarded-proto").next().map_or(context.scheme, scheme_of);
+        let port = host_came.or(host).and_then(port_of).unwrap_or(scheme.port());
+        keep(out, b"x-forwarded-proto", Some(context.scheme.name()));
         keep(out, b"x-forwarded-port", Some(port));
     }
     keep(out, b"x-forwarded-host", host);
 }
 
-/// Whether a scheme is spoken over TLS.
-fn is_secure(proto: &[u8]) -> bool {
-    proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+/// What somebody who came before says of how the client speaks.
+fn scheme_of(proto: &[u8]) -> Scheme {
+    let is_secure = proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss");
+    if is_secure { Scheme::Https } else { Scheme::Http }
 }
 
 /// The port in a `Host` field's value.

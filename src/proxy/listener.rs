@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::address::ListenerId;
+use super::address::{ListenerId, Scheme};
 use super::client;
 use super::connection::Door;
 use super::headers;
@@ -77,7 +77,8 @@ impl Acceptor {
         let send_timeout = socket::send_timeout_of(inherited);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
-        let porter = Porter { worker, door: Rc::new(Door { listener: id, send_timeout }) };
+        let porter =
+            Porter { worker, door: Rc::new(Door { listener: id, scheme: Scheme::Http, send_timeout }) };
         Ok(Self { id, stop, task: tokio::task::spawn_local(run(porter, listener, stopped)) })
     }
 

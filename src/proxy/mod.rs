@@ -18,8 +18,8 @@
 //!   one a client stays with, [`settings`] the configuration as requests read it, [`spares`] its
 //!   buffers, [`clock`] its coarse time, [`bells`] how it is woken.
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
-//!   with, [`socket`] its socket as hyper drives it behind a [`gate`], [`crowd`] how much each
-//!   address has, [`who`] the address that a trusted proxy names.
+//!   with, [`stream`] its bytes, [`socket`] these as hyper drives them behind a [`gate`], [`crowd`]
+//!   how much each address has, [`who`] the address that a trusted proxy names.
 //! - One request: [`client_exchange`] is its state, [`waits`] its deadlines, [`ticket`] counts it,
 //!   [`headers`] writes the head that goes to the app, [`pieces`] are bytes on their way to a
 //!   socket, [`fault`] why portok answers itself, [`tunnel`] what an upgrade makes of it.
@@ -64,6 +64,7 @@ mod socket;
 mod spares;
 mod spread;
 mod sticky;
+mod stream;
 mod target;
 mod ticket;
 mod tunnel;

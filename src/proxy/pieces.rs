@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
 
 /// What is to be written.
 #[derive(Debug, Default)]
@@ -48,7 +47,11 @@ impl Pieces {
     }
 
     /// Writes once and returns the number of bytes, which is never zero.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+    ) -> Poll<io::Result<usize>> {
         let first = &self.bytes[self.at..];
         let to = Pin::new(to);
         let sent = ready!(if self.payload.is_empty() && self.tail.is_empty() {

@@ -24,7 +24,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use self::passing::{Rest, give_back};
 use self::request::{MOST_FIELDS, Plain};
@@ -37,8 +36,8 @@ use super::fault::Fault;
 use super::here::{Routed, ServiceHere};
 use super::pieces::Pieces;
 use super::settings::Settings;
-use super::socket;
 use super::sticky::Wish;
+use super::stream::ClientStream;
 use super::ticket::Ticket;
 use super::upstream::exchange::Incoming;
 use super::upstream::outgoing::Outgoing;
@@ -54,27 +53,29 @@ mod request;
 const LONGEST: usize = 16 * 1024;
 
 /// A connection that goes on with hyper, and the bytes that were read and not used.
-pub(super) type Other = (TcpStream, Vec<u8>);
+pub(super) type Other<S> = (S, Vec<u8>);
 
 /// Serves `stream` as long as its requests are plain. Returns it once another kind has come.
-pub(super) fn serve<'a>(
+pub(super) fn serve<'a, S: ClientStream>(
     worker: &'a Rc<Worker>,
     client: &'a Rc<ClientConnection>,
-    stream: TcpStream,
-) -> impl Future<Output = Option<Other>> {
+    stream: S,
+) -> impl Future<Output = Option<Other<S>>> {
     let mut way = ShortWay { worker, client, stream, input: Vec::new() };
     async move {
         loop {
             match way.next().await {
                 Next::Plain(request) => {
                     if !in_a_box(way.answer(request)).await {
-                        return None;
+                        break;
                     }
                 }
                 Next::Other => return Some((way.stream, way.input)),
-                Next::Over => return None,
+                Next::Over => break,
             }
         }
+        way.stream.farewell();
+        None
     }
 }
 
@@ -86,10 +87,10 @@ fn in_a_box<F>(request: F) -> Pin<Box<F>> {
 }
 
 /// A client's connection on the short way.
-struct ShortWay<'a> {
+struct ShortWay<'a, S> {
     worker: &'a Rc<Worker>,
     client: &'a Rc<ClientConnection>,
-    stream: TcpStream,
+    stream: S,
     /// Received and not yet used. Without memory while it is empty.
     input: Vec<u8>,
 }
@@ -117,7 +118,7 @@ struct Request {
     wish: Option<Wish>,
 }
 
-impl ShortWay<'_> {
+impl<S: ClientStream> ShortWay<'_, S> {
     /// Waits for the next request.
     async fn next(&mut self) -> Next {
         if !self.input.is_empty() {
@@ -135,7 +136,7 @@ impl ShortWay<'_> {
                 // something is there costs less than a read that finds nothing.
                 let waits = std::mem::take(&mut begins)
                     && self.input.is_empty()
-                    && self.stream.poll_read_ready(cx).is_pending();
+                    && self.stream.poll_readable(cx).is_pending();
                 match if waits { Poll::Pending } else { self.poll_read(cx) } {
                     Poll::Ready(Ok(1..)) => self.client.note_read(),
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
@@ -144,7 +145,7 @@ impl ShortWay<'_> {
                     Poll::Pending
                         if self.client.is_to_close()
                             && self.input.is_empty()
-                            && !socket::has_arrived(&self.stream) =>
+                            && !self.stream.has_arrived() =>
                     {
                         return Poll::Ready(Next::Over);
                     }
@@ -171,7 +172,7 @@ impl ShortWay<'_> {
     /// Ready once the client has gone. What it sends before that is kept for the next request; from
     /// then on nothing more is read.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.input.is_empty() || matches!(self.stream.poll_read_ready(cx), Poll::Pending) {
+        if !self.input.is_empty() || self.stream.poll_readable(cx).is_pending() {
             return Poll::Pending;
         }
         match self.poll_read(cx) {
@@ -258,7 +259,7 @@ impl ShortWay<'_> {
         let settings = &service.settings;
         let socket = &self.client.socket;
         socket.limit_sending(settings.send_timeout);
-        socket.prepare_sending(&self.stream);
+        socket.prepare_sending(self.stream.tcp());
         let mut ticket = Ticket::new(service.clone());
         let guest = guest.take().unwrap_or_else(|| service.guest(self.client));
         if let Err(fault) = ticket.admit(guest) {
@@ -353,7 +354,7 @@ impl ShortWay<'_> {
                     // It may last for ever: the next one that waits need not wait for it.
                     claim.pass = None;
                     self.client.socket.limit_sending(0);
-                    self.client.socket.prepare_sending(&self.stream);
+                    self.client.socket.prepare_sending(self.stream.tcp());
                 }
                 Some(Box::new(Rest { incoming, chunked, claim, ticket }))
             }

@@ -1,10 +1,9 @@
-//! A client's socket as hyper drives it, and what is learned on the way.
+//! A client's stream as hyper drives it, and what is learned on the way.
 //!
 //! State: [`SocketState`], shared by the socket, which hyper owns, and the state of the client's
 //! connection.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,6 +17,7 @@ use tokio::net::TcpStream;
 
 use super::clock;
 use super::gate::{BodyFraming, Gate};
+use super::stream::ClientStream;
 
 /// Writes up to this size are put together here instead of by the kernel.
 const SMALL: usize = 512;
@@ -35,7 +35,6 @@ pub(super) struct SocketState {
     /// limit): as it should be, and as the kernel was last told.
     send_timeout: AtomicU32,
     told_send_timeout: AtomicU32,
-    left: Mutex<Option<TcpStream>>,
     /// Made once hyper drives the socket, and in a box, because most connections never get there.
     gate: OnceLock<Box<Mutex<Gate>>>,
     /// hyper has asked for more, and was not given what is there.
@@ -122,11 +121,6 @@ impl SocketState {
     fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.get_or_init(Box::default).lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The socket of a client that still sends, once hyper is done with it.
-    pub(super) fn left(&self) -> Option<TcpStream> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 /// A send timeout as it is kept: in milliseconds, 0 for none.
@@ -134,33 +128,41 @@ pub(super) fn send_timeout_of(time: Option<Duration>) -> u32 {
     time.map_or(0, |time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
 }
 
-/// Whether the kernel has something to be read. The runtime only knows how it was when it last
-/// waited for events, and the thread may have been kept from running since.
-pub(super) fn has_arrived(stream: &TcpStream) -> bool {
-    matches!(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
+/// Where the stream of a client that still sends is left, once hyper is done with it.
+#[derive(Debug)]
+pub(super) struct Left<S>(Arc<Mutex<Option<S>>>);
+
+impl<S> Left<S> {
+    /// The stream, if it was left.
+    pub(super) fn take(&self) -> Option<S> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
-/// The client's socket as hyper drives it.
+/// The client's stream as hyper drives it.
 #[derive(Debug)]
-pub(super) struct Socket {
-    stream: Option<TcpStream>,
+pub(super) struct Socket<S> {
+    stream: Option<S>,
     /// Was read, and not yet given to hyper.
     early: BytesMut,
     state: Arc<SocketState>,
+    left: Left<S>,
 }
 
-impl Socket {
-    pub(super) fn new(stream: TcpStream, early: &[u8], state: Arc<SocketState>) -> Self {
+impl<S: ClientStream> Socket<S> {
+    /// Also returns where the stream may be left.
+    pub(super) fn new(stream: S, early: &[u8], state: Arc<SocketState>) -> (Self, Left<S>) {
         state.gate.get_or_init(Box::default);
-        Self { stream: Some(stream), early: early.into(), state }
+        let left = Arc::new(Mutex::new(None));
+        (Self { stream: Some(stream), early: early.into(), state, left: Left(left.clone()) }, Left(left))
     }
 
     /// The socket itself and the early bytes that hyper left, for the tunnel that it has become.
-    pub(super) fn into_stream(mut self) -> io::Result<(TcpStream, Bytes)> {
+    pub(super) fn into_stream(mut self) -> io::Result<(S, Bytes)> {
         Ok((self.stream.take().ok_or_else(closed)?, std::mem::take(&mut self.early).freeze()))
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
         self.stream.as_mut().map(Pin::new).ok_or_else(closed)
     }
 }
@@ -169,15 +171,15 @@ fn closed() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-impl Drop for Socket {
+impl<S> Drop for Socket<S> {
     fn drop(&mut self) {
         if self.state.linger.load(Relaxed) {
-            *self.state.left.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
+            *self.left.0.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.take();
         }
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: ClientStream> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -187,7 +189,7 @@ impl AsyncRead for Socket {
             let before = buf.filled().len();
             let read = self.stream()?.poll_read(cx, buf);
             if read.is_pending() && self.state.closing.load(Relaxed) {
-                let arrived = self.stream.as_ref().is_some_and(has_arrived);
+                let arrived = self.stream.as_ref().is_some_and(S::has_arrived);
                 self.state.arrived.store(arrived, Relaxed);
             }
             ready!(read)?;
@@ -215,7 +217,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl Socket {
+impl<S: ClientStream> Socket<S> {
     /// Notes that hyper got `count` bytes. With none it has to wait, although some are there.
     fn given(&self, count: usize) -> Poll<io::Result<()>> {
         if count == 0 {
@@ -228,7 +230,7 @@ impl Socket {
 
     fn prepare(&self) {
         if let Some(stream) = &self.stream {
-            self.state.prepare_sending(stream);
+            self.state.prepare_sending(stream.tcp());
         }
     }
 
@@ -238,7 +240,7 @@ impl Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: ClientStream> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.prepare();
         let written = self.stream()?.poll_write(cx, buf);
@@ -269,13 +271,18 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.stream()?.poll_flush(cx);
+        self.note(flushed)
     }
 
-    /// Does nothing. The socket is closed right after, which ends this side too; if it lingers,
-    /// that is where this side is ended.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The stream is dropped right after, which ends this side too; if it lingers, that is where
+    /// this side is ended.
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, state, .. } = &mut *self;
+        if let (Some(stream), false) = (stream, state.linger.load(Relaxed)) {
+            stream.farewell();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -15,13 +15,13 @@ use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::answer::UnderWay;
 use super::board::Service;
 use super::client_exchange::ClientExchange;
 use super::socket::Socket;
 use super::spares::BufferSize;
+use super::stream::ClientStream;
 use super::target::Target;
 use super::upstream::connection::Connection;
 use super::worker::Worker;
@@ -50,40 +50,47 @@ impl Tunnel {
         self.under_way.claim.as_ref().map(|claim| claim.local.target.clone())
     }
 
-    /// Moves bytes until both sides have ended or one broke.
-    pub(super) async fn run(self, worker: &Worker, exchange: &ClientExchange) {
-        let Self { upgraded, mut app, under_way } = self;
+    /// Moves bytes until both sides have ended or one broke. `S`: the client's stream, which hyper
+    /// drove.
+    pub(super) async fn run<S: ClientStream>(self, worker: &Worker, exchange: &ClientExchange) {
+        let Self { upgraded, app, under_way } = self;
         let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
         let Ok(upgraded) = upgraded.await else { return };
-        let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket>>() else { return };
-        let Ok((mut stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
+        let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket<S>>>() else { return };
+        let Ok((stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
         let early =
             if rest.is_empty() { upgraded.read_buf } else { [upgraded.read_buf, rest].concat().into() };
-        let (from_client, to_client) = stream.split();
-        let (from_app, to_app) = app.stream.split();
-        let mut up = Direction::new(from_client, to_app, early);
-        let mut down = Direction::new(from_app, to_client, app.buf.split().freeze());
-        let moved = poll_fn(|cx| {
-            let up = up.poll(cx, worker, exchange)?;
-            let down = down.poll(cx, worker, exchange)?;
-            if down.is_ready() {
-                exchange.note_app_ended();
-            }
-            if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
-        })
-        .await;
-        if let Err(error) = moved {
-            tracing::debug!(%error, "a tunnel broke");
+        pass(worker, exchange, stream, early, app).await;
+    }
+}
+
+/// Moves bytes between a client, of whom `early` has come, and `app` until both sides have ended or
+/// one broke.
+async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
+    worker: &Worker,
+    exchange: &ClientExchange,
+    mut client: C,
+    early: Bytes,
+    mut app: Connection,
+) {
+    let mut up = Direction(State::Early(early));
+    let mut down = Direction(State::Early(app.buf.split().freeze()));
+    let moved = poll_fn(|cx| {
+        let up = up.poll(cx, (&mut client, &mut app.stream), worker, exchange)?;
+        let down = down.poll(cx, (&mut app.stream, &mut client), worker, exchange)?;
+        if down.is_ready() {
+            exchange.note_app_ended();
         }
+        if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+    })
+    .await;
+    if let Err(error) = moved {
+        tracing::debug!(%error, "a tunnel broke");
     }
 }
 
 /// One way through a tunnel.
-struct Direction<'a> {
-    from: ReadHalf<'a>,
-    to: WriteHalf<'a>,
-    state: State,
-}
+struct Direction(State);
 
 enum State {
     /// Bytes that came right behind the heads.
@@ -98,53 +105,54 @@ enum State {
     Ended,
 }
 
-impl<'a> Direction<'a> {
-    fn new(from: ReadHalf<'a>, to: WriteHalf<'a>, early: Bytes) -> Self {
-        Self { from, to, state: State::Early(early) }
-    }
-
-    fn poll(
+impl Direction {
+    fn poll<F: AsyncRead + Unpin, T: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
+        (from, to): (&mut F, &mut T),
         worker: &Worker,
         exchange: &ClientExchange,
     ) -> Poll<io::Result<()>> {
+        let (mut from, mut to) = (Pin::new(from), Pin::new(to));
+        let state = &mut self.0;
         loop {
-            match &mut self.state {
+            match state {
                 State::Early(bytes) => {
                     while bytes.has_remaining() {
-                        let written = ready!(Pin::new(&mut self.to).poll_write(cx, bytes))?;
+                        let written = ready!(to.as_mut().poll_write(cx, bytes))?;
                         bytes.advance(written);
                     }
-                    self.state = State::Reading;
+                    ready!(to.as_mut().poll_flush(cx))?;
+                    *state = State::Reading;
                 }
                 State::Reading => {
                     let mut buffer = worker.spares.buffer(BufferSize::Usual);
                     let mut read = ReadBuf::new(&mut buffer);
-                    let outcome = Pin::new(&mut self.from).poll_read(cx, &mut read);
+                    let outcome = from.as_mut().poll_read(cx, &mut read);
                     let end = read.filled().len();
                     match outcome {
                         Poll::Ready(Ok(())) if end > 0 => {
                             exchange.note_moved();
-                            self.state = State::Writing { buffer, at: 0, end };
+                            *state = State::Writing { buffer, at: 0, end };
                         }
                         outcome => {
                             worker.spares.keep(buffer);
                             ready!(outcome)?;
-                            self.state = State::Ending;
+                            *state = State::Ending;
                         }
                     }
                 }
                 State::Writing { buffer, at, end } => {
                     while at < end {
-                        *at += ready!(Pin::new(&mut self.to).poll_write(cx, &buffer[*at..*end]))?;
+                        *at += ready!(to.as_mut().poll_write(cx, &buffer[*at..*end]))?;
                     }
+                    ready!(to.as_mut().poll_flush(cx))?;
                     worker.spares.keep(std::mem::take(buffer));
-                    self.state = State::Reading;
+                    *state = State::Reading;
                 }
                 State::Ending => {
-                    ready!(Pin::new(&mut self.to).poll_shutdown(cx))?;
-                    self.state = State::Ended;
+                    ready!(to.as_mut().poll_shutdown(cx))?;
+                    *state = State::Ended;
                 }
                 State::Ended => return Poll::Ready(Ok(())),
             }

@@ -10,11 +10,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::io::AsyncWrite;
 
 use super::super::attempts::{NoAnswer, no_answer};
 use super::super::pieces::Pieces;
 use super::super::spares::BufferSize;
+use super::super::stream::ClientStream;
 use super::super::ticket::Ticket;
 use super::super::upstream::exchange::{self, Failed, Incoming, Step};
 use super::super::upstream::pool::Claim;
@@ -35,7 +35,7 @@ pub(super) struct Rest {
     pub(super) ticket: Ticket,
 }
 
-impl ShortWay<'_> {
+impl<S: ClientStream> ShortWay<'_, S> {
     /// Copies the rest of an answer whose length is told. Returns whether all of it was.
     ///
     /// Bytes move through the thread's buffers, each held only while they move: a buffer for each
@@ -97,7 +97,11 @@ impl ShortWay<'_> {
                     Poll::Ready(Ok(0)) => Poll::Ready(Some(Copied::Waiting)),
                     Poll::Ready(Ok(length)) => {
                         let written = Pin::new(&mut self.stream).poll_write(cx, &buffer[..length]);
-                        Poll::Ready(taken(written, length, incoming))
+                        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+                        Poll::Ready(match taken(written, length, incoming) {
+                            None if flushed.is_pending() => Some(Copied::Waiting),
+                            copied => copied,
+                        })
                     }
                     Poll::Ready(Err(failed)) => Poll::Ready(Some(Copied::Failed(failed))),
                     Poll::Pending => self.poll_gone(cx).map(|()| Some(Copied::Over)),
@@ -123,6 +127,9 @@ impl ShortWay<'_> {
                     count => bytes = &bytes[count..],
                 }
             }
+            let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+            at_once &= flushed.is_ready();
+            ready!(flushed)?;
             Poll::Ready(Ok(at_once))
         })
         .await
@@ -164,6 +171,7 @@ impl ShortWay<'_> {
             while pieces.is_pending() {
                 ready!(pieces.poll_write(cx, &mut self.stream))?;
             }
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             pieces.clear();
             Poll::Ready(Ok(()))
         })

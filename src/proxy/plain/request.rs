@@ -79,6 +79,7 @@ impl<'a> Plain<'a> {
         let (taken, target) = headers::cut_prefix(self.target.as_bytes(), cut);
         let context = headers::Context {
             peer: client.peer_text(),
+            scheme: client.scheme(),
             // Looked up only for a request that names another client: the look costs as much as the
             // list is long.
             trusted: self.is_forwarded && settings.trusts(client.peer.ip()),
