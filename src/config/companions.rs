@@ -37,6 +37,9 @@ const KEYS: [(&str, &str); 7] = [
     ("start", START),
 ];
 
+/// What is expected of the key's value.
+const TABLES: &str = "a table of tables, such as [app.processes.worker] with a command";
+
 const START: &str = "app.start";
 
 const STARTS: &[(&str, CompanionStart)] =
@@ -84,7 +87,7 @@ pub enum CompanionStart {
 
 /// Reads the companions of an app.
 pub(super) fn read(r: &mut Reader<'_>, companions: &mut Companions) {
-    let Some(tables) = r.read_tables(KEY, "such as [app.processes.worker] with a command") else { return };
+    let Some(tables) = r.read_entries(KEY, TABLES) else { return };
     if tables.len() > COMPANIONS_MOST {
         let (_, at, _) = tables[COMPANIONS_MOST];
         let called = r.called(KEY).into_owned();

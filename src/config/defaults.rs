@@ -67,6 +67,7 @@ pub(crate) fn of_an_empty_file() -> Config {
         file: Some(Path::new("/etc/portok/test.toml")),
         who: &super::files::Who::current(),
         host: &host,
+        further: std::cell::RefCell::default(),
     })
 }
 
@@ -83,6 +84,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         app: app(),
         balance: Balance::Least,
         sticky: Sticky::Off,
+        tiers: None,
         health: Health {
             path: "/health".to_owned(),
             host: "127.0.0.1".to_owned(),

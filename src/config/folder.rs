@@ -158,11 +158,14 @@ pub(super) fn read(
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => continue,
             Err(_) => None,
         };
+        let further = || given.further.borrow().len();
+        let others = further();
         let file = match memory.files.get(&app) {
             Some((before, file)) if Some(*before) == stamp => Arc::clone(file),
             _ => Arc::new(read_file(&app, path, given, sections)),
         };
-        if let Some(stamp) = stamp {
+        // One that names another file may say something else although it has not changed itself.
+        if let Some(stamp) = stamp.filter(|_| further() == others) {
             remembered.push((app.clone(), (stamp, Arc::clone(&file))));
         }
         read.push((app, file));

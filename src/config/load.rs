@@ -1,5 +1,6 @@
 //! Reads the sources and validates them: the one way to a [`Config`].
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
         Err(Problem { text, .. }) => return Err(ConfigErrors { problems: vec![text] }),
     };
 
-    let given = Given { sources, file, who, host };
+    let given = Given { sources, file, who, host, further: RefCell::default() };
     let folder = file.and_then(|file| Folder::look(file, &given));
     let section = raw.as_ref().map(|raw| raw.whole(Names::Own));
     let mut reader = Reader::new(&given, section, keys::variable_of, problems);
@@ -62,6 +63,7 @@ pub(super) fn load_as(sources: &Sources, who: &Who, host: &Host) -> Result<Confi
             file = file.display()
         ));
     }
+    sources.further.publish(given.further.take().into_iter().collect());
     let (mut problems, warnings) = reader.finish();
     if let (None, Some(name), false) = (file, sources.instance.as_deref(), problems.is_empty()) {
         let file = instance_file(sources, name);

@@ -24,11 +24,14 @@
 //! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
 //! - `hold` has what `[hold]` says, `replicas` what `app.replicas` says; `redis` has what `[redis]`
 //!   says, and reads its URL;
+//! - `tiers` has what `app.tiers` says, and reads the file of its keys; `further` knows which such
+//!   files there are;
 //! - `recreate` knows what does not go together with `deploy.strategy = "recreate"`;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
-//! Only `load`, `folder`, `read_env_file`, the reader of the token's file and `watch` do I/O.
+//! Only `load`, `folder`, `read_env_file`, the readers of the token's and the keys' files and `watch`
+//! do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -50,6 +53,7 @@ pub use self::env_file::read_env_file;
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
 pub use self::folder::Remembered;
+pub use self::further::FurtherFiles;
 pub use self::hold::{Hold, HoldOn};
 pub use self::hosts::{Host, Hosts, NoHosts};
 pub(crate) use self::keys::LEAST_MEMORY;
@@ -63,6 +67,7 @@ pub use self::replicas::Replicas;
 pub use self::secret::looks_secret;
 pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
+pub use self::tiers::{Tier, TierBy, TierKeys, Tiers, network};
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::{CommandLine, DeployStrategy};
@@ -79,6 +84,7 @@ mod files;
 mod fingerprint;
 mod fnv;
 mod folder;
+mod further;
 mod hold;
 mod hosts;
 mod keys;
@@ -95,6 +101,7 @@ mod secret;
 mod several;
 mod show;
 mod spots;
+mod tiers;
 mod validate;
 mod values;
 pub mod watch;
@@ -186,6 +193,8 @@ pub struct AppConfig {
     pub balance: Balance,
     /// Whether a client stays with one of several processes or targets.
     pub sticky: Sticky,
+    /// How many requests its clients may make; `None`: any number.
+    pub tiers: Option<Arc<Tiers>>,
     /// How health is probed.
     pub health: Health,
     /// What happens to the old target after a switch.
@@ -610,6 +619,8 @@ pub struct Sources {
     pub kept: BTreeMap<String, KeptApp>,
     /// What was read of the files of apps before, so that a change of one among many is cheap.
     pub remembered: Remembered,
+    /// Which further files were read for the configuration: what watches it follows them.
+    pub further: FurtherFiles,
 }
 
 /// Values from the command line: they win over file and environment.

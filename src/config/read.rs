@@ -5,9 +5,10 @@
 //! are the [`Reader`]'s until [`Reader::finish`].
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -15,10 +16,12 @@ use toml::de::{DeTable, DeValue};
 use super::Sources;
 use super::env::Env;
 use super::files::Who;
+use super::further;
 use super::limits::Host;
 use super::raw::{Names, Problem, Section, Values};
 use super::secret::{MASK, is_secret};
 use super::values::{Input, Parsed};
+use super::watch::seen::SeenFile;
 
 /// What a configuration depends on beside its keys.
 #[derive(Debug)]
@@ -31,12 +34,19 @@ pub(super) struct Given<'a> {
     pub(super) who: &'a Who,
     /// The host it is read on.
     pub(super) host: &'a Host,
+    /// The further files that were read, as often as they were.
+    pub(super) further: RefCell<Vec<(PathBuf, SeenFile)>>,
 }
 
 impl<'a> Given<'a> {
     /// The environment's variables.
     pub(super) fn env(&self) -> Env<'a> {
         Env(&self.sources.env)
+    }
+
+    /// Notes a further file that is about to be read.
+    pub(super) fn note_further(&self, file: &Path) {
+        self.further.borrow_mut().push((file.to_owned(), further::look(file)));
     }
 
     /// Whether the environment alone configures a daemon: then its defaults are those of npm
@@ -312,16 +322,15 @@ impl<'a> Reader<'a> {
         self.table_of(key)?.iter().find(|(name, _)| name.get_ref() == part).map(|(_, value)| value)
     }
 
-    /// The entries of the table of `key` in the file, each with its place: tables themselves, as
-    /// far as can be seen.
-    pub(super) fn read_tables(
+    /// The entries of the table of `key` in the file, each with its place.
+    pub(super) fn read_entries(
         &mut self,
         key: &'static str,
-        example: &str,
+        expected: &str,
     ) -> Option<Vec<(&'a str, usize, &'a Spanned<DeValue<'a>>)>> {
         let value = self.section?.get(key)?;
         let DeValue::Table(table) = value.get_ref() else {
-            self.reject_at(key, value, &format!("a table of tables, {example}"));
+            self.reject_at(key, value, expected);
             return None;
         };
         let entries = table.iter();

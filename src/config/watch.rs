@@ -1,4 +1,5 @@
-//! Tells when the configuration file, or a file of the folder of apps, may have changed.
+//! Tells when the configuration file, a file of the folder of apps, or a file that one of them names
+//! may have changed.
 //!
 //! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder. So every
 //! folder on the way to the file is watched (its own, those of the links in between, and their
@@ -13,7 +14,7 @@
 //! **before** the file is loaded. Then a change between the two is reported, perhaps needlessly;
 //! otherwise it would be missed.
 
-mod seen;
+pub(super) mod seen;
 mod way;
 
 use std::path::{Path, PathBuf};
@@ -22,13 +23,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use seen::Seen;
 use way::Way;
 
 use super::env::Env;
+use super::further::{FurtherFiles, Noted};
 use super::load::file_of;
 use super::{Sources, paths};
 
@@ -41,11 +43,13 @@ const BURST: Duration = Duration::from_secs(1);
 /// How often the file is looked at without any event.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Watches one file and the folder of apps beside it.
+/// Watches one file, the folder of apps beside it, and what they name.
 #[derive(Debug)]
 pub struct Watch {
     file: PathBuf,
     apps: PathBuf,
+    /// The further files that the last load has read.
+    further: watch::Receiver<Noted>,
     seen: Seen,
     /// The folders that are watched, and what in them counts.
     way: Arc<ArcSwap<Way>>,
@@ -62,10 +66,11 @@ impl Watch {
     /// counts as known. `None`: it never comes from a file.
     pub fn of(sources: &Sources) -> Option<Self> {
         let file = file_of(sources).filter(|_| !sources.overrides.foreground)?;
-        Some(Self::new(&file, &paths::apps_folder(&file, Env(&sources.env))))
+        let apps = paths::apps_folder(&file, Env(&sources.env));
+        Some(Self::new(&file, &apps, &sources.further))
     }
 
-    fn new(file: &Path, apps: &Path) -> Self {
+    fn new(file: &Path, apps: &Path, further: &FurtherFiles) -> Self {
         // One slot: a second wake-up while one is waiting says nothing new.
         let (wake, woken) = mpsc::channel(1);
         let way = Arc::new(ArcSwap::from_pointee(Way::default()));
@@ -88,6 +93,7 @@ impl Watch {
         let mut watch = Self {
             file: absolute(file),
             apps: absolute(apps),
+            further: further.follow(),
             seen: Seen::default(),
             way,
             notify,
@@ -112,19 +118,23 @@ impl Watch {
         enum Wake {
             Over,
             Event,
+            Loaded,
             Poll,
         }
         loop {
             let wake = tokio::select! {
                 () = changed.closed() => Wake::Over,
                 _ = self.woken.recv() => Wake::Event,
+                Ok(()) = self.further.changed() => Wake::Loaded,
                 () = sleep(self.poll) => Wake::Poll,
             };
             match wake {
                 Wake::Over => return,
                 Wake::Event => self.settle().await,
-                Wake::Poll => {}
+                Wake::Loaded | Wake::Poll => {}
             }
+            // What a load has read is known as it was before.
+            self.seen.note(&self.further.borrow_and_update());
             // Links may lead elsewhere now. Armed before the look, so that a later change wakes
             // again.
             self.arm();
@@ -150,7 +160,7 @@ impl Watch {
     /// Watches exactly the folders on the way to the files. A folder may be watched already; if it
     /// was replaced, the new one is watched now.
     fn arm(&mut self) {
-        let way = Arc::new(Way::to(&self.file, &self.apps));
+        let way = Arc::new(Way::to(&self.file, &self.apps, self.further.borrow().keys()));
         let before = self.way.swap(Arc::clone(&way));
         let Some(notify) = &mut self.notify else { return };
         for gone in before.folders().difference(way.folders()) {
@@ -175,6 +185,7 @@ mod tests {
 
     use tokio::task::JoinHandle;
 
+    use super::super::further;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(30);
@@ -182,6 +193,7 @@ mod tests {
 
     struct Fixture {
         dir: tempfile::TempDir,
+        further: FurtherFiles,
         messages: mpsc::Receiver<()>,
         task: JoinHandle<()>,
     }
@@ -195,11 +207,12 @@ mod tests {
         fn with(file: &str, prepare: impl FnOnce(&Path), change: impl FnOnce(&mut Watch)) -> Self {
             let dir = tempfile::tempdir().unwrap();
             prepare(dir.path());
-            let mut watch = Watch::new(&dir.path().join(file), &dir.path().join("api.d"));
+            let further = FurtherFiles::default();
+            let mut watch = Watch::new(&dir.path().join(file), &dir.path().join("api.d"), &further);
             change(&mut watch);
             let (changed, messages) = mpsc::channel(1);
             let task = tokio::spawn(watch.run(changed));
-            Self { dir, messages, task }
+            Self { dir, further, messages, task }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -272,7 +285,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_without_a_pause_does_not_put_the_look_off_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(&dir.path().join("api.toml"), &dir.path().join("api.d"));
+        let mut watch =
+            Watch::new(&dir.path().join("api.toml"), &dir.path().join("api.d"), &FurtherFiles::default());
         watch.notify = None;
         let wake = watch._wake.clone();
         let begin = Instant::now();
@@ -424,6 +438,33 @@ mod tests {
         watch.told("fifty apps").await;
         fs::write(watch.path("api.d/7.toml~"), "x").unwrap();
         fs::write(watch.path("api.d/7.toml"), "a = 1").unwrap();
+        watch.nothing_more().await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_a_load_has_read_is_watched_from_then_on() {
+        let mut watch = Fixture::new("api.toml", |dir| {
+            fs::create_dir(dir.join("keys")).unwrap();
+            write(&dir.join("keys/one"), "a");
+        });
+        let note = |watch: &Fixture, names: &[&str]| {
+            let look = |name: &&str| (watch.path(name), further::look(&watch.path(name)));
+            names.iter().map(look).collect::<Noted>()
+        };
+        let noted = note(&watch, &["keys/one", "keys/two"]);
+        // A change between the load and its word is none that is missed.
+        write(&watch.path("keys/one"), "b");
+        watch.further.publish(noted);
+        watch.told("written since the load").await;
+        write(&watch.path("keys/two"), "a");
+        watch.told("a missing one is there").await;
+        let noted = note(&watch, &["keys/two"]);
+        watch.further.publish(noted);
+        write(&watch.path("keys/two"), "b");
+        watch.told("and written again").await;
+        write(&watch.path("keys/one"), "c");
+        write(&watch.path("api.toml"), "a = 1");
+        watch.told("the file itself, and not what it names no more").await;
         watch.nothing_more().await;
     }
 

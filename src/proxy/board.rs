@@ -41,6 +41,7 @@ use super::hold::Waiting;
 use super::routes::{At, Route, Routes};
 use super::spread::Spread;
 use super::target::Target;
+use super::tiers::Clients;
 use crate::config::{Affinity, AppConfig, Config};
 use crate::wire::Traffic;
 
@@ -103,6 +104,8 @@ pub struct Service {
     counters: Arc<ServiceCounters>,
     /// Made when a thread first sees the service: nobody ever asks for most of very many.
     crowd: OnceLock<Arc<Crowd>>,
+    /// Made when a request of an app with tiers first comes.
+    clients: OnceLock<Box<Clients>>,
     /// Made when a request first waits.
     waiting: OnceLock<Arc<Waiting>>,
 }
@@ -110,7 +113,8 @@ pub struct Service {
 impl Service {
     fn new(config: Option<Arc<AppConfig>>, counters: Arc<ServiceCounters>) -> Arc<Self> {
         let (config, now) = (config.map(ArcSwap::new), ArcSwap::from_pointee(Now::Empty));
-        Arc::new(Self { config, now, counters, crowd: OnceLock::new(), waiting: OnceLock::new() })
+        let (crowd, clients, waiting) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Self { config, now, counters, crowd, clients, waiting })
     }
 
     /// The app's configuration; `whole` is the daemon's. Part of a look.
@@ -151,6 +155,11 @@ impl Service {
     /// Whose requests it has under way.
     pub(super) fn crowd(&self) -> &Arc<Crowd> {
         self.crowd.get_or_init(|| Crowd::of(self.name()))
+    }
+
+    /// Whose requests its tiers count.
+    pub(super) fn clients(&self) -> &Clients {
+        self.clients.get_or_init(Box::default)
     }
 }
 

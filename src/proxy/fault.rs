@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::board::Maintenance;
+use super::tiers::Quota;
 use crate::want;
 
 /// The field that marks portok's own answers.
@@ -43,6 +44,8 @@ pub(super) enum Fault {
     BodyTimeout,
     /// The client's address has too many requests under way.
     TooManyAtOnce,
+    /// The client has made as many requests as its tier allows.
+    TierLimit(Box<Quota>),
     /// There are too many tunnels.
     TooManyTunnels,
     /// All connections to the app are in use.
@@ -68,7 +71,7 @@ impl Fault {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyAtOnce => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyAtOnce | Self::TierLimit(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoLiveTarget
             | Self::Want(_)
             | Self::TooManyTunnels
@@ -90,6 +93,7 @@ impl Fault {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::TooManyAtOnce => "too_many_at_once",
+            Self::TierLimit(_) => "tier_limit",
             Self::TooManyTunnels => "too_many_tunnels",
             Self::UpstreamFull => "upstream_full",
             Self::Refused(_) => "upstream_refused",
@@ -117,6 +121,9 @@ impl Fault {
             Self::TooManyAtOnce => {
                 "the client's address has limits.requests_per_address requests under way".to_owned()
             }
+            Self::TierLimit(quota) => {
+                format!("the client has made as many requests as its tier allows: {}", quota.allowed())
+            }
             Self::TooManyTunnels => "limits.tunnels are open".to_owned(),
             Self::UpstreamFull => "all of upstream.max_connections are in use".to_owned(),
             Self::Refused(error) => format!("the app takes no connection: {error}"),
@@ -134,7 +141,7 @@ impl Fault {
 
     /// Whether it is a failure of somebody's, and not what an operator wants.
     pub(super) fn is_error(&self) -> bool {
-        !matches!(self, Self::Maintenance(_))
+        !matches!(self, Self::Maintenance(_) | Self::TierLimit(_))
     }
 
     /// The page that an operator wants clients to see.
@@ -171,6 +178,9 @@ impl Fault {
         headers.insert(ERROR, HeaderValue::from_static(self.code()));
         if matches!(self, Self::Maintenance(_)) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(AFTER_MAINTENANCE));
+        } else if let Self::TierLimit(quota) = self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(quota.seconds()));
+            headers.extend(quota.header_fields());
         } else if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

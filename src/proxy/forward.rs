@@ -110,7 +110,7 @@ impl<'s> Forward<'s> {
     fn new(worker: &'s Worker, service: Rc<ServiceHere>, turn: Turn, slot: &'s TunnelSlot) -> Self {
         // For every answer: a client that does not read must not hold the view for ever.
         turn.limit_sending(service.settings.send_timeout);
-        let ticket = Ticket::new(service.clone());
+        let ticket = Ticket::new(service.clone(), None);
         Self { worker, service, turn, ticket, slot, wish: None }
     }
 
@@ -173,22 +173,19 @@ impl<'s> Forward<'s> {
             false => self.service.guest(client),
         };
         self.wish = self.service.settings.sticky.as_ref().map(|rule| rule.wish(fields(), || guest.ip()));
+        if let Some(tiers) = &self.service.settings.tiers {
+            self.ticket.take_place(tiers.place(fields(), guest.ip()));
+        }
         self.ticket.admit(guest)?;
         if upgrade { self.ticket.reserve_tunnel() } else { Ok(()) }
     }
 
-    /// Tells a sticky client which member it got.
+    /// Adds what portok tells the client: see [`Ticket::fields`].
     fn tell(&self, head: &mut Head, claim: &Claim) {
-        if self.wish.is_some() {
-            self.name_member(head, claim);
-        }
-    }
-
-    #[cold]
-    fn name_member(&self, head: &mut Head, claim: &Claim) {
-        let told = self.service.settings.told(self.wish, &claim.local);
-        if let Some(value) = told.and_then(|told| HeaderValue::try_from(told).ok()) {
-            head.headers.append(header::SET_COOKIE, value);
+        if self.service.settings.adds_fields {
+            for (name, value) in self.ticket.fields(self.wish, &claim.local) {
+                head.headers.append(name, value);
+            }
         }
     }
 

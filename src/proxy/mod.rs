@@ -19,7 +19,8 @@
 //!   buffers, [`clock`] its coarse time, [`bells`] how it is woken.
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
 //!   with, [`stream`] its bytes, [`socket`] these as hyper drives them behind a [`gate`], [`crowd`]
-//!   how much each address has, [`who`] the address that a trusted proxy names.
+//!   how much each address has, [`tiers`] how many requests each client may make in a time, [`who`]
+//!   the address that a trusted proxy names.
 //! - One request: [`client_exchange`] is its state, [`waits`] its deadlines, [`ticket`] counts it,
 //!   [`headers`] writes the head that goes to the app, [`pieces`] are bytes on their way to a
 //!   socket, [`fault`] why portok answers itself, [`tunnel`] what an upgrade makes of it.
@@ -28,9 +29,9 @@
 //! and asked who still uses it) and [`ServiceCounters::release`]. As long as that face stays so
 //! small, the data plane could become a process of its own.
 //!
-//! A request never crosses threads and waits for no lock. Threads share the board, the targets'
-//! counters, the number of a target's connections, how much each client address has and how many
-//! requests wait, and nothing else.
+//! A request never crosses threads and waits for no lock but the short one of an app's tiers. Threads
+//! share the board, the targets' counters, the number of a target's connections, how much each client
+//! address has, what the clients of tiers did and how many requests wait, and nothing else.
 
 mod address;
 mod answer;
@@ -67,6 +68,7 @@ mod sticky;
 mod stream;
 mod target;
 mod ticket;
+mod tiers;
 mod tunnel;
 mod upstream;
 mod waits;

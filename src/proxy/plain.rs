@@ -39,6 +39,7 @@ use super::settings::Settings;
 use super::sticky::Wish;
 use super::stream::ClientStream;
 use super::ticket::Ticket;
+use super::tiers::Place;
 use super::upstream::exchange::Incoming;
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::LocalTarget;
@@ -116,6 +117,8 @@ struct Request {
     service: Rc<ServiceHere>,
     /// The member of a set that it is for.
     wish: Option<Wish>,
+    /// Where it stands among the requests of its client, if the service has tiers.
+    place: Option<Box<Place>>,
 }
 
 impl<S: ClientStream> ShortWay<'_, S> {
@@ -210,8 +213,12 @@ impl<S: ClientStream> ShortWay<'_, S> {
         let wish = sticky.map(|rule| {
             rule.wish(plain.pairs(), || guest.as_ref().unwrap_or_else(|| self.client.guest()).ip())
         });
+        let tiers = service.settings.tiers.as_ref();
+        let place = tiers.map(|tiers| {
+            tiers.place(plain.pairs(), guest.as_ref().unwrap_or_else(|| self.client.guest()).ip())
+        });
         self.consume(length);
-        Some(Next::Plain(Request { head, to_head, close, guest, service, wish }))
+        Some(Next::Plain(Request { head, to_head, close, guest, service, wish, place }))
     }
 
     fn consume(&mut self, length: usize) {
@@ -254,13 +261,13 @@ impl<S: ClientStream> ShortWay<'_, S> {
 
     /// Waits for an answer. `None`: the client has gone.
     async fn ask(&mut self, request: &mut Request) -> Option<Answer> {
-        let Request { head, to_head, close, guest, service, wish } = request;
+        let Request { head, to_head, close, guest, service, wish, place } = request;
         let (head, to_head, close, wish) = (std::mem::take(head), *to_head, *close, *wish);
         let settings = &service.settings;
         let socket = &self.client.socket;
         socket.limit_sending(settings.send_timeout);
         socket.prepare_sending(self.stream.tcp());
-        let mut ticket = Ticket::new(service.clone());
+        let mut ticket = Ticket::new(service.clone(), place.take());
         let guest = guest.take().unwrap_or_else(|| service.guest(self.client));
         if let Err(fault) = ticket.admit(guest) {
             let refused = Refused { fault, at: None, lines: Vec::new(), to_head, close };
@@ -282,8 +289,10 @@ impl<S: ClientStream> ShortWay<'_, S> {
         let (fault, at) = match outcome? {
             Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
                 let close = close || self.is_last(settings);
-                if let Some(told) = settings.told(wish, &answered.claim.local) {
-                    fields::line(&mut lines, b"set-cookie", told.as_bytes());
+                if settings.adds_fields {
+                    for (name, value) in ticket.fields(wish, &answered.claim.local) {
+                        fields::line(&mut lines, name.as_str().as_bytes(), value.as_bytes());
+                    }
                 }
                 return Some(self.pass(answered, settings, outgoing, lines, close, ticket));
             }

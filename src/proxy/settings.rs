@@ -10,6 +10,7 @@ use super::clock;
 use super::headers;
 use super::socket;
 use super::sticky::{Rule, Wish};
+use super::tiers;
 use super::upstream::pool::LocalTarget;
 use crate::config::{AppConfig, Config, Forwarded};
 use crate::http1::host::compared;
@@ -25,12 +26,19 @@ pub(super) struct Settings {
     /// Milliseconds as the kernel gets them; 0: no limit.
     pub(super) send_timeout: u32,
     pub(super) requests_per_address: usize,
+    /// The number of requests of one address up to which a further one is admitted without a closer
+    /// look: none where the app has tiers.
+    pub(super) admitted_at_once: usize,
     /// The status for requests that no app has a route for.
     pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
     /// How clients stay with one of several targets, if they do.
     pub(super) sticky: Option<Rule>,
+    /// How many requests each client may make in a time, if that is limited.
+    pub(super) tiers: Option<tiers::Rule>,
+    /// Whether an answer of the app may have fields of portok's own: see [`super::ticket`].
+    pub(super) adds_fields: bool,
     own: Own,
 }
 
@@ -53,11 +61,13 @@ impl Settings {
         let send_timeout = socket::send_timeout_of(limits.send_timeout);
         let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);
         let is_impatient = upstream.response_timeout.or(upstream.read_timeout).or(upstream.timeout).is_some();
+        let (sticky, tiers) = (Rule::of(&app), tiers::Rule::of(&app));
         Self {
             idle_timeout,
             header_timeout,
             send_timeout,
             requests_per_address,
+            admitted_at_once: if tiers.is_some() { 0 } else { requests_per_address },
             no_route_status: config.proxy.no_route_status,
             is_impatient,
             own: match &config.proxy {
@@ -65,7 +75,9 @@ impl Settings {
                 _ if config.admin.public => Own::Admin,
                 _ => Own::Nothing,
             },
-            sticky: Rule::of(&app),
+            adds_fields: sticky.is_some() || tiers.is_some(),
+            sticky,
+            tiers,
             app,
             config,
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderName, HeaderValue, Response, header};
 
 use super::board::Service;
 use super::clock;
@@ -18,7 +18,9 @@ use super::crowd::{Guest, Limit, Stay};
 use super::fault::Fault;
 use super::headers;
 use super::here::ServiceHere;
+use super::sticky::Wish;
 use super::target::Target;
+use super::tiers::{Place, Quota};
 use super::upstream::pool::LocalTarget;
 
 /// One request in the counters; ends when it is dropped.
@@ -31,18 +33,30 @@ pub(super) struct Ticket {
     finished: Cell<bool>,
     /// `None`: not admitted yet.
     stay: Option<Stay>,
+    /// Where it stands among the requests of its client, if the service has tiers.
+    place: Option<Box<Place>>,
 }
 
 impl Ticket {
-    /// Counts a request of `service` that has begun.
-    pub(super) fn new(service: Rc<ServiceHere>) -> Self {
+    /// Counts a request of `service` that has begun. `place`: see [`Self::take_place`].
+    pub(super) fn new(service: Rc<ServiceHere>, place: Option<Box<Place>>) -> Self {
         let fast = service.settings.config.proxy.fast_path;
         let second = (!fast).then(|| clock::uptime() / 1_000);
         if service.counts().begin(second) {
             service.counters.sample_inflight();
         }
         let started = (!fast).then(Instant::now);
-        Self { service, started, finished: Cell::new(false), stay: None }
+        Self { service, started, finished: Cell::new(false), stay: None, place }
+    }
+
+    /// Notes where it stands among the requests of its client, before it is admitted.
+    pub(super) fn take_place(&mut self, place: Box<Place>) {
+        self.place = Some(place);
+    }
+
+    /// The name of its client's tier, if the service has tiers and it came so far.
+    pub(super) fn tier(&self) -> Option<&str> {
+        self.place.as_deref().map(Place::tier)
     }
 
     /// The service that it asks.
@@ -50,29 +64,49 @@ impl Ticket {
         self.service.service()
     }
 
-    /// Counts it for its client's address, unless that has too many under way.
+    /// Counts it for its client's address, unless that has too many under way, and among the
+    /// requests of its client, unless those are too many.
     pub(super) fn admit(&mut self, guest: Rc<Guest>) -> Result<(), Fault> {
         let (stay, number) = Stay::begin(guest);
-        if number > self.service.settings.requests_per_address {
-            self.one_too_many(stay)
+        if number > self.service.settings.admitted_at_once {
+            self.look_closer(stay, number)
         } else {
             self.stay = Some(stay);
             Ok(())
         }
     }
 
+    /// Admits or refuses it, which is one of `number` of its address.
+    #[inline(never)]
+    fn look_closer(&mut self, stay: Stay, number: usize) -> Result<(), Fault> {
+        if number > self.service.settings.requests_per_address {
+            self.one_too_many(&stay)?;
+        }
+        self.stay = Some(stay);
+        let Some(place) = &mut self.place else { return Ok(()) };
+        place.admit(self.service.service().clients()).map_err(|quota| Fault::TierLimit(Box::new(quota)))
+    }
+
     /// Refuses it. A trusted peer that names no client stands for many, and is let through.
     #[cold]
-    fn one_too_many(&mut self, stay: Stay) -> Result<(), Fault> {
+    fn one_too_many(&self, stay: &Stay) -> Result<(), Fault> {
         let (ip, settings) = (stay.guest().ip(), &self.service.settings);
         if headers::is_trusted(ip, &settings.config.proxy.trusted) {
-            self.stay = Some(stay);
             return Ok(());
         }
-        drop(stay);
         let most = settings.requests_per_address;
         self.service.crowd().warn_full(Limit::RequestsPerAddress, Some(most), Some(ip));
         Err(Fault::TooManyAtOnce)
+    }
+
+    /// The fields that portok adds to the answer of `local` for a client with this `wish`: what a
+    /// sticky client is told, and what is left of a tier.
+    #[inline(never)]
+    pub(super) fn fields(&self, wish: Option<Wish>, local: &LocalTarget) -> Vec<(HeaderName, HeaderValue)> {
+        let told = self.service.settings.told(wish, local);
+        let cookie = told.and_then(|told| Some((header::SET_COOKIE, HeaderValue::try_from(told).ok()?)));
+        let quota = self.place.as_ref().and_then(|place| place.told());
+        cookie.into_iter().chain(quota.iter().flat_map(Quota::header_fields)).collect()
     }
 
     /// Takes a place for the tunnel that the request may become.
@@ -122,7 +156,7 @@ impl Ticket {
         }
         self.service.counters.refused(fault.code());
         let cause = fault.cause();
-        tracing::debug!(code = fault.code(), %cause, "a request got no answer of the app's");
+        tracing::debug!(code = fault.code(), tier = self.tier(), %cause, "a request got no answer of the app's");
         if fault.is_error() {
             self.count_error(fault, cause);
         }

@@ -95,6 +95,8 @@ mod switch;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]
+mod tiers;
+#[cfg(test)]
 mod trust;
 #[cfg(test)]
 mod upgrade;

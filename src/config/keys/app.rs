@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::companions;
 use super::super::read::Reader;
 use super::super::show::{self, list, optional, or_zero};
+use super::super::tiers;
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
 use super::super::{
     Affinity, AppConfig, Balance, CommandLine, OwnerCheck, Standby, Sticky, StopSignal, defaults,
@@ -44,6 +45,11 @@ pub(super) const APP: &[Key] = &[
     replicas::REPLICAS,
     row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance),
     row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky),
+    Key::app(
+        tiers::KEY,
+        |_, reader, config| tiers::read(reader, &mut config.tiers),
+        |config, secrets| config.tiers.as_ref().map(|tiers| tiers.show(secrets)),
+    ),
     row!(
         app,
         "app.max_memory",

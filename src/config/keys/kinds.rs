@@ -59,7 +59,7 @@ impl Kind {
             "app.hosts" | "app.paths" | "app.listen" => true,
             "app.command" | "app.targets" | "app.redirect" => self.key() == name,
             "app.strip_prefix" => self != Self::Redirect,
-            "app.balance" | "app.sticky" => self != Self::Redirect,
+            "app.balance" | "app.sticky" | "app.tiers" => self != Self::Redirect,
             "upstream.eject_for" | "upstream.eject_on" => self == Self::Targets,
             "rollback.window" | "rollback.standby" => self == Self::Command,
             _ if name.starts_with("app.") || name.starts_with("deploy.") => self == Self::Command,

@@ -26,11 +26,12 @@ pub(super) struct Way {
 }
 
 impl Way {
-    /// The way to `file`, and to all in the folder `apps`.
-    pub(super) fn to(file: &Path, apps: &Path) -> Self {
+    /// The way to `file`, to all in the folder `apps`, and to the `further` files.
+    pub(super) fn to<'f>(file: &Path, apps: &Path, further: impl Iterator<Item = &'f PathBuf>) -> Self {
         let mut way = Self::default();
         way.add(file);
         way.add(apps);
+        further.for_each(|file| way.add(file));
         let Ok(folder) = fs::canonicalize(apps) else { return way };
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten().take(FILES_MAX) {
             // What is no link changes in the folder itself.

@@ -22,8 +22,8 @@ const SLOTS: usize = 64;
 const BOUNDS: [u64; 13] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 
 /// The codes of requests that a limit refused.
-const REASONS: [&str; 5] =
-    ["too_many_at_once", "too_many_tunnels", "upstream_full", "body_timeout", "body_too_large"];
+const REASONS: [&str; 6] =
+    ["too_many_at_once", "tier_limit", "too_many_tunnels", "upstream_full", "body_timeout", "body_too_large"];
 
 /// The counters of one service, over all threads and releases.
 #[derive(Debug)]

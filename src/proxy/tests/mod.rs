@@ -13,6 +13,7 @@ mod spread;
 mod sticky;
 mod switching;
 mod targets;
+mod tiers;
 mod tunnels;
 mod ways;
 mod wire;
