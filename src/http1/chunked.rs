@@ -41,7 +41,8 @@ pub(crate) enum Piece {
 }
 
 impl Chunked {
-    /// Takes the next piece from the front of `buf`.
+    /// Takes the next piece from the front of `buf`. What is invalid stays there, so that whoever
+    /// asks again gets the error again.
     pub(crate) fn decode(&mut self, buf: &mut BytesMut) -> Result<Piece, Invalid> {
         loop {
             match *self {
@@ -114,14 +115,14 @@ fn trailer(buf: &mut BytesMut) -> Result<Option<HeaderMap>, Invalid> {
     let Some(end) = end else {
         return if buf.len() >= MAX_HEAD { Err(Invalid("a trailer is too long")) } else { Ok(None) };
     };
-    let block = buf.split_to(end + 4);
+    let block = &buf[..end + 4];
     let bare =
         block.iter().enumerate().any(|(at, &byte)| byte == b'\n' && (at == 0 || block[at - 1] != b'\r'));
     if bare {
         return Err(Invalid("a bare line feed in a trailer"));
     }
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let parsed = httparse::parse_headers(&block, &mut fields);
+    let parsed = httparse::parse_headers(block, &mut fields);
     let Ok(httparse::Status::Complete((_, fields))) = parsed else {
         return Err(Invalid("a trailer cannot be read"));
     };
@@ -134,6 +135,7 @@ fn trailer(buf: &mut BytesMut) -> Result<Option<HeaderMap>, Invalid> {
             trailers.append(name, value);
         }
     }
+    buf.advance(end + 4);
     Ok(Some(trailers))
 }
 
@@ -165,6 +167,18 @@ mod tests {
 
     fn whole(bytes: &[u8]) -> Decoded {
         decode([bytes])
+    }
+
+    /// Whether the error of what is invalid comes again.
+    fn stays_invalid(bytes: &[u8]) -> bool {
+        let (mut state, mut buf) = (Chunked::Size, BytesMut::from(bytes));
+        loop {
+            match state.decode(&mut buf) {
+                Ok(Piece::Data(_)) => (),
+                Ok(_) => return false,
+                Err(first) => return state.decode(&mut buf) == Err(first),
+            }
+        }
     }
 
     #[test]
@@ -213,6 +227,7 @@ mod tests {
             b"0\r\na: b\r\n folded\r\n\r\n",
         ] {
             assert!(whole(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+            assert!(stays_invalid(bytes), "{:?}", String::from_utf8_lossy(bytes));
         }
         assert!(whole(&[b'0'; MAX_SIZE_LINE]).is_err());
         assert!(whole(&[&b"0\r\n"[..], &vec![b'a'; MAX_HEAD + 4]].concat()).is_err());

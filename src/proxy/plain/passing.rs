@@ -144,23 +144,24 @@ impl<S: ClientStream> ShortWay<'_, S> {
                 Poll::Ready(filled) => Poll::Ready(Some(filled)),
                 Poll::Pending => self.poll_gone(cx).map(|()| None),
             });
-            let over = match filled.await {
-                None => return false,
-                Some(Ok(over)) => over,
-                Some(Err(failed)) => return broke(failed, held.as_ref()),
+            let Some(filled) = filled.await else { return false };
+            let failed = match filled {
+                Filled::Part => None,
+                Filled::Last(over) => {
+                    if let Some((claim, ticket)) = held.take() {
+                        ticket.finish();
+                        give_back(&claim, over);
+                    }
+                    None
+                }
+                Filled::Broken(failed) => Some(failed),
             };
-            let ended = over.is_some();
-            if let Some(over) = over
-                && let Some((claim, ticket)) = held.take()
-            {
-                ticket.finish();
-                give_back(&claim, over);
+            let written = self.write(pieces).await.is_ok();
+            if let Some(failed) = failed {
+                return broke(failed, held.as_ref());
             }
-            if self.write(pieces).await.is_err() {
-                return false;
-            }
-            if ended {
-                return true;
+            if !written || held.is_none() {
+                return written;
             }
         }
     }
@@ -217,18 +218,26 @@ fn broke(failed: Failed, held: Option<&(Claim, Ticket)>) -> bool {
     false
 }
 
-/// Takes what has come of the answer, to be written at once in chunks, and returns what the body
-/// leaves once it is over. Pending while nothing has come.
-fn poll_fill(
-    cx: &mut Context<'_>,
-    incoming: &mut Incoming,
-    pieces: &mut Pieces,
-) -> Poll<Result<Option<exchange::Over>, Failed>> {
+/// What is to be written of an answer in chunks.
+enum Filled {
+    /// What has come, and more will.
+    Part,
+    /// The end is among it. What the body leaves.
+    Last(exchange::Over),
+    /// What has come before this. Asked again, a connection that was reset says that it has ended.
+    Broken(Failed),
+}
+
+/// Takes what has come of the answer, to be written at once in chunks. Pending while nothing has
+/// come.
+fn poll_fill(cx: &mut Context<'_>, incoming: &mut Incoming, pieces: &mut Pieces) -> Poll<Filled> {
     while pieces.payload.is_empty() && pieces.bytes.len() < BATCH {
         let step = match incoming.poll_step(cx) {
-            // What came before an error or a pause goes out first. The error comes again.
-            Poll::Pending | Poll::Ready(Err(_)) if pieces.is_pending() => break,
-            step => ready!(step)?,
+            // What came before a pause goes out first.
+            Poll::Pending if pieces.is_pending() => break,
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(failed)) => return Poll::Ready(Filled::Broken(failed)),
+            Poll::Ready(Ok(step)) => step,
         };
         match step {
             Step::Frame(frame) => {
@@ -239,11 +248,11 @@ fn poll_fill(
             }
             Step::Over(over) => {
                 pieces.bytes.extend_from_slice(b"0\r\n\r\n");
-                return Poll::Ready(Ok(Some(over)));
+                return Poll::Ready(Filled::Last(over));
             }
         }
     }
-    Poll::Ready(Ok(None))
+    Poll::Ready(Filled::Part)
 }
 
 /// Adds a part of the body as one chunk.
