@@ -23,6 +23,8 @@ mod config_reload;
 #[cfg(test)]
 mod container;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod deploy;
