@@ -21,6 +21,7 @@
 //! | `start`, `place` | how a daemon begins; the state and the sockets that only one can have |
 //! | `listeners` | the listening sockets, for the service manager and for a successor |
 //! | `configuration`, `reload` | the configuration in force; a newer one |
+//! | `access_log` | the access log, opened again and another one |
 //! | `admin_server` | the admin socket, and the orders that come through it |
 //! | `signals` | the signals that a daemon obeys |
 //! | `background`, `upkeep` | the tasks beside the loop; what the service manager hears of them |
@@ -31,6 +32,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use self::access_log::AccessLog;
 use self::admin_server::{AdminServer, socket_group};
 use self::background::Background;
 use self::configuration::Configuration;
@@ -62,6 +65,7 @@ use crate::supervisor;
 use crate::systemd::{Manager, Passed};
 use crate::wire::{self, exit};
 
+mod access_log;
 mod admin_server;
 mod background;
 mod configuration;
@@ -115,6 +119,8 @@ enum StartError {
     Lost,
     #[error("the daemon that was to be succeeded is gone, or says nothing that makes sense")]
     Predecessor(#[source] std::io::Error),
+    #[error("cannot open the access log{}", path.as_ref().map(|path| format!(" {}", path.display())).unwrap_or_default())]
+    AccessLog { path: Option<PathBuf>, source: std::io::Error },
     #[error("cannot {operation}")]
     Io { operation: &'static str, source: std::io::Error },
 }
@@ -136,6 +142,7 @@ impl StartError {
     fn hint(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "; choose another address: --listen, listen or LISTEN_PORT",
+            Self::AccessLog { .. } => "; access.file names it: its folder has to be there, and writable",
             Self::Store(StoreError::Taken { .. }) => {
                 "; a second instance needs a name of its own: --instance NAME, or INSTANCE_NAME"
             }
@@ -183,7 +190,7 @@ pub fn run(mut options: Options) -> ExitCode {
     }
     let reader =
         if options.foreground.is_some() { logging::Reader::Person } else { logging::Reader::Service };
-    let _log = logging::init(reader, &config.name);
+    let _log = logging::init(reader, &config.name, &config.log.level);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -339,6 +346,7 @@ struct Daemon {
     coordinators: Coordinators,
     admin: AdminServer,
     background: Background,
+    access: AccessLog,
     edits: mpsc::Receiver<()>,
     signals: Signals,
 }
@@ -396,6 +404,7 @@ impl Daemon {
                     let _outcome = self.reload(false).await;
                 }
                 Turn::Addresses => self.look_again().await,
+                Turn::Told(Told::Reopen) => self.access.reopen(),
 
                 Turn::Lost => {
                     // Without it nothing watches the app. The service manager starts the daemon

@@ -23,7 +23,7 @@
 //! binary `portok` also uses `daemon`, for `portok run`.
 //!
 //! ```text
-//! portokd ─▶ daemon ─▶ apps, admin ─▶ release ─▶ supervisor, health, proxy ─▶ config, http1, wire
+//! portokd ─▶ daemon ─▶ apps, admin ─▶ release ─▶ supervisor, health, proxy ─▶ access, config, http1, wire
 //!                └──▶ hooks, systemd, logging ─────────────────────────────▶ config, wire
 //! portok ──▶ cli ────▶ host ───────────────────────────────────────────────▶ config, wire
 //! ```
@@ -35,6 +35,7 @@
 //! | `http1` | what an HTTP/1.1 message says, judged once: for the proxy and for probes |
 //! | [`supervisor`] | one task per process group: start, output, port, stop, until nothing of it is left |
 //! | [`health`] | one probe; the wait for the first good ones |
+//! | [`access`] | the access log: what the line of a request says, and the thread that writes it |
 //! | [`proxy`] | the data plane: accepts connections, claims targets, forwards requests, tunnels |
 //! | [`release`] | one app's releases: the pure machine, its one driver, the durable record |
 //! | [`apps`] | the apps of a daemon: which there are, their routes, how they begin, change, go, and are told things together |
@@ -64,6 +65,7 @@
 //! | bytes on disk | [`release::store::Store`] of each app, called by its coordinator's recorder alone | loaded once at the start |
 //! | the configuration in force | the daemon's reload | a `watch` channel; the data plane by the [`proxy::Board`] |
 //! | the table of Redis in force | the task in [`redis`] that reads it | a `watch` channel |
+//! | the file of the access log | the log's own thread ([`access::Log`]) | a bounded queue ([`access::Recorder`]) |
 //! | counters of requests | the data-plane threads, a lane each ([`proxy::Counters`]) | a sum |
 //!
 //! # The words
@@ -83,6 +85,7 @@
 //! release that a rollback leaves is in **quarantine**: nothing goes there again unless it is
 //! forced.
 
+pub mod access;
 pub mod admin;
 pub mod apps;
 pub mod cli;

@@ -5,21 +5,24 @@
 //! (`PORTOK_RELEASE`, `PORTOK_PHASE`, `PORTOK_PID`, ...): `journalctl PORTOK_RELEASE=v7` shows the
 //! life of a release.
 //!
-//! Set up once, before anything is logged. Nothing is logged per request, because the journal is
+//! Set up once, before anything is logged; how much is logged can change later. Nothing is logged per request, because the journal is
 //! written with a blocking socket on the calling thread. Standard error is written by a thread of
 //! its own behind a bounded queue: a pipe that nobody reads may cost lines, but never blocks the
 //! control plane.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
+use crate::config::{LogLevel, LogLevels};
 use crate::plain;
 
 /// Who reads the log.
@@ -48,11 +51,35 @@ pub struct Log {
     _worker: Option<WorkerGuard>,
 }
 
-/// Sets up the log of the instance `app`. `PORTOK_LOG` (`error`, `warn`, `info`, `debug`, `trace`)
-/// sets the level.
-pub fn init(reader: Reader, app: &str) -> Log {
-    let level =
-        std::env::var("PORTOK_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+/// Changes how much is logged. The log is the process's, and there is one.
+static LEVELS: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// Logs what `levels` say from now on.
+pub fn set_levels(levels: &LogLevels) {
+    // Without a log there is nothing to change.
+    let _no_log = LEVELS.get().map(|handle| handle.reload(targets(levels)));
+}
+
+fn targets(levels: &LogLevels) -> Targets {
+    let parts = levels.parts.iter().map(|(part, level)| (format!("portok::{part}"), filter(*level)));
+    Targets::new().with_default(filter(levels.level)).with_targets(parts)
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Sets up the log of the instance `app`, with these `levels` at first.
+pub fn init(reader: Reader, app: &str, levels: &LogLevels) -> Log {
+    let (level, handle) = reload::Layer::new(targets(levels));
+    let _first = LEVELS.set(handle);
     let registry = tracing_subscriber::registry();
     if reader == Reader::Service
         && under_journal()

@@ -146,6 +146,12 @@ impl proxy::Reserved for Public {
         let task = self.0.spawn(Peer::Tcp { peer, at: listener.addr().ip() }, request);
         Box::pin(joined(task))
     }
+
+    fn knows(&self, peer: SocketAddr, token: &[u8], proxied: bool) -> bool {
+        let config = self.0.config();
+        let mut limits = self.0.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        auth::knows(peer, (token, proxied), &config.admin, &mut limits, Instant::now())
+    }
 }
 
 /// The answer of a task of [`Admin::spawn`]. Dropping the future does not end the task.

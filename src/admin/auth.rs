@@ -14,7 +14,7 @@
 //!
 //! On the unix socket the kernel names the peer's user, and that decides alone.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use http::header::{AUTHORIZATION, FORWARDED, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -75,8 +75,7 @@ fn admit_tcp(
     let loopback = address.is_loopback();
     let forwarded = headers.contains_key("x-forwarded-for") || headers.contains_key(FORWARDED);
 
-    let listed = config.allow.iter().any(|range| range.contains(&address) || contains_mapped(range, address));
-    if !listed || (loopback && forwarded && !config.allow_forwarded) {
+    if !may_ask(address, forwarded, config) {
         return Err(stranger());
     }
 
@@ -117,6 +116,34 @@ fn admit_tcp(
     Ok(Admitted { may_change: config.remote_deploy || (loopback && !forwarded) })
 }
 
+/// Whether `token`, which a request of `peer` to an app has, is the admin token: only a peer that may
+/// use the admin API is believed to have it. A wrong one counts as the admin requests without the
+/// right one do, and beyond their rate none is looked at.
+pub(super) fn knows(
+    peer: SocketAddr,
+    (token, proxied): (&[u8], bool),
+    config: &config::Admin,
+    limits: &mut Limits,
+    now: Instant,
+) -> bool {
+    let address = peer.ip().to_canonical();
+    if !may_ask(address, proxied, config) || !limits.others.has_room(address, config.rate_limit, now) {
+        return false;
+    }
+    let is_right = config.token.as_ref().is_some_and(|right| same(token, right.expose().as_bytes()));
+    if !is_right {
+        let _counted = limits.others.admit(address, config.rate_limit, now);
+    }
+    is_right
+}
+
+/// Whether the peer at `address` may use the admin API over TCP. `proxied`: its request came through
+/// another proxy.
+fn may_ask(address: IpAddr, proxied: bool, config: &config::Admin) -> bool {
+    let listed = config.allow.iter().any(|range| range.contains(&address) || contains_mapped(range, address));
+    listed && (config.allow_forwarded || !proxied || !address.is_loopback())
+}
+
 /// Refuses a change to a peer that may look.
 pub(super) fn change_from_afar() -> Refusal {
     ErrorBody::new(
@@ -136,9 +163,9 @@ fn stranger() -> Refusal {
 }
 
 /// For a range that was itself written IPv4-mapped (`::ffff:192.0.2.0/120`).
-fn contains_mapped(range: &ipnet::IpNet, address: std::net::IpAddr) -> bool {
+fn contains_mapped(range: &ipnet::IpNet, address: IpAddr) -> bool {
     match (range, address) {
-        (ipnet::IpNet::V6(range), std::net::IpAddr::V4(address)) => {
+        (ipnet::IpNet::V6(range), IpAddr::V4(address)) => {
             range.prefix_len() >= 96 && range.contains(&address.to_ipv6_mapped())
         }
         _ => false,

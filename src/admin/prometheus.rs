@@ -210,6 +210,9 @@ impl<'a> Page<'a> {
         for (reason, count) in &plane.connections_refused {
             self.sample(CONNECTIONS, &[("reason", reason)], count);
         }
+        const LINES: &str = "portok_access_dropped_total";
+        self.family(LINES, "counter", "Lines of the access log that were lost: it was full, or not read.");
+        self.sample(LINES, &[], plane.access_dropped);
         const REQUESTS: &str = "portok_requests_refused_total";
         self.family(REQUESTS, "counter", "Requests that a limit refused, by code.");
         for part in self.parts {
@@ -442,6 +445,7 @@ mod tests {
             upstream_sockets_created: 3,
             client_connections: 2,
             connections_refused: vec![("connections", 1), ("connections_per_address", 2)],
+            access_dropped: 11,
             requests_refused: vec![("too_many_at_once", 3)],
             latency_buckets: vec![(0.001, 10), (0.5, 8), (1.0, 90)],
             latency_sum: 12.25,

@@ -58,6 +58,15 @@ impl Limiter {
         self.windows.entry(key).or_default().admit(limit, now)
     }
 
+    /// Whether a request of `address` at `now` would be counted.
+    pub(super) fn has_room(&self, address: IpAddr, limit: u32, now: Instant) -> bool {
+        match self.windows.get(&key(address)) {
+            Some(window) => window.has_room(limit, now),
+            // It would get one of its own, or the one that latecomers share.
+            None => self.windows.len() < ADDRESSES || self.shared.has_room(limit, now),
+        }
+    }
+
     fn sweep(&mut self, now: Instant) {
         if self.swept.is_some_and(|last| now.saturating_duration_since(last) < SWEEP_EVERY) {
             return;
@@ -122,6 +131,11 @@ impl Window {
         Err(WINDOW)
     }
 
+    fn has_room(&self, limit: u32, now: Instant) -> bool {
+        let counting = self.buckets.iter().filter(|bucket| !bucket.left(now).is_zero());
+        counting.map(|bucket| u64::from(bucket.count)).sum::<u64>() < u64::from(limit)
+    }
+
     fn counts_at(&self, now: Instant) -> bool {
         self.buckets.back().is_some_and(|bucket| !bucket.left(now).is_zero())
     }
@@ -157,6 +171,19 @@ mod tests {
             assert!(within <= 10, "{within} requests in the minute from {first} ms");
         }
         assert!(admitted.len() >= 40, "the limit is used up each minute: {admitted:?}");
+    }
+
+    #[test]
+    fn there_is_room_as_long_as_one_more_would_be_counted() {
+        let now = Instant::now();
+        let mut limiter = Limiter::default();
+        for number in 0..3 {
+            assert!(limiter.has_room(ip(A), 3, now), "{number}");
+            limiter.admit(ip(A), 3, now).unwrap();
+        }
+        assert!(!limiter.has_room(ip(A), 3, now + seconds(59)));
+        assert!(limiter.has_room(ip("192.0.2.2"), 3, now));
+        assert!(limiter.has_room(ip(A), 3, now + seconds(60)));
     }
 
     #[test]

@@ -110,6 +110,9 @@ finish the requests, stop the app, end; a second one does not wait
 SIGHUP
 load the configuration again
 .TP
+SIGUSR1
+open the access log anew
+.TP
 SIGUSR2
 finish the requests, leave the app as it is, end: the next portokd goes on with it
 .SH FILES

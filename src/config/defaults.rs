@@ -14,9 +14,10 @@ use ipnet::IpNet;
 use super::read::Given;
 use super::values::{self, Input};
 use super::{
-    Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, ClientLimits, Config, Deploy,
-    DeployStrategy, Drain, Forwarded, Health, Hold, HoldOn, Hooks, Limits, Log, OwnerCheck, Proxy, Redis,
-    RedisServer, Replicas, Restart, Rollback, Standby, Sticky, Upstream,
+    Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance,
+    ClientLimits, Config, Deploy, DeployStrategy, Drain, Errors, Forwarded, ForwardedHeader, Health, Hold,
+    HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Proxy, Redis, RedisServer, Replicas, RequestId,
+    Restart, Rollback, Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -54,7 +55,14 @@ pub(super) fn config(given: &Given<'_>) -> Config {
         proxy: proxy(given),
         limits: client_limits(given),
         hold_memory: 64 << 20,
-        log: Log { verbose_errors: false },
+        access: Access {
+            file: AccessFile::Off,
+            format: AccessFormat::Json,
+            query: false,
+            sample: 1.0,
+            slow: secs(1),
+        },
+        log: Log { level: LogLevels::default(), verbose_errors: false },
     }
 }
 
@@ -104,6 +112,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         upstream: upstream(),
         limits: app_limits(),
         hold: hold(given),
+        errors: Errors::default(),
         hooks: Hooks { on_event: None },
     }
 }
@@ -191,6 +200,10 @@ fn proxy(given: &Given<'_>) -> Proxy {
         ping: None,
         ping_host: None,
         fast_path: false,
+        forwarded_header: ForwardedHeader::XForwarded,
+        real_ip: false,
+        request_id: RequestId::Off,
+        debug: false,
     }
 }
 

@@ -165,7 +165,9 @@ pub(super) fn read(
             _ => Arc::new(read_file(&app, path, given, sections)),
         };
         // One that names another file may say something else although it has not changed itself.
-        if let Some(stamp) = stamp.filter(|_| further() == others) {
+        let has_pages = file.app.as_ref().is_ok_and(|app| app.errors.dir.as_deref() != sections.errors_dir());
+        let is_whole = file.app.is_ok() && !has_pages && further() == others;
+        if let Some(stamp) = stamp.filter(|_| is_whole) {
             remembered.push((app.clone(), (stamp, Arc::clone(&file))));
         }
         read.push((app, file));

@@ -22,6 +22,8 @@
 //!   limits this host can hold an app to;
 //! - `companions` reads what runs beside an app;
 //! - `hosts` reads the hosts that a route is for; `address` knows which addresses a listener takes;
+//! - `access` has what `[access]` says, `log_levels` reads `log.level`, `pages` the pages of
+//!   `errors.dir`;
 //! - `hold` has what `[hold]` says, `replicas` what `app.replicas` says; `redis` has what `[redis]`
 //!   says, and reads its URL;
 //! - `tiers` has what `app.tiers` says, and reads the file of its keys; `further` knows which such
@@ -30,8 +32,8 @@
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
-//! Only `load`, `folder`, `read_env_file`, the readers of the token's and the keys' files and `watch`
-//! do I/O.
+//! Only `load`, `folder`, `read_env_file`, `pages`, the readers of the token's and the keys' files and
+//! `watch` do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -42,6 +44,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::access::{Access, AccessFile, AccessFormat};
 pub use self::address::{overlaps, takes};
 pub(crate) use self::companions::{COMPANIONS_MOST, is_companion_name};
 pub use self::companions::{Companion, CompanionStart, Companions};
@@ -60,6 +63,8 @@ pub(crate) use self::keys::LEAST_MEMORY;
 pub use self::keys::{Key, keys, variable_of, variables};
 pub use self::limits::{Limits, SYSTEMD_RUN};
 pub use self::load::{file_of, instance_file, load};
+pub use self::log_levels::{LogLevel, LogLevels};
+pub use self::pages::{Errors, Pages};
 pub use self::paths::{beside_state_file, default_socket, instance_of_app_file};
 pub use self::recreate::cannot_recreate;
 pub use self::redis::{Redis, RedisServer};
@@ -72,6 +77,7 @@ pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::{CommandLine, DeployStrategy};
 
+mod access;
 mod address;
 mod clashes;
 mod companions;
@@ -90,7 +96,9 @@ mod hosts;
 mod keys;
 mod limits;
 mod load;
+mod log_levels;
 mod one_of_several;
+mod pages;
 mod paths;
 mod raw;
 mod read;
@@ -142,6 +150,8 @@ pub struct Config {
     /// How many bytes the requests that are held may have together: their heads, and what was read
     /// of their bodies.
     pub hold_memory: u64,
+    /// What is written of each request.
+    pub access: Access,
     /// What is logged.
     pub log: Log,
 }
@@ -209,6 +219,8 @@ pub struct AppConfig {
     pub limits: AppLimits,
     /// When its requests are held.
     pub hold: Hold,
+    /// What clients see where portok answers in its place.
+    pub errors: Errors,
     /// Who is told of its events.
     pub hooks: Hooks,
 }
@@ -484,6 +496,14 @@ pub struct Proxy {
     pub ping_host: Option<String>,
     /// Leave out the counting that only metrics need.
     pub fast_path: bool,
+    /// By which fields an app is told who its client is.
+    pub forwarded_header: ForwardedHeader,
+    /// Tell it by `X-Real-IP`, too.
+    pub real_ip: bool,
+    /// Which requests get an id.
+    pub request_id: RequestId,
+    /// Tell those who have the admin token which app, release and replica has answered.
+    pub debug: bool,
 }
 
 /// `proxy.forwarded`.
@@ -495,6 +515,28 @@ pub enum Forwarded {
     Append,
     /// Touch nothing.
     Off,
+}
+
+/// `proxy.forwarded_header`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-*`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+    /// All of them.
+    Both,
+}
+
+/// `proxy.request_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestId {
+    /// None.
+    Off,
+    /// The one that a trusted peer has given, else a new one.
+    Keep,
+    /// A new one.
+    Make,
 }
 
 /// `[upstream]`.
@@ -569,6 +611,8 @@ pub struct Hooks {
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
+    /// How much portok logs.
+    pub level: LogLevels,
     /// Tell clients the cause of a proxy error in the body of the answer.
     pub verbose_errors: bool,
 }

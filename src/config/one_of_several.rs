@@ -2,6 +2,7 @@
 //! app. All apps of Redis together are read as one. Pure.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,13 @@ impl Sections {
             listen_at: reader.position_of("listen"),
             has_requests_per_address: reader.is_set(REQUESTS_PER_ADDRESS),
         }
+    }
+}
+
+impl Sections {
+    /// Where the pages of apps lie that name no other folder.
+    pub(super) fn errors_dir(&self) -> Option<&Path> {
+        self.app.errors.dir.as_deref()
     }
 }
 

@@ -67,6 +67,19 @@ where
     }
 }
 
+/// A share: a number from 0 to 1.
+pub(super) fn share(input: Input<'_>) -> Parsed<f64> {
+    let number = match input {
+        Input::Toml(DeValue::Float(number)) => number.as_str().parse().ok(),
+        Input::Toml(DeValue::Integer(number)) => number.as_str().parse().ok(),
+        Input::Toml(_) => None,
+        Input::Text(text) => text.parse().ok(),
+    };
+    number
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "a number from 0 to 1, such as 0.1".to_owned())
+}
+
 /// Processor time in percent of one processor, such as "150%".
 pub(super) fn percent(input: Input<'_>) -> Parsed<u32> {
     input

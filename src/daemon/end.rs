@@ -151,6 +151,7 @@ impl Daemon {
     /// Joins all that is left once the apps are stopped or left alone.
     pub(super) async fn finish(self, said: &'static str) {
         self.plane.shut_down().await;
+        self.access.finish().await;
         self.admin.end().await;
         self.coordinators.ended().await;
         self.background.end().await;

@@ -9,6 +9,7 @@ use super::admin_server::AdminServer;
 use super::listeners::{self, Listening};
 use crate::apps;
 use crate::config::{self, Config};
+use crate::logging;
 use crate::proxy::ListenerId;
 use crate::wire::{self, Code, ErrorBody};
 
@@ -79,6 +80,7 @@ impl Daemon {
         if let Some((addr, error)) = listening.refusal() {
             return Err(invalid(vec![format!("listen: cannot bind {addr}: {error}")]));
         }
+        let access = self.access.prepare(&new.access).map_err(|why| invalid(vec![why]))?;
         let socket = match diff.socket {
             true => Some(self.admin.prepare(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?),
             false => None,
@@ -98,7 +100,10 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         self.configuration.replace(Arc::clone(&new));
+        self.access.change(access);
+        self.plane.record(self.access.recorder(&new.access));
         self.plane.configure(Arc::clone(&new));
+        logging::set_levels(&new.log.level);
         self.common.avoid(listeners::named_ports(&new));
         let mut apps = self.apps.reconfigure(new, prune).await?;
         for app in apps.iter_mut().filter(|app| app.change == wire::AppChange::Changed) {

@@ -10,6 +10,8 @@ use super::StartError;
 /// What a signal asks for.
 pub(super) enum Told {
     Reload,
+    /// The files that are written to are to be opened anew.
+    Reopen,
     Leave,
     /// By the signal of this name.
     End(&'static str),
@@ -22,6 +24,7 @@ pub(super) struct Signals {
     /// `None` if it stays ignored.
     hangup: Option<Signal>,
     leave: Signal,
+    reopen: Signal,
     foreground: bool,
     /// When the last signal came that ends the daemon.
     ending_since: Option<Instant>,
@@ -32,7 +35,7 @@ pub(super) struct Signals {
 const SAME_WISH: Duration = Duration::from_millis(300);
 
 impl Signals {
-    /// With `foreground` every signal ends the daemon: it has no file to load again, nobody takes
+    /// With `foreground` every signal but SIGUSR1 ends the daemon: it has no file to load again, nobody takes
     /// over, and it ends with its terminal.
     pub(super) fn catch(foreground: bool) -> Result<Self, StartError> {
         let catch = |kind, operation| signal(kind).map_err(|source| StartError::Io { operation, source });
@@ -46,6 +49,7 @@ impl Signals {
             terminate: catch(SignalKind::terminate(), "wait for SIGTERM")?,
             hangup,
             leave: catch(SignalKind::user_defined2(), "wait for SIGUSR2")?,
+            reopen: catch(SignalKind::user_defined1(), "wait for SIGUSR1")?,
             foreground,
             ending_since: None,
         })
@@ -69,6 +73,7 @@ impl Signals {
         };
         tokio::select! {
             _ = hung_up => if self.foreground { Told::End("SIGHUP") } else { Told::Reload },
+            _ = self.reopen.recv() => Told::Reopen,
             _ = self.leave.recv() => if self.foreground { Told::End("SIGUSR2") } else { Told::Leave },
             _ = self.interrupt.recv() => Told::End("SIGINT"),
             _ = self.terminate.recv() => Told::End("SIGTERM"),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::access_log::AccessLog;
 use super::admin_server::AdminServer;
 use super::background::Background;
 use super::configuration::Configuration;
@@ -74,6 +75,7 @@ impl Daemon {
         let common = Arc::new(common(&config, foreground.is_some(), open_files)?);
         common.avoid(listeners::named_ports(&config));
         let counters = proxy::Counters::new(config.proxy.threads);
+        let access = AccessLog::open(&config.access, &counters)?;
         let configuration = Configuration::new(sources, config);
         let mut background = Background::new();
         let (fresh, control) = (foreground.is_some(), (&configuration, &mut background, alone.clone()));
@@ -81,6 +83,7 @@ impl Daemon {
             apps_of(control, records, Arc::clone(&common), &listeners, &counters, fresh).await?;
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
         let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
+        board.record(access.recorder(&configuration.current().access));
         // Nothing that runs later can take what it needs.
         let plane = Plane::prepare(sockets, board, counters, admin.public())
             .map_err(StartError::io("start the data plane"))?;
@@ -117,6 +120,7 @@ impl Daemon {
             coordinators,
             admin,
             background,
+            access,
             edits,
             signals,
         })

@@ -94,7 +94,7 @@ fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
 
 /// Whether a server may read `name` as `known`, which is in lower case: CGI and its heirs turn each
 /// `-` into `_`.
-fn is_spelling(name: &[u8], known: &[u8]) -> bool {
+pub(crate) fn is_spelling(name: &[u8], known: &[u8]) -> bool {
     let plain = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == known.len() && name.iter().map(plain).eq(known.iter().copied())
 }

@@ -227,6 +227,9 @@ impl http_body::Body for Body {
             Kind::Broken(error) => Poll::Ready(error.take().map(Err)),
             Kind::App(incoming) => match ready!(incoming.poll_step(cx)) {
                 Ok(Step::Frame(frame)) => {
+                    if let (Some(under_way), Some(data)) = (&this.under_way, frame.data_ref()) {
+                        under_way.ticket.passed_out(data.len());
+                    }
                     if incoming.is_over() {
                         let over = incoming.over();
                         this.finish(Some(over));

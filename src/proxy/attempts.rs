@@ -43,6 +43,9 @@ pub(super) trait ForwardedRequest {
     /// written already.
     fn write_head(&mut self, out: &mut Vec<u8>, target: SocketAddr);
 
+    /// It is tried once more. Called before each further attempt.
+    fn tried_again(&mut self);
+
     /// What of it is kept while it waits for the app, beside what [`Self::write_head`] has written.
     fn kept(&self) -> Kept;
 
@@ -103,7 +106,7 @@ pub(super) struct Attempts<'a> {
     /// The state of the request.
     pub(super) exchange: &'a ClientExchange,
     /// The member of a set that the request is for.
-    pub(super) wish: Option<Wish>,
+    pub(super) wish: &'a Option<Wish>,
 }
 
 impl Attempts<'_> {
@@ -124,11 +127,11 @@ impl Attempts<'_> {
         let (mut written, mut retried) = (false, false);
         loop {
             let claimed = match &again {
-                None => self.worker.here.claim(self.service, client, self.wish),
+                None => self.worker.here.claim(self.service, client, *self.wish),
                 Some(again) => {
                     let latest = self.worker.here.look_again(self.service);
                     let passes = again.held.pass.is_some();
-                    self.worker.here.claim_anew(&latest, client, &again.tried, passes, self.wish)
+                    self.worker.here.claim_anew(&latest, client, &again.tried, passes, *self.wish)
                 }
             };
             let mut claim = match claimed {
@@ -171,6 +174,7 @@ impl Attempts<'_> {
                         let local = claim.local.clone();
                         drop(claim);
                         Box::pin(self.go_on(again, &local, unopened, (connect_by, whole_by))).await?;
+                        request.tried_again();
                         if local.is_member() {
                             connect_by = clock::after(upstream.connect_timeout).min(whole_by);
                         }
@@ -205,6 +209,7 @@ impl Attempts<'_> {
                         return Err(no_answer(failed).at(&claim.local));
                     }
                     retried = true;
+                    request.tried_again();
                     connect_by = clock::after(upstream.connect_timeout).min(whole_by);
                     outgoing.rewind();
                 }

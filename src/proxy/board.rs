@@ -42,6 +42,7 @@ use super::routes::{At, Route, Routes};
 use super::spread::Spread;
 use super::target::Target;
 use super::tiers::Clients;
+use crate::access::Recorder;
 use crate::config::{Affinity, AppConfig, Config};
 use crate::wire::Traffic;
 
@@ -283,6 +284,8 @@ const MANY: usize = 1000;
 pub struct Board {
     epoch: AtomicU64,
     config: ArcSwap<Config>,
+    /// Takes what the access log says of requests.
+    recorder: ArcSwapOption<Recorder>,
     own: Arc<Service>,
     services: ArcSwapOption<Services>,
     /// Former services that a thread may still have, where they are [many](MANY).
@@ -300,6 +303,7 @@ impl Board {
         let board = Arc::new(Self {
             epoch: AtomicU64::new(0),
             config: ArcSwap::new(config),
+            recorder: ArcSwapOption::empty(),
             own: own.clone(),
             services: ArcSwapOption::empty(),
             former: Mutex::default(),
@@ -362,6 +366,16 @@ impl Board {
     /// The services of several apps. `None`: there is one app.
     pub(super) fn services(&self) -> Option<Arc<Services>> {
         self.services.load_full()
+    }
+
+    /// Has requests recorded by `recorder`, from the next [configuration](Self::configure) on.
+    pub fn record(&self, recorder: Option<Arc<Recorder>>) {
+        self.recorder.store(recorder);
+    }
+
+    /// Who takes what the access log says of requests. Part of a look.
+    pub(super) fn recorder(&self) -> Option<Arc<Recorder>> {
+        self.recorder.load_full()
     }
 
     /// Publishes `config`: every look from now on finds it.

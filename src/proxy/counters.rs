@@ -27,6 +27,8 @@ pub struct Counters {
     started: Instant,
     lanes: Box<[ConnectionLane]>,
     refused: [AtomicU64; REASONS.len()],
+    /// Written by the access log, too.
+    access_dropped: Arc<AtomicU64>,
     service: Arc<ServiceCounters>,
 }
 
@@ -59,6 +61,8 @@ pub struct Snapshot {
     pub latency_count: u64,
     /// Connections of clients that were closed at once, by reason.
     pub connections_refused: Vec<(&'static str, u64)>,
+    /// Lines of the access log that were lost.
+    pub access_dropped: u64,
     /// Requests that a limit refused, by code.
     pub requests_refused: Vec<(&'static str, u64)>,
     /// Per release (newest last, bounded; older ones are summed up as `other`): answers by class.
@@ -79,6 +83,7 @@ impl Snapshot {
         self.rolling_rps60 += other.rolling_rps60;
         self.upstream_sockets_created += other.upstream_sockets_created;
         self.client_connections += other.client_connections;
+        self.access_dropped += other.access_dropped;
         add_named(&mut self.connections_refused, other.connections_refused);
         add_named(&mut self.requests_refused, other.requests_refused);
         // The bounds are the same everywhere; a snapshot of nothing has none.
@@ -118,6 +123,7 @@ impl Counters {
             started,
             lanes: (0..threads).map(|_| ConnectionLane::default()).collect(),
             refused: Default::default(),
+            access_dropped: Arc::default(),
             service: ServiceCounters::new(threads, started),
         })
     }
@@ -125,6 +131,11 @@ impl Counters {
     /// The counters of the one service's requests.
     pub fn service(&self) -> &Arc<ServiceCounters> {
         &self.service
+    }
+
+    /// Counts the lines of the access log that are lost.
+    pub fn access_dropped(&self) -> &Arc<AtomicU64> {
+        &self.access_dropped
     }
 
     /// Counters of requests that are counted apart from all others.
@@ -137,6 +148,7 @@ impl Counters {
         Snapshot {
             client_connections: self.lanes.iter().map(|lane| lane.open.load(Relaxed)).sum(),
             connections_refused: named(&REASONS, &self.refused),
+            access_dropped: self.access_dropped.load(Relaxed),
             ..self.service.snapshot()
         }
     }

@@ -11,6 +11,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use super::board::Maintenance;
 use super::tiers::Quota;
+use crate::config::Pages;
 use crate::want;
 
 /// The field that marks portok's own answers.
@@ -153,8 +154,14 @@ impl Fault {
     }
 
     /// The answer. `verbose`: with the cause. `close`: the connection ends with it. `late`: the
-    /// status if the app took too long.
-    pub(super) fn answer(&self, verbose: bool, close: bool, late: u16) -> Response<Bytes> {
+    /// status if the app took too long. `pages`: what a client that takes HTML gets instead.
+    pub(super) fn answer(
+        &self,
+        verbose: bool,
+        close: bool,
+        late: u16,
+        pages: Option<&Pages>,
+    ) -> Response<Bytes> {
         let status = match self {
             Self::Timeout(_) => StatusCode::from_u16(late).unwrap_or(self.status()),
             _ => self.status(),
@@ -166,7 +173,8 @@ impl Fault {
         if verbose {
             text["message"] = self.cause().into();
         }
-        let (content_type, body) = match self.page() {
+        let page = self.page().or_else(|| pages?.of(status.as_u16()).cloned());
+        let (content_type, body) = match page {
             Some(page) => ("text/html; charset=utf-8", page),
             None => ("application/json", Bytes::from(format!("{text}\n"))),
         };

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
@@ -21,6 +21,7 @@ use super::address::ListenerId;
 use super::answer::{self, Body, Turn, UnderWay};
 use super::attempts::{Answered, Attempts, ForwardedRequest, Kept, NoAnswer};
 use super::connection::ClientConnection;
+use super::extras::{self, Asked, Extras};
 use super::fault::Fault;
 use super::headers;
 use super::here::{Aside, Routed, ServiceHere};
@@ -57,8 +58,12 @@ pub(super) fn forward(
                     turn.linger();
                 }
                 if status == StatusCode::METHOD_NOT_ALLOWED {
-                    let verbose = worker.here.look().settings.config.log.verbose_errors;
-                    return Ok(Fault::Method.answer(verbose, true, 0).map(|text| Body::whole(text, turn)));
+                    let own = worker.here.look();
+                    let accept = parts.headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes);
+                    let pages = extras::takes_html(accept).then_some(&*own.settings.app.errors.pages);
+                    let verbose = own.settings.config.log.verbose_errors;
+                    let answer = Fault::Method.answer(verbose, true, 0, pages);
+                    return Ok(answer.map(|text| Body::whole(text, turn)));
                 }
                 return Ok(answer::bare(status, turn));
             }
@@ -81,7 +86,10 @@ pub(super) fn forward(
         }
         let routed = worker.here.route(own, client, host, target.path);
         let unread = || facts.chunked || exchange::has_body(&body);
-        let forward = |service: Rc<ServiceHere>| Forward::new(worker, service, turn, slot);
+        let forward = |service: Rc<ServiceHere>| {
+            let extras = extras_of(worker, client, &service, &parts, &target);
+            Forward::new(worker, service, turn, slot, extras)
+        };
         let response = match routed {
             Ok(Routed { service, cut }) => forward(service).run(&mut parts, body, target, cut, facts).await,
             Err(Aside::NoRoute(own)) => {
@@ -107,10 +115,16 @@ struct Forward<'s> {
 }
 
 impl<'s> Forward<'s> {
-    fn new(worker: &'s Worker, service: Rc<ServiceHere>, turn: Turn, slot: &'s TunnelSlot) -> Self {
+    fn new(
+        worker: &'s Worker,
+        service: Rc<ServiceHere>,
+        turn: Turn,
+        slot: &'s TunnelSlot,
+        extras: Option<Box<Extras>>,
+    ) -> Self {
         // For every answer: a client that does not read must not hold the view for ever.
         turn.limit_sending(service.settings.send_timeout);
-        let ticket = Ticket::new(service.clone(), None);
+        let ticket = Ticket::new(service.clone(), extras);
         Self { worker, service, turn, ticket, slot, wish: None }
     }
 
@@ -143,7 +157,7 @@ impl<'s> Forward<'s> {
         let mut request =
             HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
         let (service, client, exchange) = (&*self.service, self.turn.client(), self.turn.exchange());
-        let path = Attempts { worker: self.worker, service, client, exchange, wish: self.wish };
+        let path = Attempts { worker: self.worker, service, client, exchange, wish: &self.wish };
         match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing)
@@ -173,9 +187,6 @@ impl<'s> Forward<'s> {
             false => self.service.guest(client),
         };
         self.wish = self.service.settings.sticky.as_ref().map(|rule| rule.wish(fields(), || guest.ip()));
-        if let Some(tiers) = &self.service.settings.tiers {
-            self.ticket.take_place(tiers.place(fields(), guest.ip()));
-        }
         self.ticket.admit(guest)?;
         if upgrade { self.ticket.reserve_tunnel() } else { Ok(()) }
     }
@@ -184,6 +195,9 @@ impl<'s> Forward<'s> {
     fn tell(&self, head: &mut Head, claim: &Claim) {
         if self.service.settings.adds_fields {
             for (name, value) in self.ticket.fields(self.wish, &claim.local) {
+                if extras::replaces(&name) {
+                    head.headers.remove(&name);
+                }
                 head.headers.append(name, value);
             }
         }
@@ -195,6 +209,9 @@ impl<'s> Forward<'s> {
         self.tell(&mut head, &claim);
         self.ticket.leave_tunnels();
         self.ticket.answered(head.status.as_u16(), Some(&claim.local.target));
+        if let Some(extras) = self.ticket.extras() {
+            extras.passed(outgoing.taken(self.service.settings.config.proxy.max_body), 0);
+        }
         let rest = if outgoing.is_done() {
             self.worker.spares.keep_head(outgoing.into_buffer());
             None
@@ -217,6 +234,7 @@ impl<'s> Forward<'s> {
                 if let (Some(connection), Some(claim)) = (over.connection, &under_way.claim) {
                     claim.local.give_back(connection);
                 }
+                under_way.ticket.passed_out(bytes.len());
                 whole(&head, bytes, self.turn)
             }
             None => {
@@ -335,9 +353,22 @@ impl ForwardedRequest for HyperRequest<'_> {
             nominated: &self.facts.nominated,
             fields: || headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
         };
-        sticky::write_head(out, head, &context, settings.sticky.as_ref());
+        match self.forward.ticket.extras() {
+            None => sticky::write_head(out, head, &context, settings.sticky.as_ref()),
+            Some(extras) => {
+                extras.sent();
+                let by = (&*settings.config, settings.sticky.as_ref());
+                extras.write_head(out, head, &context, by, client.peer);
+            }
+        }
         // The request's fields are done with. Their memory takes the answer's.
         self.parts.headers.clear();
+    }
+
+    fn tried_again(&mut self) {
+        if let Some(extras) = self.forward.ticket.extras() {
+            extras.tried_again();
+        }
     }
 
     fn kept(&self) -> Kept {
@@ -350,6 +381,31 @@ impl ForwardedRequest for HyperRequest<'_> {
     fn fields(&mut self) -> Fields<'_> {
         Fields::Map(&mut self.parts.headers)
     }
+}
+
+/// What only some configurations want of a request.
+fn extras_of(
+    worker: &Worker,
+    client: &ClientConnection,
+    service: &ServiceHere,
+    parts: &Parts,
+    target: &RequestTarget<'_>,
+) -> Option<Box<Extras>> {
+    let wanted = service.settings.wanted.as_ref()?;
+    let asked = Asked {
+        method: parts.method.as_str(),
+        host: host_of(parts, target),
+        target: target.path,
+        proto: match parts.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2.0",
+            _ => "HTTP/1.1",
+        },
+        fields: || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+    };
+    let knows = |token: &[u8], proxied| worker.reserved.knows(client.peer, token, proxied);
+    let by = (&*service.settings.config, service.settings.tiers.as_ref());
+    Some(wanted.begin(by, client.peer, &asked, knows))
 }
 
 /// Whether a request is for the admin API: with several apps at the instance's listeners alone, and

@@ -38,6 +38,7 @@ impl<'a, F> RequestHead<'a, F> {
 }
 
 /// What the head for the app depends on, apart from the request itself.
+#[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     /// The client's address as text.
     pub(super) peer: &'a str,

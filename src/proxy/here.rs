@@ -326,7 +326,8 @@ impl Reader<'_> {
         };
         let live = if is_behind { NowHere::Behind(Box::new(live)) } else { live };
         let (lane, counters, service) = (self.lane, service.counters().clone(), service.clone());
-        let (settings, epoch) = (Settings::new(config, app), Cell::new(epoch));
+        let settings = Settings::new(config, app, self.board.recorder());
+        let epoch = Cell::new(epoch);
         let reception = Reception::new(service.crowd().clone());
         Rc::new(ServiceHere { settings, counters, lane, live, service, reception, now, epoch, apps })
     }

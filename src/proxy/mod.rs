@@ -22,8 +22,9 @@
 //!   how much each address has, [`tiers`] how many requests each client may make in a time, [`who`]
 //!   the address that a trusted proxy names.
 //! - One request: [`client_exchange`] is its state, [`waits`] its deadlines, [`ticket`] counts it,
-//!   [`headers`] writes the head that goes to the app, [`pieces`] are bytes on their way to a
-//!   socket, [`fault`] why portok answers itself, [`tunnel`] what an upgrade makes of it.
+//!   [`extras`] is what only some configurations want of it, [`headers`] writes the head that goes
+//!   to the app, [`pieces`] are bytes on their way to a socket, [`fault`] why portok answers itself,
+//!   [`tunnel`] what an upgrade makes of it.
 //!
 //! The coordinator uses no more of it than [`RouteWriter::set`], [`Target`] (made, retired, closed,
 //! and asked who still uses it) and [`ServiceCounters::release`]. As long as that face stays so
@@ -45,6 +46,7 @@ mod clock;
 mod connection;
 mod counters;
 mod crowd;
+mod extras;
 mod fault;
 mod forward;
 mod gate;
@@ -112,4 +114,8 @@ pub trait Reserved: Send + Sync + 'static {
         peer: SocketAddr,
         request: Request<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>>;
+
+    /// Whether `token`, of a request of `peer` to an app, is the admin token. `proxied`: another
+    /// proxy has passed the request on. Called on a data-plane thread: must not block.
+    fn knows(&self, peer: SocketAddr, token: &[u8], proxied: bool) -> bool;
 }

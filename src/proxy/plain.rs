@@ -32,6 +32,7 @@ use super::attempts::{Answered, Attempts, ForwardedRequest, Kept, NoAnswer};
 use super::clock;
 use super::connection::ClientConnection;
 use super::crowd::Guest;
+use super::extras::Extras;
 use super::fault::Fault;
 use super::here::{Routed, ServiceHere};
 use super::pieces::Pieces;
@@ -39,7 +40,6 @@ use super::settings::Settings;
 use super::sticky::Wish;
 use super::stream::ClientStream;
 use super::ticket::Ticket;
-use super::tiers::Place;
 use super::upstream::exchange::Incoming;
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::LocalTarget;
@@ -117,8 +117,8 @@ struct Request {
     service: Rc<ServiceHere>,
     /// The member of a set that it is for.
     wish: Option<Wish>,
-    /// Where it stands among the requests of its client, if the service has tiers.
-    place: Option<Box<Place>>,
+    /// What only some configurations want of it.
+    extras: Option<Box<Extras>>,
 }
 
 impl<S: ClientStream> ShortWay<'_, S> {
@@ -206,19 +206,20 @@ impl<S: ClientStream> ShortWay<'_, S> {
             return Some(Next::Other);
         };
         let mut head = self.worker.spares.head();
-        plain.write(&mut head, self.client, &service.settings, cut);
+        let extras = service.settings.wanted.as_ref().map(|wanted| {
+            let peer = self.client.peer;
+            let knows = |token: &[u8], proxied| self.worker.reserved.knows(peer, token, proxied);
+            plain.begin(wanted, &service.settings, peer, knows)
+        });
+        plain.write(&mut head, self.client, &service.settings, cut, extras.as_deref());
         let (to_head, close) = (plain.to_head, plain.close);
         let guest = plain.is_forwarded.then(|| service.named_guest(self.client, || plain.pairs()));
         let sticky = service.settings.sticky.as_ref();
         let wish = sticky.map(|rule| {
             rule.wish(plain.pairs(), || guest.as_ref().unwrap_or_else(|| self.client.guest()).ip())
         });
-        let tiers = service.settings.tiers.as_ref();
-        let place = tiers.map(|tiers| {
-            tiers.place(plain.pairs(), guest.as_ref().unwrap_or_else(|| self.client.guest()).ip())
-        });
         self.consume(length);
-        Some(Next::Plain(Request { head, to_head, close, guest, service, wish, place }))
+        Some(Next::Plain(Request { head, to_head, close, guest, service, wish, extras }))
     }
 
     fn consume(&mut self, length: usize) {
@@ -261,20 +262,21 @@ impl<S: ClientStream> ShortWay<'_, S> {
 
     /// Waits for an answer. `None`: the client has gone.
     async fn ask(&mut self, request: &mut Request) -> Option<Answer> {
-        let Request { head, to_head, close, guest, service, wish, place } = request;
-        let (head, to_head, close, wish) = (std::mem::take(head), *to_head, *close, *wish);
+        let Request { head, to_head, close, guest, service, wish, extras } = request;
+        let (head, to_head, close) = (std::mem::take(head), *to_head, *close);
         let settings = &service.settings;
         let socket = &self.client.socket;
         socket.limit_sending(settings.send_timeout);
         socket.prepare_sending(self.stream.tcp());
-        let mut ticket = Ticket::new(service.clone(), place.take());
+        let mut ticket = Ticket::new(service.clone(), extras.take());
         let guest = guest.take().unwrap_or_else(|| service.guest(self.client));
         if let Err(fault) = ticket.admit(guest) {
             let refused = Refused { fault, at: None, lines: Vec::new(), to_head, close };
             return Some(self.refuse(refused, &ticket, settings));
         }
         let mut outgoing = Outgoing::bodyless(head);
-        let mut request = WrittenRequest { to_head, worker: self.worker, lines: Vec::new() };
+        let mut request =
+            WrittenRequest { to_head, worker: self.worker, lines: Vec::new(), extras: ticket.extras() };
         let outcome = {
             let (client, exchange) = (&**self.client, self.client.exchange());
             let attempts = Attempts { worker: self.worker, service, client, exchange, wish };
@@ -290,9 +292,7 @@ impl<S: ClientStream> ShortWay<'_, S> {
             Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
                 let close = close || self.is_last(settings);
                 if settings.adds_fields {
-                    for (name, value) in ticket.fields(wish, &answered.claim.local) {
-                        fields::line(&mut lines, name.as_str().as_bytes(), value.as_bytes());
-                    }
+                    ticket.add_fields(&mut lines, *wish, &answered.claim.local);
                 }
                 return Some(self.pass(answered, settings, outgoing, lines, close, ticket));
             }
@@ -345,14 +345,17 @@ impl<S: ClientStream> ShortWay<'_, S> {
         let keep_alive = head.keep_alive && settings.app.upstream.keepalive;
         let mut incoming = Incoming::new(connection, unsent, head.framing, keep_alive);
         head.end_of_lines();
+        let end = lines.len();
         let rest = match incoming.take_whole_into(&mut lines) {
             Some(over) => {
                 give_back(&claim, over);
+                ticket.passed_out(lines.len() - end);
                 ticket.finish();
                 None
             }
             None => {
                 incoming.take_arrived_into(&mut lines);
+                ticket.passed_out(lines.len() - end);
                 if settings.is_impatient
                     && let Some(patience) = self.client.exchange().patience(settings)
                 {
@@ -433,6 +436,7 @@ struct WrittenRequest<'a> {
     to_head: bool,
     worker: &'a Worker,
     lines: Vec<u8>,
+    extras: Option<&'a Extras>,
 }
 
 impl Room for WrittenRequest<'_> {
@@ -449,7 +453,17 @@ impl ForwardedRequest for WrittenRequest<'_> {
         self.to_head
     }
 
-    fn write_head(&mut self, _: &mut Vec<u8>, _: SocketAddr) {}
+    fn write_head(&mut self, _: &mut Vec<u8>, _: SocketAddr) {
+        if let Some(extras) = self.extras {
+            extras.sent();
+        }
+    }
+
+    fn tried_again(&mut self) {
+        if let Some(extras) = self.extras {
+            extras.tried_again();
+        }
+    }
 
     fn kept(&self) -> Kept {
         Kept { head: 0, sends_body: false }

@@ -21,6 +21,7 @@ use super::board::Board;
 use super::counters::Counters;
 use super::listener::{self, Acceptor};
 use super::worker::{Until, Worker, WorkerParts};
+use crate::access::Recorder;
 use crate::config::Config;
 
 /// Commands that may wait for a thread.
@@ -126,6 +127,11 @@ impl Plane {
         Ok(Prepared { plane: Self { threads, board }, doors })
     }
 
+    /// Has requests recorded for the access log, from the next configuration on.
+    pub fn record(&mut self, recorder: Option<Arc<Recorder>>) {
+        self.board.record(recorder);
+    }
+
     /// Puts `config` in force: every request that begins from now on finds it. The number of
     /// threads stays.
     pub fn configure(&mut self, config: Arc<Config>) {
@@ -174,10 +180,12 @@ impl Plane {
             // If nobody receives it, the thread has ended already.
             let _ = thread.commands.send(Command::Stop).await;
         }
-        let join = move || self.threads.into_iter().all(|thread| thread.handle.join().is_ok());
+        let Self { threads, board } = self;
+        let join = move || threads.into_iter().all(|thread| thread.handle.join().is_ok());
         if !tokio::task::spawn_blocking(join).await.unwrap_or(false) {
             tracing::error!("a data-plane thread ended with a panic");
         }
+        board.record(None);
     }
 }
 

@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::clock;
+use super::extras::Wanted;
 use super::headers;
 use super::socket;
 use super::sticky::{Rule, Wish};
 use super::tiers;
 use super::upstream::pool::LocalTarget;
+use crate::access::Recorder;
 use crate::config::{AppConfig, Config, Forwarded};
 use crate::http1::host::compared;
 
@@ -37,6 +39,8 @@ pub(super) struct Settings {
     pub(super) sticky: Option<Rule>,
     /// How many requests each client may make in a time, if that is limited.
     pub(super) tiers: Option<tiers::Rule>,
+    /// What else its requests want; most want nothing.
+    pub(super) wanted: Option<Box<Wanted>>,
     /// Whether an answer of the app may have fields of portok's own: see [`super::ticket`].
     pub(super) adds_fields: bool,
     own: Own,
@@ -54,7 +58,8 @@ enum Own {
 }
 
 impl Settings {
-    pub(super) fn new(config: Arc<Config>, app: Arc<AppConfig>) -> Self {
+    /// `recorder` takes the lines of the access log, if there is one.
+    pub(super) fn new(config: Arc<Config>, app: Arc<AppConfig>, recorder: Option<Arc<Recorder>>) -> Self {
         let idle_timeout = clock::millis(config.proxy.idle_timeout);
         let header_timeout = clock::millis(config.proxy.header_timeout);
         let (limits, upstream) = (&app.limits, &app.upstream);
@@ -62,6 +67,7 @@ impl Settings {
         let requests_per_address = limits.requests_per_address.unwrap_or(usize::MAX);
         let is_impatient = upstream.response_timeout.or(upstream.read_timeout).or(upstream.timeout).is_some();
         let (sticky, tiers) = (Rule::of(&app), tiers::Rule::of(&app));
+        let wanted = Wanted::of(&config, &app, recorder).map(Box::new);
         Self {
             idle_timeout,
             header_timeout,
@@ -75,9 +81,10 @@ impl Settings {
                 _ if config.admin.public => Own::Admin,
                 _ => Own::Nothing,
             },
-            adds_fields: sticky.is_some() || tiers.is_some(),
+            adds_fields: sticky.is_some() || wanted.as_ref().is_some_and(|wanted| wanted.adds_fields()),
             sticky,
             tiers,
+            wanted,
             app,
             config,
         }

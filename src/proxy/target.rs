@@ -40,6 +40,8 @@ const CUT: u8 = 8;
 #[derive(Debug)]
 pub struct Target {
     addr: SocketAddr,
+    /// The number of the replica that it is, if it is one.
+    replica: Option<u16>,
     release: Arc<ReleaseCounters>,
     flags: AtomicU8,
     /// Whether it is out, as one of several.
@@ -78,7 +80,22 @@ struct Connections {
 impl Target {
     /// A new tenure of `addr`, whose answers count for `release`.
     pub fn new(addr: SocketAddr, release: Arc<ReleaseCounters>) -> Arc<Self> {
-        Arc::new(Self { addr, flags: AtomicU8::new(0), mark: Mark::new(), used: OnceLock::new(), release })
+        Self::make(addr, None, release)
+    }
+
+    /// The same for the replica `number` of its release.
+    pub fn of_replica(addr: SocketAddr, number: u16, release: Arc<ReleaseCounters>) -> Arc<Self> {
+        Self::make(addr, Some(number), release)
+    }
+
+    fn make(addr: SocketAddr, replica: Option<u16>, release: Arc<ReleaseCounters>) -> Arc<Self> {
+        let (flags, mark, used) = (AtomicU8::new(0), Mark::new(), OnceLock::new());
+        Arc::new(Self { addr, replica, flags, mark, used, release })
+    }
+
+    /// The number of the replica that it is, if it is one.
+    pub(super) fn replica(&self) -> Option<u16> {
+        self.replica
     }
 
     /// Its address.

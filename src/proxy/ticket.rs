@@ -15,6 +15,7 @@ use http::{HeaderName, HeaderValue, Response, header};
 use super::board::Service;
 use super::clock;
 use super::crowd::{Guest, Limit, Stay};
+use super::extras::{self, Extras};
 use super::fault::Fault;
 use super::headers;
 use super::here::ServiceHere;
@@ -22,6 +23,7 @@ use super::sticky::Wish;
 use super::target::Target;
 use super::tiers::{Place, Quota};
 use super::upstream::pool::LocalTarget;
+use crate::http1::fields;
 
 /// One request in the counters; ends when it is dropped.
 pub(super) struct Ticket {
@@ -33,35 +35,42 @@ pub(super) struct Ticket {
     finished: Cell<bool>,
     /// `None`: not admitted yet.
     stay: Option<Stay>,
-    /// Where it stands among the requests of its client, if the service has tiers.
-    place: Option<Box<Place>>,
+    /// What only some configurations want of it.
+    extras: Option<Box<Extras>>,
 }
 
 impl Ticket {
-    /// Counts a request of `service` that has begun. `place`: see [`Self::take_place`].
-    pub(super) fn new(service: Rc<ServiceHere>, place: Option<Box<Place>>) -> Self {
+    /// Counts a request of `service` that has begun.
+    pub(super) fn new(service: Rc<ServiceHere>, extras: Option<Box<Extras>>) -> Self {
         let fast = service.settings.config.proxy.fast_path;
         let second = (!fast).then(|| clock::uptime() / 1_000);
         if service.counts().begin(second) {
             service.counters.sample_inflight();
         }
         let started = (!fast).then(Instant::now);
-        Self { service, started, finished: Cell::new(false), stay: None, place }
+        Self { service, started, finished: Cell::new(false), stay: None, extras }
     }
 
-    /// Notes where it stands among the requests of its client, before it is admitted.
-    pub(super) fn take_place(&mut self, place: Box<Place>) {
-        self.place = Some(place);
-    }
-
-    /// The name of its client's tier, if the service has tiers and it came so far.
+    /// The name of its client's tier, if the service has tiers.
     pub(super) fn tier(&self) -> Option<&str> {
-        self.place.as_deref().map(Place::tier)
+        self.extras()?.place().map(Place::tier)
     }
 
     /// The service that it asks.
     pub(super) fn service(&self) -> &Arc<Service> {
         self.service.service()
+    }
+
+    /// What only some configurations want of it; mostly nothing.
+    pub(super) fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
+    }
+
+    /// Bytes of its answer's body go to the client.
+    pub(super) fn passed_out(&self, bytes: usize) {
+        if let Some(extras) = &self.extras {
+            extras.passed(0, bytes as u64);
+        }
     }
 
     /// Counts it for its client's address, unless that has too many under way, and among the
@@ -83,7 +92,7 @@ impl Ticket {
             self.one_too_many(&stay)?;
         }
         self.stay = Some(stay);
-        let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(place) = self.extras.as_deref_mut().and_then(Extras::place_mut) else { return Ok(()) };
         place.admit(self.service.service().clients()).map_err(|quota| Fault::TierLimit(Box::new(quota)))
     }
 
@@ -99,14 +108,29 @@ impl Ticket {
         Err(Fault::TooManyAtOnce)
     }
 
+    /// Adds what portok tells the client to `lines`, the head of the answer of `local`: see
+    /// [`Self::fields`].
+    #[inline(never)]
+    pub(super) fn add_fields(&self, lines: &mut Vec<u8>, wish: Option<Wish>, local: &LocalTarget) {
+        for (name, value) in self.fields(wish, local) {
+            if extras::replaces(&name) {
+                extras::cut_field(lines, name.as_str().as_bytes());
+            }
+            fields::line(lines, name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+
     /// The fields that portok adds to the answer of `local` for a client with this `wish`: what a
-    /// sticky client is told, and what is left of a tier.
+    /// sticky client is told, what is left of a tier, and what its extras have.
     #[inline(never)]
     pub(super) fn fields(&self, wish: Option<Wish>, local: &LocalTarget) -> Vec<(HeaderName, HeaderValue)> {
         let told = self.service.settings.told(wish, local);
         let cookie = told.and_then(|told| Some((header::SET_COOKIE, HeaderValue::try_from(told).ok()?)));
-        let quota = self.place.as_ref().and_then(|place| place.told());
-        cookie.into_iter().chain(quota.iter().flat_map(Quota::header_fields)).collect()
+        let quota = self.extras().and_then(|extras| extras.place()?.told());
+        let mut fields: Vec<_> =
+            cookie.into_iter().chain(quota.iter().flat_map(Quota::header_fields)).collect();
+        fields.extend(self.extras().into_iter().flat_map(|extras| extras.answer_fields(Some(&local.target))));
+        fields
     }
 
     /// Takes a place for the tunnel that the request may become.
@@ -124,6 +148,9 @@ impl Ticket {
         if let Some(stay) = &mut self.stay {
             stay.become_tunnel();
         }
+        if let Some(extras) = &self.extras {
+            extras.became_tunnel();
+        }
     }
 
     /// It becomes no tunnel: gives its place back.
@@ -135,6 +162,9 @@ impl Ticket {
 
     /// Counts the answer's status, for `target`'s release too.
     pub(super) fn answered(&self, status: u16, target: Option<&Target>) {
+        if let Some(extras) = &self.extras {
+            extras.answered(status, target);
+        }
         self.service.counts().answered(status);
         if let (Some(target), true) = (target, self.started.is_some()) {
             target.release_counters().answered(self.service.lane(), status);
@@ -160,9 +190,14 @@ impl Ticket {
         if fault.is_error() {
             self.count_error(fault, cause);
         }
-        let response = fault.answer(config.log.verbose_errors, close, upstream.timeout_status);
+        let pages = self.extras().filter(|extras| extras.takes_html());
+        let pages = pages.map(|_| &*self.service.settings.app.errors.pages);
+        let mut response = fault.answer(config.log.verbose_errors, close, upstream.timeout_status, pages);
         let at = at.filter(|_| response.status().is_server_error());
         self.answered(response.status().as_u16(), at.map(|at| &*at.target));
+        if let Some(extras) = self.extras() {
+            extras.refused(fault.code(), &mut response, at.map(|at| &*at.target));
+        }
         self.finish();
         response
     }
@@ -170,6 +205,9 @@ impl Ticket {
     /// Counts an answer that broke off, and returns why it did.
     pub(super) fn broke(&self, fault: &Fault) -> String {
         let cause = fault.cause();
+        if let Some(extras) = self.extras() {
+            extras.failed(fault.code());
+        }
         tracing::debug!(code = fault.code(), %cause, "an answer broke off");
         self.count_error(fault, cause.clone());
         cause

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::answer::UnderWay;
 use super::board::Service;
 use super::client_exchange::ClientExchange;
+use super::extras::Extras;
 use super::socket::Socket;
 use super::spares::BufferSize;
 use super::stream::ClientStream;
@@ -60,7 +61,7 @@ impl Tunnel {
         let Ok((stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
         let early =
             if rest.is_empty() { upgraded.read_buf } else { [upgraded.read_buf, rest].concat().into() };
-        pass(worker, exchange, stream, early, app).await;
+        pass(worker, exchange, (stream, early), app, under_way.ticket.extras()).await;
     }
 }
 
@@ -69,15 +70,20 @@ impl Tunnel {
 async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
     worker: &Worker,
     exchange: &ClientExchange,
-    mut client: C,
-    early: Bytes,
+    (mut client, early): (C, Bytes),
     mut app: Connection,
+    extras: Option<&Extras>,
 ) {
     let mut up = Direction(State::Early(early));
     let mut down = Direction(State::Early(app.buf.split().freeze()));
+    let note = |from_client, to_client| {
+        if let Some(extras) = extras {
+            extras.passed(from_client, to_client);
+        }
+    };
     let moved = poll_fn(|cx| {
-        let up = up.poll(cx, (&mut client, &mut app.stream), worker, exchange)?;
-        let down = down.poll(cx, (&mut app.stream, &mut client), worker, exchange)?;
+        let up = up.poll(cx, (&mut client, &mut app.stream), worker, exchange, |bytes| note(bytes, 0))?;
+        let down = down.poll(cx, (&mut app.stream, &mut client), worker, exchange, |bytes| note(0, bytes))?;
         if down.is_ready() {
             exchange.note_app_ended();
         }
@@ -112,6 +118,7 @@ impl Direction {
         (from, to): (&mut F, &mut T),
         worker: &Worker,
         exchange: &ClientExchange,
+        passed: impl Fn(u64),
     ) -> Poll<io::Result<()>> {
         let (mut from, mut to) = (Pin::new(from), Pin::new(to));
         let state = &mut self.0;
@@ -120,6 +127,7 @@ impl Direction {
                 State::Early(bytes) => {
                     while bytes.has_remaining() {
                         let written = ready!(to.as_mut().poll_write(cx, bytes))?;
+                        passed(written as u64);
                         bytes.advance(written);
                     }
                     ready!(to.as_mut().poll_flush(cx))?;
@@ -133,6 +141,7 @@ impl Direction {
                     match outcome {
                         Poll::Ready(Ok(())) if end > 0 => {
                             exchange.note_moved();
+                            passed(end as u64);
                             *state = State::Writing { buffer, at: 0, end };
                         }
                         outcome => {

@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_moment_in_which_the_machine_stood_still_makes_no_connection_quiet() {
         let config = Arc::new(tests::config());
-        let settings = Settings::new(config.clone(), config.app.clone());
+        let settings = Settings::new(config.clone(), config.app.clone(), None);
         let visit = Visit::begin(Crowd::of(None).guest(PEER), 1, 1).unwrap();
         let client = ClientConnection::new((PEER, 1).into(), tests::door(), visit);
         let mut swept = Sweeps::default();

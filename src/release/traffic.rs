@@ -152,9 +152,10 @@ impl Traffic {
         let served = self.serves.take().filter(|serving| serving.set == members.set);
         let begins = served.is_none();
         let tenure = served.map(|serving| serving.tenure).unwrap_or_default();
-        let targets = members.runs.iter().map(|member| self.target(*member, &members.release.id, begins));
-        let all = targets.zip(members.places(&config.name)).collect();
         let is_managed = members.release.origin == Origin::Managed;
+        let of = (members.release.id.as_str(), is_managed);
+        let targets = members.runs.iter().map(|member| self.target(*member, of, begins));
+        let all = targets.zip(members.places(&config.name)).collect();
         let way = Way::of(config, members.most);
         let serving = Serving { set: members.set, tenure, members: all, is_managed, way };
         drop(self.route.set(serving.now()));
@@ -179,14 +180,19 @@ impl Traffic {
         }
     }
 
-    /// The target of a run: that of its tenure, or a new one where one `begins`.
-    fn target(&mut self, member: Member, release: &str, begins: bool) -> Arc<Target> {
-        let Member { run, port, .. } = member;
+    /// The target of a run of this release, which is managed or not: that of its tenure, or a new
+    /// one where one `begins`.
+    fn target(&mut self, member: Member, (release, is_managed): (&str, bool), begins: bool) -> Arc<Target> {
+        let Member { run, port, replica } = member;
         let tenures = self.targets.entry(run).or_default();
         if let Some(target) = tenures.targets.last().filter(|_| !begins) {
             return Arc::clone(target);
         }
-        let target = Target::new(at(port), self.counters.release(release));
+        let counters = self.counters.release(release);
+        let target = match is_managed {
+            true => Target::of_replica(at(port), replica, counters),
+            false => Target::new(at(port), counters),
+        };
         // A client that is pinned to an earlier tenure of this run moves to the new one.
         let Tenures { targets, ended } = tenures;
         targets.retain(|tenure| {

@@ -32,6 +32,9 @@ pub struct Metrics {
     /// The daemon itself; only where it has several apps, and none of them was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceStatus>,
+    /// Lines of the access log that were lost; only where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_dropped: Option<u64>,
     /// Connections opened to apps; only with `upstream.debug`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream_sockets_created: Option<u64>,

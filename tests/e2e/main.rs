@@ -7,6 +7,8 @@
 //! from holds for their helpers too.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod apps;
@@ -30,6 +32,8 @@ mod crash;
 mod deploy;
 #[cfg(test)]
 mod drain;
+#[cfg(test)]
+mod edge;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]

@@ -51,7 +51,13 @@ impl Admin {
             }
         };
         let instance = (named.is_none() && self.parts.apps.has_several()).then(|| self.instance(config));
-        wire::Metrics { instance, ..metrics(counters, health, wire::rfc3339(self.parts.started_at), debug) }
+        let is_of_all = named.is_none() || !self.parts.apps.has_several();
+        let access_dropped = (is_of_all && config.access.is_on()).then_some(counters.access_dropped);
+        wire::Metrics {
+            instance,
+            access_dropped,
+            ..metrics(counters, health, wire::rfc3339(self.parts.started_at), debug)
+        }
     }
 
     async fn exposition(&self, named: Option<App>, config: &Config) -> String {
@@ -123,6 +129,7 @@ pub(super) fn metrics(
         health,
         last_proxy_error: counters.last_error,
         instance: None,
+        access_dropped: None,
         upstream_sockets_created: debug.then_some(counters.upstream_sockets_created),
     }
 }

@@ -34,6 +34,10 @@ impl Reserved for Nobody {
     ) -> std::pin::Pin<Box<dyn Future<Output = Response<ReservedBody>> + Send>> {
         unreachable!("nobody asks")
     }
+
+    fn knows(&self, _: SocketAddr, _: &[u8], _: bool) -> bool {
+        false
+    }
 }
 
 /// A data plane whose one service a set of targets serves.

@@ -98,6 +98,7 @@ mod tests {
                 at: "2026-01-01T00:30:00Z".into(),
             }),
             instance: None,
+            access_dropped: None,
             upstream_sockets_created: None,
         };
         let expected = "\

@@ -1,5 +1,4 @@
-//! The keys of the instance: its name, its addresses and files, `[admin]`, `[proxy]`,
-//! `[log]`.
+//! The keys of the instance: its name, its addresses and files, `[admin]`, `[proxy]`.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -9,7 +8,9 @@ use super::super::files::{self, Owner};
 use super::super::read::Reader;
 use super::super::show::{self, list, optional, or_zero, secret};
 use super::super::values::{self, Input, Parsed, SHORTEST, none_if_zero, some};
-use super::super::{Config, Forwarded, Secret, defaults, is_instance_name, paths};
+use super::super::{
+    Config, Forwarded, ForwardedHeader, RequestId, Secret, defaults, is_instance_name, paths,
+};
 use super::{Key, OnChange};
 
 /// The sizes of a head that can be configured. Ordinary cookies do not fit below the least (and
@@ -24,6 +25,15 @@ const NO_ROUTE_STATUS: &[u16] = &[404, 400];
 
 const FORWARDED: &[(&str, Forwarded)] =
     &[("trusted", Forwarded::Trusted), ("append", Forwarded::Append), ("off", Forwarded::Off)];
+
+const FORWARDED_HEADER: &[(&str, ForwardedHeader)] = &[
+    ("x-forwarded", ForwardedHeader::XForwarded),
+    ("forwarded", ForwardedHeader::Forwarded),
+    ("both", ForwardedHeader::Both),
+];
+
+const REQUEST_ID: &[(&str, RequestId)] =
+    &[("off", RequestId::Off), ("keep", RequestId::Keep), ("make", RequestId::Make)];
 
 pub(super) const TOP: &[Key] = &[
     Key::instance("name", read_name, |config, _| Some(show::string(&config.name)))
@@ -95,11 +105,17 @@ pub(super) const PROXY: &[Key] = &[
     row!(instance, "proxy.ping", some(values::url_path), optional(show::string), proxy.ping),
     row!(instance, "proxy.ping_host", some(values::host_name), optional(show::string), proxy.ping_host),
     row!(instance, "proxy.fast_path", values::boolean, show::number, proxy.fast_path).variable("FAST_PATH"),
+    row!(
+        instance,
+        "proxy.forwarded_header",
+        values::choice(FORWARDED_HEADER),
+        show::word(FORWARDED_HEADER),
+        proxy.forwarded_header
+    ),
+    row!(instance, "proxy.real_ip", values::boolean, show::number, proxy.real_ip),
+    row!(instance, "proxy.request_id", values::choice(REQUEST_ID), show::word(REQUEST_ID), proxy.request_id),
+    row!(instance, "proxy.debug", values::boolean, show::number, proxy.debug),
 ];
-
-pub(super) const LOG: &[Key] =
-    &[row!(instance, "log.verbose_errors", values::boolean, show::number, log.verbose_errors)
-        .variable("VERBOSE_ERRORS")];
 
 /// The name, and the folder that is called by it. By default it is `--instance`'s, else the stem of
 /// the file's name.

@@ -8,6 +8,7 @@ use super::super::AppConfig;
 pub(in crate::config) fn holds_for_redis(name: &str) -> bool {
     matches!(name, "app.balance" | "app.sticky")
         || name.starts_with("health.")
+        || name.starts_with("errors.")
         || name.starts_with("upstream.")
 }
 

@@ -3,7 +3,7 @@
 //! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
 //! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
 //! stand in [`app`], [`routes`] and [`instance`], by whose setting they are, and in [`deploy`],
-//! [`limits`] and [`hold`], with a list for each table of the file. A new key is a row there, a field in its
+//! [`limits`], [`hold`] and [`access`], with a list for each table of the file. A new key is a row there, a field in its
 //! struct, and a default in [`super::defaults`]. [`kinds`] knows which kinds of app can use which
 //! keys.
 
@@ -32,6 +32,7 @@ macro_rules! row {
     };
 }
 
+mod access;
 mod app;
 mod deploy;
 mod hold;
@@ -212,8 +213,10 @@ const TABLES: &[&[Key]] = &[
     limits::LIMITS,
     hold::HOLD,
     app::HOOKS,
+    access::ERRORS,
     redis::REDIS,
-    instance::LOG,
+    access::ACCESS,
+    access::LOG,
 ];
 
 /// All keys, in the order in which they are shown.

@@ -69,6 +69,7 @@ fn every_variable_reaches_its_key() {
         ("SERVER_HEADERS_TIMEOUT", "8000"),
         ("ENABLE_XFWD", "0"),
         ("DEBUG_UPSTREAM", "1"),
+        ("PORTOK_LOG", "warn,proxy=debug"),
         ("VERBOSE_ERRORS", "1"),
     ] {
         case.set(variable, value);
@@ -94,6 +95,7 @@ fn every_variable_reaches_its_key() {
     assert_eq!((config.proxy.idle_timeout, config.proxy.header_timeout), (secs(7), secs(8)));
     assert_eq!(config.proxy.forwarded, Forwarded::Off);
     assert!(config.app.upstream.debug && config.log.verbose_errors);
+    assert_eq!(config.log.level.to_string(), "warn,proxy=debug");
 }
 
 #[test]

@@ -47,6 +47,7 @@ pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String
     }
     if let Some(server) = &mut server {
         write_upstream(server, &mut toml, findings);
+        write_access(server, &mut toml, findings);
     }
     toml.table(&["apps"]);
     toml.comment("None in this file. One that is added here wins over a host in Redis.");
@@ -162,9 +163,23 @@ fn write_upstream(server: &mut Fields<'_>, toml: &mut Toml, findings: &mut Findi
     }
 }
 
+/// The log of requests, in hipache's own format.
+fn write_access(server: &mut Fields<'_>, toml: &mut Toml, findings: &mut Findings) {
+    let place = server.at("accessLog");
+    match server.text("accessLog", findings) {
+        Some(file) if file.starts_with('/') => {
+            toml.table(&["access"]);
+            toml.set("file", file);
+            toml.set("format", "hipache");
+        }
+        Some(_) => findings.note(place, "access.file takes an absolute path: set it"),
+        None => {}
+    }
+}
+
 fn rest_of_server(mut server: Fields<'_>, findings: &mut Findings) {
-    server.lost(&["accessLog"], "a log of requests has no counterpart yet", findings);
-    server.lost(&["staticDir"], "pages for errors have no counterpart yet", findings);
+    let pages = "errors.dir names a folder with pages, which are called 502.html, 4xx.html, default.html";
+    server.lost(&["staticDir"], pages, findings);
     server.lost(&["https"], TLS, findings);
     server.lost(&["debug"], "portokd says what goes on in its own log", findings);
     server.unknown("hipache", findings);

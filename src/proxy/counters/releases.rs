@@ -43,6 +43,11 @@ pub struct ReleaseCounters {
 struct ReleaseLane(Classes);
 
 impl ReleaseCounters {
+    /// The release's name.
+    pub(in crate::proxy) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How many threads count.
     pub(in crate::proxy) fn threads(&self) -> usize {
         self.lanes.len()

@@ -61,6 +61,9 @@ impl<S: ClientStream> ShortWay<'_, S> {
                 Some(Ok(part)) => part,
                 Some(Err(failed)) => return broke(failed, held.as_ref()),
             };
+            if let Some((_, ticket)) = &held {
+                ticket.passed_out(length);
+            }
             if incoming.is_over()
                 && let Some((claim, ticket)) = held.take()
             {
@@ -75,7 +78,7 @@ impl<S: ClientStream> ShortWay<'_, S> {
                 return true;
             }
             if at_once && was_full {
-                match self.copy_large(&mut incoming).await {
+                match self.copy_large(&mut incoming, held.as_ref()).await {
                     Copied::Waiting => (),
                     Copied::Over => return false,
                     Copied::Failed(failed) => return broke(failed, held.as_ref()),
@@ -87,7 +90,7 @@ impl<S: ClientStream> ShortWay<'_, S> {
     /// Copies through a large buffer as long as the client takes all of it at once, except for the
     /// last part. What the client does not take stays in the kernel: a client that stops reading
     /// holds no buffer.
-    async fn copy_large(&mut self, incoming: &mut Incoming) -> Copied {
+    async fn copy_large(&mut self, incoming: &mut Incoming, held: Option<&(Claim, Ticket)>) -> Copied {
         loop {
             // Other connections have their turn in between.
             tokio::task::yield_now().await;
@@ -97,6 +100,9 @@ impl<S: ClientStream> ShortWay<'_, S> {
                     Poll::Ready(Ok(0)) => Poll::Ready(Some(Copied::Waiting)),
                     Poll::Ready(Ok(length)) => {
                         let written = Pin::new(&mut self.stream).poll_write(cx, &buffer[..length]);
+                        if let (Poll::Ready(Ok(count)), Some((_, ticket))) = (&written, held) {
+                            ticket.passed_out(*count);
+                        }
                         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
                         Poll::Ready(match taken(written, length, incoming) {
                             None if flushed.is_pending() => Some(Copied::Waiting),
@@ -140,7 +146,7 @@ impl<S: ClientStream> ShortWay<'_, S> {
         let Rest { mut incoming, claim, ticket, .. } = rest;
         let mut held = Some((claim, ticket));
         loop {
-            let filled = poll_fn(|cx| match poll_fill(cx, &mut incoming, pieces) {
+            let filled = poll_fn(|cx| match poll_fill(cx, &mut incoming, pieces, held.as_ref()) {
                 Poll::Ready(filled) => Poll::Ready(Some(filled)),
                 Poll::Pending => self.poll_gone(cx).map(|()| None),
             });
@@ -230,7 +236,12 @@ enum Filled {
 
 /// Takes what has come of the answer, to be written at once in chunks. Pending while nothing has
 /// come.
-fn poll_fill(cx: &mut Context<'_>, incoming: &mut Incoming, pieces: &mut Pieces) -> Poll<Filled> {
+fn poll_fill(
+    cx: &mut Context<'_>,
+    incoming: &mut Incoming,
+    pieces: &mut Pieces,
+    held: Option<&(Claim, Ticket)>,
+) -> Poll<Filled> {
     while pieces.payload.is_empty() && pieces.bytes.len() < BATCH {
         let step = match incoming.poll_step(cx) {
             // What came before a pause goes out first.
@@ -243,6 +254,9 @@ fn poll_fill(cx: &mut Context<'_>, incoming: &mut Incoming, pieces: &mut Pieces)
             Step::Frame(frame) => {
                 // Trailers are for clients that ask for them, and their requests are not plain.
                 if let Ok(data) = frame.into_data() {
+                    if let Some((_, ticket)) = held {
+                        ticket.passed_out(data.len());
+                    }
                     add_chunk(pieces, data);
                 }
             }

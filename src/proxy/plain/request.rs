@@ -1,7 +1,10 @@
 //! Which requests are plain, and their head as the app gets it. Decided from what was parsed,
 //! without I/O.
 
+use std::net::SocketAddr;
+
 use super::super::connection::ClientConnection;
+use super::super::extras::{Asked, Extras, Wanted};
 use super::super::headers;
 use super::super::settings::Settings;
 use super::super::sticky;
@@ -68,6 +71,25 @@ impl<'a> Plain<'a> {
         self.fields.iter().map(|field| (field.name.as_bytes(), field.value))
     }
 
+    /// Begins what is `wanted` of it beside being passed on.
+    #[inline(never)]
+    pub(super) fn begin(
+        &self,
+        wanted: &Wanted,
+        settings: &Settings,
+        peer: SocketAddr,
+        knows: impl FnOnce(&[u8], bool) -> bool,
+    ) -> Box<Extras> {
+        let asked = Asked {
+            method: self.method,
+            host: Some(self.host),
+            target: self.target.as_bytes(),
+            proto: "HTTP/1.1",
+            fields: || self.pairs(),
+        };
+        wanted.begin((&settings.config, settings.tiers.as_ref()), peer, &asked, knows)
+    }
+
     /// Writes its head as the app gets it, without `cut` bytes at the beginning of the path.
     pub(super) fn write(
         &self,
@@ -75,6 +97,7 @@ impl<'a> Plain<'a> {
         client: &ClientConnection,
         settings: &Settings,
         cut: usize,
+        extras: Option<&Extras>,
     ) {
         let (taken, target) = headers::cut_prefix(self.target.as_bytes(), cut);
         let context = headers::Context {
@@ -100,7 +123,13 @@ impl<'a> Plain<'a> {
             nominated: &[],
             fields: || self.pairs(),
         };
-        sticky::write_head(out, head, &context, settings.sticky.as_ref());
+        match extras {
+            None => sticky::write_head(out, head, &context, settings.sticky.as_ref()),
+            Some(extras) => {
+                let by = (&*settings.config, settings.sticky.as_ref());
+                extras.write_head(out, head, &context, by, client.peer);
+            }
+        }
     }
 }
 

@@ -98,6 +98,11 @@ impl Outgoing {
         self.body.is_some()
     }
 
+    /// How many bytes of the body have come, of which `limit` may come.
+    pub(in crate::proxy) fn taken(&self, limit: Option<u64>) -> u64 {
+        limit.unwrap_or(u64::MAX) - self.allowed
+    }
+
     /// Whether nothing of it was sent.
     pub(in crate::proxy) fn is_untouched(&self) -> bool {
         self.written == 0

@@ -46,6 +46,10 @@ retries = 3
 eject_for = "30s"
 eject_on = [500, 501, 502, 503, 504]
 
+[access]
+file = "/var/log/hipache/hipache.log"
+format = "hipache"
+
 [apps]
 # None in this file. One that is added here wins over a host in Redis.
 "#
@@ -58,7 +62,6 @@ eject_on = [500, 501, 502, 503, 504]
             "redis: targets have to be private addresses (redis.allow); loopback and public ones only when named there",
             "server.workers: portok has one thread for each core, or proxy.threads; max_connections counts for all of them",
             "server.retryOnError: portok never sends a request twice that an app may have begun to carry out, unless it is idempotent",
-            "server.accessLog: a log of requests has no counterpart yet",
             "https: TLS has no counterpart yet; another proxy has to end it before portok",
             "user: portokd runs as the user of its unit: portok init --user USER",
             "group: portokd runs as the user of its unit: portok init --user USER",
