@@ -17,6 +17,7 @@ use crate::proxy::crowd::{Crowd, Guest, Reception};
 use crate::proxy::pins::Stay;
 use crate::proxy::settings::Settings;
 use crate::proxy::sticky::Wish;
+use crate::proxy::target::Target;
 use crate::proxy::upstream::pool::{Claim, LocalTarget};
 use crate::proxy::who;
 
@@ -204,8 +205,16 @@ impl ServiceHere {
         wish: Option<Wish>,
     ) -> Option<Result<Claim, NoClaim>> {
         match client.pins.of(&self.service)? {
-            Stay::With(local) if tried.iter().any(|tried| Rc::ptr_eq(tried, &local)) => None,
-            Stay::With(local) => Claim::new(local, true).map(Ok),
+            Stay::With(local) => match self.members_with(&local) {
+                // Its set has several members by now, and the pin is to that.
+                Some(live) => {
+                    let chosen = live.claim(tried, true, wish)?;
+                    client.pins.pin(Stay::Among(live.clone()));
+                    Some(chosen.into())
+                }
+                None if tried.iter().any(|tried| Rc::ptr_eq(tried, &local)) => None,
+                None => Claim::new(local, true).map(Ok),
+            },
             Stay::Among(members) => {
                 let goes_on = |live: &&Rc<Members>| live.spread().continues(members.spread());
                 // Until it is left, the set may have other members by now.
@@ -227,6 +236,12 @@ impl ServiceHere {
             NowHere::Spread(members) => Some(members),
             _ => None,
         }
+    }
+
+    /// The same, where `local` is one of them.
+    fn members_with(&self, local: &LocalTarget) -> Option<&Rc<Members>> {
+        let is_it = |target: &Arc<Target>| Arc::ptr_eq(target, &local.target);
+        self.members().filter(|members| members.spread().members().iter().any(is_it))
     }
 
     /// Whether its requests queue behind others.

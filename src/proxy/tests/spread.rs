@@ -407,6 +407,29 @@ async fn a_pin_is_to_a_set_and_not_to_a_member() {
 }
 
 #[tokio::test]
+async fn a_pin_to_a_single_one_is_to_its_set_once_that_has_several() {
+    let (apps, addrs) = three().await;
+    let pinned = |app: &mut AppConfig| app.drain.affinity = Affinity::Connection;
+    let mut set = Set::start(&addrs[..1], Balance::RoundRobin, pinned);
+    let first = set.targets[0].clone();
+    set.rig.routes.set(Now::One(first.clone()));
+    let mut client = set.rig.connect().await;
+    let mut ask = async || {
+        client.send(GET).await;
+        client.reply().await.text().to_owned()
+    };
+    assert_eq!((ask().await.as_str(), first.pinned()), ("a", 1));
+    set.publish(&addrs[..2], Balance::RoundRobin);
+    let answers = [ask().await, ask().await, ask().await, ask().await];
+    assert_eq!(counted(answers.to_vec()).into_keys().collect::<Vec<_>>(), ["a", "b"]);
+    // The one that it was pinned to is taken out.
+    set.publish(&addrs[1..2], Balance::RoundRobin);
+    assert_eq!([ask().await, ask().await], ["b", "b"]);
+    assert_eq!(first.pinned(), 0);
+    drop(apps);
+}
+
+#[tokio::test]
 async fn members_that_come_and_go_under_load_cost_no_request() {
     let (_apps, addrs) = three().await;
     let mut set = Set::start(&addrs, Balance::Least, |_| ());
