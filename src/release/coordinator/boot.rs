@@ -351,7 +351,8 @@ impl Coordinator {
             self.runs.take_over(&run, stored, process, left(stored.until, timeout));
             let (set, replica) = (stored.set, stored.replica);
             let (step, left) = (stored.step, left(stored.until, period));
-            adopted.push(Adopted { run, set, replica, role, step, left });
+            let age = stored.started_at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            adopted.push(Adopted { run, set, replica, role, step, left, age });
         }
         adopted
     }

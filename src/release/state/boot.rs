@@ -37,6 +37,9 @@ impl State {
             runs.into_iter().partition(|adopted| adopted.run.process.is_some());
         let mut drains = BTreeMap::new();
         for adopted in runs {
+            if adopted.role == Role::Live || adopted.role == Role::Draining {
+                self.has_run_for(adopted.run.id, adopted.age, round);
+            }
             match &unfinished {
                 Some((release, reason)) if self.may_resume(release, &adopted) => {
                     self.resume(adopted, *reason, round);

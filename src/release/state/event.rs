@@ -87,6 +87,8 @@ pub struct Adopted {
     pub step: Option<DeployStep>,
     /// The rest of its drain, where it drains.
     pub left: Duration,
+    /// How long ago its process was started.
+    pub age: Duration,
 }
 
 /// What a run does for its release. It is written down, so that the next daemon knows what to do

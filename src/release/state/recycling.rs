@@ -25,7 +25,7 @@ const LOOKS: u32 = 3;
 /// What is known of the memory of the live replicas, and the replacement under way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Recycling {
-    /// The live runs that are ready, where there is a limit.
+    /// The runs that were live, until nothing is left of them.
     known: BTreeMap<RunId, Known>,
     under_way: Option<Replacement>,
     /// No replacement begins before this moment.
@@ -34,11 +34,18 @@ pub(super) struct Recycling {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
+    /// Since when it is ready, whoever was live and whatever the limit was meanwhile.
     ready_at: Duration,
     /// The looks in a row in which it was too large.
     over: u32,
-    /// It grows too fast for a replacement to help.
-    grows_fast: bool,
+    /// The limit that it has reached too fast for a replacement to help.
+    reached: Option<u64>,
+}
+
+impl Known {
+    fn ready_at(moment: Duration) -> Self {
+        Self { ready_at: moment, over: 0, reached: None }
+    }
 }
 
 /// One run is to take the place of another.
@@ -71,11 +78,11 @@ impl State {
         let may_begin = self.may_recycle(round);
         let Some(known) = self.recycling.known.get_mut(&id) else { return };
         known.over = if bytes > limit { known.over.saturating_add(1) } else { 0 };
-        if known.over < LOOKS || known.grows_fast {
+        if known.over < LOOKS || known.reached == Some(limit) {
             return;
         }
         if round.now.saturating_sub(known.ready_at) < round.policy.recycle_after {
-            known.grows_fast = true;
+            known.reached = Some(limit);
             round.push(Effect::Tell(Tell::GrowsFast { run: id, bytes }));
         } else if may_begin
             && let Live::Set(set) = &mut self.live
@@ -100,12 +107,22 @@ impl State {
         if let Some(replacement) = self.recycling.under_way {
             self.recycling.under_way = self.replace(replacement, round);
         }
-        let live = if round.policy.max_memory.is_some() { self.live_runs() } else { Vec::new() };
+        let live = self.live_runs();
+        let all: Vec<RunId> = self.runs().map(|run| run.id).collect();
         let known = &mut self.recycling.known;
-        known.retain(|run, _| live.contains(run));
-        for run in live {
-            known.entry(run).or_insert(Known { ready_at: round.now, over: 0, grows_fast: false });
+        known.retain(|run, _| all.contains(run));
+        for (_, known) in known.iter_mut().filter(|(run, _)| !live.contains(run)) {
+            // What was seen before it is live again is no look in a row with what is seen then.
+            known.over = 0;
         }
+        for run in live {
+            known.entry(run).or_insert(Known::ready_at(round.now));
+        }
+    }
+
+    /// An earlier daemon started this run so long ago.
+    pub(super) fn has_run_for(&mut self, id: RunId, age: Duration, round: &Round<'_>) {
+        self.recycling.known.insert(id, Known::ready_at(round.now.saturating_sub(age)));
     }
 
     /// Parts with the old one once the new one is ready. Gives the replacement back while it is

@@ -169,10 +169,18 @@ fn the_next_daemon_takes_those_of_the_live_release_over_and_stops_others() {
     let companion = |id, release: &str, replica| {
         let run =
             Run { id: RunId(id), release: managed(release), process: Some("worker".into()), port: None };
-        Adopted { run, set: 0, replica, role: Role::Candidate, step: None, left: LEFT }
+        Adopted { run, set: 0, replica, role: Role::Candidate, step: None, left: LEFT, age: Duration::ZERO }
     };
     let app = Run { id: RunId(1), release: managed("v2"), process: None, port: Some(1) };
-    let app = Adopted { run: app, set: 0, replica: 0, role: Role::Live, step: None, left: LEFT };
+    let app = Adopted {
+        run: app,
+        set: 0,
+        replica: 0,
+        role: Role::Live,
+        step: None,
+        left: LEFT,
+        age: Duration::ZERO,
+    };
     let runs = vec![app, companion(2, "v1", 0), companion(3, "v2", 0), companion(4, "v2", 0)];
     let boot = Boot { live: Some(managed("v2")), runs, ..Boot::default() };
     let effects = bench.send(Event::Boot(boot));
@@ -186,7 +194,15 @@ fn the_next_daemon_takes_those_of_the_live_release_over_and_stops_others() {
 fn one_that_is_missing_at_the_start_waits_for_the_leftovers() {
     let mut bench = bench(false);
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-    let runs = vec![Adopted { run, set: 0, replica: 0, role: Role::Live, step: None, left: LEFT }];
+    let runs = vec![Adopted {
+        run,
+        set: 0,
+        replica: 0,
+        role: Role::Live,
+        step: None,
+        left: LEFT,
+        age: Duration::ZERO,
+    }];
     let boot = Boot { live: Some(managed("v1")), runs, leftovers: true, ..Boot::default() };
     assert_eq!(workers(&bench.send(Event::Boot(boot))), []);
     assert_eq!(workers(&bench.send(Event::LeftoversGone)).len(), 1);

@@ -218,6 +218,7 @@ fn the_next_daemon_has_as_many_as_were_wanted_and_stays_idle() {
             role: Role::Live,
             step: None,
             left: LEFT,
+            age: Duration::ZERO,
         };
         let runs = (1..=count).map(adopted).collect();
         Event::Boot(Boot { live: Some(managed("v1")), wanted, runs, ..Boot::default() })

@@ -449,7 +449,15 @@ impl World {
             let Facts { stops, step, .. } = facts(run);
             let stopped = stops > 0;
             let (set, replica) = state.place_of(run.id).map_or((0, 0), |(set, replica)| (set.0, replica));
-            Adopted { run: run.clone(), set, replica, role: state.role(run.id, stopped), step, left: LEFT }
+            Adopted {
+                run: run.clone(),
+                set,
+                replica,
+                role: state.role(run.id, stopped),
+                step,
+                left: LEFT,
+                age: Duration::ZERO,
+            }
         };
         Boot {
             live: state.live_release().cloned(),

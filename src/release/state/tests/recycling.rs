@@ -78,6 +78,51 @@ fn one_that_is_soon_there_again_is_told_of_once_and_stays() {
 }
 
 #[test]
+fn one_that_an_earlier_daemon_started_long_ago_has_taken_its_time() {
+    for (age, starts) in [(Duration::ZERO, 0), (Duration::from_secs(600), 1)] {
+        let mut bench = bench(1);
+        bench.policy.max_memory = Some(LIMIT);
+        bench.now = Duration::from_secs(1_000_000);
+        let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
+        let live = Adopted { run, set: 0, replica: 0, role: Role::Live, step: None, left: LEFT, age };
+        bench.send(Event::Boot(Boot { live: Some(managed("v1")), runs: vec![live], ..Boot::default() }));
+        assert_eq!(spawns(&grows_more(&mut bench, RunId(1))).len(), starts, "{age:?}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_set_later_holds_for_what_has_run_for_long() {
+    let (mut bench, runs) = settled(1);
+    bench.policy.max_memory = None;
+    bench.send(Event::Settings);
+    bench.policy.max_memory = Some(LIMIT);
+    bench.send(Event::Settings);
+    assert_eq!(spawns(&grows(&mut bench, runs[0])).len(), 1);
+}
+
+#[test]
+fn one_that_was_soon_at_a_limit_may_take_its_time_to_the_next() {
+    let (mut bench, runs) = settled(1);
+    bench.policy.recycle_after *= 2;
+    assert_eq!(spawns(&grows_more(&mut bench, runs[0])), [], "it grows fast");
+    bench.policy.max_memory = Some(2 * LIMIT);
+    bench.now += bench.policy.recycle_after;
+    let look = Event::Memory { run: runs[0], bytes: 3 * LIMIT };
+    assert_eq!((0..3).flat_map(|_| spawns(&bench.send(look.clone()))).count(), 1);
+}
+
+#[test]
+fn one_that_is_gone_back_to_is_as_old_as_it_is() {
+    let (mut bench, runs) = settled(1);
+    make_live(&mut bench, "v2");
+    bench.roll_back();
+    bench.send(Event::Ready { run: runs[0] });
+    bench.record();
+    assert_eq!(bench.state.live_runs(), runs);
+    assert_eq!(spawns(&grows(&mut bench, runs[0])).len(), 1);
+}
+
+#[test]
 fn none_begins_in_a_watch_window_or_beside_a_deploy() {
     let (mut bench, _) = settled(2);
     bench.policy.window = true;
@@ -163,6 +208,7 @@ fn the_next_daemon_has_as_many_as_wanted_wherever_the_former_was_killed() {
         role,
         step: None,
         left: LEFT,
+        age: Duration::ZERO,
     };
     let live = |id, replica| adopted(id, replica, Role::Live);
     for (runs, stopped) in [
