@@ -150,6 +150,11 @@ impl Orders {
         *self == Self::default()
     }
 
+    /// When the pause ends by itself.
+    pub fn pause_ends(&self) -> Option<SystemTime> {
+        self.pause.as_ref()?.until
+    }
+
     /// The orders as a record has them, at the daemon's start.
     #[must_use]
     pub fn taken_up(self, now: Moment) -> Self {

@@ -82,6 +82,9 @@ pub struct Record {
     /// When the watch window ends, while it is open.
     #[serde(default, with = "moment")]
     pub watch_until: Option<SystemTime>,
+    /// The watch window begins when requests go on, which wait for an operator.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watch_waits: bool,
     /// What an operator has ordered.
     #[serde(default, skip_serializing_if = "Orders::is_none")]
     pub orders: Orders,

@@ -150,6 +150,8 @@ pub struct Window {
     /// Whether a bad verdict brings a rollback. After an automatic rollback it does not: portok
     /// goes back once a deploy.
     pub goes_back: bool,
+    /// Its time was over while the release did not serve: it begins anew when that serves again.
+    pub waits: bool,
 }
 
 /// All that the machine knows.
@@ -366,6 +368,7 @@ impl State {
         self.serve(None, &mut round);
         self.stop_what_has_drained(&mut round);
         self.start_in_the_room(&mut round);
+        self.watch_again(&mut round);
         self.see_to_companions(&mut round);
         if self.stopping == Stopping::Groups && self.runs().next().is_none() {
             round.push(Effect::Finished);
@@ -404,12 +407,7 @@ impl State {
             Event::LiveProbed { run, healthy } => self.probed(run, healthy, round),
             Event::Memory { run, bytes } => self.weighed(run, bytes, round),
             Event::DrainOver { set, seq } => self.drain_over(set, seq, round),
-            Event::WindowOver { ticket } => {
-                if self.window.is_some_and(|window| window.ticket == ticket) {
-                    self.settle();
-                    round.push(Effect::Tell(Tell::Settled));
-                }
-            }
+            Event::WindowOver { ticket } => self.window_over(ticket, round),
             Event::RestartDue { ticket } => self.restart_due(ticket, round),
             Event::LeftoversGone => self.start_what_lacks(round),
             // What they change is looked at after each step.
@@ -417,14 +415,6 @@ impl State {
             Event::Load { set, load } => self.loaded(set, load, round),
             Event::Wake => self.wake(round),
             Event::Calm { ticket } => self.calmed(ticket, round),
-        }
-    }
-
-    /// The live release has proven itself: its window and its quarantine end.
-    fn settle(&mut self) {
-        self.window = None;
-        if let Some(id) = self.live_release().map(|release| release.id.clone()) {
-            self.past.absolve(&id);
         }
     }
 }

@@ -42,6 +42,19 @@ fn left(until: Option<SystemTime>, whole: Duration) -> Duration {
     left.unwrap_or_default().min(whole)
 }
 
+/// What is left of the recorded watch window. One that waited for the resume begins with that: it is
+/// still whole where requests are `paused`.
+fn window_rest(record: &Record, paused: bool, whole: Duration) -> Duration {
+    match record.watch_until {
+        Some(_) if record.watch_waits && paused => whole,
+        Some(until) if record.watch_waits => {
+            let resumed = record.orders.pause_ends();
+            left(resumed.and_then(|at| at.checked_add(whole)).or(Some(until)), whole)
+        }
+        until => left(until, whole),
+    }
+}
+
 /// The releases that were live. The record of an older daemon has only the outcome of the attempts.
 fn past_of(record: &Record) -> Past {
     if let Some(past) = &record.past {
@@ -293,8 +306,10 @@ impl Coordinator {
     /// release that had to end with it.
     fn window_left(&self, record: &Record) -> Option<Duration> {
         let of_this_boot = record.runs.iter().all(|run| run.identity.is_of_this_boot());
-        let until = record.watch_until.filter(|_| of_this_boot);
-        Some(left(until, self.config.borrow().rollback.window)).filter(|left| !left.is_zero())
+        let whole = self.config.borrow().rollback.window;
+        let rest =
+            if of_this_boot { window_rest(record, self.orders.is_paused(), whole) } else { Duration::ZERO };
+        Some(rest).filter(|rest| !rest.is_zero())
     }
 
     /// What was to become live while nothing was, where its process still runs.
@@ -412,3 +427,23 @@ mod tests {
         assert_eq!(left(None, whole), Duration::ZERO);
     }
 }
+    #[test]
+    fn a_window_that_waits_for_the_resume_outlasts_the_pause() {
+        let whole = Duration::from_secs(60);
+        let now = SystemTime::now();
+        let ago = |secs| now.checked_sub(Duration::from_secs(secs));
+        let mut record = Record { watch_until: ago(100), watch_waits: true, ..Record::default() };
+        assert_eq!(window_rest(&record, true, whole), whole, "nothing was saved for long");
+        record.watch_waits = false;
+        assert_eq!(window_rest(&record, true, whole), Duration::ZERO, "it began before the pause");
+        // The pause has ended while there was no daemon.
+        record = Record { watch_until: ago(100), watch_waits: true, ..Record::default() };
+        record.orders = serde_json::from_value(serde_json::json!({ "pause": {
+            "by": "root", "at": "2026-01-01T00:00:00Z",
+            "until": wire::rfc3339(ago(20).unwrap()),
+        } }))
+        .unwrap();
+        let rest = window_rest(&record, false, whole).as_secs();
+        assert!((30..=40).contains(&rest), "{rest}");
+    }
+

@@ -126,11 +126,24 @@ impl Coordinator {
 
     /// When the watch window ends; while requests wait, if they went on now.
     pub(super) fn window_ends(&self, ticket: u64) -> Option<std::time::SystemTime> {
-        match self.late_window {
-            Some((Timer::Window(late), time)) if late == ticket => {
-                std::time::SystemTime::now().checked_add(time)
-            }
-            _ => self.timers.window_ends(ticket),
+        match self.waiting_window(ticket) {
+            Some(time) => std::time::SystemTime::now().checked_add(time),
+            None => self.timers.window_ends(ticket),
+        }
+    }
+
+    /// How long this watch window is, where it begins when requests go on.
+    pub(super) fn waiting_window(&self, ticket: u64) -> Option<Duration> {
+        let (timer, time) = self.late_window?;
+        (timer == Timer::Window(ticket)).then_some(time)
+    }
+
+    /// When the live release's watch window ends, if it begins now where it has to wait.
+    pub(super) fn watched_until(&self) -> Option<std::time::SystemTime> {
+        let window = self.state.window?;
+        match window.waits {
+            true => std::time::SystemTime::now().checked_add(self.config.borrow().rollback.window),
+            false => self.window_ends(window.ticket),
         }
     }
 }

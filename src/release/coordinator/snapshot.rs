@@ -28,7 +28,7 @@ impl Coordinator {
             previous_status.map(|found| self.release_status(&found.release.id, previous, 0));
         let drains = self.state.drains_under_way();
         let drain_until = drains.filter_map(|(set, seq, _)| self.timers.drain_ends(set, seq)).max();
-        let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
+        let watch_until = self.watched_until();
         // Before the boot the recorded release counts as starting.
         let booting = self.life.booting().and_then(|booting| booting.record.live.as_ref());
         let live_status = live_status.or_else(|| Some(self.release_status(&booting?.id, None, 0)));

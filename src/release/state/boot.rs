@@ -65,7 +65,7 @@ impl State {
         }
         if let Some(left) = window.filter(|_| self.live != Live::None) {
             let ticket = round.fresh();
-            self.window = Some(Window { ticket, goes_back: !went_back });
+            self.window = Some(Window { ticket, goes_back: !went_back, waits: false });
             round.push(Effect::Resume(Timer::Window(ticket), left));
         }
         // Nothing is started where the daemon was told to end while the leftovers were looked for.
@@ -175,7 +175,11 @@ impl State {
     ) {
         let alone = recreating || self.recreated;
         let Live::Set(set) = &mut self.live else { return };
-        if set.places().has_given_up() && ended && (self.window.is_some() || going_back) {
+        let in_window = self.window.is_some() || going_back;
+        let ended_unseen = set.places().has_given_up() && ended && in_window;
+        // The rollback was begun because of an end that the earlier daemon saw.
+        let ended_seen = going_back && !set.serves() && !recreating;
+        if ended_unseen || ended_seen {
             // It ended in its watch window.
             set.ended_unseen();
             let goes_back = self.window.take().is_none_or(|window| window.goes_back);

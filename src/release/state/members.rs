@@ -95,3 +95,5 @@ impl State {
         })
     }
 }
+            // What leaves is filled by nobody.
+            Filling::Undecided | Filling::Waiting { .. } if leaves => return None,

@@ -130,10 +130,43 @@ impl State {
     /// Opens the watch window of the release that has just become live.
     pub(super) fn watch(&mut self, reason: Reason, round: &mut Round<'_>) {
         let ticket = round.fresh();
-        self.window = Some(Window { ticket, goes_back: reason != Reason::AutoRollback });
+        let goes_back = reason != Reason::AutoRollback;
+        self.window = Some(Window { ticket, goes_back, waits: false });
         if let Live::Set(set) = &mut self.live {
             set.places_mut().begin_window();
         }
         round.push(Effect::Timer(Timer::Window(ticket)));
+    }
+
+    /// The time of a watch window is over. What did not serve was not watched.
+    pub(super) fn window_over(&mut self, ticket: u64, round: &mut Round<'_>) {
+        let serves = self.live.set().is_some_and(|live| live.serves() || live.is_idle());
+        match &mut self.window {
+            Some(window) if window.ticket == ticket && !serves => window.waits = true,
+            Some(window) if window.ticket == ticket => {
+                self.settle();
+                round.push(Effect::Tell(Tell::Settled));
+            }
+            _ => {}
+        }
+    }
+
+    /// The watch window of a release that serves again begins anew, where its time was over
+    /// meanwhile.
+    pub(super) fn watch_again(&mut self, round: &mut Round<'_>) {
+        if let Some(window) = self.window.as_mut().filter(|window| window.waits)
+            && self.live.set().is_some_and(ReplicaSet::serves)
+        {
+            window.waits = false;
+            round.push(Effect::Timer(Timer::Window(window.ticket)));
+        }
+    }
+
+    /// The live release has proven itself: its window and its quarantine end.
+    pub(super) fn settle(&mut self) {
+        self.window = None;
+        if let Some(id) = self.live_release().map(|release| release.id.clone()) {
+            self.past.absolve(&id);
+        }
     }
 }

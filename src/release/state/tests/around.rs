@@ -152,12 +152,33 @@ fn a_candidate_that_fails_in_the_room_is_gone_before_the_former_release_starts_a
     assert_eq!(aborted(&effects), Some((Abort::Exited, false)));
     assert_eq!((stops(&effects), spawn(&effects)), (vec![candidate], None));
     assert_eq!(bench.state.phase(), Phase::Restarting);
+    let of_it = |run: &Option<RunId>| *run == Some(candidate);
+    let seen: Vec<_> = bench.state.members().iter().map(|member| member.run).collect();
+    assert_eq!((seen.len(), seen.iter().filter(|run| of_it(run)).count()), (2, 1), "one row each: {seen:?}");
     let effects = bench.send(Event::Gone { run: candidate });
     let (again, release) = spawn(&effects).expect("the former release");
     assert_eq!(release, "v1");
     bench.send(Event::Spawned { run: again, port: 3 });
     assert_eq!(routes(&bench.send(Event::Ready { run: again })), Some((again, None)));
     assert_eq!(bench.state.restarts, 0, "it had not crashed");
+}
+
+#[test]
+fn a_window_does_not_pass_while_there_is_nothing_to_watch() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let candidate = bench.make_room(first, "v2");
+    let ticket = bench.state.window.expect("the window of v1").ticket;
+    let over = Event::WindowOver { ticket };
+    assert_eq!(bench.send(over.clone()), [], "nothing of v1 runs");
+    bench.send(Event::NotReady { run: candidate });
+    let effects = bench.send(Event::Gone { run: candidate });
+    let (again, _) = spawn(&effects).expect("the former release");
+    bench.send(Event::Spawned { run: again, port: 3 });
+    let begins = Effect::Timer(Timer::Window(ticket));
+    assert!(bench.send(Event::Ready { run: again }).contains(&begins), "it is watched again");
+    assert!(!bench.send(Event::Settings).contains(&begins), "once");
+    assert_eq!(bench.send(over), [Effect::Tell(Tell::Settled)]);
 }
 
 #[test]

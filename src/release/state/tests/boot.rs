@@ -130,6 +130,20 @@ fn a_rollback_of_portoks_own_is_taken_up_again() {
 }
 
 #[test]
+fn a_rollback_that_an_exit_brought_is_taken_up_again_whatever_is_left_of_what_ended() {
+    let restoring = adopted(1, "v2", Role::Restoring);
+    for runs in [Vec::new(), vec![adopted(1, "v2", Role::Stopping)], vec![restoring]] {
+        let mut bench = Bench::new();
+        let found = format!("{runs:?}");
+        bench.send(Event::Boot(Boot { going_back: true, ..record("v2", "v1", runs) }));
+        let task = bench.state.task.as_ref().map(|task| (task.release.id.as_str(), task.reason));
+        assert_eq!(task, Some(("v1", Reason::AutoRollback)), "{found}");
+        let spawned = |effect: &Effect| matches!(effect, Effect::Spawn { .. });
+        assert!(!bench.log.iter().any(spawned), "{found}: what has proven bad is started again");
+    }
+}
+
+#[test]
 fn a_daemon_that_is_asked_to_end_before_it_has_begun_stops_what_it_took_over() {
     let mut bench = Bench::new();
     bench.send(Event::Shutdown);

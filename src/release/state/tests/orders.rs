@@ -520,7 +520,9 @@ impl Life {
         self.check_companions();
         self.check_way_back();
         self.check_room();
-        if !reborn {
+        if let Event::Boot(boot) = &event {
+            self.check_boot(boot);
+        } else {
             self.check_growth(&before, &event, &effects);
             self.check_window(&before, &event, &effects);
             self.check_rollback(&before, &event, &effects);

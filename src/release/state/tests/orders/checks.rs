@@ -20,6 +20,12 @@ impl Life {
         }
     }
 
+    /// A daemon that is killed on its way back goes on with that.
+    pub(super) fn check_boot(&self, boot: &Boot) {
+        let goes_on = self.state.goes_back() || self.state.way_back(None, false, &self.policy).is_err();
+        assert!(!boot.going_back || goes_on, "the way back is forgotten: {:?}", self.state);
+    }
+
     /// A rollback does what a dry run said; one that is refused changes nothing; what it leaves is
     /// in quarantine.
     pub(super) fn check_rollback(&self, before: &State, event: &Event, effects: &[Effect]) {
