@@ -203,10 +203,9 @@ impl Handle {
         self.config.borrow().name.clone()
     }
 
-    /// Requests in flight on all targets.
+    /// Requests in flight on all targets, those of replicas that leave included.
     pub fn in_flight(&self) -> u64 {
-        let view = self.views.borrow();
-        [&view.live, &view.candidate, &view.previous].map(|requests| requests.count()).into_iter().sum()
+        self.views.borrow().members.iter().map(|member| member.requests.count()).sum()
     }
 
     /// The phase of the app.

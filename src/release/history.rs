@@ -126,19 +126,31 @@ impl History {
         }
     }
 
-    /// The process of `id` with this start has ended. Nothing is left of it where `stopped_at` is
-    /// given.
+    /// The process of `id` with this start has ended, and `rest` is what else there is of the
+    /// release. Nothing is left of it where `stopped_at` is given.
     pub(super) fn process_ended(
         &mut self,
         id: &str,
         started_at: Option<&str>,
+        rest: Rest,
         exit: Option<&str>,
         stopped_at: Option<&str>,
     ) {
         let Some(started_at) = started_at else { return };
         self.rows.take();
-        let of_it = |row: &ReleaseRow| row.release == id && row.started_at.as_deref() == Some(started_at);
-        for row in self.entries.iter_mut().map(|entry| &mut entry.row).filter(|row| of_it(row)) {
+        let of_release = |row: &&mut ReleaseRow| row.release == id;
+        let mut rows: Vec<_> =
+            self.entries.iter_mut().rev().map(|entry| &mut entry.row).filter(of_release).collect();
+        let newest = rows.iter().find_map(|row| row.started_at.clone());
+        for row in rows.iter_mut().filter(|row| row.started_at.is_some()) {
+            let is_newest = row.started_at == newest;
+            let of_it = row.started_at.as_deref() == Some(started_at);
+            // The start of a row is that of one process of several, which need not end last.
+            let was_last = is_newest && rest == Rest::Nothing && row.stopped_at.is_none();
+            let goes_on = is_newest && rest == Rest::Stays;
+            if goes_on || !(of_it || was_last) {
+                continue;
+            }
             row.exit = exit.map(str::to_owned).or(row.exit.take());
             row.stopped_at = stopped_at.map(str::to_owned).or(row.stopped_at.take());
         }
@@ -171,6 +183,28 @@ impl History {
     pub(super) fn rows(&self) -> Arc<[ReleaseRow]> {
         let made = || self.entries.iter().rev().map(|entry| entry.row.clone()).collect();
         Arc::clone(self.rows.get_or_init(made))
+    }
+}
+
+/// What else there is of a release whose process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Others of it serve, or are to.
+    Stays,
+    /// Others of it are on their way out.
+    Leaves,
+    /// Nothing.
+    Nothing,
+}
+
+impl Rest {
+    /// Of the other processes, each of which `stays` or leaves.
+    pub(super) fn of(mut stays: impl Iterator<Item = bool>) -> Self {
+        match stays.next() {
+            None => Self::Nothing,
+            Some(first) if first || stays.any(|stays| stays) => Self::Stays,
+            Some(_) => Self::Leaves,
+        }
     }
 }
 
@@ -274,10 +308,29 @@ mod tests {
             history.started("a", true, start.to_owned(), 1);
             history.ended("a", Outcome::Live, |_| {});
         }
-        history.process_ended("a", Some("09:00"), Some("exit status 1"), Some("11:00"));
+        history.process_ended("a", Some("09:00"), Rest::Stays, Some("exit status 1"), Some("11:00"));
         let rows = history.rows();
         assert_eq!((rows[0].stopped_at.as_deref(), rows[1].stopped_at.as_deref()), (None, Some("11:00")));
         assert_eq!(rows[1].exit.as_deref(), Some("exit status 1"));
+    }
+
+    #[test]
+    fn a_release_has_ended_when_its_last_process_has() {
+        let mut history = History::default();
+        history.begin(attempt("a", Content::default()), &[]);
+        for start in ["09:00", "09:01", "09:02"] {
+            history.started("a", start == "09:00", start.to_owned(), 1);
+            history.ended("a", Outcome::Live, |_| {});
+        }
+        let ends = |history: &mut History, start: &str, rest, stopped: &str| {
+            history.process_ended("a", Some(start), rest, Some("signal 15"), Some(stopped));
+            let row = history.rows()[0].clone();
+            (row.exit, row.stopped_at)
+        };
+        assert_eq!(ends(&mut history, "09:02", Rest::Stays, "10:00"), (None, None), "two others serve");
+        assert_eq!(ends(&mut history, "09:01", Rest::Leaves, "11:00"), (None, None), "one leaves still");
+        let ended = (Some("signal 15".to_owned()), Some("12:00".to_owned()));
+        assert_eq!(ends(&mut history, "09:00", Rest::Nothing, "12:00"), ended);
     }
 
     #[test]

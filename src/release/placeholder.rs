@@ -30,19 +30,20 @@ impl Placeholder {
         self == Self::Held
     }
 
-    /// A run ended before it was healthy. `taken`: because its port was taken, and by what.
-    pub(super) fn failed(&mut self, taken: Option<PortTaken>) {
+    /// A run that was started with a placeholder (`held`) or without ended before it was healthy.
+    /// `taken`: because its port was taken, and by what.
+    pub(super) fn failed(&mut self, held: bool, taken: Option<PortTaken>) {
         *self = match (*self, taken) {
             (Self::Held, Some(PortTaken::ByPlaceholder)) => Self::Suspected,
             // It failed without one, too, so that was not the reason.
-            (Self::Suspected, None) => Self::Held,
+            (Self::Suspected, None) if !held => Self::Held,
             (known, _) => known,
         };
     }
 
-    /// A run is healthy.
-    pub(super) fn succeeded(&mut self) {
-        if *self == Self::Suspected {
+    /// A run that was started with a placeholder (`held`) or without is healthy.
+    pub(super) fn succeeded(&mut self, held: bool) {
+        if *self == Self::Suspected && !held {
             *self = Self::Impossible;
         }
     }
@@ -55,14 +56,14 @@ mod tests {
     #[test]
     fn an_app_that_only_listens_without_it_never_gets_one_again() {
         let mut placeholder = Placeholder::default();
-        placeholder.failed(Some(PortTaken::ByPlaceholder));
+        placeholder.failed(true, Some(PortTaken::ByPlaceholder));
         assert!(!placeholder.is_held());
         // Another process was faster on the port that nothing held: that says nothing about the
         // app.
-        placeholder.failed(Some(PortTaken::ByAnother));
+        placeholder.failed(false, Some(PortTaken::ByAnother));
         assert_eq!(placeholder, Placeholder::Suspected);
-        placeholder.succeeded();
-        placeholder.failed(None);
+        placeholder.succeeded(false);
+        placeholder.failed(false, None);
         assert_eq!(placeholder, Placeholder::Impossible);
         assert_eq!(Placeholder::remembered(true), Placeholder::Impossible);
     }
@@ -70,12 +71,24 @@ mod tests {
     #[test]
     fn an_app_that_fails_either_way_keeps_it() {
         let mut placeholder = Placeholder::default();
-        placeholder.failed(Some(PortTaken::ByAnother));
-        placeholder.failed(None);
-        placeholder.succeeded();
+        placeholder.failed(true, Some(PortTaken::ByAnother));
+        placeholder.failed(true, None);
+        placeholder.succeeded(true);
         assert_eq!(placeholder, Placeholder::Held);
-        placeholder.failed(Some(PortTaken::ByPlaceholder));
-        placeholder.failed(None);
+        placeholder.failed(true, Some(PortTaken::ByPlaceholder));
+        placeholder.failed(false, None);
         assert_eq!(placeholder, Placeholder::Held);
+    }
+
+    #[test]
+    fn what_started_with_it_at_the_same_time_decides_nothing() {
+        let mut placeholder = Placeholder::default();
+        placeholder.failed(true, Some(PortTaken::ByPlaceholder));
+        let succeeds = |it: &mut Placeholder| it.succeeded(true);
+        let fails = |it: &mut Placeholder| it.failed(true, None);
+        for decides_nothing in [succeeds, fails] {
+            decides_nothing(&mut placeholder);
+            assert_eq!(placeholder, Placeholder::Suspected);
+        }
     }
 }

@@ -69,6 +69,8 @@ pub(super) struct RunFacts {
     autopsy: Option<Box<Autopsy>>,
     probe: Option<ProbeReport>,
     exit: Option<String>,
+    /// It was started on a port that nothing held for it.
+    unheld: bool,
 }
 
 impl RunFacts {
@@ -191,10 +193,11 @@ impl Runs {
         if let Some(facts) = self.known.get_mut(&start.run) {
             facts.replica = start.replica;
         }
-        let hold_port = self.placeholder.is_held();
         let reports = tasks.reports();
+        let hold_port = self.placeholder.is_held();
         tasks.spawn(run(start, hold_port, self.supervisor(), reports));
     }
+            facts.unheld = !hold_port;
 
     /// Runs a step of a deploy.
     pub(super) fn run_step(&mut self, run: &Run, start: StepStart, tasks: &mut Tasks) {
@@ -291,8 +294,13 @@ impl Runs {
     }
 
     /// A run is healthy.
-    pub(super) fn ready(&mut self) {
-        self.placeholder.succeeded();
+    pub(super) fn ready(&mut self, run: RunId) {
+        self.placeholder.succeeded(self.was_held(run));
+    }
+
+    /// Whether the port of a run was held for it, as far as is known.
+    fn was_held(&self, run: RunId) -> bool {
+        self.known.get(&run).is_none_or(|facts| !facts.unheld)
     }
 
     /// A run could not be started or was not healthy in time.
@@ -300,7 +308,7 @@ impl Runs {
         if let Some(facts) = self.known.get_mut(&run) {
             facts.autopsy = Some(autopsy);
         }
-        self.placeholder.failed(None);
+        self.placeholder.failed(self.was_held(run), None);
     }
 
     /// A companion has ended, or could not be started.
@@ -315,6 +323,13 @@ impl Runs {
         if let Some(facts) = self.known.get_mut(&run) {
             facts.autopsy = Some(autopsy);
         }
+    /// Nothing is left of a run. How it ended is known already where its end was reported.
+    pub(super) fn gone(&mut self, run: RunId, exit: Option<Exit>) {
+        if let Some(facts) = self.known.get_mut(&run).filter(|facts| facts.exit.is_none()) {
+            facts.exit = exit.map(|exit| exit.to_string());
+        }
+    }
+
     }
 
     /// The leader of a run has ended. `autopsy`: before it was healthy.
@@ -326,7 +341,7 @@ impl Runs {
         autopsy: Option<Box<Autopsy>>,
     ) {
         if autopsy.is_some() {
-            self.placeholder.failed(port_taken);
+            self.placeholder.failed(self.was_held(run), port_taken);
         }
         let Some(facts) = self.known.get_mut(&run) else { return };
         facts.exit = Some(exit.to_string());

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::signal::Signal;
+use portok::wire::{ReplicaRow, ReplicaState};
 use serde_json::{Value, json};
 use toml::toml;
 
@@ -175,6 +177,41 @@ fn a_scale_counts_until_the_file_says_something_else() {
     let record: Value = serde_json::from_slice(&std::fs::read(world.state_file()).unwrap()).unwrap();
     assert_eq!((&record["scale"], &record["wanted"]), (&Value::Null, &Value::Null), "{record:#}");
     daemon.terminate();
+}
+
+#[test]
+fn the_end_waits_for_what_a_replica_that_leaves_still_has() {
+    let world = World::new();
+    let app = world.app("v1");
+    let mut daemon = world.start(&conf(&world, &app, 2, 2).set("drain.period", "60s"));
+    wait_until_ready(&daemon, 2);
+    wait_until_settled(&daemon);
+    let rows = |daemon: &Daemon<'_>| -> Vec<ReplicaRow> {
+        serde_json::from_value(daemon.admin("GET", "/__replicas", None).expect(200).json()).unwrap()
+    };
+    let mut busy = Busy::new(&world, &daemon, 1, "first");
+    app.wait_for(1, "hold begin");
+    // The youngest is the one that leaves.
+    if rows(&daemon).iter().any(|row| row.replica == 0 && row.inflight == 1) {
+        let second = Busy::new(&world, &daemon, 1, "second");
+        app.wait_for(2, "hold begin");
+        std::mem::replace(&mut busy, second).release();
+    }
+    daemon.portok(&["scale", "1"]).ended(0);
+    wait_until(
+        "one leaves with its request",
+        || daemon.log(),
+        || {
+            let leaves = |row: &ReplicaRow| (row.state, row.inflight) == (ReplicaState::Draining, 1);
+            rows(&daemon).iter().any(leaves).then_some(())
+        },
+    );
+    daemon.signal(Signal::SIGTERM);
+    wait_until("it accepts no more", || daemon.log(), || Conn::tcp(daemon.addr).is_err().then_some(()));
+    assert_eq!(app.count("signal"), 0, "nobody is asked to go while there is work");
+    busy.release();
+    daemon.wait().ended(0);
+    world.wait_for_none_left();
 }
 
 #[test]

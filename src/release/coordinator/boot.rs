@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant};
 use super::companions::stop_timeout_of;
 use super::{Coordinator, Step};
 use crate::release::clock::now;
-use crate::release::history::{Content, attempt};
+use crate::release::history::{Content, Rest, attempt};
 use crate::release::life::{Booting, Life};
 use crate::release::message::Message;
 use crate::release::record::{Record, StoredRun};
@@ -346,6 +346,14 @@ impl Coordinator {
             let config = self.config.borrow();
             (config.drain.period, config.app.stop_timeout)
         };
+        for (stored, process) in record.runs.iter().zip(&processes) {
+            if process.is_none() && stored.is_of_the_app() {
+                let started_at = stored.started_at.map(wire::rfc3339);
+                let rest = rest_of(&stored.release, record, &processes);
+                let (id, now) = (&stored.release, now());
+                self.history.process_ended(id, started_at.as_deref(), rest, None, Some(&now));
+            }
+        }
         let mut adopted = Vec::new();
         for (stored, process) in record.runs.iter().zip(processes) {
             let release = spec::managed(&stored.release);
@@ -390,6 +398,14 @@ impl Coordinator {
 fn served_until_lately(run: &StoredRun) -> bool {
     run.role == Role::Live && run.identity.is_of_this_boot()
 }
+/// What was taken over of `release`.
+fn rest_of(release: &str, record: &Record, processes: &[Option<Process>]) -> Rest {
+    let found = record.runs.iter().zip(processes);
+    let of_it =
+        found.filter(|(run, process)| process.is_some() && run.is_of_the_app() && run.release == release);
+    Rest::of(of_it.map(|(run, _)| matches!(run.role, Role::Live | Role::Restoring)))
+}
+
 
 #[cfg(test)]
 mod tests {

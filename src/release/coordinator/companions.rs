@@ -34,13 +34,17 @@ impl Coordinator {
                 self.step(Event::NotReady { run });
             }
             Report::Exited { exit, .. } => {
-                if self.state.place_of(run).is_some() {
+                if let Some(place) = self.state.place_of(run) {
                     tracing::error!(release, process = &**process, "a companion ended: {exit}");
+                    self.exits.note(place, &release, exit.to_string());
                 }
                 self.companion_ended(run, process, Some(exit), format!("it ended: {exit}"));
                 self.step(Event::Exited { run, port_taken: false });
             }
-            Report::Gone(_) => drop(self.step(Event::Gone { run })),
+            Report::Gone(exit) => {
+                self.runs.gone(run, exit);
+                self.step(Event::Gone { run });
+            }
             // It is not probed, and its lines are followed by nobody.
             _ => {}
         }

@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use super::Coordinator;
 use super::perform::stop_ladder;
 use crate::release::clock::now;
+use crate::release::history::Rest;
 use crate::release::message::Report;
-use crate::release::state::{Event, Live, RunId};
+use crate::release::state::{Event, Live, Run, RunId};
 use crate::supervisor::{Exit, Process};
 use crate::wire::{self, Autopsy, EventKind, ProbeReport};
 
@@ -65,6 +66,7 @@ impl Coordinator {
             Report::StepStarted(process) => self.step_started(run, process),
             Report::StepEnded(end) => self.step_ended(run, end),
             Report::Gone(exit) => {
+                self.runs.gone(run, exit);
                 self.process_ended(run, exit.map(|exit| exit.to_string()).as_deref(), Some(&now()));
                 self.step(Event::Gone { run });
             }
@@ -87,7 +89,7 @@ impl Coordinator {
     }
 
     fn ready(&mut self, run: RunId, report: ProbeReport) {
-        self.runs.ready();
+        self.runs.ready(run);
         let message = format!("status {} after {} probes", report.status.unwrap_or(0), report.attempts);
         self.tell_event(run, EventKind::Healthy, |event| {
             event.message = Some(message);
@@ -123,7 +125,21 @@ impl Coordinator {
         // The history is of replicas.
         let Some(facts) = self.runs.get(run).filter(|facts| facts.step().is_none()) else { return };
         let started_at = facts.started_at().map(wire::rfc3339);
-        self.history.process_ended(facts.release(), started_at.as_deref(), exit, stopped_at);
+        let rest = self.rest_of(run, facts.release());
+        self.history.process_ended(facts.release(), started_at.as_deref(), rest, exit, stopped_at);
+    }
+
+    /// What there is of `release` beside this run.
+    fn rest_of(&self, run: RunId, release: &str) -> Rest {
+        let is_replica = |other: &&Run| {
+            let step = || self.runs.get(other.id).is_some_and(|facts| facts.step().is_some());
+            other.id != run && other.release.id == release && other.process.is_none() && !step()
+        };
+        let live = self.state.live_runs();
+        let stays = |other: &Run| {
+            live.contains(&other.id) || self.restores(other.id) || self.state.is_candidate(other.id)
+        };
+        Rest::of(self.state.runs().filter(is_replica).map(stays))
     }
 
     /// Whether this run is to bring the live release back.
