@@ -246,6 +246,7 @@ mod tests {
             started_at: None,
             restarts: 0,
             inflight: 0,
+            step: None,
         };
         wire::Status {
             active_port: None,
@@ -270,6 +271,7 @@ mod tests {
             pid: 1,
             quarantined: Vec::new(),
             replicas: None,
+            scale: None,
             targets: Vec::new(),
             traffic: wire::Traffic::Open,
             frozen: None,

@@ -31,7 +31,7 @@ pub use error::{Code, ErrorBody, exit};
 pub use event::{EventKind, HookEvent, StreamEvent};
 pub use health::{Health, HealthMetrics, ReplicaHealth};
 pub use instance::InstanceStatus;
-pub use logs::{LogLine, Logs, LogsRequest, Stream, WEB};
+pub use logs::{LogLine, Logs, LogsRequest, STEPS, Stream, WEB, called, is_step};
 pub use metrics::{Metrics, ProxyErrorView};
 pub use moves::{Accepted, DeployRequest, Moved, RollbackPlan, RollbackRequest, Switched};
 pub use orders::{FREEZE_MOST, MaintenanceRequest, Ordered, PAGE_MOST, PAUSE_MOST, Said, Scaled};
@@ -40,8 +40,8 @@ pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
 pub use replicas::{ReplicaRole, ReplicaRow, ReplicaState};
 pub use status::{
-    AppInForce, ConfigStatus, Frozen, LastExit, ReleaseStatus, Replicas, Status, TargetState, TargetStatus,
-    Traffic,
+    AppInForce, Bounds, ConfigStatus, Frozen, LastExit, ReleaseStatus, Replicas, ScaleStatus, Status,
+    StepStatus, TargetState, TargetStatus, Traffic,
 };
 pub use strategy::DeployStrategy;
 

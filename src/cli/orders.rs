@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::args::{OnOff, SaidArgs};
 use super::call::Call;
@@ -58,7 +58,7 @@ pub(crate) async fn scale(session: &mut Session<'_>, replicas: Span, said: &Said
     let bounds = vec![("min", min.to_string()), ("max", max.to_string())];
     let call = Call::post("scale", with_query("scale", bounds, said));
     let (scaled, value) = session.client.ask::<Scaled>(call).await?;
-    session.show(&value, || render::scaled(&scaled));
+    session.show(&value, || render::scaled(&scaled, SystemTime::now()));
     Ok(exit::DONE)
 }
 

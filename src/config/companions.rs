@@ -48,9 +48,12 @@ const STARTS: &[(&str, CompanionStart)] =
 /// What the processes of the app itself are called, where its lines are asked for.
 const APP_ITSELF: &str = "web";
 
+/// What the steps of a deploy are called there.
+const STEPS: [&str; 2] = ["before", "verify"];
+
 /// Whether a companion can be called `name`.
 pub(crate) fn is_companion_name(name: &str) -> bool {
-    is_instance_name(name) && name != APP_ITSELF
+    is_instance_name(name) && name != APP_ITSELF && !STEPS.contains(&name)
 }
 
 /// The companions of an app, by name.
@@ -100,6 +103,9 @@ pub(super) fn read(r: &mut Reader<'_>, companions: &mut Companions) {
             let called = r.called_in(KEY, name);
             let expected = match name {
                 APP_ITSELF => "another name: `portok logs` calls the app's own processes web",
+                name if STEPS.contains(&name) => {
+                    "another name: `portok logs` calls a step of a deploy before or verify"
+                }
                 _ => &format!("{NAME_EXPECTED} as the name of a process"),
             };
             r.reject_called(at, &called, expected);

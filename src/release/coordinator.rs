@@ -209,7 +209,7 @@ impl Coordinator {
             memory_looks: MemoryLooks::default(),
             edits: Edits::new(&record),
             orders: record.orders.clone().taken_up(Moment::now()),
-            scaling: Scaling::new(record.scale),
+            scaling: Scaling::new(record.scale.clone()),
             looks: Looks::default(),
             late_window: None,
             life: Life::Booting(Booting { record, ..Booting::default() }),

@@ -249,7 +249,41 @@ impl Handle {
             return Err(ErrorBody::new(Code::NotFound, "Not found", format!("release `{id}` is not known"))
                 .with_hint("portok releases shows those that are"));
         }
-        Ok(wire::Logs { release: asked.release.clone(), lines: self.supervisor.logs(asked) })
+        let lines = self.supervisor.logs(asked);
+        if lines.is_empty()
+            && let Some(unknown) = self.unknown_printer(asked)
+        {
+            return Err(ErrorBody::new(Code::NotFound, "Not found", unknown)
+                .with_hint("portok ps shows the processes that run"));
+        }
+        Ok(wire::Logs { release: asked.release.clone(), lines })
+    }
+
+    /// Why there are no lines, where the app has no such process.
+    fn unknown_printer(&self, asked: &wire::LogsRequest) -> Option<String> {
+        let (config, view) = (self.config.borrow(), self.views.borrow());
+        let companions = &config.app.processes;
+        let process = asked.process.as_deref();
+        let fits = |name: &str| process.is_none_or(|process| process == name);
+        let runs = |row: &wire::ReplicaRow| fits(row.process.as_deref().unwrap_or(wire::WEB));
+        let configured = companions.iter().map(|(name, companion)| (&**name, companion.replicas));
+        let configured = configured.chain([(wire::WEB, config.app.replicas.max)]);
+        let mut configured = configured.filter(|(name, _)| fits(name));
+        let mut rows = view.members.iter().map(|member| &member.row).filter(|row| runs(row));
+        match (process, asked.replica) {
+            (Some(step), _) if wire::is_step(step) => None,
+            (Some(process), None) => {
+                let known = configured.next().is_some() || rows.next().is_some();
+                (!known).then(|| format!("there is no process `{process}`"))
+            }
+            (_, Some(replica)) => {
+                let known = configured.any(|(_, most)| replica < most);
+                let known = known || rows.any(|row| row.replica == replica);
+                let of = process.map(|process| format!(" of `{process}`")).unwrap_or_default();
+                (!known).then(|| format!("there is no replica {replica}{of}"))
+            }
+            (None, None) => None,
+        }
     }
 
     /// The last probe of the live target.

@@ -192,8 +192,9 @@ async fn spawn(start: &Start, hold_port: bool, supervisor: &Supervisor) -> Resul
         })?),
     };
     let (release, process, replica) = (start.release.clone(), start.process.clone(), Some(start.replica));
+    let step = None;
     let launch =
-        Launch { release, process, replica, command, directory, env, identity, limits, port_env, port };
+        Launch { release, process, step, replica, command, directory, env, identity, limits, port_env, port };
     supervisor.spawn(launch).await
 }
 

@@ -105,6 +105,11 @@ impl RunFacts {
         self.step
     }
 
+    /// By which name it is told apart from the replicas that get requests, where it is none.
+    pub(super) fn process_name(&self) -> Option<&str> {
+        self.companion.as_deref().or_else(|| Some(self.step?.as_str()))
+    }
+
     /// Its port, once known.
     pub(super) fn port(&self) -> Option<u16> {
         self.port
@@ -190,14 +195,14 @@ impl Runs {
 
     /// Starts the process of a run.
     pub(super) fn spawn(&mut self, start: Start, tasks: &mut Tasks) {
+        let hold_port = self.placeholder.is_held();
         if let Some(facts) = self.known.get_mut(&start.run) {
             facts.replica = start.replica;
+            facts.unheld = !hold_port;
         }
         let reports = tasks.reports();
-        let hold_port = self.placeholder.is_held();
         tasks.spawn(run(start, hold_port, self.supervisor(), reports));
     }
-            facts.unheld = !hold_port;
 
     /// Runs a step of a deploy.
     pub(super) fn run_step(&mut self, run: &Run, start: StepStart, tasks: &mut Tasks) {
@@ -318,11 +323,6 @@ impl Runs {
         facts.autopsy = Some(Box::new(autopsy));
     }
 
-    /// A step of a deploy has failed.
-    pub(super) fn step_failed(&mut self, run: RunId, autopsy: Box<Autopsy>) {
-        if let Some(facts) = self.known.get_mut(&run) {
-            facts.autopsy = Some(autopsy);
-        }
     /// Nothing is left of a run. How it ended is known already where its end was reported.
     pub(super) fn gone(&mut self, run: RunId, exit: Option<Exit>) {
         if let Some(facts) = self.known.get_mut(&run).filter(|facts| facts.exit.is_none()) {
@@ -330,6 +330,11 @@ impl Runs {
         }
     }
 
+    /// A step of a deploy has failed.
+    pub(super) fn step_failed(&mut self, run: RunId, autopsy: Box<Autopsy>) {
+        if let Some(facts) = self.known.get_mut(&run) {
+            facts.autopsy = Some(autopsy);
+        }
     }
 
     /// The leader of a run has ended. `autopsy`: before it was healthy.

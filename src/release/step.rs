@@ -79,9 +79,9 @@ async fn spawn(start: &StepStart, supervisor: &Supervisor) -> Result<Process, Sp
     let identity = identity(user, group).await?;
     let (release, command) = (start.release.clone(), start.command.clone());
     let port = start.port.map_or(Port::None, Port::Others);
-    let (process, replica) = (None, None);
+    let (process, step, replica) = (None, Some(start.step.as_str()), None);
     let launch =
-        Launch { release, process, replica, command, directory, env, identity, limits, port_env, port };
+        Launch { release, process, step, replica, command, directory, env, identity, limits, port_env, port };
     supervisor.spawn(launch).await
 }
 

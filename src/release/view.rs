@@ -77,6 +77,7 @@ pub fn empty_status() -> wire::Status {
         health: wire::HealthMetrics::default(),
         quarantined: Vec::new(),
         replicas: None,
+        scale: None,
         targets: Vec::new(),
         traffic: wire::Traffic::Open,
         frozen: None,

@@ -89,6 +89,7 @@ mod tests {
             release: "r1".into(),
             replica: Some(0),
             process: None,
+            step: None,
             command: CommandLine::Exec(vec!["app".into()]),
             directory: None,
             env: BTreeMap::new(),

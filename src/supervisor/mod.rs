@@ -121,6 +121,8 @@ pub struct Launch {
     pub release: String,
     /// Which companion of the release it is, for `PORTOK_PROCESS`; `None`: none of them.
     pub process: Option<Arc<str>>,
+    /// The step of a deploy that it is, as which its lines are told apart; `None`: it is none.
+    pub step: Option<&'static str>,
     /// The number of its place among the replicas of the release, for `PORTOK_REPLICA`; `None`: it
     /// is none of them.
     pub replica: Option<u16>,
@@ -149,7 +151,7 @@ pub struct Survivor {
     pub release: String,
     /// The number of its place.
     pub replica: u16,
-    /// Which companion of the release it is.
+    /// Which companion of the release it is, or which step of a deploy.
     pub process: Option<Arc<str>>,
     /// The port it was told to listen on, if it was.
     pub port: Option<u16>,
@@ -204,7 +206,7 @@ impl Supervisor {
         let printer = Printer {
             release: launch.release.clone(),
             replica: launch.replica.unwrap_or_default(),
-            process: launch.process.clone(),
+            process: launch.process.clone().or_else(|| launch.step.map(Arc::from)),
         };
         let (stdout, stderr, reading) =
             self.output.open(&tag, printer, launch.identity.as_ref()).await.map_err(|error| {

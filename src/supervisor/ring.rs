@@ -26,7 +26,7 @@ pub(super) struct Printer {
     pub(super) release: String,
     /// The number of its place.
     pub(super) replica: u16,
-    /// Which companion of the release it is.
+    /// Which companion of the release it is, or which step of a deploy.
     pub(super) process: Option<Arc<str>>,
 }
 

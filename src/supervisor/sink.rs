@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread;
 
 use crate::plain::plain;
-use crate::wire::{LogLine, Stream, WEB};
+use crate::wire::{LogLine, Stream, WEB, called, is_step};
 
 /// Lines that may wait: at most 8 MiB, if all have the longest length.
 const QUEUE: usize = 512;
@@ -129,11 +129,12 @@ impl<W> Plain<W> {
     /// Which of several printed a line; `main` is what those are called that get requests.
     fn who(&mut self, app: Option<&str>, line: &LogLine, main: &str) -> Option<String> {
         let app = app.unwrap_or_default();
-        if line.replica > 0 || line.process.is_some() {
+        let process = line.process.as_deref();
+        let is_step = process.is_some_and(is_step);
+        if !is_step && (line.replica > 0 || process.is_some()) {
             self.several.insert(app.to_owned());
         }
-        let name = line.process.as_deref().unwrap_or(main);
-        self.several.contains(app).then(|| format!("{name}.{}", line.replica))
+        (is_step || self.several.contains(app)).then(|| called(process, line.replica, main))
     }
 }
 
@@ -281,7 +282,7 @@ mod tests {
             process: process.map(str::to_owned),
             ..LogLine::clone(&one)
         };
-        for line in [of(0, None), of(1, None), of(0, None), of(0, Some("worker"))] {
+        for line in [of(0, Some("before")), of(0, None), of(1, None), of(0, None), of(0, Some("worker"))] {
             plain.write(None, &line).unwrap();
         }
         plain.head = Head::Release;
@@ -289,8 +290,8 @@ mod tests {
         plain.write(Some("api"), &of(0, None)).unwrap();
         let told = String::from_utf8(plain.to).unwrap();
         let lines: Vec<_> = told.lines().collect();
-        assert_eq!(lines[..4], ["app | x", "app.1 | x", "app.0 | x", "worker.0 | x"]);
-        assert_eq!(lines[4..], ["[r7 web.0] x", "[api r7] x"]);
+        assert_eq!(lines[..5], ["before | x", "app | x", "app.1 | x", "app.0 | x", "worker.0 | x"]);
+        assert_eq!(lines[5..], ["[r7 web.0] x", "[api r7] x"]);
     }
 
     #[test]

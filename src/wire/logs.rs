@@ -5,6 +5,23 @@ use serde::{Deserialize, Serialize};
 /// The process name by which a query means the replicas that get requests, and no companion.
 pub const WEB: &str = "web";
 
+/// The process names of the steps of a deploy: `app.before` and `app.verify`.
+pub const STEPS: [&str; 2] = ["before", "verify"];
+
+/// Whether a process of this name is a step of a deploy. There is one of it, without a number.
+pub fn is_step(process: &str) -> bool {
+    STEPS.contains(&process)
+}
+
+/// What one process of several is called: `web.1`, `worker.0`, `before`. `main`: what those are
+/// called that get requests.
+pub fn called(process: Option<&str>, replica: u16, main: &str) -> String {
+    match process {
+        Some(step) if is_step(step) => step.to_owned(),
+        _ => format!("{}.{replica}", process.unwrap_or(main)),
+    }
+}
+
 /// The query of `GET /__logs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogsRequest {
@@ -12,7 +29,7 @@ pub struct LogsRequest {
     pub release: Option<String>,
     /// Only what replicas of this number printed.
     pub replica: Option<u16>,
-    /// Only what this companion printed; [`WEB`]: what the replicas did that get requests.
+    /// Only what this companion or step printed; [`WEB`]: what the replicas did that get requests.
     pub process: Option<String>,
     /// How many of the last lines.
     pub lines: usize,
@@ -22,7 +39,7 @@ impl LogsRequest {
     /// Whether the lines of this process are wanted.
     pub fn wants(&self, release: &str, replica: u16, process: Option<&str>) -> bool {
         self.release.as_ref().is_none_or(|wanted| wanted == release)
-            && self.replica.is_none_or(|wanted| wanted == replica)
+            && self.replica.is_none_or(|wanted| wanted == replica && !process.is_some_and(is_step))
             && self.process.as_ref().is_none_or(|wanted| wanted == process.unwrap_or(WEB))
     }
 }
@@ -46,7 +63,7 @@ pub struct LogLine {
     /// The number of the replica that printed it.
     #[serde(default)]
     pub replica: u16,
-    /// The companion that it is one of. Absent for a replica that gets requests.
+    /// The companion that it is one of, or the step of a deploy. Absent for a replica that gets requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
     /// The output on which it was printed.

@@ -49,6 +49,9 @@ pub struct Scaled {
     /// A deploy is under way, and it counts from the end of that on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub noted: bool,
+    /// There are more in the watch window, and it counts from the end of that on, RFC 3339.
+    #[serde(default, rename = "watchUntil", skip_serializing_if = "Option::is_none")]
+    pub watch_until: Option<String>,
     /// What whoever asked should know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,

@@ -63,6 +63,9 @@ pub struct Status {
     /// app are ready that has several. Absent for other apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
+    /// How many replicas an operator has asked for. Absent while the file's number counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<ScaleStatus>,
     /// The targets of an unmanaged app that has a list of them. Absent for other apps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetStatus>,
@@ -123,6 +126,30 @@ pub struct Replicas {
     pub wanted: usize,
 }
 
+/// How many replicas an operator has asked for, instead of what the file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleStatus {
+    /// At least so many.
+    pub min: u16,
+    /// At most so many.
+    pub max: u16,
+    /// Who asked; null where that is not known.
+    pub by: Option<String>,
+    /// What the file says.
+    pub file: Bounds,
+    /// There are others for now: until the deploy under way has ended, or the watch window.
+    pub waits: bool,
+}
+
+/// The bounds of a number of replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// At least so many.
+    pub min: u16,
+    /// At most so many.
+    pub max: u16,
+}
+
 /// One target of an unmanaged app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -180,6 +207,21 @@ pub struct ReleaseStatus {
     pub restarts: u32,
     /// Its requests and tunnels in flight.
     pub inflight: u64,
+    /// The step of its deploy that runs. Absent while none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepStatus>,
+}
+
+/// A step of a deploy that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// `before` or `verify`.
+    pub step: String,
+    /// The leader of its process group; null while it has none.
+    pub pid: Option<u32>,
+    /// When it was started, RFC 3339.
+    pub started_at: Option<String>,
 }
 
 /// The last crash of the live release.

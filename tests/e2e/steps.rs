@@ -173,3 +173,27 @@ fn a_daemon_that_is_killed_meanwhile_stops_it_and_does_not_run_it_again() {
         daemon.terminate();
     }
 }
+
+#[test]
+fn a_step_that_a_deploy_waits_for_is_seen_and_told_apart() {
+    let world = World::new();
+    let before =
+        format!("echo migrating; until [ -e '{}' ]; do sleep 0.05; done", world.path("go").display());
+    let mut daemon = world.start(&conf(&world, &world.app("v1")).set("app.before", before));
+    let logs = |of: &[&str]| daemon.portok(&[&["logs"], of].concat()).ended(0).out;
+    wait_until("it has printed", || daemon.log(), || logs(&[]).contains(" before| migrating").then_some(()));
+    assert_mentions(&logs(&["--process", "before"]), &["before| migrating"]);
+    assert_eq!((logs(&["--process", "web"]), logs(&["--replica", "0"])), (String::new(), String::new()));
+    for (of, why) in [
+        (["--process", "worker"], "there is no process `worker`"),
+        (["--replica", "99"], "there is no replica 99"),
+    ] {
+        assert_mentions(&daemon.portok(&[&["logs"], &of[..]].concat()).ended(5).err, &[why]);
+    }
+    assert_mentions(&daemon.portok(&["status"]).ended(0).out, &["runs app.before, pid "]);
+    assert_mentions(&daemon.portok(&["ps"]).ended(0).out, &[" candidate\n", "\n  before "]);
+    let ended = daemon.portok(&["shutdown", "--json"]).ended(0).json();
+    assert_eq!((&ended[0]["process"], &ended[0]["exit"]), (&json!("before"), &json!("signal 15 (SIGTERM)")));
+    daemon.wait().ended(0);
+    world.wait_for_none_left();
+}

@@ -7,7 +7,7 @@ use anstyle::Style;
 
 use super::tables::columns;
 use super::words::{BAD, BUSY, DIM, GOOD, STRONG, cut, paint, plain, port, since};
-use crate::wire::{ReplicaRole, ReplicaRow, ReplicaState, WEB};
+use crate::wire::{ReplicaRole, ReplicaRow, ReplicaState, WEB, called};
 
 /// The widest name of a process, in characters. `--json` has it in full.
 const NAME: usize = 14;
@@ -18,7 +18,8 @@ pub(crate) fn ps(rows: &[ReplicaRow], now: SystemTime) -> String {
         return "no processes and no targets\n".to_owned();
     }
     let several = rows.iter().any(|row| row.app != rows[0].app);
-    let (targets, processes): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.address.is_some());
+    let (targets, processes): (Vec<_>, Vec<_>) =
+        grouped(rows).into_iter().partition(|row| row.address.is_some());
     let mut text = String::new();
     if !processes.is_empty() {
         let head = ["  NAME", "STATE", "PORT", "PID", "BUSY", "TUN", "REQS", "RESTARTS", "MEMORY", "UP"];
@@ -33,8 +34,21 @@ pub(crate) fn ps(rows: &[ReplicaRow], now: SystemTime) -> String {
     text
 }
 
+/// The rows of a release in one role together, in the order of the first of each.
+fn grouped(rows: &[ReplicaRow]) -> Vec<&ReplicaRow> {
+    let of = |row: &ReplicaRow| rows.iter().position(|first| group_of(first) == group_of(row));
+    let mut sorted: Vec<_> = rows.iter().collect();
+    sorted.sort_by_cached_key(|row| of(row));
+    sorted
+}
+
+/// Whose rows stand below one line.
+fn group_of(row: &ReplicaRow) -> (&str, Option<&str>, ReplicaRole) {
+    (&row.app, row.release.as_deref(), row.role)
+}
+
 fn process(row: &ReplicaRow, now: SystemTime) -> [(Style, String); 10] {
-    let name = format!("{}.{}", plain(row.process.as_deref().unwrap_or(WEB)), row.replica);
+    let name = plain(&called(row.process.as_deref(), row.replica, WEB));
     [
         (Style::new(), format!("  {}", cut(&name, NAME))),
         (state_style(row.state), row.state.as_str().to_owned()),
@@ -65,7 +79,7 @@ fn write_groups(text: &mut String, rows: &[&ReplicaRow], lines: Vec<String>, sev
     lines.by_ref().take(1).for_each(|head| _ = writeln!(text, "{head}"));
     let mut group = None;
     for (row, line) in rows.iter().zip(lines) {
-        let of = (&row.app, &row.release, row.role);
+        let of = group_of(row);
         if group.replace(of) != Some(of) {
             _ = writeln!(text, "{}", title(row, several));
         }
@@ -176,7 +190,8 @@ mod tests {
             ..row("v2", ReplicaRole::Live, 0, ReplicaState::Ready)
         };
         let old = row("v1", ReplicaRole::Previous, 0, ReplicaState::Draining);
-        let rows = [row("v2", ReplicaRole::Live, 0, ReplicaState::Ready), waiting, worker, old];
+        // Companions come last, whosever they are.
+        let rows = [row("v2", ReplicaRole::Live, 0, ReplicaState::Ready), waiting, old, worker];
         let expected = "\
 \x20 NAME      STATE     PORT   PID      BUSY  TUN  REQS  RESTARTS  MEMORY  UP
 v2 live

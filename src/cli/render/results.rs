@@ -7,7 +7,7 @@ use super::super::failure::Failure;
 use super::words::{ADVICE, BAD, BUSY, DIM, GOOD, STRONG, left, paint, place, plain, ports};
 use crate::wire::{
     Accepted, AppChange, AppReload, Health, LogLine, Moved, Ordered, Reloaded, RollbackPlan, Scaled, Status,
-    Stream, Switch, Switched, Upgraded,
+    Stream, Switch, Switched, Upgraded, called, is_step,
 };
 
 /// A deploy or rollback that moved traffic.
@@ -97,13 +97,18 @@ pub(crate) fn reloaded(reloaded: &Reloaded) -> String {
 }
 
 /// A scale.
-pub(crate) fn scaled(Scaled { min, max, noted, warning }: &Scaled) -> String {
+pub(crate) fn scaled(Scaled { min, max, noted, watch_until, warning }: &Scaled, now: SystemTime) -> String {
     let what = match (min, max) {
         (1, 1) => "one replica".to_owned(),
         (min, max) if min == max => format!("{max} replicas"),
         (min, max) => format!("{min} to {max} replicas, as the load asks for it"),
     };
-    let when = if *noted { ", once the deploy under way has ended" } else { "" };
+    let rest = watch_until.as_deref().and_then(|until| left(until, now));
+    let when = match rest {
+        _ if *noted => ", once the deploy under way has ended".to_owned(),
+        Some(rest) => format!(", once the watch window has passed: {rest} left"),
+        None => String::new(),
+    };
     let warning = warning.as_deref().map(|text| format!("; {}", plain(text))).unwrap_or_default();
     format!("{what}{when}{warning}")
 }
@@ -161,7 +166,7 @@ pub(crate) fn log_lines(lines: &[LogLine], several: bool) -> String {
         };
         let head = paint(DIM, format_args!("{} {}", plain(at), plain(release)));
         let who = match process {
-            Some(process) => format!("{}.{replica}| ", plain(process)),
+            Some(process) => format!("{}| ", called(Some(&plain(process)), *replica, "")),
             None if several => format!("{replica}| "),
             None => String::new(),
         };
@@ -172,7 +177,8 @@ pub(crate) fn log_lines(lines: &[LogLine], several: bool) -> String {
 
 /// Whether several replicas printed these lines.
 pub(crate) fn have_several(lines: &[LogLine]) -> bool {
-    lines.iter().any(|line| line.replica > 0 || line.process.is_some())
+    let beside = |line: &LogLine| line.process.as_deref().is_some_and(|process| !is_step(process));
+    lines.iter().any(|line| line.replica > 0 || beside(line))
 }
 
 /// The first line of `--wait-window`.
@@ -317,6 +323,9 @@ mod tests {
         let head = "2026-01-01T00:00:00.000Z v1 err";
         let told = |lines: &[LogLine]| stripped(log_lines(lines, have_several(lines)));
         assert_eq!(told(std::slice::from_ref(&line)), format!("{head} a\u{fffd}b\n"));
+        let step = LogLine { process: Some("before".into()), line: "c".into(), ..line.clone() };
+        let expected = format!("{head} before| c\n{head} a\u{fffd}b\n");
+        assert_eq!(told(&[step, line.clone()]), expected);
         let worker = LogLine { process: Some("worker".into()), line: "c".into(), ..line.clone() };
         let second = LogLine { replica: 1, line: "b".into(), ..line.clone() };
         let lines = [("0", "a\u{fffd}b"), ("1", "b"), ("worker.0", "c")];

@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::lines::{write_problem, write_row};
 use super::targets;
 use super::words::{BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
-use crate::wire::{Frozen, Phase, RedisStatus, ReleaseStatus, Replicas, Status, Traffic};
+use crate::wire::{
+    Frozen, Phase, RedisStatus, ReleaseStatus, Replicas, ScaleStatus, Status, StepStatus, Traffic,
+};
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
 pub(crate) fn status(status: &Status, now: SystemTime) -> String {
@@ -53,6 +55,9 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
             write_row(&mut text, "replicas", "none runs: the next request starts one");
         } else if let Some(Replicas { ready, wanted }) = status.replicas {
             write_row(&mut text, "replicas", &format!("{ready} of {wanted} ready"));
+        }
+        if let Some(scale) = &status.scale {
+            write_row(&mut text, "scaled", &scaled(scale, status.candidate.is_some()));
         }
     } else {
         targets::write(&mut text, status);
@@ -103,10 +108,14 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         None => row("config", format!("the environment, loaded {loaded}")),
     }
     if let Some(why) = status.config.app_in_force.as_ref().and_then(|app| app.why.as_deref()) {
+        let waits = why == "pending" && status.frozen.is_some();
         match status.config.file {
             Some(_) => row(
                 if status.app.is_some() { "its table" } else { "[app]" },
-                format!("is not what is live: {}", not_in_force(why)),
+                format!(
+                    "is not what is live: {}",
+                    if waits { WAITS_FOR_THAW.to_owned() } else { not_in_force(why) }
+                ),
             ),
             None => row("app", format!("what the daemon was started with is not live: {}", not_live(why))),
         }
@@ -148,6 +157,9 @@ fn not_live(why: &str) -> String {
     }
 }
 
+/// Why the live release is not what `[app]` says, while deploys are frozen.
+const WAITS_FOR_THAW: &str = "deploys are frozen, and `portok thaw` deploys it";
+
 /// Why the live release is not what `[app]` says.
 fn not_in_force(why: &str) -> String {
     match why {
@@ -166,6 +178,27 @@ fn not_in_force(why: &str) -> String {
     }
 }
 
+/// What an operator has asked for: `to 2 by root; the file says 3`.
+fn scaled(scale: &ScaleStatus, deploys: bool) -> String {
+    let bounds = |min: u16, max: u16| if min == max { max.to_string() } else { format!("{min}..{max}") };
+    let by = scale.by.as_ref().map(|by| format!(" by {}", plain(by))).unwrap_or_default();
+    let when = match (scale.waits, deploys) {
+        (false, _) => "",
+        (true, true) => ", once the deploy under way has ended",
+        (true, false) => ", once the watch window has passed",
+    };
+    let (to, file) = (bounds(scale.min, scale.max), bounds(scale.file.min, scale.file.max));
+    format!("to {to}{by}{when}; the file says {file}")
+}
+
+/// What a deploy waits for: `runs app.before, pid 4121, for 3m 2s`.
+fn step_under_way(step: &StepStatus, now: SystemTime) -> String {
+    let pid = step.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+    let time = step.started_at.as_deref().and_then(|at| since(at, now));
+    let time = time.map(|time| format!(", for {time}")).unwrap_or_default();
+    format!("runs app.{}{pid}{time}", plain(&step.step))
+}
+
 fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, now: SystemTime) {
     let Some(release) = release else {
         return write_row(text, name, "nothing");
@@ -175,11 +208,13 @@ fn write_role(text: &mut String, name: &str, release: Option<&ReleaseStatus>, no
         (Some(port), Some(pid)) => facts.push(format!("port {port}, pid {pid}")),
         (Some(port), None) => facts.push(format!("port {port}")),
         (None, Some(pid)) => facts.push(format!("pid {pid}")),
+        (None, None) if release.step.is_some() => {}
         (None, None) => facts.push("no process".to_owned()),
     }
     if let (Some(up), Some(_)) = (release.started_at.as_deref().and_then(|at| since(at, now)), release.pid) {
         facts.push(format!("up {up}"));
     }
+    facts.extend(release.step.as_ref().map(|step| paint(BUSY, step_under_way(step, now))));
     if release.restarts > 0 {
         facts.push(paint(BUSY, count(u64::from(release.restarts), "restart")));
     }
@@ -231,6 +266,7 @@ pub(super) mod tests {
             health: crate::wire::HealthMetrics::default(),
             quarantined: Vec::new(),
             replicas: None,
+            scale: None,
             targets: Vec::new(),
             traffic: Traffic::Open,
             frozen: None,
@@ -240,7 +276,15 @@ pub(super) mod tests {
 
     pub(crate) fn release(release: &str, port: u16, pid: Option<u32>) -> ReleaseStatus {
         let started_at = Some("2026-01-01T08:48:00Z".to_owned());
-        ReleaseStatus { release: release.into(), port: Some(port), pid, started_at, restarts: 0, inflight: 0 }
+        ReleaseStatus {
+            release: release.into(),
+            port: Some(port),
+            pid,
+            started_at,
+            restarts: 0,
+            inflight: 0,
+            step: None,
+        }
     }
 
     #[test]
@@ -290,6 +334,38 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn it_is_said_who_has_asked_for_another_number_than_the_file_says() {
+        let mut answer = empty();
+        answer.replicas = Some(Replicas { ready: 5, wanted: 5 });
+        let file = crate::wire::Bounds { min: 1, max: 5 };
+        let mut scale = ScaleStatus { min: 2, max: 2, by: Some("root".into()), file, waits: true };
+        answer.scale = Some(scale.clone());
+        let told = stripped(&answer);
+        let expected = "  scaled     to 2 by root, once the watch window has passed; the file says 1..5\n";
+        assert!(told.contains(expected), "{told}");
+        (scale.by, scale.waits) = (None, false);
+        answer.scale = Some(scale);
+        assert!(stripped(&answer).contains("  scaled     to 2; the file says 1..5\n"));
+    }
+
+    #[test]
+    fn the_step_that_a_deploy_waits_for_is_named() {
+        let mut answer = empty();
+        let step = StepStatus {
+            step: "before".into(),
+            pid: Some(4121),
+            started_at: Some("2026-01-01T11:59:18Z".into()),
+        };
+        let candidate = ReleaseStatus { step: Some(step), ..release("v3", 41999, Some(4188)) };
+        answer.candidate = Some(ReleaseStatus { port: None, pid: None, ..candidate.clone() });
+        let told = stripped(&answer);
+        assert!(told.contains("  candidate  v3  runs app.before, pid 4121, for 42s\n"), "{told}");
+        answer.candidate = Some(candidate);
+        let told = stripped(&answer);
+        assert!(told.contains("port 41999, pid 4188  up 3h 12m  runs app.before, pid 4121"), "{told}");
+    }
+
+    #[test]
     fn of_an_idle_app_no_request_is_said_to_wait() {
         let mut answer = empty();
         answer.phase = Phase::Idle;
@@ -325,6 +401,21 @@ pub(super) mod tests {
             assert!(told.contains("what the daemon was started with is not live"), "{told}");
             assert!(!told.contains("[app]") && !told.contains("edit"), "{told}");
         }
+    }
+
+    #[test]
+    fn what_is_frozen_is_not_about_to_be_deployed() {
+        let mut answer = empty();
+        answer.config.file = Some("/etc/portok/api.toml".into());
+        answer.config.app_in_force = Some(AppInForce { in_force: false, why: Some("pending".into()) });
+        let at = "2026-01-01T11:00:00Z".to_owned();
+        answer.frozen = Some(Frozen { by: "root".into(), note: None, at, until: None });
+        let told = stripped(&answer);
+        assert!(
+            told.contains("[app]      is not what is live: deploys are frozen, and `portok thaw`"),
+            "{told}"
+        );
+        assert!(!told.contains("about to be deployed"), "{told}");
     }
 
     #[test]

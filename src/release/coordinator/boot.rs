@@ -19,7 +19,7 @@ use crate::release::record::{Record, StoredRun};
 use crate::release::refusal::refused;
 use crate::release::spec;
 use crate::release::state::{
-    Adopted, Boot, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
+    Adopted, Boot, DeployStep, Event, Origin, Past, Refusal, ReleaseRef, Role, Run, RunId, Served,
 };
 use crate::release::tasks::report;
 use crate::release::turns::Turn;
@@ -29,8 +29,8 @@ use crate::wire::{self, Reason};
 /// What the supervisor needs to take a recorded run over.
 fn survivor(run: &StoredRun, stop_timeout: Duration) -> Survivor {
     let stopping = (run.role == Role::Stopping).then(|| left(run.until, stop_timeout));
-    let StoredRun { identity, release, replica, process, port, .. } = run.clone();
-    let process = process.map(Into::into);
+    let StoredRun { identity, release, replica, process, step, port, .. } = run.clone();
+    let process = process.map(Into::into).or_else(|| step.map(|step| step.as_str().into()));
     let port = Some(port).filter(|port| *port != 0);
     Survivor { identity, release, replica, process, port, stopping }
 }
@@ -357,18 +357,22 @@ impl Coordinator {
         let mut adopted = Vec::new();
         for (stored, process) in record.runs.iter().zip(processes) {
             let release = spec::managed(&stored.release);
-            let Some(process) = process else {
-                if stored.process.is_some() {
-                    continue;
-                }
-                let started_at = stored.started_at.map(wire::rfc3339);
-                self.history.process_ended(&stored.release, started_at.as_deref(), None, Some(&now()));
-                continue;
-            };
+            let Some(process) = process else { continue };
             let id = RunId(adopted.len() as u64 + 1);
             let (role, port, pid) = (stored.role, process.port(), process.pid());
             let name = stored.process.as_deref();
-            tracing::info!(release = stored.release, process = name, pid, port, ?role, "taken over");
+            // Of a companion and a step the record says what an older daemon is to do with it.
+            let does = stored.is_of_the_app().then(|| tracing::field::debug(role));
+            let step = stored.step.map(DeployStep::as_str);
+            tracing::info!(
+                release = stored.release,
+                process = name,
+                step,
+                pid,
+                port,
+                role = does,
+                "taken over"
+            );
             let run = Run { id, release, process: name.map(Into::into), port };
             let timeout = stop_timeout_of(record, stored, stop_timeout);
             self.runs.take_over(&run, stored, process, left(stored.until, timeout));
@@ -394,10 +398,6 @@ impl Coordinator {
     }
 }
 
-/// Whether this run was live when it was written down, since the host was booted.
-fn served_until_lately(run: &StoredRun) -> bool {
-    run.role == Role::Live && run.identity.is_of_this_boot()
-}
 /// What was taken over of `release`.
 fn rest_of(release: &str, record: &Record, processes: &[Option<Process>]) -> Rest {
     let found = record.runs.iter().zip(processes);
@@ -406,6 +406,10 @@ fn rest_of(release: &str, record: &Record, processes: &[Option<Process>]) -> Res
     Rest::of(of_it.map(|(run, _)| matches!(run.role, Role::Live | Role::Restoring)))
 }
 
+/// Whether this run was live when it was written down, since the host was booted.
+fn served_until_lately(run: &StoredRun) -> bool {
+    run.role == Role::Live && run.identity.is_of_this_boot()
+}
 
 #[cfg(test)]
 mod tests {
@@ -435,15 +439,6 @@ mod tests {
     }
 
     #[test]
-    fn no_time_in_a_record_makes_more_than_the_whole_or_less_than_nothing() {
-        let whole = Duration::from_secs(10);
-        let far = humantime::parse_rfc3339("9999-12-31T23:59:60.999999999Z").unwrap();
-        assert_eq!(left(Some(far), whole), whole);
-        assert_eq!(left(Some(SystemTime::UNIX_EPOCH), whole), Duration::ZERO);
-        assert_eq!(left(None, whole), Duration::ZERO);
-    }
-}
-    #[test]
     fn a_window_that_waits_for_the_resume_outlasts_the_pause() {
         let whole = Duration::from_secs(60);
         let now = SystemTime::now();
@@ -463,3 +458,12 @@ mod tests {
         assert!((30..=40).contains(&rest), "{rest}");
     }
 
+    #[test]
+    fn no_time_in_a_record_makes_more_than_the_whole_or_less_than_nothing() {
+        let whole = Duration::from_secs(10);
+        let far = humantime::parse_rfc3339("9999-12-31T23:59:60.999999999Z").unwrap();
+        assert_eq!(left(Some(far), whole), whole);
+        assert_eq!(left(Some(SystemTime::UNIX_EPOCH), whole), Duration::ZERO);
+        assert_eq!(left(None, whole), Duration::ZERO);
+    }
+}

@@ -12,6 +12,10 @@ use crate::release::scale::{Bounds, can_be_idle};
 use crate::release::state::{Event, Origin, Refusal, ReleaseRef};
 use crate::wire::{self, Code, ErrorBody, Said};
 
+/// What who asks for no replica may have.
+const NONE_WHILE_QUIET: &str =
+    "portok scale 0..1: none runs while nobody asks, and the next request starts one";
+
 impl Coordinator {
     /// How many replicas there are to be, whoever said so.
     pub(super) fn replicas(&self) -> Replicas {
@@ -26,7 +30,7 @@ impl Coordinator {
         }
         self.can_scale(bounds)?;
         let config = self.config.borrow().clone();
-        self.scaling.ask(bounds, &config.app.replicas);
+        self.scaling.ask(bounds, &said.by, &config.app.replicas);
         let noted = self.state.task.is_some();
         let Bounds { min, max } = bounds;
         let (app, note) = (&config.name, said.note.as_deref());
@@ -36,7 +40,14 @@ impl Coordinator {
         // Where the number changes nothing, no step has saved it.
         self.save_again();
         self.recorder.wait_for_last(done);
-        Ok(ScaleReply { scaled: wire::Scaled { min, max, noted, warning: None }, kept })
+        let waits = !noted && self.scale_status().is_some_and(|scale| scale.waits);
+        let watch_until = self.watched_until().filter(|_| waits).map(wire::rfc3339);
+        Ok(ScaleReply { scaled: wire::Scaled { min, max, noted, watch_until, warning: None }, kept })
+    }
+
+    /// What an operator has asked for, as others see it.
+    pub(super) fn scale_status(&self) -> Option<wire::ScaleStatus> {
+        self.scaling.status(self.state.wanted(), self.state.window.is_some())
     }
 
     /// Refuses what this app cannot have.
@@ -47,7 +58,9 @@ impl Coordinator {
         let has_command = config.app.command.is_some() || is_managed;
         let refused = |why: String| {
             let message = format!("app `{name}` cannot be scaled to {min}..{max}: {why}");
-            Err(ErrorBody::new(Code::BadRequest, "Bad request", message))
+            let error = ErrorBody::new(Code::BadRequest, "Bad request", message);
+            let none = max == 0 && can_be_idle(&config.hold);
+            Err(if none { error.with_hint(NONE_WHILE_QUIET) } else { error })
         };
         if !has_command {
             refused("it has no command, and only processes have replicas".to_owned())

@@ -21,7 +21,10 @@ impl Coordinator {
             place.map(|(set, _)| self.state.runs_of(set)).unwrap_or_default()
         };
         let task = self.state.task.as_ref();
-        let candidate_status = task.map(|task| self.release_status(&task.release.id, candidate, 0));
+        let candidate_status = task.map(|task| wire::ReleaseStatus {
+            step: self.step_status(),
+            ..self.release_status(&task.release.id, candidate, 0)
+        });
         let previous = self.state.previous_run().map(|run| run.id);
         let previous_status = self.state.previous();
         let previous_status =
@@ -54,6 +57,7 @@ impl Coordinator {
             traffic: self.traffic.now(),
             frozen: self.orders.frozen(),
             replicas: self.ready_of_wanted(self.state.in_use()),
+            scale: self.scale_status(),
             quarantined: self.state.past.quarantined().map(str::to_owned).collect(),
             ..empty_status()
         };
@@ -93,7 +97,7 @@ impl Coordinator {
                 app: app.clone(),
                 release: Some(member.release.id.clone()),
                 role: member.role,
-                process: member.process.map(str::to_owned),
+                process: member.process.or_else(|| facts?.process_name()).map(str::to_owned),
                 replica,
                 state: member.state,
                 address: None,
@@ -127,6 +131,17 @@ impl Coordinator {
         (!is_one).then_some(wire::Replicas { ready, wanted: usize::from(wanted) })
     }
 
+    /// The step of the deploy under way that runs.
+    fn step_status(&self) -> Option<wire::StepStatus> {
+        let (step, run) = self.state.task.as_ref()?.stage.step()?;
+        let facts = self.runs.get(run.id);
+        Some(wire::StepStatus {
+            step: step.as_str().to_owned(),
+            pid: facts.and_then(|facts| facts.pid_that_runs()),
+            started_at: facts.and_then(|facts| facts.started_at()).map(wire::rfc3339),
+        })
+    }
+
     fn release_status(&self, release: &str, run: Option<RunId>, restarts: u32) -> wire::ReleaseStatus {
         let facts = run.and_then(|run| self.runs.get(run));
         wire::ReleaseStatus {
@@ -136,6 +151,7 @@ impl Coordinator {
             started_at: facts.and_then(|facts| facts.started_at()).map(wire::rfc3339),
             restarts,
             inflight: 0,
+            step: None,
         }
     }
 }

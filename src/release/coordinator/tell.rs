@@ -37,7 +37,13 @@ impl Coordinator {
                 let (pid, exit) = (facts.and_then(|facts| facts.pid()), facts.and_then(|facts| facts.exit()));
                 let process = self.companion_of(run);
                 let process = process.as_deref();
-                tracing::info!(release = release.id, process, pid, exit, phase, "stopped");
+                match facts.and_then(|facts| facts.step()) {
+                    Some(step) => {
+                        let step = step.as_str();
+                        tracing::info!(release = release.id, step, pid, exit, phase, "nothing is left of it");
+                    }
+                    None => tracing::info!(release = release.id, process, pid, exit, phase, "stopped"),
+                }
                 self.note_end(run);
             }
             Tell::Aborted { release, reason, run, why, before_done } => {
@@ -152,7 +158,7 @@ impl Coordinator {
         self.ended.push(wire::Ended {
             app: self.config.borrow().name.clone(),
             release: facts.release().to_owned(),
-            process: facts.companion().map(|process| process.to_string()),
+            process: facts.process_name().map(str::to_owned),
             replica: facts.replica(),
             pid,
             exit: facts.exit().map(str::to_owned),

@@ -10,9 +10,9 @@ use crate::wire::{ReplicaRole, ReplicaState};
 pub struct Member<'a> {
     /// The release.
     pub release: &'a ReleaseRef,
-    /// The set.
+    /// The set; one that does not exist for a step.
     pub set: SetId,
-    /// Which companion of the release it is; `None`: the app itself.
+    /// Which companion of the release it is, or which step; `None`: the app itself.
     pub process: Option<&'a str>,
     /// What the set is for.
     pub role: ReplicaRole,
@@ -27,9 +27,25 @@ pub struct Member<'a> {
 }
 
 impl State {
-    /// Every place of every set, and every run that has lost its place.
+    /// Every place of every set, every run that has lost its place, and the step that runs.
     pub fn members(&self) -> Vec<Member<'_>> {
-        self.sets().flat_map(|set| self.members_of(set)).collect()
+        self.sets().flat_map(|set| self.members_of(set)).chain(self.step_under_way()).collect()
+    }
+
+    /// The step of the task under way.
+    fn step_under_way(&self) -> Option<Member<'_>> {
+        let task = self.task.as_ref()?;
+        let (step, run) = task.stage.step()?;
+        Some(Member {
+            release: &task.release,
+            set: SetId(0),
+            process: Some(step.as_str()),
+            role: ReplicaRole::Candidate,
+            replica: Some(0),
+            run: Some(run.id),
+            state: ReplicaState::Starting,
+            restarts: 0,
+        })
     }
 
     /// What a set is for.
@@ -87,6 +103,8 @@ impl State {
                 ReplicaState::Ejected
             }
             Filling::Ready { .. } => ReplicaState::Ready,
+            // What leaves is filled by nobody.
+            Filling::Undecided | Filling::Waiting { .. } if leaves => return None,
             Filling::Undecided | Filling::Waiting { .. } => ReplicaState::Waiting,
             Filling::GivenUp if role == ReplicaRole::Live && self.stopping == Stopping::No => {
                 ReplicaState::Waiting
@@ -95,5 +113,3 @@ impl State {
         })
     }
 }
-            // What leaves is filled by nobody.
-            Filling::Undecided | Filling::Waiting { .. } if leaves => return None,

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
+use crate::wire::STEPS;
 
 /// A step around a deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,16 +23,17 @@ pub enum DeployStep {
 impl DeployStep {
     /// Its name.
     pub fn as_str(self) -> &'static str {
+        let [before, verify] = STEPS;
         match self {
-            Self::Before => "before",
-            Self::Verify => "verify",
+            Self::Before => before,
+            Self::Verify => verify,
         }
     }
 }
 
 impl Stage {
     /// The step that runs.
-    pub(super) fn step(&self) -> Option<(DeployStep, &Run)> {
+    pub fn step(&self) -> Option<(DeployStep, &Run)> {
         match self {
             Self::Before { run } => Some((DeployStep::Before, run)),
             Self::Verifying { run, .. } => Some((DeployStep::Verify, run)),

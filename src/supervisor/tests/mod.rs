@@ -70,6 +70,7 @@ impl Bench {
         Launch {
             release: "r1".into(),
             process: None,
+            step: None,
             replica: Some(0),
             command,
             directory: Some(self.path().to_owned()),

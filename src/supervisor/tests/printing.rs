@@ -124,6 +124,7 @@ async fn logs_are_told_apart_by_replica_and_process() {
     assert_eq!(printed(LogsRequest { replica: Some(0), ..all() }), [web(0), worker.clone()]);
     assert_eq!(printed(LogsRequest { process: Some("web".into()), ..all() }), [web(0), web(1)]);
     assert_eq!(printed(LogsRequest { process: Some("worker".into()), ..all() }), [worker]);
+    assert_eq!(printed(LogsRequest { process: Some("before".into()), ..all() }), []);
 }
 
 #[tokio::test]

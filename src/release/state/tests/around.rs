@@ -223,6 +223,7 @@ fn a_daemon_that_is_killed_in_the_room_stops_the_candidate_first() {
         role,
         step,
         left: LEFT,
+        age: Duration::ZERO,
     };
     let record = |runs| Boot {
         live: Some(managed("v1")),
@@ -244,7 +245,6 @@ fn a_daemon_that_is_killed_in_the_room_stops_the_candidate_first() {
         vec![adopted(1, "v1", Role::Live, None), adopted(2, "v2", Role::Candidate, Some(DeployStep::Before))];
     let effects = bench.send(Event::Boot(record(runs)));
     assert_eq!(routes(&effects), Some((RunId(1), None)));
-        age: Duration::ZERO,
     assert_eq!((stops(&effects), spawn(&effects)), (vec![RunId(2)], None));
     let mut bench = Bench::new();
     let first = Boot {
