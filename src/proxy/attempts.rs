@@ -15,6 +15,7 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 
 use self::again::Again;
+use self::ending::Ending;
 use super::balance::Trial;
 use super::client_exchange::ClientExchange;
 use super::clock;
@@ -32,6 +33,7 @@ use crate::http1::head::{Fields, Head};
 use crate::want;
 
 mod again;
+mod ending;
 mod held;
 
 /// A request to be sent on: its head is either written already, or still as hyper read it.
@@ -161,8 +163,9 @@ impl Attempts<'_> {
                 },
             };
             let fresh = retried || !upstream.keepalive;
-            let mut connection = if let Some(kept) = claim.local.try_kept(fresh) {
-                kept
+            let opened = again.as_mut().and_then(|again| again.opened_at(&claim.local));
+            let mut connection = if let Some(open) = opened.or_else(|| claim.local.try_kept(fresh)) {
+                open
             } else {
                 // In a box, because it is rare and large: a request's future has room for
                 // everything it may await.
@@ -203,6 +206,7 @@ impl Attempts<'_> {
                     let again = again.get_or_insert_default();
                     let sent =
                         Sent { kept: connection.reused, untouched: outgoing.is_untouched(), replayable };
+                    drop(connection);
                     if retried
                         || !Box::pin(self.may_go_again(&failed, sent, again, (&claim.local, whole_by))).await
                     {
@@ -226,28 +230,25 @@ impl Attempts<'_> {
         again: &mut Again,
         (local, whole_by): (&Rc<LocalTarget>, u64),
     ) -> bool {
-        if !matches!(failed, Failed::Reset { answered: false, .. }) {
+        let is_reset = matches!(failed, Failed::Reset { answered: false, .. });
+        if !is_reset || !(sent.replayable || sent.kept && sent.untouched) {
             return false;
         }
-        if sent.kept && (sent.replayable || sent.untouched) {
+        // A second try that meets the same end is the last one.
+        match self.ending(local, whole_by).await {
+            Ending::Ends => {
+                if local.is_member() {
+                    self.failed(local, again.leave(local), &"nobody listens there any more");
+                }
+                return true;
+            }
+            Ending::Lives(connection) => again.opened = Some((local.clone(), connection)),
+            Ending::Unknown => (),
+        }
+        if sent.kept {
             again.leave_trial();
-            return true;
         }
-        let may = sent.replayable && self.has_ended(local, whole_by).await;
-        if may && local.is_member() {
-            self.failed(local, again.leave(local), &"nobody listens there any more");
-        }
-        may
-    }
-
-    /// Whether nobody listens at `local` any more, as far as that is known before `whole_by`.
-    async fn has_ended(&self, local: &LocalTarget, whole_by: u64) -> bool {
-        let upstream = &self.service.settings.app.upstream;
-        let Some(permit) = local.target.permit(upstream.max_connections) else { return false };
-        let open = Connection::open(local.target.addr(), permit, upstream);
-        let opened = self.exchange.until(clock::after(upstream.connect_timeout).min(whole_by), open).await;
-        opened
-            .is_some_and(|opened| opened.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+        sent.kept
     }
 
     /// After a connection that did not come about: the request may go on to the next member of the

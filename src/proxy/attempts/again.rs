@@ -13,6 +13,7 @@ use crate::proxy::board::Now;
 use crate::proxy::clock;
 use crate::proxy::fault::Fault;
 use crate::proxy::hold::{Pass, Place};
+use crate::proxy::upstream::connection::Connection;
 use crate::proxy::upstream::pool::{self, Claim, LocalTarget};
 
 /// How long a refused connection is left alone before it is tried again: at first, and at the most.
@@ -29,6 +30,8 @@ pub(super) struct Again {
     /// How long the app is left alone before the next try.
     pause: Duration,
     last: Option<io::Error>,
+    /// A connection that was opened to see whether this target lives.
+    pub(super) opened: Option<(Rc<LocalTarget>, Connection)>,
     /// Where requests went when a member refused it first, if the end of a member is learned of.
     refused_of: Option<Arc<Now>>,
     /// Until when it waits for what becomes of members that refuse it.
@@ -56,6 +59,7 @@ impl Default for Again {
             trial: None,
             pause: REFUSED_PAUSE.0,
             last: None,
+            opened: None,
             refused_of: None,
             news_by: None,
             held: Waited::default(),
@@ -84,6 +88,12 @@ impl Again {
     pub(super) fn leave(&mut self, local: &Rc<LocalTarget>) -> Option<Trial> {
         self.tried.push(local.clone());
         self.trial.take()
+    }
+
+    /// The connection that was opened already, if it leads to `local`.
+    pub(super) fn opened_at(&mut self, local: &Rc<LocalTarget>) -> Option<Connection> {
+        let (at, connection) = self.opened.take()?;
+        Rc::ptr_eq(&at, local).then_some(connection)
     }
 
     /// Whether it has tried members in vain.

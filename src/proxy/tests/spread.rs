@@ -339,6 +339,50 @@ async fn what_was_sent_is_sent_again_once_in_all_and_only_where_that_does_no_har
     }
 }
 
+/// An app that ends with the request that is next after `answered` ones, as the kernel ends a
+/// killed process: its connections break before nobody listens any more.
+async fn is_killed_after(answered: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut asked = Client { stream, buf: Vec::new() };
+        for _ in 0..answered {
+            asked.until(b"\r\n\r\n").await;
+            asked.stream.write_all(OK.as_bytes()).await.unwrap();
+        }
+        asked.until(b"\r\n\r\n").await;
+        drop(asked);
+        let _what_came_in_between = listener.accept().await.unwrap();
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_request_that_a_killed_process_has_goes_to_another_though_it_still_seems_to_listen() {
+    for answered in [0, 1] {
+        let dies = is_killed_after(answered).await;
+        let other = named("other").await;
+        let set = Set::start(&[dies, other.addr], Balance::RoundRobin, |_| ());
+        let mut answers = set.answers(2 * answered + 2).await;
+        answers.retain(|answer| answer != "ok");
+        assert_eq!(answers, vec!["other"; answered + 2], "after {answered}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_a_living_app_closes_costs_one_connection_more_and_no_request() {
+    let app = Backend::start(|mut connection, _| async move {
+        connection.request().await;
+        connection.send(OK).await;
+        connection.request().await;
+    })
+    .await;
+    let set = Set::start(&[app.addr], Balance::RoundRobin, |_| ());
+    assert_eq!(set.answers(3).await, ["ok"; 3]);
+    assert_eq!(app.seen().len(), 3);
+}
+
 #[tokio::test]
 async fn a_full_member_is_passed_over_and_when_all_are_a_request_waits() {
     let hold = || async {

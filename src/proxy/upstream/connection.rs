@@ -69,6 +69,13 @@ impl Connection {
         Poll::Ready(Ok(read))
     }
 
+    /// Waits until the app has closed it. Never ends where the app sends something unasked.
+    pub(in crate::proxy) async fn breaks(&self) {
+        if let Ok(1..) = self.stream.peek(&mut [0]).await {
+            std::future::pending().await
+        }
+    }
+
     /// Makes it a tunnel's: it no longer counts among the target's connections.
     pub(in crate::proxy) fn become_tunnel(&mut self) {
         self.permit = None;
