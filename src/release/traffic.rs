@@ -234,7 +234,7 @@ impl Traffic {
 
     /// The load of `runs`.
     pub(super) fn load(&self, runs: &[RunId]) -> Load {
-        let mut load = Load::default();
+        let mut load = Load { elsewhere: !self.alone.is_cancelled(), ..Load::default() };
         for run in runs {
             let targets = self.of(*run);
             let tunnels: u64 = targets.iter().map(|target| target.tunnels()).sum();

@@ -23,6 +23,8 @@ pub struct Load {
     pub inflight: u64,
     /// The runs that have tunnels.
     pub tunnels: Vec<RunId>,
+    /// A daemon before this one has requests and tunnels too, nobody here knows how many.
+    pub elsewhere: bool,
 }
 
 /// What is remembered of the looks at a set.
@@ -54,7 +56,8 @@ impl Growth {
         let is_busy = load.inflight >= ready * busy_at;
         // The last one has to have nothing to do at all; a tunnel is something.
         let may_leave = ready > 1 || load.tunnels.is_empty();
-        let is_quiet = may_leave && 2 * load.inflight <= ready.saturating_sub(1) * busy_at;
+        let is_known = !load.elsewhere;
+        let is_quiet = is_known && may_leave && 2 * load.inflight <= ready.saturating_sub(1) * busy_at;
         self.busy = if is_busy { self.busy.saturating_add(1) } else { 0 };
         self.quiet_since = if is_quiet { self.quiet_since.or(Some(now)) } else { None };
         self.tunnels = load.tunnels;

@@ -17,7 +17,7 @@ impl Bench {
     fn look(&mut self, inflight: u64, tunnels: &[RunId]) -> Vec<Effect> {
         self.now += Duration::from_secs(1);
         let set = self.set_of(self.state.live_run().unwrap().id);
-        self.send(Event::Load { set, load: Load { inflight, tunnels: tunnels.to_vec() } })
+        self.send(Event::Load { set, load: Load { inflight, tunnels: tunnels.to_vec(), elsewhere: false } })
     }
 
     /// Nothing is in flight until the number has changed.
@@ -106,6 +106,21 @@ fn a_whole_idle_of_quiet_stops_the_youngest_and_again_another_idle_later() {
     assert_eq!(bench.quieten(&[]), [], "this is the least");
     bench.record();
     assert_eq!(stops(&bench.drain_over(runs[2])), [runs[2]]);
+}
+
+#[test]
+fn nothing_is_quiet_while_a_daemon_before_this_one_has_requests_too() {
+    let mut bench = bench(0, 2);
+    bench.go_live("v1");
+    let set = bench.set_of(bench.state.live_run().unwrap().id);
+    for _ in 0..2 * IDLE.as_secs() {
+        bench.now += Duration::from_secs(1);
+        bench.send(Event::Load { set, load: Load { elsewhere: true, ..Load::default() } });
+    }
+    assert_eq!(bench.state.wanted(), 1, "nobody knows whether it has anything to do");
+    let begins = bench.now;
+    bench.quieten(&[]);
+    assert!(bench.state.is_idle() && bench.now - begins >= IDLE, "a whole quiet is counted from then on");
 }
 
 #[test]

@@ -237,7 +237,8 @@ impl World {
                 let Some((set, _)) = state.place_of(live.id) else { return Vec::new() };
                 let inflight = u64::from(chance % 3) * u64::from(chance % 16);
                 let tunnels = state.live_runs().into_iter().filter(|run| run.0 % 2 == u64::from(chance % 2));
-                vec![Event::Load { set, load: Load { inflight, tunnels: tunnels.collect() } }]
+                let (tunnels, elsewhere) = (tunnels.collect(), chance % 8 == 7);
+                vec![Event::Load { set, load: Load { inflight, tunnels, elsewhere } }]
             }
             // A request waits only where nobody serves.
             Kind::Wake if state.is_idle() => vec![Event::Wake],

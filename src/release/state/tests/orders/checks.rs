@@ -120,8 +120,11 @@ impl Life {
         assert_eq!(spawned, usize::from(to > from), "as many start as there are more");
         let may = !was.places().are_growing() && before.stopping == Stopping::No;
         assert!(may || from == to, "two changes at a time");
-        let may_shrink = before.window.is_none() && before.task.is_none();
-        assert!(may_shrink || to >= from, "it shrinks in a window, or during a task");
+        let may_shrink = before.window.is_none() && before.task.is_none() && !load.elsewhere;
+        assert!(
+            may_shrink || to >= from,
+            "it shrinks in a window, during a task, or while nobody knows its load"
+        );
         let (left, tunnels) = (before.live_runs(), &load.tunnels);
         let left = left.iter().find(|run| !self.state.live_runs().contains(run));
         if let Some(left) = left.filter(|run| tunnels.contains(run)) {
