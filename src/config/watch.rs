@@ -14,34 +14,23 @@
 //! **before** the file is loaded. Then a change between the two is reported, perhaps needlessly;
 //! otherwise it would be missed.
 
+mod bell;
 pub(super) mod seen;
 mod way;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
 
+pub(crate) use bell::Bell;
 use seen::Seen;
-use way::Way;
+pub(crate) use way::Way;
 
 use super::env::Env;
+use super::folder::{FILES_MAX, app_of};
 use super::further::{FurtherFiles, Noted};
 use super::load::file_of;
 use super::{Sources, paths};
-
-/// How long events have to pause before the file is looked at.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// How long events that do not pause may put that off.
-const BURST: Duration = Duration::from_secs(1);
-
-/// How often the file is looked at without any event.
-const POLL: Duration = Duration::from_secs(10);
 
 /// Watches one file, the folder of apps beside it, and what they name.
 #[derive(Debug)]
@@ -51,14 +40,7 @@ pub struct Watch {
     /// The further files that the last load has read.
     further: watch::Receiver<Noted>,
     seen: Seen,
-    /// The folders that are watched, and what in them counts.
-    way: Arc<ArcSwap<Way>>,
-    /// `None` if the system refuses; then only the poll is left.
-    notify: Option<RecommendedWatcher>,
-    woken: mpsc::Receiver<()>,
-    /// Keeps `woken` open while there is no `notify`.
-    _wake: mpsc::Sender<()>,
-    poll: Duration,
+    bell: Bell,
 }
 
 impl Watch {
@@ -71,35 +53,13 @@ impl Watch {
     }
 
     fn new(file: &Path, apps: &Path, further: &FurtherFiles) -> Self {
-        // One slot: a second wake-up while one is waiting says nothing new.
-        let (wake, woken) = mpsc::channel(1);
-        let way = Arc::new(ArcSwap::from_pointee(Way::default()));
-        let notify = notify::recommended_watcher({
-            let (wake, way) = (wake.clone(), Arc::clone(&way));
-            // On notify's own thread.
-            move |event: notify::Result<Event>| {
-                if event.map_or(true, |event| way.load().concerns(&event)) {
-                    // Full: it is awake already. Closed: the watch is over.
-                    let _ = wake.try_send(());
-                }
-            }
-        });
-        let notify = notify
-            .inspect_err(|error| {
-                tracing::warn!(%error, every = ?POLL, "cannot watch the configuration file's folder, it is polled");
-            })
-            .ok();
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let mut watch = Self {
             file: absolute(file),
             apps: absolute(apps),
             further: further.follow(),
             seen: Seen::default(),
-            way,
-            notify,
-            woken,
-            _wake: wake,
-            poll: POLL,
+            bell: Bell::new("the configuration file's folder"),
         };
         watch.arm();
         watch.seen = watch.look();
@@ -115,28 +75,15 @@ impl Watch {
     /// not yet taken stands for all later changes too, so a capacity of 1 is enough. Returns when
     /// the receiver is dropped.
     pub async fn run(mut self, changed: mpsc::Sender<()>) {
-        enum Wake {
-            Over,
-            Event,
-            Loaded,
-            Poll,
-        }
         loop {
-            let wake = tokio::select! {
-                () = changed.closed() => Wake::Over,
-                _ = self.woken.recv() => Wake::Event,
-                Ok(()) = self.further.changed() => Wake::Loaded,
-                () = sleep(self.poll) => Wake::Poll,
-            };
-            match wake {
-                Wake::Over => return,
-                Wake::Event => self.settle().await,
-                Wake::Loaded | Wake::Poll => {}
+            tokio::select! {
+                () = changed.closed() => return,
+                () = self.bell.rung() => {}
+                Ok(()) = self.further.changed() => {}
             }
             // What a load has read is known as it was before.
             self.seen.note(&self.further.borrow_and_update());
-            // Links may lead elsewhere now. Armed before the look, so that a later change wakes
-            // again.
+            // Armed before the look, so that a later change wakes again.
             self.arm();
             let now = self.look();
             if now != self.seen {
@@ -147,33 +94,13 @@ impl Watch {
         }
     }
 
-    /// Waits for the end of a burst.
-    async fn settle(&mut self) {
-        let end = Instant::now() + BURST;
-        while let Ok(Some(())) = timeout_at(end.min(Instant::now() + QUIET), self.woken.recv()).await {
-            if Instant::now() >= end {
-                return;
-            }
-        }
-    }
-
-    /// Watches exactly the folders on the way to the files. A folder may be watched already; if it
-    /// was replaced, the new one is watched now.
+    /// Watches the way to the file, to all in the folder of apps, and to the further files.
     fn arm(&mut self) {
-        let way = Arc::new(Way::to(&self.file, &self.apps, self.further.borrow().keys()));
-        let before = self.way.swap(Arc::clone(&way));
-        let Some(notify) = &mut self.notify else { return };
-        for gone in before.folders().difference(way.folders()) {
-            // Fails if the folder is gone, and its watch with it.
-            let _ = notify.unwatch(gone);
-        }
-        for folder in way.folders() {
-            if let Err(error) = notify.watch(folder, RecursiveMode::NonRecursive)
-                && !before.folders().contains(folder)
-            {
-                tracing::warn!(folder = %folder.display(), %error, every = ?POLL, "cannot watch, polling instead");
-            }
-        }
+        let mut way = Way::default();
+        way.add(&self.file);
+        way.add_folder(&self.apps, FILES_MAX, |entry| app_of(entry).is_some());
+        self.further.borrow().keys().for_each(|file| way.add(file));
+        self.bell.arm(way);
     }
 }
 
@@ -183,9 +110,13 @@ mod tests {
     use std::io::Write as _;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use std::time::Duration;
+
     use tokio::task::JoinHandle;
+    use tokio::time::{Instant, sleep};
 
     use super::super::further;
+    use super::bell::{BURST, QUIET};
     use super::*;
 
     const LONG: Duration = Duration::from_secs(30);
@@ -201,7 +132,7 @@ mod tests {
     impl Fixture {
         /// Watches `file` in a new folder that `prepare` has filled, without the poll's help.
         fn new(file: &str, prepare: impl FnOnce(&Path)) -> Self {
-            Self::with(file, prepare, |watch| watch.poll = NEVER)
+            Self::with(file, prepare, |watch| watch.bell.poll = NEVER)
         }
 
         fn with(file: &str, prepare: impl FnOnce(&Path), change: impl FnOnce(&mut Watch)) -> Self {
@@ -287,8 +218,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut watch =
             Watch::new(&dir.path().join("api.toml"), &dir.path().join("api.d"), &FurtherFiles::default());
-        watch.notify = None;
-        let wake = watch._wake.clone();
+        watch.bell.notify = None;
+        let wake = watch.bell._wake.clone();
+        wake.try_send(()).unwrap();
         let begin = Instant::now();
         let noise = async {
             loop {
@@ -297,7 +229,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = watch.settle() => {}
+            () = watch.bell.rung() => {}
             () = noise => {}
         }
         // Virtual time: the noise never pauses for as long as QUIET.
@@ -381,8 +313,8 @@ mod tests {
     async fn without_inotify_the_poll_finds_the_change() {
         let prepare = |dir: &Path| write(&dir.join("api.toml"), "a = 1");
         let mut watch = Fixture::with("api.toml", prepare, |watch| {
-            watch.notify = None;
-            watch.poll = Duration::from_millis(5);
+            watch.bell.notify = None;
+            watch.bell.poll = Duration::from_millis(5);
         });
         write(&watch.path("api.toml"), "a = 2");
         watch.told("found by the poll").await;
@@ -392,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn a_folder_that_is_made_later_is_watched_from_then_on() {
         let mut watch =
-            Fixture::with("later/api.toml", |_| {}, |watch| watch.poll = Duration::from_millis(5));
+            Fixture::with("later/api.toml", |_| {}, |watch| watch.bell.poll = Duration::from_millis(5));
         fs::create_dir(watch.path("later")).unwrap();
         write(&watch.path("later/api.toml"), "a = 1");
         watch.told("made with its folder").await;

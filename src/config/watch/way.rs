@@ -9,43 +9,37 @@ use std::path::{Path, PathBuf};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind};
 
-use crate::config::folder::{FILES_MAX, app_of};
-
 /// As many symbolic links as the kernel follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 /// Where a change of the files can happen.
 #[derive(Debug, Default)]
-pub(super) struct Way {
+pub(crate) struct Way {
     /// Resolved, so that none is in it twice (inotify knows folders, not names).
     folders: BTreeSet<PathBuf>,
     /// The entries in them that lead to the files.
     names: BTreeSet<OsString>,
-    /// The folder of apps, in which every entry counts.
-    apps: Option<PathBuf>,
+    /// Folders in which every entry counts.
+    whole: BTreeSet<PathBuf>,
 }
 
 impl Way {
-    /// The way to `file`, to all in the folder `apps`, and to the `further` files.
-    pub(super) fn to<'f>(file: &Path, apps: &Path, further: impl Iterator<Item = &'f PathBuf>) -> Self {
-        let mut way = Self::default();
-        way.add(file);
-        way.add(apps);
-        further.for_each(|file| way.add(file));
-        let Ok(folder) = fs::canonicalize(apps) else { return way };
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten().take(FILES_MAX) {
+    /// Adds the way to all in a folder that `counts`, of the first `most` entries.
+    pub(crate) fn add_folder(&mut self, folder: &Path, most: usize, counts: impl Fn(&Path) -> bool) {
+        self.add(folder);
+        let Ok(folder) = fs::canonicalize(folder) else { return };
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten().take(most) {
             // What is no link changes in the folder itself.
-            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) && app_of(&entry.path()).is_some() {
-                way.add(&entry.path());
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) && counts(&entry.path()) {
+                self.add(&entry.path());
             }
         }
-        way.folders.insert(folder.clone());
-        way.apps = Some(folder);
-        way
+        self.folders.insert(folder.clone());
+        self.whole.insert(folder);
     }
 
     /// Adds the way to one file or folder.
-    fn add(&mut self, to: &Path) {
+    pub(crate) fn add(&mut self, to: &Path) {
         let mut step = to.to_owned();
         for _ in 0..LINKS_MAX {
             // The file, and every folder above it that is a link: Kubernetes swaps such a link
@@ -80,8 +74,8 @@ impl Way {
         event.need_rescan()
             || event.paths.is_empty()
             || event.paths.iter().any(|path| {
-                let is_app = path.parent().is_some_and(|folder| self.apps.as_deref() == Some(folder));
-                is_app || path.file_name().is_some_and(|name| self.names.contains(name))
+                let is_in_one = path.parent().is_some_and(|folder| self.whole.contains(folder));
+                is_in_one || path.file_name().is_some_and(|name| self.names.contains(name))
             })
     }
 }
@@ -94,8 +88,8 @@ mod tests {
 
     #[test]
     fn opening_and_reading_wake_nobody() {
-        let apps = Some(PathBuf::from("/etc/portok/api.d"));
-        let names = Way { names: BTreeSet::from([OsString::from("api.toml")]), apps, ..Way::default() };
+        let whole = BTreeSet::from([PathBuf::from("/etc/portok/api.d")]);
+        let names = Way { names: BTreeSet::from([OsString::from("api.toml")]), whole, ..Way::default() };
         let event = |kind| Event::new(kind).add_path(PathBuf::from("/etc/portok/api.toml"));
         for quiet in [
             AccessKind::Open(AccessMode::Any),
