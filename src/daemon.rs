@@ -63,6 +63,7 @@ use crate::release::records::Records;
 use crate::release::store::StoreError;
 use crate::supervisor;
 use crate::systemd::{Manager, Passed};
+use crate::tls::{Certificates, TlsError};
 use crate::wire::{self, exit};
 
 mod access_log;
@@ -115,6 +116,8 @@ enum StartError {
     Supervisor(#[source] std::io::Error),
     #[error("cannot make the admin socket: {0}")]
     Socket(String),
+    #[error("cannot speak TLS")]
+    Randomness(#[source] TlsError),
     #[error("the coordinator ended unexpectedly")]
     Lost,
     #[error("the daemon that was to be succeeded is gone, or says nothing that makes sense")]
@@ -155,7 +158,12 @@ impl StartError {
             Self::Store(
                 StoreError::Elsewhere { .. } | StoreError::Unreadable { .. } | StoreError::Planted { .. },
             ) => "",
-            Self::Socket(_) | Self::Lost | Self::Supervisor(_) | Self::Predecessor(_) | Self::Io { .. } => "",
+            Self::Socket(_)
+            | Self::Lost
+            | Self::Supervisor(_)
+            | Self::Randomness(_)
+            | Self::Predecessor(_)
+            | Self::Io { .. } => "",
         }
     }
 }
@@ -343,6 +351,8 @@ struct Daemon {
     /// What the supervisors of all apps share.
     common: Arc<supervisor::Common>,
     apps: Apps,
+    /// What clients are shown over TLS.
+    certificates: Certificates,
     coordinators: Coordinators,
     admin: AdminServer,
     background: Background,

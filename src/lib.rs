@@ -23,7 +23,7 @@
 //! binary `portok` also uses `daemon`, for `portok run`.
 //!
 //! ```text
-//! portokd ─▶ daemon ─▶ apps, admin ─▶ release ─▶ supervisor, health, proxy ─▶ access, config, http1, wire
+//! portokd ─▶ daemon ─▶ apps, admin ─▶ release ─▶ supervisor, health, proxy ─▶ access, tls, config, http1, wire
 //!                └──▶ hooks, systemd, logging ─────────────────────────────▶ config, wire
 //! portok ──▶ cli ────▶ host ───────────────────────────────────────────────▶ config, wire
 //! ```
@@ -36,6 +36,7 @@
 //! | [`supervisor`] | one task per process group: start, output, port, stop, until nothing of it is left |
 //! | [`health`] | one probe; the wait for the first good ones |
 //! | [`access`] | the access log: what the line of a request says, and the thread that writes it |
+//! | [`tls`] | certificates: which there are, which one a client is shown, the handshake |
 //! | [`proxy`] | the data plane: accepts connections, claims targets, forwards requests, tunnels |
 //! | [`release`] | one app's releases: the pure machine, its one driver, the durable record |
 //! | [`apps`] | the apps of a daemon: which there are, their routes, how they begin, change, go, and are told things together |
@@ -64,6 +65,7 @@
 //! | leased ports | the table in [`supervisor::Common`] | a guard ([`supervisor::Lease`]) |
 //! | bytes on disk | [`release::store::Store`] of each app, called by its coordinator's recorder alone | loaded once at the start |
 //! | the configuration in force | the daemon's reload | a `watch` channel; the data plane by the [`proxy::Board`] |
+//! | which certificates are shown | the task in [`tls`] that reads their files | a wait-free read |
 //! | the table of Redis in force | the task in [`redis`] that reads it | a `watch` channel |
 //! | the file of the access log | the log's own thread ([`access::Log`]) | a bounded queue ([`access::Recorder`]) |
 //! | counters of requests | the data-plane threads, a lane each ([`proxy::Counters`]) | a sum |
@@ -103,5 +105,6 @@ pub mod redis;
 pub mod release;
 pub mod supervisor;
 pub mod systemd;
+pub mod tls;
 pub mod want;
 pub mod wire;

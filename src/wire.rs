@@ -6,6 +6,7 @@
 
 mod apps;
 mod autopsy;
+mod certificates;
 mod command;
 mod daemon;
 mod error;
@@ -25,6 +26,7 @@ mod strategy;
 
 pub use apps::{AppChange, AppReload, AppRow, AppSource};
 pub use autopsy::{Autopsy, ProbeReport};
+pub use certificates::{CertificateRow, CertificateSource, CertificateState};
 pub use command::CommandLine;
 pub use daemon::{Ended, Reloaded, UpgradeRequest, Upgraded};
 pub use error::{Code, ErrorBody, exit};

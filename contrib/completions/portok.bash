@@ -25,6 +25,9 @@ _portok() {
             portok,cancel)
                 cmd="portok__subcmd__cancel"
                 ;;
+            portok,certs)
+                cmd="portok__subcmd__certs"
+                ;;
             portok,clean)
                 cmd="portok__subcmd__clean"
                 ;;
@@ -136,6 +139,9 @@ _portok() {
             portok__subcmd__help,cancel)
                 cmd="portok__subcmd__help__subcmd__cancel"
                 ;;
+            portok__subcmd__help,certs)
+                cmd="portok__subcmd__help__subcmd__certs"
+                ;;
             portok__subcmd__help,clean)
                 cmd="portok__subcmd__help__subcmd__clean"
                 ;;
@@ -242,7 +248,7 @@ _portok() {
 
     case "${cmd}" in
         portok)
-            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps ps metrics health releases logs reload upgrade shutdown init add remove clean list ls start stop restart enable disable doctor import completions man help"
+            opts="-h -V --url --socket --instance --app --token --json --help --version run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps ps certs metrics health releases logs reload upgrade shutdown init add remove clean list ls start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -384,6 +390,40 @@ _portok() {
             return 0
             ;;
         portok__subcmd__cancel)
+            opts="-h -V --url --socket --instance --app --token --json --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__certs)
             opts="-h -V --url --socket --instance --app --token --json --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -726,7 +766,7 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help)
-            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps ps metrics health releases logs reload upgrade shutdown init add remove clean list start stop restart enable disable doctor import completions man help"
+            opts="run deploy switch rollback cancel pause resume maintenance freeze thaw scale status apps ps certs metrics health releases logs reload upgrade shutdown init add remove clean list start stop restart enable disable doctor import completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -768,6 +808,20 @@ _portok() {
             return 0
             ;;
         portok__subcmd__help__subcmd__cancel)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portok__subcmd__help__subcmd__certs)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -49,6 +49,7 @@ pub use socket::serve_socket;
 
 use crate::apps::Apps;
 use crate::config::Config;
+use crate::tls::Certificates;
 use crate::{proxy, wire};
 
 /// What the admin API reads and calls.
@@ -62,6 +63,8 @@ pub struct Parts {
     pub config_status: watch::Receiver<wire::ConfigStatus>,
     /// The data plane's counters.
     pub counters: Arc<proxy::Counters>,
+    /// What clients are shown over TLS.
+    pub certificates: Certificates,
     /// Orders a reload.
     pub reload: mpsc::Sender<ReloadOrder>,
     /// Orders another daemon in this one's place.

@@ -34,6 +34,7 @@ pub(super) enum Route {
     Scale,
     Releases,
     Replicas,
+    Certificates,
     Logs,
     Reload,
     Upgrade,
@@ -41,7 +42,7 @@ pub(super) enum Route {
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 20] = [
+const ROUTES: [(&str, Route); 21] = [
     ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
@@ -58,6 +59,7 @@ const ROUTES: [(&str, Route); 20] = [
     ("scale", Route::Scale),
     ("releases", Route::Releases),
     ("replicas", Route::Replicas),
+    ("certs", Route::Certificates),
     ("logs", Route::Logs),
     ("reload", Route::Reload),
     ("upgrade", Route::Upgrade),
@@ -85,6 +87,7 @@ impl Route {
                 | Self::Health
                 | Self::Releases
                 | Self::Replicas
+                | Self::Certificates
                 | Self::Logs
         )
     }
@@ -132,6 +135,7 @@ pub(super) struct Asked {
 pub(super) enum Call {
     Apps,
     Replicas,
+    Certificates,
     Metrics(MetricsFormat),
     Reload {
         prune: bool,
@@ -194,6 +198,7 @@ pub(super) fn call(
         }
         Route::Apps => Call::Apps,
         Route::Replicas => Call::Replicas,
+        Route::Certificates => Call::Certificates,
         Route::Metrics => Call::Metrics(metrics_format(&query, headers)?),
         Route::Reload => Call::Reload { prune: flag(&query, "prune")? },
         Route::Upgrade => Call::Upgrade(request::upgrade(body)?),

@@ -247,6 +247,13 @@ Examples:
 
 BUSY counts requests and tunnels in flight, TUN the tunnels among them.")]
     Ps(Named),
+    /// List the certificates that clients are shown: for which hosts, until when, what is wrong
+    #[command(after_help = "\
+Examples:
+  portok certs
+  portok certs edge
+  portok certs --json | jq -r '.[] | select(.days < 14) | .file'")]
+    Certs(Named),
     /// Show requests, errors and the live target's health as numbers
     #[command(after_help = "\
 Examples:
@@ -551,7 +558,9 @@ impl Command {
     fn word(&self) -> Option<&str> {
         match self {
             Self::Status { named, .. } | Self::Metrics { named, .. } => named.name.as_deref(),
-            Self::Apps(named) | Self::Ps(named) | Self::Health(named) => named.name.as_deref(),
+            Self::Apps(named) | Self::Ps(named) | Self::Certs(named) | Self::Health(named) => {
+                named.name.as_deref()
+            }
             Self::Logs(options) => options.name.as_deref(),
             _ => None,
         }

@@ -1,7 +1,7 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 20] = [
+const ASKING: [Asking; 21] = [
     Asking { name: "deploy", takes_instance: false, of_one_app: true },
     Asking { name: "switch", takes_instance: false, of_one_app: true },
     Asking { name: "rollback", takes_instance: false, of_one_app: true },
@@ -15,6 +15,7 @@ const ASKING: [Asking; 20] = [
     Asking { name: "status", takes_instance: true, of_one_app: true },
     Asking { name: "apps", takes_instance: true, of_one_app: false },
     Asking { name: "ps", takes_instance: true, of_one_app: true },
+    Asking { name: "certs", takes_instance: true, of_one_app: false },
     Asking { name: "metrics", takes_instance: true, of_one_app: true },
     Asking { name: "health", takes_instance: true, of_one_app: true },
     Asking { name: "releases", takes_instance: false, of_one_app: true },

@@ -16,8 +16,8 @@ use super::follow::{What, follow};
 use super::render;
 use super::session::Session;
 use crate::wire::{
-    Accepted, AppRow, Ended, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded, ReplicaRow,
-    RollbackPlan, Status, Switched, UpgradeRequest, Upgraded, exit,
+    Accepted, AppRow, CertificateRow, Ended, Health, InstanceStatus, Metrics, Phase, ReleaseRow, Reloaded,
+    ReplicaRow, RollbackPlan, Status, Switched, UpgradeRequest, Upgraded, exit,
 };
 
 type Done = Result<u8, Failure>;
@@ -63,6 +63,13 @@ pub(crate) async fn apps(session: &mut Session<'_>) -> Done {
 pub(crate) async fn ps(session: &mut Session<'_>) -> Done {
     let (rows, value) = session.client.ask::<Vec<ReplicaRow>>(Call::get("ps", "replicas")).await?;
     session.show(&value, || render::ps(&rows, SystemTime::now()));
+    Ok(exit::DONE)
+}
+
+/// `portok certs`.
+pub(crate) async fn certs(session: &mut Session<'_>) -> Done {
+    let (rows, value) = session.client.ask::<Vec<CertificateRow>>(Call::get("certs", "certs")).await?;
+    session.show(&value, || render::certs(&rows));
     Ok(exit::DONE)
 }
 

@@ -149,6 +149,7 @@ async fn carry_out(
         Command::Status { wait: Some(within), .. } => wait::wait(session, within, interrupt).await,
         Command::Status { .. } => commands::status(session).await,
         Command::Apps(_) => commands::apps(session).await,
+        Command::Certs(_) => commands::certs(session).await,
         Command::Ps(_) => commands::ps(session).await,
         Command::Metrics { prometheus: true, .. } => commands::prometheus(session).await,
         Command::Metrics { .. } => commands::metrics(session).await,

@@ -52,7 +52,7 @@ fn answer(line: &str) -> Reply {
         "cancel" | "deploy" => json!({"success": true, "message": "release `v2` it is", "release": "v2"}),
         "releases" => json!([]),
         "apps" => json!([row("api", "settled")]),
-        "replicas" => json!([]),
+        "replicas" | "certs" => json!([]),
         "logs" => json!({"release": null, "lines": []}),
         "reload" => json!({"success": true, "message": "nothing changed", "changed": []}),
         "upgrade" => json!({"success": true, "message": "taken over", "pid": 7, "version": "9.0.0"}),
@@ -78,6 +78,7 @@ async fn each_command_makes_its_one_request() {
         (&["deploy", "--detach"], "POST /__deploy?detach=1", "release `v2` it is\n"),
         (&["releases"], "GET /__releases", "no releases yet\n"),
         (&["ps"], "GET /__replicas", "no processes and no targets\n"),
+        (&["certs"], "GET /__certs", "no certificates\n"),
         (&["--app", "api", "ps"], "GET /__replicas?app=api", "no processes"),
         (&["logs"], "GET /__logs?lines=100", ""),
         (

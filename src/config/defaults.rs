@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::read::Given;
 use super::values::{self, Input};
 use super::{
-    Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, Balance,
+    Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, AppTls, Balance,
     ClientLimits, Config, Deploy, DeployStrategy, Drain, Errors, Forwarded, ForwardedHeader, Health, Hold,
     HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Proxy, Redis, RedisServer, Replicas, RequestId,
     Restart, Rollback, Standby, Sticky, Upstream,
@@ -51,6 +51,7 @@ pub(super) fn config(given: &Given<'_>) -> Config {
         app: Arc::new(app_config(given)),
         apps: None,
         redis: None,
+        tls: None,
         admin: admin(),
         proxy: proxy(given),
         limits: client_limits(given),
@@ -85,6 +86,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         name: String::new(),
         place: String::new(),
         routes: AppRoutes::default(),
+        tls: AppTls::default(),
         targets: None,
         redirect: None,
         in_file: given.file.is_some(),

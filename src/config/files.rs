@@ -1,4 +1,4 @@
-//! Reads configuration, token and environment files: bounded in size, and safe ones only.
+//! Reads configuration, token, key and environment files: bounded in size, and safe ones only.
 //!
 //! Such a file decides what runs. So a file that others may write is refused unread. The rights of
 //! the opened file count, not those of its name.
@@ -131,6 +131,26 @@ pub(super) fn read_bytes(
         return Err(io::Error::other(format!("it is larger than {}", bytesize::ByteSize(limit))));
     }
     Ok((bytes, meta))
+}
+
+/// The largest file of certificates, and of a key, in bytes.
+const CERTIFICATE_MAX: u64 = 256 * 1024;
+
+/// Reads a certificate's file, whoever owns it: without the key that fits it, it is nothing.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_certificate(path: &Path) -> io::Result<Vec<u8>> {
+    read_bytes(path, CERTIFICATE_MAX, &Who::current(), Owner::Any).map(|(bytes, _)| bytes)
+}
+
+/// Reads a key's file. Also returns whether everybody may read it.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_key(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let (bytes, meta) = read_bytes(path, CERTIFICATE_MAX, &Who::current(), Owner::Trusted)?;
+    Ok((bytes, meta.mode() & 0o004 != 0))
 }
 
 /// Checks that nobody can put a file into `folder`, or take one away, who could not write it.

@@ -28,11 +28,12 @@
 //!   says, and reads its URL;
 //! - `tiers` has what `app.tiers` says, and reads the file of its keys; `further` knows which such
 //!   files there are;
+//! - `tls` has what `[tls]` says;
 //! - `recreate` knows what does not go together with `deploy.strategy = "recreate"`;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
 //!
-//! Only `load`, `folder`, `read_env_file`, `pages`, the readers of the token's and the keys' files and
+//! Only `load`, `folder`, `read_env_file`, `pages`, the readers of the files of tokens and keys and
 //! `watch` do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,7 @@ pub use self::defaults::APPS_OF_REDIS;
 pub(crate) use self::defaults::of_an_empty_file;
 pub use self::diff::{AppsDiff, Diff, diff};
 pub use self::env_file::read_env_file;
+pub(crate) use self::files::{read_certificate, read_key};
 pub use self::fingerprint::{AppChange, app_change, app_fingerprint};
 pub use self::fnv::Fnv;
 pub use self::folder::Remembered;
@@ -73,6 +75,7 @@ pub use self::secret::looks_secret;
 pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
 pub use self::tiers::{Tier, TierBy, TierKeys, Tiers, network};
+pub use self::tls::{AppTls, Tls, TlsVersion};
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::{CommandLine, DeployStrategy};
@@ -110,6 +113,7 @@ mod several;
 mod show;
 mod spots;
 mod tiers;
+mod tls;
 mod validate;
 mod values;
 pub mod watch;
@@ -141,6 +145,8 @@ pub struct Config {
     pub apps: Option<Several>,
     /// Where further apps are read from. `None`: nowhere.
     pub redis: Option<Redis>,
+    /// Where and how connections are encrypted. `None`: nowhere.
+    pub tls: Option<Tls>,
     /// Who may use the admin API.
     pub admin: Admin,
     /// The side towards clients.
@@ -187,6 +193,8 @@ pub struct AppConfig {
     pub place: String,
     /// Which requests it gets.
     pub routes: AppRoutes,
+    /// A certificate of its own.
+    pub tls: AppTls,
     /// The addresses of an unmanaged app, in which the order means nothing. Never set together with
     /// a command.
     pub targets: Option<Vec<SocketAddr>>,
@@ -236,6 +244,13 @@ pub struct AppRoutes {
     pub strip_prefix: bool,
     /// Addresses of its own, where it gets every request.
     pub listen: Vec<SocketAddr>,
+}
+
+impl Config {
+    /// The instance's own addresses: the plain ones, then those where connections are encrypted.
+    pub fn own_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listen.iter().chain(self.tls.iter().flat_map(|tls| &tls.listen)).copied()
+    }
 }
 
 impl AppConfig {

@@ -10,7 +10,7 @@ use super::address::overlaps;
 use super::hosts::Hosts;
 use super::keys::{self, Kind};
 use super::read::Reader;
-use super::validate::{host_allows, restarts, watch_window};
+use super::validate::{host_allows, restarts, tls_fits, watch_window};
 use super::{AppConfig, Config, defaults, recreate};
 
 const HEALTH_TIMEOUT: &str = "health.timeout";
@@ -26,10 +26,10 @@ const REQUESTS_PER_ADDRESS: &str = "limits.requests_per_address";
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sections {
     app: Arc<AppConfig>,
-    /// Where the instance listens.
-    listen: Vec<SocketAddr>,
-    /// The place where the file says that.
-    listen_at: Option<String>,
+    /// Where the instance listens, plainly and encrypted.
+    listen: Vec<(SocketAddr, Listens)>,
+    /// Whether it listens anywhere encrypted.
+    has_tls: bool,
     /// Whether they say how many requests of one address an app takes.
     has_requests_per_address: bool,
 }
@@ -39,8 +39,8 @@ impl Sections {
     pub(super) fn of(config: &Config, reader: &Reader<'_>) -> Self {
         Self {
             app: Arc::clone(&config.app),
-            listen: config.listen.clone(),
-            listen_at: reader.position_of("listen"),
+            listen: listens(config, reader),
+            has_tls: config.tls.is_some(),
             has_requests_per_address: reader.is_set(REQUESTS_PER_ADDRESS),
         }
     }
@@ -51,6 +51,21 @@ impl Sections {
     pub(super) fn errors_dir(&self) -> Option<&Path> {
         self.app.errors.dir.as_deref()
     }
+}
+
+/// A key that says where the instance listens, and the place where the file has it.
+#[derive(Debug, Clone, PartialEq)]
+struct Listens {
+    key: &'static str,
+    at: Option<String>,
+}
+
+fn listens(config: &Config, reader: &Reader<'_>) -> Vec<(SocketAddr, Listens)> {
+    let by = |key| Listens { key, at: reader.position_of(key) };
+    let (plain, encrypted) = (by("listen"), by("tls.listen"));
+    let plain = config.listen.iter().map(|addr| (*addr, plain.clone()));
+    let tls = config.tls.iter().flat_map(|tls| &tls.listen);
+    plain.chain(tls.map(|addr| (*addr, encrypted.clone()))).collect()
 }
 
 /// Reads the app `name`. It may be used only if the reader has no problems afterwards.
@@ -82,6 +97,7 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
         fits_together(r, &config, kind);
     }
     routes_fit(r, &config, sections);
+    tls_fits(r, &config.tls, sections.has_tls);
     config
 }
 
@@ -180,11 +196,10 @@ fn leads_to(redirect: &str, hosts: &Hosts) -> bool {
 fn routes_fit(r: &mut Reader<'_>, config: &AppConfig, sections: &Sections) {
     let routes = &config.routes;
     let shared =
-        |own: &SocketAddr| Some((*own, *sections.listen.iter().find(|addr| overlaps(**addr, *own))?));
-    if let Some((own, instances)) = routes.listen.iter().find_map(shared) {
-        let at = sections.listen_at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
-        let with =
-            format!("addresses of its own: {own} is the instance's too ({at}listen = \"{instances}\")");
+        |own: &SocketAddr| Some((*own, sections.listen.iter().find(|(addr, _)| overlaps(*addr, *own))?));
+    if let Some((own, (instances, Listens { key, at }))) = routes.listen.iter().find_map(shared) {
+        let at = at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
+        let with = format!("addresses of its own: {own} is the instance's too ({at}{key} = \"{instances}\")");
         r.reject("app.listen", &with);
     }
     // `[::]` leaves IPv4 to an address beside it.

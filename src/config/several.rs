@@ -135,7 +135,7 @@ pub(super) fn shape(r: &mut Reader<'_>, raw: Option<&Raw<'_>>, folder: Option<&F
 /// Reads the apps of `raw` and of the folder into `config`, if it is one of several apps.
 pub(super) fn read(r: &mut Reader<'_>, config: &mut Config, raw: &Raw<'_>, folder: Option<Folder>) {
     let sections = Sections::of(config, r);
-    let mut accepted = Accepted::instance(&config.listen);
+    let mut accepted = Accepted::instance(&config.own_addresses().collect::<Vec<_>>());
     read_app_of_redis(r, config, raw, &sections);
     let Some(several) = &mut config.apps else { return };
     let has_redis = config.redis.is_some();

@@ -10,9 +10,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::overlaps;
 use super::keys::{self, Key};
 use super::read::Reader;
-use super::{App, AppConfig, Config, Limits, Rollback, Several, Sources, defaults, recreate};
+use super::{App, AppConfig, AppTls, Config, Limits, Rollback, Several, Sources, defaults, recreate};
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
@@ -42,7 +43,8 @@ pub(super) fn validate(r: &mut Reader<'_>, shape: Shape) -> Config {
     derive(r, &mut config);
     if shape == Shape::One {
         host_allows(r, &config.app.app.limits);
-        app_fits_together(r, &config.app, &config.listen);
+        app_fits_together(r, &config);
+        tls_fits(r, &config.app.tls, config.tls.is_some());
         recreate::fits(r, Arc::make_mut(&mut config.app));
         missing(r, &config.app.app);
     }
@@ -115,13 +117,20 @@ fn fits_together(r: &mut Reader<'_>, config: &Config) {
             humantime::format_duration(proxy.idle_timeout)
         ));
     }
+    let plain_too = |own: &SocketAddr| config.listen.iter().any(|plain| overlaps(*plain, *own));
+    if let Some(both) = config.tls.iter().flat_map(|tls| &tls.listen).find(|own| plain_too(own)) {
+        let plain = r.called("listen");
+        r.reject("tls.listen", &format!("addresses other than {both}, which is one of {plain}"));
+    }
     watch_window(r, &config.app.rollback);
 }
 
 /// Checks what is wrong in `[app]` only together with something else.
-fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAddr]) {
+fn app_fits_together(r: &mut Reader<'_>, config: &Config) {
+    let App { target, .. } = config.app.app;
+    let own = config.own_addresses().map(|addr| addr.port()).find(|port| target == Some(*port));
+    let config = &*config.app;
     let AppConfig { app, .. } = config;
-    let own = listen.iter().map(SocketAddr::port).find(|port| app.target == Some(*port));
     if let Some(port) = own.filter(|_| r.is_set("app.target")) {
         r.reject("app.target", &format!("a port other than {port}, where portok itself listens"));
     }
@@ -140,6 +149,21 @@ fn app_fits_together(r: &mut Reader<'_>, config: &AppConfig, listen: &[SocketAdd
         }
     }
     restarts(r, app);
+}
+
+/// Checks an app's own certificate: one without a key, or the other way round, is none.
+pub(super) fn tls_fits(r: &mut Reader<'_>, tls: &AppTls, is_used: bool) {
+    const KEYS: [&str; 2] = ["app.tls.cert", "app.tls.key"];
+    for (key, other) in [(KEYS[0], KEYS[1]), (KEYS[1], KEYS[0])] {
+        if r.in_file(key) && !r.in_file(other) {
+            let other = r.called(other);
+            r.reject(key, &format!("{other} beside it: a certificate and its key make a pair"));
+        }
+    }
+    if !is_used && tls.pair().is_some() {
+        let called = r.called(KEYS[0]);
+        r.warnings.push(format!("{called}: tls.listen is not set, so nobody is shown this certificate"));
+    }
 }
 
 /// Checks the delays of restarts.

@@ -21,6 +21,7 @@ use crate::admin::{self, Admin};
 use crate::apps::Apps;
 use crate::config::Config;
 use crate::proxy::Counters;
+use crate::tls::Certificates;
 
 /// How long admin requests may still be answered when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -70,6 +71,7 @@ impl AdminServer {
         configuration: &Configuration,
         apps: &Apps,
         counters: &Arc<Counters>,
+        certificates: &Certificates,
         listen: watch::Receiver<Vec<SocketAddr>>,
         bind: Bind,
     ) -> Result<Self, StartError> {
@@ -81,6 +83,7 @@ impl AdminServer {
             config: configuration.follow(),
             config_status: configuration.follow_status(),
             counters: Arc::clone(counters),
+            certificates: certificates.clone(),
             reload,
             upgrade,
             shutdown,

@@ -93,10 +93,11 @@ impl Prepared {
             return Err(io::Error::other(format!("no more than {MOST} addresses are possible")));
         }
         let addr = id.addr();
-        if let ListenerId::App(_) = id
-            && let Some(instances) = self.instances().find(|instances| overlaps(*instances, addr))
+        if !id.is_of_the_instance()
+            && let Some(instances) = self.instances().find(|instances| overlaps(instances.addr(), addr))
         {
-            return Err(io::Error::other(format!("it is the instance's (listen = \"{instances}\")")));
+            let key = if matches!(instances, ListenerId::Tls(_)) { "tls.listen" } else { "listen" };
+            return Err(io::Error::other(format!("it is the instance's ({key} = \"{}\")", instances.addr())));
         }
         if open.iter().any(|(of, _)| *of == id) {
             return Ok(None);
@@ -110,25 +111,22 @@ impl Prepared {
         }
     }
 
-    /// The instance's own addresses.
-    fn instances(&self) -> impl Iterator<Item = SocketAddr> {
-        self.wanted.iter().filter_map(|id| match id {
-            ListenerId::Instance(addr) => Some(*addr),
-            ListenerId::App(_) => None,
-        })
+    /// The instance's own listeners.
+    fn instances(&self) -> impl Iterator<Item = ListenerId> {
+        self.wanted.iter().copied().filter(|id| id.is_of_the_instance())
     }
 
     /// The instance's own address that cannot be had, and why. What an app cannot have is that
     /// app's trouble, and left out.
     pub(super) fn refusal(&mut self) -> Option<(SocketAddr, io::Error)> {
-        let id = *self.failed.keys().find(|id| matches!(id, ListenerId::Instance(_)))?;
+        let id = *self.failed.keys().find(|id| id.is_of_the_instance())?;
         self.failed.remove(&id).map(|error| (id.addr(), error))
     }
 
     /// Takes the sockets out that apps get for themselves, so that nothing is accepted from them
     /// yet. Their queues take connections.
     pub(super) fn hold_back(&mut self) -> Vec<Listening> {
-        let held: Vec<_> = self.new.extract_if(.., |(id, _)| matches!(id, ListenerId::App(_))).collect();
+        let held: Vec<_> = self.new.extract_if(.., |(id, _)| !id.is_of_the_instance()).collect();
         self.wanted.retain(|id| held.iter().all(|(held, _)| held != id));
         held
     }
@@ -143,20 +141,25 @@ impl Prepared {
     }
 }
 
-/// What the daemon is to listen on: the instance's addresses in their order, then those that apps
+/// What the daemon is to listen on: the instance's addresses in their order, the plain ones first, then those that apps
 /// have for themselves.
 pub(super) fn wanted(config: &Config, own: &BTreeSet<SocketAddr>) -> Vec<ListenerId> {
     let instances = config.listen.iter().copied().map(ListenerId::Instance);
-    instances.chain(own.iter().copied().map(ListenerId::App)).collect()
+    let encrypted = config.tls.iter().flat_map(|tls| &tls.listen).copied().map(ListenerId::Tls);
+    instances.chain(encrypted).chain(own.iter().copied().map(ListenerId::App)).collect()
 }
 
 /// The ports that a configuration names for something else than the apps that portok starts: where
 /// portok listens, and where others serve on this host's loopback addresses.
 pub(super) fn named_ports(config: &Config) -> BTreeSet<u16> {
     let apps = || config.apps.iter().flat_map(|several| several.apps.values());
-    let own = apps().flat_map(|app| &app.routes.listen).chain(&config.listen);
+    let own = apps().flat_map(|app| &app.routes.listen).copied().chain(config.own_addresses());
     let here = apps().flat_map(|app| app.targets.iter().flatten()).filter(|target| target.ip().is_loopback());
-    own.chain(here).map(SocketAddr::port).chain(config.app.app.target).filter(|port| *port != 0).collect()
+    own.chain(here.copied())
+        .map(|addr| addr.port())
+        .chain(config.app.app.target)
+        .filter(|port| *port != 0)
+        .collect()
 }
 
 impl Listeners {
@@ -350,7 +353,7 @@ async fn listen(prepared: &mut Prepared, plane: &Plane) -> Result<Vec<Listening>
                 prepared.wanted.retain(|wanted| *wanted != id);
                 prepared.failed.insert(id, error);
             }
-            (Err(error), ListenerId::Instance(addr)) => {
+            (Err(error), ListenerId::Instance(addr) | ListenerId::Tls(addr)) => {
                 for (begun, _) in kept {
                     plane.leave(begun).await;
                 }

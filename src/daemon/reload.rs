@@ -85,8 +85,11 @@ impl Daemon {
             true => Some(self.admin.prepare(&old, &new).map_err(|error| invalid(vec![error.to_string()]))?),
             false => None,
         };
+        // A certificate is there before anybody is told of it.
+        self.certificates.configure(&new).await;
         let changed = self.listeners.change(listening, &self.plane, &self.manager).await;
         if let Err((addr, error)) = changed {
+            self.certificates.configure(&old).await;
             let prepared = socket.and_then(AdminServer::give_up);
             self.background.finish(prepared);
             return Err(invalid(vec![format!("listen: cannot accept on {addr}: {error}")]));

@@ -32,6 +32,7 @@ use crate::proxy::{self, Plane};
 use crate::release::records::Records;
 use crate::supervisor::{self, Sink};
 use crate::systemd::{Manager, Passed};
+use crate::tls::Certificates;
 
 /// How long a first probe of an unmanaged app may hold back the first request.
 const FIRST_PROBE: Duration = Duration::from_secs(1);
@@ -81,8 +82,11 @@ impl Daemon {
         let (fresh, control) = (foreground.is_some(), (&configuration, &mut background, alone.clone()));
         let (board, apps, waiting) =
             apps_of(control, records, Arc::clone(&common), &listeners, &counters, fresh).await?;
+        let certificates = certificates(&configuration.current(), &mut background)?;
+        board.show(certificates.face());
         let bind = if predecessor.is_some() { admin::replace_socket } else { admin::bind_socket };
-        let admin = AdminServer::open(&configuration, &apps, &counters, listeners.follow(), bind)?;
+        let (listen, shown) = (listeners.follow(), &certificates);
+        let admin = AdminServer::open(&configuration, &apps, &counters, shown, listen, bind)?;
         board.record(access.recorder(&configuration.current().access));
         // Nothing that runs later can take what it needs.
         let plane = Plane::prepare(sockets, board, counters, admin.public())
@@ -117,6 +121,7 @@ impl Daemon {
             plane,
             common,
             apps,
+            certificates,
             coordinators,
             admin,
             background,
@@ -159,6 +164,13 @@ async fn apps_of(
         alone,
     })?;
     Ok((board, apps, waiting))
+}
+
+/// Reads the certificates, and keeps them as their files are.
+fn certificates(config: &Config, background: &mut Background) -> Result<Certificates, StartError> {
+    let (certificates, keeper) = Certificates::start(config).map_err(StartError::Randomness)?;
+    background.until_over(keeper);
+    Ok(certificates)
 }
 
 /// Lets the apps' coordinators run, and watches the configuration file.

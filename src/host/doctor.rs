@@ -1,7 +1,7 @@
 //! `portok doctor`: checks this machine, and advises what to do where something is wrong.
 //!
 //! `machine` checks the machine itself, `configured` the instances by their files, `apps` the apps
-//! of those that have several, `running` the instances by their daemons. Each function checks one
+//! of those that have several, `certificates` what they show over TLS, `running` the instances by their daemons. Each function checks one
 //! thing. Nothing is changed. A check that needs rights which this user lacks says so.
 
 use serde::Serialize;
@@ -14,6 +14,7 @@ use super::list::list;
 use super::places::Places;
 
 mod apps;
+mod certificates;
 mod configured;
 mod machine;
 mod running;
@@ -75,6 +76,7 @@ pub(crate) async fn doctor(places: &Places, daemons: &dyn Daemons) -> Vec<Check>
             );
             checks.extend(instances.iter().filter_map(|instance| configured::hardening(places, instance)));
             checks.extend(instances.iter().flat_map(apps::configuration));
+            checks.extend(instances.iter().flat_map(certificates::certificates));
             checks.extend(configured::clashes(&instances));
             checks.extend(apps::targets(&instances).await);
         }

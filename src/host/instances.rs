@@ -123,14 +123,16 @@ impl Instance {
         Some(first.port()).filter(|port| *port != 0)
     }
 
-    /// Its public port and its target port; of several apps, their own addresses too.
+    /// Its public port, its target port, and where connections are encrypted; of several apps, their
+    /// own addresses too.
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
         let config = self.config.as_ref().ok();
         let target = config.and_then(|config| config.app.app.target);
         let apps =
             config.and_then(|config| config.apps.as_ref()).into_iter().flat_map(|all| all.apps.values());
         let own = apps.flat_map(|app| &app.routes.listen).map(SocketAddr::port);
-        self.listen().into_iter().chain(target).chain(own)
+        let encrypted = config.and_then(|config| config.tls.as_ref()).into_iter().flat_map(|tls| &tls.listen);
+        self.listen().into_iter().chain(target).chain(own).chain(encrypted.map(SocketAddr::port))
     }
 
     /// The first of its files that this user may not read.

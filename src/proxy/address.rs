@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 pub enum ListenerId {
     /// The instance's: host and path say which app a request is for.
     Instance(SocketAddr),
+    /// The instance's too, where connections are encrypted.
+    Tls(SocketAddr),
     /// One app's own, where that gets every request.
     App(SocketAddr),
 }
@@ -39,7 +41,12 @@ impl ListenerId {
     /// The address that it is configured with. Port 0: the kernel has chosen one.
     pub fn addr(self) -> SocketAddr {
         match self {
-            Self::Instance(addr) | Self::App(addr) => addr,
+            Self::Instance(addr) | Self::Tls(addr) | Self::App(addr) => addr,
         }
+    }
+
+    /// Whether it is the instance's, where host and path say which app a request is for.
+    pub fn is_of_the_instance(self) -> bool {
+        !matches!(self, Self::App(_))
     }
 }

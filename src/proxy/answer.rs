@@ -31,9 +31,9 @@ pub(super) fn bare(status: StatusCode, turn: Turn) -> Response<Body> {
 }
 
 /// Sends the client to `location`. Without a body, and for good.
-pub(super) fn redirect(location: HeaderValue, close: bool) -> Response<Bytes> {
+pub(super) fn redirect(status: StatusCode, location: HeaderValue, close: bool) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    *response.status_mut() = status;
     response.headers_mut().insert(header::LOCATION, location);
     if close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

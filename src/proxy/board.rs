@@ -44,6 +44,7 @@ use super::target::Target;
 use super::tiers::Clients;
 use crate::access::Recorder;
 use crate::config::{Affinity, AppConfig, Config};
+use crate::tls::Face;
 use crate::wire::Traffic;
 
 /// Where a service's requests go now.
@@ -294,6 +295,8 @@ pub struct Board {
     held_bytes: AtomicU64,
     /// How the threads are woken, once there are some.
     bells: OnceLock<Arc<Doorbells>>,
+    /// What clients are shown over TLS.
+    face: OnceLock<Arc<Face>>,
 }
 
 impl Board {
@@ -309,6 +312,7 @@ impl Board {
             former: Mutex::default(),
             held_bytes: AtomicU64::new(0),
             bells: OnceLock::new(),
+            face: OnceLock::new(),
         });
         (board.clone(), RouteWriter::new(board, own))
     }
@@ -394,6 +398,16 @@ impl Board {
 
     fn advance(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Shows clients `face` over TLS. Before there is a plane.
+    pub fn show(&self, face: Arc<Face>) {
+        let _it_is_the_daemon_s = self.face.set(face);
+    }
+
+    /// What clients are shown over TLS.
+    pub(super) fn face(&self) -> &Arc<Face> {
+        self.face.get_or_init(Arc::default)
     }
 
     /// Has the threads woken by `bells` when what requests wait for may have come.

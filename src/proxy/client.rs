@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,9 +22,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::connection::{ClientConnection, Door};
 use super::crowd::Visit;
+use super::encrypted::Encrypted;
 use super::forward;
 use super::plain;
 use super::socket::Socket;
@@ -57,6 +60,38 @@ pub(super) fn serve<S: ClientStream>(
             // In a box of its own: hyper's state is large, and most connections never need it.
             Box::pin(go_on(worker, client, stream, early)).await;
         }
+    }
+}
+
+/// Agrees with a client on how to encrypt, and serves it then. As [`serve`].
+///
+/// The handshake is part of the connection's task: it holds nobody else up, and is cut as a head is
+/// that does not come.
+pub(super) fn greet(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: &Door,
+    visit: Visit,
+) -> impl Future<Output = ()> + use<> {
+    let listed = worker.list(ClientConnection::new(peer, Rc::new(door.of_its_own()), visit));
+    async move {
+        let (worker, client) = (listed.worker(), listed.client());
+        client.greet();
+        let face = Arc::clone(worker.face());
+        // In a box: what a handshake needs is not held by the connection that comes of it.
+        let greeting = Box::pin(async move { face.greet(stream).await });
+        let Some(Ok((stream, shown))) = uncut(client, pin!(greeting)).await else { return };
+        client.greeted(shown);
+        attend(worker, client, Encrypted::new(stream)).await;
+    }
+}
+
+/// Serves an encrypted connection until it ends.
+async fn attend(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: Encrypted) {
+    let other = uncut(client, pin!(plain::serve(worker, client, stream))).await.flatten();
+    if let Some((stream, early)) = other {
+        Box::pin(go_on(worker, client, stream, early)).await;
     }
 }
 
@@ -119,7 +154,11 @@ async fn http<S: ClientStream>(
     }
     let service = service_fn(async |request| {
         let mut answer = forward::forward(worker, client, request, slot).await?;
-        let is_last = worker.is_draining() || client.is_last(&worker.here.look().settings);
+        let known = worker.here.look();
+        if let (Some(edge), Some(_)) = (&known.settings.edge, client.shown()) {
+            edge.tell(answer.headers_mut());
+        }
+        let is_last = worker.is_draining() || client.is_last(&known.settings);
         if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

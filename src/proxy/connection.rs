@@ -24,10 +24,13 @@ use super::settings::Settings;
 use super::socket::SocketState;
 use super::target::Target;
 use crate::config::Affinity;
+use crate::tls::Choice;
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Agrees with its client on how to encrypt.
+    Greeting { since: u64 },
     /// Waits for a head; `idle`: not its first.
     Waiting { since: u64, idle: bool },
     /// Answers a request.
@@ -46,7 +49,8 @@ enum CloseOrder {
     Cut,
 }
 
-/// What all connections of one listening socket have in common.
+/// What all connections of one listening socket have in common. One that is encrypted has a door of
+/// its own.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) listener: ListenerId,
@@ -54,6 +58,24 @@ pub(super) struct Door {
     pub(super) scheme: Scheme,
     /// What accepted sockets inherit, in milliseconds.
     pub(super) send_timeout: u32,
+    /// What the client of an encrypted connection was shown.
+    shown: OnceCell<Choice>,
+}
+
+impl Door {
+    /// That of connections to `listener`, which inherit `send_timeout`.
+    pub(super) fn new(listener: ListenerId, send_timeout: u32) -> Self {
+        let scheme = match listener {
+            ListenerId::Tls(_) => Scheme::Https,
+            ListenerId::Instance(_) | ListenerId::App(_) => Scheme::Http,
+        };
+        Self { listener, scheme, send_timeout, shown: OnceCell::new() }
+    }
+
+    /// The same for one connection alone.
+    pub(super) fn of_its_own(&self) -> Self {
+        Self::new(self.listener, self.send_timeout)
+    }
 }
 
 /// The state of one client connection. It belongs to one thread.
@@ -109,6 +131,23 @@ impl ClientConnection {
     /// How the client speaks to that listener.
     pub(super) fn scheme(&self) -> Scheme {
         self.door.scheme
+    }
+
+    /// Notes that its handshake begins.
+    pub(super) fn greet(&self) {
+        self.phase.set(Phase::Greeting { since: clock::now() });
+    }
+
+    /// Notes that its handshake is done, and what the client was shown. The first head is waited for
+    /// from now on.
+    pub(super) fn greeted(&self, shown: Choice) {
+        let _there_is_one_handshake = self.door.shown.set(shown);
+        self.phase.set(Phase::Waiting { since: clock::now(), idle: false });
+    }
+
+    /// What the client of an encrypted connection was shown.
+    pub(super) fn shown(&self) -> Option<&Choice> {
+        self.door.shown.get()
     }
 
     /// The guest of the peer's own address, in the crowd of the connections.
@@ -190,7 +229,13 @@ impl ClientConnection {
             !stay.is_closed() && stay.service().affinity(&settings.config) != Affinity::Request
         });
         let now = clock::now();
+        let late = |since: u64, limit: u64| now >= since.saturating_add(limit);
         match self.phase.get() {
+            // A client that is in the middle of it has a request to make.
+            Phase::Greeting { since } if late(since, settings.header_timeout) => {
+                self.order(CloseOrder::Cut);
+            }
+            Phase::Greeting { .. } => (),
             // While the thread stops, an answer's head says that it is the last. An answer whose
             // head went out before promised that another request may come: the connection is closed
             // when none does.
@@ -199,7 +244,6 @@ impl ClientConnection {
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
             Phase::Waiting { since, idle } => {
                 let first = self.socket.first_read.load(Relaxed);
-                let late = |since: u64, limit: u64| now >= since.saturating_add(limit);
                 if first > 0 || !idle {
                     let since = if first > 0 { first } else { since };
                     if late(since, settings.header_timeout) {

@@ -25,6 +25,8 @@ const AFTER_MAINTENANCE: &str = "60";
 pub(super) enum Fault {
     /// No app has a route for the request's host and path. With the status to answer with.
     NoRoute(u16),
+    /// The request's host is another one than the certificate that the client was shown is for.
+    Misdirected,
     /// No target is live.
     NoLiveTarget,
     /// The app accepts no connection.
@@ -68,6 +70,7 @@ impl Fault {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute(status) => StatusCode::from_u16(*status).unwrap_or(StatusCode::NOT_FOUND),
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Refused(_) | Self::Reset(_) | Self::Invalid(_) => StatusCode::BAD_GATEWAY,
@@ -90,6 +93,7 @@ impl Fault {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::NoRoute(_) => "no_route",
+            Self::Misdirected => "misdirected",
             Self::Method => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
@@ -113,6 +117,7 @@ impl Fault {
     pub(super) fn cause(&self) -> String {
         match self {
             Self::NoRoute(_) => "no app is there for this host and path".to_owned(),
+            Self::Misdirected => "the certificate that the client was shown is not for this host".to_owned(),
             Self::Method => "portok opens no tunnels for CONNECT".to_owned(),
             Self::BodyTooLarge => "the request's body is longer than proxy.max_body".to_owned(),
             Self::Want(error) => format!("portok itself cannot connect to the app: {error}"),

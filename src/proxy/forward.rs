@@ -17,10 +17,10 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
-use super::address::ListenerId;
 use super::answer::{self, Body, Turn, UnderWay};
 use super::attempts::{Answered, Attempts, ForwardedRequest, Kept, NoAnswer};
 use super::connection::ClientConnection;
+use super::edge::Edge;
 use super::extras::{self, Asked, Extras};
 use super::fault::Fault;
 use super::headers;
@@ -78,6 +78,17 @@ pub(super) fn forward(
             }
             return Ok(answer::present(unread).map(|text| Body::whole(text, turn)));
         }
+        let unread = || facts.chunked || exchange::has_body(&body);
+        if let Some(edge) = &own.settings.edge
+            && let Some(elsewhere) = elsewhere(edge, &own, client, host(), &parts.headers)
+        {
+            let extras = extras_of(worker, client, &own, &parts, &target);
+            let forward = Forward::new(worker, own.clone(), turn, slot, extras);
+            return Ok(match elsewhere {
+                Elsewhere::AnotherConnection => forward.refuse(&Fault::Misdirected, None, true),
+                Elsewhere::Encrypted(status, to) => forward.redirect(status, &to, target.path, unread()),
+            });
+        }
         if is_reserved(&own, client, host, target.path) {
             let request = Request::from_parts(parts, body);
             let (listener, peer) = (*client.listener(), client.peer);
@@ -85,7 +96,6 @@ pub(super) fn forward(
             return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }
         let routed = worker.here.route(own, client, host, target.path);
-        let unread = || facts.chunked || exchange::has_body(&body);
         let forward = |service: Rc<ServiceHere>| {
             let extras = extras_of(worker, client, &service, &parts, &target);
             Forward::new(worker, service, turn, slot, extras)
@@ -96,7 +106,9 @@ pub(super) fn forward(
                 let status = own.settings.no_route_status;
                 forward(own).refuse(&Fault::NoRoute(status), None, unread())
             }
-            Err(Aside::Redirect(service, to)) => forward(service).redirect(&to, target.path, unread()),
+            Err(Aside::Redirect(service, to)) => {
+                forward(service).redirect(StatusCode::PERMANENT_REDIRECT, &to, target.path, unread())
+            }
         };
         raw.into_iter().for_each(|raw| client.socket.give_back(raw));
         Ok(response)
@@ -194,7 +206,7 @@ impl<'s> Forward<'s> {
     /// Adds what portok tells the client: see [`Ticket::fields`].
     fn tell(&self, head: &mut Head, claim: &Claim) {
         if self.service.settings.adds_fields {
-            for (name, value) in self.ticket.fields(self.wish, &claim.local) {
+            for (name, value) in self.ticket.fields(self.wish, &claim.local, self.turn.client().scheme()) {
                 if extras::replaces(&name) {
                     head.headers.remove(&name);
                 }
@@ -291,7 +303,7 @@ impl<'s> Forward<'s> {
     }
 
     /// Sends the client elsewhere: to `to`, with the target of its request.
-    fn redirect(self, to: &str, target: &[u8], unread: bool) -> Response<Body> {
+    fn redirect(self, status: StatusCode, to: &str, target: &[u8], unread: bool) -> Response<Body> {
         if unread {
             self.turn.linger();
         }
@@ -299,7 +311,7 @@ impl<'s> Forward<'s> {
             self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);
             return answer::bare(StatusCode::BAD_REQUEST, self.turn);
         };
-        let response = answer::redirect(location, unread);
+        let response = answer::redirect(status, location, unread);
         self.ticket.answered(response.status().as_u16(), None);
         self.answer_itself(response)
     }
@@ -408,6 +420,36 @@ fn extras_of(
     Some(wanted.begin(by, client.peer, &asked, knows))
 }
 
+/// Where a request belongs instead, as TLS has it.
+enum Elsewhere {
+    /// On a connection whose certificate is for its host.
+    AnotherConnection,
+    /// Where it is encrypted: with this status, at this address.
+    Encrypted(StatusCode, String),
+}
+
+/// Where a request belongs instead; `None`: it is served.
+#[inline(never)]
+fn elsewhere(
+    edge: &Edge,
+    own: &ServiceHere,
+    client: &ClientConnection,
+    host: Option<&[u8]>,
+    headers: &HeaderMap,
+) -> Option<Elsewhere> {
+    if let Some(shown) = client.shown() {
+        let is_misdirected = host.is_some_and(|host| !shown.allows(host));
+        return is_misdirected.then_some(Elsewhere::AnotherConnection);
+    }
+    // An app's own address is nobody's way to the others.
+    if !client.listener().is_of_the_instance() {
+        return None;
+    }
+    let trusted = &own.settings.config.proxy.trusted;
+    let (status, to) = edge.elsewhere(host, headers, client.peer.ip(), trusted)?;
+    Some(Elsewhere::Encrypted(status, to))
+}
+
 /// Whether a request is for the admin API: with several apps at the instance's listeners alone, and
 /// on the hosts of `admin.hosts` where there are any.
 fn is_reserved<'h>(
@@ -427,8 +469,7 @@ fn is_reserved<'h>(
         let host = compared(host);
         admin.hosts.iter().any(|name| name.as_bytes() == &*host)
     };
-    matches!(client.listener(), ListenerId::Instance(_))
-        && (admin.hosts.is_empty() || host().is_some_and(is_named))
+    client.listener().is_of_the_instance() && (admin.hosts.is_empty() || host().is_some_and(is_named))
 }
 
 /// The host that a request is for: that of an absolute target, else of `Host`.

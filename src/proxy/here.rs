@@ -326,7 +326,7 @@ impl Reader<'_> {
         };
         let live = if is_behind { NowHere::Behind(Box::new(live)) } else { live };
         let (lane, counters, service) = (self.lane, service.counters().clone(), service.clone());
-        let settings = Settings::new(config, app, self.board.recorder());
+        let settings = Settings::new(config, app, self.board.recorder(), self.board.face());
         let epoch = Cell::new(epoch);
         let reception = Reception::new(service.crowd().clone());
         Rc::new(ServiceHere { settings, counters, lane, live, service, reception, now, epoch, apps })

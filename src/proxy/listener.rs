@@ -77,8 +77,7 @@ impl Acceptor {
         let send_timeout = socket::send_timeout_of(inherited);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
-        let porter =
-            Porter { worker, door: Rc::new(Door { listener: id, scheme: Scheme::Http, send_timeout }) };
+        let porter = Porter { worker, door: Rc::new(Door::new(id, send_timeout)) };
         Ok(Self { id, stop, task: tokio::task::spawn_local(run(porter, listener, stopped)) })
     }
 
@@ -146,8 +145,16 @@ impl Porter {
         }
         let service = self.worker.here.look();
         if let Some(visit) = self.worker.guests.admit(peer.ip(), &service.settings) {
-            let connection = client::serve(&self.worker, stream, peer, self.door.clone(), visit);
-            tokio::task::spawn_local(connection);
+            match self.door.scheme {
+                Scheme::Http => {
+                    let connection = client::serve(&self.worker, stream, peer, self.door.clone(), visit);
+                    tokio::task::spawn_local(connection);
+                }
+                Scheme::Https => {
+                    let connection = client::greet(&self.worker, stream, peer, &self.door, visit);
+                    tokio::task::spawn_local(connection);
+                }
+            }
         }
     }
 }

@@ -46,6 +46,8 @@ mod clock;
 mod connection;
 mod counters;
 mod crowd;
+mod edge;
+mod encrypted;
 mod extras;
 mod fault;
 mod forward;

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use tokio::io::AsyncReadExt;
 
 use self::passing::{Rest, give_back};
@@ -52,6 +52,9 @@ mod request;
 
 /// A head that is not complete after this many bytes is left to hyper.
 const LONGEST: usize = 16 * 1024;
+
+/// The field that tells a browser to stay with TLS.
+const HSTS: &[u8] = b"strict-transport-security";
 
 /// A connection that goes on with hyper, and the bytes that were read and not used.
 pub(super) type Other<S> = (S, Vec<u8>);
@@ -197,7 +200,8 @@ impl<S: ClientStream> ShortWay<'_, S> {
         };
         let here = &self.worker.here;
         let own = here.look();
-        let Some(plain) = Plain::of(&request).filter(|plain| plain.fits(length, &own.settings)) else {
+        let Some(plain) = Plain::of(&request).filter(|plain| plain.fits(length, &own.settings, self.client))
+        else {
             return Some(Next::Other);
         };
         // One that goes to no app is answered on the long way.
@@ -261,24 +265,27 @@ impl<S: ClientStream> ShortWay<'_, S> {
     }
 
     /// Waits for an answer. `None`: the client has gone.
-    async fn ask(&mut self, request: &mut Request) -> Option<Answer> {
-        let Request { head, to_head, close, guest, service, wish, extras } = request;
-        let (head, to_head, close) = (std::mem::take(head), *to_head, *close);
-        let settings = &service.settings;
+    ///
+    /// While it waits it holds the request by one reference, and no copies of its parts.
+    async fn ask(&mut self, asked: &mut Request) -> Option<Answer> {
+        let (head, guest, extras) =
+            (std::mem::take(&mut asked.head), asked.guest.take(), asked.extras.take());
+        let asked = &*asked;
         let socket = &self.client.socket;
-        socket.limit_sending(settings.send_timeout);
+        socket.limit_sending(asked.service.settings.send_timeout);
         socket.prepare_sending(self.stream.tcp());
-        let mut ticket = Ticket::new(service.clone(), extras.take());
-        let guest = guest.take().unwrap_or_else(|| service.guest(self.client));
+        let mut ticket = Ticket::new(asked.service.clone(), extras);
+        let guest = guest.unwrap_or_else(|| asked.service.guest(self.client));
         if let Err(fault) = ticket.admit(guest) {
-            let refused = Refused { fault, at: None, lines: Vec::new(), to_head, close };
-            return Some(self.refuse(refused, &ticket, settings));
+            let refused = Refused { fault, at: None, lines: Vec::new() };
+            return Some(self.refuse(asked, refused, &ticket));
         }
         let mut outgoing = Outgoing::bodyless(head);
-        let mut request =
-            WrittenRequest { to_head, worker: self.worker, lines: Vec::new(), extras: ticket.extras() };
+        let (to_head, extras) = (asked.to_head, ticket.extras());
+        let mut request = WrittenRequest { to_head, worker: self.worker, lines: Vec::new(), extras };
         let outcome = {
             let (client, exchange) = (&**self.client, self.client.exchange());
+            let (service, wish) = (&*asked.service, &asked.wish);
             let attempts = Attempts { worker: self.worker, service, client, exchange, wish };
             let mut exchange = pin!(attempts.exchange(&mut request, &mut outgoing, true));
             poll_fn(|cx| match exchange.as_mut().poll(cx) {
@@ -290,9 +297,10 @@ impl<S: ClientStream> ShortWay<'_, S> {
         let mut lines = request.lines;
         let (fault, at) = match outcome? {
             Ok(answered) if answered.head.status != StatusCode::SWITCHING_PROTOCOLS => {
-                let close = close || self.is_last(settings);
+                let settings = &asked.service.settings;
+                let close = asked.close || self.is_last(settings);
                 if settings.adds_fields {
-                    ticket.add_fields(&mut lines, *wish, &answered.claim.local);
+                    self.add_fields(&mut lines, settings, &ticket, asked.wish, &answered.claim.local);
                 }
                 return Some(self.pass(answered, settings, outgoing, lines, close, ticket));
             }
@@ -303,8 +311,30 @@ impl<S: ClientStream> ShortWay<'_, S> {
             Err(NoAnswer::Fault { fault, at }) => (fault, at),
             Err(NoAnswer::Client { .. }) => return None,
         };
-        let refused = Refused { fault, at, lines, to_head, close };
-        Some(self.refuse(refused, &ticket, settings))
+        Some(self.refuse(asked, Refused { fault, at, lines }, &ticket))
+    }
+
+    /// Adds portok's own fields to the head of an answer of the app's.
+    #[inline(never)]
+    fn add_fields(
+        &self,
+        lines: &mut Vec<u8>,
+        settings: &Settings,
+        ticket: &Ticket,
+        wish: Option<Wish>,
+        local: &LocalTarget,
+    ) {
+        ticket.add_fields(lines, wish, local, self.client.scheme());
+        if let Some(hsts) = self.hsts(settings)
+            && !has_field(lines, HSTS)
+        {
+            fields::line(lines, HSTS, hsts.as_bytes());
+        }
+    }
+
+    /// What the client's browser is told of TLS, over TLS alone.
+    fn hsts<'s>(&self, settings: &'s Settings) -> Option<&'s HeaderValue> {
+        settings.edge.as_ref().and_then(|edge| edge.hsts.as_ref()).filter(|_| self.client.shown().is_some())
     }
 
     /// Whether the connection ends with the answer that is due, even if the client would keep it.
@@ -313,11 +343,15 @@ impl<S: ClientStream> ShortWay<'_, S> {
     }
 
     /// An answer of portok's own.
-    fn refuse(&self, refused: Refused, ticket: &Ticket, settings: &Settings) -> Answer {
-        let Refused { fault, at, lines, to_head, close } = refused;
-        let close = close || self.is_last(settings);
-        let response = ticket.refuse(&fault, at.as_deref(), close);
-        Answer { pieces: refusal(lines, &response, to_head), rest: None, close }
+    fn refuse(&self, asked: &Request, refused: Refused, ticket: &Ticket) -> Answer {
+        let Refused { fault, at, lines } = refused;
+        let settings = &asked.service.settings;
+        let close = asked.close || self.is_last(settings);
+        let mut response = ticket.refuse(&fault, at.as_deref(), close);
+        if let (Some(edge), Some(_)) = (&settings.edge, self.client.shown()) {
+            edge.tell(response.headers_mut());
+        }
+        Answer { pieces: refusal(lines, &response, asked.to_head), rest: None, close }
     }
 
     /// The app's answer, whose head is `lines`, with as much of it as has come.
@@ -382,8 +416,6 @@ struct Refused {
     at: Option<Rc<LocalTarget>>,
     /// Where its answer is written to.
     lines: Vec<u8>,
-    to_head: bool,
-    close: bool,
 }
 
 /// What is written to the client.
@@ -393,6 +425,12 @@ struct Answer {
     rest: Option<Box<Rest>>,
     /// The connection ends with it.
     close: bool,
+}
+
+/// Whether a head, as it is written to the client, has a field of this name.
+fn has_field(head: &[u8], name: &[u8]) -> bool {
+    let mut lines = head.split(|&byte| byte == b'\n');
+    lines.any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(b":")))
 }
 
 /// Whether a head, as it is written to the client, is that of an event stream.

@@ -130,7 +130,7 @@ impl<T> Routes<T> {
         path: &[u8],
     ) -> Option<&T> {
         match listener {
-            ListenerId::Instance(_) => self.paths(host())?.find(path),
+            ListenerId::Instance(_) | ListenerId::Tls(_) => self.paths(host())?.find(path),
             ListenerId::App(_) => self.listeners.get(listener),
         }
     }

@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::address::Scheme;
 use super::clock;
+use super::edge::Edge;
 use super::extras::Wanted;
 use super::headers;
 use super::socket;
@@ -16,6 +18,7 @@ use super::upstream::pool::LocalTarget;
 use crate::access::Recorder;
 use crate::config::{AppConfig, Config, Forwarded};
 use crate::http1::host::compared;
+use crate::tls::{Choice, Face};
 
 /// One configuration, prepared for a thread's requests.
 pub(super) struct Settings {
@@ -35,13 +38,16 @@ pub(super) struct Settings {
     pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
+    /// What `[tls]` asks of requests, if there is that.
+    pub(super) edge: Option<Edge>,
     /// How clients stay with one of several targets, if they do.
     pub(super) sticky: Option<Rule>,
     /// How many requests each client may make in a time, if that is limited.
     pub(super) tiers: Option<tiers::Rule>,
     /// What else its requests want; most want nothing.
     pub(super) wanted: Option<Box<Wanted>>,
-    /// Whether an answer of the app may have fields of portok's own: see [`super::ticket`].
+    /// Whether an answer of the app may have fields of portok's own: see [`super::ticket`],
+    /// and [`Edge`].
     pub(super) adds_fields: bool,
     own: Own,
 }
@@ -55,11 +61,19 @@ enum Own {
     Admin,
     /// Those that ask whether it is there, and maybe those under the admin prefix.
     Ping,
+    /// Those that TLS has to do with, and maybe the others.
+    Tls,
 }
 
 impl Settings {
-    /// `recorder` takes the lines of the access log, if there is one.
-    pub(super) fn new(config: Arc<Config>, app: Arc<AppConfig>, recorder: Option<Arc<Recorder>>) -> Self {
+    /// `recorder` takes the lines of the access log, if there is one; `face` is what clients are shown
+    /// over TLS.
+    pub(super) fn new(
+        config: Arc<Config>,
+        app: Arc<AppConfig>,
+        recorder: Option<Arc<Recorder>>,
+        face: &Arc<Face>,
+    ) -> Self {
         let idle_timeout = clock::millis(config.proxy.idle_timeout);
         let header_timeout = clock::millis(config.proxy.header_timeout);
         let (limits, upstream) = (&app.limits, &app.upstream);
@@ -68,6 +82,8 @@ impl Settings {
         let is_impatient = upstream.response_timeout.or(upstream.read_timeout).or(upstream.timeout).is_some();
         let (sticky, tiers) = (Rule::of(&app), tiers::Rule::of(&app));
         let wanted = Wanted::of(&config, &app, recorder).map(Box::new);
+        let edge = Edge::of(&config, face);
+        let tells_browsers = edge.as_ref().is_some_and(|edge| edge.hsts.is_some());
         Self {
             idle_timeout,
             header_timeout,
@@ -77,26 +93,44 @@ impl Settings {
             no_route_status: config.proxy.no_route_status,
             is_impatient,
             own: match &config.proxy {
+                _ if edge.is_some() => Own::Tls,
                 proxy if proxy.ping.is_some() || proxy.ping_host.is_some() => Own::Ping,
                 _ if config.admin.public => Own::Admin,
                 _ => Own::Nothing,
             },
-            adds_fields: sticky.is_some() || wanted.as_ref().is_some_and(|wanted| wanted.adds_fields()),
+            adds_fields: sticky.is_some()
+                || tells_browsers
+                || wanted.as_ref().is_some_and(|wanted| wanted.adds_fields()),
             sticky,
             tiers,
             wanted,
+            edge,
             app,
             config,
         }
     }
 
-    /// Whether portok itself may have to answer a request for this host and path.
-    pub(super) fn may_be_own(&self, host: &[u8], path: &[u8]) -> bool {
+    /// Whether portok itself may have to answer a request for this host and path. `shown`: what the
+    /// client was shown, if it speaks TLS.
+    pub(super) fn may_be_own<'c>(
+        &self,
+        host: &[u8],
+        path: &[u8],
+        shown: impl FnOnce() -> Option<&'c Choice>,
+    ) -> bool {
         match self.own {
             Own::Nothing => false,
             Own::Admin => path.starts_with(self.config.admin.prefix.as_bytes()),
             Own::Ping => self.is_under_prefix(path) || self.is_ping(|| Some(host), path),
+            Own::Tls => self.may_be_own_with_tls(host, path, shown()),
         }
+    }
+
+    #[inline(never)]
+    fn may_be_own_with_tls(&self, host: &[u8], path: &[u8], shown: Option<&Choice>) -> bool {
+        self.is_under_prefix(path)
+            || self.is_ping(|| Some(host), path)
+            || self.edge.as_ref().is_some_and(|edge| edge.may_answer(host, shown))
     }
 
     /// Whether the path is one of the admin API, which is served here.
@@ -107,7 +141,7 @@ impl Settings {
     /// Whether a request for this path and host asks whether portok is there (`proxy.ping`,
     /// `proxy.ping_host`). The method is the caller's to judge.
     pub(super) fn is_ping<'h>(&self, host: impl FnOnce() -> Option<&'h [u8]>, path: &[u8]) -> bool {
-        if self.own != Own::Ping {
+        if matches!(self.own, Own::Nothing | Own::Admin) {
             return false;
         }
         let (own_path, own_host) = (&self.config.proxy.ping, &self.config.proxy.ping_host);
@@ -118,9 +152,10 @@ impl Settings {
                 .is_some_and(|own| host().is_some_and(|host| own.as_bytes() == &*compared(host)))
     }
 
-    /// The value of the `Set-Cookie` for a client that had a `wish` and was answered by `local`.
-    pub(super) fn told(&self, wish: Option<Wish>, local: &LocalTarget) -> Option<String> {
-        self.sticky.as_ref()?.told(wish?, local.place())
+    /// The value of the `Set-Cookie` for a client that speaks `scheme`, had a `wish` and was
+    /// answered by `local`.
+    pub(super) fn told(&self, wish: Option<Wish>, local: &LocalTarget, scheme: Scheme) -> Option<String> {
+        self.sticky.as_ref()?.told(wish?, local.place(), scheme)
     }
 
     /// Whether `peer` may say who came before it, in `X-Forwarded-*`.

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 
 use self::cookie::Cookie;
+use super::address::Scheme;
 use super::headers::{self, Context, RequestHead};
 use crate::config::{AppConfig, Sticky};
 
@@ -57,13 +58,14 @@ impl Rule {
         }
     }
 
-    /// The value of the `Set-Cookie` for a client that had a `wish` and got the member at `place`.
+    /// The value of the `Set-Cookie` for a client that speaks `scheme`, had a `wish` and got the member
+    /// at `place`.
     /// `None`: it knows that already, or it has no cookie.
     #[inline(never)]
-    pub(super) fn told(&self, wish: Wish, place: Option<Place>) -> Option<String> {
+    pub(super) fn told(&self, wish: Wish, place: Option<Place>, scheme: Scheme) -> Option<String> {
         match (self, wish) {
             (Self::Cookie(cookie), Wish::Place(named)) if named != place => {
-                place.map(|place| cookie.naming(place))
+                place.map(|place| cookie.naming(place, scheme))
             }
             _ => None,
         }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, header};
 
+use super::address::Scheme;
 use super::board::Service;
 use super::clock;
 use super::crowd::{Guest, Limit, Stay};
@@ -111,8 +112,14 @@ impl Ticket {
     /// Adds what portok tells the client to `lines`, the head of the answer of `local`: see
     /// [`Self::fields`].
     #[inline(never)]
-    pub(super) fn add_fields(&self, lines: &mut Vec<u8>, wish: Option<Wish>, local: &LocalTarget) {
-        for (name, value) in self.fields(wish, local) {
+    pub(super) fn add_fields(
+        &self,
+        lines: &mut Vec<u8>,
+        wish: Option<Wish>,
+        local: &LocalTarget,
+        scheme: Scheme,
+    ) {
+        for (name, value) in self.fields(wish, local, scheme) {
             if extras::replaces(&name) {
                 extras::cut_field(lines, name.as_str().as_bytes());
             }
@@ -120,11 +127,17 @@ impl Ticket {
         }
     }
 
-    /// The fields that portok adds to the answer of `local` for a client with this `wish`: what a
-    /// sticky client is told, what is left of a tier, and what its extras have.
+    /// The fields that portok adds to the answer of `local` for a client with this `wish`, who
+    /// speaks `scheme`: what a sticky client is told, what is left of a tier, and what its extras
+    /// have.
     #[inline(never)]
-    pub(super) fn fields(&self, wish: Option<Wish>, local: &LocalTarget) -> Vec<(HeaderName, HeaderValue)> {
-        let told = self.service.settings.told(wish, local);
+    pub(super) fn fields(
+        &self,
+        wish: Option<Wish>,
+        local: &LocalTarget,
+        scheme: Scheme,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let told = self.service.settings.told(wish, local, scheme);
         let cookie = told.and_then(|told| Some((header::SET_COOKIE, HeaderValue::try_from(told).ok()?)));
         let quota = self.extras().and_then(|extras| extras.place()?.told());
         let mut fields: Vec<_> =

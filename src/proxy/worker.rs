@@ -19,6 +19,7 @@ use super::counters::{ConnectionLane, Counters};
 use super::guests::Guests;
 use super::here::Here;
 use super::spares::Spares;
+use crate::tls::Face;
 
 /// What a thread is made of.
 pub(super) struct WorkerParts {
@@ -64,6 +65,7 @@ pub(super) struct Worker {
     lane: usize,
     counters: Arc<Counters>,
     pub(super) reserved: Arc<dyn Reserved>,
+    face: Arc<Face>,
     pub(super) here: Here,
     pub(super) guests: Guests,
     pub(super) spares: Spares,
@@ -82,6 +84,7 @@ impl Worker {
         clock::advance(counters.uptime());
         let worker = Rc::new(Self {
             lane,
+            face: Arc::clone(board.face()),
             guests: Guests::new(board.own().crowd().clone(), counters.clone()),
             here: Here::new(lane, board, bells.clone()),
             spares: Spares::default(),
@@ -100,6 +103,11 @@ impl Worker {
     /// What this thread counts of client connections.
     fn counts(&self) -> &ConnectionLane {
         self.counters.lane(self.lane)
+    }
+
+    /// What clients are shown over TLS.
+    pub(super) fn face(&self) -> &Arc<Face> {
+        &self.face
     }
 
     /// Lists a connection until the guard is dropped.
@@ -223,7 +231,7 @@ mod tests {
     #[test]
     fn a_moment_in_which_the_machine_stood_still_makes_no_connection_quiet() {
         let config = Arc::new(tests::config());
-        let settings = Settings::new(config.clone(), config.app.clone(), None);
+        let settings = Settings::new(config.clone(), config.app.clone(), None, &Arc::default());
         let visit = Visit::begin(Crowd::of(None).guest(PEER), 1, 1).unwrap();
         let client = ClientConnection::new((PEER, 1).into(), tests::door(), visit);
         let mut swept = Sweeps::default();

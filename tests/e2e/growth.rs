@@ -313,7 +313,7 @@ fn saw_teeth_of_load_lose_no_request() {
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
     wait_until_settled(&daemon);
-    let load = Load::of(&Asked { addr: daemon.addr, host: "app.test".to_owned(), status: 200 }, 1);
+    let load = Load::of(&Asked { addr: daemon.addr, host: "app.test".to_owned(), status: 200, tls: None }, 1);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {

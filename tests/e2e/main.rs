@@ -103,6 +103,8 @@ mod systemd;
 #[cfg(test)]
 mod tiers;
 #[cfg(test)]
+mod tls;
+#[cfg(test)]
 mod trust;
 #[cfg(test)]
 mod upgrade;

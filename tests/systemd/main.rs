@@ -39,6 +39,7 @@ mod harness {
     pub(crate) mod http;
     pub(crate) mod load;
     pub(crate) mod procs;
+    pub(crate) mod tls;
     pub(crate) mod wait;
 }
 

@@ -125,7 +125,7 @@ fn restarts_and_a_death_of_the_daemon_cost_no_app_a_request_and_keep_all_address
     let all = ["api", "own", "shop"];
     let before = all.map(|app| live_pid(&instance, app));
     let asked = [(instance.addr(), "api.test"), (instance.addr(), "shop.test"), (own, "any.test")];
-    let asked = asked.map(|(addr, host)| Asked { addr, host: host.to_owned(), status: 200 });
+    let asked = asked.map(|(addr, host)| Asked { addr, host: host.to_owned(), status: 200, tls: None });
     assert_eq!(instance.property("NFileDescriptorStore"), "2", "{}", instance.story());
     for _ in 0..2 {
         let daemon = instance.main_pid();

@@ -44,6 +44,11 @@ impl Admin {
                 answer::json(StatusCode::OK, &apps.iter().map(rows::row).collect::<Vec<_>>())
             }
             Call::Replicas => answer::json(StatusCode::OK, &self.parts.apps.replicas(named).await?),
+            Call::Certificates => {
+                let mut rows = self.parts.certificates.rows();
+                rows.retain(|row| named.as_ref().is_none_or(|app| row.app.as_deref() == Some(app.name())));
+                answer::json(StatusCode::OK, &rows)
+            }
             Call::Metrics(format) => self.numbers(named, format, config).await,
             Call::Reload { prune } => answer::json(StatusCode::OK, &self.reload(prune).await?),
             Call::Shutdown => answer::json(StatusCode::OK, &self.shut_down(caller.peer).await?),

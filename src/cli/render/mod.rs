@@ -6,6 +6,7 @@
 //! own.
 
 mod apps;
+mod certs;
 mod ended;
 mod failure;
 mod host;
@@ -21,6 +22,7 @@ mod targets;
 mod words;
 
 pub(crate) use apps::{apps, overview, troubles, unwell};
+pub(crate) use certs::certs;
 pub(crate) use ended::ended;
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, note, report};

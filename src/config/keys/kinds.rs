@@ -57,7 +57,7 @@ impl Kind {
     /// Whether such an app can use the key called `name`, which is a key of an app.
     pub(in crate::config) fn can_use(self, name: &str) -> bool {
         match name {
-            "app.hosts" | "app.paths" | "app.listen" => true,
+            "app.hosts" | "app.paths" | "app.listen" | "app.tls.cert" | "app.tls.key" => true,
             "app.command" | "app.targets" | "app.redirect" => self.key() == name,
             "app.strip_prefix" => self != Self::Redirect,
             "app.balance" | "app.sticky" | "app.tiers" => self != Self::Redirect,

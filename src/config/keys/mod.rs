@@ -3,7 +3,7 @@
 //! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
 //! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
 //! stand in [`app`], [`routes`] and [`instance`], by whose setting they are, and in [`deploy`],
-//! [`limits`], [`hold`] and [`access`], with a list for each table of the file. A new key is a row there, a field in its
+//! [`limits`], [`hold`], [`access`] and [`tls`], with a list for each table of the file. A new key is a row there, a field in its
 //! struct, and a default in [`super::defaults`]. [`kinds`] knows which kinds of app can use which
 //! keys.
 
@@ -43,6 +43,7 @@ mod names;
 mod redis;
 mod replicas;
 mod routes;
+mod tls;
 
 pub(crate) use self::app::LEAST_MEMORY;
 pub(super) use self::kinds::{Kind, holds_for_redis};
@@ -203,12 +204,14 @@ const TABLES: &[&[Key]] = &[
     instance::TOP,
     routes::APP,
     app::APP,
+    tls::APP,
     app::HEALTH,
     app::DRAIN,
     app::ROLLBACK,
     deploy::DEPLOY,
     instance::ADMIN,
     instance::PROXY,
+    tls::TLS,
     app::UPSTREAM,
     limits::LIMITS,
     hold::HOLD,

@@ -7,6 +7,7 @@ mod several;
 mod several_files;
 mod shown;
 mod sources;
+mod tls;
 mod trust;
 
 use std::fs;

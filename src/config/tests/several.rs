@@ -372,7 +372,7 @@ fn what_only_several_apps_have_one_app_cannot_have() {
         assert_eq!(problems.len(), 1, "{problems:#?}");
         assert!(problems[0].contains(key) && problems[0].contains(expected), "{problems:#?}");
     }
-    assert!(!Case::file("").good().effective_toml().contains("redirect"));
+    assert!(!Case::file("").good().effective_toml().contains("strip_prefix"));
 }
 
 #[test]

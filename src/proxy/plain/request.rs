@@ -60,10 +60,10 @@ impl<'a> Plain<'a> {
 
     /// Whether the settings leave it plain: its head is not too long, and portok itself has not to
     /// answer it.
-    pub(super) fn fits(&self, length: usize, settings: &Settings) -> bool {
+    pub(super) fn fits(&self, length: usize, settings: &Settings, client: &ClientConnection) -> bool {
         length <= settings.config.proxy.max_header_size
             && self.fields.len() <= settings.config.limits.headers
-            && !settings.may_be_own(self.host, self.target.as_bytes())
+            && !settings.may_be_own(self.host, self.target.as_bytes(), || client.shown())
     }
 
     /// Its fields, name and value.

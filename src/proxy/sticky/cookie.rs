@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::Place;
+use crate::proxy::address::Scheme;
 
 /// The cookie of one app.
 #[derive(Debug)]
@@ -60,9 +61,11 @@ impl Cookie {
         name.trim_ascii() == self.name.as_bytes()
     }
 
-    /// The value of a `Set-Cookie` that names `place`, until the browser ends.
-    pub(super) fn naming(&self, place: Place) -> String {
-        format!("{}={place}; Path=/; HttpOnly; SameSite=Lax", self.name)
+    /// The value of a `Set-Cookie` that names `place`, until the browser ends. One that came over
+    /// TLS is never sent without it.
+    pub(super) fn naming(&self, place: Place, scheme: Scheme) -> String {
+        let secure = if scheme == Scheme::Https { "; Secure" } else { "" };
+        format!("{}={place}; Path=/; HttpOnly; SameSite=Lax{secure}", self.name)
     }
 }
 
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn it_is_a_session_cookie_that_no_script_reads() {
-        let set = Cookie::of("shop").naming(Place::new(7));
+        let set = Cookie::of("shop").naming(Place::new(7), Scheme::Http);
         assert_eq!(set, "portok_sticky_shop=7; Path=/; HttpOnly; SameSite=Lax");
     }
 

@@ -72,7 +72,7 @@ fn the_spared_ones_serve_over_upgrades_and_starts_and_go_when_that_is_asked_for(
         (daemon.addr, "www.test", 308),
         (own, "any.test", 200),
     ];
-    let asked = asked.map(|(addr, host, status)| Asked { addr, host: host.to_owned(), status });
+    let asked = asked.map(|(addr, host, status)| Asked { addr, host: host.to_owned(), status, tls: None });
     let loads: Vec<_> = asked.iter().map(|asked| Load::of(asked, 1)).collect();
     daemon.upgrade();
     daemon.wait().ended(0);

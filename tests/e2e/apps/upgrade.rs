@@ -30,7 +30,7 @@ fn loads(daemon: &Daemon<'_>, own: std::net::SocketAddr) -> Vec<Load> {
         (daemon.addr, "www.test", 308),
         (own, "any.test", 200),
     ];
-    let asked = asked.map(|(addr, host, status)| Asked { addr, host: host.to_owned(), status });
+    let asked = asked.map(|(addr, host, status)| Asked { addr, host: host.to_owned(), status, tls: None });
     asked.iter().map(|asked| Load::of(asked, 1)).collect()
 }
 

@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 use serde_json::Value;
 
 use super::wait::DEADLINE;
@@ -22,6 +23,7 @@ pub(crate) struct Conn {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// The head of an answer.
@@ -123,19 +125,44 @@ impl Conn {
         Ok(Self { stream: Stream::Unix(stream), buffer: Vec::new() })
     }
 
+    /// A connection whose handshake is done.
+    pub(crate) fn from_tls(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self { stream: Stream::Tls(Box::new(stream)), buffer: Vec::new() }
+    }
+
+    /// What the handshake agreed on.
+    #[track_caller]
+    pub(crate) fn tls(&self) -> &ClientConnection {
+        match &self.stream {
+            Stream::Tls(stream) => &stream.conn,
+            Stream::Tcp(_) | Stream::Unix(_) => panic!("a connection without TLS"),
+        }
+    }
+
+    /// Whether a former session was taken up again.
+    #[track_caller]
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.tls().handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     /// Sends `bytes` as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
     /// Ends the sending direction only.
-    pub(crate) fn finish_sending(&self) -> io::Result<()> {
-        match &self.stream {
+    pub(crate) fn finish_sending(&mut self) -> io::Result<()> {
+        match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.conn.write_tls(&mut stream.sock).map(|_| ())
+            }
         }
     }
 
@@ -245,6 +272,7 @@ impl Conn {
         let read = match &mut self.stream {
             Stream::Tcp(stream) => uninterrupted(|| stream.read(&mut part))?,
             Stream::Unix(stream) => uninterrupted(|| stream.read(&mut part))?,
+            Stream::Tls(stream) => uninterrupted(|| stream.read(&mut part))?,
         };
         self.buffer.extend_from_slice(&part[..read]);
         Ok(read)

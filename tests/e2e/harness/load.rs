@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::fixture::checksum;
 use super::http::{Answer, Conn};
+use super::tls::Terms;
 use super::wait::{pause, wait_until};
 
 /// What a worker does repeatedly.
@@ -41,6 +42,17 @@ pub(crate) struct Asked {
     pub(crate) host: String,
     /// Another one than 200 is portok's own answer, which takes the place of the version.
     pub(crate) status: u16,
+    /// How it speaks TLS, if it does.
+    pub(crate) tls: Option<Terms>,
+}
+
+impl Asked {
+    fn connect(&self) -> std::io::Result<Conn> {
+        match &self.tls {
+            None => Conn::tcp(self.addr),
+            Some(terms) => terms.connect(self.addr, &self.host),
+        }
+    }
 }
 
 /// Workers that send requests until they are stopped.
@@ -62,12 +74,17 @@ pub(crate) struct Report {
 impl Load {
     /// Three workers of each kind against `addr`.
     pub(crate) fn start(addr: SocketAddr) -> Self {
-        Self::of(&Asked { addr, host: "app.test".to_owned(), status: 200 }, 3)
+        Self::of(&Asked { addr, host: "app.test".to_owned(), status: 200, tls: None }, 3)
+    }
+
+    /// Three workers of each kind over TLS.
+    pub(crate) fn over_tls(addr: SocketAddr, host: &str, terms: &Terms) -> Self {
+        Self::of(&Asked { addr, host: host.to_owned(), status: 200, tls: Some(terms.clone()) }, 3)
     }
 
     /// Workers whose requests may be sent twice: eight against `addr`.
     pub(crate) fn idempotent(addr: SocketAddr) -> Self {
-        let asked = Asked { addr, host: "app.test".to_owned(), status: 200 };
+        let asked = Asked { addr, host: "app.test".to_owned(), status: 200, tls: None };
         Self::begin(&asked, &[Kind::Get, Kind::Fresh], 4)
     }
 
@@ -186,7 +203,7 @@ impl Worker {
     ) -> Result<String, String> {
         let mut conn = match kept.take() {
             Some(conn) => conn,
-            None => Conn::tcp(self.asked.addr).map_err(|error| format!("connecting: {error}"))?,
+            None => self.asked.connect().map_err(|error| format!("connecting: {error}"))?,
         };
         let text = |error: std::io::Error| error.to_string();
         let host = ("host", self.asked.host.as_str());

@@ -14,6 +14,7 @@ pub(crate) mod manager;
 pub(crate) mod procs;
 pub(crate) mod random;
 mod selftest;
+pub(crate) mod tls;
 pub(crate) mod wait;
 
 pub(crate) use daemon::{Daemon, World, deploy_body, live, pid};

@@ -1,0 +1,25 @@
+//! Certificates: which there are, which one a client is shown, and the handshake.
+//!
+//! One task, [`keeper`], owns them: it reads their [`files`], takes each [`pair`] apart, and lets
+//! the [`shelf`] decide what becomes of it. What clients are shown ([`server`]) stands in a
+//! [`store`] by the [`names`] of the certificates; the store is swapped as a whole, and the data
+//! plane reads it by the [`face`] without a lock. What changes is logged once ([`voice`]).
+//!
+//! The task ends with the daemon. A connection keeps what it was shown, whatever is swapped.
+
+mod face;
+mod files;
+mod keeper;
+mod names;
+mod pair;
+mod server;
+mod shelf;
+mod store;
+mod voice;
+
+#[cfg(test)]
+mod tests;
+
+pub use face::{Choice, Face};
+pub use keeper::{Certificates, survey};
+pub use rustls::Error as TlsError;
