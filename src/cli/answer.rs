@@ -145,7 +145,9 @@ impl Answer {
             }
             _ => self.call.operation.clone(),
         };
-        Failure::Refused { operation, body: Box::new(body), retry_after: self.retry_after }
+        let no_right = matches!(body.code, Code::Unauthorized | Code::Forbidden);
+        let no_socket = no_right && self.failed.iter().any(|attempt| !attempt.denied);
+        Failure::Refused { operation, body: Box::new(body), retry_after: self.retry_after, no_socket }
     }
 
     fn foreign(&self, cause: String) -> Failure {

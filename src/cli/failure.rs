@@ -29,6 +29,8 @@ pub(crate) enum Failure {
         body: Box<ErrorBody>,
         /// The answer's `Retry-After`, if it had one.
         retry_after: Option<Duration>,
+        /// The caller has no right over TCP, and the daemon's socket was not there to be asked.
+        no_socket: bool,
     },
     /// Traffic moved to the release, and back within its watch window.
     RolledBack { release: String, reason: Option<String> },
@@ -108,12 +110,14 @@ impl Failure {
         matches!(self, Self::Refused { body, .. } if body.code == Code::NoSuchApp)
     }
 
-    /// Whether the same question may succeed later by itself: the daemon restarts, or has reached
-    /// its limit of requests per minute.
+    /// Whether the same question may succeed later by itself: the daemon restarts, has no socket
+    /// yet, or has reached its limit of requests per minute.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { tried, .. } => !tried.iter().all(|attempt| attempt.denied),
             Self::Lost { .. } | Self::Foreign { .. } => true,
+            // A daemon that has just been started makes its socket in a moment.
+            Self::Refused { no_socket: true, .. } => true,
             Self::Refused { body, .. } => matches!(body.code, Code::RateLimited | Code::ShuttingDown),
             _ => false,
         }
@@ -143,7 +147,12 @@ mod tests {
     fn refused(code: Code, outcome: Option<Outcome>) -> Failure {
         let mut body = ErrorBody::new(code, "x", "y");
         body.outcome = outcome;
-        Failure::Refused { operation: "deploy".into(), body: Box::new(body), retry_after: None }
+        Failure::Refused {
+            operation: "deploy".into(),
+            body: Box::new(body),
+            retry_after: None,
+            no_socket: false,
+        }
     }
 
     #[test]
@@ -183,6 +192,12 @@ mod tests {
 
     #[test]
     fn missing_rights_do_not_pass_by_themselves() {
+        let mut failure = refused(Code::Forbidden, None);
+        assert!(!failure.is_passing());
+        if let Failure::Refused { no_socket, .. } = &mut failure {
+            *no_socket = true;
+        }
+        assert!(failure.is_passing(), "the socket may come");
         let attempt = |denied| Attempt { way: "s".into(), cause: "c".into(), denied };
         let failure = |tried| {
             Failure::Unreachable { operation: "status".into(), instance: None, tried, hint: None }

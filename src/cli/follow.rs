@@ -164,6 +164,7 @@ impl Follower {
             operation: self.what.of(Some(release)),
             body: Box::new(body),
             retry_after: None,
+            no_socket: false,
         })
     }
 

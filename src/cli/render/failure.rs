@@ -138,8 +138,12 @@ fn parts(failure: &Failure) -> (String, String, Option<String>) {
 }
 
 fn refused(operation: &str, body: &ErrorBody) -> (String, String, Option<String>) {
-    let failure =
-        Failure::Refused { operation: String::new(), body: Box::new(body.clone()), retry_after: None };
+    let failure = Failure::Refused {
+        operation: String::new(),
+        body: Box::new(body.clone()),
+        retry_after: None,
+        no_socket: false,
+    };
     let verb = match (body.outcome, failure.exit_code()) {
         (Some(Outcome::Cancelled), _) => "cancelled",
         (Some(Outcome::Interrupted), _) => "interrupted",
@@ -242,8 +246,12 @@ mod tests {
             listens_on: vec!["127.0.0.1:3000".into()],
             hint: Some("let the app listen on $PORT".into()),
         });
-        let refused =
-            Failure::Refused { operation: "deploy of `v2`".into(), body: Box::new(body), retry_after: None };
+        let refused = Failure::Refused {
+            operation: "deploy of `v2`".into(),
+            body: Box::new(body),
+            retry_after: None,
+            no_socket: false,
+        };
         let expected = "\
 error: deploy of `v2` aborted: it exited before it became healthy
   caused by: exit status 1
@@ -262,8 +270,12 @@ hint: let the app listen on $PORT
     fn a_hint_leads_to_the_daemon_that_was_asked() {
         let hint = "wait for it (portok status), or end it with: portok cancel; portok itself goes on";
         let body = ErrorBody::new(Code::Busy, "Busy", "another attempt is under way").with_hint(hint);
-        let refused =
-            Failure::Refused { operation: "deploy".into(), body: Box::new(body), retry_after: None };
+        let refused = Failure::Refused {
+            operation: "deploy".into(),
+            body: Box::new(body),
+            retry_after: None,
+            no_socket: false,
+        };
         let expected = "wait for it (portok --instance b status), or end it with: portok --instance b cancel; \
                         portok itself goes on";
         let told = text_at(&refused, "--instance b");
@@ -277,7 +289,12 @@ hint: let the app listen on $PORT
         let mut body = ErrorBody::new(Code::DeployAborted, "Deploy aborted", "m");
         let told = |body: &ErrorBody| {
             let body = Box::new(body.clone());
-            text(&Failure::Refused { operation: "deploy of `v2`".into(), body, retry_after: None })
+            text(&Failure::Refused {
+                operation: "deploy of `v2`".into(),
+                body,
+                retry_after: None,
+                no_socket: false,
+            })
         };
         let error = Some("connection refused".into());
         body.autopsy = Some(Autopsy {
@@ -346,8 +363,12 @@ hint: use sudo
     fn all_errors_of_a_configuration_are_listed() {
         let mut body = ErrorBody::new(Code::ConfigInvalid, "Invalid", "the file does not validate");
         body.errors = vec!["api.toml:3:1 listen: not a port".into(), "api.toml:5:1 lsten: unknown".into()];
-        let refused =
-            Failure::Refused { operation: "reload".into(), body: Box::new(body), retry_after: None };
+        let refused = Failure::Refused {
+            operation: "reload".into(),
+            body: Box::new(body),
+            retry_after: None,
+            no_socket: false,
+        };
         let expected = "\
 error: reload failed: the file does not validate
   caused by: api.toml:3:1 listen: not a port
