@@ -54,6 +54,7 @@ fn an_idle_app_is_well_and_only_its_own_requests_wake_it() {
     let status = wait_until_idle(&world, &daemon);
     assert_eq!((status.active_port, live(&status)), (None, live(&first)));
     assert_eq!(status.last_switch, first.last_switch);
+    assert_eq!(status.traffic.as_str(), "open", "nobody waits");
     let health = daemon.admin("GET", "/__health", None).expect(200).json();
     assert_at(&health, "/healthy", true);
     assert_at(&health, "/idle", true);

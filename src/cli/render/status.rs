@@ -78,7 +78,6 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
     }
     match status.traffic {
         Traffic::Open => (),
-        Traffic::Held if status.phase == Phase::Idle => row("requests", "wait until it is ready".to_owned()),
         Traffic::Held => row("requests", "wait: they are held".to_owned()),
         Traffic::Maintenance => row("requests", "are answered by portok itself: maintenance".to_owned()),
     }
@@ -369,11 +368,9 @@ pub(super) mod tests {
     fn of_an_idle_app_no_request_is_said_to_wait() {
         let mut answer = empty();
         answer.phase = Phase::Idle;
-        answer.traffic = Traffic::Held;
         let told = stripped(&answer);
-        let expected =
-            "  replicas   none runs: the next request starts one\n  requests   wait until it is ready\n";
-        assert!(told.contains(expected), "{told}");
+        assert!(told.contains("  replicas   none runs: the next request starts one\n"), "{told}");
+        assert!(!told.contains("requests "), "{told}");
     }
 
     #[test]

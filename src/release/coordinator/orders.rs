@@ -78,7 +78,7 @@ impl Coordinator {
         let ordered = wire::Ordered {
             success: true,
             message,
-            traffic: self.traffic.now(),
+            traffic: self.traffic_now(),
             frozen: self.orders.frozen(),
             until: until.map(wire::rfc3339),
         };

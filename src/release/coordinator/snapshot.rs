@@ -54,7 +54,7 @@ impl Coordinator {
             last_failure: self.voice.last_failure().map(|failure| failure.message.clone()),
             last_failure_at: self.voice.last_failure().map(|failure| failure.at.clone()),
             last_exit: self.voice.last_exit().cloned(),
-            traffic: self.traffic.now(),
+            traffic: self.traffic_now(),
             frozen: self.orders.frozen(),
             replicas: self.ready_of_wanted(self.state.in_use()),
             scale: self.scale_status(),
@@ -116,6 +116,14 @@ impl Coordinator {
             MemberView { row, requests, process }
         };
         members.iter().map(view).collect()
+    }
+
+    /// What becomes of requests. Of an idle app none waits before one has come.
+    pub(super) fn traffic_now(&self) -> wire::Traffic {
+        match self.traffic.now() {
+            wire::Traffic::Held if self.state.is_idle() && !self.orders.is_paused() => wire::Traffic::Open,
+            now => now,
+        }
     }
 
     /// How many replicas are ready, and how many there are to be now. `None` where it is always

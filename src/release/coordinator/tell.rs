@@ -31,21 +31,7 @@ impl Coordinator {
                 self.tell_vacating(run);
             }
             Tell::Drained { run } => self.tell_run(run, "drained"),
-            Tell::Stopped { run, release } => {
-                self.tell_room(&release);
-                let facts = self.runs.get(run);
-                let (pid, exit) = (facts.and_then(|facts| facts.pid()), facts.and_then(|facts| facts.exit()));
-                let process = self.companion_of(run);
-                let process = process.as_deref();
-                match facts.and_then(|facts| facts.step()) {
-                    Some(step) => {
-                        let step = step.as_str();
-                        tracing::info!(release = release.id, step, pid, exit, phase, "nothing is left of it");
-                    }
-                    None => tracing::info!(release = release.id, process, pid, exit, phase, "stopped"),
-                }
-                self.note_end(run);
-            }
+            Tell::Stopped { run, release } => self.tell_stopped(run, &release),
             Tell::Aborted { release, reason, run, why, before_done } => {
                 self.tell_aborted(&release, reason, run, why, before_done);
             }
@@ -143,6 +129,25 @@ impl Coordinator {
                 tracing::info!(release, phase, "the live release has not crashed for app.restart.within");
             }
         }
+    }
+
+    /// Nothing is left of a run.
+    fn tell_stopped(&mut self, run: RunId, release: &ReleaseRef) {
+        self.tell_room(release);
+        let phase = self.state.phase().as_str();
+        let facts = self.runs.get(run);
+        let (pid, exit) = (facts.and_then(|facts| facts.pid()), facts.and_then(|facts| facts.exit()));
+        match facts.and_then(|facts| facts.step()) {
+            Some(step) => {
+                let step = step.as_str();
+                tracing::info!(release = release.id, step, pid, exit, phase, "nothing is left of it");
+            }
+            None => {
+                let process = facts.and_then(|facts| facts.process_name());
+                tracing::info!(release = release.id, process, pid, exit, phase, "stopped");
+            }
+        }
+        self.note_end(run);
     }
 
     fn live_id(&self) -> Option<&str> {

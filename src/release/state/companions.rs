@@ -276,7 +276,7 @@ impl State {
     /// The delay before the next start of a companion is over.
     pub(super) fn companion_restart_due(&mut self, ticket: u64, round: &mut Round<'_>) {
         let Companions { live, ahead, .. } = &mut self.companions;
-        live.iter_mut().chain(ahead).for_each(|set| set.restart_due(ticket, round));
+        live.iter_mut().chain(ahead).for_each(|set| _ = set.restart_due(ticket, round));
     }
 
     /// A companion that was at its crash limit has run for `app.restart.within`.

@@ -296,7 +296,6 @@ impl ReplicaSet {
         let place = self.places.of(id)?;
         let Filling::Starting { run, again, .. } = &place.filling else { return None };
         let (run, again) = (run.clone(), *again);
-        place.restarts = place.restarts.saturating_add(u32::from(again));
         let fails = std::mem::take(&mut self.inherited_fails);
         place.filling = Filling::Ready { run, fails, watched: 0 };
         // A crash loop ends here; later crashes may be another. That a companion runs proves little:
@@ -410,16 +409,18 @@ impl ReplicaSet {
         }
     }
 
-    /// The delay of a place is over.
-    pub(super) fn restart_due(&mut self, ticket: u64, round: &mut Round<'_>) {
+    /// The delay of a place is over. Whether a run is started in it again after a crash.
+    pub(super) fn restart_due(&mut self, ticket: u64, round: &mut Round<'_>) -> bool {
         let waits =
             |filling: &Filling| matches!(filling, Filling::Waiting { ticket: waited } if *waited == ticket);
-        if let Some(at) = self.places.position(waits) {
-            let again = self.cause != DownCause::Boot;
-            let replica = self.places.at(at).replica;
-            let run = self.begin(replica, true, round);
-            self.places.at(at).filling = Filling::Starting { run, tries: 1, again };
-        }
+        let Some(at) = self.places.position(waits) else { return false };
+        let again = self.cause != DownCause::Boot;
+        let replica = self.places.at(at).replica;
+        let run = self.begin(replica, true, round);
+        let place = self.places.at(at);
+        place.filling = Filling::Starting { run, tries: 1, again };
+        place.restarts = place.restarts.saturating_add(u32::from(again));
+        again
     }
 
     /// Nothing is left of a run. False where its stop was not ordered.

@@ -26,10 +26,6 @@ impl State {
         let tell =
             if served { Tell::Joined { run: id, again } } else { Tell::Restored { run: id, boot: !again } };
         round.push(Effect::Tell(tell));
-        if again {
-            // Counted on from the record, where any number may stand.
-            self.restarts = self.restarts.saturating_add(1);
-        }
         round.save();
     }
 
@@ -125,8 +121,11 @@ impl State {
         if self.stopping != Stopping::No {
             return;
         }
-        if let Live::Set(set) = &mut self.live {
-            set.restart_due(ticket, round);
+        if let Live::Set(set) = &mut self.live
+            && set.restart_due(ticket, round)
+        {
+            // Counted on from the record, where any number may stand.
+            self.restarts = self.restarts.saturating_add(1);
         }
         self.companion_restart_due(ticket, round);
     }

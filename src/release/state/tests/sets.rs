@@ -409,7 +409,8 @@ fn members_say_what_each_place_is_for_and_what_it_does() {
     assert_eq!(restarts(&bench), Some(0));
     let (ticket, _) = restart(&bench.log.clone()).expect("a restart");
     let again = spawns(&bench.send(Event::RestartDue { ticket }))[0].0;
+    assert_eq!((restarts(&bench), bench.state.restarts), (Some(1), 1), "whatever becomes of the start");
     bench.send(Event::Spawned { run: again, port: 9 });
     bench.send(Event::Ready { run: again });
-    assert_eq!(restarts(&bench), Some(1));
+    assert_eq!((restarts(&bench), bench.state.restarts), (Some(1), 1));
 }
