@@ -141,8 +141,8 @@ impl Prepared {
     }
 }
 
-/// What the daemon is to listen on: the instance's addresses in their order, the plain ones first, then those that apps
-/// have for themselves.
+/// What the daemon is to listen on: the instance's addresses in their order, the plain ones first,
+/// then those that apps have for themselves.
 pub(super) fn wanted(config: &Config, own: &BTreeSet<SocketAddr>) -> Vec<ListenerId> {
     let instances = config.listen.iter().copied().map(ListenerId::Instance);
     let encrypted = config.tls.iter().flat_map(|tls| &tls.listen).copied().map(ListenerId::Tls);

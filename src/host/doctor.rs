@@ -1,8 +1,9 @@
 //! `portok doctor`: checks this machine, and advises what to do where something is wrong.
 //!
 //! `machine` checks the machine itself, `configured` the instances by their files, `apps` the apps
-//! of those that have several, `certificates` what they show over TLS, `running` the instances by their daemons. Each function checks one
-//! thing. Nothing is changed. A check that needs rights which this user lacks says so.
+//! of those that have several, `certificates` what they show over TLS, `running` the instances by
+//! their daemons. Each function checks one thing. Nothing is changed. A check that needs rights
+//! which this user lacks says so.
 
 use serde::Serialize;
 

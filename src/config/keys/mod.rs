@@ -3,9 +3,9 @@
 //! A [`Key`] is a row: the key's name in the file, its environment variable, how its value is read
 //! and shown, what a change of it needs, and whether it is part of what makes a release. The rows
 //! stand in [`app`], [`routes`] and [`instance`], by whose setting they are, and in [`deploy`],
-//! [`limits`], [`hold`], [`access`] and [`tls`], with a list for each table of the file. A new key is a row there, a field in its
-//! struct, and a default in [`super::defaults`]. [`kinds`] knows which kinds of app can use which
-//! keys.
+//! [`limits`], [`hold`], [`access`] and [`tls`], with a list for each table of the file. A new key
+//! is a row there, a field in its struct, and a default in [`super::defaults`]. [`kinds`] knows
+//! which kinds of app can use which keys.
 
 use std::sync::{Arc, LazyLock};
 
