@@ -32,6 +32,8 @@ pub(super) enum Route {
     Freeze,
     Thaw,
     Scale,
+    Drain,
+    MoveDrain,
     Releases,
     Replicas,
     Certificates,
@@ -42,7 +44,7 @@ pub(super) enum Route {
 }
 
 /// Every route by what follows the prefix.
-const ROUTES: [(&str, Route); 21] = [
+const ROUTES: [(&str, Route); 23] = [
     ("apps", Route::Apps),
     ("status", Route::Status),
     ("metrics", Route::Metrics),
@@ -57,6 +59,8 @@ const ROUTES: [(&str, Route); 21] = [
     ("freeze", Route::Freeze),
     ("thaw", Route::Thaw),
     ("scale", Route::Scale),
+    ("drain", Route::Drain),
+    ("drain", Route::MoveDrain),
     ("releases", Route::Releases),
     ("replicas", Route::Replicas),
     ("certs", Route::Certificates),
@@ -85,6 +89,7 @@ impl Route {
                 | Self::Status
                 | Self::Metrics
                 | Self::Health
+                | Self::Drain
                 | Self::Releases
                 | Self::Replicas
                 | Self::Certificates
@@ -105,8 +110,14 @@ impl Route {
 /// switch), then `not_found`, then `method_not_allowed` with `Allow`.
 pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted) -> Result<Route, Refusal> {
     let name = path.strip_prefix(prefix);
-    let known = name.and_then(|name| ROUTES.into_iter().find(|(route, _)| *route == name));
     let looks = method == Method::GET || method == Method::HEAD;
+    let fits = |route: Route| if route.acts() { method == Method::POST } else { looks };
+    // Of a path with two routes, each method has one.
+    let named = |name: &str| {
+        let all = || ROUTES.into_iter().filter(move |(route, _)| *route == name);
+        all().find(|(_, route)| fits(*route)).or_else(|| all().next())
+    };
+    let known = name.and_then(named);
     let switches = method == Method::POST && matches!(known, Some((_, Route::Switch)));
     if !looks && !switches && !admitted.may_change {
         return Err(auth::change_from_afar());
@@ -119,8 +130,12 @@ pub(super) fn find(prefix: &str, path: &str, method: &Method, admitted: Admitted
         )
         .into());
     };
-    let (fits, allowed) = if route.acts() { (method == Method::POST, "POST") } else { (looks, "GET, HEAD") };
-    if fits { Ok(route) } else { Err(Refusal::method_not_allowed(path, allowed)) }
+    let allowed = match route {
+        Route::Drain => "GET, HEAD, POST",
+        route if route.acts() => "POST",
+        _ => "GET, HEAD",
+    };
+    if fits(route) { Ok(route) } else { Err(Refusal::method_not_allowed(path, allowed)) }
 }
 
 /// One call, and the app that the request names.
@@ -157,6 +172,7 @@ pub(super) enum AppCall {
     Rollback(RollbackRequest, Follow),
     Order(Order, Said),
     Scale(Bounds, Said),
+    Drains(wire::DrainRequest),
     Releases,
     Logs(LogsRequest),
 }
@@ -226,6 +242,8 @@ pub(super) fn call(
         Route::Freeze => ordered(&query, Order::Freeze(time(&query, wire::FREEZE_MOST)?))?,
         Route::Thaw => ordered(&query, Order::Thaw)?,
         Route::Scale => Call::Of(AppCall::Scale(bounds(&query)?, said(&query)?)),
+        Route::Drain => Call::Of(AppCall::Drains(wire::DrainRequest::Look)),
+        Route::MoveDrain => Call::Of(AppCall::Drains(moved_drain(&query)?)),
         Route::Releases => Call::Of(AppCall::Releases),
         Route::Logs => Call::Of(AppCall::Logs(logs(&query)?)),
     };
@@ -253,6 +271,15 @@ fn bounds(query: &Query<'_>) -> Result<Bounds, Box<ErrorBody>> {
     Ok(Bounds { min: number("min")?, max: number("max")? })
 }
 
+/// How the end of a drain is to be changed: one way or the other.
+fn moved_drain(query: &Query<'_>) -> Result<wire::DrainRequest, Box<ErrorBody>> {
+    match (span(query, "extend", wire::EXTEND_MOST)?, flag(query, "now")?) {
+        (Some(by), false) => Ok(wire::DrainRequest::Extend(by)),
+        (None, true) => Ok(wire::DrainRequest::Now),
+        _ => Err(bad("POST it with ?extend=10m or with ?now=1, one of both; GET it to see who is there")),
+    }
+}
+
 /// A text of at most so many characters.
 fn words(query: &Query<'_>, name: &str, most: usize) -> Result<Option<String>, Box<ErrorBody>> {
     let text = query.get(name)?.filter(|text| !text.is_empty());
@@ -264,10 +291,15 @@ fn words(query: &Query<'_>, name: &str, most: usize) -> Result<Option<String>, B
 
 /// The time of an order that ends by itself.
 fn time(query: &Query<'_>, most: Duration) -> Result<Option<Duration>, Box<ErrorBody>> {
-    let Some(text) = query.get("for")?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    span(query, "for", most)
+}
+
+/// A time of at most `most`.
+fn span(query: &Query<'_>, name: &str, most: Duration) -> Result<Option<Duration>, Box<ErrorBody>> {
+    let Some(text) = query.get(name)?.filter(|text| !text.is_empty()) else { return Ok(None) };
     let time = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= most);
     let most = humantime::format_duration(most);
-    time.map(Some).ok_or_else(|| bad(format!("`for` has to be a time such as 30s or 5m, at most {most}")))
+    time.map(Some).ok_or_else(|| bad(format!("`{name}` has to be a time such as 30s or 5m, at most {most}")))
 }
 
 fn metrics_format(query: &Query<'_>, headers: &HeaderMap) -> Result<MetricsFormat, Box<ErrorBody>> {

@@ -382,6 +382,16 @@ impl App {
         coordinator.scale(bounds, said).await
     }
 
+    /// As [`release::Handle::drains`].
+    ///
+    /// # Errors
+    /// Those, and `bad_request` for an app without releases.
+    pub async fn drains(&self, asked: wire::DrainRequest) -> Result<wire::Drain, ErrorBody> {
+        let coordinator = self.releases_or("has no drain that portok ends")?;
+        self.is_driven()?;
+        coordinator.drains(asked).await
+    }
+
     /// Whether an edit of its `[app]` waits for its deploy.
     pub fn has_pending_edit(&self) -> bool {
         self.coordinator().is_some_and(release::Handle::has_pending_edit)

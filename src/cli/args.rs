@@ -213,6 +213,20 @@ A deploy under way ends first. The number is kept over a restart, until app.repl
         #[command(flatten)]
         said: SaidArgs,
     },
+    /// Show who is still with the old version, or change when its drain ends
+    #[command(after_help = "\
+Examples:
+  portok drain                                    who is still there: tunnels and event streams
+  portok drain --extend 10m                       they may stay so much longer
+  portok drain --now --instance edge/api          they are asked to leave within a second")]
+    Drain {
+        /// Have the drain end so much later, at most 24h
+        #[arg(long, value_name = "TIME", value_parser = wait_time, conflicts_with = "now")]
+        extend: Option<Duration>,
+        /// Have it end now
+        #[arg(long)]
+        now: bool,
+    },
     /// Show what is live, what goes on and what is wrong
     #[command(after_help = "\
 Examples:

@@ -12,6 +12,7 @@ const ASKING: [Asking; 21] = [
     Asking { name: "freeze", takes_instance: false, of_one_app: true },
     Asking { name: "thaw", takes_instance: false, of_one_app: true },
     Asking { name: "scale", takes_instance: false, of_one_app: true },
+    Asking { name: "drain", takes_instance: false, of_one_app: true },
     Asking { name: "status", takes_instance: true, of_one_app: true },
     Asking { name: "apps", takes_instance: true, of_one_app: false },
     Asking { name: "ps", takes_instance: true, of_one_app: true },

@@ -146,6 +146,7 @@ async fn carry_out(
         Command::Freeze { time, said } => orders::freeze(session, time, &said).await,
         Command::Thaw(said) => orders::thaw(session, &said).await,
         Command::Scale { replicas, said } => orders::scale(session, replicas, &said).await,
+        Command::Drain { extend, now } => orders::drain(session, extend, now).await,
         Command::Status { wait: Some(within), .. } => wait::wait(session, within, interrupt).await,
         Command::Status { .. } => commands::status(session).await,
         Command::Apps(_) => commands::apps(session).await,

@@ -1,4 +1,4 @@
-//! `portok pause`, `resume`, `maintenance`, `freeze`, `thaw`, `scale`: one order, one answer.
+//! `portok pause`, `resume`, `maintenance`, `freeze`, `thaw`, `scale`, `drain`: one order, one answer.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::render;
 use super::session::Session;
 use super::values::Span;
-use crate::wire::{MaintenanceRequest, Ordered, PAGE_MOST, Scaled, exit};
+use crate::wire::{Drain, MaintenanceRequest, Ordered, PAGE_MOST, Scaled, exit};
 
 type Done = Result<u8, Failure>;
 
@@ -59,6 +59,18 @@ pub(crate) async fn scale(session: &mut Session<'_>, replicas: Span, said: &Said
     let call = Call::post("scale", with_query("scale", bounds, said));
     let (scaled, value) = session.client.ask::<Scaled>(call).await?;
     session.show(&value, || render::scaled(&scaled, SystemTime::now()));
+    Ok(exit::DONE)
+}
+
+/// `portok drain`.
+pub(crate) async fn drain(session: &mut Session<'_>, extend: Option<Duration>, now: bool) -> Done {
+    let call = match extend {
+        Some(by) => Call::post("drain", format!("drain?extend={}ms", by.as_millis())),
+        None if now => Call::post("drain", "drain?now=1".to_owned()),
+        None => Call::get("drain", "drain"),
+    };
+    let (drain, value) = session.client.ask::<Drain>(call).await?;
+    session.show(&value, || render::drain(&drain, SystemTime::now()));
     Ok(exit::DONE)
 }
 

@@ -106,6 +106,8 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         },
         drain: Drain {
             period: secs(30),
+            // Of npm portok a tunnel ends with its process.
+            tunnels: given.as_npm().then_some(Duration::ZERO),
             early: false,
             affinity: if given.as_npm() { Affinity::Connection } else { Affinity::Request },
         },

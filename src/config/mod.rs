@@ -412,10 +412,21 @@ pub struct Health {
 pub struct Drain {
     /// How long the old target may finish what it has.
     pub period: Duration,
+    /// How long tunnels and event streams may stay; zero: until somebody ends them. `None`: see
+    /// [`Drain::tunnels_of`].
+    pub tunnels: Option<Duration>,
     /// End the drain once nothing is in flight or pinned.
     pub early: bool,
     /// What a client connection does while the target it used drains.
     pub affinity: Affinity,
+}
+
+impl Drain {
+    /// How long tunnels and event streams may stay with a target of a release that is `managed` or
+    /// not; `None`: until somebody ends them.
+    pub fn tunnels_of(&self, managed: bool) -> Option<Duration> {
+        self.tunnels.map_or(managed.then_some(self.period), |time| (!time.is_zero()).then_some(time))
+    }
 }
 
 /// `drain.affinity`.

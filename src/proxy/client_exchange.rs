@@ -46,9 +46,8 @@ struct TunnelTo {
 impl TunnelTo {
     /// Whether nothing more is to pass, whatever the client has to say.
     fn is_over(&self, settings: &Settings) -> bool {
-        let target = self.target.as_ref();
-        let is_left =
-            target.is_some_and(|target| target.is_cut() || self.app_ended.get() && target.is_closed());
+        let is_closed = self.target.as_ref().is_some_and(|target| target.is_closed());
+        let is_left = self.app_ended.get() && is_closed;
         let idle = self.service.config(&settings.config).limits.tunnel_idle;
         let idle = idle.map_or(clock::NEVER, clock::millis);
         is_left || clock::now() >= self.moved.get().saturating_add(idle)

@@ -22,7 +22,10 @@ use super::headers;
 use super::pins::Pins;
 use super::settings::Settings;
 use super::socket::SocketState;
+use super::stayers::{StayerKind, Staying};
 use super::target::Target;
+use super::upstream::pool::Claim;
+use super::worker::Worker;
 use crate::config::Affinity;
 use crate::tls::Choice;
 
@@ -148,6 +151,11 @@ impl ClientConnection {
     /// What the client of an encrypted connection was shown.
     pub(super) fn shown(&self) -> Option<&Choice> {
         self.door.shown.get()
+    }
+
+    /// Its client, which has asked for `path`, stays with the target of `claim` for long.
+    pub(super) fn stay(&self, worker: &Worker, claim: &Claim, kind: StayerKind, path: &[u8]) -> Staying {
+        Staying::begin(&worker.stayers, &claim.local.target, kind, self.peer.ip(), path)
     }
 
     /// The guest of the peer's own address, in the crowd of the connections.

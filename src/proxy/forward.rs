@@ -26,6 +26,7 @@ use super::fault::Fault;
 use super::headers;
 use super::here::{Aside, Routed, ServiceHere};
 use super::judge::{Facts, judge};
+use super::stayers::StayerKind;
 use super::sticky::{self, Wish};
 use super::ticket::Ticket;
 use super::tunnel::{Tunnel, TunnelSlot};
@@ -172,9 +173,9 @@ impl<'s> Forward<'s> {
         let path = Attempts { worker: self.worker, service, client, exchange, wish: &self.wish };
         match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                self.tunnel(answered, upgrade, &outgoing)
+                self.tunnel(answered, upgrade, &outgoing, target.path)
             }
-            Ok(answered) => self.answer(answered, outgoing),
+            Ok(answered) => self.answer(answered, outgoing, target.path),
             Err(NoAnswer::Fault { fault, at }) => {
                 self.refuse(&fault, at.as_deref(), outgoing.has_body_left())
             }
@@ -215,8 +216,8 @@ impl<'s> Forward<'s> {
         }
     }
 
-    /// Passes the app's answer on.
-    fn answer(mut self, answered: Answered, outgoing: Outgoing) -> Response<Body> {
+    /// Passes the app's answer on. `path`: what was asked for.
+    fn answer(mut self, answered: Answered, outgoing: Outgoing, path: &[u8]) -> Response<Body> {
         let Answered { mut head, connection, claim } = answered;
         self.tell(&mut head, &claim);
         self.ticket.leave_tunnels();
@@ -254,7 +255,12 @@ impl<'s> Forward<'s> {
                 if answer::is_event_stream(content_type) {
                     self.turn.limit_sending(0);
                     // It may last for ever: the next one that waits need not wait for it.
-                    under_way.claim.iter_mut().for_each(|claim| claim.pass = None);
+                    if let Some(claim) = &mut under_way.claim {
+                        claim.pass = None;
+                        let staying =
+                            self.turn.client().stay(self.worker, claim, StayerKind::EventStream, path);
+                        incoming.stay(Box::new(staying));
+                    }
                 }
                 Body::app(incoming, self.turn)
             }
@@ -266,10 +272,17 @@ impl<'s> Forward<'s> {
         response
     }
 
-    /// Passes a 101 on, and leaves the tunnel for the connection's task.
-    fn tunnel(mut self, answered: Answered, upgrade: Option<Upgrade>, outgoing: &Outgoing) -> Response<Body> {
+    /// Passes a 101 on, and leaves the tunnel for the connection's task. `path`: what was asked for.
+    fn tunnel(
+        mut self,
+        answered: Answered,
+        upgrade: Option<Upgrade>,
+        outgoing: &Outgoing,
+        path: &[u8],
+    ) -> Response<Body> {
         let Answered { mut head, mut connection, mut claim } = answered;
         let named = head.upgrade.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+        let kind = StayerKind::of_tunnel(named);
         let fits = |upgrade: &Upgrade| outgoing.is_done() && headers::is_offered(named, &upgrade.offered);
         let Some(Upgrade { upgraded, .. }) = upgrade.filter(fits) else {
             let fault = Fault::Invalid("it switched to a protocol that was not offered, or too early");
@@ -281,8 +294,9 @@ impl<'s> Forward<'s> {
         self.turn.limit_sending(0);
         connection.become_tunnel();
         claim.pass = None;
+        let staying = self.turn.client().stay(self.worker, &claim, kind, path);
         let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
-        self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, under_way })));
+        self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, under_way, staying })));
         let protocol = head.upgrade.clone();
         let mut response = respond(head, Body::whole(Bytes::new(), self.turn));
         let headers = response.headers_mut();

@@ -24,7 +24,8 @@
 //! - One request: [`client_exchange`] is its state, [`waits`] its deadlines, [`ticket`] counts it,
 //!   [`extras`] is what only some configurations want of it, [`headers`] writes the head that goes
 //!   to the app, [`pieces`] are bytes on their way to a socket, [`fault`] why portok answers itself,
-//!   [`tunnel`] what an upgrade makes of it.
+//!   [`tunnel`] what an upgrade makes of it, [`frames`] where a WebSocket's frames end. [`stayers`]
+//!   are those that last, [`parting`] says when they leave a target that is on its way out.
 //!
 //! The coordinator uses no more of it than [`RouteWriter::set`], [`Target`] (made, retired, closed,
 //! and asked who still uses it) and [`ServiceCounters::release`]. As long as that face stays so
@@ -51,6 +52,7 @@ mod encrypted;
 mod extras;
 mod fault;
 mod forward;
+mod frames;
 mod gate;
 mod guests;
 mod headers;
@@ -59,6 +61,7 @@ mod hold;
 mod judge;
 mod last_call;
 mod listener;
+mod parting;
 mod pieces;
 mod pins;
 mod plain;
@@ -68,6 +71,7 @@ mod settings;
 mod socket;
 mod spares;
 mod spread;
+mod stayers;
 mod sticky;
 mod stream;
 mod target;
@@ -98,6 +102,7 @@ pub use listener::{bind, bind_beside};
 pub use plane::{Plane, Pulse};
 pub use routes::{At, Route};
 pub use spread::{Ejections, Spread, Tenure};
+pub use stayers::{Stayer, StayerKind};
 pub use sticky::Place;
 pub use target::Target;
 pub use worker::Until;

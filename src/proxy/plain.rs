@@ -37,6 +37,7 @@ use super::fault::Fault;
 use super::here::{Routed, ServiceHere};
 use super::pieces::Pieces;
 use super::settings::Settings;
+use super::stayers::StayerKind;
 use super::sticky::Wish;
 use super::stream::ClientStream;
 use super::ticket::Ticket;
@@ -368,11 +369,9 @@ impl<S: ClientStream> ShortWay<'_, S> {
     ) -> Answer {
         let Answered { head, connection, mut claim } = answered;
         ticket.answered(head.status.as_u16(), Some(&claim.local.target));
-        let unsent = if outgoing.is_done() {
-            self.worker.spares.keep_head(outgoing.into_buffer());
-            None
-        } else {
-            Some(outgoing)
+        let (sent, unsent) = match outgoing.is_done() {
+            true => (outgoing.into_buffer(), None),
+            false => (Vec::new(), Some(outgoing)),
         };
         let chunked = matches!(head.framing, Framing::Chunked | Framing::Eof);
         write_ending(&mut lines, chunked, head.dated, close);
@@ -399,12 +398,18 @@ impl<S: ClientStream> ShortWay<'_, S> {
                 if chunked && is_event_stream(&lines) {
                     // It may last for ever: the next one that waits need not wait for it.
                     claim.pass = None;
+                    let staying =
+                        self.client.stay(self.worker, &claim, StayerKind::EventStream, path_of(&sent));
+                    incoming.stay(Box::new(staying));
                     self.client.socket.limit_sending(0);
                     self.client.socket.prepare_sending(self.stream.tcp());
                 }
                 Some(Box::new(Rest { incoming, chunked, claim, ticket }))
             }
         };
+        if sent.capacity() > 0 {
+            self.worker.spares.keep_head(sent);
+        }
         Answer { pieces: Pieces::new(lines), rest, close }
     }
 }
@@ -431,6 +436,11 @@ struct Answer {
 fn has_field(head: &[u8], name: &[u8]) -> bool {
     let mut lines = head.split(|&byte| byte == b'\n');
     lines.any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(b":")))
+}
+
+/// The path that a head asks for, as it was written to the app.
+fn path_of(head: &[u8]) -> &[u8] {
+    head.split(|&byte| byte == b' ').nth(1).unwrap_or_default()
 }
 
 /// Whether a head, as it is written to the client, is that of an event stream.

@@ -26,6 +26,8 @@ use self::mark::Mark;
 pub(super) use self::mark::Standing;
 use super::clock;
 use super::counters::{ReleaseCounters, ServiceCounters};
+use super::parting::Parting;
+use super::stayers::{Guests, Stayer};
 
 mod mark;
 
@@ -33,8 +35,6 @@ const RETIRED: u8 = 1;
 const CLOSED: u8 = 2;
 /// Somebody has claimed it.
 const USED: u8 = 4;
-/// Its tunnels end.
-const CUT: u8 = 8;
 
 /// One tenure of an address as the proxy's destination.
 #[derive(Debug)]
@@ -56,6 +56,12 @@ struct Used {
     connections: Connections,
     /// The claims that are tunnels.
     tunnels: AtomicU64,
+    /// Its tunnels and event streams.
+    guests: Guests,
+    /// When they leave.
+    parting: Parting,
+    /// From this moment on a client that is pinned to it may not claim it either.
+    pinned_until: AtomicU64,
 }
 
 /// One thread's counters, on a cache line of their own.
@@ -114,9 +120,40 @@ impl Target {
         self.flags.fetch_or(CLOSED, Ordering::SeqCst);
     }
 
-    /// As [`Target::close`], and has its tunnels ended.
-    pub fn cut(&self) {
-        self.flags.fetch_or(CLOSED | CUT, Ordering::SeqCst);
+    /// Traffic has left it. Clients that are pinned to it may stay for `pinned`, its tunnels and
+    /// event streams for `stayers`; `None`: until somebody ends them. `counters` are those of its
+    /// service.
+    pub fn part(&self, pinned: Duration, stayers: Option<Duration>, counters: &ServiceCounters) {
+        // Where nobody has used it, nobody will.
+        if let Some(used) = self.used.get() {
+            let now = counters.uptime();
+            used.pinned_until.store(clock::moment(now.saturating_add(pinned)), Ordering::Relaxed);
+            used.parting.set(clock::moment(now), stayers);
+        }
+    }
+
+    /// Its tunnels and event streams may stay after all.
+    pub fn stay(&self) {
+        if let Some(used) = self.used.get() {
+            used.parting.set(0, None);
+        }
+    }
+
+    /// Its tunnels and event streams; those that have been there longest first. `counters` are those
+    /// of its service.
+    pub fn stayers(&self, counters: &ServiceCounters) -> Vec<Stayer> {
+        let now = clock::moment(counters.uptime());
+        self.used.get().map(|used| used.guests.at(now)).unwrap_or_default()
+    }
+
+    /// Who stays with it for long.
+    pub(super) fn guests(&self) -> &Guests {
+        &self.used().guests
+    }
+
+    /// When those leave, if they are to.
+    pub(super) fn parting(&self) -> Option<&Parting> {
+        self.used.get().map(|used| &used.parting).filter(|parting| parting.is_set())
     }
 
     /// Puts it out for `time` where it is one of several, as if it had failed. `counters` are those
@@ -173,7 +210,14 @@ impl Target {
     fn used(&self) -> &Used {
         self.used.get_or_init(|| {
             let lanes = (0..self.release.threads()).map(|_| Lane::default()).collect();
-            Box::new(Used { lanes, connections: Connections::default(), tunnels: AtomicU64::new(0) })
+            Box::new(Used {
+                lanes,
+                connections: Connections::default(),
+                tunnels: AtomicU64::new(0),
+                guests: Guests::default(),
+                parting: Parting::default(),
+                pinned_until: AtomicU64::new(clock::NEVER),
+            })
         })
     }
 
@@ -201,12 +245,21 @@ impl Target {
         if flags & USED == 0 {
             flags = self.flags.fetch_or(USED, Ordering::SeqCst);
         }
-        may_be_claimed(flags, pinned)
+        self.may_claim(flags, pinned)
     }
 
     /// Whether a request may claim it, `pinned` to it or not.
     pub(super) fn may_be_claimed(&self, pinned: bool) -> bool {
-        may_be_claimed(self.flags.load(Ordering::SeqCst), pinned)
+        self.may_claim(self.flags.load(Ordering::SeqCst), pinned)
+    }
+
+    /// Whether a request may claim it while it has these flags, `pinned` to it or not.
+    fn may_claim(&self, flags: u8, pinned: bool) -> bool {
+        let stays = || {
+            let until = |used: &Used| used.pinned_until.load(Ordering::Relaxed);
+            pinned && clock::uptime() < self.used.get().map_or(clock::NEVER, |used| until(used))
+        };
+        flags & CLOSED == 0 && (flags & RETIRED == 0 || stays())
     }
 
     /// Requests and tunnels of thread `lane` that claimed it and have not ended.
@@ -236,10 +289,6 @@ impl Target {
 
     pub(super) fn is_closed(&self) -> bool {
         self.flags.load(Ordering::SeqCst) & CLOSED != 0
-    }
-
-    pub(super) fn is_cut(&self) -> bool {
-        self.flags.load(Ordering::SeqCst) & CUT != 0
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -289,11 +338,6 @@ impl Lane {
         let ended = self.ended.load(Ordering::SeqCst);
         self.begun.load(Ordering::SeqCst).saturating_sub(ended)
     }
-}
-
-/// Whether a request may claim a target with these flags, `pinned` to it or not.
-fn may_be_claimed(flags: u8, pinned: bool) -> bool {
-    flags & CLOSED == 0 && (flags & RETIRED == 0 || pinned)
 }
 
 /// The right to one connection; given back when dropped.

@@ -3,6 +3,10 @@
 //! Owned by the task of the client's connection. The claim and the ticket are held until its end.
 //! When one side ends, the end is passed on and the other direction goes on (half-close). Buffers
 //! are taken from the thread only while bytes move. Dropped, both connections are closed.
+//!
+//! A WebSocket whose target is on its way out is ended between two frames of the app: the client
+//! gets a close frame of portok's own, its answer to that goes to the app, and whatever the app still
+//! sends goes nowhere.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -20,8 +24,11 @@ use super::answer::UnderWay;
 use super::board::Service;
 use super::client_exchange::ClientExchange;
 use super::extras::Extras;
+use super::frames::{CLOSE_1012, Frames};
+use super::parting::Order;
 use super::socket::Socket;
 use super::spares::BufferSize;
+use super::stayers::{StayerKind, Staying};
 use super::stream::ClientStream;
 use super::target::Target;
 use super::upstream::connection::Connection;
@@ -38,6 +45,7 @@ pub(super) struct Tunnel {
     pub(super) upgraded: OnUpgrade,
     pub(super) app: Connection,
     pub(super) under_way: UnderWay,
+    pub(super) staying: Staying,
 }
 
 impl Tunnel {
@@ -54,38 +62,41 @@ impl Tunnel {
     /// Moves bytes until both sides have ended or one broke. `S`: the client's stream, which hyper
     /// drove.
     pub(super) async fn run<S: ClientStream>(self, worker: &Worker, exchange: &ClientExchange) {
-        let Self { upgraded, app, under_way } = self;
+        let Self { upgraded, app, under_way, staying } = self;
         let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(upgraded) = upgraded.downcast::<TokioIo<Socket<S>>>() else { return };
         let Ok((stream, rest)) = upgraded.io.into_inner().into_stream() else { return };
         let early =
             if rest.is_empty() { upgraded.read_buf } else { [upgraded.read_buf, rest].concat().into() };
-        pass(worker, exchange, (stream, early), app, under_way.ticket.extras()).await;
+        let extras = under_way.ticket.extras();
+        let passage = Passage { worker, exchange, staying: &staying, extras };
+        pass((stream, early), app, &passage).await;
     }
 }
 
-/// Moves bytes between a client, of whom `early` has come, and `app` until both sides have ended or
-/// one broke.
+/// Moves bytes between a client, of whom `early` has come, and `app` until both sides have ended,
+/// one broke, or the time of the one who is `staying` is over.
 async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
-    worker: &Worker,
-    exchange: &ClientExchange,
     (mut client, early): (C, Bytes),
     mut app: Connection,
-    extras: Option<&Extras>,
+    passage: &Passage<'_>,
 ) {
-    let mut up = Direction(State::Early(early));
-    let mut down = Direction(State::Early(app.buf.split().freeze()));
-    let note = |from_client, to_client| {
-        if let Some(extras) = extras {
-            extras.passed(from_client, to_client);
-        }
-    };
+    let frames = (passage.staying.kind() == StayerKind::WebSocket).then(Frames::default);
+    let from_app = app.buf.split().freeze();
+    passage.staying.moved(early.len() + from_app.len());
+    let mut up = Direction::new(early, None);
+    let mut down = Direction::new(from_app, frames);
     let moved = poll_fn(|cx| {
-        let up = up.poll(cx, (&mut client, &mut app.stream), worker, exchange, |bytes| note(bytes, 0))?;
-        let down = down.poll(cx, (&mut app.stream, &mut client), worker, exchange, |bytes| note(0, bytes))?;
+        match passage.staying.order(cx.waker()) {
+            Order::Stay => (),
+            Order::Leave => down.say_goodbye(),
+            Order::Cut => return Poll::Ready(Err(io::Error::other("drain.tunnels is over"))),
+        }
+        let up = up.poll(cx, (&mut client, &mut app.stream), passage, |bytes| passage.note(bytes, 0))?;
+        let down = down.poll(cx, (&mut app.stream, &mut client), passage, |bytes| passage.note(0, bytes))?;
         if down.is_ready() {
-            exchange.note_app_ended();
+            passage.exchange.note_app_ended();
         }
         if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     })
@@ -95,8 +106,32 @@ async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// What both ways through a tunnel have in common.
+struct Passage<'a> {
+    worker: &'a Worker,
+    exchange: &'a ClientExchange,
+    staying: &'a Staying,
+    extras: Option<&'a Extras>,
+}
+
+impl Passage<'_> {
+    /// Notes bytes that have passed.
+    fn note(&self, from_client: usize, to_client: usize) {
+        self.staying.moved(from_client + to_client);
+        if let Some(extras) = self.extras {
+            extras.passed(from_client as u64, to_client as u64);
+        }
+    }
+}
+
 /// One way through a tunnel.
-struct Direction(State);
+struct Direction {
+    state: State,
+    /// Where the frames of a WebSocket end.
+    frames: Option<Frames>,
+    /// A close frame of portok's own is the last that goes this way.
+    leaves: bool,
+}
 
 enum State {
     /// Bytes that came right behind the heads.
@@ -107,23 +142,57 @@ enum State {
         at: usize,
         end: usize,
     },
+    /// So much of a close frame has gone.
+    Goodbye(usize),
+    /// Whatever still comes goes nowhere: nothing follows a close frame.
+    Discarding,
     Ending,
     Ended,
 }
 
 impl Direction {
+    fn new(early: Bytes, mut frames: Option<Frames>) -> Self {
+        if let Some(frames) = &mut frames {
+            frames.pass(&early);
+        }
+        Self { state: State::Early(early), frames, leaves: false }
+    }
+
+    /// From now on a frame is the last that goes this way, and a close frame follows it.
+    fn say_goodbye(&mut self) {
+        self.leaves = self.frames.is_some();
+    }
+
+    /// Whether it is the moment for a close frame.
+    fn is_to_close(&self) -> bool {
+        let may_close = |frames: &Frames| frames.is_at_border() && !frames.has_closed();
+        self.leaves && self.frames.as_ref().is_some_and(may_close)
+    }
+
+    /// How many of the `bytes` that have been read go on.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.frames {
+            Some(frames) if self.leaves && !frames.is_at_border() => frames.pass_to_border(bytes),
+            Some(frames) => {
+                frames.pass(bytes);
+                bytes.len()
+            }
+            None => bytes.len(),
+        }
+    }
+
     fn poll<F: AsyncRead + Unpin, T: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         (from, to): (&mut F, &mut T),
-        worker: &Worker,
-        exchange: &ClientExchange,
-        passed: impl Fn(u64),
+        passage: &Passage<'_>,
+        passed: impl Fn(usize),
     ) -> Poll<io::Result<()>> {
         let (mut from, mut to) = (Pin::new(from), Pin::new(to));
-        let state = &mut self.0;
+        let spares = &passage.worker.spares;
         loop {
-            match state {
+            let closes = self.is_to_close();
+            match &mut self.state {
                 State::Early(bytes) => {
                     while bytes.has_remaining() {
                         let written = ready!(to.as_mut().poll_write(cx, bytes))?;
@@ -131,23 +200,29 @@ impl Direction {
                         bytes.advance(written);
                     }
                     ready!(to.as_mut().poll_flush(cx))?;
-                    *state = State::Reading;
+                    self.state = State::Reading;
                 }
-                State::Reading => {
-                    let mut buffer = worker.spares.buffer(BufferSize::Usual);
+                State::Reading if closes => self.state = State::Goodbye(0),
+                State::Reading | State::Discarding => {
+                    let mut buffer = spares.buffer(BufferSize::Usual);
                     let mut read = ReadBuf::new(&mut buffer);
                     let outcome = from.as_mut().poll_read(cx, &mut read);
                     let end = read.filled().len();
                     match outcome {
                         Poll::Ready(Ok(())) if end > 0 => {
-                            exchange.note_moved();
-                            passed(end as u64);
-                            *state = State::Writing { buffer, at: 0, end };
+                            passage.exchange.note_moved();
+                            if matches!(self.state, State::Discarding) {
+                                spares.keep(buffer);
+                                continue;
+                            }
+                            let end = self.follow(&buffer[..end]);
+                            passed(end);
+                            self.state = State::Writing { buffer, at: 0, end };
                         }
                         outcome => {
-                            worker.spares.keep(buffer);
+                            spares.keep(buffer);
                             ready!(outcome)?;
-                            *state = State::Ending;
+                            self.state = State::Ending;
                         }
                     }
                 }
@@ -156,12 +231,19 @@ impl Direction {
                         *at += ready!(to.as_mut().poll_write(cx, &buffer[*at..*end]))?;
                     }
                     ready!(to.as_mut().poll_flush(cx))?;
-                    worker.spares.keep(std::mem::take(buffer));
-                    *state = State::Reading;
+                    spares.keep(std::mem::take(buffer));
+                    self.state = State::Reading;
+                }
+                State::Goodbye(at) => {
+                    while *at < CLOSE_1012.len() {
+                        *at += ready!(to.as_mut().poll_write(cx, &CLOSE_1012[*at..]))?;
+                    }
+                    ready!(to.as_mut().poll_flush(cx))?;
+                    self.state = State::Discarding;
                 }
                 State::Ending => {
                     ready!(to.as_mut().poll_shutdown(cx))?;
-                    *state = State::Ended;
+                    self.state = State::Ended;
                 }
                 State::Ended => return Poll::Ready(Ok(())),
             }

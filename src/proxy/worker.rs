@@ -19,6 +19,7 @@ use super::counters::{ConnectionLane, Counters};
 use super::guests::Guests;
 use super::here::Here;
 use super::spares::Spares;
+use super::stayers::Stayers;
 use crate::tls::Face;
 
 /// What a thread is made of.
@@ -74,6 +75,8 @@ pub(super) struct Worker {
     fewer: Notify,
     draining: Cell<bool>,
     swept: Cell<Sweeps>,
+    /// Its tunnels and event streams.
+    pub(super) stayers: Rc<Stayers>,
     bells: Arc<Doorbells>,
 }
 
@@ -94,6 +97,7 @@ impl Worker {
             fewer: Notify::new(),
             draining: Cell::new(false),
             swept: Cell::default(),
+            stayers: Rc::default(),
             bells,
         });
         tokio::task::spawn_local(worker.clone().keep());
@@ -164,6 +168,7 @@ impl Worker {
             clock::advance(self.counters.uptime());
             self.here.let_all_go();
             if ticked {
+                self.stayers.sweep();
                 self.sweep_connections();
                 self.swept.set(self.swept.get().and(clock::now()));
                 self.here.sample_inflight();

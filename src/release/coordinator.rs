@@ -13,6 +13,7 @@
 
 mod boot;
 mod companions;
+mod drains;
 mod hear;
 mod in_force;
 mod orders;
@@ -333,6 +334,7 @@ impl Coordinator {
             Message::Rollback { asked, asker } => reply(asker, self.roll_back(&asked)),
             Message::Cancel { asker } => reply(asker, self.cancel()),
             Message::Order { order, said, asker } => reply(asker, self.obey(order, said)),
+            Message::Drains { asked, asker } => reply(asker, self.drains(asked)),
             Message::Scale { bounds, said, asker } => reply(asker, self.scale(bounds, &said)),
             Message::Shutdown => {
                 self.step(Event::Shutdown);

@@ -150,6 +150,14 @@ impl Handle {
         Ok(ordered)
     }
 
+    /// Who is still with what traffic has left; with a change of when that ends, as of then.
+    ///
+    /// # Errors
+    /// `not_found` for a change where nothing drains, `busy` (before the boot).
+    pub async fn drains(&self, asked: wire::DrainRequest) -> Result<wire::Drain, ErrorBody> {
+        self.ask_booted(|asker| Message::Drains { asked, asker }).await
+    }
+
     /// Has so many replicas from now on, or from the end of the deploy under way. Returns once that
     /// is kept over the daemon's end; that it cannot be kept is the answer's warning.
     ///

@@ -44,6 +44,11 @@ pub(super) enum Message {
         said: Said,
         asker: oneshot::Sender<Result<OrderReply, ErrorBody>>,
     },
+    /// Say who drains, and maybe until when they may.
+    Drains {
+        asked: wire::DrainRequest,
+        asker: oneshot::Sender<Result<wire::Drain, ErrorBody>>,
+    },
     /// Have so many replicas.
     Scale {
         bounds: Bounds,
@@ -96,7 +101,7 @@ pub(super) enum Message {
 
 impl Message {
     /// Answers a request with `error`. Gives back a message that is none: deploy, switch, rollback,
-    /// cancel, an order and a scale are.
+    /// cancel, an order, a scale and a question about drains are.
     pub(super) fn refuse(self, error: impl FnOnce() -> ErrorBody) -> Option<Self> {
         match self {
             Self::Deploy { asker, .. } => reply(asker, Err(error())),
@@ -104,6 +109,7 @@ impl Message {
             Self::Rollback { asker, .. } => reply(asker, Err(error())),
             Self::Cancel { asker } => reply(asker, Err(error())),
             Self::Order { asker, .. } => reply(asker, Err(error())),
+            Self::Drains { asker, .. } => reply(asker, Err(error())),
             Self::Scale { asker, .. } => reply(asker, Err(error())),
             other => return Some(other),
         }

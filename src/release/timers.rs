@@ -31,6 +31,19 @@ impl Timers {
         self.running.push(Running { due, wall, timer });
     }
 
+    /// How long a timer still runs.
+    pub(super) fn left(&self, timer: Timer) -> Option<Duration> {
+        let now = Instant::now();
+        let left = |running: &Running| running.due.saturating_duration_since(now);
+        self.running.iter().filter(|running| running.timer == timer).map(left).max()
+    }
+
+    /// Has a timer that runs end after this time.
+    pub(super) fn restart(&mut self, timer: Timer, after: Duration) {
+        self.running.retain(|running| running.timer != timer);
+        self.start(timer, after);
+    }
+
     /// When the next timer is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.running.iter().map(|running| running.due).min()

@@ -14,11 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{FormerTarget, Load, Origin, ReleaseRef, RunId, SetId};
 use crate::config::{Affinity, AppConfig, Balance, Sticky};
-use crate::proxy::{Bar, Held, Now, Place, RouteWriter, ServiceCounters, Spread, Target, Tenure};
+use crate::proxy::{Bar, Held, Now, Place, RouteWriter, ServiceCounters, Spread, Stayer, Target, Tenure};
 use crate::wire;
 
 /// How often an early end of a drain is looked for.
 const EARLY_DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// How long it takes until whoever is to leave at once has left: in its last half the close frames
+/// of WebSockets go out.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// The coordinator's side of the data plane.
 #[derive(Debug)]
@@ -196,6 +200,8 @@ impl Traffic {
         // A client that is pinned to an earlier tenure of this run moves to the new one.
         let Tenures { targets, ended } = tenures;
         targets.retain(|tenure| {
+            // Its tunnels are those of a live run again.
+            tenure.stay();
             tenure.close();
             let lives = tenure.inflight() > 0;
             *ended += if lives { 0 } else { tenure.requests() };
@@ -256,14 +262,27 @@ impl Traffic {
         drop(self.route.set(Now::Empty));
     }
 
+    /// Traffic has left `runs`: clients that are pinned to them may stay for `pinned`, tunnels and
+    /// event streams for `stayers`; `None`: until somebody ends them.
+    pub(super) fn part(&self, runs: &[RunId], pinned: Duration, stayers: Option<Duration>) {
+        let targets = runs.iter().flat_map(|run| self.of(*run));
+        targets.for_each(|target| target.part(pinned, stayers, &self.counters));
+    }
+
+    /// The tunnels and event streams of `run`.
+    pub(super) fn stayers(&self, run: RunId) -> Vec<Stayer> {
+        self.of(run).iter().flat_map(|target| target.stayers(&self.counters)).collect()
+    }
+
     /// Lets `run` take no request any more.
     pub(super) fn close(&self, run: RunId) {
         self.of(run).iter().for_each(|target| target.close());
     }
 
-    /// Lets `run` take no request any more, and ends its tunnels.
+    /// Lets `run` take no request any more, and has its tunnels and event streams leave at once.
     pub(super) fn cut(&self, run: RunId) {
-        self.of(run).iter().for_each(|target| target.cut());
+        self.close(run);
+        self.part(&[run], Duration::ZERO, Some(GOODBYE));
     }
 
     /// Whether `runs` have no request, and no client is pinned to one of them.

@@ -107,6 +107,8 @@ mod tls;
 #[cfg(test)]
 mod trust;
 #[cfg(test)]
+mod tunnels;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upgrade_busy;

@@ -100,6 +100,7 @@ impl Admin {
                 let said = said::by_somebody(said, caller.peer).await;
                 answer::json(StatusCode::OK, &app.scale(bounds, said).await?)
             }
+            AppCall::Drains(asked) => answer::json(StatusCode::OK, &app.drains(asked).await?),
             AppCall::Releases => answer::json(StatusCode::OK, &app.releases()),
             AppCall::Logs(asked) => answer::json(StatusCode::OK, &app.logs(&asked)?),
         })

@@ -457,9 +457,11 @@ impl TargetSet {
             self.publisher.publish(&targets, &self.config, || None);
             self.published = ids;
         }
+        let drain = &self.config.drain;
         for id in left {
             if let Some(target) = self.targets.get(&id) {
                 target.retire();
+                target.part(drain.period, drain.tunnels_of(false), &self.counters);
             }
         }
         let (early, targets) = (self.config.drain.early, &self.targets);

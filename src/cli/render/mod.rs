@@ -7,6 +7,7 @@
 
 mod apps;
 mod certs;
+mod drain;
 mod ended;
 mod failure;
 mod host;
@@ -23,6 +24,7 @@ mod words;
 
 pub(crate) use apps::{apps, overview, troubles, unwell};
 pub(crate) use certs::certs;
+pub(crate) use drain::drain;
 pub(crate) use ended::ended;
 pub(crate) use failure::{failure, failure_value};
 pub(crate) use host::{checks, instances, journal_lines, note, report};

@@ -156,6 +156,7 @@ pub(super) const HEALTH: &[Key] = &[
 pub(super) const DRAIN: &[Key] = &[
     row!(app, "drain.period", values::duration(Duration::ZERO), show::time, drain.period)
         .variable("DRAIN_MS"),
+    row!(app, "drain.tunnels", some(values::duration(Duration::ZERO)), optional(show::time), drain.tunnels),
     row!(app, "drain.early", values::boolean, show::number, drain.early),
     row!(app, "drain.affinity", values::choice(AFFINITY), show::word(AFFINITY), drain.affinity)
         .variable("DRAIN_AFFINITY"),

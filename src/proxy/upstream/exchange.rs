@@ -17,6 +17,8 @@ use super::connection::Connection;
 use super::outgoing::{Outgoing, Stopped};
 use crate::http1::chunked::{Chunked, Piece};
 use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_HEAD, MAX_INTERIM, Parsed};
+use crate::proxy::parting::Order;
+use crate::proxy::stayers::Staying;
 use crate::proxy::waits::Patience;
 
 /// Why there is no answer.
@@ -148,6 +150,8 @@ pub(in crate::proxy) struct Incoming {
     keep_alive: bool,
     /// How long the app may be silent. `None`: without limit.
     patience: Option<Patience>,
+    /// Of an event stream: whether it is to end.
+    staying: Option<Box<Staying>>,
 }
 
 /// What a body leaves behind when it is over.
@@ -174,8 +178,13 @@ impl Incoming {
         framing: Framing,
         keep_alive: bool,
     ) -> Self {
-        let (chunked, patience) = (Chunked::Size, None);
-        Self { connection: Some(connection), outgoing, framing, chunked, keep_alive, patience }
+        let (chunked, patience, staying) = (Chunked::Size, None, None);
+        Self { connection: Some(connection), outgoing, framing, chunked, keep_alive, patience, staying }
+    }
+
+    /// It is an event stream: it stays until it ends or `staying` says so.
+    pub(in crate::proxy) fn stay(&mut self, staying: Box<Staying>) {
+        self.staying = Some(staying);
     }
 
     /// Waits no longer than `patience` for the app, from now on.
@@ -298,8 +307,16 @@ impl Incoming {
     pub(in crate::proxy) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Failed>> {
         self.poll_outgoing(cx)?;
         loop {
+            if self.staying.is_some() && self.leaves(cx)? {
+                return Poll::Ready(Ok(Step::Over(self.over())));
+            }
             match self.decode()? {
-                Decoded::Frame(frame) => return Poll::Ready(Ok(Step::Frame(frame))),
+                Decoded::Frame(frame) => {
+                    if let (Some(staying), Some(data)) = (&self.staying, frame.data_ref()) {
+                        staying.moved(data.len());
+                    }
+                    return Poll::Ready(Ok(Step::Frame(frame)));
+                }
                 Decoded::Over => return Poll::Ready(Ok(Step::Over(self.over()))),
                 Decoded::More => (),
             }
@@ -317,6 +334,21 @@ impl Incoming {
                 Err(error) => return Poll::Ready(Err(Failed::Reset { error, answered: true })),
             }
         }
+    }
+
+    /// Whether an event stream is to end here: it is its turn to leave, and no chunk is under way.
+    /// The app is asked for nothing more.
+    #[inline(never)]
+    fn leaves(&mut self, cx: &Context<'_>) -> Result<bool, Failed> {
+        let order = self.staying.as_ref().map_or(Order::Stay, |staying| staying.order(cx.waker()));
+        let between_chunks = match self.framing {
+            Framing::Chunked => matches!(self.chunked, Chunked::Size | Chunked::DataEnd),
+            Framing::Eof => true,
+            Framing::None | Framing::Length(_) => false,
+        };
+        let leaves = order != Order::Stay && between_chunks;
+        self.keep_alive &= !leaves;
+        if order == Order::Cut && !leaves { Err(Failed::Timeout("drain.tunnels")) } else { Ok(leaves) }
     }
 
     /// How much is left, if that is known.

@@ -156,6 +156,7 @@ impl Coordinator {
             | Message::Rollback { .. }
             | Message::Switch { .. }
             | Message::Order { .. }
+            | Message::Drains { .. }
             | Message::Scale { .. }
             | Message::StopAll { .. }
             | Message::Kill
@@ -168,6 +169,7 @@ impl Coordinator {
             | Message::Rollback { .. }
             | Message::Switch { .. }
             | Message::Order { .. }
+            | Message::Drains { .. }
             | Message::Scale { .. } => {
                 let refusal = if self.is_stopping() { Refusal::ShuttingDown } else { Refusal::Booting };
                 message.refuse(|| refused(&refusal))

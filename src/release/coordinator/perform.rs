@@ -1,6 +1,7 @@
 //! How the machine's effects are carried out, one call each.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Answer, Coordinator, Step};
 use crate::config::{AppConfig, HoldOn};
@@ -50,7 +51,7 @@ impl Coordinator {
             Effect::Forget { run } => self.runs.stop_probing(run),
             Effect::Timer(timer) => {
                 let after = match timer {
-                    Timer::Drain(..) => config.drain.period,
+                    Timer::Drain(set, _) => self.part(set, config),
                     Timer::Window(_) => config.rollback.window,
                     Timer::Restart(_, delay) | Timer::Calm(_, delay) => delay,
                 };
@@ -63,6 +64,16 @@ impl Coordinator {
             Effect::UnderWay => step.answer = self.voice.reader().map(Answer::Accepted),
             Effect::Finished => step.finished = true,
         }
+    }
+
+    /// Tells those who would stay with the runs of `set` until when they may; how long its drain
+    /// takes.
+    fn part(&self, set: SetId, config: &AppConfig) -> Duration {
+        let runs = self.state.runs_of(set);
+        let stayers = config.drain.tunnels_of(self.are_managed(&runs));
+        let pinned = config.drain.period;
+        self.traffic.part(&runs, pinned, stayers);
+        pinned.max(stayers.unwrap_or_default())
     }
 
     /// The run of this id, where the machine knows it.

@@ -366,6 +366,9 @@ impl Connection<'_> {
             spec.note(&format!("stranger {host}"));
         }
         if request.header("upgrade").is_some() {
+            if request.path == "/frames" {
+                return self.websocket();
+            }
             return self.echo_tunnel();
         }
         let (what, argument) = request
@@ -464,6 +467,26 @@ impl Connection<'_> {
                 return Ok(false);
             }
         }
+    }
+
+    /// A WebSocket that sends its version in a frame, and notes the close frame that comes back.
+    fn websocket(&mut self) -> Handled {
+        self.stream.set_read_timeout(None)?;
+        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+        let version = self.spec.version();
+        let length = u8::try_from(version.len()).map_err(std::io::Error::other)?;
+        self.stream.write_all(&[head.as_bytes(), &[0x81, length], version.as_bytes()].concat())?;
+        // A frame of a client has a mask of four bytes behind its head.
+        while self.buffer.len() < 8 {
+            if !self.fill()? {
+                self.spec.note("no close frame");
+                return Ok(false);
+            }
+        }
+        let [first, _, mask @ .., high, low] = self.buffer[..8] else { return Ok(false) };
+        let code = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);
+        self.spec.note(&format!("frame {first:#x} {code}"));
+        Ok(false)
     }
 
     fn stream_events(&mut self, file: &str) -> Handled {
