@@ -159,6 +159,15 @@ impl Quota {
 }
 
 #[cfg(test)]
+impl Quota {
+    /// That of a request that is one too many.
+    pub(super) fn of_a_refusal() -> Self {
+        let standing = Standing { refused: true, left: 0, more_in: 1_001 };
+        Self { tier: "anonymous".into(), allowance: Allowance { most: 500, within: 60_000 }, standing }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -209,9 +218,7 @@ mod tests {
 
     #[test]
     fn the_fields_are_those_of_the_draft() {
-        let standing = Standing { refused: true, left: 0, more_in: 1_001 };
-        let allowance = Allowance { most: 500, within: 60_000 };
-        let quota = Quota { tier: "anonymous".into(), allowance, standing };
+        let quota = Quota::of_a_refusal();
         let [policy, left] = quota.fields();
         assert_eq!(policy, ("ratelimit-policy", "\"anonymous\";q=500;w=60".to_owned()));
         assert_eq!(left, ("ratelimit", "\"anonymous\";r=0;t=2".to_owned()));

@@ -84,7 +84,6 @@ async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let frames = (passage.staying.kind() == StayerKind::WebSocket).then(Frames::default);
     let from_app = app.buf.split().freeze();
-    passage.staying.moved(early.len() + from_app.len());
     let mut up = Direction::new(early, None);
     let mut down = Direction::new(from_app, frames);
     let moved = poll_fn(|cx| {
@@ -196,7 +195,7 @@ impl Direction {
                 State::Early(bytes) => {
                     while bytes.has_remaining() {
                         let written = ready!(to.as_mut().poll_write(cx, bytes))?;
-                        passed(written as u64);
+                        passed(written);
                         bytes.advance(written);
                     }
                     ready!(to.as_mut().poll_flush(cx))?;

@@ -2,6 +2,7 @@
 
 mod limits;
 mod places;
+mod readme;
 mod rejected;
 mod several;
 mod several_files;

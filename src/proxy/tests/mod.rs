@@ -1,5 +1,6 @@
 //! The data plane against hand-made clients and apps, over real sockets.
 
+mod answers;
 mod apps;
 mod coming_back;
 mod connections;
