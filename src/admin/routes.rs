@@ -431,15 +431,23 @@ mod tests {
             } else {
                 (&[Method::GET, Method::HEAD], &[Method::POST, Method::OPTIONS, Method::PATCH])
             };
+            // The one path that both a look and a change have.
+            let is_of_both = name == "drain";
             for method in good {
                 assert_eq!(ask(&path, method.clone(), NEAR), Ok(route), "{method} {path}");
             }
-            for method in bad {
+            let others = [Method::GET, Method::HEAD, Method::POST];
+            for method in bad.iter().filter(|method| !(is_of_both && others.contains(method))) {
                 let refusal = find("/__", &path, method, NEAR).unwrap_err();
                 assert_eq!(refusal.body.code, Code::MethodNotAllowed, "{method} {path}");
                 let (header, value) = refusal.header.unwrap();
                 assert_eq!(header, http::header::ALLOW);
-                assert_eq!(value, if route.acts() { "POST" } else { "GET, HEAD" });
+                let allowed = match route.acts() {
+                    _ if is_of_both => "GET, HEAD, POST",
+                    true => "POST",
+                    false => "GET, HEAD",
+                };
+                assert_eq!(value, allowed);
             }
         }
     }
@@ -508,6 +516,7 @@ mod tests {
             let port = match route {
                 Route::Switch => "&port=1",
                 Route::Scale => "&min=1&max=2",
+                Route::MoveDrain => "&now=1",
                 _ => "",
             };
             let body: &[u8] = if route == Route::Maintenance { b"{\"on\":true}" } else { b"" };
@@ -516,6 +525,18 @@ mod tests {
             assert_eq!(ask("app=redis%3Ax.org").unwrap().app.as_deref(), Some("redis:x.org"), "{route:?}");
             assert_eq!(ask("app=").unwrap().app, None, "{route:?}");
             assert!(ask("app=a&app=a").unwrap_err().message.contains("more than once"), "{route:?}");
+        }
+    }
+
+    #[test]
+    fn a_drain_is_extended_or_ended() {
+        let asked = |request| Ok(Call::Of(AppCall::Drains(request)));
+        let ten_minutes = Duration::from_secs(600);
+        assert_eq!(made(Route::Drain, ""), asked(wire::DrainRequest::Look));
+        assert_eq!(made(Route::MoveDrain, "extend=10m"), asked(wire::DrainRequest::Extend(ten_minutes)));
+        assert_eq!(made(Route::MoveDrain, "now=1"), asked(wire::DrainRequest::Now));
+        for query in ["", "now=0", "extend=", "extend=0s", "extend=25h", "extend=x", "extend=10m&now=1"] {
+            made(Route::MoveDrain, query).unwrap_err();
         }
     }
 

@@ -14,6 +14,9 @@ use super::clock;
 /// many there are.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
+/// How long whoever leaves last has for it, in milliseconds: at least, and at most.
+const ANSWER: (u64, u64) = (250, 1_000);
+
 /// When they leave. Written by the coordinator, read by all threads.
 #[derive(Debug)]
 pub(super) struct Parting {
@@ -83,9 +86,12 @@ impl Parting {
     }
 }
 
-/// The moment of a turn between two.
+/// The moment of a turn between two. The last one leaves time for an answer.
 fn moment(from: u64, until: u64, Turn(share): Turn) -> u64 {
-    let part = u128::from(until.saturating_sub(from)) * u128::from(share) >> 64;
+    let (least, most) = ANSWER;
+    let time = until.saturating_sub(from);
+    let turns = time - (time / 8).clamp(least, most).min(time);
+    let part = u128::from(turns) * u128::from(share) >> 64;
     from.saturating_add(u64::try_from(part).unwrap_or(0))
 }
 
@@ -116,6 +122,16 @@ mod tests {
                     assert!(leave * 100 <= 15 * count || count == 10 && leave <= 2, "{count}: {left:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_last_one_has_time_for_an_answer() {
+        for time in [500, 1_000, 4_000, 60_000] {
+            let parting = Parting::default();
+            parting.set(0, Some(Duration::from_millis(time)));
+            let orders = |now| (0..100).map(|_| parting.order(now, parting.turn())).collect::<Vec<_>>();
+            assert!(orders(time - 250).iter().all(|order| *order == Order::Leave), "{time}");
         }
     }
 

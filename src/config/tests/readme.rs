@@ -6,8 +6,8 @@ const README: &str = include_str!("../../../README.md");
 
 /// The keys of a row, with the defaults that it tells; `None` where it tells them in words.
 fn row(line: &str) -> Vec<(String, Option<String>)> {
-    let cells: Vec<_> = line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect();
-    let [names, _, defaults, ..] = &cells[..] else { return Vec::new() };
+    let cells: Vec<_> = line.split('|').map(str::trim).collect();
+    let [_, names, _, defaults, ..] = &cells[..] else { return Vec::new() };
     let names: Vec<_> = names.split(", ").map(|name| name.trim_matches('`')).collect();
     let table = names[0].rsplit_once('.').map_or("", |(table, _)| table);
     let defaults: Vec<_> = defaults.split(", ").collect();

@@ -483,8 +483,10 @@ impl Connection<'_> {
                 return Ok(false);
             }
         }
-        let [first, _, mask @ .., high, low] = self.buffer[..8] else { return Ok(false) };
-        let code = u16::from_be_bytes([high ^ mask[0], low ^ mask[1]]);
+        let Some(&[first, _, one, two, _, _, high, low]) = self.buffer.first_chunk() else {
+            return Ok(false);
+        };
+        let code = u16::from_be_bytes([high ^ one, low ^ two]);
         self.spec.note(&format!("frame {first:#x} {code}"));
         Ok(false)
     }
