@@ -1,7 +1,7 @@
 //! The commands that ask one daemon, and how a hint that proposes one of them names that daemon.
 
 /// The commands that ask a daemon.
-const ASKING: [Asking; 21] = [
+const ASKING: [Asking; 22] = [
     Asking { name: "deploy", takes_instance: false, of_one_app: true },
     Asking { name: "switch", takes_instance: false, of_one_app: true },
     Asking { name: "rollback", takes_instance: false, of_one_app: true },

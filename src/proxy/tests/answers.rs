@@ -13,6 +13,7 @@ fn all() -> Vec<Fault> {
     let maintenance = Arc::new(Maintenance { status: 503, page: None });
     let all = vec![
         Fault::NoRoute(404),
+        Fault::Misdirected,
         Fault::NoLiveTarget,
         Fault::Refused(error()),
         Fault::Want(error()),
@@ -33,6 +34,7 @@ fn all() -> Vec<Fault> {
     for fault in &all {
         match fault {
             Fault::NoRoute(_)
+            | Fault::Misdirected
             | Fault::NoLiveTarget
             | Fault::Refused(_)
             | Fault::Want(_)
