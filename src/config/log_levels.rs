@@ -31,7 +31,7 @@ const LEVELS: [(&str, LogLevel); 6] = [
 ];
 
 /// The parts of portok that log.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 13] = [
     "access",
     "admin",
     "apps",
@@ -44,6 +44,7 @@ const PARTS: [&str; 12] = [
     "release",
     "supervisor",
     "systemd",
+    "tls",
 ];
 
 /// A level for all parts, and others for some.
