@@ -37,6 +37,8 @@ mod edge;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
+mod fire;
+#[cfg(test)]
 mod growth;
 #[cfg(test)]
 mod harness;
