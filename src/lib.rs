@@ -94,6 +94,9 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod folder;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod hooks;
 mod host;

@@ -303,7 +303,8 @@ fn root() -> PathBuf {
 fn sources() -> Vec<Source> {
     let mut sources = read_all("src");
     let only_tests = |path: &str| {
-        path.contains("/tests/") || ["tests.rs", "testing.rs"].iter().any(|name| path.ends_with(name))
+        path.contains("/tests/")
+            || ["tests.rs", "testing.rs", "fuzzing.rs"].iter().any(|name| path.ends_with(name))
     };
     sources.retain(|source| !only_tests(&source.path));
     assert!(sources.len() > 5, "the sources are where they were");

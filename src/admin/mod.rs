@@ -25,6 +25,8 @@ mod api;
 mod auth;
 mod bind;
 mod browser;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod prometheus;
 mod rate;
 mod request;

@@ -36,7 +36,7 @@ pub fn read_env_file(
 /// The problem and the number of its line, from 1.
 type Problem = (usize, String);
 
-fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, Problem> {
+pub(super) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, String>, Problem> {
     let line_of = |at: usize| 1 + bytes[..at].iter().filter(|&&byte| byte == b'\n').count();
     let text = std::str::from_utf8(bytes)
         .map_err(|error| (line_of(error.valid_up_to()), "is not UTF-8 text".to_owned()))?;

@@ -94,6 +94,8 @@ mod fingerprint;
 mod fnv;
 mod folder;
 mod further;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hold;
 mod hosts;
 mod keys;

@@ -10,6 +10,8 @@
 
 pub(crate) mod chunked;
 pub(crate) mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod head;
 pub(crate) mod host;
 pub(crate) mod target;

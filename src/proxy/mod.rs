@@ -53,6 +53,8 @@ mod extras;
 mod fault;
 mod forward;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 mod guests;
 mod headers;

@@ -49,7 +49,10 @@ use crate::http1::fields;
 use crate::http1::head::{self, Fields, Framing, Room};
 
 mod passing;
+#[cfg(not(any(test, fuzzing)))]
 mod request;
+#[cfg(any(test, fuzzing))]
+pub(super) mod request;
 
 /// A head that is not complete after this many bytes is left to hyper.
 const LONGEST: usize = 16 * 1024;

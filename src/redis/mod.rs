@@ -51,6 +51,8 @@ use crate::wire::RedisStatus;
 
 mod bounds;
 mod dead;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guard;
 mod keeper;
 mod lines;

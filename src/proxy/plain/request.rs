@@ -11,6 +11,9 @@ use super::super::sticky;
 use crate::http1::fields::{self, Kind};
 use crate::http1::host::is_host;
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::proxy) mod fuzzing;
+
 /// A head with more fields is left to hyper.
 pub(super) const MOST_FIELDS: usize = 64;
 
@@ -139,71 +142,9 @@ const TARGET: [bool; 256] = fields::table(b"-._~!$&'()*+,;=:@/?%");
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::convert::Infallible;
-
-    use bytes::Bytes;
-    use http::Response;
-    use http_body::Body as _;
-    use http_body_util::Empty;
-    use hyper::body::Incoming;
-    use hyper::server::conn::http1;
-    use hyper::service::service_fn;
-    use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    use super::*;
-    use crate::http1::fields::tokens;
-    use crate::proxy::judge::judge;
-
-    /// Method, target, whether the client closes, and the fields, sorted but for lines of one name.
-    type Read = (String, String, bool, Vec<(String, Vec<u8>)>);
-
-    fn fields<'a>(all: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<(String, Vec<u8>)> {
-        let mut all: Vec<_> = all.map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec())).collect();
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
-        all
-    }
-
-    fn own(bytes: &[u8]) -> Option<Read> {
-        let mut room = [httparse::EMPTY_HEADER; MOST_FIELDS];
-        let mut request = httparse::Request::new(&mut room);
-        let parsed = request.parse(bytes);
-        if !matches!(parsed, Ok(httparse::Status::Complete(length)) if length == bytes.len()) {
-            return None;
-        }
-        let plain = Plain::of(&request)?;
-        let all = fields(plain.fields.iter().map(|field| (field.name, field.value)));
-        Some((plain.method.to_owned(), plain.target.to_owned(), plain.close, all))
-    }
-
-    /// The same as hyper and `forward` see it, when they let it pass.
-    async fn hypers(bytes: &[u8]) -> Option<Read> {
-        let (near, mut far) = tokio::io::duplex(1 << 16);
-        let seen = RefCell::new(None);
-        let service = service_fn(async |request: http::Request<Incoming>| {
-            let target = bytes.split(|&byte| byte == b' ').nth(1);
-            let (request, body) = request.into_parts();
-            if judge(&request, target).is_ok() && body.is_end_stream() {
-                let (uri, headers) = (&request.uri, &request.headers);
-                let options = headers.get_all(http::header::CONNECTION).iter();
-                let mut options = options.map(http::HeaderValue::as_bytes).flat_map(tokens);
-                let close = options.any(|option| option.eq_ignore_ascii_case(b"close"));
-                let all = fields(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-                let target = uri.path_and_query().unwrap().as_str();
-                seen.replace(Some((request.method.to_string(), target.to_owned(), close, all)));
-            }
-            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-        });
-        far.write_all(bytes).await.unwrap();
-        // It answers in any case.
-        tokio::select! {
-            _ = http1::Builder::new().serve_connection(TokioIo::new(near), service) => (),
-            read = far.read_u8() => assert_eq!(read.unwrap(), b'H'),
-        }
-        seen.into_inner()
-    }
+    use super::fuzzing::{hypers, own};
 
     fn request() -> impl Strategy<Value = Vec<u8>> {
         let method = prop_oneof![4 => Just("GET"), 2 => Just("HEAD"), 1 => Just("POST"), 1 => Just("get")];
