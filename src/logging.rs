@@ -5,10 +5,10 @@
 //! (`PORTOK_RELEASE`, `PORTOK_PHASE`, `PORTOK_PID`, ...): `journalctl PORTOK_RELEASE=v7` shows the
 //! life of a release.
 //!
-//! Set up once, before anything is logged; how much is logged can change later. Nothing is logged per request, because the journal is
-//! written with a blocking socket on the calling thread. Standard error is written by a thread of
-//! its own behind a bounded queue: a pipe that nobody reads may cost lines, but never blocks the
-//! control plane.
+//! Set up once, before anything is logged; how much is logged can change later. Nothing is logged
+//! per request, because the journal is written with a blocking socket on the calling thread.
+//! Standard error is written by a thread of its own behind a bounded queue: a pipe that nobody reads
+//! may cost lines, but never blocks the control plane.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;

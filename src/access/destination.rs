@@ -1,7 +1,7 @@
 //! Where lines go: a file that is opened for appending, or standard output.
 //!
-//! Lines are written many at a time, and whole. A write that fails halfway leaves the beginning of a
-//! line; the next one that succeeds begins a new line first.
+//! Lines are written many at a time, and whole. A write that fails halfway leaves the beginning of
+//! a line; the next one that succeeds begins a new line first.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
-//! The line that hipache writes: client, time, request, status, bytes, referer, user agent, app, and
-//! the seconds of the whole and of the app. As there, an IPv4 client is written as IPv6, and what is
-//! not known is empty. Pure.
+//! The line that hipache writes: client, time, request, status, bytes, referer, user agent, app,
+//! and the seconds of the whole and of the app. As there, an IPv4 client is written as IPv6, and
+//! what is not known is empty. Pure.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! An entry as a line. Pure.
 //!
-//! Whatever bytes a client has sent, a line has no end of line in it but its own, and nothing that a
-//! terminal obeys.
+//! Whatever bytes a client has sent, a line has no end of line in it but its own, and nothing that
+//! a terminal obeys.
 
 use super::entry::Entry;
 use super::{combined, hipache, json};

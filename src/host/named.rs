@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::unistd::{Group, User};
 
-use crate::config::{AppConfig, CommandLine, Config};
+use crate::config::{AccessFile, AppConfig, CommandLine, Config};
 use crate::plain::describe_io;
 
 /// Something that is missing, or not as its key needs it.
@@ -38,7 +38,13 @@ pub(super) fn missing(config: &Config) -> Vec<Missing> {
             apps.flat_map(|app| missing_of(app).into_iter().map(move |missing| named(app, missing))).collect()
         }
     };
-    apps.into_iter().chain(own).collect()
+    let log = match &config.access.file {
+        AccessFile::Path(path) => {
+            path.parent().and_then(|folder| directory("the folder of access.file", folder))
+        }
+        AccessFile::Off | AccessFile::Stdout => None,
+    };
+    apps.into_iter().chain(own).chain(log).collect()
 }
 
 /// Everything that the configuration of one app names and that does not exist.
@@ -54,6 +60,7 @@ fn missing_of(config: &AppConfig) -> Vec<Missing> {
     let found = [
         app.directory.as_deref().and_then(|path| directory("app.directory", path)),
         app.env_file.as_deref().and_then(env_file),
+        config.errors.dir.as_deref().and_then(|path| directory("errors.dir", path)),
         app.user.as_deref().and_then(|name| account("app.user", "user", name)),
         app.group.as_deref().and_then(|name| account("app.group", "group", name)),
     ];

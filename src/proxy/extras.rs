@@ -2,9 +2,9 @@
 //! portok answers itself, more about the client or about who answered.
 //!
 //! [`Wanted`] is worked out with the settings. Where nothing is wanted there is none, and a request
-//! pays for one look at that. Else it has [`Extras`], which its ticket keeps until its end; they are
-//! what the rest of the data plane tells what becomes of it. When they are dropped, the line of the
-//! request is recorded.
+//! pays for one look at that. Else it has [`Extras`], which its ticket keeps until its end, and
+//! which the rest of the data plane tells what becomes of it. When they are dropped, the line of
+//! the request is recorded.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +20,9 @@ use super::target::Target;
 use super::tiers::{self, Place};
 use super::who;
 use crate::access::{Entry, Recorder, Text};
-use crate::config::{AppConfig, Config, Forwarded, ForwardedHeader, RequestId};
+use crate::config::{APPS_OF_REDIS, AppConfig, Config, Forwarded, ForwardedHeader, RequestId};
 use crate::http1::fields::{self, Kind, is_among, is_spelling};
+use crate::http1::host::compared;
 
 mod accept;
 mod forwarded;
@@ -35,12 +36,44 @@ const TOKEN: &[u8] = b"x-admin-token";
 /// What the requests of a service want.
 pub(super) struct Wanted {
     recorder: Option<Arc<Recorder>>,
-    /// The app's name; `None`: the requests are for no app.
-    app: Option<Arc<str>>,
+    app: Name,
     has_pages: bool,
     has_tiers: bool,
     request_id: RequestId,
     debug: bool,
+}
+
+/// What the app of a request is called.
+enum Name {
+    /// The request is for none.
+    None,
+    One(Arc<str>),
+    /// After the host that it is for, as every app of Redis.
+    OfRedis,
+}
+
+impl Name {
+    fn of(config: &Config, app: &Arc<AppConfig>) -> Self {
+        if config.apps.is_some() && Arc::ptr_eq(app, &config.app) {
+            Self::None
+        } else if config.redis.is_some() && app.name == APPS_OF_REDIS && app.routes.hosts.is_empty() {
+            Self::OfRedis
+        } else {
+            Self::One(app.name.as_str().into())
+        }
+    }
+
+    /// That of the app that a request for `host` goes to.
+    fn at(&self, host: Option<&[u8]>) -> Option<Arc<str>> {
+        match self {
+            Self::None => None,
+            Self::One(name) => Some(name.clone()),
+            Self::OfRedis => {
+                let host = compared(host.unwrap_or_default());
+                Some(format!("{APPS_OF_REDIS}:{}", String::from_utf8_lossy(&host)).into())
+            }
+        }
+    }
 }
 
 /// A request whose head has come.
@@ -68,8 +101,7 @@ impl Wanted {
         if recorder.is_none() && !(has_pages || has_ids || debug || names_client || has_tiers) {
             return None;
         }
-        let is_of_no_app = config.apps.is_some() && Arc::ptr_eq(app, &config.app);
-        let app = (!is_of_no_app).then(|| app.name.as_str().into());
+        let app = Name::of(config, app);
         Some(Self { recorder, app, has_pages, has_tiers, request_id, debug })
     }
 
@@ -119,7 +151,7 @@ impl Wanted {
             let mut entry = Box::new(Entry::new(client, asked.proto));
             fill(&mut entry, asked, recorder.has_query(), values);
             id.iter().for_each(|id| entry.set(Text::RequestId, id));
-            entry.app.clone_from(&self.app);
+            entry.app = self.app.at(asked.host);
             entry.tier = place.as_ref().map(|place| place.tier().into());
             (recorder.clone(), entry)
         });
@@ -131,7 +163,7 @@ impl Wanted {
             place,
             takes_html: self.has_pages && takes_html(values(b"accept")),
             id,
-            debug: is_asked_for.then(|| self.app.clone()).flatten(),
+            debug: is_asked_for.then(|| self.app.at(asked.host)).flatten(),
         })
     }
 }

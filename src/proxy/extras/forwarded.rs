@@ -1,8 +1,8 @@
 //! The field `Forwarded` as an app gets it (RFC 7239). Pure.
 //!
 //! It has an element for each hop. The hops before a trusted peer are what that peer says of them,
-//! in `Forwarded`, or in `X-Forwarded-*` if it sends no other; the last one is the peer itself, with
-//! its port.
+//! in `Forwarded`, or in `X-Forwarded-*` if it sends no other; the last one is the peer itself,
+//! with its port.
 
 use std::net::SocketAddr;
 

@@ -36,7 +36,7 @@ pub(super) fn request_id<'a>(
     }
 }
 
-/// Whether an id of somebody else's can be kept: not too long, and nothing in it that breaks a line.
+/// Whether an id of somebody else's can be kept: not too long, and nothing in it that ends a line.
 fn is_id(id: &[u8]) -> bool {
     (1..=LONGEST).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
 }

@@ -22,6 +22,7 @@ mod gone;
 mod killed;
 mod kinds;
 mod orders;
+mod pages;
 mod redis;
 mod routes;
 mod shown;
