@@ -5,12 +5,11 @@
 //! one file costs; nothing but the time depends on it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::AppConfig;
 use super::files::{self, Owner, Who};
@@ -19,6 +18,7 @@ use super::limits::Host;
 use super::one_of_several::{self, Sections};
 use super::raw::{self, Names};
 use super::read::{Given, Reader};
+use super::seen_file::Stamp;
 use super::values::{NAME_EXPECTED, is_instance_name};
 
 /// The most files of apps.
@@ -26,13 +26,6 @@ pub(super) const FILES_MAX: usize = 10_000;
 
 /// The largest file of an app, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
-
-/// A file that changed less than this ago may change again without a trace: its times are those of
-/// the kernel's ticks (inode(7)).
-const FINENESS: Duration = Duration::from_millis(100);
-
-/// The same where a file system knows whole seconds, or every other one, alone.
-const COARSE_FINENESS: Duration = Duration::from_secs(2);
 
 /// The files of apps in a folder, by the name of the app, which is the file's stem.
 pub(super) type Listed = BTreeMap<String, PathBuf>;
@@ -73,33 +66,6 @@ struct Conditions {
     who: Who,
     host: Host,
     client: bool,
-}
-
-/// Equal as long as a file has not changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// The stamp of a file that was looked at after this moment. `None` where a further change of
-    /// it may not show. Whatever changes a file sets `changed` to the time of the clock; `modified`
-    /// may be set to any.
-    pub(super) fn of(meta: &Metadata, before: SystemTime) -> Option<Self> {
-        let stamp = Self {
-            inode: (meta.dev(), meta.ino()),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        };
-        let fineness = if stamp.changed.1 == 0 { COARSE_FINENESS } else { FINENESS };
-        let long_ago = before.checked_sub(fineness)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-        let long_ago = (i64::try_from(long_ago.as_secs()).ok()?, i64::from(long_ago.subsec_nanos()));
-        (stamp.changed < long_ago).then_some(stamp)
-    }
 }
 
 /// Lists the files of apps in `folder`. Hidden files and what editors leave are none.

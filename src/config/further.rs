@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use super::watch::seen::SeenFile;
+use super::seen_file::SeenFile;
 
 /// The largest of them, in bytes.
 pub(super) const FURTHER_MAX: u64 = 8 * 1024 * 1024;

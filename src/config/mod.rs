@@ -111,6 +111,7 @@ mod recreate;
 mod redis;
 mod replicas;
 mod secret;
+mod seen_file;
 mod several;
 mod show;
 mod spots;

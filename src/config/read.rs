@@ -20,8 +20,8 @@ use super::further;
 use super::limits::Host;
 use super::raw::{Names, Problem, Section, Values};
 use super::secret::{MASK, is_secret};
+use super::seen_file::SeenFile;
 use super::values::{Input, Parsed};
-use super::watch::seen::SeenFile;
 
 /// What a configuration depends on beside its keys.
 #[derive(Debug)]

@@ -15,7 +15,7 @@
 //! otherwise it would be missed.
 
 mod bell;
-pub(super) mod seen;
+mod seen;
 mod way;
 
 use std::path::{Path, PathBuf};

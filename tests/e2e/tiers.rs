@@ -35,7 +35,8 @@ fn an_edit_of_the_keys_is_in_force_and_a_bad_one_changes_nothing_and_shows_no_ke
         conf.put(&format!("app.tiers.{key}"), value);
     }
     let daemon = world.start(&conf);
-    daemon.wait_until_serves("v1");
+    // Asked for at the admin API: requests would count.
+    daemon.wait_until("the app is live", |status| status.active_port.is_some());
     assert_eq!(policy(&daemon, KEY), "\"gold\";q=1000;w=60");
     while ask(&daemon, "unknown").status() == 200 {}
     let refused = ask(&daemon, "unknown");

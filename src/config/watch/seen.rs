@@ -2,21 +2,20 @@
 //! changed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::config::files::CONFIG_MAX;
-use crate::config::folder::{FILES_MAX, Stamp, app_of};
+use crate::config::folder::{FILES_MAX, app_of};
 use crate::config::further::{FURTHER_MAX, Noted};
+use crate::config::seen_file::{Content, SeenFile};
 
 /// What was seen: equal if `load` would see the same.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    file: MainFile,
+    file: Content,
     apps: Folder,
     /// The files that these name.
     further: Noted,
@@ -29,7 +28,7 @@ impl Seen {
             (file.clone(), SeenFile::look(file, Some(seen), FURTHER_MAX))
         };
         Self {
-            file: MainFile::look(file, CONFIG_MAX),
+            file: Content::look(file, CONFIG_MAX),
             apps: Folder::look(apps, &self.apps),
             further: self.further.iter().map(look).collect(),
         }
@@ -41,39 +40,6 @@ impl Seen {
         for (file, seen) in further {
             self.further.entry(file.clone()).or_insert_with(|| seen.clone());
         }
-    }
-}
-
-/// What was seen of a file: equal if `load` would see the same.
-#[derive(Debug, Default, PartialEq, Eq, Hash)]
-enum MainFile {
-    #[default]
-    Missing,
-    /// There, but it cannot be read.
-    Unreadable(io::ErrorKind),
-    Content {
-        bytes: Vec<u8>,
-        /// Mode and owner, by which `load` refuses some files.
-        rights: (u32, u32),
-    },
-}
-
-impl MainFile {
-    fn look(file: &Path, limit: u64) -> Self {
-        let read = || -> io::Result<Self> {
-            let meta = fs::metadata(file)?;
-            if !meta.is_file() {
-                return Err(io::ErrorKind::InvalidInput.into());
-            }
-            let mut bytes = Vec::new();
-            // One byte more than `load` accepts: all files beyond that are equally too large.
-            File::open(file)?.take(limit + 1).read_to_end(&mut bytes)?;
-            Ok(Self::Content { bytes, rights: (meta.mode(), meta.uid()) })
-        };
-        read().unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Self::Missing,
-            kind => Self::Unreadable(kind),
-        })
     }
 }
 
@@ -90,24 +56,6 @@ enum Folder {
         files: BTreeMap<String, SeenFile>,
     },
 }
-
-/// What was seen of a file, as a hash.
-#[derive(Debug, Clone)]
-pub(in crate::config) struct SeenFile {
-    /// As long as this is the same, so is the content.
-    stamp: Option<Stamp>,
-    /// A hash of its content and rights.
-    hash: u64,
-}
-
-impl PartialEq for SeenFile {
-    /// Whether the content is the same: a file may have been touched.
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-    }
-}
-
-impl Eq for SeenFile {}
 
 impl Folder {
     /// Looks again; what has not changed since `before` is not read again.
@@ -137,23 +85,5 @@ impl Folder {
             Self::Files { files, .. } => files.get(app),
             Self::Missing | Self::Unreadable(_) => None,
         }
-    }
-}
-
-impl SeenFile {
-    /// Looks at a file of which `load` reads `limit` bytes at most.
-    pub(in crate::config) fn look(path: &Path, before: Option<&Self>, limit: u64) -> Self {
-        let now = SystemTime::now();
-        let stamp = fs::metadata(path).ok().and_then(|meta| Stamp::of(&meta, now));
-        let same = before.filter(|before| stamp.is_some() && before.stamp == stamp);
-        let hash = same.map_or_else(
-            || {
-                let mut hasher = DefaultHasher::new();
-                MainFile::look(path, limit).hash(&mut hasher);
-                hasher.finish()
-            },
-            |before| before.hash,
-        );
-        Self { stamp, hash }
     }
 }

@@ -72,11 +72,14 @@ impl Head {
     }
 }
 
+/// Names and values, in their order.
+type Fields = Vec<(String, String)>;
+
 /// Reads the fields, and how the body ends.
 fn fields_of<'a>(
     first: &str,
     lines: impl Iterator<Item = &'a str>,
-) -> Result<(Vec<(String, String)>, Framing), &'static str> {
+) -> Result<(Fields, Framing), &'static str> {
     let is_clean = |text: &str| text.chars().all(|byte| byte == '\t' || !byte.is_ascii_control());
     if first.is_empty() || !is_clean(first) {
         return Err("the first line");
