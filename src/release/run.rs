@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,9 @@ const STRANGER_GRACE: Duration = Duration::from_secs(1);
 
 /// Between two tries to start a process when portok itself lacks what it needs.
 const WANT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the execution of a process is waited for that is given up meanwhile.
+const EXECUTION: Duration = Duration::from_secs(10);
 
 /// Between two looks for the owner of a listener that answered and was gone when its owner was
 /// looked for.
@@ -71,16 +75,8 @@ pub(super) struct Start {
 /// against others until the process listens.
 pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Supervisor>, reports: Reports) {
     let tell = Teller { run: start.run, reports: reports.clone() };
-    let mut want = None;
     let spawning = || spawn(&start, hold_port, &supervisor);
-    // Dropping the future of a spawn kills what it started.
-    let spawned = tokio::select! {
-        spawned = spawn_when_possible(&start.release, spawning, &mut want) => Some(spawned),
-        () = start.settled.cancelled() => Some(Err(unstarted("it was given up before it was started"))),
-        () = tokio::time::sleep(start.start_timeout) => None,
-    };
-    let spawned =
-        spawned.unwrap_or_else(|| Err(want.unwrap_or_else(|| unstarted("it could not be started in time"))));
+    let spawned = spawn_within(&start.release, start.start_timeout, &start.settled, spawning).await;
     let process = match spawned {
         Ok(process) => process,
         Err(error) => {
@@ -156,28 +152,63 @@ pub(super) fn unstarted(why: &str) -> SpawnError {
     SpawnError { message: why.to_owned(), source: None }
 }
 
-/// Starts a process of `release` as soon as portok itself has what it needs for that. A want of
-/// portok (of memory, of descriptors) is no failure of the app; the last one is left in `want`.
-pub(super) async fn spawn_when_possible<F>(
+/// Starts a process of `release`, unless that takes longer than `within` or is given up. Then
+/// nothing of it is left.
+pub(super) async fn spawn_within<F>(
     release: &str,
+    within: Duration,
+    settled: &CancellationToken,
     spawn: impl Fn() -> F,
-    want: &mut Option<SpawnError>,
 ) -> Result<Process, SpawnError>
 where
     F: Future<Output = Result<Process, SpawnError>>,
 {
-    loop {
-        match spawn().await {
-            Err(error) if error.source.as_ref().is_some_and(want::is_own) => {
-                if want.is_none() {
-                    tracing::warn!(release, "portok itself cannot start it now: {}", chain(&error));
-                }
-                let message = format!("portok itself could not start it in time: {}", error.message);
-                *want = Some(SpawnError { message, source: error.source });
-            }
-            spawned => return spawned,
+    let given_up = settled.child_token();
+    let mut spawning = pin!(spawn_when_possible(release, &given_up, spawn));
+    let why = tokio::select! {
+        biased;
+        spawned = &mut spawning => return spawned,
+        () = settled.cancelled() => "it was given up before it was started",
+        () = tokio::time::sleep(within) => "it could not be started in time",
+    };
+    given_up.cancel();
+    // What is being executed by now runs for a moment. Who hears of the end may start something
+    // that must not run beside it.
+    match tokio::time::timeout(EXECUTION, spawning).await {
+        Ok(Ok(process)) => {
+            process.kill();
+            process.gone().await;
+            Err(unstarted(why))
         }
-        tokio::time::sleep(WANT_PAUSE).await;
+        Ok(Err(error)) => Err(error),
+        // Dropped, it kills what it starts.
+        Err(_) => Err(unstarted(why)),
+    }
+}
+
+/// Starts a process of `release` as soon as portok itself has what it needs for that, or gives up. A
+/// want of portok (of memory, of descriptors) is no failure of the app.
+async fn spawn_when_possible<F>(
+    release: &str,
+    given_up: &CancellationToken,
+    spawn: impl Fn() -> F,
+) -> Result<Process, SpawnError>
+where
+    F: Future<Output = Result<Process, SpawnError>>,
+{
+    let mut told = false;
+    loop {
+        let want = match spawn().await {
+            Err(error) if error.source.as_ref().is_some_and(want::is_own) => error,
+            spawned => return spawned,
+        };
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(release, "portok itself cannot start it now: {}", chain(&want));
+        }
+        if given_up.run_until_cancelled(tokio::time::sleep(WANT_PAUSE)).await.is_none() {
+            let message = format!("portok itself could not start it in time: {}", want.message);
+            return Err(SpawnError { message, source: want.source });
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::autopsy::{OUTPUT_LINES, hint_by_exit};
 use super::events::MAX_OUTPUT;
 use super::message::{Report, Reports, StepEnd};
-use super::run::{Teller, chain, identity, spawn_when_possible, unstarted};
+use super::run::{Teller, chain, identity, spawn_within};
 use super::spec::ReleaseSpec;
 use super::state::{DeployStep, RunId};
 use crate::config::CommandLine;
@@ -41,16 +41,8 @@ pub(super) struct StepStart {
 pub(super) async fn run_step(start: StepStart, supervisor: Arc<Supervisor>, reports: Reports) {
     let tell = Teller { run: start.run, reports };
     let deadline = Instant::now() + start.within;
-    let mut want = None;
     let spawning = || spawn(&start, &supervisor);
-    // Dropping the future of a spawn kills what it started.
-    let spawned = tokio::select! {
-        spawned = spawn_when_possible(&start.release, spawning, &mut want) => Some(spawned),
-        () = start.settled.cancelled() => Some(Err(unstarted("it was given up before it was started"))),
-        () = tokio::time::sleep_until(deadline) => None,
-    };
-    let spawned =
-        spawned.unwrap_or_else(|| Err(want.unwrap_or_else(|| unstarted("it could not be started in time"))));
+    let spawned = spawn_within(&start.release, start.within, &start.settled, spawning).await;
     let process = match spawned {
         Ok(process) => process,
         Err(error) => {

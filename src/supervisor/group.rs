@@ -82,7 +82,7 @@ pub(super) fn pair(identity: Identity, lease: Option<Lease>, reading: Reading) -
 /// Starts the plan and the task that owns what it became.
 ///
 /// The task is spawned before the process, and owns it from the first moment: if the caller is
-/// dropped midway, the process is killed, never forgotten.
+/// dropped midway, even with the answer on its way, the process is killed, never forgotten.
 pub(super) async fn start(
     groups: &TaskTracker,
     letting_go: &CancellationToken,
@@ -108,16 +108,30 @@ pub(super) async fn start(
             }
         };
         let (process, owned) = pair(identity, lease, reading);
-        if let Err(Ok(unwanted)) = answer.send(Ok(process)) {
-            unwanted.kill();
+        let (taken, is_taken) = oneshot::channel();
+        drop(answer.send(Ok(Delivered { process: process.clone(), taken })));
+        if is_taken.await.is_err() {
+            // Nobody knows of it, a daemon that comes after this one neither.
+            process.kill();
+            owned.run(child).await;
+            return;
         }
         // Once let go, its processes are another daemon's: dropping the child neither signals nor
         // waits.
         letting_go.run_until_cancelled(owned.run(child)).await;
     });
-    started.await.unwrap_or_else(|_| {
-        Err(SpawnError { message: "cannot start the app: the daemon is ending".to_owned(), source: None })
-    })
+    let ending =
+        || SpawnError { message: "cannot start the app: the daemon is ending".to_owned(), source: None };
+    let Delivered { process, taken } = started.await.unwrap_or_else(|_| Err(ending()))?;
+    taken.send(()).map_err(|()| ending())?;
+    Ok(process)
+}
+
+/// A process on its way to who asked for it. Where it is dropped on the way, the process is killed.
+#[derive(Debug)]
+struct Delivered {
+    process: Process,
+    taken: oneshot::Sender<()>,
 }
 
 fn execute(plan: ChildPlan, tag: String) -> Result<(AsyncGroupChild, Identity), SpawnError> {

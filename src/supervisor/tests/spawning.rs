@@ -159,6 +159,36 @@ async fn a_spawn_that_nobody_waits_for_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_spawn_that_is_dropped_with_its_answer_on_the_way_leaves_nothing() {
+    let bench = Bench::new();
+    let runs = bench.path().join("runs");
+    let launch = || bench.launch(CommandLine::Shell(format!("> '{}'; exec sleep 600", runs.display())));
+    // Once more where the answer was taken before it was seen that the process runs.
+    for _ in 0..50 {
+        let mut spawning = Box::pin(bench.supervisor.spawn(launch()));
+        let taken = loop {
+            tokio::select! {
+                biased;
+                started = &mut spawning => break Some(started.unwrap()),
+                () = std::future::ready(()) => {}
+            }
+            sleep(Duration::from_millis(20)).await;
+            if runs.exists() {
+                break None;
+            }
+        };
+        drop(spawning);
+        match taken {
+            Some(process) => process.kill(),
+            None => return within("the end of what was started", bench.supervisor.idle()).await,
+        }
+        within("the end", bench.supervisor.idle()).await;
+        let _ = std::fs::remove_file(&runs);
+    }
+    panic!("the answer was taken each time");
+}
+
+#[tokio::test]
 async fn a_user_is_switched_to_completely() {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIPPED: switching users needs root");
