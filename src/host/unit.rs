@@ -132,6 +132,12 @@ pub(crate) fn open_files(text: &str) -> Option<&str> {
     values(text, "LimitNOFILE").last()
 }
 
+/// Whether a daemon that was shut down by `portok shutdown` stays down.
+pub(crate) fn stays_down(text: &str) -> bool {
+    let code = crate::wire::exit::SHUT_DOWN.to_string();
+    values(text, "RestartPreventExitStatus").flat_map(str::split_whitespace).any(|word| word == code)
+}
+
 fn values<'t>(text: &'t str, key: &str) -> impl Iterator<Item = &'t str> {
     text.lines()
         .filter_map(move |line| Some(line.trim().strip_prefix(key)?.trim_start().strip_prefix('=')?.trim()))
@@ -149,6 +155,14 @@ mod tests {
             packaged: Vec::new(),
             flavor: None,
         }
+    }
+
+    #[test]
+    fn a_unit_of_today_keeps_a_daemon_down_that_was_shut_down() {
+        let today = include_str!("../../systemd/portok@.service");
+        assert!(stays_down(today));
+        assert!(!stays_down(&today.replace("RestartPreventExitStatus=2 10", "RestartPreventExitStatus=2")));
+        assert!(!stays_down(&today.replace("=2 10", "=2 100")));
     }
 
     #[test]

@@ -63,6 +63,14 @@ pub(super) fn unit_files(places: &Places) -> Vec<Check> {
         }
         None => bad("unit", format!("{shown} starts nothing"), format!("rm {shown}; portok init")),
     }];
+    if !unit::stays_down(&unit.text) {
+        let text = format!("{shown} is of an older portok: it starts portokd again after `portok shutdown`");
+        checks.push(warning(
+            "unit",
+            text,
+            "portok init (brings the unit up to date), or install portok again",
+        ));
+    }
     let package = installed::packaged(places, unit::SERVICE_NAME).ok().flatten();
     if let Some(package) = package.filter(|package| package.path != unit.path) {
         let text = format!("{shown} hides the package's {}", package.path.display());

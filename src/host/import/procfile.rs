@@ -1,5 +1,5 @@
-//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app; what needs no port is a
-//! companion of it.
+//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app, `release` its step before
+//! a deploy; what needs no port is a companion of it.
 
 use std::collections::BTreeSet;
 
@@ -21,16 +21,16 @@ struct Line<'a> {
 /// Converts a Procfile.
 pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String> {
     let lines = lines(source.text(), findings);
-    let (mut web, mut companions) = (None, Vec::<&Line<'_>>::new());
+    let (mut web, mut release, mut companions) = (None, None, Vec::<&Line<'_>>::new());
     for line in &lines {
         let place = format!("line {}", line.number);
         match line.name {
             "web" if web.is_some() => findings.problem(place, "expected one `web:`, this is another"),
             "web" => web = Some(line),
-            "release" => findings.note(
-                place,
-                "release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
-            ),
+            "release" if release.is_some() => {
+                findings.problem(place, "expected one `release:`, this is another");
+            }
+            "release" => release = Some(line),
             name if names_port(line.command) => findings.note(
                 place,
                 format_args!(
@@ -56,7 +56,9 @@ pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String
         findings.problem("web", "expected a line `web: COMMAND`, the process that answers requests");
         return None;
     };
-    for line in companions.iter().copied().chain([web]).filter(|line| line.command.contains('\0')) {
+    for line in
+        companions.iter().copied().chain([web]).chain(release).filter(|line| line.command.contains('\0'))
+    {
         findings.problem(format_args!("line {}", line.number), "expected a command without NUL");
     }
     let mut toml = Toml::new(ABOUT);
@@ -64,6 +66,9 @@ pub(super) fn convert(source: &Source, findings: &mut Findings) -> Option<String
     toml.table(&["app"]);
     toml.set("command", web.command);
     apps::set_directory(&mut toml, "web", source.folder(), findings);
+    if let Some(Line { command, .. }) = release {
+        toml.set("before", *command);
+    }
     for Line { name, command, .. } in companions {
         toml.table(&["app", "processes", name]);
         toml.set("command", *command);

@@ -19,6 +19,7 @@ listen = "0.0.0.0:3000"
 [app]
 command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\""
 directory = "/srv/shop"
+before = "bundle exec rake db:migrate"
 
 [app.processes.worker]
 command = "bundle exec sidekiq -c 10"
@@ -27,7 +28,6 @@ command = "bundle exec sidekiq -c 10"
     assert_eq!(
         imported.notes,
         [
-            "line 5: release: a command before a deploy has no counterpart yet; run it before `portok deploy`",
             "web: listen: a Procfile names no port; 3000 is portok's default",
             "web: health: an app gets requests once /health answers 2xx; where it has another path, set health.path",
         ]
@@ -35,6 +35,7 @@ command = "bundle exec sidekiq -c 10"
     let app = &loaded(&imported.toml).app.app;
     let command = "bundle exec puma -t 5:5 -p ${PORT:-3000} -e \"$RACK_ENV\"";
     assert_eq!(app.command, Some(CommandLine::Shell(command.to_owned())));
+    assert_eq!(app.before, Some(CommandLine::Shell("bundle exec rake db:migrate".to_owned())));
     assert_eq!(app.processes["worker"].command, CommandLine::Shell("bundle exec sidekiq -c 10".to_owned()));
 }
 
