@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::StartError;
@@ -17,15 +18,10 @@ pub(super) enum Told {
     End(&'static str),
 }
 
-/// The signals. They are caught from the moment at which this is made.
+/// The signals. They are caught from the moment at which this is made, by a task of their own: the
+/// daemon may be busy when one comes, and what counts is when it came.
 pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// `None` if it stays ignored.
-    hangup: Option<Signal>,
-    leave: Signal,
-    reopen: Signal,
-    foreground: bool,
+    told: mpsc::Receiver<(Told, Instant)>,
     /// When the last signal came that ends the daemon.
     ending_since: Option<Instant>,
 }
@@ -34,10 +30,68 @@ pub(super) struct Signals {
 /// program in it that started the daemon (npm, a script) may pass its own on.
 const SAME_WISH: Duration = Duration::from_millis(300);
 
+/// Signals that may wait. What comes beyond them says nothing new.
+const WAITING: usize = 16;
+
 impl Signals {
     /// With `foreground` every signal but SIGUSR1 ends the daemon: it has no file to load again, nobody takes
     /// over, and it ends with its terminal.
     pub(super) fn catch(foreground: bool) -> Result<Self, StartError> {
+        let catcher = Catcher::new(foreground)?;
+        let (tell, told) = mpsc::channel(WAITING);
+        tokio::spawn(catcher.run(tell));
+        Ok(Self { told, ending_since: None })
+    }
+
+    /// Waits for the next one. Cancel safe.
+    pub(super) async fn next(&mut self) -> Told {
+        let (told, at) = self.any().await;
+        if matches!(told, Told::End(_) | Told::Leave) {
+            self.ending_since = Some(at);
+        }
+        told
+    }
+
+    /// Waits for the next one that ends the daemon. While the daemon ends already, it means to
+    /// hurry. One that comes too soon after the first is the same wish. Cancel safe.
+    pub(super) async fn end(&mut self) {
+        loop {
+            let (Told::End(INTERRUPT | TERMINATE), at) = self.any().await else { continue };
+            match self.ending_since {
+                None => self.ending_since = Some(at),
+                Some(since) if at.saturating_duration_since(since) < SAME_WISH => continue,
+                Some(_) => {}
+            }
+            return;
+        }
+    }
+
+    async fn any(&mut self) -> (Told, Instant) {
+        match self.told.recv().await {
+            Some(told) => told,
+            // The runtime ends, and with it whoever waits here.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The names of the two signals that end any daemon.
+const INTERRUPT: &str = "SIGINT";
+const TERMINATE: &str = "SIGTERM";
+
+/// Catches the signals, and says when each came. Ends when nobody listens any more.
+struct Catcher {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` if it stays ignored.
+    hangup: Option<Signal>,
+    leave: Signal,
+    reopen: Signal,
+    foreground: bool,
+}
+
+impl Catcher {
+    fn new(foreground: bool) -> Result<Self, StartError> {
         let catch = |kind, operation| signal(kind).map_err(|source| StartError::Io { operation, source });
         // nohup(1) wants it to stay ignored.
         let hangup = match foreground && is_hangup_ignored() {
@@ -51,20 +105,21 @@ impl Signals {
             leave: catch(SignalKind::user_defined2(), "wait for SIGUSR2")?,
             reopen: catch(SignalKind::user_defined1(), "wait for SIGUSR1")?,
             foreground,
-            ending_since: None,
         })
     }
 
-    /// Waits for the next one. Cancel safe.
-    pub(super) async fn next(&mut self) -> Told {
-        let told = self.any().await;
-        if matches!(told, Told::End(_) | Told::Leave) {
-            self.ending_since = Some(Instant::now());
+    async fn run(mut self, tell: mpsc::Sender<(Told, Instant)>) {
+        loop {
+            let told = tokio::select! {
+                told = self.next() => told,
+                () = tell.closed() => return,
+            };
+            // Where so many wait already, another one is none the wiser.
+            let _full = tell.try_send((told, Instant::now()));
         }
-        told
     }
 
-    async fn any(&mut self) -> Told {
+    async fn next(&mut self) -> Told {
         let hung_up = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -75,25 +130,8 @@ impl Signals {
             _ = hung_up => if self.foreground { Told::End("SIGHUP") } else { Told::Reload },
             _ = self.reopen.recv() => Told::Reopen,
             _ = self.leave.recv() => if self.foreground { Told::End("SIGUSR2") } else { Told::Leave },
-            _ = self.interrupt.recv() => Told::End("SIGINT"),
-            _ = self.terminate.recv() => Told::End("SIGTERM"),
-        }
-    }
-
-    /// Waits for the next one that ends the daemon. While the daemon ends already, it means to
-    /// hurry. One that comes too soon after the first is the same wish. Cancel safe.
-    pub(super) async fn end(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => {}
-                _ = self.terminate.recv() => {}
-            }
-            match self.ending_since {
-                None => self.ending_since = Some(Instant::now()),
-                Some(since) if since.elapsed() < SAME_WISH => continue,
-                Some(_) => {}
-            }
-            return;
+            _ = self.interrupt.recv() => Told::End(INTERRUPT),
+            _ = self.terminate.recv() => Told::End(TERMINATE),
         }
     }
 }
