@@ -274,6 +274,7 @@ mod tests {
             scale: None,
             targets: Vec::new(),
             traffic: wire::Traffic::Open,
+            paused: None,
             frozen: None,
             redis: None,
             state_error: None,

@@ -44,7 +44,7 @@ pub use redis::{HeldRemoval, MalformedList, RedisStatus};
 pub use release::{Outcome, Reason, ReleaseRow, Switch};
 pub use replicas::{ReplicaRole, ReplicaRow, ReplicaState};
 pub use status::{
-    AppInForce, Bounds, ConfigStatus, Frozen, LastExit, ReleaseStatus, Replicas, ScaleStatus, Status,
+    AppInForce, Bounds, ConfigStatus, LastExit, ReleaseStatus, Replicas, ScaleStatus, Standing, Status,
     StepStatus, TargetState, TargetStatus, Traffic,
 };
 pub use strategy::DeployStrategy;

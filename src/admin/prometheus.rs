@@ -404,6 +404,7 @@ mod tests {
             scale: None,
             targets: Vec::new(),
             traffic: Traffic::Open,
+            paused: None,
             frozen: None,
             redis: None,
             state_error: None,

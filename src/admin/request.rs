@@ -63,6 +63,20 @@ impl<'a> Query<'a> {
 }
 
 impl Query<'_> {
+    /// Refuses parameters that are not among `known`.
+    ///
+    /// # Errors
+    /// `bad_request`, with the first one.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Box<ErrorBody>> {
+        match self.0.iter().find(|(name, _)| !known.contains(&name.as_ref())) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+                Err(bad(format!("there is no parameter `{name}` here; there are {}", known.join(", "))))
+            }
+        }
+    }
+
     /// All values of `name`, in their order.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())

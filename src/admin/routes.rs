@@ -236,12 +236,15 @@ pub(super) fn call(
             };
             Call::Of(AppCall::Rollback(asked, followed(headers)))
         }
-        Route::Pause => ordered(&query, Order::Pause(time(&query, wire::PAUSE_MOST)?))?,
-        Route::Resume => ordered(&query, Order::Resume)?,
-        Route::Maintenance => ordered(&query, request::maintenance(body)?)?,
-        Route::Freeze => ordered(&query, Order::Freeze(time(&query, wire::FREEZE_MOST)?))?,
-        Route::Thaw => ordered(&query, Order::Thaw)?,
-        Route::Scale => Call::Of(AppCall::Scale(bounds(&query)?, said(&query)?)),
+        Route::Pause => ordered(&query, &["for"], Order::Pause(time(&query, wire::PAUSE_MOST)?))?,
+        Route::Resume => ordered(&query, &[], Order::Resume)?,
+        Route::Maintenance => ordered(&query, &[], request::maintenance(body)?)?,
+        Route::Freeze => ordered(&query, &["for"], Order::Freeze(time(&query, wire::FREEZE_MOST)?))?,
+        Route::Thaw => ordered(&query, &[], Order::Thaw)?,
+        Route::Scale => {
+            let said = said(&query, &["min", "max"])?;
+            Call::Of(AppCall::Scale(bounds(&query)?, said))
+        }
         Route::Drain => Call::Of(AppCall::Drains(wire::DrainRequest::Look)),
         Route::MoveDrain => Call::Of(AppCall::Drains(moved_drain(&query)?)),
         Route::Releases => Call::Of(AppCall::Releases),
@@ -250,13 +253,16 @@ pub(super) fn call(
     Ok(Asked { app, call })
 }
 
-/// An order, with who gives it and why, as far as that is said.
-fn ordered(query: &Query<'_>, order: Order) -> Result<Call, Box<ErrorBody>> {
-    Ok(Call::Of(AppCall::Order(order, said(query)?)))
+/// An order, with who gives it and why, as far as that is said. It has the parameters `own` beside
+/// those.
+fn ordered(query: &Query<'_>, own: &[&str], order: Order) -> Result<Call, Box<ErrorBody>> {
+    Ok(Call::Of(AppCall::Order(order, said(query, own)?)))
 }
 
-/// Who asks and why, as far as that is said.
-fn said(query: &Query<'_>) -> Result<Said, Box<ErrorBody>> {
+/// Who asks and why, as far as that is said. What changes so much has no parameters but those and
+/// its `own`: a mistyped one would be passed over.
+fn said(query: &Query<'_>, own: &[&str]) -> Result<Said, Box<ErrorBody>> {
+    query.only(&[own, &["by", "note", "app"]].concat())?;
     let by = words(query, "by", BY_MOST)?.unwrap_or_default();
     Ok(Said { by, note: words(query, "note", NOTE_MOST)? })
 }
@@ -296,7 +302,7 @@ fn time(query: &Query<'_>, most: Duration) -> Result<Option<Duration>, Box<Error
 
 /// A time of at most `most`.
 fn span(query: &Query<'_>, name: &str, most: Duration) -> Result<Option<Duration>, Box<ErrorBody>> {
-    let Some(text) = query.get(name)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = query.get(name)? else { return Ok(None) };
     let time = humantime::parse_duration(text).ok().filter(|time| !time.is_zero() && *time <= most);
     let most = humantime::format_duration(most);
     time.map(Some).ok_or_else(|| bad(format!("`{name}` has to be a time such as 30s or 5m, at most {most}")))

@@ -1,5 +1,7 @@
 //! What drives an app, of whichever kind: what all of them are told and asked together.
 
+use std::net::SocketAddr;
+
 use super::targets;
 use crate::release;
 use crate::wire::{Ended, ErrorBody};
@@ -73,9 +75,9 @@ impl Driver {
         }
     }
 
-    pub(super) async fn leave(&self) {
+    pub(super) async fn leave(&self, successor: Option<SocketAddr>) {
         match self {
-            Self::Releases(app) => app.leave().await,
+            Self::Releases(app) => app.leave(successor).await,
             Self::Targets(app) => app.leave().await,
         }
     }

@@ -3,6 +3,7 @@
 //! Every call goes to all that drives apps at the same time, the coordinators of apps that are
 //! being removed among them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -110,10 +111,11 @@ impl Apps {
         self.common.restore();
     }
 
-    /// Ends what drives the apps and leaves all processes as they are.
-    pub async fn leave(&self) {
+    /// Ends what drives the apps and leaves all processes as they are. A `successor` gets the
+    /// requests that nothing here answers.
+    pub async fn leave(&self, successor: Option<SocketAddr>) {
         self.tell(Order::End).await;
-        each(self.drivers(), |app| async move { app.leave().await }).await;
+        each(self.drivers(), |app| async move { app.leave(successor).await }).await;
     }
 
     /// Waits until a coordinator has ended that is not started again. Before the daemon's own end,

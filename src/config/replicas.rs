@@ -25,6 +25,12 @@ impl Replicas {
         Self { min: count, max: count, busy_at: 8, idle: Duration::from_secs(60) }
     }
 
+    /// The same, where no two may run at a time.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { min: self.min.min(1), max: self.max.min(1), ..self }
+    }
+
     /// Whether there are always as many.
     pub fn is_fixed(&self) -> bool {
         self.min == self.max

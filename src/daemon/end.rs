@@ -129,7 +129,7 @@ impl Daemon {
             () = upkeep::extending(&self.manager, orderly) => {}
             () = hurried => tracing::warn!("second signal: cutting the requests that are in flight"),
         }
-        self.apps.leave().await;
+        self.apps.leave(None).await;
         self.finish("left; the app goes on").await;
         Ok(())
     }

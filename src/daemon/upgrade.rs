@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -195,9 +196,10 @@ impl Daemon {
         let _heir_gone = control.say("main").await;
         tracing::info!("{}; finishing the connections that are open here", outcome.message);
         let _asker_gone = reply.send(Ok(outcome));
+        let successor = reached_at(self.listeners.bound());
         self.begin_the_end();
         self.background.finish(self.admin.leave_socket());
-        self.apps.leave().await;
+        self.apps.leave(Some(successor)).await;
         self.lock = None;
         let hurried = self.signals.end();
         // If the heir ends, the service manager starts the next daemon, and this one must be gone
@@ -220,4 +222,12 @@ impl Daemon {
         drop(control);
         Ok(())
     }
+}
+
+/// Where a client on this host reaches what accepts at `addr`.
+fn reached_at(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    addr
 }

@@ -43,7 +43,7 @@ use super::history::{Content, History};
 use super::life::{Booting, Life};
 use super::live_probe::LiveProbe;
 use super::looks::Looks;
-use super::memory_looks::MemoryLooks;
+use super::memory::Kernel;
 use super::message::{Message, reply};
 use super::orders::{Moment, Orders};
 use super::placeholder::Placeholder;
@@ -102,11 +102,12 @@ pub struct Coordinator {
     recorder: Recorder,
     voice: Voice,
     live_probe: LiveProbe,
-    memory_looks: MemoryLooks,
+    memory_looks: Looks,
+    kernel: Kernel,
     edits: Edits,
     orders: Orders,
     scaling: Scaling,
-    looks: Looks,
+    load_looks: Looks,
     /// A watch window that begins when requests go on, and how long it is.
     late_window: Option<(Timer, Duration)>,
     config: watch::Receiver<Arc<AppConfig>>,
@@ -207,11 +208,12 @@ impl Coordinator {
             recorder: Recorder::start(store, reports),
             voice: Voice::new(instance, notify, &record),
             live_probe: LiveProbe::default(),
-            memory_looks: MemoryLooks::default(),
+            memory_looks: Looks::at_memory(),
+            kernel: Kernel::default(),
             edits: Edits::new(&record),
             orders: record.orders.clone().taken_up(Moment::now()),
             scaling: Scaling::new(record.scale.clone()),
-            looks: Looks::default(),
+            load_looks: Looks::at_load(),
             late_window: None,
             life: Life::Booting(Booting { record, ..Booting::default() }),
             config,
@@ -283,7 +285,7 @@ impl Coordinator {
             () = at(self.memory_looks.next()), if moves => Next::MemoryLook,
             () = at(self.recorder.retry_at()), if moves => Next::SaveRetry,
             () = at(self.orders.next_end().map(Instant::from_std)), if moves => Next::OrderOver,
-            () = at(self.looks.next()), if moves => Next::Look,
+            () = at(self.load_looks.next()), if moves => Next::Look,
             () = self.traffic.asked(), if wakes => Next::Waits,
             () = self.traffic.look_early(), if drains_may_end && moves => Next::EarlyDrain,
             changed = self.config.changed(), if moves => changed.map_or(Next::Closed, |()| Next::Config),
@@ -338,7 +340,7 @@ impl Coordinator {
             Message::Scale { bounds, said, asker } => reply(asker, self.scale(bounds, &said)),
             Message::Shutdown => {
                 self.step(Event::Shutdown);
-                self.hold_nobody();
+                self.hold_nobody(None);
             }
             Message::StopAll { done } => {
                 self.end_awaited = Some(done);
@@ -353,7 +355,7 @@ impl Coordinator {
             Message::MayFreeze { asker } => reply(asker, self.may_freeze()),
             Message::Freeze { interrupt, asker } => self.freeze(interrupt, asker),
             Message::Thaw => self.thaw(),
-            Message::Leave { done } => self.go_without_end(done),
+            Message::Leave { successor, done } => self.go_without_end(successor, done),
             Message::Beat(done) => reply(done, ()),
             Message::Run(run, report) => self.hear(run, *report),
             Message::ProbeEnded(run, report) => self.probe_ended(run, *report),
@@ -398,7 +400,7 @@ impl Coordinator {
         if self.state.phase() == wire::Phase::Settled {
             self.voice.forget_exit();
         }
-        self.looks.keep(self.state.follows_load(&policy).is_some());
+        self.load_looks.want(self.state.follows_load(&policy).is_some());
         self.tell_begun();
         if let Some(seq) = step.save {
             self.write_record(seq);

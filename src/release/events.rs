@@ -97,20 +97,20 @@ impl AttemptLog {
     }
 }
 
-/// An attempt that succeeded, whose readers are to hear of it.
+/// An attempt that is over, whose readers are to hear of it.
 #[derive(Debug)]
-pub(super) struct Succeeded {
+pub(super) struct Over {
     pub(super) log: AttemptLog,
     /// The last event.
     pub(super) event: StreamEvent,
     /// The result.
-    pub(super) moved: Moved,
+    pub(super) result: Result<Moved, ErrorBody>,
 }
 
-impl Succeeded {
+impl Over {
     /// Ends the attempt; nothing follows.
     pub(super) fn end(self) {
-        self.log.end(self.event, Ok(self.moved));
+        self.log.end(self.event, self.result);
     }
 }
 

@@ -3,6 +3,7 @@
 //! A handle is cheap to clone, and dropping it changes nothing. A request whose future is dropped
 //! may be carried out all the same.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -370,9 +371,10 @@ impl Handle {
     }
 
     /// Ends the coordinator and leaves all processes as they are. The record that
-    /// [`Handle::freeze`] wrote is its last one.
-    pub async fn leave(&self) {
-        let _none = self.until_done(|done| Message::Leave { done }).await;
+    /// [`Handle::freeze`] wrote is its last one. A `successor` gets the requests that would have to
+    /// wait here.
+    pub async fn leave(&self, successor: Option<SocketAddr>) {
+        let _none = self.until_done(|done| Message::Leave { successor, done }).await;
     }
 
     /// Waits for the coordinator's end, which only the daemon's own end should bring.

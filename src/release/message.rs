@@ -1,5 +1,6 @@
 //! What reaches the coordinator: requests of others, and reports of its own tasks.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -74,6 +75,8 @@ pub(super) enum Message {
     Thaw,
     /// End, and leave every process as it is.
     Leave {
+        /// Where the daemon accepts that drives the app from now on.
+        successor: Option<SocketAddr>,
         done: oneshot::Sender<Vec<wire::Ended>>,
     },
     /// Answer, to show that messages are received.

@@ -18,8 +18,8 @@
 //! - [`traffic`]: where requests go. All use of the proxy is here.
 //! - `recorder`: the saves of the record, one after the other.
 //! - `voice`: what is told of releases to readers, hooks and the log.
-//! - `live_probe`: the probes of the live release. `looks`, `memory_looks`: when its load and its
-//!   memory are looked at.
+//! - `live_probe`: the probes of the live release. `looks`: when its load and its memory are looked
+//!   at. `memory`: what the kernel says of the latter.
 //! - `edits`: which `[app]` was attempted last, and whether a newer one waits.
 //! - [`orders`]: what an operator has ordered: a pause, maintenance, a freeze. [`scale`]: how many
 //!   replicas an operator has asked for.
@@ -67,7 +67,7 @@ mod life;
 mod live_probe;
 mod lock;
 mod looks;
-mod memory_looks;
+mod memory;
 mod message;
 mod moment;
 pub mod orders;

@@ -136,6 +136,13 @@ impl Standing {
         self.ends.is_some_and(|ends| ends <= now)
     }
 
+    /// As others see it.
+    fn shown(&self) -> wire::Standing {
+        let Self { by, note, at, until, .. } = self;
+        let (by, note, at, until) = (by.clone(), note.clone(), at.clone(), until.map(rfc3339));
+        wire::Standing { by, note, at, until }
+    }
+
     /// By whom, until when and why, behind a word like "paused".
     fn told(&self) -> String {
         let until = self.until.map(|until| format!(" until {}", rfc3339(until))).unwrap_or_default();
@@ -237,11 +244,14 @@ impl Orders {
         self.pause.as_ref().map(|_| Bar::Pause)
     }
 
+    /// By whom requests are made to wait.
+    pub fn paused(&self) -> Option<wire::Standing> {
+        self.pause.as_ref().map(Standing::shown)
+    }
+
     /// By whom deploys are stopped.
-    pub fn frozen(&self) -> Option<wire::Frozen> {
-        let Standing { by, note, at, until, .. } = self.freeze.as_ref()?;
-        let (by, note, at, until) = (by.clone(), note.clone(), at.clone(), until.map(rfc3339));
-        Some(wire::Frozen { by, note, at, until })
+    pub fn frozen(&self) -> Option<wire::Standing> {
+        self.freeze.as_ref().map(Standing::shown)
     }
 
     /// Refuses what a freeze stops.
@@ -319,6 +329,9 @@ mod tests {
         let obeyed = orders.obey(Order::Pause(None), said(), PAUSE, now);
         assert!(obeyed.message.contains("by ann until ") && obeyed.message.ends_with(": moving house"));
         assert_eq!((orders.bar(), orders.next_end()), (Some(Bar::Pause), Some(now.own + PAUSE)));
+        let shown = orders.paused().unwrap();
+        assert_eq!((&*shown.by, shown.until), ("ann", Some(rfc3339(now.host + PAUSE))));
+        assert_eq!(orders.frozen(), None);
         assert_eq!(orders.end(now.own), Ended::default());
         let read = read_again(&orders, now, Duration::from_secs(10));
         assert!(read.is_paused());

@@ -1,6 +1,7 @@
 //! The shape of the durable record: what must be known after the daemon has died. Plain data;
 //! [`super::store`] keeps it on disk.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -64,12 +65,19 @@ pub struct Record {
     /// The live release replaced the one before it before it was started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recreated: bool,
+    /// The live release was stopped for another one that was given up meanwhile: it is started once
+    /// nothing else is left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vacant: bool,
     /// The app cannot listen beside the socket that holds its port against others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_placeholder: bool,
     /// When the live release crashed lately, RFC 3339, oldest first.
     #[serde(default)]
     pub crashes: Vec<String>,
+    /// When its companions crashed lately, likewise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub companion_crashes: BTreeMap<String, Vec<String>>,
     /// How many of its probes have failed in a row.
     #[serde(default)]
     pub failed_probes: u32,
@@ -97,6 +105,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The live release was stopped, or about to be, for another one that was not started by then
+    /// or was given up.
+    pub(super) fn makes_room(&self) -> bool {
+        self.vacant || self.intent.as_ref().is_some_and(|intent| intent.recreate)
+    }
+
     /// What is kept of an app that was removed and is added again: its history, what is in
     /// quarantine, and how many replicas were asked for. Nothing of it runs.
     pub(super) fn of_an_app_that_was_removed(self) -> Self {

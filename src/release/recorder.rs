@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
 
-use super::events::Succeeded;
+use super::events::Over;
 use super::message::{Message, Reports, reply};
 use super::record::Record;
 use super::store::Store;
@@ -36,8 +36,8 @@ pub(super) struct Recorder {
     /// Why the last save failed.
     error: Option<String>,
     keeper: JoinHandle<()>,
-    /// Attempts that moved traffic, each with the save that tells of it.
-    unconfirmed: Vec<(u64, Succeeded)>,
+    /// Attempts that are over, each with the save that tells of it.
+    unconfirmed: Vec<(u64, Over)>,
     /// Those who wait for the end of a save.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
@@ -93,8 +93,8 @@ impl Recorder {
         self.error.as_deref()
     }
 
-    /// Tells the readers of `attempt` that it succeeded once save `seq` has ended.
-    pub(super) fn confirm_after(&mut self, seq: u64, attempt: Succeeded) {
+    /// Tells the readers of `attempt` how it ended once save `seq` has ended.
+    pub(super) fn confirm_after(&mut self, seq: u64, attempt: Over) {
         self.unconfirmed.push((seq, attempt));
     }
 
@@ -103,8 +103,8 @@ impl Recorder {
         self.waiting.push((self.last, done));
     }
 
-    /// Save `seq` has ended so. The attempts that it covers are over: traffic has moved even where
-    /// their record could not be written.
+    /// Save `seq` has ended so. The attempts that it covers are over, even where their record could
+    /// not be written.
     pub(super) fn ended(&mut self, seq: u64, result: Result<(), String>) -> SaveEnded {
         let ok = result.is_ok();
         let recovered = ok && self.error.is_some();
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    fn succeeded() -> (Succeeded, Attempt) {
+    fn succeeded() -> (Over, Attempt) {
         let log = AttemptLog::new("v1");
         let reader = log.reader();
         let moved = Moved {
@@ -211,7 +211,7 @@ mod tests {
             warning: None,
         };
         let event = StreamEvent::new("now".into(), EventKind::Finished, "v1");
-        (Succeeded { log, event, moved }, reader)
+        (Over { log, event, result: Ok(moved) }, reader)
     }
 
     #[tokio::test]

@@ -53,6 +53,8 @@ pub(super) struct RunFacts {
     /// The number of its place, which is known longer than it has the place.
     replica: u16,
     process: Option<Process>,
+    /// Its process is being executed.
+    spawning: bool,
     /// It was taken over, and a task waits for its readiness.
     awaited: bool,
     /// Its stop was ordered.
@@ -108,6 +110,11 @@ impl RunFacts {
     /// By which name it is told apart from the replicas that get requests, where it is none.
     pub(super) fn process_name(&self) -> Option<&str> {
         self.companion.as_deref().or_else(|| Some(self.step?.as_str()))
+    }
+
+    /// Whether it is a replica of the app, and not what runs beside that.
+    pub(super) fn is_of_the_app(&self) -> bool {
+        self.companion.is_none() && self.step.is_none()
     }
 
     /// Its port, once known.
@@ -198,7 +205,7 @@ impl Runs {
         let hold_port = self.placeholder.is_held();
         if let Some(facts) = self.known.get_mut(&start.run) {
             facts.replica = start.replica;
-            facts.unheld = !hold_port;
+            (facts.unheld, facts.spawning) = (!hold_port, true);
         }
         let reports = tasks.reports();
         tasks.spawn(run(start, hold_port, self.supervisor(), reports));
@@ -206,7 +213,8 @@ impl Runs {
 
     /// Runs a step of a deploy.
     pub(super) fn run_step(&mut self, run: &Run, start: StepStart, tasks: &mut Tasks) {
-        self.entry(run).step = Some(start.step);
+        let facts = self.entry(run);
+        (facts.step, facts.spawning) = (Some(start.step), true);
         let reports = tasks.reports();
         tasks.spawn(run_step(start, self.supervisor(), reports));
     }
@@ -286,8 +294,14 @@ impl Runs {
             process.kill();
         }
         facts.port = process.port();
+        facts.spawning = false;
         facts.process = Some(process);
         facts.started_at = Some(at);
+    }
+
+    /// Whether a process is being executed, of which nothing is known yet.
+    pub(super) fn are_spawning(&self) -> bool {
+        self.known.values().any(|facts| facts.spawning)
     }
 
     /// The task that probed a run has ended.

@@ -13,10 +13,12 @@
 //!              Deploy / Switch / Rollback                    all ready
 //!   (no task) ────────────────────────────▶ task: Recording ─▶ Starting ─────▶ live ──window──▶ settled
 //!                                             │ not written     │ one failed     (its set restarts what
-//!                                             ▼                 ▼                 crashes, grows and
-//!                                          refused           aborted              shrinks, down to idle)
+//!                                             ▼                 ▼                 crashes, replaces what grew
+//!                                          refused           aborted              too large, grows and
+//!                                                                                 shrinks, down to idle)
 //!
-//!   A deploy may have more stages, each given up like Starting:
+//!   A deploy may have more stages, each given up like Starting; after Vacating the former release
+//!   is started again:
 //!   Recording ─▶ Before ─▶ Vacating ─▶ Accompanying ─▶ Starting ─▶ Verifying ─▶ live
 //!
 //!   what live replaces, and what a set gives up that shrinks:
@@ -226,7 +228,7 @@ impl State {
         self.live.set().map(ReplicaSet::release)
     }
 
-    /// The run that serves: of several the one of the lowest number.
+    /// A run that serves: of several the one of the lowest number.
     pub fn live_run(&self) -> Option<&Run> {
         self.live.set()?.ready_runs().next()
     }
@@ -247,9 +249,9 @@ impl State {
         self.live.set().is_some_and(|live| live.is_starting(id))
     }
 
-    /// The run of the lowest number that is to bring the live release back.
-    pub fn restoring_run(&self) -> Option<&Run> {
-        self.live.set()?.starting_runs().next()
+    /// The run of the live release that has the lowest number, ready or not.
+    pub fn first_run(&self) -> Option<&Run> {
+        self.live.set()?.places().runs().next()
     }
 
     /// Whether this run was started for the task under way.

@@ -274,6 +274,12 @@ impl Traffic {
         self.of(run).iter().flat_map(|target| target.stayers(&self.counters)).collect()
     }
 
+    /// Lets another daemon answer requests, which accepts there.
+    pub(super) fn pass_on(&mut self, successor: SocketAddr, release: &str) {
+        self.serves = None;
+        drop(self.route.set(Now::One(Target::new(successor, self.counters.release(release)))));
+    }
+
     /// Lets `run` take no request any more.
     pub(super) fn close(&self, run: RunId) {
         self.of(run).iter().for_each(|target| target.close());

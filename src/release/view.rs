@@ -80,6 +80,7 @@ pub fn empty_status() -> wire::Status {
         scale: None,
         targets: Vec::new(),
         traffic: wire::Traffic::Open,
+        paused: None,
         frozen: None,
         redis: None,
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::clock::now;
-use super::events::{Attempt, AttemptLog, Succeeded};
+use super::events::{Attempt, AttemptLog, Over};
 use super::message::Waiting;
 use super::record::{Failure, Record};
 use super::spec;
@@ -62,7 +62,7 @@ pub(super) struct Moved {
     /// Why it went back, where it did.
     pub(super) why_back: Option<String>,
     /// The attempt that it ends, once its record is on disk.
-    pub(super) attempt: Option<Succeeded>,
+    pub(super) attempt: Option<Over>,
 }
 
 impl fmt::Debug for Voice {
@@ -228,23 +228,21 @@ impl Voice {
             None => format!("`{release}` is live already"),
         };
         log.cancelled = cancelled;
-        let mut success = succeeded(log, release.to_owned(), message, self.last_switch.clone());
-        success.event.already_live = true;
-        success.moved.already_live = true;
-        success.end();
+        let mut over = succeeded(log, release.to_owned(), message, self.last_switch.clone());
+        over.event.already_live = true;
+        over.result = over.result.map(|moved| wire::Moved { already_live: true, ..moved });
+        over.end();
         attempt
     }
 
-    /// The attempt under way ends with `error`.
-    pub(super) fn ended(&mut self, release: &str, error: ErrorBody) {
+    /// The attempt under way ends with `error`. Gives it back, for its readers to hear of it.
+    pub(super) fn ended(&mut self, release: &str, error: ErrorBody) -> Option<Over> {
         self.event(EventKind::Aborted, release, |event| event.message = Some(error.message.clone()));
         let mut event = StreamEvent::new(now(), EventKind::Finished, release);
         event.outcome = error.outcome;
         event.before.clone_from(&error.before);
         event.error = Some(error.clone());
-        if let Some(attempt) = self.attempt.take() {
-            attempt.end(event, Err(error));
-        }
+        self.attempt.take().map(|log| Over { log, event, result: Err(error) })
     }
 
     // ---- the live release ----
@@ -354,7 +352,7 @@ fn on_ports(port: u16, all: &[u16]) -> String {
 }
 
 /// The success of an attempt to make `release` live.
-fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<Switch>) -> Succeeded {
+fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<Switch>) -> Over {
     let cancelled = log.cancelled.clone();
     let mut event = StreamEvent::new(now(), EventKind::Finished, release.clone());
     event.outcome = Some(Outcome::Live);
@@ -371,7 +369,7 @@ fn succeeded(log: AttemptLog, release: String, message: String, switch: Option<S
         cancelled,
         warning: None,
     };
-    Succeeded { log, event, moved }
+    Over { log, event, result: Ok(moved) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::{Frozen, Traffic};
+use super::status::{Standing, Traffic};
 
 /// The longest pause.
 pub const PAUSE_MOST: Duration = Duration::from_secs(600);
@@ -67,7 +67,7 @@ pub struct Ordered {
     /// What becomes of the app's requests.
     pub traffic: Traffic,
     /// By whom deploys are stopped; null while they are not.
-    pub frozen: Option<Frozen>,
+    pub frozen: Option<Standing>,
     /// When what was ordered ends by itself, RFC 3339; null: not by itself.
     pub until: Option<String>,
 }

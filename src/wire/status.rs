@@ -72,9 +72,12 @@ pub struct Status {
     /// What becomes of the app's requests.
     #[serde(default)]
     pub traffic: Traffic,
+    /// By whom requests are made to wait; null while nobody does.
+    #[serde(default)]
+    pub paused: Option<Standing>,
     /// By whom deploys are stopped; null while they are not.
     #[serde(default)]
-    pub frozen: Option<Frozen>,
+    pub frozen: Option<Standing>,
     /// How it stands with Redis as a source of routes. Absent where the instance has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisStatus>,
@@ -104,16 +107,16 @@ impl Traffic {
     }
 }
 
-/// By whom deploys are stopped.
+/// An order of an operator's that stands: a pause or a freeze.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Frozen {
+pub struct Standing {
     /// Who did it.
     pub by: String,
     /// Why; null when it was not said.
     pub note: Option<String>,
     /// When, RFC 3339.
     pub at: String,
-    /// When it ends by itself, RFC 3339; null: by a thaw alone.
+    /// When it ends by itself, RFC 3339; null: not by itself.
     pub until: Option<String>,
 }
 

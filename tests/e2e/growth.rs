@@ -96,14 +96,14 @@ fn it_grows_under_load_and_shrinks_in_quiet() {
     assert_eq!(app.count("start "), 3);
     assert_mentions(
         &daemon.log(),
-        &["busy: one replica more is started", "quiet: one replica fewer will do"],
+        &["scaled: busy, one replica more is started", "scaled: quiet, one replica fewer will do"],
     );
     daemon.terminate();
 }
 
 #[test]
 fn nobody_waits_for_one_that_starts_while_another_lives() {
-    let world = World::new();
+    let world = World::looking_often();
     world.touch("may-start");
     let app = world.app("v1").with("bind_after", world.path("may-start").display());
     let daemon = world.start(&conf(&world, &app, 1, 2));
@@ -126,7 +126,7 @@ fn nobody_waits_for_one_that_starts_while_another_lives() {
 
 #[test]
 fn it_grows_during_a_deploy_and_the_next_release_has_as_many() {
-    let world = World::new();
+    let world = World::looking_often();
     let daemon = world.start(&conf(&world, &world.app("v1"), 1, 3));
     daemon.wait_until_serves("v1");
     wait_until_settled(&daemon);
@@ -146,7 +146,7 @@ fn it_grows_during_a_deploy_and_the_next_release_has_as_many() {
 
 #[test]
 fn a_scale_counts_until_the_file_says_something_else() {
-    let world = World::new();
+    let world = World::looking_often();
     let app = world.app("v1");
     let mut conf = conf(&world, &app, 1, 2).set("app.replicas", 1);
     let daemon = world.start(&conf);
@@ -216,7 +216,7 @@ fn the_end_waits_for_what_a_replica_that_leaves_still_has() {
 
 #[test]
 fn a_scale_during_a_deploy_is_used_after_it() {
-    let world = World::new();
+    let world = World::looking_often();
     let daemon = world.start(&conf(&world, &world.app("v1"), 1, 1));
     daemon.wait_until_serves("v1");
     wait_until_settled(&daemon);
@@ -234,7 +234,7 @@ fn a_scale_during_a_deploy_is_used_after_it() {
 
 #[test]
 fn a_scale_that_cannot_be_is_refused() {
-    let world = World::new();
+    let world = World::looking_often();
     let daemon = world.start(&conf(&world, &world.app("v1"), 1, 2).set("hold.on", vec!["crash"]));
     daemon.wait_until_serves("v1");
     for (query, why) in [
@@ -243,6 +243,7 @@ fn a_scale_that_cannot_be_is_refused() {
         ("min=3&max=2", "the least is more than the most"),
         ("min=0&max=2", "hold.on has no \"idle\""),
         ("min=1", "`max` has to be a number"),
+        ("min=1&max=2&mx=3", "there is no parameter `mx` here"),
     ] {
         let said = daemon.admin("POST", &format!("/__scale?{query}"), None).refused(400, "bad_request");
         assert_mentions(&said.to_string().replace("\\\"", "\""), &[why]);
@@ -252,7 +253,7 @@ fn a_scale_that_cannot_be_is_refused() {
     assert_eq!(daemon.status().replicas.map(|all| all.wanted), Some(1), "nothing has changed");
     daemon.terminate();
 
-    let world = World::new();
+    let world = World::looking_often();
     let unmanaged = world.app("v1").start_unmanaged();
     let daemon = world.start(&world.conf().set("app.target", i64::from(unmanaged.port)));
     daemon.wait_until_serves("v1");
@@ -263,7 +264,7 @@ fn a_scale_that_cannot_be_is_refused() {
 /// The daemon is killed at `point` of a way up to three replicas and down to one. False: the whole
 /// way was walked without coming to it.
 fn dies_at(point: u64) -> bool {
-    let world = World::new();
+    let world = World::looking_often();
     let conf = conf(&world, &world.app("v1"), 1, 1).set("drain.period", "30ms").set("drain.early", false);
     let doomed = Doomed::start(&world, &conf, point);
     doomed.wait_until_status("it is settled", |status| status["phase"] == "settled");
@@ -307,7 +308,7 @@ fn a_daemon_that_is_killed_while_it_scales_leaves_no_process_and_doubles_none() 
 fn saw_teeth_of_load_lose_no_request() {
     // A minute of them, or as many as show the way up and down more than once.
     let teeth = if tries_all() { 12 } else { 3 };
-    let world = World::new();
+    let world = World::looking_often();
     let app = world.app("v1");
     let conf = conf(&world, &app, 1, 3).set("drain.period", "5s");
     let daemon = world.start(&conf);

@@ -26,7 +26,7 @@ fn wait_until_idle(world: &World, daemon: &Daemon<'_>) -> portok::wire::Status {
 
 #[test]
 fn a_hundred_requests_at_once_start_one_and_are_all_answered() {
-    let world = World::new();
+    let world = World::looking_often();
     let app = world.app("v1");
     let daemon = world.start(&conf(&world, &app));
     daemon.wait_until_serves("v1");
@@ -47,7 +47,7 @@ fn a_hundred_requests_at_once_start_one_and_are_all_answered() {
 
 #[test]
 fn an_idle_app_is_well_and_only_its_own_requests_wake_it() {
-    let world = World::new();
+    let world = World::looking_often();
     let app = world.app("v1");
     let daemon = world.start(&conf(&world, &app).set("proxy.ping", "/ping"));
     let first = daemon.wait_until_serves("v1");
@@ -80,7 +80,7 @@ fn an_idle_app_is_well_and_only_its_own_requests_wake_it() {
 
 #[test]
 fn a_pause_holds_its_requests_and_their_start() {
-    let world = World::new();
+    let world = World::looking_often();
     let app = world.app("v1");
     let daemon = world.start(&conf(&world, &app));
     daemon.wait_until_serves("v1");
@@ -105,7 +105,7 @@ fn a_pause_holds_its_requests_and_their_start() {
 
 #[test]
 fn a_start_from_zero_that_fails_is_a_crash_and_no_rollback() {
-    let world = World::new();
+    let world = World::looking_often();
     let daemon = world.start(&conf(&world, &world.app("v1")));
     daemon.wait_until_serves("v1");
     let next = world.app("v2").with("exit_if", world.path("broken").display());
@@ -126,7 +126,7 @@ fn a_start_from_zero_that_fails_is_a_crash_and_no_rollback() {
 
 #[test]
 fn the_next_daemon_finds_it_idle_and_leaves_it_so() {
-    let world = World::new();
+    let world = World::looking_often();
     let app = world.app("v1");
     let conf = conf(&world, &app);
     let daemon = world.start(&conf);
@@ -150,16 +150,21 @@ fn the_next_daemon_finds_it_idle_and_leaves_it_so() {
     let status = daemon.wait_until_serves("v1");
     assert_eq!((crate::harness::pid(&status), app.count("start ")), (Some(pid), 2));
     wait_until_idle(&world, &daemon);
+    // A request whose client was there before is answered, too.
+    let mut conn = daemon.connect();
+    conn.send(b"GET / HTTP/1.1\r\n").unwrap();
     daemon.upgrade();
     wait_until_idle(&world, &daemon);
     assert_eq!(app.count("start "), 2);
+    conn.send(b"host: app.test\r\n\r\n").unwrap();
+    assert_eq!(conn.answer("GET").unwrap().expect(200).version(), "v1");
     assert_eq!(daemon.get("/").expect(200).version(), "v1");
     daemon.terminate();
 }
 
 #[test]
 fn a_deploy_and_the_way_back_of_an_idle_app_start_one() {
-    let world = World::new();
+    let world = World::looking_often();
     let daemon = world.start(&conf(&world, &world.app("v1")));
     let first = daemon.wait_until_serves("v1");
     wait_until_idle(&world, &daemon);

@@ -177,28 +177,28 @@ fn is_whole(daemon: &Daemon<'_>, cast: Cast, what: &str) {
 
 #[test]
 fn at_points_of_the_path_of_one_process() {
-    let end = sweep(2, |point| dies_at(point, Cast::ONE));
+    let end = sweep(3, |point| dies_at(point, Cast::ONE));
     assert!(end > 40, "the path has more points than {end}");
 }
 
 #[test]
 fn at_points_with_three_replicas_and_a_companion_that_starts_after_the_switch() {
     let cast = Cast { replicas: 3, companion: Some("after"), recreate: false };
-    let end = sweep(6, |point| dies_at(point, cast));
+    let end = sweep(10, |point| dies_at(point, cast));
     assert!(end > 60, "the path has more points than {end}");
 }
 
 #[test]
 fn at_points_with_three_replicas_and_a_companion_that_starts_before_the_candidate() {
     let cast = Cast { replicas: 3, companion: Some("before"), recreate: false };
-    let end = sweep(6, |point| dies_at(point, cast));
+    let end = sweep(10, |point| dies_at(point, cast));
     assert!(end > 60, "the path has more points than {end}");
 }
 
 #[test]
 fn at_points_of_recreating_with_a_step_and_a_companion() {
     let cast = Cast { replicas: 1, companion: Some("after"), recreate: true };
-    let end = sweep(4, |point| dies_at(point, cast));
+    let end = sweep(6, |point| dies_at(point, cast));
     assert!(end > 60, "the path has more points than {end}");
 }
 
@@ -221,7 +221,7 @@ fn at_random_moments_of_deploys_under_load() {
     let load = Load::start(daemon.addr);
     let mut random = Random::drawn();
     let mut serving = "v1".to_owned();
-    let rounds = if tries_all() { 200 } else { 60 };
+    let rounds = if tries_all() { 200 } else { 40 };
     for round in 2..2 + rounds {
         let app = world.app(&format!("v{round}"));
         daemon.deploy_detached(&app);

@@ -51,7 +51,16 @@ fn a_pause_holds_requests_until_a_resume_and_survives_the_daemon() {
     assert_mentions(&said.out, &["requests wait", "ann", "new database"]);
     assert_eq!(traffic(&daemon), "held");
     let mut held = waiting(&daemon, 1);
-    assert_mentions(&daemon.portok(&["status"]).ended(0).out, &["requests", "they are held"]);
+    assert_mentions(
+        &daemon.portok(&["status"]).ended(0).out,
+        &["requests", "they are held", "paused", "by ann, ", " left: new database"],
+    );
+    let paused = daemon.status().paused.expect("who and until when");
+    assert_eq!((&*paused.by, paused.note.as_deref()), ("ann", Some("new database")));
+    assert!(paused.until.is_some_and(|until| until > paused.at), "it ends by itself");
+    for query in ["for=", "fro=10s", "for=10s&note=x&nope"] {
+        daemon.admin("POST", &format!("/__pause?{query}"), None).refused(400, "bad_request");
+    }
     // A deploy goes its way meanwhile.
     daemon.deploy(&world.app("v2")).expect(200);
     daemon.portok(&["resume"]).ended(0);

@@ -178,3 +178,69 @@ fn what_an_app_cannot_do_is_refused() {
     assert_mentions(&said.ended(2).err, &["app.replicas = 2: expected 1", "recreate"]);
     daemon.terminate();
 }
+
+#[test]
+fn a_scale_and_a_recreate_refuse_each_other() {
+    let world = World::new();
+    let mut conf = world.conf().app(&world.app("v1")).set("rollback.window", "100ms");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    wait_until_settled(&daemon);
+    daemon.portok(&["scale", "2"]).ended(0);
+    let refused = deploy(&daemon, &world, &world.app("v2"), "?strategy=recreate").refused(400, "bad_request");
+    assert_mentions(refused["message"].as_str().unwrap(), &["recreate", "scaled to up to 2"]);
+    daemon.portok(&["scale", "1"]).ended(0);
+    daemon.wait_until("one is left", |status| status.replicas.is_none_or(|all| all.ready == 1));
+    let gated = world.app("v2").with("bind_after", world.path("gate").display());
+    deploy(&daemon, &world, &gated, "?strategy=recreate&detach=1").expect(202);
+    gated.wait_for(1, "start ");
+    // It would be used at the end.
+    let refused = daemon.admin("POST", "/__scale?min=2&max=2", None).refused(400, "bad_request");
+    assert_mentions(refused["message"].as_str().unwrap(), &["may run twice"]);
+    world.touch("gate");
+    daemon.wait_until_serves("v2");
+    daemon.admin("POST", "/__scale?min=2&max=2", None).refused(400, "bad_request");
+    // Neither a limit of memory nor another number of replicas lets two of it run.
+    conf.put("app.max_memory", "1MB");
+    conf.put("app.replicas", 2);
+    conf.save();
+    daemon.portok(&["reload"]).ended(0);
+    wait_until_settled(&daemon);
+    daemon.wait_until_recorded();
+    assert_eq!(gated.count("start "), 1);
+    daemon.terminate();
+}
+
+#[test]
+fn companions_stay_with_the_release_that_serves_and_a_step_is_listed() {
+    let world = World::new();
+    let gate = world.path("gate");
+    let before =
+        format!("test $PORTOK_RELEASE != v2 || while ! test -e '{}'; do sleep 0.02; done", gate.display());
+    let conf = conf(&world, &world.app("v1"))
+        .set("app.before", before)
+        .set("app.processes.worker.command", "exec sleep 1000");
+    let daemon = world.start(&conf);
+    let status = daemon.wait_until_serves("v1");
+    let first = live(&status).unwrap().to_owned();
+    let worker_of = |release: &str| {
+        let wanted = [("worker".to_owned(), release.to_owned())];
+        wait_until("its worker runs alone", || daemon.log(), || (world.companions() == wanted).then_some(()));
+    };
+    worker_of(&first);
+    deploy(&daemon, &world, &world.app("v2"), "?detach=1").expect(202);
+    let listed = |process: &str, role: &str| {
+        let rows = daemon.admin("GET", "/__replicas", None).expect(200).json();
+        rows.as_array().unwrap().iter().any(|row| row["process"] == process && row["role"] == role)
+    };
+    wait_until("the step is listed", || daemon.log(), || listed("before", "candidate").then_some(()));
+    assert!(listed("worker", "live"));
+    assert_eq!(daemon.get("/").expect(200).version(), "v1");
+    world.touch("gate");
+    daemon.wait_until_serves("v2");
+    worker_of("v2");
+    daemon.admin("POST", "/__rollback", None).expect(200);
+    assert_eq!(daemon.get("/").expect(200).version(), "v1");
+    worker_of(&first);
+    daemon.terminate();
+}

@@ -276,3 +276,47 @@ fn an_upgrade_of_the_daemon_keeps_every_replica() {
     assert_eq!(who_answers(&daemon, 9).len(), 3);
     daemon.terminate();
 }
+
+#[test]
+fn the_port_and_the_process_are_those_of_the_lowest_number_ready_or_not() {
+    let world = World::new();
+    world.touch("may-start");
+    let app = world.app("v1").with("bind_after", world.path("may-start").display());
+    let daemon = world.start(&conf(&world, &app, 2));
+    let before = wait_until_ready(&daemon, 2);
+    std::fs::remove_file(world.path("may-start")).unwrap();
+    let first = before.live.and_then(|live| live.pid).expect("a process");
+    procs::send(first, Signal::SIGKILL);
+    let row = |replica: usize| daemon.admin("GET", "/__replicas", None).expect(200).json()[replica].clone();
+    let status = daemon.wait_until("the first one starts again", |status| {
+        let pid = status.live.as_ref().and_then(|live| live.pid);
+        status.replicas.is_some_and(|all| all.ready == 1)
+            && pid.is_some_and(|pid| pid != first)
+            && row(0)["state"] == "starting"
+            && row(0)["pid"] == pid.unwrap()
+    });
+    let port = status.live.as_ref().and_then(|live| live.port);
+    assert!(port.is_some() && status.active_port == port, "{status:#?}");
+    assert_ne!(row(1)["port"], port.unwrap());
+    daemon.get("/").expect(200);
+    world.touch("may-start");
+    wait_until_ready(&daemon, 2);
+    daemon.terminate();
+}
+
+#[test]
+fn of_a_candidate_that_is_given_up_the_replica_that_failed_is_told() {
+    let world = World::new();
+    let daemon = world.start(&conf(&world, &world.app("v1"), 3));
+    wait_until_ready(&daemon, 3);
+    // The others are waited for, and end when they are told to.
+    let command = world.app("v2").flag("bind_never").command();
+    let command = format!("test $PORTOK_REPLICA != 1 || {{ sleep 0.3; exit 7; }}; {command}");
+    let body = json!({ "command": command, "release": "v2" });
+    let said = daemon.admin("POST", "/__deploy", Some(&body)).refused(409, "deploy_aborted");
+    assert_mentions(said["message"].as_str().unwrap(), &["replica 1", "exit status 7"]);
+    daemon.wait_until_stopped("v2");
+    let row = daemon.row("v2");
+    assert_eq!(row.exit.as_deref(), Some("exit status 7"), "{row:#?}");
+    daemon.terminate();
+}

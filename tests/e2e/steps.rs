@@ -126,6 +126,11 @@ fn one_that_is_cancelled_is_stopped() {
     let refused = daemon.admin("POST", "/__upgrade", None).refused(409, "busy");
     assert_mentions(refused["message"].as_str().unwrap(), &["v2", "`before` runs"]);
     assert!(daemon.status().candidate.is_some());
+    let rows = daemon.admin("GET", "/__replicas", None).expect(200).json();
+    let row = rows.as_array().unwrap().iter().find(|row| row["process"] == "before").expect("its row");
+    assert_eq!((&row["role"], &row["release"]), (&json!("candidate"), &json!("v2")), "{rows:#}");
+    assert!(row["pid"].is_u64(), "{rows:#}");
+    assert_mentions(&daemon.portok(&["ps"]).ended(0).out, &["v2", "before"]);
     daemon.portok(&["cancel"]).ended(0);
     wait_for_the_live_one(&world, &daemon);
     assert_eq!(daemon.row("v2").outcome.map(|outcome| outcome.as_str()), Some("cancelled"));

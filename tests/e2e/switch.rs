@@ -283,3 +283,20 @@ fn an_app_with_a_command_is_switched_to_one_port() {
     assert_mentions(&refused.to_string(), &["has a command", "one port"]);
     assert_eq!(daemon.get("/").version(), "v1");
 }
+
+#[test]
+fn a_refused_switch_is_recorded_when_it_is_answered() {
+    let world = World::new();
+    let first = world.app("v1").start_unmanaged();
+    let conf = world.conf().set("app.target", i64::from(first.port));
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let sick = world.app("sick").with("health", "500").start_unmanaged();
+    switch(&daemon, sick.port).refused(409, "health_failed");
+    daemon.kill();
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let row = daemon.row(&format!("port-{}", sick.port));
+    assert_eq!(row.outcome.map(|outcome| outcome.as_str()), Some("aborted"), "{row:#?}");
+    daemon.terminate();
+}

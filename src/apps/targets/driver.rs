@@ -565,6 +565,7 @@ impl TargetSet {
             drain_until,
             state_error: self.state_error.clone(),
             traffic: self.publisher.traffic(),
+            paused: self.record.orders.paused(),
             frozen: self.record.orders.frozen(),
             health,
             known: self.set.is_known(),

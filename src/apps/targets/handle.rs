@@ -87,6 +87,7 @@ impl Handle {
             health: view.health.clone(),
             targets: targets.collect(),
             traffic: view.traffic,
+            paused: view.paused.clone(),
             frozen: view.frozen.clone(),
             ..release::empty_status()
         }

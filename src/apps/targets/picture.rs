@@ -30,7 +30,8 @@ pub(super) struct View {
     pub(super) drain_until: Option<String>,
     pub(super) state_error: Option<String>,
     pub(super) traffic: Traffic,
-    pub(super) frozen: Option<wire::Frozen>,
+    pub(super) paused: Option<wire::Standing>,
+    pub(super) frozen: Option<wire::Standing>,
     pub(super) health: wire::HealthMetrics,
     /// A first probe has said of every listed target how it is.
     pub(super) known: bool,
@@ -120,6 +121,7 @@ impl View {
             drain_until: None,
             state_error: None,
             traffic: Traffic::Open,
+            paused: None,
             frozen: None,
             health: wire::HealthMetrics::default(),
             known: false,

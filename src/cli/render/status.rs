@@ -7,7 +7,7 @@ use super::lines::{write_problem, write_row};
 use super::targets;
 use super::words::{BUSY, DIM, STRONG, ago, count, left, movement, paint, phase_style, plain, since};
 use crate::wire::{
-    Frozen, Phase, RedisStatus, ReleaseStatus, Replicas, ScaleStatus, Status, StepStatus, Traffic,
+    Phase, RedisStatus, ReleaseStatus, Replicas, ScaleStatus, Standing, Status, StepStatus, Traffic,
 };
 
 /// The overview: first what is wrong, then the releases by role, then what is in progress.
@@ -81,11 +81,13 @@ pub(crate) fn status(status: &Status, now: SystemTime) -> String {
         Traffic::Held => row("requests", "wait: they are held".to_owned()),
         Traffic::Maintenance => row("requests", "are answered by portok itself: maintenance".to_owned()),
     }
-    if let Some(Frozen { by, note, until, .. }) = &status.frozen {
-        let until = until.as_deref().and_then(|until| left(until, now));
-        let until = until.map(|rest| format!(", {rest} left")).unwrap_or_default();
-        let note = note.as_ref().map(|note| format!(": {}", plain(note))).unwrap_or_default();
-        row("frozen", format!("by {}{until}{note}", plain(by)));
+    for (name, standing) in [("paused", &status.paused), ("frozen", &status.frozen)] {
+        if let Some(Standing { by, note, until, .. }) = standing {
+            let until = until.as_deref().and_then(|until| left(until, now));
+            let until = until.map(|rest| format!(", {rest} left")).unwrap_or_default();
+            let note = note.as_ref().map(|note| format!(": {}", plain(note))).unwrap_or_default();
+            row(name, format!("by {}{until}{note}", plain(by)));
+        }
     }
     if status.config.pending {
         row("pending", "an edit of [app] waits for its deploy".to_owned());
@@ -268,6 +270,7 @@ pub(super) mod tests {
             scale: None,
             targets: Vec::new(),
             traffic: Traffic::Open,
+            paused: None,
             frozen: None,
             redis: None,
         }
@@ -406,7 +409,7 @@ pub(super) mod tests {
         answer.config.file = Some("/etc/portok/api.toml".into());
         answer.config.app_in_force = Some(AppInForce { in_force: false, why: Some("pending".into()) });
         let at = "2026-01-01T11:00:00Z".to_owned();
-        answer.frozen = Some(Frozen { by: "root".into(), note: None, at, until: None });
+        answer.frozen = Some(Standing { by: "root".into(), note: None, at, until: None });
         let told = stripped(&answer);
         assert!(
             told.contains("[app]      is not what is live: deploys are frozen, and `portok thaw`"),

@@ -261,6 +261,11 @@ impl Coordinator {
             past,
             restarts: record.restarts,
             crashes: self.moments(&record.crashes),
+            companion_crashes: record
+                .companion_crashes
+                .iter()
+                .map(|(process, crashes)| (process.as_str().into(), self.moments(crashes)))
+                .collect(),
             failed_probes: record.failed_probes,
             unfinished,
             window: self.window_left(&record),
@@ -268,7 +273,7 @@ impl Coordinator {
             ended,
             leftovers: self.runs.has_leftovers(),
             recreated: record.recreated,
-            recreating: record.intent.as_ref().is_some_and(|intent| intent.recreate),
+            recreating: record.makes_room(),
             going_back: record.intent.is_some_and(|intent| intent.reason == Reason::AutoRollback),
             wanted: record.wanted,
             runs,

@@ -1,6 +1,8 @@
 //! How the coordinator obeys an operator's orders: what they put in the way of requests and
 //! deploys, and what follows when they end.
 
+use std::net::SocketAddr;
+
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use crate::config::{HoldOn, app_fingerprint};
 use crate::proxy::Bar;
 use crate::release::message::OrderReply;
 use crate::release::orders::{Ended, Moment, Obeyed, Order, may_pause};
+use crate::release::record::Record;
 use crate::release::refusal::refused;
 use crate::release::state::{Origin, Refusal, ReleaseRef, Timer};
 use crate::wire::{self, ErrorBody, Said};
@@ -24,7 +27,7 @@ impl Coordinator {
         let record = self.life.booting().map(|booting| &booting.record);
         let live = record.and_then(|record| record.live.as_ref());
         let returns = live.is_some_and(|release| release.origin == Origin::Managed);
-        let replaced = record.and_then(|record| record.intent.as_ref()).is_some_and(|intent| intent.recreate);
+        let replaced = record.is_some_and(Record::makes_room);
         let is_idle = record.is_some_and(|record| record.wanted == Some(0));
         let is_on = |reason| self.config.borrow().hold.is_on(reason);
         let reason = if is_idle { HoldOn::Idle } else { HoldOn::Crash };
@@ -46,10 +49,14 @@ impl Coordinator {
         }
     }
 
-    /// The coordinator ends: nobody waits for what will not come here any more.
-    pub(super) fn hold_nobody(&mut self) {
+    /// The coordinator ends: nobody waits for what will not come here any more. A `successor` lets
+    /// them wait, or starts what is idle.
+    pub(super) fn hold_nobody(&mut self, successor: Option<SocketAddr>) {
         if self.orders.is_paused() || self.state.live_run().is_none() {
-            self.traffic.unroute();
+            match (successor, self.state.live_release()) {
+                (Some(successor), Some(live)) => self.traffic.pass_on(successor, &live.id),
+                _ => self.traffic.unroute(),
+            }
         }
         // The orders are kept for the next daemon.
         self.traffic.bar(self.orders.bar().filter(|bar| *bar != Bar::Pause));

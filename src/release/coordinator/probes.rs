@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Coordinator;
 use crate::config::AppConfig;
 use crate::health::{Probe, Unable};
-use crate::release::memory_looks::look;
+use crate::release::memory::look;
 use crate::release::message::Message;
 use crate::release::probing::{Probing, probe};
 use crate::release::state::{Event, RunId};
@@ -65,7 +65,8 @@ impl Coordinator {
     }
 
     pub(super) fn weighed(&mut self, seen: Vec<(RunId, Option<u64>)>) {
-        for (run, bytes) in self.memory_looks.end(seen) {
+        self.memory_looks.end();
+        for (run, bytes) in self.kernel.said(seen) {
             self.step(Event::Memory { run, bytes });
         }
         self.want_memory_looks();

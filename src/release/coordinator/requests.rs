@@ -31,6 +31,16 @@ impl Coordinator {
             self.edits.quarantine(app_fingerprint);
             return Err(refused(&Refusal::Quarantined { release }));
         }
+        if plan.recreate
+            && let Err(error) = self.may_recreate()
+        {
+            if reason == Reason::Config {
+                tracing::error!("cannot deploy [app]: {}", error.message);
+                self.voice.failed(format!("[app] was not deployed: {}", error.message));
+                self.save_again();
+            }
+            return Err(error);
+        }
         let content = Some(Content { spec: Some(spec), app: app_fingerprint.clone() });
         let before = app_fingerprint.map(|fingerprint| self.edits.attempt(fingerprint));
         let event = Event::Deploy { release: spec::managed(&id), reason, force, plan };

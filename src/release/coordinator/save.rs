@@ -34,6 +34,7 @@ impl Coordinator {
             reason: task.reason,
             recreate: task.plan.recreate,
         });
+        let written = |at| rfc3339(SystemTime::UNIX_EPOCH + at);
         Record {
             live: state.live_release().cloned(),
             previous: state.previous().map(|previous| previous.release),
@@ -50,8 +51,13 @@ impl Coordinator {
             ),
             restarts: state.restarts,
             recreated: state.recreated,
+            vacant: state.is_vacant(),
             no_placeholder: self.runs.placeholder() == Placeholder::Impossible,
-            crashes: state.crashes().map(|at| rfc3339(SystemTime::UNIX_EPOCH + at)).collect(),
+            crashes: state.crashes().map(written).collect(),
+            companion_crashes: state
+                .companion_crashes()
+                .map(|(process, crashes)| (process.to_string(), crashes.map(written).collect()))
+                .collect(),
             failed_probes: state.failed_probes(),
             last_failure: self.voice.last_failure().cloned(),
             last_exit: self.voice.last_exit().cloned(),

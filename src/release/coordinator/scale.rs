@@ -19,8 +19,34 @@ const NONE_WHILE_QUIET: &str =
 impl Coordinator {
     /// How many replicas there are to be, whoever said so.
     pub(super) fn replicas(&self) -> Replicas {
+        let replicas = self.asked_replicas();
+        if self.runs_alone() { replicas.alone() } else { replicas }
+    }
+
+    /// How many replicas are asked for.
+    fn asked_replicas(&self) -> Replicas {
         let config = self.config.borrow();
         self.scaling.replicas(&config.app.replicas, &config.hold)
+    }
+
+    /// Whether no two processes of the app may run at a time: it is deployed so, or the live release
+    /// was.
+    fn runs_alone(&self) -> bool {
+        self.config.borrow().deploy.strategy == DeployStrategy::Recreate || self.state.recreated
+    }
+
+    /// Refuses to stop the live release first for the next one while several replicas are asked for.
+    pub(super) fn may_recreate(&self) -> Result<(), ErrorBody> {
+        let Replicas { max, .. } = self.asked_replicas();
+        if max <= 1 {
+            return Ok(());
+        }
+        let app = &self.config.borrow().name;
+        let message = format!(
+            "app `{app}` cannot be deployed with strategy \"recreate\": it is scaled to up to {max} replicas, \
+             and with that strategy nothing may run twice"
+        );
+        Err(ErrorBody::new(Code::BadRequest, "Bad request", message).with_hint("first: portok scale 1"))
     }
 
     /// An operator asks for so many replicas.
@@ -56,6 +82,7 @@ impl Coordinator {
         let (name, most) = (&config.name, Replicas::MOST);
         let is_managed = self.state.live_release().is_some_and(|live| live.origin == Origin::Managed);
         let has_command = config.app.command.is_some() || is_managed;
+        let recreates = self.state.task.as_ref().is_some_and(|task| task.plan.recreate);
         let refused = |why: String| {
             let message = format!("app `{name}` cannot be scaled to {min}..{max}: {why}");
             let error = ErrorBody::new(Code::BadRequest, "Bad request", message);
@@ -68,7 +95,7 @@ impl Coordinator {
             refused(format!("the most has to be a number from 1 to {most}"))
         } else if min > max {
             refused("the least is more than the most".to_owned())
-        } else if max > 1 && (config.deploy.strategy == DeployStrategy::Recreate || self.state.recreated) {
+        } else if max > 1 && (self.runs_alone() || recreates) {
             refused(
                 "it is deployed with strategy \"recreate\", and with that nothing may run twice".to_owned(),
             )
@@ -123,7 +150,8 @@ impl Coordinator {
 
     /// Looks at the load of the live release.
     pub(super) fn look_at_load(&mut self) {
-        self.looks.taken();
+        self.load_looks.begin();
+        self.load_looks.end();
         if let Some(set) = self.state.follows_load(&self.policy()) {
             let load = self.traffic.load(&self.state.live_runs());
             self.step(Event::Load { set, load });

@@ -9,12 +9,15 @@ use crate::wire::{self, ReplicaRole};
 impl Coordinator {
     /// The app as it is now.
     pub(super) fn make_view(&self) -> View {
-        let live = self.state.live_run();
+        let first = self.state.first_run();
+        // One that is not started yet has no port, and another one serves.
+        let active_port =
+            self.state.live_run().and_then(|ready| first.and_then(|run| run.port).or(ready.port));
         let live_runs = self.state.live_runs();
-        let live_status = self.state.live_release().map(|release| {
-            let run = live.or_else(|| self.state.restoring_run());
-            self.release_status(&release.id, run.map(|run| run.id), self.state.restarts)
-        });
+        let live_status = self
+            .state
+            .live_release()
+            .map(|release| self.release_status(&release.id, first.map(|run| run.id), self.state.restarts));
         let candidate = self.state.candidate_run().or_else(|| self.state.revived_run()).map(|run| run.id);
         let runs_beside = |run: Option<RunId>| {
             let place = run.and_then(|run| self.state.place_of(run));
@@ -40,7 +43,7 @@ impl Coordinator {
             phase => phase,
         };
         let status = wire::Status {
-            active_port: live.and_then(|run| run.port),
+            active_port,
             drain_until: drain_until.map(wire::rfc3339),
             last_switch: self.voice.last_switch().cloned(),
             instance: self.config.borrow().name.clone(),
@@ -55,6 +58,7 @@ impl Coordinator {
             last_failure_at: self.voice.last_failure().map(|failure| failure.at.clone()),
             last_exit: self.voice.last_exit().cloned(),
             traffic: self.traffic_now(),
+            paused: self.orders.paused(),
             frozen: self.orders.frozen(),
             replicas: self.ready_of_wanted(self.state.in_use()),
             scale: self.scale_status(),

@@ -8,6 +8,8 @@
 //! The ordering that matters: once the coordinator has answered that it stands still, it never
 //! writes the record unless it goes on. The record may be another daemon's by then.
 
+use std::net::SocketAddr;
+
 use tokio::sync::oneshot;
 
 use super::Coordinator;
@@ -45,6 +47,10 @@ impl Coordinator {
                 .with_hint("try again when it is over, or wait for it: portok upgrade --wait 10m")
         };
         let Some(hindrance) = self.state.hindrance() else {
+            // It would be in no record.
+            if self.runs.are_spawning() {
+                return Err(busy(format!("app `{app}`: a process of it is being started")));
+            }
             return match self.traffic.waiting() {
                 0 => Ok(()),
                 1 => Err(busy(format!("app `{app}`: a request is held"))),
@@ -119,11 +125,17 @@ impl Coordinator {
     }
 
     /// Ends and leaves every process as it is.
-    pub(super) fn go_without_end(&mut self, done: oneshot::Sender<Vec<Ended>>) {
+    pub(super) fn go_without_end(
+        &mut self,
+        successor: Option<SocketAddr>,
+        done: oneshot::Sender<Vec<Ended>>,
+    ) {
         // Where the record could not be written it went on until now.
         self.tell_interrupted();
         self.end_awaited = Some(done);
-        self.hold_nobody();
+        // An address of the app's own is not among those that the successor is known by.
+        let successor = successor.filter(|_| self.config.borrow().routes.listen.is_empty());
+        self.hold_nobody(successor);
         self.life = Life::Leaving { recorded: self.life.is_recorded() };
     }
 }

@@ -1,6 +1,7 @@
 //! What the machine tells: the history is brought up to date, and the voice gets the facts.
 
 use super::{Answer, Coordinator, Step};
+use crate::release::events::Over;
 use crate::release::explain::explain;
 use crate::release::history::{Content, attempt};
 use crate::release::state::{Abort, ReleaseRef, RunId, Stage, Task, Tell};
@@ -32,8 +33,13 @@ impl Coordinator {
             }
             Tell::Drained { run } => self.tell_run(run, "drained"),
             Tell::Stopped { run, release } => self.tell_stopped(run, &release),
-            Tell::Aborted { release, reason, run, why, before_done } => {
-                self.tell_aborted(&release, reason, run, why, before_done);
+            Tell::Aborted { release, reason, run, why, before_done, seq } => {
+                if let Some(attempt) = self.tell_aborted(&release, reason, run, why, before_done) {
+                    match seq {
+                        Some(seq) => self.recorder.confirm_after(seq, attempt),
+                        None => attempt.end(),
+                    }
+                }
             }
             Tell::Crashed { release, delay, loops_now } => {
                 self.voice.crashed(&release.id, delay, loops_now, phase);
@@ -52,62 +58,13 @@ impl Coordinator {
                 let replica = self.state.place_of(run).map(|(_, replica)| replica);
                 tracing::info!(release, replica, pid, again, phase, "one more replica serves");
             }
-            Tell::Grew { from, inflight } => {
-                let release = self.live_id();
-                tracing::info!(
-                    release,
-                    from,
-                    to = from + 1,
-                    inflight,
-                    phase,
-                    "busy: one replica more is started"
-                );
+            tell @ (Tell::Grew { .. } | Tell::Shrank { .. } | Tell::Idle { .. } | Tell::Woken { .. }) => {
+                self.tell_number(tell, phase);
             }
-            Tell::Shrank { from, inflight } => {
-                let release = self.live_id();
-                tracing::info!(
-                    release,
-                    from,
-                    to = from - 1,
-                    inflight,
-                    phase,
-                    "quiet: one replica fewer will do"
-                );
-            }
-            Tell::Idle { release } => {
-                tracing::info!(
-                    release = release.id,
-                    phase,
-                    "idle: nothing of it runs before the next request"
-                );
-            }
-            Tell::Woken { release } => {
-                tracing::info!(release = release.id, phase, "woken: a request waits for it");
-            }
-            Tell::Recycling { run, bytes } => self.tell_size(
-                run,
-                bytes,
-                "its memory is over app.max_memory: another one is started to take its place",
-            ),
-            Tell::Recycled { run, by, bytes } => {
-                let (release, place) = (self.release_of(run), self.state.place_of(by));
-                let (replica, by) = (self.replica_of(run), place.map(|(_, replica)| replica));
-                tracing::info!(release, replica, by, bytes, phase, "recycled");
-            }
-            Tell::NotRecycled { run } => {
-                let (release, replica) = (self.release_of(run), self.replica_of(run));
-                tracing::warn!(
-                    release,
-                    replica,
-                    phase,
-                    "what was to take its place did not become ready: it stays"
-                );
-            }
-            Tell::GrowsFast { run, bytes } => self.tell_size(
-                run,
-                bytes,
-                "its memory is over app.max_memory within app.recycle_after of its start: it stays",
-            ),
+            tell @ (Tell::Recycling { .. }
+            | Tell::Recycled { .. }
+            | Tell::NotRecycled { .. }
+            | Tell::GrowsFast { .. }) => self.tell_recycling(tell, phase),
             Tell::Resumed { run } => {
                 let (release, pid) = (self.release_of(run), self.pid_of(run));
                 tracing::info!(release, pid, "the first release runs already: it is made live");
@@ -148,6 +105,70 @@ impl Coordinator {
             }
         }
         self.note_end(run);
+    }
+
+    /// How many replicas there are follows the load.
+    fn tell_number(&self, tell: Tell, phase: &str) {
+        let release = self.live_id();
+        match tell {
+            Tell::Grew { from, inflight } => {
+                let to = from + 1;
+                tracing::info!(
+                    release,
+                    from,
+                    to,
+                    inflight,
+                    phase,
+                    "scaled: busy, one replica more is started"
+                );
+            }
+            Tell::Shrank { from, inflight } => {
+                let to = from - 1;
+                tracing::info!(
+                    release,
+                    from,
+                    to,
+                    inflight,
+                    phase,
+                    "scaled: quiet, one replica fewer will do"
+                );
+            }
+            Tell::Idle { release } => {
+                let release = release.id;
+                tracing::info!(release, phase, "idle: nothing of it runs before the next request");
+            }
+            Tell::Woken { release } => {
+                tracing::info!(release = release.id, phase, "woken: a request waits for it");
+            }
+            _ => {}
+        }
+    }
+
+    /// A replica has grown too large.
+    fn tell_recycling(&self, tell: Tell, phase: &str) {
+        match tell {
+            Tell::Recycling { run, bytes } => self.tell_size(
+                run,
+                bytes,
+                "its memory is over app.max_memory: another one is started to take its place",
+            ),
+            Tell::GrowsFast { run, bytes } => self.tell_size(
+                run,
+                bytes,
+                "its memory is over app.max_memory within app.recycle_after of its start: it stays",
+            ),
+            Tell::Recycled { run, by, bytes } => {
+                let (release, place) = (self.release_of(run), self.state.place_of(by));
+                let (replica, by) = (self.replica_of(run), place.map(|(_, replica)| replica));
+                tracing::info!(release, replica, by, bytes, phase, "recycled");
+            }
+            Tell::NotRecycled { run } => {
+                let (release, replica) = (self.release_of(run), self.replica_of(run));
+                let what = "what was to take its place did not become ready: it stays";
+                tracing::warn!(release, replica, phase, "{what}");
+            }
+            _ => {}
+        }
     }
 
     fn live_id(&self) -> Option<&str> {
@@ -285,7 +306,7 @@ impl Coordinator {
         run: Option<RunId>,
         why: Abort,
         before_done: bool,
-    ) {
+    ) -> Option<Over> {
         let autopsy = run.and_then(|run| self.runs.take_autopsy(run));
         let facts = run.and_then(|run| self.runs.get(run));
         let seen = (facts.and_then(|facts| facts.port()), facts.and_then(|facts| facts.probe()));
@@ -311,7 +332,16 @@ impl Coordinator {
             self.history.take_back(&release.id);
         } else {
             let outcome = error.outcome.unwrap_or(Outcome::Aborted);
-            self.history.ended(&release.id, outcome, |row| row.reason = Some(error.message.clone()));
+            // Of several replicas the row is about the one that was the reason.
+            let guilty = run.and_then(|run| self.runs.get(run)).filter(|facts| facts.is_of_the_app());
+            let guilty = guilty.map(|facts| (facts.started_at(), facts.port(), facts.exit()));
+            self.history.ended(&release.id, outcome, |row| {
+                row.reason = Some(error.message.clone());
+                if let Some((Some(started_at), port, exit)) = guilty {
+                    row.started_at = Some(wire::rfc3339(started_at));
+                    (row.port, row.exit) = (port, exit.map(str::to_owned));
+                }
+            });
         }
         if !matches!(why, Abort::Cancelled | Abort::MadeWay) {
             self.voice.failed(error.message.clone());
@@ -320,7 +350,7 @@ impl Coordinator {
             let kind = if reason.is_rollback() { "failed" } else { "aborted" };
             self.voice.hook(kind, Some(release.id.clone()), error.message.clone(), None);
         }
-        self.voice.ended(&release.id, error);
+        self.voice.ended(&release.id, error)
     }
 
     /// Ends the attempt under way for its readers when this daemon hands over. Nothing is recorded
@@ -331,6 +361,8 @@ impl Coordinator {
         let path = self.config.borrow().health.path.clone();
         let error = explain(&release, reason, Abort::Interrupted, None, (None, None), &path);
         tracing::info!(release = release.id, reason = reason.as_str(), "{}", error.message);
-        self.voice.ended(&release.id, error);
+        if let Some(attempt) = self.voice.ended(&release.id, error) {
+            attempt.end();
+        }
     }
 }

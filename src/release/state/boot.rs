@@ -17,9 +17,11 @@ impl State {
     pub(super) fn boot(&mut self, boot: Boot, round: &mut Round<'_>) {
         let Boot { live, past, restarts, crashes, failed_probes, unfinished, window, went_back, .. } = boot;
         let ended = boot.ended && !boot.recreating;
-        let Boot { going_back, recreating, leftovers, runs, .. } = boot;
+        let Boot { going_back, recreating, leftovers, runs, companion_crashes, .. } = boot;
         runs.iter().for_each(|adopted| round.ids.skip(adopted.run.id.0));
         let wanted = live.as_ref().map_or(0, |live| wanted(boot.wanted, live, &runs, round));
+        // With that nothing may run twice.
+        let wanted = if boot.recreated { wanted.min(1) } else { wanted };
         self.restarts = restarts;
         self.recreated = boot.recreated;
         self.past = past;
@@ -58,7 +60,7 @@ impl State {
             set.widen(round.replicas(release).min.max(1));
             set.fill_up(false, round);
         }
-        self.take_over_companions(companions, leftovers, round);
+        self.take_over_companions(companions, companion_crashes, leftovers, round);
         // One may have been about to replace another.
         if window.is_none() && !going_back && self.stopping == Stopping::No {
             self.shrink_to(wanted, round);
@@ -173,7 +175,7 @@ impl State {
         leftovers: bool,
         round: &mut Round<'_>,
     ) {
-        let alone = recreating || self.recreated;
+        let alone = recreating || self.recreated || round.policy.recreate;
         let Live::Set(set) = &mut self.live else { return };
         let in_window = self.window.is_some() || going_back;
         let ended_unseen = set.places().has_given_up() && ended && in_window;

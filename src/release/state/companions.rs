@@ -12,6 +12,8 @@
 //! is left of any companion of another tenure. A companion that has ended is started again only
 //! when its whole group is gone, so that no two of one ever run.
 
+use std::collections::BTreeMap;
+
 use super::replicas::Said;
 use super::*;
 
@@ -32,6 +34,8 @@ pub(super) struct Companions {
     leftovers: bool,
     /// Of those that were taken over some may be missing.
     incomplete: bool,
+    /// When those of the live release crashed lately under an earlier daemon, until each has its set.
+    inherited: BTreeMap<ProcessName, Vec<Duration>>,
     /// Companions at their crash limit that run now, each with the timer after which they count as
     /// well.
     on_trial: Vec<(SetId, u64)>,
@@ -63,6 +67,11 @@ impl Companions {
         (!waits).then_some(&self.live)
     }
 
+    /// Whether what an earlier daemon left is still being stopped.
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.leftovers
+    }
+
     fn is_ahead(&self, set: SetId) -> bool {
         self.ahead.iter().any(|ahead| ahead.id() == set)
     }
@@ -77,6 +86,12 @@ impl Companions {
         self.live.iter().any(|set| set.cause() == DownCause::CrashLoop)
     }
 
+    /// When those of the live release crashed lately, each that did.
+    pub(super) fn crashes(&self) -> impl Iterator<Item = (&ProcessName, impl Iterator<Item = Duration>)> {
+        let crashed = self.live.iter().filter(|set| set.crashes().next().is_some());
+        crashed.filter_map(|set| Some((set.process()?, set.crashes())))
+    }
+
     /// Keeps sets that are being stopped until nothing is left of them.
     fn keep_until_gone(&mut self, sets: Vec<ReplicaSet>) {
         self.stopping.extend(sets.into_iter().filter(|set| set.runs().next().is_some()));
@@ -88,7 +103,26 @@ impl Companions {
         self.keep_until_gone(sets);
     }
 
-    /// Adds a set for each of `wanted` that has none there.
+    /// Starts those that run before their release is live, but for one of whose former tenure
+    /// something is left: two of one never run.
+    fn fill_ahead(&mut self, round: &mut Round<'_>) {
+        if self.leftovers {
+            return;
+        }
+        let Self { ahead, left, stopping, .. } = self;
+        let is_left = |set: &ReplicaSet| {
+            let is_it =
+                |other: &ReplicaSet| other.process() == set.process() && other.release() == set.release();
+            left.iter().chain(&*stopping).any(is_it)
+        };
+        for set in ahead.iter_mut().filter(|set| set.cause() == DownCause::Boot) {
+            if !is_left(set) {
+                set.fill_up(false, round);
+            }
+        }
+    }
+
+    /// Adds a set for each of `wanted` that has none there. Nothing is started.
     fn begin(
         sets: &mut Vec<ReplicaSet>,
         release: &ReleaseRef,
@@ -97,9 +131,30 @@ impl Companions {
     ) {
         for companion in wanted {
             if !sets.iter().any(|set| set.process() == Some(&companion.process)) {
-                let mut set = ReplicaSet::of_companion(release.clone(), &companion, round);
-                set.fill_up(false, round);
-                sets.push(set);
+                sets.push(ReplicaSet::of_companion(release.clone(), &companion, round));
+            }
+        }
+    }
+
+    /// The set of this companion among `sets`, which is added where it is missing.
+    fn set_in<'a>(
+        sets: &'a mut Vec<ReplicaSet>,
+        release: &ReleaseRef,
+        companion: &Companion,
+        round: &mut Round<'_>,
+    ) -> Option<&'a mut ReplicaSet> {
+        let is_it = |set: &ReplicaSet| set.process() == Some(&companion.process);
+        if !sets.iter().any(is_it) {
+            sets.push(ReplicaSet::of_companion(release.clone(), companion, round));
+        }
+        sets.iter_mut().find(|set| is_it(set))
+    }
+
+    /// The sets of the live release take up what an earlier daemon knew of their crashes.
+    fn inherit(&mut self) {
+        for set in &mut self.live {
+            if let Some(crashes) = set.process().and_then(|process| self.inherited.remove(process)) {
+                set.resume(crashes, 0);
             }
         }
     }
@@ -113,6 +168,7 @@ impl State {
         let wanted = round.companions(release);
         let before = wanted.iter().filter(|companion| companion.before).cloned();
         Companions::begin(&mut self.companions.ahead, release, before, round);
+        self.companions.fill_ahead(round);
     }
 
     /// Starts the candidate, after the companions that it needs before it. A way back does not wait
@@ -131,6 +187,7 @@ impl State {
     pub(super) fn companions_switch(&mut self, seq: u64) {
         let companions = &mut self.companions;
         companions.switch = seq;
+        companions.inherited.clear();
         companions.left.append(&mut companions.live);
         companions.live = std::mem::take(&mut companions.ahead);
     }
@@ -150,16 +207,22 @@ impl State {
             let left = std::mem::take(&mut companions.left);
             companions.stop(left, round);
         }
+        if self.stopping == Stopping::No {
+            companions.fill_ahead(round);
+        }
         let others = !companions.left.is_empty() || !companions.stopping.is_empty();
         if self.stopping != Stopping::No || !is_recorded || companions.leftovers || others {
             return;
         }
-        if std::mem::take(&mut companions.incomplete) {
-            companions.live.iter_mut().for_each(|set| set.fill_up(false, round));
-        }
+        companions.incomplete = false;
         let Some(release) = self.live.set().map(ReplicaSet::release) else { return };
         let wanted = round.companions(release).iter().cloned();
         Companions::begin(&mut companions.live, release, wanted, round);
+        // What was taken over may lack some, too.
+        for set in companions.live.iter_mut().filter(|set| set.cause() == DownCause::Boot) {
+            set.fill_up(false, round);
+        }
+        companions.inherit();
     }
 
     /// Stops all of them; those of a release that lost traffic once that is written down.
@@ -298,9 +361,11 @@ impl State {
     pub(super) fn take_over_companions(
         &mut self,
         runs: Vec<Adopted>,
+        crashes: BTreeMap<ProcessName, Vec<Duration>>,
         leftovers: bool,
         round: &mut Round<'_>,
     ) {
+        self.companions.inherited = crashes;
         self.companions.leftovers = leftovers;
         self.companions.incomplete = true;
         for Adopted { run, role, replica, .. } in runs {
@@ -320,12 +385,7 @@ impl State {
                 _ => None,
             };
             let place = sets.and_then(|(sets, companion)| {
-                let same = |set: &ReplicaSet| set.process() == Some(&companion.process);
-                let at = sets.iter().position(same).unwrap_or_else(|| {
-                    sets.push(ReplicaSet::of_companion(run.release.clone(), companion, round));
-                    sets.len() - 1
-                });
-                sets.get_mut(at).filter(|set| set.accepts(replica))
+                Companions::set_in(sets, &run.release, companion, round).filter(|set| set.accepts(replica))
             });
             if let Some(set) = place {
                 set.take_in_ready(run, replica);
@@ -334,6 +394,7 @@ impl State {
                 self.companions.stop(vec![set], round);
             }
         }
+        self.companions.inherit();
     }
 
     /// What an earlier daemon left is gone.

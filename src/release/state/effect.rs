@@ -183,6 +183,8 @@ pub enum Tell {
         why: Abort,
         /// Its step `before` has ended as it should.
         before_done: bool,
+        /// The save that tells of it; `None`: not even its intent could be written down.
+        seq: Option<u64>,
     },
     /// The live run ended, and its release is started again after a delay.
     Crashed {

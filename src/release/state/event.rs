@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Companion, DeployStep, Load, Past, Plan, ReleaseRef, Run, RunId, SetId};
+use super::{Companion, DeployStep, Load, Past, Plan, ProcessName, ReleaseRef, Run, RunId, SetId};
 use crate::wire::Reason;
 
 /// The settings that decisions depend on, as they are in force at a step.
@@ -45,6 +45,8 @@ pub struct Boot {
     pub restarts: u32,
     /// When it crashed lately, oldest first, by the clock of [`super::State::step`].
     pub crashes: Vec<Duration>,
+    /// When each of its companions crashed lately, likewise.
+    pub companion_crashes: BTreeMap<ProcessName, Vec<Duration>>,
     /// How many of its probes had failed in a row.
     pub failed_probes: u32,
     /// The release that was to become live while nothing was, and why. Its run may serve already,

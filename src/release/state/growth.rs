@@ -146,7 +146,13 @@ impl State {
         let drains = self.draining_set_of(&release).filter(|set| reviving != Some(*set));
         if let Some(set) = drains.and_then(|set| self.take_leaving(set)) {
             self.serve_again(set, round);
-        } else if let Live::Set(live) = &mut self.live {
+            return;
+        }
+        let has_room = self.has_room(round.policy);
+        if let Live::Set(live) = &mut self.live {
+            if !has_room {
+                live.wait_for_room();
+            }
             live.grow(round);
             round.save();
         }

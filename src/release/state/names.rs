@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct RunId(pub u64);
 
 /// The runs of one release in one tenure, together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetId(pub u64);
 
 /// The name of a companion: a process of a release that gets no requests and has no port.

@@ -163,6 +163,11 @@ impl Places {
         self.position(|filling| matches!(filling, Filling::Starting { again: false, .. })).is_some()
     }
 
+    /// Whether a place is filled after the delay of this ticket.
+    pub(super) fn waits_for(&self, ticket: u64) -> bool {
+        self.position(|filling| *filling == Filling::Waiting { ticket }).is_some()
+    }
+
     /// Whether a place is filled after a delay.
     pub(super) fn waits(&self) -> bool {
         self.position(|filling| matches!(filling, Filling::Waiting { .. })).is_some()

@@ -21,6 +21,13 @@ impl State {
         to.origin == Origin::Managed && (policy.recreate || self.recreated)
     }
 
+    /// Whether a process of the live release may be started: where no two may run at a time, nothing
+    /// else is left.
+    pub(super) fn has_room(&self, policy: &Policy) -> bool {
+        let stops = || self.live.set().is_some_and(|live| live.stopping_runs().next().is_some());
+        !(policy.recreate || self.recreated) || self.leaving.is_empty() && !stops()
+    }
+
     /// Whether the live release is down because another one takes its place, or was to.
     pub fn is_vacant(&self) -> bool {
         self.live.set().is_some_and(|live| live.cause() == DownCause::Replaced && !live.serves())
@@ -103,7 +110,7 @@ impl State {
 
     /// Starts what waits until nothing else is left: the candidate, or the live release again.
     pub(super) fn start_in_the_room(&mut self, round: &mut Round<'_>) {
-        if self.stopping != Stopping::No || !self.leaving.is_empty() {
+        if self.stopping != Stopping::No || !self.leaving.is_empty() || self.companions.has_leftovers() {
             return;
         }
         let Live::Set(live) = &mut self.live else {

@@ -19,13 +19,18 @@
 //! idle: it has no run until it grows.
 //!
 //! A run that left its place is in `stopping` until nothing is left of it. [`Places`] has the
-//! places themselves, and which of them get requests.
+//! places themselves, and which of them get requests. `ordered` has what the set is told to do.
+//!
+//! A set that gives its runs away, because another release takes its place, is empty until there is
+//! room: then it is filled up, or takes back what it gave.
+
+mod ordered;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::growth::Growth;
-use super::places::{Filling, Place, Places};
+use super::places::{Filling, Places};
 use super::round::Round;
 use super::{Companion, DownCause, Effect, Origin, ProcessName, ReleaseRef, Run, RunId, SetId, Tell, Timer};
 
@@ -373,7 +378,7 @@ impl ReplicaSet {
         // look like single crashes otherwise.
         let was_looping = self.cause == DownCause::CrashLoop;
         let looping = was_looping || count >= burst;
-        if self.cause == DownCause::Replaced {
+        if matches!(self.cause, DownCause::Boot | DownCause::Replaced) {
             self.cause = DownCause::Crash;
         }
         // Only as many crashes are remembered as can matter.
@@ -428,179 +433,5 @@ impl ReplicaSet {
         let before = self.stopping.len();
         self.stopping.retain(|run| run.id != id);
         self.stopping.len() < before
-    }
-}
-
-// ---- orders ----
-
-impl ReplicaSet {
-    /// Starts a run for each place that is empty for good. An unmanaged one is probed: until it is
-    /// healthy, where `patient`.
-    pub(super) fn fill_up(&mut self, patient: bool, round: &mut Round<'_>) {
-        while let Some(at) = self.places.position(|filling| *filling == Filling::GivenUp) {
-            let replica = self.places.at(at).replica;
-            let run = self.begin(replica, patient, round);
-            self.places.at(at).filling = Filling::Starting { run, tries: 1, again: false };
-        }
-    }
-
-    /// Adds empty places until there are so many.
-    pub(super) fn widen(&mut self, count: u16) {
-        self.places.widen(count);
-    }
-
-    /// Adds a replica, with the lowest number that is free. Gives that back.
-    pub(super) fn grow(&mut self, round: &mut Round<'_>) -> u16 {
-        let replica = self.places.lowest_free();
-        // One more of what is started later.
-        if self.cause == DownCause::Replaced && !self.serves() {
-            self.places.take_in(replica, Filling::GivenUp);
-            return replica;
-        }
-        let run = self.begin(replica, true, round);
-        self.places.take_in(replica, Filling::Starting { run, tries: 1, again: false });
-        self.growth.grew(round.now);
-        replica
-    }
-
-    /// Takes this ready replica away. Gives it back with its number.
-    pub(super) fn part(&mut self, id: RunId) -> Option<(Run, u16)> {
-        let replica = self.places.number_of(id).filter(|_| self.is_ready(id))?;
-        let run = self.places.remove(replica)?.filling.run().cloned()?;
-        Some((run, replica))
-    }
-
-    /// Takes a place away whose run is not ready. That is stopped.
-    pub(super) fn drop_place(&mut self, replica: u16, round: &mut Round<'_>) {
-        let ready = |place: &Place| matches!(place.filling, Filling::Ready { .. });
-        if self.places.numbered(replica).is_none_or(ready) {
-            return;
-        }
-        if let Some(Place { filling: Filling::Starting { run, .. }, .. }) = self.places.remove(replica) {
-            self.stop_run(run, round);
-        }
-    }
-
-    /// Takes a replica away: one that is not ready, which is stopped, or the youngest, which is
-    /// given back with its number; one that has tunnels last. A set without replicas is as one that
-    /// was never started.
-    pub(super) fn shrink(&mut self, round: &mut Round<'_>) -> Option<(Run, u16)> {
-        let growth = &self.growth;
-        let Place { replica, filling, .. } = self.places.remove_youngest(|id| growth.has_tunnels(id))?;
-        self.growth.begin_anew();
-        if self.places.len() == 0 {
-            self.cause = DownCause::Boot;
-        }
-        match filling {
-            Filling::Ready { run, .. } => return Some((run, replica)),
-            Filling::Starting { run, .. } => self.stop_run(run, round),
-            Filling::Undecided | Filling::Waiting { .. } | Filling::GivenUp => {}
-        }
-        None
-    }
-
-    /// Gives its ready runs away, and nothing is started in their places for now. They are a set of
-    /// their own.
-    pub(super) fn give_away(&mut self, round: &mut Round<'_>) -> Option<Self> {
-        self.stop_starting(round);
-        self.wait_for_room();
-        let ready = self.places.take_ready();
-        if ready.is_empty() {
-            return None;
-        }
-        let mut former = Self::vacant(self.release.clone(), round);
-        ready.into_iter().for_each(|(replica, run)| former.take_in_ready(run, replica));
-        Some(former)
-    }
-
-    /// Nothing is started in its empty places for now.
-    pub(super) fn wait_for_room(&mut self) {
-        self.places.give_up_empty();
-        self.cause = DownCause::Replaced;
-    }
-
-    /// What kept it from being started is gone.
-    pub(super) fn has_room(&mut self) {
-        self.cause = DownCause::Crash;
-    }
-
-    /// Takes the ready runs of `former` back that it gave away.
-    pub(super) fn take_back(&mut self, former: &mut Self) {
-        for (replica, run) in former.places.take_ready() {
-            self.take_in_ready(run, replica);
-        }
-        if self.places.are_complete() {
-            self.has_room();
-        }
-    }
-
-    /// The runs that are missing have ended while nobody saw it.
-    pub(super) fn ended_unseen(&mut self) {
-        self.places.turn(&Filling::GivenUp, &Filling::Undecided);
-        self.cause = DownCause::Crash;
-    }
-
-    /// Fills no place whose fate is open.
-    pub(super) fn give_up_undecided(&mut self) {
-        self.places.turn(&Filling::Undecided, &Filling::GivenUp);
-    }
-
-    /// Stops what is not ready.
-    pub(super) fn stop_starting(&mut self, round: &mut Round<'_>) {
-        let starting: Vec<RunId> = self.starting_runs().map(|run| run.id).collect();
-        starting.into_iter().for_each(|id| self.vacate(id, Filling::GivenUp, round));
-    }
-
-    /// It gets no new run: gives up what is not ready.
-    pub(super) fn leave(&mut self, round: &mut Round<'_>) {
-        self.stop_starting(round);
-        self.places.keep_ready();
-    }
-
-    /// Lets its runs take no request any more.
-    pub(super) fn close(&self, round: &mut Round<'_>) {
-        for run in self.ready_runs() {
-            round.push(Effect::Close { run: run.id });
-        }
-    }
-
-    /// Stops every run.
-    pub(super) fn stop(&mut self, round: &mut Round<'_>) {
-        let filled: Vec<RunId> = self.places.runs().map(|run| run.id).collect();
-        filled.into_iter().for_each(|id| self.vacate(id, Filling::GivenUp, round));
-    }
-
-    /// Takes a run out of its place and stops it.
-    fn vacate(&mut self, id: RunId, next: Filling, round: &mut Round<'_>) {
-        if let Some(run) = self.places.empty_place(id, next) {
-            self.stop_run(run, round);
-        }
-    }
-
-    /// Stops a run. An unmanaged one is forgotten instead.
-    fn stop_run(&mut self, run: Run, round: &mut Round<'_>) {
-        if run.managed() {
-            round.push(Effect::Stop { run: run.id });
-            self.stopping.push(run);
-        } else {
-            round.push(Effect::Forget { run: run.id });
-        }
-    }
-
-    /// Starts a run. An unmanaged one is probed: until it is healthy, where `patient`.
-    fn begin(&self, replica: u16, patient: bool, round: &mut Round<'_>) -> Run {
-        let id = RunId(round.fresh());
-        let port = match &self.release.origin {
-            Origin::Managed => {
-                let release = self.release.id.clone();
-                round.push(Effect::Spawn { run: id, release, process: self.process.clone(), replica });
-                None
-            }
-            origin @ Origin::Unmanaged { .. } => {
-                round.push(Effect::Probe { run: id, patient });
-                origin.ports().get(usize::from(replica)).copied()
-            }
-        };
-        Run { id, release: self.release.clone(), process: self.process.clone(), port }
     }
 }

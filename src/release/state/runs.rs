@@ -4,6 +4,9 @@
 use super::replicas::{Came, Said};
 use super::*;
 
+/// The least time between two looks whether what has ended is gone, where nothing may run beside it.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
+
 impl State {
     pub(super) fn spawned(&mut self, id: RunId, port: u16, round: &mut Round<'_>) {
         let candidate = self.task.as_mut().and_then(|task| task.stage.candidate_mut());
@@ -121,11 +124,15 @@ impl State {
         if self.stopping != Stopping::No {
             return;
         }
-        if let Live::Set(set) = &mut self.live
-            && set.restart_due(ticket, round)
-        {
-            // Counted on from the record, where any number may stand.
-            self.restarts = self.restarts.saturating_add(1);
+        let has_room = self.has_room(round.policy);
+        if let Live::Set(set) = &mut self.live {
+            if !has_room && set.places().waits_for(ticket) {
+                let later = round.policy.restart.backoff.max(ROOM_LOOK);
+                round.push(Effect::Timer(Timer::Restart(ticket, later)));
+            } else if set.restart_due(ticket, round) {
+                // Counted on from the record, where any number may stand.
+                self.restarts = self.restarts.saturating_add(1);
+            }
         }
         self.companion_restart_due(ticket, round);
     }

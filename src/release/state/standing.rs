@@ -82,6 +82,11 @@ impl State {
         self.live.set().into_iter().flat_map(ReplicaSet::crashes)
     }
 
+    /// When the companions of the live release crashed lately, each that did, likewise.
+    pub fn companion_crashes(&self) -> impl Iterator<Item = (&ProcessName, impl Iterator<Item = Duration>)> {
+        self.companions.crashes()
+    }
+
     /// How many probes of a live run have failed in a row: the most that one of them has.
     pub fn failed_probes(&self) -> u32 {
         self.live.set().map_or(0, ReplicaSet::failed_probes)

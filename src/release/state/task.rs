@@ -197,7 +197,10 @@ impl State {
         let proven = unproven.is_empty();
         if self.drains(set).is_none() {
             let seq = round.save();
+            let release = self.task.as_ref().map(|task| task.release.clone());
+            let recreate = release.is_some_and(|release| self.stops_live_first(&release, round.policy));
             if let Some(task) = &mut self.task {
+                task.plan.recreate = recreate;
                 task.stage = Stage::Recording { seq, revive: None };
             }
         } else if proven && let Some(set) = self.take_leaving(set) {
@@ -261,6 +264,11 @@ impl State {
     /// that is the reason.
     pub(super) fn abort(&mut self, why: Abort, by: Option<RunId>, round: &mut Round<'_>) {
         self.give_up(why, by, round);
+        self.bring_back(round);
+    }
+
+    /// No rollback is under way any more: what has ended meanwhile is started again.
+    pub(super) fn bring_back(&mut self, round: &mut Round<'_>) {
         if self.stopping == Stopping::No && self.live.set().is_some_and(|live| live.places().is_undecided()) {
             self.crashed(round);
         }
@@ -290,10 +298,8 @@ impl State {
         };
         self.stop_companions_ahead(round);
         let run = by.or(run);
-        round.push(Effect::Tell(Tell::Aborted { release, reason, run, why, before_done }));
-        if why != Abort::Unrecorded {
-            round.save();
-        }
+        let seq = (why != Abort::Unrecorded).then(|| round.save());
+        round.push(Effect::Tell(Tell::Aborted { release, reason, run, why, before_done, seq }));
     }
 
     /// Stops a set that was started in vain. Gives back the run of the lowest number.

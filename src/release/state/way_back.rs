@@ -95,7 +95,10 @@ impl State {
             self.give_up(Abort::MadeWay, None, round);
         }
         match way.by {
-            WayTo::Serves => round.push(Effect::AlreadyLive),
+            WayTo::Serves => {
+                round.push(Effect::AlreadyLive);
+                self.bring_back(round);
+            }
             WayTo::UnderWay => round.push(Effect::UnderWay),
             // It still runs, so nothing is written down before: the way back does not wait for a
             // disk.

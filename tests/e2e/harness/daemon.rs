@@ -33,6 +33,8 @@ pub(crate) struct World {
     folder: Option<TempDir>,
     name: String,
     commands: AtomicUsize,
+    /// Variables of its processes beside those that all have.
+    more: BTreeMap<String, String>,
 }
 
 impl World {
@@ -50,7 +52,15 @@ impl World {
             fs::create_dir(&inner).expect("the folder is empty");
             fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
         }
-        Self { folder: Some(folder), name, commands: AtomicUsize::new(0) }
+        Self { folder: Some(folder), name, commands: AtomicUsize::new(0), more: BTreeMap::new() }
+    }
+
+    /// One whose daemons look at the load every 100 ms.
+    pub(crate) fn looking_often() -> Self {
+        let looks = ("PORTOK_LOAD_LOOKS_MS".to_owned(), "100".to_owned());
+        let mut world = Self::new();
+        world.more.extend([looks]);
+        world
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -126,12 +136,14 @@ impl World {
     /// The environment of every process of the test.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
-        BTreeMap::from([
+        let mut env = BTreeMap::from([
             ("PATH".to_owned(), path),
             ("HOME".to_owned(), self.path("").display().to_string()),
             ("XDG_RUNTIME_DIR".to_owned(), self.path("run").display().to_string()),
             ("NO_COLOR".to_owned(), "1".to_owned()),
-        ])
+        ]);
+        env.extend(self.more.clone());
+        env
     }
 
     fn next_stem(&self, what: &str) -> PathBuf {

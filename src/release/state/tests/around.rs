@@ -205,7 +205,7 @@ fn the_way_back_makes_room_too() {
     bench.send(Event::Exited { run: second, port_taken: false });
     bench.record();
     assert!(bench.state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback));
-    assert_ne!(bench.last_spawn(), bench.state.restoring_run().map_or(RunId(0), |run| run.id));
+    assert_ne!(bench.last_spawn(), bench.state.first_run().map_or(RunId(0), |run| run.id));
     let effects = bench.send(Event::Gone { run: second });
     let (again, release) = spawn(&effects).expect("the release before");
     assert_eq!(release, "v1");
@@ -254,4 +254,80 @@ fn a_daemon_that_is_killed_in_the_room_stops_the_candidate_first() {
     };
     assert_eq!(stops(&bench.send(Event::Boot(first))), [RunId(1)]);
     assert!(bench.state.task.is_none());
+}
+
+#[test]
+fn nothing_is_started_in_the_room_beside_what_an_earlier_daemon_left() {
+    let mut bench = Bench::new();
+    let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
+    let role = Role::Live;
+    let live = Adopted { run, set: 0, replica: 0, role, step: None, left: LEFT, age: Duration::ZERO };
+    let past = Past::new([Served { release: managed("v1"), quarantined: false }]);
+    let runs = vec![live];
+    bench.send(Event::Boot(Boot {
+        live: Some(managed("v1")),
+        past,
+        runs,
+        leftovers: true,
+        ..Boot::default()
+    }));
+    bench.deploy_by("v2", RECREATE);
+    bench.record();
+    bench.record();
+    bench.drain_over(RunId(1));
+    bench.send(Event::Exited { run: RunId(1), port_taken: false });
+    assert_eq!(spawn(&bench.send(Event::Gone { run: RunId(1) })), None, "leftovers may still run");
+    assert_eq!(spawn(&bench.send(Event::LeftoversGone)).map(|(_, release)| release), Some("v2"));
+}
+
+#[test]
+fn a_way_back_to_what_ends_before_its_answer_still_stops_the_live_release_first() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    bench.policy.recreate = true;
+    bench.deploy_by("v2", Plan::default());
+    bench.record();
+    let second = bench.last_spawn();
+    bench.send(Event::Spawned { run: second, port: 2 });
+    bench.send(Event::Ready { run: second });
+    bench.record();
+    let effects = bench.roll_back();
+    assert!(effects.contains(&Effect::Probe { run: first, patient: false }), "it drains: {effects:?}");
+    bench.send(Event::Exited { run: first, port_taken: false });
+    let effects = bench.record();
+    assert_eq!((spawn(&effects), holds(&effects)), (None, true), "{effects:?}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_after_a_candidate_has_failed_in_the_room_waits_for_its_end() {
+    let mut bench = Bench::new();
+    bench.policy.recreate = true;
+    let run = Run { id: RunId(1), release: managed("v2"), process: None, port: None };
+    let role = Role::Stopping;
+    let failed = Adopted { run, set: 0, replica: 0, role, step: None, left: LEFT, age: Duration::ZERO };
+    let past = Past::new([Served { release: managed("v1"), quarantined: false }]);
+    let boot = Boot { live: Some(managed("v1")), past, runs: vec![failed], ..Boot::default() };
+    assert_eq!(spawn(&bench.send(Event::Boot(boot))), None);
+    let effects = bench.send(Event::Gone { run: RunId(1) });
+    assert_eq!(spawn(&effects).map(|(_, release)| release), Some("v1"));
+}
+
+#[test]
+fn what_runs_alone_is_started_again_when_nothing_is_left_of_what_crashed() {
+    let mut bench = Bench::new();
+    bench.policy.recreate = true;
+    bench.policy.window = false;
+    let first = bench.make_live("v1", 1);
+    let effects = bench.send(Event::Exited { run: first, port_taken: false });
+    let restart = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Timer(Timer::Restart(ticket, _)) => Some(*ticket),
+            _ => None,
+        })
+    };
+    let ticket = restart(&effects).expect("a restart");
+    let effects = bench.send(Event::RestartDue { ticket });
+    assert_eq!((spawn(&effects), restart(&effects)), (None, Some(ticket)), "its group has its ladder still");
+    bench.send(Event::Gone { run: first });
+    assert!(spawn(&bench.send(Event::RestartDue { ticket })).is_some());
 }

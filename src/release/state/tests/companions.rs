@@ -207,3 +207,64 @@ fn one_that_is_missing_at_the_start_waits_for_the_leftovers() {
     assert_eq!(workers(&bench.send(Event::Boot(boot))), []);
     assert_eq!(workers(&bench.send(Event::LeftoversGone)).len(), 1);
 }
+
+#[test]
+fn the_next_daemon_goes_on_counting_their_crashes() {
+    let mut bench = bench(false);
+    bench.policy.window = false;
+    let worker = make_live(&mut bench, "v1", 1);
+    let ticket = restart(&end(&mut bench, worker)).expect("a restart");
+    let known = |bench: &Bench| -> BTreeMap<ProcessName, Vec<Duration>> {
+        let crashes = bench.state.companion_crashes();
+        crashes.map(|(process, crashes)| (process.clone(), crashes.collect())).collect()
+    };
+    bench.send(Event::RestartDue { ticket });
+    let crashes = known(&bench);
+    assert_eq!(crashes["worker"].len(), 1);
+
+    let mut next = self::bench(false);
+    next.policy.window = false;
+    let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
+    let role = Role::Live;
+    let app = Adopted { run, set: 0, replica: 0, role, step: None, left: LEFT, age: Duration::ZERO };
+    let many = crashes["worker"].repeat(next.policy.restart.burst as usize - 1);
+    let companion_crashes = BTreeMap::from([("worker".into(), many)]);
+    let boot = Boot { live: Some(managed("v1")), runs: vec![app], companion_crashes, ..Boot::default() };
+    let worker = workers(&next.send(Event::Boot(boot)))[0];
+    next.send(Event::Ready { run: worker });
+    end(&mut next, worker);
+    assert_eq!(next.state.phase(), Phase::Degraded, "that was one too many");
+    assert!(known(&next)["worker"].len() > 1);
+}
+
+#[test]
+fn one_of_several_that_is_missing_when_a_first_deploy_is_resumed_is_started() {
+    let mut bench = bench(true);
+    bench.policy.companions.values_mut().flatten().for_each(|companion| companion.replicas = 2);
+    let run = |id, process: Option<&str>| Adopted {
+        run: Run { id: RunId(id), release: managed("v1"), process: process.map(Into::into), port: Some(1) },
+        set: 0,
+        replica: 0,
+        role: Role::Candidate,
+        step: None,
+        left: LEFT,
+        age: Duration::ZERO,
+    };
+    let runs = vec![run(1, None), run(2, Some("worker"))];
+    let boot = Boot { unfinished: Some((managed("v1"), Reason::Deploy)), runs, ..Boot::default() };
+    let effects = bench.send(Event::Boot(boot));
+    assert_eq!(workers(&effects).len(), 1, "{effects:?}");
+}
+
+#[test]
+fn one_that_starts_before_waits_for_the_end_of_its_former_tenure() {
+    let mut bench = bench(true);
+    bench.policy.window = false;
+    bench.deploy("v1");
+    let first = workers(&bench.record())[0];
+    bench.deploy("v1");
+    bench.send(Event::Cancel);
+    bench.deploy("v1");
+    assert_eq!(workers(&bench.record()), [], "one of the same release is being stopped");
+    assert_eq!(workers(&end(&mut bench, first)).len(), 1);
+}

@@ -256,3 +256,24 @@ fn the_next_daemon_has_as_many_as_were_wanted_and_stays_idle() {
 fn bench_of(count: u16) -> Bench {
     bench(count, count)
 }
+
+#[test]
+fn a_start_from_none_that_fails_is_a_crash() {
+    let mut bench = bench(0, 1);
+    let first = bench.go_live("v1")[0];
+    bench.quieten(&[]);
+    bench.record();
+    bench.drain_over(first);
+    bench.send(Event::Gone { run: first });
+    let woken = spawned(&bench.send(Event::Wake))[0];
+    assert_eq!(bench.state.phase(), Phase::Starting);
+    let effects = bench.send(Event::Exited { run: woken, port_taken: false });
+    assert_eq!(bench.state.phase(), Phase::Restarting);
+    let ticket = effects.iter().find_map(|effect| match effect {
+        Effect::Timer(Timer::Restart(ticket, _)) => Some(*ticket),
+        _ => None,
+    });
+    let effects = bench.send(Event::RestartDue { ticket: ticket.expect("another try") });
+    bench.come_up(&effects);
+    assert_eq!(bench.state.restarts, 1);
+}

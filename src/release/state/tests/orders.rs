@@ -465,6 +465,10 @@ impl World {
             past: state.past.clone(),
             restarts: state.restarts,
             crashes: state.crashes().collect(),
+            companion_crashes: state
+                .companion_crashes()
+                .map(|(process, crashes)| (process.clone(), crashes.collect()))
+                .collect(),
             failed_probes: state.failed_probes(),
             unfinished: state
                 .task
@@ -475,7 +479,7 @@ impl World {
             went_back: state.window.is_some_and(|window| !window.goes_back),
             going_back: state.task.as_ref().is_some_and(|task| task.reason == Reason::AutoRollback),
             recreated: state.recreated,
-            recreating: state.task.as_ref().is_some_and(|task| task.plan.recreate),
+            recreating: state.task.as_ref().is_some_and(|task| task.plan.recreate) || state.is_vacant(),
             runs: runs.map(adopted).collect(),
             wanted: Some(state.wanted()),
             ended: false,

@@ -414,3 +414,16 @@ fn members_say_what_each_place_is_for_and_what_it_does() {
     bench.send(Event::Ready { run: again });
     assert_eq!((restarts(&bench), bench.state.restarts), (Some(1), 1));
 }
+
+#[test]
+fn a_rollback_that_is_ended_by_one_to_the_live_release_leaves_no_place_empty() {
+    let mut bench = bench(2);
+    make_live(&mut bench, "v1");
+    let runs = make_live(&mut bench, "v2");
+    bench.send(exited(runs[0]));
+    assert!(bench.state.goes_back());
+    let effects = bench.roll_back_to("v2");
+    assert!(effects.contains(&Effect::AlreadyLive), "{effects:?}");
+    let restarts = |effect: &Effect| matches!(effect, Effect::Timer(Timer::Restart(..)));
+    assert!(effects.iter().any(restarts), "what ended is started again: {effects:?}");
+}
