@@ -91,7 +91,7 @@ fn moment(from: u64, until: u64, Turn(share): Turn) -> u64 {
     let (least, most) = ANSWER;
     let time = until.saturating_sub(from);
     let turns = time - (time / 8).clamp(least, most).min(time);
-    let part = u128::from(turns) * u128::from(share) >> 64;
+    let part = (u128::from(turns) * u128::from(share)) >> 64;
     from.saturating_add(u64::try_from(part).unwrap_or(0))
 }
 

@@ -61,7 +61,7 @@ fn a_port_under_fire_serves_others_and_cuts_the_fire_in_time() {
         .set("limits.send_timeout", PATIENCE);
     let daemon = world.start(&conf);
     daemon.wait_until_serves("v1");
-    let load = Load::of(&Asked { addr: daemon.addr, host: "app.test".to_owned(), status: 200 }, 1);
+    let load = Load::of(&Asked { addr: daemon.addr, host: "app.test".to_owned(), status: 200, tls: None }, 1);
     let before = memory(&daemon, "VmRSS:");
 
     let mut addresses = 0;
