@@ -227,7 +227,10 @@ impl http_body::Body for Body {
             Kind::Broken(error) => Poll::Ready(error.take().map(Err)),
             Kind::App(incoming) => match ready!(incoming.poll_step(cx)) {
                 Ok(Step::Frame(frame)) => {
-                    if let (Some(under_way), Some(data)) = (&this.under_way, frame.data_ref()) {
+                    if let Some(under_way) = &this.under_way
+                        && under_way.ticket.extras().is_some()
+                        && let Some(data) = frame.data_ref()
+                    {
                         under_way.ticket.passed_out(data.len());
                     }
                     if incoming.is_over() {

@@ -163,8 +163,11 @@ impl Attempts<'_> {
                 },
             };
             let fresh = retried || !upstream.keepalive;
-            let mut connection = if let Some(open) = at_hand(&mut again, &claim.local, fresh) {
-                open
+            let mut connection = if let Some(at_hand) = match &mut again {
+                None => claim.local.try_kept(fresh),
+                Some(again) => again.at_hand(&claim.local, fresh),
+            } {
+                at_hand
             } else {
                 // In a box, because it is rare and large: a request's future has room for
                 // everything it may await.
@@ -394,12 +397,6 @@ impl Attempts<'_> {
         })
         .await
     }
-}
-
-/// A connection to `local` that is there already; a `fresh` one has carried nothing yet.
-fn at_hand(again: &mut Option<Box<Again>>, local: &Rc<LocalTarget>, fresh: bool) -> Option<Connection> {
-    let opened = again.as_mut().and_then(|again| again.opened_at(local));
-    opened.or_else(|| local.try_kept(fresh))
 }
 
 /// The outcome of an attempt to get a connection.

@@ -22,10 +22,10 @@ use super::headers;
 use super::pins::Pins;
 use super::settings::Settings;
 use super::socket::SocketState;
-use super::stayers::{StayerKind, Staying};
+use super::stayer::StayerKind;
+use super::stayers::{Stayers, Staying};
 use super::target::Target;
 use super::upstream::pool::Claim;
-use super::worker::Worker;
 use crate::config::Affinity;
 use crate::tls::Choice;
 
@@ -154,8 +154,14 @@ impl ClientConnection {
     }
 
     /// Its client, which has asked for `path`, stays with the target of `claim` for long.
-    pub(super) fn stay(&self, worker: &Worker, claim: &Claim, kind: StayerKind, path: &[u8]) -> Staying {
-        Staying::begin(&worker.stayers, &claim.local.target, kind, self.peer.ip(), path)
+    pub(super) fn stay(
+        &self,
+        stayers: &Rc<Stayers>,
+        claim: &Claim,
+        kind: StayerKind,
+        path: &[u8],
+    ) -> Staying {
+        Staying::begin(stayers, &claim.local.target, kind, self.peer.ip(), path)
     }
 
     /// The guest of the peer's own address, in the crowd of the connections.

@@ -21,12 +21,12 @@ use super::answer::{self, Body, Turn, UnderWay};
 use super::attempts::{Answered, Attempts, ForwardedRequest, Kept, NoAnswer};
 use super::connection::ClientConnection;
 use super::edge::Edge;
-use super::extras::{self, Asked, Extras};
+use super::extras::{self, Asked, Extras, Wanted};
 use super::fault::Fault;
 use super::headers;
 use super::here::{Aside, Routed, ServiceHere};
 use super::judge::{Facts, judge};
-use super::stayers::StayerKind;
+use super::stayer::StayerKind;
 use super::sticky::{self, Wish};
 use super::ticket::Ticket;
 use super::tunnel::{Tunnel, TunnelSlot};
@@ -257,8 +257,12 @@ impl<'s> Forward<'s> {
                     // It may last for ever: the next one that waits need not wait for it.
                     if let Some(claim) = &mut under_way.claim {
                         claim.pass = None;
-                        let staying =
-                            self.turn.client().stay(self.worker, claim, StayerKind::EventStream, path);
+                        let staying = self.turn.client().stay(
+                            &self.worker.stayers,
+                            claim,
+                            StayerKind::EventStream,
+                            path,
+                        );
                         incoming.stay(Box::new(staying));
                     }
                 }
@@ -294,7 +298,7 @@ impl<'s> Forward<'s> {
         self.turn.limit_sending(0);
         connection.become_tunnel();
         claim.pass = None;
-        let staying = self.turn.client().stay(self.worker, &claim, kind, path);
+        let staying = self.turn.client().stay(&self.worker.stayers, &claim, kind, path);
         let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
         self.slot.set(Some(Box::new(Tunnel { upgraded, app: connection, under_way, staying })));
         let protocol = head.upgrade.clone();
@@ -410,6 +414,7 @@ impl ForwardedRequest for HyperRequest<'_> {
 }
 
 /// What only some configurations want of a request.
+#[inline]
 fn extras_of(
     worker: &Worker,
     client: &ClientConnection,
@@ -418,6 +423,19 @@ fn extras_of(
     target: &RequestTarget<'_>,
 ) -> Option<Box<Extras>> {
     let wanted = service.settings.wanted.as_ref()?;
+    Some(begin_extras(wanted, worker, client, service, parts, target))
+}
+
+/// Begins what is `wanted` of a request.
+#[inline(never)]
+fn begin_extras(
+    wanted: &Wanted,
+    worker: &Worker,
+    client: &ClientConnection,
+    service: &ServiceHere,
+    parts: &Parts,
+    target: &RequestTarget<'_>,
+) -> Box<Extras> {
     let asked = Asked {
         method: parts.method.as_str(),
         host: host_of(parts, target),
@@ -431,7 +449,7 @@ fn extras_of(
     };
     let knows = |token: &[u8], proxied| worker.reserved.knows(client.peer, token, proxied);
     let by = (&*service.settings.config, service.settings.tiers.as_ref());
-    Some(wanted.begin(by, client.peer, &asked, knows))
+    wanted.begin(by, client.peer, &asked, knows)
 }
 
 /// Where a request belongs instead, as TLS has it.

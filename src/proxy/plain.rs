@@ -37,7 +37,7 @@ use super::fault::Fault;
 use super::here::{Routed, ServiceHere};
 use super::pieces::Pieces;
 use super::settings::Settings;
-use super::stayers::StayerKind;
+use super::stayer::StayerKind;
 use super::sticky::Wish;
 use super::stream::ClientStream;
 use super::ticket::Ticket;
@@ -401,8 +401,12 @@ impl<S: ClientStream> ShortWay<'_, S> {
                 if chunked && is_event_stream(&lines) {
                     // It may last for ever: the next one that waits need not wait for it.
                     claim.pass = None;
-                    let staying =
-                        self.client.stay(self.worker, &claim, StayerKind::EventStream, path_of(&sent));
+                    let staying = self.client.stay(
+                        &self.worker.stayers,
+                        &claim,
+                        StayerKind::EventStream,
+                        path_of(&sent),
+                    );
                     incoming.stay(Box::new(staying));
                     self.client.socket.limit_sending(0);
                     self.client.socket.prepare_sending(self.stream.tcp());

@@ -3,93 +3,18 @@
 //!
 //! State: a [`Staying`] is owned by the tunnel or the answer; its target lists it for whoever asks,
 //! and its thread's [`Stayers`] list it for the keeper, which wakes it when its moment has come. Both
-//! forget it when it is dropped. A target's list is behind a lock that is taken when one comes, goes,
-//! or is asked for, and never while bytes move.
+//! forget it when it is dropped.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use super::clock;
 use super::parting::{Order, Turn};
+use super::stayer::{Entry, StayerKind};
 use super::target::Target;
-
-/// The longest path that is kept, in bytes.
-const LONGEST_PATH: usize = 256;
-
-/// What stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StayerKind {
-    /// A WebSocket.
-    WebSocket,
-    /// Another tunnel.
-    Tunnel,
-    /// An event stream.
-    EventStream,
-}
-
-impl StayerKind {
-    /// That of a tunnel by which the protocol of this name is spoken.
-    pub(super) fn of_tunnel(protocol: &[u8]) -> Self {
-        if protocol.eq_ignore_ascii_case(b"websocket") { Self::WebSocket } else { Self::Tunnel }
-    }
-}
-
-/// One who stays, as whoever asks sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stayer {
-    /// What it is.
-    pub kind: StayerKind,
-    /// The address of its client.
-    pub peer: IpAddr,
-    /// The path that was asked for, without the query.
-    pub path: String,
-    /// For how long it has been there.
-    pub age: Duration,
-    /// How many bytes have passed, in both directions.
-    pub bytes: u64,
-}
-
-/// Those who stay with one target.
-#[derive(Debug, Default)]
-pub(super) struct Guests {
-    listed: Mutex<HashMap<u64, Arc<Entry>>>,
-    number: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    kind: StayerKind,
-    peer: IpAddr,
-    path: Box<[u8]>,
-    since: u64,
-    bytes: AtomicU64,
-}
-
-impl Guests {
-    /// Who is there at `now`; those who have been there longest first.
-    pub(super) fn at(&self, now: u64) -> Vec<Stayer> {
-        let stayer = |entry: &Arc<Entry>| Stayer {
-            kind: entry.kind,
-            peer: entry.peer,
-            path: String::from_utf8_lossy(&entry.path).into_owned(),
-            age: Duration::from_millis(now.saturating_sub(entry.since)),
-            bytes: entry.bytes.load(Relaxed),
-        };
-        let mut all: Vec<_> = self.lock().values().map(stayer).collect();
-        all.sort_by(|one, other| other.age.cmp(&one.age).then_with(|| one.path.cmp(&other.path)));
-        all
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
-        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Those of one thread.
 #[derive(Debug, Default)]
@@ -149,12 +74,7 @@ impl Staying {
         peer: IpAddr,
         path: &[u8],
     ) -> Self {
-        let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
-        let path = path[..path.len().min(LONGEST_PATH)].into();
-        let entry = Arc::new(Entry { kind, peer, path, since: clock::uptime(), bytes: AtomicU64::new(0) });
-        let guests = target.guests();
-        let number = guests.number.fetch_add(1, Relaxed);
-        guests.lock().insert(number, Arc::clone(&entry));
+        let (number, entry) = target.stayer_list().enter(kind, peer, path);
         let mut listed = stayers.0.borrow_mut();
         let place = Rc::new(Place {
             target: Arc::clone(target),
@@ -170,7 +90,7 @@ impl Staying {
 
     /// What it is.
     pub(super) fn kind(&self) -> StayerKind {
-        self.entry.kind
+        self.entry.kind()
     }
 
     /// What is to become of it. `waker` is woken when that changes.
@@ -184,14 +104,13 @@ impl Staying {
 
     /// Notes bytes that have passed.
     pub(super) fn moved(&self, bytes: usize) {
-        // One thread alone writes it.
-        self.entry.bytes.store(self.entry.bytes.load(Relaxed) + bytes as u64, Relaxed);
+        self.entry.moved(bytes);
     }
 }
 
 impl Drop for Staying {
     fn drop(&mut self) {
-        self.place.target.guests().lock().remove(&self.number);
+        self.place.target.stayer_list().strike(self.number);
         let mut listed = self.stayers.0.borrow_mut();
         let index = self.place.index.get();
         listed.swap_remove(index);

@@ -27,7 +27,7 @@ pub(super) use self::mark::Standing;
 use super::clock;
 use super::counters::{ReleaseCounters, ServiceCounters};
 use super::parting::Parting;
-use super::stayers::{Guests, Stayer};
+use super::stayer::{Stayer, StayerList};
 
 mod mark;
 
@@ -57,7 +57,7 @@ struct Used {
     /// The claims that are tunnels.
     tunnels: AtomicU64,
     /// Its tunnels and event streams.
-    guests: Guests,
+    stayer_list: StayerList,
     /// When they leave.
     parting: Parting,
     /// From this moment on a client that is pinned to it may not claim it either.
@@ -143,12 +143,12 @@ impl Target {
     /// of its service.
     pub fn stayers(&self, counters: &ServiceCounters) -> Vec<Stayer> {
         let now = clock::moment(counters.uptime());
-        self.used.get().map(|used| used.guests.at(now)).unwrap_or_default()
+        self.used.get().map(|used| used.stayer_list.at(now)).unwrap_or_default()
     }
 
     /// Who stays with it for long.
-    pub(super) fn guests(&self) -> &Guests {
-        &self.used().guests
+    pub(super) fn stayer_list(&self) -> &StayerList {
+        &self.used().stayer_list
     }
 
     /// When those leave, if they are to.
@@ -214,7 +214,7 @@ impl Target {
                 lanes,
                 connections: Connections::default(),
                 tunnels: AtomicU64::new(0),
-                guests: Guests::default(),
+                stayer_list: StayerList::default(),
                 parting: Parting::default(),
                 pinned_until: AtomicU64::new(clock::NEVER),
             })

@@ -372,6 +372,7 @@ impl State {
         self.start_in_the_room(&mut round);
         self.watch_again(&mut round);
         self.see_to_companions(&mut round);
+        self.forget_the_gone();
         if self.stopping == Stopping::Groups && self.runs().next().is_none() {
             round.push(Effect::Finished);
         }

@@ -90,10 +90,13 @@ impl Again {
         self.trial.take()
     }
 
-    /// The connection that was opened already, if it leads to `local`.
-    pub(super) fn opened_at(&mut self, local: &Rc<LocalTarget>) -> Option<Connection> {
-        let (at, connection) = self.opened.take()?;
-        Rc::ptr_eq(&at, local).then_some(connection)
+    /// A connection to `local` that is there already; a `fresh` one has carried nothing yet.
+    #[cold]
+    pub(super) fn at_hand(&mut self, local: &Rc<LocalTarget>, fresh: bool) -> Option<Connection> {
+        match self.opened.take() {
+            Some((at, connection)) if Rc::ptr_eq(&at, local) => Some(connection),
+            _ => local.try_kept(fresh),
+        }
     }
 
     /// Whether it has tried members in vain.

@@ -108,15 +108,21 @@ impl State {
             self.recycling.under_way = self.replace(replacement, round);
         }
         let live = self.live_runs();
-        let all: Vec<RunId> = self.runs().map(|run| run.id).collect();
         let known = &mut self.recycling.known;
-        known.retain(|run, _| all.contains(run));
         for (_, known) in known.iter_mut().filter(|(run, _)| !live.contains(run)) {
             // What was seen before it is live again is no look in a row with what is seen then.
             known.over = 0;
         }
         for run in live {
             known.entry(run).or_insert(Known::ready_at(round.now));
+        }
+    }
+
+    /// Forgets what was noted of runs that are gone. The last thing of a step.
+    pub(super) fn forget_the_gone(&mut self) {
+        if !self.recycling.known.is_empty() {
+            let all: Vec<RunId> = self.runs().map(|run| run.id).collect();
+            self.recycling.known.retain(|run, _| all.contains(run));
         }
     }
 
