@@ -201,7 +201,7 @@ fn a_scale_and_a_recreate_refuse_each_other() {
     daemon.wait_until_serves("v2");
     daemon.admin("POST", "/__scale?min=2&max=2", None).refused(400, "bad_request");
     // Neither a limit of memory nor another number of replicas lets two of it run.
-    conf.put("app.max_memory", "1MB");
+    conf.put("app.max_memory", "1MiB");
     conf.put("app.replicas", 2);
     conf.save();
     daemon.portok(&["reload"]).ended(0);
