@@ -153,7 +153,7 @@ async fn http<S: ClientStream>(
         builder.max_headers(config.limits.headers);
     }
     let service = service_fn(async |request| {
-        let mut answer = forward::forward(worker, client, request, slot).await?;
+        let mut answer = forward::forward::<S>(worker, client, request, slot).await?;
         let known = worker.here.look();
         if let (Some(edge), Some(_)) = (&known.settings.edge, client.shown()) {
             edge.tell(answer.headers_mut());

@@ -39,10 +39,11 @@ use crate::http1::head::{Fields, Framing, Head};
 use crate::http1::host::compared;
 use crate::http1::target::RequestTarget;
 
-/// Answers one request of a client. A tunnel that comes of it is left in `slot`.
+/// Answers one request of a client over a stream `S`. A tunnel that comes of it is left in `slot`.
 ///
-/// Not an `async fn`: that would move the request once more.
-pub(super) fn forward(
+/// Not an `async fn`: that would move the request once more. Compiled for each kind of stream, so
+/// that the compiler unfolds it where it is called.
+pub(super) fn forward<S>(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
     request: Request<Incoming>,

@@ -15,6 +15,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -286,7 +287,8 @@ impl<S: ClientStream> ShortWay<'_, S> {
         }
         let mut outgoing = Outgoing::bodyless(head);
         let (to_head, extras) = (asked.to_head, ticket.extras());
-        let mut request = WrittenRequest { to_head, worker: self.worker, lines: Vec::new(), extras };
+        let (worker, lines) = (self.worker, Vec::new());
+        let mut request = WrittenRequest::<S> { of: PhantomData, to_head, worker, lines, extras };
         let outcome = {
             let (client, exchange) = (&**self.client, self.client.exchange());
             let (service, wish) = (&*asked.service, &asked.wish);
@@ -487,14 +489,19 @@ fn refusal(mut lines: Vec<u8>, response: &Response<Bytes>, to_head: bool) -> Pie
 }
 
 /// A request whose head is written already.
-struct WrittenRequest<'a> {
+///
+/// It knows the client's stream by its type, so that what sends it is compiled for each kind of
+/// stream: with one caller the compiler unfolds it, with two it does not, and a request over plain
+/// TCP would pay for TLS.
+struct WrittenRequest<'a, S> {
+    of: PhantomData<fn() -> S>,
     to_head: bool,
     worker: &'a Worker,
     lines: Vec<u8>,
     extras: Option<&'a Extras>,
 }
 
-impl Room for WrittenRequest<'_> {
+impl<S> Room for WrittenRequest<'_, S> {
     fn lines(&mut self) -> &mut Vec<u8> {
         if self.lines.capacity() == 0 {
             self.lines = self.worker.spares.head();
@@ -503,7 +510,7 @@ impl Room for WrittenRequest<'_> {
     }
 }
 
-impl ForwardedRequest for WrittenRequest<'_> {
+impl<S> ForwardedRequest for WrittenRequest<'_, S> {
     fn to_head(&self) -> bool {
         self.to_head
     }
