@@ -41,8 +41,11 @@ use crate::http1::target::RequestTarget;
 
 /// Answers one request of a client over a stream `S`. A tunnel that comes of it is left in `slot`.
 ///
-/// Not an `async fn`: that would move the request once more. Compiled for each kind of stream, so
-/// that the compiler unfolds it where it is called.
+/// Not an `async fn`: that would move the request once more.
+#[expect(
+    clippy::extra_unused_type_parameters,
+    reason = "compiled for each, it is unfolded in its one caller"
+)]
 pub(super) fn forward<S>(
     worker: &Rc<Worker>,
     client: &Rc<ClientConnection>,
