@@ -35,8 +35,7 @@ impl Coordinator {
         let drains = self.state.drains_under_way();
         let drain_until = drains.filter_map(|(set, seq, _)| self.timers.drain_ends(set, seq)).max();
         // While it waits nobody knows when it ends.
-        let begun = self.state.window.filter(|window| !window.waits);
-        let watch_until = begun.and_then(|window| self.window_ends(window.ticket));
+        let watch_until = self.state.window.and_then(|window| self.timers.window_ends(window.ticket));
         // Before the boot the recorded release counts as starting.
         let booting = self.life.booting().and_then(|booting| booting.record.live.as_ref());
         let live_status = live_status.or_else(|| Some(self.release_status(&booting?.id, None, 0)));
