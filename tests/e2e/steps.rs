@@ -81,7 +81,9 @@ fn they_run_once_a_deploy_and_for_nothing_else() {
 #[test]
 fn a_before_that_fails_aborts_with_its_status_and_its_last_lines() {
     let world = World::new();
-    let before = "echo migrating; case $PORTOK_RELEASE in v2*) echo no such table >&2; exit 7;; esac";
+    // Over one pipe: of two nobody knows which line came first.
+    let before =
+        "exec 2>&1; echo migrating; case $PORTOK_RELEASE in v2*) echo no such table >&2; exit 7;; esac";
     let daemon = world.start(&conf(&world, &world.app("v1")).set("app.before", before));
     daemon.wait_until_serves("v1");
     let app = world.app("v2");
