@@ -2,8 +2,8 @@
 //!
 //! Each is a function that panics where something does not hold; it stands in the `fuzzing` module
 //! of the part whose private matters it looks at. `cargo fuzz` runs them for as long as one likes
-//! (`fuzz/README.md`). `cargo test fuzzing` runs each over its seeds, over the corpus of the end-to-
-//! end tests, and over some thousand inputs made of these. No product has this module.
+//! (`fuzz/README.md`). `cargo test fuzzing` runs each over its seeds, over the corpus of the
+//! end-to- end tests, and over some thousand inputs made of these. No product has this module.
 
 use crate::{admin, config, http1, proxy, redis};
 

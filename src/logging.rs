@@ -7,8 +7,8 @@
 //!
 //! Set up once, before anything is logged; how much is logged can change later. Nothing is logged
 //! per request, because the journal is written with a blocking socket on the calling thread.
-//! Standard error is written by a thread of its own behind a bounded queue: a pipe that nobody reads
-//! may cost lines, but never blocks the control plane.
+//! Standard error is written by a thread of its own behind a bounded queue: a pipe that nobody
+//! reads may cost lines, but never blocks the control plane.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;

@@ -116,9 +116,9 @@ fn admit_tcp(
     Ok(Admitted { may_change: config.remote_deploy || (loopback && !forwarded) })
 }
 
-/// Whether `token`, which a request of `peer` to an app has, is the admin token: only a peer that may
-/// use the admin API is believed to have it. A wrong one counts as the admin requests without the
-/// right one do, and beyond their rate none is looked at.
+/// Whether `token`, which a request of `peer` to an app has, is the admin token: only a peer that
+/// may use the admin API is believed to have it. A wrong one counts as the admin requests without
+/// the right one do, and beyond their rate none is looked at.
 pub(super) fn knows(
     peer: SocketAddr,
     (token, proxied): (&[u8], bool),
@@ -137,8 +137,8 @@ pub(super) fn knows(
     is_right
 }
 
-/// Whether the peer at `address` may use the admin API over TCP. `proxied`: its request came through
-/// another proxy.
+/// Whether the peer at `address` may use the admin API over TCP. `proxied`: its request came
+/// through another proxy.
 fn may_ask(address: IpAddr, proxied: bool, config: &config::Admin) -> bool {
     let listed = config.allow.iter().any(|range| range.contains(&address) || contains_mapped(range, address));
     listed && (config.allow_forwarded || !proxied || !address.is_loopback())

@@ -1,5 +1,5 @@
-//! Tells when the configuration file, a file of the folder of apps, or a file that one of them names
-//! may have changed.
+//! Tells when the configuration file, a file of the folder of apps, or a file that one of them
+//! names may have changed.
 //!
 //! Editors replace files, deploy tools move symbolic links, Kubernetes swaps a folder. So every
 //! folder on the way to the file is watched (its own, those of the links in between, and their

@@ -34,8 +34,8 @@ const SAME_WISH: Duration = Duration::from_millis(300);
 const WAITING: usize = 16;
 
 impl Signals {
-    /// With `foreground` every signal but SIGUSR1 ends the daemon: it has no file to load again, nobody takes
-    /// over, and it ends with its terminal.
+    /// With `foreground` every signal but SIGUSR1 ends the daemon: it has no file to load again,
+    /// nobody takes over, and it ends with its terminal.
     pub(super) fn catch(foreground: bool) -> Result<Self, StartError> {
         let catcher = Catcher::new(foreground)?;
         let (tell, told) = mpsc::channel(WAITING);

@@ -123,8 +123,8 @@ impl Instance {
         Some(first.port()).filter(|port| *port != 0)
     }
 
-    /// Its public port, its target port, and where connections are encrypted; of several apps, their
-    /// own addresses too.
+    /// Its public port, its target port, and where connections are encrypted; of several apps,
+    /// their own addresses too.
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
         let config = self.config.as_ref().ok();
         let target = config.and_then(|config| config.app.app.target);

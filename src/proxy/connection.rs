@@ -141,8 +141,8 @@ impl ClientConnection {
         self.phase.set(Phase::Greeting { since: clock::now() });
     }
 
-    /// Notes that its handshake is done, and what the client was shown. The first head is waited for
-    /// from now on.
+    /// Notes that its handshake is done, and what the client was shown. The first head is waited
+    /// for from now on.
     pub(super) fn greeted(&self, shown: Choice) {
         let _there_is_one_handshake = self.door.shown.set(shown);
         self.phase.set(Phase::Waiting { since: clock::now(), idle: false });

@@ -280,7 +280,8 @@ impl<'s> Forward<'s> {
         response
     }
 
-    /// Passes a 101 on, and leaves the tunnel for the connection's task. `path`: what was asked for.
+    /// Passes a 101 on, and leaves the tunnel for the connection's task. `path`: what was asked
+    /// for.
     fn tunnel(
         mut self,
         answered: Answered,

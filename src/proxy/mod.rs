@@ -31,9 +31,10 @@
 //! and asked who still uses it) and [`ServiceCounters::release`]. As long as that face stays so
 //! small, the data plane could become a process of its own.
 //!
-//! A request never crosses threads and waits for no lock but the short one of an app's tiers. Threads
-//! share the board, the targets' counters, the number of a target's connections, how much each client
-//! address has, what the clients of tiers did and how many requests wait, and nothing else.
+//! A request never crosses threads and waits for no lock but the short one of an app's tiers.
+//! Threads share the board, the targets' counters, the number of a target's connections, how much
+//! each client address has, what the clients of tiers did and how many requests wait, and nothing
+//! else.
 
 mod address;
 mod answer;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::clock;
 
-/// The golden ratio's fraction, of 2^64: its multiples fall evenly into any part of a whole, however
-/// many there are.
+/// The golden ratio's fraction, of 2^64: its multiples fall evenly into any part of a whole,
+/// however many there are.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// How long whoever leaves last has for it, in milliseconds: at least, and at most.

@@ -77,8 +77,8 @@ impl Entry {
 }
 
 impl StayerList {
-    /// A client at `peer` that has asked for `path` is there from now on. Its number, by which it is
-    /// struck off.
+    /// A client at `peer` that has asked for `path` is there from now on. Its number, by which it
+    /// is struck off.
     pub(super) fn enter(&self, kind: StayerKind, peer: IpAddr, path: &[u8]) -> (u64, Arc<Entry>) {
         let path = path.split(|&byte| byte == b'?').next().unwrap_or_default();
         let path = path[..path.len().min(LONGEST_PATH)].into();

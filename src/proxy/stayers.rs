@@ -2,8 +2,8 @@
 //! leave once its target is on its way out.
 //!
 //! State: a [`Staying`] is owned by the tunnel or the answer; its target lists it for whoever asks,
-//! and its thread's [`Stayers`] list it for the keeper, which wakes it when its moment has come. Both
-//! forget it when it is dropped.
+//! and its thread's [`Stayers`] list it for the keeper, which wakes it when its moment has come.
+//! Both forget it when it is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;

@@ -58,9 +58,8 @@ impl Rule {
         }
     }
 
-    /// The value of the `Set-Cookie` for a client that speaks `scheme`, had a `wish` and got the member
-    /// at `place`.
-    /// `None`: it knows that already, or it has no cookie.
+    /// The value of the `Set-Cookie` for a client that speaks `scheme`, had a `wish` and got the
+    /// member at `place`. `None`: it knows that already, or it has no cookie.
     #[inline(never)]
     pub(super) fn told(&self, wish: Wish, place: Option<Place>, scheme: Scheme) -> Option<String> {
         match (self, wish) {

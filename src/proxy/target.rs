@@ -139,8 +139,8 @@ impl Target {
         }
     }
 
-    /// Its tunnels and event streams; those that have been there longest first. `counters` are those
-    /// of its service.
+    /// Its tunnels and event streams; those that have been there longest first. `counters` are
+    /// those of its service.
     pub fn stayers(&self, counters: &ServiceCounters) -> Vec<Stayer> {
         let now = clock::moment(counters.uptime());
         self.used.get().map(|used| used.stayer_list.at(now)).unwrap_or_default()

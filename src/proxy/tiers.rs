@@ -1,16 +1,16 @@
 //! How many requests each client of an app may make in a time (`app.tiers`).
 //!
 //! A request finds its client and its tier in its own fields and the keys of the configuration; it
-//! is then judged, and counted, among the requests of that client within the tier's time. State: one
-//! [`Clients`] a service, which all threads share and which outlives every configuration. What a
-//! request does there is a look into a map and a few steps in memory, behind a lock of its own app's;
-//! apps without tiers have none of it. So counts are exact over all threads.
+//! is then judged, and counted, among the requests of that client within the tier's time. State:
+//! one [`Clients`] a service, which all threads share and which outlives every configuration. What
+//! a request does there is a look into a map and a few steps in memory, behind a lock of its own
+//! app's; apps without tiers have none of it. So counts are exact over all threads.
 //!
-//! No crate does this. `governor`, `leaky-bucket` and `ratelimit` refill a bucket: who has paused may
-//! make a tier's requests at once and goes on at its rate, which is up to twice as many as it may in
-//! some minute. `limitador` begins its windows at fixed times, with the same outcome. None bounds its
-//! memory by forgetting whoever was seen longest ago. Here each client's requests are kept by the
-//! second: [`window`], and the clients in the order in which they were seen: [`book`].
+//! No crate does this. `governor`, `leaky-bucket` and `ratelimit` refill a bucket: who has paused
+//! may make a tier's requests at once and goes on at its rate, which is up to twice as many as it
+//! may in some minute. `limitador` begins its windows at fixed times, with the same outcome. None
+//! bounds its memory by forgetting whoever was seen longest ago. Here each client's requests are
+//! kept by the second: [`window`], and the clients in the order in which they were seen: [`book`].
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

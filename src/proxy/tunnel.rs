@@ -5,8 +5,8 @@
 //! are taken from the thread only while bytes move. Dropped, both connections are closed.
 //!
 //! A WebSocket whose target is on its way out is ended between two frames of the app: the client
-//! gets a close frame of portok's own, its answer to that goes to the app, and whatever the app still
-//! sends goes nowhere.
+//! gets a close frame of portok's own, its answer to that goes to the app, and whatever the app
+//! still sends goes nowhere.
 
 use std::cell::Cell;
 use std::future::poll_fn;

@@ -68,11 +68,12 @@ impl Handle {
     }
 
     /// Starts a new release; with `force` also one that is live already, or in quarantine, and with
-    /// a `strategy` by that instead of the configured one. Returns once the attempt is accepted and its intent is written down.
+    /// a `strategy` by that instead of the configured one. Returns once the attempt is accepted and
+    /// its intent is written down.
     ///
-    /// # Errors
-    /// `busy`, `quarantined`, `no_app`, `bad_request` (a known id with other content; an unusable
-    /// directory, environment file or user; a strategy that the app cannot use), `state_unwritable`, `shutting_down`.
+    /// # Errors `busy`, `quarantined`, `no_app`, `bad_request` (a known id with other content; an
+    /// unusable directory, environment file or user; a strategy that the app cannot use),
+    /// `state_unwritable`, `shutting_down`.
     pub async fn deploy(
         &self,
         request: wire::DeployRequest,

@@ -179,7 +179,8 @@ pub struct StoredRun {
     /// Its number in its set.
     #[serde(default, skip_serializing_if = "is_first")]
     pub replica: u16,
-    /// The step of a deploy that it is. An older daemon goes by its role, `candidate`, and stops it.
+    /// The step of a deploy that it is. An older daemon goes by its role, `candidate`, and stops
+    /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<DeployStep>,
     /// Wall-clock deadline of its drain, or of SIGKILL; a monotonic time would not survive the

@@ -186,8 +186,8 @@ where
     }
 }
 
-/// Starts a process of `release` as soon as portok itself has what it needs for that, or gives up. A
-/// want of portok (of memory, of descriptors) is no failure of the app.
+/// Starts a process of `release` as soon as portok itself has what it needs for that, or gives up.
+/// A want of portok (of memory, of descriptors) is no failure of the app.
 async fn spawn_when_possible<F>(
     release: &str,
     given_up: &CancellationToken,

@@ -63,7 +63,8 @@ pub struct LogLine {
     /// The number of the replica that printed it.
     #[serde(default)]
     pub replica: u16,
-    /// The companion that it is one of, or the step of a deploy. Absent for a replica that gets requests.
+    /// The companion that it is one of, or the step of a deploy. Absent for a replica that gets
+    /// requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
     /// The output on which it was printed.

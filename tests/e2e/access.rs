@@ -1,5 +1,5 @@
-//! The access log: a line for each request and each tunnel, whoever sent it, whatever becomes of the
-//! file.
+//! The access log: a line for each request and each tunnel, whoever sent it, whatever becomes of
+//! the file.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -116,8 +116,8 @@ fn requests_that_come_when_all_were_killed_at_once_are_answered_by_the_next() {
             .filter_map(|row| u16::try_from(row["port"].as_u64()?).ok())
             .collect();
         all.iter().for_each(|pid| procs::send(*pid, Signal::SIGKILL));
-        // A request that two dying processes took one after the other would not be sent again, and a
-        // process that is dead to its parent may still have threads that hold its listener.
+        // A request that two dying processes took one after the other would not be sent again, and
+        // a process that is dead to its parent may still have threads that hold its listener.
         let refuses = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_err();
         wait_until("all refuse", || daemon.log(), || ports.iter().all(refuses).then_some(()));
         // Whether portok knows already or learns it by a refused connection.

@@ -1,5 +1,5 @@
-//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app, `release` its step before
-//! a deploy; what needs no port is a companion of it.
+//! A Procfile: a line `NAME: COMMAND` a kind of process. `web` is the app, `release` its step
+//! before a deploy; what needs no port is a companion of it.
 
 use std::collections::BTreeSet;
 

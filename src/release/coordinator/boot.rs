@@ -42,8 +42,8 @@ fn left(until: Option<SystemTime>, whole: Duration) -> Duration {
     left.unwrap_or_default().min(whole)
 }
 
-/// What is left of the recorded watch window. One that waited for the resume begins with that: it is
-/// still whole where requests are `paused`.
+/// What is left of the recorded watch window. One that waited for the resume begins with that: it
+/// is still whole where requests are `paused`.
 fn window_rest(record: &Record, paused: bool, whole: Duration) -> Duration {
     match record.watch_until {
         Some(_) if record.watch_waits && paused => whole,

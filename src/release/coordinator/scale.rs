@@ -29,13 +29,14 @@ impl Coordinator {
         self.scaling.replicas(&config.app.replicas, &config.hold)
     }
 
-    /// Whether no two processes of the app may run at a time: it is deployed so, or the live release
-    /// was.
+    /// Whether no two processes of the app may run at a time: it is deployed so, or the live
+    /// release was.
     fn runs_alone(&self) -> bool {
         self.config.borrow().deploy.strategy == DeployStrategy::Recreate || self.state.recreated
     }
 
-    /// Refuses to stop the live release first for the next one while several replicas are asked for.
+    /// Refuses to stop the live release first for the next one while several replicas are asked
+    /// for.
     pub(super) fn may_recreate(&self) -> Result<(), ErrorBody> {
         let Replicas { max, .. } = self.asked_replicas();
         if max <= 1 {

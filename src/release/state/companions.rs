@@ -34,7 +34,8 @@ pub(super) struct Companions {
     leftovers: bool,
     /// Of those that were taken over some may be missing.
     incomplete: bool,
-    /// When those of the live release crashed lately under an earlier daemon, until each has its set.
+    /// When those of the live release crashed lately under an earlier daemon, until each has its
+    /// set.
     inherited: BTreeMap<ProcessName, Vec<Duration>>,
     /// Companions at their crash limit that run now, each with the timer after which they count as
     /// well.

@@ -1,5 +1,5 @@
-//! What others see of the machine: every place of its sets, every run that has lost its place and of
-//! which something may be left, and the step of a deploy that runs.
+//! What others see of the machine: every place of its sets, every run that has lost its place and
+//! of which something may be left, and the step of a deploy that runs.
 
 use super::places::{Filling, Place};
 use super::*;

@@ -21,8 +21,8 @@ impl State {
         to.origin == Origin::Managed && (policy.recreate || self.recreated)
     }
 
-    /// Whether a process of the live release may be started: where no two may run at a time, nothing
-    /// else is left.
+    /// Whether a process of the live release may be started: where no two may run at a time,
+    /// nothing else is left.
     pub(super) fn has_room(&self, policy: &Policy) -> bool {
         let stops = || self.live.set().is_some_and(|live| live.stopping_runs().next().is_some());
         !(policy.recreate || self.recreated) || self.leaving.is_empty() && !stops()

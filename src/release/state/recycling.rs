@@ -11,8 +11,8 @@
 //! ```
 //!
 //! There is one at a time, and none begins in a watch window or beside a task, nor for an app of
-//! which no two may run at a time. A replica that comes so far soon after it was ready would soon be
-//! there again: that is only told.
+//! which no two may run at a time. A replica that comes so far soon after it was ready would soon
+//! be there again: that is only told.
 
 use std::collections::BTreeMap;
 

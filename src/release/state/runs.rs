@@ -4,7 +4,8 @@
 use super::replicas::{Came, Said};
 use super::*;
 
-/// The least time between two looks whether what has ended is gone, where nothing may run beside it.
+/// The least time between two looks whether what has ended is gone, where nothing may run beside
+/// it.
 const ROOM_LOOK: Duration = Duration::from_millis(50);
 
 impl State {

@@ -16,8 +16,8 @@ pub enum Hindrance {
         /// How far it is.
         step: &'static str,
     },
-    /// Requests wait for the live release, which crashed or was to be replaced. They would wait in vain: this daemon does
-    /// not hear of the release's return once another daemon drives the app.
+    /// Requests wait for the live release, which crashed or was to be replaced. They would wait in
+    /// vain: this daemon does not hear of the release's return once another daemon drives the app.
     Held {
         /// The live release.
         release: String,

@@ -48,9 +48,8 @@ impl App {
         format!("exec {}", words.join(" "))
     }
 
-    /// The app as shell text that ends at once where another process has the lock on the file `lock`.
-    /// Then a
-    /// file beside it with the end `.taken` says so.
+    /// The app as shell text that ends at once where another process has the lock on the file
+    /// `lock`. Then a file beside it with the end `.taken` says so.
     pub(crate) fn command_alone(&self, lock: &Path) -> String {
         alone(&self.command(), lock)
     }

@@ -1,6 +1,6 @@
 //! What all tests use: a folder and a daemon of their own, an app that misbehaves on command, a
-//! load that checks every answer, a daemon that dies at a point, a raw client, a service manager that
-//! keeps sockets, and the one way to wait.
+//! load that checks every answer, a daemon that dies at a point, a raw client, a service manager
+//! that keeps sockets, and the one way to wait.
 
 pub(crate) mod app;
 pub(crate) mod command;

@@ -10,8 +10,8 @@ impl Random {
         Self(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// One whose numbers are others in each run, unless `PORTOK_TEST_SEED` says which. It prints its
-    /// seed, which a test that fails shows.
+    /// One whose numbers are others in each run, unless `PORTOK_TEST_SEED` says which. It prints
+    /// its seed, which a test that fails shows.
     pub(crate) fn drawn() -> Self {
         const SEED: &str = "PORTOK_TEST_SEED";
         let now = || {
