@@ -255,6 +255,22 @@ fn no_file_grows_beyond_what_one_reads_at_once() {
 }
 
 #[test]
+fn every_dependency_is_used() {
+    let manifest: toml::Table =
+        toml::from_str(&fs::read_to_string(root().join("Cargo.toml")).unwrap()).unwrap();
+    let used_in = |folders: &[&str]| -> BTreeSet<String> {
+        let sources = folders.iter().flat_map(|folder| read_all(folder));
+        sources.flat_map(|source| words(&source.code).map(str::to_owned).collect::<Vec<_>>()).collect()
+    };
+    for (section, folders) in [("dependencies", &["src"][..]), ("dev-dependencies", &["src", "tests"])] {
+        let used = used_in(folders);
+        let names = manifest[section].as_table().unwrap().keys();
+        let unused: Vec<_> = names.filter(|name| !used.contains(&name.replace('-', "_"))).collect();
+        assert!(unused.is_empty(), "[{section}] of Cargo.toml names what no source does: {unused:?}");
+    }
+}
+
+#[test]
 fn the_reader_itself_sees_imports_and_nothing_else() {
     let text = r#"
         //! Mentions crate::admin.
