@@ -68,6 +68,8 @@ impl Daemon {
         let period = self.longest(|app| app.drain.period);
         let stop = humantime::format_duration(self.longest(|app| app.app.stop_timeout));
         let apps = self.apps.clone();
+        // Beyond a second signal, so that what has ended before it is answered too.
+        let mut stopped = pin!(apps.stop_all());
         let orderly = async {
             apps.shut_down().await;
             let drained = async {
@@ -81,7 +83,7 @@ impl Daemon {
                 tracing::warn!("requests are still in flight after drain.period ({period:?})");
             }
             let what = || format!("the app to stop, at most {stop} (app.stop_timeout)");
-            told_if_long(what, apps.stop_all()).await
+            told_if_long(what, stopped.as_mut()).await
         };
         let hurried = self.signals.end();
         let ended = tokio::select! {
@@ -94,7 +96,7 @@ impl Daemon {
             tracing::warn!("second signal: killing the app's processes");
             apps.shut_down().await;
             apps.kill_all().await;
-            apps.stop_all().await
+            stopped.await
         };
         if let Some(ShutdownOrder { reply, .. }) = asker
             && reply.send(Ok(ended)).is_ok()

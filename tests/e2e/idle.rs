@@ -163,6 +163,25 @@ fn the_next_daemon_finds_it_idle_and_leaves_it_so() {
 }
 
 #[test]
+fn a_candidate_that_fails_in_the_place_of_an_idle_one_leaves_it_idle() {
+    let world = World::looking_often();
+    let conf = conf(&world, &world.app("v1"))
+        .set("app.replicas", toml! { min = 0 max = 1 idle = "1s" })
+        .set("deploy.strategy", "recreate");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    wait_until_idle(&world, &daemon);
+    let answer = daemon.deploy(&world.app("v2").with("exit", 3)).refused(409, "deploy_aborted");
+    assert_mentions(
+        answer["message"].as_str().unwrap(),
+        &["exit status 3", "is started by the next request"],
+    );
+    wait_until_idle(&world, &daemon);
+    assert_eq!(daemon.get("/").expect(200).version(), "v1");
+    daemon.terminate();
+}
+
+#[test]
 fn a_deploy_and_the_way_back_of_an_idle_app_start_one() {
     let world = World::looking_often();
     let daemon = world.start(&conf(&world, &world.app("v1")));

@@ -327,6 +327,45 @@ fn portok_shutdown_tells_how_each_process_ended() {
 }
 
 #[test]
+fn a_second_signal_loses_no_word_of_the_app_that_had_ended_before() {
+    let world = World::new();
+    let (quick, slow) = (world.app("quick"), world.app("slow").flag("ignore_term"));
+    let conf = Conf::new(world.path(&format!("conf/{}.toml", world.name())))
+        .set("name", world.name())
+        .set("listen", "127.0.0.1:0")
+        .set("state_file", world.state_file().display().to_string())
+        .set("admin.socket", world.socket().display().to_string())
+        .set("admin.token", TOKEN)
+        .set("apps.quick.command", quick.command())
+        .set("apps.slow.command", slow.command())
+        .set("apps.slow.hosts", toml::Value::from(vec!["slow.test"]))
+        .set("apps.slow.stop_timeout", "10m");
+    let daemon = world.start(&conf);
+    let both_are_live = || (daemon.log().matches("is live on port").count() == 2).then_some(());
+    wait_until("both are live", || daemon.log(), both_are_live);
+    let mut asker = daemon.spawn_portok(&["shutdown", "--json"]);
+    slow.wait_for(1, "signal SIGTERM");
+    let only_the_slow_one = || (world.processes().len() == 1).then_some(());
+    wait_until("the quick one has ended", || format!("{:#?}", world.processes()), only_the_slow_one);
+    wait_until(
+        "a later signal kills the slow one",
+        || daemon.log(),
+        || {
+            daemon.signal(Signal::SIGTERM);
+            world.processes().is_empty().then_some(())
+        },
+    );
+    let said: Value = serde_json::from_str(&asker.wait().ended(0).out).unwrap();
+    let rows: Vec<_> =
+        said.as_array().unwrap().iter().map(|row| (row["app"].as_str(), row["exit"].as_str())).collect();
+    assert_eq!(
+        rows,
+        [(Some("quick"), Some("exit status 0")), (Some("slow"), Some("signal 9 (SIGKILL)"))],
+        "{said:#}"
+    );
+}
+
+#[test]
 fn who_asks_at_the_public_port_is_answered_before_the_end_and_after_what_is_in_flight() {
     let world = World::new();
     let app = world.app("v1");

@@ -314,7 +314,8 @@ impl Coordinator {
         let mut error = explain(release, reason, why, autopsy, seen, &path);
         error.before = before_done.then(|| "done".to_owned());
         if let Some(live) = self.returning() {
-            let also = format!("; `{live}` is started again");
+            let then = if self.state.is_idle() { "by the next request" } else { "again" };
+            let also = format!("; `{live}` is started {then}");
             error.message.push_str(&also);
             error.autopsy.iter_mut().for_each(|autopsy| autopsy.summary.push_str(&also));
         }
