@@ -8,6 +8,7 @@ mod apps;
 mod arguments;
 mod backend;
 mod changes;
+mod edge;
 mod growth;
 mod histogram;
 mod load;
@@ -32,7 +33,7 @@ const HELP: &str = "contrib/bench/run [options]
   --rounds N         rounds of each workload (default 5, quick 3)
   --seconds S        of each run (default 4, quick 1)
   --only W1,W2,...   these: W1 W1b W2 W3 W4 W5 W7, connections, W6 (idle memory), calls (system calls), growth, changes, apps, replicas,
-                     acceptance (npm portok's benches)
+                     edge (wrk, TLS, HTTP/2, gRPC; alone E1 to E5, T1 T3 T5, H1, G1), acceptance (npm portok's benches)
   --peers a,b,...    these peers: portok, nginx, haproxy, pingora, node
   --control          portok twice: how far two equals are apart in this session
   --unpinned         proxy, backend and load on all CPUs, portok and its peers with 2 threads
@@ -91,7 +92,8 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
     };
     let bin = PathBuf::from(args.value("--bin").unwrap_or("target/release"));
     let bench = PathBuf::from(args.value("--bench").unwrap_or("contrib/bench"));
-    let (mut peers, missing) = peers::find(&bin, &bench);
+    let (mut peers, mut missing) = peers::find(&bin, &bench);
+    missing.extend(edge::missing());
     for line in &missing {
         eprintln!("{line}");
     }
@@ -107,6 +109,7 @@ fn run(args: &Arguments) -> Result<(), Box<dyn Error>> {
     if options.wants("replicas") {
         samples.extend(replicas::side_by_side(&options, &peers)?);
     }
+    samples.extend(edge::side_by_side(&options, &peers)?);
     let rows = report::rows(&samples);
     let idle = if options.wants("W6") { session::idle_memory(&options, &peers)? } else { Vec::new() };
     let calls = if options.wants("calls") { session::system_calls(&options, &peers)? } else { Vec::new() };

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::edge;
 use crate::peers::Peer;
 use crate::session::{Sample, lost, number, workloads};
 
@@ -28,15 +29,16 @@ fn spread(values: &[f64]) -> f64 {
 /// lost there are no figures.
 pub fn rows(samples: &[Sample]) -> Vec<Value> {
     let mut rows = Vec::new();
-    for workload in workloads() {
+    let own = workloads().into_iter().map(|workload| (workload.name, workload.what));
+    for (name, what) in own.chain(edge::names()) {
         let mut peers: Vec<&str> = Vec::new();
-        for sample in samples.iter().filter(|sample| sample.workload == workload.name) {
+        for sample in samples.iter().filter(|sample| sample.workload == name) {
             if !peers.contains(&sample.peer) {
                 peers.push(sample.peer);
             }
         }
         let of = |peer: &str, what: &dyn Fn(&Sample) -> f64| -> Vec<f64> {
-            samples.iter().filter(|s| s.workload == workload.name && s.peer == peer).map(what).collect()
+            samples.iter().filter(|s| s.workload == name && s.peer == peer).map(what).collect()
         };
         let best = |what: &dyn Fn(&Sample) -> f64| {
             let whole = |peer: &&&str| of(peer, &|s| lost(&s.told)).iter().sum::<f64>() == 0.0;
@@ -45,8 +47,7 @@ pub fn rows(samples: &[Sample]) -> Vec<Value> {
         };
         for peer in &peers {
             let errors = of(peer, &|s| lost(&s.told)).iter().sum::<f64>();
-            let mut row =
-                json!({ "workload": workload.name, "what": workload.what, "peer": peer, "errors": errors });
+            let mut row = json!({ "workload": name, "what": what, "peer": peer, "errors": errors });
             rows.push(if errors > 0.0 {
                 row
             } else {
