@@ -98,7 +98,9 @@ fn app_config(given: &Given<'_>) -> AppConfig {
         health: Health {
             path: "/health".to_owned(),
             host: "127.0.0.1".to_owned(),
-            path_is_set: false,
+            tcp: false,
+            grpc: None,
+            is_set: false,
             timeout: secs(5),
             successes: 1,
             interval: None,

@@ -118,10 +118,11 @@ fn changed_keys(
         .filter(differs)
         .map(|key| format!("{table}.{}", in_app(key)))
         .collect();
-    if old.health.path_is_set != new.health.path_is_set {
-        let path = format!("{table}.health.path");
-        if !changed.contains(&path) {
-            changed.push(path);
+    if old.health.is_set != new.health.is_set {
+        let own = if old.health.is_set { &old.health } else { &new.health };
+        let key = format!("{table}.{}", own.key());
+        if !changed.contains(&key) {
+            changed.push(key);
         }
     }
     changed

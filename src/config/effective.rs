@@ -70,7 +70,7 @@ impl Config {
 
     /// Whether an app has another value of this key than what stands for every app.
     fn differs(&self, key: &Key, app: &AppConfig) -> bool {
-        key.name == "health.path" && app.health.path_is_set
+        app.health.is_set && key.name == app.health.key()
             || key.show_app(app, Secrets::Shown) != key.show_app(&self.app, Secrets::Shown)
     }
 }

@@ -29,6 +29,7 @@
 //! - `tiers` has what `app.tiers` says, and reads the file of its keys; `further` knows which such
 //!   files there are;
 //! - `tls` has what `[tls]` says;
+//! - `health` knows which ways of asking for health go together;
 //! - `recreate` knows what does not go together with `deploy.strategy = "recreate"`;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
@@ -96,6 +97,7 @@ mod folder;
 mod further;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod health;
 mod hold;
 mod hosts;
 mod keys;
@@ -394,9 +396,14 @@ pub enum Sticky {
 pub struct Health {
     /// Asked with GET; any 2xx is healthy. Starts with `/`.
     pub path: String,
-    /// Whether the path is set for this app of several itself, and not for every one, or not at
-    /// all. Only then are its targets on other hosts probed; those on this host always are.
-    pub path_is_set: bool,
+    /// A connection that is accepted is healthy; nothing is asked.
+    pub tcp: bool,
+    /// The service that `grpc.health.v1` is asked about instead, over HTTP/2; empty: the server.
+    /// Never together with `tcp`.
+    pub grpc: Option<String>,
+    /// Whether it is set for this app of several itself what is asked, and not for every one, or
+    /// not at all. Only then are its targets on other hosts probed; those on this host always are.
+    pub is_set: bool,
     /// The `Host` header of a probe.
     pub host: String,
     /// How long one probe may take.

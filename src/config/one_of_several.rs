@@ -11,7 +11,7 @@ use super::hosts::Hosts;
 use super::keys::{self, Kind};
 use super::read::Reader;
 use super::validate::{host_allows, restarts, tls_fits, watch_window};
-use super::{AppConfig, Config, defaults, recreate};
+use super::{AppConfig, Config, defaults, health, recreate};
 
 const HEALTH_TIMEOUT: &str = "health.timeout";
 
@@ -85,7 +85,7 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
             _ => key.read_app(r, &mut config),
         }
     }
-    config.health.path_is_set = r.in_file("health.path");
+    config.health.is_set = health::fits(r, &mut config.health);
     if let Some(kind) = kind {
         derive(r, &mut config, kind, sections);
         if kind == Kind::Targets {
@@ -111,7 +111,7 @@ pub(super) fn read_of_redis(r: &mut Reader<'_>, sections: &Sections) -> AppConfi
             r.reject(key.name, "nothing, because it cannot hold for all apps of Redis");
         }
     }
-    config.health.path_is_set = r.in_file("health.path");
+    config.health.is_set = health::fits(r, &mut config.health);
     bound_probes(r, &mut config);
     config
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use super::address::overlaps;
 use super::keys::{self, Key};
 use super::read::Reader;
-use super::{App, AppConfig, AppTls, Config, Limits, Rollback, Several, Sources, defaults, recreate};
+use super::{App, AppConfig, AppTls, Config, Limits, Rollback, Several, Sources};
+use super::{defaults, health, recreate};
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
@@ -41,6 +42,7 @@ pub(super) fn validate(r: &mut Reader<'_>, shape: Shape) -> Config {
         }
     }
     derive(r, &mut config);
+    let _of_the_instance = health::fits(r, &mut Arc::make_mut(&mut config.app).health);
     if shape == Shape::One {
         host_allows(r, &config.app.app.limits);
         app_fits_together(r, &config);

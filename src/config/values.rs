@@ -239,6 +239,13 @@ pub(super) fn url_path(input: Input<'_>) -> Parsed<String> {
     })(input)
 }
 
+/// The name of a gRPC service, or the empty name of the whole server.
+pub(super) fn grpc_service(input: Input<'_>) -> Parsed<String> {
+    text("the name of a gRPC service such as \"shop.v1.Cart\", or \"\" for the whole server", |name| {
+        name.len() <= 255 && name.bytes().all(|b| b.is_ascii_graphic())
+    })(input)
+}
+
 /// The prefix of the admin paths.
 pub(super) fn prefix(input: Input<'_>) -> Parsed<String> {
     text("`/` and at least one more of letters, digits, `_`, `-`, `.`, `~` or `/`", |prefix| {

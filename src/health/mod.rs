@@ -1,9 +1,9 @@
 //! Health: one probe, and the wait for the first good ones.
 //!
-//! A probe sends one GET over HTTP/1.1, on a connection of its own that it closes. So it learns
-//! about the process that listens now, and not about a connection that was kept. Whatever goes
-//! wrong with the app is in the probe's report. A probe that portok itself could not make
-//! ([`Unable`]) counts neither as a success nor as a failure.
+//! A probe asks once ([`Ask`]), on a connection of its own that it closes. So it learns about the
+//! process that listens now, and not about a connection that was kept. Whatever goes wrong with the
+//! app is in the probe's report. A probe that portok itself could not make ([`Unable`]) counts
+//! neither as a success nor as a failure.
 //!
 //! The caller decides what a row of reports means. If a future is dropped, its connection is closed
 //! and nothing is left. The probes of all targets of a daemon share one [`Prober`], which is the
@@ -12,8 +12,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::config::AppConfig;
 use crate::wire::ProbeReport;
 
+mod failure;
+mod grpc;
+mod http2;
 mod probe;
 mod prober;
 mod ready;
@@ -39,17 +43,70 @@ impl Unable {
     }
 }
 
-/// What to ask, and how.
+/// What is asked, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The app's address.
     pub addr: SocketAddr,
-    /// The path, with its query.
-    pub path: String,
+    /// What is asked.
+    pub ask: Ask,
     /// The `Host` header.
     pub host: String,
     /// How long a probe may take, from connecting to the end of the answer's head.
     pub timeout: Duration,
     /// How many fields an answer's head may have.
     pub most_fields: usize,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// A GET of this path, with its query. Any 2xx is healthy.
+    Get(String),
+    /// Nothing: a connection that is accepted is healthy.
+    Connect,
+    /// `grpc.health.v1` about this service, over HTTP/2; empty: about the server. SERVING is
+    /// healthy.
+    Grpc(String),
+}
+
+impl Probe {
+    /// That of an app at `addr`, by its configuration. `path`: that of the release, where it has
+    /// one of its own.
+    pub fn of(config: &AppConfig, addr: SocketAddr, path: Option<String>) -> Self {
+        let health = &config.health;
+        let (ask, host) = (Ask::of(config, path), health.host.clone());
+        Self { addr, ask, host, timeout: health.timeout, most_fields: config.most_fields }
+    }
+}
+
+impl Ask {
+    /// What an app is asked by its configuration. `path`: as in [`Probe::of`].
+    pub fn of(config: &AppConfig, path: Option<String>) -> Self {
+        let health = &config.health;
+        match (path, &health.grpc) {
+            (Some(path), _) => Self::Get(path),
+            (None, _) if health.tcp => Self::Connect,
+            (None, Some(service)) => Self::Grpc(service.clone()),
+            (None, None) => Self::Get(health.path.clone()),
+        }
+    }
+
+    /// What an app did not do that is not healthy.
+    pub fn failed(&self) -> String {
+        match self {
+            Self::Get(path) => format!("did not respond with 2xx at {path}"),
+            Self::Connect => "did not accept a connection".to_owned(),
+            Self::Grpc(service) => format!("did not respond with SERVING to {}", grpc::called(service)),
+        }
+    }
+
+    /// What is waited for from an app on `port` of this host.
+    pub fn awaited(&self, port: u16) -> String {
+        match self {
+            Self::Get(path) => format!("2xx from http://127.0.0.1:{port}{path}"),
+            Self::Connect => format!("a connection to 127.0.0.1:{port}"),
+            Self::Grpc(service) => format!("SERVING from {} at 127.0.0.1:{port}", grpc::called(service)),
+        }
+    }
 }

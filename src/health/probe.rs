@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Probe, REFUSED, Unable};
+use super::failure::Failure;
+use super::{Ask, Probe, Unable, grpc};
 use crate::http1::chunked::{Chunked, Piece};
 use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
 use crate::want;
@@ -38,8 +39,19 @@ impl Probe {
         let mut report = ProbeReport { attempts: 1, ..ProbeReport::default() };
         let mut answered = begun;
         let exchange = async {
-            let mut app = self.connect().await?;
-            app.stream.write_all(&self.request()?).await?;
+            let stream = self.connect().await?;
+            let path = match &self.ask {
+                Ask::Get(path) => path,
+                Ask::Connect => {
+                    report.healthy = true;
+                    return Ok(());
+                }
+                Ask::Grpc(service) => {
+                    return grpc::check(stream, self, service, &mut report).await;
+                }
+            };
+            let mut app = App { stream, buf: BytesMut::new() };
+            app.stream.write_all(&self.request(path)?).await?;
             let head = app.head(self.most_fields).await?;
             answered = Instant::now();
             report.status = Some(head.status.as_u16());
@@ -71,7 +83,7 @@ impl Probe {
         Ok(report)
     }
 
-    async fn connect(&self) -> io::Result<App> {
+    async fn connect(&self) -> io::Result<TcpStream> {
         let connected = TcpStream::connect(self.addr).await;
         let stream = connected.map_err(|error| want::of_connecting(self.addr, error))?;
         if met_itself(&stream)? {
@@ -82,15 +94,15 @@ impl Probe {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         stream.set_nodelay(true)?;
-        Ok(App { stream, buf: BytesMut::new() })
+        Ok(stream)
     }
 
-    fn request(&self) -> Result<Vec<u8>, Failure> {
+    fn request(&self, path: &str) -> Result<Vec<u8>, Failure> {
         let fits = |text: &str| text.bytes().all(|byte| byte > b' ' && byte != 0x7f);
-        if !self.path.starts_with('/') || !fits(&self.path) || !fits(&self.host) {
+        if !path.starts_with('/') || !fits(path) || !fits(&self.host) {
             return Err(Failure::Request);
         }
-        let (path, host) = (&self.path, &self.host);
+        let host = &self.host;
         let head =
             format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: portok\r\nconnection: close\r\n\r\n");
         Ok(head.into_bytes())
@@ -175,37 +187,6 @@ impl App {
         }
         bytes.truncate(most);
         (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
-    }
-}
-
-/// Why there was no answer.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("{}", of_io(.0))]
-    Io(#[from] io::Error),
-    #[error("the connection was closed before an answer")]
-    Closed,
-    #[error("the answer is not HTTP/1.1: {0} (clients would get 502)")]
-    Invalid(#[from] Invalid),
-    #[error("the probe's path or host cannot be sent: it has a space or a control character")]
-    Request,
-}
-
-impl Failure {
-    /// What portok itself lacks, if that is the cause.
-    fn into_want(self) -> Result<io::Error, Self> {
-        match self {
-            Self::Io(error) if want::is_own(&error) => Ok(error),
-            other => Err(other),
-        }
-    }
-}
-
-fn of_io(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
-        io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
-        _ => error.to_string(),
     }
 }
 

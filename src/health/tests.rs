@@ -9,8 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::Probe;
+use super::{Ask, Probe};
 use crate::wire::ProbeReport;
+
+mod other_ways;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -37,7 +39,7 @@ async fn serve(
     });
     let probe = Probe {
         addr,
-        path: "/health?full=1".into(),
+        ask: Ask::Get("/health?full=1".into()),
         host: "app.test".into(),
         timeout: Duration::from_secs(20),
         most_fields: 256,
@@ -113,7 +115,7 @@ async fn a_slow_body_ends_with_the_probes_time() {
     });
     let probe = Probe {
         addr,
-        path: "/".into(),
+        ask: Ask::Get("/".into()),
         host: "h".into(),
         timeout: Duration::from_millis(300),
         most_fields: 256,
@@ -129,7 +131,8 @@ async fn nobody_there_is_a_refused_connection() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addr = socket.local_addr().unwrap();
-    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
+    let probe =
+        Probe { addr, ask: Ask::Get("/".into()), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
     let report = within(probe.ask()).await.unwrap();
     assert_eq!(report.error.as_deref(), Some("connection refused"));
     assert_eq!((report.healthy, report.status), (false, None));
@@ -151,7 +154,7 @@ async fn what_is_no_answer_is_said() {
     let odd = one(Some("SSH-2.0-OpenSSH_9.2\r\n\r\n")).await.error.unwrap();
     assert!(odd.contains("not HTTP"), "{odd}");
     let (mut probe, _) = serve(|_| None).await;
-    probe.path = "/with a space".into();
+    probe.ask = Ask::Get("/with a space".into());
     assert!(within(probe.ask()).await.unwrap().error.unwrap().contains("cannot be sent"));
 }
 
@@ -216,7 +219,8 @@ async fn the_wait_counts_and_wants_good_ones_in_a_row() {
 async fn a_dropped_wait_closes_its_connection() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let probe = Probe { addr, path: "/".into(), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
+    let probe =
+        Probe { addr, ask: Ask::Get("/".into()), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
     let waiting = tokio::spawn(async move { probe.until_healthy(1, |_| ()).await });
     let (mut stream, _) = within(listener.accept()).await.unwrap();
     read_head(&mut stream).await;

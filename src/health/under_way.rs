@@ -95,6 +95,7 @@ mod tests {
     use tokio::time::{Duration, timeout};
 
     use super::*;
+    use crate::health::Ask;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -115,8 +116,13 @@ mod tests {
     async fn who_has_many_probes_to_make_takes_turns_with_who_has_one() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let probe =
-            move || Probe { addr, path: "/".into(), host: "h".into(), timeout: LONG, most_fields: 256 };
+        let probe = move || Probe {
+            addr,
+            ask: Ask::Get("/".into()),
+            host: "h".into(),
+            timeout: LONG,
+            most_fields: 256,
+        };
         let answer = async |mut stream: TcpStream| {
             assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n").await.unwrap();

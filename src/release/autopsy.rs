@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::variable_of;
-use crate::health::REFUSED;
+use crate::health::{Ask, REFUSED};
 use crate::supervisor::{Exit, tells_taken_port};
 use crate::wire::{Autopsy, ProbeReport};
 
@@ -27,8 +27,8 @@ pub(super) struct Evidence {
     pub port_env: String,
     /// Where its processes listen.
     pub listeners: Vec<SocketAddr>,
-    /// The health path.
-    pub health_path: String,
+    /// What its probe asked.
+    pub asked: Option<Ask>,
     /// Whether a file configures the daemon. Without one, only keys that have a variable can be
     /// set.
     pub has_file: bool,
@@ -172,7 +172,7 @@ pub(super) fn hint_by_exit(exit: Exit) -> Option<&'static str> {
 
 /// The hint for a candidate that answered its last probe, by the status.
 fn hint_by_status(evidence: &Evidence) -> Option<String> {
-    let path = &evidence.health_path;
+    let Some(Ask::Get(path)) = &evidence.asked else { return None };
     let setting = evidence.setting("health.path").map(|name| format!("{name}, ")).unwrap_or_default();
     Some(match evidence.probe.as_ref()?.status? {
         300..=399 => format!(
@@ -192,13 +192,17 @@ fn hint_by_status(evidence: &Evidence) -> Option<String> {
 
 /// The hint for a candidate that gave no answer, by where it listens.
 fn hint_by_listeners(evidence: &Evidence) -> String {
-    let Evidence { port, port_env, health_path, listeners, .. } = evidence;
+    let Evidence { port, port_env, listeners, .. } = evidence;
     let refused = evidence.probe.as_ref().is_some_and(|probe| probe.error.as_deref() == Some(REFUSED));
     // A wildcard of IPv6 may or may not take IPv4; only the probe can tell.
     let reached = |addr: &SocketAddr| is_asked(*addr, *port) && !(refused && addr.is_ipv6());
     if listeners.iter().any(reached) {
         let setting = in_brackets(evidence.setting("health.timeout"));
-        return format!("it accepts connections and does not answer {health_path} in time{setting}");
+        let what = match &evidence.asked {
+            Some(Ask::Get(path)) => path,
+            _ => "its probe",
+        };
+        return format!("it accepts connections and does not answer {what} in time{setting}");
     }
     if let Some(addr) = listeners.iter().find(|addr| addr.port() == *port) {
         return format!(
@@ -229,7 +233,7 @@ mod tests {
         Evidence {
             port: 41237,
             port_env: "PORT".into(),
-            health_path: "/health".into(),
+            asked: Some(Ask::Get("/health".into())),
             has_file: true,
             ..Evidence::default()
         }

@@ -1,6 +1,7 @@
 //! The text of an attempt that was given up: pure, from what is known of it.
 
 use super::state::{Abort, Origin, ReleaseRef};
+use crate::health::Ask;
 use crate::wire::{self, Code, ErrorBody, Outcome, Reason};
 
 /// Why an attempt was given up, as the answer to the request that began it. `port` and `probe` are
@@ -11,7 +12,7 @@ pub(super) fn explain(
     why: Abort,
     autopsy: Option<wire::Autopsy>,
     (port, probe): (Option<u16>, Option<&wire::ProbeReport>),
-    health_path: &str,
+    asked: &Ask,
 ) -> ErrorBody {
     let id = &release.id;
     let mut error = match (why, &release.origin) {
@@ -26,12 +27,12 @@ pub(super) fn explain(
         (Abort::Unhealthy, Origin::Unmanaged { port: first, .. }) => ErrorBody::new(
             Code::HealthFailed,
             "Health check failed",
-            format!("Port {} did not respond with 2xx at {health_path}", port.unwrap_or(*first)),
+            format!("Port {} {}", port.unwrap_or(*first), asked.failed()),
         ),
         (Abort::Unhealthy, Origin::Managed) => ErrorBody::new(
             Code::HealthFailed,
             "Health check failed",
-            format!("`{id}` still runs and did not respond with 2xx; traffic stays where it is"),
+            format!("`{id}` still runs and {}; traffic stays where it is", asked.failed()),
         ),
         (Abort::Cancelled, _) => ErrorBody::new(
             Code::DeployAborted,

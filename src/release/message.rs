@@ -13,7 +13,7 @@ use super::scale::Bounds;
 use super::spec::Prepared;
 use super::state::RunId;
 use super::turns::Turn;
-use crate::health::Unable;
+use crate::health::{Ask, Unable};
 use crate::supervisor::{Exit, PortTaken, Process};
 use crate::wire::{self, Autopsy, ErrorBody, LogLine, ProbeReport, Reason, Said};
 
@@ -206,7 +206,7 @@ pub(super) struct StepEnd {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) port: u16,
-    pub(super) path: String,
+    pub(super) ask: Ask,
     /// What the last probe saw.
     pub(super) probe: Option<ProbeReport>,
     /// Whether that is known to the attempt's readers already.

@@ -3,7 +3,6 @@
 //!
 //! It owns no state. It ends with [`Message::ProbeEnded`], or when the coordinator cancels it.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -38,7 +37,7 @@ impl Probing {
         let began = Instant::now();
         let report = loop {
             let config = config.borrow().clone();
-            let probe = if patient { probe(&config, first.addr.port(), None) } else { first.clone() };
+            let probe = if patient { Probe::of(&config, first.addr, None) } else { first.clone() };
             let report = match probe.ask().await {
                 Ok(report) => report,
                 // portok itself cannot probe now, which says nothing of the app. Where an operator
@@ -60,17 +59,5 @@ impl Probing {
             }
         };
         Message::ProbeEnded(run, Box::new(report))
-    }
-}
-
-/// The probe of what listens on `port`, at the release's own path where it has one.
-pub(super) fn probe(config: &AppConfig, port: u16, path: Option<String>) -> Probe {
-    let health = &config.health;
-    Probe {
-        addr: (Ipv4Addr::LOCALHOST, port).into(),
-        path: path.unwrap_or_else(|| health.path.clone()),
-        host: health.host.clone(),
-        timeout: health.timeout,
-        most_fields: config.most_fields,
     }
 }

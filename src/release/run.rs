@@ -341,8 +341,8 @@ async fn tell_what_is_waited_for(
             seen.told.is_some() && seen.told == last.as_ref().map(kind)
         };
         if told.as_ref() != Some(&hint) {
-            let (port, path) = (port_of(process), start.probe.path.clone());
-            let waiting = Waiting { port, path, probe: last, told: known, hint: hint.clone() };
+            let (port, ask) = (port_of(process), start.probe.ask.clone());
+            let waiting = Waiting { port, ask, probe: last, told: known, hint: hint.clone() };
             tell.that(Report::Waiting(waiting)).await;
             told = Some(hint);
         }
@@ -455,7 +455,7 @@ fn evidence(start: &Start, process: &Process, probe: Option<ProbeReport>) -> Evi
         probe,
         port: port_of(process),
         port_env: start.spec.port_env.clone(),
-        health_path: start.probe.path.clone(),
+        asked: Some(start.probe.ask.clone()),
         has_file: start.has_file,
         ..Evidence::default()
     }

@@ -156,10 +156,10 @@ impl Voice {
 
     /// A run is not healthy yet. `is_candidate`: the readers of the attempt hear of it.
     pub(super) fn waiting(&mut self, release: &str, is_candidate: bool, waiting: Waiting) {
-        let Waiting { port, path, probe, told, hint } = waiting;
+        let Waiting { port, ask, probe, told, hint } = waiting;
         let saw = probe.as_ref().and_then(wire::ProbeReport::said).unwrap_or_else(|| "no answer yet".into());
         let explained = hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-        tracing::info!(release, "waiting for 2xx from http://127.0.0.1:{port}{path}: {saw}{explained}");
+        tracing::info!(release, "waiting for {}: {saw}{explained}", ask.awaited(port));
         if is_candidate && (!told || hint.is_some()) {
             self.event(EventKind::Probe, release, |event| {
                 event.message = Some(saw);

@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::book::Book;
-use super::targets::{after, may_be_out, probe_of};
+use super::targets::{after, may_be_out};
 use crate::config::{AppConfig, Hosts};
-use crate::health::{Event, Place, Prober, Unable, UnderWay};
+use crate::health::{Event, Place, Probe, Prober, Unable, UnderWay};
 use crate::wire::ProbeReport;
 
 mod book;
@@ -187,7 +187,7 @@ fn begin(
     while *next_begin <= now && state.book.next_due().is_some_and(|due| due <= now.into_std()) {
         let place = turn.take().or_else(|| under_way.place())?;
         let Some(addr) = state.book.next(now.into_std()) else { break };
-        under_way.begin(place, (addr, now), probe_of(&state.config, addr));
+        under_way.begin(place, (addr, now), Probe::of(&state.config, addr, None));
         *next_begin += PACE;
     }
     let due = state.book.next_due().filter(|_| !under_way.waits())?;

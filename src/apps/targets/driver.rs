@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::handle::{Handle, Message, busy, held, probe_of};
+use super::handle::{Handle, Message, busy, held};
 use super::picture::{MemberView, View};
 use super::publisher::Publisher;
 use super::record::{File, Record, ports_of, switch_of};
@@ -27,7 +27,7 @@ use super::schedule::Schedule;
 use super::set::{Condition, Id, Rules, Set, State};
 use super::voice::log_turn;
 use crate::config::AppConfig;
-use crate::health::{Event, Place, Prober, Unable, UnderWay};
+use crate::health::{Event, Place, Probe, Prober, Unable, UnderWay};
 use crate::proxy::{RouteWriter, ServiceCounters, Target};
 use crate::release::End;
 #[cfg(debug_assertions)]
@@ -483,7 +483,7 @@ impl TargetSet {
         while self.schedule.next_due().is_some_and(|due| due <= now) {
             let Some(place) = turn.take().or_else(|| self.probes.place()) else { break };
             let Some(id) = self.schedule.next(now) else { break };
-            self.probes.begin(place, id, probe_of(&self.config, wanted[&id]));
+            self.probes.begin(place, id, Probe::of(&self.config, wanted[&id], None));
         }
     }
 
@@ -574,10 +574,10 @@ impl TargetSet {
     }
 }
 
-/// Which addresses are probed: those of this host always, others where the operator said which
-/// path.
+/// Which addresses are probed: those of this host always, others where the operator said what is
+/// asked.
 fn is_probed(config: &AppConfig) -> impl Fn(SocketAddr) -> bool + use<> {
-    let remote = config.health.path_is_set;
+    let remote = config.health.is_set;
     move |addr| remote || addr.ip().is_loopback()
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::picture::{Picture, View};
 use super::record::is_same;
 use crate::config::AppConfig;
-use crate::health::{Probe, Prober};
+use crate::health::{Ask, Probe, Prober};
 use crate::proxy::{ServiceCounters, Target};
 use crate::release;
 use crate::release::orders::Order;
@@ -189,8 +189,7 @@ impl Handle {
         let successes = view.config.health.successes;
         let reports = ask_all(&self.prober, &view.config, &addrs, successes).await;
         if let Some((port, report)) = ports.iter().zip(reports).find(|(_, report)| !report.healthy) {
-            let path = &view.config.health.path;
-            let message = format!("Port {port} did not respond with 2xx at {path}");
+            let message = format!("Port {port} {}", Ask::of(&view.config, None).failed());
             let mut error = ErrorBody::new(Code::HealthFailed, "Health check failed", message);
             error.hint = report.said().map(|said| format!("the probe saw: {said}"));
             return Err(error);
@@ -306,13 +305,6 @@ impl Handle {
     }
 }
 
-/// The probe of `addr`.
-pub(in crate::apps) fn probe_of(config: &AppConfig, addr: SocketAddr) -> Probe {
-    let health = &config.health;
-    let (path, host, timeout) = (health.path.clone(), health.host.clone(), health.timeout);
-    Probe { addr, path, host, timeout, most_fields: config.most_fields }
-}
-
 /// Probes all at a time, as far as there are places, each until one probe is bad or `times` were
 /// good. The last report of each.
 async fn ask_all(
@@ -322,7 +314,7 @@ async fn ask_all(
     times: u32,
 ) -> Vec<wire::ProbeReport> {
     let ask = |addr: &SocketAddr| {
-        let (prober, probe) = (prober.clone(), probe_of(config, *addr));
+        let (prober, probe) = (prober.clone(), Probe::of(config, *addr, None));
         tokio::spawn(async move {
             let mut report = wire::ProbeReport::default();
             for _ in 0..times {

@@ -27,6 +27,6 @@ mod voice;
 pub use addresses::{Addresses, Targets};
 pub use driver::{Parts, TargetSet};
 pub use handle::Handle;
-pub(super) use handle::{health_of, probe_of};
+pub(super) use handle::health_of;
 pub(super) use schedule::after;
 pub use set::may_be_out;

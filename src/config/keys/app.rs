@@ -138,8 +138,20 @@ pub(super) const APP: &[Key] = &[
 ];
 
 pub(super) const HEALTH: &[Key] = &[
-    row!(app, "health.path", values::url_path, show::string, health.path).variable("HEALTH_PATH"),
-    row!(app, "health.host", values::host, show::string, health.host),
+    Key::app(
+        "health.path",
+        |key, reader, config| reader.set(key, values::url_path, &mut config.health.path),
+        // It means something only where it is asked for.
+        |config, _| (config.health.key() == "health.path").then(|| show::string(&config.health.path)),
+    )
+    .variable("HEALTH_PATH"),
+    Key::app(
+        "health.host",
+        |key, reader, config| reader.set(key, values::host, &mut config.health.host),
+        |config, _| (!config.health.tcp).then(|| show::string(&config.health.host)),
+    ),
+    row!(app, "health.tcp", values::boolean, show::number, health.tcp),
+    row!(app, "health.grpc", some(values::grpc_service), optional(show::string), health.grpc),
     row!(app, "health.timeout", values::duration(SHORTEST), show::time, health.timeout)
         .variable("HEALTH_TIMEOUT_MS"),
     row!(app, "health.successes", values::integer(1, COUNT_MAX), show::number, health.successes),

@@ -149,6 +149,12 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("[app.restart]\ngive_up = \"no\"", 11, "app.restart.give_up = \"no\"", "true or false"),
     // Health, drain, rollback.
     ("[health]\npath = \"health\"", 8, "health.path = \"health\"", "a path that starts with `/`"),
+    ("[health]\ntcp = 1", 7, "health.tcp = 1", "true or false"),
+    ("[health]\ngrpc = \"a b\"", 8, "health.grpc = \"a b\"", "the name of a gRPC service"),
+    ("[health]\ntcp = true\ngrpc = \"\"", 8, "health.grpc = \"\"", "because health.tcp is set too"),
+    ("[health]\ntcp = true\npath = \"/x\"", 8, "health.path = \"/x\"", "because health.tcp is set too"),
+    ("[health]\ntcp = true\nhost = \"x\"", 8, "health.host = \"x\"", "because health.tcp is set too"),
+    ("[health]\ngrpc = \"\"\npath = \"/x\"", 8, "health.path = \"/x\"", "grpc.health.v1 is asked instead"),
     ("[health]\npath = \"/a b\"", 8, "health.path = \"/a b\"", "without spaces"),
     ("[health]\npath = \"/a\\r\\nX: y\"", 8, "health.path = \"/a\\r\\nX: y\"", "control characters"),
     ("[health]\nhost = \"a\\nb\"", 8, "health.host = \"a\\nb\"", "a host name or address"),

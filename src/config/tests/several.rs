@@ -79,14 +79,11 @@ fn the_sections_stand_for_every_app_and_each_key_may_be_set_for_one() {
     let config = case.good();
     assert_eq!((several(&config).removal_delay, config.proxy.no_route_status), (secs(60), 400));
     let (one, two, three) = (app(&config, "one"), app(&config, "two"), app(&config, "three"));
-    assert_eq!(
-        (one.health.path.as_str(), one.health.timeout, one.health.path_is_set),
-        ("/one", secs(2), true)
-    );
+    assert_eq!((one.health.path.as_str(), one.health.timeout, one.health.is_set), ("/one", secs(2), true));
     assert_eq!((one.upstream.max_connections, one.limits.requests_per_address), (100, Some(50)));
     assert_eq!(one.hooks.on_event.as_deref(), Some(&["/bin/one".to_owned()][..]));
     assert_eq!((one.app.restart.burst, three.app.restart.burst), (9, 5));
-    assert_eq!((two.health.path.as_str(), two.health.path_is_set), ("/all", false));
+    assert_eq!((two.health.path.as_str(), two.health.is_set), ("/all", false));
     assert_eq!(two.hooks.on_event.as_deref(), Some(&["/bin/all".to_owned()][..]));
     assert_eq!((two.health.failures, two.health.interval), (Some(2), Some(secs(1))));
     assert_eq!(
@@ -105,6 +102,28 @@ fn the_sections_stand_for_every_app_and_each_key_may_be_set_for_one() {
     // Set for all, also for targets.
     let all = Case::file("limits.requests_per_address = 3\n[apps.a]\ntargets = [\"10.0.0.1:80\"]\n").good();
     assert_eq!(app(&all, "a").limits.requests_per_address, Some(3));
+}
+
+#[test]
+fn what_an_app_is_asked_goes_before_what_every_app_is_asked() {
+    let asked = |section: &str, own: &str| {
+        let text = format!("[health]\n{section}\n[apps.a]\ntargets = [\"10.0.0.1:80\"]\n{own}\n");
+        let health = app(&Case::file(&text).good(), "a").health.clone();
+        (health.tcp, health.grpc, health.is_set)
+    };
+    let grpc = |service: &str| Some(service.to_owned());
+    for (section, own, expected) in [
+        ("tcp = true", "", (true, None, false)),
+        ("tcp = true", "health.path = \"/x\"", (false, None, true)),
+        ("tcp = true", "health.grpc = \"a.B\"", (false, grpc("a.B"), true)),
+        ("tcp = true", "health.tcp = false", (false, None, false)),
+        ("grpc = \"a.B\"", "", (false, grpc("a.B"), false)),
+        ("grpc = \"a.B\"", "health.grpc = \"\"", (false, grpc(""), true)),
+        ("grpc = \"a.B\"", "health.path = \"/x\"", (false, None, true)),
+        ("path = \"/all\"\nhost = \"x\"", "health.tcp = true", (true, None, true)),
+    ] {
+        assert_eq!(asked(section, own), expected, "{section}; {own}");
+    }
 }
 
 #[test]
@@ -522,6 +541,8 @@ const LINES: &[(&str, [bool; 3])] = &[
     ("balance = \"round_robin\"", [true, true, false]),
     ("sticky = \"cookie\"", [true, true, false]),
     ("health.path = \"/health\"", [true, true, false]),
+    ("health.tcp = true", [true, true, false]),
+    ("health.grpc = \"\"", [true, true, false]),
     ("health.failures = 3\nhealth.interval = \"5s\"", [true, true, false]),
     ("upstream.eject_on = [500, 503]\nupstream.retries = 0", [false, true, false]),
     ("upstream.max_connections = 7", [true, true, false]),
@@ -541,6 +562,7 @@ const KINDS: [&str; 3] = [
 
 const SECTIONS: &[&str] = &[
     "health.path = \"/all\"\nhealth.failures = 4",
+    "health.tcp = true",
     "limits.requests_per_address = 11",
     "upstream.max_connections = 50",
     "upstream.eject_on = [502]\nrollback.standby = \"window\"",
@@ -551,17 +573,24 @@ const SECTIONS: &[&str] = &[
 /// A file with apps of these kinds, each with some lines.
 fn file_of(sections: &[bool], apps: &[(usize, Vec<bool>)]) -> String {
     let mut text = String::new();
-    let chosen = SECTIONS.iter().zip(sections).filter(|(_, is_there)| **is_there);
+    let mut is_asked = false;
+    let chosen = SECTIONS.iter().zip(sections).filter(|(line, is_there)| {
+        let asks = line.starts_with("health.path") || line.starts_with("health.tcp");
+        let is_first = !asks || !is_asked;
+        is_asked |= asks && **is_there;
+        **is_there && is_first
+    });
     text.extend(chosen.map(|(line, _)| format!("{line}\n")));
     text.push_str("[apps]\n");
     for (number, (kind, lines)) in apps.iter().enumerate() {
         text.push_str(&format!("[apps.a{number}]\n{}\n", KINDS[*kind]));
-        // The first four are about routes: only one of them at a time.
-        let mut has_routes = false;
+        // The first four are about routes: only one of them at a time. An app is asked in one way.
+        let (mut has_routes, mut is_asked) = (false, false);
         for ((line, kinds), is_there) in LINES.iter().zip(lines) {
             let is_route = line.starts_with("hosts") || line.starts_with("listen");
-            if *is_there && kinds[*kind] && !(is_route && has_routes) {
-                has_routes |= is_route;
+            let asks = ["health.path", "health.tcp", "health.grpc"].iter().any(|key| line.starts_with(key));
+            if *is_there && kinds[*kind] && !(is_route && has_routes || asks && is_asked) {
+                (has_routes, is_asked) = (has_routes || is_route, is_asked || asks);
                 text.push_str(&format!("{line}\n"));
             }
         }

@@ -25,7 +25,7 @@ fn each_file_is_all_or_nothing_for_itself() {
     let config = case.good();
     let Several { apps, refused, folder, unreadable, .. } = several(&config);
     assert_eq!(apps.keys().collect::<Vec<_>>(), ["good", "main"]);
-    assert!(apps["good"].health.path_is_set);
+    assert!(apps["good"].health.is_set);
     assert_eq!(
         apps["main"].app.command,
         Some(CommandLine::Shell("x".to_owned())),

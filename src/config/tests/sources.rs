@@ -328,7 +328,7 @@ fn what_holds_for_all_apps_of_redis_stands_over_the_sections() {
     let app = &config.redis.as_ref().unwrap().app;
     assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Random, 7, true));
     assert_eq!(app.sticky, Sticky::Off);
-    assert_eq!((&*app.health.path, app.health.path_is_set), ("/all", false));
+    assert_eq!((&*app.health.path, app.health.is_set), ("/all", false));
     assert_eq!((&*app.name, &app.limits), ("redis", &config.app.limits));
     assert!(config.effective_toml().contains("\n[redis.app]\nbalance = \"random\"\n"));
     let own = "[redis.app]\nbalance = \"least\"\nsticky = \"cookie\"\nhealth.path = \"/all\"\nupstream.retries = 2\n";
@@ -337,7 +337,7 @@ fn what_holds_for_all_apps_of_redis_stands_over_the_sections() {
     let app = &changed.redis.as_ref().unwrap().app;
     assert_eq!((app.balance, app.upstream.retries, app.upstream.debug), (Balance::Least, 2, true));
     assert_eq!((app.sticky, changed.app.sticky), (Sticky::Cookie, Sticky::Off));
-    assert!(app.health.path_is_set);
+    assert!(app.health.is_set);
     // It stands for no app of a file.
     assert_eq!((changed.app.balance, changed.app.upstream.retries), (Balance::Least, 7));
     let difference = diff(&config, &changed).changed;

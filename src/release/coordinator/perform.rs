@@ -1,12 +1,13 @@
 //! How the machine's effects are carried out, one call each.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, Coordinator, Step};
 use crate::config::{AppConfig, HoldOn};
+use crate::health::Probe;
 use crate::release::message::{Message, Report};
-use crate::release::probing::probe;
 use crate::release::run::Start;
 use crate::release::runs::StopLadder;
 use crate::release::spec::ReleaseSpec;
@@ -127,7 +128,7 @@ impl Coordinator {
             process: run.process.clone(),
             replica,
             // The port is known when the process is.
-            probe: probe(config, 0, spec.health_path.clone()),
+            probe: Probe::of(config, (Ipv4Addr::LOCALHOST, 0).into(), spec.health_path.clone()),
             spec,
             successes: config.health.successes,
             start_timeout: config.app.start_timeout,

@@ -1,6 +1,7 @@
 //! How runs are looked at that are not starting: the live ones are probed from time to time, and
 //! weighed where their memory has a limit; one that is to become live is probed.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::Coordinator;
@@ -8,7 +9,7 @@ use crate::config::AppConfig;
 use crate::health::{Probe, Unable};
 use crate::release::memory::look;
 use crate::release::message::Message;
-use crate::release::probing::{Probing, probe};
+use crate::release::probing::Probing;
 use crate::release::state::{Event, RunId};
 use crate::wire::ProbeReport;
 
@@ -24,7 +25,7 @@ impl Coordinator {
         let config = self.config.borrow();
         let entry = self.history.get(&run.release.id);
         let path = entry.and_then(|entry| entry.spec.as_ref()?.health_path.clone());
-        Some(probe(&config, run.port?, path))
+        Some(Probe::of(&config, (Ipv4Addr::LOCALHOST, run.port?).into(), path))
     }
 
     /// Probes a run that no process is started for; the machine hears [`Event::Ready`] or

@@ -1,6 +1,7 @@
 //! What the machine tells: the history is brought up to date, and the voice gets the facts.
 
 use super::{Answer, Coordinator, Step};
+use crate::health::Ask;
 use crate::release::events::Over;
 use crate::release::explain::explain;
 use crate::release::history::{Content, attempt};
@@ -310,8 +311,8 @@ impl Coordinator {
         let autopsy = run.and_then(|run| self.runs.take_autopsy(run));
         let facts = run.and_then(|run| self.runs.get(run));
         let seen = (facts.and_then(|facts| facts.port()), facts.and_then(|facts| facts.probe()));
-        let path = self.config.borrow().health.path.clone();
-        let mut error = explain(release, reason, why, autopsy, seen, &path);
+        let asked = Ask::of(&self.config.borrow(), None);
+        let mut error = explain(release, reason, why, autopsy, seen, &asked);
         error.before = before_done.then(|| "done".to_owned());
         if let Some(live) = self.returning() {
             let then = if self.state.is_idle() { "by the next request" } else { "again" };
@@ -359,8 +360,8 @@ impl Coordinator {
     pub(super) fn tell_interrupted(&mut self) {
         let Some(task) = &self.state.task else { return };
         let (release, reason) = (task.release.clone(), task.reason);
-        let path = self.config.borrow().health.path.clone();
-        let error = explain(&release, reason, Abort::Interrupted, None, (None, None), &path);
+        let asked = Ask::of(&self.config.borrow(), None);
+        let error = explain(&release, reason, Abort::Interrupted, None, (None, None), &asked);
         tracing::info!(release = release.id, reason = reason.as_str(), "{}", error.message);
         if let Some(attempt) = self.voice.ended(&release.id, error) {
             attempt.end();
