@@ -198,6 +198,8 @@ fn proxy(given: &Given<'_>) -> Proxy {
         forwarded: if given.as_npm() { Forwarded::Append } else { Forwarded::Trusted },
         trusted: nets(&["127.0.0.1", "::1"]),
         upgrades: vec!["websocket".to_owned()],
+        http2: true,
+        max_streams: 128,
         idle_timeout: secs(5),
         header_timeout: secs(6),
         max_header_size: 64 * 1024,

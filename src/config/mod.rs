@@ -516,6 +516,10 @@ pub struct Proxy {
     pub trusted: Vec<IpNet>,
     /// What a client may upgrade its connection to, in lower case.
     pub upgrades: Vec<String>,
+    /// Speak HTTP/2 with clients that want it.
+    pub http2: bool,
+    /// The most requests of one connection of HTTP/2 at a time, at least 1.
+    pub max_streams: u32,
     /// How long a client connection may be idle between requests.
     pub idle_timeout: Duration,
     /// How long a client may take for a request's head.

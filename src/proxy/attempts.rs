@@ -290,7 +290,7 @@ impl Attempts<'_> {
         let paused = match error {
             Some(error) => {
                 // It may be started again, then at another address.
-                self.client.pins.leave(&local.service);
+                self.client.pins().leave(&local.service);
                 again.pause(error, connect_by).await
             }
             None => Err(again.in_the_end()),

@@ -11,7 +11,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,15 +24,18 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::address::Scheme;
 use super::connection::{ClientConnection, Door};
 use super::crowd::Visit;
 use super::encrypted::Encrypted;
 use super::forward;
+use super::http2;
 use super::plain;
 use super::socket::Socket;
 use super::stream::ClientStream;
 use super::tunnel::TunnelSlot;
 use super::worker::Worker;
+use crate::tls::HTTP_2;
 
 /// hyper's buffers may grow at least this large, however short a head has to be.
 const BUFFER: usize = 128 * 1024;
@@ -55,7 +58,7 @@ pub(super) fn serve<S: ClientStream>(
     let listed = worker.list(ClientConnection::new(peer, door, visit));
     async move {
         let (worker, client) = (listed.worker(), listed.client());
-        let other = uncut(client, pin!(plain::serve(worker, client, stream))).await.flatten();
+        let other = client.uncut(pin!(plain::serve(worker, client, stream))).await.flatten();
         if let Some((stream, early)) = other {
             // In a box of its own: hyper's state is large, and most connections never need it.
             Box::pin(go_on(worker, client, stream, early)).await;
@@ -81,27 +84,24 @@ pub(super) fn greet(
         let face = Arc::clone(worker.face());
         // In a box: what a handshake needs is not held by the connection that comes of it.
         let greeting = Box::pin(async move { face.greet(stream).await });
-        let Some(Ok((stream, shown))) = uncut(client, pin!(greeting)).await else { return };
+        let Some(Ok((stream, shown))) = client.uncut(pin!(greeting)).await else { return };
         client.greeted(shown);
-        attend(worker, client, Encrypted::new(stream)).await;
+        let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+        let stream = Encrypted::new(stream);
+        if speaks_http2 {
+            Box::pin(http2::serve(worker, client, Box::new(stream), Vec::new())).await;
+        } else {
+            attend(worker, client, stream).await;
+        }
     }
 }
 
 /// Serves an encrypted connection until it ends.
 async fn attend(worker: &Rc<Worker>, client: &Rc<ClientConnection>, stream: Encrypted) {
-    let other = uncut(client, pin!(plain::serve(worker, client, stream))).await.flatten();
+    let other = client.uncut(pin!(plain::serve(worker, client, stream))).await.flatten();
     if let Some((stream, early)) = other {
         Box::pin(go_on(worker, client, stream, early)).await;
     }
-}
-
-/// Runs `future` to its end, unless the connection is cut before.
-async fn uncut<F: Future>(client: &ClientConnection, mut future: Pin<&mut F>) -> Option<F::Output> {
-    poll_fn(|cx| {
-        client.watch(cx.waker());
-        if client.is_cut() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
-    })
-    .await
 }
 
 /// Serves the first request that is not plain, and everything behind it.
@@ -111,6 +111,12 @@ async fn go_on<S: ClientStream>(
     stream: S,
     early: Vec<u8>,
 ) {
+    if client.scheme() == Scheme::Http
+        && http2::is_begun_by(&early)
+        && worker.here.look().settings.config.proxy.http2
+    {
+        return Box::pin(http2::serve(worker, client, Box::new(stream), early)).await;
+    }
     let slot = TunnelSlot::default();
     let (socket, left) = Socket::new(stream, &early, client.socket.clone());
     worker.spares.keep_head(early);
@@ -120,7 +126,7 @@ async fn go_on<S: ClientStream>(
     if let Some(tunnel) = slot.take() {
         client.become_tunnel(tunnel.service().clone(), tunnel.target());
         worker.tunnelled();
-        uncut(client, pin!(tunnel.run::<S>(worker, client.exchange()))).await;
+        client.uncut(pin!(tunnel.run::<S>(worker, client.exchange()))).await;
         return;
     }
     if let Some(mut stream) = left.take() {
@@ -155,9 +161,7 @@ async fn http<S: ClientStream>(
     let service = service_fn(async |request| {
         let mut answer = forward::forward::<S>(worker, client, request, slot).await?;
         let known = worker.here.look();
-        if let (Some(edge), Some(_)) = (&known.settings.edge, client.shown()) {
-            edge.tell(answer.headers_mut());
-        }
+        client.tell(&known.settings, answer.headers_mut());
         let is_last = worker.is_draining() || client.is_last(&known.settings);
         if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

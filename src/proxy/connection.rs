@@ -6,11 +6,15 @@
 //! the task.
 
 use std::cell::{Cell, OnceCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Waker;
+use std::task::{Poll, Waker};
+
+use http::HeaderMap;
 
 use super::address::{ListenerId, Scheme};
 use super::board::Service;
@@ -38,6 +42,8 @@ enum Phase {
     Waiting { since: u64, idle: bool },
     /// Answers a request.
     Busy,
+    /// Answers requests, each over a stream of its own.
+    Streams,
     /// Is a tunnel.
     Tunnel,
 }
@@ -81,13 +87,28 @@ impl Door {
     }
 }
 
-/// The state of one client connection. It belongs to one thread.
+/// What a connection of HTTP/2, or one of its streams, has beside a connection of HTTP/1.1.
+#[derive(Debug)]
+enum Multiplex {
+    Connection {
+        /// Its streams that have not ended, and how many of them are tunnels.
+        streams: Cell<u32>,
+        tunnels: Cell<u32>,
+    },
+    Stream {
+        of: Rc<ClientConnection>,
+    },
+}
+
+/// The state of one client connection, or of one stream of HTTP/2, which is a connection of one
+/// request. It belongs to one thread.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
     pub(super) peer: SocketAddr,
     door: Rc<Door>,
     peer_text: OnceCell<String>,
-    visit: Visit,
+    /// `None`: a stream, whose connection has it.
+    visit: Option<Visit>,
     pub(super) socket: Arc<SocketState>,
     phase: Cell<Phase>,
     order: Cell<CloseOrder>,
@@ -95,7 +116,9 @@ pub(super) struct ClientConnection {
     /// How many requests it has had.
     served: Cell<u32>,
     /// The targets that its requests stay with (`drain.affinity`).
-    pub(super) pins: Pins,
+    pins: Pins,
+    /// Nothing: it speaks HTTP/1.1. In a box, because most do.
+    multiplex: OnceCell<Box<Multiplex>>,
     /// The request of HTTP/1.1 that is under way, and the connection's task.
     exchange: ClientExchange,
     /// Its place among the thread's connections.
@@ -105,25 +128,43 @@ pub(super) struct ClientConnection {
 impl ClientConnection {
     /// `peer` in its canonical form; `door`: by which it came in.
     pub(super) fn new(peer: SocketAddr, door: Rc<Door>, visit: Visit) -> Rc<Self> {
-        Rc::new(Self {
+        let socket = SocketState::new(door.send_timeout);
+        Rc::new(Self::made_of(peer, door, Some(visit), socket))
+    }
+
+    /// That of a stream of `connection` which asks for `target`.
+    pub(super) fn of_stream(connection: &Rc<Self>, target: Vec<u8>) -> Rc<Self> {
+        let socket = SocketState::of_stream(connection.door.send_timeout, target);
+        let stream = Self::made_of(connection.peer, connection.door.clone(), None, socket);
+        stream.multiplex.get_or_init(|| Box::new(Multiplex::Stream { of: connection.clone() }));
+        connection.stream_began();
+        Rc::new(stream)
+    }
+
+    fn made_of(peer: SocketAddr, door: Rc<Door>, visit: Option<Visit>, socket: SocketState) -> Self {
+        Self {
             peer,
             peer_text: OnceCell::new(),
             visit,
-            socket: Arc::new(SocketState::new(door.send_timeout)),
+            socket: Arc::new(socket),
             door,
             phase: Cell::new(Phase::Waiting { since: clock::now(), idle: false }),
             order: Cell::new(CloseOrder::None),
             closing_since: Cell::new(clock::NEVER),
             served: Cell::new(0),
             pins: Pins::default(),
+            multiplex: OnceCell::new(),
             exchange: ClientExchange::default(),
             index: Cell::new(0),
-        })
+        }
     }
 
     /// The client's address as it is shown to the app.
     pub(super) fn peer_text(&self) -> &str {
-        self.peer_text.get_or_init(|| headers::text_of(self.peer.ip()))
+        self.peer_text.get_or_init(|| match self.connection() {
+            Some(connection) => connection.peer_text().to_owned(),
+            None => headers::text_of(self.peer.ip()),
+        })
     }
 
     /// The listener that it came to.
@@ -166,7 +207,22 @@ impl ClientConnection {
 
     /// The guest of the peer's own address, in the crowd of the connections.
     pub(super) fn guest(&self) -> &Rc<Guest> {
-        self.visit.guest()
+        match &self.visit {
+            Some(visit) => visit.guest(),
+            None => self.connection().expect("what has no visit is a stream").guest(),
+        }
+    }
+
+    /// The targets that its requests stay with (`drain.affinity`).
+    pub(super) fn pins(&self) -> &Pins {
+        self.connection().map_or(&self.pins, |connection| &connection.pins)
+    }
+
+    /// Adds what TLS asks for to the answer to an encrypted request.
+    pub(super) fn tell(&self, settings: &Settings, headers: &mut HeaderMap) {
+        if let (Some(edge), Some(_)) = (&settings.edge, self.shown()) {
+            edge.tell(headers);
+        }
     }
 
     /// The request of HTTP/1.1 that is under way.
@@ -189,10 +245,20 @@ impl ClientConnection {
     pub(super) fn become_tunnel(&self, service: Arc<Service>, target: Option<Arc<Target>>) {
         self.exchange.become_tunnel(service, target);
         self.phase.set(Phase::Tunnel);
+        if let Some(connection) = self.connection()
+            && let Some(Multiplex::Connection { tunnels, .. }) = connection.multiplex.get().map(|own| &**own)
+        {
+            tunnels.set(tunnels.get() + 1);
+        }
     }
 
+    /// Whether it is a tunnel, or all that it carries are.
     pub(super) fn is_tunnel(&self) -> bool {
-        self.phase.get() == Phase::Tunnel
+        match (self.phase.get(), self.multiplex.get().map(|own| &**own)) {
+            (Phase::Tunnel, _) => true,
+            (Phase::Streams, Some(Multiplex::Connection { streams, tunnels })) => streams == tunnels,
+            _ => false,
+        }
     }
 
     /// Tells the gate which body hyper's request has.
@@ -254,6 +320,12 @@ impl ClientConnection {
             // head went out before promised that another request may come: the connection is closed
             // when none does.
             Phase::Busy | Phase::Tunnel => (),
+            // A polite end tells a client of HTTP/2 at once that it is to go elsewhere.
+            Phase::Streams => {
+                if quiet.is_some() {
+                    self.order(CloseOrder::Close);
+                }
+            }
             // The answer is still on its way to a slow client.
             Phase::Waiting { .. } if self.socket.blocked.load(Relaxed) => (),
             Phase::Waiting { since, idle } => {
@@ -277,6 +349,15 @@ impl ClientConnection {
         }
     }
 
+    /// Runs `future` to its end, unless the connection is cut before.
+    pub(super) async fn uncut<F: Future>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
+        poll_fn(|cx| {
+            self.watch(cx.waker());
+            if self.is_cut() { Poll::Ready(None) } else { future.as_mut().poll(cx).map(Some) }
+        })
+        .await
+    }
+
     fn order(&self, order: CloseOrder) {
         if order > self.order.get() {
             self.order.set(order);
@@ -288,5 +369,77 @@ impl ClientConnection {
     /// Remembers the task that runs the connection.
     pub(super) fn watch(&self, waker: &Waker) {
         self.exchange.watch(waker);
+    }
+}
+
+// ---- HTTP/2 ----
+
+impl ClientConnection {
+    /// Notes that it speaks HTTP/2 from now on.
+    pub(super) fn multiplex(&self) {
+        let (streams, tunnels) = Default::default();
+        self.multiplex.get_or_init(|| Box::new(Multiplex::Connection { streams, tunnels }));
+    }
+
+    /// The connection whose stream it is; `None`: it is a connection itself.
+    pub(super) fn connection(&self) -> Option<&Rc<Self>> {
+        match self.multiplex.get().map(|own| &**own) {
+            Some(Multiplex::Stream { of }) => Some(of),
+            _ => None,
+        }
+    }
+
+    /// How many of its streams have not ended.
+    pub(super) fn streams(&self) -> u32 {
+        match self.multiplex.get().map(|own| &**own) {
+            Some(Multiplex::Connection { streams, .. }) => streams.get(),
+            _ => 0,
+        }
+    }
+
+    /// Notes that its client has said something that proves it there. A connection that carries no
+    /// stream is idle from now on.
+    pub(super) fn is_there(&self) {
+        if matches!(self.phase.get(), Phase::Waiting { .. }) {
+            self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
+        }
+    }
+
+    /// Has it end politely.
+    pub(super) fn close(&self) {
+        self.order(CloseOrder::Close);
+    }
+
+    /// The connection of a stream that may send for as long as it likes may do so too.
+    pub(super) fn spare_connection(&self) {
+        if let (0, Some(connection)) = (self.socket.send_timeout(), self.connection()) {
+            connection.socket.limit_sending(0);
+        }
+    }
+
+    fn stream_began(&self) {
+        if let Some(Multiplex::Connection { streams, .. }) = self.multiplex.get().map(|own| &**own) {
+            streams.set(streams.get() + 1);
+        }
+        self.served.set(self.served.get().saturating_add(1));
+        self.phase.set(Phase::Streams);
+    }
+
+    fn stream_ended(&self, was_tunnel: bool) {
+        if let Some(Multiplex::Connection { streams, tunnels }) = self.multiplex.get().map(|own| &**own) {
+            streams.set(streams.get() - 1);
+            tunnels.set(tunnels.get() - u32::from(was_tunnel));
+            if streams.get() == 0 {
+                self.phase.set(Phase::Waiting { since: clock::now(), idle: true });
+            }
+        }
+    }
+}
+
+impl Drop for ClientConnection {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection() {
+            connection.stream_ended(self.phase.get() == Phase::Tunnel);
+        }
     }
 }

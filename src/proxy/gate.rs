@@ -102,6 +102,11 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// A gate that a head with this target has passed.
+    pub(super) fn behind(target: Vec<u8>) -> Self {
+        Self { place: Place::Judged, target, unjudged: true, ..Self::default() }
+    }
+
     /// How many of `bytes`, which come next, may pass now. Those of a target may be others
     /// afterwards.
     pub(super) fn pass(&mut self, bytes: &mut [u8]) -> usize {

@@ -164,7 +164,7 @@ impl Here {
     ) -> Result<Claim, NoClaim> {
         let affinity = service.settings.app.drain.affinity;
         if affinity == Affinity::Request {
-            client.pins.leave(&service.service);
+            client.pins().leave(&service.service);
         } else if service.live.leaves_pins()
             && let Some(claimed) = service.claim_pinned(client, &[], wish)
         {
@@ -173,7 +173,7 @@ impl Here {
         match service.claim_one() {
             Some(claim) => {
                 if affinity == Affinity::Connection {
-                    client.pins.pin(Stay::With(claim.local.clone()));
+                    client.pins().pin(Stay::With(claim.local.clone()));
                 }
                 Ok(claim)
             }

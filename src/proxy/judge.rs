@@ -79,7 +79,7 @@ pub(super) fn judge<'a>(
         }
     }
     let one_host = hosts == 1 || hosts == 0 && request.version < Version::HTTP_11;
-    facts.upgrade = protocols && asks_for_one && request.version == Version::HTTP_11;
+    facts.upgrade = protocols && asks_for_one && request.version >= Version::HTTP_11;
     let target = raw.and_then(|raw| RequestTarget::of(raw, request.method == Method::OPTIONS));
     let target = target.filter(|_| fits && one_host && codings <= 1).ok_or(StatusCode::BAD_REQUEST)?;
     Ok((target, facts))

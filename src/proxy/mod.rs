@@ -61,6 +61,7 @@ mod guests;
 mod headers;
 mod here;
 mod hold;
+mod http2;
 mod judge;
 mod last_call;
 mod listener;

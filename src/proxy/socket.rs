@@ -52,6 +52,20 @@ impl SocketState {
         Self { send_timeout: meant, told_send_timeout: told, ..Self::default() }
     }
 
+    /// The state of a stream of HTTP/2, whose request asks for `target`. Nothing is read from it, or
+    /// written to it.
+    pub(super) fn of_stream(send_timeout: u32, target: Vec<u8>) -> Self {
+        let state = Self::new(send_timeout);
+        state.gate.get_or_init(|| Box::new(Mutex::new(Gate::behind(target))));
+        state
+    }
+
+    /// For how many milliseconds the client may take nothing of what is sent to it (0: without
+    /// limit).
+    pub(super) fn send_timeout(&self) -> u32 {
+        self.send_timeout.load(Relaxed)
+    }
+
     /// From the next write on, the client may take nothing for `send_timeout` milliseconds (0:
     /// without limit).
     pub(super) fn limit_sending(&self, send_timeout: u32) {

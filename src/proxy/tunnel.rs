@@ -74,6 +74,16 @@ impl Tunnel {
         let passage = Passage { worker, exchange, staying: &staying, extras };
         pass((stream, early), app, &passage).await;
     }
+
+    /// The same over a stream of HTTP/2, whose bytes go through hyper.
+    pub(super) async fn run_in_stream(self, worker: &Worker, exchange: &ClientExchange) {
+        let Self { upgraded, app, under_way, staying } = self;
+        let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
+        let Ok(upgraded) = upgraded.await else { return };
+        let extras = under_way.ticket.extras();
+        let passage = Passage { worker, exchange, staying: &staying, extras };
+        pass((TokioIo::new(upgraded), Bytes::new()), app, &passage).await;
+    }
 }
 
 /// Moves bytes between a client, of whom `early` has come, and `app` until both sides have ended,

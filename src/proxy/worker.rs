@@ -119,7 +119,9 @@ impl Worker {
         let mut connections = self.connections.borrow_mut();
         client.index.set(connections.len());
         connections.push(client.clone());
-        self.counts().opened();
+        if client.connection().is_none() {
+            self.counts().opened();
+        }
         Listed { worker: self.clone(), client }
     }
 
@@ -214,7 +216,9 @@ impl Drop for Listed {
         if let Some(moved) = connections.get(index) {
             moved.index.set(index);
         }
-        worker.counts().closed();
+        if self.client.connection().is_none() {
+            worker.counts().closed();
+        }
         if worker.draining.get() {
             worker.fewer.notify_waiters();
         }

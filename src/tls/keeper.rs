@@ -49,6 +49,8 @@ struct Wanted {
     places: Places,
     default: Option<String>,
     oldest: TlsVersion,
+    /// Whether HTTP/2 is spoken inside.
+    http2: bool,
     /// Whether anybody is shown any.
     is_used: bool,
 }
@@ -124,6 +126,7 @@ impl Wanted {
             places: Places::of(config),
             default: config.tls.as_ref().and_then(|tls| tls.default.clone()),
             oldest: config.tls.as_ref().map_or(TlsVersion::V12, |tls| tls.min_version),
+            http2: config.proxy.http2,
             is_used: config.tls.is_some(),
         }
     }
@@ -133,13 +136,14 @@ impl Wanted {
 struct ShownNow {
     pairs: Vec<(Id, Arc<Pair>)>,
     default: Option<Id>,
-    oldest: TlsVersion,
+    /// The oldest version that is spoken, and whether HTTP/2 is spoken inside.
+    spoken: (TlsVersion, bool),
 }
 
 impl PartialEq for ShownNow {
     fn eq(&self, other: &Self) -> bool {
         let mut both = self.pairs.iter().zip(&other.pairs);
-        (&self.default, self.oldest, self.pairs.len()) == (&other.default, other.oldest, other.pairs.len())
+        (&self.default, self.spoken, self.pairs.len()) == (&other.default, other.spoken, other.pairs.len())
             && both.all(|(one, other)| one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1))
     }
 }
@@ -242,12 +246,12 @@ impl Keeper {
         let serving = shelf.serving(now);
         let default = self.wanted.default.as_deref().and_then(|name| shelf.named(name)).cloned();
         let is_it = |(id, pair): &(&Id, &Arc<Pair>)| ((*id).clone(), Arc::clone(pair));
-        let wanted =
-            ShownNow { pairs: serving.iter().map(is_it).collect(), default, oldest: self.wanted.oldest };
+        let spoken = (self.wanted.oldest, self.wanted.http2);
+        let wanted = ShownNow { pairs: serving.iter().map(is_it).collect(), default, spoken };
         if self.shown.as_ref() == Some(&wanted) {
             return;
         }
-        let show = |(id, pair): &(Id, Arc<Pair>)| match self.speaker.show(pair, wanted.oldest) {
+        let show = |(id, pair): &(Id, Arc<Pair>)| match self.speaker.show(pair, spoken.0, spoken.1) {
             Ok(shown) => Some((id.clone(), Arc::clone(pair), Arc::new(shown))),
             Err(error) => {
                 tracing::error!(certificate = id.name(), %error, "certificate: it cannot be shown");

@@ -23,3 +23,4 @@ mod tests;
 pub use face::{Choice, Face};
 pub use keeper::{Certificates, survey};
 pub use rustls::Error as TlsError;
+pub use server::HTTP_2;

@@ -21,8 +21,9 @@ use crate::config::TlsVersion;
 /// The most sessions that are remembered, of clients of TLS 1.2 that take no tickets.
 const SESSIONS: usize = 4096;
 
-/// What is spoken inside.
+/// What is spoken inside (RFC 7301; RFC 9113, 3.2).
 const HTTP_1_1: &[u8] = b"http/1.1";
+pub const HTTP_2: &[u8] = b"h2";
 
 /// What all connections share.
 pub(super) struct Speaker {
@@ -58,11 +59,12 @@ impl Speaker {
         &self.provider
     }
 
-    /// A certificate as it is shown to clients that speak `oldest` or a newer version.
+    /// A certificate as it is shown to clients that speak `oldest` or a newer version, and `http2`
+    /// inside where that is so.
     ///
     /// # Errors
     /// rustls cannot speak so; no configuration asks for that.
-    pub(super) fn show(&self, pair: &Pair, oldest: TlsVersion) -> Result<Shown, rustls::Error> {
+    pub(super) fn show(&self, pair: &Pair, oldest: TlsVersion, http2: bool) -> Result<Shown, rustls::Error> {
         let versions: &[_] = match oldest {
             TlsVersion::V12 => &[&version::TLS13, &version::TLS12],
             TlsVersion::V13 => &[&version::TLS13],
@@ -71,7 +73,8 @@ impl Speaker {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Only(Arc::clone(&pair.certified))));
-        terms.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        let spoken: &[_] = if http2 { &[HTTP_2, HTTP_1_1] } else { &[HTTP_1_1] };
+        terms.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
         terms.ticketer = Arc::clone(&self.tickets);
         terms.session_storage = Arc::clone(&self.sessions);
         Ok(Shown { terms: Arc::new(terms), names: pair.facts.names.clone() })

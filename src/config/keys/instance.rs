@@ -20,6 +20,9 @@ const HEADER_SIZE: (usize, usize) = (8 * 1024, 1024 * 1024);
 /// The most addresses to listen on: a descriptor each, in every daemon that takes them over.
 pub(super) const LISTEN_MAX: usize = 64;
 
+/// The most requests of one connection of HTTP/2 at a time: each may hold memory of its own.
+const STREAMS_MAX: u32 = 10_000;
+
 /// Answers to a request that no app is for.
 const NO_ROUTE_STATUS: &[u16] = &[404, 400];
 
@@ -82,6 +85,8 @@ pub(super) const PROXY: &[Key] = &[
     .variable("ENABLE_XFWD"),
     row!(instance, "proxy.trusted", [values::net], list(show::net), proxy.trusted),
     row!(instance, "proxy.upgrades", [values::upgrade], list(show::string), proxy.upgrades),
+    row!(instance, "proxy.http2", values::boolean, show::number, proxy.http2),
+    row!(instance, "proxy.max_streams", values::integer(1, STREAMS_MAX), show::number, proxy.max_streams),
     row!(instance, "proxy.idle_timeout", values::duration(SHORTEST), show::time, proxy.idle_timeout)
         .variable("SERVER_KEEPALIVE_TIMEOUT"),
     row!(instance, "proxy.header_timeout", values::duration(SHORTEST), show::time, proxy.header_timeout)

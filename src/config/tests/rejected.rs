@@ -206,6 +206,8 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("[proxy]\nupgrades = [\"a b\"]", 13, "proxy.upgrades = \"a b\"", "the name of a protocol"),
     ("[proxy]\nupgrades = \"websocket\"", 12, "proxy.upgrades = \"websocket\"", "an array"),
     ("[limits]\nheaders = 8", 11, "limits.headers = 8", "a whole number from 32 to 4096"),
+    ("[proxy]\nhttp2 = 1", 9, "proxy.http2 = 1", "true or false"),
+    ("[proxy]\nmax_streams = 0", 15, "proxy.max_streams = 0", "a whole number from 1 to 10000"),
     ("[proxy]\nidle_timeout = \"0\"", 16, "proxy.idle_timeout = \"0\"", "a duration from 1ms"),
     ("[proxy]\nheader_timeout = \"0\"", 18, "proxy.header_timeout = \"0\"", "a duration from 1ms"),
     ("[proxy]\nmax_header_size = \"1KiB\"", 19, "proxy.max_header_size = \"1KiB\"", "from \"8.0 KiB\""),

@@ -192,7 +192,7 @@ impl ServiceHere {
             | NowHere::Maintenance(_) => return None,
         };
         if is_pinned {
-            client.pins.pin(stay);
+            client.pins().pin(stay);
         }
         Some(claimed)
     }
@@ -204,12 +204,12 @@ impl ServiceHere {
         tried: &[Rc<LocalTarget>],
         wish: Option<Wish>,
     ) -> Option<Result<Claim, NoClaim>> {
-        match client.pins.of(&self.service)? {
+        match client.pins().of(&self.service)? {
             Stay::With(local) => match self.members_with(&local) {
                 // Its set has several members by now, and the pin is to that.
                 Some(live) => {
                     let chosen = live.claim(tried, true, wish)?;
-                    client.pins.pin(Stay::Among(live.clone()));
+                    client.pins().pin(Stay::Among(live.clone()));
                     Some(chosen.into())
                 }
                 None if tried.iter().any(|tried| Rc::ptr_eq(tried, &local)) => None,
@@ -223,7 +223,7 @@ impl ServiceHere {
                 };
                 let chosen = live.claim(tried, true, wish)?;
                 if !Rc::ptr_eq(live, &members) {
-                    client.pins.pin(Stay::Among(live.clone()));
+                    client.pins().pin(Stay::Among(live.clone()));
                 }
                 Some(chosen.into())
             }
