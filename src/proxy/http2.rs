@@ -56,16 +56,6 @@ pub(super) fn is_begun_by(early: &[u8]) -> bool {
     early.starts_with(PREFACE)
 }
 
-/// How hyper's part of a connection ended.
-#[derive(PartialEq, Eq)]
-enum Ended {
-    ByItself,
-    /// Cut, by an order of the thread.
-    Cut,
-    /// The client only keeps portok busy.
-    Flooded,
-}
-
 /// Serves the connection until it ends. `early`: what was read of it already.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
@@ -76,17 +66,18 @@ pub(super) async fn serve(
     client.multiplex();
     let watch = Rc::new(Watch::new(client.clone()));
     let (wire, left) = Wire::new(stream, early, watch.clone());
-    if drive(worker, client, wire, &watch).await == Ended::Flooded
-        && let Some(left) = left.take()
-    {
-        tracing::debug!(peer = %client.peer, "a connection of HTTP/2 is ended: its client only keeps portok busy");
-        // Either way the client had its chance to read it.
-        let _ = tokio::time::timeout(LAST_WORDS, send_away(left)).await;
+    drive(worker, client, wire, &watch).await;
+    if let Some(left) = left.take() {
+        if watch.is_flooded() {
+            tracing::debug!(peer = %client.peer, "a connection of HTTP/2 is ended: its client only keeps portok busy");
+        }
+        // Either way the client had its chance to read why.
+        let _ = tokio::time::timeout(LAST_WORDS, part(left)).await;
     }
 }
 
-/// Runs hyper over the connection.
-async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, watch: &Rc<Watch>) -> Ended {
+/// Runs hyper over the connection until it ends, is cut, or is flooded.
+async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, watch: &Rc<Watch>) {
     let streams = Rc::new(Streams::new(worker, client, watch));
     let mut builder = http2::Builder::new(Executor(streams.clone()));
     {
@@ -111,14 +102,17 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, w
         watch.begin_turn();
         loop {
             if client.is_cut() {
-                return Poll::Ready(Ended::Cut);
+                return Poll::Ready(());
             }
             let polled = connection.as_mut().poll(cx);
             if watch.is_flooded() {
-                return Poll::Ready(Ended::Flooded);
+                return Poll::Ready(());
             }
-            if polled.is_ready() {
-                return Poll::Ready(Ended::ByItself);
+            if let Poll::Ready(ended) = polled {
+                if ended.is_err() {
+                    watch.leave();
+                }
+                return Poll::Ready(());
             }
             if told || !client.is_to_close() {
                 return Poll::Pending;
@@ -130,16 +124,14 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, w
     .await
 }
 
-/// Tells the client that it asks too much, if that can be told between two frames, and ends.
-async fn send_away(left: Left) {
+/// Says what is left to be said, and ends.
+async fn part(left: Left) {
     let Left { mut stream, last_words } = left;
-    if let Some(last_words) = last_words {
-        let told = stream.write_all(&last_words).await.is_ok() && stream.flush().await.is_ok();
-        if !told || stream.shutdown().await.is_err() {
-            return;
-        }
-        // A socket that is closed with unread bytes takes the last words from the client.
-        let mut buffer = vec![0; 16 * 1024];
-        while let Ok(1..) = stream.read(&mut buffer).await {}
+    let told = stream.write_all(&last_words).await.is_ok() && stream.flush().await.is_ok();
+    if !told || stream.shutdown().await.is_err() {
+        return;
     }
+    // A socket that is closed with unread bytes takes the last words from the client.
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
 }

@@ -138,10 +138,7 @@ mod tests {
             assert_eq!(translated(&mut asked).is_ok(), fits, "{host}");
         }
         let twice = [("host", "app.test"), ("host", "app.test")];
-        assert_eq!(
-            translated(&mut parts("https://app.test/", &twice)).unwrap_err(),
-            StatusCode::BAD_REQUEST
-        );
+        assert_eq!(translated(&mut parts("https://app.test/", &twice)).unwrap_err(), StatusCode::BAD_REQUEST);
     }
 
     #[test]

@@ -103,8 +103,10 @@ impl Streams {
         let known = self.worker.here.look();
         let config = &known.settings.config;
         self.watch.stream_began();
-        // hyper counts none that was reset; what was begun for it may not have ended.
+        // hyper lets no more in than may be, but it counts none that was reset, although what was
+        // begun for it may not have ended. So this one comes in the place of a reset one.
         if self.connection.streams() >= config.proxy.max_streams {
+            self.watch.stream_was_reset();
             return Err(h2::Reason::REFUSED_STREAM.into());
         }
         let (mut parts, body) = request.into_parts();

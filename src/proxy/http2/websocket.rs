@@ -57,7 +57,10 @@ impl Handshake {
         let accepted = headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         headers.remove(header::UPGRADE);
         headers.remove(header::CONNECTION);
-        accepted.filter(|accepted| accepted.as_bytes() == self.proof().as_bytes()).map(|_| StatusCode::OK).ok_or(())
+        accepted
+            .filter(|accepted| accepted.as_bytes() == self.proof().as_bytes())
+            .map(|_| StatusCode::OK)
+            .ok_or(())
     }
 
     fn proof(&self) -> String {

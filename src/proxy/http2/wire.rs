@@ -2,7 +2,7 @@
 //! is followed in both directions, nothing else of them is looked at.
 //!
 //! State: [`Watch`], shared by the stream that hyper owns, the connection's task and the streams.
-//! When hyper is done with a flooded connection, the stream is left for the last words.
+//! Where hyper's part of a connection ends before its client's, the stream is left for last words.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -36,6 +36,8 @@ pub(super) struct Watch {
     outgoing: RefCell<Frames>,
     flood: RefCell<Flood>,
     flooded: Cell<bool>,
+    /// The stream is to be left.
+    leaves: Cell<bool>,
     /// The client has said how it speaks.
     settled: Cell<bool>,
     /// The last stream that the client began.
@@ -52,6 +54,7 @@ impl Watch {
             outgoing: RefCell::default(),
             flood: RefCell::default(),
             flooded: Cell::new(false),
+            leaves: Cell::new(false),
             settled: Cell::new(false),
             last_stream: Cell::new(0),
             read: Cell::new(0),
@@ -68,6 +71,11 @@ impl Watch {
         self.flooded.get()
     }
 
+    /// hyper has sent the client away: the stream is left.
+    pub(super) fn leave(&self) {
+        self.leaves.set(true);
+    }
+
     /// A stream has begun.
     pub(super) fn stream_began(&self) {
         self.flood.borrow_mut().begun(second());
@@ -76,7 +84,7 @@ impl Watch {
     /// The client has reset a stream before its answer's head.
     pub(super) fn stream_was_reset(&self) {
         if self.flood.borrow_mut().reset(second()) {
-            self.flooded.set(true);
+            self.is_too_much();
             self.client.exchange().wake();
         }
     }
@@ -95,16 +103,22 @@ impl Watch {
             _ => (),
         }
         if self.flood.borrow_mut().frame(header, second()) {
-            self.flooded.set(true);
+            self.is_too_much();
         }
     }
 
-    /// GOAWAY (RFC 9113, 6.8), where a frame may follow.
-    fn last_words(&self) -> Option<[u8; 17]> {
+    fn is_too_much(&self) {
+        self.flooded.set(true);
+        self.leaves.set(true);
+    }
+
+    /// GOAWAY (RFC 9113, 6.8) for a client that only keeps portok busy, where a frame may follow.
+    fn last_words(&self) -> Vec<u8> {
         let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         frame[9..13].copy_from_slice(&self.last_stream.get().to_be_bytes());
         frame[13..].copy_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
-        self.outgoing.borrow().is_at_border().then_some(frame)
+        let may_follow = self.is_flooded() && self.outgoing.borrow().is_at_border();
+        if may_follow { frame.into() } else { Vec::new() }
     }
 }
 
@@ -155,11 +169,11 @@ impl Frames {
     }
 }
 
-/// A stream whose last words hyper did not say.
+/// A stream that hyper is done with.
 pub(super) struct Left {
     pub(super) stream: Box<dyn ClientStream>,
-    /// `None`: hyper has not written a whole frame.
-    pub(super) last_words: Option<[u8; 17]>,
+    /// What hyper has not said.
+    pub(super) last_words: Vec<u8>,
 }
 
 /// The client's stream as hyper drives it.
@@ -201,7 +215,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        if self.watch.is_flooded()
+        if self.watch.leaves.get()
             && let Some(stream) = self.stream.take()
         {
             let last_words = self.watch.last_words();

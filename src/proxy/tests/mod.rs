@@ -6,6 +6,7 @@ mod coming_back;
 mod connections;
 mod framing;
 mod holding;
+mod http2;
 mod lifecycle;
 mod limits;
 mod messages;
