@@ -16,8 +16,8 @@ use super::values::{self, Input};
 use super::{
     Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, AppTls, Balance,
     ClientLimits, Config, Deploy, DeployStrategy, Drain, Errors, Forwarded, ForwardedHeader, Health, Hold,
-    HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Proxy, Redis, RedisServer, Replicas, RequestId,
-    Restart, Rollback, Standby, Sticky, Upstream,
+    HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Protocol, Proxy, Redis, RedisServer, Replicas,
+    RequestId, Restart, Rollback, Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -159,6 +159,7 @@ fn app() -> App {
 
 fn upstream() -> Upstream {
     Upstream {
+        protocol: Protocol::Http1,
         keepalive: true,
         max_connections: 1024,
         connect_timeout: secs(2),

@@ -582,6 +582,8 @@ pub enum RequestId {
 /// `[upstream]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
+    /// What the app speaks.
+    pub protocol: Protocol,
     /// Keep connections to the app for further requests.
     pub keepalive: bool,
     /// Connections to one target, over all threads.
@@ -611,6 +613,15 @@ pub struct Upstream {
     pub eject_on: Vec<u16>,
     /// Show `upstreamSocketsCreated` in the metrics.
     pub debug: bool,
+}
+
+/// `upstream.protocol`: what an app speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge, unencrypted.
+    H2c,
 }
 
 /// `[limits]`: what clients may use at most, over all apps.

@@ -7,11 +7,16 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::client::{Builder, SendRequest};
+use http::{HeaderValue, Request, Version, header};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
+use super::{BODY_LIMIT, Probe};
 use crate::http1::head::MAX_HEAD;
+use crate::wire::ProbeReport;
 
 /// Has `talk` over `stream`.
 pub(super) async fn converse<T, F>(
@@ -43,6 +48,53 @@ where
     })
     .await;
     said
+}
+
+/// Asks for `path`, and notes the answer, and when its head came. The beginning of the body of a
+/// failure is waited for until `deadline`.
+pub(super) async fn get(
+    stream: TcpStream,
+    probe: &Probe,
+    path: &str,
+    (report, answered): (&mut ProbeReport, &mut Instant),
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let request = Request::get(format!("http://{}{path}", probe.host))
+        .version(Version::HTTP_2)
+        .header(header::USER_AGENT, HeaderValue::from_static("portok"))
+        .body(())
+        .map_err(|_| Failure::Request)?;
+    let most_fields = probe.most_fields;
+    converse(stream, |mut sender| async move {
+        let (head, _no_body) = sender.send_request(request, true)?;
+        let (head, body) = head.await?.into_parts();
+        if head.headers.len() > most_fields {
+            return Err(Failure::NotHttp2("the head has too many fields".to_owned()));
+        }
+        *answered = Instant::now();
+        report.status = Some(head.status.as_u16());
+        report.healthy = head.status.is_success();
+        if !report.healthy {
+            let location = head.headers.get(header::LOCATION);
+            report.location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+            report.body = beginning(body, deadline).await;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The body's first bytes as text, as far as they came in time.
+async fn beginning(mut body: RecvStream, deadline: Instant) -> Option<String> {
+    let mut bytes = Vec::new();
+    // More than its window is never needed.
+    while bytes.len() < BODY_LIMIT
+        && let Ok(Some(Ok(data))) = timeout_at(deadline, body.data()).await
+    {
+        bytes.extend_from_slice(&data);
+    }
+    bytes.truncate(BODY_LIMIT);
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 impl From<h2::Error> for Failure {

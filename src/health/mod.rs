@@ -12,7 +12,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::AppConfig;
+use crate::config::{AppConfig, Protocol};
 use crate::wire::ProbeReport;
 
 mod failure;
@@ -30,6 +30,9 @@ pub use under_way::{Event, UnderWay};
 
 /// The error of a probe where nobody listened.
 pub const REFUSED: &str = "connection refused";
+
+/// How much of a failed probe's body is kept, in bytes.
+const BODY_LIMIT: usize = 512;
 
 /// A probe could not be made because portok itself lacks something, such as a file descriptor.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,8 @@ pub struct Probe {
 pub enum Ask {
     /// A GET of this path, with its query. Any 2xx is healthy.
     Get(String),
+    /// The same over HTTP/2.
+    GetOverHttp2(String),
     /// Nothing: a connection that is accepted is healthy.
     Connect,
     /// `grpc.health.v1` about this service, over HTTP/2; empty: about the server. SERVING is
@@ -84,18 +89,22 @@ impl Ask {
     /// What an app is asked by its configuration. `path`: as in [`Probe::of`].
     pub fn of(config: &AppConfig, path: Option<String>) -> Self {
         let health = &config.health;
+        let get = match config.upstream.protocol {
+            Protocol::Http1 => Self::Get,
+            Protocol::H2c => Self::GetOverHttp2,
+        };
         match (path, &health.grpc) {
-            (Some(path), _) => Self::Get(path),
+            (Some(path), _) => get(path),
             (None, _) if health.tcp => Self::Connect,
             (None, Some(service)) => Self::Grpc(service.clone()),
-            (None, None) => Self::Get(health.path.clone()),
+            (None, None) => get(health.path.clone()),
         }
     }
 
     /// What an app did not do that is not healthy.
     pub fn failed(&self) -> String {
         match self {
-            Self::Get(path) => format!("did not respond with 2xx at {path}"),
+            Self::Get(path) | Self::GetOverHttp2(path) => format!("did not respond with 2xx at {path}"),
             Self::Connect => "did not accept a connection".to_owned(),
             Self::Grpc(service) => format!("did not respond with SERVING to {}", grpc::called(service)),
         }
@@ -104,7 +113,7 @@ impl Ask {
     /// What is waited for from an app on `port` of this host.
     pub fn awaited(&self, port: u16) -> String {
         match self {
-            Self::Get(path) => format!("2xx from http://127.0.0.1:{port}{path}"),
+            Self::Get(path) | Self::GetOverHttp2(path) => format!("2xx from http://127.0.0.1:{port}{path}"),
             Self::Connect => format!("a connection to 127.0.0.1:{port}"),
             Self::Grpc(service) => format!("SERVING from {} at 127.0.0.1:{port}", grpc::called(service)),
         }

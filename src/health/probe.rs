@@ -12,14 +12,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::failure::Failure;
-use super::{Ask, Probe, Unable, grpc};
+use super::{Ask, BODY_LIMIT, Probe, Unable, grpc, http2};
 use crate::http1::chunked::{Chunked, Piece};
 use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
 use crate::want;
 use crate::wire::ProbeReport;
-
-/// How much of a failed probe's body is kept, in bytes.
-const BODY_LIMIT: usize = 512;
 
 /// What a read asks for.
 const READ: usize = 4096;
@@ -45,6 +42,10 @@ impl Probe {
                 Ask::Connect => {
                     report.healthy = true;
                     return Ok(());
+                }
+                Ask::GetOverHttp2(path) => {
+                    let noted = (&mut report, &mut answered);
+                    return http2::get(stream, self, path, noted, deadline).await;
                 }
                 Ask::Grpc(service) => {
                     return grpc::check(stream, self, service, &mut report).await;

@@ -19,6 +19,7 @@ use super::connection::ClientConnection;
 use super::fault::Fault;
 use super::ticket::Ticket;
 use super::upstream::exchange::{Failed, Incoming, Step};
+use super::upstream::h2c;
 use super::upstream::pool::Claim;
 use crate::http1::fields::decimal;
 
@@ -127,6 +128,8 @@ enum Kind {
     /// No body, although the head tells a length (an answer to `HEAD`, a 304).
     Told(u64),
     App(Box<Incoming>),
+    /// That of an app that speaks HTTP/2.
+    Streamed(Box<h2c::body::Incoming>),
     Reserved(Box<ReservedBody>),
     /// The app's answer broke off. hyper learns of it one turn later, after it has written what
     /// came before.
@@ -148,6 +151,11 @@ impl Body {
     /// The body of an app's answer.
     pub(super) fn app(incoming: Incoming, turn: Turn) -> Self {
         Self { kind: Kind::App(Box::new(incoming)), under_way: None, turn }
+    }
+
+    /// The body of the answer of an app that speaks HTTP/2.
+    pub(super) fn streamed(incoming: h2c::body::Incoming, turn: Turn) -> Self {
+        Self { kind: Kind::Streamed(Box::new(incoming)), under_way: None, turn }
     }
 
     /// The body of the control plane's answer.
@@ -192,13 +200,44 @@ impl Body {
             Failed::Invalid(invalid) => self.broke(&Fault::Invalid(invalid.0)),
             Failed::Timeout(what) => self.broke(&Fault::Timeout(what)),
         };
-        if let Kind::App(incoming) = &mut self.kind
-            && incoming.over().unread
-        {
+        let over = match &mut self.kind {
+            Kind::App(incoming) => Some(incoming.over()),
+            Kind::Streamed(incoming) => Some(incoming.over()),
+            _ => None,
+        };
+        if over.is_some_and(|over| over.unread) {
             self.turn.linger();
         }
         self.under_way = None;
         error
+    }
+
+    /// The next frame of an answer that comes over HTTP/2.
+    #[inline(never)]
+    fn poll_streamed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Kind::Streamed(incoming) = &mut self.kind else { return Poll::Ready(None) };
+        match ready!(incoming.poll_step(cx)) {
+            Ok(Step::Frame(frame)) => {
+                let over = incoming.is_over().then(|| incoming.over());
+                if let (Some(under_way), Some(data)) = (&self.under_way, frame.data_ref()) {
+                    under_way.ticket.passed_out(data.len());
+                }
+                if over.is_some() {
+                    self.finish(over);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Ok(Step::Over(over)) => {
+                self.finish(Some(over));
+                Poll::Ready(None)
+            }
+            Err(failed) => {
+                let error = self.fail(failed);
+                self.kind = Kind::Broken(Some(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn broke(&self, fault: &Fault) -> io::Error {
@@ -225,6 +264,7 @@ impl http_body::Body for Body {
             }
             Kind::Reserved(body) => Pin::new(body).poll_frame(cx),
             Kind::Broken(error) => Poll::Ready(error.take().map(Err)),
+            Kind::Streamed(_) => this.poll_streamed(cx),
             Kind::App(incoming) => match ready!(incoming.poll_step(cx)) {
                 Ok(Step::Frame(frame)) => {
                     if let Some(under_way) = &this.under_way
@@ -256,7 +296,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Over => true,
-            Kind::Whole(_) | Kind::Told(_) | Kind::App(_) | Kind::Broken(_) => false,
+            Kind::Whole(_) | Kind::Told(_) | Kind::App(_) | Kind::Streamed(_) | Kind::Broken(_) => false,
             Kind::Reserved(body) => body.is_end_stream(),
         }
     }
@@ -267,6 +307,7 @@ impl http_body::Body for Body {
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Told(length) => SizeHint::with_exact(*length),
             Kind::App(incoming) => incoming.size_hint(),
+            Kind::Streamed(incoming) => incoming.size_hint(),
             Kind::Reserved(body) => body.size_hint(),
             Kind::Broken(_) => SizeHint::default(),
         }

@@ -21,10 +21,10 @@ use super::client_exchange::ClientExchange;
 use super::clock;
 use super::connection::ClientConnection;
 use super::fault::Fault;
-use super::here::{NoClaim, ServiceHere};
+use super::here::ServiceHere;
 use super::sticky::Wish;
 use super::upstream::connection::Connection;
-use super::upstream::exchange::{Exchange, Failed, PollHead};
+use super::upstream::exchange::{Conversation, Exchange, Failed, PollHead};
 use super::upstream::outgoing::Outgoing;
 use super::upstream::pool::{Claim, Lent, LocalTarget};
 use super::waits::Patience;
@@ -33,8 +33,12 @@ use crate::http1::head::{Fields, Head};
 use crate::want;
 
 mod again;
+mod claiming;
 mod ending;
 mod held;
+mod streamed;
+
+pub(super) use self::streamed::Streamed;
 
 /// A request to be sent on: its head is either written already, or still as hyper read it.
 pub(super) trait ForwardedRequest {
@@ -121,46 +125,15 @@ impl Attempts<'_> {
         outgoing: &mut Outgoing,
         replayable: bool,
     ) -> Result<Answered, NoAnswer> {
-        let (client, upstream) = (self.client, &self.service.settings.app.upstream);
-        let mut whole_by = upstream.timeout.map_or(clock::NEVER, |time| self.exchange.waits().begin(time));
-        let mut connect_by = clock::after(upstream.connect_timeout).min(whole_by);
+        let upstream = &self.service.settings.app.upstream;
+        let mut times = self.times();
         // The first claim trusts the look that the request began with.
         let mut again: Option<Box<Again>> = None;
         let (mut written, mut retried) = (false, false);
         loop {
-            let claimed = match &again {
-                None => self.worker.here.claim(self.service, client, *self.wish),
-                Some(again) => {
-                    let latest = self.worker.here.look_again(self.service);
-                    let passes = again.held.pass.is_some();
-                    self.worker.here.claim_anew(&latest, client, &again.tried, passes, *self.wish)
-                }
-            };
-            let mut claim = match claimed {
+            let mut claim = match self.claim(&mut again, request, outgoing, &mut times) {
                 Ok(claim) => claim,
-                Err(NoClaim::Trial(trial)) => again.get_or_insert_default().try_out(*trial),
-                Err(NoClaim::Held) => {
-                    let again = again.get_or_insert_default();
-                    Box::pin(self.hold(&mut again.held, request, outgoing)).await?;
-                    // What the app may take begins now.
-                    whole_by =
-                        upstream.timeout.map_or(clock::NEVER, |time| self.exchange.waits().begin(time));
-                    connect_by = clock::after(upstream.connect_timeout).min(whole_by);
-                    continue;
-                }
-                Err(NoClaim::Maintenance(answer)) => return Err(Fault::Maintenance(answer).into()),
-                Err(NoClaim::Near) if clock::now() < connect_by => {
-                    Box::pin(again.get_or_insert_default().wait()).await;
-                    continue;
-                }
-                Err(NoClaim::Near | NoClaim::Empty) => match &mut again {
-                    // All have been tried, and each may be tried once more.
-                    Some(again) if again.has_tried() => {
-                        Box::pin(again.begin_anew()).await;
-                        continue;
-                    }
-                    _ => return Err(Fault::NoLiveTarget.into()),
-                },
+                Err(claiming) => claiming.await?,
             };
             let fresh = retried || !upstream.keepalive;
             let mut connection = if let Some(at_hand) = match &mut again {
@@ -171,17 +144,18 @@ impl Attempts<'_> {
             } else {
                 // In a box, because it is rare and large: a request's future has room for
                 // everything it may await.
-                match Box::pin(self.open(&claim, fresh, connect_by)).await {
+                match Box::pin(self.open(&claim, fresh, times.connect_by)).await {
                     Opened::Connection(connection) => connection,
                     Opened::Full => return Err(Fault::UpstreamFull.into()),
                     unopened => {
                         let again = again.get_or_insert_default();
                         let local = claim.local.clone();
                         drop(claim);
-                        Box::pin(self.go_on(again, &local, unopened, (connect_by, whole_by))).await?;
+                        Box::pin(self.go_on(again, &local, unopened, (times.connect_by, times.whole_by)))
+                            .await?;
                         request.tried_again();
                         if local.is_member() {
-                            connect_by = clock::after(upstream.connect_timeout).min(whole_by);
+                            times = self.times_again(times);
                         }
                         continue;
                     }
@@ -210,13 +184,14 @@ impl Attempts<'_> {
                         Sent { kept: connection.reused, untouched: outgoing.is_untouched(), replayable };
                     drop(connection);
                     if retried
-                        || !Box::pin(self.may_go_again(&failed, sent, again, (&claim.local, whole_by))).await
+                        || !Box::pin(self.may_go_again(&failed, sent, again, (&claim.local, times.whole_by)))
+                            .await
                     {
                         return Err(no_answer(failed).at(&claim.local));
                     }
                     retried = true;
                     request.tried_again();
-                    connect_by = clock::after(upstream.connect_timeout).min(whole_by);
+                    times = self.times_again(times);
                     outgoing.rewind();
                 }
             }
@@ -365,7 +340,7 @@ impl Attempts<'_> {
     }
 
     /// Waits for the head no longer than the limits allow.
-    async fn converse_in_time(&self, exchange: &mut Exchange<'_>) -> Result<Head, Failed> {
+    async fn converse_in_time<C: Conversation>(&self, exchange: &mut C) -> Result<C::Answer, Failed> {
         let upstream = &self.service.settings.app.upstream;
         let exchange_patience = Patience::new(self.exchange.waits().clone(), None);
         let (mut written, mut progress) = (0, 0);
@@ -375,7 +350,7 @@ impl Attempts<'_> {
                 return Poll::Ready(head);
             }
             let now = clock::now();
-            if std::mem::replace(&mut written, exchange.outgoing.written()) != exchange.outgoing.written() {
+            if std::mem::replace(&mut written, exchange.written()) != exchange.written() {
                 sent = now;
             }
             if std::mem::replace(&mut progress, exchange.progress()) != exchange.progress() {

@@ -20,7 +20,7 @@ use super::target::Target;
 use super::tiers::{self, Place};
 use super::who;
 use crate::access::{Entry, Recorder, Text};
-use crate::config::{APPS_OF_REDIS, AppConfig, Config, Forwarded, ForwardedHeader, RequestId};
+use crate::config::{APPS_OF_REDIS, AppConfig, Config, Forwarded, ForwardedHeader, Protocol, RequestId};
 use crate::http1::fields::{self, Kind, is_among, is_spelling};
 use crate::http1::host::compared;
 
@@ -41,6 +41,8 @@ pub(super) struct Wanted {
     has_tiers: bool,
     request_id: RequestId,
     debug: bool,
+    /// The app speaks HTTP/2.
+    is_h2c: bool,
 }
 
 /// What the app of a request is called.
@@ -98,16 +100,22 @@ impl Wanted {
         let (request_id, debug) = (proxy.request_id, proxy.debug);
         let has_ids = request_id != RequestId::Off;
         let has_tiers = app.tiers.is_some();
-        if recorder.is_none() && !(has_pages || has_ids || debug || names_client || has_tiers) {
+        let is_h2c = app.upstream.protocol == Protocol::H2c;
+        if recorder.is_none() && !(has_pages || has_ids || debug || names_client || has_tiers || is_h2c) {
             return None;
         }
         let app = Name::of(config, app);
-        Some(Self { recorder, app, has_pages, has_tiers, request_id, debug })
+        Some(Self { recorder, app, has_pages, has_tiers, request_id, debug, is_h2c })
     }
 
     /// Whether answers of the app may get fields of portok's own.
     pub(super) fn adds_fields(&self) -> bool {
         self.has_tiers || self.debug || self.request_id != RequestId::Off
+    }
+
+    /// Whether the requests never go the short way, whose heads are those of HTTP/1.1.
+    pub(super) fn is_long(&self) -> bool {
+        self.is_h2c
     }
 
     /// The extras of a request of `peer` that was `asked`, by what `config` and the app's `tiers`

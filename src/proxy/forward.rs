@@ -39,6 +39,8 @@ use crate::http1::head::{Fields, Framing, Head};
 use crate::http1::host::compared;
 use crate::http1::target::RequestTarget;
 
+mod streamed;
+
 /// Answers one request of a client over a stream `S`. A tunnel that comes of it is left in `slot`.
 ///
 /// Not an `async fn`: that would move the request once more.
@@ -157,6 +159,10 @@ impl<'s> Forward<'s> {
         let allowed = &self.service.settings.config.proxy.upgrades;
         let upgrade = if facts.upgrade { upgrade_of(parts, allowed) } else { None };
         let limit = self.service.settings.config.proxy.max_body;
+        if self.service.settings.is_h2c && upgrade.is_some() {
+            let fault = Fault::Invalid("an app of HTTP/2 (upstream.protocol) switches to no other protocol");
+            return self.refuse(&fault, None, exchange::has_body(&body));
+        }
         let Facts { length, chunked, .. } = facts;
         let has_body = chunked || exchange::has_body(&body);
         if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
@@ -175,15 +181,27 @@ impl<'s> Forward<'s> {
             HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
         let (service, client, exchange) = (&*self.service, self.turn.client(), self.turn.exchange());
         let path = Attempts { worker: self.worker, service, client, exchange, wish: &self.wish };
+        if service.settings.is_h2c {
+            let answered = Box::pin(path.exchange_streamed(&mut request, &mut outgoing, replayable)).await;
+            return match answered {
+                Ok(streamed) => self.answer_streamed(streamed, outgoing, target.path),
+                Err(no_answer) => self.without_answer(no_answer, &outgoing),
+            };
+        }
         match path.exchange(&mut request, &mut outgoing, replayable).await {
             Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
                 self.tunnel(answered, upgrade, &outgoing, target.path)
             }
             Ok(answered) => self.answer(answered, outgoing, target.path),
-            Err(NoAnswer::Fault { fault, at }) => {
-                self.refuse(&fault, at.as_deref(), outgoing.has_body_left())
-            }
-            Err(NoAnswer::Client { gone }) => {
+            Err(no_answer) => self.without_answer(no_answer, &outgoing),
+        }
+    }
+
+    /// Answers a request that got no answer of the app's.
+    fn without_answer(self, no_answer: NoAnswer, outgoing: &Outgoing) -> Response<Body> {
+        match no_answer {
+            NoAnswer::Fault { fault, at } => self.refuse(&fault, at.as_deref(), outgoing.has_body_left()),
+            NoAnswer::Client { gone } => {
                 if !gone {
                     self.turn.linger();
                     self.ticket.answered(StatusCode::BAD_REQUEST.as_u16(), None);

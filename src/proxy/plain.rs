@@ -215,11 +215,18 @@ impl<S: ClientStream> ShortWay<'_, S> {
             return Some(Next::Other);
         };
         let mut head = self.worker.spares.head();
-        let extras = service.settings.wanted.as_ref().map(|wanted| {
-            let peer = self.client.peer;
-            let knows = |token: &[u8], proxied| self.worker.reserved.knows(peer, token, proxied);
-            plain.begin(wanted, &service.settings, peer, knows)
-        });
+        let extras = match &service.settings.wanted {
+            None => None,
+            Some(wanted) if wanted.is_long() => {
+                self.worker.spares.keep_head(head);
+                return Some(Next::Other);
+            }
+            Some(wanted) => {
+                let peer = self.client.peer;
+                let knows = |token: &[u8], proxied| self.worker.reserved.knows(peer, token, proxied);
+                Some(plain.begin(wanted, &service.settings, peer, knows))
+            }
+        };
         plain.write(&mut head, self.client, &service.settings, cut, extras.as_deref());
         let (to_head, close) = (plain.to_head, plain.close);
         let guest = plain.is_forwarded.then(|| service.named_guest(self.client, || plain.pairs()));

@@ -16,7 +16,7 @@ use super::sticky::{Rule, Wish};
 use super::tiers;
 use super::upstream::pool::LocalTarget;
 use crate::access::Recorder;
-use crate::config::{AppConfig, Config, Forwarded};
+use crate::config::{AppConfig, Config, Forwarded, Protocol};
 use crate::http1::host::compared;
 use crate::tls::{Choice, Face};
 
@@ -38,6 +38,8 @@ pub(super) struct Settings {
     pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
+    /// Whether the app speaks HTTP/2. Its requests never go the short way: see [`Wanted`].
+    pub(super) is_h2c: bool,
     /// What `[tls]` asks of requests, if there is that.
     pub(super) edge: Option<Edge>,
     /// How clients stay with one of several targets, if they do.
@@ -92,6 +94,7 @@ impl Settings {
             admitted_at_once: if tiers.is_some() { 0 } else { requests_per_address },
             no_route_status: config.proxy.no_route_status,
             is_impatient,
+            is_h2c: upstream.protocol == Protocol::H2c,
             own: match &config.proxy {
                 _ if edge.is_some() => Own::Tls,
                 proxy if proxy.ping.is_some() || proxy.ping_host.is_some() => Own::Ping,

@@ -172,7 +172,7 @@ pub(super) fn hint_by_exit(exit: Exit) -> Option<&'static str> {
 
 /// The hint for a candidate that answered its last probe, by the status.
 fn hint_by_status(evidence: &Evidence) -> Option<String> {
-    let Some(Ask::Get(path)) = &evidence.asked else { return None };
+    let Some(Ask::Get(path) | Ask::GetOverHttp2(path)) = &evidence.asked else { return None };
     let setting = evidence.setting("health.path").map(|name| format!("{name}, ")).unwrap_or_default();
     Some(match evidence.probe.as_ref()?.status? {
         300..=399 => format!(
@@ -199,7 +199,7 @@ fn hint_by_listeners(evidence: &Evidence) -> String {
     if listeners.iter().any(reached) {
         let setting = in_brackets(evidence.setting("health.timeout"));
         let what = match &evidence.asked {
-            Some(Ask::Get(path)) => path,
+            Some(Ask::Get(path) | Ask::GetOverHttp2(path)) => path,
             _ => "its probe",
         };
         return format!("it accepts connections and does not answer {what} in time{setting}");

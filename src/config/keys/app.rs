@@ -10,7 +10,7 @@ use super::super::show::{self, list, optional, or_zero};
 use super::super::tiers;
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
 use super::super::{
-    Affinity, AppConfig, Balance, CommandLine, OwnerCheck, Standby, Sticky, StopSignal, defaults,
+    Affinity, AppConfig, Balance, CommandLine, OwnerCheck, Protocol, Standby, Sticky, StopSignal, defaults,
 };
 use super::{Key, Records, replicas};
 
@@ -34,6 +34,8 @@ const BALANCE: &[(&str, Balance)] =
 
 const STICKY: &[(&str, Sticky)] =
     &[("off", Sticky::Off), ("cookie", Sticky::Cookie), ("address", Sticky::Address)];
+
+const PROTOCOL: &[(&str, Protocol)] = &[("http/1.1", Protocol::Http1), ("h2c", Protocol::H2c)];
 
 pub(super) const APP: &[Key] = &[
     row!(app, "app.target", some(values::port), optional(show::number), app.target)
@@ -185,6 +187,7 @@ pub(super) const ROLLBACK: &[Key] = &[
 ];
 
 pub(super) const UPSTREAM: &[Key] = &[
+    row!(app, "upstream.protocol", values::choice(PROTOCOL), show::word(PROTOCOL), upstream.protocol),
     row!(app, "upstream.keepalive", values::boolean, show::number, upstream.keepalive)
         .variable("UPSTREAM_KEEPALIVE"),
     row!(app, "upstream.max_connections", values::integer(1, 65_535), show::number, upstream.max_connections)

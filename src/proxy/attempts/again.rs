@@ -104,6 +104,11 @@ impl Again {
         !self.tried.is_empty()
     }
 
+    /// Whether it has counted a try.
+    pub(super) fn has_counted(&self) -> bool {
+        self.retries > 0
+    }
+
     /// Counts another try of which nothing was sent, because of `error` or lateness. Fails when
     /// there were `most`.
     pub(super) fn count(&mut self, error: Option<io::Error>, most: u32) -> Result<(), ()> {

@@ -5,6 +5,7 @@ mod apps;
 mod coming_back;
 mod connections;
 mod framing;
+mod h2c;
 mod holding;
 mod http2;
 mod lifecycle;

@@ -41,19 +41,13 @@ pub(in crate::proxy) struct Connection {
 }
 
 impl Connection {
-    /// Connects; the caller has the deadline. The last file descriptors are left alone ([`want`]).
+    /// Connects; the caller has the deadline.
     pub(in crate::proxy) async fn open(
         addr: SocketAddr,
         permit: Permit,
         settings: &Upstream,
     ) -> io::Result<Self> {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if !want::may_keep(&socket) {
-            return Err(want::none_left());
-        }
-        socket.set_nodelay(true)?;
-        SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
-        let stream = socket.connect(addr).await.map_err(|error| want::of_connecting(addr, error))?;
+        let stream = connect(addr, settings).await?;
         let (buf, idle_since) = (BytesMut::new(), clock::uptime());
         Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, permit: Some(permit) })
     }
@@ -119,6 +113,18 @@ impl Connection {
             && (!suspect
                 || is_blocked(&SockRef::from(&self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])))
     }
+}
+
+/// Connects to an app; the caller has the deadline. The last file descriptors are left alone
+/// ([`want`]).
+pub(super) async fn connect(addr: SocketAddr, settings: &Upstream) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if !want::may_keep(&socket) {
+        return Err(want::none_left());
+    }
+    socket.set_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
+    socket.connect(addr).await.map_err(|error| want::of_connecting(addr, error))
 }
 
 fn is_blocked<T>(read: &io::Result<T>) -> bool {

@@ -49,6 +49,21 @@ impl From<Stopped> for Failed {
     }
 }
 
+/// A request of which the answer's head is waited for.
+pub(in crate::proxy) trait Conversation {
+    /// What comes of it.
+    type Answer;
+
+    /// Sends, and waits for the answer's head.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Self::Answer, Failed>>;
+
+    /// A number that changes whenever more of the request is sent.
+    fn written(&self) -> u64;
+
+    /// A number that changes whenever more of the answer comes; 0: nothing has come.
+    fn progress(&self) -> usize;
+}
+
 /// A request on its way over a connection.
 #[derive(Debug)]
 pub(in crate::proxy) struct Exchange<'a> {
@@ -122,11 +137,6 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// A number that changes whenever more of the answer comes; 0: nothing has come.
-    pub(in crate::proxy) fn progress(&self) -> usize {
-        self.connection.buf.len() + self.interim as usize * (MAX_HEAD + 1)
-    }
-
     /// Why a connection gives nothing more.
     fn broken(&mut self, filled: io::Result<usize>) -> Failed {
         let answered = self.interim > 0 || !self.connection.buf.is_empty();
@@ -135,6 +145,22 @@ impl<'a> Exchange<'a> {
             (_, Ok(_)) => io::Error::new(io::ErrorKind::UnexpectedEof, "the app closed the connection"),
         };
         Failed::Reset { error, answered }
+    }
+}
+
+impl Conversation for Exchange<'_> {
+    type Answer = Head;
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failed>> {
+        Exchange::poll_head(self, cx)
+    }
+
+    fn written(&self) -> u64 {
+        self.outgoing.written()
+    }
+
+    fn progress(&self) -> usize {
+        self.connection.buf.len() + self.interim as usize * (MAX_HEAD + 1)
     }
 }
 
@@ -415,7 +441,7 @@ impl Incoming {
 }
 
 /// The outcome when nothing has come of the answer: pending, unless that has taken too long.
-fn waited<T>(patience: Option<&Patience>) -> Poll<Result<T, Failed>> {
+pub(super) fn waited<T>(patience: Option<&Patience>) -> Poll<Result<T, Failed>> {
     match patience.and_then(Patience::answer_is_late) {
         Some(what) => Poll::Ready(Err(Failed::Timeout(what))),
         None => Poll::Pending,
@@ -423,7 +449,7 @@ fn waited<T>(patience: Option<&Patience>) -> Poll<Result<T, Failed>> {
 }
 
 /// Notes that a part of the answer has come.
-fn came(patience: Option<&Patience>) {
+pub(super) fn came(patience: Option<&Patience>) {
     if let Some(patience) = patience {
         patience.answer_came();
     }

@@ -17,6 +17,10 @@ use tokio::net::TcpStream;
 use crate::proxy::pieces::Pieces;
 use crate::proxy::waits::Patience;
 
+mod parts;
+
+pub(in crate::proxy) use self::parts::Part;
+
 /// Why writing stopped.
 #[derive(Debug)]
 pub(in crate::proxy) enum Stopped {
@@ -187,10 +191,33 @@ impl Outgoing {
 
     /// Takes the next part of the body behind what is pending.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+        if self.body.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(frame) = ready!(self.poll_frame(cx))? else {
+            self.body = None;
+            if self.chunked {
+                self.pieces.bytes.extend_from_slice(b"0\r\n\r\n");
+            }
+            return Poll::Ready(Ok(()));
+        };
+        let over = self.is_at_end() && !self.chunked;
+        let taken = self.take(frame);
+        if over {
+            self.body = None;
+        }
+        Poll::Ready(taken)
+    }
+
+    /// The next frame of the body, from what was read ahead or from the client; `None`: its end.
+    #[inline(always)] // it has a caller for each way of framing, and each part passes
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, Stopped>> {
         let polled = match self.ahead.as_mut().and_then(|ahead| ahead.0.pop_front()) {
             Some(frame) => Poll::Ready(frame.map(Ok)),
-            None => Pin::new(&mut *body).poll_frame(cx),
+            None => match &mut self.body {
+                Some(body) => Pin::new(body).poll_frame(cx),
+                None => Poll::Ready(None),
+            },
         };
         let Poll::Ready(frame) = polled else {
             return match &self.patience {
@@ -201,27 +228,14 @@ impl Outgoing {
         if let Some(patience) = &self.patience {
             patience.body_came();
         }
-        let frame = match frame {
-            Some(Ok(frame)) => frame,
+        match frame {
+            Some(Ok(frame)) => Poll::Ready(Ok(Some(frame))),
             Some(Err(error)) => {
                 self.body = None;
-                return Poll::Ready(Err(Stopped::Client(error)));
+                Poll::Ready(Err(Stopped::Client(error)))
             }
-            None => {
-                self.body = None;
-                if self.chunked {
-                    self.pieces.bytes.extend_from_slice(b"0\r\n\r\n");
-                }
-                return Poll::Ready(Ok(()));
-            }
-        };
-        let all_taken = self.ahead.as_ref().is_none_or(|ahead| ahead.0.is_empty());
-        let over = body.is_end_stream() && all_taken && !self.chunked;
-        let taken = self.take(frame);
-        if over {
-            self.body = None;
+            None => Poll::Ready(Ok(None)),
         }
-        Poll::Ready(taken)
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<(), Stopped> {

@@ -16,7 +16,7 @@
 //! sleeps. Whoever frees something frees it first and looks at the waiters after that. A dropped
 //! waiter passes its wake-up on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
+use super::h2c::links::Links;
 use crate::config::Upstream;
 use crate::proxy::bells::Doorbells;
 use crate::proxy::board::Service;
@@ -41,6 +42,8 @@ pub(in crate::proxy) struct LocalTarget {
     pub(in crate::proxy) lane: usize,
     bells: Arc<Doorbells>,
     idle: RefCell<Vec<Connection>>,
+    /// Its connections over HTTP/2. In a box, because few targets have any.
+    links: OnceCell<Box<Links>>,
     waiting: Cell<usize>,
     handed: Notify,
     /// How many idle connections are kept.
@@ -79,6 +82,7 @@ impl LocalTarget {
             lane,
             bells,
             idle,
+            links: OnceCell::new(),
             waiting,
             handed,
             most_idle,
@@ -172,6 +176,34 @@ impl LocalTarget {
         }
     }
 
+    /// The right to one more request over HTTP/2, without waiting.
+    pub(in crate::proxy) fn try_right(&self, settings: &Upstream) -> Option<Permit> {
+        if self.waiting.get() > 0 {
+            return None;
+        }
+        self.target.permit(settings.max_connections)
+    }
+
+    /// Waits for the right to one more request over HTTP/2; the caller has the deadline.
+    pub(in crate::proxy) async fn right(&self, settings: &Upstream) -> Permit {
+        let _elsewhere = self.target.wait();
+        let _here = WaitingHere::new(self);
+        loop {
+            let mut freed = std::pin::pin!(self.target.freed().notified());
+            freed.as_mut().enable();
+            if let Some(permit) = self.target.permit(settings.max_connections) {
+                return permit;
+            }
+            self.bells.ring(self.lane);
+            freed.await;
+        }
+    }
+
+    /// Its connections over HTTP/2.
+    pub(in crate::proxy) fn links(&self) -> &Links {
+        self.links.get_or_init(Box::default)
+    }
+
     /// What [`clock::uptime`] will say at the thread's next tick, at least.
     fn exactly_now(&self) -> u64 {
         clock::moment(self.service.counters().uptime())
@@ -226,9 +258,9 @@ impl LocalTarget {
         }
     }
 
-    /// Whether no idle connection is kept.
+    /// Whether no connection is kept.
     pub(in crate::proxy) fn is_empty(&self) -> bool {
-        self.idle.borrow().is_empty()
+        self.idle.borrow().is_empty() && self.links.get().is_none_or(|links| links.is_empty())
     }
 
     /// Drops connections that were idle for too long, and all of them if the target is closed or
@@ -246,6 +278,10 @@ impl LocalTarget {
         dropped.extend(idle.drain(..more));
         drop(idle);
         drop(dropped);
+        if let Some(links) = self.links.get() {
+            let gone = self.target.is_closed() || !settings.keepalive;
+            links.sweep(if gone { clock::NEVER } else { oldest }, self.most_idle.get());
+        }
     }
 }
 
