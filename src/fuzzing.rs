@@ -11,10 +11,11 @@ use crate::{admin, config, http1, proxy, redis};
 pub type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("request_heads", proxy::fuzzing::request_heads),
     ("answer_heads", http1::fuzzing::answer_heads),
     ("chunks", http1::fuzzing::chunks),
+    ("proxy_headers", proxy::fuzzing::proxy_headers),
     ("hosts", hosts),
     ("configuration", config::fuzzing::configuration),
     ("env_files", config::fuzzing::env_files),

@@ -16,8 +16,8 @@ use super::values::{self, Input};
 use super::{
     Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, AppTls, Balance,
     ClientLimits, Config, Deploy, DeployStrategy, Drain, Errors, Forwarded, ForwardedHeader, Health, Hold,
-    HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Protocol, Proxy, Redis, RedisServer, Replicas,
-    RequestId, Restart, Rollback, Standby, Sticky, Upstream,
+    HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Protocol, Proxy, ProxyProtocol, Redis, RedisServer,
+    Replicas, RequestId, Restart, Rollback, Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -199,6 +199,7 @@ fn proxy(given: &Given<'_>) -> Proxy {
         forwarded: if given.as_npm() { Forwarded::Append } else { Forwarded::Trusted },
         trusted: nets(&["127.0.0.1", "::1"]),
         upgrades: vec!["websocket".to_owned()],
+        proxy_protocol: ProxyProtocol::Off,
         http2: true,
         max_streams: 128,
         idle_timeout: secs(5),

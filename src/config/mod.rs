@@ -516,6 +516,8 @@ pub struct Proxy {
     pub trusted: Vec<IpNet>,
     /// What a client may upgrade its connection to, in lower case.
     pub upgrades: Vec<String>,
+    /// Whether connections of trusted peers begin with a header of the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     /// Speak HTTP/2 with clients that want it.
     pub http2: bool,
     /// The most requests of one connection of HTTP/2 at a time, at least 1.
@@ -555,6 +557,31 @@ pub enum Forwarded {
     Append,
     /// Touch nothing.
     Off,
+}
+
+/// `proxy.proxy_protocol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// No connection begins with a header.
+    Off,
+    /// Each begins with one of version 1.
+    V1,
+    /// Each begins with one of version 2.
+    V2,
+    /// Each begins with one of either version.
+    Any,
+}
+
+impl ProxyProtocol {
+    /// Whether a header of version 1 is understood.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::V1 | Self::Any)
+    }
+
+    /// Whether a header of version 2 is understood.
+    pub fn is_binary(self) -> bool {
+        matches!(self, Self::V2 | Self::Any)
+    }
 }
 
 /// `proxy.forwarded_header`.

@@ -10,6 +10,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -29,8 +30,10 @@ use super::connection::{ClientConnection, Door};
 use super::crowd::Visit;
 use super::encrypted::Encrypted;
 use super::forward;
+use super::headers::is_trusted;
 use super::http2;
 use super::plain;
+use super::proxy_protocol;
 use super::socket::Socket;
 use super::stream::ClientStream;
 use super::tunnel::TunnelSlot;
@@ -63,6 +66,36 @@ pub(super) fn serve<S: ClientStream>(
             // In a box of its own: hyper's state is large, and most connections never need it.
             Box::pin(go_on(worker, client, stream, early)).await;
         }
+    }
+}
+
+/// Reads what a balancer says of its client, and serves the client then. Whoever may not say it, or
+/// says it wrongly or too slowly, is cut.
+pub(super) async fn introduce(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    door: Rc<Door>,
+    visit: Visit,
+) {
+    let (time, spoken) = {
+        let known = worker.here.look();
+        let proxy = &known.settings.config.proxy;
+        if !is_trusted(peer.ip(), &proxy.trusted) {
+            return tracing::debug!(%peer, "a connection is cut: a peer that is not in proxy.trusted says nothing of clients");
+        }
+        (proxy.header_timeout, proxy.proxy_protocol)
+    };
+    let told = tokio::time::timeout(time, proxy_protocol::read(&mut stream, spoken)).await;
+    let told = told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let (client, door) = match told {
+        Ok(Some(client)) => (client, Rc::new(door.behind(peer))),
+        Ok(None) => (peer, door),
+        Err(error) => return tracing::debug!(%peer, %error, "a connection is cut"),
+    };
+    match door.scheme {
+        Scheme::Http => serve(&worker, stream, client, door, visit).await,
+        Scheme::Https => greet(&worker, stream, client, &door, visit).await,
     }
 }
 

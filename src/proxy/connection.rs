@@ -69,6 +69,8 @@ pub(super) struct Door {
     pub(super) send_timeout: u32,
     /// What the client of an encrypted connection was shown.
     shown: OnceCell<Choice>,
+    /// The peer that told by the PROXY protocol who the client is.
+    balancer: Option<SocketAddr>,
 }
 
 impl Door {
@@ -78,12 +80,17 @@ impl Door {
             ListenerId::Tls(_) => Scheme::Https,
             ListenerId::Instance(_) | ListenerId::App(_) => Scheme::Http,
         };
-        Self { listener, scheme, send_timeout, shown: OnceCell::new() }
+        Self { listener, scheme, send_timeout, shown: OnceCell::new(), balancer: None }
     }
 
     /// The same for one connection alone.
     pub(super) fn of_its_own(&self) -> Self {
-        Self::new(self.listener, self.send_timeout)
+        Self { balancer: self.balancer, ..Self::new(self.listener, self.send_timeout) }
+    }
+
+    /// The same for one connection of a client whom `balancer` has told of.
+    pub(super) fn behind(&self, balancer: SocketAddr) -> Self {
+        Self { balancer: Some(balancer), ..self.of_its_own() }
     }
 }
 
@@ -104,6 +111,7 @@ enum Multiplex {
 /// request. It belongs to one thread.
 #[derive(Debug)]
 pub(super) struct ClientConnection {
+    /// The client's address: that of the socket, unless a balancer has told another.
     pub(super) peer: SocketAddr,
     door: Rc<Door>,
     peer_text: OnceCell<String>,
@@ -157,6 +165,11 @@ impl ClientConnection {
             exchange: ClientExchange::default(),
             index: Cell::new(0),
         }
+    }
+
+    /// The address that the socket is connected to, whoever the client is; `None`: the client's own.
+    pub(super) fn balancer(&self) -> Option<SocketAddr> {
+        self.door.balancer
     }
 
     /// The client's address as it is shown to the app.

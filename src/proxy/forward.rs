@@ -97,8 +97,12 @@ pub(super) fn forward<S>(
             });
         }
         if is_reserved(&own, client, host, target.path) {
-            let request = Request::from_parts(parts, body);
-            let (listener, peer) = (*client.listener(), client.peer);
+            let mut request = Request::from_parts(parts, body);
+            let (listener, peer) = (*client.listener(), client.balancer().unwrap_or(client.peer));
+            if client.balancer().is_some() {
+                // It has come through another proxy, as one that says so has.
+                request.headers_mut().insert(header::FORWARDED, HeaderValue::from_static("for=unknown"));
+            }
             let answer = worker.reserved.answer(listener, peer, request);
             return Ok(answer.await.map(|body| Body::reserved(body, turn)));
         }
@@ -470,7 +474,8 @@ fn begin_extras(
         },
         fields: || parts.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
     };
-    let knows = |token: &[u8], proxied| worker.reserved.knows(client.peer, token, proxied);
+    let (peer, is_behind) = (client.balancer().unwrap_or(client.peer), client.balancer().is_some());
+    let knows = |token: &[u8], proxied| worker.reserved.knows(peer, token, proxied || is_behind);
     let by = (&*service.settings.config, service.settings.tiers.as_ref());
     wanted.begin(by, client.peer, &asked, knows)
 }

@@ -2,6 +2,7 @@
 
 use super::gate::Gate;
 use super::plain::request;
+use super::proxy_protocol;
 
 /// A head is read as hyper reads it, and the gate before hyper lets the same bytes pass in pieces
 /// of any size.
@@ -11,6 +12,11 @@ pub(crate) fn request_heads(bytes: &[u8]) {
     let whole = passed([bytes]);
     assert_eq!(passed(bytes.chunks(1 + usize::from(size % 64))), whole);
     request::fuzzing::heads(bytes);
+}
+
+/// A header of the PROXY protocol is understood or refused.
+pub(crate) fn proxy_headers(bytes: &[u8]) {
+    proxy_protocol::any_header(bytes);
 }
 
 /// What passes the gate before the first message is judged, and the target that it kept.

@@ -21,6 +21,7 @@ use super::connection::Door;
 use super::headers;
 use super::socket;
 use super::worker::Worker;
+use crate::config::ProxyProtocol;
 use crate::want;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
@@ -144,16 +145,20 @@ impl Porter {
             return self.worker.guests.refuse_for_descriptors();
         }
         let service = self.worker.here.look();
-        if let Some(visit) = self.worker.guests.admit(peer.ip(), &service.settings) {
-            match self.door.scheme {
-                Scheme::Http => {
-                    let connection = client::serve(&self.worker, stream, peer, self.door.clone(), visit);
-                    tokio::task::spawn_local(connection);
-                }
-                Scheme::Https => {
-                    let connection = client::greet(&self.worker, stream, peer, &self.door, visit);
-                    tokio::task::spawn_local(connection);
-                }
+        let Some(visit) = self.worker.guests.admit(peer.ip(), &service.settings) else { return };
+        if service.settings.config.proxy.proxy_protocol != ProxyProtocol::Off {
+            let (worker, door) = (self.worker.clone(), self.door.clone());
+            tokio::task::spawn_local(client::introduce(worker, stream, peer, door, visit));
+            return;
+        }
+        match self.door.scheme {
+            Scheme::Http => {
+                let connection = client::serve(&self.worker, stream, peer, self.door.clone(), visit);
+                tokio::task::spawn_local(connection);
+            }
+            Scheme::Https => {
+                let connection = client::greet(&self.worker, stream, peer, &self.door, visit);
+                tokio::task::spawn_local(connection);
             }
         }
     }

@@ -70,6 +70,7 @@ mod pieces;
 mod pins;
 mod plain;
 mod plane;
+mod proxy_protocol;
 mod routes;
 mod settings;
 mod socket;

@@ -223,7 +223,11 @@ impl<S: ClientStream> ShortWay<'_, S> {
             }
             Some(wanted) => {
                 let peer = self.client.peer;
-                let knows = |token: &[u8], proxied| self.worker.reserved.knows(peer, token, proxied);
+                let balancer = self.client.balancer();
+                let knows = |token: &[u8], proxied| {
+                    let (peer, proxied) = (balancer.unwrap_or(peer), proxied || balancer.is_some());
+                    self.worker.reserved.knows(peer, token, proxied)
+                };
                 Some(plain.begin(wanted, &service.settings, peer, knows))
             }
         };

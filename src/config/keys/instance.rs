@@ -9,7 +9,7 @@ use super::super::read::Reader;
 use super::super::show::{self, list, optional, or_zero, secret};
 use super::super::values::{self, Input, Parsed, SHORTEST, none_if_zero, some};
 use super::super::{
-    Config, Forwarded, ForwardedHeader, RequestId, Secret, defaults, is_instance_name, paths,
+    Config, Forwarded, ForwardedHeader, ProxyProtocol, RequestId, Secret, defaults, is_instance_name, paths,
 };
 use super::{Key, OnChange};
 
@@ -33,6 +33,13 @@ const FORWARDED_HEADER: &[(&str, ForwardedHeader)] = &[
     ("x-forwarded", ForwardedHeader::XForwarded),
     ("forwarded", ForwardedHeader::Forwarded),
     ("both", ForwardedHeader::Both),
+];
+
+const PROXY_PROTOCOL: &[(&str, ProxyProtocol)] = &[
+    ("off", ProxyProtocol::Off),
+    ("v1", ProxyProtocol::V1),
+    ("v2", ProxyProtocol::V2),
+    ("any", ProxyProtocol::Any),
 ];
 
 const REQUEST_ID: &[(&str, RequestId)] =
@@ -85,6 +92,13 @@ pub(super) const PROXY: &[Key] = &[
     .variable("ENABLE_XFWD"),
     row!(instance, "proxy.trusted", [values::net], list(show::net), proxy.trusted),
     row!(instance, "proxy.upgrades", [values::upgrade], list(show::string), proxy.upgrades),
+    row!(
+        instance,
+        "proxy.proxy_protocol",
+        values::choice(PROXY_PROTOCOL),
+        show::word(PROXY_PROTOCOL),
+        proxy.proxy_protocol
+    ),
     row!(instance, "proxy.http2", values::boolean, show::number, proxy.http2),
     row!(instance, "proxy.max_streams", values::integer(1, STREAMS_MAX), show::number, proxy.max_streams),
     row!(instance, "proxy.idle_timeout", values::duration(SHORTEST), show::time, proxy.idle_timeout)

@@ -206,6 +206,12 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("[proxy]\nupgrades = [\"a b\"]", 13, "proxy.upgrades = \"a b\"", "the name of a protocol"),
     ("[proxy]\nupgrades = \"websocket\"", 12, "proxy.upgrades = \"websocket\"", "an array"),
     ("[limits]\nheaders = 8", 11, "limits.headers = 8", "a whole number from 32 to 4096"),
+    (
+        "[proxy]\nproxy_protocol = \"v3\"",
+        18,
+        "proxy.proxy_protocol = \"v3\"",
+        "\"off\" or \"v1\" or \"v2\" or \"any\"",
+    ),
     ("[proxy]\nhttp2 = 1", 9, "proxy.http2 = 1", "true or false"),
     ("[proxy]\nmax_streams = 0", 15, "proxy.max_streams = 0", "a whole number from 1 to 10000"),
     ("[proxy]\nidle_timeout = \"0\"", 16, "proxy.idle_timeout = \"0\"", "a duration from 1ms"),

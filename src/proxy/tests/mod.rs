@@ -11,6 +11,7 @@ mod http2;
 mod lifecycle;
 mod limits;
 mod messages;
+mod proxy_protocol;
 mod routing;
 mod spread;
 mod sticky;
