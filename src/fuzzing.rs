@@ -208,6 +208,11 @@ mod tests {
     }
 
     #[test]
+    fn proxy_headers_hold() {
+        holds("proxy_headers");
+    }
+
+    #[test]
     fn hosts_hold() {
         holds("hosts");
     }
