@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 mod asking;
+mod over_http2;
 mod posts;
 mod prefork;
 mod socketio;
