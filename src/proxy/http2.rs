@@ -68,15 +68,15 @@ pub(super) async fn serve(
     let (wire, left) = Wire::new(stream, early, watch.clone());
     drive(worker, client, wire, &watch).await;
     if let Some(left) = left.take() {
-        if watch.is_flooded() {
-            tracing::debug!(peer = %client.peer, "a connection of HTTP/2 is ended: its client only keeps portok busy");
+        if watch.sends_away() {
+            tracing::debug!(peer = %client.peer, "a connection of HTTP/2 is ended: its client only keeps portok busy, or does not begin with settings");
         }
         // Either way the client had its chance to read why.
         let _ = tokio::time::timeout(LAST_WORDS, part(left)).await;
     }
 }
 
-/// Runs hyper over the connection until it ends, is cut, or is flooded.
+/// Runs hyper over the connection until it ends, is cut, or its client is sent away.
 async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, watch: &Rc<Watch>) {
     let streams = Rc::new(Streams::new(worker, client, watch));
     let mut builder = http2::Builder::new(Executor(streams.clone()));
@@ -105,7 +105,7 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, w
                 return Poll::Ready(());
             }
             let polled = connection.as_mut().poll(cx);
-            if watch.is_flooded() {
+            if watch.sends_away() {
                 return Poll::Ready(());
             }
             if let Poll::Ready(ended) = polled {

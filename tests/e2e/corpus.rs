@@ -12,12 +12,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-mod case;
+pub(crate) mod case;
 mod from_apps;
 mod from_clients;
-mod message;
-mod recorder;
-mod stage;
+pub(crate) mod message;
+pub(crate) mod recorder;
+pub(crate) mod stage;
 
 /// How many entries it has at least.
 const ENTRIES: usize = 350;

@@ -47,6 +47,8 @@ mod hooks;
 #[cfg(test)]
 mod host;
 #[cfg(test)]
+mod http2;
+#[cfg(test)]
 mod idle;
 #[cfg(test)]
 mod import;

@@ -45,6 +45,11 @@ impl FrameHeader {
         Self { length, kind, flags, stream: u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) }
     }
 
+    /// Whether it says how the client speaks.
+    pub(super) fn is_settings(&self) -> bool {
+        self.kind == Self::SETTINGS && self.flags & Self::FIRST_FLAG == 0
+    }
+
     /// Whether it asks for nothing but work.
     fn is_control(&self) -> bool {
         let first = self.flags & Self::FIRST_FLAG != 0;

@@ -36,7 +36,13 @@ pub(super) fn translate(
     if !parts.headers.values().all(is_trimmed) {
         return Err(StatusCode::BAD_REQUEST);
     }
+    // hyper lets them be missing or empty in some cases; `CONNECT` alone has none of the two.
+    let is_whole = !parts.uri.path().is_empty() && parts.uri.scheme_str() != Some("");
+    if !is_whole && (parts.method != Method::CONNECT || parts.extensions.get::<Protocol>().is_some()) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
     name_host(parts)?;
+    name_one_length(&mut parts.headers);
     join_cookies(&mut parts.headers);
     // Whoever waits for 100 goes on by itself after a moment, and hyper does not answer it here.
     parts.headers.remove(header::EXPECT);
@@ -80,6 +86,15 @@ fn name_host(parts: &mut Parts) -> Result<(), StatusCode> {
     let host = HeaderValue::from_str(authority.as_str()).map_err(|_| StatusCode::BAD_REQUEST)?;
     parts.headers.insert(header::HOST, host);
     Ok(())
+}
+
+/// Leaves one line of several that tell the same length; others have been refused.
+fn name_one_length(headers: &mut HeaderMap) {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let (Some(first), Some(_)) = (lengths.next(), lengths.next()) {
+        let first = first.clone();
+        headers.insert(header::CONTENT_LENGTH, first);
+    }
 }
 
 /// What follows the last colon of a host, if that is a port.
@@ -139,6 +154,16 @@ mod tests {
         }
         let twice = [("host", "app.test"), ("host", "app.test")];
         assert_eq!(translated(&mut parts("https://app.test/", &twice)).unwrap_err(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn a_path_is_there_and_a_length_once() {
+        let fields = [("host", "a"), ("content-length", "5"), ("content-length", "5")];
+        let mut asked = parts("/", &fields);
+        translated(&mut asked).unwrap();
+        assert_eq!(asked.headers.get_all(header::CONTENT_LENGTH).iter().count(), 1);
+        asked.uri = http::Uri::from_parts(http::uri::Parts::default()).unwrap();
+        assert_eq!(translated(&mut asked).unwrap_err(), StatusCode::BAD_REQUEST);
     }
 
     #[test]

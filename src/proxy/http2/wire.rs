@@ -25,7 +25,8 @@ const PREFACE: u32 = 24;
 /// How much is read before the streams that have begun have their turn.
 const MOST_A_TURN: usize = 64 << 10;
 
-/// `ENHANCE_YOUR_CALM` (RFC 9113, 7).
+/// Codes (RFC 9113, 7).
+const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What is known of a connection's frames.
@@ -35,7 +36,8 @@ pub(super) struct Watch {
     incoming: RefCell<Frames>,
     outgoing: RefCell<Frames>,
     flood: RefCell<Flood>,
-    flooded: Cell<bool>,
+    /// The client is sent away with this code.
+    sent_away: Cell<Option<u32>>,
     /// The stream is to be left.
     leaves: Cell<bool>,
     /// The client has said how it speaks.
@@ -53,7 +55,7 @@ impl Watch {
             incoming: RefCell::new(Frames::behind(PREFACE)),
             outgoing: RefCell::default(),
             flood: RefCell::default(),
-            flooded: Cell::new(false),
+            sent_away: Cell::new(None),
             leaves: Cell::new(false),
             settled: Cell::new(false),
             last_stream: Cell::new(0),
@@ -66,9 +68,10 @@ impl Watch {
         self.read.set(0);
     }
 
-    /// Whether the client only keeps portok busy.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.flooded.get()
+    /// Whether the client is sent away: it only keeps portok busy, or does not begin with settings,
+    /// which hyper would not mind (RFC 9113, 3.4).
+    pub(super) fn sends_away(&self) -> bool {
+        self.sent_away.get().is_some()
     }
 
     /// hyper has sent the client away: the stream is left.
@@ -84,7 +87,7 @@ impl Watch {
     /// The client has reset a stream before its answer's head.
     pub(super) fn stream_was_reset(&self) {
         if self.flood.borrow_mut().reset(second()) {
-            self.is_too_much();
+            self.send_away(ENHANCE_YOUR_CALM);
             self.client.exchange().wake();
         }
     }
@@ -95,6 +98,9 @@ impl Watch {
     }
 
     fn frame_came(&self, header: FrameHeader) {
+        if !self.settled.get() && !header.is_settings() {
+            return self.send_away(PROTOCOL_ERROR);
+        }
         match header.kind {
             FrameHeader::HEADERS => self.last_stream.set(self.last_stream.get().max(header.stream)),
             // It is there, and takes what it is sent.
@@ -103,22 +109,22 @@ impl Watch {
             _ => (),
         }
         if self.flood.borrow_mut().frame(header, second()) {
-            self.is_too_much();
+            self.send_away(ENHANCE_YOUR_CALM);
         }
     }
 
-    fn is_too_much(&self) {
-        self.flooded.set(true);
+    fn send_away(&self, code: u32) {
+        self.sent_away.set(self.sent_away.get().or(Some(code)));
         self.leaves.set(true);
     }
 
-    /// GOAWAY (RFC 9113, 6.8) for a client that only keeps portok busy, where a frame may follow.
+    /// GOAWAY (RFC 9113, 6.8) for a client that is sent away, where a frame may follow.
     fn last_words(&self) -> Vec<u8> {
+        let Some(code) = self.sent_away.get() else { return Vec::new() };
         let mut frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         frame[9..13].copy_from_slice(&self.last_stream.get().to_be_bytes());
-        frame[13..].copy_from_slice(&ENHANCE_YOUR_CALM.to_be_bytes());
-        let may_follow = self.is_flooded() && self.outgoing.borrow().is_at_border();
-        if may_follow { frame.into() } else { Vec::new() }
+        frame[13..].copy_from_slice(&code.to_be_bytes());
+        if self.outgoing.borrow().is_at_border() { frame.into() } else { Vec::new() }
     }
 }
 
@@ -230,7 +236,7 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.watch.is_flooded() {
+        if self.watch.sends_away() {
             return Poll::Pending;
         }
         if self.watch.read.get() >= MOST_A_TURN {
@@ -248,6 +254,11 @@ impl AsyncRead for Wire {
         let came = &buf.filled()[before..];
         self.watch.read.set(self.watch.read.get() + came.len());
         self.watch.came(came);
+        if self.watch.sends_away() {
+            // hyper would begin what came with it.
+            buf.set_filled(before);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }

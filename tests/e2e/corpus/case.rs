@@ -15,87 +15,87 @@ use serde::de::DeserializeOwned;
 /// connection, and the app sees nothing.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FromClient {
-    pub(super) name: String,
+pub(crate) struct FromClient {
+    pub(crate) name: String,
     /// The paragraph or the known attack that it comes from.
-    pub(super) from: String,
-    pub(super) sends: String,
-    pub(super) long: Option<(String, usize)>,
+    pub(crate) from: String,
+    pub(crate) sends: String,
+    pub(crate) long: Option<(String, usize)>,
     /// The client ends its sending side behind it.
     #[serde(default)]
-    pub(super) ends: bool,
+    pub(crate) ends: bool,
     /// It is a `HEAD`.
     #[serde(default)]
-    pub(super) head: bool,
+    pub(crate) head: bool,
     /// The statuses of the answers, interim ones left out.
-    pub(super) gets: Option<Vec<u16>>,
+    pub(crate) gets: Option<Vec<u16>>,
     /// The `portok-error` of the last one.
-    pub(super) code: Option<String>,
+    pub(crate) code: Option<String>,
     /// The connection goes on.
     #[serde(default)]
-    pub(super) kept: bool,
+    pub(crate) kept: bool,
     /// The requests that the app sees: head, then body without chunks, then the lines of a trailer.
     #[serde(default)]
-    pub(super) app: Vec<String>,
+    pub(crate) app: Vec<String>,
     /// What the app may see of a request that broke off: this, or less.
-    pub(super) broken: Option<String>,
+    pub(crate) broken: Option<String>,
 }
 
 /// What an app answers. Unless it says otherwise the client gets 502 `upstream_invalid`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FromApp {
-    pub(super) name: String,
+pub(crate) struct FromApp {
+    pub(crate) name: String,
     /// The paragraph or the known attack that it comes from.
-    pub(super) from: String,
-    pub(super) answers: String,
-    pub(super) long: Option<(String, usize)>,
+    pub(crate) from: String,
+    pub(crate) answers: String,
+    pub(crate) long: Option<(String, usize)>,
     /// The request for `/case`. By default a plain one, and one that takes the other way.
-    pub(super) sends: Option<String>,
+    pub(crate) sends: Option<String>,
     /// It is a `HEAD`.
     #[serde(default)]
-    pub(super) head: bool,
+    pub(crate) head: bool,
     /// The app answers before the body.
     #[serde(default)]
-    pub(super) early: bool,
+    pub(crate) early: bool,
     /// The app closes the connection behind it.
     #[serde(default)]
-    pub(super) closes: bool,
+    pub(crate) closes: bool,
     /// The app resets the connection behind it.
     #[serde(default)]
-    pub(super) resets: bool,
+    pub(crate) resets: bool,
     /// What the app sends once the client has the answer.
-    pub(super) late: Option<String>,
+    pub(crate) late: Option<String>,
     /// The status of the answer.
-    pub(super) gets: Option<u16>,
+    pub(crate) gets: Option<u16>,
     /// Its `portok-error`.
     code: Option<String>,
     /// Lines of its head.
     #[serde(default)]
-    pub(super) has: Vec<String>,
+    pub(crate) has: Vec<String>,
     /// Names that its head has exactly once.
     #[serde(default)]
-    pub(super) once: Vec<String>,
+    pub(crate) once: Vec<String>,
     /// Names that its head has not.
     #[serde(default)]
-    pub(super) lacks: Vec<String>,
-    pub(super) body: Option<String>,
+    pub(crate) lacks: Vec<String>,
+    pub(crate) body: Option<String>,
     /// The lines of its trailer, for a client that takes trailers.
-    pub(super) trailers: Option<String>,
+    pub(crate) trailers: Option<String>,
     /// It breaks off, so that the client sees that it is not whole.
     #[serde(default)]
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
     /// The client's connection goes on. By default it does unless the answer is cut.
-    pub(super) kept: Option<bool>,
+    pub(crate) kept: Option<bool>,
     /// The app's connection is used again. By default it is after a whole answer of the app's.
-    pub(super) app_kept: Option<bool>,
+    pub(crate) app_kept: Option<bool>,
     /// How often the app is asked.
-    pub(super) times: Option<usize>,
+    pub(crate) times: Option<usize>,
 }
 
 impl FromApp {
     /// The `portok-error` of the answer.
-    pub(super) fn code(&self) -> Option<&str> {
+    pub(crate) fn code(&self) -> Option<&str> {
         self.code.as_deref().or_else(|| self.gets.is_none().then_some("upstream_invalid"))
     }
 }
@@ -106,12 +106,12 @@ struct File<C> {
 }
 
 /// Where the corpus lies.
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/corpus")
 }
 
 /// The entries of a file.
-pub(super) fn read<C: DeserializeOwned>(folder: &str, name: &str) -> Vec<C> {
+pub(crate) fn read<C: DeserializeOwned>(folder: &str, name: &str) -> Vec<C> {
     let file = self::folder().join(folder).join(name).with_extension("toml");
     let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let read: File<C> = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -119,7 +119,7 @@ pub(super) fn read<C: DeserializeOwned>(folder: &str, name: &str) -> Vec<C> {
 }
 
 /// The names of the entries of a file.
-pub(super) fn names(folder: &str, name: &str) -> Vec<String> {
+pub(crate) fn names(folder: &str, name: &str) -> Vec<String> {
     #[derive(Debug, Deserialize)]
     struct Named {
         name: String,
@@ -128,23 +128,23 @@ pub(super) fn names(folder: &str, name: &str) -> Vec<String> {
 }
 
 /// The bytes of a text: a character is a byte.
-pub(super) fn bytes(text: &str) -> Vec<u8> {
+pub(crate) fn bytes(text: &str) -> Vec<u8> {
     text.chars().map(|byte| u8::try_from(byte).unwrap_or_else(|_| panic!("{byte} is no byte"))).collect()
 }
 
 /// The text of bytes: a byte is a character.
-pub(super) fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
 /// Bytes as a failure shows them.
-pub(super) fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let shown = bytes[..bytes.len().min(600)].escape_ascii();
     if bytes.len() > 600 { format!("{shown}… ({} bytes)", bytes.len()) } else { shown.to_string() }
 }
 
 /// A text with what stands for `long` and for the lines about the client filled in.
-pub(super) fn filled(text: &str, long: Option<&(String, usize)>, app: &str) -> Vec<u8> {
+pub(crate) fn filled(text: &str, long: Option<&(String, usize)>, app: &str) -> Vec<u8> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('<') {

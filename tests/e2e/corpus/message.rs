@@ -10,14 +10,14 @@ use crate::harness::http::{find, uninterrupted};
 const LONGEST_HEAD: usize = 256 * 1024;
 
 /// A connection, read message by message.
-pub(super) struct Reader<S> {
-    pub(super) stream: S,
+pub(crate) struct Reader<S> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     None,
     Length(usize),
     Chunked,
@@ -26,24 +26,24 @@ pub(super) enum Framing {
 
 /// A head: its first line, and its fields as they stand there.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) bytes: Vec<u8>,
-    pub(super) first: String,
-    pub(super) fields: Vec<(String, String)>,
-    pub(super) framing: Framing,
+pub(crate) struct Head {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) first: String,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) framing: Framing,
 }
 
 /// What follows a head.
 #[derive(Debug, Default)]
-pub(super) struct Body {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Body {
+    pub(crate) bytes: Vec<u8>,
     /// The lines of its trailer.
-    pub(super) trailers: Vec<u8>,
+    pub(crate) trailers: Vec<u8>,
 }
 
 /// Why there is no whole message.
 #[derive(Debug)]
-pub(super) enum Stopped {
+pub(crate) enum Stopped {
     /// The connection ended between two messages.
     Ended,
     /// It ended within one, of which this had come.
@@ -56,7 +56,7 @@ pub(super) enum Stopped {
 
 impl Head {
     /// The values of a field.
-    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = move |(key, _): &&(String, String)| key.eq_ignore_ascii_case(name);
         self.fields.iter().filter(named).map(|(_, value)| value.as_str())
     }
@@ -109,12 +109,12 @@ fn fields_of<'a>(
 }
 
 impl<S: Read> Reader<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
     /// The next head.
-    pub(super) fn head(&mut self) -> Result<Head, Stopped> {
+    pub(crate) fn head(&mut self) -> Result<Head, Stopped> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
                 return Head::read(self.buffer.drain(..end + 4).collect());
@@ -130,7 +130,7 @@ impl<S: Read> Reader<S> {
     }
 
     /// The body behind a head; `Unknown`: until the end of the connection.
-    pub(super) fn body(&mut self, head: &Head, framing: Framing) -> Result<Body, Stopped> {
+    pub(crate) fn body(&mut self, head: &Head, framing: Framing) -> Result<Body, Stopped> {
         let mut body = Body::default();
         let read = match framing {
             Framing::None => Ok(true),
@@ -145,7 +145,7 @@ impl<S: Read> Reader<S> {
     }
 
     /// Everything until the end of the connection.
-    pub(super) fn rest(&mut self) -> Result<Vec<u8>, Stopped> {
+    pub(crate) fn rest(&mut self) -> Result<Vec<u8>, Stopped> {
         while self.fill()? {}
         Ok(std::mem::take(&mut self.buffer))
     }

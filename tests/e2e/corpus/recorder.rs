@@ -18,18 +18,18 @@ use super::message::{Framing, Head, Reader, Stopped};
 use crate::harness::wait::DEADLINE;
 
 /// The path whose answer is told.
-pub(super) const TOLD: &str = "/case";
+pub(crate) const TOLD: &str = "/case";
 
 /// The recording app.
-pub(super) struct Recorder {
-    pub(super) addr: SocketAddr,
+pub(crate) struct Recorder {
+    pub(crate) addr: SocketAddr,
     events: Receiver<Event>,
     shared: Arc<Shared>,
 }
 
 /// What happened at the app.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A whole request: head, body without chunks, the lines of its trailer.
     Request { connection: usize, target: String, bytes: Vec<u8> },
     /// A request that broke off, and what had come of it.
@@ -40,15 +40,15 @@ pub(super) enum Event {
 
 /// What is answered to a request for `/case`.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// Each part is a write of its own.
-    pub(super) parts: Vec<Vec<u8>>,
+    pub(crate) parts: Vec<Vec<u8>>,
     /// Before the body was read.
-    pub(super) early: bool,
+    pub(crate) early: bool,
     /// The connection is closed behind it.
-    pub(super) closes: bool,
+    pub(crate) closes: bool,
     /// It is reset.
-    pub(super) resets: bool,
+    pub(crate) resets: bool,
 }
 
 struct Shared {
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 impl Recorder {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let (sender, events) = mpsc::sync_channel(10_000);
@@ -83,12 +83,12 @@ impl Recorder {
     }
 
     /// Sets what is answered to requests for `/case` from now on.
-    pub(super) fn tell(&self, told: Told) {
+    pub(crate) fn tell(&self, told: Told) {
         *self.shared.told.lock().unwrap() = told;
     }
 
     /// Sends `bytes` over a connection that is idle.
-    pub(super) fn send(&self, connection: usize, bytes: &[u8]) {
+    pub(crate) fn send(&self, connection: usize, bytes: &[u8]) {
         let streams = self.shared.streams.lock().unwrap();
         let mut stream = streams.get(&connection).expect("the connection is open");
         stream.write_all(bytes).expect("the daemon's side is open");
@@ -96,7 +96,7 @@ impl Recorder {
 
     /// What happened until the request for `target`, and the connection over which that came.
     #[track_caller]
-    pub(super) fn until(&self, target: &str) -> (Vec<Event>, usize) {
+    pub(crate) fn until(&self, target: &str) -> (Vec<Event>, usize) {
         let mut events = Vec::new();
         loop {
             let event = self.events.recv_timeout(DEADLINE);

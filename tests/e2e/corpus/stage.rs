@@ -11,20 +11,20 @@ use crate::harness::wait::DEADLINE;
 use crate::harness::{Daemon, World};
 
 /// A request on a connection that goes on, as the client sends it and as the app sees it.
-pub(super) const AFTER: (&str, &str) =
+pub(crate) const AFTER: (&str, &str) =
     ("GET /after HTTP/1.1\r\nhost: a\r\n\r\n", "GET /after HTTP/1.1\r\nhost: a\r\n<fwd a>\r\n");
 
 /// A daemon with the recorder as its app.
-pub(super) struct Stage<'w> {
-    pub(super) daemon: Daemon<'w>,
-    pub(super) recorder: Recorder,
+pub(crate) struct Stage<'w> {
+    pub(crate) daemon: Daemon<'w>,
+    pub(crate) recorder: Recorder,
     asked: usize,
     /// What the app may see of requests that broke off, sooner or later.
     broken: Vec<Vec<u8>>,
 }
 
 impl<'w> Stage<'w> {
-    pub(super) fn start(world: &'w World) -> Self {
+    pub(crate) fn start(world: &'w World) -> Self {
         let recorder = Recorder::start();
         // One thread, so that all requests share the kept connections. The client is a stranger.
         let conf = world
@@ -40,7 +40,7 @@ impl<'w> Stage<'w> {
         stage
     }
 
-    pub(super) fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.daemon.addr).expect("the daemon listens");
         stream.set_nodelay(true).expect("an open socket");
         stream.set_read_timeout(Some(DEADLINE)).expect("an open socket");
@@ -49,7 +49,7 @@ impl<'w> Stage<'w> {
 
     /// Another client asks for something else and must get its own answer. Returns what the app saw
     /// before that, and the connection over which it was asked.
-    pub(super) fn ask_as_another(&mut self) -> Result<(Vec<Event>, usize), String> {
+    pub(crate) fn ask_as_another(&mut self) -> Result<(Vec<Event>, usize), String> {
         self.asked += 1;
         let target = format!("/other/{}", self.asked);
         let mut reader = Reader::new(self.connect());
@@ -65,13 +65,13 @@ impl<'w> Stage<'w> {
     }
 
     /// Notes what the app may see of a request that breaks off.
-    pub(super) fn may_break(&mut self, request: Vec<u8>) {
+    pub(crate) fn may_break(&mut self, request: Vec<u8>) {
         self.broken.push(request);
     }
 
     /// The whole requests among `events`, with their connections. Fails for anything that the app
     /// must not see.
-    pub(super) fn whole(&self, events: Vec<Event>) -> Result<Vec<(usize, Vec<u8>)>, String> {
+    pub(crate) fn whole(&self, events: Vec<Event>) -> Result<Vec<(usize, Vec<u8>)>, String> {
         let mut whole = Vec::new();
         for event in events {
             match event {
@@ -88,7 +88,7 @@ impl<'w> Stage<'w> {
 }
 
 /// The head of an answer, interim ones left out.
-pub(super) fn head(reader: &mut Reader<TcpStream>) -> Result<Head, Stopped> {
+pub(crate) fn head(reader: &mut Reader<TcpStream>) -> Result<Head, Stopped> {
     loop {
         let head = reader.head()?;
         if !matches!(status_of(&head), 100..=199) {
@@ -98,19 +98,19 @@ pub(super) fn head(reader: &mut Reader<TcpStream>) -> Result<Head, Stopped> {
 }
 
 /// How the body behind the head of an answer ends.
-pub(super) fn framing_of(head: &Head, to_head: bool) -> Framing {
+pub(crate) fn framing_of(head: &Head, to_head: bool) -> Framing {
     if to_head || matches!(status_of(head), 204 | 304) { Framing::None } else { head.framing }
 }
 
 /// A whole answer.
-pub(super) fn answer(reader: &mut Reader<TcpStream>, to_head: bool) -> Result<(Head, Body), Stopped> {
+pub(crate) fn answer(reader: &mut Reader<TcpStream>, to_head: bool) -> Result<(Head, Body), Stopped> {
     let head = head(reader)?;
     let body = reader.body(&head, framing_of(&head, to_head))?;
     Ok((head, body))
 }
 
 /// Asks for something else on the same connection, and returns the answer's body.
-pub(super) fn goes_on(reader: &mut Reader<TcpStream>) -> Result<Vec<u8>, String> {
+pub(crate) fn goes_on(reader: &mut Reader<TcpStream>) -> Result<Vec<u8>, String> {
     let sent = reader.stream.write_all(AFTER.0.as_bytes());
     sent.map_err(|error| format!("it does not go on: {error}"))?;
     let (head, body) = answer(reader, false).map_err(|stopped| format!("it does not go on: {stopped:?}"))?;
@@ -121,7 +121,7 @@ pub(super) fn goes_on(reader: &mut Reader<TcpStream>) -> Result<Vec<u8>, String>
 }
 
 /// Asserts that the connection has ended and that nothing more came.
-pub(super) fn ends(reader: &mut Reader<TcpStream>) -> Result<(), String> {
+pub(crate) fn ends(reader: &mut Reader<TcpStream>) -> Result<(), String> {
     match reader.rest() {
         Ok(rest) if rest.is_empty() => Ok(()),
         Ok(rest) => Err(format!("more came: {}", shown(&rest))),
@@ -130,14 +130,14 @@ pub(super) fn ends(reader: &mut Reader<TcpStream>) -> Result<(), String> {
 }
 
 /// The status in the first line of an answer; 0 if it is none.
-pub(super) fn status_of(head: &Head) -> u16 {
+pub(crate) fn status_of(head: &Head) -> u16 {
     let rest = head.first.strip_prefix("HTTP/1.1 ").or_else(|| head.first.strip_prefix("HTTP/1.0 "));
     rest.and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok()).unwrap_or(0)
 }
 
 /// The bytes as they are written: at once, or the first ones in pieces of seven bytes and the rest
 /// of a long message in larger ones.
-pub(super) fn pieces(bytes: &[u8], small: bool) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn pieces(bytes: &[u8], small: bool) -> impl Iterator<Item = &[u8]> {
     let (first, rest) = if small { bytes.split_at(bytes.len().min(1_000)) } else { (&bytes[..0], bytes) };
     first.chunks(7).chain(rest.chunks(if small { 4 * 1024 } else { rest.len().max(1) }))
 }
