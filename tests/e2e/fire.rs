@@ -180,7 +180,7 @@ fn connect(daemon: &Daemon<'_>, address: usize) -> TcpStream {
 }
 
 /// What the daemon has in memory, in kB.
-fn memory(daemon: &Daemon<'_>, line: &str) -> u64 {
+pub(crate) fn memory(daemon: &Daemon<'_>, line: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let value = status.lines().find_map(|known| known.strip_prefix(line)).unwrap();
     value.trim().trim_end_matches(" kB").parse().unwrap()

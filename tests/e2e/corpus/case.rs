@@ -82,6 +82,8 @@ pub(crate) struct FromApp {
     pub(crate) body: Option<String>,
     /// The lines of its trailer, for a client that takes trailers.
     pub(crate) trailers: Option<String>,
+    /// The same over HTTP/2, where they need not be announced.
+    pub(crate) http2_trailers: Option<String>,
     /// It breaks off, so that the client sees that it is not whole.
     #[serde(default)]
     pub(crate) cut: bool,

@@ -105,6 +105,13 @@ pub(crate) fn put(folder: &Path, name: &str, text: &str) {
 }
 
 impl Terms {
+    /// The same, for a client that speaks these protocols.
+    pub(crate) fn speaking(&self, protocols: &[&[u8]]) -> Self {
+        let mut terms = ClientConfig::clone(&self.0);
+        terms.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self(Arc::new(terms))
+    }
+
     /// A connection to `addr` that means `host`, with the handshake done.
     pub(crate) fn connect(&self, addr: SocketAddr, host: &str) -> io::Result<Conn> {
         let mut stream = self.begin(addr, host)?;

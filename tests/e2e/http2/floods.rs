@@ -5,29 +5,29 @@ use super::frames::*;
 use crate::harness::conf::Conf;
 use crate::harness::{Daemon, World};
 
-fn conf(world: &World) -> Conf {
+pub(super) fn conf(world: &World) -> Conf {
     world.conf().app(&world.app("v1")).set("proxy.threads", 1)
 }
 
-fn started<'w>(world: &'w World, conf: &Conf) -> Daemon<'w> {
+pub(super) fn started<'w>(world: &'w World, conf: &Conf) -> Daemon<'w> {
     let daemon = world.start(conf);
     daemon.wait_until_serves("v1");
     daemon
 }
 
 /// A plain request for this path.
-fn get_path(stream: u32, path: &str) -> Vec<u8> {
+pub(super) fn get_path(stream: u32, path: &str) -> Vec<u8> {
     let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", path)];
     headers(stream, ALONE, &fields)
 }
 
 /// The number of the stream that is the client's next after `before` others.
-fn stream(before: u32) -> u32 {
+pub(super) fn stream(before: u32) -> u32 {
     2 * before + 1
 }
 
 #[track_caller]
-fn assert_others_are_served(daemon: &Daemon<'_>, another: &mut Client, nth: u32) {
+pub(super) fn assert_others_are_served(daemon: &Daemon<'_>, another: &mut Client, nth: u32) {
     daemon.get("/").expect(200);
     assert_eq!(another.ask(stream(nth), "/").expect("another connection is served").status(), 200);
 }
