@@ -174,6 +174,15 @@ impl Body {
         self
     }
 
+    /// Drops the known bytes that it has. False: it has none.
+    pub(super) fn silence(&mut self) -> bool {
+        let has_some = matches!(self.kind, Kind::Whole(_));
+        if has_some {
+            self.finish(None);
+        }
+        has_some
+    }
+
     fn finish(&mut self, incoming: Option<super::upstream::exchange::Over>) {
         self.kind = Kind::Over;
         if let Some(over) = incoming {

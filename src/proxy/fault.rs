@@ -15,7 +15,7 @@ use crate::config::Pages;
 use crate::want;
 
 /// The field that marks portok's own answers.
-const ERROR: &str = "portok-error";
+pub(super) const ERROR: &str = "portok-error";
 
 /// When a client may come again that found the app in maintenance, in seconds.
 const AFTER_MAINTENANCE: &str = "60";

@@ -27,6 +27,7 @@ use super::stream::ClientStream;
 use super::worker::Worker;
 
 mod flood;
+mod grpc;
 mod request;
 mod streams;
 mod websocket;

@@ -132,3 +132,31 @@ async fn a_server_of_http1_is_not_one_of_grpc() {
     assert!(report.error.as_ref().is_some_and(|error| error.contains("not HTTP/2")), "{report:?}");
     drop(serving);
 }
+
+#[tokio::test]
+async fn an_app_of_http2_is_asked_for_its_path_over_http2() {
+    for (status, said) in
+        [(200, None), (204, None), (302, Some("status 302 to /login")), (500, Some("status 500"))]
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let asked = probe(listener.local_addr().unwrap(), Ask::GetOverHttp2("/up?x=1".to_owned()));
+        let serving = tokio::spawn(async move {
+            let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let mut response = Response::builder().status(status);
+            if status == 302 {
+                response = response.header("location", "/login");
+            }
+            let mut body = respond.send_response(response.body(()).unwrap(), false).unwrap();
+            body.send_data(Bytes::from_static(b"db is down"), true).unwrap();
+            while connection.accept().await.is_some() {}
+            request.into_parts().0
+        });
+        let report = within(asked.ask()).await.unwrap();
+        let head = within(serving).await.unwrap();
+        assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "http://app.test/up?x=1"));
+        assert_eq!((report.healthy, report.complaint().as_deref()), (said.is_none(), said));
+        let body = said.map(|_| "db is down");
+        assert_eq!(report.body.as_deref(), body);
+    }
+}

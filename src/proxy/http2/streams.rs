@@ -19,8 +19,8 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::request::{Translated, translate};
-use super::websocket;
 use super::wire::Watch;
+use super::{grpc, websocket};
 use crate::proxy::answer::Body;
 use crate::proxy::clock;
 use crate::proxy::connection::ClientConnection;
@@ -142,12 +142,16 @@ struct Asked {
 impl Asked {
     async fn answer(self) -> Response<Answer> {
         let Self { worker, stream, slot, request, websocket } = self;
+        let is_call = grpc::is_call(request.headers());
         let forwarded = forward::forward::<Streams>(&worker, &stream.client, request, &slot);
         let mut answer = match forwarded.await {
             Ok(answer) => answer,
             Err(never) => match never {},
         };
         stream.client.tell(&worker.here.look().settings, answer.headers_mut());
+        if is_call {
+            grpc::translate(&mut answer);
+        }
         if let Some(handshake) = websocket {
             match handshake.answer(answer.status(), answer.headers_mut()) {
                 Ok(status) => *answer.status_mut() = status,

@@ -1,17 +1,22 @@
-//! Real servers as the apps: Socket.IO with real clients, prefork servers, and an app that blocks.
+//! Real servers as the apps: Socket.IO with real clients, prefork servers, servers of gRPC with real
+//! clients, and an app that blocks.
 //!
-//! They need node with the packages of `package-lock.json`, gunicorn and puma. Without them a test
-//! skips loudly, unless `PORTOK_REQUIRE_APPS=1` makes that a failure. This installs the packages:
+//! They need node with the packages of `package-lock.json`, gunicorn and puma, and a Python with
+//! what `requirements.txt` names. Without them a test skips loudly, unless `PORTOK_REQUIRE_APPS=1`
+//! makes that a failure. This installs the packages:
 //!
 //! ```sh
 //! mkdir -p target/real && cp tests/e2e/real/package*.json target/real
 //! npm ci --prefix target/real --ignore-scripts
+//! python3 -m venv target/real/python
+//! target/real/python/bin/pip install --only-binary :all: -r tests/e2e/real/requirements.txt
 //! ```
 
 use std::path::PathBuf;
 use std::process::Command;
 
 mod asking;
+mod grpc;
 mod over_http2;
 mod posts;
 mod prefork;
