@@ -62,7 +62,16 @@ pub fn set_levels(levels: &LogLevels) {
 
 fn targets(levels: &LogLevels) -> Targets {
     let parts = levels.parts.iter().map(|(part, level)| (format!("portok::{part}"), filter(*level)));
-    Targets::new().with_default(filter(levels.level)).with_targets(parts)
+    Targets::new()
+        .with_default(filter(levels.level))
+        .with_target("h2", of_clients(filter(levels.level)))
+        .with_targets(parts)
+}
+
+/// How much is logged of what h2 says about its peers. It warns of frames, and whoever sends
+/// them could fill the log: they show where everything about a connection does.
+fn of_clients(level: LevelFilter) -> LevelFilter {
+    if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::ERROR) }
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

@@ -69,8 +69,8 @@ pub(super) async fn serve(
     let (wire, left) = Wire::new(stream, early, watch.clone());
     drive(worker, client, wire, &watch).await;
     if let Some(left) = left.take() {
-        if watch.sends_away() {
-            tracing::debug!(peer = %client.peer, "a connection of HTTP/2 is ended: its client only keeps portok busy, or does not begin with settings");
+        if let Some(code) = watch.sent_away() {
+            tracing::debug!(peer = %client.peer, code, "a client of HTTP/2 is sent away");
         }
         // Either way the client had its chance to read why.
         let _ = tokio::time::timeout(LAST_WORDS, part(left)).await;
@@ -110,8 +110,9 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, w
                 return Poll::Ready(());
             }
             if let Poll::Ready(ended) = polled {
-                if ended.is_err() {
-                    watch.leave();
+                match ended {
+                    Ok(()) => watch.is_done(told),
+                    Err(_) => watch.leave(),
                 }
                 return Poll::Ready(());
             }

@@ -33,6 +33,7 @@ impl FrameHeader {
     pub(super) const HEADERS: u8 = 1;
     pub(super) const SETTINGS: u8 = 4;
     pub(super) const PING: u8 = 6;
+    pub(super) const GOAWAY: u8 = 7;
     pub(super) const WINDOW_UPDATE: u8 = 8;
     pub(super) const CONTINUATION: u8 = 9;
     /// ACK of settings and pings, END_STREAM of data and headers.
@@ -54,7 +55,9 @@ impl FrameHeader {
     fn is_control(&self) -> bool {
         let first = self.flags & Self::FIRST_FLAG != 0;
         match self.kind {
-            Self::PING | Self::SETTINGS => !first,
+            // portok itself sends one ping at most, where a connection ends politely.
+            Self::PING => true,
+            Self::SETTINGS => !first,
             Self::DATA | Self::HEADERS => self.length == 0 && !first,
             Self::CONTINUATION => self.length == 0,
             _ => false,
@@ -134,7 +137,7 @@ mod tests {
     fn what_asks_for_nothing_but_work_is_counted() {
         for (frame, counts) in [
             (header(FrameHeader::PING, 8, 0), true),
-            (header(FrameHeader::PING, 8, 1), false),
+            (header(FrameHeader::PING, 8, 1), true),
             (header(FrameHeader::SETTINGS, 0, 0), true),
             (header(FrameHeader::SETTINGS, 0, 1), false),
             (header(FrameHeader::DATA, 0, 0), true),

@@ -40,6 +40,8 @@ pub(super) struct Watch {
     sent_away: Cell<Option<u32>>,
     /// The stream is to be left.
     leaves: Cell<bool>,
+    /// The client goes: it has ended its side, or said that it will.
+    goes: Cell<bool>,
     /// The client has said how it speaks.
     settled: Cell<bool>,
     /// The last stream that the client began.
@@ -57,6 +59,7 @@ impl Watch {
             flood: RefCell::default(),
             sent_away: Cell::new(None),
             leaves: Cell::new(false),
+            goes: Cell::new(false),
             settled: Cell::new(false),
             last_stream: Cell::new(0),
             read: Cell::new(0),
@@ -71,12 +74,25 @@ impl Watch {
     /// Whether the client is sent away: it only keeps portok busy, or does not begin with settings,
     /// which hyper would not mind (RFC 9113, 3.4).
     pub(super) fn sends_away(&self) -> bool {
-        self.sent_away.get().is_some()
+        self.sent_away().is_some()
+    }
+
+    /// The code with which it is sent away.
+    pub(super) fn sent_away(&self) -> Option<u32> {
+        self.sent_away.get()
     }
 
     /// hyper has sent the client away: the stream is left.
     pub(super) fn leave(&self) {
         self.leaves.set(true);
+    }
+
+    /// hyper is done with the connection. Where neither the client nor portok wanted to go, it could
+    /// not go on after a request (`CONNECT` with a length), and has not told the client.
+    pub(super) fn is_done(&self, told: bool) {
+        if !told && !self.goes.get() {
+            self.send_away(PROTOCOL_ERROR);
+        }
     }
 
     /// A stream has begun.
@@ -103,6 +119,7 @@ impl Watch {
         }
         match header.kind {
             FrameHeader::HEADERS => self.last_stream.set(self.last_stream.get().max(header.stream)),
+            FrameHeader::GOAWAY => self.goes.set(true),
             // It is there, and takes what it is sent.
             FrameHeader::WINDOW_UPDATE => self.client.is_there(),
             FrameHeader::SETTINGS if !self.settled.replace(true) => self.client.is_there(),
@@ -253,6 +270,7 @@ impl AsyncRead for Wire {
         }
         let came = &buf.filled()[before..];
         self.watch.read.set(self.watch.read.get() + came.len());
+        self.watch.goes.set(self.watch.goes.get() || came.is_empty());
         self.watch.came(came);
         if self.watch.sends_away() {
             // hyper would begin what came with it.

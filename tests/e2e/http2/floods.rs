@@ -50,7 +50,14 @@ fn frames_that_ask_for_nothing_are_a_hundred_at_most() {
             frame(CONTINUATION, 0, 1, &[]),
             0,
         ),
-        ("acknowledgements of no ping", vec![], frame(PING, END, 0, &[0; 8]), u32::MAX),
+        (
+            "small parts of a head",
+            frame(HEADERS, END, 1, &block(&plain("GET", &[]))),
+            // `accept-encoding: gzip, deflate`
+            frame(CONTINUATION, 0, 1, &[0x90]),
+            0,
+        ),
+        ("acknowledgements of no ping", vec![], frame(PING, END, 0, &[0; 8]), 99),
         ("priorities", vec![], frame(PRIORITY, 0, 1, &[0; 5]), u32::MAX),
     ]
     .into_iter()
@@ -73,6 +80,7 @@ fn frames_that_ask_for_nothing_are_a_hundred_at_most() {
         assert!(!client.late, "{name}");
         assert_others_are_served(&daemon, &mut another, nth as u32);
     }
+    assert!(!daemon.log().contains("WARN"), "nobody fills the log: {}", daemon.log());
 }
 
 #[test]
@@ -125,4 +133,43 @@ fn streams_beyond_the_most_are_refused_and_the_others_go_on() {
     assert_eq!(client.end(), Some(ENHANCE_YOUR_CALM));
     assert!(!client.late);
     world.touch("later");
+}
+
+#[test]
+fn streams_that_portok_has_to_reset_count_as_well() {
+    let world = World::new();
+    let daemon = started(&world, &conf(&world));
+    let mut another = Client::connect(daemon.addr);
+    // CVE-2025-8671: the client has the server reset what it has begun.
+    let mut client = Client::connect(daemon.addr);
+    for nth in 0..3_000 {
+        client.send(&[post(stream(nth), &[]), window(stream(nth), 0x7fff_ffff)].concat());
+    }
+    assert_eq!(client.end(), Some(ENHANCE_YOUR_CALM));
+    assert!(!client.late);
+    assert_others_are_served(&daemon, &mut another, 0);
+    assert!(!daemon.log().contains("WARN"), "nobody fills the log: {}", daemon.log());
+}
+
+#[test]
+fn each_stream_counts_for_the_limits_of_requests() {
+    let world = World::new();
+    let limits = [("limits.requests_per_address", 5), ("limits.requests_per_connection", 8)];
+    let conf = limits.iter().fold(conf(&world), |conf, (key, most)| conf.set(key, *most));
+    let daemon = started(&world, &conf.set("proxy.trusted", vec!["192.0.2.0/24"]));
+    let held = format!("/hold?file={}", world.path("go").display());
+    let mut client = Client::connect(daemon.addr);
+    client.send(&(0..7).map(|nth| get_path(stream(nth), &held)).collect::<Vec<_>>().concat());
+    let refused = client.answer(stream(5)).unwrap();
+    assert_eq!((refused.status(), refused.value("portok-error")), (429, Some("too_many_at_once")));
+    // Those before are answered once they may be, and the eighth request is the connection's last.
+    world.touch("go");
+    let mut answered = 0;
+    while answered < 5 {
+        let came = client.until(HEADERS).expect("the connection goes on");
+        answered += u32::from(came.stream < stream(5));
+    }
+    assert_eq!(client.ask(stream(7), "/").unwrap().status(), 200);
+    assert_eq!(client.end(), Some(NO_ERROR));
+    assert!(!client.late);
 }

@@ -201,11 +201,13 @@ impl Client {
         self.conn.send(bytes)
     }
 
-    /// The next frame; `None`: the connection has ended. Takes settings, and puts heads together.
+    /// The next frame; `None`: the connection has ended. Takes settings, answers pings, and puts
+    /// heads together.
     pub(crate) fn next(&mut self) -> Option<Came> {
         let mut came = self.raw()?;
         match came.kind {
             SETTINGS if came.flags & END == 0 => self.send(&frame(SETTINGS, END, 0, &[])),
+            PING if came.flags & END == 0 => self.send(&frame(PING, END, 0, &came.payload)),
             GOAWAY => self.told = Some(came.number(4)),
             HEADERS => {
                 assert_eq!(came.flags & (PADDED | PRIORITIZED), 0, "portok sends none: {came:?}");

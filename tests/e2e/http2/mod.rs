@@ -17,3 +17,4 @@ mod slow;
 mod smuggling;
 mod streams;
 mod tls;
+mod websockets;

@@ -4,6 +4,8 @@
 
 use super::case::{Gets, asked, case, head, play};
 use super::frames::*;
+use crate::corpus::stage::Stage;
+use crate::harness::World;
 use Gets::{Ends, Nothing, Reset, Status};
 
 const BAD: Gets = Reset(PROTOCOL_ERROR);
@@ -237,4 +239,31 @@ fn a_stranger_says_nothing_about_itself_or_others() {
         asked("RFC 9113 8.2.3", "many parts of a cookie", &cookies, Status(200)).app(&joined),
         asked("RFC 9113 8.3", "names like pseudo-fields", &[("method", "POST"), ("path", "/y"), ("authority", "b"), ("scheme", "https")], Status(200)).app("GET /x HTTP/1.1\r\nhost: a\r\nmethod: POST\r\npath: /y\r\nauthority: b\r\nscheme: https\r\n<fwd a>\r\n"),
     ]);
+}
+
+#[test]
+fn each_answer_goes_to_who_asked_for_it() {
+    let world = World::new();
+    let stage = Stage::start(&world);
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(stage.daemon.addr)).collect();
+    let path = |client: usize, number: u32| format!("/of/{client}/{number}");
+    for number in (1..200).step_by(2) {
+        for (at, client) in clients.iter_mut().enumerate() {
+            let path = path(at, number);
+            let body = if number % 4 == 1 { "" } else { &path };
+            let fields = but(&[(":path", &path), (":method", "POST")]);
+            client
+                .send(&[headers(number, END_HEADERS, &fields), data(number, END, body.as_bytes())].concat());
+        }
+    }
+    for (at, client) in clients.iter_mut().enumerate() {
+        let mut bodies = std::collections::BTreeMap::<_, Vec<u8>>::new();
+        while bodies.len() < 100 || bodies.values().any(Vec::is_empty) {
+            let came = client.until(DATA).expect("it goes on");
+            bodies.entry(came.stream).or_default().extend(came.payload);
+        }
+        for (number, body) in bodies {
+            assert_eq!(String::from_utf8_lossy(&body), format!("POST {}", path(at, number)));
+        }
+    }
 }
