@@ -76,7 +76,7 @@ pub use self::secret::looks_secret;
 pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
 pub use self::tiers::{Tier, TierBy, TierKeys, Tiers, network};
-pub use self::tls::{AppTls, Tls, TlsVersion};
+pub use self::tls::{Acme, AppTls, Challenge, ExternalAccount, Tls, TlsVersion};
 pub use self::values::is_instance_name;
 pub use self::withheld::is_withheld;
 pub use crate::wire::{CommandLine, DeployStrategy};

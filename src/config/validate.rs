@@ -120,6 +120,11 @@ fn fits_together(r: &mut Reader<'_>, config: &Config) {
         ));
     }
     let plain_too = |own: &SocketAddr| config.listen.iter().any(|plain| overlaps(*plain, *own));
+    let acme = config.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+    if config.apps.is_none() && acme.is_some_and(|acme| acme.hosts.is_empty()) {
+        let why = "is not set, and one app alone names no hosts: no certificate is ordered";
+        r.warnings.push(format!("tls.acme.hosts: it {why}"));
+    }
     if let Some(both) = config.tls.iter().flat_map(|tls| &tls.listen).find(|own| plain_too(own)) {
         let plain = r.called("listen");
         r.reject("tls.listen", &format!("addresses other than {both}, which is one of {plain}"));

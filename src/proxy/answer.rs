@@ -44,7 +44,16 @@ pub(super) fn redirect(status: StatusCode, location: HeaderValue, close: bool) -
 
 /// That portok itself is there. `close`: the connection ends with it.
 pub(super) fn present(close: bool) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(b"OK\n"));
+    own(Bytes::from_static(b"OK\n"), close)
+}
+
+/// The proof that a host is ours (RFC 8555, 8.3).
+pub(super) fn proof(text: String, close: bool) -> Response<Bytes> {
+    own(text.into(), close)
+}
+
+fn own(text: Bytes, close: bool) -> Response<Bytes> {
+    let mut response = Response::new(text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

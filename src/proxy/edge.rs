@@ -53,8 +53,13 @@ impl Edge {
     pub(super) fn may_answer(&self, host: &[u8], shown: Option<&Choice>) -> bool {
         match shown {
             Some(shown) => !shown.allows(host),
-            None => self.redirect.is_some() && self.face.covers(host),
+            None => self.redirect.is_some() && self.face.covers(host) || self.face.may_be_asked(),
         }
+    }
+
+    /// The answer to a request that is not encrypted and asks for the proof that a host is ours.
+    pub(super) fn proof(&self, path: &[u8], shown: Option<&Choice>) -> Option<String> {
+        if shown.is_none() { self.face.proof(path) } else { None }
     }
 
     /// Where a request that is not encrypted is sent, and with which status; `None`: it is served.

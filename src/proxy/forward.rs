@@ -87,6 +87,14 @@ pub(super) fn forward<S>(
         }
         let unread = || facts.chunked || exchange::has_body(&body);
         if let Some(edge) = &own.settings.edge
+            && let Some(proof) = edge.proof(target.path, client.shown())
+        {
+            if unread() {
+                turn.linger();
+            }
+            return Ok(answer::proof(proof, unread()).map(|text| Body::whole(text, turn)));
+        }
+        if let Some(edge) = &own.settings.edge
             && let Some(elsewhere) = elsewhere(edge, &own, client, host(), &parts.headers)
         {
             let extras = extras_of(worker, client, &own, &parts, &target);

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, ClientHello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::acme::challenges::{Challenges, PROTOCOL};
 use super::server::Shown;
 use super::store::Store;
 
@@ -20,9 +21,13 @@ use super::store::Store;
 /// encrypted.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// The certificates that are shown now. A read of it is wait-free.
+/// The certificates that are shown now, and the proof that an ACME server may ask for. A read of it
+/// is wait-free.
 #[derive(Debug, Default)]
-pub struct Face(ArcSwap<Store<Shown>>);
+pub struct Face {
+    store: ArcSwap<Store<Shown>>,
+    challenges: Challenges,
+}
 
 /// What a connection is shown.
 #[derive(Debug, Clone)]
@@ -46,19 +51,40 @@ impl Choice {
 impl Face {
     /// Whether there is a certificate for this host, which may have a port.
     pub fn covers(&self, host: &[u8]) -> bool {
-        self.0.load().covers(host)
+        self.store.load().covers(host)
+    }
+
+    /// Whether a request may ask for a proof now.
+    pub fn may_be_asked(&self) -> bool {
+        self.challenges.may_be_asked()
+    }
+
+    /// The answer to a request for this path and query, if that asks for a proof.
+    pub fn proof(&self, path: &[u8]) -> Option<String> {
+        self.challenges.answer(path)
+    }
+
+    pub(super) fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// What a client is shown that names this host; `None`: nothing.
     fn choose(&self, host: Option<&[u8]>) -> Option<Choice> {
-        let store = self.0.load();
+        let store = self.store.load();
         let shown = store.find(host)?;
         Some(Choice { shown: Arc::clone(shown), is_default: store.is_default(shown) })
     }
 
+    /// How a handshake is made that asks for a proof and nothing else (RFC 8737, 3).
+    fn proof_in_handshake(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        let mut protocols = hello.alpn()?;
+        let asks = protocols.next() == Some(PROTOCOL) && protocols.next().is_none();
+        if asks { self.challenges.terms(hello.server_name()?.as_bytes()) } else { None }
+    }
+
     /// Shows these certificates from now on.
     pub(super) fn change(&self, store: Store<Shown>) {
-        self.0.store(Arc::new(store));
+        self.store.store(Arc::new(store));
     }
 
     /// Agrees with a client on how to encrypt. The caller has the deadline. If the future is
@@ -72,6 +98,11 @@ impl Face {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        if let Some(terms) = self.proof_in_handshake(&hello.client_hello()) {
+            let mut stream = hello.into_stream(terms).await?;
+            stream.shutdown().await?;
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it asked for a proof alone"));
+        }
         let choice = self.choose(hello.client_hello().server_name().map(str::as_bytes));
         let Some(choice) = choice else {
             hello.io.write_all(&UNRECOGNIZED_NAME).await?;

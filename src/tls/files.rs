@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+use super::acme::Plan;
 use super::pair::Pair;
 use crate::config::watch::Way;
 use crate::config::{Config, read_certificate, read_key};
@@ -31,13 +32,15 @@ const KEY: &str = "key";
 pub(super) enum Id {
     App(String),
     Folder(String),
+    /// One that has come by itself, called by its host.
+    Acme(String),
 }
 
 impl Id {
     /// The name alone.
     pub(super) fn name(&self) -> &str {
         match self {
-            Self::App(name) | Self::Folder(name) => name,
+            Self::App(name) | Self::Folder(name) | Self::Acme(name) => name,
         }
     }
 }
@@ -54,6 +57,7 @@ pub(super) struct Files {
 pub(super) struct Places {
     folder: Option<PathBuf>,
     apps: BTreeMap<Id, Files>,
+    acme: BTreeMap<Id, Files>,
 }
 
 /// What was found.
@@ -85,13 +89,21 @@ impl Places {
             let files = Files { certificate: certificate.to_owned(), key: key.to_owned() };
             Some((Id::App(app.name.clone()), files))
         });
-        Self { folder: tls.cert_dir.clone(), apps: apps.collect() }
+        let acme = Plan::of(config).into_iter().flat_map(|plan| {
+            plan.hosts.into_iter().map(move |host| {
+                let at = |ending: &str| plan.folder.join(format!("{host}.{ending}"));
+                let files = Files { certificate: at("crt"), key: at(KEY) };
+                (Id::Acme(host), files)
+            })
+        });
+        Self { folder: tls.cert_dir.clone(), apps: apps.collect(), acme: acme.collect() }
     }
 
     /// Whether files of this name are meant.
     pub(super) fn name(&self, id: &Id, files: &Files) -> bool {
         match id {
             Id::App(_) => self.apps.get(id) == Some(files),
+            Id::Acme(_) => self.acme.get(id) == Some(files),
             Id::Folder(_) => files.certificate.parent().is_some_and(|of| self.folder.as_deref() == Some(of)),
         }
     }
@@ -105,6 +117,9 @@ impl Places {
         for Files { certificate, key } in self.apps.values() {
             way.add(certificate);
             way.add(key);
+        }
+        if let Some(folder) = self.acme.values().next().and_then(|files| files.certificate.parent()) {
+            way.add_folder(folder, MOST, |_| true);
         }
         way
     }
@@ -122,6 +137,9 @@ impl Places {
                 }
             }
         }
+        // One that has not come yet is not missing.
+        let has_come = |(_, files): &(&Id, &Files)| files.certificate.exists();
+        all.extend(self.acme.iter().filter(has_come).map(|(id, files)| (id.clone(), files.clone())));
         for (id, files) in all {
             let known = before.pairs.get(&id).filter(|known| known.files == files);
             found.pairs.insert(id, FoundPair::read(files, known, provider));

@@ -11,16 +11,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::acme::{AllTold, Orderer, Plan, Told};
 use super::face::Face;
 use super::files::{Found, Id, Places};
 use super::pair::Pair;
 use super::server::{Shown, Speaker};
-use super::shelf::Shelf;
+use super::shelf::{Shelf, empty_row};
 use super::store::Store;
 use super::voice;
 use crate::config::watch::Bell;
 use crate::config::{Config, TlsVersion};
-use crate::wire::CertificateRow;
+use crate::wire::{self, CertificateRow, CertificateSource, CertificateState};
 
 /// How long reading all files may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
@@ -33,7 +34,9 @@ const TICK: Duration = Duration::from_secs(60);
 pub struct Certificates {
     face: Arc<Face>,
     standing: watch::Receiver<Arc<Standing>>,
+    told: watch::Receiver<AllTold>,
     orders: mpsc::Sender<Order>,
+    plans: watch::Sender<Option<Plan>>,
 }
 
 /// How all certificates stand.
@@ -69,7 +72,9 @@ impl Certificates {
     /// The system has no randomness.
     pub fn start(config: &Config) -> Result<(Self, impl Future<Output = ()> + use<>), rustls::Error> {
         let (orders, ordered) = mpsc::channel(1);
-        let (told, standing) = watch::channel(Arc::default());
+        let (told, standing) = watch::channel(Arc::<Standing>::default());
+        let (plans, planned) = watch::channel(Plan::of(config));
+        let (tell, told_of_acme) = watch::channel(AllTold::default());
         let face = Arc::new(Face::default());
         let mut keeper = Keeper {
             speaker: Speaker::new()?,
@@ -85,7 +90,18 @@ impl Certificates {
         keeper.arm();
         let found = keeper.wanted.places.look(&keeper.found, keeper.speaker.provider());
         keeper.found(found);
-        Ok((Self { face, standing, orders }, keeper.run()))
+        let stands = standing.clone();
+        let orderer = Orderer {
+            plans: planned,
+            face: Arc::clone(&face),
+            provider: Arc::clone(keeper.speaker.provider()),
+            told: tell,
+            has_file: Box::new(move |host| stands.borrow().shelf.has_file_for(host, SystemTime::now())),
+        };
+        let both = async {
+            tokio::join!(keeper.run(), orderer.run());
+        };
+        Ok((Self { face, standing, told: told_of_acme, orders, plans }, both))
     }
 
     /// What clients are shown.
@@ -96,11 +112,30 @@ impl Certificates {
     /// All certificates with their state, by name.
     pub fn rows(&self) -> Vec<CertificateRow> {
         let standing = self.standing.borrow();
-        standing.shelf.rows(standing.default.as_deref(), SystemTime::now())
+        let mut rows = standing.shelf.rows(standing.default.as_deref(), SystemTime::now());
+        for (host, Told { renewal, error }) in &**self.told.borrow() {
+            let is_it =
+                |row: &&mut CertificateRow| row.source == CertificateSource::Acme && row.name == *host;
+            if let Some(row) = rows.iter_mut().find(is_it) {
+                row.renew_at = renewal.map(wire::rfc3339);
+                row.error = row.error.take().or_else(|| error.clone());
+            } else if !standing.shelf.has_file_for(host, SystemTime::now()) {
+                let (source, state) = (CertificateSource::Acme, CertificateState::Ordered);
+                let (names, error) = (vec![host.clone()], error.clone());
+                rows.push(CertificateRow { source, state, names, error, ..empty_row(host.clone()) });
+            }
+        }
+        rows
     }
 
     /// Follows another configuration, and returns once its certificates are shown.
     pub async fn configure(&self, config: &Config) {
+        self.plans.send_if_modified(|plan| {
+            let next = Plan::of(config);
+            let differs = *plan != next;
+            *plan = next;
+            differs
+        });
         let (done, wait) = oneshot::channel();
         if self.orders.send(Order { wanted: Wanted::of(config), done }).await.is_ok() {
             // It ends with the daemon alone.

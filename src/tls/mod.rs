@@ -7,6 +7,7 @@
 //!
 //! The task ends with the daemon. A connection keeps what it was shown, whatever is swapped.
 
+mod acme;
 mod face;
 mod files;
 mod keeper;

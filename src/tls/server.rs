@@ -89,7 +89,7 @@ impl fmt::Debug for Speaker {
 
 /// The one certificate of these terms: which it is has been decided before.
 #[derive(Debug)]
-struct Only(Arc<CertifiedKey>);
+pub(super) struct Only(pub(super) Arc<CertifiedKey>);
 
 impl ResolvesServerCert for Only {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

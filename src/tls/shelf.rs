@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::files::{Files, Found, FoundPair, Id, Places};
+use super::names::cover;
 use super::pair::{Facts, Pair};
 use crate::wire::{self, CertificateRow, CertificateSource, CertificateState};
 
@@ -61,10 +62,15 @@ impl Shelf {
     pub(super) fn serving(&self, now: SystemTime) -> Vec<(&Id, &Arc<Pair>)> {
         let all = self.slots.iter().filter_map(|(id, slot)| Some((id, slot.serving.as_ref()?)));
         let mut all: Vec<_> = all.collect();
-        // An app's own first; then what holds now; then what holds longest.
+        // An app's own first, what has come by itself last; then what holds now; then what holds
+        // longest.
         all.sort_by_key(|(id, pair)| {
-            let is_of_the_folder = matches!(id, Id::Folder(_));
-            (is_of_the_folder, pair.facts.not_before > now, std::cmp::Reverse(pair.facts.not_after))
+            let rank = match id {
+                Id::App(_) => 0,
+                Id::Folder(_) => 1,
+                Id::Acme(_) => 2,
+            };
+            (rank, pair.facts.not_before > now, std::cmp::Reverse(pair.facts.not_after))
         });
         all
     }
@@ -72,7 +78,16 @@ impl Shelf {
     /// Which of them is called `name`: one of the folder before one of an app.
     pub(super) fn named(&self, name: &str) -> Option<&Id> {
         let is_it = |id: &&Id| id.name() == name;
-        self.slots.keys().rev().find(is_it)
+        let by_hand = |id: &&Id| is_it(id) && !matches!(id, Id::Acme(_));
+        self.slots.keys().rev().find(by_hand).or_else(|| self.slots.keys().find(is_it))
+    }
+
+    /// Whether an operator's certificate is shown for this host.
+    pub(super) fn has_file_for(&self, host: &str, now: SystemTime) -> bool {
+        let by_hand = self.slots.iter().filter(|(id, _)| !matches!(id, Id::Acme(_)));
+        by_hand
+            .filter_map(|(_, slot)| slot.serving.as_ref())
+            .any(|pair| pair.is_in_time(now) && cover(&pair.facts.names, host.as_bytes()))
     }
 
     /// When the next of those that serve expires, or begins to hold.
@@ -129,7 +144,11 @@ impl Slot {
         CertificateRow {
             app: match id {
                 Id::App(app) => Some(app.clone()),
-                Id::Folder(_) => None,
+                Id::Folder(_) | Id::Acme(_) => None,
+            },
+            source: match id {
+                Id::App(_) | Id::Folder(_) => CertificateSource::File,
+                Id::Acme(_) => CertificateSource::Acme,
             },
             file: self.files.certificate.display().to_string(),
             key: Some(self.files.key.display().to_string()),
@@ -150,7 +169,7 @@ impl Slot {
 }
 
 /// A row that says nothing but a name.
-fn empty_row(name: String) -> CertificateRow {
+pub(super) fn empty_row(name: String) -> CertificateRow {
     CertificateRow {
         name,
         app: None,
@@ -166,6 +185,7 @@ fn empty_row(name: String) -> CertificateRow {
         default: false,
         error: None,
         warning: None,
+        renew_at: None,
     }
 }
 

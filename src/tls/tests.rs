@@ -67,6 +67,7 @@ fn config(folder: &Path, default: Option<&str>) -> Config {
         min_version: TlsVersion::V12,
         redirect: Some(308),
         hsts: None,
+        acme: None,
     };
     Config { tls: Some(tls), ..config::of_an_empty_file() }
 }

@@ -43,6 +43,8 @@ fn tell_of(row: &CertificateRow) {
         CertificateState::Kept => {
             tracing::warn!(certificate, "certificate: {error}; the former one serves until {until}");
         }
+        // Of what has not come the one who ordered it tells.
+        CertificateState::Ordered => {}
         CertificateState::Expired | CertificateState::Bad => {
             tracing::error!(certificate, "certificate: left out: {error}");
         }

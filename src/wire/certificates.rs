@@ -34,6 +34,9 @@ pub struct CertificateRow {
     pub error: Option<String>,
     /// What is odd about its files.
     pub warning: Option<String>,
+    /// When one that comes by itself is renewed, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_at: Option<String>,
 }
 
 /// Where a certificate comes from.
@@ -42,6 +45,8 @@ pub struct CertificateRow {
 pub enum CertificateSource {
     /// An operator's files.
     File,
+    /// It comes by itself (`tls.acme`).
+    Acme,
 }
 
 /// Whether a certificate is shown to clients.
@@ -54,6 +59,8 @@ pub enum CertificateState {
     Kept,
     /// It is, and clients will not accept it before its time.
     NotYetValid,
+    /// It is to come by itself, and has not come yet.
+    Ordered,
     /// It has expired, and is left out.
     Expired,
     /// Its files hold no certificate with a key that fits, and it is left out.
@@ -72,6 +79,7 @@ impl CertificateState {
             Self::Serving => "serving",
             Self::Kept => "kept",
             Self::NotYetValid => "not_yet_valid",
+            Self::Ordered => "ordered",
             Self::Expired => "expired",
             Self::Bad => "bad",
         }

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod access;
 #[cfg(test)]
+mod acme;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod apps;

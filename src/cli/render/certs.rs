@@ -49,7 +49,7 @@ fn row(row: &CertificateRow) -> [(Style, String); 5] {
 fn state_style(state: CertificateState) -> Style {
     match state {
         CertificateState::Serving => GOOD,
-        CertificateState::Kept | CertificateState::NotYetValid => BUSY,
+        CertificateState::Kept | CertificateState::NotYetValid | CertificateState::Ordered => BUSY,
         CertificateState::Expired | CertificateState::Bad => BAD,
     }
 }
@@ -84,6 +84,7 @@ mod tests {
             default: name == "main",
             error: error.map(str::to_owned),
             warning: None,
+            renew_at: None,
         };
         let rows = [
             row("main", CertificateState::Serving, 61, None),

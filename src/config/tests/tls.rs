@@ -51,6 +51,53 @@ fn keys_of_tls_need_its_addresses_and_have_their_bounds() {
 }
 
 #[test]
+fn acme_is_there_where_a_person_is_named() {
+    let mut case = Case::new();
+    let key = case.dir.path().join("eab.key");
+    case.write("eab.key", "Zm9vYmFy\n");
+    let text = format!(
+        "[tls]\nlisten = 443\n[tls.acme]\nemail = \"ops@example.com\"\ndirectory = \"https://ca.test/dir\"\n\
+         hosts = [\"A.test\", \"b.test\"]\nchallenge = \"http-01\"\nca_file = \"/etc/ca.pem\"\n\
+         eab = {{ id = \"kid\", key_file = \"{}\" }}\n",
+        key.display()
+    );
+    case.write("api.toml", &text);
+    case.sources.file = Some(case.dir.path().join("api.toml"));
+    let config = case.good();
+    let acme = config.tls.as_ref().unwrap().acme.clone().unwrap();
+    assert_eq!((&*acme.email, &*acme.directory), ("ops@example.com", "https://ca.test/dir"));
+    assert_eq!(
+        (&acme.hosts[..], acme.challenge),
+        (&["a.test", "b.test"].map(str::to_owned)[..], Challenge::Http01)
+    );
+    let eab = acme.eab.unwrap();
+    assert_eq!((&*eab.id, eab.key_bytes()), ("kid", b"foobar".to_vec()));
+    assert!(!config.effective_toml().contains("Zm9v"), "the key is a secret");
+
+    let least = Case::file("[tls]\nlisten = 443\nacme.email = \"ops@example.com\"\n").good();
+    let acme = least.tls.as_ref().unwrap().acme.clone().unwrap();
+    assert_eq!(
+        (&*acme.directory, acme.challenge),
+        ("https://acme-v02.api.letsencrypt.org/directory", Challenge::TlsAlpn01)
+    );
+    assert!(warned(&least, "no certificate is ordered"), "{:?}", least.warnings);
+
+    for (table, part) in [
+        ("directory = \"https://ca.test/dir\"", "tls.acme.email is not set"),
+        ("email = \"ops\"", "the address of a person"),
+        ("email = \"a@b.test\"\ndirectory = \"http://ca.test/dir\"", "begins with https://"),
+        ("email = \"a@b.test\"\nhosts = [\"*.a.test\"]", "the name of a host"),
+        ("email = \"a@b.test\"\nhosts = [\"127.0.0.1\"]", "not an address"),
+        ("email = \"a@b.test\"\nchallenge = \"dns-01\"", "\"tls-alpn-01\" or \"http-01\""),
+        ("email = \"a@b.test\"\neab = { id = \"kid\" }", "or neither"),
+        ("email = \"a@b.test\"\nmail = 1", "tls.acme"),
+    ] {
+        let problems = Case::file(&format!("[tls]\nlisten = 443\n[tls.acme]\n{table}\n")).problems();
+        assert!(problems.len() == 1 && problems[0].contains(part), "{table}: {problems:?}");
+    }
+}
+
+#[test]
 fn a_certificate_of_an_app_needs_its_key() {
     let one = Case::file("[tls]\nlisten = 443\n[app]\ntarget = 8080\ntls.cert = \"/a\"\n").problems();
     assert!(one.len() == 1 && one[0].contains("app.tls.key beside it"), "{one:?}");

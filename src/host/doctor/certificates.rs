@@ -3,7 +3,7 @@
 use super::super::instances::Instance;
 use super::{Check, bad, good, warning};
 use crate::tls;
-use crate::wire::CertificateRow;
+use crate::wire::{CertificateRow, CertificateSource};
 
 /// Fewer days than this are a warning: there is still time to renew by hand.
 const FEW_DAYS: i64 = 14;
@@ -16,6 +16,14 @@ pub(super) fn certificates(instance: &Instance) -> Vec<Check> {
     }
     let name = &instance.name;
     match tls::survey(config) {
+        Ok(rows) if rows.is_empty() && config.tls.as_ref().is_some_and(|tls| tls.acme.is_some()) => {
+            let text = format!("`{name}`: no certificate has come yet");
+            vec![warning(
+                "certificates",
+                text,
+                "they come by themselves; portok certs says what holds them up",
+            )]
+        }
         Ok(rows) if rows.is_empty() => {
             let text = format!("`{name}`: tls.listen is set, and there is no certificate");
             vec![bad("certificates", text, "put NAME.crt and NAME.key into tls.cert_dir")]
@@ -37,7 +45,10 @@ fn of(instance: &str, row: &CertificateRow) -> Vec<Check> {
             checks.push(bad("certificates", format!("{called}: {error}"), hint));
         }
         (None, Some(days)) if days < FEW_DAYS => {
-            let hint = "renew it, and put the new files in their place";
+            let hint = match row.source {
+                CertificateSource::File => "renew it, and put the new files in their place",
+                CertificateSource::Acme => "it is renewed by itself; portok certs says what holds that up",
+            };
             checks.push(warning("certificates", format!("{called} expires in {days} days"), hint));
         }
         (None, days) => {

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
@@ -70,14 +71,7 @@ impl Authority {
 
     /// A client of these versions alone.
     pub(crate) fn terms_of(&self, versions: &[&'static SupportedProtocolVersion]) -> Terms {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.own.der().clone()).unwrap();
-        let terms = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Terms(Arc::new(terms))
+        Terms::of(self.own.der().clone(), versions)
     }
 
     /// Its own certificate as a file, for other programs.
@@ -110,6 +104,22 @@ impl Terms {
         let mut terms = ClientConfig::clone(&self.0);
         terms.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Self(Arc::new(terms))
+    }
+
+    fn of(root: CertificateDer<'static>, versions: &[&'static SupportedProtocolVersion]) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(root).unwrap();
+        let terms = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self(Arc::new(terms))
+    }
+
+    /// A client that trusts whom this certificate in PEM is of.
+    pub(crate) fn trusting(root: &[u8]) -> Self {
+        Self::of(CertificateDer::from_pem_slice(root).unwrap(), &[&TLS13, &TLS12])
     }
 
     /// A connection to `addr` that means `host`, with the handshake done.

@@ -30,7 +30,15 @@ function ask(number) {
     asked.on('response', (headers) => { status = headers[':status']; });
     asked.setEncoding('utf8');
     asked.on('data', (data) => { text += data; });
-    asked.on('error', (error) => { failed.push(`request: ${error.message}`); resolve(); });
+    asked.on('error', (error) => {
+      // Whoever was told to go elsewhere asks there, and nothing was lost (RFC 9113, 8.7).
+      if (asked.rstCode === http2.constants.NGHTTP2_REFUSED_STREAM) {
+        session = undefined;
+      } else {
+        failed.push(`request: ${error.message}`);
+      }
+      resolve();
+    });
     asked.on('end', () => {
       if (status === 200) {
         answered += 1;
