@@ -134,7 +134,7 @@ impl Fault {
             Self::UpstreamFull => "all of upstream.max_connections are in use".to_owned(),
             Self::Refused(error) => format!("the app takes no connection: {error}"),
             Self::Reset(error) => format!("the app broke off before its answer: {error}"),
-            Self::Invalid(what) => format!("the app's answer is not valid HTTP/1.1: {what}"),
+            Self::Invalid(what) => format!("the app's answer is not valid: {what}"),
             Self::NoLiveTarget => "no app is live".to_owned(),
             Self::Timeout(what) => format!("timed out: {what}"),
             Self::HoldFull => "the app takes no request for now, and as many wait for it as \
