@@ -17,7 +17,7 @@ use super::session::Session;
 use crate::wire::{AppRow, Phase, exit};
 
 /// What came of the last question.
-type Seen = Option<Result<Vec<AppRow>, Failure>>;
+type Seen = Result<Vec<AppRow>, Failure>;
 
 /// Waits no longer than `within`, and then shows the status.
 ///
@@ -43,9 +43,8 @@ pub(crate) async fn wait(
         }
     };
     let unwell: Vec<_> = match seen {
-        Some(Ok(rows)) => rows.into_iter().filter(|row| !is_healthy(row.phase)).collect(),
-        Some(Err(failure)) => return Err(failure),
-        None => Vec::new(),
+        Ok(rows) => rows.into_iter().filter(|row| !is_healthy(row.phase)).collect(),
+        Err(failure) => return Err(failure),
     };
     commands::status(session).await?;
     if unwell.is_empty() {
@@ -58,23 +57,29 @@ pub(crate) async fn wait(
 /// Asks until all are healthy or the time is over. Returns the last answer.
 async fn until_healthy(session: &Session<'_>, within: Duration) -> Result<Seen, Failure> {
     let deadline = Instant::now() + within;
-    let mut seen: Seen = None;
+    let mut seen: Option<Seen> = None;
     loop {
         let asking = session.client.ask::<Vec<AppRow>>(Call::get("status", "apps"));
-        match timeout_at(deadline, asking).await {
-            Err(_over) => return Ok(seen),
-            Ok(Ok((rows, _))) if rows.iter().all(|row| is_healthy(row.phase)) => return Ok(Some(Ok(rows))),
-            Ok(Ok((rows, _))) => seen = Some(Ok(rows)),
-            Ok(Err(failure)) if failure.is_passing() || failure.is_of_an_unknown_app() => {
-                seen = Some(Err(failure))
-            }
-            Ok(Err(failure)) => return Err(failure),
-        }
+        let answer = match seen {
+            // The first answer is waited for, however short the time: without one nothing is known.
+            None => asking.await,
+            Some(seen) => match timeout_at(deadline, asking).await {
+                Err(_over) => return Ok(seen),
+                Ok(answer) => answer,
+            },
+        };
+        let last = match answer {
+            Ok((rows, _)) if rows.iter().all(|row| is_healthy(row.phase)) => return Ok(Ok(rows)),
+            Ok((rows, _)) => Ok(rows),
+            Err(failure) if failure.is_passing() || failure.is_of_an_unknown_app() => Err(failure),
+            Err(failure) => return Err(failure),
+        };
         let next = Instant::now() + session.poll_every();
         sleep_until(next.min(deadline)).await;
         if Instant::now() >= deadline {
-            return Ok(seen);
+            return Ok(last);
         }
+        seen = Some(last);
     }
 }
 
