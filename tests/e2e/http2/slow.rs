@@ -170,3 +170,33 @@ fn a_body_that_nobody_takes_has_a_stream_s_window() {
     world.touch("go");
     assert_eq!(client.answer(1).expect("it goes on").status(), 200);
 }
+
+#[test]
+fn a_stream_that_is_answered_before_its_body_s_end_is_done() {
+    let world = World::new();
+    let daemon = started(&world, &conf(&world).set("proxy.max_body", "10KB").set("proxy.max_streams", 10));
+    let mut client = Client::connect(daemon.addr);
+    let long = [("content-length", "20000")];
+    for (nth, (path, more, status)) in [
+        ("/early", &[][..], 413),
+        ("/x", &[("x", " y")], 400),
+        ("/x", &long, 413),
+        ("/garbage", &[], 502),
+        ("/__portok/none", &[("host", "b")], 400),
+    ]
+    .into_iter()
+    .cycle()
+    .take(60)
+    .enumerate()
+    {
+        let number = stream(nth as u32);
+        let mut fields = plain("POST", more);
+        fields[3].1 = path;
+        client.send(&headers(number, END_HEADERS, &fields));
+        assert_eq!(client.answer(number).expect(path).status(), status, "{path}");
+        // What was under way when the answer came disturbs nobody.
+        client.send(&data(number, 0, b"late"));
+    }
+    assert_eq!(client.ask(stream(60), "/").expect("it goes on").status(), 200);
+    assert!(!client.late);
+}
