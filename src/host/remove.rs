@@ -180,14 +180,16 @@ fn state_of(places: &Places, name: &str) -> Result<Vec<PathBuf>, HostFailure> {
 }
 
 /// The instance to which an entry of the state folder belongs, by its name: `api` for `api.json`,
-/// for `api.json.corrupt-…`, and for a folder `api` that holds such a file or nothing, as systemd
-/// makes it. Another folder of that name is not portok's: other programs may use the same parent
-/// folder.
+/// for `api.json.corrupt-…`, for a folder `api.acme` with its record, and for a folder `api` that
+/// holds such a file or nothing, as systemd makes it. Another folder of that name is not portok's:
+/// other programs may use the same parent folder.
 pub(super) fn state_owner(path: &Path) -> Option<&str> {
     let file = path.file_name()?.to_str()?;
     let name = match file.split_once(".json") {
         Some((name, rest)) if rest.is_empty() || rest.starts_with(['.', '-']) => name,
         Some(_) => return None,
+        // The certificates that have come by themselves, with their keys.
+        None if file.ends_with(".acme") && path.join("acme.json").exists() => file.strip_suffix(".acme")?,
         None if path.is_dir() && is_state_folder(path, file) => file,
         None => return None,
     };
@@ -221,6 +223,10 @@ mod tests {
         assert_eq!(owner("api2"), None, "somebody else's folder");
         std::fs::write(folder.path().join("api2/api2.json.lock"), "").unwrap();
         assert_eq!(owner("api2").as_deref(), Some("api2"));
+        std::fs::create_dir(folder.path().join("api.acme")).unwrap();
+        assert_eq!(owner("api.acme"), None, "not portok's");
+        std::fs::write(folder.path().join("api.acme/acme.json"), "").unwrap();
+        assert_eq!(owner("api.acme").as_deref(), Some("api"));
         for foreign in ["api.jsonx", "a b.json", "README", "lost+found", ".json"] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }
