@@ -167,7 +167,7 @@ impl ClientConnection {
         }
     }
 
-    /// The address that the socket is connected to, whoever the client is; `None`: the client's own.
+    /// The address that the socket is connected to, where that is not the client's own.
     pub(super) fn balancer(&self) -> Option<SocketAddr> {
         self.door.balancer
     }

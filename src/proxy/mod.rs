@@ -4,7 +4,8 @@
 //! 1. [`listener`] accepts, until its [`last_call()`]; [`guests`] lets the client in, [`client`]
 //!    serves its connection.
 //! 2. [`plain`] reads a plain request; hyper reads any other, [`judge`] and [`forward`] take it on.
-//!    With several apps, [`routes`] say which one it is for.
+//!    With [`mod@http2`] a connection has many at a time. With several apps, [`routes`] say which one
+//!    it is for.
 //! 3. [`attempts`] claims the target that is live [`here`], and asks it over an [`upstream`] pool.
 //! 4. The answer comes back through [`plain`], or through [`answer`] and hyper.
 //!
@@ -20,7 +21,8 @@
 //! - One client: [`connection`] is the state of its connection, [`pins`] the targets that it stays
 //!   with, [`stream`] its bytes, [`socket`] these as hyper drives them behind a [`gate`], [`crowd`]
 //!   how much each address has, [`tiers`] how many requests each client may make in a time, [`who`]
-//!   the address that a trusted proxy names.
+//!   the address that a trusted proxy names in a request, [`proxy_protocol`] the one that a balancer
+//!   names before them.
 //! - One request: [`client_exchange`] is its state, [`waits`] its deadlines, [`ticket`] counts it,
 //!   [`extras`] is what only some configurations want of it, [`headers`] writes the head that goes
 //!   to the app, [`pieces`] are bytes on their way to a socket, [`fault`] why portok answers itself,

@@ -3,9 +3,10 @@
 //! One task, [`keeper`], owns them: it reads their [`files`], takes each [`pair`] apart, and lets
 //! the [`shelf`] decide what becomes of it. What clients are shown ([`server`]) stands in a
 //! [`store`] by the [`names`] of the certificates; the store is swapped as a whole, and the data
-//! plane reads it by the [`face`] without a lock. What changes is logged once ([`voice`]).
+//! plane reads it by the [`face`] without a lock. What changes is logged once ([`voice`]). Another
+//! task, [`acme`], has certificates come by themselves, and puts them where the keeper finds them.
 //!
-//! The task ends with the daemon. A connection keeps what it was shown, whatever is swapped.
+//! The tasks end with the daemon. A connection keeps what it was shown, whatever is swapped.
 
 mod acme;
 mod face;
