@@ -27,6 +27,8 @@ use super::face::Face;
 use super::pair::Pair;
 use crate::config::{Acme, Config, Hosts};
 
+pub(super) use self::record::file_of;
+
 pub(super) mod challenges;
 mod client;
 mod record;
@@ -123,11 +125,20 @@ impl Orderer {
 
     /// Does what is due, again and again.
     async fn follow(&self, plan: Plan) {
-        let mut work = match Work::begin(plan, &self.provider) {
-            Ok(work) => work,
-            Err(error) => {
-                tracing::error!("certificates do not come by themselves: {error}");
-                return std::future::pending().await;
+        let mut work = loop {
+            match Work::begin(plan.clone(), &self.provider) {
+                Ok(work) => break work,
+                Err(error) => {
+                    let told = Told { renewal: None, error: Some(error) };
+                    let all: BTreeMap<_, _> =
+                        plan.hosts.iter().map(|host| (host.clone(), told.clone())).collect();
+                    if **self.told.borrow() != all {
+                        let why = told.error.unwrap_or_default();
+                        tracing::error!("certificates do not come by themselves: {why}; it is tried again");
+                        self.told.send_replace(Arc::new(all));
+                    }
+                    tokio::time::sleep(TICK).await;
+                }
             }
         };
         loop {
@@ -173,7 +184,7 @@ impl Work {
             record.hosts.clear();
             record.directory = plan.acme.directory.clone();
         }
-        let life = |host: &String| Some((host.clone(), life_of(home.pair(host)?, provider)?));
+        let life = |host: &String| Some((host.clone(), life_of(&home.pair(host)?, provider)?));
         let lives = plan.hosts.iter().filter_map(life).collect();
         Ok(Self { home, record, lives, account: None, plan })
     }
@@ -240,13 +251,14 @@ impl Work {
         self.record.orders.retain(|at| schedule::counts(now, *at));
         self.record.orders.push(now);
         self.save();
-        let former = self.host(host).suggested.and_then(|_| self.identifier(host));
+        // A server takes one certificate for another once: after a failure that may have happened.
+        let known = self.host(host);
+        let former = known.suggested.filter(|_| known.failures == 0).and_then(|_| self.identifier(host));
         let what = (host, self.plan.acme.challenge);
         let issued = client::order(&account, what, former, (face.challenges(), provider)).await?;
-        let pair = (issued.certificate.clone().into_bytes(), issued.key.clone().into_bytes());
-        let life = life_of(pair, provider)
+        let life = life_of(issued.as_file().as_bytes(), provider)
             .ok_or_else(|| Failed::from("the server sends a certificate that cannot be used".to_owned()))?;
-        let kept = self.home.keep(host, &issued.certificate, &issued.key);
+        let kept = self.home.keep(host, &issued);
         kept.map_err(|error| Failed::from(format!("the certificate cannot be kept: {error}")))?;
         Ok(life)
     }
@@ -292,8 +304,7 @@ impl Work {
 
     /// By what the server knows the certificate of `host`.
     fn identifier(&self, host: &str) -> Option<CertificateIdentifier<'static>> {
-        let (certificate, _) = self.home.pair(host)?;
-        let certificate = CertificateDer::from_pem_slice(&certificate).ok()?;
+        let certificate = CertificateDer::from_pem_slice(&self.home.pair(host)?).ok()?;
         CertificateIdentifier::try_from(&certificate).ok().map(CertificateIdentifier::into_owned)
     }
 
@@ -304,8 +315,8 @@ impl Work {
     }
 }
 
-/// From when until when a pair holds; `None`: it is none.
-fn life_of((certificate, key): (Vec<u8>, Vec<u8>), provider: &CryptoProvider) -> Option<Life> {
-    let facts = Pair::read(&certificate, &key, provider).ok()?.facts;
+/// From when until when the pair in a file holds; `None`: it is none.
+fn life_of(file: &[u8], provider: &CryptoProvider) -> Option<Life> {
+    let facts = Pair::read(file, file, provider).ok()?.facts;
     Some(Life { begins: seconds(facts.not_before), ends: seconds(facts.not_after) })
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
-use super::acme::Plan;
+use super::acme::{Plan, file_of};
 use super::pair::Pair;
 use crate::config::watch::Way;
 use crate::config::{Config, read_certificate, read_key};
@@ -91,8 +91,8 @@ impl Places {
         });
         let acme = Plan::of(config).into_iter().flat_map(|plan| {
             plan.hosts.into_iter().map(move |host| {
-                let at = |ending: &str| plan.folder.join(format!("{host}.{ending}"));
-                let files = Files { certificate: at("crt"), key: at(KEY) };
+                let both = file_of(&plan.folder, &host);
+                let files = Files { certificate: both.clone(), key: both };
                 (Id::Acme(host), files)
             })
         });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, ExternalAccountKey,
@@ -35,6 +35,13 @@ const ASK_AGAIN: RetryPolicy = RetryPolicy::new()
 pub(super) struct Issued {
     pub(super) certificate: String,
     pub(super) key: String,
+}
+
+impl Issued {
+    /// Both in one file.
+    pub(super) fn as_file(&self) -> String {
+        format!("{}\n{}", self.key.trim_end(), self.certificate)
+    }
 }
 
 /// Why something was not done, in the server's words where it has some.
@@ -159,6 +166,8 @@ async fn prove(
             .challenge(wanted.clone())
             .ok_or_else(|| Failed::from(format!("the server does not offer {wanted:?} for {host}")))?;
         let text = challenge.key_authorization();
+        // There is one at a time.
+        drop(open.take());
         open = Some(challenges.open(match kind {
             Challenge::Http01 => {
                 Proof::Request { token: challenge.token.clone(), text: text.as_str().to_owned() }
@@ -219,10 +228,21 @@ pub(super) async fn renewal(
 ) -> Result<Option<u64>, Failed> {
     within(ANSWER_WITHIN, async {
         match account.renewal_info(certificate).await {
-            Ok((info, _)) => Ok(u64::try_from(info.suggested_window.start.unix_timestamp()).ok()),
+            Ok((info, _)) => {
+                let window = info.suggested_window;
+                // Some moment in it, so that not all clients of the server come at once.
+                let moment = window.start + (window.end - window.start) * some_share();
+                Ok(u64::try_from(moment.unix_timestamp()).ok())
+            }
             Err(Error::Unsupported(_)) => Ok(None),
             Err(error) => Err(error.into()),
         }
     })
     .await
+}
+
+/// A share from 0 to 1 that nobody knows beforehand.
+fn some_share() -> f64 {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+    f64::from(nanos) / 1e9
 }

@@ -1,15 +1,17 @@
 //! What is kept of ACME on disk, beside the records of apps: the account, what was ordered lately,
-//! and a certificate with its key for each host. The folder is the daemon's alone, and so is each
+//! and a file for each host with its certificate and key. The folder is the daemon's alone, and so is each
 //! file in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use instant_acme::AccountCredentials;
 use serde::{Deserialize, Serialize};
+
+use super::client::Issued;
 
 /// The file of everything that is no certificate.
 const FILE: &str = "acme.json";
@@ -62,7 +64,7 @@ impl Home {
     pub(super) fn open(&self) -> io::Result<Record> {
         match fs::DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            _ => fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700))?,
         }
         let text = match fs::read(self.0.join(FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
@@ -86,17 +88,20 @@ impl Home {
         put(&self.0.join(FILE), &serde_json::to_vec_pretty(record)?)
     }
 
-    /// Keeps a certificate. Its key is written first: a pair that does not fit yet is left out.
-    pub(super) fn keep(&self, host: &str, certificate: &str, key: &str) -> io::Result<()> {
-        put(&self.0.join(format!("{host}.key")), key.as_bytes())?;
-        put(&self.0.join(format!("{host}.crt")), certificate.as_bytes())
+    /// Keeps a certificate and its key, in one file: the former pair goes with the new one's coming.
+    pub(super) fn keep(&self, host: &str, issued: &Issued) -> io::Result<()> {
+        put(&file_of(&self.0, host), issued.as_file().as_bytes())
     }
 
-    /// The certificate and the key of a host, if it has some.
-    pub(super) fn pair(&self, host: &str) -> Option<(Vec<u8>, Vec<u8>)> {
-        let read = |ending: &str| fs::read(self.0.join(format!("{host}.{ending}"))).ok();
-        read("crt").zip(read("key"))
+    /// The file of a host, if it has one.
+    pub(super) fn pair(&self, host: &str) -> Option<Vec<u8>> {
+        fs::read(file_of(&self.0, host)).ok()
     }
+}
+
+/// Where a host has its certificate and its key.
+pub(in crate::tls) fn file_of(folder: &Path, host: &str) -> PathBuf {
+    folder.join(format!("{host}.pem"))
 }
 
 /// Writes a file that nobody else may read, whole or not at all.
@@ -106,5 +111,6 @@ fn put(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(content)?;
     file.sync_all()?;
-    fs::rename(&new, path)
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
 }
