@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::challenges::{Challenges, PROTOCOL, Proof};
-use super::record::StoredAccount;
+use super::record::{Issued, StoredAccount};
 use crate::config::{Acme, Challenge};
 use crate::tls::server::Only;
 
@@ -30,19 +30,6 @@ const ASK_AGAIN: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(200))
     .backoff(1.5)
     .timeout(Duration::from_secs(90));
-
-/// A certificate with those that vouch for it, and its key, in PEM.
-pub(super) struct Issued {
-    pub(super) certificate: String,
-    pub(super) key: String,
-}
-
-impl Issued {
-    /// Both in one file.
-    pub(super) fn as_file(&self) -> String {
-        format!("{}\n{}", self.key.trim_end(), self.certificate)
-    }
-}
 
 /// Why something was not done, in the server's words where it has some.
 #[derive(Debug)]

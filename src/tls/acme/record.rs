@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use instant_acme::AccountCredentials;
 use serde::{Deserialize, Serialize};
 
-use super::client::Issued;
-
 /// The file of everything that is no certificate.
 const FILE: &str = "acme.json";
 
@@ -52,6 +50,19 @@ pub(super) struct StoredHost {
     /// When the server was asked about the renewal, and what it has said.
     pub(super) asked: Option<u64>,
     pub(super) suggested: Option<u64>,
+}
+
+/// A certificate with those that vouch for it, and its key, in PEM.
+pub(super) struct Issued {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl Issued {
+    /// Both in one file.
+    pub(super) fn as_file(&self) -> String {
+        format!("{}\n{}", self.key.trim_end(), self.certificate)
+    }
 }
 
 /// Where all of it lies.
