@@ -1,6 +1,6 @@
 //! What is kept of ACME on disk, beside the records of apps: the account, what was ordered lately,
-//! and a file for each host with its certificate and key. The folder is the daemon's alone, and so is each
-//! file in it.
+//! and a file for each host with its certificate and key. The folder is the daemon's alone, and so is
+//! each file in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
