@@ -42,17 +42,11 @@ pub(super) fn redirect(status: StatusCode, location: HeaderValue, close: bool) -
     response
 }
 
-/// That portok itself is there. `close`: the connection ends with it.
-pub(super) fn present(close: bool) -> Response<Bytes> {
-    own(Bytes::from_static(b"OK\n"), close)
-}
+/// What says that portok itself is there.
+pub(super) const PRESENT: Bytes = Bytes::from_static(b"OK\n");
 
-/// The proof that a host is ours (RFC 8555, 8.3).
-pub(super) fn proof(text: String, close: bool) -> Response<Bytes> {
-    own(text.into(), close)
-}
-
-fn own(text: Bytes, close: bool) -> Response<Bytes> {
+/// A text of portok's own, for this moment. `close`: the connection ends with it.
+pub(super) fn plain_text(text: Bytes, close: bool) -> Response<Bytes> {
     let mut response = Response::new(text);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -16,13 +16,11 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::address::Scheme;
@@ -35,17 +33,13 @@ use super::http2;
 use super::plain;
 use super::proxy_protocol;
 use super::socket::Socket;
-use super::stream::ClientStream;
+use super::stream::{self, ClientStream};
 use super::tunnel::TunnelSlot;
 use super::worker::Worker;
 use crate::tls::HTTP_2;
 
 /// hyper's buffers may grow at least this large, however short a head has to be.
 const BUFFER: usize = 128 * 1024;
-
-/// How much, and how long, a client may still send after its answer before the connection is
-/// closed.
-const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(5));
 
 /// Serves `stream` until it ends. The caller spawns the future on the worker's thread.
 ///
@@ -163,8 +157,7 @@ async fn go_on<S: ClientStream>(
         return;
     }
     if let Some(mut stream) = left.take() {
-        // Either way the client had its chance to read the answer.
-        let _ = tokio::time::timeout(LINGER.1, discard(&mut stream)).await;
+        stream::linger(&mut stream).await;
     }
 }
 
@@ -230,20 +223,4 @@ async fn http<S: ClientStream>(
         }
     })
     .await
-}
-
-/// Ends this side, then reads and forgets what the client still sends. A socket that is closed with
-/// unread bytes resets the connection, and the client may lose the answer.
-async fn discard<S: ClientStream>(stream: &mut S) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let mut buf = vec![0; 16 * 1024];
-    let mut total = 0;
-    while let Ok(read @ 1..) = stream.read(&mut buf).await {
-        total += read;
-        if total > LINGER.0 {
-            return;
-        }
-    }
 }

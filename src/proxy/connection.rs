@@ -259,7 +259,7 @@ impl ClientConnection {
         self.exchange.become_tunnel(service, target);
         self.phase.set(Phase::Tunnel);
         if let Some(connection) = self.connection()
-            && let Some(Multiplex::Connection { tunnels, .. }) = connection.multiplex.get().map(|own| &**own)
+            && let Some(Multiplex::Connection { tunnels, .. }) = connection.multiplexed()
         {
             tunnels.set(tunnels.get() + 1);
         }
@@ -267,7 +267,7 @@ impl ClientConnection {
 
     /// Whether it is a tunnel, or all that it carries are.
     pub(super) fn is_tunnel(&self) -> bool {
-        match (self.phase.get(), self.multiplex.get().map(|own| &**own)) {
+        match (self.phase.get(), self.multiplexed()) {
             (Phase::Tunnel, _) => true,
             (Phase::Streams, Some(Multiplex::Connection { streams, tunnels })) => streams == tunnels,
             _ => false,
@@ -394,9 +394,13 @@ impl ClientConnection {
         self.multiplex.get_or_init(|| Box::new(Multiplex::Connection { streams, tunnels }));
     }
 
+    fn multiplexed(&self) -> Option<&Multiplex> {
+        self.multiplex.get().map(|own| &**own)
+    }
+
     /// The connection whose stream it is; `None`: it is a connection itself.
     pub(super) fn connection(&self) -> Option<&Rc<Self>> {
-        match self.multiplex.get().map(|own| &**own) {
+        match self.multiplexed() {
             Some(Multiplex::Stream { of }) => Some(of),
             _ => None,
         }
@@ -404,7 +408,7 @@ impl ClientConnection {
 
     /// How many of its streams have not ended.
     pub(super) fn streams(&self) -> u32 {
-        match self.multiplex.get().map(|own| &**own) {
+        match self.multiplexed() {
             Some(Multiplex::Connection { streams, .. }) => streams.get(),
             _ => 0,
         }
@@ -431,7 +435,7 @@ impl ClientConnection {
     }
 
     fn stream_began(&self) {
-        if let Some(Multiplex::Connection { streams, .. }) = self.multiplex.get().map(|own| &**own) {
+        if let Some(Multiplex::Connection { streams, .. }) = self.multiplexed() {
             streams.set(streams.get() + 1);
         }
         self.served.set(self.served.get().saturating_add(1));
@@ -439,7 +443,7 @@ impl ClientConnection {
     }
 
     fn stream_ended(&self, was_tunnel: bool) {
-        if let Some(Multiplex::Connection { streams, tunnels }) = self.multiplex.get().map(|own| &**own) {
+        if let Some(Multiplex::Connection { streams, tunnels }) = self.multiplexed() {
             streams.set(streams.get() - 1);
             tunnels.set(tunnels.get() - u32::from(was_tunnel));
             if streams.get() == 0 {

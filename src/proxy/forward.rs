@@ -27,6 +27,7 @@ use super::headers;
 use super::here::{Aside, Routed, ServiceHere};
 use super::judge::{Facts, judge};
 use super::stayer::StayerKind;
+use super::stayers::Staying;
 use super::sticky::{self, Wish};
 use super::ticket::Ticket;
 use super::tunnel::{Tunnel, TunnelSlot};
@@ -78,21 +79,18 @@ pub(super) fn forward<S>(
         turn.client().judged(facts.body());
         let own = worker.here.look();
         let host = || host_of(&parts, &target);
-        if matches!(parts.method, Method::GET | Method::HEAD) && own.settings.is_ping(host, target.path) {
-            let unread = facts.chunked || exchange::has_body(&body);
-            if unread {
-                turn.linger();
-            }
-            return Ok(answer::present(unread).map(|text| Body::whole(text, turn)));
-        }
         let unread = || facts.chunked || exchange::has_body(&body);
-        if let Some(edge) = &own.settings.edge
-            && let Some(proof) = edge.proof(target.path, client.shown())
-        {
+        let pings = matches!(parts.method, Method::GET | Method::HEAD);
+        let said = match &own.settings.edge {
+            _ if pings && own.settings.is_ping(host, target.path) => Some(answer::PRESENT),
+            Some(edge) => edge.proof(target.path, client.shown()).map(Bytes::from),
+            None => None,
+        };
+        if let Some(said) = said {
             if unread() {
                 turn.linger();
             }
-            return Ok(answer::proof(proof, unread()).map(|text| Body::whole(text, turn)));
+            return Ok(answer::plain_text(said, unread()).map(|text| Body::whole(text, turn)));
         }
         if let Some(edge) = &own.settings.edge
             && let Some(elsewhere) = elsewhere(edge, &own, client, host(), &parts.headers)
@@ -285,20 +283,10 @@ impl<'s> Forward<'s> {
                 whole(&head, bytes, self.turn)
             }
             None => {
-                let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-                if answer::is_event_stream(content_type) {
-                    self.turn.limit_sending(0);
-                    // It may last for ever: the next one that waits need not wait for it.
-                    if let Some(claim) = &mut under_way.claim {
-                        claim.pass = None;
-                        let staying = self.turn.client().stay(
-                            &self.worker.stayers,
-                            claim,
-                            StayerKind::EventStream,
-                            path,
-                        );
-                        incoming.stay(Box::new(staying));
-                    }
+                if let Some(claim) = &mut under_way.claim
+                    && let Some(staying) = stay(self.worker, &self.turn, &head, claim, path)
+                {
+                    incoming.stay(staying);
                 }
                 Body::app(incoming, self.turn)
             }
@@ -557,6 +545,19 @@ fn whole(head: &Head, bytes: Bytes, turn: Turn) -> Body {
         Some(length) if length > 0 => Body::told(length, turn),
         _ => Body::whole(bytes, turn),
     }
+}
+
+/// How a client stays that gets an event stream of `claim`; `None`: the answer is none.
+#[inline(never)]
+fn stay(worker: &Worker, turn: &Turn, head: &Head, claim: &mut Claim, path: &[u8]) -> Option<Box<Staying>> {
+    let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !answer::is_event_stream(content_type) {
+        return None;
+    }
+    turn.limit_sending(0);
+    // It may last for ever: the next one that waits need not wait for it.
+    claim.pass = None;
+    Some(Box::new(turn.client().stay(&worker.stayers, claim, StayerKind::EventStream, path)))
 }
 
 fn respond(head: Head, body: Body) -> Response<Body> {

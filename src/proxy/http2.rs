@@ -18,12 +18,12 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use self::streams::{Executor, Streams};
 use self::wire::{Left, Watch, Wire};
 use super::connection::ClientConnection;
-use super::stream::ClientStream;
+use super::stream::{self, ClientStream};
 use super::worker::Worker;
 
 mod flood;
@@ -49,7 +49,7 @@ const SEND_BUFFER: usize = 32 << 10;
 /// How many streams may be reset before anybody looked at them; what [`flood`] allows.
 const RESETS_AT_ONCE: usize = 1000;
 
-/// How long a client that is sent away may take to read why.
+/// How long it may take to tell a client why it is sent away.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Whether a connection that has begun with these bytes speaks HTTP/2.
@@ -68,12 +68,15 @@ pub(super) async fn serve(
     let watch = Rc::new(Watch::new(client.clone()));
     let (wire, left) = Wire::new(stream, early, watch.clone());
     drive(worker, client, wire, &watch).await;
-    if let Some(left) = left.take() {
+    if let Some(Left { mut stream, last_words }) = left.take() {
         if let Some(code) = watch.sent_away() {
             tracing::debug!(peer = %client.peer, code, "a client of HTTP/2 is sent away");
         }
-        // Either way the client had its chance to read why.
-        let _ = tokio::time::timeout(LAST_WORDS, part(left)).await;
+        // What does not go out in time is left.
+        let said = tokio::time::timeout(LAST_WORDS, stream.write_all(&last_words)).await;
+        if said.is_ok_and(|said| said.is_ok()) {
+            stream::linger(&mut stream).await;
+        }
     }
 }
 
@@ -124,16 +127,4 @@ async fn drive(worker: &Rc<Worker>, client: &Rc<ClientConnection>, wire: Wire, w
         }
     })
     .await
-}
-
-/// Says what is left to be said, and ends.
-async fn part(left: Left) {
-    let Left { mut stream, last_words } = left;
-    let told = stream.write_all(&last_words).await.is_ok() && stream.flush().await.is_ok();
-    if !told || stream.shutdown().await.is_err() {
-        return;
-    }
-    // A socket that is closed with unread bytes takes the last words from the client.
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(1..) = stream.read(&mut buffer).await {}
 }

@@ -7,9 +7,10 @@
 use std::fmt::Debug;
 use std::mem::MaybeUninit;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// A client's bytes.
@@ -35,6 +36,30 @@ pub(super) trait ClientStream: AsyncRead + AsyncWrite + Debug + Send + Unpin + '
 
     /// The socket below, for its options.
     fn tcp(&self) -> &TcpStream;
+}
+
+/// How much, and how long, a client may still send after its answer before the connection is
+/// closed.
+const LINGER: (usize, Duration) = (4 << 20, Duration::from_secs(5));
+
+/// Ends this side, then reads and forgets what the client still sends: a socket that is closed with
+/// unread bytes resets the connection, and the client may lose the answer. Either way it had its
+/// chance to read that.
+pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let discarded = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut buf = vec![0; 16 * 1024];
+        let mut total = 0;
+        while let Ok(read @ 1..) = stream.read(&mut buf).await {
+            total += read;
+            if total > LINGER.0 {
+                return;
+            }
+        }
+    };
+    let _late = tokio::time::timeout(LINGER.1, discarded).await;
 }
 
 impl ClientStream for TcpStream {

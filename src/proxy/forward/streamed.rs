@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 
-use super::{Forward, respond, whole};
-use crate::proxy::answer::{self, Body, UnderWay};
+use super::{Forward, respond, stay, whole};
+use crate::proxy::answer::{Body, UnderWay};
 use crate::proxy::attempts::Streamed;
-use crate::proxy::stayer::StayerKind;
 use crate::proxy::upstream::h2c::body::Incoming;
 use crate::proxy::upstream::outgoing::Outgoing;
 
@@ -42,14 +41,8 @@ impl Forward<'_> {
         if let Some(patience) = self.turn.exchange().patience(&self.service.settings) {
             incoming.wait_with(patience);
         }
-        let content_type = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        if answer::is_event_stream(content_type) {
-            self.turn.limit_sending(0);
-            // It may last for ever: the next one that waits need not wait for it.
-            claim.pass = None;
-            let kind = StayerKind::EventStream;
-            let staying = self.turn.client().stay(&self.worker.stayers, &claim, kind, path);
-            incoming.stay(Box::new(staying));
+        if let Some(staying) = stay(self.worker, &self.turn, &head, &mut claim, path) {
+            incoming.stay(staying);
         }
         let under_way = UnderWay { claim: Some(claim), ticket: self.ticket };
         respond(head, Body::streamed(incoming, self.turn).hold(under_way))
