@@ -1,23 +1,14 @@
 //! A real server of gRPC behind portok, and real clients of it.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{file, is_here};
+use super::{PYTHON, file, has_modules};
 use crate::harness::conf::Conf;
 use crate::harness::{Daemon, World, wait_until};
-
-/// The Python that has gRPC.
-const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/real/python/bin/python3");
-
-fn has_grpc() -> bool {
-    let tried = Path::new(PYTHON).exists()
-        && Command::new(PYTHON).args(["-c", "import grpc"]).status().is_ok_and(|status| status.success());
-    is_here("grpcio in target/real/python", tried)
-}
 
 fn conf(world: &World) -> Conf {
     world
@@ -67,7 +58,7 @@ fn said(client: Child) -> String {
 
 #[test]
 fn each_kind_of_call_passes_with_its_deadline_its_end_and_its_cancellation() {
-    if !has_grpc() {
+    if !has_modules("grpc") {
         return;
     }
     let world = World::new();
@@ -83,7 +74,7 @@ fn each_kind_of_call_passes_with_its_deadline_its_end_and_its_cancellation() {
 
 #[test]
 fn deploys_and_a_rollback_under_load_fail_no_call() {
-    if !has_grpc() {
+    if !has_modules("grpc") {
         return;
     }
     let world = World::new();

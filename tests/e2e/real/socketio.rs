@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{PACKAGES, file, has_socketio};
+use super::{PACKAGES, file, has_package};
 use crate::harness::command::Running;
 use crate::harness::conf::Conf;
 use crate::harness::{Daemon, World, procs, wait_until};
@@ -113,7 +113,7 @@ fn is_unknown(event: &Value) -> bool {
 
 #[test]
 fn long_polls_stay_with_their_replica_through_a_crash_and_deploys() {
-    if !has_socketio() {
+    if !has_package("socket.io") {
         return;
     }
     let world = World::new();
@@ -167,7 +167,7 @@ fn long_polls_stay_with_their_replica_through_a_crash_and_deploys() {
 
 #[test]
 fn without_sticky_sessions_are_unknown() {
-    if !has_socketio() {
+    if !has_package("socket.io") {
         return;
     }
     let world = World::new();
@@ -181,7 +181,7 @@ fn without_sticky_sessions_are_unknown() {
 
 #[test]
 fn clients_that_go_over_to_websockets_come_back_after_a_deploy() {
-    if !has_socketio() {
+    if !has_package("socket.io") {
         return;
     }
     let world = World::new();
