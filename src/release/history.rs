@@ -115,14 +115,17 @@ impl History {
     }
 
     /// A process of `id` was started: by the attempt under way where it is a `candidate`, otherwise
-    /// for the attempt that made it live.
-    pub(super) fn started(&mut self, id: &str, candidate: bool, at: String, port: u16) {
+    /// for the attempt that made it live. Of several processes the row has start and port of the
+    /// `first`, the one with the lowest number.
+    pub(super) fn started(&mut self, id: &str, candidate: bool, first: bool, at: String, port: u16) {
         let row = self.newest(|row| row.release == id && row.outcome.is_none() == candidate);
         if let Some(row) = row {
-            row.started_at = Some(at);
             row.stopped_at = None;
             row.exit = None;
-            row.port = Some(port);
+            if first || row.started_at.is_none() {
+                row.started_at = Some(at);
+                row.port = Some(port);
+            }
         }
     }
 
@@ -305,7 +308,7 @@ mod tests {
         let mut history = History::default();
         for start in ["09:00", "10:00"] {
             history.begin(attempt("a", Content::default()), &[]);
-            history.started("a", true, start.to_owned(), 1);
+            history.started("a", true, true, start.to_owned(), 1);
             history.ended("a", Outcome::Live, |_| {});
         }
         history.process_ended("a", Some("09:00"), Rest::Stays, Some("exit status 1"), Some("11:00"));
@@ -318,10 +321,13 @@ mod tests {
     fn a_release_has_ended_when_its_last_process_has() {
         let mut history = History::default();
         history.begin(attempt("a", Content::default()), &[]);
-        for start in ["09:00", "09:01", "09:02"] {
-            history.started("a", start == "09:00", start.to_owned(), 1);
-            history.ended("a", Outcome::Live, |_| {});
+        for (start, port, first) in [("09:01", 2, false), ("09:00", 1, true)] {
+            history.started("a", true, first, start.to_owned(), port);
         }
+        history.ended("a", Outcome::Live, |_| {});
+        history.started("a", false, false, "09:02".to_owned(), 3);
+        let row = history.rows()[0].clone();
+        assert_eq!((row.started_at.as_deref(), row.port), (Some("09:00"), Some(1)), "those of the first");
         let ends = |history: &mut History, start: &str, rest, stopped: &str| {
             history.process_ended("a", Some(start), rest, Some("signal 15"), Some(stopped));
             let row = history.rows()[0].clone();

@@ -157,6 +157,8 @@ fn a_scale_counts_until_the_file_says_something_else() {
     assert_eq!(status.last_switch, first.last_switch, "it is no deploy");
     assert_mentions(&daemon.log(), &["scaled", "ann"]);
     let before = wait_until_run(&world, 3);
+    let (row, live) = (daemon.releases().remove(0), first.live.unwrap());
+    assert_eq!((row.port, row.started_at), (live.port, live.started_at), "those of its first process");
     daemon.kill();
     let daemon = world.start(&conf);
     wait_until_ready(&daemon, 3);

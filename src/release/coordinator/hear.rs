@@ -79,7 +79,9 @@ impl Coordinator {
         self.runs.spawned(run, process, at, stop_ladder(&config));
         let release = self.release_of(run);
         let is_candidate = !self.restores(run);
-        self.history.started(&release, is_candidate, wire::rfc3339(at), port);
+        let set = self.state.place_of(run).map(|(set, _)| self.state.runs_of(set));
+        let first = set.is_none_or(|runs| runs.first() == Some(&run));
+        self.history.started(&release, is_candidate, first, wire::rfc3339(at), port);
         tracing::info!(release, pid, port, "started");
         self.tell_event(run, EventKind::Spawned, |event| {
             event.pid = Some(pid);
