@@ -11,7 +11,7 @@ use super::status::{Standing, Traffic};
 pub const PAUSE_MOST: Duration = Duration::from_secs(600);
 
 /// The longest freeze that ends by itself.
-pub const FREEZE_MOST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const FREEZE_MOST: Duration = Duration::from_secs(31_557_600);
 
 /// The longest page of a maintenance, in bytes.
 pub const PAGE_MOST: usize = 256 * 1024;
