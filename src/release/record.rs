@@ -183,6 +183,10 @@ pub struct StoredRun {
     /// it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<DeployStep>,
+    /// The `max_memory` that it reached too soon for a replacement to help. An older daemon may
+    /// replace it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grows_fast: Option<u64>,
     /// Wall-clock deadline of its drain, or of SIGKILL; a monotonic time would not survive the
     /// daemon. It is clamped to the configured period when read.
     #[serde(default, with = "moment")]

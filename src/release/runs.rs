@@ -379,6 +379,7 @@ impl Runs {
         &self,
         role: impl Fn(RunId, bool) -> Role,
         place: impl Fn(RunId) -> (u64, u16),
+        grows_fast: impl Fn(RunId) -> Option<u64>,
         drain_ends: impl Fn(RunId) -> Option<SystemTime>,
     ) -> Vec<StoredRun> {
         let stored = self.known.iter().filter_map(|(&run, facts)| {
@@ -395,6 +396,7 @@ impl Runs {
                 set,
                 replica,
                 step: facts.step,
+                grows_fast: grows_fast(run),
                 until: match role {
                     Role::Draining => drain_ends(run),
                     Role::Stopping => facts.kill_at,

@@ -386,7 +386,8 @@ impl Coordinator {
             let (set, replica) = (stored.set, stored.replica);
             let (step, left) = (stored.step, left(stored.until, period));
             let age = stored.started_at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            adopted.push(Adopted { run, set, replica, role, step, left, age });
+            let grows_fast = stored.grows_fast;
+            adopted.push(Adopted { run, set, replica, role, step, left, age, grows_fast });
         }
         adopted
     }

@@ -47,6 +47,7 @@ impl Coordinator {
             runs: self.runs.stored(
                 |run, signalled| state.role(run, signalled),
                 |run| state.stored_place(run),
+                |run| state.grows_fast(run),
                 drain_ends,
             ),
             restarts: state.restarts,

@@ -40,7 +40,7 @@ impl State {
         let mut drains = BTreeMap::new();
         for adopted in runs {
             if adopted.role == Role::Live || adopted.role == Role::Draining {
-                self.has_run_for(adopted.run.id, adopted.age, round);
+                self.has_run_for(&adopted, round);
             }
             match &unfinished {
                 Some((release, reason)) if self.may_resume(release, &adopted) => {

@@ -91,6 +91,8 @@ pub struct Adopted {
     pub left: Duration,
     /// How long ago its process was started.
     pub age: Duration,
+    /// The limit of memory that it reached too soon for a replacement to help.
+    pub grows_fast: Option<u64>,
 }
 
 /// What a run does for its release. It is written down, so that the next daemon knows what to do

@@ -84,6 +84,8 @@ impl State {
         if round.now.saturating_sub(known.ready_at) < round.policy.recycle_after {
             known.reached = Some(limit);
             round.push(Effect::Tell(Tell::GrowsFast { run: id, bytes }));
+            // The next daemon knows how old it is, and would replace it.
+            round.save();
         } else if may_begin
             && let Live::Set(set) = &mut self.live
             && !set.places().are_growing()
@@ -126,9 +128,15 @@ impl State {
         }
     }
 
-    /// An earlier daemon started this run so long ago.
-    pub(super) fn has_run_for(&mut self, id: RunId, age: Duration, round: &Round<'_>) {
-        self.recycling.known.insert(id, Known::ready_at(round.now.saturating_sub(age)));
+    /// An earlier daemon started this run, and knew this of it.
+    pub(super) fn has_run_for(&mut self, adopted: &Adopted, round: &Round<'_>) {
+        let ready_at = Known::ready_at(round.now.saturating_sub(adopted.age));
+        self.recycling.known.insert(adopted.run.id, Known { reached: adopted.grows_fast, ..ready_at });
+    }
+
+    /// The limit that this run has reached too fast for a replacement to help.
+    pub fn grows_fast(&self, id: RunId) -> Option<u64> {
+        self.recycling.known.get(&id)?.reached
     }
 
     /// Parts with the old one once the new one is ready. Gives the replacement back while it is

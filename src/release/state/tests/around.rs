@@ -224,6 +224,7 @@ fn a_daemon_that_is_killed_in_the_room_stops_the_candidate_first() {
         step,
         left: LEFT,
         age: Duration::ZERO,
+        grows_fast: None,
     };
     let record = |runs| Boot {
         live: Some(managed("v1")),
@@ -261,7 +262,16 @@ fn nothing_is_started_in_the_room_beside_what_an_earlier_daemon_left() {
     let mut bench = Bench::new();
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
     let role = Role::Live;
-    let live = Adopted { run, set: 0, replica: 0, role, step: None, left: LEFT, age: Duration::ZERO };
+    let live = Adopted {
+        run,
+        set: 0,
+        replica: 0,
+        role,
+        step: None,
+        left: LEFT,
+        age: Duration::ZERO,
+        grows_fast: None,
+    };
     let past = Past::new([Served { release: managed("v1"), quarantined: false }]);
     let runs = vec![live];
     bench.send(Event::Boot(Boot {
@@ -304,7 +314,16 @@ fn a_daemon_that_is_killed_after_a_candidate_has_failed_in_the_room_waits_for_it
     bench.policy.recreate = true;
     let run = Run { id: RunId(1), release: managed("v2"), process: None, port: None };
     let role = Role::Stopping;
-    let failed = Adopted { run, set: 0, replica: 0, role, step: None, left: LEFT, age: Duration::ZERO };
+    let failed = Adopted {
+        run,
+        set: 0,
+        replica: 0,
+        role,
+        step: None,
+        left: LEFT,
+        age: Duration::ZERO,
+        grows_fast: None,
+    };
     let past = Past::new([Served { release: managed("v1"), quarantined: false }]);
     let boot = Boot { live: Some(managed("v1")), past, runs: vec![failed], ..Boot::default() };
     assert_eq!(spawn(&bench.send(Event::Boot(boot))), None);

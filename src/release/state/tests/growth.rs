@@ -234,6 +234,7 @@ fn the_next_daemon_has_as_many_as_were_wanted_and_stays_idle() {
             step: None,
             left: LEFT,
             age: Duration::ZERO,
+            grows_fast: None,
         };
         let runs = (1..=count).map(adopted).collect();
         Event::Boot(Boot { live: Some(managed("v1")), wanted, runs, ..Boot::default() })

@@ -71,7 +71,9 @@ fn one_that_is_soon_there_again_is_told_of_once_and_stays() {
     let (mut bench, runs) = settled(2);
     bench.policy.recycle_after *= 3;
     let effects = grows(&mut bench, runs[0]);
-    assert_eq!(effects, [Effect::Tell(Tell::GrowsFast { run: runs[0], bytes: LIMIT + 1 })]);
+    let seq = bench.last_save();
+    let told = Tell::GrowsFast { run: runs[0], bytes: LIMIT + 1 };
+    assert_eq!(effects, [Effect::Tell(told), Effect::Save { seq }]);
     bench.now += bench.policy.recycle_after * 2;
     assert_eq!(grows_more(&mut bench, runs[0]), [], "not later either");
     assert_eq!(spawns(&grows(&mut bench, runs[1])).len(), 1, "the other one has taken its time");
@@ -79,14 +81,21 @@ fn one_that_is_soon_there_again_is_told_of_once_and_stays() {
 
 #[test]
 fn one_that_an_earlier_daemon_started_long_ago_has_taken_its_time() {
-    for (age, starts) in [(Duration::ZERO, 0), (Duration::from_secs(600), 1)] {
+    let long = Duration::from_secs(600);
+    // Unless it was there soon, which that one had seen.
+    for (age, grows_fast, starts) in
+        [(Duration::ZERO, None, 0), (long, None, 1), (long, Some(LIMIT), 0), (long, Some(LIMIT / 2), 1)]
+    {
         let mut bench = bench(1);
         bench.policy.max_memory = Some(LIMIT);
         bench.now = Duration::from_secs(1_000_000);
         let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-        let live = Adopted { run, set: 0, replica: 0, role: Role::Live, step: None, left: LEFT, age };
+        let (role, step, left) = (Role::Live, None, LEFT);
+        let live = Adopted { run, set: 0, replica: 0, role, step, left, age, grows_fast };
         bench.send(Event::Boot(Boot { live: Some(managed("v1")), runs: vec![live], ..Boot::default() }));
-        assert_eq!(spawns(&grows_more(&mut bench, RunId(1))).len(), starts, "{age:?}");
+        assert_eq!(spawns(&grows_more(&mut bench, RunId(1))).len(), starts, "{age:?}, {grows_fast:?}");
+        let told = bench.state.grows_fast(RunId(1)) == Some(LIMIT);
+        assert_eq!(told, starts == 0, "the next daemon knows it too");
     }
 }
 
@@ -209,6 +218,7 @@ fn the_next_daemon_has_as_many_as_wanted_wherever_the_former_was_killed() {
         step: None,
         left: LEFT,
         age: Duration::ZERO,
+        grows_fast: None,
     };
     let live = |id, replica| adopted(id, replica, Role::Live);
     for (runs, stopped) in [

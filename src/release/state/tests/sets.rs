@@ -272,7 +272,7 @@ fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
     let mut bench = bench(3);
     let adopted = |id, replica, role, set, release: &str| {
         let run = Run { id: RunId(id), release: managed(release), process: None, port: Some(1) };
-        Adopted { run, set, replica, role, step: None, left: LEFT, age: Duration::ZERO }
+        Adopted { run, set, replica, role, step: None, left: LEFT, age: Duration::ZERO, grows_fast: None }
     };
     let runs = vec![
         adopted(1, 2, Role::Live, 7, "v2"),
@@ -302,6 +302,7 @@ fn what_serves_does_not_wait_for_the_leftovers_and_what_is_missing_does() {
         step: None,
         left: LEFT,
         age: Duration::ZERO,
+        grows_fast: None,
     }];
     let boot = Boot { live: Some(managed("v1")), runs, leftovers: true, ended: true, ..Boot::default() };
     let effects = bench.send(Event::Boot(boot));

@@ -78,6 +78,7 @@ fn each_crash_is_saved_and_the_next_daemon_counts_on() {
         step: None,
         left: Duration::ZERO,
         age: Duration::ZERO,
+        grows_fast: None,
     }];
     next.policy.restart.burst = 3;
     let boot = Boot { live: Some(managed("v1")), crashes, runs, ..Boot::default() };
@@ -108,6 +109,7 @@ fn a_release_that_fails_its_probes_outside_the_window_is_unhealthy_and_saved_as_
         step: None,
         left: Duration::ZERO,
         age: Duration::ZERO,
+        grows_fast: None,
     }];
     let mut next = Bench::new();
     next.send(Event::Boot(Boot { runs, ..boot }));
