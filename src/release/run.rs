@@ -41,6 +41,9 @@ const EXECUTION: Duration = Duration::from_secs(10);
 /// looked for.
 const OWNER_RETRY: Duration = Duration::from_millis(10);
 
+/// Why a process was not started whose start was given up meanwhile.
+const GIVEN_UP: &str = "it was given up before it was started";
+
 /// How long nothing is reported of a candidate that does not listen yet.
 const STARTING: Duration = Duration::from_secs(1);
 
@@ -71,12 +74,26 @@ pub(super) struct Start {
     pub(super) settled: CancellationToken,
 }
 
-/// Starts the process and stays with it until nothing is left. `hold_port`: the port is held
-/// against others until the process listens.
-pub(super) async fn run(start: Start, hold_port: bool, supervisor: Arc<Supervisor>, reports: Reports) {
+/// Starts the process, once nothing is left of the process `after`, and stays with it until nothing
+/// is left. `hold_port`: the port is held against others until the process listens.
+pub(super) async fn run(
+    start: Start,
+    after: Option<Process>,
+    hold_port: bool,
+    supervisor: Arc<Supervisor>,
+    reports: Reports,
+) {
     let tell = Teller { run: start.run, reports: reports.clone() };
+    let has_room = match after {
+        Some(after) => start.settled.run_until_cancelled(after.gone()).await.is_some(),
+        None => true,
+    };
     let spawning = || spawn(&start, hold_port, &supervisor);
-    let spawned = spawn_within(&start.release, start.start_timeout, &start.settled, spawning).await;
+    let spawned = if has_room {
+        spawn_within(&start.release, start.start_timeout, &start.settled, spawning).await
+    } else {
+        Err(unstarted(GIVEN_UP))
+    };
     let process = match spawned {
         Ok(process) => process,
         Err(error) => {
@@ -168,7 +185,7 @@ where
     let why = tokio::select! {
         biased;
         spawned = &mut spawning => return spawned,
-        () = settled.cancelled() => "it was given up before it was started",
+        () = settled.cancelled() => GIVEN_UP,
         () = tokio::time::sleep(within) => "it could not be started in time",
     };
     given_up.cancel();

@@ -200,15 +200,16 @@ impl Runs {
 
     // ---- orders ----
 
-    /// Starts the process of a run.
-    pub(super) fn spawn(&mut self, start: Start, tasks: &mut Tasks) {
+    /// Starts the process of a run, not before nothing is left of the run `after`.
+    pub(super) fn spawn(&mut self, start: Start, after: Option<RunId>, tasks: &mut Tasks) {
         let hold_port = self.placeholder.is_held();
         if let Some(facts) = self.known.get_mut(&start.run) {
             facts.replica = start.replica;
             (facts.unheld, facts.spawning) = (!hold_port, true);
         }
         let reports = tasks.reports();
-        tasks.spawn(run(start, hold_port, self.supervisor(), reports));
+        let after = after.and_then(|after| self.known.get(&after)?.process.clone());
+        tasks.spawn(run(start, after, hold_port, self.supervisor(), reports));
     }
 
     /// Runs a step of a deploy.

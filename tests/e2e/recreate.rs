@@ -1,9 +1,11 @@
 //! `deploy.strategy = "recreate"`: an app that refuses to run twice is deployed, gone back from and
 //! killed in the middle, and no request fails.
 
+use std::net::TcpListener;
+
 use serde_json::json;
 
-use crate::harness::app::App;
+use crate::harness::app::{App, alone as alone_by};
 use crate::harness::conf::Conf;
 use crate::harness::{Daemon, Load, World, assert_at, assert_mentions, live, wait_until};
 
@@ -82,6 +84,30 @@ fn a_candidate_that_fails_or_is_cancelled_is_gone_before_the_former_release_is_b
     );
     assert_eq!(daemon.row("v3").outcome.map(|outcome| outcome.as_str()), Some("cancelled"));
     wait_until("one is left", || daemon.log(), || (world.processes().len() == 1).then_some(()));
+    daemon.terminate();
+}
+
+#[test]
+fn one_that_finds_its_port_taken_is_gone_before_it_is_tried_on_another() {
+    let world = World::new();
+    let daemon = world.start(&conf(&world, &world.app("v1")).set("app.stop_timeout", "300ms"));
+    daemon.wait_until_serves("v1");
+    wait_until_settled(&daemon);
+    let app = world.app("v2").with("bind_after", world.path("gate").display());
+    // A child of it holds the lock as well, and is killed after a while alone.
+    let command = format!("(trap '' TERM; sleep 600) & {}", app.command());
+    let command = alone_by(&command, &world.path("lock"));
+    let body = json!({ "command": command, "release": "v2" });
+    daemon.admin("POST", "/__deploy?detach=1", Some(&body)).expect(202);
+    let first = app.wait_for(1, "start ");
+    let port: u16 = first.split(' ').next_back().unwrap().parse().unwrap();
+    let thief = TcpListener::bind(("127.0.0.1", port)).expect("the placeholder lets others in");
+    world.touch("gate");
+    let status = daemon.wait_until_live("v2");
+    assert_ne!(status.active_port, Some(port));
+    assert_eq!(app.count("bind failed"), 1);
+    assert!(!world.path("lock.taken").exists(), "two ran at a time\n{}", daemon.log());
+    drop(thief);
     daemon.terminate();
 }
 

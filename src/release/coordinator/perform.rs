@@ -21,7 +21,9 @@ impl Coordinator {
     pub(super) fn perform(&mut self, effect: Effect, config: &Arc<AppConfig>, step: &mut Step) {
         match effect {
             Effect::Save { seq } => step.save = Some(seq),
-            Effect::Spawn { run, release, replica, .. } => self.spawn(run, release, replica, config),
+            Effect::Spawn { run, release, replica, after, .. } => {
+                self.spawn(run, release, replica, after, config);
+            }
             Effect::RunStep { run, release, step, beside, within } => {
                 self.run_step(run, release, step, beside, within);
             }
@@ -82,7 +84,7 @@ impl Coordinator {
         self.state.runs().find(|run| run.id == id)
     }
 
-    fn spawn(&mut self, id: RunId, release: String, replica: u16, config: &AppConfig) {
+    fn spawn(&mut self, id: RunId, release: String, replica: u16, after: Option<RunId>, config: &AppConfig) {
         let Some(run) = self.run_of(id).cloned() else { return };
         self.runs.enter(&run);
         let spec = self.content(&release);
@@ -104,7 +106,7 @@ impl Coordinator {
             return;
         };
         let start = self.how_to_start(&run, replica, spec, config);
-        self.runs.spawn(start, &mut self.tasks);
+        self.runs.spawn(start, after, &mut self.tasks);
     }
 
     /// A run that was taken over before it was ready.

@@ -25,6 +25,8 @@ pub enum Effect {
         process: Option<ProcessName>,
         /// The number of its place in its set.
         replica: u16,
+        /// Not before nothing is left of this run, which is being stopped.
+        after: Option<RunId>,
     },
     /// Run a step of a deploy. `StepStarted` follows, then `StepEnded`, `Signalled` when it is
     /// stopped, and at last exactly one `Gone`.

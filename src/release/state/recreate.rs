@@ -21,6 +21,12 @@ impl State {
         to.origin == Origin::Managed && (policy.recreate || self.recreated)
     }
 
+    /// Whether no two processes of the app may run at a time.
+    pub(super) fn runs_alone(&self, policy: &Policy) -> bool {
+        let recreates = || self.task.as_ref().is_some_and(|task| task.plan.recreate);
+        policy.recreate || self.recreated || recreates()
+    }
+
     /// Whether a process of the live release may be started: where no two may run at a time,
     /// nothing else is left.
     pub(super) fn has_room(&self, policy: &Policy) -> bool {

@@ -322,8 +322,8 @@ impl ReplicaSet {
         Said::Failed
     }
 
-    /// The process of a run that was not ready yet has ended.
-    pub(super) fn exited(&mut self, id: RunId, port_taken: bool, round: &mut Round<'_>) -> Said {
+    /// The process of a run that was not ready yet has ended. `alone`: no two may run at a time.
+    pub(super) fn exited(&mut self, id: RunId, port_taken: bool, alone: bool, round: &mut Round<'_>) -> Said {
         let Some(place) = self.places.of(id) else { return Said::Nothing };
         let Filling::Starting { tries, again, .. } = place.filling else { return Said::Nothing };
         let replica = place.replica;
@@ -331,7 +331,7 @@ impl ReplicaSet {
             return self.not_ready(id, round);
         }
         round.push(Effect::Tell(Tell::PortTaken { run: id }));
-        let run = self.begin(replica, true, round);
+        let run = self.begin_after(alone.then_some(id), replica, true, round);
         self.vacate(id, Filling::Starting { run, tries: tries + 1, again }, round);
         Said::Nothing
     }

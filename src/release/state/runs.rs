@@ -59,6 +59,7 @@ impl State {
         if self.companion_exited(id, round) {
             return;
         }
+        let alone = self.runs_alone(round.policy);
         if let Some(set) = self.task.as_mut().and_then(|task| task.stage.candidate_mut()) {
             // One that was ready, and the others were not yet.
             if let Some(run) = Some(id).filter(|id| set.is_ready(*id)).and_then(|id| set.lose(id)) {
@@ -67,7 +68,7 @@ impl State {
                 return;
             }
             if set.is_starting(id) {
-                if set.exited(id, port_taken, round) == Said::Failed {
+                if set.exited(id, port_taken, alone, round) == Said::Failed {
                     self.abort(Abort::Exited, Some(id), round);
                 }
                 return;
@@ -76,7 +77,9 @@ impl State {
         match &mut self.live {
             Live::Set(set) if set.is_ready(id) => self.lost(id, round),
             Live::Set(set) if set.is_starting(id) => {
-                if set.exited(id, port_taken, round) == Said::Failed && !self.gave_replacement_up(round) {
+                if set.exited(id, port_taken, alone, round) == Said::Failed
+                    && !self.gave_replacement_up(round)
+                {
                     self.crashed(round);
                 }
             }

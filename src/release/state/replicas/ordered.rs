@@ -161,11 +161,23 @@ impl ReplicaSet {
 
     /// Starts a run. An unmanaged one is probed: until it is healthy, where `patient`.
     pub(super) fn begin(&self, replica: u16, patient: bool, round: &mut Round<'_>) -> Run {
+        self.begin_after(None, replica, patient, round)
+    }
+
+    /// The same, a process not before nothing is left of the run `after`.
+    pub(super) fn begin_after(
+        &self,
+        after: Option<RunId>,
+        replica: u16,
+        patient: bool,
+        round: &mut Round<'_>,
+    ) -> Run {
         let id = RunId(round.fresh());
         let port = match &self.release.origin {
             Origin::Managed => {
                 let release = self.release.id.clone();
-                round.push(Effect::Spawn { run: id, release, process: self.process.clone(), replica });
+                let process = self.process.clone();
+                round.push(Effect::Spawn { run: id, release, process, replica, after });
                 None
             }
             origin @ Origin::Unmanaged { .. } => {

@@ -144,6 +144,31 @@ fn recreate_stops_the_live_release_to_its_end_before_the_candidate_starts() {
 }
 
 #[test]
+fn what_runs_alone_and_finds_its_port_taken_is_gone_before_it_is_tried_on_another() {
+    let mut bench = Bench::new();
+    let first = bench.make_live("v1", 1);
+    let candidate = bench.make_room(first, "v2");
+    let next = |bench: &mut Bench, run| {
+        let effects = bench.send(Event::Exited { run, port_taken: true });
+        assert_eq!(stops(&effects), [run]);
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Spawn { run, after, .. } => Some((run, after)),
+            _ => None,
+        })
+    };
+    let (again, after) = next(&mut bench, candidate).expect("another try");
+    assert_eq!(after, Some(candidate));
+    bench.send(Event::Gone { run: candidate });
+    bench.send(Event::Ready { run: again });
+    // Where another one may run beside it, it does not wait.
+    let mut bench = Bench::new();
+    bench.deploy("v1");
+    bench.record();
+    let candidate = bench.last_spawn();
+    assert!(matches!(next(&mut bench, candidate), Some((_, None))));
+}
+
+#[test]
 fn a_candidate_that_fails_in_the_room_is_gone_before_the_former_release_starts_again() {
     let mut bench = Bench::new();
     let first = bench.make_live("v1", 1);

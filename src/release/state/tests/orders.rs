@@ -336,7 +336,7 @@ impl World {
                     }
                     self.pending.insert(*seq, self.written(state));
                 }
-                Effect::Spawn { run, release, process, replica } => {
+                Effect::Spawn { run, release, process, replica, .. } => {
                     assert!(!self.runs.contains_key(run), "{run:?} is started twice");
                     let number = process.is_none().then(|| number_of(release));
                     if let Some(process) = process.clone() {
@@ -458,6 +458,7 @@ impl World {
                 step,
                 left: LEFT,
                 age: Duration::ZERO,
+                grows_fast: None,
             }
         };
         Boot {
