@@ -1,7 +1,7 @@
 //! Certificates that a test makes, and clients that trust who vouches for them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -98,6 +98,14 @@ pub(crate) fn put(folder: &Path, name: &str, text: &str) {
     fs::rename(new, folder.join(name)).unwrap();
 }
 
+fn first_message(client: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    bytes
+}
+
 impl Terms {
     /// The same, for a client that speaks these protocols.
     pub(crate) fn speaking(&self, protocols: &[&[u8]]) -> Self {
@@ -129,6 +137,24 @@ impl Terms {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         Ok(Conn::from_tls(stream))
+    }
+
+    /// The same, with the client's first message in pieces of one byte.
+    pub(crate) fn connect_in_pieces(&self, addr: SocketAddr, host: &str) -> io::Result<Conn> {
+        let mut stream = self.begin(addr, host)?;
+        for byte in first_message(&mut stream.conn) {
+            stream.sock.write_all(&[byte])?;
+        }
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Conn::from_tls(stream))
+    }
+
+    /// The first message of a client that means `host`.
+    pub(crate) fn hello(&self, host: &str) -> Vec<u8> {
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        first_message(&mut ClientConnection::new(Arc::clone(&self.0), name).unwrap())
     }
 
     /// A connection that has said nothing yet.
