@@ -174,7 +174,7 @@ fn open(kind: Kind, all: usize, plain: SocketAddr, encrypted: SocketAddr, hello:
         let to = if kind == Kind::Greeting { encrypted } else { plain };
         let mut stream = connect(to, kind, number / AN_ADDRESS);
         stream.write_all(first).unwrap_or_else(|error| panic!("{kind:?} {number}: {error}"));
-        Slow { kind, stream, drips: drips.to_vec().into_iter().cycle(), is_cut: false }
+        Slow { kind, stream, drips: Vec::from(drips).into_iter().cycle(), is_cut: false }
     });
     opened.collect()
 }
