@@ -104,6 +104,7 @@ mod http1;
 pub mod logging;
 pub mod plain;
 pub mod proxy;
+pub mod proxy_header;
 pub mod redis;
 pub mod release;
 pub mod supervisor;

@@ -11,17 +11,18 @@ use std::path::{Path, PathBuf};
 
 /// For each part of the crate, the parts it may import. A part is a folder or file directly under
 /// `src`.
-const ALLOWED: [(&str, &[&str]); 21] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     ("wire", &[]),
     ("want", &[]),
     ("plain", &[]),
     ("folder", &[]),
     ("config", &["wire", "http1"]),
     ("http1", &[]),
+    ("proxy_header", &[]),
     ("supervisor", &["wire", "config", "want", "plain", "folder"]),
-    ("health", &["wire", "config", "want", "http1"]),
+    ("health", &["wire", "config", "want", "http1", "proxy_header"]),
     ("access", &["config", "folder", "plain"]),
-    ("proxy", &["wire", "config", "want", "http1", "access", "tls"]),
+    ("proxy", &["wire", "config", "want", "http1", "access", "tls", "proxy_header"]),
     ("redis", &["wire", "config", "folder"]),
     ("tls", &["wire", "config", "http1"]),
     ("release", &["wire", "config", "want", "folder", "supervisor", "health", "proxy"]),
@@ -54,8 +55,9 @@ const ALLOWED: [(&str, &[&str]); 21] = [
 ];
 
 /// Files that decide purely: no clock, no I/O, no async in them, and no mechanism.
-const PURE: [&str; 30] = [
+const PURE: [&str; 31] = [
     "wire",
+    "proxy_header",
     "access/combined",
     "access/format",
     "access/hipache",

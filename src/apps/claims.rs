@@ -174,7 +174,7 @@ fn for_all(config: &Config, before: &InForce, is_one: impl Fn(&AppConfig) -> boo
 pub(super) fn addresses(in_force: &InForce) -> BTreeSet<SocketAddr> {
     let address = |spot: &Spot| match spot {
         Spot::At(addr) => Some(*addr),
-        Spot::Under(..) => None,
+        Spot::Under(..) | Spot::Named(_) => None,
     };
     in_force.keys().filter_map(address).collect()
 }
@@ -188,14 +188,16 @@ pub(super) fn has_all(app: &AppConfig, in_force: &InForce) -> bool {
 pub(super) fn held(app: &AppConfig, in_force: &InForce) -> AppRoutes {
     let has = |spot: &Spot| in_force.get(spot).is_some_and(|holder| **holder == *app.name);
     let spots: Vec<_> = Spot::of(&app.routes).filter(has).collect();
-    let hosts =
-        |hosts: &Hosts| spots.iter().any(|spot| matches!(spot, Spot::Under(held, _) if held == hosts));
+    let hosts = |hosts: &Hosts| {
+        spots.iter().any(|spot| matches!(spot, Spot::Under(held, _) | Spot::Named(held) if held == hosts))
+    };
     let path = |path: &str| spots.iter().any(|spot| matches!(spot, Spot::Under(_, held) if **held == *path));
     AppRoutes {
         hosts: app.routes.hosts.iter().filter(|name| hosts(name)).cloned().collect(),
         paths: app.routes.paths.iter().filter(|beginning| path(beginning)).cloned().collect(),
         listen: app.routes.listen.iter().filter(|addr| has(&Spot::At(**addr))).copied().collect(),
         strip_prefix: app.routes.strip_prefix,
+        passthrough: app.routes.passthrough,
     }
 }
 

@@ -73,9 +73,17 @@ struct Holder {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Place {
-    Under { hosts: String, path: String },
+    /// Without a path: a name of TLS.
+    Under {
+        hosts: String,
+        path: String,
+    },
     At(SocketAddr),
 }
+
+/// The path that no request has. Whoever knows no names of TLS reads what has it, too, and finds
+/// nothing that it concerns.
+const NO_PATH: &str = "";
 
 /// Keeps them. See the module.
 #[derive(Debug)]
@@ -153,6 +161,7 @@ impl Holder {
     fn of(spot: &Spot, app: &str) -> Self {
         let route = match spot {
             Spot::Under(hosts, path) => Place::Under { hosts: hosts.to_string(), path: path.to_string() },
+            Spot::Named(hosts) => Place::Under { hosts: hosts.to_string(), path: NO_PATH.to_owned() },
             Spot::At(addr) => Place::At(*addr),
         };
         Self { app: app.to_owned(), route }
@@ -161,6 +170,7 @@ impl Holder {
     /// The route and its app. `None`: there is no such route.
     fn spot(self) -> Option<(Spot, Arc<str>)> {
         let spot = match self.route {
+            Place::Under { hosts, path } if path == NO_PATH => Spot::Named(hosts.parse::<Hosts>().ok()?),
             Place::Under { hosts, path } => Spot::Under(hosts.parse::<Hosts>().ok()?, path.into()),
             Place::At(addr) => Spot::At(addr),
         };
@@ -328,8 +338,10 @@ mod tests {
         let state_file = home.path().join("state.json");
         let mut kept = Some(Kept::start(&state_file));
         let under = Spot::Under("*.x.test".parse().unwrap(), "/v1".into());
+        let named = Spot::Named("*.x.test".parse().unwrap());
         let contested: Contested =
-            [(under, "b".into()), (Spot::At("[::1]:9080".parse().unwrap()), "c".into())].into();
+            [(under, "b".into()), (named, "d".into()), (Spot::At("[::1]:9080".parse().unwrap()), "c".into())]
+                .into();
         kept.as_mut().unwrap().note_contested(contested.clone());
         go_on(&mut kept).await;
         go_on(&mut kept).await;

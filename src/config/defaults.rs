@@ -16,8 +16,8 @@ use super::values::{self, Input};
 use super::{
     Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, AppTls, Balance,
     ClientLimits, Config, Deploy, DeployStrategy, Drain, Errors, Forwarded, ForwardedHeader, Health, Hold,
-    HoldOn, Hooks, Limits, Log, LogLevels, OwnerCheck, Protocol, Proxy, ProxyProtocol, Redis, RedisServer,
-    Replicas, RequestId, Restart, Rollback, Standby, Sticky, Upstream,
+    HoldOn, Hooks, Limits, Log, LogLevels, Mode, OwnerCheck, Protocol, Proxy, ProxyProtocol, Redis,
+    RedisServer, Replicas, RequestId, Restart, Rollback, Standby, Sticky, Upstream,
 };
 
 /// The name of an instance that has neither a file nor a name.
@@ -85,6 +85,7 @@ fn app_config(given: &Given<'_>) -> AppConfig {
     AppConfig {
         name: String::new(),
         place: String::new(),
+        mode: Mode::Http,
         routes: AppRoutes::default(),
         tls: AppTls::default(),
         targets: None,
@@ -160,6 +161,7 @@ fn app() -> App {
 fn upstream() -> Upstream {
     Upstream {
         protocol: Protocol::Http1,
+        proxy_protocol: false,
         keepalive: true,
         max_connections: 1024,
         connect_timeout: secs(2),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::keys::{Key, Kind, holds_for_redis, keys, split};
 use super::show::Secrets;
+use super::tcp::has_no_use_for;
 use super::{AppConfig, Config};
 
 impl Config {
@@ -19,7 +20,8 @@ impl Config {
                 let _ = write!(text, "\n[{table}]\n");
                 last = table;
             }
-            let _ = match key.show(self, Secrets::Masked) {
+            let shown = key.show(self, Secrets::Masked);
+            let _ = match shown.filter(|_| self.apps.is_some() || !has_no_use_for(&self.app, key.name)) {
                 Some(value) => writeln!(text, "{word} = {value}"),
                 None if key.name == "admin.token_file" && self.admin.token.is_some() => {
                     writeln!(text, "# {word}: what is in it shows as token")
@@ -49,6 +51,9 @@ impl Config {
 
     /// Whether a key says something of one app of several that is not said elsewhere.
     fn is_of_its_own(&self, key: &Key, app: &AppConfig) -> bool {
+        if has_no_use_for(app, key.name) {
+            return false;
+        }
         if !key.is_of_an_app() || !Kind::of(app).is_some_and(|kind| kind.can_use(key.name)) {
             return false;
         }

@@ -30,6 +30,7 @@
 //!   files there are;
 //! - `tls` has what `[tls]` says;
 //! - `health` knows which ways of asking for health go together;
+//! - `tcp` knows what an app of connections needs, and what it has no use for;
 //! - `recreate` knows what does not go together with `deploy.strategy = "recreate"`;
 //! - [`read_env_file`] reads a file of variables in systemd's syntax;
 //! - [`watch`] tells when the file may have changed.
@@ -117,6 +118,7 @@ mod seen_file;
 mod several;
 mod show;
 mod spots;
+mod tcp;
 mod tiers;
 mod tls;
 mod validate;
@@ -196,6 +198,8 @@ pub struct AppConfig {
     pub name: String,
     /// Where it is configured, for messages: `file:line`; empty where no file does.
     pub place: String,
+    /// What its clients bring.
+    pub mode: Mode,
     /// Which requests it gets.
     pub routes: AppRoutes,
     /// A certificate of its own.
@@ -247,6 +251,9 @@ pub struct AppRoutes {
     pub paths: Vec<String>,
     /// Whether the app gets the path without that beginning.
     pub strip_prefix: bool,
+    /// Whether `hosts` are the names that clients ask for in TLS, which the app itself speaks
+    /// (`tls = "passthrough"`).
+    pub passthrough: bool,
     /// Addresses of its own, where it gets every request.
     pub listen: Vec<SocketAddr>,
 }
@@ -274,7 +281,7 @@ impl Default for AppRoutes {
     /// Every request at the instance's addresses.
     fn default() -> Self {
         let (hosts, paths) = (vec![Hosts::Any], vec!["/".to_owned()]);
-        Self { hosts, paths, strip_prefix: false, listen: Vec::new() }
+        Self { hosts, paths, strip_prefix: false, passthrough: false, listen: Vec::new() }
     }
 }
 
@@ -611,6 +618,9 @@ pub enum RequestId {
 pub struct Upstream {
     /// What the app speaks.
     pub protocol: Protocol,
+    /// Whether a connection to the app begins with a header of version 2 of the PROXY protocol,
+    /// which names its client. Then no connection is kept for another one.
+    pub proxy_protocol: bool,
     /// Keep connections to the app for further requests.
     pub keepalive: bool,
     /// Connections to one target, over all threads.
@@ -640,6 +650,15 @@ pub struct Upstream {
     pub eject_on: Vec<u16>,
     /// Show `upstreamSocketsCreated` in the metrics.
     pub debug: bool,
+}
+
+/// `mode`: what the clients of an app bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Requests of HTTP.
+    Http,
+    /// Connections, whatever is spoken on them.
+    Tcp,
 }
 
 /// `upstream.protocol`: what an app speaks.

@@ -10,8 +10,8 @@ use super::address::overlaps;
 use super::hosts::Hosts;
 use super::keys::{self, Kind};
 use super::read::Reader;
-use super::validate::{host_allows, restarts, tls_fits, watch_window};
-use super::{AppConfig, Config, defaults, health, recreate};
+use super::validate::{host_allows, restarts, tells_clients, tls_fits, watch_window};
+use super::{AppConfig, Config, defaults, health, recreate, tcp};
 
 const HEALTH_TIMEOUT: &str = "health.timeout";
 
@@ -86,6 +86,9 @@ pub(super) fn read(r: &mut Reader<'_>, name: &str, place: String, sections: &Sec
         }
     }
     config.health.is_set = health::fits(r, &mut config.health);
+    tells_clients(r, &mut config.upstream);
+    let is_set = config.health.is_set;
+    tcp::fits(r, &mut config, sections.has_tls, is_set);
     if let Some(kind) = kind {
         derive(r, &mut config, kind, sections);
         if kind == Kind::Targets {
@@ -112,6 +115,7 @@ pub(super) fn read_of_redis(r: &mut Reader<'_>, sections: &Sections) -> AppConfi
         }
     }
     config.health.is_set = health::fits(r, &mut config.health);
+    tells_clients(r, &mut config.upstream);
     bound_probes(r, &mut config);
     config
 }

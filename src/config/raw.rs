@@ -39,6 +39,8 @@ pub(super) enum Known {
     Key(&'static str),
     /// A table with keys in it.
     Table,
+    /// A key, by its name, or a table with keys in it.
+    KeyOrTable(&'static str),
     /// The table of several apps.
     Apps,
     /// The table of what holds for all apps of Redis.
@@ -223,7 +225,11 @@ impl<'t> Walk<'t> {
                 self.raw.app_at = Some(at);
             }
             match (vocabulary.known)(&name) {
-                Known::Key(name) => {
+                Known::KeyOrTable(_) if value.get_ref().is_table() => {
+                    let DeValue::Table(inner) = value.into_inner() else { continue };
+                    self.table(&name, inner, names, values);
+                }
+                Known::Key(name) | Known::KeyOrTable(name) => {
                     values.insert(name, value);
                 }
                 Known::Table | Known::Apps | Known::AppOfRedis if !value.get_ref().is_table() => {

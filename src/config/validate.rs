@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::address::overlaps;
 use super::keys::{self, Key};
 use super::read::Reader;
-use super::{App, AppConfig, AppTls, Config, Limits, Rollback, Several, Sources};
-use super::{defaults, health, recreate};
+use super::{App, AppConfig, AppTls, Config, Limits, Rollback, Several, Sources, Upstream};
+use super::{defaults, health, recreate, tcp};
 
 /// A shorter token is warned about.
 const TOKEN_SHORT: usize = 16;
@@ -42,8 +42,11 @@ pub(super) fn validate(r: &mut Reader<'_>, shape: Shape) -> Config {
         }
     }
     derive(r, &mut config);
-    let _of_the_instance = health::fits(r, &mut Arc::make_mut(&mut config.app).health);
+    let is_set = health::fits(r, &mut Arc::make_mut(&mut config.app).health);
     if shape == Shape::One {
+        tells_clients(r, &mut Arc::make_mut(&mut config.app).upstream);
+        let has_tls = config.tls.is_some();
+        tcp::fits(r, Arc::make_mut(&mut config.app), has_tls, is_set);
         host_allows(r, &config.app.app.limits);
         app_fits_together(r, &config);
         tls_fits(r, &config.app.tls, config.tls.is_some());
@@ -75,6 +78,21 @@ fn derive(r: &Reader<'_>, config: &mut Config) {
     }
     app.name.clone_from(&config.name);
     app.most_fields = config.limits.headers;
+}
+
+/// A connection that names its client is never another one's.
+pub(super) fn tells_clients(r: &mut Reader<'_>, upstream: &mut Upstream) {
+    if !upstream.proxy_protocol {
+        return;
+    }
+    if upstream.keepalive && r.is_set("upstream.keepalive") {
+        let called = r.called("upstream.proxy_protocol");
+        r.reject(
+            "upstream.keepalive",
+            &format!("false, because {called} = \"v2\": a connection is one client's"),
+        );
+    }
+    upstream.keepalive = false;
 }
 
 /// Rejects limits that this host cannot enforce. Not for a client, which starts no app.

@@ -59,6 +59,8 @@ pub struct Probe {
     pub timeout: Duration,
     /// How many fields an answer's head may have.
     pub most_fields: usize,
+    /// Whether a connection says first whose it is: portok's own (`upstream.proxy_protocol`).
+    pub tells_whose: bool,
 }
 
 /// What a probe asks.
@@ -80,8 +82,14 @@ impl Probe {
     /// one of its own.
     pub fn of(config: &AppConfig, addr: SocketAddr, path: Option<String>) -> Self {
         let health = &config.health;
-        let (ask, host) = (Ask::of(config, path), health.host.clone());
-        Self { addr, ask, host, timeout: health.timeout, most_fields: config.most_fields }
+        Self {
+            addr,
+            ask: Ask::of(config, path),
+            host: health.host.clone(),
+            timeout: health.timeout,
+            most_fields: config.most_fields,
+            tells_whose: config.upstream.proxy_protocol,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::{Ask, BODY_LIMIT, Probe, Unable, grpc, http2};
 use crate::http1::chunked::{Chunked, Piece};
 use crate::http1::head::{self, Fields, Framing, Head, Invalid, MAX_INTERIM, Parsed};
+use crate::proxy_header;
 use crate::want;
 use crate::wire::ProbeReport;
 
@@ -36,7 +37,10 @@ impl Probe {
         let mut report = ProbeReport { attempts: 1, ..ProbeReport::default() };
         let mut answered = begun;
         let exchange = async {
-            let stream = self.connect().await?;
+            let mut stream = self.connect().await?;
+            if self.tells_whose {
+                stream.write_all(&proxy_header::OWN).await?;
+            }
             let path = match &self.ask {
                 Ask::Get(path) => path,
                 Ask::Connect => {

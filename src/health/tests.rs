@@ -43,6 +43,7 @@ async fn serve(
         host: "app.test".into(),
         timeout: Duration::from_secs(20),
         most_fields: 256,
+        tells_whose: false,
     };
     (probe, heads)
 }
@@ -119,6 +120,7 @@ async fn a_slow_body_ends_with_the_probes_time() {
         host: "h".into(),
         timeout: Duration::from_millis(300),
         most_fields: 256,
+        tells_whose: false,
     };
     let report = within(probe.ask()).await.unwrap();
     assert_eq!((report.status, report.body.as_deref(), report.error), (Some(500), Some("slow"), None));
@@ -131,8 +133,14 @@ async fn nobody_there_is_a_refused_connection() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addr = socket.local_addr().unwrap();
-    let probe =
-        Probe { addr, ask: Ask::Get("/".into()), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
+    let probe = Probe {
+        addr,
+        ask: Ask::Get("/".into()),
+        host: "h".into(),
+        timeout: DEADLINE,
+        most_fields: 256,
+        tells_whose: false,
+    };
     let report = within(probe.ask()).await.unwrap();
     assert_eq!(report.error.as_deref(), Some("connection refused"));
     assert_eq!((report.healthy, report.status), (false, None));
@@ -219,8 +227,14 @@ async fn the_wait_counts_and_wants_good_ones_in_a_row() {
 async fn a_dropped_wait_closes_its_connection() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let probe =
-        Probe { addr, ask: Ask::Get("/".into()), host: "h".into(), timeout: DEADLINE, most_fields: 256 };
+    let probe = Probe {
+        addr,
+        ask: Ask::Get("/".into()),
+        host: "h".into(),
+        timeout: DEADLINE,
+        most_fields: 256,
+        tells_whose: false,
+    };
     let waiting = tokio::spawn(async move { probe.until_healthy(1, |_| ()).await });
     let (mut stream, _) = within(listener.accept()).await.unwrap();
     read_head(&mut stream).await;

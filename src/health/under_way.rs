@@ -122,6 +122,7 @@ mod tests {
             host: "h".into(),
             timeout: LONG,
             most_fields: 256,
+            tells_whose: false,
         };
         let answer = async |mut stream: TcpStream| {
             assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);

@@ -28,6 +28,7 @@ impl Claimant {
     fn of(app: &AppConfig, spot: &Spot) -> Self {
         let route = match spot {
             Spot::Under(hosts, path) => format!("{hosts}{path}"),
+            Spot::Named(hosts) => format!("{hosts} of TLS"),
             Spot::At(address) => format!("listen {address}"),
         };
         Self { app: app.name.clone(), place: app.place.clone(), route }

@@ -30,14 +30,17 @@ use super::upstream::pool::{Claim, Lent, LocalTarget};
 use super::waits::Patience;
 use super::worker::Worker;
 use crate::http1::head::{Fields, Head};
+use crate::proxy_header::Introduction;
 use crate::want;
 
 mod again;
 mod claiming;
+mod connected;
 mod ending;
 mod held;
 mod streamed;
 
+pub(super) use self::connected::Connected;
 pub(super) use self::streamed::Streamed;
 
 /// A request to be sent on: its head is either written already, or still as hyper read it.
@@ -300,6 +303,12 @@ impl Attempts<'_> {
         }
     }
 
+    /// Whose connection a new one is, if the app is to know.
+    fn whose(&self) -> Option<Introduction> {
+        let tells = self.service.settings.app.upstream.proxy_protocol;
+        tells.then(|| self.client.introduction())
+    }
+
     /// Waits for a connection or the right to open one, and then opens it.
     async fn open(&self, claim: &Claim, fresh: bool, connect_by: u64) -> Opened {
         let (exchange, upstream) = (self.exchange, &self.service.settings.app.upstream);
@@ -312,7 +321,7 @@ impl Attempts<'_> {
             Some(Lent::Kept(connection)) => return Opened::Connection(connection),
             Some(Lent::Fresh(permit)) => permit,
         };
-        let open = Connection::open(claim.local.target.addr(), permit, upstream);
+        let open = Connection::open(claim.local.target.addr(), permit, upstream, self.whose());
         match exchange.until(connect_by, open).await {
             Some(Ok(connection)) => Opened::Connection(connection),
             Some(Err(error)) => Opened::Refused(error),

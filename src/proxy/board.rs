@@ -265,6 +265,16 @@ impl Services {
         self.routes.find(listener, host, path)
     }
 
+    /// Whether any connection of TLS goes on as it is.
+    pub(super) fn has_names(&self) -> bool {
+        self.routes.has_names()
+    }
+
+    /// Where a connection of TLS goes on as it is: see [`Routes::named`].
+    pub(super) fn named(&self, name: &[u8]) -> Option<&Found> {
+        self.routes.named(name)
+    }
+
     /// The service at a place that was found.
     pub(super) fn at(&self, place: usize) -> &Arc<Service> {
         &self.services[place]

@@ -22,21 +22,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::address::Scheme;
 use super::connection::{ClientConnection, Door};
 use super::crowd::Visit;
 use super::encrypted::Encrypted;
 use super::forward;
-use super::headers::is_trusted;
 use super::http2;
 use super::plain;
-use super::proxy_protocol;
 use super::socket::Socket;
 use super::stream::{self, ClientStream};
 use super::tunnel::TunnelSlot;
 use super::worker::Worker;
-use crate::tls::HTTP_2;
+use crate::tls::{Choice, HTTP_2};
 
 /// hyper's buffers may grow at least this large, however short a head has to be.
 const BUFFER: usize = 128 * 1024;
@@ -63,36 +62,6 @@ pub(super) fn serve<S: ClientStream>(
     }
 }
 
-/// Reads what a balancer says of its client, and serves the client then. Whoever may not say it, or
-/// says it wrongly or too slowly, is cut.
-pub(super) async fn introduce(
-    worker: Rc<Worker>,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    door: Rc<Door>,
-    visit: Visit,
-) {
-    let (time, spoken) = {
-        let known = worker.here.look();
-        let proxy = &known.settings.config.proxy;
-        if !is_trusted(peer.ip(), &proxy.trusted) {
-            return tracing::debug!(%peer, "a connection is cut: a peer that is not in proxy.trusted says nothing of clients");
-        }
-        (proxy.header_timeout, proxy.proxy_protocol)
-    };
-    let told = tokio::time::timeout(time, proxy_protocol::read(&mut stream, spoken)).await;
-    let told = told.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let (client, door) = match told {
-        Ok(Some(client)) => (client, Rc::new(door.behind(peer))),
-        Ok(None) => (peer, door),
-        Err(error) => return tracing::debug!(%peer, %error, "a connection is cut"),
-    };
-    match door.scheme {
-        Scheme::Http => serve(&worker, stream, client, door, visit).await,
-        Scheme::Https => greet(&worker, stream, client, &door, visit).await,
-    }
-}
-
 /// Agrees with a client on how to encrypt, and serves it then. As [`serve`].
 ///
 /// The handshake is part of the connection's task: it holds nobody else up, and is cut as a head is
@@ -109,17 +78,26 @@ pub(super) fn greet(
         let (worker, client) = (listed.worker(), listed.client());
         client.greet();
         let face = Arc::clone(worker.face());
-        // In a box: what a handshake needs is not held by the connection that comes of it.
-        let greeting = Box::pin(async move { face.greet(stream).await });
-        let Some(Ok((stream, shown))) = client.uncut(pin!(greeting)).await else { return };
-        client.greeted(shown);
-        let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
-        let stream = Encrypted::new(stream);
-        if speaks_http2 {
-            Box::pin(http2::serve(worker, client, Box::new(stream), Vec::new())).await;
-        } else {
-            attend(worker, client, stream).await;
-        }
+        agree(worker, client, async move { face.greet(stream).await }).await;
+    }
+}
+
+/// Serves a client that `greeting` agrees with.
+pub(super) async fn agree(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    greeting: impl Future<Output = io::Result<(TlsStream<TcpStream>, Choice)>>,
+) {
+    // In a box: what a handshake needs is not held by the connection that comes of it.
+    let greeting = Box::pin(greeting);
+    let Some(Ok((stream, shown))) = client.uncut(pin!(greeting)).await else { return };
+    client.greeted(shown);
+    let speaks_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+    let stream = Encrypted::new(stream);
+    if speaks_http2 {
+        Box::pin(http2::serve(worker, client, Box::new(stream), Vec::new())).await;
+    } else {
+        attend(worker, client, stream).await;
     }
 }
 

@@ -31,6 +31,7 @@ use super::stayers::{Stayers, Staying};
 use super::target::Target;
 use super::upstream::pool::Claim;
 use crate::config::Affinity;
+use crate::proxy_header::Introduction;
 use crate::tls::Choice;
 
 /// What the connection is doing.
@@ -63,6 +64,8 @@ enum CloseOrder {
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) listener: ListenerId,
+    /// The address that clients are connected to.
+    at: SocketAddr,
     /// How clients speak to it.
     pub(super) scheme: Scheme,
     /// What accepted sockets inherit, in milliseconds.
@@ -74,18 +77,23 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// That of connections to `listener`, which inherit `send_timeout`.
-    pub(super) fn new(listener: ListenerId, send_timeout: u32) -> Self {
+    /// That of connections to `listener`, which is bound to `at`; they inherit `send_timeout`.
+    pub(super) fn new(listener: ListenerId, at: SocketAddr, send_timeout: u32) -> Self {
         let scheme = match listener {
             ListenerId::Tls(_) => Scheme::Https,
             ListenerId::Instance(_) | ListenerId::App(_) => Scheme::Http,
         };
-        Self { listener, scheme, send_timeout, shown: OnceCell::new(), balancer: None }
+        Self { listener, at, scheme, send_timeout, shown: OnceCell::new(), balancer: None }
     }
 
     /// The same for one connection alone.
     pub(super) fn of_its_own(&self) -> Self {
-        Self { balancer: self.balancer, ..Self::new(self.listener, self.send_timeout) }
+        Self { balancer: self.balancer, ..Self::new(self.listener, self.at, self.send_timeout) }
+    }
+
+    /// The same for one connection, to this address of all that the listener has.
+    pub(super) fn reached_at(&self, at: SocketAddr) -> Self {
+        Self { at: headers::canonical(at), ..self.of_its_own() }
     }
 
     /// The same for one connection of a client whom `balancer` has told of.
@@ -178,6 +186,11 @@ impl ClientConnection {
             Some(connection) => connection.peer_text().to_owned(),
             None => headers::text_of(self.peer.ip()),
         })
+    }
+
+    /// As an app is told of its client.
+    pub(super) fn introduction(&self) -> Introduction {
+        Introduction { client: self.peer, at: self.door.at }
     }
 
     /// The listener that it came to.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use self::view::NowHere;
 pub(super) use self::view::{NoClaim, ServiceHere};
+use super::address::ListenerId;
 use super::balance::Members;
 use super::bells::Doorbells;
 use super::board::{Board, Found, Now, Service, Services, Way};
@@ -29,7 +30,7 @@ use super::settings::Settings;
 use super::sticky::Wish;
 use super::target::Target;
 use super::upstream::pool::{Claim, LocalTarget};
-use crate::config::{Affinity, AppConfig};
+use crate::config::{Affinity, AppConfig, Mode};
 
 /// The services of several apps as this thread sees them.
 struct AppsHere {
@@ -126,6 +127,27 @@ impl Here {
             Way::App { cut } => Ok(Routed { service, cut: *cut }),
             Way::Redirect(to) => Err(Aside::Redirect(service, to.clone())),
         }
+    }
+
+    /// The service that every connection to `listener` goes to as it is, by what `own` says; `None`:
+    /// requests of HTTP come in there.
+    pub(super) fn of_connections(
+        &self,
+        own: &Rc<ServiceHere>,
+        listener: &ListenerId,
+    ) -> Option<Rc<ServiceHere>> {
+        let service = match &own.apps {
+            None => own.clone(),
+            Some(_) if listener.is_of_the_instance() => return None,
+            Some(apps) => self.app(apps, apps.services.find(listener, || None, b"/")?.place),
+        };
+        (service.settings.app.mode == Mode::Tcp).then_some(service)
+    }
+
+    /// The service that a connection of TLS goes to as it is, whose client asks for this name.
+    pub(super) fn named(&self, own: &ServiceHere, name: &[u8]) -> Option<Rc<ServiceHere>> {
+        let apps = own.apps.as_ref()?;
+        Some(self.app(apps, apps.services.named(name)?.place))
     }
 
     /// The service at `place` of `apps`, which a look has just found.

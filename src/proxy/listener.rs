@@ -16,12 +16,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::address::{ListenerId, Scheme};
+use super::arrival;
 use super::client;
 use super::connection::Door;
 use super::headers;
 use super::socket;
 use super::worker::Worker;
-use crate::config::ProxyProtocol;
 use crate::want;
 
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`.
@@ -76,9 +76,10 @@ impl Acceptor {
     pub(super) fn start(worker: Rc<Worker>, id: ListenerId, listener: TcpListener) -> io::Result<Self> {
         let inherited = SockRef::from(&listener).tcp_user_timeout()?;
         let send_timeout = socket::send_timeout_of(inherited);
+        let at = headers::canonical(listener.local_addr()?);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
-        let porter = Porter { worker, door: Rc::new(Door::new(id, send_timeout)) };
+        let porter = Porter { worker, door: Rc::new(Door::new(id, at, send_timeout)) };
         Ok(Self { id, stop, task: tokio::task::spawn_local(run(porter, listener, stopped)) })
     }
 
@@ -146,9 +147,9 @@ impl Porter {
         }
         let service = self.worker.here.look();
         let Some(visit) = self.worker.guests.admit(peer.ip(), &service.settings) else { return };
-        if service.settings.config.proxy.proxy_protocol != ProxyProtocol::Off {
+        if service.settings.looks_closer {
             let (worker, door) = (self.worker.clone(), self.door.clone());
-            tokio::task::spawn_local(client::introduce(worker, stream, peer, door, visit));
+            tokio::task::spawn_local(arrival::receive(worker, stream, peer, door, visit));
             return;
         }
         match self.door.scheme {

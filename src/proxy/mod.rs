@@ -2,12 +2,14 @@
 //!
 //! # A request's way
 //! 1. [`listener`] accepts, until its [`last_call()`]; [`guests`] lets the client in, [`client`]
-//!    serves its connection.
+//!    serves its connection, which [`arrival`] has looked at where that is asked for.
 //! 2. [`plain`] reads a plain request; hyper reads any other, [`judge`] and [`forward`] take it on.
 //!    With [`mod@http2`] a connection has many at a time. With several apps, [`routes`] say which one
 //!    it is for.
 //! 3. [`attempts`] claims the target that is live [`here`], and asks it over an [`upstream`] pool.
 //! 4. The answer comes back through [`plain`], or through [`answer`] and hyper.
+//!
+//! A connection that goes to an app as it is has [`mod@tcp`] instead of 2 and 4.
 //!
 //! # What each file is
 //! - The face for the coordinator, the daemon and the admin API: [`board`] (where requests go now,
@@ -40,6 +42,7 @@
 
 mod address;
 mod answer;
+mod arrival;
 mod attempts;
 mod balance;
 mod bells;
@@ -83,6 +86,7 @@ mod stayers;
 mod sticky;
 mod stream;
 mod target;
+mod tcp;
 mod ticket;
 mod tiers;
 mod tunnel;

@@ -12,9 +12,7 @@ use tokio::net::TcpStream;
 
 use super::headers::canonical;
 use crate::config::ProxyProtocol;
-
-/// What a header of version 2 begins with.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+use crate::proxy_header::SIGNATURE;
 
 /// What a header of version 1 begins with.
 const WORD: &[u8] = b"PROXY ";
@@ -47,7 +45,7 @@ impl From<Refused> for io::Error {
 pub(super) async fn read(stream: &mut TcpStream, spoken: ProxyProtocol) -> io::Result<Client> {
     let mut first = [0; SIGNATURE.len()];
     stream.read_exact(&mut first).await?;
-    if first == *SIGNATURE && spoken.is_binary() {
+    if first == SIGNATURE && spoken.is_binary() {
         let mut rest = [0; 4];
         stream.read_exact(&mut rest).await?;
         let (kind, length) = kind_of(rest)?;

@@ -39,6 +39,9 @@ pub enum At {
         /// one.
         path: Box<str>,
     },
+    /// At the instance's listeners for TLS, connections whose client asks for these hosts. They go
+    /// on as they are.
+    Named(Hosts),
     /// Every request at this listener of an app's own.
     Listener(ListenerId),
 }
@@ -47,19 +50,28 @@ pub enum At {
 #[derive(Debug)]
 pub(super) struct Routes<T> {
     listeners: HashMap<ListenerId, T, RandomState>,
-    exact: Names<T>,
-    below: Names<T>,
+    /// By the host of a request.
+    hosts: ByHost<Paths<T>>,
+    /// By the name that a client asks for in TLS.
+    named: ByHost<T>,
+}
+
+/// What there is for hosts.
+#[derive(Debug)]
+struct ByHost<V> {
+    exact: Names<V>,
+    below: Names<V>,
     /// The longest name in `below`: nothing longer is looked up.
     longest_below: usize,
-    any: Option<Paths<T>>,
+    any: Option<V>,
 }
 
 /// The path that every other one begins with.
 const EVERY: &str = "/";
 
-/// Routes by a host's name. Each request looks in here, so the hash is a quick one. Its seed is
-/// random: nobody can choose names that make a table slow.
-type Names<T> = HashMap<Name, Paths<T>, RandomState>;
+/// What there is for a host's name. Each request looks in here, so the hash is a quick one. Its seed
+/// is random: nobody can choose names that make a table slow.
+type Names<V> = HashMap<Name, V, RandomState>;
 
 /// A host's name, which is looked up by its bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,32 +99,80 @@ enum Paths<T> {
     Some(Vec<(Box<[u8]>, T)>),
 }
 
+/// How near what was found is to the host: an exact one is nearer than any name above it, and of
+/// these the longest is.
+type Nearness = usize;
+
+impl<V> Default for ByHost<V> {
+    fn default() -> Self {
+        Self { exact: Names::default(), below: Names::default(), longest_below: 0, any: None }
+    }
+}
+
+impl<V> ByHost<V> {
+    /// Changes what there is for these hosts, or adds something.
+    fn set(&mut self, hosts: Hosts, change: impl FnOnce(Option<&mut V>) -> Option<V>) {
+        let (names, host) = match hosts {
+            Hosts::Exact(host) => (&mut self.exact, host),
+            Hosts::Below(name) => {
+                self.longest_below = self.longest_below.max(name.as_str().len());
+                (&mut self.below, name)
+            }
+            Hosts::Any => {
+                if let Some(new) = change(self.any.as_mut()) {
+                    self.any = Some(new);
+                }
+                return;
+            }
+        };
+        match names.entry(Name(host)) {
+            Entry::Occupied(mut there) => _ = change(Some(there.get_mut())),
+            Entry::Vacant(free) => _ = change(None).map(|new| free.insert(new)),
+        }
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.exact.values_mut().chain(self.below.values_mut()).chain(&mut self.any)
+    }
+
+    /// What there is for this host, as hosts are compared, and how near that is.
+    #[inline(always)]
+    fn find(&self, host: &[u8]) -> Option<(Nearness, &V)> {
+        if let Some(found) = self.exact.get(host) {
+            return Some((Nearness::MAX, found));
+        }
+        if self.longest_below > 0 {
+            let dots = host.iter().enumerate().filter(|&(at, &byte)| byte == b'.' && at > 0);
+            let mut names =
+                dots.map(|(at, _)| &host[at + 1..]).filter(|name| name.len() <= self.longest_below);
+            // The longest name comes first.
+            if let Some(found) = names.find_map(|name| Some((name.len(), self.below.get(name)?))) {
+                return Some(found);
+            }
+        }
+        self.any.as_ref().map(|found| (0, found))
+    }
+}
+
 impl<T> Routes<T> {
     /// A table of these routes. Of two for the same requests the first counts.
     pub(super) fn new(routes: impl IntoIterator<Item = Route<T>>) -> Self {
-        let (listeners, exact, below) = (HashMap::default(), Names::default(), Names::default());
-        let mut table = Self { listeners, exact, below, longest_below: 0, any: None };
+        let mut table =
+            Self { listeners: HashMap::default(), hosts: ByHost::default(), named: ByHost::default() };
         for Route { at, to } in routes {
-            let (hosts, path) = match at {
-                At::Instance { hosts, path } => (hosts, path),
-                At::Listener(id) => {
-                    table.listeners.entry(id).or_insert(to);
-                    continue;
-                }
-            };
-            match hosts {
-                Hosts::Exact(host) => add(&mut table.exact, host, path, to),
-                Hosts::Below(name) => {
-                    table.longest_below = table.longest_below.max(name.as_str().len());
-                    add(&mut table.below, name, path, to);
-                }
-                Hosts::Any => match &mut table.any {
-                    Some(paths) => paths.add(path, to),
-                    none => *none = Some(Paths::new(path, to)),
-                },
+            match at {
+                At::Listener(id) => _ = table.listeners.entry(id).or_insert(to),
+                At::Named(hosts) => table.named.set(hosts, |there| there.is_none().then_some(to)),
+                At::Instance { hosts, path } => table.hosts.set(hosts, |there| match there {
+                    Some(paths) => {
+                        paths.add(path, to);
+                        None
+                    }
+                    None => Some(Paths::new(path, to)),
+                }),
             }
         }
-        for paths in table.exact.values_mut().chain(table.below.values_mut()).chain(&mut table.any) {
+        for paths in table.hosts.all_mut() {
             if let Paths::Some(paths) = paths {
                 // Stable: of two equal ones the first is found.
                 paths.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
@@ -136,30 +196,22 @@ impl<T> Routes<T> {
     }
 
     fn paths(&self, host: Option<&[u8]>) -> Option<&Paths<T>> {
-        let Some(host) = host else { return self.any.as_ref() };
-        let host = compared(host);
-        if let Some(paths) = self.exact.get(&*host) {
-            return Some(paths);
-        }
-        if self.longest_below > 0 {
-            let dots = host.iter().enumerate().filter(|&(at, &byte)| byte == b'.' && at > 0);
-            let mut names =
-                dots.map(|(at, _)| &host[at + 1..]).filter(|name| name.len() <= self.longest_below);
-            // The longest name comes first.
-            if let Some(paths) = names.find_map(|name| self.below.get(name)) {
-                return Some(paths);
-            }
-        }
-        self.any.as_ref()
+        let Some(host) = host else { return self.hosts.any.as_ref() };
+        self.hosts.find(&compared(host)).map(|(_, paths)| paths)
     }
-}
 
-fn add<T>(names: &mut Names<T>, host: Host, path: Box<str>, to: T) {
-    match names.entry(Name(host)) {
-        Entry::Occupied(mut paths) => paths.get_mut().add(path, to),
-        Entry::Vacant(free) => {
-            free.insert(Paths::new(path, to));
-        }
+    /// Whether any connection goes on by the name that its client asks for.
+    pub(super) fn has_names(&self) -> bool {
+        !(self.named.exact.is_empty() && self.named.below.is_empty())
+    }
+
+    /// Where a connection of TLS goes on as it is, whose client asks for this name; `None`: nowhere,
+    /// or there are requests that the name is nearer to.
+    pub(super) fn named(&self, name: &[u8]) -> Option<&T> {
+        let name = compared(name);
+        let (nearness, to) = self.named.find(&name)?;
+        let is_nearest = self.hosts.find(&name).is_none_or(|(other, _)| nearness >= other);
+        is_nearest.then_some(to)
     }
 }
 
@@ -251,6 +303,36 @@ mod tests {
         assert_eq!(found(&table, None, "/"), Some("*/"));
         let long = format!("{}.a.b", "x.".repeat(20_000));
         assert_eq!(found(&table, Some(&long), "/"), Some("*.a.b/"));
+    }
+
+    #[test]
+    fn a_name_of_tls_goes_to_whom_it_is_nearest() {
+        let http = ["*", "web.test", "*.web.test", "exact.db.test"].map(|hosts| Route {
+            at: At::Instance { hosts: hosts.parse().unwrap(), path: "/only".into() },
+            to: hosts,
+        });
+        let named = ["db.test", "*.db.test", "web.test", "*.a.web.test", "*.b.db.test"]
+            .map(|hosts| Route { at: At::Named(hosts.parse().unwrap()), to: hosts });
+        let table = Routes::new(http.into_iter().chain(named));
+        assert!(table.has_names());
+        for (name, to) in [
+            ("db.test", Some("db.test")),
+            ("DB.test.", Some("db.test")),
+            ("x.db.test", Some("*.db.test")),
+            ("x.b.db.test", Some("*.b.db.test")),
+            ("exact.db.test", None),
+            ("web.test", Some("web.test")),
+            ("x.web.test", None),
+            ("x.a.web.test", Some("*.a.web.test")),
+            ("other.test", None),
+            ("", None),
+        ] {
+            assert_eq!(table.named(name.as_bytes()).copied(), to, "{name}");
+        }
+        // Requests never get there.
+        let found = table.find(&public(), || Some(b"db.test"), b"/only");
+        assert_eq!(found.copied(), Some("*"));
+        assert!(!Routes::<()>::new([]).has_names());
     }
 
     #[test]

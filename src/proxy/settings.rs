@@ -16,7 +16,7 @@ use super::sticky::{Rule, Wish};
 use super::tiers;
 use super::upstream::pool::LocalTarget;
 use crate::access::Recorder;
-use crate::config::{AppConfig, Config, Forwarded, Protocol};
+use crate::config::{AppConfig, Config, Forwarded, Mode, Protocol, ProxyProtocol};
 use crate::http1::host::compared;
 use crate::tls::{Choice, Face};
 
@@ -38,6 +38,9 @@ pub(super) struct Settings {
     pub(super) no_route_status: u16,
     /// Whether any wait for the app has a limit once it is connected.
     pub(super) is_impatient: bool,
+    /// Of the instance: whether a connection is looked at before it is served
+    /// ([`arrival`](super::arrival)).
+    pub(super) looks_closer: bool,
     /// Whether the app speaks HTTP/2. Its requests never go the short way: see [`Wanted`].
     pub(super) is_h2c: bool,
     /// What `[tls]` asks of requests, if there is that.
@@ -67,6 +70,19 @@ enum Own {
     Tls,
 }
 
+/// Whether any connection of an instance has to be looked at before it is served. `app`: its one
+/// app, or what stands in the place of several.
+fn looks_closer(config: &Config, app: &Arc<AppConfig>) -> bool {
+    if !Arc::ptr_eq(app, &config.app) {
+        return false;
+    }
+    let of_several = config.apps.iter().flat_map(|several| several.apps.values());
+    let of_redis = config.redis.iter().map(|redis| &redis.app);
+    let looks = |app: &Arc<AppConfig>| app.mode == Mode::Tcp || app.upstream.proxy_protocol;
+    config.proxy.proxy_protocol != ProxyProtocol::Off
+        || [app].into_iter().chain(of_several).chain(of_redis).any(looks)
+}
+
 impl Settings {
     /// `recorder` takes the lines of the access log, if there is one; `face` is what clients are shown
     /// over TLS.
@@ -94,6 +110,7 @@ impl Settings {
             admitted_at_once: if tiers.is_some() { 0 } else { requests_per_address },
             no_route_status: config.proxy.no_route_status,
             is_impatient,
+            looks_closer: looks_closer(&config, &app),
             is_h2c: upstream.protocol == Protocol::H2c,
             own: match &config.proxy {
                 _ if edge.is_some() => Own::Tls,

@@ -19,6 +19,7 @@ use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::answer::UnderWay;
 use super::board::Service;
@@ -84,6 +85,20 @@ impl Tunnel {
         let passage = Passage { worker, exchange, staying: &staying, extras };
         pass((TokioIo::new(upgraded), Bytes::new()), app, &passage).await;
     }
+}
+
+/// Moves bytes between a client that has a connection to `app` of its own, and that, as a tunnel
+/// does. `early` has come from it already.
+pub(super) async fn carry(
+    (worker, exchange): (&Worker, &ClientExchange),
+    (stream, early): (TcpStream, Bytes),
+    app: Connection,
+    (under_way, staying): (UnderWay, Staying),
+) {
+    let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
+    let extras = under_way.ticket.extras();
+    let passage = Passage { worker, exchange, staying: &staying, extras };
+    pass((stream, early), app, &passage).await;
 }
 
 /// Moves bytes between a client, of whom `early` has come, and `app` until both sides have ended,

@@ -52,7 +52,9 @@ impl Plan {
         let mut hosts: BTreeSet<String> = acme.hosts.iter().cloned().collect();
         if hosts.is_empty() {
             let several = config.apps.iter().flat_map(|several| several.apps.values());
-            let named = several.chain([&config.app]).flat_map(|app| &app.routes.hosts);
+            // An app that speaks TLS itself has certificates of its own.
+            let routes = several.chain([&config.app]).map(|app| &app.routes);
+            let named = routes.filter(|routes| !routes.passthrough).flat_map(|routes| &routes.hosts);
             let exact = named.filter_map(|hosts| match hosts {
                 Hosts::Exact(host) => Some(host.as_str()),
                 Hosts::Below(_) | Hosts::Any => None,

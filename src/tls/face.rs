@@ -10,10 +10,11 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::acme::challenges::{Challenges, PROTOCOL};
+use super::hello::Heard;
 use super::server::Shown;
 use super::store::Store;
 
@@ -97,7 +98,28 @@ impl Face {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        self.agree(LazyConfigAcceptor::new(Acceptor::default(), stream).await?).await
+    }
+
+    /// As [`Self::greet`], with a client that has been heard.
+    ///
+    /// # Errors
+    /// As [`Self::greet`].
+    pub async fn greet_heard<S>(
+        self: Arc<Self>,
+        stream: S,
+        heard: Heard,
+    ) -> io::Result<(TlsStream<S>, Choice)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.agree(StartHandshake::from_parts(heard.accepted, stream)).await
+    }
+
+    async fn agree<S>(&self, mut hello: StartHandshake<S>) -> io::Result<(TlsStream<S>, Choice)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         if let Some(terms) = self.proof_in_handshake(&hello.client_hello()) {
             let mut stream = hello.into_stream(terms).await?;
             stream.shutdown().await?;

@@ -11,6 +11,7 @@
 mod acme;
 mod face;
 mod files;
+mod hello;
 mod keeper;
 mod names;
 mod pair;
@@ -23,6 +24,7 @@ mod voice;
 mod tests;
 
 pub use face::{Choice, Face};
+pub use hello::{Heard, hear};
 pub use keeper::{Certificates, survey};
 pub use rustls::Error as TlsError;
 pub use server::HTTP_2;

@@ -107,6 +107,8 @@ mod switch;
 #[cfg(test)]
 mod systemd;
 #[cfg(test)]
+mod tcp;
+#[cfg(test)]
 mod tiers;
 #[cfg(test)]
 mod tls;

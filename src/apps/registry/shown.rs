@@ -76,6 +76,7 @@ impl Registry {
         let routes = self.routes.iter().filter_map(|(spot, app)| {
             let at = match spot {
                 Spot::Under(hosts, path) => At::Instance { hosts: hosts.clone(), path: path.clone() },
+                Spot::Named(hosts) => At::Named(hosts.clone()),
                 Spot::At(addr) => At::Listener(ListenerId::App(*addr)),
             };
             Some((at, self.answering(app)?.destination()))

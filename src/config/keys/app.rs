@@ -10,7 +10,8 @@ use super::super::show::{self, list, optional, or_zero};
 use super::super::tiers;
 use super::super::values::{self, Input, Parsed, SHORTEST, some};
 use super::super::{
-    Affinity, AppConfig, Balance, CommandLine, OwnerCheck, Protocol, Standby, Sticky, StopSignal, defaults,
+    Affinity, AppConfig, Balance, CommandLine, Mode, OwnerCheck, Protocol, Standby, Sticky, StopSignal,
+    defaults,
 };
 use super::{Key, Records, replicas};
 
@@ -37,6 +38,10 @@ const STICKY: &[(&str, Sticky)] =
 
 const PROTOCOL: &[(&str, Protocol)] = &[("http/1.1", Protocol::Http1), ("h2c", Protocol::H2c)];
 
+const TOLD: &[(&str, bool)] = &[("off", false), ("v2", true)];
+
+const MODE: &[(&str, Mode)] = &[("http", Mode::Http), ("tcp", Mode::Tcp)];
+
 pub(super) const APP: &[Key] = &[
     row!(app, "app.target", some(values::port), optional(show::number), app.target)
         .variable("INITIAL_TARGET_PORT")
@@ -47,6 +52,7 @@ pub(super) const APP: &[Key] = &[
     replicas::REPLICAS,
     row!(app, "app.balance", values::choice(BALANCE), show::word(BALANCE), balance),
     row!(app, "app.sticky", values::choice(STICKY), show::word(STICKY), sticky),
+    row!(app, "app.mode", values::choice(MODE), show::word(MODE), mode),
     Key::app(
         tiers::KEY,
         |_, reader, config| tiers::read(reader, &mut config.tiers),
@@ -188,6 +194,7 @@ pub(super) const ROLLBACK: &[Key] = &[
 
 pub(super) const UPSTREAM: &[Key] = &[
     row!(app, "upstream.protocol", values::choice(PROTOCOL), show::word(PROTOCOL), upstream.protocol),
+    row!(app, "upstream.proxy_protocol", values::choice(TOLD), show::word(TOLD), upstream.proxy_protocol),
     row!(app, "upstream.keepalive", values::boolean, show::number, upstream.keepalive)
         .variable("UPSTREAM_KEEPALIVE"),
     row!(app, "upstream.max_connections", values::integer(1, 65_535), show::number, upstream.max_connections)

@@ -58,6 +58,7 @@ impl Kind {
     pub(in crate::config) fn can_use(self, name: &str) -> bool {
         match name {
             "app.hosts" | "app.paths" | "app.listen" | "app.tls.cert" | "app.tls.key" => true,
+            "app.mode" | "app.tls" => self != Self::Redirect,
             "app.command" | "app.targets" | "app.redirect" => self.key() == name,
             "app.strip_prefix" => self != Self::Redirect,
             "app.balance" | "app.sticky" | "app.tiers" => self != Self::Redirect,

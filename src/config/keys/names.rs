@@ -22,7 +22,7 @@ pub(in crate::config) const WORDS: Words = Words {
 /// What `name` is in the main file.
 fn known(name: &str) -> Known {
     match find(name) {
-        Some(key) => Known::Key(key.name),
+        Some(key) => of_key(key),
         None if name == "apps" => Known::Apps,
         None if name == APP_OF_REDIS => Known::AppOfRedis,
         None if is_table(name) => Known::Table,
@@ -36,10 +36,19 @@ fn known_in_app(name: &str) -> Known {
     let key = find(&of_app).or_else(|| find(name)).filter(|key| key.is_of_an_app());
     let has_keys = |table: &str| keys().any(|key| key.is_of_an_app() && is_in(key.name, table));
     match key {
-        Some(key) => Known::Key(key.name),
+        Some(key) => of_key(key),
         None if has_keys(&of_app) || name != "app" && has_keys(name) => Known::Table,
         None if find(name).is_some() || name != "app" && is_table(name) => Known::Instances,
         None => Known::No,
+    }
+}
+
+/// What the name of `key` is.
+fn of_key(key: &'static Key) -> Known {
+    if keys().any(|other| is_in(other.name, key.name)) {
+        Known::KeyOrTable(key.name)
+    } else {
+        Known::Key(key.name)
     }
 }
 

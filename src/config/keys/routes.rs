@@ -7,6 +7,7 @@ use super::super::AppConfig;
 use super::super::hosts::{self, Hosts};
 use super::super::read::Reader;
 use super::super::show::{self, list, one_or_more, optional};
+use super::super::tcp;
 use super::super::values::{self, Input, Parsed, some};
 use super::Key;
 use super::instance::LISTEN_MAX;
@@ -23,6 +24,9 @@ const PATH_LONGEST: usize = 1024;
 /// The most targets of an app.
 const TARGETS_MAX: usize = 64;
 
+/// Who speaks TLS with the app's clients.
+const ENDS: &[(&str, bool)] = &[("passthrough", true)];
+
 pub(super) const APP: &[Key] = &[
     Key::app("app.hosts", read_hosts, |config, _| unless_empty(&config.routes.hosts, show::text))
         .for_several(),
@@ -32,6 +36,12 @@ pub(super) const APP: &[Key] = &[
     Key::app("app.listen", read_listen, |config, _| {
         Some(&config.routes.listen).filter(|listen| !listen.is_empty()).map(one_or_more(show::text))
     })
+    .for_several(),
+    Key::app(
+        tcp::PASSTHROUGH,
+        |key, r, config| r.set(key, values::choice(ENDS), &mut config.routes.passthrough),
+        |config, _| config.routes.passthrough.then(|| show::word(ENDS)(&true)),
+    )
     .for_several(),
     Key::app("app.targets", read_targets, |config, _| config.targets.as_ref().map(list(show::text)))
         .for_several(),

@@ -149,6 +149,8 @@ const FILE: &[(&str, usize, &str, &str)] = &[
     ("[app.restart]\ngive_up = \"no\"", 11, "app.restart.give_up = \"no\"", "true or false"),
     // Health, drain, rollback.
     ("[health]\npath = \"health\"", 8, "health.path = \"health\"", "a path that starts with `/`"),
+    ("[app]\nmode = \"udp\"", 8, "app.mode = \"udp\"", "\"http\" or \"tcp\""),
+    ("[upstream]\nproxy_protocol = \"v1\"", 18, "upstream.proxy_protocol = \"v1\"", "\"off\" or \"v2\""),
     ("[health]\ntcp = 1", 7, "health.tcp = 1", "true or false"),
     ("[health]\ngrpc = \"a b\"", 8, "health.grpc = \"a b\"", "the name of a gRPC service"),
     ("[health]\ntcp = true\ngrpc = \"\"", 8, "health.grpc = \"\"", "because health.tcp is set too"),

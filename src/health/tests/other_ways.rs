@@ -12,7 +12,7 @@ use crate::health::{Ask, Probe};
 use crate::wire::ProbeReport;
 
 fn probe(addr: std::net::SocketAddr, ask: Ask) -> Probe {
-    Probe { addr, ask, host: "app.test".into(), timeout: DEADLINE, most_fields: 256 }
+    Probe { addr, ask, host: "app.test".into(), timeout: DEADLINE, most_fields: 256, tells_whose: false }
 }
 
 #[tokio::test]

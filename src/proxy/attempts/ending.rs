@@ -35,7 +35,7 @@ impl Attempts<'_> {
         let by = clock::after(upstream.connect_timeout).min(whole_by);
         for _ in 0..BROKEN {
             let Some(permit) = local.target.permit(upstream.max_connections) else { return Ending::Unknown };
-            let open = Connection::open(local.target.addr(), permit, upstream);
+            let open = Connection::open(local.target.addr(), permit, upstream, self.whose());
             match self.exchange.until(by, open).await {
                 Some(Ok(connection)) => {
                     if tokio::time::timeout(STAYS, connection.breaks()).await.is_err() {

@@ -121,7 +121,7 @@ impl Attempts<'_> {
             None => exchange.until(connect_by, local.right(upstream)).await,
         };
         let Some(permit) = permit else { return Placed::Unopened(Opened::Full) };
-        let place = local.links().place(local.target.addr(), permit, fresh, upstream);
+        let place = local.links().place(local.target.addr(), permit, fresh, (upstream, self.whose()));
         match exchange.until(connect_by, place).await {
             Some(Ok(place)) => Placed::Place(place),
             Some(Err(Unopened::Io(error))) => Placed::Unopened(Opened::Refused(error)),

@@ -115,6 +115,11 @@ impl ServiceHere {
         self.apps.is_some()
     }
 
+    /// With the board's own service: whether any connection of TLS goes to an app as it is.
+    pub(in crate::proxy) fn has_names(&self) -> bool {
+        self.apps.as_ref().is_some_and(|apps| apps.services.has_names())
+    }
+
     /// The service itself.
     pub(in crate::proxy) fn service(&self) -> &Arc<Service> {
         &self.service

@@ -54,7 +54,7 @@ pub(super) fn config() -> Config {
 
 /// By which a test's clients come in.
 pub(super) fn door() -> std::rc::Rc<connection::Door> {
-    std::rc::Rc::new(connection::Door::new(public(), 0))
+    std::rc::Rc::new(connection::Door::new(public(), public().addr(), 0))
 }
 
 /// The listener that a rig has.

@@ -11,12 +11,13 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use nix::libc;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::config::Upstream;
 use crate::proxy::clock;
 use crate::proxy::target::Permit;
+use crate::proxy_header::Introduction;
 use crate::want;
 
 /// How much a read asks for: at first, and at most once the app has proved to send more.
@@ -41,13 +42,15 @@ pub(in crate::proxy) struct Connection {
 }
 
 impl Connection {
-    /// Connects; the caller has the deadline.
+    /// Connects, and says whose connection it is, if the app is to know; the caller has the
+    /// deadline.
     pub(in crate::proxy) async fn open(
         addr: SocketAddr,
         permit: Permit,
         settings: &Upstream,
+        whose: Option<Introduction>,
     ) -> io::Result<Self> {
-        let stream = connect(addr, settings).await?;
+        let stream = connect(addr, settings, whose).await?;
         let (buf, idle_since) = (BytesMut::new(), clock::uptime());
         Ok(Self { stream, buf, reused: false, idle_since, read_size: READ.0, permit: Some(permit) })
     }
@@ -115,16 +118,24 @@ impl Connection {
     }
 }
 
-/// Connects to an app; the caller has the deadline. The last file descriptors are left alone
-/// ([`want`]).
-pub(super) async fn connect(addr: SocketAddr, settings: &Upstream) -> io::Result<TcpStream> {
+/// Connects to an app, and says whose connection it is, if it is to know; the caller has the
+/// deadline. The last file descriptors are left alone ([`want`]).
+pub(super) async fn connect(
+    addr: SocketAddr,
+    settings: &Upstream,
+    whose: Option<Introduction>,
+) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if !want::may_keep(&socket) {
         return Err(want::none_left());
     }
     socket.set_nodelay(true)?;
     SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(settings.tcp_keepalive))?;
-    socket.connect(addr).await.map_err(|error| want::of_connecting(addr, error))
+    let mut stream = socket.connect(addr).await.map_err(|error| want::of_connecting(addr, error))?;
+    if let Some(whose) = whose {
+        stream.write_all(&whose.header()).await?;
+    }
+    Ok(stream)
 }
 
 fn is_blocked<T>(read: &io::Result<T>) -> bool {
@@ -144,7 +155,8 @@ mod tests {
         let addr = app.local_addr().unwrap();
         let target = Target::new(addr, Counters::new(1).service().release("r"));
         let upstream = of_an_empty_file().app.upstream.clone();
-        let mut connection = Connection::open(addr, target.permit(1).unwrap(), &upstream).await.unwrap();
+        let mut connection =
+            Connection::open(addr, target.permit(1).unwrap(), &upstream, None).await.unwrap();
         connection.rest();
         let (peer, _) = app.accept().unwrap();
         let rested = connection.idle_since() + SUSPECT + 1;

@@ -23,6 +23,8 @@
 //! | `flood`, `long_line`, `close_output` | prints without end; a line of 1 MiB; nothing any more |
 //! | `say=WORD` | prints it |
 //! | `idle_close=MS` | closes connections that are idle for so long |
+//! | `banner` | speaks no HTTP: says its version on a line, and then everything again that it is told |
+//! | `told` | every connection begins with a header of the PROXY protocol: journals `told CLIENT AT`, or `told nobody` |
 //! | `stubborn` | with `no_reuseaddr`: tries to bind until it succeeds |
 
 use std::collections::BTreeMap;
@@ -319,6 +321,12 @@ type Handled = std::io::Result<bool>;
 impl Connection<'_> {
     fn serve(mut self) -> std::io::Result<()> {
         self.stream.set_nodelay(true)?;
+        if self.spec.has("told") {
+            self.hear_of_client()?;
+        }
+        if self.spec.has("banner") {
+            return self.speak_first();
+        }
         let idle = self.spec.get("idle_close").and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
         self.stream.set_read_timeout(idle)?;
         while let Some(request) = self.head()? {
@@ -327,6 +335,38 @@ impl Connection<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reads a header of version 2 (haproxy's `proxy-protocol.txt`, 2.2).
+    fn hear_of_client(&mut self) -> std::io::Result<()> {
+        let mut head = [0; 16];
+        self.stream.read_exact(&mut head)?;
+        assert_eq!(head[..12], *b"\r\n\r\n\0\r\nQUIT\n", "a header of version 2");
+        let mut facts = vec![0; usize::from(u16::from_be_bytes([head[14], head[15]]))];
+        self.stream.read_exact(&mut facts)?;
+        let about = match (head[12], head[13], &facts[..]) {
+            (0x20, _, _) => "nobody".to_owned(),
+            (0x21, 0x11, &[a, b, c, d, e, f, g, h, i, j, k, l]) => {
+                let port = |high, low| u16::from_be_bytes([high, low]);
+                let address = |ip: [u8; 4], port| SocketAddr::from((ip, port));
+                format!("{} {}", address([a, b, c, d], port(i, j)), address([e, f, g, h], port(k, l)))
+            }
+            other => format!("something else: {other:?}"),
+        };
+        self.spec.note(&format!("told {about}"));
+        Ok(())
+    }
+
+    /// Says who it is, and then everything again that it is told.
+    fn speak_first(mut self) -> std::io::Result<()> {
+        self.stream.write_all(format!("{}\n", self.spec.version()).as_bytes())?;
+        let mut part = [0; 16 * 1024];
+        loop {
+            match super::http::uninterrupted(|| self.stream.read(&mut part))? {
+                0 => return Ok(()),
+                read => self.stream.write_all(&part[..read])?,
+            }
+        }
     }
 
     fn head(&mut self) -> std::io::Result<Option<Request>> {

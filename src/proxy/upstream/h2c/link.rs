@@ -25,6 +25,7 @@ use crate::http1::head::MAX_HEAD;
 use crate::proxy::clock;
 use crate::proxy::target::Permit;
 use crate::proxy::upstream::connection;
+use crate::proxy_header::Introduction;
 
 /// How many streams a connection carries at most, however many more the app would take.
 const MOST_STREAMS: usize = 100;
@@ -74,10 +75,10 @@ impl Link {
     /// whenever there may be more room on it, or it is over.
     pub(super) async fn open(
         addr: SocketAddr,
-        settings: &Upstream,
+        (settings, whose): (&Upstream, Option<Introduction>),
         changed: Rc<Notify>,
     ) -> Result<Rc<Self>, Unopened> {
-        let stream = connection::connect(addr, settings).await.map_err(Unopened::Io)?;
+        let stream = connection::connect(addr, settings, whose).await.map_err(Unopened::Io)?;
         let handshake = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(UNTOLD)

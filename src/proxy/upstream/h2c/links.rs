@@ -19,6 +19,7 @@ use super::link::Link;
 pub(in crate::proxy) use super::link::{Place, Unopened};
 use crate::config::Upstream;
 use crate::proxy::target::Permit;
+use crate::proxy_header::Introduction;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -32,14 +33,14 @@ pub(in crate::proxy) struct Links {
 }
 
 impl Links {
-    /// A place on a connection to `addr`, on a `fresh` one if that is wanted; the caller has the
-    /// deadline.
+    /// A place on a connection to `addr`, on a `fresh` one if that is wanted, which says `whose` it
+    /// is; the caller has the deadline.
     pub(in crate::proxy) async fn place(
         &self,
         addr: SocketAddr,
         permit: Permit,
         fresh: bool,
-        settings: &Upstream,
+        (settings, whose): (&Upstream, Option<Introduction>),
     ) -> Result<Place, Unopened> {
         loop {
             let changed = pin!(self.changed.notified());
@@ -50,7 +51,7 @@ impl Links {
             }
             if fresh || !self.is_opening.get() {
                 let _opening = Opening::begin(self);
-                let link = Link::open(addr, settings, self.changed.clone()).await?;
+                let link = Link::open(addr, (settings, whose), self.changed.clone()).await?;
                 if !link.has_room() {
                     let none = "the app takes no stream on a new connection";
                     return Err(Unopened::Io(io::Error::other(none)));

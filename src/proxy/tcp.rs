@@ -1,0 +1,122 @@
+//! A client's connection that goes to an app as it is (`mode = "tcp"`): it is counted, admitted,
+//! held and balanced as a request is, and then passes bytes as a tunnel does.
+//!
+//! Owned by the task of the client's connection. A client that cannot be given to the app, or that
+//! is one too many, is closed; whatever is spoken on the connection, portok does not know how to say
+//! why. The counters and the access log have it as a request with the status that says so, and with
+//! 200 where the app was reached.
+
+use std::iter;
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::answer::UnderWay;
+use super::attempts::{Attempts, Connected, NoAnswer};
+use super::connection::ClientConnection;
+use super::extras::{Asked, Extras};
+use super::here::ServiceHere;
+use super::stayer::StayerKind;
+use super::ticket::Ticket;
+use super::tunnel;
+use super::worker::Worker;
+
+/// What the access log has as the protocol.
+const PROTO: &str = "tcp";
+
+/// The status of a connection that reached the app.
+const REACHED: u16 = 200;
+
+/// Gives a client's connection to the app of `service`, and passes bytes until it ends. `early`: what
+/// has been read of it. `name`: the one that it asked for in TLS.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    client: &Rc<ClientConnection>,
+    service: Rc<ServiceHere>,
+    (stream, early): (TcpStream, Bytes),
+    name: Option<&str>,
+) {
+    client.begin();
+    // A tunnel has no time of its own for what its client does not take.
+    let _stays_limited = SockRef::from(&stream).set_tcp_user_timeout(None);
+    let mut ticket = Ticket::new(service.clone(), extras_of(client, &service, name));
+    let guest = service.guest(client);
+    let wish = service.settings.sticky.as_ref().map(|rule| rule.wish(iter::empty(), || guest.ip()));
+    if let Err(fault) = ticket.admit(guest) {
+        drop(ticket.refuse(&fault, None, true));
+        return;
+    }
+    let attempts = Attempts { worker, service: &service, client, exchange: client.exchange(), wish: &wish };
+    let Some(connected) = reach(&attempts, &ticket, (&stream, !early.is_empty())).await else { return };
+    let Connected { connection, claim } = connected;
+    ticket.answered(REACHED, Some(&claim.local.target));
+    if let Some(extras) = ticket.extras() {
+        extras.became_tunnel();
+    }
+    let staying =
+        client.stay(&worker.stayers, &claim, StayerKind::Tunnel, name.unwrap_or_default().as_bytes());
+    client.become_tunnel(ticket.service().clone(), Some(claim.local.target.clone()));
+    worker.tunnelled();
+    let under_way = UnderWay { claim: Some(claim), ticket };
+    let carried =
+        tunnel::carry((worker, client.exchange()), (stream, early), connection, (under_way, staying));
+    client.uncut(pin!(carried)).await;
+}
+
+/// Connects to the app, and counts why that does not come about. `None`: the client is to be closed,
+/// or has left.
+async fn reach(
+    attempts: &Attempts<'_>,
+    ticket: &Ticket,
+    (stream, has_spoken): (&TcpStream, bool),
+) -> Option<Connected> {
+    let connecting = pin!(attempts.connect(ticket.extras()));
+    let connected = tokio::select! {
+        biased;
+        connected = attempts.client.uncut(connecting) => connected?,
+        () = leaves(stream, has_spoken) => return None,
+    };
+    match connected {
+        Ok(connected) => Some(connected),
+        Err(NoAnswer::Fault { fault, at }) => {
+            drop(ticket.refuse(&fault, at.as_deref(), true));
+            None
+        }
+        Err(NoAnswer::Client { .. }) => None,
+    }
+}
+
+/// What only some configurations want of it.
+fn extras_of(client: &ClientConnection, service: &ServiceHere, name: Option<&str>) -> Option<Box<Extras>> {
+    let settings = &service.settings;
+    let wanted = settings.wanted.as_ref()?;
+    let asked = Asked {
+        method: "",
+        host: name.map(str::as_bytes),
+        target: b"",
+        proto: PROTO,
+        fields: || iter::empty::<(&[u8], &[u8])>(),
+    };
+    let rules = (&*settings.config, settings.tiers.as_ref());
+    Some(wanted.begin(rules, client.peer, &asked, |_, _| false))
+}
+
+/// Waits until the client leaves: it ends its side without having said anything, or breaks off. What
+/// it has said already (`has_spoken`) hides its end until it is read.
+async fn leaves(stream: &TcpStream, has_spoken: bool) {
+    let is_silent_end = async {
+        match stream.peek(&mut [0]).await {
+            Ok(0) if !has_spoken => {}
+            Ok(_) => std::future::pending().await,
+            Err(_) => {}
+        }
+    };
+    tokio::select! {
+        () = is_silent_end => (),
+        _ = stream.ready(Interest::ERROR) => (),
+    }
+}
