@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
+use super::PACKAGES;
 use crate::harness::wait_until;
 
 /// Such a program, and the last line that it has printed.
@@ -18,7 +19,7 @@ pub(super) struct Clients {
 impl Clients {
     pub(super) fn start(program: &str, words: &[String]) -> Self {
         let mut command = Command::new(program);
-        command.args(words).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.args(words).env("PYTHONDONTWRITEBYTECODE", "1").env("NODE_PATH", PACKAGES);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (last, lines) = (Arc::<Mutex<Value>>::default(), child.stdout.take().unwrap());
         let shared = Arc::clone(&last);

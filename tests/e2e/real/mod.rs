@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 mod asking;
+mod autobahn;
+mod browser;
 mod clients;
 mod grpc;
 mod over_http2;
