@@ -1,20 +1,13 @@
 //! Apps whose clients bring connections, not requests (`mode = "tcp"`): at addresses of their own,
 //! and by the name that a client asks for in TLS.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::thread;
 
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 use crate::harness::app::App;
 use crate::harness::conf::Conf;
-use crate::harness::tls::{Authority, Pair};
+use crate::harness::tls::{Authority, Pair, serve};
 use crate::harness::wait::{lines, wait_for_lines};
 use crate::harness::{Conn, Daemon, World, assert_at, live, wait_until};
 use crate::listeners::free;
@@ -65,7 +58,7 @@ fn bytes_of_any_kind_pass_both_ways_and_each_side_may_end_first() {
     let mut conn = wait_for(&daemon, daemon.addr, "v1");
     let every: Vec<u8> = (0..=255).cycle().take(200_000).collect();
     echo(&mut conn, b"\0");
-    thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let mut reader = Conn::tcp(daemon.addr).unwrap();
         assert_eq!(reader.line().unwrap(), "v1");
         scope.spawn(|| echo(&mut conn, b"GET / HTTP/1.1\r\n\r\n"));
@@ -283,30 +276,11 @@ fn what_a_balancer_tells_goes_on_to_the_app() {
 fn serve_tls(pair: &Pair, version: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    let terms = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let terms = Arc::new(terms);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let server = ServerConnection::new(Arc::clone(&terms)).unwrap();
-            let mut stream = StreamOwned::new(server, stream.unwrap());
-            thread::spawn(move || {
-                let mut part = [0; 4096];
-                // An error means that the client is gone, or was a probe.
-                stream.write_all(format!("{version}\n").as_bytes())?;
-                loop {
-                    match stream.read(&mut part)? {
-                        0 => return std::io::Result::Ok(()),
-                        read => stream.write_all(&part[..read])?,
-                    }
-                }
-            });
+    serve(listener, pair, move |conn| {
+        let mut said = conn.send(format!("{version}\n").as_bytes());
+        // An error means that the client is gone, or was a probe.
+        while said.is_ok() {
+            said = conn.exactly(1).and_then(|bytes| conn.send(&bytes));
         }
     });
     addr

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustls::{ClientConnection, HandshakeKind, StreamOwned};
+use rustls::{ClientConnection, HandshakeKind, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 use super::wait::DEADLINE;
@@ -24,6 +24,8 @@ enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+    /// The server's side of one.
+    Served(Box<StreamOwned<ServerConnection, TcpStream>>),
 }
 
 /// The head of an answer.
@@ -130,12 +132,17 @@ impl Conn {
         Self { stream: Stream::Tls(Box::new(stream)), buffer: Vec::new() }
     }
 
+    /// The same, of the server's side.
+    pub(crate) fn from_tls_server(stream: StreamOwned<ServerConnection, TcpStream>) -> Self {
+        Self { stream: Stream::Served(Box::new(stream)), buffer: Vec::new() }
+    }
+
     /// What the handshake agreed on.
     #[track_caller]
     pub(crate) fn tls(&self) -> &ClientConnection {
         match &self.stream {
             Stream::Tls(stream) => &stream.conn,
-            Stream::Tcp(_) | Stream::Unix(_) => panic!("a connection without TLS"),
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Served(_) => panic!("no client's connection with TLS"),
         }
     }
 
@@ -151,6 +158,7 @@ impl Conn {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+            Stream::Served(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -160,6 +168,10 @@ impl Conn {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
             Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.conn.write_tls(&mut stream.sock).map(|_| ())
+            }
+            Stream::Served(stream) => {
                 stream.conn.send_close_notify();
                 stream.conn.write_tls(&mut stream.sock).map(|_| ())
             }
@@ -273,6 +285,7 @@ impl Conn {
             Stream::Tcp(stream) => uninterrupted(|| stream.read(&mut part))?,
             Stream::Unix(stream) => uninterrupted(|| stream.read(&mut part))?,
             Stream::Tls(stream) => uninterrupted(|| stream.read(&mut part))?,
+            Stream::Served(stream) => uninterrupted(|| stream.read(&mut part))?,
         };
         self.buffer.extend_from_slice(&part[..read]);
         Ok(read)

@@ -2,18 +2,22 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    SupportedProtocolVersion,
+};
 
 use super::http::Conn;
 use super::wait::DEADLINE;
@@ -88,6 +92,27 @@ impl Pair {
         put(folder, &format!("{name}.key"), &self.key);
         put(folder, &format!("{name}.crt"), &self.certificate);
     }
+}
+
+/// Serves whoever connects to `listener`, each by a thread of its own, with the handshake done.
+pub(crate) fn serve(listener: TcpListener, pair: &Pair, each: impl Fn(&mut Conn) + Send + Sync + 'static) {
+    let chain = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let terms = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let (terms, each) = (Arc::new(terms), Arc::new(each));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let server = ServerConnection::new(Arc::clone(&terms)).unwrap();
+            let stream = StreamOwned::new(server, stream.unwrap());
+            let each = Arc::clone(&each);
+            thread::spawn(move || each(&mut Conn::from_tls_server(stream)));
+        }
+    });
 }
 
 /// Puts a file into a folder in one step.
