@@ -124,6 +124,8 @@ mod upgrade_busy;
 mod want;
 #[cfg(test)]
 mod way_back;
+#[cfg(test)]
+mod websockets;
 
 /// Not a test: this binary is started again as the app of the tests, with what it shall do in
 /// `FIXTURE`.

@@ -9,7 +9,7 @@
 mod answers;
 mod case;
 mod floods;
-mod frames;
+pub(crate) mod frames;
 mod hpack;
 mod messages;
 mod protocol;
