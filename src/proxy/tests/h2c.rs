@@ -108,6 +108,34 @@ fn serving(addr: SocketAddr, change: impl FnOnce(&mut Config)) -> Rig {
     rig
 }
 
+#[tokio::test]
+async fn a_connection_that_names_its_client_carries_nobody_elses_requests() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rig = serving(listener.local_addr().unwrap(), |config| {
+        let upstream = &mut of_app(config).upstream;
+        (upstream.proxy_protocol, upstream.keepalive) = (true, false);
+    });
+    for _ in 0..2 {
+        let mut client = rig.connect().await;
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut header = [0; 28];
+        stream.read_exact(&mut header).await.unwrap();
+        let (own, at) = (client.stream.local_addr().unwrap(), client.stream.peer_addr().unwrap());
+        assert_eq!(header[12..16], [0x21, 0x11, 0, 12]);
+        assert_eq!(
+            (&header[16..24], &header[24..28]),
+            (&[127, 0, 0, 1, 127, 0, 0, 1][..], &[own.port(), at.port()].map(u16::to_be_bytes).concat()[..],)
+        );
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let answer = Response::builder().status(204).body(()).unwrap();
+        respond.send_response(answer, true).unwrap();
+        tokio::spawn(async move { while connection.accept().await.is_some() {} });
+        assert_eq!(client.reply().await.status(), 204);
+    }
+}
+
 const POST: &str = "POST /a?b HTTP/1.1\r\nhost: a.test:80\r\n";
 
 #[tokio::test]
