@@ -1,18 +1,30 @@
-//! A real server of gRPC behind portok, and real clients of it.
+//! A real server of gRPC behind portok, and real clients of it, over TLS and without.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use super::{PYTHON, file, has_modules};
 use crate::harness::conf::Conf;
+use crate::harness::tls::Authority;
 use crate::harness::{Daemon, World, wait_until};
+use crate::listeners::free;
 
-fn conf(world: &World) -> Conf {
+/// The listeners: plain, and over TLS.
+type Listeners = [SocketAddr; 2];
+
+/// A configuration with TLS, for whose certificate an authority vouches that is kept as a file.
+fn conf(world: &World, [plain, encrypted]: Listeners) -> Conf {
+    let authority = Authority::new();
+    std::fs::create_dir_all(world.path("certs")).expect("the folder is ours");
+    authority.issue(&["a.test"]).put(&world.path("certs"), "a");
+    authority.save(&world.path(""));
     world
         .conf()
+        .set("listen", plain.to_string())
+        .set("tls.listen", encrypted.to_string())
+        .set("tls.cert_dir", world.path("certs").display().to_string())
         .set("app.command", command())
         .set("app.env.PYTHONDONTWRITEBYTECODE", "1")
         .set("upstream.protocol", "h2c")
@@ -31,14 +43,14 @@ fn started<'w>(world: &'w World, conf: &Conf) -> Daemon<'w> {
     daemon
 }
 
-/// A client that does this.
-fn client(daemon: &Daemon<'_>, what: &str) -> Child {
-    Command::new(PYTHON)
-        .args([
-            PathBuf::from(file("grpc_client.py")).as_os_str(),
-            daemon.addr.to_string().as_ref(),
-            what.as_ref(),
-        ])
+/// A client that does this, at the first or the second listener.
+fn client(world: &World, listeners: Listeners, which: usize, what: &str) -> Child {
+    let mut command = Command::new(PYTHON);
+    command.args([file("grpc_client.py"), listeners[which].to_string(), what.to_owned()]);
+    if which == 1 {
+        command.arg(world.path("authority.pem"));
+    }
+    command
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -61,14 +73,20 @@ fn each_kind_of_call_passes_with_its_deadline_its_end_and_its_cancellation() {
     if !has_modules("grpc") {
         return;
     }
-    let world = World::new();
-    let daemon = started(&world, &conf(&world));
-    said(client(&daemon, "ways"));
-    for end in ["has gone: cancelled", "has gone: late"] {
-        wait_until(end, || daemon.log(), || daemon.log().contains(end).then_some(()));
+    let (world, listeners) = (World::new(), free());
+    let daemon = started(&world, &conf(&world, listeners));
+    for which in [0, 1] {
+        said(client(&world, listeners, which, "ways"));
+        for end in ["has gone: cancelled", "has gone: late"] {
+            let has_all = || (daemon.log().matches(end).count() == which + 1).then_some(());
+            wait_until(end, || daemon.log(), has_all);
+        }
     }
     daemon.portok(&["maintenance", "on"]).ended(0);
-    assert_eq!(said(client(&daemon, "refused")), "UNAVAILABLE portok: maintenance\n");
+    for which in [0, 1] {
+        let refused = said(client(&world, listeners, which, "refused"));
+        assert_eq!(refused, "UNAVAILABLE portok: maintenance\n");
+    }
     daemon.terminate();
 }
 
@@ -77,9 +95,9 @@ fn deploys_and_a_rollback_under_load_fail_no_call() {
     if !has_modules("grpc") {
         return;
     }
-    let world = World::new();
-    let daemon = started(&world, &conf(&world).set("app.replicas", 2));
-    let mut load = client(&daemon, "load");
+    let (world, listeners) = (World::new(), free());
+    let daemon = started(&world, &conf(&world, listeners).set("app.replicas", 2));
+    let loads = [0, 1].map(|which| client(&world, listeners, which, "load"));
     for number in 1..=2 {
         let before = daemon.status().live.map(|live| live.release).expect("it is live");
         let body = json!({ "command": command(), "release": format!("v{number}") });
@@ -88,11 +106,13 @@ fn deploys_and_a_rollback_under_load_fail_no_call() {
     }
     daemon.portok(&["rollback"]).ended(0);
     daemon.wait_until_stopped("v2");
-    load.stdin.take().expect("it is piped").flush().expect("it is there");
-    let counted: Value = serde_json::from_str(&said(load)).expect("one value");
-    assert_eq!(counted["failed"], json!([]));
-    for release in ["v1", "v2"] {
-        assert!(counted["seen"][release].as_u64() > Some(0), "{counted}");
+    for mut load in loads {
+        drop(load.stdin.take());
+        let counted: Value = serde_json::from_str(&said(load)).expect("one value");
+        assert_eq!(counted["failed"], json!([]));
+        for release in ["v1", "v2"] {
+            assert!(counted["seen"][release].as_u64() > Some(0), "{counted}");
+        }
     }
     let metrics = daemon.admin("GET", "/__metrics", None).expect(200).json();
     assert_eq!(metrics["totalProxyErrors"], json!(0), "{metrics:#}");

@@ -1,4 +1,10 @@
-"""A client of gRPC: `ways` makes each kind of call once, `load` calls until its input ends, `refused` expects a refusal."""
+"""A client of gRPC:
+
+    python3 grpc_client.py ADDRESS WHAT [CA_FILE]
+
+`ways` makes each kind of call once, `load` calls until its input ends, `refused` expects a refusal.
+With an authority's certificate it speaks TLS, and means the host a.test.
+"""
 
 import json
 import sys
@@ -10,8 +16,14 @@ LONG = 60
 
 
 class Echo:
-    def __init__(self, addr):
-        self.channel = grpc.insecure_channel(addr)
+    def __init__(self, addr, *authority):
+        if authority:
+            with open(*authority, "rb") as file:
+                trusted = grpc.ssl_channel_credentials(file.read())
+            named = [("grpc.ssl_target_name_override", "a.test")]
+            self.channel = grpc.secure_channel(addr, trusted, named)
+        else:
+            self.channel = grpc.insecure_channel(addr)
         self.unary = self.channel.unary_unary("/test.Echo/Unary")
         self.fail = self.channel.unary_unary("/test.Echo/Fail")
         self.left = self.channel.unary_unary("/test.Echo/Left")
@@ -105,4 +117,4 @@ def refused(echo):
         print(error.code().name, error.details())
 
 
-{"ways": ways, "load": load, "refused": refused}[sys.argv[2]](Echo(sys.argv[1]))
+{"ways": ways, "load": load, "refused": refused}[sys.argv[2]](Echo(sys.argv[1], *sys.argv[3:]))

@@ -1,16 +1,18 @@
 // Socket.IO clients, as a page has them. What happens to them is printed, one JSON object a line.
 //
-//     node socketio-clients.js URL NUMBER TRANSPORTS
+//     node socketio-clients.js URL NUMBER TRANSPORTS [CA_FILE]
 'use strict';
-const { writeSync } = require('node:fs');
+const { readFileSync, writeSync } = require('node:fs');
 const { io } = require('socket.io-client');
 
 const PAUSE_MS = 50;
-const [url, number, transports] = process.argv.slice(2);
+const [url, number, transports, authority] = process.argv.slice(2);
+const trust = authority ? { ca: readFileSync(authority) } : {};
 
 function start(client) {
   const say = (event, more) => writeSync(1, `${JSON.stringify({ client, event, ...more })}\n`);
   const socket = io(url, {
+    ...trust,
     forceNew: true, // a connection of its own
     transports: transports.split(','),
     withCredentials: true, // keeps cookies

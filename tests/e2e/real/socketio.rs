@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use super::{PACKAGES, file, has_package};
 use crate::harness::command::Running;
 use crate::harness::conf::Conf;
+use crate::harness::tls::Authority;
 use crate::harness::{Daemon, World, procs, wait_until};
+use crate::listeners::free;
 
 const CLIENTS: usize = 9;
 const REPLICAS: usize = 3;
@@ -49,10 +51,14 @@ struct Clients<'w, 'd> {
 
 impl<'w, 'd> Clients<'w, 'd> {
     fn start(daemon: &'d Daemon<'w>, transports: &str) -> Self {
+        Self::asking(daemon, &format!("http://{}", daemon.addr), transports, &[])
+    }
+
+    fn asking(daemon: &'d Daemon<'w>, url: &str, transports: &str, more: &[&str]) -> Self {
         let mut env = daemon.world.env();
         env.insert("NODE_PATH".to_owned(), PACKAGES.to_owned());
-        let (url, number) = (format!("http://{}", daemon.addr), CLIENTS.to_string());
-        let words = [&*file("socketio-clients.js"), &url, &number, transports];
+        let (script, number) = (file("socketio-clients.js"), CLIENTS.to_string());
+        let words = [&[&*script, url, &number, transports], more].concat();
         Self { running: daemon.world.spawn("node", &words, &env), daemon }
     }
 
@@ -180,15 +186,24 @@ fn without_sticky_sessions_are_unknown() {
 }
 
 #[test]
-fn clients_that_go_over_to_websockets_come_back_after_a_deploy() {
+fn clients_that_go_over_to_websockets_over_tls_come_back_after_a_deploy() {
     if !has_package("socket.io") {
         return;
     }
-    let world = World::new();
-    let daemon = world.start(&conf(&world, "cookie"));
+    let (world, authority) = (World::new(), Authority::new());
+    std::fs::create_dir_all(world.path("certs")).expect("the folder is ours");
+    let [plain, encrypted] = free();
+    authority.issue(&["127.0.0.2"]).put(&world.path("certs"), "a");
+    let conf = conf(&world, "cookie")
+        .set("listen", plain.to_string())
+        .set("tls.listen", encrypted.to_string())
+        .set("tls.cert_dir", world.path("certs").display().to_string())
+        .set("tls.default", "a");
+    let daemon = world.start(&conf);
     wait_until_ready(&daemon);
     deploy(&daemon, "v1");
-    let clients = Clients::start(&daemon, "polling,websocket");
+    let trusted = authority.save(&world.path("")).display().to_string();
+    let clients = Clients::asking(&daemon, &format!("https://{encrypted}"), "polling,websocket", &[&trusted]);
     let count = |events: &[Value]| events.iter().filter(|event| event["event"] == "upgraded").count();
     clients.wait_until("all have a WebSocket", 0, |events| count(events) == CLIENTS);
     let seen = clients.wait_for_echoes(0, 4, "v1");
