@@ -192,7 +192,7 @@ impl Members {
         } else {
             let now = clock::uptime();
             if self.spread.eject(&local.target, now, clock::since(now, self.eject_for)) {
-                let (app, target) = (local.service.name().unwrap_or_default(), local.target.addr());
+                let (app, target) = (local.service.name(), local.target.addr());
                 let time = self.eject_for;
                 tracing::info!(app, %target, "a target is out for {time:?}, a request to it failed: {why}");
             }
@@ -213,7 +213,7 @@ fn roll() -> u64 {
 impl Trial {
     /// The member is in again.
     pub(super) fn passed(self) {
-        let app = self.local.service.name().unwrap_or_default();
+        let app = self.local.service.name();
         tracing::info!(app, target = %self.local.target.addr(), "a target is back: it answers again");
         self.local.target.mark().end_trial(None);
     }

@@ -236,8 +236,16 @@ impl Handle {
     /// The replicas of all sets as they are now.
     pub fn members(&self) -> Vec<Member> {
         let view = Arc::clone(&self.views.borrow());
+        let serves = |row: &wire::ReplicaRow| {
+            row.role == wire::ReplicaRole::Live && row.state == wire::ReplicaState::Ready
+        };
+        // Where requests to all of them failed, they get requests all the same.
+        let one_is_in =
+            view.members.iter().any(|MemberView { row, requests, .. }| serves(row) && !requests.is_out());
         let member = |MemberView { row, requests, process }: &MemberView| {
+            let is_out = one_is_in && serves(row) && requests.is_out();
             let row = wire::ReplicaRow {
+                state: if is_out { wire::ReplicaState::Ejected } else { row.state },
                 inflight: requests.count(),
                 tunnels: requests.tunnels(),
                 requests: requests.requests(),

@@ -135,6 +135,7 @@ pub(super) struct InFlight {
     targets: Vec<Arc<Target>>,
     /// The requests of earlier tenures.
     ended: u64,
+    counters: Option<Arc<ServiceCounters>>,
 }
 
 impl Traffic {
@@ -303,6 +304,7 @@ impl Traffic {
         InFlight {
             targets: runs.iter().flat_map(|run| self.of(*run)).cloned().collect(),
             ended: known.map(|tenures| tenures.ended).sum(),
+            counters: Some(Arc::clone(&self.counters)),
         }
     }
 
@@ -331,6 +333,13 @@ impl InFlight {
     /// How many there are now.
     pub(super) fn count(&self) -> u64 {
         self.targets.iter().map(|target| target.inflight()).sum()
+    }
+
+    /// Whether the target that has them is out for a while as one of several, because requests to
+    /// it failed.
+    pub(super) fn is_out(&self) -> bool {
+        let out = |counters: &Arc<ServiceCounters>| self.targets.iter().any(|target| target.is_out(counters));
+        self.counters.as_ref().is_some_and(out)
     }
 
     /// How many of them are tunnels.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
+use portok::wire::{ReplicaRow, ReplicaState};
 
 use crate::harness::{Answer, Daemon, Load, World, assert_at, assert_mentions, live, pid, procs, wait_until};
 
@@ -280,6 +281,36 @@ fn one_of_several_ports_that_dies_costs_no_request_and_comes_back() {
     apps[2].kill();
     daemon.wait_until("most fail", |status| status.phase.as_str() == "unhealthy");
     assert_eq!(versions(&daemon, 6), names(["v1"]));
+    daemon.terminate();
+}
+
+#[test]
+fn one_of_several_ports_to_which_requests_fail_is_shown_as_out_for_a_while() {
+    let world = World::new();
+    let mut apps = ["v1", "v2"].map(|version| world.app(version).start_unmanaged());
+    let conf = world
+        .conf()
+        .set("app.target", i64::from(apps[0].port))
+        .set("health.interval", "1h")
+        .set("rollback.window", "0");
+    let daemon = world.start(&conf);
+    daemon.wait_until_serves("v1");
+    let ports = apps.each_ref().map(|app| app.port);
+    switch_to(&daemon, &ports).expect(200);
+    let states = || -> Vec<ReplicaState> {
+        let rows = daemon.admin("GET", "/__replicas", None).expect(200).json();
+        let rows: Vec<ReplicaRow> = serde_json::from_value(rows).unwrap();
+        let served = ports.iter().filter_map(|port| rows.iter().find(|row| row.port == Some(*port)));
+        served.map(|row| row.state).collect()
+    };
+    assert_eq!(states(), [ReplicaState::Ready, ReplicaState::Ready]);
+    apps[1].kill();
+    assert_eq!(versions(&daemon, 12), names(["v1"]));
+    assert_eq!(states(), [ReplicaState::Ready, ReplicaState::Ejected]);
+    assert_mentions(
+        &daemon.log(),
+        &[&format!("failed: Connection refused (os error 111) target=127.0.0.1:{}", ports[1])],
+    );
     daemon.terminate();
 }
 
