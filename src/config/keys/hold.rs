@@ -46,7 +46,6 @@ fn show_on(on: HoldOn) -> &'static str {
 
 fn time(input: Input<'_>) -> Parsed<Duration> {
     let (least, most) = TIME;
-    values::duration(least)(input).and_then(|time| {
-        if time <= most { Ok(time) } else { Err("a time from \"100ms\" to \"10m\", a string".to_owned()) }
-    })
+    let time = values::duration(least)(input).ok().filter(|time| *time <= most);
+    time.ok_or_else(|| "a duration from 100ms to 10m, such as \"30s\"".to_owned())
 }
