@@ -276,6 +276,7 @@ mod tests {
             traffic: wire::Traffic::Open,
             paused: None,
             frozen: None,
+            plan: None,
             redis: None,
             state_error: None,
             last_failure: Some("it ended\nand more".into()),

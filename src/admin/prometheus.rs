@@ -406,6 +406,7 @@ mod tests {
             traffic: Traffic::Open,
             paused: None,
             frozen: None,
+            plan: None,
             redis: None,
             state_error: None,
             health: Default::default(),

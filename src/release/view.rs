@@ -82,6 +82,7 @@ pub fn empty_status() -> wire::Status {
         traffic: wire::Traffic::Open,
         paused: None,
         frozen: None,
+        plan: None,
         redis: None,
     }
 }

@@ -78,6 +78,9 @@ pub struct Status {
     /// By whom deploys are stopped; null while they are not.
     #[serde(default)]
     pub frozen: Option<Standing>,
+    /// The plan of a deploy that moves traffic in steps; null while none is under way.
+    #[serde(default)]
+    pub plan: Option<serde_json::Value>,
     /// How it stands with Redis as a source of routes. Absent where the instance has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisStatus>,

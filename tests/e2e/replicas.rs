@@ -52,6 +52,8 @@ fn each_replica_gets_requests_and_knows_its_number() {
     let health = daemon.admin("GET", "/__health", None).expect(200).json();
     assert_eq!(health["replicas"].as_array().map(Vec::len), Some(3), "{health}");
     assert_eq!(health["port"], json!(status.active_port));
+    let status = daemon.admin("GET", "/__status", None).expect(200).json();
+    assert_eq!(status.get("plan"), Some(&json!(null)), "no deploy in steps is under way");
     assert_mentions(&daemon.portok(&["status"]).ended(0).out, &["3 of 3 ready"]);
     daemon.terminate();
 }

@@ -272,6 +272,7 @@ pub(super) mod tests {
             traffic: Traffic::Open,
             paused: None,
             frozen: None,
+            plan: None,
             redis: None,
         }
     }
