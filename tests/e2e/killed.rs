@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -204,9 +204,12 @@ fn at_points_of_recreating_with_a_step_and_a_companion() {
 
 /// A port that no app is given (portok's are below 25000) and no outgoing connection (those are
 /// above 32768).
-fn quiet_port() -> u16 {
+pub(crate) fn quiet_port() -> u16 {
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let first = 26_000 + u16::try_from(std::process::id() % 6000).unwrap_or_default();
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    // Those who ask at a time get different ones.
+    let nth = ASKED.fetch_add(1, Ordering::Relaxed);
+    let first = 26_000 + (u16::try_from(std::process::id() % 6000).unwrap_or_default() + 97 * nth) % 6000;
     (first..32_000).chain(26_000..first).find(free).expect("one of 6000 ports is free")
 }
 

@@ -69,6 +69,8 @@ mod listeners;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod older;
+#[cfg(test)]
 mod orders;
 #[cfg(test)]
 mod phases;
