@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AppTls, CommandLine, Companions, DeployStrategy, Errors, Hold, Hosts, Limits, Replicas, Tiers, values,
+    AppTls, CommandLine, Companions, DeployStrategy, Errors, Hold, Hosts, Limits, Replicas, StopSignal, Tiers,
 };
 
 /// The configuration of one app.
@@ -180,22 +180,6 @@ pub enum OwnerCheck {
     Warn,
     /// It aborts the deploy.
     Strict,
-}
-
-/// A signal that may be configured to stop an app, by number and name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StopSignal {
-    /// Its number on this system.
-    pub number: i32,
-    /// Its name, `SIGTERM`.
-    pub name: &'static str,
-}
-
-impl StopSignal {
-    /// The signal of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        values::signal(values::Input::Text(name)).ok()
-    }
 }
 
 /// `balance`: which of several processes or targets gets a request.

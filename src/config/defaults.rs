@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::read::Given;
+use super::stop_signal;
 use super::values::{self, Input};
 use super::{
     Access, AccessFile, AccessFormat, Admin, Affinity, App, AppConfig, AppLimits, AppRoutes, AppTls, Balance,
@@ -144,7 +145,7 @@ fn app() -> App {
         verify: None,
         verify_timeout: secs(300),
         start_timeout: secs(60),
-        stop_signal: values::SIGTERM,
+        stop_signal: stop_signal::SIGTERM,
         stop_timeout: secs(10),
         restart: Restart {
             backoff: Duration::from_millis(100),

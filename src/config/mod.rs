@@ -28,7 +28,7 @@
 //!   says, and reads its URL;
 //! - `tiers` has what `app.tiers` says, and reads the file of its keys; `further` knows which such
 //!   files there are;
-//! - `tls` has what `[tls]` says;
+//! - `tls` has what `[tls]` says; `stop_signal` which signals stop an app;
 //! - `health` knows which ways of asking for health go together;
 //! - `tcp` knows what an app of connections needs, and what it has no use for;
 //! - `recreate` knows what does not go together with `deploy.strategy = "recreate"`;
@@ -49,7 +49,7 @@ pub use self::access::{Access, AccessFile, AccessFormat};
 pub use self::address::{overlaps, takes};
 pub use self::app::{
     Affinity, App, AppConfig, AppLimits, AppRoutes, Balance, Deploy, Drain, Health, Hooks, Mode, OwnerCheck,
-    Protocol, Restart, Rollback, Standby, Sticky, StopSignal, Upstream,
+    Protocol, Restart, Rollback, Standby, Sticky, Upstream,
 };
 pub(crate) use self::companions::{COMPANIONS_MOST, is_companion_name};
 pub use self::companions::{Companion, CompanionStart, Companions};
@@ -81,6 +81,7 @@ pub use self::replicas::Replicas;
 pub use self::secret::looks_secret;
 pub use self::several::{AppText, KeptApp, Started};
 pub use self::spots::{Spot, SpotGroup};
+pub use self::stop_signal::StopSignal;
 pub use self::tiers::{Tier, TierBy, TierKeys, Tiers, network};
 pub use self::tls::{Acme, AppTls, Challenge, ExternalAccount, Tls, TlsVersion};
 pub use self::values::is_instance_name;
@@ -125,6 +126,7 @@ mod seen_file;
 mod several;
 mod show;
 mod spots;
+mod stop_signal;
 mod tcp;
 mod tiers;
 mod tls;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::{IpNet, Ipv4Net};
-use tokio::signal::unix::SignalKind;
 use toml::de::DeValue;
 
-use super::{CommandLine, StopSignal};
+use super::CommandLine;
+use super::stop_signal::{self, StopSignal};
 
 /// The longest time that can be configured.
 pub(super) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -371,34 +371,10 @@ pub(super) fn net(input: Input<'_>) -> Parsed<IpNet> {
         .ok_or_else(|| "an address or a range, such as \"10.0.0.7\", \"10.0.0.0/8\" or \"::1\"".to_owned())
 }
 
-/// The signals that may be configured to stop an app, with their numbers on this system.
-const SIGNALS: &[StopSignal] = &[
-    StopSignal { name: "SIGTERM", number: SignalKind::terminate().as_raw_value() },
-    StopSignal { name: "SIGINT", number: SignalKind::interrupt().as_raw_value() },
-    StopSignal { name: "SIGQUIT", number: SignalKind::quit().as_raw_value() },
-    StopSignal { name: "SIGHUP", number: SignalKind::hangup().as_raw_value() },
-    StopSignal { name: "SIGUSR1", number: SignalKind::user_defined1().as_raw_value() },
-    StopSignal { name: "SIGUSR2", number: SignalKind::user_defined2().as_raw_value() },
-    StopSignal { name: "SIGWINCH", number: SignalKind::window_change().as_raw_value() },
-    StopSignal { name: "SIGALRM", number: SignalKind::alarm().as_raw_value() },
-    StopSignal { name: "SIGPIPE", number: SignalKind::pipe().as_raw_value() },
-    StopSignal { name: "SIGABRT", number: 6 },
-    StopSignal { name: "SIGKILL", number: 9 },
-];
-
-/// The default stop signal.
-pub(super) const SIGTERM: StopSignal = SIGNALS[0];
-
 /// A signal by name, with or without `SIG`.
 pub(super) fn signal(input: Input<'_>) -> Parsed<StopSignal> {
-    let find = |text: &str| {
-        let text = text.to_ascii_uppercase();
-        SIGNALS.iter().find(|signal| {
-            signal.name == text || signal.name.strip_prefix("SIG").is_some_and(|short| short == text)
-        })
-    };
-    input.text().and_then(find).copied().ok_or_else(|| {
-        let names: Vec<_> = SIGNALS.iter().map(|signal| signal.name).collect();
+    input.text().and_then(StopSignal::named).ok_or_else(|| {
+        let names: Vec<_> = stop_signal::ALL.iter().map(|signal| signal.name).collect();
         format!("one of {}", names.join(", "))
     })
 }
