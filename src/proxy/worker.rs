@@ -4,6 +4,7 @@
 //! It is made when the thread starts and dropped with it. No borrow is held over an await.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -74,6 +75,8 @@ pub(super) struct Worker {
     /// Rings when a connection has ended or become a tunnel.
     fewer: Notify,
     draining: Cell<bool>,
+    /// The place of the connection that the next sweep begins with.
+    next: Cell<usize>,
     swept: Cell<Sweeps>,
     /// Its tunnels and event streams.
     pub(super) stayers: Rc<Stayers>,
@@ -96,6 +99,7 @@ impl Worker {
             connections: RefCell::default(),
             fewer: Notify::new(),
             draining: Cell::new(false),
+            next: Cell::new(0),
             swept: Cell::default(),
             stayers: Rc::default(),
             bells,
@@ -179,11 +183,25 @@ impl Worker {
         }
     }
 
+    /// Sweeps the connections: all of them while the thread stops, else as many as it is the turn of.
     fn sweep_connections(&self) {
         let service = self.here.look();
-        let quiet = self.draining.get().then(|| self.swept.get().quiet());
-        self.connections.borrow().iter().for_each(|client| client.sweep(&service.settings, quiet));
+        let connections = self.connections.borrow();
+        let (part, quiet) = match self.draining.get() {
+            true => (0..connections.len(), Some(self.swept.get().quiet())),
+            false => (part_of(connections.len(), self.next.get()), None),
+        };
+        self.next.set(part.end);
+        connections[part].iter().for_each(|client| client.sweep(&service.settings, quiet));
     }
+}
+
+/// Which of `count` connections a sweep looks at that begins with `next`. Of many it is a quarter, so
+/// that a deadline is at most half a second late and tens of thousands that are idle cost little.
+fn part_of(count: usize, next: usize) -> Range<usize> {
+    const FEW: usize = 1024;
+    let begin = if next < count { next } else { 0 };
+    begin..count.min(begin + count.div_ceil(4).max(FEW))
 }
 
 /// Keeps a connection in its thread's list.
@@ -236,6 +254,20 @@ mod tests {
     use crate::proxy::crowd::{Crowd, Visit};
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn few_connections_are_swept_at_once_and_of_many_each_in_turn() {
+        for (count, turns) in [(0, 1), (1, 1), (1024, 1), (1025, 2), (4096, 4), (50_001, 4)] {
+            let (mut taken, mut next) = (0, 0);
+            while taken == 0 || next < count {
+                let part = part_of(count, next);
+                assert_eq!(part.start, next, "none is left out");
+                (taken, next) = (taken + 1, part.end);
+            }
+            assert_eq!((taken, next), (turns, count));
+        }
+        assert_eq!(part_of(10, 4000), 0..10, "most of them have ended");
+    }
 
     #[test]
     fn a_moment_in_which_the_machine_stood_still_makes_no_connection_quiet() {
