@@ -182,10 +182,11 @@ impl ClientConnection {
 
     /// The client's address as it is shown to the app.
     pub(super) fn peer_text(&self) -> &str {
-        self.peer_text.get_or_init(|| match self.connection() {
-            Some(connection) => connection.peer_text().to_owned(),
-            None => headers::text_of(self.peer.ip()),
-        })
+        match (self.peer_text.get(), self.connection()) {
+            (Some(text), _) => text,
+            (None, Some(connection)) => connection.peer_text(),
+            (None, None) => self.peer_text.get_or_init(|| headers::text_of(self.peer.ip())),
+        }
     }
 
     /// As an app is told of its client.

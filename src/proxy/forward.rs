@@ -158,52 +158,57 @@ impl<'s> Forward<'s> {
     }
 
     /// Asks the app, which does not get `cut` bytes at the beginning of the path.
-    async fn run(
+    #[expect(clippy::manual_async_fn, reason = "an async function would have its arguments twice")]
+    fn run(
         mut self,
         parts: &mut Parts,
         body: Incoming,
         target: RequestTarget<'_>,
         cut: usize,
         facts: Facts,
-    ) -> Response<Body> {
-        let allowed = &self.service.settings.config.proxy.upgrades;
-        let upgrade = if facts.upgrade { upgrade_of(parts, allowed) } else { None };
-        let limit = self.service.settings.config.proxy.max_body;
-        if self.service.settings.is_h2c && upgrade.is_some() {
-            let fault = Fault::Invalid("an app of HTTP/2 (upstream.protocol) switches to no other protocol");
-            return self.refuse(&fault, None, exchange::has_body(&body));
-        }
-        let Facts { length, chunked, .. } = facts;
-        let has_body = chunked || exchange::has_body(&body);
-        if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
-            return self.refuse(&Fault::BodyTooLarge, None, has_body);
-        }
-        if let Err(fault) = self.admit(parts, facts.is_forwarded, upgrade.is_some()) {
-            return self.refuse(&fault, None, has_body);
-        }
-        let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
-        if let (true, Some(time)) = (has_body, self.service.settings.app.limits.body_timeout) {
-            outgoing.wait_with(Patience::new(self.turn.exchange().waits().clone(), Some(time)));
-        }
-        let replayable = !has_body && is_idempotent(&parts.method);
-        let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
-        let mut request =
-            HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
-        let (service, client, exchange) = (&*self.service, self.turn.client(), self.turn.exchange());
-        let path = Attempts { worker: self.worker, service, client, exchange, wish: &self.wish };
-        if service.settings.is_h2c {
-            let answered = Box::pin(path.exchange_streamed(&mut request, &mut outgoing, replayable)).await;
-            return match answered {
-                Ok(streamed) => self.answer_streamed(streamed, outgoing, target.path),
-                Err(no_answer) => self.without_answer(no_answer, &outgoing),
-            };
-        }
-        match path.exchange(&mut request, &mut outgoing, replayable).await {
-            Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
-                self.tunnel(answered, upgrade, &outgoing, target.path)
+    ) -> impl Future<Output = Response<Body>> {
+        async move {
+            let allowed = &self.service.settings.config.proxy.upgrades;
+            let upgrade = if facts.upgrade { upgrade_of(parts, allowed) } else { None };
+            let limit = self.service.settings.config.proxy.max_body;
+            if self.service.settings.is_h2c && upgrade.is_some() {
+                let fault =
+                    Fault::Invalid("an app of HTTP/2 (upstream.protocol) switches to no other protocol");
+                return self.refuse(&fault, None, exchange::has_body(&body));
             }
-            Ok(answered) => self.answer(answered, outgoing, target.path),
-            Err(no_answer) => self.without_answer(no_answer, &outgoing),
+            let Facts { length, chunked, .. } = facts;
+            let has_body = chunked || exchange::has_body(&body);
+            if !chunked && length.is_some_and(|length| limit.is_some_and(|limit| length > limit)) {
+                return self.refuse(&Fault::BodyTooLarge, None, has_body);
+            }
+            if let Err(fault) = self.admit(parts, facts.is_forwarded, upgrade.is_some()) {
+                return self.refuse(&fault, None, has_body);
+            }
+            let mut outgoing = Outgoing::new(self.worker.spares.head(), body, chunked, limit);
+            if let (true, Some(time)) = (has_body, self.service.settings.app.limits.body_timeout) {
+                outgoing.wait_with(Patience::new(self.turn.exchange().waits().clone(), Some(time)));
+            }
+            let replayable = !has_body && is_idempotent(&parts.method);
+            let offered = upgrade.as_ref().map(|upgrade| &*upgrade.offered);
+            let mut request =
+                HyperRequest { forward: &self, parts, target, cut, facts: &facts, upgrade: offered };
+            let (service, client, exchange) = (&*self.service, self.turn.client(), self.turn.exchange());
+            let path = Attempts { worker: self.worker, service, client, exchange, wish: &self.wish };
+            if service.settings.is_h2c {
+                let answered =
+                    Box::pin(path.exchange_streamed(&mut request, &mut outgoing, replayable)).await;
+                return match answered {
+                    Ok(streamed) => self.answer_streamed(streamed, outgoing, target.path),
+                    Err(no_answer) => self.without_answer(no_answer, &outgoing),
+                };
+            }
+            match path.exchange(&mut request, &mut outgoing, replayable).await {
+                Ok(answered) if answered.head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    self.tunnel(answered, upgrade, &outgoing, target.path)
+                }
+                Ok(answered) => self.answer(answered, outgoing, target.path),
+                Err(no_answer) => self.without_answer(no_answer, &outgoing),
+            }
         }
     }
 

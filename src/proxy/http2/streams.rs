@@ -7,7 +7,7 @@
 //! resets the stream.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -27,6 +27,9 @@ use crate::proxy::connection::ClientConnection;
 use crate::proxy::forward;
 use crate::proxy::tunnel::TunnelSlot;
 use crate::proxy::worker::{Listed, Worker};
+
+/// What comes of a stream: an answer, or its end without one.
+type Outcome = Result<Response<Answer>, h2::Error>;
 
 /// What the streams of a connection have in common.
 pub(super) struct Streams {
@@ -85,16 +88,13 @@ impl Streams {
     }
 
     /// A stream has begun with this request: what answers it. Fails where there are too many.
-    pub(super) fn begin(
-        &self,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Answer>, h2::Error>> + use<> {
-        let begun = self.prepare(request);
-        async move {
-            match begun? {
-                Ok(asked) => Ok(asked.answer().await),
-                Err(status) => Ok(Answer::bare(status)),
-            }
+    ///
+    /// In a box, because hyper and the runtime move a stream's future six times between them.
+    pub(super) fn begin(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Outcome>>> {
+        match self.prepare(request) {
+            Ok(Ok(asked)) => Box::pin(asked.answer()),
+            Ok(Err(status)) => Box::pin(ready(Ok(Answer::bare(status)))),
+            Err(refused) => Box::pin(ready(Err(refused))),
         }
     }
 
@@ -140,30 +140,33 @@ struct Asked {
 }
 
 impl Asked {
-    async fn answer(self) -> Response<Answer> {
+    /// Not an `async fn`: that would have all of it twice.
+    fn answer(self) -> impl Future<Output = Outcome> {
         let Self { worker, stream, slot, request, websocket } = self;
-        let is_call = grpc::is_call(request.headers());
-        let forwarded = forward::forward::<Streams>(&worker, &stream.client, request, &slot);
-        let mut answer = match forwarded.await {
-            Ok(answer) => answer,
-            Err(never) => match never {},
-        };
-        stream.client.tell(&worker.here.look().settings, answer.headers_mut());
-        if is_call {
-            grpc::translate(&mut answer);
-        }
-        if let Some(handshake) = websocket {
-            match handshake.answer(answer.status(), answer.headers_mut()) {
-                Ok(status) => *answer.status_mut() = status,
-                Err(()) => {
-                    drop(slot.take());
-                    stream.waits();
-                    return Answer::bare(StatusCode::BAD_GATEWAY);
+        async move {
+            let is_call = grpc::is_call(request.headers());
+            let forwarded = forward::forward::<Streams>(&worker, &stream.client, request, &slot);
+            let mut answer = match forwarded.await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            };
+            stream.client.tell(&worker.here.look().settings, answer.headers_mut());
+            if is_call {
+                grpc::translate(&mut answer);
+            }
+            if let Some(handshake) = websocket {
+                match handshake.answer(answer.status(), answer.headers_mut()) {
+                    Ok(status) => *answer.status_mut() = status,
+                    Err(()) => {
+                        drop(slot.take());
+                        stream.waits();
+                        return Ok(Answer::bare(StatusCode::BAD_GATEWAY));
+                    }
                 }
             }
+            stream.waits();
+            Ok(answer.map(|body| Answer(Some((body, stream)))))
         }
-        stream.waits();
-        answer.map(|body| Answer(Some((body, stream))))
     }
 }
 
@@ -232,7 +235,9 @@ impl Begun {
             client.spare_connection();
             client.become_tunnel(tunnel.service().clone(), tunnel.target());
             worker.tunnelled();
-            client.uncut(pin!(tunnel.run_in_stream(worker, client.exchange()))).await;
+            // In a box: every stream has the room of this, and few become tunnels.
+            let run = Box::pin(tunnel.run_in_stream(worker, client.exchange()));
+            client.uncut(pin!(run)).await;
         }
     }
 }
