@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::again::Again;
 use super::{Attempts, ForwardedRequest, NoAnswer, Opened, Sent, no_answer};
 use crate::http1::head::Head;
@@ -47,15 +49,26 @@ impl Attempts<'_> {
         outgoing: &mut Outgoing,
         replayable: bool,
     ) -> Result<Streamed, NoAnswer> {
-        let (mut times, mut again) = (self.times(), None);
-        let (mut head, mut retried) = (Vec::new(), false);
+        let upstream = &self.service.settings.app.upstream;
+        // The last in a box: a request's future has room for all that it may need, and this is rare.
+        let (mut times, mut again) = (self.times(), None::<Box<Again>>);
+        let (mut head, mut retried) = (Bytes::new(), false);
         loop {
             let mut claim = match self.claim(&mut again, request, outgoing, &mut times) {
                 Ok(claim) => claim,
                 Err(claiming) => claiming.await?,
             };
-            let fresh = retried || !self.service.settings.app.upstream.keepalive;
-            let place = match self.place(&claim, fresh, times.connect_by).await {
+            let fresh = retried || !upstream.keepalive;
+            let at_hand = match fresh {
+                true => None,
+                false => claim.local.links().at_hand(|| claim.local.try_right(upstream)),
+            };
+            let placed = match at_hand {
+                Some(place) => Placed::Place(place),
+                // In a box, because it is rare and large.
+                None => Box::pin(self.place(&claim, fresh, times.connect_by)).await,
+            };
+            let place = match placed {
                 Placed::Place(place) => place,
                 Placed::NotHttp2 => {
                     let fault = Fault::Invalid("it does not speak HTTP/2 (upstream.protocol)");
@@ -65,7 +78,7 @@ impl Attempts<'_> {
                 Placed::Unopened(unopened) => {
                     let (local, again) = (claim.local.clone(), again.get_or_insert_default());
                     drop(claim);
-                    self.go_on(again, &local, unopened, (times.connect_by, times.whole_by)).await?;
+                    Box::pin(self.go_on(again, &local, unopened, (times.connect_by, times.whole_by))).await?;
                     request.tried_again();
                     if local.is_member() {
                         times = self.times_again(times);
@@ -78,7 +91,7 @@ impl Attempts<'_> {
             }
             if head.is_empty() {
                 request.write_head(outgoing.head(), claim.local.target.addr());
-                head.extend_from_slice(outgoing.head());
+                head = Bytes::copy_from_slice(outgoing.head());
                 outgoing.head().clear();
             }
             let lost = match self.converse_streamed(request, outgoing, &head, place).await? {
@@ -95,12 +108,12 @@ impl Attempts<'_> {
             };
             let again = again.get_or_insert_default();
             if lost.is_unprocessed {
-                self.again_elsewhere(again, claim, lost.failed).await?;
+                Box::pin(self.again_elsewhere(again, claim, lost.failed)).await?;
             } else {
                 // A part of the body may have been sent, and it is not known what became of it.
                 let sent = Sent { kept: lost.is_kept, untouched: false, replayable };
                 let by = (&claim.local, times.whole_by);
-                let may = !retried && self.may_go_again(&lost.failed, sent, again, by).await;
+                let may = !retried && Box::pin(self.may_go_again(&lost.failed, sent, again, by)).await;
                 again.opened = None;
                 if !may {
                     return Err(no_answer(lost.failed).at(&claim.local));
@@ -138,7 +151,7 @@ impl Attempts<'_> {
         &self,
         request: &A,
         outgoing: &mut Outgoing,
-        head: &[u8],
+        head: &Bytes,
         place: Place,
     ) -> Result<Result<(Head, Rest), Lost>, NoAnswer> {
         // Its target is none that HTTP/2 can carry.

@@ -146,8 +146,9 @@ fn next(
             None => *only_trailers = true,
         }
     }
-    let Some(trailers) = ready!(body.poll_trailers(cx))? else { return Poll::Ready(Ok(None)) };
-    let passing = trailers.iter().filter(|(name, _)| !is_forbidden_trailer(name));
-    let passing = passing.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Poll::Ready(Ok(Some(Frame::trailers(passing))))
+    let Some(mut trailers) = ready!(body.poll_trailers(cx))? else { return Poll::Ready(Ok(None)) };
+    while let Some(name) = trailers.keys().find(|name| is_forbidden_trailer(name)).cloned() {
+        trailers.remove(name);
+    }
+    Poll::Ready(Ok(Some(Frame::trailers(trailers))))
 }

@@ -33,6 +33,12 @@ pub(in crate::proxy) struct Links {
 }
 
 impl Links {
+    /// A place on a connection that has room, without waiting, if `permit` gives the right to it.
+    pub(in crate::proxy) fn at_hand(&self, permit: impl FnOnce() -> Option<Permit>) -> Option<Place> {
+        let link = self.with_room()?;
+        Some(link.place(permit()?, false))
+    }
+
     /// A place on a connection to `addr`, on a `fresh` one if that is wanted, which says `whose` it
     /// is; the caller has the deadline.
     pub(in crate::proxy) async fn place(
