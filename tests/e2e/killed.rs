@@ -7,14 +7,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use toml::toml;
 
 use crate::harness::app::alone;
 use crate::harness::conf::Conf;
 use crate::harness::doomed::tries_all;
 use crate::harness::random::Random;
 use crate::harness::wait::pause;
-use crate::harness::{Conn, Daemon, Doomed, Load, World, ask, sweep, wait_until};
+use crate::harness::{Conn, Daemon, Doomed, Load, World, ask, procs, sweep, wait_until};
 
 /// What runs of a release, and how it is deployed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -138,7 +140,7 @@ fn dies_at(point: u64, cast: Cast) -> bool {
     if state["live"].is_object() {
         daemon.get("/").expect(200);
     }
-    is_whole(&daemon, cast, &format!("point {point}: {before:#?}"));
+    is_whole(&daemon, cast, &["v1", "v2"], &format!("point {point}: {before:#?}"));
     // And it is as good as ever.
     let next = json!({ "command": cast.command(&world, "v3"), "release": "v3" });
     daemon.admin("POST", "/__deploy", Some(&next)).expect(200);
@@ -152,15 +154,15 @@ fn dies_at(point: u64, cast: Cast) -> bool {
     true
 }
 
-/// One of the two releases serves, and nothing else runs.
-fn is_whole(daemon: &Daemon<'_>, cast: Cast, what: &str) {
+/// One of these releases serves, and nothing else runs. Gives back which.
+fn is_whole(daemon: &Daemon<'_>, cast: Cast, releases: &[&str], what: &str) -> String {
     let world = daemon.world;
     daemon.wait_until("something serves", |status| {
         let ready = status.replicas.map_or(usize::from(status.active_port.is_some()), |all| all.ready);
         ready == cast.replicas && status.candidate.is_none()
     });
     let version = daemon.get("/").expect(200).version().to_owned();
-    assert!(["v1", "v2"].contains(&version.as_str()), "{what}: {version} serves");
+    assert!(releases.contains(&version.as_str()), "{what}: {version} serves");
     let serves = daemon.live_pid();
     let released = daemon.status().live.expect("a live release").release;
     let companions: Vec<_> = cast.companion.iter().map(|_| ("worker".to_owned(), released.clone())).collect();
@@ -173,6 +175,7 @@ fn is_whole(daemon: &Daemon<'_>, cast: Cast, what: &str) {
         },
     );
     assert!(world.processes().iter().any(|process| process.pid == serves), "{what}");
+    version
 }
 
 #[test]
@@ -256,4 +259,39 @@ fn at_random_moments_of_deploys_under_load() {
     assert_eq!(report.failures.iter().filter(wrong).count(), 0, "{report:#?}");
     daemon.terminate();
     assert!(bystander.is_alive() && bystander_app.count("signal") == 0);
+}
+
+#[test]
+fn at_random_moments_with_a_set_of_which_one_is_killed_as_well() {
+    let world = World::new();
+    let cast = Cast { replicas: 3, companion: Some("after"), recreate: false };
+    let restart = toml! { backoff = "10ms" max_backoff = "100ms" burst = 100 within = "60s" };
+    let conf =
+        cast.conf(&world).set("listen", format!("127.0.0.1:{}", quiet_port())).set("app.restart", restart);
+    let mut daemon = world.start(&conf);
+    let mut serving = is_whole(&daemon, cast, &["v1"], "at the start");
+    let load = Load::idempotent(daemon.addr);
+    let mut random = Random::drawn();
+    let rounds = if tries_all() { 60 } else { 8 };
+    for round in 2..2 + rounds {
+        let version = format!("v{round}");
+        let next = json!({ "command": cast.command(&world, &version), "release": version });
+        daemon.admin("POST", "/__deploy?detach=1", Some(&next)).expect(202);
+        pause(Duration::from_micros(random.below(400_000)));
+        daemon.kill();
+        // A replica or the companion, of either release, ends while nobody sees it.
+        let left = world.processes();
+        let killed = usize::try_from(random.below(left.len() as u64)).unwrap();
+        procs::send(left[killed].pid, Signal::SIGKILL);
+        daemon = world.start(&conf);
+        serving = is_whole(&daemon, cast, &[&serving, &version], &format!("round {round}: {left:#?}"));
+    }
+    load.wait_for_more(50);
+    let report = load.finish();
+    // While there is no daemon nobody answers; who answers is the app.
+    let wrong = |failure: &&String| ["Head", "answered"].iter().any(|word| failure.contains(word));
+    assert_eq!(report.failures.iter().filter(wrong).count(), 0, "{report:#?}");
+    let taken = worker_lock(&world).with_extension("taken");
+    assert!(!taken.exists(), "two companions ran at a time\n{}", daemon.log());
+    daemon.terminate();
 }
