@@ -3,8 +3,8 @@
 //! A request's way in: [`socket`] (the unix socket) or [`Public`] (the public port) gives it to
 //! [`Admin`]; [`browser`] refuses what a page of another site made a browser send; [`auth`] admits
 //! its peer, by address, rate ([`rate`]) and token; [`routes`] finds what the path means and makes
-//! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body
-//! ([`said`] adds who gives an order); the call goes to an [app](crate::apps::App), the counters or
+//! it one [`routes::Call`], with the help of [`request`], which reads query, `Accept` and body, and
+//! of [`parameters`] ([`said`] adds who gives an order); the call goes to an [app](crate::apps::App), the counters or
 //! the daemon; [`answer`] or [`prometheus`] writes what came of it, [`rows`] the list of apps, with
 //! what is wrong with them ([`troubles`]). [`bind`] makes the unix socket, and [`seats`] shares it
 //! out.
@@ -27,6 +27,7 @@ mod bind;
 mod browser;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod parameters;
 mod prometheus;
 mod rate;
 mod request;

@@ -13,8 +13,9 @@ pub(super) const PASSTHROUGH: &str = "app.tls";
 
 const HOSTS: &str = "app.hosts";
 
-/// Keys, and tables of keys, that say how HTTP is read or answered.
-const OF_HTTP: [&str; 11] = [
+/// Keys, and tables of keys, that say how HTTP is read or answered, or bound its requests. What bounds
+/// connections is `limits.requests_per_address`, `limits.tunnel_idle` and `upstream.max_connections`.
+const OF_HTTP: [&str; 17] = [
     "app.paths",
     "app.strip_prefix",
     "app.tls.cert",
@@ -22,9 +23,15 @@ const OF_HTTP: [&str; 11] = [
     "upstream.protocol",
     "upstream.keepalive",
     "upstream.response_timeout",
+    "upstream.read_timeout",
+    "upstream.timeout",
     "upstream.timeout_status",
+    "upstream.idle_timeout",
+    "upstream.max_idle",
     "upstream.eject_on",
     "limits.body_timeout",
+    "limits.send_timeout",
+    "limits.tunnels",
     "errors",
 ];
 
@@ -81,10 +88,21 @@ fn comes_in(r: &mut Reader<'_>, config: &AppConfig, has_tls: bool) {
     }
     if !r.in_file(HOSTS) {
         r.reject(PASSTHROUGH, "`hosts` beside it: the names that its clients ask for in TLS");
-    } else if routes.hosts.contains(&Hosts::Any) {
+    } else if routes.hosts.iter().any(|hosts| !is_named_in_tls(hosts)) {
         let expected =
             "names, and `*.` with a name: whoever asks for another name, or none, is portok's own client";
         r.reject(HOSTS, expected);
+    }
+}
+
+/// Whether a client can ask for it: in TLS it names hosts, and no address (RFC 6066, 3).
+fn is_named_in_tls(hosts: &Hosts) -> bool {
+    match hosts {
+        Hosts::Exact(host) => {
+            !host.as_str().starts_with('[') && host.as_str().parse::<std::net::IpAddr>().is_err()
+        }
+        Hosts::Below(_) => true,
+        Hosts::Any => false,
     }
 }
 
@@ -164,6 +182,10 @@ mod tests {
             ("hosts = [\"a.test\"]\nlisten = 5432", "apps.db.hosts = [\"a.test\"]: expected nothing without"),
             ("tls = \"passthrough\"", "apps.db.tls = \"passthrough\": expected `hosts`"),
             ("tls = \"passthrough\"\nhosts = [\"*\"]", "apps.db.hosts = [\"*\"]: expected names"),
+            (
+                "tls = \"passthrough\"\nhosts = [\"10.0.0.1\"]",
+                "apps.db.hosts = [\"10.0.0.1\"]: expected names",
+            ),
             ("tls = \"other\"", "apps.db.tls = \"other\": expected \"passthrough\""),
         ] {
             let errors = Case::file(&db(lines)).problems();

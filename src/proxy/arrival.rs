@@ -34,6 +34,7 @@ pub(super) async fn receive(
     // One that is broken already has no address any more.
     let Ok(at) = stream.local_addr() else { return };
     let door = door.reached_at(at);
+    let arriving = worker.arrives();
     let (client, door) = match introduced(&worker, &mut stream, peer).await {
         Ok(Some(client)) => (client, Rc::new(door.behind(peer))),
         Ok(None) => (peer, Rc::new(door)),
@@ -42,12 +43,26 @@ pub(super) async fn receive(
     let own = worker.here.look();
     if let Some(service) = worker.here.of_connections(&own, &door.listener) {
         let listed = worker.list(ClientConnection::new(client, door, visit));
+        drop(arriving);
         return tcp::serve(listed.worker(), listed.client(), service, (stream, Bytes::new()), None).await;
     }
+    // Each of them lists the connection before it waits for anything.
     match door.scheme {
-        Scheme::Http => client::serve(&worker, stream, client, door, visit).await,
-        Scheme::Https if own.has_names() => hear(&worker, stream, client, &door, visit).await,
-        Scheme::Https => client::greet(&worker, stream, client, &door, visit).await,
+        Scheme::Http => {
+            let serving = client::serve(&worker, stream, client, door, visit);
+            drop(arriving);
+            serving.await;
+        }
+        Scheme::Https if own.has_names() => {
+            let listed = worker.list(ClientConnection::new(client, Rc::new(door.of_its_own()), visit));
+            drop(arriving);
+            hear(listed.worker(), listed.client(), stream).await;
+        }
+        Scheme::Https => {
+            let greeting = client::greet(&worker, stream, client, &door, visit);
+            drop(arriving);
+            greeting.await;
+        }
     }
 }
 
@@ -78,13 +93,11 @@ async fn introduced(
 
 /// Hears which host the client of an encrypted connection means. Where that is an app's that speaks
 /// TLS itself, it gets the connection; else it is portok's to encrypt.
-async fn hear(worker: &Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, door: &Door, visit: Visit) {
-    let listed = worker.list(ClientConnection::new(peer, Rc::new(door.of_its_own()), visit));
-    let (worker, client) = (listed.worker(), listed.client());
+async fn hear(worker: &Rc<Worker>, client: &Rc<ClientConnection>, mut stream: TcpStream) {
     client.greet();
     let heard = match client.uncut(pin!(tls::hear(&mut stream))).await {
         Some(Ok(heard)) => heard,
-        Some(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
+        Some(Err(error)) => return tracing::debug!(peer = %client.peer, %error, "a handshake failed"),
         None => return,
     };
     let own = worker.here.look();

@@ -366,7 +366,8 @@ impl Extras {
     pub(super) fn refused(&self, code: &'static str, response: &mut Response<Bytes>, at: Option<&Target>) {
         self.failed(code);
         self.note(|entry| {
-            let has_body = entry.text(Text::Method) != Some(b"HEAD");
+            // A connection that goes to an app as it is has no method, and gets no answer.
+            let has_body = entry.text(Text::Method).is_some_and(|method| method != b"HEAD");
             entry.bytes_out = if has_body { response.body().len() as u64 } else { 0 };
         });
         response.headers_mut().extend(self.answer_fields(at));

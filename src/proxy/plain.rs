@@ -236,7 +236,7 @@ impl<S: ClientStream> ShortWay<'_, S> {
         let guest = plain.is_forwarded.then(|| service.named_guest(self.client, || plain.pairs()));
         let sticky = service.settings.sticky.as_ref();
         let wish = sticky.map(|rule| {
-            rule.wish(plain.pairs(), || guest.as_ref().unwrap_or_else(|| self.client.guest()).ip())
+            rule.wish(plain.pairs(), || guest.as_ref().map_or(self.client.peer.ip(), |guest| guest.ip()))
         });
         self.consume(length);
         Some(Next::Plain(Request { head, to_head, close, guest, service, wish, extras }))

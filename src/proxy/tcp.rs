@@ -6,9 +6,11 @@
 //! why. The counters and the access log have it as a request with the status that says so, and with
 //! 200 where the app was reached.
 
+use std::future::poll_fn;
 use std::iter;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use socket2::SockRef;
@@ -16,7 +18,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::answer::UnderWay;
-use super::attempts::{Attempts, Connected, NoAnswer};
+use super::attempts::{Attempts, Connected, NoAnswer, Waiting};
 use super::connection::ClientConnection;
 use super::extras::{Asked, Extras};
 use super::here::ServiceHere;
@@ -51,7 +53,7 @@ pub(super) async fn serve(
         return;
     }
     let attempts = Attempts { worker, service: &service, client, exchange: client.exchange(), wish: &wish };
-    let Some(connected) = reach(&attempts, &ticket, (&stream, !early.is_empty())).await else { return };
+    let Some(connected) = reach(&attempts, &ticket, (&stream, early.len())).await else { return };
     let Connected { connection, claim } = connected;
     ticket.answered(REACHED, Some(&claim.local.target));
     if let Some(extras) = ticket.extras() {
@@ -72,13 +74,14 @@ pub(super) async fn serve(
 async fn reach(
     attempts: &Attempts<'_>,
     ticket: &Ticket,
-    (stream, has_spoken): (&TcpStream, bool),
+    (stream, early): (&TcpStream, usize),
 ) -> Option<Connected> {
-    let connecting = pin!(attempts.connect(ticket.extras()));
+    let waiting = Waiting { early, ..Waiting::default() };
+    let connecting = pin!(attempts.connect(ticket.extras(), &waiting));
     let connected = tokio::select! {
         biased;
         connected = attempts.client.uncut(connecting) => connected?,
-        () = leaves(stream, has_spoken) => return None,
+        () = leaves(stream, &waiting) => return None,
     };
     match connected {
         Ok(connected) => Some(connected),
@@ -105,18 +108,22 @@ fn extras_of(client: &ClientConnection, service: &ServiceHere, name: Option<&str
     Some(wanted.begin(rules, client.peer, &asked, |_, _| false))
 }
 
-/// Waits until the client leaves: it ends its side without having said anything, or breaks off. What
-/// it has said already (`has_spoken`) hides its end until it is read.
-async fn leaves(stream: &TcpStream, has_spoken: bool) {
-    let is_silent_end = async {
+/// Waits until the client leaves: it breaks off; or it is held, and has ended its side with nothing
+/// left to read. One that is not held may have no more to say and all to hear. What it has said
+/// hides its end until that is read.
+async fn leaves(stream: &TcpStream, waiting: &Waiting) {
+    let ends = async {
         match stream.peek(&mut [0]).await {
-            Ok(0) if !has_spoken => {}
+            // Whoever waits with this one is polled whenever it comes to be held.
+            Ok(0) => {
+                poll_fn(|_| if waiting.was_held.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+            }
             Ok(_) => std::future::pending().await,
             Err(_) => {}
         }
     };
     tokio::select! {
-        () = is_silent_end => (),
+        () = ends => (),
         _ = stream.ready(Interest::ERROR) => (),
     }
 }

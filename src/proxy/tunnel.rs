@@ -14,10 +14,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -73,7 +75,8 @@ impl Tunnel {
             if rest.is_empty() { upgraded.read_buf } else { [upgraded.read_buf, rest].concat().into() };
         let extras = under_way.ticket.extras();
         let passage = Passage { worker, exchange, staying: &staying, extras };
-        pass((stream, early), app, &passage).await;
+        let (mut stream, mut app) = (stream, app);
+        pass((&mut stream, early), &mut app, &passage).await;
     }
 
     /// The same over a stream of HTTP/2, whose bytes go through hyper.
@@ -83,7 +86,8 @@ impl Tunnel {
         let Ok(upgraded) = upgraded.await else { return };
         let extras = under_way.ticket.extras();
         let passage = Passage { worker, exchange, staying: &staying, extras };
-        pass((TokioIo::new(upgraded), Bytes::new()), app, &passage).await;
+        let (mut stream, mut app) = (TokioIo::new(upgraded), app);
+        pass((&mut stream, Bytes::new()), &mut app, &passage).await;
     }
 }
 
@@ -98,16 +102,36 @@ pub(super) async fn carry(
     let _counted = under_way.claim.as_ref().map(|claim| claim.local.target.tunnel());
     let extras = under_way.ticket.extras();
     let passage = Passage { worker, exchange, staying: &staying, extras };
-    pass((stream, early), app, &passage).await;
+    let mut ends = Ends { client: stream, app, are_whole: false };
+    ends.are_whole = pass((&mut ends.client, early), &mut ends.app, &passage).await;
+}
+
+/// The two ends of a connection that goes to an app as it is. Whatever ends it before both sides have
+/// ended, neither takes what it has got for all of it: both are reset.
+struct Ends {
+    client: TcpStream,
+    app: Connection,
+    are_whole: bool,
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        if self.are_whole {
+            return;
+        }
+        for end in [&self.client, &self.app.stream] {
+            let _is_gone = SockRef::from(end).set_linger(Some(Duration::ZERO));
+        }
+    }
 }
 
 /// Moves bytes between a client, of whom `early` has come, and `app` until both sides have ended,
-/// one broke, or the time of the one who is `staying` is over.
+/// one broke, or the time of the one who is `staying` is over. Returns whether both have ended.
 async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
-    (mut client, early): (C, Bytes),
-    mut app: Connection,
+    (client, early): (&mut C, Bytes),
+    app: &mut Connection,
     passage: &Passage<'_>,
-) {
+) -> bool {
     let frames = (passage.staying.kind() == StayerKind::WebSocket).then(Frames::default);
     let from_app = app.buf.split().freeze();
     let mut up = Direction::new(early, None);
@@ -118,17 +142,18 @@ async fn pass<C: AsyncRead + AsyncWrite + Unpin>(
             Order::Leave => down.say_goodbye(),
             Order::Cut => return Poll::Ready(Err(io::Error::other("drain.tunnels is over"))),
         }
-        let up = up.poll(cx, (&mut client, &mut app.stream), passage, |bytes| passage.note(bytes, 0))?;
-        let down = down.poll(cx, (&mut app.stream, &mut client), passage, |bytes| passage.note(0, bytes))?;
+        let up = up.poll(cx, (&mut *client, &mut app.stream), passage, |bytes| passage.note(bytes, 0))?;
+        let down = down.poll(cx, (&mut app.stream, &mut *client), passage, |bytes| passage.note(0, bytes))?;
         if down.is_ready() {
             passage.exchange.note_app_ended();
         }
         if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     })
     .await;
-    if let Err(error) = moved {
+    if let Err(error) = &moved {
         tracing::debug!(%error, "a tunnel broke");
     }
+    moved.is_ok()
 }
 
 /// What both ways through a tunnel have in common.

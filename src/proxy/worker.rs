@@ -72,6 +72,8 @@ pub(super) struct Worker {
     pub(super) guests: Guests,
     pub(super) spares: Spares,
     connections: RefCell<Vec<Rc<ClientConnection>>>,
+    /// How many have come of which it is not known yet who their clients are.
+    arriving: Cell<usize>,
     /// Rings when a connection has ended or become a tunnel.
     fewer: Notify,
     draining: Cell<bool>,
@@ -97,6 +99,7 @@ impl Worker {
             counters,
             reserved,
             connections: RefCell::default(),
+            arriving: Cell::new(0),
             fewer: Notify::new(),
             draining: Cell::new(false),
             next: Cell::new(0),
@@ -129,6 +132,12 @@ impl Worker {
         Listed { worker: self.clone(), client }
     }
 
+    /// Counts a connection that is not listed yet, until the guard is dropped: the thread waits for it.
+    pub(super) fn arrives(&self) -> Arriving<'_> {
+        self.arriving.set(self.arriving.get() + 1);
+        Arriving(self)
+    }
+
     /// From now on connections close as soon as they have nothing under way.
     pub(super) fn drain(&self) {
         self.draining.set(true);
@@ -143,7 +152,7 @@ impl Worker {
     pub(super) async fn drained(&self, until: Until) {
         loop {
             let fewer = self.fewer.notified();
-            let over = {
+            let over = self.arriving.get() == 0 && {
                 let connections = self.connections.borrow();
                 match until {
                     Until::Empty => connections.is_empty(),
@@ -193,6 +202,18 @@ impl Worker {
         };
         self.next.set(part.end);
         connections[part].iter().for_each(|client| client.sweep(&service.settings, quiet));
+    }
+}
+
+/// A connection that is not listed yet.
+pub(super) struct Arriving<'w>(&'w Worker);
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        self.0.arriving.set(self.0.arriving.get() - 1);
+        if self.0.draining.get() {
+            self.0.fewer.notify_waiters();
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::state::{FormerTarget, Load, Origin, ReleaseRef, RunId, SetId};
-use crate::config::{Affinity, AppConfig, Balance, Sticky};
+use crate::config::{Affinity, AppConfig, Balance, Mode, Sticky};
 use crate::proxy::{Bar, Held, Now, Place, RouteWriter, ServiceCounters, Spread, Stayer, Target, Tenure};
 use crate::wire;
 
@@ -239,14 +239,15 @@ impl Traffic {
         self.route.asked().await;
     }
 
-    /// The load of `runs`.
-    pub(super) fn load(&self, runs: &[RunId]) -> Load {
+    /// The load of `runs`. Where connections are what clients bring, each counts for as long as it is
+    /// there; else what has become a tunnel does not.
+    pub(super) fn load(&self, runs: &[RunId], mode: Mode) -> Load {
         let mut load = Load { elsewhere: !self.alone.is_cancelled(), ..Load::default() };
         for run in runs {
             let targets = self.of(*run);
             let tunnels: u64 = targets.iter().map(|target| target.tunnels()).sum();
             let claims: u64 = targets.iter().map(|target| target.inflight()).sum();
-            load.inflight += claims.saturating_sub(tunnels);
+            load.inflight += claims.saturating_sub(if mode == Mode::Tcp { 0 } else { tunnels });
             load.tunnels.extend((tunnels > 0).then_some(*run));
         }
         load

@@ -107,13 +107,14 @@ impl Face {
     /// As [`Self::greet`].
     pub async fn greet_heard<S>(
         self: Arc<Self>,
-        stream: S,
+        mut stream: S,
         heard: Heard,
     ) -> io::Result<(TlsStream<S>, Choice)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.agree(StartHandshake::from_parts(heard.accepted, stream)).await
+        let accepted = heard.accepted(&mut stream).await?;
+        self.agree(StartHandshake::from_parts(accepted, stream)).await
     }
 
     async fn agree<S>(&self, mut hello: StartHandshake<S>) -> io::Result<(TlsStream<S>, Choice)>

@@ -18,7 +18,7 @@ pub(super) fn tell(before: &[CertificateRow], after: &[CertificateRow], is_used:
     }
     let serve = |rows: &[CertificateRow]| rows.iter().any(|row| row.state.serves());
     if is_used && !serve(after) && (before.is_empty() || serve(before)) {
-        tracing::warn!("there is no certificate to show: every connection to tls.listen is refused");
+        tracing::warn!("there is no certificate to show: whoever speaks TLS with portok itself is refused");
     }
 }
 

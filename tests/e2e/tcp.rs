@@ -2,11 +2,13 @@
 //! and by the name that a client asks for in TLS.
 
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use crate::harness::app::App;
 use crate::harness::conf::Conf;
+use crate::harness::http::request_bytes;
 use crate::harness::tls::{Authority, Pair, serve};
 use crate::harness::wait::{lines, wait_for_lines};
 use crate::harness::{Conn, Daemon, World, assert_at, live, wait_until};
@@ -69,6 +71,17 @@ fn bytes_of_any_kind_pass_both_ways_and_each_side_may_end_first() {
         reader.finish_sending().unwrap();
         assert_eq!(reader.rest().unwrap(), b"last");
     });
+    // Whoever has nothing to say may have all to hear.
+    let mut listener = Conn::tcp(daemon.addr).unwrap();
+    listener.finish_sending().unwrap();
+    assert_eq!(listener.rest().unwrap(), b"v1\n");
+    // One that breaks off is not taken for one that has ended.
+    let stream = std::net::TcpStream::connect(daemon.addr).unwrap();
+    let mut breaks = Conn::from_tcp(stream.try_clone().unwrap()).unwrap();
+    assert_eq!(breaks.line().unwrap(), "v1");
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop((breaks, stream));
+    assert_eq!(app(&world, "v1").wait_for(1, "broke "), "ConnectionReset");
     drop(conn);
     wait_until_under_way(&daemon, 0);
 }
@@ -76,7 +89,7 @@ fn bytes_of_any_kind_pass_both_ways_and_each_side_may_end_first() {
 #[test]
 fn a_deploy_moves_new_connections_and_those_that_are_there_have_the_time_of_tunnels() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("drain.period", "60s").set("drain.tunnels", "1h"));
+    let mut daemon = world.start(&conf(&world).set("drain.period", "100ms").set("drain.tunnels", "1h"));
     let mut former = wait_for(&daemon, daemon.addr, "v1");
     let release = live(&daemon.status()).unwrap().to_owned();
     daemon.deploy(&app(&world, "v2")).expect(200);
@@ -88,9 +101,13 @@ fn a_deploy_moves_new_connections_and_those_that_are_there_have_the_time_of_tunn
     assert_at(&drains, "/tunnels/0/release", &*release);
     assert_at(&drains, "/tunnels/0/kind", "tunnel");
     assert_at(&drains, "/tunnels/0/bytes", 2 * "still here".len() + "v1\n".len());
+    daemon.upgrade();
+    let until = daemon.portok(&["--json", "drain"]).ended(0).json()["until"].clone();
+    let soon = humantime::format_rfc3339_millis(SystemTime::now() + Duration::from_secs(1800)).to_string();
+    assert!(until.as_str().unwrap() > &*soon, "another daemon gives them the same time: {until}");
     daemon.portok(&["drain", "--now"]).ended(0);
-    assert_eq!(former.rest().unwrap_or_default(), b"", "it is cut");
     daemon.wait_until_stopped(&release);
+    assert_eq!(former.rest().unwrap_or_default(), b"", "it is cut");
     echo(&mut next, b"goes on");
 }
 
@@ -110,7 +127,7 @@ fn a_release_that_crashes_in_its_window_gives_the_connections_back() {
 #[test]
 fn a_set_shares_the_connections_and_a_member_that_is_gone_loses_none_that_come() {
     let world = World::new();
-    let daemon = world.start(&conf(&world).set("app.replicas", 3));
+    let daemon = world.start(&conf(&world).set("app.replicas", 3).set("proxy.threads", 1));
     daemon.wait_until("three are ready", |status| {
         status.replicas.is_some_and(|all| (all.ready, all.wanted) == (3, 3))
     });
@@ -129,6 +146,16 @@ fn a_set_shares_the_connections_and_a_member_that_is_gone_loses_none_that_come()
         let (_, said) = greeted_at(daemon.addr).expect("every connection finds a member");
         assert_eq!(said, "v1");
     }
+}
+
+#[test]
+fn the_number_of_processes_follows_the_connections() {
+    let world = World::new();
+    let conf =
+        conf(&world).set("app.replicas.min", 1).set("app.replicas.max", 2).set("app.replicas.busy_at", 2);
+    let daemon = world.start(&conf);
+    let _conns: Vec<_> = (0..3).map(|_| wait_for(&daemon, daemon.addr, "v1")).collect();
+    daemon.wait_until("a second one is ready", |status| status.replicas.is_some_and(|all| all.ready == 2));
 }
 
 #[test]
@@ -248,7 +275,8 @@ fn what_a_balancer_tells_goes_on_to_the_app() {
     let world = World::new();
     let app = world.app("v1").flag("told");
     let conf = world.conf().app(&app).set("proxy.proxy_protocol", "any").set("upstream.proxy_protocol", "v2");
-    let daemon = world.start(&conf);
+    let conf = conf.set("limits.requests_per_address", 1);
+    let mut daemon = world.start(&conf);
     app.wait_for(1, "told nobody");
     let addr = daemon.addr;
     let as_told = |header: &[u8]| {
@@ -267,6 +295,24 @@ fn what_a_balancer_tells_goes_on_to_the_app() {
     as_told(&second.concat()).unwrap().expect(200);
     app.wait_for(1, &format!("told 192.0.2.7:4711 {addr}"));
     app.wait_for(1, &format!("told 198.51.100.9:4712 {addr}"));
+    // A limit of clients is theirs, though the balancer itself is trusted.
+    let asks = |client: &str, path: &str| {
+        let mut conn = Conn::tcp(addr).unwrap();
+        let header = format!("PROXY TCP4 {client} 10.0.0.1 1 80\r\n");
+        conn.send(&[header.as_bytes(), &request_bytes("GET", path, &[], None)].concat()).unwrap();
+        conn
+    };
+    let mut holds = asks("192.0.2.9", &format!("/hold?file={}", world.path("go").display()));
+    app.wait_for(1, "hold begin");
+    asks("192.0.2.9", "/").answer("GET").unwrap().expect(429);
+    asks("192.0.2.10", "/").answer("GET").unwrap().expect(200);
+    world.touch("go");
+    holds.answer("GET").unwrap().expect(200);
+    // Nothing is lost that has come, but says later who it is.
+    let mut late = Conn::tcp(addr).unwrap();
+    daemon.upgrade();
+    late.send(b"PROXY TCP4 192.0.2.8 10.0.0.1 1 80\r\n").unwrap();
+    late.request("GET", "/", &[], None).unwrap().expect(200);
     for wrong in [&b""[..], b"PROXY TCP4 1.2.3.4 x 1 2\r\n", b"PROXY TCP4 1.2.3.4"] {
         assert!(as_told(wrong).is_none(), "{wrong:?} is cut");
     }

@@ -2,6 +2,7 @@
 
 use super::super::instances::Instance;
 use super::{Check, bad, good, warning};
+use crate::config::Config;
 use crate::tls;
 use crate::wire::{CertificateRow, CertificateSource};
 
@@ -24,6 +25,8 @@ pub(super) fn certificates(instance: &Instance) -> Vec<Check> {
                 "they come by themselves; portok certs says what holds them up",
             )]
         }
+        // Whoever asks for another name is refused, and that may be meant.
+        Ok(rows) if rows.is_empty() && has_names(config) => Vec::new(),
         Ok(rows) if rows.is_empty() => {
             let text = format!("`{name}`: tls.listen is set, and there is no certificate");
             vec![bad("certificates", text, "put NAME.crt and NAME.key into tls.cert_dir")]
@@ -34,6 +37,11 @@ pub(super) fn certificates(instance: &Instance) -> Vec<Check> {
             vec![bad("certificates", text, "try again")]
         }
     }
+}
+
+/// Whether an app speaks TLS itself.
+fn has_names(config: &Config) -> bool {
+    config.apps.iter().flat_map(|several| several.apps.values()).any(|app| app.routes.passthrough)
 }
 
 fn of(instance: &str, row: &CertificateRow) -> Vec<Check> {

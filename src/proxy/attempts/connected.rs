@@ -2,6 +2,7 @@
 //!
 //! Nothing of it is sent before there is one, so each refusal may be followed by another try.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 
 use http::HeaderMap;
@@ -24,7 +25,17 @@ pub(in crate::proxy) struct Connected {
 /// What a request would be: the connection, of which nothing is read meanwhile.
 struct Whole<'e> {
     extras: Option<&'e Extras>,
+    waiting: &'e Waiting,
     none: HeaderMap,
+}
+
+/// What a connection is while it waits for the app.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Waiting {
+    /// The bytes that have been read of it.
+    pub(in crate::proxy) early: usize,
+    /// Whether it has been held.
+    pub(in crate::proxy) was_held: Cell<bool>,
 }
 
 impl ForwardedRequest for Whole<'_> {
@@ -41,7 +52,8 @@ impl ForwardedRequest for Whole<'_> {
     }
 
     fn kept(&self) -> Kept {
-        Kept { head: 0, sends_body: false }
+        self.waiting.was_held.set(true);
+        Kept { head: self.waiting.early, sends_body: false }
     }
 
     fn fields(&mut self) -> Fields<'_> {
@@ -52,11 +64,15 @@ impl ForwardedRequest for Whole<'_> {
 impl Attempts<'_> {
     /// Connects to a target. A refused connection goes on to the next one of a set, or waits for the
     /// one target, as a request does.
-    pub(in crate::proxy) async fn connect(&self, extras: Option<&Extras>) -> Result<Connected, NoAnswer> {
+    pub(in crate::proxy) async fn connect(
+        &self,
+        extras: Option<&Extras>,
+        waiting: &Waiting,
+    ) -> Result<Connected, NoAnswer> {
         let mut times = self.times();
         let mut again: Option<Box<Again>> = None;
         let mut outgoing = Outgoing::bodyless(Vec::new());
-        let mut whole = Whole { extras, none: HeaderMap::new() };
+        let mut whole = Whole { extras, waiting, none: HeaderMap::new() };
         loop {
             let mut claim = match self.claim(&mut again, &whole, &mut outgoing, &mut times) {
                 Ok(claim) => claim,

@@ -138,7 +138,12 @@ impl ServiceHere {
     /// Whom a request of `client` counts for that names nobody else.
     pub(in crate::proxy) fn guest(&self, client: &ClientConnection) -> Rc<Guest> {
         let own = client.guest();
-        if own.is_of(self.reception.crowd()) { own.clone() } else { self.reception.guest(own.ip()) }
+        let is_itself = client.balancer().is_none();
+        if is_itself && own.is_of(self.reception.crowd()) {
+            own.clone()
+        } else {
+            self.reception.guest(client.peer.ip())
+        }
     }
 
     /// Whom a request of `client` counts for that may name another: the address that its `fields`

@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use super::companions::stop_timeout_of;
 use super::{Coordinator, Step};
+use crate::config::Drain;
 use crate::release::clock::now;
 use crate::release::history::{Content, Rest, attempt};
 use crate::release::life::{Booting, Life};
@@ -349,9 +350,9 @@ impl Coordinator {
     /// Makes runs of what was taken over. The record names the runs in the order
     /// of `processes`.
     fn take_over(&mut self, record: &Record, processes: Vec<Option<Process>>) -> Vec<Adopted> {
-        let (period, stop_timeout) = {
+        let (longest, stop_timeout) = {
             let config = self.config.borrow();
-            (config.drain.period, config.app.stop_timeout)
+            (longest_drain(&config.drain), config.app.stop_timeout)
         };
         for (stored, process) in record.runs.iter().zip(&processes) {
             if process.is_none() && stored.is_of_the_app() {
@@ -384,7 +385,7 @@ impl Coordinator {
             let timeout = stop_timeout_of(record, stored, stop_timeout);
             self.runs.take_over(&run, stored, process, left(stored.until, timeout));
             let (set, replica) = (stored.set, stored.replica);
-            let (step, left) = (stored.step, left(stored.until, period));
+            let (step, left) = (stored.step, left(stored.until, longest));
             let age = stored.started_at.and_then(|at| at.elapsed().ok()).unwrap_or_default();
             let grows_fast = stored.grows_fast;
             adopted.push(Adopted { run, set, replica, role, step, left, age, grows_fast });
@@ -404,6 +405,13 @@ impl Coordinator {
     pub(super) fn is_stopping(&self) -> bool {
         self.state.phase() == wire::Phase::Stopping
     }
+}
+
+/// How long a drain may still take whose end is recorded: as long as its clients may stay, and as it
+/// may have been extended. Of a clock that jumps no more is believed.
+fn longest_drain(drain: &Drain) -> Duration {
+    let stayers = drain.tunnels_of(true).unwrap_or_default();
+    drain.period.max(stayers).saturating_add(wire::EXTEND_MOST)
 }
 
 /// What was taken over of `release`.

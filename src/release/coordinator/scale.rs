@@ -154,7 +154,7 @@ impl Coordinator {
         self.load_looks.begin();
         self.load_looks.end();
         if let Some(set) = self.state.follows_load(&self.policy()) {
-            let load = self.traffic.load(&self.state.live_runs());
+            let load = self.traffic.load(&self.state.live_runs(), self.config.borrow().mode);
             self.step(Event::Load { set, load });
         }
     }

@@ -23,7 +23,7 @@
 //! | `flood`, `long_line`, `close_output` | prints without end; a line of 1 MiB; nothing any more |
 //! | `say=WORD` | prints it |
 //! | `idle_close=MS` | closes connections that are idle for so long |
-//! | `banner` | speaks no HTTP: says its version on a line, and then everything again that it is told |
+//! | `banner` | speaks no HTTP: says its version on a line, and then everything again that it is told; journals `broke KIND` |
 //! | `told` | every connection begins with a header of the PROXY protocol: journals `told CLIENT AT`, or `told nobody` |
 //! | `stubborn` | with `no_reuseaddr`: tries to bind until it succeeds |
 
@@ -362,9 +362,13 @@ impl Connection<'_> {
         self.stream.write_all(format!("{}\n", self.spec.version()).as_bytes())?;
         let mut part = [0; 16 * 1024];
         loop {
-            match super::http::uninterrupted(|| self.stream.read(&mut part))? {
-                0 => return Ok(()),
-                read => self.stream.write_all(&part[..read])?,
+            match super::http::uninterrupted(|| self.stream.read(&mut part)) {
+                Ok(0) => return Ok(()),
+                Ok(read) => self.stream.write_all(&part[..read])?,
+                Err(error) => {
+                    self.spec.note(&format!("broke {:?}", error.kind()));
+                    return Err(error);
+                }
             }
         }
     }
