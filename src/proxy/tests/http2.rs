@@ -199,6 +199,60 @@ async fn it_is_spoken_only_where_it_may_be() {
     assert_eq!(rig.ask(GET).await.status(), 200);
 }
 
+/// Why an answer of which nothing is left was reset; `None`: it was not.
+async fn end_of(answer: &mut RecvStream) -> Option<Reason> {
+    loop {
+        match answer.data().await? {
+            Ok(data) => assert!(data.is_empty(), "{data:?}"),
+            Err(error) => return error.reason(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_ends_behind_its_request_when_only_the_end_of_that_is_missing() {
+    let app = Backend::start(|mut connection, _| async move {
+        while let Some(head) = connection.head().await {
+            connection.exactly(5).await.unwrap();
+            // At once with the head, behind it, and none.
+            match head.split(' ').nth(1) {
+                Some("/whole") => connection.send(OK).await,
+                Some("/parts") => {
+                    connection.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+                    connection.send("2\r\nok\r\n0\r\n\r\n").await;
+                }
+                _ => connection.send("HTTP/1.1 204 No Content\r\n\r\n").await,
+            }
+        }
+    })
+    .await;
+    let rig =
+        Rig::serving(&app, |config| of_app(config).limits.body_timeout = Some(Duration::from_millis(300)));
+    let mut client = Multiplexed::connect(&rig).await;
+    for says_so in [true, false] {
+        for path in ["/whole", "/parts", "/none"] {
+            let request = post(path).header("content-length", 5).body(()).unwrap();
+            let (asked, mut body) = client.ask(request, false).await;
+            body.send_data(Bytes::from_static(b"hello"), false).unwrap();
+            let mut answer = asked.await.unwrap().into_body();
+            if path != "/none" {
+                assert_eq!(answer.data().await.unwrap().unwrap(), "ok", "what there is comes at once");
+            }
+            let ended = tokio::time::timeout(Duration::from_millis(50), answer.data()).await;
+            assert!(ended.is_err(), "{path}: {ended:?}");
+            if says_so {
+                body.send_data(Bytes::new(), true).unwrap();
+                assert_eq!(end_of(&mut answer).await, None, "{path}: it is not reset");
+            } else {
+                // A client that never says so has its answer too.
+                let end = end_of(&mut answer).await;
+                assert!(matches!(end, None | Some(Reason::NO_ERROR)), "{path}: {end:?}");
+            }
+        }
+    }
+    assert_eq!(app.connections(), 1, "the app's connection is kept");
+}
+
 #[tokio::test]
 async fn a_connection_ends_politely_when_it_is_idle_and_when_the_thread_drains() {
     let app = Backend::start(|mut connection, _| async move {

@@ -221,6 +221,9 @@ impl Incoming {
     /// The whole body and what it leaves, if all of it has come with the head.
     pub(in crate::proxy) fn take_whole(&mut self) -> Option<(Bytes, Over)> {
         let length = self.whole()?;
+        if self.awaits_end() {
+            return None;
+        }
         let body = self.connection.as_mut()?.buf.split_to(length).freeze();
         Some((body, self.over()))
     }
@@ -343,6 +346,7 @@ impl Incoming {
                     }
                     return Poll::Ready(Ok(Step::Frame(frame)));
                 }
+                Decoded::Over if self.awaits_end() => return Poll::Pending,
                 Decoded::Over => return Poll::Ready(Ok(Step::Over(self.over()))),
                 Decoded::More => (),
             }
@@ -386,8 +390,19 @@ impl Incoming {
         }
     }
 
-    /// Whether the last byte was given, as far as the framing has told by now.
+    /// Whether the app has all of the request and only the client's end of it is still to come. The
+    /// answer ends behind that: a stream of HTTP/2 that is answered before its end is reset, and not
+    /// every client takes the answer then. Has been polled before.
+    fn awaits_end(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(Outgoing::lacks_its_end_alone)
+    }
+
+    /// Whether nothing more is to come: the last byte was given, as far as the framing has told by
+    /// now, and the request has ended.
     pub(in crate::proxy) fn is_over(&self) -> bool {
+        if self.awaits_end() {
+            return false;
+        }
         match self.framing {
             Framing::None | Framing::Length(0) => true,
             Framing::Chunked => self.chunked == Chunked::Done,
@@ -410,6 +425,8 @@ impl Incoming {
         };
         match outgoing.poll_send(cx, &mut connection.stream) {
             Poll::Pending => (),
+            // Its client never says so, but the request is over.
+            Poll::Ready(Err(Stopped::Late)) if outgoing.lacks_its_end_alone() => self.outgoing = None,
             Poll::Ready(Ok(())) => self.outgoing = None,
             // The app does not want the rest. Its answer still counts.
             Poll::Ready(Err(Stopped::App(_))) => self.keep_alive = false,

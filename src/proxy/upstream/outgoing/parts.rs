@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame};
+use hyper::body::Incoming;
 
 use super::{Ahead, Outgoing, Stopped};
 
@@ -54,6 +55,13 @@ impl Outgoing {
     pub(in crate::proxy) fn is_at_end(&self) -> bool {
         self.ahead.as_ref().is_none_or(|ahead| ahead.0.is_empty())
             && self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    /// Whether all of a body whose length is told has come and gone, but not its end: a client of
+    /// HTTP/2 may tell that by itself, a moment later.
+    pub(in crate::proxy) fn lacks_its_end_alone(&self) -> bool {
+        let is_all_here = |body: &Incoming| body.size_hint().exact() == Some(0);
+        !self.chunked && !self.pieces.is_pending() && self.body.as_ref().is_some_and(is_all_here)
     }
 
     /// Takes back parts that [`Self::poll_part`] has given, all of them.
