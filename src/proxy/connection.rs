@@ -182,10 +182,12 @@ impl ClientConnection {
 
     /// The client's address as it is shown to the app.
     pub(super) fn peer_text(&self) -> &str {
-        match (self.peer_text.get(), self.connection()) {
-            (Some(text), _) => text,
-            (None, Some(connection)) => connection.peer_text(),
-            (None, None) => self.peer_text.get_or_init(|| headers::text_of(self.peer.ip())),
+        if let Some(text) = self.peer_text.get() {
+            return text;
+        }
+        match self.connection() {
+            Some(connection) => connection.peer_text(),
+            None => self.peer_text.get_or_init(|| headers::text_of(self.peer.ip())),
         }
     }
 
