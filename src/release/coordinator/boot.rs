@@ -407,11 +407,10 @@ impl Coordinator {
     }
 }
 
-/// How long a drain may still take whose end is recorded: as long as its clients may stay, and as it
-/// may have been extended. Of a clock that jumps no more is believed.
+/// How long a drain may still take whose end is recorded: as long as its clients may stay by what is
+/// configured now. No more is believed of a clock that jumps.
 fn longest_drain(drain: &Drain) -> Duration {
-    let stayers = drain.tunnels_of(true).unwrap_or_default();
-    drain.period.max(stayers).saturating_add(wire::EXTEND_MOST)
+    drain.period.max(drain.tunnels_of(true).unwrap_or_default())
 }
 
 /// What was taken over of `release`.
