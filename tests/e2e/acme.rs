@@ -3,7 +3,7 @@
 //! Without it a test skips loudly, unless `PORTOK_REQUIRE_APPS=1` makes that a failure.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
@@ -13,6 +13,7 @@ use self::front::{Front, Says};
 use crate::harness::conf::Conf;
 use crate::harness::tls::{Authority, Terms};
 use crate::harness::{Conn, Daemon, Load, World, assert_mentions, wait_until};
+use crate::listeners::port;
 
 mod front;
 
@@ -32,11 +33,6 @@ impl Drop for Pebble {
             let _reaped = child.wait();
         }
     }
-}
-
-/// A port of 127.0.0.1 that nobody has.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Where portok listens: the server asks for both proofs at one address.

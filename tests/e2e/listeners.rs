@@ -1,16 +1,31 @@
 //! Several addresses of one instance: they come, go, and are handed over together.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::conf::Conf;
 use crate::harness::{Conn, Load, Manager, World, assert_mentions, pid, wait_until};
 
+/// A port on which nobody listens, and that nobody else gets meanwhile: it lies above those that the
+/// kernel gives to connections, and each test gets another one.
+pub(crate) fn port() -> u16 {
+    const FIRST: u16 = 61_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = std::process::id() * 97;
+    loop {
+        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed).into());
+        let port = FIRST + u16::try_from(number % u32::from(u16::MAX - FIRST)).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// `N` addresses on which nobody listens, at one port.
 pub(crate) fn free<const N: usize>() -> [SocketAddr; N] {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = probe.local_addr().unwrap().port();
+    let port = port();
     std::array::from_fn(|at| SocketAddr::from(([127, 0, 0, u8::try_from(at + 1).unwrap()], port)))
 }
 
