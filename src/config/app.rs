@@ -250,6 +250,11 @@ impl Drain {
     pub fn tunnels_of(&self, managed: bool) -> Option<Duration> {
         self.tunnels.map_or(managed.then_some(self.period), |time| (!time.is_zero()).then_some(time))
     }
+
+    /// How long a drain of a release that is `managed` or not takes: the later of both times.
+    pub fn longest(&self, managed: bool) -> Duration {
+        self.period.max(self.tunnels_of(managed).unwrap_or_default())
+    }
 }
 
 /// `drain.affinity`.

@@ -1,6 +1,7 @@
 //! The hosts that a route is for, as a configuration names them. Pure.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -33,6 +34,11 @@ impl Host {
     /// In lower case, without a dot at its end.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is an address, not a name: nobody asks for one in TLS (RFC 6066, 3).
+    pub fn is_address(&self) -> bool {
+        self.0.starts_with('[') || self.0.parse::<IpAddr>().is_ok()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::keys::keys;
+use super::keys::{is_in, keys};
 use super::read::Reader;
 use super::show::Secrets;
 use super::{AppConfig, CompanionStart, DeployStrategy, Standby};
@@ -36,10 +36,7 @@ fn obstacles(app: &AppConfig) -> Vec<Obstacle> {
         let expected = "no companion with start = \"before\", because \"recreate\" runs nothing beside the former release";
         obstacles.push(("app.processes", expected.into()));
     }
-    let useless = |name: &str| {
-        let in_table = |table: &&str| name.strip_prefix(*table).is_some_and(|rest| rest.starts_with('.'));
-        USELESS.contains(&name) || USELESS.iter().any(in_table)
-    };
+    let useless = |name: &str| USELESS.iter().any(|useless| name == *useless || is_in(name, useless));
     for key in keys().filter(|key| useless(key.name)) {
         if key.show_app(app, Secrets::Masked).is_some() {
             obstacles.push((key.name, "nothing, because \"recreate\" has no use for it".into()));

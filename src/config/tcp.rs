@@ -2,7 +2,7 @@
 //! connections of any protocol, at addresses of its own or, by the name that a client asks for in
 //! TLS, at those of `tls.listen` (`tls = "passthrough"`). Pure.
 
-use super::keys::keys;
+use super::keys::{is_in, keys};
 use super::read::Reader;
 use super::{AppConfig, Hosts, Mode, Sticky, TierBy, tiers};
 
@@ -37,8 +37,7 @@ const OF_HTTP: [&str; 17] = [
 
 /// Whether `app` brings connections, and the key called `name` says how HTTP is read or answered.
 pub(super) fn has_no_use_for(app: &AppConfig, name: &str) -> bool {
-    let in_table = |table: &&str| name.strip_prefix(*table).is_some_and(|rest| rest.starts_with('.'));
-    app.mode == Mode::Tcp && (OF_HTTP.contains(&name) || OF_HTTP.iter().any(in_table))
+    app.mode == Mode::Tcp && OF_HTTP.iter().any(|useless| name == *useless || is_in(name, useless))
 }
 
 /// Checks an app with a mode. `has_tls`: whether the instance listens for TLS anywhere; `is_set`:
@@ -95,12 +94,10 @@ fn comes_in(r: &mut Reader<'_>, config: &AppConfig, has_tls: bool) {
     }
 }
 
-/// Whether a client can ask for it: in TLS it names hosts, and no address (RFC 6066, 3).
+/// Whether a client can ask for it in TLS.
 fn is_named_in_tls(hosts: &Hosts) -> bool {
     match hosts {
-        Hosts::Exact(host) => {
-            !host.as_str().starts_with('[') && host.as_str().parse::<std::net::IpAddr>().is_err()
-        }
+        Hosts::Exact(host) => !host.is_address(),
         Hosts::Below(_) => true,
         Hosts::Any => false,
     }

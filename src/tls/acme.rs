@@ -55,20 +55,16 @@ impl Plan {
             // An app that speaks TLS itself has certificates of its own.
             let routes = several.chain([&config.app]).map(|app| &app.routes);
             let named = routes.filter(|routes| !routes.passthrough).flat_map(|routes| &routes.hosts);
-            let exact = named.filter_map(|hosts| match hosts {
-                Hosts::Exact(host) => Some(host.as_str()),
-                Hosts::Below(_) | Hosts::Any => None,
-            });
             // No server vouches for an address, or for a name without a dot.
-            hosts.extend(exact.filter(|host| is_public(host)).map(str::to_owned));
+            hosts.extend(named.filter_map(|hosts| match hosts {
+                Hosts::Exact(host) if host.as_str().contains('.') && !host.is_address() => {
+                    Some(host.as_str().to_owned())
+                }
+                Hosts::Exact(_) | Hosts::Below(_) | Hosts::Any => None,
+            }));
         }
         Some(Self { acme, hosts, folder: config.state_file.with_extension("acme") })
     }
-}
-
-/// Whether a server may vouch for a host of this name.
-fn is_public(host: &str) -> bool {
-    host.contains('.') && !host.starts_with('[') && host.parse::<std::net::IpAddr>().is_err()
 }
 
 /// What there is to say of a host beside its certificate.

@@ -48,7 +48,7 @@ mod tls;
 pub(crate) use self::app::LEAST_MEMORY;
 pub(super) use self::kinds::{Kind, holds_for_redis};
 pub use self::names::variable_of;
-pub(super) use self::names::{WORDS, split};
+pub(super) use self::names::{WORDS, is_in, split};
 pub(super) use self::replicas::fit as replicas_fit;
 
 /// One key of the configuration.

@@ -68,7 +68,7 @@ pub(super) fn is_table(name: &str) -> bool {
 }
 
 /// Whether the key called `name` stands in `table`, or in a table of it.
-fn is_in(name: &str, table: &str) -> bool {
+pub(in crate::config) fn is_in(name: &str, table: &str) -> bool {
     name.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
 }
 

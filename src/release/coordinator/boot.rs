@@ -11,7 +11,6 @@ use tokio::time::{Duration, Instant};
 
 use super::companions::stop_timeout_of;
 use super::{Coordinator, Step};
-use crate::config::Drain;
 use crate::release::clock::now;
 use crate::release::history::{Content, Rest, attempt};
 use crate::release::life::{Booting, Life};
@@ -352,7 +351,8 @@ impl Coordinator {
     fn take_over(&mut self, record: &Record, processes: Vec<Option<Process>>) -> Vec<Adopted> {
         let (longest, stop_timeout) = {
             let config = self.config.borrow();
-            (longest_drain(&config.drain), config.app.stop_timeout)
+            // No more is believed of a recorded end: the clock may jump.
+            (config.drain.longest(true), config.app.stop_timeout)
         };
         for (stored, process) in record.runs.iter().zip(&processes) {
             if process.is_none() && stored.is_of_the_app() {
@@ -405,12 +405,6 @@ impl Coordinator {
     pub(super) fn is_stopping(&self) -> bool {
         self.state.phase() == wire::Phase::Stopping
     }
-}
-
-/// How long a drain may still take whose end is recorded: as long as its clients may stay by what is
-/// configured now. No more is believed of a clock that jumps.
-fn longest_drain(drain: &Drain) -> Duration {
-    drain.period.max(drain.tunnels_of(true).unwrap_or_default())
 }
 
 /// What was taken over of `release`.

@@ -73,10 +73,9 @@ impl Coordinator {
     /// takes.
     fn part(&self, set: SetId, config: &AppConfig) -> Duration {
         let runs = self.state.runs_of(set);
-        let stayers = config.drain.tunnels_of(self.are_managed(&runs));
-        let pinned = config.drain.period;
-        self.traffic.part(&runs, pinned, stayers);
-        pinned.max(stayers.unwrap_or_default())
+        let (drain, are_managed) = (&config.drain, self.are_managed(&runs));
+        self.traffic.part(&runs, drain.period, drain.tunnels_of(are_managed));
+        drain.longest(are_managed)
     }
 
     /// The run of this id, where the machine knows it.
