@@ -16,6 +16,12 @@ mod other_ways;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A probe of `/`.
+fn plain_probe(addr: std::net::SocketAddr) -> Probe {
+    let (ask, host) = (Ask::Get("/".into()), "h".into());
+    Probe { addr, ask, host, timeout: DEADLINE, most_fields: 256, tells_whose: false }
+}
+
 /// A server that answers the n-th connection (from 0) with what `answer` gives and closes it.
 /// `None` holds it open.
 async fn serve(
@@ -114,14 +120,7 @@ async fn a_slow_body_ends_with_the_probes_time() {
         // Ends when the probe has closed its side.
         read_head(&mut stream).await
     });
-    let probe = Probe {
-        addr,
-        ask: Ask::Get("/".into()),
-        host: "h".into(),
-        timeout: Duration::from_millis(300),
-        most_fields: 256,
-        tells_whose: false,
-    };
+    let probe = Probe { timeout: Duration::from_millis(300), ..plain_probe(addr) };
     let report = within(probe.ask()).await.unwrap();
     assert_eq!((report.status, report.body.as_deref(), report.error), (Some(500), Some("slow"), None));
     within(server).await.unwrap();
@@ -133,14 +132,7 @@ async fn nobody_there_is_a_refused_connection() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let addr = socket.local_addr().unwrap();
-    let probe = Probe {
-        addr,
-        ask: Ask::Get("/".into()),
-        host: "h".into(),
-        timeout: DEADLINE,
-        most_fields: 256,
-        tells_whose: false,
-    };
+    let probe = plain_probe(addr);
     let report = within(probe.ask()).await.unwrap();
     assert_eq!(report.error.as_deref(), Some("connection refused"));
     assert_eq!((report.healthy, report.status), (false, None));
@@ -227,14 +219,7 @@ async fn the_wait_counts_and_wants_good_ones_in_a_row() {
 async fn a_dropped_wait_closes_its_connection() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let probe = Probe {
-        addr,
-        ask: Ask::Get("/".into()),
-        host: "h".into(),
-        timeout: DEADLINE,
-        most_fields: 256,
-        tells_whose: false,
-    };
+    let probe = plain_probe(addr);
     let waiting = tokio::spawn(async move { probe.until_healthy(1, |_| ()).await });
     let (mut stream, _) = within(listener.accept()).await.unwrap();
     read_head(&mut stream).await;

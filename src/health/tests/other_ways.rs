@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderValue, Response};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::{DEADLINE, within};
+use super::{plain_probe, within};
 use crate::health::{Ask, Probe};
 use crate::wire::ProbeReport;
 
 fn probe(addr: std::net::SocketAddr, ask: Ask) -> Probe {
-    Probe { addr, ask, host: "app.test".into(), timeout: DEADLINE, most_fields: 256, tells_whose: false }
+    Probe { ask, host: "app.test".into(), ..plain_probe(addr) }
 }
 
 #[tokio::test]

@@ -40,6 +40,12 @@ fn policy() -> Policy {
     }
 }
 
+/// A run that an earlier daemon has left, in the first place of its set.
+fn adopted_run(run: Run, role: Role) -> Adopted {
+    let (step, age, grows_fast) = (None, Duration::ZERO, None);
+    Adopted { run, set: 0, replica: 0, role, step, left: LEFT, age, grows_fast }
+}
+
 fn managed(id: &str) -> ReleaseRef {
     ReleaseRef { id: id.into(), origin: Origin::Managed }
 }

@@ -242,14 +242,8 @@ fn the_way_back_makes_room_too() {
 #[test]
 fn a_daemon_that_is_killed_in_the_room_stops_the_candidate_first() {
     let adopted = |id, release, role, step| Adopted {
-        run: Run { id: RunId(id), release: managed(release), process: None, port: None },
-        set: 0,
-        replica: 0,
-        role,
         step,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
+        ..adopted_run(Run { id: RunId(id), release: managed(release), process: None, port: None }, role)
     };
     let record = |runs| Boot {
         live: Some(managed("v1")),
@@ -287,16 +281,7 @@ fn nothing_is_started_in_the_room_beside_what_an_earlier_daemon_left() {
     let mut bench = Bench::new();
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
     let role = Role::Live;
-    let live = Adopted {
-        run,
-        set: 0,
-        replica: 0,
-        role,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
-    };
+    let live = adopted_run(run, role);
     let past = Past::new([Served { release: managed("v1"), quarantined: false }]);
     let runs = vec![live];
     bench.send(Event::Boot(Boot {
@@ -339,16 +324,7 @@ fn a_daemon_that_is_killed_after_a_candidate_has_failed_in_the_room_waits_for_it
     bench.policy.recreate = true;
     let run = Run { id: RunId(1), release: managed("v2"), process: None, port: None };
     let role = Role::Stopping;
-    let failed = Adopted {
-        run,
-        set: 0,
-        replica: 0,
-        role,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
-    };
+    let failed = adopted_run(run, role);
     let past = Past::new([Served { release: managed("v1"), quarantined: false }]);
     let boot = Boot { live: Some(managed("v1")), past, runs: vec![failed], ..Boot::default() };
     assert_eq!(spawn(&bench.send(Event::Boot(boot))), None);

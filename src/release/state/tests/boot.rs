@@ -5,7 +5,7 @@ use super::*;
 fn adopted(id: u64, release: &str, role: Role) -> Adopted {
     let port = u16::try_from(id).ok();
     let run = Run { id: RunId(id), release: managed(release), process: None, port };
-    Adopted { run, set: 0, replica: 0, role, step: None, left: LEFT, age: Duration::ZERO, grows_fast: None }
+    adopted_run(run, role)
 }
 
 fn record(live: &str, previous: &str, runs: Vec<Adopted>) -> Boot {

@@ -169,28 +169,10 @@ fn the_next_daemon_takes_those_of_the_live_release_over_and_stops_others() {
     let companion = |id, release: &str, replica| {
         let run =
             Run { id: RunId(id), release: managed(release), process: Some("worker".into()), port: None };
-        Adopted {
-            run,
-            set: 0,
-            replica,
-            role: Role::Candidate,
-            step: None,
-            left: LEFT,
-            age: Duration::ZERO,
-            grows_fast: None,
-        }
+        Adopted { replica, ..adopted_run(run, Role::Candidate) }
     };
     let app = Run { id: RunId(1), release: managed("v2"), process: None, port: Some(1) };
-    let app = Adopted {
-        run: app,
-        set: 0,
-        replica: 0,
-        role: Role::Live,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
-    };
+    let app = adopted_run(app, Role::Live);
     let runs = vec![app, companion(2, "v1", 0), companion(3, "v2", 0), companion(4, "v2", 0)];
     let boot = Boot { live: Some(managed("v2")), runs, ..Boot::default() };
     let effects = bench.send(Event::Boot(boot));
@@ -204,16 +186,7 @@ fn the_next_daemon_takes_those_of_the_live_release_over_and_stops_others() {
 fn one_that_is_missing_at_the_start_waits_for_the_leftovers() {
     let mut bench = bench(false);
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-    let runs = vec![Adopted {
-        run,
-        set: 0,
-        replica: 0,
-        role: Role::Live,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
-    }];
+    let runs = vec![adopted_run(run, Role::Live)];
     let boot = Boot { live: Some(managed("v1")), runs, leftovers: true, ..Boot::default() };
     assert_eq!(workers(&bench.send(Event::Boot(boot))), []);
     assert_eq!(workers(&bench.send(Event::LeftoversGone)).len(), 1);
@@ -237,16 +210,7 @@ fn the_next_daemon_goes_on_counting_their_crashes() {
     next.policy.window = false;
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
     let role = Role::Live;
-    let app = Adopted {
-        run,
-        set: 0,
-        replica: 0,
-        role,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
-    };
+    let app = adopted_run(run, role);
     let many = crashes["worker"].repeat(next.policy.restart.burst as usize - 1);
     let companion_crashes = BTreeMap::from([("worker".into(), many)]);
     let boot = Boot { live: Some(managed("v1")), runs: vec![app], companion_crashes, ..Boot::default() };
@@ -261,15 +225,11 @@ fn the_next_daemon_goes_on_counting_their_crashes() {
 fn one_of_several_that_is_missing_when_a_first_deploy_is_resumed_is_started() {
     let mut bench = bench(true);
     bench.policy.companions.values_mut().flatten().for_each(|companion| companion.replicas = 2);
-    let run = |id, process: Option<&str>| Adopted {
-        run: Run { id: RunId(id), release: managed("v1"), process: process.map(Into::into), port: Some(1) },
-        set: 0,
-        replica: 0,
-        role: Role::Candidate,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
+    let run = |id, process: Option<&str>| {
+        adopted_run(
+            Run { id: RunId(id), release: managed("v1"), process: process.map(Into::into), port: Some(1) },
+            Role::Candidate,
+        )
     };
     let runs = vec![run(1, None), run(2, Some("worker"))];
     let boot = Boot { unfinished: Some((managed("v1"), Reason::Deploy)), runs, ..Boot::default() };

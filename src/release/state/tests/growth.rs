@@ -226,16 +226,7 @@ fn the_next_daemon_has_as_many_as_were_wanted_and_stays_idle() {
     let boot = |wanted, count: u64| {
         let run = |id| Run { id: RunId(id), release: managed("v1"), process: None, port: Some(1) };
         let replica = |id: u64| u16::try_from(id).unwrap();
-        let adopted = |id| Adopted {
-            run: run(id),
-            set: 3,
-            replica: replica(id),
-            role: Role::Live,
-            step: None,
-            left: LEFT,
-            age: Duration::ZERO,
-            grows_fast: None,
-        };
+        let adopted = |id| Adopted { set: 3, replica: replica(id), ..adopted_run(run(id), Role::Live) };
         let runs = (1..=count).map(adopted).collect();
         Event::Boot(Boot { live: Some(managed("v1")), wanted, runs, ..Boot::default() })
     };

@@ -450,16 +450,7 @@ impl World {
             let Facts { stops, step, .. } = facts(run);
             let stopped = stops > 0;
             let (set, replica) = state.place_of(run.id).map_or((0, 0), |(set, replica)| (set.0, replica));
-            Adopted {
-                run: run.clone(),
-                set,
-                replica,
-                role: state.role(run.id, stopped),
-                step,
-                left: LEFT,
-                age: Duration::ZERO,
-                grows_fast: None,
-            }
+            Adopted { set, replica, step, ..adopted_run(run.clone(), state.role(run.id, stopped)) }
         };
         Boot {
             live: state.live_release().cloned(),

@@ -91,7 +91,7 @@ fn one_that_an_earlier_daemon_started_long_ago_has_taken_its_time() {
         bench.now = Duration::from_secs(1_000_000);
         let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
         let (role, step, left) = (Role::Live, None, LEFT);
-        let live = Adopted { run, set: 0, replica: 0, role, step, left, age, grows_fast };
+        let live = Adopted { step, left, age, grows_fast, ..adopted_run(run, role) };
         bench.send(Event::Boot(Boot { live: Some(managed("v1")), runs: vec![live], ..Boot::default() }));
         assert_eq!(spawns(&grows_more(&mut bench, RunId(1))).len(), starts, "{age:?}, {grows_fast:?}");
         let told = bench.state.grows_fast(RunId(1)) == Some(LIMIT);
@@ -211,14 +211,12 @@ fn a_deploy_that_goes_live_meanwhile_ends_it() {
 #[test]
 fn the_next_daemon_has_as_many_as_wanted_wherever_the_former_was_killed() {
     let adopted = |id: u64, replica: u16, role| Adopted {
-        run: Run { id: RunId(id), release: managed("v1"), process: None, port: Some(100 + replica) },
         set: 7,
         replica,
-        role,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
+        ..adopted_run(
+            Run { id: RunId(id), release: managed("v1"), process: None, port: Some(100 + replica) },
+            role,
+        )
     };
     let live = |id, replica| adopted(id, replica, Role::Live);
     for (runs, stopped) in [

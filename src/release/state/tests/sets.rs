@@ -272,7 +272,7 @@ fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
     let mut bench = bench(3);
     let adopted = |id, replica, role, set, release: &str| {
         let run = Run { id: RunId(id), release: managed(release), process: None, port: Some(1) };
-        Adopted { run, set, replica, role, step: None, left: LEFT, age: Duration::ZERO, grows_fast: None }
+        Adopted { set, replica, ..adopted_run(run, role) }
     };
     let runs = vec![
         adopted(1, 2, Role::Live, 7, "v2"),
@@ -294,16 +294,7 @@ fn the_next_daemon_takes_every_place_up_and_starts_what_is_missing() {
 fn what_serves_does_not_wait_for_the_leftovers_and_what_is_missing_does() {
     let mut bench = bench(2);
     let run = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-    let runs = vec![Adopted {
-        run,
-        set: 7,
-        replica: 1,
-        role: Role::Live,
-        step: None,
-        left: LEFT,
-        age: Duration::ZERO,
-        grows_fast: None,
-    }];
+    let runs = vec![Adopted { set: 7, replica: 1, ..adopted_run(run, Role::Live) }];
     let boot = Boot { live: Some(managed("v1")), runs, leftovers: true, ended: true, ..Boot::default() };
     let effects = bench.send(Event::Boot(boot));
     assert_eq!((serves(&effects), spawns(&effects)), (Some((vec![RunId(1)], None)), vec![]));

@@ -70,16 +70,7 @@ fn each_crash_is_saved_and_the_next_daemon_counts_on() {
     assert_eq!(crashes.len(), 2);
     let mut next = Bench { now: bench.now + Duration::from_secs(1), ..Bench::new() };
     let live = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-    let runs = vec![Adopted {
-        run: live,
-        set: 0,
-        replica: 0,
-        role: Role::Live,
-        step: None,
-        left: Duration::ZERO,
-        age: Duration::ZERO,
-        grows_fast: None,
-    }];
+    let runs = vec![Adopted { left: Duration::ZERO, ..adopted_run(live, Role::Live) }];
     next.policy.restart.burst = 3;
     let boot = Boot { live: Some(managed("v1")), crashes, runs, ..Boot::default() };
     let effects = next.send(Event::Boot(boot));
@@ -101,16 +92,7 @@ fn a_release_that_fails_its_probes_outside_the_window_is_unhealthy_and_saved_as_
     assert_eq!((bench.state.phase(), bench.state.failed_probes()), (Phase::Unhealthy, 5));
     let boot = Boot { live: Some(managed("v1")), failed_probes: 5, ..Boot::default() };
     let live = Run { id: RunId(1), release: managed("v1"), process: None, port: Some(1) };
-    let runs = vec![Adopted {
-        run: live,
-        set: 0,
-        replica: 0,
-        role: Role::Live,
-        step: None,
-        left: Duration::ZERO,
-        age: Duration::ZERO,
-        grows_fast: None,
-    }];
+    let runs = vec![Adopted { left: Duration::ZERO, ..adopted_run(live, Role::Live) }];
     let mut next = Bench::new();
     next.send(Event::Boot(Boot { runs, ..boot }));
     assert_eq!(next.state.phase(), Phase::Unhealthy);
