@@ -40,7 +40,7 @@ mod ending;
 mod held;
 mod streamed;
 
-pub(super) use self::connected::{Connected, Waiting};
+pub(super) use self::connected::{Approach, Connected};
 pub(super) use self::streamed::Streamed;
 
 /// A request to be sent on: its head is either written already, or still as hyper read it.

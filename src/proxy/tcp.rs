@@ -18,7 +18,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::answer::UnderWay;
-use super::attempts::{Attempts, Connected, NoAnswer, Waiting};
+use super::attempts::{Approach, Attempts, Connected, NoAnswer};
 use super::connection::ClientConnection;
 use super::extras::{Asked, Extras};
 use super::here::ServiceHere;
@@ -76,12 +76,12 @@ async fn reach(
     ticket: &Ticket,
     (stream, early): (&TcpStream, usize),
 ) -> Option<Connected> {
-    let waiting = Waiting { early, ..Waiting::default() };
-    let connecting = pin!(attempts.connect(ticket.extras(), &waiting));
+    let approach = Approach { early, ..Approach::default() };
+    let connecting = pin!(attempts.connect(ticket.extras(), &approach));
     let connected = tokio::select! {
         biased;
         connected = attempts.client.uncut(connecting) => connected?,
-        () = leaves(stream, &waiting) => return None,
+        () = leaves(stream, &approach) => return None,
     };
     match connected {
         Ok(connected) => Some(connected),
@@ -111,12 +111,12 @@ fn extras_of(client: &ClientConnection, service: &ServiceHere, name: Option<&str
 /// Waits until the client leaves: it breaks off; or it is held, and has ended its side with nothing
 /// left to read. One that is not held may have no more to say and all to hear. What it has said
 /// hides its end until that is read.
-async fn leaves(stream: &TcpStream, waiting: &Waiting) {
+async fn leaves(stream: &TcpStream, approach: &Approach) {
     let ends = async {
         match stream.peek(&mut [0]).await {
             // Whoever waits with this one is polled whenever it comes to be held.
             Ok(0) => {
-                poll_fn(|_| if waiting.was_held.get() { Poll::Ready(()) } else { Poll::Pending }).await;
+                poll_fn(|_| if approach.was_held.get() { Poll::Ready(()) } else { Poll::Pending }).await;
             }
             Ok(_) => std::future::pending().await,
             Err(_) => {}

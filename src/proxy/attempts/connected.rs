@@ -25,13 +25,13 @@ pub(in crate::proxy) struct Connected {
 /// What a request would be: the connection, of which nothing is read meanwhile.
 struct Whole<'e> {
     extras: Option<&'e Extras>,
-    waiting: &'e Waiting,
+    approach: &'e Approach,
     none: HeaderMap,
 }
 
-/// What a connection is while it waits for the app.
+/// A connection on its way to an app.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Waiting {
+pub(in crate::proxy) struct Approach {
     /// The bytes that have been read of it.
     pub(in crate::proxy) early: usize,
     /// Whether it has been held.
@@ -52,8 +52,8 @@ impl ForwardedRequest for Whole<'_> {
     }
 
     fn kept(&self) -> Kept {
-        self.waiting.was_held.set(true);
-        Kept { head: self.waiting.early, sends_body: false }
+        self.approach.was_held.set(true);
+        Kept { head: self.approach.early, sends_body: false }
     }
 
     fn fields(&mut self) -> Fields<'_> {
@@ -67,12 +67,12 @@ impl Attempts<'_> {
     pub(in crate::proxy) async fn connect(
         &self,
         extras: Option<&Extras>,
-        waiting: &Waiting,
+        approach: &Approach,
     ) -> Result<Connected, NoAnswer> {
         let mut times = self.times();
         let mut again: Option<Box<Again>> = None;
         let mut outgoing = Outgoing::bodyless(Vec::new());
-        let mut whole = Whole { extras, waiting, none: HeaderMap::new() };
+        let mut whole = Whole { extras, approach, none: HeaderMap::new() };
         loop {
             let mut claim = match self.claim(&mut again, &whole, &mut outgoing, &mut times) {
                 Ok(claim) => claim,
